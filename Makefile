@@ -1,0 +1,87 @@
+# Needs python 3.11 or newer, git and a C compiler (for packages without a wheel for your machine). `make help` lists the targets.
+
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The first of these that is new enough; `make PYTHON=/path/to/python3 ...` overrides it.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
+# command=Debian package, for the tests and benchmarks that compare with or are driven by other programs
+TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl
+export PIP_ROOT_USER_ACTION := ignore
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system run test bench fuzz format docs-check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv with lbproxy (editable) and all development tools
+
+$(STAMP): pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "lbproxy needs Python 3.11 or newer; found: $$(python3 --version 2>&1). Try: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; \
+	fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); lbproxy needs Python 3.11 or newer" >&2; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || { \
+		echo "creating $(VENV) with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv --clear $(VENV) || { \
+			echo "creating a virtual environment failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }; }
+	@echo "installing lbproxy and its development tools into $(VENV)"
+	@$(PIP) install --upgrade pip
+	@$(PIP) install --editable '.[demo,dev]'
+	@touch $@
+
+system: ## install the programs that tests and benchmarks drive (haproxy, nginx, wrk, ab, prometheus, curl)
+	@missing=; for tool in $(TOOLS); do \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${tool%%=*}" >/dev/null || missing="$$missing $${tool#*=}"; \
+	done; \
+	missing=$$(printf '%s\n' $$missing | sort -u | xargs); \
+	[ -n "$$missing" ] || exit 0; \
+	as_root=; \
+	if [ "$$(id -u)" != 0 ]; then \
+		if sudo -n true 2>/dev/null || { [ -t 0 ] && command -v sudo >/dev/null; }; then as_root=sudo; else as_root=none; fi; \
+	fi; \
+	if ! command -v apt-get >/dev/null || [ "$$as_root" = none ]; then \
+		echo "some tests need programs that are missing; install these (Debian names): $$missing" >&2; exit 0; \
+	fi; \
+	echo "installing $$missing"; \
+	log=$$(mktemp); \
+	if $$as_root apt-get update -qq >"$$log" 2>&1 && \
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >>"$$log" 2>&1; \
+	then rm -f "$$log"; \
+	else tail -n 5 "$$log" >&2; rm -f "$$log"; echo "could not install $$missing: tests that need them cannot pass" >&2; fi
+
+run: setup ## three Flask predict servers on 5001-5003 and lbproxy on 5000; Ctrl-C stops all
+	@exec $(BIN)/lbproxy demo --config config/flask.yaml --servers 127.0.0.1:5001-5003
+
+# All steps run, so that a slip in formatting does not hide what the tests say.
+test: setup system ## everything that a change must pass: format, lint, types, import rules, tests
+	@failed=; \
+	step() { echo "-- $$*"; $(BIN)/"$$@" || failed="$$failed$${failed:+, }$$1"; }; \
+	step ruff format --check .; \
+	step ruff check --quiet .; \
+	step mypy; \
+	step lint-imports; \
+	step pytest $(PYTEST_ARGS); \
+	if [ -n "$$failed" ]; then echo "make test: failed: $$failed" >&2; exit 1; fi
+
+bench: setup system ## measure speed and balance; writes benchmarks/out
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+fuzz: setup ## the property tests, for much longer than in `make test`
+	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=0 $(PYTEST_ARGS)
+
+format: setup ## rewrite the code in the house format
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+docs-check: setup ## links, file names and examples in the docs
+	@$(BIN)/pytest --quiet tests/architecture/test_docs.py
+
+clean: ## remove everything that the other targets made
+	@rm -rf $(VENV) build dist benchmarks/out .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,55 @@
+"""What is offered to the proxies: one row per case.
+
+wrk speaks HTTP in every case. In TCP mode the proxies relay its bytes without looking at them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["http", "tcp"]
+
+REQUEST_BODY = b'{"features": [5.1,3.5,1.4,0.2]}'
+PREDICTION = b'{"prediction": 0.7312}'
+MEGABYTE = bytes(range(256)) * 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of load.
+
+    unique: every request carries a header whose value never came before. close: one connection per request.
+    """
+
+    name: str
+    mode: Mode
+    title: str
+    path: str = "/predict"
+    unique: bool = False
+    close: bool = False
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.is_bulk else "POST"
+
+    @property
+    def is_bulk(self) -> bool:
+        return self.path == "/megabyte"
+
+    @property
+    def response_body(self) -> bytes:
+        return MEGABYTE if self.is_bulk else PREDICTION
+
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        Case("http_small", "http", "small POST, every request head the same, keep-alive"),
+        Case("http_unique", "http", "small POST, a header that is new in every request, keep-alive", unique=True),
+        Case("http_1mb", "http", "GET of 1 MiB, keep-alive", path="/megabyte"),
+        Case("http_close", "http", "small POST, one connection per request", close=True),
+        Case("tcp_small", "tcp", "TCP mode, small requests on kept connections"),
+        Case("tcp_1mb", "tcp", "TCP mode, responses of 1 MiB on kept connections", path="/megabyte"),
+    )
+}

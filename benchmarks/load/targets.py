@@ -1,0 +1,175 @@
+"""The programs under test: how each is found, configured, started and asked for its version."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.load import configs
+from benchmarks.load.cases import MEGABYTE, Case, Mode
+from benchmarks.load.errors import BenchmarkError
+from benchmarks.load.processes import Process
+
+_PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk"}
+_TUNED = "_tuned"
+_VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
+
+
+class Unsupported(Exception):
+    """This target cannot take this case; the text goes into the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Cores: the target's, and those of the backend and the load generator."""
+
+    proxy: int
+    load: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    """The nginx program and what was compiled into it; backend and peer are separate processes of it."""
+
+    program: str
+    temp_modules: tuple[str, ...] = field(default=())
+    has_stream: bool = False
+    stream_module: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a proxy is to do: listen on `port` in `mode`, before `servers`, with its files in `directory`."""
+
+    mode: Mode
+    port: int
+    servers: tuple[int, ...]
+    directory: Path
+    nginx: Nginx
+
+
+def find_program(name: str) -> str:
+    """Path of a program; /usr/sbin is searched too, which is not on every user's PATH."""
+    path = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin")))
+    if path is None:
+        raise BenchmarkError(f"{name} is not installed; on Debian: apt-get install {_PACKAGES.get(name, name)}")
+    return path
+
+
+def inspect_nginx() -> Nginx:
+    program = find_program("nginx")
+    return parse_nginx_build(program, _output([program, "-V"]), Path.exists)
+
+
+def parse_nginx_build(program: str, text: str, exists: Callable[[Path], bool]) -> Nginx:
+    """Read `nginx -V`: which modules have directories for temporary files, and where the stream module is."""
+    options = set(text.split())
+    temp_modules = tuple(name for name in configs.TEMP_PATH_MODULES if f"--without-http_{name}_module" not in options)
+    if "--with-stream" in options:
+        return Nginx(program, temp_modules, has_stream=True)
+    folder = next((option.partition("=")[2] for option in options if option.startswith("--modules-path=")), "")
+    module = Path(folder, "ngx_stream_module.so")
+    if "--with-stream=dynamic" in options and exists(module):
+        return Nginx(program, temp_modules, has_stream=True, stream_module=module)
+    return Nginx(program, temp_modules)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that the kernel had free a moment ago. Whoever takes one first is noticed by Process.check_owner."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def start_backend(nginx: Nginx, ports: Sequence[int], directory: Path, placement: Placement) -> Process:
+    directory.mkdir(mode=0o755)
+    (directory / "megabyte").write_bytes(MEGABYTE)
+    text = configs.render_backend(ports, directory, nginx.temp_modules)
+    return Process("the backend", _nginx_argv(nginx, directory, text), set(placement.load), directory / "stderr")
+
+
+def start_target(name: str, setup: Setup, placement: Placement) -> Process:
+    """Start one proxy on its core. Raises Unsupported if it has no such mode here."""
+    setup.directory.mkdir(mode=0o755)
+    return Process(name, _COMMANDS[name](setup), {placement.proxy}, setup.directory / "stderr")
+
+
+def version(name: str) -> str:
+    """Version as the program itself gives it."""
+    name = name.removesuffix(_TUNED)
+    if name == "lbproxy":
+        text = _output([sys.executable, "-m", "lbproxy", "--version"])
+    else:
+        text = _output([find_program(name), "-v"])
+    found = _VERSION.search(text)
+    return found.group() if found else "unknown"
+
+
+def _haproxy_command(setup: Setup, *, tuned: bool = False) -> list[str]:
+    text = configs.render_haproxy(setup.mode, setup.port, setup.servers, tuned=tuned)
+    return [find_program("haproxy"), "-db", "-f", str(_write(setup.directory / "haproxy.cfg", text))]
+
+
+def _nginx_command(setup: Setup, *, tuned: bool = False) -> list[str]:
+    nginx = setup.nginx
+    if setup.mode == "tcp" and not nginx.has_stream:
+        raise Unsupported("nginx has no stream module here (Debian: libnginx-mod-stream)")
+    text = configs.render_nginx(
+        setup.mode,
+        setup.port,
+        setup.servers,
+        setup.directory,
+        nginx.temp_modules,
+        nginx.stream_module,
+        tuned=tuned,
+    )
+    return _nginx_argv(nginx, setup.directory, text)
+
+
+def _lbproxy_command(setup: Setup) -> list[str]:
+    (admin_port,) = free_ports(1)
+    text = configs.render_lbproxy(setup.mode, setup.port, admin_port, setup.servers)
+    return [sys.executable, "-m", "lbproxy", "--config", str(_write(setup.directory / "lbproxy.yaml", text))]
+
+
+_COMMANDS: dict[str, Callable[[Setup], list[str]]] = {
+    "lbproxy": _lbproxy_command,
+    "haproxy": _haproxy_command,
+    "nginx": _nginx_command,
+    "haproxy_tuned": functools.partial(_haproxy_command, tuned=True),
+    "nginx_tuned": functools.partial(_nginx_command, tuned=True),
+}
+TARGETS = tuple(_COMMANDS)
+
+
+def takes(name: str, case: Case) -> bool:
+    """The tuned peers differ in what a large response costs, so they run in those cases only."""
+    return case.is_bulk or not name.endswith(_TUNED)
+
+
+def _nginx_argv(nginx: Nginx, directory: Path, text: str) -> list[str]:
+    config = _write(directory / "nginx.conf", text)
+    return [nginx.program, "-p", str(directory), "-e", "stderr", "-c", str(config)]
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def _output(argv: Sequence[str]) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    return done.stdout + done.stderr

@@ -1,0 +1,69 @@
+"""Network addresses as lbproxy writes them: `host:port`, `[v6]:port`, `:port`, `unix:PATH`, `unix:@abstract`."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen or connect: a host and a port, or the path of a unix socket (then host is "" and port 0)."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    @property
+    def is_unix(self) -> bool:
+        return bool(self.path)
+
+    @property
+    def is_literal(self) -> bool:
+        """True if connecting needs no name resolution."""
+        if self.path:
+            return True
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+    @property
+    def sock_path(self) -> str:
+        """The path as the kernel wants it: an abstract name starts with NUL."""
+        return "\0" + self.path[1:] if self.path.startswith("@") else self.path
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, *, default_host: str | None = None) -> Address:
+    """Read one address. `:port` is allowed only with a default host. Raises ValueError with a sentence for the user."""
+    if text.startswith("unix:"):
+        path = text[5:]
+        if not path or path == "@":
+            raise ValueError("a unix address needs a path: unix:/run/app.sock")
+        if len(path.encode()) > 107:
+            raise ValueError("a unix socket path has at most 107 bytes")
+        return Address("", 0, path)
+    host, colon, port_text = text.rpartition(":")
+    if not colon:
+        raise ValueError(f"{text!r} has no port; write host:port")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError:
+            raise ValueError(f"[{host}] is not an IPv6 address") from None
+    elif ":" in host:
+        raise ValueError(f"write an IPv6 address in brackets: [{host}]:{port_text}")
+    if not (port_text.isascii() and port_text.isdigit()) or not 0 <= int(port_text) <= 65535:
+        raise ValueError(f"{port_text!r} is not a port (0 to 65535)")
+    if not host:
+        if default_host is None:
+            raise ValueError(f"{text!r} has no host")
+        host = default_host
+    return Address(host, int(port_text))

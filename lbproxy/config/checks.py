@@ -1,0 +1,187 @@
+"""What concerns two or more keys: references, contradictions, and what is legal but hardly meant.
+
+Each check gets the models and the document. Where wrong items were cut out of a list before, positions are counted in
+the document's data, never in the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from lbproxy.config.availability import UNAVAILABLE_VALUES
+from lbproxy.config.bind_checks import check_binds
+from lbproxy.config.model import Config, HealthCheck, Pool, ServerSpec
+from lbproxy.config.notation import one_is_list
+from lbproxy.config.problems import Path
+from lbproxy.config.route_checks import check_header_rules, check_listener_routes, referenced_pools
+from lbproxy.config.server_model import BUILT_IN_STRATEGIES, expand_servers
+from lbproxy.config.source import Document
+from lbproxy.config.validation import closest
+
+STRATEGY_GROUP: Final = "lbproxy.strategies"
+WEIGHTLESS: Final = ("round_robin",)
+"""Built-in strategies that do not look at weights (a weight of 0 takes a server out of every strategy)."""
+
+_HTTP_CHECK_KEYS: Final = ("method", "path", "host", "headers", "body")
+_HTTP_LISTENER_KEYS: Final = ("underscore_headers", "half_close")
+_HTTP_LISTENER_TIMEOUTS: Final = ("request_head", "request_body", "keep_alive")
+_HTTP_LISTENER_LIMITS: Final = ("head_bytes", "headers", "body_bytes", "trailer_bytes", "chunk_overhead")
+
+
+def check(config: Config, document: Document) -> None:
+    """Run every check; problems and warnings go into the document."""
+    data: Any = document.data
+    _check_not_empty(data, document)
+    _check_references(config, data, document)
+    check_binds(config, data, document)
+    for index, listener in enumerate(config.listeners):
+        check_listener_routes(listener, ("listeners", index), document)
+    _check_listener_keys(config, data, document)
+    for name, pool in config.pools.items():
+        path: Path = ("pools", name)
+        _check_servers(pool, data["pools"][name], path, document)
+        _check_strategy(pool, path, document)
+        if pool.headers is not None:
+            check_header_rules(pool.headers, (*path, "headers"), document)
+        if pool.health_check is not None:
+            _check_health_check(pool.health_check, data["pools"][name], (*path, "health_check"), document)
+    if config.shutdown.delay > config.shutdown.grace:
+        document.warn(
+            ("shutdown", "delay"), "is longer than `grace`, which includes it: no request can finish in peace"
+        )
+
+
+def _check_not_empty(data: Any, document: Document) -> None:
+    if data.get("listeners") == []:
+        document.object_to(("listeners",), "needs at least one listener")
+    for index, listener in enumerate(one_is_list(data.get("listeners", []))):  # type: ignore[arg-type,var-annotated]
+        if isinstance(listener, dict) and listener.get("bind") == []:
+            document.object_to(("listeners", index, "bind"), "needs at least one address")
+    pools = data.get("pools")
+    for name, pool in pools.items() if isinstance(pools, dict) else ():
+        if isinstance(pool, dict) and pool.get("servers") == []:
+            document.object_to(("pools", name, "servers"), "needs at least one server")
+
+
+def _check_references(config: Config, data: Any, document: Document) -> None:
+    pools = data.get("pools")
+    known = [str(name) for name in pools] if isinstance(pools, dict) else []
+    used: set[str] = set()
+    for path, name in referenced_pools(config):
+        used.add(name)
+        if name not in known:
+            close = closest(name, known)
+            hint = (
+                f"did you mean {close}?" if close else "pools: " + ", ".join(known) if known else "there are no pools"
+            )
+            document.object_to(path, f"there is no pool {name}", hint)
+    for name in known:
+        if name not in used:
+            document.warn(("pools", name), "no listener uses this pool", at_key=True)
+
+
+def _check_listener_keys(config: Config, data: Any, document: Document) -> None:
+    """Listener names are unique; what only HTTP has is pointless on a TCP listener; mode_bits needs a unix socket."""
+    seen: dict[str, int] = {}
+    for index, listener in enumerate(config.listeners):
+        path: Path = ("listeners", index)
+        raw = data["listeners"][index]
+        if not isinstance(raw, dict):
+            continue
+        if listener.name and "name" in raw:
+            first = seen.setdefault(listener.name, index)
+            if first != index:
+                document.object_to((*path, "name"), f"listeners[{first}] has this name too")
+        if "mode_bits" in raw and not any(address.is_unix for address in listener.bind):
+            document.warn((*path, "mode_bits"), "has no effect: no bind is a unix socket", at_key=True)
+        if listener.mode == "tcp":
+            for inner in _present(raw, _HTTP_LISTENER_KEYS, _HTTP_LISTENER_TIMEOUTS, _HTTP_LISTENER_LIMITS):
+                document.warn((*path, *inner), "has no effect on a TCP listener", at_key=True)
+
+
+def _present(
+    raw: Mapping[str, Any], keys: tuple[str, ...], timeouts: tuple[str, ...], limits: tuple[str, ...]
+) -> Iterator[Path]:
+    yield from ((name,) for name in keys if name in raw)
+    for section, names in (("timeouts", timeouts), ("limits", limits)):
+        if isinstance(raw.get(section), dict):
+            yield from ((section, name) for name in names if name in raw[section])
+
+
+def _check_servers(pool: Pool, raw: Any, path: Path, document: Document) -> None:
+    """An address or a name stands once in a pool; weights make sense with the strategy."""
+    items = raw.get("servers") if isinstance(raw, dict) else None
+    ignoring = pool.strategy.name if pool.strategy.name in WEIGHTLESS else None
+    seen: dict[tuple[str, str], int] = {}
+    for index, item in enumerate(items if isinstance(items, list) else []):
+        place: Path = (*path, "servers", index)
+        try:
+            specs = expand_servers([ServerSpec.model_validate(item)])
+        except ValidationError:
+            continue
+        clash = next(
+            (
+                (what, text, seen[what, text])
+                for spec in specs
+                for what, text in (("address", str(spec.address)), ("name", spec.name))
+                if seen.setdefault((what, text), index) != index
+            ),
+            None,
+        )
+        if clash is not None:
+            what, text, first = clash
+            document.object_to(place, f"servers[{first}] has the {what} {text} too", "remove one of them")
+        if ignoring and specs and specs[0].weight not in (0, 1):
+            document.warn((*place, "weight"), f"the strategy {ignoring} ignores weights", "use weighted_round_robin")
+
+
+def _check_strategy(pool: Pool, path: Path, document: Document) -> None:
+    spec, place = pool.strategy, (*path, "strategy")
+    if (spec.name is None) == (spec.python is None):
+        document.object_to(place, "needs either `name` or `python`", "such as least_connections")
+        return
+    if spec.python is not None:
+        module, colon, name = spec.python.rpartition(":")
+        if not (colon and module and name.isidentifier()):
+            python_path = (*place, "python")
+            document.object_to(python_path, f"expected module:Class or file.py:Class, got {spec.python!r}")
+        return
+    named = (*place, "name") if (*place, "name") in document.values else place
+    if spec.name in BUILT_IN_STRATEGIES:
+        for option in spec.options:
+            document.object_to((*place, option), f"unknown option; {spec.name} takes none", "remove it", at_key=True)
+        return
+    installed = [point.name for point in entry_points(group=STRATEGY_GROUP)]
+    if spec.name not in installed:
+        refused = UNAVAILABLE_VALUES["pools.*.strategy"]
+        known = [name for name in BUILT_IN_STRATEGIES if name not in refused] + installed
+        close = closest(str(spec.name), known)
+        hint = f"did you mean {close}?" if close else "strategies: " + ", ".join(known)
+        document.object_to(named, f"there is no strategy {spec.name}", hint)
+
+
+def _check_health_check(spec: HealthCheck, raw: Any, path: Path, document: Document) -> None:
+    """Keys fit the type of the check; the time-out fits the interval."""
+    given = raw.get("health_check") if isinstance(raw, dict) else None
+    if not isinstance(given, dict):
+        return
+    if spec.timeout > spec.interval:
+        where = (*path, "timeout") if "timeout" in given else (*path, "interval")
+        document.warn(where, f"the timeout ({spec.timeout:g}s) is longer than the interval ({spec.interval:g}s)")
+    if spec.type == "tcp":
+        for name in _HTTP_CHECK_KEYS:
+            if name in given:
+                document.object_to((*path, name), "belongs to an HTTP check", "add `type: http`", at_key=True)
+        expect = given.get("expect")
+        for name in ("status", "body"):
+            if isinstance(expect, dict) and name in expect:
+                document.object_to((*path, "expect", name), "belongs to an HTTP check", "add `type: http`", at_key=True)
+        return
+    if "send" in given:
+        document.object_to((*path, "send"), "belongs to a TCP check", "use `body`", at_key=True)
+    if spec.expect.text is not None:
+        document.object_to((*path, "expect"), "a text belongs to a TCP check", "write {status: ...} or {body: REGEX}")

@@ -1,0 +1,166 @@
+"""Models of what may be said about single requests: routes, matches, header edits, redirects, fixed answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from lbproxy.config.notation import (
+    BYTES_OR_ZERO,
+    FIELD_NAME,
+    FIELD_VALUE,
+    FLAG,
+    HOST_PATTERN,
+    LOCATION,
+    MATCH_PATH,
+    METHOD,
+    OR_OFF,
+    POOL_NAME,
+    REGEX,
+    SECONDS,
+    TEXT,
+    Section,
+    Shorthand,
+    integer,
+    one_is_list,
+    setting,
+)
+
+HeaderMap = Mapping[Annotated[str, FIELD_NAME], Annotated[str, FIELD_VALUE]]
+RetryCause = Literal["connect", "reset", "timeout"]
+STATUS: Final = integer(100, 599)
+
+
+def off_is_no_retry(value: object) -> object:
+    return {"attempts": 0} if value == "off" else value
+
+
+class HeaderEdits(Section):
+    set: HeaderMap = setting(
+        {}, "Header names and values: whatever was there under a name is replaced by this one field."
+    )
+    add: HeaderMap = setting({}, "Header names and values that are added behind what is there.")
+    remove: tuple[Annotated[str, FIELD_NAME], ...] = setting(
+        (), "Header names, in any case, whose fields are removed. Removing comes first, then `set`, then `add`."
+    )
+
+
+class HeaderRules(Section):
+    request: HeaderEdits = setting(HeaderEdits(), "Changes to the request before it goes to the server.")
+    response: HeaderEdits = setting(HeaderEdits(), "Changes to the response before it goes to the client.")
+
+
+class Match(Section):
+    host: Annotated[str | None, HOST_PATTERN.or_unset()] = setting(
+        None,
+        "Host of the request, compared without case and port. `*.example.com` stands for exactly one label before "
+        "`example.com`.",
+    )
+    path: Annotated[str | None, MATCH_PATH.or_unset()] = setting(
+        None, "The whole path, without the query. Unreserved characters are decoded before paths are compared."
+    )
+    path_prefix: Annotated[str | None, MATCH_PATH.or_unset()] = setting(
+        None, "Beginning of the path, at a segment boundary: `/api` matches `/api` and `/api/x`, not `/apix`."
+    )
+    path_regex: Annotated[str | None, REGEX.or_unset()] = setting(
+        None,
+        "Regular expression (Python `re`) that is searched in the path; anchor it with `^` and `$` to mean the whole "
+        "path.",
+    )
+    methods: Annotated[
+        tuple[Annotated[str, METHOD], ...], Shorthand("list of methods, or one", one_is_list, (METHOD.schema,))
+    ] = setting((), "Methods, upper case, of which the request must have one. Empty: any method.")
+    headers: HeaderMap = setting({}, "Header names (in any case) and the exact values that the request must carry.")
+    query: Mapping[Annotated[str, TEXT], Annotated[str, TEXT]] = setting(
+        {}, "Names and exact values of query parameters that the request must carry, percent-decoded."
+    )
+
+
+class PoolTimeoutsOverride(Section):
+    connect: Annotated[float | None, SECONDS.or_unset()] = setting(
+        None, "Longest time until a connection to a server stands. Not set: the pool's."
+    )
+    tls_handshake: Annotated[float | None, SECONDS.or_unset()] = setting(
+        None, "Longest TLS handshake with a server. Not set: the pool's."
+    )
+    response_head: Annotated[float | None, SECONDS.or_unset()] = setting(
+        None, "Longest time from the end of the request to the head of the final response. Not set: the pool's."
+    )
+    read: Annotated[float | None, SECONDS.or_unset()] = setting(
+        None, "Longest pause between two reads of a response body. Not set: the pool's."
+    )
+    write: Annotated[float | None, SECONDS.or_unset()] = setting(
+        None, "Longest time without progress while a request is sent to a server. Not set: the pool's."
+    )
+    total: Annotated[float | None, SECONDS.or_unset()] = setting(
+        None, "Longest time of a request from its head to the end of the response, retries included."
+    )
+    tunnel: Annotated[float | None, SECONDS.or_unset()] = setting(
+        None, "Longest silence of a tunnel (WebSocket) in both directions. Not set: the pool's."
+    )
+    half_closed: Annotated[float | None, SECONDS.or_unset()] = setting(
+        None, "Longest silence of a tunnel of which one direction has ended. Not set: the pool's."
+    )
+
+
+class RetryOverride(Section):
+    attempts: Annotated[int | None, integer(0, 10).or_unset()] = setting(
+        None, "Extra tries after the first. 0: never retry. Not set: the pool's."
+    )
+    on: tuple[RetryCause, ...] | None = setting(None, "Failures that may be retried. Not set: the pool's.")
+    status: tuple[Annotated[int, STATUS], ...] | None = setting(
+        None, "Response statuses that may be retried. Not set: the pool's."
+    )
+    idempotent: Annotated[bool | None, FLAG.or_unset()] = setting(
+        None, "Every request of this route may be repeated, whatever its method. Not set: the pool's."
+    )
+    body_bytes: Annotated[int | None, BYTES_OR_ZERO.or_unset()] = setting(
+        None, "Longest request body that is kept for a retry. Not set: the pool's."
+    )
+    unacked: Literal["auto", "on", "off"] | None = setting(
+        None, "As in the pool: retry any method on a reused connection that ended unread. Not set: the pool's."
+    )
+    idempotency_key: Annotated[bool | None, FLAG.or_unset()] = setting(
+        None, "A request with an `Idempotency-Key` header may be repeated. Not set: the pool's."
+    )
+    trust_retry_after: Annotated[bool | None, FLAG.or_unset()] = setting(
+        None, "A 503 with `Retry-After` may be retried with any method. Not set: the pool's."
+    )
+
+
+class Rewrite(Section):
+    strip_prefix: Annotated[str | None, MATCH_PATH.or_unset()] = setting(
+        None, "Beginning of the path that is cut off, at a segment boundary. A path without it is left alone."
+    )
+    path_prefix: Annotated[str | None, MATCH_PATH.or_unset()] = setting(
+        None, "Put before the path, after `strip_prefix` was cut off."
+    )
+
+
+class Redirect(Section):
+    status: Literal[301, 302, 303, 307, 308] = setting(302, "Status of the redirect.")
+    location: Annotated[str, LOCATION] = setting(..., "Value of the `Location` header: a URL or a path.")
+
+
+class Respond(Section):
+    status: Annotated[int, integer(200, 599)] = setting(200, "Status of the answer.")
+    headers: HeaderMap = setting({}, "Header fields of the answer. `Content-Length` is made by lbproxy.")
+    body: Annotated[str, TEXT] = setting("", "Body of the answer, sent as UTF-8.")
+
+
+class Route(Section):
+    match: Match | None = setting(
+        None, "What a request must look like: every condition holds. Without `match` the route takes every request."
+    )
+    pool: Annotated[str | None, POOL_NAME.or_unset()] = setting(
+        None, "Pool that answers. A route has either this, `redirect` or `respond`."
+    )
+    timeouts: PoolTimeoutsOverride | None = setting(None, "Time-outs of the pool, changed for this route.")
+    retry: Annotated[
+        RetryOverride | None,
+        Shorthand("`off` or a mapping", off_is_no_retry, OR_OFF.schemas),
+    ] = setting(None, "Retry rules of the pool, changed for this route. `off`: no retry.")
+    headers: HeaderRules | None = setting(None, "Header changes of this route, done after those of the pool.")
+    rewrite: Rewrite | None = setting(None, "Changes to the path before the request goes to the server.")
+    redirect: Redirect | None = setting(None, "Answer with a redirect.")
+    respond: Respond | None = setting(None, "Answer with a fixed response.")

@@ -1,0 +1,45 @@
+"""File -> Config, or every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from lbproxy.config.availability import unavailable_paths
+from lbproxy.config.checks import check
+from lbproxy.config.model import Config
+from lbproxy.config.problems import ConfigError, Problem
+from lbproxy.config.source import parse, read_text
+from lbproxy.config.validation import validate
+
+__all__ = ["ConfigError", "Loaded", "Problem", "load_file", "load_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A config that can be run, and what is legal in it but suspicious."""
+
+    config: Config
+    warnings: tuple[Problem, ...]
+
+
+def load_file(path: str | FilePath, environ: Mapping[str, str]) -> Loaded:
+    """Read and check a config file. `environ` is what `${VAR}` is replaced from. Raises ConfigError."""
+    return load_text(read_text(path), str(path), environ)
+
+
+def load_text(text: str, filename: str, environ: Mapping[str, str]) -> Loaded:
+    """Like `load_file`, for text that came from elsewhere; `filename` stands in the messages."""
+    document = parse(text, filename, environ)
+    for path, value in unavailable_paths(document.data):
+        what = "is" if value is None else f"{value} is"
+        document.complain(path, f"{what} not available in this version", at_key=value is None)
+    config = validate(document)
+    if config is not None:
+        check(config, document)
+    problems = sorted(document.problems, key=lambda problem: (problem.line, problem.column))
+    errors = tuple(problem for problem in problems if not problem.is_warning)
+    if errors or config is None:
+        raise ConfigError(errors)
+    return Loaded(config, tuple(problems))

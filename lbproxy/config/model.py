@@ -1,0 +1,171 @@
+"""The whole configuration as frozen models: attribute names are the keys, durations are float seconds, sizes are int
+bytes, `off` is None. The description of each field is its paragraph in docs/configuration.md.
+
+A model checks single values. What concerns two or more keys is in checks.py, where the complaint can name a position.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from lbproxy.address import Address
+from lbproxy.config.http_rules import (
+    HeaderEdits,
+    HeaderRules,
+    Match,
+    PoolTimeoutsOverride,
+    Redirect,
+    Respond,
+    RetryOverride,
+    Rewrite,
+    Route,
+)
+from lbproxy.config.listener_model import Listener, ListenerLimits, ListenerTimeouts, ListenerTls
+from lbproxy.config.notation import (
+    BIND,
+    BYTES,
+    NETWORK,
+    OR_OFF,
+    POOL_NAME,
+    SECONDS_OR_ZERO,
+    TEXT,
+    Notation,
+    Section,
+    integer,
+    setting,
+)
+from lbproxy.config.pool_model import (
+    CircuitBreaker,
+    Dns,
+    Expect,
+    HealthCheck,
+    KeepAlive,
+    Pool,
+    PoolLimits,
+    PoolTimeouts,
+    PoolTls,
+    Queue,
+    Retry,
+    RetryBackoff,
+    RetryBudget,
+    Sticky,
+)
+from lbproxy.config.server_model import ServerSpec, StrategySpec
+
+
+def _parse_workers(value: object) -> int:
+    """1, N, or `auto`, which is 0 here: the number of usable cores is known only where processes are started."""
+    return 0 if value == "auto" else WORKER_COUNT.parse(value)  # type: ignore[return-value]
+
+
+WORKER_COUNT = integer(1, 1024)
+WORKERS = Notation("whole number or `auto`", _parse_workers, {"anyOf": [{"const": "auto"}, dict(WORKER_COUNT.schema)]})
+
+
+class Admin(Section):
+    bind: Annotated[Address | None, BIND.or_off()] = setting(
+        "127.0.0.1:8404", "Where metrics, health and the API are served. `off`: nowhere. Keep it off public addresses."
+    )
+    token: Annotated[str | None, TEXT.or_off()] = setting(
+        "off",
+        "Bearer token that every changing call needs, and every call from elsewhere than loopback that is not a probe "
+        "or /metrics. Without a token changing calls are allowed from loopback and the unix socket only.",
+    )
+    ready: Literal["any", "all"] = setting(
+        "any", "/readyz says 200 while `any` pool has a usable server, or only while `all` pools have one."
+    )
+
+
+class AccessLog(Section):
+    path: Annotated[str, TEXT] = setting("stdout", "`stdout`, `stderr`, or a file, which SIGUSR1 opens again.")
+    format: Literal["json", "common", "combined"] = setting(
+        "json", "`json`: one object a line with everything known. `common`, `combined`: the formats of web servers."
+    )
+
+
+class Log(Section):
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "The least important messages that are logged."
+    )
+    format: Literal["text", "json"] = setting("text", "Lines for people, or one JSON object a line.")
+
+
+class Shutdown(Section):
+    delay: Annotated[float, SECONDS_OR_ZERO] = setting(
+        "0s", "Time between failing /readyz and closing the listeners, so that other balancers notice."
+    )
+    grace: Annotated[float, SECONDS_OR_ZERO] = setting(
+        "25s", "Time from the signal, `delay` included, after which what is unfinished is cut."
+    )
+
+
+class Limits(Section):
+    connections: Annotated[int | None, integer(1, 10_000_000).or_unset()] = setting(
+        None,
+        "Client connections at once; beyond them lbproxy stops accepting. Default: 10000, or what the limit on open "
+        "files allows if that is less.",
+    )
+    buffered_bytes: Annotated[int, BYTES] = setting(
+        "256MiB", "Memory for data on its way, over all connections; beyond it reading pauses."
+    )
+
+
+class Config(Section):
+    """Everything that lbproxy can be told."""
+
+    workers: Annotated[int, WORKERS] = setting(1, "Data processes.")
+    admin: Admin = setting(Admin(), "The address for operators and monitoring.")
+    access_log: Annotated[AccessLog | None, OR_OFF] = setting(AccessLog(), "One line a request (TCP: a connection).")
+    log: Log = setting(Log(), "lbproxy's own messages, on stderr.")
+    shutdown: Shutdown = setting(Shutdown(), "What SIGTERM does.")
+    limits: Limits = setting(Limits(), "Bounds of the whole process.")
+    trusted_proxies: tuple[Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, NETWORK], ...] = setting(
+        (),
+        "Networks of proxies in front of lbproxy, whose X-Forwarded-*, Forwarded and X-Request-ID headers are "
+        "believed. From everybody else they are replaced.",
+    )
+    listeners: tuple[Listener, ...] = setting(..., "Where clients connect, at least one.")
+    pools: Mapping[Annotated[str, POOL_NAME], Pool] = setting(
+        {}, "Groups of interchangeable servers, by name: 1 to 64 letters, digits, `.`, `_` and `-`."
+    )
+
+
+__all__ = [
+    "AccessLog",
+    "Admin",
+    "CircuitBreaker",
+    "Config",
+    "Dns",
+    "Expect",
+    "HeaderEdits",
+    "HeaderRules",
+    "HealthCheck",
+    "KeepAlive",
+    "Limits",
+    "Listener",
+    "ListenerLimits",
+    "ListenerTimeouts",
+    "ListenerTls",
+    "Log",
+    "Match",
+    "Pool",
+    "PoolLimits",
+    "PoolTimeouts",
+    "PoolTimeoutsOverride",
+    "PoolTls",
+    "Queue",
+    "Redirect",
+    "Respond",
+    "Retry",
+    "RetryBackoff",
+    "RetryBudget",
+    "RetryOverride",
+    "Rewrite",
+    "Route",
+    "ServerSpec",
+    "Shutdown",
+    "Sticky",
+    "StrategySpec",
+]

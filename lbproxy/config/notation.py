@@ -1,0 +1,275 @@
+"""The notations that keys of the config use: each says in one object how a value is read, which JSON Schema describes
+it, and which words the manual uses for it. Models combine them with `Annotated[float, SECONDS]`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from lbproxy.address import Address, parse_address
+from lbproxy.config import units
+
+JsonSchema = Mapping[str, object]
+OFF_SCHEMA: Final[JsonSchema] = {"const": "off"}
+TEXT_SCHEMA: Final[JsonSchema] = {"type": ["string", "number"]}
+
+TOKEN_PATTERN: Final = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"  # RFC 9110 section 5.6.2
+_TOKEN_RE: Final = re.compile(TOKEN_PATTERN)
+_HOST_RE: Final = re.compile(
+    r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
+)
+_POOL_NAME_RE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class Section(BaseModel):
+    """A mapping of the config file: frozen, unknown keys refused, defaults written as a user would write them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+
+
+def setting(default: object, doc: str) -> Any:
+    """A key of a section: its default in the user's notation (`...` = required) and its paragraph in the manual."""
+    return Field(default, description=doc)
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How a scalar is written. `words` stand in the type column of the manual."""
+
+    words: str
+    parse: Callable[[object], object]
+    schema: JsonSchema
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.parse)
+
+    def __get_pydantic_json_schema__(self, _core: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return dict(self.schema)
+
+    def or_off(self) -> Notation:
+        """The same, or `off`, which is None."""
+        return Notation(
+            f"{self.words} or `off`",
+            lambda value: None if value is None or value == "off" else self.parse(value),
+            {"anyOf": [dict(OFF_SCHEMA), dict(self.schema)]},
+        )
+
+    def or_unset(self) -> Notation:
+        """The same; None, which no user can write, says that the key is not there."""
+        return Notation(self.words, lambda value: None if value is None else self.parse(value), self.schema)
+
+
+@dataclass(frozen=True)
+class Shorthand:
+    """A section or list that may also be written shorter. `expand` turns the short form into the long one."""
+
+    words: str
+    expand: Callable[[Any], object]
+    schemas: tuple[JsonSchema, ...] = field(default=())
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.expand, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [*(dict(schema) for schema in self.schemas), handler(core)]}
+
+
+def off_is_none(value: object) -> object:
+    return None if value == "off" else value
+
+
+def one_is_list(value: object) -> object:
+    """A single value stands for a list of one."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+OR_OFF: Final = Shorthand("`off` or a mapping", off_is_none, (OFF_SCHEMA,))
+
+
+def integer(low: int, high: int) -> Notation:
+    def parse(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return int(value)
+        raise ValueError(f"expected a whole number from {low} to {high}, got {units.shown(value)}")
+
+    return Notation(f"whole number, {low} to {high}", parse, {"type": "integer", "minimum": low, "maximum": high})
+
+
+def parse_token(value: object) -> str:
+    text = units.parse_text(value)
+    if not _TOKEN_RE.match(text):
+        raise ValueError(f"{text!r} is not a token: letters, digits and !#$%&'*+-.^_`|~ only")
+    return text
+
+
+def parse_method(value: object) -> str:
+    text = parse_token(value)
+    if text != text.upper():
+        raise ValueError(f"methods are case-sensitive; did you mean {text.upper()}?")
+    return text
+
+
+def parse_field_name(value: object) -> str:
+    text = units.parse_text(value)
+    if not _TOKEN_RE.match(text):
+        raise ValueError(f"{text!r} is not a header name: letters, digits and !#$%&'*+-.^_`|~ only")
+    return text
+
+
+def parse_field_value(value: object) -> str:
+    """A header value, free of CR, LF, NUL and other control characters (RFC 9110 section 5.5)."""
+    text = units.parse_text(value).strip(" \t")
+    for char in text:
+        if (ord(char) < 32 and char != "\t") or ord(char) == 127:
+            raise ValueError(f"the header value holds a control character (U+{ord(char):04X})")
+        if ord(char) > 255:
+            raise ValueError(f"the header value holds {char!r}, which is not Latin-1")
+    return text
+
+
+def parse_path(value: object) -> str:
+    text = units.parse_text(value)
+    if not text.startswith("/"):
+        raise ValueError(f"expected a path that starts with /, got {text!r}")
+    if any(not 33 <= ord(char) <= 126 for char in text):
+        raise ValueError(f"the path {text!r} holds a space, a control or a non-ASCII character; percent-encode it")
+    return text
+
+
+def parse_match_path(value: object) -> str:
+    text = parse_path(value)
+    if "?" in text or "#" in text:
+        raise ValueError(f"the path {text!r} holds a query or fragment; match the query with `query`")
+    return text
+
+
+def parse_regex(value: object) -> str:
+    text = units.parse_text(value)
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{text!r} is not a regular expression: {error}") from None
+    return text
+
+
+def parse_host_pattern(value: object) -> str:
+    """A host name, an address, or `*.x` for one label before x; lower case, without port and trailing dot."""
+    text = units.parse_text(value).lower().rstrip(".")
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return f"[{ipaddress.IPv6Address(text[1:-1])}]"
+        except ValueError:
+            raise ValueError(f"{text!r} is not an IPv6 address") from None
+    if ":" in text:
+        raise ValueError(f"a host is matched without its port, got {text!r}")
+    if not _HOST_RE.fullmatch(text.removeprefix("*.")):
+        raise ValueError(f"expected a host name or *.name, got {text!r}")
+    return text
+
+
+def parse_host(value: object) -> str:
+    """The value of a Host header: a name or an address, with a port or without."""
+    text = units.parse_text(value)
+    name = re.sub(r":[0-9]{1,5}$", "", text)
+    if name.startswith("["):
+        parse_host_pattern(name)
+    elif not _HOST_RE.fullmatch(name):
+        raise ValueError(f"expected a host name, with or without a port, got {text!r}")
+    return text
+
+
+def parse_location(value: object) -> str:
+    """The value of a Location header: an absolute URL or a path, visible ASCII only."""
+    text = units.parse_text(value)
+    if not text or any(not 33 <= ord(char) <= 126 for char in text):
+        raise ValueError(
+            f"the location {text!r} is empty or holds a space, a control or a non-ASCII character; percent-encode it"
+        )
+    return text
+
+
+def checked_address(text: str, *, default_host: str | None = None) -> Address:
+    """`parse_address`, and the host must be an address or a name."""
+    if "://" in text:
+        raise ValueError(f"{text!r} is a URL; write host:port without {text.partition('://')[0]}://")
+    if text.startswith("*:") and default_host is not None:
+        raise ValueError(f"{text!r} has no host that can be bound; did you mean {text[1:]}?")
+    address = parse_address(text, default_host=default_host)
+    if not address.is_literal:
+        if re.fullmatch(r"[0-9.]+", address.host):
+            raise ValueError(f"{address.host!r} is not an IPv4 address")
+        if not _HOST_RE.fullmatch(address.host) or len(address.host) > 253:
+            raise ValueError(f"{address.host!r} is not a host name")
+    if "\0" in address.path:
+        raise ValueError("a unix socket path cannot hold NUL")
+    return address
+
+
+def parse_bind(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f"expected host:port, got {units.shown(value)}; did you mean :{units.shown(value)}?")
+    return checked_address(units.parse_text(value), default_host="0.0.0.0")
+
+
+def parse_network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    if isinstance(value, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
+        return value
+    text = units.parse_text(value)
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"expected a network such as 10.0.0.0/8, got {text!r}") from None
+    raise ValueError(f"{text!r} has bits set behind the prefix; did you mean {meant}?")
+
+
+def parse_pool_name(value: object) -> str:
+    text = units.parse_text(value)
+    if not _POOL_NAME_RE.fullmatch(text):
+        raise ValueError(f"{text!r} is not a pool name: 1 to 64 letters, digits, '.', '_' and '-'")
+    return text
+
+
+_DURATION_SCHEMA: Final[JsonSchema] = {
+    "anyOf": [{"type": "string", "pattern": units.DURATION_PATTERN}, {"type": "number", "minimum": 0}]
+}
+_SIZE_SCHEMA: Final[JsonSchema] = {
+    "anyOf": [{"type": "string", "pattern": units.SIZE_PATTERN}, {"type": "integer", "minimum": 0}]
+}
+
+SECONDS: Final = Notation("duration", units.parse_positive_duration, _DURATION_SCHEMA)
+SECONDS_OR_ZERO: Final = Notation("duration, 0 allowed", units.parse_duration, _DURATION_SCHEMA)
+BYTES: Final = Notation("size", units.parse_positive_size, _SIZE_SCHEMA)
+BYTES_OR_ZERO: Final = Notation("size, 0 allowed", units.parse_size, _SIZE_SCHEMA)
+FLAG: Final = Notation("`true` or `false`", units.parse_flag, {"type": "boolean"})
+TEXT: Final = Notation("text", units.parse_text, TEXT_SCHEMA)
+NAME: Final = Notation("name", units.parse_name, TEXT_SCHEMA)
+SHARE: Final = Notation("number, 0 to 1", units.parse_share, {"type": "number", "minimum": 0, "maximum": 1})
+MODE_BITS: Final = Notation(
+    "permission bits in quotes", units.parse_mode_bits, {"type": "string", "pattern": "^0?[0-7]{3}$"}
+)
+METHOD: Final = Notation("method", parse_method, {"type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Z-]+$"})
+FIELD_NAME: Final = Notation("header name", parse_field_name, {"type": "string", "pattern": TOKEN_PATTERN})
+FIELD_VALUE: Final = Notation("header value", parse_field_value, TEXT_SCHEMA)
+PATH: Final = Notation("path", parse_path, {"type": "string", "pattern": "^/"})
+MATCH_PATH: Final = Notation("path", parse_match_path, {"type": "string", "pattern": "^/"})
+REGEX: Final = Notation("regular expression", parse_regex, {"type": "string", "format": "regex"})
+HOST: Final = Notation("host name, with a port or without", parse_host, {"type": "string"})
+HOST_PATTERN: Final = Notation("host name or `*.name`", parse_host_pattern, {"type": "string"})
+LOCATION: Final = Notation("URL or path", parse_location, {"type": "string"})
+BIND: Final = Notation("`host:port`, `[v6]:port`, `:port` or `unix:PATH`", parse_bind, {"type": "string"})
+NETWORK: Final = Notation("network such as `10.0.0.0/8`", parse_network, {"type": "string"})
+POOL_NAME: Final = Notation("pool name", parse_pool_name, {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"})

@@ -1,0 +1,298 @@
+"""Models of a pool: its servers and everything that is said about talking to them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator
+
+from lbproxy.config.http_rules import STATUS, HeaderMap, HeaderRules, RetryCause, off_is_no_retry
+from lbproxy.config.notation import (
+    BYTES,
+    BYTES_OR_ZERO,
+    FLAG,
+    HOST,
+    METHOD,
+    NAME,
+    OFF_SCHEMA,
+    OR_OFF,
+    PATH,
+    REGEX,
+    SECONDS,
+    SECONDS_OR_ZERO,
+    SHARE,
+    TEXT,
+    TEXT_SCHEMA,
+    Notation,
+    Section,
+    Shorthand,
+    integer,
+    setting,
+)
+from lbproxy.config.server_model import (
+    BUILT_IN_STRATEGIES,
+    COUNT,
+    AnyServer,
+    StrategySpec,
+    as_written,
+    expand_servers,
+)
+from lbproxy.config.server_model import ServerSpec as ServerSpec
+from lbproxy.config.units import parse_text, shown
+
+
+class Dns(Section):
+    interval: Annotated[float, SECONDS] = setting(
+        "5s", "How often names in `servers` are resolved again, whatever the TTL; also at once after a failed connect."
+    )
+
+
+def parse_status_ranges(value: object) -> tuple[tuple[int, int], ...]:
+    """`200-399`, `200`, `200,204,300-399` or a list of these -> inclusive ranges."""
+    items = value if isinstance(value, (list, tuple)) else parse_text(value).split(",")
+    ranges: list[tuple[int, int]] = []
+    for item in items:
+        found = re.fullmatch(r"\s*([1-5][0-9]{2})(?:\s*-\s*([1-5][0-9]{2}))?\s*", parse_text(item))
+        if not found or int(found.group(1)) > int(found.group(2) or found.group(1)):
+            raise ValueError(f"expected statuses such as 200, 200-399 or 200,204, got {shown(item)}")
+        ranges.append((int(found.group(1)), int(found.group(2) or found.group(1))))
+    return tuple(ranges)
+
+
+STATUS_RANGES: Final = Notation(
+    "statuses such as `200-399`",
+    parse_status_ranges,
+    {"anyOf": [dict(TEXT_SCHEMA), {"type": "array", "items": dict(TEXT_SCHEMA)}]},
+)
+
+
+class Expect(Section):
+    status: Annotated[tuple[tuple[int, int], ...], STATUS_RANGES] = setting(
+        "200-399", "HTTP: statuses that pass: one, a range, or several with commas."
+    )
+    body: Annotated[str | None, REGEX.or_unset()] = setting(
+        None, "HTTP: regular expression that must be found in the first 64 KiB of the body."
+    )
+    text: Annotated[str | None, TEXT.or_unset()] = setting(
+        None, "TCP: text that the server's answer must begin with; `expect: TEXT` is the same."
+    )
+
+
+def _expect_from_text(value: object) -> object:
+    return {"text": value} if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
+
+
+class PoolTls(Section):
+    verify: Annotated[bool, FLAG] = setting(True, "Check the server's certificate and name.")
+    ca: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of CA certificates; the system's if not set.")
+    server_name: Annotated[str | None, TEXT.or_unset()] = setting(None, "Name for SNI and verification.")
+    cert: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of the client certificate shown to servers.")
+    key: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of its private key.")
+
+
+class HealthCheck(Section):
+    type: Literal["tcp", "http"] = setting(
+        "tcp", "`tcp`: a connection is accepted. `http`: a request is answered as expected."
+    )
+    method: Annotated[str, METHOD] = setting("GET", "HTTP: method of the check.")
+    path: Annotated[str, PATH] = setting("/", "HTTP: path, with query if needed.")
+    host: Annotated[str | None, HOST.or_unset()] = setting(None, "HTTP: Host header; the server's address if not set.")
+    headers: HeaderMap = setting({}, "HTTP: further request headers.")
+    body: Annotated[str | None, TEXT.or_unset()] = setting(None, "HTTP: request body, sent as UTF-8.")
+    expect: Annotated[Expect, Shorthand("a text for TCP, or a mapping", _expect_from_text, ({"type": "string"},))] = (
+        setting(Expect(), "What passes: a mapping for HTTP, a text for TCP.")
+    )
+    send: Annotated[str | None, TEXT.or_unset()] = setting(None, "TCP: text that is sent after connecting, as UTF-8.")
+    port: Annotated[int | None, integer(1, 65535).or_unset()] = setting(
+        None, "Port that is checked instead of the server's own."
+    )
+    interval: Annotated[float, SECONDS] = setting("2s", "Time between two checks of a server.")
+    timeout: Annotated[float, SECONDS] = setting("2s", "Longest time of one check; should not exceed `interval`.")
+    rise: Annotated[int, integer(1, 100)] = setting(2, "Passes in a row that bring a server back.")
+    fall: Annotated[int, integer(1, 100)] = setting(3, "Failures in a row that take a server out.")
+    busy_window: Annotated[float, SECONDS] = setting(
+        "10s", "A check that times out does not count while the server made progress within this time."
+    )
+    tls: Annotated[PoolTls | None, OR_OFF] = setting(None, "TLS of the check.")
+
+
+def expand_health_check(value: object) -> object:
+    if value == "off":
+        return None
+    if value == "tcp":
+        return {"type": "tcp"}
+    if isinstance(value, str):
+        if not value.startswith("/"):
+            raise ValueError(f"expected off, tcp, a path that starts with /, or a mapping, got {value!r}")
+        return {"type": "http", "path": value}
+    return value
+
+
+class RetryBudget(Section):
+    ratio: Annotated[float, SHARE] = setting(0.2, "Retries at once, as a share of the requests at once.")
+    min: Annotated[int, integer(0, 1000)] = setting(3, "Retries at once that are always allowed.")
+
+
+class RetryBackoff(Section):
+    base: Annotated[float, SECONDS_OR_ZERO] = setting("25ms", "Longest wait before the first retry; doubles each time.")
+    max: Annotated[float, SECONDS_OR_ZERO] = setting("250ms", "Longest wait before any retry.")
+
+
+class Retry(Section):
+    attempts: Annotated[int, integer(0, 10)] = setting(2, "Extra tries after the first. 0: never retry.")
+    on: tuple[RetryCause, ...] = setting(
+        ("connect", "reset"),
+        "Failures that may be retried. `connect`: no connection was made, any method is safe. `reset`: closed or reset "
+        "before the first byte of the response, only idempotent requests are safe.",
+    )
+    status: tuple[Annotated[int, STATUS], ...] = setting((), "Response statuses that may be retried.")
+    idempotent: Annotated[bool, FLAG] = setting(
+        False, "Every request to this pool may be repeated, whatever its method. Right for pure predictions."
+    )
+    body_bytes: Annotated[int, BYTES_OR_ZERO] = setting(
+        "1MiB", "Longest request body that is kept for a retry. A request with a longer one is not retried once sent."
+    )
+    unacked: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "Retry any method when a reused connection turns out to have been closed by the server before it acknowledged "
+        "a byte of the request. `auto`: on for unix, loopback and on-link addresses.",
+    )
+    idempotency_key: Annotated[bool, FLAG] = setting(
+        False, "A request with an `Idempotency-Key` header may be repeated."
+    )
+    trust_retry_after: Annotated[bool, FLAG] = setting(
+        False, "A 503 with `Retry-After` may be retried with any method."
+    )
+    budget: RetryBudget = setting(RetryBudget(), "Bound on retries at once.")
+    backoff: RetryBackoff = setting(RetryBackoff(), "Wait before a retry.")
+
+
+class PoolTimeouts(Section):
+    connect: Annotated[float, SECONDS] = setting("3s", "Longest time until a connection to a server stands.")
+    tls_handshake: Annotated[float, SECONDS] = setting("3s", "Longest TLS handshake with a server.")
+    response_head: Annotated[float, SECONDS] = setting(
+        "60s", "Longest time from the end of the request to the head of the final response; then 504."
+    )
+    read: Annotated[float, SECONDS] = setting(
+        "60s", "Longest pause between two reads of a response body. Not used in TCP mode."
+    )
+    write: Annotated[float, SECONDS] = setting("30s", "Longest time without progress while data is sent to a server.")
+    total: Annotated[float | None, SECONDS.or_off()] = setting(
+        "off", "Longest time of a request from its head to the end of the response, retries included."
+    )
+    tunnel: Annotated[float, SECONDS] = setting(
+        "10m", "Longest silence, in both directions, of a tunnel (WebSocket) or a TCP connection."
+    )
+    half_closed: Annotated[float, SECONDS] = setting(
+        "30s", "Longest silence of a tunnel or TCP connection of which one direction has ended."
+    )
+
+
+def _tls_from_flag(value: object) -> object:
+    return None if value == "off" else {} if value is True else value
+
+
+class Queue(Section):
+    size: Annotated[int, integer(0, 1_000_000)] = setting(1024, "Requests that may wait; more get 503.")
+    timeout: Annotated[float, SECONDS] = setting("10s", "Longest wait; then 503.")
+    order: Literal["adaptive", "fifo"] = setting("adaptive", "Who is served first.")
+
+
+class CircuitBreaker(Section):
+    failures: Annotated[int, COUNT] = setting(5, "Failures in a row that eject a server.")
+    error_rate: Annotated[float, SHARE] = setting(0.5, "Share of failures within `window` that ejects a server.")
+    min_requests: Annotated[int, COUNT] = setting(20, "Requests within `window` before the share counts.")
+    window: Annotated[float, SECONDS] = setting("10s", "Time over which the share is taken.")
+    open: Annotated[float, SECONDS] = setting("10s", "Time that a server stays out; doubles with each ejection.")
+    max_open: Annotated[float, SECONDS] = setting("300s", "Longest time that a server stays out.")
+    probes: Annotated[int, integer(1, 100)] = setting(1, "Real requests that must succeed to bring a server back.")
+    max_ejected: Annotated[float, SHARE] = setting(0.5, "Share of the servers that may be out at once.")
+    status: tuple[Annotated[int, STATUS], ...] = setting((502, 503, 504), "Statuses that count as failures.")
+
+
+class KeepAlive(Section):
+    idle: Annotated[int, integer(1, 65535)] = setting(64, "Idle connections kept per server.")
+    idle_timeout: Annotated[float, SECONDS] = setting("60s", "Time after which an idle connection is closed.")
+    max_requests: Annotated[int | None, COUNT.or_off()] = setting("off", "Requests after which a connection is closed.")
+    max_age: Annotated[float | None, SECONDS.or_off()] = setting(
+        "off", "Age at which a connection is closed once it is idle."
+    )
+
+
+class PoolLimits(Section):
+    head_bytes: Annotated[int, BYTES] = setting("64KiB", "Longest head of a response; a longer one is 502.")
+    headers: Annotated[int, integer(1, 10_000)] = setting(200, "Most header fields of a response; more are 502.")
+    interim_responses: Annotated[int, integer(1, 1000)] = setting(
+        16, "Most 1xx responses before the final one; more are 502."
+    )
+
+
+class Sticky(Section):
+    cookie: Annotated[str, NAME] = setting(..., "Name of the cookie.")
+    secret: Annotated[str | None, TEXT.or_unset()] = setting(None, "Key that signs the cookie.")
+    max_age: Annotated[float | None, SECONDS.or_unset()] = setting(
+        None, "Life of the cookie; the browser's session if not set."
+    )
+    path: Annotated[str, PATH] = setting("/", "Path of the cookie.")
+    same_site: Literal["lax", "strict", "none"] = setting("lax", "SameSite attribute of the cookie.")
+    secure: Annotated[bool, FLAG] = setting(False, "Secure attribute of the cookie.")
+
+
+class Pool(Section):
+    """Interchangeable servers and how to talk to them."""
+
+    strategy: Annotated[
+        StrategySpec,
+        Shorthand(
+            "name of a strategy, or a mapping", as_written, ({"enum": list(BUILT_IN_STRATEGIES)}, {"type": "string"})
+        ),
+    ] = setting(
+        StrategySpec(name="least_connections"),
+        "How a server is chosen among those that may take the request. `round_robin`: in turn. `weighted_round_robin`: "
+        "in turn, as often as the weight says. `least_connections`: fewest requests in progress. `ip_hash`: the same "
+        "client address, the same server. `random`: any. `power_of_two`: the less loaded of two drawn at random. Or a "
+        "strategy of your own.",
+    )
+    servers: Annotated[tuple[AnyServer, ...], AfterValidator(expand_servers)] = setting(
+        ..., "The servers, in this order: addresses, or mappings where there is more to say."
+    )
+    servers_file: Annotated[str | None, TEXT.or_unset()] = setting(None, "A YAML or JSON list of servers, watched.")
+    dns: Dns = setting(Dns(), "Resolution of names in `servers`.")
+    health_check: Annotated[
+        HealthCheck | None,
+        Shorthand(
+            "`off`, `tcp`, a path for HTTP, or a mapping",
+            expand_health_check,
+            ({"enum": ["off", "tcp"]}, {"type": "string", "pattern": "^/"}),
+        ),
+    ] = setting(HealthCheck(), "How lbproxy finds out whether a server works. Default: a TCP connection every 2 s.")
+    max_inflight: Annotated[int | None, COUNT.or_off()] = setting(
+        "off", "Requests (TCP: connections) at once per server; more wait in the queue."
+    )
+    queue: Queue = setting(Queue(), "Where requests wait while every server is full.")
+    timeouts: PoolTimeouts = setting(
+        PoolTimeouts(), "Time-outs towards servers. TCP mode uses `connect`, `write`, `tunnel` and `half_closed`."
+    )
+    retry: Annotated[Retry, Shorthand("`off` or a mapping", off_is_no_retry, OR_OFF.schemas)] = setting(
+        Retry(), "When a failed request is sent again, to another server if there is one. `off`: never."
+    )
+    circuit_breaker: Annotated[CircuitBreaker | None, OR_OFF] = setting(
+        CircuitBreaker(), "When a server whose answers fail is left alone for a while."
+    )
+    fail_open: Annotated[float | None, SHARE.or_off()] = setting(
+        0,
+        "Share of usable servers at or below which the verdict of checks is not believed and every server that still "
+        "accepts connections is used. 0: only when none is left. `off`: never, the answer is 503 at once.",
+    )
+    slow_start: Annotated[float, SECONDS_OR_ZERO] = setting("0s", "Ramp of a server that came back or joined.")
+    keep_alive: Annotated[KeepAlive | None, OR_OFF] = setting(
+        KeepAlive(), "Idle connections to servers that are kept for later requests. `off`: one request a connection."
+    )
+    limits: PoolLimits = setting(PoolLimits(), "Bounds on what servers send.")
+    headers: HeaderRules | None = setting(None, "Header changes for every request to this pool.")
+    tls: Annotated[
+        PoolTls | None, Shorthand("`true`, `off` or a mapping", _tls_from_flag, (OFF_SCHEMA, {"const": True}))
+    ] = setting(None, "TLS to servers.")
+    proxy_protocol: Literal["off", "v1", "v2"] = setting("off", "PROXY protocol header sent to servers.")
+    sticky: Annotated[Sticky | None, OR_OFF] = setting(None, "Keep a client on one server by a cookie.")

@@ -1,0 +1,112 @@
+"""What must hold between the keys of a listener and its routes, and what header rules may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from lbproxy.config.http_rules import HeaderEdits, HeaderRules, Match, Route
+from lbproxy.config.model import Config, Listener
+from lbproxy.config.problems import Path
+from lbproxy.config.source import Document
+
+MANAGED_HEADERS: Final = frozenset(
+    ("connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+)
+"""Fields that frame messages or belong to one connection; lbproxy alone writes them (RFC 9110 section 7.6.1)."""
+
+ACTIONS: Final = ("pool", "redirect", "respond")
+_FORWARDING_KEYS: Final = ("timeouts", "retry", "rewrite")
+
+
+def referenced_pools(config: Config) -> Iterator[tuple[Path, str]]:
+    """Every place that names a pool."""
+    for index, listener in enumerate(config.listeners):
+        if listener.pool is not None:
+            yield ("listeners", index, "pool"), listener.pool
+        for position, route in enumerate(listener.routes):
+            if route.pool is not None:
+                yield ("listeners", index, "routes", position, "pool"), route.pool
+
+
+def check_listener_routes(listener: Listener, path: Path, document: Document) -> None:
+    has_pool = (*path, "pool") in document.keys
+    has_routes = (*path, "routes") in document.keys
+    if has_pool and has_routes:
+        document.object_to(
+            (*path, "pool"), "is given besides `routes`", "make it the last route, without match", at_key=True
+        )
+    elif not has_pool and not has_routes:
+        document.require_one_of(path, ("pool", "routes"), "is required, or `routes`")
+    elif has_routes and not listener.routes:
+        document.object_to((*path, "routes"), "needs at least one route")
+    unreachable_after: int | None = None
+    for index, route in enumerate(listener.routes):
+        place: Path = (*path, "routes", index)
+        _check_route(route, place, document)
+        if listener.mode == "tcp":
+            _check_tcp_route(route, place, document)
+        same = next((i for i, other in enumerate(listener.routes[:index]) if other.match == route.match), None)
+        if unreachable_after is not None:
+            document.warn(place, f"is never reached: routes[{unreachable_after}] takes every request")
+        elif same is not None and not _takes_all(route):
+            document.warn(place, f"is never reached: routes[{same}] has the same match")
+        elif _takes_all(route) and (place not in document.blamed):
+            unreachable_after = index
+
+
+def _takes_all(route: Route) -> bool:
+    return route.match is None or route.match == Match()
+
+
+def _check_route(route: Route, path: Path, document: Document) -> None:
+    actions = [name for name in ACTIONS if (*path, name) in document.keys]
+    if not actions:
+        document.require_one_of(path, ACTIONS, "is required, or `redirect`, or `respond`")
+    elif len(actions) > 1:
+        listed = " and ".join(f"`{name}`" for name in actions)
+        document.object_to(path, f"has {listed}, but a route does one thing")
+    elif actions != ["pool"]:
+        for name in _FORWARDING_KEYS:
+            if (*path, name) in document.keys:
+                document.object_to((*path, name), f"has no meaning in a route with `{actions[0]}`", at_key=True)
+    if route.respond is not None and route.respond.body and route.respond.status in (204, 205, 304):
+        status = route.respond.status
+        document.object_to((*path, "respond", "body"), f"an answer with status {status} has no body")
+    if route.respond is not None:
+        _check_managed(route.respond.headers, (*path, "respond", "headers"), document)
+    if route.headers is not None:
+        check_header_rules(route.headers, (*path, "headers"), document)
+
+
+def _check_tcp_route(route: Route, path: Path, document: Document) -> None:
+    hint = "use `pool` alone, or `mode: http`"
+    for name in ("match", "redirect", "respond", "rewrite", "headers", "retry"):
+        if (*path, name) in document.keys and not (name == "match" and _takes_all(route)):
+            document.object_to((*path, name), "is not possible on a TCP listener", hint, at_key=True)
+
+
+def check_header_rules(rules: HeaderRules, path: Path, document: Document) -> None:
+    for side, edits in (("request", rules.request), ("response", rules.response)):
+        _check_edits(edits, (*path, side), document)
+    if "host" in (name.lower() for name in rules.request.remove):
+        index = [name.lower() for name in rules.request.remove].index("host")
+        document.object_to((*path, "request", "remove", index), "a request cannot be without Host", "set it instead")
+
+
+def _check_edits(edits: HeaderEdits, path: Path, document: Document) -> None:
+    _check_managed(edits.set, (*path, "set"), document)
+    _check_managed(edits.add, (*path, "add"), document)
+    for index, name in enumerate(edits.remove):
+        if name.lower() in MANAGED_HEADERS:
+            document.object_to((*path, "remove", index), f"{name} is managed by lbproxy itself")
+
+
+def _check_managed(headers: HeaderEdits | object, path: Path, document: Document) -> None:
+    seen: dict[str, str] = {}
+    for name in headers if isinstance(headers, dict) else ():
+        if name.lower() in MANAGED_HEADERS:
+            document.object_to((*path, name), f"{name} is managed by lbproxy itself", "remove it", at_key=True)
+        first = seen.setdefault(name.lower(), name)
+        if first != name:
+            document.object_to((*path, name), f"is the same header as {first}", "remove one of them", at_key=True)

@@ -1,0 +1,183 @@
+"""Data -> models. What pydantic finds is said again in sentences for the user, with the path of the key.
+
+After a first pass that reports, what was wrong is cut out and the rest validated again, so that checks over several
+keys can run on what is left and all problems come in one go.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from typing import Any, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from lbproxy.config.availability import UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
+from lbproxy.config.model import Config
+from lbproxy.config.problems import Path
+from lbproxy.config.sections import section_at, section_of
+from lbproxy.config.source import Document
+from lbproxy.config.units import shown
+
+ROUNDS = 6
+"""Cutting out may uncover at most what encloses it: item, list, section, listener or pool, file."""
+
+
+def validate(document: Document) -> Config | None:
+    """Report everything that is wrong with single keys; return the config, without the wrong parts if there are any.
+
+    None means that nothing is left to look at.
+    """
+    data = document.data
+    if not isinstance(data, dict):
+        document.complain((), f"expected a mapping with `listeners` and `pools`, got {shown(data)}")
+        return None
+    data = copy.deepcopy(data)
+    for round_number in range(ROUNDS):
+        try:
+            return Config.model_validate(data)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            if round_number == 0:
+                _report(document, details)
+            _cut_out(data, details)
+    return None
+
+
+def _report(document: Document, details: list[ErrorDetails]) -> None:
+    meant: set[Path] = set()
+    for detail in details:
+        if detail["type"] == "extra_forbidden":
+            path = _path(detail)
+            suggestion, guess = _suggest_key(path)
+            if guess:
+                meant.add((*path[:-1], guess))
+            document.complain(path, "unknown key", suggestion, at_key=True)
+    document.blamed |= meant - document.values.keys()
+    for detail in details:
+        path = _path(detail)
+        if detail["type"] == "extra_forbidden":
+            continue
+        if path[-1:] == ("[key]",):
+            document.complain(path[:-1], *_sentence(detail), at_key=True)
+        else:
+            document.complain(path, *_sentence(detail))
+
+
+def _path(detail: ErrorDetails) -> Path:
+    return tuple(detail["loc"])
+
+
+def _sentence(detail: ErrorDetails) -> tuple[str, str]:
+    """The message and the suggestion for anything but an unknown key."""
+    kind, given = detail["type"], detail["input"]
+    if kind == "missing":
+        return "is required", ""
+    if kind == "value_error":
+        message, _, suggestion = str(detail["ctx"]["error"]).partition("; ")
+        return message, suggestion
+    if kind == "literal_error":
+        choices = re.findall(r"'?([\w.]+)'?(?:, | or |$)", str(detail["ctx"]["expected"]))
+        refused = [v for line, values in UNAVAILABLE_VALUES.items() if _describes(line, _path(detail)) for v in values]
+        return _not_among(given, [choice for choice in choices if choice not in refused])
+    if kind in ("tuple_type", "list_type"):
+        return f"expected a list, got {shown(given)}", ""
+    if kind in ("model_type", "dict_type", "mapping_type", "model_attributes_type"):
+        return f"expected a mapping, got {shown(given)}", ""
+    return f"is not valid here: {shown(given)}", ""
+
+
+def _not_among(given: object, choices: list[str]) -> tuple[str, str]:
+    listed = ", ".join(choices[:-1]) + " or " + choices[-1]
+    text = getattr(given, "text", given)
+    if isinstance(given, bool):
+        text = "on" if given and "on" in choices else "off" if "off" in choices and not given else shown(given)
+    close = closest(str(text), choices)
+    return f"expected {listed}, got {shown(given)}", f"did you mean {close}?" if close else ""
+
+
+def closest(given: str, choices: list[str]) -> str | None:
+    """The one of the choices that was probably meant, or None."""
+    found = difflib.get_close_matches(given.lower().replace("-", "_"), choices, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def _suggest_key(path: Path) -> tuple[str, str | None]:
+    """What to do about an unknown key, and the known key that it probably is."""
+    name = str(path[-1])
+    if name == "<<":
+        return "merge keys are not part of YAML 1.2; use an alias for a whole value", None
+    section = section_at(path[:-1])
+    if section is None:
+        return "remove it", None
+    unavailable = {
+        line.rpartition(".")[2] for line in UNAVAILABLE_KEYS if _describes(line.rpartition(".")[0], path[:-1])
+    }
+    known = [field for field in section.model_fields if field not in unavailable]
+    if guess := closest(name, known):
+        return f"did you mean {guess}?", guess
+    if homes := [f"{parent}.{name}" for parent in known if _has_key(section.model_fields[parent].annotation, name)]:
+        return f"did you mean {' or '.join(homes)}?", None
+    return "known keys: " + ", ".join(known), None
+
+
+def _describes(pattern: str, path: Path) -> bool:
+    parts = pattern.split(".")
+    return len(parts) == len(path) and all(p in ("*", part) for p, part in zip(parts, path, strict=True))
+
+
+def _has_key(annotation: object, name: str) -> bool:
+    section = section_of(annotation)
+    return section is not None and name in section.model_fields and get_origin(annotation) is not tuple
+
+
+def _cut_out(data: dict[str, Any], details: list[ErrorDetails]) -> None:
+    """Remove what is wrong; where it cannot be missing, leave something empty in its place.
+
+    Items of `listeners` and `routes` keep their places, because later complaints count by them.
+    """
+    for path in sorted({_to_cut(detail) for detail in details}, key=_last_item_first, reverse=True):
+        if path:
+            _cut(data, path)
+
+
+def _to_cut(detail: ErrorDetails) -> Path:
+    """The path of a wrong value; of a missing one what encloses it, unless it can be left empty."""
+    path = _path(detail)
+    if path[-1:] == ("[key]",):
+        return path[:-1]
+    return path[:-1] if detail["type"] == "missing" and _stand_in(path) is None else path
+
+
+def _last_item_first(path: Path) -> list[tuple[int, str]]:
+    return [(part, "") if isinstance(part, int) else (-1, part) for part in path]
+
+
+def _stand_in(path: Path) -> object:
+    """What to leave instead of a wrong value that cannot simply be removed."""
+    match path:
+        case ("listeners",) | ("listeners", _, "bind") | ("pools", _, "servers"):
+            return []
+        case ("listeners", _):
+            return {"bind": []}
+        case ("pools", _):
+            return {"servers": []}
+        case ("listeners", _, "routes", int()):
+            return {}
+    return None
+
+
+def _cut(data: dict[str, Any], path: Path) -> None:
+    parent: Any = data
+    for depth, part in enumerate(path, start=1):
+        present = part in parent if isinstance(parent, dict) else isinstance(part, int) and part < len(parent)
+        if present and depth < len(path) and isinstance(parent[part], (dict, list)):
+            parent = parent[part]
+            continue
+        if (instead := _stand_in(path[:depth])) is not None:
+            parent[part] = instead
+        elif present:
+            del parent[part]
+        return

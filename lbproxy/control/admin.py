@@ -1,0 +1,285 @@
+"""The admin address: metrics, probes and the API, over TCP or a unix socket.
+
+Who may do what (decisions, "Admin"):
+
+    /metrics /healthz /readyz   anybody who can connect; no Host check, so probes by address work
+    /                           anybody: a page of links that holds no data
+    /api/ with the token        anything, from anywhere
+    /api/ without the token     GET and HEAD: from loopback or the unix socket, or from anywhere if no token is set
+                                other methods: only if no token is set, from loopback or the unix socket
+
+A call without the token is refused when its Host is a name that a stranger's DNS could point here, or when another
+site's page sent it (Origin): otherwise any web page open on this machine could use the API. Unix sockets are out of
+reach of pages and are exempt.
+"""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import ipaddress
+import json
+import logging
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from lbproxy.address import Address
+from lbproxy.control.metrics import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
+from lbproxy.control.status import Json
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+SOCKET_MODE = 0o600
+
+_INDEX = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>lbproxy</title>
+<h1>lbproxy</h1>
+<ul>
+<li><a href="/api/v1/status">status</a> (JSON)
+<li><a href="/metrics">metrics</a> (Prometheus)
+<li><a href="/readyz">ready</a>
+<li><a href="/healthz">alive</a>
+</ul>
+</html>
+"""
+
+
+class AdminServer:
+    """Serves the admin address on the running event loop.
+
+    metrics(is_openmetrics) renders the exposition, status() the JSON, not_ready() gives the reason of a 503 or None.
+    """
+
+    def __init__(
+        self,
+        bind: Address,
+        token: str | None,
+        *,
+        metrics: Callable[[bool], bytes],
+        status: Callable[[], Json],
+        not_ready: Callable[[], str | None],
+    ) -> None:
+        self._bind = bind
+        self._token = token
+        self._metrics = metrics
+        self._status = status
+        self._not_ready = not_ready
+        self._runner: web.AppRunner | None = None
+        self.bound: tuple[str, ...] = ()
+
+    async def start(self) -> None:
+        """Bind and serve; `bound` then has the addresses with real ports. Raises OSError if binding fails."""
+        runner = web.AppRunner(self.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            if self._bind.is_unix:
+                site: web.BaseSite = web.SockSite(runner, _unix_socket(self._bind.sock_path))
+            else:
+                site = web.TCPSite(runner, self._bind.host, self._bind.port, reuse_address=True)
+            await site.start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        names = (item if self._bind.is_unix else str(Address(item[0], item[1])) for item in runner.addresses)
+        self.bound = (str(self._bind),) if self._bind.is_unix else tuple(names)
+
+    async def stop(self) -> None:
+        """Stop serving; calls in progress get a second to finish."""
+        if self._runner is None:
+            return
+        await self._runner.cleanup()
+        self._runner = None
+        if self._bind.is_unix and not self._bind.path.startswith("@"):
+            _unlink(self._bind.path)
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[_problems, self._guard])
+        app.router.add_get("/", self._index)
+        app.router.add_get("/metrics", self._get_metrics)
+        app.router.add_get("/healthz", self._get_healthz)
+        app.router.add_get("/readyz", self._get_readyz)
+        app.router.add_get("/api/v1/status", self._get_status)
+        return app
+
+    # --- handlers ---
+
+    async def _index(self, request: web.Request) -> web.StreamResponse:
+        headers = {"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff"}
+        return web.Response(text=_INDEX, content_type="text/html", headers=headers)
+
+    async def _get_metrics(self, request: web.Request) -> web.StreamResponse:
+        is_openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
+        content_type = OPENMETRICS_TYPE if is_openmetrics else TEXT_TYPE
+        return web.Response(body=self._metrics(is_openmetrics), headers={"Content-Type": content_type})
+
+    async def _get_healthz(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(text="ok\n")
+
+    async def _get_readyz(self, request: web.Request) -> web.StreamResponse:
+        reason = self._not_ready()
+        if reason is None:
+            return web.Response(text="ready\n")
+        return web.Response(status=503, text=f"not ready: {reason}\n")
+
+    async def _get_status(self, request: web.Request) -> web.StreamResponse:
+        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        return web.json_response(self._status(), headers=headers)
+
+    # --- who may call ---
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith("/api/"):
+            refusal = check_call(
+                method=request.method,
+                authorization=request.headers.get("Authorization"),
+                host=request.headers.get("Host", ""),
+                origin=request.headers.get("Origin"),
+                peer=_peer(request),
+                token=self._token,
+            )
+            if refusal is not None:
+                raise refusal
+        return await handler(request)
+
+
+def check_call(
+    *, method: str, authorization: str | None, host: str, origin: str | None, peer: str, token: str | None
+) -> web.HTTPException | None:
+    """Whether an API call is allowed: None, or the answer that refuses it. peer is an IP address or "unix"."""
+    if token is not None and authorization is not None:
+        scheme, _, given = authorization.partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+            return None
+        return _unauthorized("The bearer token is wrong.")
+    is_near = is_local_peer(peer)
+    if method not in SAFE_METHODS:
+        if token is not None:
+            return _unauthorized("Calls that change something need the bearer token (admin.token).")
+        if not is_near:
+            return _refused("Without admin.token, calls that change something are taken from loopback only.")
+    elif token is not None and not is_near:
+        return _unauthorized("Calls from another host need the bearer token (admin.token).")
+    if peer == "unix":
+        return None
+    if not is_local_host(host):
+        return _refused("Call by IP address or localhost, or send the bearer token: a Host name could be rebound.")
+    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        return _refused("Calls from pages of another origin need the bearer token.")
+    return None
+
+
+def is_local_peer(peer: str) -> bool:
+    """True for the unix socket and loopback addresses, IPv4 inside IPv6 included."""
+    if peer == "unix":
+        return True
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback
+
+
+def is_local_host(host: str) -> bool:
+    """True if a Host value cannot be the product of DNS rebinding: localhost or an IP address, with or without port."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+    if name.lower() in ("localhost", "localhost."):
+        return True
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _peer(request: web.Request) -> str:
+    transport = request.transport
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is not None and sock.family == socket.AF_UNIX:
+        return "unix"
+    name = transport.get_extra_info("peername") if transport is not None else None
+    return str(name[0]).partition("%")[0] if isinstance(name, tuple) else ""
+
+
+def _unauthorized(detail: str) -> web.HTTPException:
+    return web.HTTPUnauthorized(text=detail, headers={"WWW-Authenticate": 'Bearer realm="lbproxy"'})
+
+
+def _refused(detail: str) -> web.HTTPException:
+    return web.HTTPForbidden(text=detail)
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors as application/problem+json (RFC 9457)."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        default = f"{error.status}: {error.reason}"
+        detail = error.text if error.text and error.text != default else _DETAILS.get(error.status, error.reason)
+        kept = {name: error.headers[name] for name in ("Allow", "WWW-Authenticate") if name in error.headers}
+        return _problem(error.status, detail, kept)
+    except Exception:
+        log.exception("the admin address failed to answer %s %s", request.method, request.path)
+        return _problem(500, "lbproxy has a defect; please report it with the traceback from the log.", {})
+
+
+_DETAILS = {404: "There is nothing at this path; see docs/admin.md.", 405: "This path does not take this method."}
+
+
+def _problem(status: int, detail: str, headers: dict[str, str]) -> web.Response:
+    title = HTTPStatus(status).phrase
+    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    return web.Response(status=status, text=body, content_type="application/problem+json", headers=headers)
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """A bound unix socket that only our user may connect to. Replaces a socket that nobody listens on."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if not path.startswith("\0"):
+            _remove_stale(path)
+        # The mode is set before listen(), so nobody else gets in between.
+        sock.bind(path)
+        if not path.startswith("\0"):
+            Path(path).chmod(SOCKET_MODE)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _unlink(path: str) -> None:
+    with suppress(FileNotFoundError):
+        Path(path).unlink()
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            raise FileExistsError(errno.EEXIST, "exists and is not a socket", path)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        trial.settimeout(0.2)
+        try:
+            trial.connect(path)
+        except ConnectionRefusedError:
+            _unlink(path)
+            return
+    raise OSError(errno.EADDRINUSE, "another process listens there", path)

@@ -1,0 +1,80 @@
+"""Opening connections to servers, and the only place where a failed dial becomes a Fault."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from typing import TypeVar
+
+from lbproxy import errors
+from lbproxy.address import Address
+from lbproxy.dataplane.runtime import ServerRuntime
+from lbproxy.dataplane.services import Services
+from lbproxy.errors import Fault
+from lbproxy.telemetry.slots import SERVER
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+_CONNECTED = SERVER.column("upstream_connects_total", "ok")
+_RESULT = {
+    errors.CONNECT_REFUSED.word: SERVER.column("upstream_connects_total", "refused"),
+    errors.CONNECT_TIMEOUT.word: SERVER.column("upstream_connects_total", "timeout"),
+}
+_ERROR = SERVER.column("upstream_connects_total", "error")
+
+FAULT_BY_ERRNO: dict[int, Fault] = {
+    errno.ECONNREFUSED: errors.CONNECT_REFUSED,
+    errno.ENOENT: errors.CONNECT_REFUSED,  # a unix socket that is not there: nobody listens
+    errno.ECONNRESET: errors.CONNECT_REFUSED,
+    errno.EHOSTUNREACH: errors.CONNECT_UNREACHABLE,
+    errno.ENETUNREACH: errors.CONNECT_UNREACHABLE,
+    errno.EHOSTDOWN: errors.CONNECT_UNREACHABLE,
+    errno.ETIMEDOUT: errors.CONNECT_TIMEOUT,
+    errno.EMFILE: errors.LOCAL_RESOURCE,
+    errno.ENFILE: errors.LOCAL_RESOURCE,
+    errno.ENOBUFS: errors.LOCAL_RESOURCE,
+    errno.ENOMEM: errors.LOCAL_RESOURCE,
+    errno.EADDRNOTAVAIL: errors.LOCAL_PORTS,
+}
+
+
+# Dials that failed at the server's end; being out of local descriptors or ports says nothing about it.
+DIAL_FAULTS = frozenset(
+    (errors.CONNECT_REFUSED, errors.CONNECT_UNREACHABLE, errors.CONNECT_TIMEOUT, errors.CONNECT_ERROR)
+)
+
+
+class DialError(Exception):
+    """A connection that was not made."""
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+        self.detail = detail
+
+
+def fault_of(error: OSError) -> Fault:
+    """The row for an error of connect(2)."""
+    return FAULT_BY_ERRNO.get(error.errno or 0, errors.CONNECT_ERROR)
+
+
+def count_dial(runtime: ServerRuntime, fault: Fault | None) -> None:
+    """Count one finished dial in upstream_connects_total."""
+    runtime.row[_CONNECTED if fault is None else _RESULT.get(fault.word, _ERROR)] += 1
+
+
+async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[], P]) -> P:
+    """Connect to a server. Raises DialError; the caller owns the time-out and cancels."""
+    address: Address = runtime.server.address
+    try:
+        if address.is_unix:
+            _, protocol = await services.loop.create_unix_connection(factory, address.sock_path)
+        else:
+            _, protocol = await services.loop.create_connection(factory, address.host, address.port)
+    except OSError as error:
+        fault = fault_of(error)
+        count_dial(runtime, fault)
+        raise DialError(fault, error.strerror or str(error)) from None
+    count_dial(runtime, None)
+    return protocol

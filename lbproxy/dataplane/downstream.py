@@ -1,0 +1,694 @@
+"""The protocol object towards an HTTP/1 client: one request at a time, answered in order.
+
+    state      reads                                         leaves by
+    HEAD       a request head (or nothing: kept alive)       _begin -> BODY or WAIT; a bad head -> LINGER
+    BODY       the request's body                            its last byte -> WAIT
+    WAIT       ahead, up to 64 KiB or 32 requests            exchange done -> HEAD, or LINGER if it is the last one
+    LINGER     and discards, writing is shut down            the client's FIN, 5 s of silence or 30 s in all
+    TUNNEL     nothing: the transport belongs to a Relay
+    CLOSED     nothing
+
+The connection is kept only if the request was read to its exact end and its head said nothing else (reliability, rule 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import time
+from typing import TYPE_CHECKING, cast
+
+from lbproxy import errors
+from lbproxy.dataplane.answers import http_date, problem, reason_of
+from lbproxy.dataplane.exchange import Exchange
+from lbproxy.dataplane.prepare import Prepared, prepare, rejected
+from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.dataplane.services import Services, abort
+from lbproxy.domain.strategies.base import PickContext
+from lbproxy.errors import Fault
+from lbproxy.protocol.body import LAST_CHUNK, BodyError, ChunkedReader, LengthReader, chunk
+from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, status_line
+from lbproxy.protocol.message import Fields, forwardable_trailers, join_fields
+from lbproxy.telemetry.slots import POOL
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.listener import Listener
+
+HEAD, BODY, WAIT, LINGER, TUNNEL, CLOSED = range(6)
+
+NEVER = float("inf")
+HIGH_WATER = 64 * 1024
+READ_AHEAD_BYTES = 64 * 1024
+READ_AHEAD_REQUESTS = 32
+LINGER_IDLE_S = 5.0
+LINGER_TOTAL_S = 30.0
+DRAIN_IDLE_S = 1.0
+MEMO_HEADS = 1024
+MEMO_HEAD_BYTES = 4096
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+_WRITE_TIMEOUT = POOL.column("client_aborts_total", "write_timeout")
+
+
+class Downstream(asyncio.Protocol):
+    """One client connection of an HTTP listener. Implements exchange.ClientSide."""
+
+    __slots__ = (
+        "_buffer",
+        "_client_fin",
+        "_closes",
+        "_deadline",
+        "_exchange",
+        "_hangup",
+        "_is_chunking",
+        "_is_paused",
+        "_is_trusted",
+        "_lines",
+        "_linger_end",
+        "_memo",
+        "_owner",
+        "_peer_ip",
+        "_read_ahead",
+        "_reader",
+        "_state",
+        "_taken",
+        "_taken_at",
+        "_write_blocked",
+        "_written",
+        "client_ip",
+        "context",
+        "listener",
+        "local_host",
+        "services",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, owner: Listener) -> None:
+        self._owner = owner
+        self.services: Services = owner.services
+        self.listener: ListenerRuntime = owner.runtime
+        self._state = HEAD
+        self._buffer = b""
+        self._reader: LengthReader | ChunkedReader | None = None
+        self._exchange: Exchange | None = None
+        self._read_ahead = b""
+        self._deadline = NEVER
+        self._linger_end = NEVER
+        self._is_chunking = False
+        self._closes = False
+        self._client_fin = False
+        self._is_paused = False
+        self._write_blocked = False
+        self._written = 0
+        self._taken = 0
+        self._taken_at = 0.0
+        self._hangup = -1
+        self.client_ip = ""
+        self._peer_ip = ""
+        self._is_trusted = False
+        self._lines = b""
+        self._memo: dict[bytes, object] = self.listener.memo
+        self.context = PickContext("")
+        self.local_host = ""
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        transport = self.transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        peer = transport.get_extra_info("peername")
+        ip = peer[0] if isinstance(peer, tuple) and peer else ""
+        if ip.startswith("::ffff:"):
+            ip = ip[7:]
+        local = transport.get_extra_info("sockname")
+        port = local[1] if isinstance(local, tuple) else 0
+        self.local_host = f"{local[0]}:{port}" if isinstance(local, tuple) and ":" not in local[0] else "localhost"
+        self.client_ip = self._peer_ip = ip or "unix"
+        self.context.client_ip = self.client_ip
+        self._is_trusted = self.listener.is_trusted(ip)
+        if self._is_trusted:
+            self._memo = self.listener.memo_trusted
+        self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: %d\r\n" % (
+            self.client_ip.encode(),
+            port,
+        )
+        self._deadline = self.services.clock() + self.listener.timeouts.request_head
+        self.services.swept.add(self)
+        refusal = self._owner.admit(self._peer_ip)
+        if refusal is not None:
+            self._refuse(b"", HeadError(refusal, ""))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._state == CLOSED:
+            return
+        was_tunnel = self._state == TUNNEL
+        self._state = CLOSED
+        self.services.swept.discard(self)
+        self._owner.connection_closed(self._peer_ip)
+        self._unwatch()
+        self._buffer = self._read_ahead = b""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and not was_tunnel:
+            exchange.client_left()
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            state = self._state
+            if state == HEAD:
+                self._head_data(data)
+            elif state == BODY:
+                self._body_data(data)
+            elif state == WAIT:
+                self._keep_for_later(data)
+            elif state == LINGER:
+                self._deadline = min(self.services.clock() + LINGER_IDLE_S, self._linger_end)
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
+
+    def _defect(self, error: Exception) -> None:
+        self.services.internal_error("downstream", error)
+        exchange = self._exchange
+        if exchange is not None and not exchange.is_done:
+            exchange.fail(errors.INTERNAL_ERROR, "internal error")
+        else:
+            self.cut()
+
+    def _head_data(self, data: bytes) -> None:
+        if self._buffer:
+            self._partial_head(data)
+            return
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            self._partial_head(data)
+            return
+        end += 4
+        if end == len(data):
+            raw, rest = data, b""
+        else:
+            raw, rest = data[:end], data[end:]
+        prepared = self._memo.get(raw)
+        if prepared is None:
+            prepared = self._prepare(raw)
+            if prepared is None:
+                return
+        self._begin(prepared, rest)  # type: ignore[arg-type]
+
+    def _partial_head(self, data: bytes) -> None:
+        """A head that comes in pieces; looked through once, refused as early as possible."""
+        checked = len(self._buffer)
+        data = self._buffer + data if self._buffer else data
+        if not checked:
+            self._deadline = self.services.clock() + self.listener.timeouts.request_head
+            if data[:2] == b"\r\n":
+                data = data[2:]  # RFC 9112 section 2.2: one empty line before a request is ignored
+                if not data:
+                    return
+        elif self._buffer == b"\r" and data[:2] == b"\r\n":
+            data, checked = data[2:], 0
+        end = data.find(b"\r\n\r\n", max(0, checked - 3))
+        if end >= 0:
+            self._buffer = b""
+            raw, rest = data[: end + 4], data[end + 4 :]
+            prepared = self._memo.get(raw) or self._prepare(raw)
+            if prepared is not None:
+                self._begin(prepared, rest)  # type: ignore[arg-type]
+            return
+        self._buffer = data
+        try:
+            check_partial(bytearray(data), checked, head_bytes=self.listener.head_bytes)
+        except HeadError as error:
+            self._refuse(data, error)
+
+    def _prepare(self, raw: bytes) -> Prepared | None:
+        """Parse a head that the memo does not have; a bad one is answered, and None returned."""
+        listener = self.listener
+        try:
+            if raw[:2] == b"\r\n":
+                raw = raw[2:]
+            if len(raw) > listener.head_bytes:
+                raise self._too_large(raw)
+            prepared = prepare(
+                listener,
+                raw,
+                is_trusted=self._is_trusted,
+                log_format=self.services.log_format if self.services.access_writer is not None else None,
+                local_host=self.local_host,
+            )
+        except HeadError as error:
+            self._refuse(raw, error)
+            return None
+        memo = self._memo
+        if len(raw) <= MEMO_HEAD_BYTES:
+            if len(memo) >= MEMO_HEADS:
+                memo.clear()
+            memo[raw] = prepared
+        return prepared
+
+    def _too_large(self, raw: bytes) -> HeadError:
+        if raw.find(b"\r\n") > 8192:
+            return HeadError(errors.URI_TOO_LONG, "the request line is longer than 8 KiB")
+        return HeadError(errors.HEADER_TOO_LARGE, f"the head is longer than {self.listener.head_bytes} bytes")
+
+    def _refuse(self, raw: bytes, error: HeadError) -> None:
+        self._buffer = b""
+        self._begin(rejected(self.listener, raw, error, self.services.log_format), b"", is_refused=True)
+
+    def _begin(self, prepared: Prepared, rest: bytes, *, is_refused: bool = False) -> None:
+        services = self.services
+        for column, count in prepared.dropped:
+            services.row[column] += count
+        request_id = ""
+        if self._is_trusted:
+            request_id = self._read_trusted(prepared)
+        context = self.context
+        context.request = prepared.head
+        exchange = Exchange(self, prepared, request_id or services.next_request_id(), services.clock(), time.time())
+        self._exchange = exchange
+        self._deadline = NEVER
+        self._closes = not prepared.keep_alive
+        body = b""
+        is_done = True
+        if prepared.chunked:
+            reader = ChunkedReader(
+                overhead_bytes=self.listener.chunk_overhead, trailer_bytes=self.listener.trailer_bytes
+            )
+            is_done = False
+            self._reader = reader
+        elif prepared.content_length:
+            if len(rest) == prepared.content_length:
+                body, rest = rest, b""
+            else:
+                is_done = False
+                self._reader = LengthReader(prepared.content_length)
+        if is_done:
+            self._state = WAIT
+            if rest and not is_refused:
+                self._keep_for_later(rest)
+            exchange.start(body, is_done=True)
+            return
+        self._state = BODY
+        self._deadline = services.clock() + self.listener.timeouts.request_body
+        exchange.start(b"", is_done=False)
+        if rest and self._state == BODY:
+            self._body_data(rest)
+
+    def _body_data(self, data: bytes) -> None:
+        reader, exchange = self._reader, self._exchange
+        assert reader is not None and exchange is not None
+        try:
+            body = reader.feed(data)
+        except BodyError as error:
+            self._closes = True
+            exchange.fail(error.fault, error.detail)
+            return
+        if exchange.bytes_in + len(body) > self.listener.body_bytes:
+            self._closes = True
+            exchange.fail(errors.BODY_TOO_LARGE, f"more than {self.listener.body_bytes} bytes of body")
+            return
+        if not reader.done:
+            self._deadline = NEVER if self._is_paused else self.services.clock() + self.listener.timeouts.request_body
+            if body:
+                exchange.request_body(body, is_done=False)
+            return
+        self._reader = None
+        self._state = WAIT
+        self._deadline = NEVER
+        if reader.rest:
+            self._keep_for_later(reader.rest)
+        exchange.request_body(body, is_done=True)
+
+    def _keep_for_later(self, data: bytes) -> None:
+        """Bytes behind the request: the next ones, if the client pipelines. Bounded; then reading pauses."""
+        if self._closes:
+            return  # RFC 9112 section 9.6: nothing after a last request is looked at
+        self._read_ahead = self._read_ahead + data if self._read_ahead else data
+        if (
+            len(self._read_ahead) > READ_AHEAD_BYTES
+            or self._read_ahead.count(b"\r\n\r\n") > READ_AHEAD_REQUESTS
+        ):
+            self.pause_body()
+
+    # --- the next request, or the end -------------------------------------------------------------------------------
+
+    def _exchange_done(self) -> None:
+        """The answer is complete and written."""
+        exchange = self._exchange
+        if exchange is None or self._state in (CLOSED, TUNNEL):
+            return
+        self._exchange = None
+        if self._closes or self._client_fin or not exchange.request_done or self.services.is_draining:
+            self._linger()
+            return
+        self._state = HEAD
+        self._deadline = self.services.clock() + self.listener.timeouts.keep_alive
+        if self._read_ahead or self._is_paused:
+            self.services.loop.call_soon(self._next_request)
+
+    def _next_request(self) -> None:
+        """Go on with what was read ahead; from the loop, so that a flood of requests can't recurse."""
+        if self._state != HEAD:
+            return
+        if self._write_blocked:
+            return  # resume_writing comes back here
+        data, self._read_ahead = self._read_ahead, b""
+        if data:
+            self.data_received(data)
+        if self._is_paused and self._state in (HEAD, WAIT) and len(self._read_ahead) <= READ_AHEAD_BYTES:
+            self.resume_body()
+
+    def _linger(self) -> None:
+        """End the connection so that the client can read the answer: FIN now, discard until its FIN (RFC 9112 9.6)."""
+        self._state = LINGER
+        self._reader = None
+        self._buffer = self._read_ahead = b""
+        now = self.services.clock()
+        self._linger_end = now + LINGER_TOTAL_S
+        self._deadline = now + LINGER_IDLE_S
+        if self.transport.is_closing():
+            return
+        if self._client_fin:
+            self.transport.close()
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        if self._is_paused:
+            self.resume_body()
+
+    def eof_received(self) -> bool:
+        try:
+            return self._eof_received()
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
+            return False
+
+    def _eof_received(self) -> bool:
+        exchange = self._exchange
+        if exchange is None or self._state in (HEAD, LINGER):
+            return False
+        self._client_fin = True
+        if self._state == WAIT and self.listener.answers_half_closed:
+            return True
+        # In HTTP a FIN says that the client has left: a time-out of `requests` looks like this.
+        self._exchange = None
+        exchange.client_left()
+        self.cut()
+        return False
+
+    def cut(self) -> None:
+        """End the connection with a reset, so that a truncated answer can't look complete."""
+        self._exchange = None
+        if self._state not in (CLOSED, TUNNEL):
+            abort(self.transport)
+            self._leave()
+
+    # --- what an exchange asks for (exchange.ClientSide) ------------------------------------------------------------
+
+    def forwarding_lines(self, prepared: Prepared, request_id: str) -> bytes:
+        """The fields that lbproxy adds, after everything received was cleaned (reliability C1, C2)."""
+        if not self._is_trusted and not prepared.route.skip:
+            return b"%b%bX-Request-ID: %b\r\n" % (self._lines, prepared.host_line, request_id.encode())
+        known = prepared.head.forwarding if self._is_trusted else {}
+        fields: Fields = []
+        chain = [*known.get(b"x-forwarded-for", ()), self._peer_ip.encode()]
+        fields.append((b"X-Forwarded-For", b", ".join(chain)))
+        own = [line.split(b": ", 1) for line in self._lines.split(b"\r\n")[1:-1]]
+        for name, value in own:
+            fields += [(name, kept) for kept in known.get(name.lower(), [value])]
+        for name in (b"X-Forwarded-Host", b"Forwarded", b"X-Real-IP"):
+            fields += [(name, kept) for kept in known.get(name.lower(), ())]
+        fields.append((b"X-Request-ID", request_id.encode()))
+        skip = prepared.route.skip
+        return prepared.host_line + join_fields([field for field in fields if field[0].lower() not in skip])
+
+    def _read_trusted(self, prepared: Prepared) -> str:
+        """Client address and request id from the fields of a trusted peer; walks X-Forwarded-For from the right."""
+        known = prepared.head.forwarding
+        client = self._peer_ip
+        chain = [part.strip(b" \t") for value in known.get(b"x-forwarded-for", ()) for part in value.split(b",")]
+        for part in reversed(chain):
+            try:
+                client = str(ipaddress.ip_address(part.decode("latin-1").strip("[]")))
+            except ValueError:
+                break
+            if not self.listener.is_trusted(client):
+                break
+        self.client_ip = self.context.client_ip = client
+        ids = known.get(b"x-request-id", [])
+        return ids[0].decode() if len(ids) == 1 and _request_id(ids[0]) else ""
+
+    def respond(self, exchange: Exchange, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Fields) -> None:
+        """Send the final head, re-framed for this client, and what there is of the body."""
+        prepared = exchange.prepared
+        status = head.status
+        edits = prepared.route.response_edits
+        lines = head.lines if edits.is_empty else join_fields(edits.apply(head.fields))
+        self._is_chunking = False
+        framing = b""
+        if head.content_length is not None:
+            if status != 204:
+                framing = b"Content-Length: %d\r\n" % head.content_length
+        elif status not in (204, 304):
+            if prepared.minor:
+                framing = b"Transfer-Encoding: chunked\r\n"
+                self._is_chunking = not prepared.is_head
+            elif not prepared.is_head:
+                self._closes = True
+        if not exchange.request_done or self.services.is_draining:
+            self._closes = True
+        if self._closes:
+            framing += b"Connection: close\r\n"
+        elif not prepared.minor:
+            framing += b"Connection: keep-alive\r\n"
+        data = b"%b%b%bX-Request-ID: %b\r\n\r\n" % (
+            status_line(status, head.reason),
+            lines,
+            framing,
+            exchange.request_id.encode(),
+        )
+        if self._is_chunking:
+            body = self._chunked(prepared, body, trailers, is_done=is_done)
+        if len(body) <= 16384:
+            data += body
+            body = b""
+        self._write(data)
+        if body:
+            self._write(body)
+        if is_done:
+            self._exchange_done()
+
+    def _chunked(self, prepared: Prepared, data: bytes, trailers: Fields, *, is_done: bool) -> bytes:
+        data = chunk(data) if data else b""
+        if not is_done:
+            return data
+        if trailers and prepared.head.accepts_trailers:
+            kept = forwardable_trailers(trailers, frozenset())
+            return data + b"0\r\n" + join_fields(kept) + b"\r\n"
+        return data + LAST_CHUNK
+
+    def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Fields) -> None:
+        """Send more of the body, in the same turn of the loop in which it was read."""
+        if self._is_chunking:
+            data = self._chunked(exchange.prepared, data, trailers, is_done=is_done)
+        if data:
+            self._write(data)
+        if is_done:
+            self._exchange_done()
+
+    def send_interim(self, head: ResponseHead | None) -> None:
+        """Send a 1xx; None is lbproxy's own 100. Never to HTTP/1.0 clients (RFC 9110 section 15.2)."""
+        exchange = self._exchange
+        if exchange is None or not exchange.prepared.minor or self._state not in (BODY, WAIT):
+            return
+        if head is None:
+            self._write(_CONTINUE)
+        else:
+            self._write(status_line(head.status, head.reason) + head.lines + b"\r\n")
+
+    def answer_fault(self, exchange: Exchange, fault: Fault, detail: str, retry_after_s: int | None) -> None:
+        """Answer with problem+json."""
+        if fault.close:
+            self._closes = True
+        fields, body = problem(fault, detail, exchange.request_id, retry_after_s)
+        self._answer(exchange, fault.status, fields, body)
+
+    def answer_locally(self, exchange: Exchange) -> None:
+        """A route's redirect or fixed response, or OPTIONS with Max-Forwards: 0."""
+        route = exchange.prepared.route
+        status, body = 200, b""
+        fields: Fields = [(b"Date", http_date())]
+        if exchange.prepared.is_local:
+            fields.append((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+        elif route.redirect is not None:
+            status, location = route.redirect
+            fields.append((b"Location", location))
+        elif route.respond is not None:
+            status, extra, body = route.respond
+            fields += extra
+        edits = route.response_edits
+        self._answer(exchange, status, fields if edits.is_empty else edits.apply(fields), body)
+        exchange.answered_locally(status, len(body))
+
+    def _answer(self, exchange: Exchange, status: int, fields: Fields, body: bytes) -> None:
+        if self._state == CLOSED:
+            return
+        if not exchange.request_done or self.services.is_draining:
+            self._closes = True
+        fields = list(fields)
+        if status not in (204, 304):
+            fields.append((b"Content-Length", b"%d" % len(body)))
+        if self._closes:
+            fields.append((b"Connection", b"close"))
+        elif not exchange.prepared.minor:
+            fields.append((b"Connection", b"keep-alive"))
+        fields.append((b"X-Request-ID", exchange.request_id.encode()))
+        data = status_line(status, reason_of(status)) + join_fields(fields) + b"\r\n"
+        if not exchange.prepared.is_head and status not in (204, 304):
+            data += body
+        self._write(data)
+        self._exchange_done()
+
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> asyncio.Transport:
+        """Send the 101 and let go of the transport; what was read ahead goes into the tunnel."""
+        lines = b"Connection: Upgrade\r\nUpgrade: %b\r\nX-Request-ID: %b\r\n\r\n" % (
+            head.upgrade,
+            exchange.request_id.encode(),
+        )
+        self._write(status_line(101, head.reason) + head.lines + lines)
+        self._state = TUNNEL
+        self.services.swept.discard(self)
+        self._unwatch()
+        ahead, self._read_ahead = self._read_ahead, b""
+        if ahead:
+            self.services.loop.call_soon(exchange.tunnel_data, ahead)
+        return self.transport
+
+    def tunnel_closed(self) -> None:
+        """The relay that had the transport is done."""
+        if self._state == TUNNEL:
+            self._exchange = None
+            self._state = CLOSED
+            self._owner.connection_closed(self._peer_ip)
+
+    # --- back-pressure ----------------------------------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> None:
+        self._written += len(data)
+        self.transport.write(data)
+
+    def pause_writing(self) -> None:
+        self._write_blocked = True
+        if self._exchange is not None:
+            self._exchange.client_blocked()
+
+    def resume_writing(self) -> None:
+        self._write_blocked = False
+        if self._exchange is not None:
+            self._exchange.client_unblocked()
+        elif self._state == HEAD:
+            self._next_request()
+
+    def pause_body(self) -> None:
+        """Stop reading from the client; its leaving is then seen by the hang-up watch."""
+        if self._is_paused or self._state in (CLOSED, TUNNEL, LINGER) or self.transport.is_closing():
+            return
+        self._is_paused = True
+        self._deadline = NEVER
+        self.transport.pause_reading()
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.listener.answers_half_closed:
+            self._hangup = self.services.hangups.watch(sock.fileno(), self._hung_up)
+
+    def resume_body(self) -> None:
+        if not self._is_paused:
+            return
+        self._is_paused = False
+        self._unwatch()
+        if self._state == BODY:
+            self._deadline = self.services.clock() + self.listener.timeouts.request_body
+        if self._state not in (CLOSED, TUNNEL) and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _unwatch(self) -> None:
+        if self._hangup >= 0:
+            self.services.hangups.unwatch(self._hangup)
+            self._hangup = -1
+
+    def _hung_up(self) -> None:
+        self._hangup = -1
+        if self._state in (BODY, WAIT) and self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.client_left()
+            self.cut()
+
+    # --- the sweeper's calls ----------------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.sweep(now)
+        self._check_write(now)
+        if now >= self._deadline:
+            self._deadline_passed()
+
+    def _check_write(self, now: float) -> None:
+        """RUDY's sister: a client that does not read is reset after `timeouts.write` without progress."""
+        if self._state == CLOSED:
+            return
+        unsent = self.transport.get_write_buffer_size()
+        taken = self._written - unsent
+        if not unsent or taken != self._taken:
+            self._taken = taken
+            self._taken_at = now
+        elif now - self._taken_at >= self.listener.timeouts.write:
+            exchange, self._exchange = self._exchange, None
+            if exchange is not None:
+                exchange.client_left(errors.CLIENT_WRITE_TIMEOUT, "write_timeout")
+            self.cut()
+
+    def _deadline_passed(self) -> None:
+        self._deadline = NEVER
+        state = self._state
+        if state == HEAD:
+            if self._buffer:
+                self._refuse(self._buffer, HeadError(errors.HEADER_TIMEOUT, "the head did not arrive in time"))
+            else:
+                self.transport.close()
+        elif state == BODY and self._exchange is not None:
+            self._closes = True
+            self._exchange.fail(errors.BODY_TIMEOUT, "the body stalled")
+        elif state == LINGER:
+            self.transport.abort()
+
+    def buffered_bytes(self) -> int:
+        if self._state in (CLOSED, TUNNEL):
+            return 0
+        size = self.transport.get_write_buffer_size() + len(self._read_ahead) + len(self._buffer)
+        return size + self._exchange.buffered_bytes() if self._exchange is not None else size
+
+    def begin_drain(self, now: float) -> None:
+        """Stopping: an idle connection gets a second for a request that may be on its way."""
+        if self._state == HEAD and not self._buffer:
+            self._deadline = min(self._deadline, now + DRAIN_IDLE_S)
+
+    def shut_down(self) -> None:
+        """The grace period is over: 503 where nothing was sent yet, a reset where something was."""
+        exchange = self._exchange
+        if exchange is None:
+            self.transport.abort()
+            return
+        self.services.n_cut += 1
+        if exchange.response_started:
+            self._exchange = None
+            exchange.shut_down()
+            self.cut()
+        else:
+            exchange.fail(errors.DRAINING, "the grace period is over")

@@ -1,0 +1,693 @@
+"""One request and its response: pick a server, forward, retry where that is safe, finish exactly once.
+
+The exchange knows a client side (`ClientSide`) and an upstream connection by narrow interfaces, and owns everything that
+a request holds: the lease on a server, the connection, the dial, the body kept for replay. `_finish` releases all of it
+and is the only way out, so that no path can leak a slot.
+
+    phase        waits for                        ends with
+    QUEUED       a server                         lease -> CONNECTING or WAITING
+    CONNECTING   a connection                     -> WAITING, or a dial fault -> retry
+    WAITING      the response head                -> STREAMING, or a fault -> retry where safe
+    STREAMING    the end of the body              -> DONE, or a cut (the truncation must show)
+    TUNNEL       both ends of an upgraded stream  -> DONE
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from lbproxy import errors
+from lbproxy.dataplane import connector
+from lbproxy.dataplane.connector import DIAL_FAULTS
+from lbproxy.dataplane.prepare import Prepared
+from lbproxy.dataplane.relay import Relay, RelayEnd
+from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, ServerRuntime, UpstreamTimeouts
+from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.domain.pool import Lease, Outcome
+from lbproxy.domain.retry import may_retry
+from lbproxy.domain.server import Server
+from lbproxy.domain.strategies.base import PickContext
+from lbproxy.errors import Fault, Side
+from lbproxy.protocol.body import LAST_CHUNK, chunk
+from lbproxy.protocol.http1 import ResponseHead
+from lbproxy.protocol.message import Fields
+from lbproxy.telemetry.slots import (
+    CODES,
+    DURATION_BUCKETS,
+    LISTENER,
+    POOL,
+    SERVER,
+    TRAFFIC,
+    observe,
+)
+
+QUEUED, CONNECTING, WAITING, STREAMING, TUNNEL, DONE = range(6)
+PHASES = ("queued", "connecting", "waiting", "streaming", "tunnel", "")
+
+NEVER = float("inf")
+EXPECT_WAIT_S = 1.0
+DIAL_BUFFER = 64 * 1024
+
+_REQUESTS = TRAFFIC.offset["requests_total"]
+_TCP_IN = TRAFFIC.column("tcp_bytes_total", "in")
+_TCP_OUT = TRAFFIC.column("tcp_bytes_total", "out")
+_SERVER_REQUESTS = SERVER.offset["server_requests_total"]
+_TTFB = SERVER.offset["upstream_ttfb_seconds"]
+_DURATION = POOL.offset["request_duration_seconds"]
+_FAIL_OPEN = POOL.column("fail_open_total")
+_BYTES_IN = LISTENER.column("request_bytes_total")
+_BYTES_OUT = LISTENER.column("response_bytes_total")
+_CODE_499 = CODES.index("499")
+_STALE = SERVER.column("stale_connections_total")
+_UPSTREAM_ERROR = {
+    fault.word: SERVER.column("upstream_errors_total", fault.reason)
+    for fault in errors.FAULTS.values()
+    if fault.metric == "upstream_errors_total"
+}
+_REJECTED = {
+    fault.word: LISTENER.column("rejected_total", fault.reason)
+    for fault in errors.FAULTS.values()
+    if fault.metric == "rejected_total"
+}
+_ABORTED = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
+_RETRY = {
+    (reason, outcome): POOL.column("retries_total", reason, outcome)
+    for reason in ("connect", "reset", "timeout", "stale")
+    for outcome in ("success", "failure")
+}
+
+
+def retry_reason(fault: Fault) -> str:
+    """The `reason` label of retries_total for a fault that was retried."""
+    if fault.word in (errors.CLOSED_REUSED.word, errors.CLOSED_UNACKED.word):
+        return "stale"
+    if fault.word == errors.RESPONSE_TIMEOUT.word:
+        return "timeout"
+    return "connect" if fault.retry is errors.Retry.ALWAYS else "reset"
+
+
+class ClientSide(Protocol):
+    """What an exchange needs of the protocol object towards the client, whatever version of HTTP that speaks."""
+
+    services: Services
+    listener: ListenerRuntime
+    client_ip: str
+    context: PickContext
+
+    def forwarding_lines(self, prepared: Prepared, request_id: str) -> bytes: ...
+    def respond(self, exchange: Exchange, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Fields) -> None: ...
+    def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Fields) -> None: ...
+    def send_interim(self, head: ResponseHead | None) -> None: ...
+    def answer_fault(self, exchange: Exchange, fault: Fault, detail: str, retry_after_s: int | None) -> None: ...
+    def answer_locally(self, exchange: Exchange) -> None: ...
+    def cut(self) -> None: ...
+    def pause_body(self) -> None: ...
+    def resume_body(self) -> None: ...
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> asyncio.Transport: ...
+    def tunnel_closed(self) -> None: ...
+
+
+class Exchange:
+    """See the module. Attributes without underscore are also what the access log reads."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_body_paused",
+        "_client_is_blocked",
+        "_continue_sent",
+        "_deadline",
+        "_dialing",
+        "_dropped_body",
+        "_expect_deadline",
+        "_lease",
+        "_phase",
+        "_progress_at",
+        "_relay",
+        "_request_done",
+        "_retried",
+        "_retries",
+        "_runtime",
+        "_sent_at",
+        "_started",
+        "_tried",
+        "_unsent",
+        "_upstream_unsent",
+        "_wants_fresh",
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "connect_s",
+        "end",
+        "is_head",
+        "pool_runtime",
+        "prepared",
+        "queue_s",
+        "request_id",
+        "response_started",
+        "side",
+        "status",
+        "total_s",
+        "ttfb_s",
+        "upstream",
+        "wall",
+    )
+
+    def __init__(self, side: ClientSide, prepared: Prepared, request_id: str, now: float, wall: float) -> None:
+        self.side = side
+        self.prepared = prepared
+        self.request_id = request_id
+        self.wall = wall
+        self.client = side.client_ip
+        self.is_head = prepared.is_head
+        self.pool_runtime: PoolRuntime | None = None
+        self.upstream: UpstreamConnection | None = None
+        self.status = 0
+        self.attempts = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.queue_s: float | None = None
+        self.connect_s: float | None = None
+        self.ttfb_s: float | None = None
+        self.total_s = 0.0
+        self.end = ""
+        self.response_started = False
+        self._started = now
+        self._phase = QUEUED
+        self._deadline = NEVER
+        self._expect_deadline = NEVER
+        self._lease: Lease | None = None
+        self._runtime: ServerRuntime | None = None
+        self._dialing: asyncio.Task[None] | None = None
+        self._tried: tuple[Server, ...] = ()
+        self._retries = 0
+        self._retried: Fault | None = None
+        self._wants_fresh = False
+        self._sent_at = 0.0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._body_paused = False
+        self._client_is_blocked = False
+        self._dropped_body = False
+        self._unsent = False
+        self._request_done = False
+        self._continue_sent = False
+        self._relay: Relay | None = None
+        self._progress_at = 0.0
+        self._upstream_unsent = -1
+
+    # --- what the access log reads besides --------------------------------------------------------------------------
+
+    @property
+    def listener(self) -> str:
+        return self.side.listener.name
+
+    @property
+    def log_head(self) -> str:
+        return self.prepared.log_head
+
+    @property
+    def pool(self) -> str:
+        return self.pool_runtime.name if self.pool_runtime is not None else ""
+
+    @property
+    def server(self) -> str:
+        return self._runtime.label if self._runtime is not None else ""
+
+    @property
+    def phase(self) -> str:
+        return PHASES[self._phase]
+
+    @property
+    def is_done(self) -> bool:
+        return self._phase == DONE
+
+    @property
+    def request_done(self) -> bool:
+        """Was the request read to its exact end?"""
+        return self._request_done
+
+    def buffered_bytes(self) -> int:
+        return self._body_bytes
+
+    # --- attempts ---------------------------------------------------------------------------------------------------
+
+    def start(self, body: bytes, *, is_done: bool) -> None:
+        """The head is there, and what came of the body with it."""
+        self._request_done = is_done
+        if body:
+            self.bytes_in = self._body_bytes = len(body)
+            self._body.append(body)
+        route = self.prepared.route
+        self.pool_runtime = route.pool
+        if self.prepared.fault is not None:
+            self.fail(self.prepared.fault, self.prepared.fault_detail)
+        elif route.pool is None or self.prepared.is_local:
+            self.side.answer_locally(self)
+        elif self.side.services.is_overloaded:
+            self.fail(errors.OVERLOADED, "")
+        else:
+            self._attempt(self._started)
+
+    def _attempt(self, now: float) -> None:
+        pool = self.pool_runtime
+        assert pool is not None
+        lease = pool.pool.acquire(self.side.context, self._tried, now)
+        if lease is None:
+            self.fail(errors.NO_SERVER, f"pool {pool.name} has no usable server")
+            return
+        self._lease = lease
+        self.attempts += 1
+        self.queue_s = 0.0
+        runtime = self._runtime = pool.servers[lease.server]
+        if pool.pool.is_failing_open:
+            pool.row[_FAIL_OPEN] += 1
+        if pool.keep_alive is not None and not self._wants_fresh:
+            connection = runtime.idle.take(now)
+            if connection is not None:
+                self._send(connection, now)
+                return
+        self._phase = CONNECTING
+        self._deadline = now + self._timeouts().connect
+        services = self.side.services
+        self._dialing = services.tasks.spawn(self._dial(runtime, now), "dial")
+
+
+    def _timeouts(self) -> UpstreamTimeouts:
+        timeouts = self.prepared.route.timeouts
+        assert timeouts is not None  # a route with a pool has them
+        return timeouts
+
+    async def _dial(self, runtime: ServerRuntime, started: float) -> None:
+        services = self.side.services
+        services.dials += 1
+        me = self._dialing
+        try:
+            connection = await connector.dial(services, runtime, lambda: UpstreamConnection(services, runtime))
+        except connector.DialError as error:
+            if self._phase == CONNECTING and self._dialing is me:
+                self._dialing = None
+                self.attempt_failed(error.fault, error.detail)
+            return
+        finally:
+            services.dials -= 1
+        if self._phase != CONNECTING or self._dialing is not me:
+            connection.close_idle()
+            return
+        self._dialing = None
+        now = services.clock()
+        self.connect_s = now - started
+        self._send(connection, now)
+
+    def _send(self, connection: UpstreamConnection, now: float) -> None:
+        prepared = self.prepared
+        head = prepared.forward + self.side.forwarding_lines(prepared, self.request_id)
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self.upstream = connection
+        self._phase = WAITING
+        self._sent_at = self._progress_at = now
+        self._upstream_unsent = -1
+        if prepared.expects_continue and not body and not self._request_done and not self._continue_sent:
+            head += b"Expect: 100-continue\r\n\r\n"
+            self._unsent = True
+            self._expect_deadline = now + EXPECT_WAIT_S
+        else:
+            head += b"\r\n"
+            if prepared.chunked:
+                body = (chunk(body) if body else b"") + (LAST_CHUNK if self._request_done else b"")
+        self._drop_body_over_limit()
+        self._deadline = now + self._timeouts().response_head if self._request_done else NEVER
+        connection.begin(self, head, body, request_done=self._request_done)
+        self._resume_body()
+
+    def _drop_body_over_limit(self) -> None:
+        """What is sent is kept for a replay up to `retry.body_bytes`; beyond it the request can't be repeated."""
+        if self._body_bytes > self.prepared.route.retry.body_bytes:
+            self._body.clear()
+            self._body_bytes = 0
+            self._dropped_body = True
+
+    def request_body(self, data: bytes, *, is_done: bool) -> None:
+        """More of the request's body arrived; `is_done` with its last byte."""
+        self.bytes_in += len(data)
+        self._request_done = is_done
+        if data and not self._dropped_body:
+            self._body.append(data)
+            self._body_bytes += len(data)
+        connection = self.upstream
+        if connection is None:
+            if self._body_bytes > DIAL_BUFFER and not is_done:
+                self._pause_body()
+            return
+        if self._unsent:
+            self._send_held_body(connection)
+            return
+        if self.prepared.chunked:
+            data = (chunk(data) if data else b"") + (LAST_CHUNK if is_done else b"")
+        if not self._dropped_body:
+            self._drop_body_over_limit()
+        if is_done:
+            connection.request_done = True
+            self._request_sent()
+        if data:
+            connection.write(data)
+
+    def _request_sent(self) -> None:
+        if self._phase == WAITING:
+            self._deadline = self.side.services.clock() + self._timeouts().response_head
+
+    def _send_held_body(self, connection: UpstreamConnection) -> None:
+        """The client did not wait for 100, or has it: what it sent of the body goes up."""
+        self._unsent = False
+        self._expect_deadline = NEVER
+        body = b"".join(self._body)
+        if self.prepared.chunked:
+            body = (chunk(body) if body else b"") + (LAST_CHUNK if self._request_done else b"")
+        self._drop_body_over_limit()
+        if self._request_done:
+            connection.request_done = True
+            self._request_sent()
+        if body:
+            connection.write(body)
+
+    # --- what the upstream connection reports -----------------------------------------------------------------------
+
+    def trusts_unacked(self, runtime: ServerRuntime) -> bool:
+        """Is rule R4 (FIN and nothing acknowledged: not delivered) on for this server?"""
+        mode = self.prepared.route.retry.unacked
+        return mode == "on" or (mode == "auto" and runtime.is_direct)
+
+    def interim_received(self, head: ResponseHead) -> None:
+        """A 1xx other than 101: passed on, except a 100 that was not asked for or was sent by lbproxy already."""
+        if head.status == 100:
+            if self._unsent and self.upstream is not None:
+                self._send_held_body(self.upstream)
+            if not self.prepared.expects_continue or self._continue_sent:
+                return
+            self._continue_sent = True
+        self.side.send_interim(head)
+
+    def response_received(self, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Fields = []) -> None:  # noqa: B006 - never changed
+        """The final head, with what came of the body; the connection has let go of this exchange if `is_done`."""
+        now = self.side.services.clock()
+        ttfb = self.ttfb_s = now - self._sent_at
+        runtime = self._runtime
+        assert runtime is not None and self._lease is not None
+        observe(runtime.row, _TTFB, DURATION_BUCKETS, ttfb)
+        self.status = head.status
+        self.response_started = True
+        self.bytes_out = len(body)
+        if self._retried is not None:
+            self._count_retry("success")
+        if is_done:
+            self.upstream = None
+            self._lease.release(Outcome.SUCCESS, now)
+            self._lease = None
+            self.side.respond(self, head, body, is_done=True, trailers=trailers)
+            self._finish("ok", now)
+            return
+        self._phase = STREAMING
+        self._expect_deadline = NEVER
+        self._deadline = now + self._timeouts().read
+        self.side.respond(self, head, body, is_done=False, trailers=trailers)
+
+    def response_body(self, data: bytes, *, is_done: bool, trailers: Fields = []) -> None:  # noqa: B006 - never changed
+        """More of the response's body."""
+        now = self.side.services.clock()
+        self.bytes_out += len(data)
+        if not is_done:
+            self._deadline = NEVER if self._client_is_blocked else now + self._timeouts().read
+            lease = self._lease
+            if lease is not None:
+                lease.server.progress_at = now
+            self.side.send_body(self, data, is_done=False, trailers=trailers)
+            return
+        self.upstream = None
+        if self._lease is not None:
+            self._lease.release(Outcome.SUCCESS, now)
+            self._lease = None
+        self.side.send_body(self, data, is_done=True, trailers=trailers)
+        self._finish("ok", now)
+
+    def attempt_failed(self, fault: Fault, detail: str) -> None:
+        """The attempt is over; its connection, if there was one, is gone already."""
+        if self._phase == DONE:
+            return
+        self.upstream = None
+        runtime, pool = self._runtime, self.pool_runtime
+        assert runtime is not None and pool is not None
+        if fault.word in _UPSTREAM_ERROR:
+            runtime.row[_UPSTREAM_ERROR[fault.word]] += 1
+        is_stale = fault in (errors.CLOSED_REUSED, errors.CLOSED_UNACKED)
+        if is_stale:
+            runtime.row[_STALE] += 1
+        self._release_lease(Outcome.FAILURE if fault.blames else Outcome.NEUTRAL)
+        if fault in DIAL_FAULTS:
+            pool.dial_failed(runtime.server, fault)
+        if self._retried is not None:
+            self._count_retry("failure")
+        if self.response_started:
+            self._cut(fault)
+            return
+        retry = self.prepared.route.retry
+        if may_retry(
+            retry,
+            fault,
+            is_idempotent=self.prepared.is_idempotent,
+            retries_done=self._retries,
+            is_replayable=not self._dropped_body,
+        ):
+            self._retry(fault, is_stale=is_stale)
+        elif fault is errors.CONNECT_REFUSED and not pool.pool.eligible():
+            self.fail(errors.NO_SERVER, f"pool {pool.name} has no usable server; the last one refused the connection")
+        else:
+            self.fail(fault, f"server {runtime.label}: {detail}", is_counted=True)
+
+    def _retry(self, fault: Fault, *, is_stale: bool) -> None:
+        runtime = self._runtime
+        assert runtime is not None
+        self._retried = fault
+        self._unsent = False
+        if is_stale:
+            # Not an attempt: the server may be well, only the kept connection was not. A fresh one can't be stale.
+            self._wants_fresh = True
+        else:
+            self._retries += 1
+            self._tried = (*self._tried, runtime.server)
+        self._phase = QUEUED
+        self._expect_deadline = NEVER
+        self._attempt(self.side.services.clock())
+
+    def _count_retry(self, outcome: str) -> None:
+        if self._retried is not None and self.pool_runtime is not None:
+            self.pool_runtime.row[_RETRY[retry_reason(self._retried), outcome]] += 1
+        self._retried = None
+
+    # --- ends -------------------------------------------------------------------------------------------------------
+
+    def fail(self, fault: Fault, detail: str, *, is_counted: bool = False) -> None:
+        """End the exchange with a fault: its answer if nothing was sent yet, else a cut that shows."""
+        if self._phase == DONE:
+            return
+        self._drop_upstream(fault)
+        if not is_counted and fault.word in _UPSTREAM_ERROR and self._runtime is not None:
+            self._runtime.row[_UPSTREAM_ERROR[fault.word]] += 1
+        if fault.word in _REJECTED:
+            self.side.listener.row[_REJECTED[fault.word]] += 1
+        if self.response_started:
+            self._cut(fault)
+            return
+        self.status = fault.status
+        retry_after = self.pool_runtime.retry_after_s if self.pool_runtime is not None else None
+        self.side.answer_fault(self, fault, detail, retry_after)
+        self._finish(fault.word, self.side.services.clock())
+
+    def answered_locally(self, status: int, bytes_out: int) -> None:
+        """The client side has sent a redirect, a fixed response or an answer to OPTIONS."""
+        self.status = status
+        self.bytes_out = bytes_out
+        self._finish("ok", self.side.services.clock())
+
+    def _cut(self, fault: Fault) -> None:
+        self.side.cut()
+        self._finish(fault.word, self.side.services.clock())
+
+    def client_left(self, fault: Fault = errors.CLIENT_ABORT, phase: str = "") -> None:
+        """The client is gone: stop everything at once; the server is not to blame."""
+        if self._phase == DONE:
+            return
+        phase = phase or ("request_body" if not self._request_done and not self.response_started else self.phase)
+        self._drop_upstream(fault)
+        if self.pool_runtime is not None:
+            self.pool_runtime.row[_ABORTED[phase]] += 1
+        self.status = 499
+        self._finish(fault.word, self.side.services.clock())
+
+    def shut_down(self) -> None:
+        """The grace period is over, in the middle of the response."""
+        self._drop_upstream(errors.SHUTDOWN_CUT)
+        self._finish(errors.SHUTDOWN_CUT.word, self.side.services.clock())
+
+    def _drop_upstream(self, fault: Fault) -> None:
+        if self._dialing is not None:
+            self._dialing.cancel()
+            self._dialing = None
+        if self.upstream is not None:
+            self.upstream.abort()
+            self.upstream = None
+        self._release_lease(Outcome.FAILURE if fault.blames else Outcome.NEUTRAL)
+
+    def _release_lease(self, outcome: Outcome) -> None:
+        if self._lease is not None:
+            self._lease.release(outcome, self.side.services.clock())
+            self._lease = None
+
+    def _finish(self, end: str, now: float) -> None:
+        """Count, log and let go. Runs once per exchange, on every path."""
+        self._phase = DONE
+        self._deadline = self._expect_deadline = NEVER
+        self.end = end
+        total = self.total_s = now - self._started
+        side, prepared, pool = self.side, self.prepared, self.pool_runtime
+        code = _CODE_499 if self.status == 499 else self.status // 100 - 1
+        prepared.route.traffic[_REQUESTS + prepared.method_index * len(CODES) + code] += 1
+        row = side.listener.row
+        if self.bytes_in:
+            row[_BYTES_IN] += self.bytes_in
+        if self.bytes_out:
+            row[_BYTES_OUT] += self.bytes_out
+        if pool is not None:
+            observe(pool.row, _DURATION, DURATION_BUCKETS, total)
+            if self._runtime is not None:
+                self._runtime.row[_SERVER_REQUESTS + code] += 1
+        self._body = []
+        self._body_bytes = 0
+        services = side.services
+        if services.access_writer is not None and services.log_format is not None:
+            services.access_writer.append(services.log_format.line(self))
+
+    # --- deadlines and back-pressure --------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """Called a few times a second while the exchange is active."""
+        if now >= self._expect_deadline:
+            # RFC 9110 section 10.1.1: nobody waits for ever. The client gets its 100 from us.
+            self._expect_deadline = NEVER
+            self._continue_sent = True
+            self.side.send_interim(None)
+            if self._unsent and self.upstream is not None:
+                self._send_held_body(self.upstream)
+        if self._phase in (WAITING, STREAMING) and self.upstream is not None:
+            self._check_upstream_write(self.upstream, now)
+        if now < self._deadline:
+            return
+        self._deadline = NEVER
+        if self._phase == CONNECTING:
+            if self._dialing is not None:
+                self._dialing.cancel()
+                self._dialing = None
+            if self._runtime is not None:
+                connector.count_dial(self._runtime, errors.CONNECT_TIMEOUT)
+            self.attempt_failed(errors.CONNECT_TIMEOUT, "no answer to the connection request")
+        elif self._phase in (WAITING, STREAMING):
+            fault = errors.RESPONSE_TIMEOUT if self._phase == WAITING else errors.IDLE_TIMEOUT
+            if self.upstream is not None:
+                self.upstream.abort()
+            self.attempt_failed(fault, "the time-out passed")
+
+    def _check_upstream_write(self, connection: UpstreamConnection, now: float) -> None:
+        unsent = connection.transport.get_write_buffer_size()
+        progress = connection.written - unsent
+        if not unsent or progress != self._upstream_unsent:
+            self._upstream_unsent = progress
+            self._progress_at = now
+        elif now - self._progress_at >= self._timeouts().write:
+            connection.abort()
+            self.attempt_failed(errors.UPSTREAM_WRITE_TIMEOUT, "the server does not read")
+
+    def _pause_body(self) -> None:
+        if not self._body_paused:
+            self._body_paused = True
+            self.side.pause_body()
+
+    def _resume_body(self) -> None:
+        if self._body_paused:
+            self._body_paused = False
+            self.side.resume_body()
+
+    def upstream_blocked(self) -> None:
+        if not self._request_done:
+            self._pause_body()
+
+    def upstream_unblocked(self) -> None:
+        self._resume_body()
+
+    def client_blocked(self) -> None:
+        """The client does not take what is sent: stop reading from the server."""
+        self._client_is_blocked = True
+        if self.upstream is not None and self._phase == STREAMING:
+            self._deadline = NEVER
+            self.upstream.pause_reading()
+
+    def client_unblocked(self) -> None:
+        self._client_is_blocked = False
+        if self.upstream is not None and self._phase == STREAMING:
+            self._deadline = self.side.services.clock() + self._timeouts().read
+            self.upstream.resume_reading()
+
+    # --- upgrade ----------------------------------------------------------------------------------------------------
+
+    def upgraded(self, head: ResponseHead, rest: bytes) -> None:
+        """101: if it is what the client asked for, both transports become a tunnel, with the bytes already read."""
+        connection, runtime = self.upstream, self._runtime
+        assert connection is not None and runtime is not None
+        offered = self.prepared.upgrade
+        if not offered or offered not in head.upgrade.split(b", ") or not self._request_done:
+            connection.abort()
+            self.attempt_failed(errors.BAD_UPGRADE, "101 without a matching request")
+            return
+        now = self.side.services.clock()
+        self.status = 101
+        self.response_started = True
+        self.ttfb_s = now - self._sent_at
+        observe(runtime.row, _TTFB, DURATION_BUCKETS, self.ttfb_s)
+        self._phase = TUNNEL
+        self._deadline = NEVER
+        self.upstream = None
+        timeouts = self._timeouts()
+        relay = self._relay = Relay(
+            self.side.services,
+            tunnel_s=timeouts.tunnel,
+            half_closed_s=timeouts.half_closed,
+            write_s=min(timeouts.write, self.side.listener.timeouts.write),
+            on_done=self._tunnel_done,
+        )
+        up = connection.detach()
+        down = self.side.switch_to_tunnel(head, self)
+        relay.join(RelayEnd(relay), down, RelayEnd(relay), up)
+        if rest:
+            relay.server.data_received(rest)
+
+    def tunnel_data(self, data: bytes) -> None:
+        """Bytes of the client that were read behind the request head, before the tunnel stood."""
+        if self._relay is not None:
+            self._relay.client.data_received(data)
+
+    def _tunnel_done(self, relay: Relay, end: str, side: Side | None) -> None:
+        now = self.side.services.clock()
+        if self._runtime is not None:
+            self._runtime.n_connections -= 1
+        traffic = self.prepared.route.traffic
+        traffic[_TCP_IN] += relay.client.n_received
+        traffic[_TCP_OUT] += relay.server.n_received
+        self.bytes_in += relay.client.n_received
+        self.bytes_out += relay.server.n_received
+        if side is Side.CLIENT and self.pool_runtime is not None:
+            self.pool_runtime.row[_ABORTED["tunnel"]] += 1
+        self._release_lease(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL)
+        self._relay = None
+        self.side.tunnel_closed()
+        self._finish(end, now)

@@ -1,0 +1,79 @@
+"""Idle connections to one server: last in, first out, so that surplus ones grow old at the bottom and expire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbproxy.telemetry.slots import SERVER
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.runtime import ServerRuntime
+    from lbproxy.dataplane.upstream import UpstreamConnection
+
+_STALE = SERVER.column("stale_connections_total")
+
+
+class IdlePool:
+    """Connections that are ready for another request. Each knows when it expires."""
+
+    __slots__ = ("_connections", "_runtime")
+
+    def __init__(self, runtime: ServerRuntime) -> None:
+        self._runtime = runtime
+        self._connections: list[UpstreamConnection] = []
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def take(self, now: float) -> UpstreamConnection | None:
+        """The youngest connection that is still alive, or None. Dead and expired ones on the way are closed.
+
+        Each is looked at once, with one poll of its descriptor (0.4 us): a FIN, RST or stray byte that the loop has not
+        seen yet shows there, and a request written to such a connection would be lost (semantics section 1, R3).
+        """
+        connections = self._connections
+        while connections:
+            connection = connections.pop()
+            if connection.expires_at <= now:
+                connection.close_idle()
+            elif connection.is_dead():
+                self._runtime.row[_STALE] += 1
+                connection.close_idle()
+            else:
+                return connection
+        return None
+
+    def put(self, connection: UpstreamConnection, limit: int) -> None:
+        """Keep a connection, or close it when `limit` are kept already."""
+        if len(self._connections) >= limit:
+            connection.close_idle()
+        else:
+            self._connections.append(connection)
+
+    def discard(self, connection: UpstreamConnection) -> bool:
+        """Forget a connection that its server closed. False if it was not idle."""
+        try:
+            self._connections.remove(connection)
+        except ValueError:
+            return False
+        return True
+
+    def close_oldest(self) -> bool:
+        """Give back one descriptor. False if there is none."""
+        if not self._connections:
+            return False
+        self._connections.pop(0).close_idle()
+        return True
+
+    def sweep(self, now: float) -> None:
+        """Close what has expired."""
+        expired = [connection for connection in self._connections if connection.expires_at <= now]
+        if expired:
+            self._connections = [connection for connection in self._connections if connection.expires_at > now]
+            for connection in expired:
+                connection.close_idle()
+
+    def close_all(self) -> None:
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.close_idle()

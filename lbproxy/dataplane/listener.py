@@ -1,0 +1,307 @@
+"""Listening sockets: binding, the accept gate, and the end of accepting.
+
+uvloop's Server can't pause, and at EMFILE it accepts and silently closes. So each server runs on a duplicate of the
+listening socket: pausing closes that server and leaves the kernel's queue as it is, resuming makes a new one on a new
+duplicate. The gate pauses before the kernel runs out of descriptors; a burst that is already in the queue is served from
+a reserve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import resource
+import socket
+import stat
+from pathlib import Path
+
+from lbproxy import errors
+from lbproxy.address import Address
+from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.tcp import TcpClient
+from lbproxy.errors import Fault
+from lbproxy.telemetry.slots import LISTENER
+
+log = logging.getLogger("lbproxy")
+
+_ACCEPTED = LISTENER.column("client_connections_total")
+# Descriptors for everything that is no connection: epolls, logs, admin, checks, Python's own.
+BASE_FDS = 40
+
+
+class BindError(Exception):
+    """A listener that can't be opened; the text is for the user."""
+
+
+def plan_connections(wanted: int | None) -> tuple[int, int, str]:
+    """(limit of client connections, size of the accept backlog, warning or "").
+
+    Every client may need a server connection, so twice the limit, the backlog (one accept burst) and the base must fit
+    RLIMIT_NOFILE; the soft limit is raised to the hard one first.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # a lower soft limit stays, and the plan below respects it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return wanted or 10_000, 1024, ""
+    available = max(8, soft - min(BASE_FDS, soft // 2))
+    backlog = max(4, min(1024, available // 6))
+    most = max(1, (available - backlog) // 2)
+    limit = min(wanted or 10_000, most)
+    if wanted is not None and limit < wanted:
+        return limit, backlog, (
+            f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
+            f"(ulimit -n {2 * wanted + backlog + BASE_FDS}, LimitNOFILE=)"
+        )
+    return limit, backlog, ""
+
+
+class ConnectionGate:
+    """Counts the client connections of all listeners; pauses accepting at the limit and resumes below it."""
+
+    __slots__ = ("_is_open", "_listeners", "limit", "n_connections")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.n_connections = 0
+        self._listeners: list[Listener] = []
+        self._is_open = True
+
+    def add(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def opened(self) -> None:
+        self.n_connections += 1
+        if self.n_connections >= self.limit and self._is_open:
+            self._is_open = False
+            for listener in self._listeners:
+                listener.pause()
+
+    def closed(self) -> None:
+        self.n_connections -= 1
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        if not self._is_open and self.n_connections < self.limit and not self._is_overloaded():
+            self._is_open = True
+            for listener in self._listeners:
+                listener.resume()
+
+    def hold(self) -> None:
+        """Too much is buffered: accept nobody until `reconsider`."""
+        if self._is_open:
+            self._is_open = False
+            for listener in self._listeners:
+                listener.pause()
+
+    def _is_overloaded(self) -> bool:
+        return any(listener.services.is_overloaded for listener in self._listeners)
+
+
+class Listener:
+    """One entry of `listeners`: its sockets and the connections that came through them."""
+
+    __slots__ = ("_backlog", "_gate", "_is_closed", "_is_paused", "_servers", "_sockets", "_unix_paths", "runtime", "services")
+
+    def __init__(self, services: Services, runtime: ListenerRuntime, gate: ConnectionGate, backlog: int) -> None:
+        self.services = services
+        self.runtime = runtime
+        self._gate = gate
+        self._backlog = backlog
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._unix_paths: list[Path] = []
+        self._is_paused = False
+        self._is_closed = False
+        gate.add(self)
+
+    # --- opening and closing ----------------------------------------------------------------------------------------
+
+    def bind(self, addresses: tuple[Address, ...], mode_bits: int | None) -> None:
+        """Open the listening sockets. Raises BindError with a sentence; nothing stays open then."""
+        try:
+            for address in addresses:
+                if address.is_unix:
+                    self._sockets.append(self._bind_unix(address, mode_bits))
+                else:
+                    self._sockets += _bind_tcp(address, self._backlog)
+        except OSError as error:
+            self.close_sockets()
+            raise BindError(_bind_message(self.runtime.name, address, error)) from None
+
+    def _bind_unix(self, address: Address, mode_bits: int | None) -> socket.socket:
+        path = Path(address.path)
+        if not address.path.startswith("@"):
+            _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(address.sock_path)
+            if not address.path.startswith("@"):
+                self._unix_paths.append(path)
+                path.chmod(mode_bits if mode_bits is not None else 0o660)
+            sock.listen(self._backlog)
+            sock.setblocking(False)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    @property
+    def addresses(self) -> list[str]:
+        """What is really listened on, with the ports that the kernel chose."""
+        return [_shown(sock) for sock in self._sockets]
+
+    def filenos(self) -> list[int]:
+        """The listening sockets' descriptors."""
+        return [sock.fileno() for sock in self._sockets]
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        for sock in self._sockets:
+            self._servers.append(await self._serve(sock))
+
+    async def _serve(self, sock: socket.socket) -> asyncio.Server:
+        copy = sock.dup()
+        copy.setblocking(False)
+        loop = self.services.loop
+        if sock.family == socket.AF_UNIX:
+            return await loop.create_unix_server(self._connection, sock=copy, backlog=self._backlog)
+        return await loop.create_server(self._connection, sock=copy, backlog=self._backlog)
+
+    def _connection(self) -> asyncio.Protocol:
+        self.runtime.row[_ACCEPTED] += 1
+        self.runtime.n_connections += 1
+        self._gate.opened()
+        return Downstream(self) if self.runtime.mode == "http" else TcpClient(self)
+
+    def admit(self, ip: str) -> Fault | None:
+        """Called once a connection is made: the fault to answer if its address has too many already."""
+        limit = self.runtime.connections_per_ip
+        if limit == float("inf"):
+            return None
+        count = self.runtime.per_ip.get(ip, 0) + 1
+        self.runtime.per_ip[ip] = count
+        return errors.TOO_MANY_PER_IP if count > limit else None
+
+    def connection_closed(self, ip: str) -> None:
+        self.runtime.n_connections -= 1
+        if self.runtime.per_ip:
+            count = self.runtime.per_ip.get(ip, 0) - 1
+            if count > 0:
+                self.runtime.per_ip[ip] = count
+            else:
+                self.runtime.per_ip.pop(ip, None)
+        self._gate.closed()
+
+    def pause(self) -> None:
+        """Leave new connections in the kernel's queue. From the loop: the accept in progress must finish first."""
+        if not self._is_paused and not self._is_closed:
+            self._is_paused = True
+            self.services.loop.call_soon(self._close_servers)
+
+    def _close_servers(self) -> None:
+        if self._is_paused or self._is_closed:
+            servers, self._servers = self._servers, []
+            for server in servers:
+                server.close()
+
+    def resume(self) -> None:
+        if self._is_paused and not self._is_closed:
+            self._is_paused = False
+            if not self._servers:
+                self.services.tasks.spawn(self._reopen(), "resume accepting")
+
+    async def _reopen(self) -> None:
+        for sock in self._sockets:
+            if self._is_closed or self._is_paused:
+                return
+            try:
+                self._servers.append(await self._serve(sock))
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._is_paused = True
+                self.services.loop.call_later(0.1, self.resume)
+                return
+
+    def close(self) -> None:
+        """Stop accepting for good. Connections that were accepted go on."""
+        self._is_closed = True
+        self._close_servers()
+        self.close_sockets()
+
+    def close_sockets(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+        self._sockets.clear()
+        for path in self._unix_paths:
+            with contextlib.suppress(OSError):  # somebody removed it already
+                path.unlink()
+        self._unix_paths.clear()
+
+
+def _bind_tcp(address: Address, backlog: int) -> list[socket.socket]:
+    """Sockets for one address: a name may mean several. The first decides the port if the kernel chooses it."""
+    infos = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+    )
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, proto, _, sockaddr in dict.fromkeys(infos):
+            sock = socket.socket(family, kind, proto)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(sockaddr)
+            sock.listen(backlog)
+            sock.setblocking(False)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket file that nobody listens on any more. Raises OSError EADDRINUSE if somebody does."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "exists and is not a socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _bind_message(name: str, address: Address, error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"listener {name}: the host of {address} does not resolve: {error.strerror}"
+    hint = {
+        errno.EADDRINUSE: "something else listens there; stop it or choose another port",
+        errno.EACCES: "no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        errno.EADDRNOTAVAIL: "this machine does not have that address",
+    }.get(error.errno or 0, "")
+    text = f"listener {name}: cannot listen on {address}: {error.strerror}"
+    return f"{text} ({hint})" if hint else text
+
+
+def _shown(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        text = name.decode() if isinstance(name, bytes) else name
+        return f"unix:{'@' + text[1:] if text.startswith(chr(0)) else text}"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"

@@ -1,0 +1,179 @@
+"""From the bytes of a request head to everything that forwarding needs: a pure function of the bytes and the config.
+
+That it is pure is what makes the memo sound: a keep-alive client sends the same head again and again, and the second time
+costs a dictionary look-up. What differs between equal heads (client address, request id) is added by the client side.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lbproxy import errors
+from lbproxy.dataplane.runtime import ListenerRuntime, RouteRuntime
+from lbproxy.domain.routing import BadPath, normalise_path, rewrite_path
+from lbproxy.errors import Fault
+from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
+from lbproxy.protocol.message import IDEMPOTENT_METHODS, VIA_PSEUDONYM, join_fields
+from lbproxy.telemetry.accesslog import LogFormat
+from lbproxy.telemetry.slots import METHODS, PROCESS
+
+_UNDERSCORE = PROCESS.column("headers_dropped_total", "underscore")
+_NOMINATED = PROCESS.column("headers_dropped_total", "nominated")
+_SPOOFED = PROCESS.column("headers_dropped_total", "spoofed")
+_METHOD_INDEX = {method: index for index, method in enumerate(METHODS)}
+_OTHER = _METHOD_INDEX["other"]
+_safe_token = re.compile(rb"([!-~]+) ([!-~]+)").match
+
+
+class Prepared:
+    """A request head with its route and the head to forward. Shared by all requests with the same bytes.
+
+    forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
+    fault: this request is answered with it (no route, body too large ...), although its framing is fine.
+    """
+
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "dropped",
+        "expects_continue",
+        "fault",
+        "fault_detail",
+        "forward",
+        "head",
+        "host_line",
+        "is_head",
+        "is_idempotent",
+        "is_local",
+        "keep_alive",
+        "log_head",
+        "method_index",
+        "minor",
+        "route",
+        "upgrade",
+    )
+
+    def __init__(self, head: RequestHead, route: RouteRuntime) -> None:
+        self.head = head
+        self.route = route
+        self.chunked = head.chunked
+        self.content_length = head.content_length or 0
+        self.dropped: tuple[tuple[int, int], ...] = ()
+        self.expects_continue = head.expects_continue
+        self.fault: Fault | None = None
+        self.fault_detail = ""
+        self.forward = b""
+        self.host_line = b""
+        self.is_head = head.method == "HEAD"
+        self.is_idempotent = route.retry.idempotent or head.method in IDEMPOTENT_METHODS
+        self.is_local = False
+        self.keep_alive = head.keep_alive
+        self.log_head = ""
+        self.method_index = _METHOD_INDEX.get(head.method, _OTHER)
+        self.minor = head.minor
+        self.upgrade = head.upgrade
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or self.content_length > 0
+
+
+def prepare(
+    listener: ListenerRuntime, raw: bytes, *, is_trusted: bool, log_format: LogFormat | None, local_host: str
+) -> Prepared:
+    """Parse, route and rewrite one head. Raises HeadError if its framing can't be trusted.
+
+    local_host: what Host becomes if an HTTP/1.0 client sent none.
+    """
+    head = parse_request_head(raw, max_fields=listener.max_fields, underscores=listener.underscores)
+    fault: Fault | None = None
+    path = head.path
+    index: int | None = None
+    try:
+        if listener.router.has_path_routes and path != "*":
+            path = normalise_path(path)
+        index = listener.router.find(head.method, head.host, path, head.query, head.headers)
+    except BadPath as error:
+        fault, detail = errors.BAD_PATH, str(error)
+    route = listener.routes[index] if index is not None else listener.no_route
+    prepared = Prepared(head, route)
+    if fault is not None:
+        prepared.fault, prepared.fault_detail = fault, detail
+    elif index is None:
+        prepared.fault, prepared.fault_detail = errors.NO_ROUTE, f"no route for {head.method} {head.path[:200]}"
+    elif head.content_length is not None and head.content_length > listener.body_bytes:
+        prepared.fault = errors.BODY_TOO_LARGE
+        prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes}"
+    elif head.max_forwards == 0:
+        prepared.is_local = True
+    elif route.pool is not None:
+        prepared.forward = _forward_head(head, route, path, local_host)
+    _note_dropped(prepared, head, is_trusted=is_trusted)
+    if b"x-forwarded-host" not in route.skip and not (is_trusted and b"x-forwarded-host" in head.forwarding):
+        prepared.host_line = b"X-Forwarded-Host: %b\r\n" % head.host.encode("latin-1") if head.host else b""
+    if log_format is not None:
+        prepared.log_head = log_head(log_format, head)
+    return prepared
+
+
+def log_head(log_format: LogFormat, head: RequestHead) -> str:
+    """The part of the log line that depends on the head alone."""
+    headers = head.headers
+    return log_format.head_part(
+        head.method,
+        head.target.decode("latin-1"),
+        head.host,
+        f"HTTP/1.{head.minor}",
+        headers.get("user-agent", ""),
+        headers.get("referer", ""),
+    )
+
+
+def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) -> None:
+    spoofed = 0 if is_trusted else sum(map(len, head.forwarding.values()))
+    counts = ((_UNDERSCORE, head.underscore_dropped), (_NOMINATED, head.nominated_dropped), (_SPOOFED, spoofed))
+    prepared.dropped = tuple((column, count) for column, count in counts if count)
+
+
+def _forward_head(head: RequestHead, route: RouteRuntime, path: str, local_host: str) -> bytes:
+    """The head as the server gets it: re-serialised from what was understood (reliability, rule 1)."""
+    target = head.target
+    if (route.strip_prefix or route.path_prefix) and path != "*":
+        target = rewrite_path(path, route.strip_prefix, route.path_prefix).encode("latin-1")
+        if b"?" in head.target:
+            target += b"?" + head.query.encode("latin-1")
+    fields = [(b"Host", (head.host or local_host).encode("latin-1")), *head.fields]
+    fields += [(b"Via", value) for value in head.via]
+    fields.append((b"Via", b"1.%d %b" % (head.minor, VIA_PSEUDONYM)))
+    if not route.request_edits.is_empty:
+        fields = route.request_edits.apply(fields)
+    # Framing and connection management are not for edits to touch.
+    if head.chunked:
+        fields.append((b"Transfer-Encoding", b"chunked"))
+    elif head.content_length is not None:
+        fields.append((b"Content-Length", b"%d" % head.content_length))
+    if head.max_forwards is not None:
+        fields.append((b"Max-Forwards", b"%d" % (head.max_forwards - 1)))
+    if head.upgrade:
+        fields += [(b"Connection", b"Upgrade"), (b"Upgrade", head.upgrade)]
+    elif route.pool is not None and route.pool.keep_alive is None:
+        fields.append((b"Connection", b"close"))
+    if head.accepts_trailers and not head.upgrade:
+        fields += [(b"TE", b"trailers")]
+        if route.pool is not None and route.pool.keep_alive is not None:
+            fields.append((b"Connection", b"TE"))
+    return b"%b %b HTTP/1.1\r\n%b" % (head.method.encode(), target, join_fields(fields))
+
+
+def rejected(listener: ListenerRuntime, raw: bytes, error: HeadError, log_format: LogFormat | None) -> Prepared:
+    """What stands for a request whose head was refused: enough to answer, count and log it."""
+    head = RequestHead()
+    match = _safe_token(raw[:2048])
+    if match is not None:
+        head.method, head.target = match[1][:20].decode("latin-1"), match[2]
+    head.keep_alive = False
+    prepared = Prepared(head, listener.no_route)
+    prepared.fault, prepared.fault_detail = error.fault, error.detail
+    if log_format is not None:
+        prepared.log_head = log_head(log_format, head)
+    return prepared

@@ -1,0 +1,155 @@
+"""What the protocol objects of one data process share: clock, counters, log, sweeper, and whether it is stopping.
+
+Nothing here is global: the composition root (process/worker.py) makes one Services and hands it to the listeners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from lbproxy.dataplane.hangup import HangupWatch
+from lbproxy.tasks import Tasks
+from lbproxy.telemetry.accesslog import LogFormat, LogWriter
+from lbproxy.telemetry.slots import PROCESS, Row
+
+log = logging.getLogger("lbproxy")
+
+SWEEP_S = 0.2
+_LINGER_RESET = struct.pack("ii", 1, 0)
+_INTERNAL_ERRORS = PROCESS.column("internal_errors_total")
+
+
+class Swept(Protocol):
+    """Something with deadlines. The sweeper calls it a few times a second instead of one timer each."""
+
+    def sweep(self, now: float) -> None: ...
+
+    def buffered_bytes(self) -> int: ...
+
+    def begin_drain(self, now: float) -> None: ...
+
+    def shut_down(self) -> None: ...
+
+
+class Services:
+    """See the module. `clock` is monotonic seconds; `row` holds the PROCESS counters."""
+
+    __slots__ = (
+        "_id_pool",
+        "_id_position",
+        "_sweep_handle",
+        "access_writer",
+        "buffered_limit",
+        "clock",
+        "dials",
+        "hangups",
+        "is_draining",
+        "is_overloaded",
+        "log_format",
+        "loop",
+        "n_cut",
+        "on_sweep",
+        "row",
+        "swept",
+        "tasks",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        row: Row,
+        *,
+        access_writer: LogWriter | None,
+        log_format: LogFormat | None,
+        buffered_limit: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.loop = loop
+        self.row = row
+        self.access_writer = access_writer
+        self.log_format = log_format
+        self.clock = clock
+        self.buffered_limit = buffered_limit
+        self.swept: set[Swept] = set()
+        self.on_sweep: list[Callable[[float], None]] = []
+        self.tasks = Tasks(self.task_crashed)
+        self.hangups = HangupWatch(loop)
+        self.is_draining = False
+        self.is_overloaded = False
+        self.n_cut = 0
+        self.dials = 0
+        self._id_pool = ""
+        self._id_position = 0
+        self._sweep_handle: asyncio.TimerHandle | None = None
+
+    # --- identity ---------------------------------------------------------------------------------------------------
+
+    def next_request_id(self) -> str:
+        """32 random hex digits. One read of the kernel's generator serves 128 requests."""
+        position = self._id_position
+        if position == len(self._id_pool):
+            self._id_pool = os.urandom(2048).hex()
+            position = 0
+        self._id_position = position + 32
+        return self._id_pool[position : position + 32]
+
+    # --- failures ---------------------------------------------------------------------------------------------------
+
+    def task_crashed(self, error: BaseException) -> None:
+        self.row[_INTERNAL_ERRORS] += 1
+
+    def internal_error(self, where: str, error: BaseException) -> None:
+        """A defect: counted, logged with its traceback, and confined to the connection that met it."""
+        self.row[_INTERNAL_ERRORS] += 1
+        log.error("internal error in %s: %r", where, error, exc_info=error)
+
+    # --- the sweep --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._sweep_handle = self.loop.call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweep_handle = self.loop.call_later(SWEEP_S, self._sweep)
+        now = self.clock()
+        buffered = 0
+        for item in list(self.swept):
+            try:
+                item.sweep(now)
+                buffered += item.buffered_bytes()
+            except Exception as error:  # one connection's defect must not stop the sweep of all others
+                self.internal_error("sweep", error)
+        self.is_overloaded = buffered >= self.buffered_limit * 0.95
+        for callback in self.on_sweep:
+            try:
+                callback(now)
+            except Exception as error:  # as above: the other callbacks must run
+                self.internal_error("sweep", error)
+        if self.access_writer is not None:
+            self.access_writer.flush_soon()
+
+    async def stop(self) -> None:
+        """End what runs in the background. Connections must be gone before."""
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+        await self.tasks.cancel_all()
+        self.hangups.close()
+
+
+def abort(transport: asyncio.Transport) -> None:
+    """End a connection with RST, so that the peer can tell it from a clean end.
+
+    `transport.abort()` alone sends FIN (asyncio and uvloop), which makes a truncated close-delimited body look whole.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):  # already gone: nothing to reset
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    transport.abort()

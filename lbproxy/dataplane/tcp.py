@@ -1,0 +1,247 @@
+"""TCP mode: one client connection, one server connection, bytes both ways.
+
+The client is read while the server is being dialled, up to a bound, so that a client that leaves is seen. A dial that
+fails is tried at another server (nothing was sent: rule R2). Time-outs: connect, write, tunnel, half_closed; never read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from lbproxy import errors
+from lbproxy.dataplane import connector
+from lbproxy.dataplane.connector import DIAL_FAULTS
+from lbproxy.dataplane.relay import Relay, RelayEnd
+from lbproxy.dataplane.runtime import RouteRuntime, ServerRuntime
+from lbproxy.domain.pool import Lease, Outcome
+from lbproxy.domain.retry import may_retry
+from lbproxy.domain.server import Server
+from lbproxy.domain.strategies.base import PickContext
+from lbproxy.errors import Fault, Side
+from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, SERVER, TRAFFIC, observe
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.listener import Listener
+
+NEVER = float("inf")
+_IN = TRAFFIC.column("tcp_bytes_total", "in")
+_OUT = TRAFFIC.column("tcp_bytes_total", "out")
+_BYTES_IN = LISTENER.column("request_bytes_total")
+_BYTES_OUT = LISTENER.column("response_bytes_total")
+_NO_SERVER = LISTENER.column("rejected_total", errors.NO_SERVER.reason)
+_DURATION = POOL.offset["request_duration_seconds"]
+_RETRY_OK = POOL.column("retries_total", "connect", "success")
+_RETRY_FAILED = POOL.column("retries_total", "connect", "failure")
+_ABORTED = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
+_UPSTREAM_ERROR = {
+    fault.word: SERVER.column("upstream_errors_total", fault.reason)
+    for fault in errors.FAULTS.values()
+    if fault.metric == "upstream_errors_total"
+}
+
+
+class TcpClient(RelayEnd):
+    """The client's end: starts the session once it is connected."""
+
+    __slots__ = ("session",)
+
+    def __init__(self, owner: Listener) -> None:
+        self.session = TcpSession(owner, self)
+        super().__init__(self.session.relay)
+        self.relay.pair(self, RelayEnd(self.relay))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.session.start()
+
+
+class TcpSession:
+    """One connection in TCP mode. Public attributes are what the access log reads."""
+
+    __slots__ = (
+        "_client",
+        "_deadline",
+        "_dialing",
+        "_lease",
+        "_owner",
+        "_retries",
+        "_route",
+        "_runtime",
+        "_started",
+        "_tried",
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "connect_s",
+        "end",
+        "listener",
+        "log_head",
+        "queue_s",
+        "relay",
+        "request_id",
+        "status",
+        "total_s",
+        "ttfb_s",
+        "wall",
+    )
+
+    def __init__(self, owner: Listener, client: TcpClient) -> None:
+        services = owner.services
+        self._owner = owner
+        self._client = client
+        self._route: RouteRuntime = owner.runtime.routes[0]
+        timeouts = self._route.timeouts
+        assert timeouts is not None
+        self.relay = Relay(
+            services,
+            tunnel_s=timeouts.tunnel,
+            half_closed_s=timeouts.half_closed,
+            write_s=min(timeouts.write, owner.runtime.timeouts.write),
+            on_done=self._done,
+        )
+        self.relay.watcher = self
+        self._deadline = NEVER
+        self._dialing: asyncio.Task[None] | None = None
+        self._lease: Lease | None = None
+        self._runtime: ServerRuntime | None = None
+        self._tried: tuple[Server, ...] = ()
+        self._retries = 0
+        self._started = services.clock()
+        self.wall = time.time()
+        self.log_head = ""
+        self.request_id = services.next_request_id()
+        self.client = ""
+        self.listener = owner.runtime.name
+        self.status: int | None = None
+        self.attempts = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.queue_s: float | None = None
+        self.connect_s: float | None = None
+        self.ttfb_s: float | None = None
+        self.total_s = 0.0
+        self.end = ""
+
+    @property
+    def pool(self) -> str:
+        return self._route.pool.name if self._route.pool is not None else ""
+
+    @property
+    def server(self) -> str:
+        return self._runtime.label if self._runtime is not None else ""
+
+    def start(self) -> None:
+        peer = self._client.transport.get_extra_info("peername")
+        self.client = peer[0] if isinstance(peer, tuple) and peer else "unix"
+        refusal = self._owner.admit(self.client)
+        if refusal is not None:
+            self._owner.runtime.row[LISTENER.column("rejected_total", refusal.reason)] += 1
+            self.relay.fail(refusal.word, None)
+            return
+        self._attempt()
+
+    def _attempt(self) -> None:
+        services, pool = self._owner.services, self._route.pool
+        assert pool is not None and self._route.timeouts is not None
+        now = services.clock()
+        lease = pool.pool.acquire(PickContext(self.client), self._tried, now)
+        if lease is None:
+            self._owner.runtime.row[_NO_SERVER] += 1
+            self.relay.fail(errors.NO_SERVER.word, None)
+            return
+        self._lease = lease
+        self._runtime = pool.servers[lease.server]
+        self.attempts += 1
+        self._deadline = now + self._route.timeouts.connect
+        self._dialing = services.tasks.spawn(self._dial(self._runtime, now), "dial")
+
+    async def _dial(self, runtime: ServerRuntime, started: float) -> None:
+        me = self._dialing
+        try:
+            await connector.dial(self._owner.services, runtime, self._server_end)
+        except connector.DialError as error:
+            if self._dialing is me and not self.relay.is_done:
+                self._dialing = None
+                self._dial_failed(error.fault)
+            return
+        if self._dialing is not me or self.relay.is_done:
+            self.relay.server.transport.abort()
+            return
+        self._dialing = None
+        self._deadline = NEVER
+        self.connect_s = self._owner.services.clock() - started
+        runtime.n_connections += 1
+        if self._retries:
+            self._count(_RETRY_OK)
+        self._client.flush_early()
+
+    def _server_end(self) -> RelayEnd:
+        return self.relay.server
+
+    def _count(self, column: int) -> None:
+        if self._route.pool is not None:
+            self._route.pool.row[column] += 1
+
+    def _dial_failed(self, fault: Fault) -> None:
+        runtime, pool = self._runtime, self._route.pool
+        assert runtime is not None and pool is not None
+        runtime.row[_UPSTREAM_ERROR[fault.word]] += 1
+        self._release(Outcome.FAILURE if fault.blames else Outcome.NEUTRAL)
+        if fault in DIAL_FAULTS:
+            pool.dial_failed(runtime.server, fault)
+        if self._retries:
+            self._count(_RETRY_FAILED)
+        if may_retry(
+            self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True
+        ):
+            self._retries += 1
+            self._tried = (*self._tried, runtime.server)
+            self._attempt()
+        else:
+            self.relay.fail(fault.word, None)
+
+    def _release(self, outcome: Outcome) -> None:
+        if self._lease is not None:
+            self._lease.release(outcome, self._owner.services.clock())
+            self._lease = None
+
+    def sweep(self, now: float) -> None:
+        """The connect time-out; the relay calls this while it is swept itself."""
+        if now < self._deadline:
+            return
+        self._deadline = NEVER
+        if self._dialing is not None and self._runtime is not None:
+            self._dialing.cancel()
+            self._dialing = None
+            connector.count_dial(self._runtime, errors.CONNECT_TIMEOUT)
+            self._dial_failed(errors.CONNECT_TIMEOUT)
+
+    def _done(self, relay: Relay, end: str, side: Side | None) -> None:
+        services, runtime, pool = self._owner.services, self._runtime, self._route.pool
+        now = services.clock()
+        if self._dialing is not None:
+            self._dialing.cancel()
+            self._dialing = None
+        if runtime is not None and relay.server.was_connected:
+            runtime.n_connections -= 1
+        if end == errors.RESET.word and runtime is not None:
+            runtime.row[_UPSTREAM_ERROR[end]] += 1
+        if side is Side.CLIENT and pool is not None:
+            pool.row[_ABORTED["tunnel" if relay.server.was_connected else "connecting"]] += 1
+        self._release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL)
+        self.bytes_in, self.bytes_out = relay.client.n_received, relay.server.n_received
+        self._route.traffic[_IN] += self.bytes_in
+        self._route.traffic[_OUT] += self.bytes_out
+        row = self._owner.runtime.row
+        row[_BYTES_IN] += self.bytes_in
+        row[_BYTES_OUT] += self.bytes_out
+        self.end = end
+        self.total_s = now - self._started
+        if pool is not None:
+            observe(pool.row, _DURATION, DURATION_BUCKETS, self.total_s)
+        self._owner.connection_closed(self.client)
+        if services.access_writer is not None and services.log_format is not None:
+            services.access_writer.append(services.log_format.line(self))

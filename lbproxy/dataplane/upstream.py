@@ -1,0 +1,389 @@
+"""The protocol object towards a server: reads one response at a time and decides whether the connection may be kept.
+
+Reuse rule (reliability, rule 4): request fully sent, response fully read, framing known, no surplus byte, the server did
+not say close, not after 101, an error, a time-out or an early answer. Bytes on an idle connection close it: they are
+nobody's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+from typing import TYPE_CHECKING, cast
+
+from lbproxy import errors
+from lbproxy.dataplane.services import Services, abort
+from lbproxy.errors import Fault
+from lbproxy.protocol.body import BodyError, BodyReader, ChunkedReader, LengthReader, UntilCloseReader
+from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, parse_response_head
+from lbproxy.telemetry.slots import SERVER
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.exchange import Exchange
+    from lbproxy.dataplane.runtime import ServerRuntime
+
+HIGH_WATER = 64 * 1024
+MEMO_HEADS = 256
+MEMO_HEAD_BYTES = 4096
+_EXTRA_DATA = SERVER.column("upstream_errors_total", errors.EXTRA_DATA.reason)
+_POLL_EVENTS = select.POLLIN | select.POLLRDHUP
+_BYTES_ACKED = slice(120, 128)  # struct tcp_info: tcpi_bytes_acked
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to one server; serves one exchange at a time."""
+
+    __slots__ = (
+        "_buffer",
+        "_has_ended",
+        "_head",
+        "_interim",
+        "_poll",
+        "_reader",
+        "_services",
+        "_written_before",
+        "created_at",
+        "exchange",
+        "expires_at",
+        "is_reused",
+        "n_requests",
+        "request_done",
+        "runtime",
+        "transport",
+        "written",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, services: Services, runtime: ServerRuntime) -> None:
+        self._services = services
+        self.runtime = runtime
+        self.exchange: Exchange | None = None
+        self._buffer = b""
+        self._reader: BodyReader | None = None
+        self._head: ResponseHead | None = None
+        self._interim = 0
+        self._has_ended = False
+        self._written_before = 0
+        self._poll = select.poll()
+        self.created_at = 0.0
+        self.expires_at = float("inf")
+        self.is_reused = False
+        self.n_requests = 0
+        self.request_done = False
+        self.written = 0
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        transport = self.transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._poll.register(transport.get_extra_info("socket").fileno(), _POLL_EVENTS)
+        self.created_at = self._services.clock()
+        self.runtime.n_connections += 1
+
+    def is_dead(self) -> bool:
+        """Has the server closed this idle connection, or sent bytes on it? One system call, no exception."""
+        return self._has_ended or self.transport.is_closing() or bool(self._poll.poll(0))
+
+    def begin(self, exchange: Exchange, head: bytes, body: bytes, *, request_done: bool) -> None:
+        """Send a request, or the first part of one."""
+        self.exchange = exchange
+        self._head = None
+        self._interim = 0
+        self.is_reused = self.n_requests > 0
+        self.n_requests += 1
+        self.request_done = request_done
+        self._written_before = self.written
+        if body and len(body) <= 16384:
+            head += body
+            body = b""
+        self.written += len(head) + len(body)
+        self.transport.write(head)
+        if body:
+            self.transport.write(body)
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request."""
+        self.written += len(data)
+        self.transport.write(data)
+
+    def close_idle(self) -> None:
+        """End a connection that nobody uses, cleanly."""
+        self._has_ended = True
+        self.transport.close()
+
+    def abort(self) -> None:
+        """End a connection in the middle of something: the server sees a reset and can stop working."""
+        self.exchange = None
+        self._has_ended = True
+        abort(self.transport)
+
+    def give_up(self) -> None:
+        """Let go of an exchange that has its answer while the request is not fully sent, or after surplus bytes."""
+        self.exchange = None
+        self._has_ended = True
+        if self.request_done:
+            self.transport.close()
+        else:
+            abort(self.transport)
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            if not self._has_ended:
+                self.runtime.row[_EXTRA_DATA] += 1
+                self.runtime.idle.discard(self)
+                self.close_idle()
+            return
+        try:
+            if self._reader is None:
+                self._head_data(data, exchange)
+            else:
+                self._body_data(data, exchange)
+        except HeadError as error:
+            self._fail(exchange, error.fault, error.detail)
+        except BodyError as error:
+            self._fail(exchange, errors.RESPONSE_BAD_CHUNK, error.detail)
+        except Exception as error:  # a defect: confined to this exchange
+            self._services.internal_error("upstream", error)
+            if self.exchange is not None:
+                self._fail(exchange, errors.INTERNAL_ERROR, "internal error")
+
+    def _fail(self, exchange: Exchange, fault: Fault, detail: str) -> None:
+        self._buffer = b""
+        self.abort()
+        if fault.side is errors.Side.CLIENT:
+            fault = errors.BAD_RESPONSE
+        exchange.attempt_failed(fault, detail)
+
+    def _head_data(self, data: bytes, exchange: Exchange) -> None:
+        if self._buffer:
+            checked = len(self._buffer)
+            data = self._buffer + data
+            self._buffer = b""
+        else:
+            checked = 0
+        pool = self.runtime.pool
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                check_partial(bytearray(data), checked, head_bytes=pool.head_bytes, is_response=True)
+                if len(data) > pool.head_bytes:
+                    raise HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"the head is longer than {pool.head_bytes} bytes")
+                if data and not b"HTTP/1.".startswith(data[:7]) and data[:7] != b"HTTP/1.":
+                    raise HeadError(errors.BAD_RESPONSE, "the answer does not begin with HTTP/1.")
+                self._buffer = data
+                return
+            end += 4
+            raw = data[:end]
+            head = pool.response_memo.get(raw)
+            if head is None:
+                head = self._parse_head(raw)
+            data = data[end:]
+            if head.status >= 200:
+                self._final_head(head, data, exchange)
+                return
+            if head.status == 101:
+                exchange.upgraded(head, data)
+                return
+            self._interim += 1
+            if self._interim > pool.max_interim:
+                raise HeadError(errors.TOO_MANY_INTERIM, f"more than {pool.max_interim} interim responses")
+            exchange.interim_received(head)
+            checked = 0
+            if not data or self.exchange is not exchange:
+                return
+
+    def _parse_head(self, raw: bytes) -> ResponseHead:
+        pool = self.runtime.pool
+        if len(raw) > pool.head_bytes:
+            raise HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"the head is longer than {pool.head_bytes} bytes")
+        head = parse_response_head(raw, max_fields=pool.max_fields)
+        if len(raw) <= MEMO_HEAD_BYTES:
+            if len(pool.response_memo) >= MEMO_HEADS:
+                pool.response_memo.clear()
+            pool.response_memo[raw] = head
+        return head
+
+    def _final_head(self, head: ResponseHead, data: bytes, exchange: Exchange) -> None:
+        length = head.content_length
+        if exchange.is_head or head.has_no_body:
+            length = 0
+        elif head.chunked:
+            self._head = head
+            self._reader = ChunkedReader(counts_sizes=False)
+            self._first_body(head, data, exchange)
+            return
+        elif length is None:
+            self._head = head
+            self._reader = UntilCloseReader()
+            exchange.response_received(head, data, is_done=False)
+            return
+        if len(data) == length:
+            self._release(head, b"")
+            exchange.response_received(head, data, is_done=True)
+        elif len(data) > length:
+            self._release(head, data[length:])
+            exchange.response_received(head, data[:length], is_done=True)
+        else:
+            self._head = head
+            self._reader = LengthReader(length)
+            self._first_body(head, data, exchange)
+
+    def _first_body(self, head: ResponseHead, data: bytes, exchange: Exchange) -> None:
+        reader = self._reader
+        assert reader is not None
+        body = reader.feed(data) if data else b""
+        if reader.done:
+            self._reader = None
+            self._release(head, reader.rest)
+        exchange.response_received(head, body, is_done=reader.done, trailers=reader.trailers)
+
+    def _body_data(self, data: bytes, exchange: Exchange) -> None:
+        reader, head = self._reader, self._head
+        assert reader is not None and head is not None
+        body = reader.feed(data)
+        if reader.done:
+            self._reader = None
+            self._release(head, reader.rest)
+            exchange.response_body(body, is_done=True, trailers=reader.trailers)
+        elif body:
+            exchange.response_body(body, is_done=False)
+
+    def _release(self, head: ResponseHead, surplus: bytes) -> None:
+        """The response is complete: keep the connection if every condition of the reuse rule holds."""
+        self._reader = None
+        settings = self.runtime.pool.keep_alive
+        if surplus:
+            self.runtime.row[_EXTRA_DATA] += 1
+        if (
+            surplus
+            or not self.request_done
+            or not head.keep_alive
+            or settings is None
+            or self._has_ended
+            or self._services.is_draining
+        ):
+            self.give_up()
+            return
+        self.exchange = None
+        now = self._services.clock()
+        idle_s = settings.idle_timeout_s
+        if head.keep_alive_timeout_s:
+            idle_s = min(idle_s, 0.8 * head.keep_alive_timeout_s)
+        self.expires_at = min(now + idle_s, self.created_at + settings.max_age_s)
+        if self.n_requests >= settings.max_requests:
+            self.close_idle()
+            return
+        self.runtime.idle.put(self, settings.idle)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def eof_received(self) -> bool:
+        try:
+            self._ended(is_fin=True)
+        except Exception as error:  # a defect: confined to this exchange
+            self._services.internal_error("upstream", error)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.runtime.n_connections -= 1
+        if self._has_ended:
+            return
+        try:
+            if self.exchange is not None and exc is not None:
+                self._read_what_is_left()
+            self._ended(is_fin=exc is None)
+        except Exception as error:  # as above
+            self._services.internal_error("upstream", error)
+
+    def _read_what_is_left(self) -> None:
+        """A failed write ends the transport before it has read the answer that explains the failure (413, then RST).
+
+        The descriptor is still open here, and the kernel keeps what arrived before the reset.
+        """
+        sock = self.transport.get_extra_info("socket")
+        try:
+            copy = socket.socket(fileno=os.dup(sock.fileno()))
+        except (OSError, AttributeError):
+            return
+        with copy, contextlib.suppress(OSError):
+            copy.setblocking(False)
+            while self.exchange is not None:
+                data = copy.recv(65536)
+                if not data:
+                    break
+                self.data_received(data)
+
+    def _ended(self, *, is_fin: bool) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        exchange = self.exchange
+        if exchange is None:
+            self.runtime.idle.discard(self)
+            return
+        reader = self._reader
+        self.exchange = None
+        if isinstance(reader, UntilCloseReader) and is_fin:
+            self._reader = None
+            exchange.response_body(b"", is_done=True)
+        elif reader is not None:
+            exchange.attempt_failed(errors.TRUNCATED_BODY, "the connection ended inside the body")
+        elif self._buffer or self._interim:
+            exchange.attempt_failed(errors.TRUNCATED_HEAD, "the connection ended inside the head")
+        elif self.is_reused:
+            if is_fin and exchange.trusts_unacked(self.runtime) and self._nothing_was_acked():
+                exchange.attempt_failed(errors.CLOSED_UNACKED, "closed before the request arrived")
+            else:
+                exchange.attempt_failed(errors.CLOSED_REUSED, "closed while the request was sent on a kept connection")
+        elif is_fin:
+            exchange.attempt_failed(errors.CLOSED_EARLY, "closed without an answer")
+        else:
+            exchange.attempt_failed(errors.RESET, "reset without an answer")
+
+    def _nothing_was_acked(self) -> bool:
+        """After a FIN: the server's kernel has taken no byte of this request (semantics section 1, R4).
+
+        tcpi_bytes_acked counts the SYN as one byte. After an RST it proves nothing (delayed ACK), hence FIN only.
+        """
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.family == socket.AF_UNIX:
+            return False
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        except OSError:
+            return False
+        acked = int.from_bytes(info[_BYTES_ACKED], "little") if len(info) >= 128 else self.written
+        return acked - 1 <= self._written_before
+
+    # --- back-pressure ----------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upstream_blocked()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upstream_unblocked()
+
+    def pause_reading(self) -> None:
+        if not self._has_ended:
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._has_ended:
+            self.transport.resume_reading()
+
+    def detach(self) -> asyncio.Transport:
+        """Hand the transport to a tunnel; this object is done with it."""
+        self.exchange = None
+        self._has_ended = True
+        return self.transport

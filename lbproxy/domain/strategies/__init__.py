@@ -1,0 +1,59 @@
+"""The strategies by name. Which one suits which pool stands in docs/strategies.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Final
+
+from lbproxy.domain.rng import Rng
+from lbproxy.domain.strategies.base import Strategy
+from lbproxy.domain.strategies.hashing import IpHash
+from lbproxy.domain.strategies.least_connections import LeastConnections
+from lbproxy.domain.strategies.random_choice import PowerOfTwo, RandomChoice
+from lbproxy.domain.strategies.round_robin import RoundRobin
+from lbproxy.domain.strategies.weighted import WeightedRoundRobin
+
+StrategyFactory = Callable[[Mapping[str, object], Rng], Strategy]
+
+_BY_NAME: Final[
+    Mapping[
+        str,
+        type[RoundRobin]
+        | type[WeightedRoundRobin]
+        | type[LeastConnections]
+        | type[IpHash]
+        | type[RandomChoice]
+        | type[PowerOfTwo],
+    ]
+] = {
+    "round_robin": RoundRobin,
+    "weighted_round_robin": WeightedRoundRobin,
+    "least_connections": LeastConnections,
+    "ip_hash": IpHash,
+    "random": RandomChoice,
+    "power_of_two": PowerOfTwo,
+}
+
+NAMES: Final = tuple(_BY_NAME)
+USES_WEIGHT: Final = frozenset(NAMES) - {"round_robin"}
+
+
+def create(name: str, options: Mapping[str, object], rng: Rng) -> Strategy:
+    """A new strategy of that name; call its `rebuild` before the first `pick`.
+
+    Raises ValueError with a sentence for the user if there is no such strategy or no such option.
+    """
+    strategy = _BY_NAME.get(name)
+    if strategy is None:
+        raise ValueError(f"there is no strategy {name!r}{_hint(name, NAMES)}")
+    for option in options:
+        if option not in strategy.OPTIONS:
+            known = ", ".join(strategy.OPTIONS) or "none"
+            raise ValueError(f"strategy {name!r} has no option {option!r} (it has: {known})")
+    return strategy(options, rng)
+
+
+def _hint(word: str, known: tuple[str, ...]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

@@ -1,0 +1,62 @@
+"""The one question that a strategy answers: which of these servers, all of which may take the request?
+
+A strategy never sees health, limits, retries, cookies or sockets; the pool asks it only about eligible servers, and
+asks at most twice per request. Load is read from the server (`server.inflight`, `server.latency(now)`), never kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from lbproxy.domain.server import Server
+
+
+class RequestView(Protocol):
+    """What a strategy may read of a request: already parsed, never the body."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def query(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower-case names; the values of repeated fields joined with ', '."""
+        ...
+
+
+class PickContext:
+    """What is known about the request at hand.
+
+    key: what the strategy's `hash_on` asked for, as bytes, or b"". client_ip: text, after `trusted_proxies` were
+    considered. request: a read-only view, or None in TCP mode.
+    """
+
+    __slots__ = ("client_ip", "key", "request")
+
+    def __init__(self, client_ip: str, request: RequestView | None = None, key: bytes = b"") -> None:
+        self.client_ip = client_ip
+        self.request = request
+        self.key = key
+
+
+class Strategy(Protocol):
+    """Chooses among servers that may all take the request.
+
+    hash_on: "" if the strategy does not hash, else "client_ip" (later also header:NAME and others); the pool then
+    fills `ctx.key`.
+    """
+
+    hash_on: str
+
+    def rebuild(self, servers: Sequence[Server]) -> None:
+        """Membership or a weight changed: all servers of the pool, usable or not, in configured order."""
+        ...
+
+    def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
+        """Return one of `eligible`, which is never empty. `now` is in monotonic seconds."""
+        ...

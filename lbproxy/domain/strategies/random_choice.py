@@ -1,0 +1,105 @@
+"""Chance: `random` by weight, and `power_of_two`, the better of two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lbproxy.domain.rng import Rng
+from lbproxy.domain.server import Server
+from lbproxy.domain.strategies.base import PickContext
+
+RECENT_S = 1.0
+
+
+class RandomChoice:
+    """Each pick is independent; the chance of a server is in proportion to its weight (all weights 0: even)."""
+
+    __slots__ = ("_rng",)
+
+    OPTIONS: tuple[str, ...] = ()
+    hash_on: str = ""
+
+    def __init__(self, options: Mapping[str, object], rng: Rng) -> None:
+        self._rng = rng
+
+    def rebuild(self, servers: Sequence[Server]) -> None:
+        """Nothing is kept."""
+
+    def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
+        total = sum(server.weight for server in eligible)
+        if total == 0:
+            return eligible[int(self._rng.random() * len(eligible))]
+        rest = self._rng.random() * total
+        chosen = eligible[0]
+        for server in eligible:
+            if server.weight:
+                chosen = server
+                rest -= server.weight
+                if rest < 0.0:
+                    break
+        return chosen  # rounding may leave rest at 0.0: then it is the last one with a weight
+
+
+class PowerOfTwo:
+    """Draws two different servers and takes the one with less in flight for its weight.
+
+    It needs no view of the whole pool, and balancers that do not know of each other do not all rush to the one idle
+    server. A tie goes to the one picked less often, for its weight, in the last one to two seconds (HAProxy compares
+    rates of the last second); a second tie to the one drawn first, which is chance again.
+    """
+
+    __slots__ = ("_before", "_has_drained", "_recent", "_rng", "_window_ends_at")
+
+    OPTIONS: tuple[str, ...] = ()
+    hash_on: str = ""
+
+    def __init__(self, options: Mapping[str, object], rng: Rng) -> None:
+        self._rng = rng
+        self._recent: dict[Server, int] = {}
+        self._before: dict[Server, int] = {}
+        self._window_ends_at = float("-inf")
+        self._has_drained = False
+
+    def rebuild(self, servers: Sequence[Server]) -> None:
+        """Members that stay keep their recent picks."""
+        self._recent = {server: self._recent.get(server, 0) for server in servers}
+        self._before = {server: self._before.get(server, 0) for server in servers}
+        self._has_drained = any(server.weight == 0 for server in servers)
+
+    def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
+        if self._has_drained:
+            eligible = [server for server in eligible if server.weight] or eligible
+        if now >= self._window_ends_at:
+            self._start_window(now)
+        n = len(eligible)
+        chosen = eligible[0] if n == 1 else self._better(*self._draw_pair(eligible, n))
+        recent = self._recent
+        recent[chosen] = recent.get(chosen, 0) + 1
+        return chosen
+
+    def _draw_pair(self, eligible: Sequence[Server], n: int) -> tuple[Server, Server]:
+        """Two different servers, every ordered pair equally likely.
+
+        The second number is drawn from n - 1 places and steps over the first's. Drawing from n and moving on by one
+        when both are equal would favour neighbours.
+        """
+        first = int(self._rng.random() * n)
+        second = int(self._rng.random() * (n - 1))
+        if second >= first:
+            second += 1
+        return eligible[first], eligible[second]
+
+    def _better(self, one: Server, other: Server) -> Server:
+        ours, theirs = one.inflight * other.weight, other.inflight * one.weight
+        if ours == theirs:
+            ours, theirs = self._picks(one) * other.weight, self._picks(other) * one.weight
+        return other if theirs < ours else one
+
+    def _picks(self, server: Server) -> int:
+        return self._recent.get(server, 0) + self._before.get(server, 0)
+
+    def _start_window(self, now: float) -> None:
+        is_next = now < self._window_ends_at + RECENT_S
+        self._before = self._recent if is_next else {}
+        self._recent = {}
+        self._window_ends_at = now + RECENT_S

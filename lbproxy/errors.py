@@ -1,0 +1,449 @@
+"""Faults: everything that can end a request badly, as data.
+
+One row says all there is to say about a failure: the status that the client sees, the word in the access log, the
+metric that counts it, whose fault it is, whether the request may be tried again and whether the server is to blame.
+Code decides from these fields, never from the text of an exception. Foreign exceptions (OSError, SSLError, parser
+errors) become rows at the edge where they are caught and nowhere else.
+
+docs/faults.md is printed from this table (`python -m lbproxy.errors`), and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Side(enum.Enum):
+    """Whose doing a fault is."""
+
+    CLIENT = "client"
+    UPSTREAM = "upstream"
+    SELF = "self"
+
+
+class Retry(enum.Enum):
+    """When a request that met this fault may be sent again (semantics section 1)."""
+
+    NEVER = "never"
+    ALWAYS = "always"  # no byte of it reached a server's application: any method
+    IDEMPOTENT = "idempotent"  # it may have been executed: idempotent methods, or where the config says so
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fault:
+    """One row of the fault table.
+
+    word: the access log's `end`, unique. status: what lbproxy answers if nothing was sent yet; 499 is logged only.
+    reason: the metric's label value. metric: the counter without prefix, or "" where another family counts it.
+    blames: counts against the server (health, breaker). close: the client connection ends after the answer.
+    error: RFC 9209 section 2.3 proxy error type. hint: one sentence that tells the reader what to do.
+    """
+
+    word: str
+    status: int
+    side: Side
+    retry: Retry
+    blames: bool
+    metric: str
+    reason: str
+    close: bool
+    error: str
+    hint: str
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def _row(
+    word: str,
+    status: int,
+    error: str,
+    hint: str,
+    *,
+    side: Side,
+    metric: str,
+    retry: Retry = Retry.NEVER,
+    blames: bool = False,
+    reason: str = "",
+    close: bool = False,
+) -> Fault:
+    fault = Fault(word, status, side, retry, blames, metric, reason or word, close, error, hint)
+    if word in FAULTS:
+        raise ValueError(f"fault {word!r} is defined twice")
+    FAULTS[word] = fault
+    return fault
+
+
+def _client(word: str, status: int, hint: str, *, close: bool = True, error: str = "http_request_error") -> Fault:
+    return _row(word, status, error, hint, side=Side.CLIENT, metric="rejected_total", close=close)
+
+
+def _upstream(
+    word: str,
+    status: int,
+    error: str,
+    hint: str,
+    *,
+    retry: Retry = Retry.IDEMPOTENT,
+    blames: bool = True,
+    reason: str = "",
+) -> Fault:
+    return _row(
+        word,
+        status,
+        error,
+        hint,
+        side=Side.UPSTREAM,
+        metric="upstream_errors_total",
+        retry=retry,
+        blames=blames,
+        reason=reason,
+    )
+
+
+# --- the client's request -------------------------------------------------------------------------------------------
+
+BAD_REQUEST = _client("bad_request", 400, "The request is not valid HTTP/1.1; see RFC 9112.")
+BAD_HOST = _client("bad_host", 400, "Send exactly one valid Host header field.")
+BAD_TARGET = _client("bad_target", 400, "Send an origin-form request target such as /predict.")
+BAD_PATH = _client("bad_path", 400, "Send the path without '..' segments and without an encoded slash.", close=False)
+BAD_FRAMING = _client("bad_framing", 400, "Send either one Content-Length or Transfer-Encoding: chunked, not both.")
+BAD_CHUNK = _client("bad_chunk", 400, "The chunked request body is malformed; see RFC 9112 section 7.1.")
+CHUNK_OVERHEAD = _client("chunk_overhead", 400, "The chunked body is mostly chunk headers; send larger chunks.")
+UNDERSCORE_HEADER = _client(
+    "underscore_header", 400, "Header names with an underscore are refused here; use a hyphen.", close=False
+)
+NO_ROUTE = _client("no_route", 404, "No route matches this request; check host, path and method.", close=False)
+METHOD_NOT_ALLOWED = _client("method_not_allowed", 405, "CONNECT and TRACE are not served.")
+HEADER_TIMEOUT = _client(
+    "header_timeout", 408, "The request head did not arrive within timeouts.request_head.", error="http_request_error"
+)
+BODY_TIMEOUT = _client("body_timeout", 408, "The request body stalled for longer than timeouts.request_body.")
+BODY_TOO_LARGE = _client("body_too_large", 413, "The body is larger than limits.body_bytes; send less or raise it.")
+URI_TOO_LONG = _client("uri_too_long", 414, "The request line is longer than 8 KiB.")
+BAD_EXPECT = _client("bad_expect", 417, "The only expectation that is understood is 100-continue.")
+MISDIRECTED = _client("misdirected", 421, "This connection is not for that host.")
+TOO_MANY_PER_IP = _client("max_per_ip", 429, "Too many connections from this address (limits.connections_per_ip).")
+HEADER_TOO_LARGE = _client(
+    "header_too_large", 431, "The header section exceeds limits.head_bytes or limits.headers of the listener."
+)
+TRAILER_TOO_LARGE = _client("trailer_too_large", 431, "The trailer section exceeds limits.trailer_bytes.")
+BAD_METHOD = _client("bad_method", 501, "This method is not known here.")
+BAD_TRANSFER_CODING = _client("bad_transfer_coding", 501, "The only transfer coding that is understood is chunked.")
+BAD_VERSION = _client("bad_version", 505, "Use HTTP/1.1 or HTTP/1.0.")
+LOOP_DETECTED = _client(
+    "loop_detected",
+    508,
+    "The request passed through this proxy several times; a server address points back to it.",
+    error="proxy_loop_detected",
+)
+
+# --- nobody to send it to -------------------------------------------------------------------------------------------
+
+NO_SERVER = _row(
+    "no_server",
+    503,
+    "destination_unavailable",
+    "No server of the pool is usable; see /api/v1/status for the reason of each.",
+    side=Side.UPSTREAM,
+    metric="rejected_total",
+)
+QUEUE_FULL = _row(
+    "queue_full",
+    503,
+    "connection_limit_reached",
+    "All servers are at max_inflight and the queue is full; retry later or add servers.",
+    side=Side.UPSTREAM,
+    metric="rejected_total",
+)
+QUEUE_TIMEOUT = _row(
+    "queue_timeout",
+    503,
+    "connection_limit_reached",
+    "No server became free within queue.timeout; retry later or add servers.",
+    side=Side.UPSTREAM,
+    metric="rejected_total",
+)
+DRAINING = _row(
+    "draining",
+    503,
+    "destination_unavailable",
+    "lbproxy is stopping; retry, another instance will answer.",
+    side=Side.SELF,
+    metric="rejected_total",
+    close=True,
+)
+MAX_CONNECTIONS = _row(
+    "max_connections",
+    503,
+    "connection_limit_reached",
+    "limits.connections is reached.",
+    side=Side.SELF,
+    metric="rejected_total",
+    close=True,
+)
+OVERLOADED = _row(
+    "overloaded",
+    503,
+    "proxy_internal_error",
+    "lbproxy holds limits.buffered_bytes of unsent data; retry later.",
+    side=Side.SELF,
+    metric="rejected_total",
+    close=True,
+)
+
+# --- connecting to a server -----------------------------------------------------------------------------------------
+
+CONNECT_REFUSED = _upstream(
+    "connect_refused",
+    502,
+    "connection_refused",
+    "Nothing listens on the server's address; is the server running?",
+    retry=Retry.ALWAYS,
+)
+CONNECT_UNREACHABLE = _upstream(
+    "connect_unreachable",
+    502,
+    "destination_ip_unroutable",
+    "The server's address cannot be reached; check network and address.",
+    retry=Retry.ALWAYS,
+)
+CONNECT_TIMEOUT = _upstream(
+    "connect_timeout",
+    504,
+    "connection_timeout",
+    "The server did not accept the connection within timeouts.connect.",
+    retry=Retry.ALWAYS,
+)
+CONNECT_ERROR = _upstream(
+    "connect_error",
+    502,
+    "destination_unavailable",
+    "The connection to the server could not be made; the log has the operating system's reason.",
+    retry=Retry.ALWAYS,
+)
+DNS_ERROR = _upstream(
+    "dns_error", 502, "dns_error", "The server's name does not resolve.", retry=Retry.ALWAYS, blames=False
+)
+TLS_HANDSHAKE = _upstream(
+    "tls_handshake", 502, "tls_protocol_error", "The TLS handshake with the server failed.", retry=Retry.ALWAYS
+)
+TLS_VERIFY = _upstream(
+    "tls_verify",
+    502,
+    "tls_certificate_error",
+    "The server's certificate is not trusted; check tls.ca and tls.server_name.",
+    retry=Retry.ALWAYS,
+)
+LOCAL_RESOURCE = _upstream(
+    "local_resource",
+    503,
+    "proxy_internal_error",
+    "lbproxy is out of file descriptors; raise the limit (ulimit -n, LimitNOFILE).",
+    retry=Retry.NEVER,
+    blames=False,
+)
+LOCAL_PORTS = _upstream(
+    "local_ports",
+    503,
+    "proxy_internal_error",
+    "No local port is free; enable keep_alive or widen net.ipv4.ip_local_port_range.",
+    retry=Retry.NEVER,
+    blames=False,
+)
+
+# --- the server's answer --------------------------------------------------------------------------------------------
+
+CLOSED_EARLY = _upstream(
+    "closed_early", 502, "connection_terminated", "The server closed the connection without an answer; see its log."
+)
+RESET = _upstream("reset", 502, "connection_terminated", "The server reset the connection; see its log.")
+CLOSED_UNACKED = _upstream(
+    "closed_unacked",
+    502,
+    "connection_terminated",
+    "The server closed an idle connection while the request was on its way; it never read it.",
+    retry=Retry.ALWAYS,
+    blames=False,
+    reason="closed_early",
+)
+CLOSED_REUSED = _upstream(
+    "upstream_closed_reused_conn",
+    502,
+    "connection_terminated",
+    "The server closed a kept connection just as it was reused; raise its keep-alive time-out, lower"
+    " keep_alive.idle_timeout, or set retry.idempotent if requests may be repeated.",
+    blames=False,
+)
+TRUNCATED_HEAD = _upstream(
+    "truncated_head",
+    502,
+    "http_response_incomplete",
+    "The server closed the connection inside the response head.",
+    retry=Retry.NEVER,
+)
+BAD_RESPONSE = _upstream(
+    "bad_response",
+    502,
+    "http_protocol_error",
+    "The server's answer is not valid HTTP/1.1.",
+    retry=Retry.NEVER,
+)
+BAD_UPGRADE = _upstream(
+    "bad_upgrade",
+    502,
+    "http_upgrade_failed",
+    "The server switched protocols without being asked to.",
+    retry=Retry.NEVER,
+    reason="bad_response",
+)
+RESPONSE_HEADER_TOO_LARGE = _upstream(
+    "response_header_too_large",
+    502,
+    "http_response_header_section_size",
+    "The server's response head exceeds limits.head_bytes or limits.headers of the pool.",
+    retry=Retry.NEVER,
+    reason="header_too_large",
+)
+TOO_MANY_INTERIM = _upstream(
+    "too_many_interim",
+    502,
+    "http_protocol_error",
+    "The server sent more than limits.interim_responses 1xx answers.",
+    retry=Retry.NEVER,
+)
+RESPONSE_TIMEOUT = _upstream(
+    "response_timeout",
+    504,
+    "http_response_timeout",
+    "The server did not begin its answer within timeouts.response_head.",
+)
+TOTAL_TIMEOUT = _upstream(
+    "total_timeout",
+    504,
+    "http_response_timeout",
+    "The request did not finish within timeouts.total.",
+    retry=Retry.NEVER,
+    blames=False,
+)
+UPSTREAM_WRITE_TIMEOUT = _upstream(
+    "upstream_write_timeout",
+    504,
+    "connection_write_timeout",
+    "The server stopped reading the request for longer than timeouts.write.",
+    retry=Retry.NEVER,
+)
+TRUNCATED_BODY = _upstream(
+    "truncated_body",
+    502,
+    "http_response_incomplete",
+    "The server's answer ended too early; the client connection was reset so that this shows.",
+    retry=Retry.NEVER,
+)
+RESPONSE_BAD_CHUNK = _upstream(
+    "response_bad_chunk",
+    502,
+    "http_response_transfer_coding",
+    "The server's chunked body is malformed.",
+    retry=Retry.NEVER,
+    reason="bad_chunk",
+)
+IDLE_TIMEOUT = _upstream(
+    "idle_timeout",
+    504,
+    "connection_read_timeout",
+    "The server's answer stalled for longer than timeouts.read.",
+    retry=Retry.NEVER,
+)
+EXTRA_DATA = _upstream(
+    "extra_data",
+    502,
+    "http_protocol_error",
+    "The server sent bytes after its answer; its connection was closed.",
+    retry=Retry.NEVER,
+    blames=False,
+)
+
+# --- ends that are nobody's answer ----------------------------------------------------------------------------------
+
+CLIENT_ABORT = _row(
+    "client_abort",
+    499,
+    "",
+    "The client left before its answer was complete.",
+    side=Side.CLIENT,
+    metric="client_aborts_total",
+    close=True,
+)
+CLIENT_WRITE_TIMEOUT = _row(
+    "client_write_timeout",
+    499,
+    "",
+    "The client did not read its answer for longer than the listener's timeouts.write.",
+    side=Side.CLIENT,
+    metric="client_aborts_total",
+    reason="write_timeout",
+    close=True,
+)
+TUNNEL_TIMEOUT = _row(
+    "tunnel_timeout",
+    504,
+    "connection_read_timeout",
+    "Nothing passed through the tunnel for longer than timeouts.tunnel.",
+    side=Side.SELF,
+    metric="",
+    close=True,
+)
+SHUTDOWN_CUT = _row(
+    "shutdown",
+    503,
+    "destination_unavailable",
+    "lbproxy stopped and shutdown.grace was over.",
+    side=Side.SELF,
+    metric="",
+    close=True,
+)
+INTERNAL_ERROR = _row(
+    "internal_error",
+    500,
+    "proxy_internal_error",
+    "lbproxy has a defect; please report it with the traceback from the log.",
+    side=Side.SELF,
+    metric="internal_errors_total",
+    close=True,
+)
+
+CLIENT_ABORT_PHASES = ("request_body", "queued", "connecting", "waiting", "streaming", "tunnel", "write_timeout")
+
+
+def reasons(metric: str) -> tuple[str, ...]:
+    """The distinct label values of one counter, in table order."""
+    return tuple(dict.fromkeys(f.reason for f in FAULTS.values() if f.metric == metric))
+
+
+REJECTED_REASONS = reasons("rejected_total")
+UPSTREAM_ERROR_REASONS = reasons("upstream_errors_total")
+
+
+def markdown_table() -> str:
+    """The table as docs/faults.md shows it."""
+    lines = [
+        "| word (`end` in the log) | status | retry-safe | counts against the server | metric label | what to do |",
+        "|---|---|---|---|---|---|",
+    ]
+    for fault in FAULTS.values():
+        label = f'`{fault.metric}{{reason="{fault.reason}"}}`' if fault.metric else "none"
+        if fault.metric == "client_aborts_total":
+            label = "`client_aborts_total{phase=...}`"
+        elif fault.metric == "internal_errors_total":
+            label = "`internal_errors_total`"
+        blames = "yes" if fault.blames else "no"
+        lines.append(
+            f"| `{fault.word}` | {fault.status} | {fault.retry.value} | {blames} | {label} | {fault.hint} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown_table(), end="")

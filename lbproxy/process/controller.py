@@ -1,0 +1,216 @@
+"""Composition root of the control loop: health checks, discovery, the admin address, metrics, the loop-lag monitor.
+
+With one worker it shares the process and the event loop of the data plane; nothing here knows that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from lbproxy.config.model import Config
+from lbproxy.control.admin import AdminServer
+from lbproxy.control.checker import Checker
+from lbproxy.control.discovery.dns import DnsDiscovery, Membership
+from lbproxy.control.metrics import Exposition, Registry
+from lbproxy.control.status import Json, ListenerStatus, StatusSource, not_ready_reason
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.server import Server
+from lbproxy.tasks import Tasks
+from lbproxy.telemetry.log import ThrottledLog
+from lbproxy.telemetry.slots import PROCESS, QUEUE_BUCKETS, SERVER, SERVER_STATES, Row, observe
+
+log = logging.getLogger("lbproxy.control")
+
+TICK_S = 0.25
+LAG_WARNING_S = 1.0
+_LAG = PROCESS.offset["loop_lag_seconds"]
+_LOG_DROPPED = PROCESS.column("log_dropped_total")
+_INTERNAL_ERRORS = PROCESS.column("internal_errors_total")
+_TO = {state: SERVER.column("server_transitions_total", state) for state in SERVER_STATES}
+
+
+class Controller:
+    """Owns every background task of the control loop. Make it and `start` it on the running loop.
+
+    registry: must hold the rows of all pools, listeners and servers, and the PROCESS row. membership adds and removes
+    servers that discovery finds, counters and idle connections included; the controller sees to their checks.
+    listeners: what /api/v1/status shows. log_dropped: lines that the access log lost. clock: monotonic seconds, the one
+    that the pools are told.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        pools: Mapping[str, Pool],
+        registry: Registry,
+        *,
+        membership: Membership,
+        listeners: Callable[[], Sequence[ListenerStatus]] = tuple,
+        log_dropped: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        row = registry.row(PROCESS, ())
+        if row is None:
+            raise ValueError("the registry has no PROCESS row")
+        self._row: Row = row
+        self._config = config
+        self._pools = pools
+        self._registry = registry
+        self._membership = membership
+        self._log_dropped = log_dropped
+        self._clock = clock
+        self._state = "starting"
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._tick_due = 0.0
+        self._failing_open: set[str] = set()
+        self._log = ThrottledLog(log, clock=clock)
+        self._tasks = Tasks(self._crashed)
+        self._exposition = Exposition(registry)
+        strategies = {name: pool.strategy.name or pool.strategy.python or "" for name, pool in config.pools.items()}
+        self._status = StatusSource(registry.version, clock(), pools, strategies, listeners)
+        self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
+        self._discovery = DnsDiscovery(self, self._tasks, row, clock)
+        self._admin = self._make_admin()
+        for pool in pools.values():
+            self._observe_flips(pool)
+
+    def _make_admin(self) -> AdminServer | None:
+        admin = self._config.admin
+        if admin.bind is None:
+            return None
+        return AdminServer(
+            admin.bind,
+            admin.token,
+            metrics=lambda is_openmetrics: self._exposition.render(is_openmetrics=is_openmetrics),
+            status=self.status,
+            not_ready=self.ready_reason,
+        )
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bind the admin address, resolve names (at most 2 s), start the checks. Raises OSError if binding fails.
+
+        /readyz says "starting" until `running` is called.
+        """
+        if self._admin is not None:
+            await self._admin.start()
+            for address in self._admin.bound:
+                log.info("listening name=admin address=%s", address)
+        self._tick_due = self._clock() + TICK_S
+        self._tick_handle = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        for name, settings in self._config.pools.items():
+            pool = self._pools[name]
+            if settings.health_check is not None:
+                self._checker.add_pool(pool, settings.health_check)
+            is_checked = settings.health_check is not None
+            self._discovery.add_pool(pool, settings.servers, settings.dns.interval, is_checked=is_checked)
+        await self._discovery.start()
+
+    async def stop(self) -> None:
+        """End everything; the admin address last."""
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        await self._tasks.cancel_all()
+        if self._admin is not None:
+            await self._admin.stop()
+
+    def running(self) -> None:
+        """The listeners accept: /readyz depends on the pools from now on."""
+        self._state = "running"
+
+    def draining(self) -> None:
+        """The process was told to stop: /readyz says 503 from now on."""
+        self._state = "draining"
+
+    @property
+    def admin_bound(self) -> tuple[str, ...]:
+        """The addresses of the admin server, with real ports. Empty if it is off."""
+        return self._admin.bound if self._admin is not None else ()
+
+    # --- what is asked ----------------------------------------------------------------------------------------------
+
+    def ready_reason(self) -> str | None:
+        """Why new traffic should not come here, or None."""
+        if self._state != "running":
+            return self._state
+        return not_ready_reason(self._pools.values(), self._config.admin.ready)
+
+    def status(self) -> Json:
+        return self._status.build(self._state, self.ready_reason(), self._clock())
+
+    # --- what is reported -------------------------------------------------------------------------------------------
+
+    def server_refused(self, pool: Pool, server: Server) -> None:
+        """The data plane's connection was refused: the server is down at once, and checked again very soon."""
+        pool.server_refused(server, self._clock())
+        self._checker.refused(pool, server)
+        self._discovery.kick(pool, server)
+
+    def connect_failed(self, pool: Pool, server: Server) -> None:
+        """The data plane could not connect for another reason: check soon, and look the name up again."""
+        self._checker.kick(pool, server)
+        self._discovery.kick(pool, server)
+
+    def add(self, pool: Pool, server: Server) -> None:
+        """Discovery found a server."""
+        self._membership.add(pool, server)
+        self._checker.add(pool, server)
+
+    def remove(self, pool: Pool, server: Server) -> None:
+        """Discovery lost a server, and it is drained."""
+        self._checker.remove(pool, server)
+        self._membership.remove(pool, server)
+
+    def _server_row(self, pool: Pool, server: Server) -> Row | None:
+        return self._registry.row(SERVER, (pool.name, server.name))
+
+    def _observe_flips(self, pool: Pool) -> None:
+        pool.on_flip(lambda server, old, new: self._flipped(pool, server, old, new))
+
+    def _flipped(self, pool: Pool, server: Server, old: str, new: str) -> None:
+        row = self._server_row(pool, server)
+        if row is not None:
+            row[_TO[new]] += 1
+        level = logging.WARNING if new in ("down", "ejected") else logging.INFO
+        why = f": {server.why}" if server.why else ""
+        cause = f"{pool.name}/{server.name}"
+        self._log.log(level, cause, "pool %s: server %s is %s, was %s%s", pool.name, server.name, new, old, why)
+        if not pool.eligible():
+            # Not an error of lbproxy, which its tests look for in the log.
+            self._log.warning(f"{pool.name} empty", "pool %s has no usable server", pool.name)
+
+    def _crashed(self, error: BaseException) -> None:
+        self._row[_INTERNAL_ERRORS] += 1
+
+    # --- four times a second ----------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = self._clock()
+        lag_s = max(0.0, now - self._tick_due)
+        self._tick_due = now + TICK_S
+        self._tick_handle = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        observe(self._row, _LAG, QUEUE_BUCKETS, lag_s)
+        if lag_s > LAG_WARNING_S:
+            self._log.warning("lag", "the event loop was %.1f s late: the process was stopped or is overloaded", lag_s)
+        self._row[_LOG_DROPPED] = self._log_dropped()
+        for name, pool in self._pools.items():
+            self._watch_fail_open(name, pool)
+
+    def _watch_fail_open(self, name: str, pool: Pool) -> None:
+        pool.eligible()  # settles is_failing_open
+        if pool.is_failing_open == (name in self._failing_open):
+            return
+        if pool.is_failing_open:
+            self._failing_open.add(name)
+            self._log.warning(
+                f"{name} fail_open", "pool %s fails open: too few servers pass their checks, so all are used", name
+            )
+        else:
+            self._failing_open.discard(name)
+            self._log.info(f"{name} fail_open", "pool %s no longer fails open", name)

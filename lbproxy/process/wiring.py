@@ -1,0 +1,321 @@
+"""From the config to the objects of the data plane: the only place that knows both.
+
+Everything that can be decided from the config alone is decided here, once; the data plane looks nothing up by name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+from collections.abc import Callable, Iterator, Mapping
+
+from lbproxy.address import Address
+from lbproxy.config.http_rules import HeaderEdits, HeaderRules, Match, PoolTimeoutsOverride, RetryOverride, Route
+from lbproxy.config.model import Config
+from lbproxy.config.listener_model import Listener as ListenerConfig
+from lbproxy.config.pool_model import Pool as PoolConfig
+from lbproxy.config.pool_model import ServerSpec
+from lbproxy.control.metrics import Registry
+from lbproxy.dataplane.runtime import (
+    ClientTimeouts,
+    Edits,
+    KeepAliveSettings,
+    ListenerRuntime,
+    PoolRuntime,
+    RouteRuntime,
+    ServerRuntime,
+    UpstreamTimeouts,
+)
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.retry import RetryPolicy
+from lbproxy.domain.routing import MatchSpec, Router, RouteSpec
+from lbproxy.domain.server import Server
+from lbproxy.domain.strategies import NAMES, create
+from lbproxy.errors import Fault
+from lbproxy.process.onlink import Network, read_on_link_networks
+from lbproxy.process.plugins import load_entry_point, load_python
+from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Slots
+
+INF = float("inf")
+# With health checks off, a server that refused is given another chance after this long.
+PASSIVE_RETRY_S = 10.0
+
+StrategyFailed = Callable[[str, Exception], None]
+
+
+class Wiring:
+    """Builds runtimes and keeps the members of pools in step with their rows. `slots` and `registry` are shared."""
+
+    def __init__(
+        self,
+        config: Config,
+        slots: Slots,
+        registry: Registry,
+        *,
+        rng: random.Random,
+        dial_failed: Callable[[Pool, Server, Fault], None],
+        strategy_failed: StrategyFailed,
+        base_dir: str,
+    ) -> None:
+        self._config = config
+        self._slots = slots
+        self._registry = registry
+        self._rng = rng
+        self._dial_failed = dial_failed
+        self._strategy_failed = strategy_failed
+        self._base_dir = base_dir
+        self._on_link = read_on_link_networks()
+        self._leaving: list[tuple[PoolRuntime, Server]] = []
+        self.pools: dict[str, PoolRuntime] = {}
+
+    # --- pools ------------------------------------------------------------------------------------------------------
+
+    def build_pools(self) -> dict[str, PoolRuntime]:
+        """One runtime per pool. Raises ValueError with a sentence if a strategy can't be made."""
+        for name, config in self._config.pools.items():
+            self.pools[name] = self._build_pool(name, config)
+        return self.pools
+
+    def _build_pool(self, name: str, config: PoolConfig) -> PoolRuntime:
+        strategy = self._build_strategy(name, config)
+        row = self._slots.allocate(POOL)
+        self._registry.add(POOL, (name,), row)
+        failed = POOL.column("strategy_errors_total")
+
+        def strategy_failed(error: Exception) -> None:
+            row[failed] += 1
+            self._strategy_failed(name, error)
+
+        pool = Pool(
+            name,
+            (),
+            strategy,
+            create("least_connections", {}, self._rng),
+            fail_open=config.fail_open,
+            passive_retry_s=PASSIVE_RETRY_S if config.health_check is None else None,
+            strategy_failed=strategy_failed,
+        )
+        keep = config.keep_alive
+        check = config.health_check
+        runtime = PoolRuntime(
+            pool,
+            row,
+            timeouts=pool_timeouts(config),
+            keep_alive=None
+            if keep is None
+            else KeepAliveSettings(keep.idle, keep.idle_timeout, _inf(keep.max_requests), _inf(keep.max_age)),
+            head_bytes=config.limits.head_bytes,
+            max_fields=config.limits.headers,
+            max_interim=config.limits.interim_responses,
+            retry_after_s=max(1, round(check.interval + 0.5)) if check is not None else round(PASSIVE_RETRY_S),
+            dial_failed=lambda server, fault: self._dial_failed(pool, server, fault),
+        )
+        for spec in config.servers:
+            if spec.address.is_literal:
+                self.add_server(runtime, server_of(spec, spec.address, spec.name))
+        return runtime
+
+    def _build_strategy(self, pool: str, config: PoolConfig):  # type: ignore[no-untyped-def]
+        spec = config.strategy
+        try:
+            if spec.python is not None:
+                return load_python(spec.python, spec.options, self._rng, base_dir=self._base_dir)
+            name = spec.name or "least_connections"
+            if name in NAMES:
+                return create(name, spec.options, self._rng)
+            return load_entry_point(name, spec.options, self._rng)
+        except ValueError as error:
+            raise ValueError(f"pool {pool}: {error}") from error
+
+    def add(self, pool: Pool, server: Server) -> None:
+        """Discovery found a server (control.discovery.dns.Membership)."""
+        self.add_server(self.pools[pool.name], server)
+
+    def remove(self, pool: Pool, server: Server) -> None:
+        """Discovery lost a server."""
+        self.remove_server(self.pools[pool.name], server)
+
+    def add_server(self, runtime: PoolRuntime, server: Server) -> None:
+        """A server joins a pool, with its row."""
+        row = self._slots.allocate(SERVER)
+        self._registry.add(SERVER, (runtime.name, server.name), row)
+        runtime.servers[server] = ServerRuntime(server, runtime, row, is_direct=is_direct(server.address, self._on_link))
+        runtime.pool.add(server)
+
+    def remove_server(self, runtime: PoolRuntime, server: Server) -> None:
+        """A server leaves a pool: no new requests; its row goes when its last request is done."""
+        runtime.pool.remove(server)
+        runtime.servers[server].idle.close_all()
+        self._leaving.append((runtime, server))
+
+    def sweep(self, now: float) -> None:
+        """Idle connections expire, pools change with time, removed servers vanish once they are drained."""
+        for runtime in self.pools.values():
+            runtime.pool.sweep(now)
+            for server_runtime in runtime.servers.values():
+                server_runtime.idle.sweep(now)
+        for runtime, server in list(self._leaving):
+            if server.inflight == 0 and runtime.servers[server].n_connections == 0:
+                self._leaving.remove((runtime, server))
+                del runtime.servers[server]
+                for row in self._registry.remove(SERVER, (runtime.name, server.name)):
+                    self._slots.release(row)
+
+    def upstream_connections(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Values of lbproxy_upstream_connections."""
+        for runtime in self.pools.values():
+            for item in runtime.servers.values():
+                yield (runtime.name, item.server.name, "active"), item.n_active
+                yield (runtime.name, item.server.name, "idle"), len(item.idle)
+
+    # --- listeners --------------------------------------------------------------------------------------------------
+
+    def build_listener(self, config: ListenerConfig) -> ListenerRuntime:
+        """One runtime per listener; its pools must be built."""
+        row = self._slots.allocate(LISTENER)
+        self._registry.add(LISTENER, (config.name,), row)
+        routes = config.effective_routes()
+        limits, timeouts = config.limits, config.timeouts
+        return ListenerRuntime(
+            name=config.name,
+            mode=config.mode,
+            router=Router.compile([_route_spec(route.match) for route in routes]),
+            routes=tuple(self._build_route(config, route) for route in routes),
+            no_route=RouteRuntime(None, self._traffic(config.name, ""), RetryPolicy(), None),
+            timeouts=ClientTimeouts(timeouts.request_head, timeouts.request_body, timeouts.keep_alive, timeouts.write),
+            row=row,
+            head_bytes=limits.head_bytes,
+            max_fields=limits.headers,
+            body_bytes=_inf(limits.body_bytes),
+            trailer_bytes=limits.trailer_bytes,
+            chunk_overhead=limits.chunk_overhead,
+            underscores=config.underscore_headers,
+            answers_half_closed=config.half_close == "answer",
+            trusted=self._config.trusted_proxies,
+            connections_per_ip=_inf(limits.connections_per_ip),
+        )
+
+    def _traffic(self, listener: str, pool: str):  # type: ignore[no-untyped-def]
+        row = self._registry.row(TRAFFIC, (listener, pool))
+        if row is None:
+            row = self._slots.allocate(TRAFFIC)
+            self._registry.add(TRAFFIC, (listener, pool), row)
+        return row
+
+    def _build_route(self, listener: ListenerConfig, route: Route) -> RouteRuntime:
+        traffic = self._traffic(listener.name, route.pool or "")
+        own = route.headers
+        if route.pool is None:
+            respond = route.respond
+            return RouteRuntime(
+                None,
+                traffic,
+                RetryPolicy(),
+                None,
+                response_edits=_edits(own, "response"),
+                redirect=None if route.redirect is None else (route.redirect.status, route.redirect.location.encode()),
+                respond=None
+                if respond is None
+                else (respond.status, _fields(respond.headers), (respond.body or "").encode()),
+            )
+        config = self._config.pools[route.pool]
+        request = _edits(config.headers, "request").then(_edits(own, "request"))
+        response = _edits(config.headers, "response").then(_edits(own, "response"))
+        rewrite = route.rewrite
+        return RouteRuntime(
+            self.pools[route.pool],
+            traffic,
+            retry_policy(config, route.retry),
+            pool_timeouts(config, route.timeouts),
+            request_edits=request,
+            response_edits=response,
+            strip_prefix=(rewrite.strip_prefix or "") if rewrite is not None else "",
+            path_prefix=(rewrite.path_prefix or "") if rewrite is not None else "",
+            skip=request.touched,
+        )
+
+
+def server_of(spec: ServerSpec, address: Address, name: str) -> Server:
+    """A domain server from its config entry; a DNS name has several, each with its own address."""
+    return Server(name, address, weight=spec.weight, max_inflight=spec.max_inflight or 0, backup=spec.backup)
+
+
+def is_direct(address: Address, on_link: tuple[Network, ...]) -> bool:
+    """Is nothing between us and this address that could acknowledge for it (retry.unacked: auto)?"""
+    if address.is_unix:
+        return True
+    try:
+        ip = ipaddress.ip_address(address.host)
+    except ValueError:
+        return False
+    return ip.is_loopback or any(ip in network for network in on_link)
+
+
+def pool_timeouts(config: PoolConfig, override: PoolTimeoutsOverride | None = None) -> UpstreamTimeouts:
+    """The pool's time-outs with a route's on top."""
+
+    def value(key: str) -> float:
+        own = getattr(override, key, None) if override is not None else None
+        return _inf(own if own is not None else getattr(config.timeouts, key))
+
+    return UpstreamTimeouts(
+        connect=value("connect"),
+        response_head=value("response_head"),
+        read=value("read"),
+        write=value("write"),
+        tunnel=value("tunnel"),
+        half_closed=value("half_closed"),
+    )
+
+
+def retry_policy(config: PoolConfig, override: RetryOverride | None) -> RetryPolicy:
+    """The pool's retry rules with a route's on top."""
+    pool = config.retry
+
+    def value(key: str):  # type: ignore[no-untyped-def]
+        own = getattr(override, key, None) if override is not None else None
+        return own if own is not None else getattr(pool, key)
+
+    causes = value("on")
+    return RetryPolicy(
+        attempts=value("attempts"),
+        on_connect="connect" in causes,
+        on_reset="reset" in causes,
+        on_timeout="timeout" in causes,
+        idempotent=value("idempotent"),
+        body_bytes=value("body_bytes"),
+        unacked=value("unacked"),
+    )
+
+
+def _route_spec(match: Match | None) -> RouteSpec:
+    if match is None:
+        return RouteSpec()
+    return RouteSpec(
+        MatchSpec(
+            host=match.host,
+            path=match.path,
+            path_prefix=match.path_prefix,
+            path_regex=match.path_regex,
+            methods=tuple(match.methods),
+            headers=dict(match.headers),
+            query=dict(match.query),
+        )
+    )
+
+
+def _fields(mapping: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in mapping.items())
+
+
+def _edits(rules: HeaderRules | None, side: str) -> Edits:
+    if rules is None:
+        return Edits()
+    edits: HeaderEdits = rules.request if side == "request" else rules.response
+    return Edits(
+        _fields(edits.set), _fields(edits.add), frozenset(name.lower().encode("latin-1") for name in edits.remove)
+    )
+
+
+def _inf(value: float | None) -> float:
+    return INF if value is None else value

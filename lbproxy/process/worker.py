@@ -1,0 +1,256 @@
+"""The composition root of a data process: config + sockets + slots -> listeners, and the life of the process.
+
+With `workers: 1` the controller lives on the same loop; this module starts and stops both. Nothing is half-started: every
+socket is bound before the first connection is accepted, and one that can't be bound ends the start with one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import random
+import select
+import signal
+from pathlib import Path
+
+import uvloop
+
+from lbproxy import __version__, errors
+from lbproxy.config.model import Config
+from lbproxy.control.metrics import Registry
+from lbproxy.control.status import ListenerStatus
+from lbproxy.dataplane.listener import BindError, ConnectionGate, Listener, plan_connections
+from lbproxy.dataplane.services import Services
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.server import Server
+from lbproxy.errors import Fault
+from lbproxy.process.controller import Controller
+from lbproxy.process.wiring import Wiring
+from lbproxy.telemetry import log as operator_log
+from lbproxy.telemetry.accesslog import LogWriter, make_format
+from lbproxy.telemetry.slots import PROCESS, Slots
+
+log = logging.getLogger("lbproxy")
+
+DRAIN_POLL_S = 0.02
+FLUSH_S = 0.2
+
+
+class StartError(Exception):
+    """The process can't start; the text is for the user."""
+
+
+class Worker:
+    """A running lbproxy process. `run` returns its exit status."""
+
+    def __init__(self, config: Config, config_path: str) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._stop_signals = 0
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._listeners: list[Listener] = []
+        self._services: Services
+        self._controller: Controller
+        self._writer: LogWriter | None = None
+        self._strategy_log = operator_log.ThrottledLog(log)
+
+    # --- start ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Serve until a signal says stop. 0: everything finished; 1: something was cut. Raises StartError."""
+        loop = asyncio.get_running_loop()
+        self._install_signals(loop)
+        await self._start(loop)
+        await self._stop.wait()
+        return await self._drain()
+
+    def _install_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_signal, number)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
+        for number, what in ((signal.SIGHUP, "reload"), (signal.SIGUSR2, "hitless upgrade")):
+            loop.add_signal_handler(number, log.warning, "%s: %s is not available in this version", number.name, what)
+
+    async def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        config = self._config
+        slots = Slots()
+        registry = Registry(__version__)
+        row = slots.allocate(PROCESS)
+        registry.add(PROCESS, (), row)
+        try:
+            if config.access_log is not None:
+                self._writer = LogWriter(config.access_log.path)
+        except OSError as error:
+            raise StartError(f"access_log: cannot open {config.access_log.path}: {error.strerror}") from None  # type: ignore[union-attr]
+        services = self._services = Services(
+            loop,
+            row,
+            access_writer=self._writer,
+            log_format=make_format(config.access_log.format) if config.access_log is not None else None,
+            buffered_limit=config.limits.buffered_bytes,
+        )
+        wiring = Wiring(
+            config,
+            slots,
+            registry,
+            rng=random.Random(),
+            dial_failed=self._dial_failed,
+            strategy_failed=self._strategy_failed,
+            base_dir=str(Path(self._config_path).parent) if self._config_path else ".",
+        )
+        try:
+            wiring.build_pools()
+        except ValueError as error:
+            raise StartError(str(error)) from None
+        limit, backlog, warning = plan_connections(config.limits.connections)
+        if warning:
+            log.warning("%s", warning)
+        gate = ConnectionGate(limit)
+        self._bind(wiring, gate, backlog)
+        registry.pools = {name: runtime.pool for name, runtime in wiring.pools.items()}
+        registry.readers["client_connections"] = lambda: [
+            ((item.runtime.name,), item.runtime.n_connections) for item in self._listeners
+        ]
+        registry.readers["upstream_connections"] = wiring.upstream_connections
+        self._controller = Controller(
+            config,
+            registry.pools,
+            registry,
+            membership=wiring,
+            listeners=self._listener_status,
+            log_dropped=lambda: self._writer.dropped if self._writer is not None else 0,
+            clock=services.clock,
+        )
+        try:
+            await self._controller.start()
+        except OSError as error:
+            self._close_listeners()
+            raise StartError(f"admin.bind: cannot listen on {config.admin.bind}: {error.strerror or error}") from None
+        services.on_sweep += [wiring.sweep, lambda now: gate.hold() if services.is_overloaded else gate.reconsider()]
+        services.start()
+        for listener in self._listeners:
+            await listener.start()
+        self._announce()
+        # What exists now lives as long as the process; the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self._controller.running()
+
+    def _bind(self, wiring: Wiring, gate: ConnectionGate, backlog: int) -> None:
+        for config in self._config.listeners:
+            listener = Listener(self._services, wiring.build_listener(config), gate, backlog)
+            try:
+                listener.bind(config.bind, config.mode_bits)
+            except BindError as error:
+                self._close_listeners()
+                raise StartError(str(error)) from None
+            self._listeners.append(listener)
+
+    def _announce(self) -> None:
+        for listener in self._listeners:
+            for address in listener.addresses:
+                log.info("listening name=%s address=%s", listener.runtime.name, address)
+
+    def _listener_status(self) -> list[ListenerStatus]:
+        return [
+            ListenerStatus(
+                item.runtime.name, item.runtime.mode, tuple(item.addresses), item.runtime.n_connections
+            )
+            for item in self._listeners
+        ]
+
+    def _dial_failed(self, pool: Pool, server: Server, fault: Fault) -> None:
+        if fault is errors.CONNECT_REFUSED:
+            self._controller.server_refused(pool, server)
+        else:
+            self._controller.connect_failed(pool, server)
+
+    def _strategy_failed(self, pool: str, error: Exception) -> None:
+        self._strategy_log.error(
+            f"strategy {pool}", "pool %s: the strategy failed, least connections picks instead: %r", pool, error
+        )
+
+    # --- signals ----------------------------------------------------------------------------------------------------
+
+    def _stop_signal(self, number: signal.Signals) -> None:
+        self._stop_signals += 1
+        if self._stop_signals == 1:
+            log.info("%s: stopping; in-flight requests have %gs", number.name, self._config.shutdown.grace)
+            self._stop.set()
+        else:
+            log.warning("%s again: stopping at once", number.name)
+            self._stop_now.set()
+
+    def _reopen_logs(self) -> None:
+        if self._writer is not None:
+            self._writer.reopen()
+        log.info("SIGUSR1: log files are opened again")
+
+    # --- stop -------------------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> int:
+        services, shutdown = self._services, self._config.shutdown
+        ends_at = services.clock() + shutdown.grace
+        self._controller.draining()
+        await self._wait_for(lambda: False, services.clock() + min(shutdown.delay, shutdown.grace))
+        await self._wait_for(lambda: not any(_has_queued(item) for item in self._listeners), services.clock() + 1.0)
+        services.is_draining = True
+        for listener in self._listeners:
+            listener.close()
+        now = services.clock()
+        for item in list(services.swept):
+            item.begin_drain(now)
+        await self._wait_for(lambda: not services.swept, ends_at)
+        left = list(services.swept)
+        if left:
+            for item in left:
+                item.shut_down()
+            await asyncio.sleep(FLUSH_S)
+        await self._controller.stop()
+        await services.stop()
+        if self._writer is not None:
+            self._writer.close(1.0)
+        if services.n_cut:
+            log.warning("stopped; %d requests or connections were cut", services.n_cut)
+            return 1
+        log.info("stopped; nothing was cut")
+        return 0
+
+    async def _wait_for(self, condition, until: float) -> None:  # type: ignore[no-untyped-def]
+        """Wait for the condition, the time, or a second signal, whichever is first."""
+        while not condition() and not self._stop_now.is_set():
+            left = until - self._services.clock()
+            if left <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop_now.wait(), min(left, DRAIN_POLL_S))
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close_sockets()
+
+
+def _has_queued(listener: Listener) -> bool:
+    """Do clients wait in the kernel's accept queue?"""
+    poll = select.poll()
+    for fd in listener.filenos():
+        poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def run(config: Config, *, config_path: str = "") -> int:
+    """Run the daemon in the foreground; the exit status of the process (0, or 1 after a failure)."""
+    handler = operator_log.configure(config.log.level, config.log.format)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Worker(config, config_path).run())
+    except StartError as error:
+        log.error("cannot start: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    finally:
+        handler.close()

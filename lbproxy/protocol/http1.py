@@ -1,0 +1,521 @@
+"""HTTP/1.x heads: bytes to meaning, and nothing that was not fully understood gets through.
+
+A head is cut off the stream at its blank line and parsed alone, by a fresh httptools (llhttp) parser that never sees a
+body. So the parser's traps about bodies, upgrades and following messages (semantics section 2, T1 to T5, T10; M3, M10,
+M12) cannot happen: `BodyReader`s in body.py own all framing behind the blank line. What llhttp lets through and HTTP does
+not (T8, M1, M2, M4, M5, M7) is checked here. A parsed head is a pure function of its bytes, so callers may memoise it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import httptools
+
+from lbproxy import errors
+from lbproxy.errors import Fault
+from lbproxy.protocol.message import (
+    CLIENT_CERT,
+    FORWARDING,
+    HOP_BY_HOP,
+    MAX_VIA,
+    TOKEN,
+    Field,
+    Fields,
+    connection_options,
+    count_own_via,
+    host_match,
+    parse_length,
+    token_match,
+)
+
+MAX_REQUEST_LINE = 8 * 1024
+MAX_NAME = 256
+
+_request_line = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n").match
+_status_line = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n").match
+# No control character belongs into a head but HTAB and the CR LF pairs that end its lines.
+_GOOD_OCTETS = bytes(code for code in range(256) if (code >= 32 and code != 127) or code in b"\t\r\n")
+_bad_octet_so_far = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)").search
+_http09 = re.compile(rb"[^ ]+ [^ ]+ HTTP/0\.[0-9]\r\n").match
+_te_line = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE).findall
+_cl_line = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE).search
+_absolute = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE).fullmatch
+_origin = re.compile(rb"/[^#]*").fullmatch
+
+
+def _has_bad_octet(raw: bytes) -> bool:
+    """One pass and three counts in C: a regular expression with look-arounds took ten times as long."""
+    pairs = raw.count(b"\r\n")
+    return bool(raw.translate(None, _GOOD_OCTETS)) or raw.count(b"\r") != pairs or raw.count(b"\n") != pairs
+
+
+class HeadError(Exception):
+    """A head that is refused. `fault` says how; `detail` says what was wrong with this one."""
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+        self.detail = detail
+
+
+class _Sink:
+    """Collects what llhttp reports of one head."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: Fields = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
+
+
+class RequestHead:
+    """An accepted request head. Immutable by convention: it may be shared by many requests.
+
+    fields: end-to-end fields in order, without Host, framing, hop-by-hop, nominated and forwarding fields.
+    forwarding: lower-case name -> values of the forwarding family, to be believed from trusted peers only.
+    content_length: None without one. keep_alive: the client wants the connection kept. upgrade: b"" or b"websocket".
+    """
+
+    __slots__ = (
+        "_headers",
+        "accepts_trailers",
+        "chunked",
+        "content_length",
+        "expects_continue",
+        "fields",
+        "forwarding",
+        "host",
+        "keep_alive",
+        "max_forwards",
+        "method",
+        "minor",
+        "nominated_dropped",
+        "path",
+        "query",
+        "target",
+        "underscore_dropped",
+        "upgrade",
+        "via",
+    )
+
+    def __init__(self) -> None:
+        self._headers: Mapping[str, str] | None = None
+        self.method = ""
+        self.target = b""
+        self.path = ""
+        self.query = ""
+        self.host = ""
+        self.minor = 1
+        self.fields: Fields = []
+        self.via: list[bytes] = []
+        self.forwarding: dict[bytes, list[bytes]] = {}
+        self.content_length: int | None = None
+        self.chunked = False
+        self.keep_alive = True
+        self.expects_continue = False
+        self.upgrade = b""
+        self.accepts_trailers = False
+        self.max_forwards: int | None = None
+        self.underscore_dropped = 0
+        self.nominated_dropped = 0
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or bool(self.content_length)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower-case names to values (repeated ones joined by ', '), as routes and strategies read them."""
+        if self._headers is None:
+            table: dict[str, str] = {"host": self.host}
+            for name, value in self.fields:
+                key = name.lower().decode("latin-1")
+                text = value.decode("latin-1")
+                table[key] = f"{table[key]}, {text}" if key in table else text
+            self._headers = table
+        return self._headers
+
+
+def check_partial(buffer: bytearray, start: int, *, head_bytes: int, is_response: bool = False) -> None:
+    """Refuse an unfinished head as soon as it can't become a good one. `start`: how much was checked before.
+
+    Each byte is looked at a bounded number of times, however the head is cut. Raises HeadError.
+    """
+    if _bad_octet_so_far(buffer, max(0, start - 1)) is not None:
+        raise HeadError(errors.BAD_REQUEST, "a control character, a bare CR or a bare LF in the head")
+    if is_response:
+        return
+    line_end = buffer.find(b"\r\n", max(0, start - 1))
+    if 0 <= line_end and start <= line_end + 1:
+        first = buffer.find(b"\r\n")
+        if first == line_end:
+            _check_request_line(bytes(buffer[: first + 2]))
+    if len(buffer) > MAX_REQUEST_LINE and buffer.find(b"\r\n", 0, MAX_REQUEST_LINE + 2) < 0:
+        raise HeadError(errors.URI_TOO_LONG, "the request line is longer than 8 KiB")
+    if len(buffer) > head_bytes:
+        raise HeadError(errors.HEADER_TOO_LARGE, f"the head is longer than {head_bytes} bytes")
+
+
+def _check_request_line(raw: bytes) -> tuple[str, bytes, int]:
+    """Method, target and minor version of the line that `raw` starts with. Raises HeadError."""
+    match = _request_line(raw)
+    if match is None:
+        line, _, _ = raw.partition(b"\r\n")
+        if len(line) > MAX_REQUEST_LINE:
+            raise HeadError(errors.URI_TOO_LONG, "the request line is longer than 8 KiB")
+        raise HeadError(errors.BAD_REQUEST, "the request line is not METHOD SP TARGET SP HTTP/1.1")
+    method, target, major, minor = match.groups()
+    if match.end() > MAX_REQUEST_LINE + 2:
+        raise HeadError(errors.URI_TOO_LONG, "the request line is longer than 8 KiB")
+    if major == b"0":
+        raise HeadError(errors.BAD_REQUEST, "HTTP/0.9 is not served")
+    if major != b"1" or minor not in (b"0", b"1"):
+        raise HeadError(errors.BAD_VERSION, f"HTTP/{major.decode()}.{minor.decode()} is not served")
+    if method in (b"CONNECT", b"TRACE"):
+        raise HeadError(errors.METHOD_NOT_ALLOWED, f"{method.decode()} is not served")
+    return method.decode(), target, int(minor)
+
+
+def parse_request_head(raw: bytes, *, max_fields: int, underscores: str = "drop") -> RequestHead:
+    """Parse one request head: `raw` ends with its blank line. Raises HeadError with the fault to answer.
+
+    underscores: what happens to field names with an underscore, which WSGI folds onto real ones: drop, pass or reject.
+    """
+    if _has_bad_octet(raw):
+        raise HeadError(errors.BAD_REQUEST, "a control character, a bare CR or a bare LF in the head")
+    head = RequestHead()
+    head.method, target, head.minor = _check_request_line(raw)
+    fields = _llhttp_fields(raw)
+    if len(fields) > max_fields:
+        raise HeadError(errors.HEADER_TOO_LARGE, f"more than {max_fields} header fields")
+    lines = _sort_fields(head, fields, underscores)
+    _set_framing(head, lines)
+    _set_target(head, target, lines.get(b"host", []))
+    _set_expectations(head, lines)
+    return head
+
+
+def _llhttp_fields(raw: bytes) -> Fields:
+    sink = _Sink()
+    try:
+        httptools.HttpRequestParser(sink).feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        # The head is complete; nothing of what follows was fed, so nothing can be lost or misread (T1).
+        return sink.fields
+    except httptools.HttpParserInvalidMethodError:
+        raise HeadError(errors.BAD_METHOD, "this method is not known") from None
+    except httptools.HttpParserError as error:
+        raise _request_refused(raw, error) from None
+    return sink.fields
+
+
+def _request_refused(raw: bytes, error: Exception) -> HeadError:
+    """Name the reason of a head that llhttp refused: framing is told apart, an unknown coding is 501."""
+    codings = _te_line(raw)
+    has_length = _cl_line(raw) is not None
+    if len(codings) == 1 and not has_length and codings[0].lower() != b"chunked" and token_match(codings[0]):
+        return HeadError(errors.BAD_TRANSFER_CODING, f"transfer coding {codings[0][:40].decode('latin-1')!r}")
+    text = str(error)
+    if "Content-Length" in text or "Transfer-Encoding" in text:
+        return HeadError(errors.BAD_FRAMING, text)
+    return HeadError(errors.BAD_REQUEST, text)
+
+
+# Fields that the gateway reads or rewrites; all others pass in order.
+_SINGLED_OUT = (
+    HOP_BY_HOP
+    | FORWARDING
+    | frozenset((b"host", b"content-length", b"expect", b"max-forwards", b"via"))
+)
+_NOT_NOMINATIONS = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
+_NO_OPTIONS: frozenset[bytes] = frozenset()
+_NO_VALUES: list[bytes] = []
+_USUAL = frozenset((b"host", b"connection", b"content-length"))
+_KEPT_IF_NOMINATED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"max-forwards"))
+
+
+_PASS, _LOOK, _UNDERSCORE, _DROP, _TOO_LONG = range(5)
+_MAX_NAMES = 1024
+
+
+def _is_disguised(lower: bytes) -> bool:
+    """Would a WSGI server read this underscored name as a field that only lbproxy may set (reliability C2)?"""
+    real = lower.replace(b"_", b"-")
+    return real != lower and (real in FORWARDING or real.startswith(CLIENT_CERT))
+
+
+class _NameKinds(dict[bytes, tuple[int, bytes]]):
+    """What to do with a field of this name, and its lower-case form; filled as names are met, and bounded."""
+
+    def __missing__(self, name: bytes) -> tuple[int, bytes]:
+        lower = name.lower()
+        if len(name) > MAX_NAME:
+            return _TOO_LONG, lower
+        if lower in _SINGLED_OUT:
+            kind = _LOOK
+        elif lower.startswith(CLIENT_CERT) or _is_disguised(lower):
+            kind = _DROP
+        else:
+            kind = _UNDERSCORE if b"_" in lower else _PASS
+        if len(self) >= _MAX_NAMES:
+            self.clear()
+        self[name] = (kind, lower)
+        return kind, lower
+
+
+_name_kinds = _NameKinds()
+
+
+def _sort_fields(head: RequestHead, fields: Fields, underscores: str) -> dict[bytes, list[bytes]]:
+    """Split what was received into end-to-end fields (on the head) and the lines that need a decision (returned)."""
+    lines: dict[bytes, list[bytes]] = {}
+    kept = head.fields
+    for field in fields:
+        kind, lower = _name_kinds[field[0]]
+        if kind == _PASS:
+            kept.append(field)
+        elif kind == _LOOK:
+            if lower in lines:
+                lines[lower].append(field[1])
+            else:
+                lines[lower] = [field[1]]
+        elif kind == _DROP:
+            head.underscore_dropped += b"_" in lower
+        elif kind == _TOO_LONG:
+            raise HeadError(errors.HEADER_TOO_LARGE, f"a field name is longer than {MAX_NAME} bytes")
+        elif kind == _UNDERSCORE:
+            if underscores == "pass":
+                kept.append(field)
+            elif underscores == "reject":
+                raise HeadError(errors.UNDERSCORE_HEADER, f"field name {field[0][:80].decode('latin-1')!r}")
+            else:
+                head.underscore_dropped += 1
+    options = connection_options(lines[b"connection"]) if b"connection" in lines else _NO_OPTIONS
+    nominated = options - _NOT_NOMINATIONS
+    if nominated:
+        before = len(kept) + len(lines)
+        head.fields = [field for field in kept if field[0].lower() not in nominated]
+        for name in nominated - _KEPT_IF_NOMINATED:
+            lines.pop(name, None)
+        head.nominated_dropped = before - len(head.fields) - len(lines)
+    head.keep_alive = b"close" not in options if head.minor else b"keep-alive" in options and b"close" not in options
+    if not lines.keys() <= _USUAL:
+        head.forwarding = {name: values for name, values in lines.items() if name in FORWARDING}
+    head.via = lines.get(b"via", _NO_VALUES)
+    if head.via and count_own_via(head.via) >= MAX_VIA:
+        raise HeadError(errors.LOOP_DETECTED, f"Via names lbproxy {MAX_VIA} times")
+    if b"te" in lines and b"te" in options:
+        head.accepts_trailers = any(
+            element.strip(b" \t").lower() == b"trailers" for value in lines[b"te"] for element in value.split(b",")
+        )
+    if b"upgrade" in options and b"upgrade" in lines and head.minor == 1:
+        offered = [element.strip(b" \t").lower() for value in lines[b"upgrade"] for element in value.split(b",")]
+        if b"websocket" in offered:
+            head.upgrade = b"websocket"
+    return lines
+
+
+def _set_framing(head: RequestHead, lines: dict[bytes, list[bytes]]) -> None:
+    """Content-Length or chunked, never both, never twice (RFC 9112 section 6.3; llhttp checks most of it as well)."""
+    codings = lines.get(b"transfer-encoding")
+    lengths = lines.get(b"content-length")
+    if codings is not None:
+        if head.minor == 0:
+            raise HeadError(errors.BAD_FRAMING, "Transfer-Encoding in an HTTP/1.0 request")
+        if lengths is not None:
+            raise HeadError(errors.BAD_FRAMING, "both Transfer-Encoding and Content-Length")
+        if len(codings) != 1 or codings[0].lower() != b"chunked":
+            unknown = len(codings) == 1 and token_match(codings[0]) is not None
+            fault = errors.BAD_TRANSFER_CODING if unknown else errors.BAD_FRAMING
+            raise HeadError(fault, "Transfer-Encoding is not exactly 'chunked'")
+        head.chunked = True
+    elif lengths is not None:
+        length = parse_length(lengths[0])
+        if len(lengths) != 1 or length is None:
+            raise HeadError(errors.BAD_FRAMING, "Content-Length is not one number")
+        head.content_length = length
+    if head.upgrade and (head.method != "GET" or head.has_body):
+        head.upgrade = b""
+
+
+def _set_target(head: RequestHead, target: bytes, hosts: list[bytes]) -> None:
+    """RFC 9112 section 3.2: origin-form out, Host from an absolute-form target, exactly one valid Host."""
+    if len(hosts) > 1 or (not hosts and head.minor == 1):
+        raise HeadError(errors.BAD_HOST, f"{len(hosts)} Host fields")
+    if hosts and host_match(hosts[0]) is None:
+        raise HeadError(errors.BAD_HOST, "the Host value is not a host with an optional port")
+    host = hosts[0] if hosts else b""
+    if _origin(target) is None:
+        if target == b"*":
+            if head.method != "OPTIONS":
+                raise HeadError(errors.BAD_TARGET, "'*' is a target for OPTIONS only")
+        else:
+            match = _absolute(target)
+            if match is None or host_match(match[1]) is None:
+                raise HeadError(errors.BAD_TARGET, "the target is neither a path nor a valid absolute URL")
+            host, target = match[1], match[2]
+            if not target:
+                target = b"*" if head.method == "OPTIONS" else b"/"
+            elif target[:1] == b"?":
+                target = b"/" + target
+    if b":" in host and not host.endswith(b"]"):
+        port = host.rpartition(b":")[2]
+        if port and int(port) > 65535:
+            raise HeadError(errors.BAD_HOST, "the port in Host is above 65535")
+    head.host = host.decode("latin-1")
+    head.target = target
+    head.path, _, head.query = target.decode("latin-1").partition("?")
+
+
+def _set_expectations(head: RequestHead, lines: dict[bytes, list[bytes]]) -> None:
+    """Expect (RFC 9110 section 10.1.1) and Max-Forwards (7.6.2)."""
+    expectations = lines.get(b"expect")
+    if expectations is not None and head.minor == 1:
+        announced = head.chunked or head.content_length is not None
+        if len(expectations) != 1 or expectations[0].lower() != b"100-continue" or not announced:
+            raise HeadError(errors.BAD_EXPECT, "Expect is not 100-continue with a body")
+        head.expects_continue = head.has_body
+    forwards = lines.get(b"max-forwards")
+    if forwards is not None:
+        if head.method != "OPTIONS":
+            head.fields.extend((b"Max-Forwards", value) for value in forwards)
+            return
+        count = parse_length(forwards[0])
+        if count is None or len(forwards) != 1:
+            raise HeadError(errors.BAD_REQUEST, "Max-Forwards is not one number")
+        head.max_forwards = count
+
+
+class ResponseHead:
+    """An accepted response head; may be shared. `fields` are end-to-end fields without framing.
+
+    content_length: None without one. keep_alive: the server will keep the connection. keep_alive_timeout_s: what its
+    Keep-Alive field promises, 0 without one. has_no_body: the status alone says so (1xx, 204, 304).
+    """
+
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "fields",
+        "keep_alive",
+        "keep_alive_timeout_s",
+        "lines",
+        "nominated",
+        "reason",
+        "status",
+        "upgrade",
+    )
+
+    def __init__(self, status: int, reason: bytes) -> None:
+        self.status = status
+        self.reason = reason
+        self.fields: Fields = []
+        self.lines = b""
+        self.content_length: int | None = None
+        self.chunked = False
+        self.keep_alive = True
+        self.keep_alive_timeout_s = 0.0
+        self.upgrade = b""
+        self.nominated: frozenset[bytes] = frozenset()
+
+    @property
+    def has_no_body(self) -> bool:
+        return self.status < 200 or self.status == 204 or self.status == 304
+
+
+_RESPONSE_SINGLED_OUT = HOP_BY_HOP | {b"content-length", b"x-request-id"}
+_keep_alive_timeout = re.compile(rb"(?:^|[,; \t])timeout=([0-9]{1,6})").search
+
+
+def parse_response_head(raw: bytes, *, max_fields: int) -> ResponseHead:
+    """Parse one response head: `raw` ends with its blank line. Raises HeadError (bad_response and kin)."""
+    match = _status_line(raw)
+    if match is None or _has_bad_octet(raw):
+        raise HeadError(errors.BAD_RESPONSE, "the status line or a field has octets that HTTP does not allow")
+    minor, status = int(match[1]), int(match[2])
+    fields = _response_fields(raw)
+    if len(fields) > max_fields:
+        raise HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"more than {max_fields} header fields")
+    head = ResponseHead(status, match[3] or b"")
+    lines: dict[bytes, list[bytes]] = {}
+    for field in fields:
+        lower = field[0].lower()
+        if lower in _RESPONSE_SINGLED_OUT:
+            lines.setdefault(lower, []).append(field[1])
+        else:
+            head.fields.append(field)
+    options = connection_options(lines.get(b"connection", []))
+    head.nominated = options - {b"close", b"keep-alive", b"upgrade"}
+    if head.nominated:
+        head.fields = [field for field in head.fields if field[0].lower() not in head.nominated]
+    head.keep_alive = b"close" not in options if minor else b"keep-alive" in options and b"close" not in options
+    _set_response_framing(head, lines, minor)
+    for value in lines.get(b"keep-alive", []):
+        timeout = _keep_alive_timeout(value.lower())
+        if timeout is not None:
+            head.keep_alive_timeout_s = float(timeout[1])
+    if status == 101 and b"upgrade" in options:
+        head.upgrade = b", ".join(lines.get(b"upgrade", [])).lower()
+    head.lines = b"".join([b"%b: %b\r\n" % field for field in head.fields])
+    return head
+
+
+def _response_fields(raw: bytes) -> Fields:
+    sink = _Sink()
+    try:
+        httptools.HttpResponseParser(sink).feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        return sink.fields
+    except httptools.HttpParserError as error:
+        if raw[9:12] == b"101" and "Upgrade" in str(error):
+            return sink.fields  # 101 without Upgrade (T4): the exchange refuses it by its status
+        raise HeadError(errors.BAD_RESPONSE, str(error)) from None
+    return sink.fields
+
+
+def _set_response_framing(head: ResponseHead, lines: dict[bytes, list[bytes]], minor: int) -> None:
+    codings = lines.get(b"transfer-encoding")
+    lengths = lines.get(b"content-length")
+    if codings is not None:
+        if minor == 0 or lengths is not None or len(codings) != 1 or codings[0].lower() != b"chunked":
+            raise HeadError(errors.BAD_RESPONSE, "Transfer-Encoding is not exactly 'chunked' and alone")
+        head.chunked = True
+    elif lengths is not None:
+        length = parse_length(lengths[0])
+        if len(lengths) != 1 or length is None:
+            raise HeadError(errors.BAD_RESPONSE, "Content-Length is not one number")
+        head.content_length = length
+
+
+def status_line(status: int, reason: bytes) -> bytes:
+    """The status line that is sent: always lbproxy's own version (RFC 9110 section 2.5)."""
+    line = _STATUS_LINES.get((status, reason))
+    return line if line is not None else b"HTTP/1.1 %d %b\r\n" % (status, reason)
+
+
+REASONS = {
+    100: b"Continue", 101: b"Switching Protocols", 200: b"OK", 201: b"Created", 202: b"Accepted", 204: b"No Content",
+    206: b"Partial Content", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 304: b"Not Modified",
+    307: b"Temporary Redirect", 308: b"Permanent Redirect", 400: b"Bad Request", 401: b"Unauthorized",
+    403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 408: b"Request Timeout", 409: b"Conflict",
+    413: b"Content Too Large", 414: b"URI Too Long", 417: b"Expectation Failed", 421: b"Misdirected Request",
+    422: b"Unprocessable Content", 429: b"Too Many Requests", 431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Unavailable",
+    504: b"Gateway Timeout", 505: b"HTTP Version Not Supported", 508: b"Loop Detected",
+}  # fmt: skip
+_STATUS_LINES = {(code, reason): b"HTTP/1.1 %d %b\r\n" % (code, reason) for code, reason in REASONS.items()}
+__all__ = [
+    "REASONS",
+    "Field",
+    "HeadError",
+    "RequestHead",
+    "ResponseHead",
+    "check_partial",
+    "parse_request_head",
+    "parse_response_head",
+    "status_line",
+]

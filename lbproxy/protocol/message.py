@@ -1,0 +1,143 @@
+"""What HTTP fields mean to a gateway: names, grammar and the rules of RFC 9110 and 9112 that need no parser.
+
+Everything works on bytes with explicit character classes: `int()`, `str.strip()` and `\\s` accept far more than HTTP does
+(`+5`, `1_0`, Unicode digits, \\x0b), and each of these has been a CVE of some server.
+"""
+
+from __future__ import annotations
+
+import re
+
+Field = tuple[bytes, bytes]  # name as received, value without surrounding white space
+Fields = list[Field]
+
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+token_match = re.compile(TOKEN).fullmatch
+# field-value of RFC 9110 section 5.5; obs-text is let through, as everybody does.
+value_match = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
+digits_match = re.compile(rb"[0-9]{1,19}").fullmatch
+# RFC 9110 section 7.2: Host = uri-host [ ":" port ]. No comma: a list of hosts is an attack, not a name.
+host_match = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?").fullmatch
+
+MAX_LENGTH = (1 << 63) - 1
+
+# RFC 9110 section 7.6.1, plus the fields that are for the next hop only (11.7) or belong to connection set-up.
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"proxy-connection",
+        b"keep-alive",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+        b"trailer",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-authentication-info",
+        b"http2-settings",
+    )
+)
+
+# What a client could claim about itself. The value is taken from a trusted peer only.
+FORWARDING = frozenset(
+    (
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"forwarded",
+        b"x-real-ip",
+        b"x-request-id",
+    )
+)
+CLIENT_CERT = b"x-client-cert-"
+
+# RFC 9110 section 6.5.1: fields that must never be smuggled in behind a body.
+FORBIDDEN_TRAILERS = (
+    HOP_BY_HOP
+    | FORWARDING
+    | frozenset(
+        (
+            b"content-length",
+            b"content-encoding",
+            b"content-type",
+            b"content-range",
+            b"host",
+            b"authorization",
+            b"cookie",
+            b"set-cookie",
+            b"expect",
+            b"max-forwards",
+            b"range",
+            b"cache-control",
+            b"location",
+            b"date",
+            b"vary",
+            b"via",
+            b"age",
+            b"expires",
+            b"retry-after",
+            b"www-authenticate",
+        )
+    )
+)
+
+VIA_PSEUDONYM = b"lbproxy"
+MAX_VIA = 5
+
+IDEMPOTENT_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
+
+
+_USUAL_OPTIONS = {
+    b"keep-alive": frozenset((b"keep-alive",)),
+    b"Keep-Alive": frozenset((b"keep-alive",)),
+    b"close": frozenset((b"close",)),
+}
+
+
+def connection_options(values: list[bytes]) -> frozenset[bytes]:
+    """The lower-case options of all Connection lines (RFC 9110 section 7.6.1); empty elements are skipped."""
+    if len(values) == 1 and values[0] in _USUAL_OPTIONS:
+        return _USUAL_OPTIONS[values[0]]
+    options: set[bytes] = set()
+    for value in values:
+        for element in value.split(b","):
+            option = element.strip(b" \t").lower()
+            if option:
+                options.add(option)
+    return frozenset(options)
+
+
+def parse_length(value: bytes) -> int | None:
+    """Content-Length as RFC 9110 section 8.6 has it: digits only, at most 2^63-1. None if it is anything else."""
+    if digits_match(value) is None:
+        return None
+    length = int(value)
+    return length if length <= MAX_LENGTH else None
+
+
+def count_own_via(values: list[bytes]) -> int:
+    """How often this proxy stands in the Via lines: the loop guard."""
+    return sum(
+        1
+        for value in values
+        for element in value.split(b",")
+        if element.strip(b" \t").split(b" ")[-1].lower() == VIA_PSEUDONYM
+    )
+
+
+def forwardable_trailers(trailers: Fields, nominated: frozenset[bytes]) -> Fields:
+    """Trailer fields that may be passed on: no framing, routing, authentication or nominated names."""
+    return [
+        (name, value)
+        for name, value in trailers
+        if name.lower() not in FORBIDDEN_TRAILERS
+        and name.lower() not in nominated
+        and not name.lower().startswith(CLIENT_CERT)
+        and b"_" not in name
+    ]
+
+
+def join_fields(fields: Fields) -> bytes:
+    """Field lines as they are sent. Values were checked when they were parsed or configured."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])

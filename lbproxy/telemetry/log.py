@@ -1,0 +1,146 @@
+"""The operator log: stdlib logging to stderr as text or JSON, never in the way of traffic, never a flood.
+
+Records pass through the same bounded writer as the access log, so a terminal or pipe that nobody reads costs lines and
+not requests. Values from the network are escaped: one record is one line (a traceback follows it, indented).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+
+from lbproxy.telemetry.accesslog import LogWriter
+
+MESSAGE_LIMIT = 8192  # characters; a value from the network is capped at 2 KiB by whoever logs it
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _one_line(text: str) -> str:
+    if len(text) > MESSAGE_LIMIT:
+        text = text[: MESSAGE_LIMIT - 3] + "..."
+    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+
+
+def _stamp(created: float) -> str:
+    second = int(created)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{int((created - second) * 1000):03d}Z"
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z WARNING lbproxy.control.checker: message`, UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_stamp(record.created)} {record.levelname} {record.name}: {_one_line(record.getMessage())}"
+        if record.exc_info:
+            trace = self.formatException(record.exc_info)
+            line += "".join(f"\n    {_one_line(part)}" for part in trace.splitlines())
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: ts, level, logger, message, and exception (the traceback) if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        fields = {
+            "ts": _stamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 3] + "...",
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+class WriterHandler(logging.Handler):
+    """Sends records to a LogWriter. Handler.handle() holds a lock, so several threads may log."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self.writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.writer.append(self.format(record))
+            self.writer.flush_soon()
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        self.writer.close(1.0)
+        super().close()
+
+
+def configure(level: str = "info", format: str = "text", path: str = "stderr") -> WriterHandler:
+    """Send the log of the whole process to `path`; replaces what was configured before.
+
+    level: debug, info, warning or error. format: text or json. logging.shutdown(), which runs at exit, flushes it.
+    Raises OSError if the output cannot be opened.
+    """
+    handler = WriterHandler(LogWriter(path))
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    return handler
+
+
+class Throttle:
+    """Lets one line a second pass per cause and says how many were left out.
+
+    cause: a short word from code or configuration, never from the network; at most 1024 are remembered.
+    """
+
+    def __init__(self, interval_s: float = 1.0) -> None:
+        self._interval_s = interval_s
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def admit(self, cause: str, now: float) -> int | None:
+        """None: keep quiet. Otherwise log, and the number is how many of this cause were kept quiet since the last."""
+        last, skipped = self._seen.get(cause, (float("-inf"), 0))
+        if now - last < self._interval_s:
+            self._seen[cause] = (last, skipped + 1)
+            return None
+        if len(self._seen) >= 1024:
+            self._seen.clear()
+        self._seen[cause] = (now, 0)
+        return skipped
+
+
+class ThrottledLog:
+    """A logger whose lines are limited to one a second per cause."""
+
+    def __init__(
+        self, logger: logging.Logger, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._logger = logger
+        self._throttle = Throttle(interval_s)
+        self._clock = clock
+
+    def log(self, level: int, cause: str, message: str, *args: object) -> None:
+        """Log `message % args`, unless a line of this cause was logged less than a second ago."""
+        if not self._logger.isEnabledFor(level):
+            return
+        skipped = self._throttle.admit(cause, self._clock())
+        if skipped is None:
+            return
+        if skipped:
+            message += " (%d more like this were not logged)"
+            args = (*args, skipped)
+        self._logger.log(level, message, *args)
+
+    def info(self, cause: str, message: str, *args: object) -> None:
+        self.log(logging.INFO, cause, message, *args)
+
+    def warning(self, cause: str, message: str, *args: object) -> None:
+        self.log(logging.WARNING, cause, message, *args)
+
+    def error(self, cause: str, message: str, *args: object) -> None:
+        self.log(logging.ERROR, cause, message, *args)

@@ -1,0 +1,165 @@
+"""Counters as cells of u64 in shared memory, one writer per cell.
+
+The data plane counts with `row[COLUMN] += 1` on a memoryview (about 0.05 us; a prometheus child costs 0.3 to 1.1).
+Nothing else happens on the hot path: names, labels and text are made when /metrics is scraped, from the layouts below.
+A row belongs to one thing (a server, a pool, a listener ...) and its columns are the table of that kind. The memory is
+an anonymous shared map, so that forked workers can each own rows which the controller reads.
+
+Histograms occupy one cell per bucket (not cumulative), then one for +Inf, then the sum in nanoseconds.
+"""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from lbproxy.errors import CLIENT_ABORT_PHASES, REJECTED_REASONS, UPSTREAM_ERROR_REASONS
+
+CODES = ("1xx", "2xx", "3xx", "4xx", "5xx", "499")
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other")
+DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+QUEUE_BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+SERVER_STATES = ("up", "busy", "down", "ejected", "probing", "drain", "maint")
+RETRY_REASONS = ("connect", "reset", "timeout", "status", "stale")
+RETRY_OUTCOMES = ("success", "failure")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family inside a row: a counter per combination of its own labels, or a histogram.
+
+    name is without the prefix `lbproxy_`; labels are those beyond the row's own, outermost first.
+    """
+
+    name: str
+    help: str
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def width(self) -> int:
+        if self.buckets:
+            return len(self.buckets) + 2
+        width = 1
+        for _, values in self.labels:
+            width *= len(values)
+        return width
+
+
+class Layout:
+    """The columns of one kind of row. `offset[name]` is the first cell of a family."""
+
+    __slots__ = ("families", "offset", "row_labels", "width")
+
+    def __init__(self, row_labels: tuple[str, ...], *families: Family) -> None:
+        self.row_labels = row_labels
+        self.families = families
+        self.offset: dict[str, int] = {}
+        position = 0
+        for family in families:
+            self.offset[family.name] = position
+            position += family.width
+        self.width = position
+
+    def column(self, name: str, *values: str) -> int:
+        """The cell of one label combination. Raises KeyError/ValueError for a name or value not in the table."""
+        family = next(f for f in self.families if f.name == name)
+        index = 0
+        for (_, allowed), value in zip(family.labels, values, strict=True):
+            index = index * len(allowed) + allowed.index(value)
+        return self.offset[name] + index
+
+
+SERVER = Layout(
+    ("pool", "server"),
+    Family("server_requests_total", "Answers by class, as the client got them.", (("code", CODES),)),
+    Family(
+        "upstream_errors_total", "Attempts that failed, by fault.", (("reason", UPSTREAM_ERROR_REASONS),)
+    ),
+    Family("upstream_ttfb_seconds", "From sending a request to the first byte of its answer.", (), DURATION_BUCKETS),
+    Family("upstream_connects_total", "Connections opened.", (("result", ("ok", "refused", "timeout", "error")),)),
+    Family("stale_connections_total", "Kept connections found closed by the server when they were to be reused."),
+    Family("health_checks_total", "Health checks.", (("result", ("pass", "fail", "busy", "discarded")),)),
+    Family("server_transitions_total", "Changes of the shown state.", (("to", SERVER_STATES),)),
+    Family(
+        "server_ejections_total",
+        "Ejections by the circuit breaker.",
+        (("reason", ("consecutive_failures", "error_rate", "probe_failed")),),
+    ),
+)
+
+POOL = Layout(
+    ("pool",),
+    Family("queue_wait_seconds", "Time that requests waited for a server.", (), QUEUE_BUCKETS),
+    Family("request_duration_seconds", "From the first byte of the request to the end of the answer.", (), DURATION_BUCKETS),
+    Family("retries_total", "Attempts beyond the first.", (("reason", RETRY_REASONS), ("outcome", RETRY_OUTCOMES))),
+    Family("retry_budget_exhausted_total", "Retries that the budget did not allow."),
+    Family("client_aborts_total", "Clients that left, by what lbproxy was doing for them.", (("phase", CLIENT_ABORT_PHASES),)),
+    Family("fail_open_total", "Requests balanced over servers that checks say are down."),
+    Family("strategy_errors_total", "Exceptions raised by the strategy; the pool fell back to least connections."),
+)
+
+LISTENER = Layout(
+    ("listener",),
+    Family("client_connections_total", "Client connections accepted."),
+    Family("rejected_total", "Requests that lbproxy itself answered with an error.", (("reason", REJECTED_REASONS),)),
+    Family("request_bytes_total", "Bytes of request bodies received (TCP mode: bytes from clients)."),
+    Family("response_bytes_total", "Bytes of response bodies sent (TCP mode: bytes to clients)."),
+)
+
+TRAFFIC = Layout(
+    ("listener", "pool"),
+    Family("requests_total", "Requests by method and class of status.", (("method", METHODS), ("code", CODES))),
+    Family("tcp_bytes_total", "Bytes relayed in TCP mode and tunnels.", (("direction", ("in", "out")),)),
+)
+
+PROCESS = Layout(
+    (),
+    Family("internal_errors_total", "Defects: exceptions that no code expected."),
+    Family("log_dropped_total", "Access log lines dropped because the output was blocked or closed."),
+    Family("headers_dropped_total", "Request fields dropped.", (("reason", ("underscore", "nominated", "spoofed")),)),
+    Family("read_paused_total", "Times that reading was paused.", (("side", ("client", "upstream")),)),
+    Family("dns_failures_total", "Name look-ups that failed; the last good answer stays in use."),
+    Family("loop_lag_seconds", "How late the event loop ran its timer.", (), QUEUE_BUCKETS),
+)
+
+Row = memoryview
+
+
+def observe(row: Row, first: int, buckets: tuple[float, ...], value_s: float) -> None:
+    """Count one value in the histogram whose first cell is `first`."""
+    row[first + bisect_left(buckets, value_s)] += 1
+    if value_s > 0:
+        row[first + len(buckets) + 1] += int(value_s * 1e9)
+
+
+class Slots:
+    """The memory from which rows are handed out. Rows of removed things are reused after being zeroed."""
+
+    __slots__ = ("_cells", "_free", "_used")
+
+    def __init__(self, cells: int = 1 << 20) -> None:
+        # Pages that are never touched cost no memory, so the map is sized for thousands of servers.
+        self._cells = memoryview(mmap.mmap(-1, cells * 8)).cast("Q")
+        self._used = 0
+        self._free: dict[int, list[Row]] = {}
+
+    def allocate(self, layout: Layout) -> Row:
+        """A zeroed row. Raises MemoryError when the map is full."""
+        free = self._free.get(layout.width)
+        if free:
+            row = free.pop()
+            for index in range(layout.width):
+                row[index] = 0
+            return row
+        end = self._used + layout.width
+        if end > len(self._cells):
+            raise MemoryError("the counter memory is full: too many servers, pools or listeners")
+        row = self._cells[self._used : end]
+        self._used = end
+        return row
+
+    def release(self, row: Row) -> None:
+        """Give a row back; the caller must not write to it again."""
+        self._free.setdefault(len(row), []).append(row)

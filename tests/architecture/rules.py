@@ -1,0 +1,96 @@
+"""The house rules that a machine can check, each as a function from code to complaints."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGE = ROOT / "lbproxy"
+SIZE_LIMIT_LINES = 600
+SIZE_REASON = f"longer than {SIZE_LIMIT_LINES} lines"
+
+
+def modules(folder: Path) -> list[Path]:
+    """Python files below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def places_of_tests(module: Path) -> list[Path]:
+    """Where the tests of a module (relative to the repository) may be, relative to the repository.
+
+    Modules that do nothing without sockets or processes are tested by scenarios.
+    """
+    inside = module.relative_to("lbproxy")
+    name = f"test_{module.stem.lstrip('_')}.py"
+    places = [Path("tests/unit") / inside.parent / name]
+    if inside.parts[0] in ("dataplane", "control", "process"):
+        places.append(Path("tests/scenarios") / inside.parent / name)
+    return places
+
+
+def shadows_stdlib(module: Path) -> bool:
+    """A module `queue.py` is legal inside a package, but makes `import queue` puzzling to read."""
+    return module.stem in sys.stdlib_module_names and not module.stem.startswith("__")
+
+
+def endless_loops(tree: ast.AST) -> list[int]:
+    """Lines with `while True` (or another constant)."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.While) and isinstance(node.test, ast.Constant) and node.test.value
+    ]
+
+
+def bare_excepts(tree: ast.AST) -> list[int]:
+    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None]
+
+
+def ownerless_tasks(tree: ast.AST) -> list[int]:
+    """Lines that start a task by whatever name: asyncio.create_task, loop.create_task, ensure_future."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute | ast.Name)
+        and (node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id)
+        in ("create_task", "ensure_future")
+        # A TaskGroup owns its tasks.
+        and not (isinstance(node.func, ast.Attribute) and "group" in ast.unparse(node.func.value))
+    ]
+
+
+def is_too_long(text: str) -> bool:
+    """Over the limit without a word in the preface about why."""
+    preface = " ".join((ast.get_docstring(ast.parse(text)) or "").split()).lower()
+    return len(text.splitlines()) > SIZE_LIMIT_LINES and SIZE_REASON not in preface
+
+
+def blocking_names(tree: ast.AST) -> list[tuple[int, str]]:
+    """Calls that a unit test must not contain: sleeps, sockets, sub-processes."""
+    forbidden = (
+        "time.sleep",
+        "socket.socket",
+        "socket.create_connection",
+        "socket.socketpair",
+        "asyncio.open_connection",
+    )
+    return [
+        (node.lineno, name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ((name := ast.unparse(node.func)) in forbidden or name.startswith("subprocess."))
+    ]
+
+
+def complaints(paths: Iterable[Path], rule: str, lines_of: object) -> list[str]:
+    """`path:line: rule` for every line that a rule names."""
+    assert callable(lines_of)
+    return [f"{path.relative_to(ROOT)}:{line}: {rule}" for path in paths for line in lines_of(parsed(path))]

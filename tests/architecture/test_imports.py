@@ -1,0 +1,35 @@
+"""The import contracts of pyproject.toml hold, and they are the ones that the architecture draws."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from tests.architecture.rules import PACKAGE, ROOT
+
+
+def contracts() -> dict[str, dict[str, list[str]]]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    return {contract["type"]: contract for contract in settings["contracts"]}
+
+
+def test_imports_go_one_way() -> None:
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_contract_orders_every_part_of_the_package() -> None:
+    words = {word.strip(" ()") for layer in contracts()["layers"]["layers"] for word in layer.split("|")}
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert parts - {"__init__"} <= words
+
+
+def test_pure_code_has_no_way_to_the_outside() -> None:
+    contract = contracts()["forbidden"]
+    assert {"lbproxy.domain", "lbproxy.protocol", "lbproxy.config.model"} <= set(contract["source_modules"])
+    assert {"asyncio", "socket", "ssl", "time", "random", "yaml", "prometheus_client"} <= set(
+        contract["forbidden_modules"]
+    )

@@ -1,0 +1,90 @@
+"""The rules hold for this repository, and each would notice a breach."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from tests.architecture import rules
+
+# Modules without a test file of their own. The list may only shrink: lower the number when a line goes.
+WITHOUT_TESTS = {
+    "lbproxy/__main__.py",  # three lines, run by every scenario
+    "lbproxy/demo/gunicorn_settings.py",  # constants, read by gunicorn in tests/scenarios/demo
+}
+MOST_WITHOUT_TESTS = 2
+
+
+def test_every_module_has_its_test_file() -> None:
+    missing = []
+    for path in rules.modules(rules.PACKAGE):
+        module = path.relative_to(rules.ROOT)
+        if path.name == "__init__.py" or module.as_posix() in WITHOUT_TESTS:
+            continue
+        places = rules.places_of_tests(module)
+        if not any((rules.ROOT / place).exists() for place in places):
+            missing.append(f"{module}: no {' or '.join(map(str, places))}")
+    assert not missing, "\n".join(missing)
+
+
+def test_the_list_of_exceptions_only_shrinks() -> None:
+    assert len(WITHOUT_TESTS) <= MOST_WITHOUT_TESTS
+    for name in WITHOUT_TESTS:
+        assert (rules.ROOT / name).exists(), f"{name} is gone: remove its line"
+        tested = [place for place in rules.places_of_tests(Path(name)) if (rules.ROOT / place).exists()]
+        assert not tested, f"{name} has {tested[0]}: remove its line and lower the number"
+
+
+def test_a_module_s_test_is_where_the_module_is() -> None:
+    assert rules.places_of_tests(Path("lbproxy/domain/pool.py")) == [Path("tests/unit/domain/test_pool.py")]
+    assert rules.places_of_tests(Path("lbproxy/_client.py")) == [Path("tests/unit/test_client.py")]
+    assert rules.places_of_tests(Path("lbproxy/dataplane/relay.py")) == [
+        Path("tests/unit/dataplane/test_relay.py"),
+        Path("tests/scenarios/dataplane/test_relay.py"),
+    ]
+
+
+def test_no_module_is_called_like_one_of_the_standard_library() -> None:
+    assert rules.shadows_stdlib(Path("lbproxy/domain/queue.py"))
+    assert not rules.shadows_stdlib(Path("lbproxy/__main__.py"))
+    assert [str(path) for path in rules.modules(rules.PACKAGE) if rules.shadows_stdlib(path)] == []
+
+
+def test_the_domain_has_no_endless_loop() -> None:
+    assert rules.endless_loops(ast.parse("while True:\n    pass\nwhile 1:\n    pass\nwhile x:\n    pass")) == [1, 3]
+    domain = rules.modules(rules.PACKAGE / "domain")
+    assert domain
+    assert rules.complaints(domain, "a loop without a condition", rules.endless_loops) == []
+
+
+def test_no_bare_except() -> None:
+    assert rules.bare_excepts(ast.parse("try:\n    f()\nexcept:\n    pass\ntry:\n    f()\nexcept E:\n    pass")) == [3]
+    everything = [path for name in ("lbproxy", "tests", "deploy") for path in rules.modules(rules.ROOT / name)]
+    assert rules.complaints(everything, "an except without a type", rules.bare_excepts) == []
+
+
+def test_tasks_are_started_by_their_owner_only() -> None:
+    owned = "task_group.create_task(f())\ntasks.spawn(f())\n"
+    assert rules.ownerless_tasks(ast.parse(owned)) == []
+    ownerless = "asyncio.create_task(f())\nloop.create_task(f())\nensure_future(f())\n"
+    assert rules.ownerless_tasks(ast.parse(ownerless)) == [1, 2, 3]
+    others = [path for path in rules.modules(rules.PACKAGE) if path != rules.PACKAGE / "tasks.py"]
+    assert rules.complaints(others, "a task without an owner; use lbproxy.tasks", rules.ownerless_tasks) == []
+    assert rules.ownerless_tasks(rules.parsed(rules.PACKAGE / "tasks.py")), "the rule no longer sees how tasks are made"
+
+
+def test_long_modules_say_why_in_their_preface() -> None:
+    body = "x = 1\n" * rules.SIZE_LIMIT_LINES
+    assert rules.is_too_long('"""A preface."""\n' + body)
+    assert not rules.is_too_long('"""This is longer than 600\nlines because ..."""\n' + body)
+    assert not rules.is_too_long(body)
+    assert [str(path) for path in rules.modules(rules.PACKAGE) if rules.is_too_long(path.read_text())] == []
+
+
+def test_unit_tests_contain_no_sleep_no_socket_no_process() -> None:
+    bad = "time.sleep(1)\nsocket.socket()\nsubprocess.run([])\nclock.sleep(1)"
+    assert [line for line, _ in rules.blocking_names(ast.parse(bad))] == [1, 2, 3]
+    unit = [path for path in rules.modules(rules.ROOT / "tests/unit") if path.name != "conftest.py"]
+    assert unit
+    found = [f"{path}:{line}: {name}" for path in unit for line, name in rules.blocking_names(rules.parsed(path))]
+    assert found == []

@@ -1,0 +1,242 @@
+"""Starts the real daemon as a subprocess and looks at it from outside only: sockets, metrics, logs, /proc."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.waiting import POLL_S, wait_until
+
+START_S = 15.0
+STOP_S = 10.0
+_LISTENING = re.compile(r"listening name=(\S+) address=(\S+)")
+_ERROR_LINE = re.compile(r"\b(ERROR|CRITICAL)\b|Traceback \(most recent call last\)|[Tt]ask was destroyed|never awaited")
+
+Labels = frozenset[tuple[str, str]]
+Metrics = dict[tuple[str, Labels], float]
+Entry = dict[str, object]
+Settings = Mapping[str, object]
+
+# Gauges that must be 0 when no client is there.
+_IDLE_GAUGES = ("lbproxy_server_inflight", "lbproxy_queue_depth", "lbproxy_client_connections")
+
+
+class LbProxy:
+    """One running daemon. Bind listeners to `127.0.0.1:0`; the ports are found in the daemon's own log."""
+
+    def __init__(self, config: Settings, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.access_log_path = directory / "access.log"
+        self.stderr_path = directory / "stderr.log"
+        self.config_path = directory / "lb.yaml"
+        complete = {
+            "admin": {"bind": "127.0.0.1:0"},
+            "access_log": {"path": str(self.access_log_path), "format": "json"},
+            **config,
+        }
+        self.config_path.write_text(yaml.safe_dump(complete, sort_keys=False))
+        self.addresses: dict[str, str] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.baseline_fds = 0
+
+    def __enter__(self) -> LbProxy:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is None:
+            self.stop()
+        else:
+            self.kill()
+
+    # --- life ---
+
+    def start(self, env: Mapping[str, str] | None = None) -> LbProxy:
+        """Start and wait until every listener and the admin address answer."""
+        command = [sys.executable, "-m", "lbproxy", "--config", str(self.config_path)]
+        with self.stderr_path.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=stderr, env={**os.environ, **(env or {})}
+            )
+        wait_until(self._is_listening, "the daemon to say where it listens", START_S)
+        wait_until(lambda: self._admin_status("/healthz") == 200, "/healthz to answer 200", START_S)
+        self.baseline_fds = self.fd_count()
+        return self
+
+    def _is_listening(self) -> bool:
+        if not self.is_running:
+            raise AssertionError(f"the daemon ended with status {self.exit_code}:\n{self.stderr}")
+        self.addresses = dict(_LISTENING.findall(self.stderr))
+        return "admin" in self.addresses and len(self.addresses) > self._listener_count()
+
+    def _listener_count(self) -> int:
+        config = yaml.safe_load(self.config_path.read_text())
+        return len(config["listeners"])
+
+    def _admin_status(self, path: str) -> int:
+        try:
+            return self.admin_get(path)[0]
+        except OSError:
+            return 0
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        return None if self.process is None else self.process.poll()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def stop(self, *, exit_code: int = 0, allow_errors: bool = False, timeout_s: float = STOP_S) -> None:
+        """Wait for idle gauges, SIGTERM, and check the exit status and the log."""
+        assert self.process is not None
+        try:
+            self.check_idle()
+            self.signal(signal.SIGTERM)
+            try:
+                code = self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"still running {timeout_s:g} s after SIGTERM:\n{self.stderr[-2000:]}") from None
+        finally:
+            self.kill()
+        assert code == exit_code, f"exit status {code}, expected {exit_code}:\n{self.stderr[-2000:]}"
+        assert allow_errors or not self.error_lines(), self.stderr[-4000:]
+
+    def kill(self) -> None:
+        """SIGKILL if it still runs."""
+        if self.process is not None:
+            if self.is_running:
+                self.process.kill()
+            self.process.wait(STOP_S)
+
+    # --- what it says ---
+
+    @property
+    def stderr(self) -> str:
+        return self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""
+
+    def error_lines(self, since: int = 0) -> list[str]:
+        """Lines of stderr from offset `since` on that no run may have: ERROR, tracebacks, asyncio's complaints."""
+        return [line for line in self.stderr[since:].splitlines() if _ERROR_LINE.search(line)]
+
+    def port(self, name: str) -> int:
+        """The port of a listener by its configured name, or of `admin`."""
+        return int(self.addresses[name].rpartition(":")[2])
+
+    def admin_get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+        """Status and body of a GET on the admin address."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port("admin"), timeout=10)
+        try:
+            connection.request("GET", path, headers={"Connection": "close", **(headers or {})})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def status(self) -> Entry:
+        """The JSON of /api/v1/status."""
+        code, body = self.admin_get("/api/v1/status")
+        assert code == 200, (code, body)
+        parsed: Entry = json.loads(body)
+        return parsed
+
+    def metrics(self) -> Metrics:
+        """Every sample of /metrics by name and labels."""
+        code, body = self.admin_get("/metrics")
+        assert code == 200, (code, body)
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(body.decode())
+            for sample in family.samples
+        }
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum over all samples of `lbproxy_<name>` that have these labels."""
+        return total(self.metrics(), name, **labels)
+
+    def wait_metric(self, name: str, at_least: float, **labels: str) -> None:
+        """Wait until the sum of a metric is at least that much."""
+        wait_until(lambda: self.metric(name, **labels) >= at_least, f"{name}{labels} >= {at_least}")
+
+    def access_log(self) -> list[Entry]:
+        """The complete lines of the access log so far."""
+        if not self.access_log_path.exists():
+            return []
+        lines = self.access_log_path.read_bytes().split(b"\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def entries(self, target: str, count: int = 1) -> list[Entry]:
+        """Wait for (at least) `count` log lines of one target."""
+        return wait_until(
+            lambda: found if len(found := [e for e in self.access_log() if e["target"] == target]) >= count else None,
+            f"{count} access log line(s) for {target}",
+        )
+
+    def entry(self, target: str) -> Entry:
+        """The one log line of a target."""
+        found = self.entries(target)
+        assert len(found) == 1, found
+        return found[0]
+
+    # --- what it holds ---
+
+    def fd_count(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def rss_bytes(self) -> int:
+        """Resident set size."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def check_idle(self, timeout_s: float = 5.0) -> None:
+        """With no client left: nothing in flight, nothing queued, no upstream connection in use, no fd kept."""
+        assert self.is_running, f"the daemon ended with status {self.exit_code}:\n{self.stderr[-2000:]}"
+        self._wait_idle(timeout_s)
+
+    def _wait_idle(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while leftovers := self._leftovers():
+            assert time.monotonic() < deadline, f"not idle after {timeout_s:g} s: {leftovers}"
+            time.sleep(POLL_S)
+
+    def _leftovers(self) -> dict[str, float]:
+        metrics = self.metrics()
+        found = {
+            f"{name}{dict(labels)}": value
+            for (name, labels), value in metrics.items()
+            if value and (name in _IDLE_GAUGES or (name == "lbproxy_upstream_connections" and not _is_idle(labels)))
+        }
+        kept = total(metrics, "upstream_connections", state="idle")
+        surplus = self.fd_count() - self.baseline_fds - kept
+        if surplus > 0:
+            found["file descriptors above the baseline"] = surplus
+        return found
+
+
+def _is_idle(labels: Labels) -> bool:
+    return ("state", "idle") in labels
+
+
+def total(metrics: Metrics, name: str, **labels: str) -> float:
+    """The sum over the samples of `lbproxy_<name>` that have all these labels."""
+    wanted = set(labels.items())
+    return sum(value for (key, have), value in metrics.items() if key == f"lbproxy_{name}" and wanted <= have)

@@ -1,0 +1,35 @@
+"""Which programs can do what."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load.cases import CASES
+from benchmarks.load.targets import parse_nginx_build, takes
+
+BUILD = "configure arguments: --modules-path=/modules --without-http_scgi_module"
+
+
+@pytest.mark.parametrize(
+    ("options", "module_exists", "has_stream", "module"),
+    [
+        ("", True, False, None),
+        (" --with-stream", False, True, None),
+        (" --with-stream=dynamic", True, True, Path("/modules/ngx_stream_module.so")),
+        (" --with-stream=dynamic", False, False, None),
+    ],
+    ids=["not built", "built in", "module installed", "module not installed"],
+)
+def test_the_stream_module(options: str, module_exists: bool, has_stream: bool, module: Path | None) -> None:
+    nginx = parse_nginx_build("nginx", BUILD + options, lambda _path: module_exists)
+    assert (nginx.has_stream, nginx.stream_module) == (has_stream, module)
+
+
+def test_modules_left_out_of_the_build_get_no_directory() -> None:
+    assert parse_nginx_build("nginx", BUILD, lambda _path: False).temp_modules == ("proxy", "fastcgi", "uwsgi")
+
+
+def test_tuned_peers_run_in_the_cases_that_they_are_tuned_for() -> None:
+    bulk = {name for name, case in CASES.items() if takes("haproxy_tuned", case)}
+    assert bulk == {"http_1mb", "tcp_1mb"}
+    assert all(takes("haproxy", case) for case in CASES.values())

@@ -1,0 +1,227 @@
+import re
+import time
+from collections.abc import Sequence
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from lbproxy.address import parse_address
+from lbproxy.control.metrics import LAYOUTS, READINGS, Exposition, Registry, Reloads, wants_openmetrics
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.server import Health, Server
+from lbproxy.domain.strategies.base import PickContext
+from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Slots, observe
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+class First:
+    hash_on = ""
+
+    def rebuild(self, servers: Sequence[Server]) -> None:
+        pass
+
+    def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
+        return eligible[0]
+
+
+def make_pool(n_servers: int, name: str = "predict") -> Pool:
+    servers = [
+        Server(f"127.0.0.1:{port}", parse_address(f"127.0.0.1:{port}")) for port in range(5001, 5001 + n_servers)
+    ]
+    return Pool(name, servers, First(), First())
+
+
+def make_registry(pool: Pool, slots: Slots) -> Registry:
+    registry = Registry("1.2.3", {pool.name: pool})
+    for server in pool.servers:
+        registry.add(SERVER, (pool.name, server.name), slots.allocate(SERVER))
+    registry.add(POOL, (pool.name,), slots.allocate(POOL))
+    registry.add(LISTENER, ("front",), slots.allocate(LISTENER))
+    registry.add(TRAFFIC, ("front", pool.name), slots.allocate(TRAFFIC))
+    registry.add(PROCESS, (), slots.allocate(PROCESS))
+    registry.readers["client_connections"] = lambda: [(("front",), 3)]
+    registry.readers["upstream_connections"] = lambda: [
+        ((pool.name, server.name, state), 1) for server in pool.servers for state in ("active", "idle")
+    ]
+    return registry
+
+
+def samples(registry: Registry) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse_text(Exposition(registry).render().decode())
+        for sample in family.samples
+    }
+
+
+def one(found: Samples, name: str, **labels: str) -> float:
+    return found[(f"lbproxy_{name}", frozenset(labels.items()))]
+
+
+def test_every_family_is_there_from_the_start() -> None:
+    registry = make_registry(make_pool(1), Slots(4096))
+    names = {name for name, _ in samples(registry)}
+    for layout in LAYOUTS:
+        for family in layout.families:
+            assert f"lbproxy_{family.name}{'_count' if family.buckets else ''}" in names
+    for reading in READINGS:
+        assert f"lbproxy_{reading.name}" in names
+    assert "process_open_fds" in names
+    assert not any(name.endswith("_created") for name in names)
+
+
+def test_counters_start_at_zero_and_follow_their_cells() -> None:
+    registry = make_registry(make_pool(1), Slots(4096))
+    labels = {"pool": "predict", "server": "127.0.0.1:5001", "code": "5xx"}
+    assert one(samples(registry), "server_requests_total", **labels) == 0
+    row = registry.row(SERVER, ("predict", "127.0.0.1:5001"))
+    assert row is not None
+    row[SERVER.column("server_requests_total", "5xx")] += 7
+    assert one(samples(registry), "server_requests_total", **labels) == 7
+    labels["code"] = "2xx"
+    assert one(samples(registry), "server_requests_total", **labels) == 0
+
+
+def test_a_histogram_is_cumulative_and_in_seconds() -> None:
+    registry = make_registry(make_pool(1), Slots(4096))
+    row = registry.row(POOL, ("predict",))
+    assert row is not None
+    for value_s in (0.0005, 0.3, 0.3, 1000.0):
+        observe(row, POOL.offset["request_duration_seconds"], DURATION_BUCKETS, value_s)
+    found = samples(registry)
+    buckets = {
+        le: one(found, "request_duration_seconds_bucket", pool="predict", le=le)
+        for le in ("0.001", "0.25", "0.5", "300.0", "+Inf")
+    }
+    assert buckets == {"0.001": 1, "0.25": 1, "0.5": 3, "300.0": 3, "+Inf": 4}
+    assert one(found, "request_duration_seconds_sum", pool="predict") == pytest.approx(1000.6005)
+    assert one(found, "request_duration_seconds_count", pool="predict") == 4
+
+
+def test_rows_of_several_workers_are_added() -> None:
+    slots = Slots(4096)
+    registry = make_registry(make_pool(1), slots)
+    other = slots.allocate(LISTENER)
+    registry.add(LISTENER, ("front",), other)
+    own = registry.row(LISTENER, ("front",))
+    assert own is not None
+    column = LISTENER.column("client_connections_total")
+    own[column], other[column] = 2, 40
+    assert one(samples(registry), "client_connections_total", listener="front") == 42
+
+
+def test_the_series_of_a_server_go_with_it() -> None:
+    pool = make_pool(2)
+    registry = make_registry(pool, Slots(4096))
+    gone = pool.servers[1]
+    pool.remove(gone)
+    assert len(registry.remove(SERVER, ("predict", gone.name))) == 1
+    del registry.readers["upstream_connections"]
+    assert not [key for key in samples(registry) if ("server", gone.name) in key[1]]
+    assert registry.remove(SERVER, ("predict", gone.name)) == []
+
+
+def test_states_are_one_hot_and_counted_per_pool() -> None:
+    pool = make_pool(3)
+    registry = make_registry(pool, Slots(4096))
+    pool.set_health(pool.servers[0], Health.DOWN, "refused", "connection refused", 1.0)
+    found = samples(registry)
+    server = {"pool": "predict", "server": "127.0.0.1:5001"}
+    hot = [
+        dict(labels)["state"]
+        for (name, labels), value in found.items()
+        if value and name == "lbproxy_server_state" and ("server", "127.0.0.1:5001") in labels
+    ]
+    assert hot == ["down"]
+    assert one(found, "server_up", **server) == 0
+    assert one(found, "pool_servers", pool="predict", state="down") == 1
+    assert one(found, "pool_servers", pool="predict", state="up") == 2
+
+
+def test_a_server_is_not_up_just_because_the_pool_fails_open() -> None:
+    pool = make_pool(1)
+    pool.set_health(pool.servers[0], Health.DOWN, "timeout", "no answer", 1.0)
+    assert pool.eligible()
+    assert one(samples(make_registry(pool, Slots(4096))), "server_up", pool="predict", server="127.0.0.1:5001") == 0
+
+
+def test_saturation_is_work_over_slots() -> None:
+    pool = make_pool(2)
+    registry = make_registry(pool, Slots(4096))
+    assert one(samples(registry), "pool_saturation_ratio", pool="predict") == 0
+    for server in pool.servers:
+        server.max_inflight = 4
+        server.inflight = 4
+    registry.readers["queue_depth"] = lambda: [(("predict",), 8)]
+    assert one(samples(registry), "pool_saturation_ratio", pool="predict") == 2
+    assert one(samples(registry), "queue_depth", pool="predict") == 8
+
+
+def test_reloads_are_recorded() -> None:
+    registry = make_registry(make_pool(1), Slots(4096))
+    registry.reloads = Reloads(succeeded_at=5.0)
+    registry.reloads.failed()
+    found = samples(registry)
+    assert one(found, "config_last_reload_successful") == 0
+    assert one(found, "config_last_reload_success_timestamp_seconds") == 5
+    assert one(found, "config_reloads_total", result="failure") == 1
+    registry.reloads.succeeded(9.0)
+    found = samples(registry)
+    assert one(found, "config_last_reload_successful") == 1
+    assert one(found, "config_last_reload_success_timestamp_seconds") == 9
+
+
+def test_label_values_are_escaped() -> None:
+    name = 'a"b\\c'
+    registry = make_registry(make_pool(1, name), Slots(4096))
+    assert one(samples(registry), "queue_depth", pool=name) == 0
+
+
+def test_openmetrics_is_valid_and_says_the_same() -> None:
+    registry = make_registry(make_pool(2), Slots(4096))
+    registry.reloads.succeeded_at = 1.0
+    text = Exposition(registry).render(is_openmetrics=True).decode()
+    assert text.endswith("# EOF\n")
+    found = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse_openmetrics(text)
+        for sample in family.samples
+        if sample.name.startswith("lbproxy_")
+    }
+    assert found == {key: value for key, value in samples(registry).items() if key[0].startswith("lbproxy_")}
+
+
+def test_each_family_appears_once_and_its_samples_together() -> None:
+    text = Exposition(make_registry(make_pool(2), Slots(4096))).render().decode()
+    types = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    assert len(types) == len(set(types))
+
+
+def test_two_hundred_servers_are_rendered_within_50_ms() -> None:
+    exposition = Exposition(make_registry(make_pool(200), Slots(1 << 16)))
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        exposition.render()
+        best = min(best, time.perf_counter() - started)
+    assert best < 0.05
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", True),
+        ("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2", True),
+        ("application/openmetrics-text;q=0.3,text/plain;q=0.6", False),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;q=often", False),
+    ],
+)
+def test_the_format_follows_accept(accept: str, expected: bool) -> None:
+    assert wants_openmetrics(accept) is expected

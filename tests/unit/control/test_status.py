@@ -1,0 +1,112 @@
+import random
+
+from lbproxy.address import parse_address
+from lbproxy.control.status import ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.server import Admin, Health, Server
+from lbproxy.domain.strategies.least_connections import LeastConnections
+
+
+def make_pool(name: str, *ports: int) -> Pool:
+    servers = [Server(f"127.0.0.1:{port}", parse_address(f"127.0.0.1:{port}")) for port in ports]
+    strategy = LeastConnections({}, random.Random(1))
+    return Pool(name, servers, strategy, strategy)
+
+
+def refuse(pool: Pool) -> None:
+    for server in pool.servers:
+        pool.server_refused(server, 1.0)
+
+
+def test_a_server_says_what_it_does_and_why() -> None:
+    pool = make_pool("predict", 5001)
+    server = pool.servers[0]
+    server.inflight, server.requests, server.errors = 2, 10, 1
+    server.observe_latency(0.25, 100.0)
+    pool.set_health(server, Health.DOWN, "status", "answered 500 to GET /health, expected 200-399", 99.0)
+    assert server_status(server, 100.0) == {
+        "name": "127.0.0.1:5001",
+        "address": "127.0.0.1:5001",
+        "admin": "ready",
+        "health": "down",
+        "state": "down",
+        "why": "answered 500 to GET /health, expected 200-399",
+        "since": 1.0,
+        "weight": 1,
+        "inflight": 2,
+        "max_inflight": None,
+        "requests": 10,
+        "errors": 1,
+        "latency": 0.25,
+    }
+
+
+def test_the_whole_status() -> None:
+    pool = make_pool("predict", 5001, 5002)
+    pool.set_admin(pool.servers[0], Admin.DRAIN, "by the operator", 5.0)
+    source = StatusSource(
+        "1.2.3",
+        10.0,
+        {"predict": pool},
+        {"predict": "least_connections"},
+        listeners=lambda: [ListenerStatus("front", "http", ("0.0.0.0:5000",), 7)],
+        queue=lambda name: QueueStatus(3, 1024),
+    )
+    status = source.build("running", None, 40.5)
+    pools = status.pop("pools")
+    assert status == {
+        "version": "1.2.3",
+        "uptime": 30.5,
+        "state": "running",
+        "ready": True,
+        "reason": None,
+        "listeners": [{"name": "front", "mode": "http", "bind": ["0.0.0.0:5000"], "connections": 7}],
+    }
+    assert isinstance(pools, list)
+    assert [server["state"] for server in pools[0].pop("servers")] == ["drain", "up"]
+    assert pools == [
+        {
+            "name": "predict",
+            "strategy": "least_connections",
+            "usable": 1,
+            "failing_open": False,
+            "inflight": 0,
+            "queue": {"depth": 3, "size": 1024},
+        }
+    ]
+
+
+def test_ready_while_any_pool_is_usable() -> None:
+    good, bad = make_pool("good", 5001), make_pool("bad", 5002)
+    assert not_ready_reason([good, bad], "any") is None
+    refuse(bad)
+    assert not_ready_reason([good, bad], "any") is None
+    refuse(good)
+    reason = not_ready_reason([good, bad], "any")
+    assert reason is not None
+    assert "pool good has no usable server" in reason and "pool bad has no usable server" in reason
+
+
+def test_ready_only_while_all_pools_are_usable() -> None:
+    good, bad = make_pool("good", 5001), make_pool("bad", 5002)
+    assert not_ready_reason([good, bad], "all") is None
+    refuse(bad)
+    assert not_ready_reason([good, bad], "all") == (
+        "pool bad has no usable server: 127.0.0.1:5002 down (connection refused under traffic)"
+    )
+
+
+def test_a_pool_without_addresses_is_not_ready() -> None:
+    assert not_ready_reason([make_pool("dns")], "any") == "pool dns has no usable server: no address is known"
+
+
+def test_the_reason_stays_short() -> None:
+    pool = make_pool("big", *range(5001, 5101))
+    refuse(pool)
+    reason = not_ready_reason([pool], "any")
+    assert reason is not None
+    assert reason.endswith("and 95 more")
+
+
+def test_a_process_without_pools_is_ready() -> None:
+    assert not_ready_reason([], "all") is None

@@ -1,0 +1,308 @@
+"""Heads: what is accepted, what it means, and every refusal with its fault. T and M numbers are the parser's traps."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbproxy.protocol.http1 import (
+    HeadError,
+    RequestHead,
+    check_partial,
+    parse_request_head,
+    parse_response_head,
+    status_line,
+)
+
+
+def request(text: str, *, underscores: str = "drop", max_fields: int = 100) -> RequestHead:
+    raw = text.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n"
+    return parse_request_head(raw, max_fields=max_fields, underscores=underscores)
+
+
+def refused(raw: bytes | str, **options: object) -> str:
+    """The fault word that a request head is refused with."""
+    if isinstance(raw, str):
+        raw = raw.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n"
+    with pytest.raises(HeadError) as caught:
+        parse_request_head(raw, max_fields=100)
+    assert caught.value.detail
+    return caught.value.fault.word
+
+
+def test_a_usual_head_is_understood() -> None:
+    head = request("POST /predict?x=1 HTTP/1.1\nHost: example.org:5000\nAccept: */*\nContent-Length: 31")
+    assert (head.method, head.path, head.query, head.host, head.minor) == ("POST", "/predict", "x=1", "example.org:5000", 1)
+    assert head.content_length == 31 and not head.chunked and head.keep_alive
+    assert head.fields == [(b"Accept", b"*/*")]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("GET  / HTTP/1.1\nHost: x", "bad_request"),
+        ("GET /a b HTTP/1.1\nHost: x", "bad_request"),
+        ("GET / HTTP/1.1 \nHost: x", "bad_request"),
+        (" GET / HTTP/1.1\nHost: x", "bad_request"),
+        ("GET / http/1.1\nHost: x", "bad_request"),
+        ("GET /\nHost: x", "bad_request"),
+        ("G@T / HTTP/1.1\nHost: x", "bad_request"),
+        ("GET / HTTP/1.1\nHost : x", "bad_request"),
+        ("GET / HTTP/1.1\nHost: x\n folded", "bad_request"),
+        ("GET / HTTP/1.1\nHost: x\n\tfolded", "bad_request"),
+        ("GET / HTTP/1.1\nHost: x\nno colon", "bad_request"),
+        ("GET / HTTP/1.1\nHost: x\n: empty name", "bad_request"),
+        ("GET / HTTP/1.1\nHost: x\nA: \x01", "bad_request"),
+        ("GET / HTTP/1.1\nHost: x\nA: \x7f", "bad_request"),
+        ("GET / HTTP/1.1\nHost: x\nA: \x00", "bad_request"),
+        ("GET / HTTP/0.9\nHost: x", "bad_request"),
+        ("GET / HTTP/2.0\nHost: x", "bad_version"),
+        ("GET / HTTP/1.2\nHost: x", "bad_version"),
+        ("PRI * HTTP/2.0", "bad_version"),
+        ("get / HTTP/1.1\nHost: x", "bad_method"),
+        ("BREW / HTTP/1.1\nHost: x", "bad_method"),
+        ("CONNECT x:443 HTTP/1.1\nHost: x", "method_not_allowed"),
+        ("TRACE / HTTP/1.1\nHost: x", "method_not_allowed"),
+        ("GET / HTTP/1.1", "bad_host"),
+        ("GET / HTTP/1.1\nHost: a\nHost: a", "bad_host"),
+        ("GET / HTTP/1.1\nHost:", "bad_host"),
+        ("GET / HTTP/1.1\nHost: a, b", "bad_host"),
+        ("GET / HTTP/1.1\nHost: a b", "bad_host"),
+        ("GET / HTTP/1.1\nHost: a/b", "bad_host"),
+        ("GET / HTTP/1.1\nHost: u@a", "bad_host"),
+        ("GET / HTTP/1.1\nHost: a:x", "bad_host"),
+        ("GET / HTTP/1.1\nHost: a:70000", "bad_host"),
+        ("GET / HTTP/1.1\nHost: [::1", "bad_host"),
+        ("GET / HTTP/1.1\nHost: a#b", "bad_host"),
+        ("GET / HTTP/1.1\nHost: a?b", "bad_host"),
+        ("GET /a#b HTTP/1.1\nHost: x", "bad_target"),
+        ("GET * HTTP/1.1\nHost: x", "bad_target"),
+        ("GET predict HTTP/1.1\nHost: x", "bad_request"),
+        ("GET http:///p HTTP/1.1\nHost: x", "bad_target"),
+        ("GET http://u:p@h/ HTTP/1.1\nHost: x", "bad_target"),
+        ("GET ftp://h/ HTTP/1.1\nHost: x", "bad_target"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: 5\nTransfer-Encoding: chunked", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\nContent-Length: 5", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: 5\nContent-Length: 6", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: 5, 5", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: +5", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: -5", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: 1_0", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length:", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: 9223372036854775808", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: 99999999999999999999999", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nTransfer-Encoding: gzip", "bad_transfer_coding"),
+        ("POST / HTTP/1.1\nHost: x\nTransfer-Encoding: xchunked", "bad_transfer_coding"),
+        ("POST / HTTP/1.1\nHost: x\nTransfer-Encoding: gzip, chunked", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nTransfer-Encoding: identity\nTransfer-Encoding: chunked", "bad_framing"),
+        ("POST / HTTP/1.0\nHost: x\nTransfer-Encoding: chunked", "bad_framing"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: 5\nExpect: 200-maybe", "bad_expect"),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: 5\nExpect: y 100-continue", "bad_expect"),
+        ("GET / HTTP/1.1\nHost: x\nExpect: 100-continue", "bad_expect"),
+        ("OPTIONS / HTTP/1.1\nHost: x\nMax-Forwards: x", "bad_request"),
+        ("GET / HTTP/1.1\nHost: x\n" + "\n".join(["Via: 1.1 lbproxy"] * 5), "loop_detected"),
+        ("GET / HTTP/1.1\nHost: x\n" + "\n".join([f"A{n}: b" for n in range(100)]), "header_too_large"),
+        ("GET / HTTP/1.1\nHost: x\n" + "A" * 257 + ": b", "header_too_large"),
+        ("GET /" + "a" * 9000 + " HTTP/1.1\nHost: x", "uri_too_long"),
+    ],
+)
+def test_a_bad_head_is_refused(text: str, word: str) -> None:
+    assert refused(text) == word
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET / HTTP/1.1\nHost: x\n\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\rA: b\r\n\r\n",
+        b"GET /x\r\nHost: x\r\n\r\n",  # M2: HTTP/0.9, which llhttp accepts
+        b"GET /x\nX-Inj: 1 HTTP/1.1\r\n\r\n",
+        b"\r\n\r\n",
+    ],
+)
+def test_line_ends_are_strict(raw: bytes) -> None:
+    assert refused(raw) == "bad_request"
+
+
+def test_t1_upgrade_with_a_body_keeps_the_body_framing() -> None:
+    head = request("POST / HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: h2c\nContent-Length: 30")
+    assert head.upgrade == b"" and head.content_length == 30
+    assert all(name.lower() != b"upgrade" for name, _ in head.fields)
+
+
+def test_websocket_is_the_only_upgrade() -> None:
+    head = request("GET /ws HTTP/1.1\nHost: x\nConnection: keep-alive, Upgrade\nUpgrade: WebSocket\nSec-WebSocket-Key: k")
+    assert head.upgrade == b"websocket" and head.fields == [(b"Sec-WebSocket-Key", b"k")]
+    assert request("GET / HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: h2c").upgrade == b""
+    assert request("GET / HTTP/1.1\nHost: x\nUpgrade: websocket").upgrade == b""
+    assert request("GET / HTTP/1.0\nHost: x\nConnection: upgrade\nUpgrade: websocket").upgrade == b""
+    with_body = "POST / HTTP/1.1\nHost: x\nConnection: upgrade\nUpgrade: websocket\nContent-Length: 2"
+    assert request(with_body).upgrade == b""
+
+
+def test_absolute_form_replaces_host() -> None:
+    head = request("GET http://real.example:81/a?b HTTP/1.1\nHost: other")
+    assert (head.host, head.target, head.query) == ("real.example:81", b"/a?b", "b")
+    assert request("GET http://h HTTP/1.1\nHost: o").target == b"/"
+    assert request("GET http://h?q=1 HTTP/1.1\nHost: o").target == b"/?q=1"
+    assert request("OPTIONS http://h HTTP/1.1\nHost: o").target == b"*"
+    assert request("OPTIONS * HTTP/1.1\nHost: o").target == b"*"
+
+
+def test_http_1_0() -> None:
+    assert not request("GET / HTTP/1.0").keep_alive
+    assert request("GET / HTTP/1.0\nConnection: Keep-Alive").keep_alive
+    assert not request("GET / HTTP/1.1\nHost: x\nConnection: foo, Close").keep_alive
+    assert not request("POST / HTTP/1.0\nContent-Length: 2\nExpect: 100-continue").expects_continue
+
+
+def test_nominated_fields_go_but_never_host_or_framing() -> None:
+    head = request(
+        "POST / HTTP/1.1\nHost: x\nConnection: close, x-secret, host, content-length, X-Forwarded-For\n"
+        "X-Secret: 1\nX-Forwarded-For: 9.9.9.9\nKeep: 2\nContent-Length: 3"
+    )
+    assert head.fields == [(b"Keep", b"2")]
+    assert head.forwarding == {} and head.host == "x" and head.content_length == 3
+    assert head.nominated_dropped == 2
+
+
+def test_every_connection_line_counts() -> None:
+    head = request("GET / HTTP/1.1\nHost: x\nConnection:\nConnection: , a ,\nConnection: b\nA: 1\nB: 2\nC: 3")
+    assert head.fields == [(b"C", b"3")]
+
+
+def test_hop_by_hop_fields_are_removed() -> None:
+    head = request(
+        "GET / HTTP/1.1\nHost: x\nKeep-Alive: 5\nProxy-Connection: a\nTE: gzip\nTrailer: x\n"
+        "Proxy-Authorization: secret\nHTTP2-Settings: x\nX-Client-Cert-Subject: forged\nOk: 1"
+    )
+    assert head.fields == [(b"Ok", b"1")]
+
+
+def test_underscores() -> None:
+    text = "GET / HTTP/1.1\nHost: x\nX_Forwarded_For: 1\nContent_Length: 5\nA-B: 2"
+    head = request(text)
+    assert head.fields == [(b"A-B", b"2")] and head.underscore_dropped == 2
+    passed = request(text, underscores="pass")
+    assert passed.fields == [(b"Content_Length", b"5"), (b"A-B", b"2")]
+    with pytest.raises(HeadError) as caught:
+        request("GET / HTTP/1.1\nHost: x\nA_B: 2", underscores="reject")
+    assert caught.value.fault.word == "underscore_header"
+
+
+def test_trailers_are_accepted_only_with_te_named_in_connection() -> None:
+    assert request("GET / HTTP/1.1\nHost: x\nTE: trailers\nConnection: TE").accepts_trailers
+    assert not request("GET / HTTP/1.1\nHost: x\nTE: gzip\nConnection: TE").accepts_trailers
+
+
+def test_headers_view_joins_repeated_fields() -> None:
+    head = request("GET / HTTP/1.1\nHost: x\nX-A: 1\nx-a: 2")
+    assert head.headers["x-a"] == "1, 2" and head.headers["host"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("partial", "word"),
+    [
+        (b"GET / HTTP/1.1\nHost", "bad_request"),
+        (b"GET /x\r\n", "bad_request"),
+        (b"\x16\x03\x01\x02\x00", "bad_request"),
+        (b"GET / HTTP/3.0\r\nA", "bad_version"),
+        (b"GET /" + b"a" * 9000, "uri_too_long"),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 40000, "header_too_large"),
+    ],
+)
+def test_an_unfinished_head_is_refused_as_soon_as_it_cannot_be_good(partial: bytes, word: str) -> None:
+    with pytest.raises(HeadError) as caught:
+        check_partial(bytearray(partial), 0, head_bytes=32768)
+    assert caught.value.fault.word == word
+
+
+def test_an_unfinished_head_may_be_cut_anywhere() -> None:
+    raw = b"GET /predict HTTP/1.1\r\nHost: x\r\nA: b"
+    for end in range(1, len(raw)):
+        for start in (0, end - 1):
+            check_partial(bytearray(raw[:end]), start, head_bytes=32768)
+
+
+# --- responses ------------------------------------------------------------------------------------------------------
+
+
+def response(text: str) -> bytes:
+    return text.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n"
+
+
+def test_a_usual_response_is_understood() -> None:
+    head = parse_response_head(
+        response("HTTP/1.1 200 OK\nServer: g\nContent-Length: 3\nConnection: keep-alive\nKeep-Alive: timeout=5, max=3"),
+        max_fields=200,
+    )
+    assert (head.status, head.reason, head.content_length, head.keep_alive) == (200, b"OK", 3, True)
+    assert head.fields == [(b"Server", b"g")] and head.keep_alive_timeout_s == 5.0
+    assert head.lines == b"Server: g\r\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HTTP/1.1 99 Low",
+        "HTTP/1.1 2000 Long",
+        "HTTP/1.1 abc Word",
+        "HTTP/1.1 600 High",
+        "HTTP/2.0 200 OK",
+        "HTTP/0.9 200 OK",
+        "ICY 200 OK",
+        "hello",
+        "HTTP/1.1 200 OK\nContent-Length: 1\nContent-Length: 2",
+        "HTTP/1.1 200 OK\nContent-Length: 1, 1",
+        "HTTP/1.1 200 OK\nContent-Length: x",
+        "HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked",
+        "HTTP/1.1 200 OK\nTransfer-Encoding: gzip",
+        "HTTP/1.0 200 OK\nTransfer-Encoding: chunked",
+        "HTTP/1.1 200 OK\nA : b",
+        "HTTP/1.1 200 OK\nA: b\n folded",
+        "HTTP/1.1 200 OK\nA: \x00",
+        "HTTP/1.1 200 OK\nA: \x01",
+        "HTTP/1.1 200 OK\nno colon",
+    ],
+)
+def test_a_bad_response_is_refused(text: str) -> None:
+    with pytest.raises(HeadError) as caught:
+        parse_response_head(response(text), max_fields=200)
+    assert caught.value.fault.word == "bad_response"
+
+
+def test_too_many_response_fields() -> None:
+    text = "HTTP/1.1 200 OK\n" + "\n".join(f"A{n}: b" for n in range(201))
+    with pytest.raises(HeadError) as caught:
+        parse_response_head(response(text), max_fields=200)
+    assert caught.value.fault.word == "response_header_too_large"
+
+
+def test_t4_switching_protocols_with_and_without_upgrade() -> None:
+    head = parse_response_head(
+        response("HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket"), max_fields=9
+    )
+    assert head.upgrade == b"websocket"
+    bare = parse_response_head(response("HTTP/1.1 101 Switching Protocols\nA: b"), max_fields=9)
+    assert bare.status == 101 and bare.upgrade == b""
+
+
+def test_bodiless_statuses() -> None:
+    for status in (100, 103, 204, 304):
+        assert parse_response_head(response(f"HTTP/1.1 {status} X\nContent-Length: 5"), max_fields=9).has_no_body
+
+
+def test_nominated_response_fields_go() -> None:
+    head = parse_response_head(response("HTTP/1.1 200 OK\nConnection: x-a\nX-A: 1\nX-B: 2"), max_fields=9)
+    assert head.fields == [(b"X-B", b"2")]
+
+
+def test_http_1_0_response_closes() -> None:
+    assert not parse_response_head(response("HTTP/1.0 200 OK"), max_fields=9).keep_alive
+    assert parse_response_head(response("HTTP/1.0 200 OK\nConnection: keep-alive"), max_fields=9).keep_alive
+
+
+def test_status_line_is_our_version() -> None:
+    assert status_line(200, b"OK") == b"HTTP/1.1 200 OK\r\n"
+    assert status_line(299, b"Odd") == b"HTTP/1.1 299 Odd\r\n"

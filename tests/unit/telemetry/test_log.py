@@ -1,0 +1,95 @@
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lbproxy.telemetry.log import JsonFormatter, TextFormatter, Throttle, ThrottledLog, configure
+
+
+def record(message: str, *args: object, with_error: bool = False) -> logging.LogRecord:
+    exc_info = None
+    if with_error:
+        try:
+            raise ValueError("bad\nvalue")
+        except ValueError:
+            exc_info = sys.exc_info()
+    made = logging.LogRecord("lbproxy.x", logging.WARNING, __file__, 1, message, args, exc_info)
+    made.created = 1_796_076_129.25
+    return made
+
+
+def test_a_text_line_says_when_how_bad_and_where() -> None:
+    line = TextFormatter().format(record("server %s is down", "a:1"))
+    assert line == "2026-11-30T22:02:09.250Z WARNING lbproxy.x: server a:1 is down"
+
+
+def test_a_value_cannot_forge_a_line() -> None:
+    line = TextFormatter().format(record("got %s", "x\r\n2026 CRITICAL all lost\x1b[2J\u2028"))
+    assert "\n" not in line and "\r" not in line and "\x1b" not in line and "\u2028" not in line
+    assert r"x\x0d\x0a2026 CRITICAL" in line
+
+
+def test_a_traceback_follows_indented() -> None:
+    lines = TextFormatter().format(record("crashed", with_error=True)).split("\n")
+    assert lines[0].endswith("crashed")
+    assert len(lines) > 3
+    assert all(line.startswith("    ") for line in lines[1:])
+
+
+def test_a_json_line_is_one_object() -> None:
+    line = JsonFormatter().format(record("got %s", "a\nb", with_error=True))
+    assert "\n" not in line
+    fields = json.loads(line)
+    assert (fields["level"], fields["logger"], fields["message"]) == ("warning", "lbproxy.x", "got a\nb")
+    assert "ValueError" in fields["exception"]
+
+
+def test_messages_are_bounded() -> None:
+    for formatter in (TextFormatter(), JsonFormatter()):
+        assert len(formatter.format(record("x" * 100_000))) < 9000
+
+
+def test_one_line_a_second_per_cause() -> None:
+    throttle = Throttle()
+    admitted = [throttle.admit(cause, now) for cause, now in [("a", 0), ("a", 0.5), ("b", 0.5), ("a", 0.9), ("a", 1)]]
+    assert admitted == [0, None, 0, None, 2]
+
+
+def test_causes_are_forgotten_before_they_fill_memory() -> None:
+    throttle = Throttle()
+    for number in range(5000):
+        throttle.admit(str(number), 0)
+    assert len(throttle._seen) <= 1024
+
+
+def test_a_throttled_log_says_what_it_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    limited = ThrottledLog(logging.getLogger("lbproxy.test"), clock=lambda: now)
+    with caplog.at_level(logging.INFO, "lbproxy.test"):
+        for _ in range(5):
+            limited.warning("dial", "dial %s failed", "a")
+        now = 1.0
+        limited.warning("dial", "dial %s failed", "a")
+        limited.info("other", "fine")
+    assert caplog.messages == ["dial a failed", "dial a failed (4 more like this were not logged)", "fine"]
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    root.handlers = []
+    yield root
+    root.handlers, root.level = handlers, level
+
+
+def test_configure_writes_what_is_important_enough(tmp_path: Path, root_logger: logging.Logger) -> None:
+    path = tmp_path / "log"
+    handler = configure("warning", "json", str(path))
+    logging.getLogger("lbproxy.a").info("quiet")
+    logging.getLogger("lbproxy.a").error("loud")
+    handler.close()
+    assert [json.loads(line)["message"] for line in path.read_text().splitlines()] == ["loud"]

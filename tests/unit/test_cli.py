@@ -1,0 +1,249 @@
+"""The command line: which command runs with what, what it prints, and the exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lbproxy import __version__, _client, cli
+from lbproxy._client import AdminError, Answer
+from lbproxy.address import Address
+from lbproxy.config import loader
+from lbproxy.config.model import Config
+from lbproxy.demo import runner
+from lbproxy.process import worker
+
+GOOD = """\
+admin: {bind: "unix:/run/lb.sock", token: s3cret}
+listeners:
+  - {bind: ":5000", pool: a}
+pools:
+  a: {servers: ["127.0.0.1:5001-5003"]}
+"""
+Capture = pytest.CaptureFixture[str]
+
+
+class Calls:
+    """Stands for the functions that do the work; remembers what they were given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.configs: list[tuple[Config, str]] = []
+        self.plans: list[runner.Plan] = []
+        self.asked: list[tuple[Address, str, str | None, float]] = []
+        self.answer: Answer | AdminError = Answer(200, b"ready\n")
+        monkeypatch.setattr(worker, "run", self._run)
+        monkeypatch.setattr(runner, "run", self._demo)
+        monkeypatch.setattr(_client, "get", self._get)
+
+    def _run(self, config: Config, *, config_path: str) -> int:
+        self.configs.append((config, config_path))
+        return 1
+
+    def _demo(self, plan: runner.Plan) -> int:
+        self.plans.append(plan)
+        return 0
+
+    def _get(self, address: Address, path: str, *, token: str | None, timeout_s: float) -> Answer:
+        self.asked.append((address, path, token, timeout_s))
+        if isinstance(self.answer, AdminError):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    monkeypatch.delenv("LBPROXY_ADMIN", raising=False)
+    monkeypatch.delenv("LBPROXY_TOKEN", raising=False)
+    return Calls(monkeypatch)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    path = tmp_path / "lb.yaml"
+    path.write_text(GOOD)
+    return str(path)
+
+
+def exit_status(argv: list[str]) -> object:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(argv)
+    return ended.value.code
+
+
+# --- run ---
+
+
+@pytest.mark.parametrize("argv", [["--config"], ["-c"], ["run", "-c"], ["run", "--config"]])
+def test_run_takes_a_file_with_or_without_its_name(argv: list[str], calls: Calls, good: str) -> None:
+    assert cli.main([*argv, good]) == 1  # the status of the worker
+    [(config, path)] = calls.configs
+    assert (path, len(config.pools["a"].servers)) == (good, 3)
+
+
+def test_run_without_a_file_builds_one_from_its_options(calls: Calls) -> None:
+    cli.main(["run", "--to", ":5001", "--to", "10.0.0.2:80", "--to", "unix:/run/app.sock", "--bind", "127.0.0.1:8000"])
+    [(config, path)] = calls.configs
+    assert path == ""
+    assert [str(server.address) for server in config.pools["default"].servers] == [
+        "127.0.0.1:5001",
+        "10.0.0.2:80",
+        "unix:/run/app.sock",
+    ]
+    assert [listener.bind for listener in config.listeners] == [(Address("127.0.0.1", 8000),)]
+
+
+def test_run_listens_on_port_5000_unless_told_otherwise(calls: Calls) -> None:
+    cli.main(["--to", ":5001"])
+    assert calls.configs[0][0].listeners[0].bind[0].port == 5000
+
+
+def test_nothing_typed_on_the_command_line_is_interpreted() -> None:
+    text = cli.config_text(["unix:/run/${HOME}", 'x"], "y": ["'], [":1"])
+    assert text.count("$${HOME}") == text.count("${HOME}") == 1
+    config = loader.load_text(cli.config_text(["unix:/run/${HOME}"], [":1"]), "command line", {"HOME": "/root"}).config
+    assert str(config.pools["default"].servers[0].address) == "unix:/run/${HOME}"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["run"], "--config FILE, or --to ADDRESS"),
+        (["run", "-c", "GOOD", "--to", ":1"], "leave out --to and --bind"),
+        (["run", "--to", "nonsense"], "command line:"),
+    ],
+)
+def test_run_says_what_it_needs(argv: list[str], words: str, calls: Calls, good: str, capsys: Capture) -> None:
+    assert cli.main([good if word == "GOOD" else word for word in argv]) == 2
+    assert words in capsys.readouterr().err
+    assert calls.configs == []
+
+
+# --- check, schema, help ---
+
+
+def test_check_counts_what_is_there(good: str, capsys: Capture) -> None:
+    assert cli.main(["check", "-c", good]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == (f"{good}: ok (1 listener, 1 pool, 3 servers)\n", "")
+
+
+def test_check_prints_warnings_to_stderr_and_still_succeeds(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "lb.yaml"
+    path.write_text(GOOD.replace("servers:", "health_check: {interval: 1s, timeout: 5s}, servers:"))
+    assert cli.main(["check", "-c", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{path}: ok (")
+    assert err.startswith(f"{path}:5:")
+    assert err.endswith("(warning)\n")
+
+
+def test_every_problem_has_a_line(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "lb.yaml"
+    path.write_text(GOOD.replace("pool: a", "pol: a").replace("5003", "99999"))
+    assert cli.main(["check", "-c", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.startswith(f"{path}:") for line in err.splitlines()] == [True, True]
+
+
+def test_a_file_that_is_not_there_is_a_config_problem(tmp_path: Path, capsys: Capture) -> None:
+    assert cli.main(["check", "-c", str(tmp_path / "none.yaml")]) == 2
+    assert str(tmp_path / "none.yaml") in capsys.readouterr().err
+
+
+def test_schema_is_json(capsys: Capture) -> None:
+    assert cli.main(["schema"]) == 0
+    assert "listeners" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_version(capsys: Capture) -> None:
+    assert exit_status(["--version"]) == 0
+    assert capsys.readouterr().out == f"lbproxy {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "check", "schema", "demo", "status", "healthcheck"])
+def test_every_command_explains_itself_with_an_example(command: str, capsys: Capture) -> None:
+    assert exit_status([command, "--help"]) == 0
+    assert f"example: lbproxy {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["nonsense"], ["check"], ["status", "--admin", "8404"], ["status", "--timeout", "0"]]
+)
+def test_bad_usage_is_status_2(argv: list[str]) -> None:
+    assert exit_status(argv) == 2
+
+
+# --- demo ---
+
+
+def test_the_demo_passes_its_addresses_on(calls: Calls) -> None:
+    assert cli.main(["demo", "--servers", "127.0.0.1:6001-6003", "--bind", ":6000", "--admin", ":6004"]) == 0
+    assert calls.plans == [runner.Plan("127.0.0.1:6001-6003", Address("127.0.0.1", 6000), Address("127.0.0.1", 6004))]
+
+
+def test_the_demo_takes_its_addresses_from_a_file(calls: Calls, good: str) -> None:
+    assert cli.main(["demo", "-c", good]) == 0
+    [plan] = calls.plans
+    assert (plan.bind.port, str(plan.admin), plan.config) == (5000, "unix:/run/lb.sock", Path(good))
+
+
+def test_the_demo_refuses_addresses_beside_a_file(calls: Calls, good: str) -> None:
+    assert cli.main(["demo", "-c", good, "--bind", ":1"]) == 2
+    assert calls.plans == []
+
+
+# --- status, healthcheck ---
+
+
+def test_status_prints_a_table_or_what_the_api_said(calls: Calls, capsys: Capture) -> None:
+    calls.answer = Answer(200, b'{"version": "9", "pools": []}')
+    assert cli.main(["status"]) == 0
+    assert capsys.readouterr().out == "lbproxy 9: ready\n"
+    assert cli.main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"version": "9", "pools": []}
+    assert [(str(address), path) for address, path, _, _ in calls.asked] == [("127.0.0.1:8404", "/api/v1/status")] * 2
+
+
+def test_who_is_asked(calls: Calls, good: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LBPROXY_ADMIN", ":7000")
+    monkeypatch.setenv("LBPROXY_TOKEN", "from-env")
+    cli.main(["healthcheck", "--admin", "0.0.0.0:7001", "--token", "typed", "--timeout", "2s"])
+    cli.main(["healthcheck", "-c", good])
+    monkeypatch.delenv("LBPROXY_ADMIN")
+    monkeypatch.delenv("LBPROXY_TOKEN")
+    cli.main(["healthcheck", "-c", good])
+    cli.main(["healthcheck", "--live"])
+    assert [(str(address), path, token, timeout) for address, path, token, timeout in calls.asked] == [
+        ("127.0.0.1:7001", "/readyz", "typed", 2.0),
+        ("127.0.0.1:7000", "/readyz", "from-env", 5.0),
+        ("unix:/run/lb.sock", "/readyz", "s3cret", 5.0),
+        ("127.0.0.1:8404", "/healthz", None, 5.0),
+    ]
+
+
+def test_healthcheck_tells_ready_from_not_ready(calls: Calls, capsys: Capture) -> None:
+    assert cli.main(["healthcheck"]) == 0
+    assert capsys.readouterr() == ("ready\n", "")
+    calls.answer = Answer(503, b"draining\n")
+    assert cli.main(["healthcheck"]) == 1
+    assert capsys.readouterr() == ("", "draining\n")
+
+
+def test_healthcheck_never_ends_with_2(calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert cli.main(["healthcheck", "-c", "/none.yaml"]) == 1
+    monkeypatch.setenv("LBPROXY_ADMIN", "nonsense")
+    assert cli.main(["healthcheck"]) == 1
+    assert "LBPROXY_ADMIN" in capsys.readouterr().err
+
+
+def test_no_answer_is_a_failure_with_one_sentence(calls: Calls, capsys: Capture) -> None:
+    calls.answer = AdminError("nothing listens on 127.0.0.1:8404")
+    assert cli.main(["status"]) == 1
+    assert cli.main(["healthcheck"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "lbproxy status: nothing listens on 127.0.0.1:8404",
+        "nothing listens on 127.0.0.1:8404",
+    ]

@@ -1,6 +1,7 @@
 # Needs python 3.11 or newer, git and a C compiler (for packages without a wheel for your machine). `make help` lists the targets.
 
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -8,8 +9,9 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
-# command=Debian package, for the tests and benchmarks that compare with or are driven by other programs
-TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl
+# command or file=Debian package: other programs that tests and benchmarks drive or compare with
+TOOLS := haproxy=haproxy nginx=nginx-light /usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream wrk=wrk \
+	ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
@@ -38,7 +40,9 @@ $(STAMP): pyproject.toml
 
 system: ## install the programs that tests and benchmarks drive (haproxy, nginx, wrk, ab, prometheus, curl)
 	@missing=; for tool in $(TOOLS); do \
-		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${tool%%=*}" >/dev/null || missing="$$missing $${tool#*=}"; \
+		program=$${tool%%=*}; \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v "$$program" >/dev/null || [ -e "$$program" ] || \
+			missing="$$missing $${tool#*=}"; \
 	done; \
 	missing=$$(printf '%s\n' $$missing | sort -u | xargs); \
 	[ -n "$$missing" ] || exit 0; \
@@ -62,7 +66,7 @@ run: setup ## three Flask predict servers on 5001-5003 and lbproxy on 5000; Ctrl
 # All steps run, so that a slip in formatting does not hide what the tests say.
 test: setup system ## everything that a change must pass: format, lint, types, import rules, tests
 	@failed=; \
-	step() { echo "-- $$*"; $(BIN)/"$$@" || failed="$$failed$${failed:+, }$$1"; }; \
+	step() { echo "-- $$*"; $(BIN)/"$$@" || failed="$$failed$${failed:+, }$$*"; }; \
 	step ruff format --check .; \
 	step ruff check --quiet .; \
 	step mypy; \
@@ -71,16 +75,18 @@ test: setup system ## everything that a change must pass: format, lint, types, i
 	if [ -n "$$failed" ]; then echo "make test: failed: $$failed" >&2; exit 1; fi
 
 bench: setup system ## measure speed and balance; writes benchmarks/out
-	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+	@mkdir -p benchmarks/out
+	@$(BIN)/python -m benchmarks.micro | tee benchmarks/out/micro.txt
+	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
 
 fuzz: setup ## the property tests, for much longer than in `make test`
-	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=0 $(PYTEST_ARGS)
+	@$(BIN)/pytest -m hypothesis --hypothesis-profile=fuzz --timeout=0 $(PYTEST_ARGS)
 
 format: setup ## rewrite the code in the house format
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
-docs-check: setup ## links, file names and examples in the docs
-	@$(BIN)/pytest --quiet tests/architecture/test_docs.py
+docs-check: setup ## links, targets, options and config examples in the docs
+	@$(BIN)/pytest --quiet tests/architecture/test_docs.py tests/unit/test_docs_yaml.py
 
 clean: ## remove everything that the other targets made
 	@rm -rf $(VENV) build dist benchmarks/out .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -170,14 +170,14 @@ def probe(case: Case, name: str, port: int) -> None:
     """
     limit = time.monotonic() + _PROBE_LIMIT_S
     while True:
-        status, body = _ask(case, port, case.path)
+        status, body = _ask(case, name, port, case.path)
         if status not in {502, 503} or time.monotonic() > limit:
             break
         time.sleep(0.1)
     if (status, body) != (200, case.response_body):
         raise BenchmarkError(f"{name} answered {case.path} with status {status} and {len(body)} bytes: {body[:200]!r}")
     expected = forwarded_for(case.mode)
-    status, body = _ask(case, port, "/probe")
+    status, body = _ask(case, name, port, "/probe")
     if (status, body) != (200, expected):
         raise BenchmarkError(f"behind {name} X-Forwarded-For should be {expected!r}; status {status}, {body[:200]!r}")
 
@@ -187,7 +187,7 @@ def forwarded_for(mode: Mode) -> bytes:
     return b"127.0.0.1" if mode == "http" else b""
 
 
-def _ask(case: Case, port: int, path: str) -> tuple[int, bytes]:
+def _ask(case: Case, name: str, port: int, path: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         body = REQUEST_BODY if case.method == "POST" else None
@@ -195,7 +195,7 @@ def _ask(case: Case, port: int, path: str) -> tuple[int, bytes]:
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise BenchmarkError(f"no answer from port {port}: {error!r}") from error
+        raise BenchmarkError(f"{name} did not answer {case.method} {path} ({case.mode} mode): {error!r}") from error
     finally:
         connection.close()
 

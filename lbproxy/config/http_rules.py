@@ -60,19 +60,24 @@ class Match(Section):
         None, "The whole path, without the query. Unreserved characters are decoded before paths are compared."
     )
     path_prefix: Annotated[str | None, MATCH_PATH.or_unset()] = setting(
-        None, "Beginning of the path, at a segment boundary: `/api` matches `/api` and `/api/x`, not `/apix`."
+        None,
+        "Beginning of the path, at a segment boundary: `/api` matches `/api` and `/api/x`, not `/apix`; "
+        "`/api/` does not match `/api`.",
     )
     path_regex: Annotated[str | None, REGEX.or_unset()] = setting(
         None,
-        "Regular expression (Python `re`) that is searched in the path; anchor it with `^` and `$` to mean the whole "
-        "path.",
+        "Regular expression (Python `re`) that must match from the start of the path; what follows is free unless it "
+        "ends in `$`.",
     )
     methods: Annotated[
         tuple[Annotated[str, METHOD], ...], Shorthand("list of methods, or one", one_is_list, (METHOD.schema,))
     ] = setting((), "Methods, upper case, of which the request must have one. Empty: any method.")
-    headers: HeaderMap = setting({}, "Header names (in any case) and the exact values that the request must carry.")
+    headers: HeaderMap = setting(
+        {}, "Header names (in any case) and the exact values that the request must carry; `*` is any value."
+    )
     query: Mapping[Annotated[str, TEXT], Annotated[str, TEXT]] = setting(
-        {}, "Names and exact values of query parameters that the request must carry, percent-decoded."
+        {},
+        "Names and exact values of query parameters that the request must carry, percent-decoded; `*` is any value.",
     )
 
 

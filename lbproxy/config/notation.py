@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+import lbproxy.config.units as units
 from lbproxy.address import Address, parse_address
-from lbproxy.config import units
 
 JsonSchema = Mapping[str, object]
 OFF_SCHEMA: Final[JsonSchema] = {"const": "off"}
@@ -105,7 +105,7 @@ def integer(low: int, high: int) -> Notation:
 
 def parse_token(value: object) -> str:
     text = units.parse_text(value)
-    if not _TOKEN_RE.match(text):
+    if not _TOKEN_RE.fullmatch(text):
         raise ValueError(f"{text!r} is not a token: letters, digits and !#$%&'*+-.^_`|~ only")
     return text
 
@@ -119,7 +119,7 @@ def parse_method(value: object) -> str:
 
 def parse_field_name(value: object) -> str:
     text = units.parse_text(value)
-    if not _TOKEN_RE.match(text):
+    if not _TOKEN_RE.fullmatch(text):
         raise ValueError(f"{text!r} is not a header name: letters, digits and !#$%&'*+-.^_`|~ only")
     return text
 

@@ -41,15 +41,16 @@ def check_listener_routes(listener: Listener, path: Path, document: Document) ->
     elif has_routes and not listener.routes:
         document.object_to((*path, "routes"), "needs at least one route")
     unreachable_after: int | None = None
+    seen: dict[str, int] = {}
     for index, route in enumerate(listener.routes):
         place: Path = (*path, "routes", index)
         _check_route(route, place, document)
         if listener.mode == "tcp":
             _check_tcp_route(route, place, document)
-        same = next((i for i, other in enumerate(listener.routes[:index]) if other.match == route.match), None)
+        same = seen.setdefault(repr(route.match), index)
         if unreachable_after is not None:
             document.warn(place, f"is never reached: routes[{unreachable_after}] takes every request")
-        elif same is not None and not _takes_all(route):
+        elif same != index and not _takes_all(route):
             document.warn(place, f"is never reached: routes[{same}] has the same match")
         elif _takes_all(route) and (place not in document.blamed):
             unreachable_after = index

@@ -11,7 +11,7 @@ aliases are expanded, 64 levels.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Final
@@ -194,7 +194,7 @@ def _compose(text: str) -> _Node:
     anchors: dict[str, _Node] = {}
     stack: list[tuple[_Node, str | None]] = []
     root: _Node | None = None
-    for event in _events(text):
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
         place = _place(event)
         if isinstance(event, yaml.DocumentStartEvent):
             if root is not None:
@@ -218,21 +218,12 @@ def _compose(text: str) -> _Node:
         if anchor is not None:
             anchors[anchor] = node
         if stack:
-            _attach(stack[-1][0], node)
+            _attach(stack[-1][0], node, place)
         else:
             root = node
     if root is None or (root.kind == "scalar" and root.plain and root.text in _NULLS):
         raise _Refused(Place(1, 1), "the file is empty", "it needs at least `listeners` and `pools`")
     return root
-
-
-def _events(text: str) -> Iterator[yaml.Event]:
-    loader = yaml.SafeLoader(text)
-    try:
-        while loader.check_event():
-            yield loader.get_event()
-    finally:
-        loader.dispose()
 
 
 def _aliased(anchors: Mapping[str, _Node], name: str, place: Place) -> _Node:
@@ -241,7 +232,7 @@ def _aliased(anchors: Mapping[str, _Node], name: str, place: Place) -> _Node:
     return anchors[name]
 
 
-def _attach(parent: _Node, node: _Node) -> None:
+def _attach(parent: _Node, node: _Node, place: Place) -> None:
     if parent.kind == "mapping" and len(parent.keys) == len(parent.items):
         parent.keys.append(node)
     else:
@@ -249,9 +240,9 @@ def _attach(parent: _Node, node: _Node) -> None:
     parent.size += node.size
     parent.depth = max(parent.depth, node.depth + 1)
     if parent.size > MAX_NODES:
-        raise _Refused(node.place, f"the file has more than {MAX_NODES} nodes, aliases expanded")
+        raise _Refused(place, f"the file has more than {MAX_NODES} nodes, aliases expanded")
     if parent.depth > MAX_DEPTH:
-        raise _Refused(node.place, f"is nested more than {MAX_DEPTH} levels deep, aliases expanded")
+        raise _Refused(place, f"is nested more than {MAX_DEPTH} levels deep, aliases expanded")
 
 
 class _Builder:

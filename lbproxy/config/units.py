@@ -89,7 +89,7 @@ def parse_duration(value: object) -> float:
     seconds = math.nan
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         seconds = float(value) if abs(value) <= LONGEST_S else math.nan
-    elif isinstance(value, str) and (found := _DURATION_RE.match(value)):
+    elif isinstance(value, str) and (found := _DURATION_RE.fullmatch(value)):
         unit = found.group(2)
         seconds = float(value[: -len(unit)]) * _SECONDS[unit]
     if not math.isfinite(seconds):
@@ -114,7 +114,7 @@ def parse_size(value: object) -> int:
     size = -1.0
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
-    elif isinstance(value, str) and (found := _SIZE_RE.match(value)):
+    elif isinstance(value, str) and (found := _SIZE_RE.fullmatch(value)):
         unit = found.group(2)
         size = float(value[: -len(unit)]) * _BYTES[unit]
     if size != int(size) or size < 0:

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from lbproxy.config.availability import UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Path
-from lbproxy.config.sections import section_at, section_of
+from lbproxy.config.sections import holds_many, section_at, section_of
 from lbproxy.config.source import Document
 from lbproxy.config.units import shown
 
@@ -63,11 +63,18 @@ def _report(document: Document, details: list[ErrorDetails]) -> None:
         if path[-1:] == ("[key]",):
             document.complain(path[:-1], *_sentence(detail), at_key=True)
         else:
-            document.complain(path, *_sentence(detail))
+            document.complain(_written(path, detail, document), *_sentence(detail))
 
 
 def _path(detail: ErrorDetails) -> Path:
     return tuple(detail["loc"])
+
+
+def _written(path: Path, detail: ErrorDetails, document: Document) -> Path:
+    """The path as it stands in the file: `bind: x` is read as a list of one, a server `x` as its address."""
+    while detail["type"] != "missing" and path and path not in document.values:
+        path = path[:-1]
+    return path
 
 
 def _sentence(detail: ErrorDetails) -> tuple[str, str]:
@@ -118,7 +125,8 @@ def _suggest_key(path: Path) -> tuple[str, str | None]:
     known = [field for field in section.model_fields if field not in unavailable]
     if guess := closest(name, known):
         return f"did you mean {guess}?", guess
-    if homes := [f"{parent}.{name}" for parent in known if _has_key(section.model_fields[parent].annotation, name)]:
+    homes = [home for parent in known if (home := _home(parent, section.model_fields[parent].annotation, name))]
+    if homes:
         return f"did you mean {' or '.join(homes)}?", None
     return "known keys: " + ", ".join(known), None
 
@@ -128,9 +136,14 @@ def _describes(pattern: str, path: Path) -> bool:
     return len(parts) == len(path) and all(p in ("*", part) for p, part in zip(parts, path, strict=True))
 
 
-def _has_key(annotation: object, name: str) -> bool:
+def _home(parent: str, annotation: object, name: str) -> str | None:
+    """Where a key belongs if the section in a field has it: `admin.bind`, `listeners[].bind`, `pools.NAME.strategy`."""
     section = section_of(annotation)
-    return section is not None and name in section.model_fields and get_origin(annotation) is not tuple
+    if section is None or name not in section.model_fields:
+        return None
+    if not holds_many(annotation):
+        return f"{parent}.{name}"
+    return f"{parent}[].{name}" if get_origin(annotation) is tuple else f"{parent}.NAME.{name}"
 
 
 def _cut_out(data: dict[str, Any], details: list[ErrorDetails]) -> None:

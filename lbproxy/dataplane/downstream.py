@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from lbproxy import errors
@@ -29,7 +29,7 @@ from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import LAST_CHUNK, BodyError, ChunkedReader, LengthReader, chunk
 from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, status_line
-from lbproxy.protocol.message import Fields, forwardable_trailers, join_fields
+from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
 from lbproxy.telemetry.slots import POOL
 
 if TYPE_CHECKING:
@@ -246,12 +246,21 @@ class Downstream(asyncio.Protocol):
         except HeadError as error:
             self._refuse(raw, error)
             return None
-        memo = self._memo
         if len(raw) <= MEMO_HEAD_BYTES:
-            if len(memo) >= MEMO_HEADS:
-                memo.clear()
-            memo[raw] = prepared
+            self._remember(raw, prepared)
         return prepared
+
+    def _remember(self, raw: bytes, prepared: Prepared) -> None:
+        """Put a head into the memo the second time it is seen: heads that never repeat only cost a number here."""
+        seen, memo, number = self.listener.seen_once, self._memo, hash(raw)
+        if number not in seen:
+            if len(seen) >= 4 * MEMO_HEADS:
+                seen.clear()
+            seen.add(number)
+            return
+        if len(memo) >= MEMO_HEADS:
+            memo.clear()
+        memo[raw] = prepared
 
     def _too_large(self, raw: bytes) -> HeadError:
         if raw.find(b"\r\n") > 8192:
@@ -271,7 +280,7 @@ class Downstream(asyncio.Protocol):
             request_id = self._read_trusted(prepared)
         context = self.context
         context.request = prepared.head
-        exchange = Exchange(self, prepared, request_id or services.next_request_id(), services.clock(), time.time())
+        exchange = Exchange(self, prepared, request_id or services.next_request_id(), services.clock())
         self._exchange = exchange
         self._deadline = NEVER
         self._closes = not prepared.keep_alive
@@ -412,10 +421,11 @@ class Downstream(asyncio.Protocol):
 
     # --- what an exchange asks for (exchange.ClientSide) ------------------------------------------------------------
 
-    def forwarding_lines(self, prepared: Prepared, request_id: str) -> bytes:
+    def forwarding_lines(self, exchange: Exchange) -> bytes:
         """The fields that lbproxy adds, after everything received was cleaned (reliability C1, C2)."""
+        prepared = exchange.prepared
         if not self._is_trusted and not prepared.route.skip:
-            return b"%b%bX-Request-ID: %b\r\n" % (self._lines, prepared.host_line, request_id.encode())
+            return self._lines + prepared.host_line + exchange.id_line
         known = prepared.head.forwarding if self._is_trusted else {}
         fields: Fields = []
         chain = [*known.get(b"x-forwarded-for", ()), self._peer_ip.encode()]
@@ -425,7 +435,7 @@ class Downstream(asyncio.Protocol):
             fields += [(name, kept) for kept in known.get(name.lower(), [value])]
         for name in (b"X-Forwarded-Host", b"Forwarded", b"X-Real-IP"):
             fields += [(name, kept) for kept in known.get(name.lower(), ())]
-        fields.append((b"X-Request-ID", request_id.encode()))
+        fields.append((b"X-Request-ID", exchange.request_id.encode()))
         skip = prepared.route.skip
         return prepared.host_line + join_fields([field for field in fields if field[0].lower() not in skip])
 
@@ -445,13 +455,41 @@ class Downstream(asyncio.Protocol):
         ids = known.get(b"x-request-id", [])
         return ids[0].decode() if len(ids) == 1 and _request_id(ids[0]) else ""
 
-    def respond(self, exchange: Exchange, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Fields) -> None:
+    def respond(
+        self, exchange: Exchange, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
+    ) -> None:
         """Send the final head, re-framed for this client, and what there is of the body."""
+        self._is_chunking = False
+        route = exchange.prepared.route
+        if (
+            head.is_plain
+            and exchange.request_done
+            and not self._closes
+            and exchange.prepared.minor
+            and not route.edits_responses
+            and not self.services.is_draining
+        ):
+            data = b"%b%b\r\n" % (head.wire, exchange.id_line)
+        else:
+            data = self._response_head(exchange, head)
+            if self._is_chunking:
+                body = self._chunked(exchange.prepared, body, trailers, is_done=is_done)
+        if len(body) <= 16384:
+            data += body
+            body = b""
+        self._written += len(data)
+        self.transport.write(data)
+        if body:
+            self._write(body)
+        if is_done:
+            self._exchange_done()
+
+    def _response_head(self, exchange: Exchange, head: ResponseHead) -> bytes:
+        """The head for what is not the usual case: other framing, a last response, edits, an HTTP/1.0 client."""
         prepared = exchange.prepared
         status = head.status
         edits = prepared.route.response_edits
         lines = head.lines if edits.is_empty else join_fields(edits.apply(head.fields))
-        self._is_chunking = False
         framing = b""
         if head.content_length is not None:
             if status != 204:
@@ -468,33 +506,18 @@ class Downstream(asyncio.Protocol):
             framing += b"Connection: close\r\n"
         elif not prepared.minor:
             framing += b"Connection: keep-alive\r\n"
-        data = b"%b%b%bX-Request-ID: %b\r\n\r\n" % (
-            status_line(status, head.reason),
-            lines,
-            framing,
-            exchange.request_id.encode(),
-        )
-        if self._is_chunking:
-            body = self._chunked(prepared, body, trailers, is_done=is_done)
-        if len(body) <= 16384:
-            data += body
-            body = b""
-        self._write(data)
-        if body:
-            self._write(body)
-        if is_done:
-            self._exchange_done()
+        return b"%b%b%b%b\r\n" % (status_line(status, head.reason), lines, framing, exchange.id_line)
 
-    def _chunked(self, prepared: Prepared, data: bytes, trailers: Fields, *, is_done: bool) -> bytes:
+    def _chunked(self, prepared: Prepared, data: bytes, trailers: Sequence[Field], *, is_done: bool) -> bytes:
         data = chunk(data) if data else b""
         if not is_done:
             return data
         if trailers and prepared.head.accepts_trailers:
-            kept = forwardable_trailers(trailers, frozenset())
+            kept = forwardable_trailers(list(trailers), frozenset())
             return data + b"0\r\n" + join_fields(kept) + b"\r\n"
         return data + LAST_CHUNK
 
-    def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Fields) -> None:
+    def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
         """Send more of the body, in the same turn of the loop in which it was read."""
         if self._is_chunking:
             data = self._chunked(exchange.prepared, data, trailers, is_done=is_done)

@@ -90,9 +90,12 @@ def prepare(
     path = head.path
     index: int | None = None
     try:
-        if listener.router.has_path_routes and path != "*":
-            path = normalise_path(path)
-        index = listener.router.find(head.method, head.host, path, head.query, head.headers)
+        if listener.has_default_only:
+            index = 0
+        else:
+            if listener.router.has_path_routes and path != "*":
+                path = normalise_path(path)
+            index = listener.router.find(head.method, head.host, path, head.query, head.headers)
     except BadPath as error:
         fault, detail = errors.BAD_PATH, str(error)
     route = listener.routes[index] if index is not None else listener.no_route
@@ -118,18 +121,19 @@ def prepare(
 
 def log_head(log_format: LogFormat, head: RequestHead) -> str:
     """The part of the log line that depends on the head alone."""
-    headers = head.headers
     return log_format.head_part(
         head.method,
         head.target.decode("latin-1"),
         head.host,
         f"HTTP/1.{head.minor}",
-        headers.get("user-agent", ""),
-        headers.get("referer", ""),
+        head.user_agent.decode("latin-1"),
+        head.referer.decode("latin-1"),
     )
 
 
 def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) -> None:
+    if not (head.underscore_dropped or head.nominated_dropped or head.forwarding):
+        return
     spoofed = 0 if is_trusted else sum(map(len, head.forwarding.values()))
     counts = ((_UNDERSCORE, head.underscore_dropped), (_NOMINATED, head.nominated_dropped), (_SPOOFED, spoofed))
     prepared.dropped = tuple((column, count) for column, count in counts if count)

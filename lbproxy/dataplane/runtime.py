@@ -155,6 +155,10 @@ class RouteRuntime:
     respond: tuple[int, tuple[tuple[bytes, bytes], ...], bytes] | None = None
     hash_on: str = ""
     skip: frozenset[bytes] = frozenset()
+    edits_responses: bool = False
+
+    def __post_init__(self) -> None:
+        self.edits_responses = not self.response_edits.is_empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +191,10 @@ class ListenerRuntime:
     answers_half_closed: bool
     trusted: tuple[Network, ...]
     connections_per_ip: float
+    has_default_only: bool  # one route without a match: nothing to look for
     memo: dict[bytes, object] = field(default_factory=dict)
     memo_trusted: dict[bytes, object] = field(default_factory=dict)
+    seen_once: set[int] = field(default_factory=set)
     per_ip: dict[str, int] = field(default_factory=dict)
     n_connections: int = 0
 

@@ -60,6 +60,7 @@ class Services:
         "row",
         "swept",
         "tasks",
+        "wall_offset",
     )
 
     def __init__(
@@ -68,7 +69,7 @@ class Services:
         row: Row,
         *,
         access_writer: LogWriter | None,
-        log_format: LogFormat | None,
+        log_format: LogFormat,
         buffered_limit: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,6 +86,7 @@ class Services:
         self.is_draining = False
         self.is_overloaded = False
         self.n_cut = 0
+        self.wall_offset = time.time() - clock()  # the log's time; follows the wall clock at each sweep
         self.dials = 0
         self._id_pool = ""
         self._id_position = 0
@@ -119,6 +121,7 @@ class Services:
     def _sweep(self) -> None:
         self._sweep_handle = self.loop.call_later(SWEEP_S, self._sweep)
         now = self.clock()
+        self.wall_offset = time.time() - now
         buffered = 0
         for item in list(self.swept):
             try:

@@ -243,5 +243,5 @@ class TcpSession:
         if pool is not None:
             observe(pool.row, _DURATION, DURATION_BUCKETS, self.total_s)
         self._owner.connection_closed(self.client)
-        if services.access_writer is not None and services.log_format is not None:
+        if services.access_writer is not None:
             services.access_writer.append(services.log_format.line(self))

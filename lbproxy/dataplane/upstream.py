@@ -214,37 +214,38 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _final_head(self, head: ResponseHead, data: bytes, exchange: Exchange) -> None:
         length = head.content_length
+        now = self._services.clock()
         if exchange.is_head or head.has_no_body:
             length = 0
         elif head.chunked:
             self._head = head
             self._reader = ChunkedReader(counts_sizes=False)
-            self._first_body(head, data, exchange)
+            self._first_body(head, data, exchange, now)
             return
         elif length is None:
             self._head = head
             self._reader = UntilCloseReader()
-            exchange.response_received(head, data, is_done=False)
+            exchange.response_received(head, data, now, is_done=False)
             return
         if len(data) == length:
-            self._release(head, b"")
-            exchange.response_received(head, data, is_done=True)
+            self._release(head, b"", now)
+            exchange.response_received(head, data, now, is_done=True)
         elif len(data) > length:
-            self._release(head, data[length:])
-            exchange.response_received(head, data[:length], is_done=True)
+            self._release(head, data[length:], now)
+            exchange.response_received(head, data[:length], now, is_done=True)
         else:
             self._head = head
             self._reader = LengthReader(length)
-            self._first_body(head, data, exchange)
+            self._first_body(head, data, exchange, now)
 
-    def _first_body(self, head: ResponseHead, data: bytes, exchange: Exchange) -> None:
+    def _first_body(self, head: ResponseHead, data: bytes, exchange: Exchange, now: float) -> None:
         reader = self._reader
         assert reader is not None
         body = reader.feed(data) if data else b""
         if reader.done:
             self._reader = None
-            self._release(head, reader.rest)
-        exchange.response_received(head, body, is_done=reader.done, trailers=reader.trailers)
+            self._release(head, reader.rest, now)
+        exchange.response_received(head, body, now, is_done=reader.done, trailers=reader.trailers)
 
     def _body_data(self, data: bytes, exchange: Exchange) -> None:
         reader, head = self._reader, self._head
@@ -252,12 +253,12 @@ class UpstreamConnection(asyncio.Protocol):
         body = reader.feed(data)
         if reader.done:
             self._reader = None
-            self._release(head, reader.rest)
+            self._release(head, reader.rest, self._services.clock())
             exchange.response_body(body, is_done=True, trailers=reader.trailers)
         elif body:
             exchange.response_body(body, is_done=False)
 
-    def _release(self, head: ResponseHead, surplus: bytes) -> None:
+    def _release(self, head: ResponseHead, surplus: bytes, now: float) -> None:
         """The response is complete: keep the connection if every condition of the reuse rule holds."""
         self._reader = None
         settings = self.runtime.pool.keep_alive
@@ -274,7 +275,6 @@ class UpstreamConnection(asyncio.Protocol):
             self.give_up()
             return
         self.exchange = None
-        now = self._services.clock()
         idle_s = settings.idle_timeout_s
         if head.keep_alive_timeout_s:
             idle_s = min(idle_s, 0.8 * head.keep_alive_timeout_s)

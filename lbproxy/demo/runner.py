@@ -15,7 +15,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -108,8 +108,13 @@ def accepts(address: Address) -> bool:
     return True
 
 
-def missing_packages(find: Callable[[str], object | None] = importlib.util.find_spec) -> list[str]:
-    return [name for name in ("flask", "gunicorn") if find(name) is None]
+def find_missing(names: Sequence[str], find: Callable[[str], object | None] = importlib.util.find_spec) -> list[str]:
+    return [name for name in names if find(name) is None]
+
+
+def missing_packages() -> list[str]:
+    """What `pip install lbproxy` alone does not bring."""
+    return find_missing(("flask", "gunicorn"))
 
 
 def server_command(fd: int) -> list[str]:
@@ -194,14 +199,17 @@ def _start_servers(addresses: Sequence[Address], started: list[Child]) -> list[t
     return servers
 
 
+def proxy_environ(
+    inherited: Mapping[str, str], servers: Sequence[Address], bind: Address, admin: Address
+) -> dict[str, str]:
+    """The environment of lbproxy, with the variables that the bundled config takes its addresses from."""
+    numbered = {f"LBPROXY_DEMO_SERVER_{number}": str(address) for number, address in enumerate(servers, start=1)}
+    return {**inherited, "LBPROXY_DEMO_BIND": str(bind), "LBPROXY_DEMO_ADMIN": str(admin), **numbered}
+
+
 def _start_proxy(plan: Plan, servers: Sequence[Address], bind: Address, admin: Address) -> Child:
-    environ = dict(os.environ)
-    environ["LBPROXY_DEMO_BIND"] = str(bind)
-    environ["LBPROXY_DEMO_ADMIN"] = str(admin)
-    for number, address in enumerate(servers, start=1):
-        environ[f"LBPROXY_DEMO_SERVER_{number}"] = str(address)
     command = [sys.executable, "-m", "lbproxy", "run", "--config", str(plan.config)]
-    return children.start(PROXY, command, environ=environ)
+    return children.start(PROXY, command, environ=proxy_environ(os.environ, servers, bind, admin))
 
 
 def _say(text: str) -> None:

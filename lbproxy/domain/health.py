@@ -14,9 +14,9 @@ leaves after `fall` checks, once its last progress is too long ago to excuse it.
 `unknown` exists only at start: such a server takes traffic, so the first result decides. A server that joined later is
 down until its first pass. When nobody else is usable one pass is enough.
 
-Refused: the kernel says that nobody listens. That is a fact and not a sample: down at once, whether a check or a request
-met it. The checks after it come quickly (QUICK_S, then doubled each time up to the interval), because a server that is
-being restarted is back within seconds; a pass makes them quick again, so that `rise` passes do not take `rise`
+Refused: the kernel says that nobody listens. That is a fact and not a sample: down at once, whether a check or a
+request met it. The checks after it come quickly (QUICK_S, then doubled each time up to the interval), because a server
+that is being restarted is back within seconds; a pass makes them quick again, so that `rise` passes do not take `rise`
 intervals.
 
 Invariants: down is left only through a pass; `reason` is empty unless down, and REFUSED only if nobody listened at the
@@ -72,8 +72,8 @@ _TRANSITIONS: Final[dict[tuple[Health, CheckResult], tuple[Health, _After]]] = {
 class HealthMachine:
     """The state of one server's checks. `rise` and `fall` are at least 1.
 
-    health: what is believed now. reason: why it is down, as the last result said. changed_at: monotonic time of the last
-    change that `observe` or `refused` returned.
+    health: what is believed now. reason: why it is down, as the last result said. changed_at: monotonic time of the
+    last change that `observe` or `refused` returned.
     """
 
     __slots__ = ("_fall", "_last", "_quick_checks", "_rise", "_rise_needed", "_run", "changed_at", "health", "reason")
@@ -92,9 +92,7 @@ class HealthMachine:
         self.reason = "not checked yet" if has_joined else ""
         self.changed_at = float("-inf")
 
-    def observe(
-        self, result: CheckResult, reason: str, now: float, *, is_only_hope: bool = False
-    ) -> Health | None:
+    def observe(self, result: CheckResult, reason: str, now: float, *, is_only_hope: bool = False) -> Health | None:
         """A check ended. Returns the health to record, or None if nothing changed.
 
         reason: for a failure, what was wrong; REFUSED is special. is_only_hope: no other server of the pool is usable.
@@ -135,7 +133,9 @@ class HealthMachine:
             self._quick_checks = 0 if result is CheckResult.PASS else self._quick_checks + 1
 
     def _become(self, health: Health, reason: str, now: float) -> Health | None:
-        is_new = health is not self.health or (health is Health.DOWN and (reason == REFUSED) != (self.reason == REFUSED))
+        is_new = health is not self.health or (
+            health is Health.DOWN and (reason == REFUSED) != (self.reason == REFUSED)
+        )
         self.health = health
         self.reason = reason
         if health is not Health.DOWN:

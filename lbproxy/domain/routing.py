@@ -59,9 +59,9 @@ class BadPath(ValueError):
     """A path that is refused rather than routed; the message says why. The request is answered with 400."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Request:
-    """What the tests of one request look at; `query` is parsed only if a route asks for it."""
+    """What the tests of one request look at. Not frozen: that would cost 1 us per request."""
 
     method: str
     host: str
@@ -115,7 +115,10 @@ class Router:
             return self._default
         request = _Request(method, normalise_host(host) if self._uses_host else host, path, query, headers)
         for index, tests in self._rules:
-            if all(test(request) for test in tests):
+            for test in tests:  # not all(...): a generator per route doubles the cost
+                if not test(request):
+                    break
+            else:
                 return index
         return self._default
 

@@ -179,7 +179,7 @@ class Controller:
             row[_TO[new]] += 1
         level = logging.WARNING if new in ("down", "ejected") else logging.INFO
         why = f": {server.why}" if server.why else ""
-        cause = f"{pool.name}/{server.name}"
+        cause = f"{pool.name}/{server.name} {new}"  # with the state, so that the last word is not the one left out
         self._log.log(level, cause, "pool %s: server %s is %s, was %s%s", pool.name, server.name, new, old, why)
         if not pool.eligible():
             # Not an error of lbproxy, which its tests look for in the log.
@@ -198,7 +198,12 @@ class Controller:
         observe(self._row, _LAG, QUEUE_BUCKETS, lag_s)
         if lag_s > LAG_WARNING_S:
             self._log.warning("lag", "the event loop was %.1f s late: the process was stopped or is overloaded", lag_s)
-        self._row[_LOG_DROPPED] = self._log_dropped()
+        dropped = self._log_dropped()
+        if dropped > self._row[_LOG_DROPPED]:
+            self._log.warning(
+                "dropped", "the access log lost lines (%d so far): its output is blocked or full", dropped
+            )
+        self._row[_LOG_DROPPED] = dropped
         for name, pool in self._pools.items():
             self._watch_fail_open(name, pool)
 
@@ -213,4 +218,4 @@ class Controller:
             )
         else:
             self._failing_open.discard(name)
-            self._log.info(f"{name} fail_open", "pool %s no longer fails open", name)
+            self._log.info(f"{name} fail_closed", "pool %s no longer fails open", name)

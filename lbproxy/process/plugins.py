@@ -1,8 +1,9 @@
 """Strategies that lbproxy did not bring: a class in a file, in a module, or offered by an installed package.
 
-A plug-in is a class `Class(options, rng)` with `rebuild(servers)` and `pick(eligible, ctx, now)` (docs/strategies.md). All
-that can be found wrong without traffic is found here, at start, and told in one sentence; a plug-in that fails later is
-the pool's business. Loading runs the plug-in's code: whoever may write the config may run code as lbproxy.
+A plug-in is a class `Class(options, rng)` with `rebuild(servers)` and `pick(eligible, ctx, now)`
+(docs/strategies.md). All that can be found wrong without traffic is found here, at start, and told in one sentence; a
+plug-in that fails later is the pool's business. Loading runs the plug-in's code: whoever may write the config may run
+code as lbproxy.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class PluginError(ValueError):
 
 
 def load_python(reference: str, options: Mapping[str, object], rng: random.Random, *, base_dir: str) -> Strategy:
-    """A strategy from `module:Class` or `file.py:Class`; a relative file is looked up in `base_dir`. Raises PluginError.
+    """A strategy from `module:Class` or `file.py:Class`; a relative file is looked up in `base_dir`.
 
-    A file is read again each time, so that a reload takes up its changes; a module is imported once per process.
+    Raises PluginError. A file is read again each time, so that a reload takes up its changes; a module is imported once
+    per process.
     """
     place, colon, name = reference.rpartition(":")
     if not (colon and place and name.isidentifier()):
@@ -50,7 +52,9 @@ def load_entry_point(name: str, options: Mapping[str, object], rng: random.Rando
     if not found:
         offered = sorted({point.name for point in points.values()})
         close = get_close_matches(name, offered, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f" (installed packages offer: {', '.join(offered) or 'none'})"
+        hint = (
+            f"; did you mean {close[0]!r}?" if close else f" (installed packages offer: {', '.join(offered) or 'none'})"
+        )
         raise PluginError(f"there is no strategy {name!r}{hint}")
     if len(found) > 1:
         values = " and ".join(sorted(point.value for point in found))
@@ -104,10 +108,16 @@ def _attribute(reference: str, module: ModuleType, name: str) -> object:
     try:
         return cast(object, getattr(module, name))
     except AttributeError:
-        own = [key for key, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__]
+        own = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == module.__name__
+        ]
         close = get_close_matches(name, own, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"classes there: {', '.join(own) or 'none'}"
-        raise PluginError(f"strategy {reference!r}: no {name!r} in {module.__file__ or module.__name__}; {hint}") from None
+        raise PluginError(
+            f"strategy {reference!r}: no {name!r} in {module.__file__ or module.__name__}; {hint}"
+        ) from None
 
 
 def _construct(label: str, factory: object, options: Mapping[str, object], rng: random.Random) -> Strategy:
@@ -148,7 +158,9 @@ def _default_hash_on(label: str, instance: object) -> None:
         try:
             instance.hash_on = ""  # type: ignore[attr-defined]
         except AttributeError:
-            raise PluginError(f'strategy {label!r} has __slots__ and no hash_on; add `hash_on = ""` to the class') from None
+            raise PluginError(
+                f'strategy {label!r} has __slots__ and no hash_on; add `hash_on = ""` to the class'
+            ) from None
     if not isinstance(getattr(instance, "hash_on", None), str):
         raise PluginError(f'strategy {label!r}: hash_on must be text, "" or "client_ip"')
 

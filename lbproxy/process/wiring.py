@@ -193,6 +193,7 @@ class Wiring:
             answers_half_closed=config.half_close == "answer",
             trusted=self._config.trusted_proxies,
             connections_per_ip=_inf(limits.connections_per_ip),
+            has_default_only=len(routes) == 1 and routes[0].match is None,
         )
 
     def _traffic(self, listener: str, pool: str):  # type: ignore[no-untyped-def]

@@ -96,9 +96,11 @@ class RequestHead:
         "nominated_dropped",
         "path",
         "query",
+        "referer",
         "target",
         "underscore_dropped",
         "upgrade",
+        "user_agent",
         "via",
     )
 
@@ -120,6 +122,8 @@ class RequestHead:
         self.upgrade = b""
         self.accepts_trailers = False
         self.max_forwards: int | None = None
+        self.user_agent = b""
+        self.referer = b""
         self.underscore_dropped = 0
         self.nominated_dropped = 0
 
@@ -238,7 +242,7 @@ _USUAL = frozenset((b"host", b"connection", b"content-length"))
 _KEPT_IF_NOMINATED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"max-forwards"))
 
 
-_PASS, _LOOK, _UNDERSCORE, _DROP, _TOO_LONG = range(5)
+_PASS, _LOOK, _LOGGED, _UNDERSCORE, _DROP, _TOO_LONG = range(6)
 _MAX_NAMES = 1024
 
 
@@ -257,6 +261,8 @@ class _NameKinds(dict[bytes, tuple[int, bytes]]):
             return _TOO_LONG, lower
         if lower in _SINGLED_OUT:
             kind = _LOOK
+        elif lower in (b"user-agent", b"referer"):
+            kind = _LOGGED
         elif lower.startswith(CLIENT_CERT) or _is_disguised(lower):
             kind = _DROP
         else:
@@ -285,6 +291,12 @@ def _sort_fields(head: RequestHead, fields: Fields, underscores: str) -> dict[by
                 lines[lower] = [field[1]]
         elif kind == _DROP:
             head.underscore_dropped += b"_" in lower
+        elif kind == _LOGGED:
+            kept.append(field)
+            if lower == b"referer":
+                head.referer = field[1]
+            else:
+                head.user_agent = field[1]
         elif kind == _TOO_LONG:
             raise HeadError(errors.HEADER_TOO_LARGE, f"a field name is longer than {MAX_NAME} bytes")
         elif kind == _UNDERSCORE:
@@ -394,13 +406,15 @@ class ResponseHead:
     """An accepted response head; may be shared. `fields` are end-to-end fields without framing.
 
     content_length: None without one. keep_alive: the server will keep the connection. keep_alive_timeout_s: what its
-    Keep-Alive field promises, 0 without one. has_no_body: the status alone says so (1xx, 204, 304).
+    Keep-Alive field promises, 0 without one. has_no_body: the status alone says so (1xx, 204, 304). lines: the fields as
+    they are sent. is_plain: with a length, so that `wire` (status line, fields and length) can be sent as it is.
     """
 
     __slots__ = (
         "chunked",
         "content_length",
         "fields",
+        "is_plain",
         "keep_alive",
         "keep_alive_timeout_s",
         "lines",
@@ -408,6 +422,7 @@ class ResponseHead:
         "reason",
         "status",
         "upgrade",
+        "wire",
     )
 
     def __init__(self, status: int, reason: bytes) -> None:
@@ -415,6 +430,8 @@ class ResponseHead:
         self.reason = reason
         self.fields: Fields = []
         self.lines = b""
+        self.wire = b""
+        self.is_plain = False
         self.content_length: int | None = None
         self.chunked = False
         self.keep_alive = True
@@ -461,6 +478,9 @@ def parse_response_head(raw: bytes, *, max_fields: int) -> ResponseHead:
     if status == 101 and b"upgrade" in options:
         head.upgrade = b", ".join(lines.get(b"upgrade", [])).lower()
     head.lines = b"".join([b"%b: %b\r\n" % field for field in head.fields])
+    if head.content_length is not None and status >= 200 and status != 204:
+        head.is_plain = True
+        head.wire = b"%b%bContent-Length: %d\r\n" % (status_line(status, head.reason), head.lines, head.content_length)
     return head
 
 

@@ -66,6 +66,12 @@ class Client:
         """Exactly `count` raw bytes, for tunnels and TCP mode."""
         return self.stream.take(count)
 
+    def wait_for(self, marker: bytes) -> None:
+        """Wait until these bytes have arrived; they stay unread."""
+        while marker not in self.stream.record:
+            if not self.stream.fill():
+                raise Ended(self.stream.end or "fin", raw=bytes(self.stream.record))
+
     def read_to_end(self) -> bytes:
         """Everything until the proxy's end; `self.end` then says how it ended."""
         return self.stream.read_to_end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import re
-
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,7 +72,6 @@ def _condition(word: str, case: dict[str, dict[str, str]], options: dict[str, by
 def parse_line(line: str) -> Case:
     """One case from its line."""
     name, source, verdict, text = line.split(" | ", 3)
-
 
     kind, *words = verdict.split()
     codes: frozenset[int] = frozenset()

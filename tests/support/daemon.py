@@ -18,10 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.waiting import POLL_S, wait_until
 
+_ROOT = Path(__file__).resolve().parents[2]
 START_S = 15.0
 STOP_S = 10.0
 _LISTENING = re.compile(r"listening name=(\S+) address=(\S+)")
-_ERROR_LINE = re.compile(r"\b(ERROR|CRITICAL)\b|Traceback \(most recent call last\)|[Tt]ask was destroyed|never awaited")
+_ERROR_LINE = re.compile(
+    r"\b(ERROR|CRITICAL)\b|Traceback \(most recent call last\)|[Tt]ask was destroyed|never awaited"
+)
 
 Labels = frozenset[tuple[str, str]]
 Metrics = dict[tuple[str, Labels], float]
@@ -29,7 +32,14 @@ Entry = dict[str, object]
 Settings = Mapping[str, object]
 
 # Gauges that must be 0 when no client is there.
-_IDLE_GAUGES = ("lbproxy_server_inflight", "lbproxy_queue_depth", "lbproxy_client_connections")
+_IDLE_GAUGES = ("server_inflight", "queue_depth", "client_connections")
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """No anchors: every value is written out where it stands, as a person would."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 class LbProxy:
@@ -46,7 +56,7 @@ class LbProxy:
             "access_log": {"path": str(self.access_log_path), "format": "json"},
             **config,
         }
-        self.config_path.write_text(yaml.safe_dump(complete, sort_keys=False))
+        self.config_path.write_text(yaml.dump(complete, Dumper=_PlainDumper, sort_keys=False))
         self.addresses: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.baseline_fds = 0
@@ -67,12 +77,20 @@ class LbProxy:
         command = [sys.executable, "-m", "lbproxy", "--config", str(self.config_path)]
         with self.stderr_path.open("wb") as stderr:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=stderr, env={**os.environ, **(env or {})}
+                command, stdout=subprocess.DEVNULL, stderr=stderr, env={**_environment(), **(env or {})}
             )
         wait_until(self._is_listening, "the daemon to say where it listens", START_S)
         wait_until(lambda: self._admin_status("/healthz") == 200, "/healthz to answer 200", START_S)
-        self.baseline_fds = self.fd_count()
+        self.baseline_fds = self._settled_fds()
         return self
+
+    def _settled_fds(self) -> int:
+        """The lowest of some counts: right after the start the probe's own connection may still be closing."""
+        counts = []
+        for _ in range(10):
+            counts.append(self.fd_count())
+            time.sleep(POLL_S)
+        return min(counts)
 
     def _is_listening(self) -> bool:
         if not self.is_running:
@@ -159,19 +177,19 @@ class LbProxy:
         parsed: Entry = json.loads(body)
         return parsed
 
-    def metrics(self) -> Metrics:
-        """Every sample of /metrics by name and labels."""
+    def exposition(self) -> str:
+        """The text of /metrics."""
         code, body = self.admin_get("/metrics")
         assert code == 200, (code, body)
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(body.decode())
-            for sample in family.samples
-        }
+        return body.decode()
+
+    def metrics(self, *only: str) -> Metrics:
+        """The samples of /metrics by name and labels: all, or those of these metrics (names without prefix)."""
+        return parse_metrics(self.exposition(), *only)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum over all samples of `lbproxy_<name>` that have these labels."""
-        return total(self.metrics(), name, **labels)
+        return total(self.metrics(name), name, **labels)
 
     def wait_metric(self, name: str, at_least: float, **labels: str) -> None:
         """Wait until the sum of a metric is at least that much."""
@@ -186,10 +204,12 @@ class LbProxy:
 
     def entries(self, target: str, count: int = 1) -> list[Entry]:
         """Wait for (at least) `count` log lines of one target."""
-        return wait_until(
-            lambda: found if len(found := [e for e in self.access_log() if e["target"] == target]) >= count else None,
-            f"{count} access log line(s) for {target}",
-        )
+
+        def found() -> list[Entry]:
+            lines = [entry for entry in self.access_log() if entry["target"] == target]
+            return lines if len(lines) >= count else []
+
+        return wait_until(found, f"{count} access log line(s) for {target}")
 
     def entry(self, target: str) -> Entry:
         """The one log line of a target."""
@@ -219,11 +239,11 @@ class LbProxy:
             time.sleep(POLL_S)
 
     def _leftovers(self) -> dict[str, float]:
-        metrics = self.metrics()
+        metrics = self.metrics(*_IDLE_GAUGES, "upstream_connections")
         found = {
             f"{name}{dict(labels)}": value
             for (name, labels), value in metrics.items()
-            if value and (name in _IDLE_GAUGES or (name == "lbproxy_upstream_connections" and not _is_idle(labels)))
+            if value and not (name == "lbproxy_upstream_connections" and ("state", "idle") in labels)
         }
         kept = total(metrics, "upstream_connections", state="idle")
         surplus = self.fd_count() - self.baseline_fds - kept
@@ -232,8 +252,22 @@ class LbProxy:
         return found
 
 
-def _is_idle(labels: Labels) -> bool:
-    return ("state", "idle") in labels
+def _environment() -> dict[str, str]:
+    """The environment, with this checkout importable whatever the working directory is."""
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def parse_metrics(text: str, *only: str) -> Metrics:
+    """Samples by name and labels. Parsing all histograms takes tens of milliseconds, hence the choice by name."""
+    if only:
+        wanted = re.compile(rf"lbproxy_(?:{'|'.join(only)})[{{ ]")
+        text = "\n".join(line for line in text.splitlines() if wanted.match(line)) + "\n"
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 def total(metrics: Metrics, name: str, **labels: str) -> float:

@@ -49,6 +49,7 @@ class Peer:
         self.partial: Request | None = None  # a head whose body is not, or never became, complete
         self.closed = threading.Event()  # this connection is over, whoever ended it
         self.closed_at = 0.0
+        self.is_abandoned = False
 
     @property
     def received(self) -> bytes:
@@ -92,9 +93,11 @@ class Peer:
                 raise Stopped from None
 
     def wait(self, event: threading.Event) -> None:
-        """Hold the script until the test sets the event or closes the origin."""
-        if not event.wait(IO_TIMEOUT_S) or self.origin.is_closing:
-            raise Stopped
+        """Hold the script until the test sets the event; the script ends here when the origin is reset instead."""
+        deadline = time.monotonic() + IO_TIMEOUT_S
+        while not event.wait(0.02):
+            if self.is_abandoned or time.monotonic() > deadline:
+                raise Stopped
 
     def read_to_end(self) -> str:
         """Read and record until the proxy ends the connection; says how."""
@@ -159,7 +162,6 @@ class Origin:
         self.peers: list[Peer] = []
         self.requests: list[Request] = []
         self.violations: list[str] = []  # bytes from the proxy that are not strict HTTP/1.1
-        self.is_closing = False
         self._lock = threading.Lock()
         self._scripts: list[Script] = []
         self._threads: list[threading.Thread] = []
@@ -198,6 +200,7 @@ class Origin:
     def reset(self) -> None:
         """Close every connection, forget all scripts and records."""
         for peer in self.peers:
+            peer.is_abandoned = True
             with contextlib.suppress(OSError):
                 peer.sock.shutdown(socket.SHUT_RDWR)
         for peer in self.peers:
@@ -210,7 +213,6 @@ class Origin:
 
     def close(self) -> None:
         """Stop listening and end every connection and thread."""
-        self.is_closing = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -274,6 +276,17 @@ def reset_unanswered(c: Peer) -> None:
     """Read one request, then RST without a byte."""
     c.read_request()
     c.reset()
+
+
+def stalls_after(data: bytes) -> Script:
+    """Read one request, send this much, and then nothing until the proxy gives up."""
+
+    def script(c: Peer) -> None:
+        c.read_request()
+        c.send(data)
+        c.read_to_end()
+
+    return script
 
 
 def silent(c: Peer) -> None:

@@ -125,7 +125,7 @@ class _Name:
     specs: list[ServerSpec]
     interval_s: float
     is_checked: bool
-    servers: dict[tuple[str, str], Server] = field(default_factory=dict)  # by spec name and address
+    servers: dict[tuple[str, str], Server] = field(default_factory=dict)  # by configured address and IP
     leaving: set[Server] = field(default_factory=set)
     has_answer: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -195,7 +195,7 @@ class DnsDiscovery:
 
     def apply(self, name: _Name, addresses: Sequence[str]) -> None:
         """Bring the members in line with an answer that is not empty."""
-        wanted = {(spec.name, ip): spec for spec in name.specs for ip in addresses}
+        wanted = {(str(spec.address), ip): spec for spec in name.specs for ip in addresses}
         for key, spec in wanted.items():
             server = name.servers.get(key)
             if server is None:

@@ -29,7 +29,26 @@ def test_durations(written: object, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["", "s", "5", "5 s", "5S", "5d", "-1s", "1e3s", "٣s", True, None, [], -1, float("inf"), float("nan"), 10**400]
+    "written",
+    [
+        "",
+        "s",
+        "5",
+        "5 s",
+        "5S",
+        "5d",
+        "-1s",
+        "1e3s",
+        "5s\n",
+        "٣s",
+        True,
+        None,
+        [],
+        -1,
+        float("inf"),
+        float("nan"),
+        10**400,
+    ],
 )
 def test_what_is_no_duration(written: object) -> None:
     with pytest.raises(ValueError, match="expected a duration"):
@@ -83,7 +102,8 @@ def test_typed_numbers_survive_copies_and_can_be_made_plain() -> None:
     made = plain({"a": [number, TypedFloat(1.5, "1.50"), "x", True]})
     assert made == {"a": [7, 1.5, "x", True]}
     assert isinstance(made, dict)
-    assert [type(item) for item in made["a"]] == [int, float, str, bool]
+    items: list[object] = made["a"]
+    assert [type(item) for item in items] == [int, float, str, bool]
 
 
 @pytest.mark.parametrize("written", [-0.1, 1.1, True, "0.5", float("nan")])
@@ -99,7 +119,10 @@ def test_mode_bits_are_octal_and_quoted() -> None:
             parse_mode_bits(written)
 
 
+VALUES: tuple[object, ...] = ({}, [], True, None)
+
+
 def test_values_are_shown_short_and_on_one_line() -> None:
     assert shown("a\nb") == r"'a\nb'"
     assert len(shown("x" * 500)) == 60
-    assert [shown(value) for value in ({}, [], True, None)] == ["a mapping", "a list", "true", "nothing"]
+    assert [shown(value) for value in VALUES] == ["a mapping", "a list", "true", "nothing"]

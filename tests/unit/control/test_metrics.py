@@ -1,6 +1,8 @@
+import json
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -186,7 +188,7 @@ def test_openmetrics_is_valid_and_says_the_same() -> None:
     assert text.endswith("# EOF\n")
     found = {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in parse_openmetrics(text)
+        for family in parse_openmetrics(text)  # type: ignore[no-untyped-call]
         for sample in family.samples
         if sample.name.startswith("lbproxy_")
     }
@@ -225,3 +227,57 @@ def test_two_hundred_servers_are_rendered_within_50_ms() -> None:
 )
 def test_the_format_follows_accept(accept: str, expected: bool) -> None:
     assert wants_openmetrics(accept) is expected
+
+
+# --- the pages and files that name metrics --------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[3]
+Described = dict[str, tuple[str, tuple[str, ...]]]
+
+
+def described() -> Described:
+    """Type and labels of every family that exists."""
+    found: Described = {f"lbproxy_{item.name}": (item.kind, item.labels) for item in READINGS}
+    for layout in LAYOUTS:
+        for family in layout.families:
+            kind = "histogram" if family.buckets else "counter"
+            found[f"lbproxy_{family.name}"] = (kind, (*layout.row_labels, *(label for label, _ in family.labels)))
+    return found
+
+
+def test_the_manual_describes_every_metric_and_no_other() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(lbproxy_\w+)` \| (\w+) \| (.*?) \| \S.* \|$", page, re.MULTILINE)
+    assert len(rows) == len({name for name, _, _ in rows})
+    assert {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == described()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["docs/metrics.md", "deploy/grafana/lbproxy.json", "deploy/prometheus/alerts.yml"],
+    ids=lambda path: Path(path).name,
+)
+def test_only_metrics_that_exist_are_used(path: str) -> None:
+    known = described()
+    series = set(known) | {
+        f"{name}_{part}"
+        for name, (kind, _) in known.items()
+        if kind == "histogram"
+        for part in ("bucket", "sum", "count")
+    }
+    text = (ROOT / path).read_text()
+    used = set(re.findall(r"\blbproxy_[a-z0-9_]*[a-z0-9]", text))
+    assert used
+    assert used <= series
+
+
+def test_every_panel_selects_by_labels_that_its_metric_has() -> None:
+    known = described()
+    board = json.loads((ROOT / "deploy" / "grafana" / "lbproxy.json").read_text())
+    expressions = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    assert len(expressions) > 20
+    for expression in expressions:
+        for name, selector in re.findall(r"(lbproxy_\w+)\{(.*?)\}", expression):
+            labels = set(re.findall(r"(\w+)(?==|!)", selector)) - {"instance", "job"}
+            family = next(key for key in known if name in (key, f"{key}_bucket"))
+            assert labels <= set(known[family][1]), (name, labels)

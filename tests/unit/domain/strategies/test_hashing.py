@@ -144,13 +144,17 @@ def test_memo_is_bounded_and_does_not_change_answers(monkeypatch: pytest.MonkeyP
     assert [strategy.pick(servers, client(number), 0.0) for number in range(100)] == first
 
 
-def test_rebuild_forgets_old_ranks() -> None:
+@pytest.mark.parametrize("memo_keys", [10, 4096])  # with 10, most ranks are in the older generation
+def test_rebuild_forgets_old_ranks(monkeypatch: pytest.MonkeyPatch, memo_keys: int) -> None:
+    monkeypatch.setattr(hashing, "MEMO_KEYS", memo_keys)
     servers = make_servers([1, 1])
     strategy = build("ip_hash", servers)
-    old = [strategy.pick(servers, client(number), 0.0) for number in range(100)]
+    old = [strategy.pick(servers, client(number), 0.0) for number in reversed(range(100))]
     joined = (*servers, Server("z", Address("10.0.0.9", 80), weight=100))
     strategy.rebuild(joined)
     new = [strategy.pick(joined, client(number), 0.0) for number in range(100)]
+    fresh = build("ip_hash", joined)
+    assert new == [fresh.pick(joined, client(number), 0.0) for number in range(100)]
     assert set(old) == set(servers)
     assert new.count(joined[2]) > 80
 

@@ -1,0 +1,123 @@
+"""What one small POST costs in Python alone: both protocol objects, no socket, no loop.
+
+    python -m benchmarks.micro.hot_path [--profile]
+
+The system calls (about 11 us on the machine of RESULTS.md) and the event loop come on top. Printed: microseconds per
+request with identical heads, and with a head that is new each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import pstats
+import random
+import socket
+import sys
+import time
+from typing import Any, cast
+
+from lbproxy.config.loader import load_text
+from lbproxy.control.metrics import Registry
+from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.listener import ConnectionGate, Listener
+from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.process.wiring import Wiring
+from lbproxy.process.worker import tune_gc
+from lbproxy.telemetry.accesslog import LogWriter, make_format
+from lbproxy.telemetry.slots import PROCESS, Slots
+
+CONFIG = """
+access_log: {path: /dev/null}
+listeners: [{bind: "127.0.0.1:5000", pool: predict}]
+pools: {predict: {servers: [127.0.0.1:1]}}
+"""
+BODY = b'{"instances":[[5.1,3.5,1.4,0.2]]}'
+HEAD = (
+    b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:5000\r\nUser-Agent: python-requests/2.32\r\nAccept: */*\r\n"
+    b"Accept-Encoding: gzip, deflate\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(BODY)
+)
+RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: Mon, 23 Nov 2026 00:00:00 GMT\r\nConnection: keep-alive\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+)
+
+
+class FakeTransport:
+    """As much of a transport as the hot path touches."""
+
+    def __init__(self) -> None:
+        self._sock, self._peer = socket.socketpair()
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def get_extra_info(self, name: str) -> object:
+        return self._sock if name == "socket" else ("127.0.0.1", 40000)
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+def build(loop: asyncio.AbstractEventLoop) -> tuple[Downstream, UpstreamConnection, LogWriter]:
+    config = load_text(CONFIG, "hot_path.yaml", {}).config
+    slots, registry = Slots(), Registry("bench")
+    writer = LogWriter("/dev/null")
+    row = slots.allocate(PROCESS)
+    services = Services(loop, row, access_writer=writer, log_format=make_format("json"), buffered_limit=1 << 30)
+    wiring = Wiring(
+        config,
+        slots,
+        registry,
+        rng=random.Random(1),
+        dial_failed=lambda pool, server, fault: None,
+        strategy_failed=lambda pool, error: None,
+        base_dir=".",
+    )
+    pools = wiring.build_pools()
+    listener = Listener(services, wiring.build_listener(config.listeners[0]), ConnectionGate(100), 16)
+    transport = cast(Any, FakeTransport())
+    downstream = Downstream(listener)
+    downstream.connection_made(transport)
+    runtime = next(iter(pools["predict"].servers.values()))
+    upstream = UpstreamConnection(services, runtime)
+    upstream.connection_made(transport)
+    runtime.idle.put(upstream, 8)
+    return downstream, upstream, writer
+
+
+def measure(downstream: Downstream, upstream: UpstreamConnection, writer: LogWriter, n: int, *, unique: bool) -> float:
+    heads = [HEAD + (b"X-Id: %d\r\n" % number if unique else b"") + b"\r\n" + BODY for number in range(n)]
+    started = time.process_time()
+    for number, head in enumerate(heads):
+        downstream.data_received(head)
+        upstream.data_received(RESPONSE)
+        if number & 1023 == 0:
+            writer.flush_soon()
+    return (time.process_time() - started) / n * 1e6
+
+
+def main() -> None:
+    loop = asyncio.new_event_loop()
+    downstream, upstream, writer = build(loop)
+    tune_gc()
+    if "--profile" in sys.argv:
+        profile = cProfile.Profile()
+        profile.runcall(measure, downstream, upstream, writer, 50_000, unique="--unique" in sys.argv)
+        pstats.Stats(profile).sort_stats("tottime").print_stats(30)
+        return
+    for name, unique in (("identical heads", False), ("unique heads", True)):
+        best = min(measure(downstream, upstream, writer, 20_000, unique=unique) for _ in range(5))
+        print(f"{name}: {best:.2f} us per request")
+    writer.close(1.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The docs agree with the repository: links, make targets, commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from lbproxy import cli
+from tests.architecture.rules import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def links(text: str) -> list[str]:
+    """Targets of links to files, without fragments."""
+    prose = re.sub(r"(?ms)^```.*?^```", "", text)
+    targets = (target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", prose))
+    return [target for target in targets if target and not re.match(r"[a-z]+:", target)]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```", text)
+
+
+@by_name
+def test_links_lead_somewhere(page: Path) -> None:
+    assert [target for target in links(page.read_text()) if not (page.parent / target).exists()] == []
+
+
+def test_the_link_rule_sees_a_dead_link() -> None:
+    assert links("[a](b.md#c) [d](https://e) [f](#g)\n```\n[h](i)\n```\n") == ["b.md"]
+
+
+@by_name
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
+    text = page.read_text()
+    named = re.findall(r"`make ([a-z-]+)", text)
+    for block in blocks(text, "sh"):
+        named += re.findall(r"(?m)^make ([a-z-]+)", block)
+    assert set(named) <= targets
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    [action] = [action for action in cli.build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(action.choices)
+
+
+def test_every_command_and_option_is_described() -> None:
+    sections = dict(re.findall(r"(?ms)^## `lbproxy (\w+)`\n(.*?)(?=^## |\Z)", (ROOT / "docs/cli.md").read_text()))
+    assert set(sections) == set(commands())
+    shared = sections["status"]  # healthcheck takes the options of status
+    for name, parser in commands().items():
+        text = sections[name] + (shared if name == "healthcheck" else "")
+        options = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+        assert [option for option in options if option != "--help" and option not in text] == [], name

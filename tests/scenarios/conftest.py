@@ -1,0 +1,27 @@
+"""The shared daemon of the fault scenarios, and the invariants after each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.rig import Rig
+
+
+@pytest.fixture(scope="session")
+def shared_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    rig = Rig(tmp_path_factory.mktemp("rig"))
+    try:
+        rig.start()
+        yield rig
+    finally:
+        rig.close()
+
+
+@pytest.fixture
+def rig(shared_rig: Rig) -> Iterator[Rig]:
+    """The daemon and its servers, as new; afterwards nothing may be left in flight, open or in the error log."""
+    shared_rig.reset()
+    yield shared_rig
+    shared_rig.check()

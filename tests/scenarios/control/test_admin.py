@@ -1,0 +1,180 @@
+"""The admin address as curl and Prometheus see it."""
+
+import asyncio
+import json
+import socket
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lbproxy.address import Address, parse_address
+from lbproxy.control.admin import AdminServer
+from lbproxy.control.metrics import Exposition, Registry
+from lbproxy.control.status import Json
+
+Start = Callable[..., Awaitable[AdminServer]]
+
+
+class State:
+    reason: str | None = None
+    is_broken = False
+
+
+@pytest.fixture
+def state() -> State:
+    return State()
+
+
+@pytest.fixture
+async def start(state: State) -> AsyncIterator[Start]:
+    started: list[AdminServer] = []
+    exposition = Exposition(Registry("1.2.3"))
+
+    def status() -> Json:
+        if state.is_broken:
+            raise RuntimeError("defect")
+        return {"version": "1.2.3"}
+
+    async def start_one(bind: str = "127.0.0.1:0", token: str | None = None) -> AdminServer:
+        server = AdminServer(
+            parse_address(bind),
+            token,
+            metrics=lambda is_openmetrics: exposition.render(is_openmetrics=is_openmetrics),
+            status=status,
+            not_ready=lambda: state.reason,
+        )
+        await server.start()
+        started.append(server)
+        return server
+
+    yield start_one
+    for server in started:
+        await server.stop()
+
+
+@pytest.fixture
+async def call() -> AsyncIterator[Callable[..., Awaitable[tuple[int, dict[str, str], str]]]]:
+    async with aiohttp.ClientSession() as session:
+
+        async def send(
+            server: AdminServer, path: str, method: str = "GET", **headers: str
+        ) -> tuple[int, dict[str, str], str]:
+            url = f"http://{server.bound[0]}{path}"
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            async with session.request(method, url, headers=names) as answer:
+                return answer.status, dict(answer.headers), await answer.text()
+
+        yield send
+
+
+Call = Callable[..., Awaitable[tuple[int, dict[str, str], str]]]
+
+
+async def test_probes_answer_whatever_the_host_is_called(start: Start, call: Call, state: State) -> None:
+    server = await start(token="s3cret")
+    assert (await call(server, "/healthz", Host="lb.example"))[0] == 200
+    assert (await call(server, "/readyz", Host="lb.example"))[0] == 200
+    state.reason = "draining"
+    status, _, text = await call(server, "/readyz", Host="lb.example")
+    assert (status, text) == (503, "not ready: draining\n")
+    assert (await call(server, "/healthz"))[0] == 200
+
+
+async def test_metrics_come_in_the_format_that_was_asked_for(start: Start, call: Call) -> None:
+    server = await start()
+    status, headers, text = await call(server, "/metrics", Host="lb.example", Origin="http://evil.example")
+    assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert "lbproxy_build_info" in {family.name for family in text_string_to_metric_families(text)}
+    _, headers, text = await call(server, "/metrics", Accept="application/openmetrics-text")
+    assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert text.endswith("# EOF\n")
+
+
+async def test_head_has_the_headers_and_no_body(start: Start, call: Call) -> None:
+    server = await start()
+    for path in ("/", "/metrics", "/healthz", "/readyz", "/api/v1/status"):
+        status, headers, text = await call(server, path, "HEAD")
+        assert (status, text) == (200, ""), path
+        assert int(headers["Content-Length"]) > 0
+
+
+async def test_errors_are_problem_details(start: Start, call: Call) -> None:
+    server = await start()
+    for method, path, expected in [("GET", "/nothing", 404), ("POST", "/metrics", 405), ("PUT", "/api/v1/status", 405)]:
+        status, headers, text = await call(server, path, method)
+        assert (status, headers["Content-Type"]) == (expected, "application/problem+json; charset=utf-8")
+        assert json.loads(text)["status"] == expected
+        assert ("Allow" in headers) == (expected == 405)
+
+
+async def test_a_defect_is_a_500_and_the_server_lives(
+    start: Start, call: Call, state: State, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await start()
+    state.is_broken = True
+    status, _, text = await call(server, "/api/v1/status")
+    assert (status, json.loads(text)["title"]) == (500, "Internal Server Error")
+    assert "failed to answer GET /api/v1/status" in caplog.text
+    state.is_broken = False
+    assert (await call(server, "/api/v1/status"))[0] == 200
+
+
+async def test_the_api_checks_host_and_token(start: Start, call: Call) -> None:
+    server = await start(token="s3cret")
+    assert (await call(server, "/api/v1/status"))[0] == 200
+    assert (await call(server, "/api/v1/status", Host="evil.example"))[0] == 403
+    assert (await call(server, "/api/v1/status", Host="lb.example", Authorization="Bearer s3cret"))[0] == 200
+    status, headers, _ = await call(server, "/api/v1/anything", "POST")
+    assert (status, headers["WWW-Authenticate"]) == (401, 'Bearer realm="lbproxy"')
+    assert (await call(server, "/api/v1/anything", "POST", Authorization="Bearer s3cret"))[0] == 404
+
+
+async def test_the_index_links_only_to_paths_that_exist(start: Start, call: Call) -> None:
+    server = await start()
+    _, _, page = await call(server, "/")
+    links = [part.split('"')[0] for part in page.split('href="')[1:]]
+    assert len(links) == 4
+    for link in links:
+        assert (await call(server, link))[0] == 200
+
+
+async def test_a_taken_port_is_reported(start: Start) -> None:
+    server = await start()
+    with pytest.raises(OSError, match="address already in use"):
+        await start(server.bound[0])
+
+
+async def test_a_unix_socket_is_private_and_cleaned_up(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    server = await start(f"unix:{path}")
+    assert server.bound == (f"unix:{path}",)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session:
+        async with session.get("http://any.name/api/v1/status") as answer:
+            assert answer.status == 200
+        with pytest.raises(OSError, match="another process listens there"):
+            await start(f"unix:{path}")
+    await server.stop()
+    assert not path.exists()
+
+
+async def test_a_file_in_the_way_is_not_deleted(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_text("precious")
+    with pytest.raises(OSError, match="is not a socket"):
+        await start(f"unix:{path}")
+    assert path.read_text() == "precious"
+
+
+async def test_an_abstract_socket(start: Start) -> None:
+    server = await start(f"unix:@lbproxy-test-{id(start)}")
+    reader, writer = await asyncio.open_unix_connection(Address("", 0, server.bound[0][5:]).sock_path)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert (await reader.read()).endswith(b"ok\n")
+    writer.close()

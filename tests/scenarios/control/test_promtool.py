@@ -1,0 +1,46 @@
+"""Prometheus's own tool reads what lbproxy and its deploy files say."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lbproxy.control.metrics import Exposition, Registry
+from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Slots
+
+ROOT = Path(__file__).parents[3]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+
+pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+
+
+def promtool(*arguments: str, text: bytes = b"") -> str:
+    """Run promtool in deploy/prometheus; its output if it found fault, else ""."""
+    done = subprocess.run(["promtool", *arguments], input=text, capture_output=True, cwd=PROMETHEUS, timeout=30)
+    output = (done.stdout + done.stderr).decode()
+    return output if done.returncode or arguments == ("check", "metrics") else ""
+
+
+def test_the_exposition_has_no_lint() -> None:
+    slots = Slots(4096)
+    registry = Registry("1.2.3")
+    labels = {SERVER: ("predict", "a:1"), POOL: ("predict",), LISTENER: ("front",), TRAFFIC: ("front", "predict")}
+    for layout, values in labels.items():
+        registry.add(layout, values, slots.allocate(layout))
+    registry.add(PROCESS, (), slots.allocate(PROCESS))
+    registry.readers["client_connections"] = lambda: [(("front",), 1)]
+    assert promtool("check", "metrics", text=Exposition(registry).render()) == ""
+
+
+def test_promtool_would_complain() -> None:
+    assert "counter metrics should have" in promtool("check", "metrics", text=b"# HELP a b\n# TYPE a counter\na 1\n")
+
+
+def test_the_scrape_config_is_valid() -> None:
+    assert promtool("check", "config", "prometheus.yml") == ""
+
+
+def test_the_alerts_fire_when_they_should() -> None:
+    assert promtool("check", "rules", "alerts.yml") == ""
+    assert promtool("test", "rules", "alerts_test.yml") == ""

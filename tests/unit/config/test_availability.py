@@ -1,0 +1,86 @@
+"""What is not built yet is refused, key by key, and what is not listed is accepted."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbproxy.config.availability import UNAVAILABLE_KEYS, UNAVAILABLE_VALUES, matching
+from lbproxy.config.loader import ConfigError, load_text
+from lbproxy.config.problems import path_text
+from lbproxy.config.sections import section_at
+
+EVERYTHING = """\
+listeners:
+  - bind: ':1'
+    tls: {cert: c, key: k}
+    proxy_protocol: off
+    deadline_header: X-Time
+    timeouts: {tls_handshake: 1s}
+    limits: {min_rate: 1KiB, handshakes: 5}
+    routes:
+      - pool: p
+        timeouts: {tls_handshake: 1s, total: 5s}
+        retry: {status: [503], idempotency_key: true, trust_retry_after: true, on: [timeout]}
+pools:
+  p:
+    servers: [{address: 'a:1', max_inflight: 4, backup: true}]
+    servers_file: servers.yaml
+    max_inflight: 4
+    queue: {size: 5}
+    circuit_breaker: off
+    slow_start: 5s
+    sticky: {cookie: c}
+    tls: true
+    proxy_protocol: v2
+    timeouts: {tls_handshake: 1s, total: off}
+    health_check: {type: http, tls: off, busy_window: 5s}
+    retry: {status: [503], idempotency_key: true, trust_retry_after: true, budget: {}, backoff: {}, on: [timeout]}
+    strategy: {name: first}
+  q: {servers: ['b:1'], strategy: peak_ewma}
+"""
+
+
+def refused(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        load_text(text, "lb.yaml", {})
+    assert all(problem.message.endswith("not available in this version") for problem in raised.value.problems)
+    return [problem.path for problem in raised.value.problems]
+
+
+def test_every_line_of_the_table_is_refused_and_nothing_else_is_said() -> None:
+    import yaml
+
+    data = yaml.safe_load(EVERYTHING.replace("on:", "'on':"))
+    lines = (*UNAVAILABLE_KEYS, *UNAVAILABLE_VALUES)
+    expected = {line: [path_text(path) for path, _ in matching(data, tuple(line.split(".")))] for line in lines}
+    assert [line for line, paths in expected.items() if not paths] == []
+    paths = {path for places in expected.values() for path in places} - {"pools.p.strategy"}
+    assert sorted(set(refused(EVERYTHING))) == sorted(paths)
+
+
+@pytest.mark.parametrize("strategy", UNAVAILABLE_VALUES["pools.*.strategy"])
+def test_every_unavailable_strategy_is_refused(strategy: str) -> None:
+    text = "listeners: [{bind: ':1', pool: p}]\npools: {p: {servers: ['a:1'], strategy: S}}\n"
+    assert refused(text.replace("S}", strategy + "}")) == ["pools.p.strategy"]
+    assert refused(text.replace("S}", f"{{name: {strategy}}}}}")) == ["pools.p.strategy.name"]
+
+
+@pytest.mark.parametrize("workers", ["2", "auto", "1000"])
+def test_one_worker_is_all(workers: str) -> None:
+    text = f"workers: {workers}\nlisteners: [{{bind: ':1', pool: p}}]\npools: {{p: {{servers: ['a:1']}}}}\n"
+    assert refused(text) == ["workers"]
+    assert load_text(text.replace(workers, "1", 1), "lb.yaml", {}).config.workers == 1
+
+
+def test_the_table_names_keys_that_exist() -> None:
+    for line in UNAVAILABLE_KEYS:
+        where, _, name = line.rpartition(".")
+        section = section_at(tuple(where.split(".")))
+        assert section is not None, line
+        assert name in section.model_fields, line
+
+
+def test_an_unknown_key_is_never_said_to_be_an_unavailable_one() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_text("listeners: [{bind: ':1', pool: p}]\npools: {p: {servers: ['a:1'], stiky: 1}}\n", "lb.yaml", {})
+    assert "sticky" not in str(raised.value)

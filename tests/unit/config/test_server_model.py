@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from lbproxy.address import Address
+from lbproxy.config.availability import UNAVAILABLE_VALUES
+from lbproxy.config.checks import WEIGHTLESS
+from lbproxy.config.server_model import (
+    BUILT_IN_STRATEGIES,
+    AddressRange,
+    ServerSpec,
+    expand_servers,
+    parse_server_address,
+)
+from lbproxy.domain.strategies import NAMES, USES_WEIGHT
+
+
+def servers(*items: object) -> list[tuple[str, str, int]]:
+    specs = expand_servers(ServerSpec.model_validate(item) for item in items)
+    return [(str(spec.address), spec.name, spec.weight) for spec in specs]
+
+
+def test_every_form_of_a_server() -> None:
+    assert servers(
+        "127.0.0.1:5001",
+        "[::1]:5001",
+        "gpu.internal:5001",
+        "unix:/run/a-1.sock",
+        "unix:@abstract:5-6",
+        "host:5001-5003",
+        {"address": "a:1", "name": "x", "weight": 0},
+        {"address": "b:1-2", "name": "y", "weight": 3},
+    ) == [
+        ("127.0.0.1:5001", "127.0.0.1:5001", 1),
+        ("[::1]:5001", "[::1]:5001", 1),
+        ("gpu.internal:5001", "gpu.internal:5001", 1),
+        ("unix:/run/a-1.sock", "unix:/run/a-1.sock", 1),
+        ("unix:@abstract:5-6", "unix:@abstract:5-6", 1),
+        ("host:5001", "host:5001", 1),
+        ("host:5002", "host:5002", 1),
+        ("host:5003", "host:5003", 1),
+        ("a:1", "x", 0),
+        ("b:1", "y-1", 3),
+        ("b:2", "y-2", 3),
+    ]
+
+
+def test_a_range_has_a_bound() -> None:
+    assert parse_server_address("a:1-256") == AddressRange("a", 1, "", 256)
+    for written in ("a:1-257", "a:0-5", "a:5-5", "a:6-5", "a:65535-65536", ":1-5", "a:1-2-3"):
+        with pytest.raises(ValueError, match=r"\w"):
+            parse_server_address(written)
+
+
+def test_expanded_addresses_are_plain() -> None:
+    (first, _) = expand_servers([ServerSpec.model_validate("a:1-2")])
+    assert type(first.address) is Address
+
+
+def test_names_and_weights_agree_with_the_strategies_themselves() -> None:
+    refused = UNAVAILABLE_VALUES["pools.*.strategy"]
+    assert [name for name in BUILT_IN_STRATEGIES if name not in refused] == list(NAMES)
+    assert set(WEIGHTLESS) == set(NAMES) - USES_WEIGHT

@@ -1,0 +1,195 @@
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from lbproxy.address import parse_address
+from lbproxy.config.model import ServerSpec
+from lbproxy.control.discovery import dns
+from lbproxy.control.discovery.dns import DnsDiscovery, ThreadResolver, blocking_look_up
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.server import Admin, Health, Server
+from lbproxy.domain.strategies.least_connections import LeastConnections
+from lbproxy.tasks import Tasks
+from lbproxy.telemetry.slots import PROCESS, Slots
+
+
+class Bench:
+    """One pool whose only server is a name, answered by `answer`."""
+
+    def __init__(self, *specs: str, is_checked: bool = True) -> None:
+        strategy = LeastConnections({}, random.Random(1))
+        self.pool = Pool("predict", [], strategy, strategy)
+        self.answer: Sequence[str] | OSError = []
+        self.asked: list[str] = []
+        self.tasks = Tasks()
+        self.row = Slots(4096).allocate(PROCESS)
+        self.discovery = DnsDiscovery(self, self.tasks, self.row, lambda: 100.0, self.resolve)
+        made = [ServerSpec(address=parse_address(text)) for text in specs or ("model:5001",)]
+        self.discovery.add_pool(self.pool, made, 5.0, is_checked=is_checked)
+
+    async def resolve(self, host: str) -> Sequence[str]:
+        self.asked.append(host)
+        if isinstance(self.answer, OSError):
+            raise self.answer
+        return self.answer
+
+    def add(self, pool: Pool, server: Server) -> None:
+        pool.add(server)
+
+    def remove(self, pool: Pool, server: Server) -> None:
+        pool.remove(server)
+
+    async def refresh(self, *answer: str, error: OSError | None = None) -> list[str]:
+        """Another answer; returns the members as `name state`."""
+        self.answer = error if error is not None else answer
+        for name in self.discovery._names.values():
+            await self.discovery._refresh(name)
+        return [f"{server.name} {server.shown}" for server in self.pool.servers]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    yield made
+    await made.tasks.cancel_all()
+
+
+async def test_the_first_answer_makes_servers_that_take_traffic(bench: Bench) -> None:
+    assert await bench.refresh("10.0.0.1", "10.0.0.2") == ["model:5001/10.0.0.1 up", "model:5001/10.0.0.2 up"]
+    assert [server.health for server in bench.pool.servers] == [Health.UNKNOWN] * 2
+    assert [server.key for server in bench.pool.servers] == ["10.0.0.1:5001", "10.0.0.2:5001"]
+
+
+async def test_a_later_address_is_down_until_its_first_pass(bench: Bench) -> None:
+    await bench.refresh("10.0.0.1")
+    assert await bench.refresh("10.0.0.1", "10.0.0.2") == ["model:5001/10.0.0.1 up", "model:5001/10.0.0.2 down"]
+
+
+async def test_without_health_checks_a_later_address_takes_traffic_at_once() -> None:
+    bench = Bench(is_checked=False)
+    await bench.refresh("10.0.0.1")
+    assert await bench.refresh("10.0.0.1", "10.0.0.2") == ["model:5001/10.0.0.1 up", "model:5001/10.0.0.2 up"]
+
+
+@pytest.mark.parametrize("error", [OSError("NXDOMAIN"), TimeoutError("no answer within 2 s"), None])
+async def test_the_last_good_answer_is_kept(bench: Bench, error: OSError | None) -> None:
+    await bench.refresh("10.0.0.1")
+    assert await bench.refresh(error=error) == ["model:5001/10.0.0.1 up"]
+    assert bench.row[PROCESS.column("dns_failures_total")] == 1
+
+
+async def test_failures_are_logged_once_a_second(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            await bench.refresh(error=OSError(1, "Name or service not known"))
+    assert caplog.messages == ["pool predict: looking up model failed: Name or service not known; it has no server yet"]
+
+
+async def test_a_removed_address_leaves_when_it_is_drained(bench: Bench) -> None:
+    await bench.refresh("10.0.0.1", "10.0.0.2")
+    bench.pool.servers[0].inflight = 1
+    assert await bench.refresh("10.0.0.2") == ["model:5001/10.0.0.1 drain", "model:5001/10.0.0.2 up"]
+    bench.pool.servers[0].inflight = 0
+    assert await bench.refresh("10.0.0.2") == ["model:5001/10.0.0.2 up"]
+
+
+async def test_an_idle_removed_address_leaves_at_once(bench: Bench) -> None:
+    await bench.refresh("10.0.0.1", "10.0.0.2")
+    assert await bench.refresh("10.0.0.2") == ["model:5001/10.0.0.2 up"]
+
+
+async def test_an_address_that_comes_back_while_draining_is_ready_again(bench: Bench) -> None:
+    await bench.refresh("10.0.0.1", "10.0.0.2")
+    server = bench.pool.servers[0]
+    server.inflight = 1
+    await bench.refresh("10.0.0.2")
+    assert server.admin is Admin.DRAIN
+    assert await bench.refresh("10.0.0.1", "10.0.0.2") == ["model:5001/10.0.0.1 up", "model:5001/10.0.0.2 up"]
+    assert bench.pool.servers[0] is server
+
+
+async def test_a_name_with_several_ports_is_looked_up_once() -> None:
+    bench = Bench("model:5001", "model:5002", "10.9.9.9:1")
+    members = await bench.refresh("10.0.0.1")
+    assert members == ["model:5001/10.0.0.1 up", "model:5002/10.0.0.1 up"]
+    assert bench.asked == ["model"]
+
+
+async def test_an_address_that_is_configured_too_is_one_server(bench: Bench) -> None:
+    bench.pool.add(Server("10.0.0.1:5001", parse_address("10.0.0.1:5001")))
+    assert await bench.refresh("10.0.0.1", "10.0.0.2") == ["10.0.0.1:5001 up", "model:5001/10.0.0.2 up"]
+
+
+async def test_ipv6_addresses_are_written_in_brackets(bench: Bench) -> None:
+    await bench.refresh("fd00::1")
+    assert [server.key for server in bench.pool.servers] == ["[fd00::1]:5001"]
+
+
+async def test_start_survives_a_name_that_does_not_resolve(bench: Bench) -> None:
+    bench.answer = OSError("SERVFAIL")
+    await bench.discovery.start()
+    assert bench.pool.servers == []
+    assert len(bench.tasks) == 2
+
+
+async def test_a_failed_connect_wakes_only_the_name_of_that_server(bench: Bench) -> None:
+    await bench.refresh("10.0.0.1")
+    (name,) = bench.discovery._names.values()
+    bench.discovery.kick(bench.pool, Server("other", parse_address("10.0.0.9:1")))
+    assert not name.wake.is_set()
+    bench.discovery.kick(bench.pool, bench.pool.servers[0])
+    assert name.wake.is_set()
+
+
+# --- the resolver ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_blocked_resolver_collects_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    calls: list[str] = []
+
+    def block(host: str) -> list[str]:
+        calls.append(host)
+        release.wait(10)
+        return ["10.0.0.1"]
+
+    monkeypatch.setattr(dns, "blocking_look_up", block)
+    resolve = ThreadResolver(timeout_s=0.01, max_threads=2)
+    for host in ("a", "a", "b", "a", "c"):
+        with pytest.raises(TimeoutError):
+            await resolve(host)
+    assert sorted(calls) == ["a", "b"]
+    under_way = list(resolve._under_way.values())
+    release.set()
+    assert await asyncio.gather(*under_way) == [["10.0.0.1"]] * 2
+    assert (resolve._under_way, resolve._free) == ({}, 2)
+
+
+async def test_a_look_up_that_fails_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(host: str) -> list[str]:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(dns, "blocking_look_up", fail)
+    with pytest.raises(OSError, match="not known"):
+        await ThreadResolver()("nowhere")
+
+
+def info(ip: str) -> tuple[int, int, int, str, tuple[str, int]]:
+    return (0, 1, 6, "", (ip, 0))
+
+
+def test_addresses_come_once_each_and_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = [info("fd00::1"), info("10.0.0.10"), info("10.0.0.9"), info("10.0.0.10")]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: answer)
+    assert blocking_look_up("model") == ["10.0.0.9", "10.0.0.10", "fd00::1"]
+
+
+def test_localhost_is_one_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: [info("::1"), info("127.0.0.1")])
+    assert blocking_look_up("localhost") == ["127.0.0.1"]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: [info("::1")])
+    assert blocking_look_up("localhost") == ["::1"]

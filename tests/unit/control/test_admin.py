@@ -1,0 +1,96 @@
+import pytest
+
+from lbproxy.control.admin import check_call, is_local_host, is_local_peer
+
+REMOTE, LOCAL = "192.0.2.9", "127.0.0.1"
+
+
+def status_of(
+    method: str = "GET",
+    peer: str = LOCAL,
+    host: str = "127.0.0.1:8404",
+    *,
+    token: str | None = None,
+    sent: str | None = None,
+    origin: str | None = None,
+) -> int:
+    """The status that refuses a call, 200 if it is allowed."""
+    refusal = check_call(method=method, authorization=sent, host=host, origin=origin, peer=peer, token=token)
+    return 200 if refusal is None else refusal.status
+
+
+@pytest.mark.parametrize(
+    ("method", "peer", "token", "sent", "expected"),
+    [
+        ("GET", LOCAL, None, None, 200),
+        ("GET", REMOTE, None, None, 200),
+        ("PATCH", LOCAL, None, None, 200),
+        ("PATCH", "unix", None, None, 200),
+        ("PATCH", "::1", None, None, 200),
+        ("PATCH", REMOTE, None, None, 403),
+        ("DELETE", "", None, None, 403),
+        ("GET", LOCAL, "s3cret", None, 200),
+        ("GET", "unix", "s3cret", None, 200),
+        ("GET", REMOTE, "s3cret", None, 401),
+        ("GET", REMOTE, "s3cret", "Bearer s3cret", 200),
+        ("POST", LOCAL, "s3cret", None, 401),
+        ("POST", "unix", "s3cret", None, 401),
+        ("POST", REMOTE, "s3cret", "bearer s3cret", 200),
+        ("POST", LOCAL, "s3cret", "Bearer wrong", 401),
+        ("GET", LOCAL, "s3cret", "Bearer wrong", 401),
+        ("GET", LOCAL, "s3cret", "Basic s3cret", 401),
+        ("POST", LOCAL, "s3cret", "Bearer s3cr\u00e9t", 401),
+        ("POST", LOCAL, "s3cret", "Bearer", 401),
+    ],
+)
+def test_who_may_do_what(method: str, peer: str, token: str | None, sent: str | None, expected: int) -> None:
+    assert status_of(method, peer, token=token, sent=sent) == expected
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8404", "", "127.0.0.1.evil.example", "localhost.evil"])
+def test_a_rebound_name_is_refused(method: str, host: str) -> None:
+    assert status_of(method, host=host) == 403
+
+
+def test_a_rebound_name_is_no_matter_with_the_token_or_over_a_unix_socket() -> None:
+    assert status_of("PATCH", host="lb.example", token="s3cret", sent="Bearer s3cret") == 200
+    assert status_of("PATCH", "unix", host="lb.example") == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("http://127.0.0.1:8404", 200),
+        ("http://127.0.0.1:9999", 403),
+        ("http://evil.example", 403),
+        ("null", 403),
+        ("", 403),
+    ],
+)
+def test_pages_of_other_origins_are_refused(origin: str, expected: int) -> None:
+    assert status_of("PATCH", origin=origin) == expected
+    assert status_of("PATCH", origin=origin, token="s3cret", sent="Bearer s3cret") == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("unix", True),
+        ("::ffff:10.0.0.1", False),
+        ("10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("", False),
+    ],
+)
+def test_local_peers(peer: str, expected: bool) -> None:
+    assert is_local_peer(peer) is expected
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "10.0.0.1", "10.0.0.1:8404", "[::1]", "[::1]:8404"])
+def test_local_hosts(host: str) -> None:
+    assert is_local_host(host)

@@ -1,0 +1,120 @@
+import pytest
+
+from lbproxy.address import Address, parse_address
+from lbproxy.config.model import Expect, HealthCheck
+from lbproxy.control.probe import LIMIT_BYTES, Answer, ProbeSpec, Result, Verdict
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready"
+
+
+def spec(**settings: object) -> ProbeSpec:
+    return ProbeSpec.from_config(HealthCheck.model_validate({"type": "http", "path": "/health", **settings}))
+
+
+def feed(made: ProbeSpec, *pieces: bytes) -> Result | None:
+    answer = Answer(made)
+    result = None
+    for piece in pieces:
+        assert result is None
+        result = answer.feed(piece)
+    return result
+
+
+def verdict(made: ProbeSpec, *pieces: bytes) -> Verdict | None:
+    result = feed(made, *pieces)
+    return result.verdict if result is not None else None
+
+
+def test_the_request_says_who_asks_and_closes() -> None:
+    assert spec().request(parse_address("127.0.0.1:5001")) == (
+        b"GET /health HTTP/1.1\r\nHost: 127.0.0.1:5001\r\nUser-Agent: lbproxy-health-check\r\nAccept: */*\r\n"
+        b"Connection: close\r\n\r\n"
+    )
+
+
+def test_the_request_carries_what_was_configured() -> None:
+    made = spec(method="POST", host="model.local", headers={"accept": "text/plain", "X-Probe": "1"}, body="{}")
+    head, _, body = made.request(Address("", 0, "/run/a.sock")).partition(b"\r\n\r\n")
+    assert head.split(b"\r\n") == [
+        b"POST /health HTTP/1.1",
+        b"Host: model.local",
+        b"User-Agent: lbproxy-health-check",
+        b"Content-Length: 2",
+        b"accept: text/plain",
+        b"X-Probe: 1",
+        b"Connection: close",
+    ]
+    assert body == b"{}"
+
+
+def test_another_port_is_used_for_tcp_addresses_only() -> None:
+    made = spec(port=9000)
+    assert made.target(parse_address("10.0.0.1:5001")) == Address("10.0.0.1", 9000)
+    assert made.target(parse_address("unix:/run/a.sock")) == parse_address("unix:/run/a.sock")
+
+
+@pytest.mark.parametrize("size", [1, 7, len(OK)])
+def test_an_answer_passes_however_it_is_cut(size: int) -> None:
+    answer = Answer(spec())
+    results = [answer.feed(OK[start : start + size]) for start in range(0, len(OK), size)]
+    assert [result for result in results[:-1] if result is not None] == []
+    assert results[-1] == Result(Verdict.PASS, why="answered 200 to GET /health")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(200, Verdict.PASS), (399, Verdict.PASS), (404, Verdict.FAIL), (500, Verdict.FAIL)]
+)
+def test_the_status_decides(status: int, expected: Verdict) -> None:
+    assert verdict(spec(), b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status) is expected
+
+
+def test_expected_statuses_can_be_listed() -> None:
+    made = spec(expect={"status": "200,404-405"})
+    assert verdict(made, b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n") is Verdict.PASS
+    result = feed(made, b"HTTP/1.1 301 X\r\nContent-Length: 0\r\n\r\n")
+    assert result == Result(Verdict.FAIL, "status", "answered 301 to GET /health, expected 200,404-405")
+
+
+def test_the_body_must_match() -> None:
+    made = spec(expect={"body": "re[a]dy$"})
+    assert verdict(made, OK) is Verdict.PASS
+    result = feed(made, OK.replace(b"ready", b"wait!"))
+    assert result is not None
+    assert (result.verdict, result.reason) == (Verdict.FAIL, "body")
+
+
+def test_only_the_first_64_kib_of_a_body_are_read() -> None:
+    made = spec(expect={"body": "needle"})
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n"
+    assert verdict(made, head, b"needle" + b"x" * LIMIT_BYTES) is Verdict.PASS
+    assert verdict(made, head, b"x" * LIMIT_BYTES) is Verdict.FAIL
+
+
+def test_an_endless_head_fails() -> None:
+    assert verdict(spec(), b"HTTP/1.1 200 OK\r\n", b"X: " + b"x" * LIMIT_BYTES) is Verdict.FAIL
+
+
+def test_interim_answers_are_skipped() -> None:
+    assert verdict(spec(), b"HTTP/1.1 100 Continue\r\n\r\n", OK) is Verdict.PASS
+    assert verdict(spec(), b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK) is Verdict.PASS
+
+
+def test_a_head_answer_is_complete_without_its_body() -> None:
+    assert verdict(spec(method="HEAD"), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n") is Verdict.PASS
+
+
+def test_an_answer_may_end_with_the_connection() -> None:
+    made = spec(expect={"body": "ready"})
+    assert verdict(made, b"HTTP/1.0 200 OK\r\n\r\n", b"rea", b"dy", b"") is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    "pieces", [(b"",), (b"HTTP/1.1 2", b""), (b"SSH-2.0-OpenSSH_9\r\n",), (b"HTTP/1.1 101 X\r\n\r\n",)]
+)
+def test_what_is_no_answer_fails(pieces: tuple[bytes, ...]) -> None:
+    assert verdict(spec(), *pieces) is Verdict.FAIL
+
+
+def test_a_tcp_check_from_config() -> None:
+    made = ProbeSpec.from_config(HealthCheck(type="tcp", send="PING\r\n", expect=Expect(text="+PONG"), timeout=1.0))
+    assert (made.is_http, made.send, made.expect, made.timeout_s) == (False, b"PING\r\n", b"+PONG", 1.0)

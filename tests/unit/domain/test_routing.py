@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbproxy.domain.routing import (
+    BadPath,
+    MatchSpec,
+    Router,
+    RouteSpec,
+    normalise_host,
+    normalise_path,
+    rewrite_path,
+)
+
+
+def find(
+    router: Router,
+    path: str = "/",
+    *,
+    method: str = "GET",
+    host: str = "example.org",
+    query: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> int | None:
+    return router.find(method, host, path, query, headers or {})
+
+
+def router_of(*matches: MatchSpec | None) -> Router:
+    return Router.compile([RouteSpec(match) for match in matches])
+
+
+# --- order ----------------------------------------------------------------------------------------------------------
+
+
+def test_first_match_wins() -> None:
+    router = router_of(MatchSpec(path_prefix="/a"), MatchSpec(path_prefix="/a/b"), None)
+    assert find(router, "/a/b") == 0
+    assert find(router, "/c") == 2
+
+
+def test_no_route_without_default() -> None:
+    assert find(router_of(MatchSpec(path="/a")), "/b") is None
+    assert find(router_of(), "/b") is None
+
+
+def test_routes_behind_the_default_are_never_reached() -> None:
+    router = router_of(MatchSpec(path="/a"), None, MatchSpec(path="/b"))
+    assert find(router, "/b") == 1
+    assert find(router_of(MatchSpec(), MatchSpec(path="/b")), "/b") == 0
+
+
+def test_pure_default_looks_at_nothing() -> None:
+    class Untouchable(Mapping[str, str]):
+        def __getitem__(self, key: str) -> str:
+            raise AssertionError(key)
+
+        __iter__ = __len__ = None  # type: ignore[assignment]
+
+    router = router_of(None)
+    assert router.find("GET", "h", "/", "", Untouchable()) == 0
+    assert not router.has_path_routes
+
+
+def test_all_keys_of_a_match_must_hold() -> None:
+    router = router_of(
+        MatchSpec(host="a.org", path_prefix="/v1", methods=("POST",), headers={"X-A": "1"}, query={"q": "2"})
+    )
+    whole = {"method": "POST", "host": "a.org", "query": "q=2"}
+    assert find(router, "/v1/x", headers={"x-a": "1"}, **whole) == 0
+    assert find(router, "/v2/x", headers={"x-a": "1"}, **whole) is None
+    assert find(router, "/v1/x", headers={"x-a": "2"}, **whole) is None
+    for key, other in (("method", "GET"), ("host", "b.org"), ("query", "q=3")):
+        assert find(router, "/v1/x", headers={"x-a": "1"}, **{**whole, key: other}) is None
+
+
+@pytest.mark.parametrize(
+    ("match", "has_path_routes"),
+    [
+        (MatchSpec(path="/a"), True),
+        (MatchSpec(path_prefix="/a"), True),
+        (MatchSpec(path_regex="/a"), True),
+        (MatchSpec(host="a", methods=("GET",), headers={"a": "b"}, query={"a": "b"}), False),
+    ],
+)
+def test_tells_whether_paths_matter(match: MatchSpec, has_path_routes: bool) -> None:
+    assert router_of(match, None).has_path_routes is has_path_routes
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "host", "matches"),
+    [
+        ("example.org", "EXAMPLE.org:8080", True),
+        ("Example.Org.", "example.org", True),
+        ("example.org", "example.org.", True),
+        ("example.org", "example.org.:80", True),
+        ("example.org", "a.example.org", False),
+        ("example.org", "", False),
+        ("*.example.org", "a.example.org", True),
+        ("*.example.org", "A.example.org:80", True),
+        ("*.example.org", "a.b.example.org", False),
+        ("*.example.org", "example.org", False),
+        ("*.example.org", ".example.org", False),
+        ("*.example.org", "aexample.org", False),
+        ("[::1]", "[::1]:80", True),
+        ("[::1]", "[::1]", True),
+        ("[::1]", "[::2]:80", False),
+    ],
+)
+def test_host(wanted: str, host: str, matches: bool) -> None:
+    assert (find(router_of(MatchSpec(host=wanted)), host=host) == 0) is matches
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "matches"),
+    [
+        ("/api", "/api", True),
+        ("/api", "/api/", True),
+        ("/api", "/api/x", True),
+        ("/api", "/apix", False),
+        ("/api", "/ap", False),
+        ("/api", "/x/api", False),
+        ("/api/", "/api/x", True),
+        ("/api/", "/api", False),
+        ("/", "/anything", True),
+        ("/caf\u00e9", "/caf%C3%A9/x", True),
+        ("/%7euser", "/~user", True),
+    ],
+)
+def test_path_prefix_ends_at_a_segment(prefix: str, path: str, matches: bool) -> None:
+    assert (find(router_of(MatchSpec(path_prefix=prefix)), path) == 0) is matches
+
+
+def test_path_is_the_whole_path() -> None:
+    router = router_of(MatchSpec(path="/predict"))
+    assert find(router, "/predict") == 0
+    for other in ("/predict/", "/predic", "/predict/x", "/Predict"):
+        assert find(router, other) is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "path", "matches"),
+    [
+        ("/v[0-9]+/predict", "/v12/predict", True),
+        ("/v[0-9]+/predict", "/v12/predict/more", True),
+        ("/v[0-9]+/predict$", "/v12/predict/more", False),
+        ("/v[0-9]+", "/x/v1", False),
+        (r".*\.png$", "/a/b.png", True),
+    ],
+)
+def test_path_regex_is_anchored_at_the_start_only(expression: str, path: str, matches: bool) -> None:
+    assert (find(router_of(MatchSpec(path_regex=expression)), path) == 0) is matches
+
+
+def test_bad_expression_and_bad_path_are_told() -> None:
+    with pytest.raises(ValueError, match="'\\(' is not a regular expression"):
+        router_of(MatchSpec(path_regex="("))
+    with pytest.raises(ValueError, match="segment"):
+        router_of(MatchSpec(path="/a/../b"))
+
+
+def test_methods() -> None:
+    router = router_of(MatchSpec(methods=("GET", "post")))
+    assert [find(router, method=method) for method in ("GET", "POST", "PUT")] == [0, 0, None]
+
+
+def test_headers_by_value_or_presence() -> None:
+    router = router_of(MatchSpec(headers={"X-Tier": "gold"}), MatchSpec(headers={"X-Tier": "*"}))
+    assert find(router, headers={"x-tier": "gold"}) == 0
+    assert find(router, headers={"x-tier": "Gold"}) == 1
+    assert find(router, headers={"x-tier": ""}) == 1
+    assert find(router) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("model=a", 0),
+        ("x=1&model=a", 0),
+        ("model=b&model=a", 0),
+        ("m%6fdel=%61", 0),
+        ("model=a+b", 1),
+        ("model=", 1),
+        ("model", 1),
+        ("models=a", None),
+        ("", None),
+        ("x=model=a", None),
+    ],
+)
+def test_query_by_value_or_presence(query: str, index: int | None) -> None:
+    router = router_of(MatchSpec(query={"model": "a"}), MatchSpec(query={"model": "*"}))
+    assert find(router, query=query) == index
+
+
+# --- paths ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        ("/plain/path", "/plain/path"),
+        ("/%61dmin", "/admin"),
+        ("/%7Euser/%2d%5F%2E%30", "/~user/-_.0"),
+        ("/caf%c3%a9", "/caf%C3%A9"),
+        ("/a%3ab", "/a%3Ab"),
+        ("/a%252e%252e/b", "/a%252e%252e/b"),
+        ("/.well-known/x", "/.well-known/x"),
+        ("/a/...", "/a/..."),
+        ("/a/..b", "/a/..b"),
+        ("/a.%2e", "/a.."),
+        ("//a//b", "//a//b"),
+        ("*", "*"),
+    ],
+)
+def test_only_unreserved_characters_are_decoded(raw: str, path: str) -> None:
+    assert normalise_path(raw) == path
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "/a/../b",
+        "/..",
+        "/a/.",
+        "/./a",
+        "/a/%2e%2e/b",
+        "/a/.%2E",
+        "/%2e",
+        "/a/..;x=1/b",
+        "/a/%2e%2e;/b",
+        "/a%2fb",
+        "/a%2Fb",
+        "/a%5cb",
+        "/a\\b",
+        "/a\x00b",
+        "/a%00b",
+        "/a%",
+        "/a%4",
+        "/a%zz",
+        "/%%32e%%32e/b",
+    ],
+)
+def test_ambiguous_paths_are_refused(raw: str) -> None:
+    with pytest.raises(BadPath):
+        normalise_path(raw)
+
+
+PATHS = st.text(st.sampled_from("/.%2eEfF5cC0~;\\aZ\x00"), max_size=12).map("/".__add__)
+
+
+@given(PATHS)
+def test_what_passes_cannot_be_read_as_another_path(raw: str) -> None:
+    try:
+        path = normalise_path(raw)
+    except BadPath:
+        return
+    assert normalise_path(path) == path
+    decoded = unquote(path)
+    assert decoded.count("/") == path.count("/") == raw.count("/")
+    assert "\\" not in decoded and "\0" not in decoded
+    assert not {".", ".."} & set(decoded.split("/"))
+    assert unquote(raw) == decoded
+
+
+@pytest.mark.parametrize(
+    ("path", "strip_prefix", "path_prefix", "result"),
+    [
+        ("/api/x", "/api", None, "/x"),
+        ("/api", "/api", None, "/"),
+        ("/api/", "/api", None, "/"),
+        ("/apix", "/api", None, "/apix"),
+        ("/api//evil.org", "/api", None, "/evil.org"),
+        ("/api/x", "/api/", None, "/x"),
+        ("/x", None, "/v2", "/v2/x"),
+        ("/x", None, "/v2/", "/v2/x"),
+        ("/api/x", "/api", "/v2", "/v2/x"),
+        ("/api", "/api", "/v2", "/v2"),
+        ("/api/", "/api", "/v2", "/v2/"),
+        ("/other", "/api", "/v2", "/v2/other"),
+        ("/x", "/", "/", "/x"),
+        ("/", None, "/", "/"),
+        ("/caf%C3%A9/x", "/caf\u00e9", None, "/x"),
+        ("/x", None, "/caf\u00e9", "/caf%C3%A9/x"),
+        ("*", "/api", "/v2", "*"),
+        ("/x", None, None, "/x"),
+    ],
+)
+def test_rewrite(path: str, strip_prefix: str | None, path_prefix: str | None, result: str) -> None:
+    assert rewrite_path(path, strip_prefix, path_prefix) == result
+
+
+@given(PATHS, st.sampled_from([None, "/", "/a", "/a/", "/a/Z"]), st.sampled_from([None, "/", "/v2", "/v2/"]))
+def test_rewritten_path_is_absolute(path: str, strip_prefix: str | None, path_prefix: str | None) -> None:
+    assert rewrite_path(path, strip_prefix, path_prefix).startswith("/")
+
+
+def test_host_without_closing_bracket_is_left_alone() -> None:
+    assert normalise_host("[::1") == "[::1"

@@ -1,0 +1,168 @@
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from lbproxy.address import Address, parse_address
+from lbproxy.config.model import Config
+from lbproxy.control.metrics import Registry
+from lbproxy.control.probe import ProbeSpec, Result
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.server import Health, Server
+from lbproxy.domain.strategies.least_connections import LeastConnections
+from lbproxy.process.controller import Controller
+from lbproxy.telemetry.slots import PROCESS, SERVER, Slots
+
+CONFIG = {
+    "admin": {"bind": "off"},
+    "listeners": [{"bind": "127.0.0.1:5000", "pool": "predict"}],
+    "pools": {"predict": {"servers": ["127.0.0.1:5001", "127.0.0.1:5002"], "health_check": {"interval": 1000}}},
+}
+
+
+class Bench:
+    """A controller whose clock is moved by hand."""
+
+    def __init__(self, ready: str = "any") -> None:
+        self.now = 100.0
+        self.dropped = 0
+        slots = Slots(8192)
+        strategy = LeastConnections({}, random.Random(1))
+        self.pool = Pool("predict", [], strategy, strategy)
+        self.registry = Registry("1.2.3", {"predict": self.pool})
+        self.process = slots.allocate(PROCESS)
+        self.registry.add(PROCESS, (), self.process)
+        for text in ("127.0.0.1:5001", "127.0.0.1:5002"):
+            self.pool.add(Server(text, parse_address(text)))
+            self.registry.add(SERVER, ("predict", text), slots.allocate(SERVER))
+        config = Config.model_validate({**CONFIG, "admin": {"bind": "off", "ready": ready}})
+        self.controller = Controller(
+            config,
+            self.registry.pools,
+            self.registry,
+            membership=self,
+            log_dropped=lambda: self.dropped,
+            clock=lambda: self.now,
+            rng=random.Random(1),
+        )
+
+    def add(self, pool: Pool, server: Server) -> None:
+        pool.add(server)
+
+    def remove(self, pool: Pool, server: Server) -> None:
+        pool.remove(server)
+
+    def transitions(self, to: str) -> int:
+        row = self.registry.row(SERVER, ("predict", "127.0.0.1:5001"))
+        assert row is not None
+        return row[SERVER.column("server_transitions_total", to)]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    yield made
+    await made.controller.stop()
+
+
+async def test_readiness_follows_the_life_of_the_process(bench: Bench) -> None:
+    controller = bench.controller
+    assert controller.ready_reason() == "starting"
+    controller.running()
+    assert controller.ready_reason() is None
+    for server in bench.pool.servers:
+        controller.server_refused(bench.pool, server)
+    assert (controller.ready_reason() or "").startswith("pool predict has no usable server")
+    controller.draining()
+    assert controller.ready_reason() == "draining"
+    assert controller.status()["state"] == "draining"
+
+
+async def test_transitions_are_counted_and_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    server = bench.pool.servers[0]
+    with caplog.at_level(logging.INFO, "lbproxy"):
+        bench.controller.server_refused(bench.pool, server)
+        bench.pool.set_health(server, Health.UP, "", "answered 200 to GET /", bench.now)
+    assert (bench.transitions("down"), bench.transitions("up")) == (1, 1)
+    assert caplog.messages == [
+        "pool predict: server 127.0.0.1:5001 is down, was up: connection refused under traffic",
+        "pool predict: server 127.0.0.1:5001 is up, was down: answered 200 to GET /",
+    ]
+
+
+async def test_flapping_fills_no_log_but_is_counted(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    server = bench.pool.servers[0]
+    for _ in range(50):
+        bench.pool.set_health(server, Health.DOWN, "status", "", bench.now)
+        bench.pool.set_health(server, Health.UP, "", "", bench.now)
+        bench.now += 0.01
+    assert bench.transitions("down") == 50
+    assert len(caplog.messages) <= 2
+
+
+async def test_the_last_server_leaving_is_a_warning(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    for server in bench.pool.servers:
+        bench.controller.server_refused(bench.pool, server)
+    assert caplog.messages[-1] == "pool predict has no usable server"
+
+
+async def test_a_late_tick_is_measured(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    await bench.controller.start()
+    bench.now += 0.25 + 4.0
+    bench.controller._tick()
+    first = PROCESS.offset["loop_lag_seconds"]
+    cells = bench.process[first : first + PROCESS.families[-1].width].tolist()
+    assert sum(cells[:-1]) == 1
+    assert cells[-1] == 4_000_000_000
+    assert "4.0 s late" in caplog.text
+
+
+async def test_lost_log_lines_are_counted_and_reported(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    await bench.controller.start()
+    bench.dropped = 7
+    bench.controller._tick()
+    bench.controller._tick()
+    assert bench.process[PROCESS.column("log_dropped_total")] == 7
+    assert caplog.text.count("lost lines (7 so far)") == 1
+
+
+async def test_failing_open_is_announced_once_each_way(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    await bench.controller.start()
+    caplog.set_level(logging.INFO, "lbproxy")
+    for server in bench.pool.servers:
+        bench.pool.set_health(server, Health.DOWN, "timeout", "no answer", bench.now)
+    for _ in range(3):
+        bench.controller._tick()
+    bench.pool.set_health(bench.pool.servers[0], Health.UP, "", "", bench.now)
+    bench.controller._tick()
+    assert [text for text in caplog.messages if "fail" in text] == [
+        "pool predict fails open: too few servers pass their checks, so all are used",
+        "pool predict no longer fails open",
+    ]
+
+
+async def test_a_server_from_discovery_is_checked_and_forgotten(bench: Bench) -> None:
+    await bench.controller.start()
+    before = len(bench.controller._tasks)
+    server = Server("model:1/10.0.0.1", parse_address("10.0.0.1:1"))
+    bench.controller._checker._probe = _never
+    bench.controller.add(bench.pool, server)
+    assert server in bench.pool.servers
+    assert len(bench.controller._tasks) == before + 1
+    bench.controller.remove(bench.pool, server)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert server not in bench.pool.servers
+    assert len(bench.controller._tasks) == before
+
+
+async def _never(spec: ProbeSpec, address: Address) -> Result:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def test_a_registry_without_process_counters_is_refused() -> None:
+    with pytest.raises(ValueError, match="PROCESS"):
+        Controller(Config.model_validate(CONFIG), {}, Registry("1"), membership=Bench())

@@ -439,9 +439,7 @@ def markdown_table() -> str:
         elif fault.metric == "internal_errors_total":
             label = "`internal_errors_total`"
         blames = "yes" if fault.blames else "no"
-        lines.append(
-            f"| `{fault.word}` | {fault.status} | {fault.retry.value} | {blames} | {label} | {fault.hint} |"
-        )
+        lines.append(f"| `{fault.word}` | {fault.status} | {fault.retry.value} | {blames} | {label} | {fault.hint} |")
     return "\n".join(lines) + "\n"
 
 

@@ -25,6 +25,7 @@ from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services, abort
+from lbproxy.dataplane.upstream import SMALL_BODY
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import LAST_CHUNK, BodyError, ChunkedReader, LengthReader, chunk
@@ -44,8 +45,6 @@ READ_AHEAD_REQUESTS = 32
 LINGER_IDLE_S = 5.0
 LINGER_TOTAL_S = 30.0
 DRAIN_IDLE_S = 1.0
-MEMO_HEADS = 1024
-MEMO_HEAD_BYTES = 4096
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 _WRITE_TIMEOUT = POOL.column("client_aborts_total", "write_timeout")
@@ -60,7 +59,9 @@ class Downstream(asyncio.Protocol):
         "_closes",
         "_deadline",
         "_exchange",
+        "_extra",
         "_hangup",
+        "_heads",
         "_is_chunking",
         "_is_paused",
         "_is_trusted",
@@ -106,11 +107,13 @@ class Downstream(asyncio.Protocol):
         self._taken = 0
         self._taken_at = 0.0
         self._hangup = -1
+        self._extra = b""
         self.client_ip = ""
         self._peer_ip = ""
         self._is_trusted = False
         self._lines = b""
-        self._memo: dict[bytes, object] = self.listener.memo
+        self._memo = self.listener.memo
+        self._heads = self._memo.heads
         self.context = PickContext("")
         self.local_host = ""
 
@@ -132,6 +135,7 @@ class Downstream(asyncio.Protocol):
         self._is_trusted = self.listener.is_trusted(ip)
         if self._is_trusted:
             self._memo = self.listener.memo_trusted
+            self._heads = self._memo.heads
         self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: %d\r\n" % (
             self.client_ip.encode(),
             port,
@@ -195,12 +199,12 @@ class Downstream(asyncio.Protocol):
             raw, rest = data, b""
         else:
             raw, rest = data[:end], data[end:]
-        prepared = self._memo.get(raw)
+        prepared = self._heads.get(raw)
         if prepared is None:
             prepared = self._prepare(raw)
             if prepared is None:
                 return
-        self._begin(prepared, rest)  # type: ignore[arg-type]
+        self._begin(prepared, rest)
 
     def _partial_head(self, data: bytes) -> None:
         """A head that comes in pieces; looked through once, refused as early as possible."""
@@ -218,9 +222,9 @@ class Downstream(asyncio.Protocol):
         if end >= 0:
             self._buffer = b""
             raw, rest = data[: end + 4], data[end + 4 :]
-            prepared = self._memo.get(raw) or self._prepare(raw)
+            prepared = self._heads.get(raw) or self._prepare(raw)
             if prepared is not None:
-                self._begin(prepared, rest)  # type: ignore[arg-type]
+                self._begin(prepared, rest)
             return
         self._buffer = data
         try:
@@ -229,38 +233,32 @@ class Downstream(asyncio.Protocol):
             self._refuse(data, error)
 
     def _prepare(self, raw: bytes) -> Prepared | None:
-        """Parse a head that the memo does not have; a bad one is answered, and None returned."""
+        """What to do with a head that the memo does not have as it is; a bad one is answered, and None returned."""
         listener = self.listener
         try:
             if raw[:2] == b"\r\n":
                 raw = raw[2:]
             if len(raw) > listener.head_bytes:
                 raise self._too_large(raw)
-            prepared = prepare(
-                listener,
-                raw,
-                is_trusted=self._is_trusted,
-                log_format=self.services.log_format if self.services.access_writer is not None else None,
-                local_host=self.local_host,
-            )
+            found = self._memo.find(raw, listener.max_fields)
+            if found is not None:
+                prepared, self._extra = found
+                return prepared
+            prepared = self._parse(raw)
+            self._memo.learn(raw, prepared, self._parse)
         except HeadError as error:
             self._refuse(raw, error)
             return None
-        if len(raw) <= MEMO_HEAD_BYTES:
-            self._remember(raw, prepared)
         return prepared
 
-    def _remember(self, raw: bytes, prepared: Prepared) -> None:
-        """Put a head into the memo the second time it is seen: heads that never repeat only cost a number here."""
-        seen, memo, number = self.listener.seen_once, self._memo, hash(raw)
-        if number not in seen:
-            if len(seen) >= 4 * MEMO_HEADS:
-                seen.clear()
-            seen.add(number)
-            return
-        if len(memo) >= MEMO_HEADS:
-            memo.clear()
-        memo[raw] = prepared
+    def _parse(self, raw: bytes) -> Prepared:
+        return prepare(
+            self.listener,
+            raw,
+            is_trusted=self._is_trusted,
+            log_format=self.services.log_format if self.services.access_writer is not None else None,
+            local_host=self.local_host,
+        )
 
     def _too_large(self, raw: bytes) -> HeadError:
         if raw.find(b"\r\n") > 8192:
@@ -282,6 +280,8 @@ class Downstream(asyncio.Protocol):
         context.request = prepared.head
         exchange = Exchange(self, prepared, request_id or services.next_request_id(), services.clock())
         self._exchange = exchange
+        if self._extra:
+            exchange.extra, self._extra = self._extra, b""
         self._deadline = NEVER
         self._closes = not prepared.keep_alive
         body = b""
@@ -340,10 +340,7 @@ class Downstream(asyncio.Protocol):
         if self._closes:
             return  # RFC 9112 section 9.6: nothing after a last request is looked at
         self._read_ahead = self._read_ahead + data if self._read_ahead else data
-        if (
-            len(self._read_ahead) > READ_AHEAD_BYTES
-            or self._read_ahead.count(b"\r\n\r\n") > READ_AHEAD_REQUESTS
-        ):
+        if len(self._read_ahead) > READ_AHEAD_BYTES or self._read_ahead.count(b"\r\n\r\n") > READ_AHEAD_REQUESTS:
             self.pause_body()
 
     # --- the next request, or the end -------------------------------------------------------------------------------
@@ -470,11 +467,24 @@ class Downstream(asyncio.Protocol):
             and not self.services.is_draining
         ):
             data = b"%b%b\r\n" % (head.wire, exchange.id_line)
+            if is_done and len(body) <= SMALL_BODY:
+                data += body
+                self._written += len(data)
+                self.transport.write(data)
+                if not self._client_fin:
+                    self._exchange = None
+                    self._state = HEAD
+                    self._deadline = exchange.ended_at + self.listener.timeouts.keep_alive
+                    if self._read_ahead or self._is_paused:
+                        self.services.loop.call_soon(self._next_request)
+                    return
+                self._exchange_done()
+                return
         else:
             data = self._response_head(exchange, head)
             if self._is_chunking:
                 body = self._chunked(exchange.prepared, body, trailers, is_done=is_done)
-        if len(body) <= 16384:
+        if len(body) <= SMALL_BODY:
             data += body
             body = b""
         self._written += len(data)

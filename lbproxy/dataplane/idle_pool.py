@@ -34,13 +34,11 @@ class IdlePool:
         connections = self._connections
         while connections:
             connection = connections.pop()
-            if connection.expires_at <= now:
-                connection.close_idle()
-            elif connection.is_dead():
-                self._runtime.row[_STALE] += 1
-                connection.close_idle()
-            else:
+            if connection.expires_at > now and not connection.poll(0):
                 return connection
+            if connection.expires_at > now:
+                self._runtime.row[_STALE] += 1
+            connection.close_idle()
         return None
 
     def put(self, connection: UpstreamConnection, limit: int) -> None:

@@ -56,9 +56,13 @@ def plan_connections(wanted: int | None) -> tuple[int, int, str]:
     most = max(1, (available - backlog) // 2)
     limit = min(wanted or 10_000, most)
     if wanted is not None and limit < wanted:
-        return limit, backlog, (
-            f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
-            f"(ulimit -n {2 * wanted + backlog + BASE_FDS}, LimitNOFILE=)"
+        return (
+            limit,
+            backlog,
+            (
+                f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
+                f"(ulimit -n {2 * wanted + backlog + BASE_FDS}, LimitNOFILE=)"
+            ),
         )
     return limit, backlog, ""
 
@@ -108,7 +112,17 @@ class ConnectionGate:
 class Listener:
     """One entry of `listeners`: its sockets and the connections that came through them."""
 
-    __slots__ = ("_backlog", "_gate", "_is_closed", "_is_paused", "_servers", "_sockets", "_unix_paths", "runtime", "services")
+    __slots__ = (
+        "_backlog",
+        "_gate",
+        "_is_closed",
+        "_is_paused",
+        "_servers",
+        "_sockets",
+        "_unix_paths",
+        "runtime",
+        "services",
+    )
 
     def __init__(self, services: Services, runtime: ListenerRuntime, gate: ConnectionGate, backlog: int) -> None:
         self.services = services

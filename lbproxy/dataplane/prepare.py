@@ -15,11 +15,12 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
 from lbproxy.protocol.message import IDEMPOTENT_METHODS, VIA_PSEUDONYM, join_fields
 from lbproxy.telemetry.accesslog import LogFormat
-from lbproxy.telemetry.slots import METHODS, PROCESS
+from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
 
 _UNDERSCORE = PROCESS.column("headers_dropped_total", "underscore")
 _NOMINATED = PROCESS.column("headers_dropped_total", "nominated")
 _SPOOFED = PROCESS.column("headers_dropped_total", "spoofed")
+_REQUESTS = TRAFFIC.offset["requests_total"]
 _METHOD_INDEX = {method: index for index, method in enumerate(METHODS)}
 _OTHER = _METHOD_INDEX["other"]
 _safe_token = re.compile(rb"([!-~]+) ([!-~]+)").match
@@ -47,9 +48,11 @@ class Prepared:
         "is_local",
         "keep_alive",
         "log_head",
-        "method_index",
         "minor",
+        "needs_care",
+        "requests_column",
         "route",
+        "takes_extra",
         "upgrade",
     )
 
@@ -69,7 +72,9 @@ class Prepared:
         self.is_local = False
         self.keep_alive = head.keep_alive
         self.log_head = ""
-        self.method_index = _METHOD_INDEX.get(head.method, _OTHER)
+        self.requests_column = _REQUESTS + _METHOD_INDEX.get(head.method, _OTHER) * len(CODES)
+        self.takes_extra = not head.nominates
+        self.needs_care = head.chunked or head.expects_continue
         self.minor = head.minor
         self.upgrade = head.upgrade
 

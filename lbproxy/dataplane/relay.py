@@ -12,7 +12,15 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from lbproxy.dataplane.services import Services, abort
-from lbproxy.errors import CLIENT_ABORT, RESET, SHUTDOWN_CUT, TUNNEL_TIMEOUT, CLIENT_WRITE_TIMEOUT, UPSTREAM_WRITE_TIMEOUT, Side
+from lbproxy.errors import (
+    CLIENT_ABORT,
+    RESET,
+    SHUTDOWN_CUT,
+    TUNNEL_TIMEOUT,
+    CLIENT_WRITE_TIMEOUT,
+    UPSTREAM_WRITE_TIMEOUT,
+    Side,
+)
 
 HIGH_WATER = 64 * 1024
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.idle_pool import IdlePool
 from lbproxy.domain.pool import Pool
@@ -18,6 +19,9 @@ from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.telemetry.slots import Row
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.head_memo import HeadMemo
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -42,6 +46,10 @@ class KeepAliveSettings:
     idle_timeout_s: float
     max_requests: float
     max_age_s: float
+    is_limited: bool = field(init=False)  # is there a bound on requests or age?
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_limited", min(self.max_requests, self.max_age_s) != float("inf"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +200,8 @@ class ListenerRuntime:
     trusted: tuple[Network, ...]
     connections_per_ip: float
     has_default_only: bool  # one route without a match: nothing to look for
-    memo: dict[bytes, object] = field(default_factory=dict)
-    memo_trusted: dict[bytes, object] = field(default_factory=dict)
-    seen_once: set[int] = field(default_factory=set)
+    memo: HeadMemo
+    memo_trusted: HeadMemo
     per_ip: dict[str, int] = field(default_factory=dict)
     n_connections: int = 0
 

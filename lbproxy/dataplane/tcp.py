@@ -194,9 +194,7 @@ class TcpSession:
             pool.dial_failed(runtime.server, fault)
         if self._retries:
             self._count(_RETRY_FAILED)
-        if may_retry(
-            self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True
-        ):
+        if may_retry(self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True):
             self._retries += 1
             self._tried = (*self._tried, runtime.server)
             self._attempt()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.runtime import ServerRuntime
 
 HIGH_WATER = 64 * 1024
+SMALL_BODY = 16 * 1024  # joined with the head for one write; longer ones are not copied
 MEMO_HEADS = 256
 MEMO_HEAD_BYTES = 4096
 _EXTRA_DATA = SERVER.column("upstream_errors_total", errors.EXTRA_DATA.reason)
@@ -41,15 +42,15 @@ class UpstreamConnection(asyncio.Protocol):
         "_has_ended",
         "_head",
         "_interim",
-        "_poll",
+        "_poller",
         "_reader",
         "_services",
         "_written_before",
         "created_at",
         "exchange",
         "expires_at",
-        "is_reused",
         "n_requests",
+        "poll",
         "request_done",
         "runtime",
         "transport",
@@ -68,10 +69,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._interim = 0
         self._has_ended = False
         self._written_before = 0
-        self._poll = select.poll()
+        self._poller = select.poll()
+        # Has the server closed this idle connection, or sent bytes on it? `poll(0)` is one system call, no exception.
+        self.poll = self._poller.poll
         self.created_at = 0.0
         self.expires_at = float("inf")
-        self.is_reused = False
         self.n_requests = 0
         self.request_done = False
         self.written = 0
@@ -82,29 +84,25 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         transport = self.transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._poll.register(transport.get_extra_info("socket").fileno(), _POLL_EVENTS)
+        self._poller.register(transport.get_extra_info("socket").fileno(), _POLL_EVENTS)
         self.created_at = self._services.clock()
         self.runtime.n_connections += 1
 
-    def is_dead(self) -> bool:
-        """Has the server closed this idle connection, or sent bytes on it? One system call, no exception."""
-        return self._has_ended or self.transport.is_closing() or bool(self._poll.poll(0))
-
-    def begin(self, exchange: Exchange, head: bytes, body: bytes, *, request_done: bool) -> None:
-        """Send a request, or the first part of one."""
+    def begin(self, exchange: Exchange, head: bytes, body: bytes, now: float) -> None:
+        """Send a request, or the first part of one; `exchange.request_done` says which."""
         self.exchange = exchange
         self._head = None
         self._interim = 0
-        self.is_reused = self.n_requests > 0
         self.n_requests += 1
-        self.request_done = request_done
-        self._written_before = self.written
-        if body and len(body) <= 16384:
+        self.request_done = exchange.request_done
+        written = self._written_before = self.written
+        if len(body) <= SMALL_BODY:
             head += body
-            body = b""
-        self.written += len(head) + len(body)
-        self.transport.write(head)
-        if body:
+            self.written = written + len(head)
+            self.transport.write(head)
+        else:
+            self.written = written + len(head) + len(body)
+            self.transport.write(head)
             self.transport.write(body)
 
     def write(self, data: bytes) -> None:
@@ -176,7 +174,9 @@ class UpstreamConnection(asyncio.Protocol):
             if end < 0:
                 check_partial(bytearray(data), checked, head_bytes=pool.head_bytes, is_response=True)
                 if len(data) > pool.head_bytes:
-                    raise HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"the head is longer than {pool.head_bytes} bytes")
+                    raise HeadError(
+                        errors.RESPONSE_HEADER_TOO_LARGE, f"the head is longer than {pool.head_bytes} bytes"
+                    )
                 if data and not b"HTTP/1.".startswith(data[:7]) and data[:7] != b"HTTP/1.":
                     raise HeadError(errors.BAD_RESPONSE, "the answer does not begin with HTTP/1.")
                 self._buffer = data
@@ -215,7 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _final_head(self, head: ResponseHead, data: bytes, exchange: Exchange) -> None:
         length = head.content_length
         now = self._services.clock()
-        if exchange.is_head or head.has_no_body:
+        if exchange.is_head or head.is_bodiless:
             length = 0
         elif head.chunked:
             self._head = head
@@ -261,9 +261,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _release(self, head: ResponseHead, surplus: bytes, now: float) -> None:
         """The response is complete: keep the connection if every condition of the reuse rule holds."""
         self._reader = None
-        settings = self.runtime.pool.keep_alive
-        if surplus:
-            self.runtime.row[_EXTRA_DATA] += 1
+        runtime = self.runtime
+        settings = runtime.pool.keep_alive
         if (
             surplus
             or not self.request_done
@@ -272,17 +271,21 @@ class UpstreamConnection(asyncio.Protocol):
             or self._has_ended
             or self._services.is_draining
         ):
+            if surplus:
+                runtime.row[_EXTRA_DATA] += 1
             self.give_up()
             return
         self.exchange = None
-        idle_s = settings.idle_timeout_s
+        expires_at = now + settings.idle_timeout_s
         if head.keep_alive_timeout_s:
-            idle_s = min(idle_s, 0.8 * head.keep_alive_timeout_s)
-        self.expires_at = min(now + idle_s, self.created_at + settings.max_age_s)
-        if self.n_requests >= settings.max_requests:
-            self.close_idle()
-            return
-        self.runtime.idle.put(self, settings.idle)
+            expires_at = min(expires_at, now + 0.8 * head.keep_alive_timeout_s)
+        if settings.is_limited:
+            expires_at = min(expires_at, self.created_at + settings.max_age_s)
+            if self.n_requests >= settings.max_requests:
+                self.close_idle()
+                return
+        self.expires_at = expires_at
+        runtime.idle.put(self, settings.idle)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -339,7 +342,7 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.attempt_failed(errors.TRUNCATED_BODY, "the connection ended inside the body")
         elif self._buffer or self._interim:
             exchange.attempt_failed(errors.TRUNCATED_HEAD, "the connection ended inside the head")
-        elif self.is_reused:
+        elif self.n_requests > 1:
             if is_fin and exchange.trusts_unacked(self.runtime) and self._nothing_was_acked():
                 exchange.attempt_failed(errors.CLOSED_UNACKED, "closed before the request arrived")
             else:

@@ -209,8 +209,11 @@ class Pool:
         eligible = self._eligible if not self._is_dirty else self.eligible()
         if not eligible:
             return None
-        server = self._pick(eligible, ctx, now)
-        if server in tried or server.is_full:
+        if len(eligible) == 1:
+            server = eligible[0]
+        else:
+            server = self._pick(eligible, ctx, now)
+        if server in tried or 0 < server.max_inflight <= server.inflight:
             free = tuple(other for other in eligible if not other.is_full)
             rest = tuple(other for other in free if other not in tried) or free
             if not rest:

@@ -16,6 +16,7 @@ from lbproxy.config.listener_model import Listener as ListenerConfig
 from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.config.pool_model import ServerSpec
 from lbproxy.control.metrics import Registry
+from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.runtime import (
     ClientTimeouts,
     Edits,
@@ -139,7 +140,9 @@ class Wiring:
         """A server joins a pool, with its row."""
         row = self._slots.allocate(SERVER)
         self._registry.add(SERVER, (runtime.name, server.name), row)
-        runtime.servers[server] = ServerRuntime(server, runtime, row, is_direct=is_direct(server.address, self._on_link))
+        runtime.servers[server] = ServerRuntime(
+            server, runtime, row, is_direct=is_direct(server.address, self._on_link)
+        )
         runtime.pool.add(server)
 
     def remove_server(self, runtime: PoolRuntime, server: Server) -> None:
@@ -176,6 +179,14 @@ class Wiring:
         self._registry.add(LISTENER, (config.name,), row)
         routes = config.effective_routes()
         limits, timeouts = config.limits, config.timeouts
+        reads_fields = any(
+            route.match is not None
+            or route.headers is not None
+            or route.pool is None
+            or self._config.pools[route.pool].headers is not None
+            or self._config.pools[route.pool].strategy.name not in NAMES
+            for route in routes
+        )
         return ListenerRuntime(
             name=config.name,
             mode=config.mode,
@@ -193,6 +204,8 @@ class Wiring:
             answers_half_closed=config.half_close == "answer",
             trusted=self._config.trusted_proxies,
             connections_per_ip=_inf(limits.connections_per_ip),
+            memo=HeadMemo(takes_extra=not reads_fields),
+            memo_trusted=HeadMemo(takes_extra=False),
             has_default_only=len(routes) == 1 and routes[0].match is None,
         )
 

@@ -154,9 +154,7 @@ class Worker:
 
     def _listener_status(self) -> list[ListenerStatus]:
         return [
-            ListenerStatus(
-                item.runtime.name, item.runtime.mode, tuple(item.addresses), item.runtime.n_connections
-            )
+            ListenerStatus(item.runtime.name, item.runtime.mode, tuple(item.addresses), item.runtime.n_connections)
             for item in self._listeners
         ]
 

@@ -38,7 +38,9 @@ _status_line = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x
 # No control character belongs into a head but HTAB and the CR LF pairs that end its lines.
 _GOOD_OCTETS = bytes(code for code in range(256) if (code >= 32 and code != 127) or code in b"\t\r\n")
 _bad_octet_so_far = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)").search
-_http09 = re.compile(rb"[^ ]+ [^ ]+ HTTP/0\.[0-9]\r\n").match
+_plain_line = re.compile(
+    rb"(" + TOKEN + rb"):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
+).fullmatch
 _te_line = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE).findall
 _cl_line = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE).search
 _absolute = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE).fullmatch
@@ -94,6 +96,7 @@ class RequestHead:
         "method",
         "minor",
         "nominated_dropped",
+        "nominates",
         "path",
         "query",
         "referer",
@@ -126,6 +129,7 @@ class RequestHead:
         self.referer = b""
         self.underscore_dropped = 0
         self.nominated_dropped = 0
+        self.nominates = False
 
     @property
     def has_body(self) -> bool:
@@ -230,11 +234,7 @@ def _request_refused(raw: bytes, error: Exception) -> HeadError:
 
 
 # Fields that the gateway reads or rewrites; all others pass in order.
-_SINGLED_OUT = (
-    HOP_BY_HOP
-    | FORWARDING
-    | frozenset((b"host", b"content-length", b"expect", b"max-forwards", b"via"))
-)
+_SINGLED_OUT = HOP_BY_HOP | FORWARDING | frozenset((b"host", b"content-length", b"expect", b"max-forwards", b"via"))
 _NOT_NOMINATIONS = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _NO_VALUES: list[bytes] = []
@@ -276,6 +276,15 @@ class _NameKinds(dict[bytes, tuple[int, bytes]]):
 _name_kinds = _NameKinds()
 
 
+def plain_field(line: bytes) -> tuple[bytes, bytes] | None:
+    """(lower-case name, the line as it is sent) of a field that no rule of the gateway looks at; None for any other."""
+    match = _plain_line(line)
+    if match is None:
+        return None
+    kind, lower = _name_kinds[match[1]]
+    return (lower, b"%b: %b\r\n" % match.groups()) if kind == _PASS else None
+
+
 def _sort_fields(head: RequestHead, fields: Fields, underscores: str) -> dict[bytes, list[bytes]]:
     """Split what was received into end-to-end fields (on the head) and the lines that need a decision (returned)."""
     lines: dict[bytes, list[bytes]] = {}
@@ -309,6 +318,7 @@ def _sort_fields(head: RequestHead, fields: Fields, underscores: str) -> dict[by
     options = connection_options(lines[b"connection"]) if b"connection" in lines else _NO_OPTIONS
     nominated = options - _NOT_NOMINATIONS
     if nominated:
+        head.nominates = True
         before = len(kept) + len(lines)
         head.fields = [field for field in kept if field[0].lower() not in nominated]
         for name in nominated - _KEPT_IF_NOMINATED:
@@ -406,7 +416,7 @@ class ResponseHead:
     """An accepted response head; may be shared. `fields` are end-to-end fields without framing.
 
     content_length: None without one. keep_alive: the server will keep the connection. keep_alive_timeout_s: what its
-    Keep-Alive field promises, 0 without one. has_no_body: the status alone says so (1xx, 204, 304). lines: the fields as
+    Keep-Alive field promises, 0 without one. is_bodiless: the status alone says so (1xx, 204, 304). lines: the fields as
     they are sent. is_plain: with a length, so that `wire` (status line, fields and length) can be sent as it is.
     """
 
@@ -414,6 +424,7 @@ class ResponseHead:
         "chunked",
         "content_length",
         "fields",
+        "is_bodiless",
         "is_plain",
         "keep_alive",
         "keep_alive_timeout_s",
@@ -432,16 +443,13 @@ class ResponseHead:
         self.lines = b""
         self.wire = b""
         self.is_plain = False
+        self.is_bodiless = status < 200 or status in (204, 304)
         self.content_length: int | None = None
         self.chunked = False
         self.keep_alive = True
         self.keep_alive_timeout_s = 0.0
         self.upgrade = b""
         self.nominated: frozenset[bytes] = frozenset()
-
-    @property
-    def has_no_body(self) -> bool:
-        return self.status < 200 or self.status == 204 or self.status == 304
 
 
 _RESPONSE_SINGLED_OUT = HOP_BY_HOP | {b"content-length", b"x-request-id"}
@@ -536,6 +544,7 @@ __all__ = [
     "ResponseHead",
     "check_partial",
     "parse_request_head",
+    "plain_field",
     "parse_response_head",
     "status_line",
 ]

@@ -17,7 +17,9 @@ token_match = re.compile(TOKEN).fullmatch
 value_match = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 digits_match = re.compile(rb"[0-9]{1,19}").fullmatch
 # RFC 9110 section 7.2: Host = uri-host [ ":" port ]. No comma: a list of hosts is an attack, not a name.
-host_match = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?").fullmatch
+host_match = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+).fullmatch
 
 MAX_LENGTH = (1 << 63) - 1
 

@@ -88,23 +88,13 @@ def _capped(text: str) -> str:
     return text if len(text) <= FIELD_LIMIT else text[: FIELD_LIMIT - 3] + "..."
 
 
-class _Quoted(dict[str, str]):
-    """Remembers the JSON form of short-lived values such as addresses; emptied when it grows, so it stays small."""
-
-    def __missing__(self, text: str) -> str:
-        if len(self) >= 4096:
-            self.clear()
-        quoted = self[text] = _json_string(_capped(text))
-        return quoted
-
-
 class JsonFormat:
     """One JSON object a line, keys always present and in one order; what does not apply is null."""
 
-    __slots__ = ("_quoted", "_second", "_stamp")
+    __slots__ = ("_second", "_stamp", "_templates")
 
     def __init__(self) -> None:
-        self._quoted = _Quoted()
+        self._templates: dict[tuple[object, ...], str] = {}
         self._second = -1
         self._stamp = ""
 
@@ -118,23 +108,58 @@ class JsonFormat:
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        quoted = self._quoted
-        head, _, user_agent = (rec.log_head or _TCP_HEAD).partition(_SPLIT)
-        request_id = rec.request_id
-        # An id of a trusted peer may hold anything; ours are alphanumeric and need no escaping.
-        request_id = f'"{request_id}"' if request_id.isalnum() else _json_string(_capped(request_id))
-        status, queue_s, connect_s, ttfb_s = rec.status, rec.queue_s, rec.connect_s, rec.ttfb_s
-        # f"{x:.3f}" costs 0.13 us, the shorter looking repr of a rounded float 0.23 (benchmarks/micro).
-        return (
-            f'{{"ts":"{self._stamp}{_MILLIS[int((wall - second) * 1000)]}Z","request_id":{request_id},'
-            f'"client":{quoted[rec.client]},"listener":{quoted[rec.listener]},{head},'
-            f'"status":{"null" if status is None else status},"bytes_in":{rec.bytes_in},"bytes_out":{rec.bytes_out},'
-            f'"pool":{quoted[rec.pool]},"server":{quoted[rec.server]},"attempts":{rec.attempts},'
-            f'"queue_ms":{"null" if queue_s is None else f"{queue_s * 1e3:.3f}"},'
-            f'"connect_ms":{"null" if connect_s is None else f"{connect_s * 1e3:.3f}"},'
-            f'"ttfb_ms":{"null" if ttfb_s is None else f"{ttfb_s * 1e3:.3f}"},'
-            f'"total_ms":{rec.total_s * 1e3:.3f},"end":{quoted[rec.end]},"user_agent":{user_agent}}}'
+        queue_s, connect_s, ttfb_s = rec.queue_s, rec.connect_s, rec.ttfb_s
+        # What repeats from line to line is rendered once: one dictionary look-up and one % instead of an f-string of
+        # fifteen parts (0.9 us for 1.6, benchmarks/micro).
+        key = (
+            rec.client,
+            rec.listener,
+            rec.pool,
+            rec.server,
+            rec.status,
+            rec.end,
+            queue_s is None,
+            connect_s is None,
+            ttfb_s is None,
         )
+        template = self._templates.get(key) or self._template(rec, key)
+        request_id = rec.request_id
+        if not request_id.isalnum():
+            # An id of a trusted peer may hold anything; ours need no escaping. The template has the quotes.
+            request_id = _json_string(_capped(request_id))[1:-1]
+        head, _, user_agent = (rec.log_head or _TCP_HEAD).partition(_SPLIT)
+        return template % (
+            self._stamp,
+            _MILLIS[int((wall - second) * 1000)],
+            request_id,
+            head,
+            rec.bytes_in,
+            rec.bytes_out,
+            rec.attempts,
+            queue_s and queue_s * 1e3,
+            connect_s and connect_s * 1e3,
+            ttfb_s and ttfb_s * 1e3,
+            rec.total_s * 1e3,
+            user_agent,
+        )
+
+    def _template(self, rec: LogRecord, key: tuple[object, ...]) -> str:
+        def fixed(text: str) -> str:
+            return _json_string(_capped(text)).replace("%", "%%")
+
+        def milliseconds(value: float | None) -> str:
+            return "null%.0s" if value is None else "%.3f"  # %.0s takes its argument and prints nothing
+
+        if len(self._templates) >= 4096:
+            self._templates.clear()
+        template = self._templates[key] = (
+            f'{{"ts":"%s%sZ","request_id":"%s","client":{fixed(rec.client)},"listener":{fixed(rec.listener)},%s,'
+            f'"status":{"null" if rec.status is None else rec.status},"bytes_in":%d,"bytes_out":%d,'
+            f'"pool":{fixed(rec.pool)},"server":{fixed(rec.server)},"attempts":%d,'
+            f'"queue_ms":{milliseconds(rec.queue_s)},"connect_ms":{milliseconds(rec.connect_s)},'
+            f'"ttfb_ms":{milliseconds(rec.ttfb_s)},"total_ms":%.3f,"end":{fixed(rec.end)},"user_agent":%s}}'
+        )
+        return template
 
 
 _MILLIS = tuple(f".{ms:03d}" for ms in range(1000))

@@ -74,9 +74,7 @@ class Layout:
 SERVER = Layout(
     ("pool", "server"),
     Family("server_requests_total", "Answers by class, as the client got them.", (("code", CODES),)),
-    Family(
-        "upstream_errors_total", "Attempts that failed, by fault.", (("reason", UPSTREAM_ERROR_REASONS),)
-    ),
+    Family("upstream_errors_total", "Attempts that failed, by fault.", (("reason", UPSTREAM_ERROR_REASONS),)),
     Family("upstream_ttfb_seconds", "From sending a request to the first byte of its answer.", (), DURATION_BUCKETS),
     Family("upstream_connects_total", "Connections opened.", (("result", ("ok", "refused", "timeout", "error")),)),
     Family("stale_connections_total", "Kept connections found closed by the server when they were to be reused."),
@@ -92,10 +90,16 @@ SERVER = Layout(
 POOL = Layout(
     ("pool",),
     Family("queue_wait_seconds", "Time that requests waited for a server.", (), QUEUE_BUCKETS),
-    Family("request_duration_seconds", "From the first byte of the request to the end of the answer.", (), DURATION_BUCKETS),
+    Family(
+        "request_duration_seconds", "From the first byte of the request to the end of the answer.", (), DURATION_BUCKETS
+    ),
     Family("retries_total", "Attempts beyond the first.", (("reason", RETRY_REASONS), ("outcome", RETRY_OUTCOMES))),
     Family("retry_budget_exhausted_total", "Retries that the budget did not allow."),
-    Family("client_aborts_total", "Clients that left, by what lbproxy was doing for them.", (("phase", CLIENT_ABORT_PHASES),)),
+    Family(
+        "client_aborts_total",
+        "Clients that left, by what lbproxy was doing for them.",
+        (("phase", CLIENT_ABORT_PHASES),),
+    ),
     Family("fail_open_total", "Requests balanced over servers that checks say are down."),
     Family("strategy_errors_total", "Exceptions raised by the strategy; the pool fell back to least connections."),
 )

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
 from tests.support.client import Client
+from tests.support.daemon import LbProxy
 from tests.support.origin import (
     FIN,
     RST,
+    Origin,
     Peer,
     Script,
+    black_hole_port,
     close_at_once,
     close_unanswered,
+    refusing_port,
     reset_unanswered,
     silent,
     stalls_after,
@@ -44,6 +51,52 @@ def assert_next_request_is_fine(rig: Rig, client: Client | None = None) -> Respo
     answer = client.ask(get("/next"))
     assert (answer.status, answer.body) == (200, b"GET /next 0\n")
     return answer
+
+
+# --- rows 1, 2: no connection; these need servers of their own, and so a daemon of their own ---
+
+
+def unconnectable(bad: str, good: str) -> dict[str, object]:
+    calm: dict[str, object] = {
+        "health_check": "off",
+        "strategy": "round_robin",
+        "timeouts": {"connect": f"{SHORT_S / 2}s"},
+    }
+    return {
+        "listeners": [
+            {"name": "alone", "bind": "127.0.0.1:0", "pool": "alone"},
+            {"name": "beside", "bind": "127.0.0.1:0", "pool": "beside"},
+        ],
+        "pools": {"alone": {"servers": [bad], **calm}, "beside": {"servers": [bad, good], **calm}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("port", "reason", "statuses"),
+    [(refusing_port, "connect_refused", {502, 503}), (black_hole_port, "connect_timeout", {504})],
+    ids=["row-1-refused", "row-2-black-hole"],
+)
+def test_rows_1_2_no_connection(
+    port: Callable[[], AbstractContextManager[int]], reason: str, statuses: set[int], tmp_path: Path
+) -> None:
+    with (
+        port() as bad,
+        Origin() as good,
+        LbProxy(unconnectable(f"127.0.0.1:{bad}", good.address), tmp_path) as lb,
+        Client(lb.port("alone")) as alone,
+        Client(lb.port("beside")) as beside,
+    ):
+        answer = alone.ask(get("/alone"))
+        assert answer.status in statuses
+        assert answer.get("content-type") == "application/problem+json"
+        assert lb.metric("upstream_errors_total", pool="alone", reason=reason) >= 1
+        for _ in range(4):
+            answer = beside.ask(post("/beside"))
+            assert (answer.status, answer.body) == (200, b"POST /beside 5\n"), "no byte was sent: any method may go on"
+        assert lb.metric("upstream_errors_total", pool="beside", reason=reason) >= 1
+        alone.close()
+        beside.close()
+        lb.check_idle()
 
 
 # --- rows 3-7: closed before the first byte of an answer ---

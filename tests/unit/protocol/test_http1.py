@@ -31,7 +31,13 @@ def refused(raw: bytes | str, **options: object) -> str:
 
 def test_a_usual_head_is_understood() -> None:
     head = request("POST /predict?x=1 HTTP/1.1\nHost: example.org:5000\nAccept: */*\nContent-Length: 31")
-    assert (head.method, head.path, head.query, head.host, head.minor) == ("POST", "/predict", "x=1", "example.org:5000", 1)
+    assert (head.method, head.path, head.query, head.host, head.minor) == (
+        "POST",
+        "/predict",
+        "x=1",
+        "example.org:5000",
+        1,
+    )
     assert head.content_length == 31 and not head.chunked and head.keep_alive
     assert head.fields == [(b"Accept", b"*/*")]
 
@@ -132,7 +138,9 @@ def test_t1_upgrade_with_a_body_keeps_the_body_framing() -> None:
 
 
 def test_websocket_is_the_only_upgrade() -> None:
-    head = request("GET /ws HTTP/1.1\nHost: x\nConnection: keep-alive, Upgrade\nUpgrade: WebSocket\nSec-WebSocket-Key: k")
+    head = request(
+        "GET /ws HTTP/1.1\nHost: x\nConnection: keep-alive, Upgrade\nUpgrade: WebSocket\nSec-WebSocket-Key: k"
+    )
     assert head.upgrade == b"websocket" and head.fields == [(b"Sec-WebSocket-Key", b"k")]
     assert request("GET / HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: h2c").upgrade == b""
     assert request("GET / HTTP/1.1\nHost: x\nUpgrade: websocket").upgrade == b""
@@ -290,7 +298,7 @@ def test_t4_switching_protocols_with_and_without_upgrade() -> None:
 
 def test_bodiless_statuses() -> None:
     for status in (100, 103, 204, 304):
-        assert parse_response_head(response(f"HTTP/1.1 {status} X\nContent-Length: 5"), max_fields=9).has_no_body
+        assert parse_response_head(response(f"HTTP/1.1 {status} X\nContent-Length: 5"), max_fields=9).is_bodiless
 
 
 def test_nominated_response_fields_go() -> None:

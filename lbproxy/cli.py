@@ -185,9 +185,12 @@ def _add_admin(parser: argparse.ArgumentParser) -> None:
         "--admin",
         metavar="ADDRESS",
         type=address_argument,
-        help=f"host:port or unix:PATH (default: the variable LBPROXY_ADMIN, else {DEFAULT_ADMIN})",
+        help="whom to ask: host:port or unix:PATH (default: the variable LBPROXY_ADMIN, else the file of --config, else "
+        f"{DEFAULT_ADMIN})",
     )
-    parser.add_argument("--token", help="admin.token of the running lbproxy (default: the variable LBPROXY_TOKEN)")
+    parser.add_argument(
+        "--token", help="its admin.token, if one is set (default: the variable LBPROXY_TOKEN, else the file of --config)"
+    )
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=seconds_argument, default=5.0, help="wait this long (default 5)"
     )
@@ -213,11 +216,19 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = command("run", _run, "run in the foreground until SIGTERM or Ctrl-C", "lbproxy run -c lb.yaml")
     _add_config(run, "config file (YAML)")
-    run.add_argument("--to", metavar="ADDRESS", action="append", help="without a file: a server; repeat for more")
     run.add_argument(
-        "--bind", metavar="ADDRESS", action="append", help=f"without a file: where to listen (default {DEFAULT_BIND})"
+        "--to",
+        metavar="ADDRESS",
+        action="append",
+        help="without a file: a server, or several as in :5001-5003; repeat it for more",
     )
-    check = command("check", _check, "validate a config file", "lbproxy check -c lb.yaml")
+    run.add_argument(
+        "--bind",
+        metavar="ADDRESS",
+        action="append",
+        help=f"without a file: where to listen (default {DEFAULT_BIND}); repeat it for more",
+    )
+    check = command("check", _check, "validate a config file: every problem at once", "lbproxy check -c lb.yaml")
     _add_config(check, "config file (YAML)", required=True)
     command("schema", _schema, "print the JSON Schema of the config file", "lbproxy schema > lbproxy.schema.json")
     demo = command("demo", _demo, "run three predict servers and a proxy in front of them", "lbproxy demo --bind :8000")
@@ -237,7 +248,7 @@ def build_parser() -> argparse.ArgumentParser:
         demo, "run lbproxy with this file in place of the bundled one; give the ports of its servers to --servers"
     )
     status = command("status", _status, "show servers and their states", "lbproxy status --admin 127.0.0.1:8404")
-    status.add_argument("--json", action="store_true", help="print what the admin API said")
+    status.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
     _add_admin(status)
     health = command("healthcheck", _healthcheck, "exit 0 if lbproxy is ready, 1 if not", "lbproxy healthcheck --live")
     health.add_argument("--live", action="store_true", help="ask only whether the process lives (/healthz)")
@@ -254,7 +265,12 @@ def with_command(argv: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. argparse itself exits with 2 on bad usage and 0 after --help."""
-    args = build_parser().parse_args(with_command(sys.argv[1:] if argv is None else argv))
+    parser = build_parser()
+    words = with_command(sys.argv[1:] if argv is None else argv)
+    if not words:
+        parser.print_help(sys.stderr)
+        parser.exit(USAGE)
+    args = parser.parse_args(words)
     function: Command = args.function
     try:
         return function(args)

@@ -259,6 +259,14 @@ CLOSED_EARLY = _upstream(
     "closed_early", 502, "connection_terminated", "The server closed the connection without an answer; see its log."
 )
 RESET = _upstream("reset", 502, "connection_terminated", "The server reset the connection; see its log.")
+CLOSED_UNSENT = _upstream(
+    "closed_unsent",
+    502,
+    "connection_terminated",
+    "The server accepted the connection and closed it at once; nothing was sent to it. See its log.",
+    retry=Retry.ALWAYS,
+    reason="closed_early",
+)
 CLOSED_UNACKED = _upstream(
     "closed_unacked",
     502,

@@ -181,6 +181,10 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Proble
         suggestion = "inside [ ] and { } put a value that holds ${...} in quotes"
     elif said.startswith("mapping values are not allowed"):
         suggestion = "put a value that holds ': ' in quotes, and check the indentation"
+    elif said.startswith("while parsing a block"):
+        # The parser names its own tokens here, which tell a user nothing.
+        said = "this line does not continue what stands above it"
+        suggestion = "keys of one mapping begin in the same column, and so do the items of a list"
     return Problem(file, line, column, "", f"is not YAML: {said}", suggestion)
 
 

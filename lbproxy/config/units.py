@@ -12,6 +12,7 @@ from typing import Final
 
 LONGEST_S: Final = 366 * 86400.0
 BIGGEST_BYTES: Final = 1 << 40
+_MEANT_BOOLEANS: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 DURATION_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
 SIZE_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(B|KB|KiB|MB|MiB|GB|GiB)$"
@@ -138,7 +139,9 @@ def parse_flag(value: object) -> bool:
     """`true` or `false`."""
     if isinstance(value, bool):
         return value
-    raise ValueError(f"expected true or false, got {shown(value)}")
+    meant = _MEANT_BOOLEANS.get(value.lower()) if isinstance(value, str) else None
+    suggestion = f"; did you mean {meant}?" if meant else ""
+    raise ValueError(f"expected true or false, got {shown(value)}{suggestion}")
 
 
 def parse_text(value: object) -> str:

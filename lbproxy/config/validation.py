@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from lbproxy.config.availability import UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
 from lbproxy.config.model import Config
+from lbproxy.config.notation import Shorthand
 from lbproxy.config.problems import Path
 from lbproxy.config.sections import holds_many, section_at, section_of
 from lbproxy.config.source import Document
@@ -90,10 +91,27 @@ def _sentence(detail: ErrorDetails) -> tuple[str, str]:
         refused = [v for line, values in UNAVAILABLE_VALUES.items() if _describes(line, _path(detail)) for v in values]
         return _not_among(given, [choice for choice in choices if choice not in refused])
     if kind in ("tuple_type", "list_type"):
-        return f"expected a list, got {shown(given)}", ""
+        return f"expected a list, got {shown(given)}", _as_list(given)
     if kind in ("model_type", "dict_type", "mapping_type", "model_attributes_type"):
-        return f"expected a mapping, got {shown(given)}", ""
+        suggestion = "write `key: value`, without `- ` before it" if isinstance(given, list) else ""
+        return f"expected {_forms(_path(detail))}, got {shown(given)}", suggestion
     return f"is not valid here: {shown(given)}", ""
+
+
+def _as_list(given: object) -> str:
+    """How to make a list of what was written."""
+    if isinstance(given, dict):
+        return "begin each item with `- `"
+    text = getattr(given, "text", given)
+    return f"did you mean [{text}]?" if isinstance(text, (str, int)) and not isinstance(text, bool) else ""
+
+
+def _forms(path: Path) -> str:
+    """What a section may be written as: a mapping, and the short forms of it."""
+    section = section_at(path[:-1])
+    field = section.model_fields.get(str(path[-1])) if section is not None else None
+    words = [item.words for item in field.metadata if isinstance(item, Shorthand)] if field is not None else []
+    return words[0] if words else "a mapping"
 
 
 def _not_among(given: object, choices: list[str]) -> tuple[str, str]:

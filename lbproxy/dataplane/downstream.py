@@ -8,20 +8,20 @@
     TUNNEL     nothing: the transport belongs to a Relay
     CLOSED     nothing
 
-The connection is kept only if the request was read to its exact end and its head said nothing else (reliability, rule 3).
+The connection is kept only if the request was read to its exact end and its head said nothing else (reliability, rule
+3).
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from lbproxy import errors
 from lbproxy.dataplane.answers import http_date, problem, reason_of
 from lbproxy.dataplane.exchange import Exchange
+from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services, abort
@@ -46,7 +46,6 @@ LINGER_IDLE_S = 5.0
 LINGER_TOTAL_S = 30.0
 DRAIN_IDLE_S = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 _WRITE_TIMEOUT = POOL.column("client_aborts_total", "write_timeout")
 
 
@@ -70,6 +69,7 @@ class Downstream(asyncio.Protocol):
         "_memo",
         "_owner",
         "_peer_ip",
+        "_port",
         "_read_ahead",
         "_reader",
         "_state",
@@ -110,6 +110,7 @@ class Downstream(asyncio.Protocol):
         self._extra = b""
         self.client_ip = ""
         self._peer_ip = ""
+        self._port = 0
         self._is_trusted = False
         self._lines = b""
         self._memo = self.listener.memo
@@ -136,10 +137,8 @@ class Downstream(asyncio.Protocol):
         if self._is_trusted:
             self._memo = self.listener.memo_trusted
             self._heads = self._memo.heads
-        self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: %d\r\n" % (
-            self.client_ip.encode(),
-            port,
-        )
+        self._port = port
+        self._lines = connection_lines(self.client_ip, port)
         self._deadline = self.services.clock() + self.listener.timeouts.request_head
         self.services.swept.add(self)
         refusal = self._owner.admit(self._peer_ip)
@@ -168,6 +167,9 @@ class Downstream(asyncio.Protocol):
         try:
             state = self._state
             if state == HEAD:
+                if self._read_ahead:  # what came before is not parsed yet (_next_request)
+                    self._read_ahead += data
+                    return
                 self._head_data(data)
             elif state == BODY:
                 self._body_data(data)
@@ -275,7 +277,10 @@ class Downstream(asyncio.Protocol):
             services.row[column] += count
         request_id = ""
         if self._is_trusted:
-            request_id = self._read_trusted(prepared)
+            known = prepared.head.forwarding
+            self.client_ip = client_address(known, self._peer_ip, self.listener.is_trusted)
+            self.context.client_ip = self.client_ip
+            request_id = kept_request_id(known)
         context = self.context
         context.request = prepared.head
         exchange = Exchange(self, prepared, request_id or services.next_request_id(), services.clock())
@@ -424,33 +429,8 @@ class Downstream(asyncio.Protocol):
         if not self._is_trusted and not prepared.route.skip:
             return self._lines + prepared.host_line + exchange.id_line
         known = prepared.head.forwarding if self._is_trusted else {}
-        fields: Fields = []
-        chain = [*known.get(b"x-forwarded-for", ()), self._peer_ip.encode()]
-        fields.append((b"X-Forwarded-For", b", ".join(chain)))
-        own = [line.split(b": ", 1) for line in self._lines.split(b"\r\n")[1:-1]]
-        for name, value in own:
-            fields += [(name, kept) for kept in known.get(name.lower(), [value])]
-        for name in (b"X-Forwarded-Host", b"Forwarded", b"X-Real-IP"):
-            fields += [(name, kept) for kept in known.get(name.lower(), ())]
-        fields.append((b"X-Request-ID", exchange.request_id.encode()))
-        skip = prepared.route.skip
-        return prepared.host_line + join_fields([field for field in fields if field[0].lower() not in skip])
-
-    def _read_trusted(self, prepared: Prepared) -> str:
-        """Client address and request id from the fields of a trusted peer; walks X-Forwarded-For from the right."""
-        known = prepared.head.forwarding
-        client = self._peer_ip
-        chain = [part.strip(b" \t") for value in known.get(b"x-forwarded-for", ()) for part in value.split(b",")]
-        for part in reversed(chain):
-            try:
-                client = str(ipaddress.ip_address(part.decode("latin-1").strip("[]")))
-            except ValueError:
-                break
-            if not self.listener.is_trusted(client):
-                break
-        self.client_ip = self.context.client_ip = client
-        ids = known.get(b"x-request-id", [])
-        return ids[0].decode() if len(ids) == 1 and _request_id(ids[0]) else ""
+        lines = request_lines(known, self._peer_ip, self._port, prepared.host_line, prepared.route.skip)
+        return lines if b"x-request-id" in prepared.route.skip else lines + exchange.id_line
 
     def respond(
         self, exchange: Exchange, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]

@@ -1,6 +1,7 @@
 """One request and its response: pick a server, forward, retry where that is safe, finish exactly once.
 
-The exchange knows a client side (`ClientSide`) and an upstream connection by narrow interfaces, and owns everything that
+The exchange knows a client side (`ClientSide`) and an upstream connection by narrow interfaces, and owns everything
+that
 a request holds: the lease on a server, the connection, the dial, the body kept for replay. `_finish` releases all of it
 and is the only way out, so that no path can leak a slot.
 
@@ -17,33 +18,42 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Protocol
 
 from lbproxy import errors
 from lbproxy.dataplane import connector
+from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.connector import DIAL_FAULTS
+from lbproxy.dataplane.counters import (
+    ABORTED,
+    BYTES_IN,
+    BYTES_OUT,
+    CODE_INDEX,
+    DURATION,
+    DURATION_SUM,
+    FAIL_OPEN,
+    REJECTED,
+    RETRY,
+    SERVER_REQUESTS,
+    STALE,
+    TCP_IN,
+    TCP_OUT,
+    TTFB,
+    TTFB_SUM,
+    UPSTREAM_ERROR,
+    retry_reason,
+)
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.relay import Relay, RelayEnd
-from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, ServerRuntime, UpstreamTimeouts
-from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.upstream import UpstreamConnection
 from lbproxy.domain.pool import Lease, Outcome
 from lbproxy.domain.retry import may_retry
 from lbproxy.domain.server import Server
-from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault, Side
 from lbproxy.protocol.body import LAST_CHUNK, chunk
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
-from lbproxy.telemetry.slots import (
-    CODES,
-    DURATION_BUCKETS,
-    LISTENER,
-    POOL,
-    SERVER,
-    TRAFFIC,
-    observe,
-)
+from lbproxy.telemetry.slots import DURATION_BUCKETS, observe
 
 QUEUED, CONNECTING, WAITING, STREAMING, TUNNEL, DONE = range(6)
 PHASES = ("queued", "connecting", "waiting", "streaming", "tunnel", "")
@@ -51,67 +61,6 @@ PHASES = ("queued", "connecting", "waiting", "streaming", "tunnel", "")
 NEVER = float("inf")
 EXPECT_WAIT_S = 1.0
 DIAL_BUFFER = 64 * 1024
-
-_TCP_IN = TRAFFIC.column("tcp_bytes_total", "in")
-_TCP_OUT = TRAFFIC.column("tcp_bytes_total", "out")
-_SERVER_REQUESTS = SERVER.offset["server_requests_total"]
-_TTFB = SERVER.offset["upstream_ttfb_seconds"]
-_TTFB_SUM = _TTFB + len(DURATION_BUCKETS) + 1
-_DURATION = POOL.offset["request_duration_seconds"]
-_DURATION_SUM = _DURATION + len(DURATION_BUCKETS) + 1
-_FAIL_OPEN = POOL.column("fail_open_total")
-_BYTES_IN = LISTENER.column("request_bytes_total")
-_BYTES_OUT = LISTENER.column("response_bytes_total")
-CODE_INDEX = tuple(CODES.index("499") if status == 499 else max(0, min(4, status // 100 - 1)) for status in range(600))
-_STALE = SERVER.column("stale_connections_total")
-_UPSTREAM_ERROR = {
-    fault.word: SERVER.column("upstream_errors_total", fault.reason)
-    for fault in errors.FAULTS.values()
-    if fault.metric == "upstream_errors_total"
-}
-_REJECTED = {
-    fault.word: LISTENER.column("rejected_total", fault.reason)
-    for fault in errors.FAULTS.values()
-    if fault.metric == "rejected_total"
-}
-_ABORTED = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
-_RETRY = {
-    (reason, outcome): POOL.column("retries_total", reason, outcome)
-    for reason in ("connect", "reset", "timeout", "stale")
-    for outcome in ("success", "failure")
-}
-
-
-def retry_reason(fault: Fault) -> str:
-    """The `reason` label of retries_total for a fault that was retried."""
-    if fault.word in (errors.CLOSED_REUSED.word, errors.CLOSED_UNACKED.word):
-        return "stale"
-    if fault.word == errors.RESPONSE_TIMEOUT.word:
-        return "timeout"
-    return "connect" if fault.retry is errors.Retry.ALWAYS else "reset"
-
-
-class ClientSide(Protocol):
-    """What an exchange needs of the protocol object towards the client, whatever version of HTTP that speaks."""
-
-    services: Services
-    listener: ListenerRuntime
-    client_ip: str
-    context: PickContext
-
-    def forwarding_lines(self, exchange: Exchange) -> bytes: ...
-    def respond(
-        self, exchange: Exchange, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
-    ) -> None: ...
-    def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None: ...
-    def send_interim(self, head: ResponseHead | None) -> None: ...
-    def answer_fault(self, exchange: Exchange, fault: Fault, detail: str, retry_after_s: int | None) -> None: ...
-    def answer_locally(self, exchange: Exchange) -> None: ...
-    def cut(self) -> None: ...
-    def pause_body(self) -> None: ...
-    def resume_body(self) -> None: ...
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> asyncio.Transport: ...
-    def tunnel_closed(self) -> None: ...
 
 
 class Exchange:
@@ -218,7 +167,7 @@ class Exchange:
         runtime = self._runtime = pool.servers[lease.server]
         self.server = runtime.label
         if pool.pool.is_failing_open:
-            pool.row[_FAIL_OPEN] += 1
+            pool.row[FAIL_OPEN] += 1
         if pool.keep_alive is not None and not self._wants_fresh:
             connection = runtime.idle.take(now)
             if connection is not None:
@@ -253,6 +202,10 @@ class Exchange:
         self._dialing = None
         now = services.clock()
         self.connect_s = now - started
+        if connection.has_ended:
+            # Lost between the kernel's accept and this line: nothing was sent, so any method may try again.
+            self.attempt_failed(errors.CLOSED_UNSENT, "closed as soon as it was opened")
+            return
         self._send(connection, now)
 
     def _send(self, connection: UpstreamConnection, now: float) -> None:
@@ -362,8 +315,8 @@ class Exchange:
         runtime, lease = self._runtime, self._lease
         assert runtime is not None and lease is not None
         row = runtime.row
-        row[_TTFB + bisect_left(DURATION_BUCKETS, ttfb)] += 1
-        row[_TTFB_SUM] += int(ttfb * 1e9)
+        row[TTFB + bisect_left(DURATION_BUCKETS, ttfb)] += 1
+        row[TTFB_SUM] += int(ttfb * 1e9)
         self.status = head.status
         self.response_started = True
         self.bytes_out = len(body)
@@ -406,11 +359,11 @@ class Exchange:
         self.upstream = None
         runtime, pool = self._runtime, self.pool_runtime
         assert runtime is not None and pool is not None
-        if fault.word in _UPSTREAM_ERROR:
-            runtime.row[_UPSTREAM_ERROR[fault.word]] += 1
+        if fault.word in UPSTREAM_ERROR:
+            runtime.row[UPSTREAM_ERROR[fault.word]] += 1
         is_stale = fault in (errors.CLOSED_REUSED, errors.CLOSED_UNACKED)
         if is_stale:
-            runtime.row[_STALE] += 1
+            runtime.row[STALE] += 1
         self._release_lease(Outcome.FAILURE if fault.blames else Outcome.NEUTRAL)
         if fault in DIAL_FAULTS:
             pool.dial_failed(runtime.server, fault)
@@ -452,7 +405,7 @@ class Exchange:
 
     def _count_retry(self, outcome: str) -> None:
         if self._retried is not None and self.pool_runtime is not None:
-            self.pool_runtime.row[_RETRY[retry_reason(self._retried), outcome]] += 1
+            self.pool_runtime.row[RETRY[retry_reason(self._retried), outcome]] += 1
         self._retried = None
 
     # --- ends -------------------------------------------------------------------------------------------------------
@@ -462,10 +415,10 @@ class Exchange:
         if self._phase == DONE:
             return
         self._drop_upstream(fault)
-        if not is_counted and fault.word in _UPSTREAM_ERROR and self._runtime is not None:
-            self._runtime.row[_UPSTREAM_ERROR[fault.word]] += 1
-        if fault.word in _REJECTED:
-            self.side.listener.row[_REJECTED[fault.word]] += 1
+        if not is_counted and fault.word in UPSTREAM_ERROR and self._runtime is not None:
+            self._runtime.row[UPSTREAM_ERROR[fault.word]] += 1
+        if fault.word in REJECTED:
+            self.side.listener.row[REJECTED[fault.word]] += 1
         if self.response_started:
             self._cut(fault)
             return
@@ -491,7 +444,7 @@ class Exchange:
         phase = phase or ("request_body" if not self.request_done and not self.response_started else self.phase)
         self._drop_upstream(fault)
         if self.pool_runtime is not None:
-            self.pool_runtime.row[_ABORTED[phase]] += 1
+            self.pool_runtime.row[ABORTED[phase]] += 1
         self.status = 499
         self._finish(fault.word, self.side.services.clock())
 
@@ -524,16 +477,16 @@ class Exchange:
         code = CODE_INDEX[self.status]
         prepared.route.traffic[prepared.requests_column + code] += 1
         row = side.listener.row
-        row[_BYTES_IN] += self.bytes_in
-        row[_BYTES_OUT] += self.bytes_out
+        row[BYTES_IN] += self.bytes_in
+        row[BYTES_OUT] += self.bytes_out
         pool = self.pool_runtime
         if pool is not None:
             # The histogram is counted in line (slots.observe): a call more per request is 0.2 us.
             row = pool.row
-            row[_DURATION + bisect_left(DURATION_BUCKETS, total)] += 1
-            row[_DURATION_SUM] += int(total * 1e9)
+            row[DURATION + bisect_left(DURATION_BUCKETS, total)] += 1
+            row[DURATION_SUM] += int(total * 1e9)
             if self._runtime is not None:
-                self._runtime.row[_SERVER_REQUESTS + code] += 1
+                self._runtime.row[SERVER_REQUESTS + code] += 1
         if self._body_bytes:
             self._body = []
             self._body_bytes = 0
@@ -626,7 +579,7 @@ class Exchange:
         self.status = 101
         self.response_started = True
         self.ttfb_s = now - self._sent_at
-        observe(runtime.row, _TTFB, DURATION_BUCKETS, self.ttfb_s)
+        observe(runtime.row, TTFB, DURATION_BUCKETS, self.ttfb_s)
         self._phase = TUNNEL
         self._deadline = NEVER
         self.upstream = None
@@ -654,12 +607,12 @@ class Exchange:
         if self._runtime is not None:
             self._runtime.n_connections -= 1
         traffic = self.prepared.route.traffic
-        traffic[_TCP_IN] += relay.client.n_received
-        traffic[_TCP_OUT] += relay.server.n_received
+        traffic[TCP_IN] += relay.client.n_received
+        traffic[TCP_OUT] += relay.server.n_received
         self.bytes_in += relay.client.n_received
         self.bytes_out += relay.server.n_received
         if side is Side.CLIENT and self.pool_runtime is not None:
-            self.pool_runtime.row[_ABORTED["tunnel"]] += 1
+            self.pool_runtime.row[ABORTED["tunnel"]] += 1
         self._release_lease(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL)
         self._relay = None
         self.side.tunnel_closed()

@@ -1,8 +1,8 @@
 """Seeing a peer leave while its socket is not being read.
 
 A paused transport reports neither FIN nor RST: the loop does not poll it. Back-pressure pauses clients for as long as a
-model server takes, and a client that has left must free its slot at once. So the descriptor is duplicated into one epoll
-of our own that asks for EPOLLRDHUP only, and that epoll is a reader of the loop.
+model server takes, and a client that has left must free its slot at once. So the descriptor is duplicated into one
+epoll of our own that asks for EPOLLRDHUP only, and that epoll is a reader of the loop.
 """
 
 from __future__ import annotations

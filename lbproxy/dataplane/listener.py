@@ -2,8 +2,8 @@
 
 uvloop's Server can't pause, and at EMFILE it accepts and silently closes. So each server runs on a duplicate of the
 listening socket: pausing closes that server and leaves the kernel's queue as it is, resuming makes a new one on a new
-duplicate. The gate pauses before the kernel runs out of descriptors; a burst that is already in the queue is served from
-a reserve.
+duplicate. The gate pauses before the kernel runs out of descriptors; a burst that is already in the queue is served
+from a reserve.
 """
 
 from __future__ import annotations

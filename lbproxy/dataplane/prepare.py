@@ -1,6 +1,7 @@
 """From the bytes of a request head to everything that forwarding needs: a pure function of the bytes and the config.
 
-That it is pure is what makes the memo sound: a keep-alive client sends the same head again and again, and the second time
+That it is pure is what makes the memo sound: a keep-alive client sends the same head again and again, and the second
+time
 costs a dictionary look-up. What differs between equal heads (client address, request id) is added by the client side.
 """
 

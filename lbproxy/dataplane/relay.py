@@ -1,8 +1,9 @@
 """Bytes both ways between two transports: TCP mode, and tunnels after an upgrade.
 
-Each direction ends by itself: a FIN of one side is passed on after its last byte, and the other direction goes on (bounded
-by half_closed). A reset of one side resets the other, so that a peer can tell an error from a clean end. Neither asyncio
-nor uvloop closes a transport whose two directions have ended; `_direction_ended` does.
+Each direction ends by itself: a FIN of one side is passed on after its last byte, and the other direction goes on
+(bounded
+by half_closed). A reset of one side resets the other, so that a peer can tell an error from a clean end. Neither
+asyncio nor uvloop closes a transport whose two directions have ended; `_direction_ended` does.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Protocol, cast
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import (
     CLIENT_ABORT,
+    CLIENT_WRITE_TIMEOUT,
     RESET,
     SHUTDOWN_CUT,
     TUNNEL_TIMEOUT,
-    CLIENT_WRITE_TIMEOUT,
     UPSTREAM_WRITE_TIMEOUT,
     Side,
 )

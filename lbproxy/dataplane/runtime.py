@@ -1,6 +1,7 @@
 """The config, compiled for the hot path: everything that can be decided once is decided here.
 
-A ListenerRuntime has routes, a RouteRuntime may have a PoolRuntime, a PoolRuntime has one ServerRuntime for each server.
+A ListenerRuntime has routes, a RouteRuntime may have a PoolRuntime, a PoolRuntime has one ServerRuntime for each
+server.
 They hold the settings, the counters' rows and the idle connections, so that serving a request looks nothing up by name.
 """
 
@@ -181,7 +182,7 @@ class ClientTimeouts:
 
 @dataclass(slots=True, eq=False)
 class ListenerRuntime:
-    """A listener with its settings and the memo of parsed heads (per trust, because trust changes what is forwarded)."""
+    """A listener with its settings and the memo of parsed heads (by trust, which changes what is forwarded)."""
 
     name: str
     mode: str

@@ -153,6 +153,6 @@ def abort(transport: asyncio.Transport) -> None:
     """
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError):  # already gone: nothing to reset
+        with contextlib.suppress(OSError, ValueError):  # already closed: nothing to reset
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
     transport.abort()

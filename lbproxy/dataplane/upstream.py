@@ -1,6 +1,7 @@
 """The protocol object towards a server: reads one response at a time and decides whether the connection may be kept.
 
-Reuse rule (reliability, rule 4): request fully sent, response fully read, framing known, no surplus byte, the server did
+Reuse rule (reliability, rule 4): request fully sent, response fully read, framing known, no surplus byte, the server
+did
 not say close, not after 101, an error, a time-out or an early answer. Bytes on an idle connection close it: they are
 nobody's answer.
 """
@@ -39,7 +40,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
-        "_has_ended",
         "_head",
         "_interim",
         "_poller",
@@ -49,6 +49,7 @@ class UpstreamConnection(asyncio.Protocol):
         "created_at",
         "exchange",
         "expires_at",
+        "has_ended",
         "n_requests",
         "poll",
         "request_done",
@@ -67,7 +68,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reader: BodyReader | None = None
         self._head: ResponseHead | None = None
         self._interim = 0
-        self._has_ended = False
+        self.has_ended = False
         self._written_before = 0
         self._poller = select.poll()
         # Has the server closed this idle connection, or sent bytes on it? `poll(0)` is one system call, no exception.
@@ -112,19 +113,19 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close_idle(self) -> None:
         """End a connection that nobody uses, cleanly."""
-        self._has_ended = True
+        self.has_ended = True
         self.transport.close()
 
     def abort(self) -> None:
         """End a connection in the middle of something: the server sees a reset and can stop working."""
         self.exchange = None
-        self._has_ended = True
+        self.has_ended = True
         abort(self.transport)
 
     def give_up(self) -> None:
         """Let go of an exchange that has its answer while the request is not fully sent, or after surplus bytes."""
         self.exchange = None
-        self._has_ended = True
+        self.has_ended = True
         if self.request_done:
             self.transport.close()
         else:
@@ -135,7 +136,7 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            if not self._has_ended:
+            if not self.has_ended:
                 self.runtime.row[_EXTRA_DATA] += 1
                 self.runtime.idle.discard(self)
                 self.close_idle()
@@ -268,7 +269,7 @@ class UpstreamConnection(asyncio.Protocol):
             or not self.request_done
             or not head.keep_alive
             or settings is None
-            or self._has_ended
+            or self.has_ended
             or self._services.is_draining
         ):
             if surplus:
@@ -298,7 +299,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.runtime.n_connections -= 1
-        if self._has_ended:
+        if self.has_ended:
             return
         try:
             if self.exchange is not None and exc is not None:
@@ -326,9 +327,9 @@ class UpstreamConnection(asyncio.Protocol):
                 self.data_received(data)
 
     def _ended(self, *, is_fin: bool) -> None:
-        if self._has_ended:
+        if self.has_ended:
             return
-        self._has_ended = True
+        self.has_ended = True
         exchange = self.exchange
         if exchange is None:
             self.runtime.idle.discard(self)
@@ -378,15 +379,15 @@ class UpstreamConnection(asyncio.Protocol):
             self.exchange.upstream_unblocked()
 
     def pause_reading(self) -> None:
-        if not self._has_ended:
+        if not self.has_ended:
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self._has_ended:
+        if not self.has_ended:
             self.transport.resume_reading()
 
     def detach(self) -> asyncio.Transport:
         """Hand the transport to a tunnel; this object is done with it."""
         self.exchange = None
-        self._has_ended = True
+        self.has_ended = True
         return self.transport

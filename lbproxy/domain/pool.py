@@ -5,8 +5,8 @@ flips or joins, which is rare; a request costs one `strategy.pick` over that tup
 (this server is full, that one was tried already) are checked on the result, and only then is the tuple filtered and the
 strategy asked a second time: two picks at most, no loop to hang in.
 
-Invariants: a lease is released exactly once; `server.inflight` is the number of leases out on it; a removed server keeps
-its counters until its last lease is back.
+Invariants: a lease is released exactly once; `server.inflight` is the number of leases out on it; a removed server
+keeps its counters until its last lease is back.
 """
 
 from __future__ import annotations
@@ -209,10 +209,7 @@ class Pool:
         eligible = self._eligible if not self._is_dirty else self.eligible()
         if not eligible:
             return None
-        if len(eligible) == 1:
-            server = eligible[0]
-        else:
-            server = self._pick(eligible, ctx, now)
+        server = eligible[0] if len(eligible) == 1 else self._pick(eligible, ctx, now)
         if server in tried or 0 < server.max_inflight <= server.inflight:
             free = tuple(other for other in eligible if not other.is_full)
             rest = tuple(other for other in free if other not in tried) or free

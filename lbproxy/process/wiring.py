@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from lbproxy.address import Address
 from lbproxy.config.http_rules import HeaderEdits, HeaderRules, Match, PoolTimeoutsOverride, RetryOverride, Route
-from lbproxy.config.model import Config
 from lbproxy.config.listener_model import Listener as ListenerConfig
+from lbproxy.config.model import Config
 from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.config.pool_model import ServerSpec
 from lbproxy.control.metrics import Registry

@@ -1,6 +1,7 @@
 """The composition root of a data process: config + sockets + slots -> listeners, and the life of the process.
 
-With `workers: 1` the controller lives on the same loop; this module starts and stops both. Nothing is half-started: every
+With `workers: 1` the controller lives on the same loop; this module starts and stops both. Nothing is half-started:
+every
 socket is bound before the first connection is accepted, and one that can't be bound ends the start with one sentence.
 """
 

@@ -11,11 +11,20 @@ import re
 
 from lbproxy import errors
 from lbproxy.errors import Fault
-from lbproxy.protocol.message import Fields, value_match
+from lbproxy.protocol.message import TOKEN, Fields, value_match
 
 MAX_TRAILER_FIELDS = 64
 # A chunk line is 16 hex digits at most, which is already more than any body limit.
-_size_line = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
+_size_line = re.compile(
+    rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*"
+    + TOKEN
+    + rb"(?:[ \t]*=[ \t]*(?:"
+    + TOKEN
+    + rb'|"(?:[\t \x21\x23-\x5b\x5d-\x7e'
+    rb'\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"))?)*)'
+).fullmatch
+# What a size line may begin with, while its end has not come.
+_size_line_so_far = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)").fullmatch
 _field_line = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}):[ \t]*(.*?)[ \t]*", re.DOTALL).fullmatch
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -74,8 +83,8 @@ class ChunkedReader:
     """The chunked coding (RFC 9112 section 7.1), strictly: CR LF only, no white space around sizes.
 
     overhead_bytes bounds what is not payload, beyond an eighth of the payload (one-byte chunks and long extensions cost
-    CPU and memory, and no client needs them). counts_sizes: False for responses, where a token a chunk is what streaming
-    looks like and only extensions are overhead. trailer_bytes bounds the trailer section.
+    CPU and memory, and no client needs them). counts_sizes: False for responses, where a token a chunk is what
+    streaming looks like and only extensions are overhead. trailer_bytes bounds the trailer section.
     """
 
     __slots__ = (
@@ -167,7 +176,7 @@ class ChunkedReader:
             raise BodyError(errors.BAD_CHUNK, "a bare CR in the chunked coding")
         if self._state == _SIZE:
             head = buffer[:-1] if buffer.endswith(b"\r") else buffer
-            if head and _size_line(head) is None:
+            if head and _size_line_so_far(head) is None:
                 raise BodyError(errors.BAD_CHUNK, "the chunk size is not a hexadecimal number")
             self._check_overhead(pending)
         elif pending > self._trailer_limit:
@@ -182,7 +191,7 @@ class ChunkedReader:
         if match is None:
             raise BodyError(errors.BAD_CHUNK, "the chunk size is not a hexadecimal number")
         size = int(match[1], 16)
-        self._overhead += len(line) + 2 if self._counts_sizes else len(match[2] or b"")
+        self._overhead += len(line) + 2 if self._counts_sizes else len(match[2])
         self._check_overhead(0)
         if size >= 1 << 63:
             raise BodyError(errors.BAD_CHUNK, "the chunk size is out of range")

@@ -2,7 +2,8 @@
 
 A head is cut off the stream at its blank line and parsed alone, by a fresh httptools (llhttp) parser that never sees a
 body. So the parser's traps about bodies, upgrades and following messages (semantics section 2, T1 to T5, T10; M3, M10,
-M12) cannot happen: `BodyReader`s in body.py own all framing behind the blank line. What llhttp lets through and HTTP does
+M12) cannot happen: `BodyReader`s in body.py own all framing behind the blank line. What llhttp lets through and HTTP
+does
 not (T8, M1, M2, M4, M5, M7) is checked here. A parsed head is a pure function of its bytes, so callers may memoise it.
 """
 
@@ -158,7 +159,7 @@ def check_partial(buffer: bytearray, start: int, *, head_bytes: int, is_response
     if is_response:
         return
     line_end = buffer.find(b"\r\n", max(0, start - 1))
-    if 0 <= line_end and start <= line_end + 1:
+    if line_end >= 0 and start <= line_end + 1:
         first = buffer.find(b"\r\n")
         if first == line_end:
             _check_request_line(bytes(buffer[: first + 2]))
@@ -197,7 +198,7 @@ def parse_request_head(raw: bytes, *, max_fields: int, underscores: str = "drop"
         raise HeadError(errors.BAD_REQUEST, "a control character, a bare CR or a bare LF in the head")
     head = RequestHead()
     head.method, target, head.minor = _check_request_line(raw)
-    fields = _llhttp_fields(raw)
+    fields = _trimmed(raw, _llhttp_fields(raw))
     if len(fields) > max_fields:
         raise HeadError(errors.HEADER_TOO_LARGE, f"more than {max_fields} header fields")
     lines = _sort_fields(head, fields, underscores)
@@ -219,6 +220,13 @@ def _llhttp_fields(raw: bytes) -> Fields:
     except httptools.HttpParserError as error:
         raise _request_refused(raw, error) from None
     return sink.fields
+
+
+def _trimmed(raw: bytes, fields: Fields) -> Fields:
+    """White space behind a value is not part of it (RFC 9112 section 5.1); llhttp leaves it there."""
+    if b" \r\n" in raw or b"\t\r\n" in raw:
+        return [(name, value.rstrip(b" \t")) for name, value in fields]
+    return fields
 
 
 def _request_refused(raw: bytes, error: Exception) -> HeadError:
@@ -416,8 +424,8 @@ class ResponseHead:
     """An accepted response head; may be shared. `fields` are end-to-end fields without framing.
 
     content_length: None without one. keep_alive: the server will keep the connection. keep_alive_timeout_s: what its
-    Keep-Alive field promises, 0 without one. is_bodiless: the status alone says so (1xx, 204, 304). lines: the fields as
-    they are sent. is_plain: with a length, so that `wire` (status line, fields and length) can be sent as it is.
+    Keep-Alive field promises, 0 without one. is_bodiless: the status alone says so (1xx, 204, 304). lines: the
+    fields as they are sent. is_plain: with a length, so that `wire` (status line, fields and length) can be sent as it is.
     """
 
     __slots__ = (
@@ -462,7 +470,7 @@ def parse_response_head(raw: bytes, *, max_fields: int) -> ResponseHead:
     if match is None or _has_bad_octet(raw):
         raise HeadError(errors.BAD_RESPONSE, "the status line or a field has octets that HTTP does not allow")
     minor, status = int(match[1]), int(match[2])
-    fields = _response_fields(raw)
+    fields = _trimmed(raw, _response_fields(raw))
     if len(fields) > max_fields:
         raise HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"more than {max_fields} header fields")
     head = ResponseHead(status, match[3] or b"")
@@ -544,7 +552,7 @@ __all__ = [
     "ResponseHead",
     "check_partial",
     "parse_request_head",
-    "plain_field",
     "parse_response_head",
+    "plain_field",
     "status_line",
 ]

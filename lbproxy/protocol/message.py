@@ -1,7 +1,7 @@
 """What HTTP fields mean to a gateway: names, grammar and the rules of RFC 9110 and 9112 that need no parser.
 
-Everything works on bytes with explicit character classes: `int()`, `str.strip()` and `\\s` accept far more than HTTP does
-(`+5`, `1_0`, Unicode digits, \\x0b), and each of these has been a CVE of some server.
+Everything works on bytes with explicit character classes: `int()`, `str.strip()` and `\\s` accept far more than HTTP
+does (`+5`, `1_0`, Unicode digits, \\x0b), and each of these has been a CVE of some server.
 """
 
 from __future__ import annotations

@@ -24,4 +24,8 @@ def rig(shared_rig: Rig) -> Iterator[Rig]:
     """The daemon and its servers, as new; afterwards nothing may be left in flight, open or in the error log."""
     shared_rig.reset()
     yield shared_rig
-    shared_rig.check()
+    try:
+        shared_rig.check()
+    except BaseException:
+        shared_rig.lb.kill()  # the next scenario gets a new daemon instead of this one's leftovers
+        raise

@@ -231,6 +231,16 @@ def test_row_3_closed_before_the_request_was_read(rig: Rig) -> None:
     assert (answer.status, answer.body) == (200, b"GET /row-3-unread 0\n")
 
 
+def test_row_3_closed_before_the_request_was_read_many_times(rig: Rig) -> None:
+    """The close races with the daemon's own connect and write; whoever wins, the client hears of it at once."""
+    rig.script(*[close_at_once] * 300)
+    with rig.client("pair") as client:
+        for _ in range(100):
+            started = time.monotonic()
+            assert client.ask(get("/row-3-race")).status == 502
+            assert time.monotonic() - started < 4, "the daemon did not see that its fresh connection was closed"
+
+
 # --- rows 8-13: broken off ---
 
 

@@ -1,0 +1,72 @@
+"""What an exchange needs of the protocol object towards the client, whatever version of HTTP that speaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.dataplane.services import Services
+from lbproxy.domain.strategies.base import PickContext
+from lbproxy.errors import Fault
+from lbproxy.protocol.http1 import ResponseHead
+from lbproxy.protocol.message import Field
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.exchange import Exchange
+
+
+class ClientSide(Protocol):
+    """See the module."""
+
+    services: Services
+    listener: ListenerRuntime
+    client_ip: str
+    context: PickContext
+
+    def forwarding_lines(self, exchange: Exchange) -> bytes:
+        """The fields that lbproxy adds to the head that goes up, request id included."""
+        ...
+
+    def respond(
+        self, exchange: Exchange, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
+    ) -> None:
+        """Send the final head and what there is of the body; with `is_done` that is all."""
+        ...
+
+    def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
+        """Send more of the body, now."""
+        ...
+
+    def send_interim(self, head: ResponseHead | None) -> None:
+        """Send a 1xx; None is lbproxy's own 100."""
+        ...
+
+    def answer_fault(self, exchange: Exchange, fault: Fault, detail: str, retry_after_s: int | None) -> None:
+        """Answer with an error of lbproxy's own; nothing was sent yet."""
+        ...
+
+    def answer_locally(self, exchange: Exchange) -> None:
+        """Give the route's own answer."""
+        ...
+
+    def cut(self) -> None:
+        """End the connection so that a truncated answer shows."""
+        ...
+
+    def pause_body(self) -> None:
+        """Stop reading the request."""
+        ...
+
+    def resume_body(self) -> None:
+        """Go on reading the request."""
+        ...
+
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> asyncio.Transport:
+        """Send the 101 and give the transport away."""
+        ...
+
+    def tunnel_closed(self) -> None:
+        """The tunnel that had the transport is over."""
+        ...

@@ -1,0 +1,45 @@
+"""The cells that an exchange counts in, looked up once."""
+
+from __future__ import annotations
+
+from lbproxy import errors
+from lbproxy.errors import Fault
+from lbproxy.telemetry.slots import CODES, DURATION_BUCKETS, LISTENER, POOL, SERVER, TRAFFIC
+
+TCP_IN = TRAFFIC.column("tcp_bytes_total", "in")
+TCP_OUT = TRAFFIC.column("tcp_bytes_total", "out")
+SERVER_REQUESTS = SERVER.offset["server_requests_total"]
+TTFB = SERVER.offset["upstream_ttfb_seconds"]
+TTFB_SUM = TTFB + len(DURATION_BUCKETS) + 1
+STALE = SERVER.column("stale_connections_total")
+DURATION = POOL.offset["request_duration_seconds"]
+DURATION_SUM = DURATION + len(DURATION_BUCKETS) + 1
+FAIL_OPEN = POOL.column("fail_open_total")
+BYTES_IN = LISTENER.column("request_bytes_total")
+BYTES_OUT = LISTENER.column("response_bytes_total")
+CODE_INDEX = tuple(CODES.index("499") if status == 499 else max(0, min(4, status // 100 - 1)) for status in range(600))
+UPSTREAM_ERROR = {
+    fault.word: SERVER.column("upstream_errors_total", fault.reason)
+    for fault in errors.FAULTS.values()
+    if fault.metric == "upstream_errors_total"
+}
+REJECTED = {
+    fault.word: LISTENER.column("rejected_total", fault.reason)
+    for fault in errors.FAULTS.values()
+    if fault.metric == "rejected_total"
+}
+ABORTED = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
+RETRY = {
+    (reason, outcome): POOL.column("retries_total", reason, outcome)
+    for reason in ("connect", "reset", "timeout", "stale")
+    for outcome in ("success", "failure")
+}
+
+
+def retry_reason(fault: Fault) -> str:
+    """The `reason` label of retries_total for a fault that was retried."""
+    if fault in (errors.CLOSED_REUSED, errors.CLOSED_UNACKED):
+        return "stale"
+    if fault is errors.RESPONSE_TIMEOUT:
+        return "timeout"
+    return "connect" if fault.retry is errors.Retry.ALWAYS else "reset"

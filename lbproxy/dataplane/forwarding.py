@@ -1,0 +1,48 @@
+"""Fields about the client: what is believed of a trusted peer, and what lbproxy adds (reliability C1, C2)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Collection, Mapping
+
+from lbproxy.protocol.message import Fields, join_fields
+
+_request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+Forwarding = Mapping[bytes, list[bytes]]
+
+
+def connection_lines(client_ip: str, port: int) -> bytes:
+    """The lines that are the same for every request of an untrusted connection."""
+    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: %d\r\n" % (client_ip.encode(), port)
+
+
+def request_lines(known: Forwarding, peer_ip: str, port: int, host_line: bytes, skip: Collection[bytes]) -> bytes:
+    """The lines for a request of a trusted peer (`known` is what it said), or where edits replace some (`skip`)."""
+    chain = [*known.get(b"x-forwarded-for", ()), peer_ip.encode()]
+    fields: Fields = [(b"X-Forwarded-For", b", ".join(chain))]
+    for name, own in ((b"X-Forwarded-Proto", b"http"), (b"X-Forwarded-Port", b"%d" % port)):
+        fields += [(name, value) for value in known.get(name.lower(), [own])]
+    for name in (b"X-Forwarded-Host", b"Forwarded", b"X-Real-IP"):
+        fields += [(name, value) for value in known.get(name.lower(), ())]
+    return host_line + join_fields([field for field in fields if field[0].lower() not in skip])
+
+
+def client_address(known: Forwarding, peer_ip: str, is_trusted: Callable[[str], bool]) -> str:
+    """The client behind trusted peers: X-Forwarded-For from the right, past every trusted address."""
+    client = peer_ip
+    chain = [part.strip(b" \t") for value in known.get(b"x-forwarded-for", ()) for part in value.split(b",")]
+    for part in reversed(chain):
+        try:
+            client = str(ipaddress.ip_address(part.decode("latin-1").strip("[]")))
+        except ValueError:
+            break
+        if not is_trusted(client):
+            break
+    return client
+
+
+def kept_request_id(known: Forwarding) -> str:
+    """The one X-Request-ID of a trusted peer, or "" if it sent none that can be kept."""
+    ids = known.get(b"x-request-id", [])
+    return ids[0].decode() if len(ids) == 1 and _request_id(ids[0]) else ""

@@ -4,7 +4,7 @@
 
 FROM python:3.12-slim AS build
 WORKDIR /src
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY lbproxy ./lbproxy
 RUN python -m venv /opt/lbproxy && /opt/lbproxy/bin/pip install --quiet --no-cache-dir --disable-pip-version-check .
 

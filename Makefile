@@ -9,9 +9,10 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
-# command or file=Debian package: other programs that tests and benchmarks drive or compare with
-TOOLS := haproxy=haproxy nginx=nginx-light /usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream wrk=wrk \
-	ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl
+# command=Debian package: other programs that tests and benchmarks drive or compare with
+TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl
+# Packages that bring no command.
+MODULES := libnginx-mod-stream
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
@@ -41,8 +42,10 @@ $(STAMP): pyproject.toml
 system: ## install the programs that tests and benchmarks drive (haproxy, nginx, wrk, ab, prometheus, curl)
 	@missing=; for tool in $(TOOLS); do \
 		program=$${tool%%=*}; \
-		PATH="$$PATH:/usr/sbin:/sbin" command -v "$$program" >/dev/null || [ -e "$$program" ] || \
-			missing="$$missing $${tool#*=}"; \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v "$$program" >/dev/null || missing="$$missing $${tool#*=}"; \
+	done; \
+	for module in $(MODULES); do \
+		dpkg -s "$$module" >/dev/null 2>&1 || missing="$$missing $$module"; \
 	done; \
 	missing=$$(printf '%s\n' $$missing | sort -u | xargs); \
 	[ -n "$$missing" ] || exit 0; \
@@ -77,6 +80,7 @@ test: setup system ## everything that a change must pass: format, lint, types, i
 bench: setup system ## measure speed and balance; writes benchmarks/out
 	@mkdir -p benchmarks/out
 	@$(BIN)/python -m benchmarks.micro | tee benchmarks/out/micro.txt
+	@$(BIN)/python -m benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
 
 fuzz: setup ## the property tests, for much longer than in `make test`

@@ -185,11 +185,12 @@ def _add_admin(parser: argparse.ArgumentParser) -> None:
         "--admin",
         metavar="ADDRESS",
         type=address_argument,
-        help="whom to ask: host:port or unix:PATH (default: the variable LBPROXY_ADMIN, else the file of --config, else "
-        f"{DEFAULT_ADMIN})",
+        help="whom to ask: host:port or unix:PATH "
+        f"(default: the variable LBPROXY_ADMIN, else the file of --config, else {DEFAULT_ADMIN})",
     )
     parser.add_argument(
-        "--token", help="its admin.token, if one is set (default: the variable LBPROXY_TOKEN, else the file of --config)"
+        "--token",
+        help="its admin.token, if one is set (default: the variable LBPROXY_TOKEN, else the file of --config)",
     )
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=seconds_argument, default=5.0, help="wait this long (default 5)"

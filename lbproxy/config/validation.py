@@ -93,8 +93,10 @@ def _sentence(detail: ErrorDetails) -> tuple[str, str]:
     if kind in ("tuple_type", "list_type"):
         return f"expected a list, got {shown(given)}", _as_list(given)
     if kind in ("model_type", "dict_type", "mapping_type", "model_attributes_type"):
-        suggestion = "write `key: value`, without `- ` before it" if isinstance(given, list) else ""
-        return f"expected {_forms(_path(detail))}, got {shown(given)}", suggestion
+        forms = _forms(_path(detail))
+        is_list_by_mistake = isinstance(given, list) and forms == "a mapping"
+        suggestion = "write `key: value`, without `- ` before it" if is_list_by_mistake else ""
+        return f"expected {forms}, got {shown(given)}", suggestion
     return f"is not valid here: {shown(given)}", ""
 
 

@@ -6,8 +6,10 @@ import json
 import time
 from email.utils import formatdate
 
+from lbproxy.dataplane.prepare import Prepared
 from lbproxy.errors import Fault
-from lbproxy.protocol.http1 import REASONS
+from lbproxy.protocol.http1 import REASONS, ResponseHead, status_line
+from lbproxy.protocol.message import Fields, join_fields
 
 _ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _date = (0, b"")
@@ -50,3 +52,61 @@ def problem(
     if fault.status in (429, 503):
         fields.append((b"Retry-After", b"%d" % (retry_after_s if retry_after_s is not None else 1)))
     return fields, body + b"\n"
+
+
+def local_answer(prepared: Prepared) -> tuple[int, Fields, bytes]:
+    """Status, fields and body of a route's redirect or fixed response, or of OPTIONS with Max-Forwards: 0."""
+    route = prepared.route
+    status, body = 200, b""
+    fields: Fields = [(b"Date", http_date())]
+    if prepared.is_local:
+        fields.append(_ALLOW)
+    elif route.redirect is not None:
+        status, location = route.redirect
+        fields.append((b"Location", location))
+    elif route.respond is not None:
+        status, extra, body = route.respond
+        fields += extra
+    return status, route.response_edits.apply(fields) if route.edits_responses else fields, body
+
+
+def answer_bytes(
+    prepared: Prepared, status: int, fields: Fields, body: bytes, id_line: bytes, *, closes: bool
+) -> bytes:
+    """A whole answer of lbproxy's own, framed for this client."""
+    fields = list(fields)
+    if status not in (204, 304):
+        fields.append((b"Content-Length", b"%d" % len(body)))
+    if closes:
+        fields.append((b"Connection", b"close"))
+    elif not prepared.minor:
+        fields.append((b"Connection", b"keep-alive"))
+    data = status_line(status, reason_of(status)) + join_fields(fields) + id_line + b"\r\n"
+    return data if prepared.is_head or status in (204, 304) else data + body
+
+
+def response_head(prepared: Prepared, head: ResponseHead, id_line: bytes, *, closes: bool) -> tuple[bytes, bool, bool]:
+    """A server's head as this client gets it: (bytes, is the body chunked, does the connection end with it).
+
+    Hop-by-hop fields are gone, the framing is lbproxy's own: a length where it is known, else chunks for HTTP/1.1, and
+    the end of the connection for HTTP/1.0.
+    """
+    status = head.status
+    edits = prepared.route.response_edits
+    lines = head.lines if edits.is_empty else join_fields(edits.apply(head.fields))
+    is_chunking = False
+    framing = b""
+    if head.content_length is not None:
+        if status != 204:
+            framing = b"Content-Length: %d\r\n" % head.content_length
+    elif status not in (204, 304):
+        if prepared.minor:
+            framing = b"Transfer-Encoding: chunked\r\n"
+            is_chunking = not prepared.is_head
+        elif not prepared.is_head:
+            closes = True
+    if closes:
+        framing += b"Connection: close\r\n"
+    elif not prepared.minor:
+        framing += b"Connection: keep-alive\r\n"
+    return b"%b%b%b%b\r\n" % (status_line(status, head.reason), lines, framing, id_line), is_chunking, closes

@@ -63,8 +63,8 @@ class ClientSide(Protocol):
         """Go on reading the request."""
         ...
 
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> asyncio.Transport:
-        """Send the 101 and give the transport away."""
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[asyncio.Transport, bytes]:
+        """Send the 101 and give away the transport, and what was read behind the request."""
         ...
 
     def tunnel_closed(self) -> None:

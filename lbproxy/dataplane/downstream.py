@@ -8,6 +8,9 @@
     TUNNEL     nothing: the transport belongs to a Relay
     CLOSED     nothing
 
+This module is longer than 600 lines because these states share one connection's books; what needs no state is in
+answers.py, forwarding.py and head_memo.py.
+
 The connection is kept only if the request was read to its exact end and its head said nothing else (reliability, rule
 3).
 """
@@ -19,7 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from lbproxy import errors
-from lbproxy.dataplane.answers import http_date, problem, reason_of
+from lbproxy.dataplane.answers import answer_bytes, local_answer, problem, response_head
 from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
@@ -67,6 +70,7 @@ class Downstream(asyncio.Protocol):
         "_lines",
         "_linger_end",
         "_memo",
+        "_nominated",
         "_owner",
         "_peer_ip",
         "_port",
@@ -108,6 +112,7 @@ class Downstream(asyncio.Protocol):
         self._taken_at = 0.0
         self._hangup = -1
         self._extra = b""
+        self._nominated: frozenset[bytes] = frozenset()
         self.client_ip = ""
         self._peer_ip = ""
         self._port = 0
@@ -461,7 +466,11 @@ class Downstream(asyncio.Protocol):
                 self._exchange_done()
                 return
         else:
-            data = self._response_head(exchange, head)
+            closes = self._closes or not exchange.request_done or self.services.is_draining
+            data, self._is_chunking, self._closes = response_head(
+                exchange.prepared, head, exchange.id_line, closes=closes
+            )
+            self._nominated = head.nominated
             if self._is_chunking:
                 body = self._chunked(exchange.prepared, body, trailers, is_done=is_done)
         if len(body) <= SMALL_BODY:
@@ -474,36 +483,12 @@ class Downstream(asyncio.Protocol):
         if is_done:
             self._exchange_done()
 
-    def _response_head(self, exchange: Exchange, head: ResponseHead) -> bytes:
-        """The head for what is not the usual case: other framing, a last response, edits, an HTTP/1.0 client."""
-        prepared = exchange.prepared
-        status = head.status
-        edits = prepared.route.response_edits
-        lines = head.lines if edits.is_empty else join_fields(edits.apply(head.fields))
-        framing = b""
-        if head.content_length is not None:
-            if status != 204:
-                framing = b"Content-Length: %d\r\n" % head.content_length
-        elif status not in (204, 304):
-            if prepared.minor:
-                framing = b"Transfer-Encoding: chunked\r\n"
-                self._is_chunking = not prepared.is_head
-            elif not prepared.is_head:
-                self._closes = True
-        if not exchange.request_done or self.services.is_draining:
-            self._closes = True
-        if self._closes:
-            framing += b"Connection: close\r\n"
-        elif not prepared.minor:
-            framing += b"Connection: keep-alive\r\n"
-        return b"%b%b%b%b\r\n" % (status_line(status, head.reason), lines, framing, exchange.id_line)
-
     def _chunked(self, prepared: Prepared, data: bytes, trailers: Sequence[Field], *, is_done: bool) -> bytes:
         data = chunk(data) if data else b""
         if not is_done:
             return data
         if trailers and prepared.head.accepts_trailers:
-            kept = forwardable_trailers(list(trailers), frozenset())
+            kept = forwardable_trailers(trailers, self._nominated)
             return data + b"0\r\n" + join_fields(kept) + b"\r\n"
         return data + LAST_CHUNK
 
@@ -535,19 +520,8 @@ class Downstream(asyncio.Protocol):
 
     def answer_locally(self, exchange: Exchange) -> None:
         """A route's redirect or fixed response, or OPTIONS with Max-Forwards: 0."""
-        route = exchange.prepared.route
-        status, body = 200, b""
-        fields: Fields = [(b"Date", http_date())]
-        if exchange.prepared.is_local:
-            fields.append((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
-        elif route.redirect is not None:
-            status, location = route.redirect
-            fields.append((b"Location", location))
-        elif route.respond is not None:
-            status, extra, body = route.respond
-            fields += extra
-        edits = route.response_edits
-        self._answer(exchange, status, fields if edits.is_empty else edits.apply(fields), body)
+        status, fields, body = local_answer(exchange.prepared)
+        self._answer(exchange, status, fields, body)
         exchange.answered_locally(status, len(body))
 
     def _answer(self, exchange: Exchange, status: int, fields: Fields, body: bytes) -> None:
@@ -555,34 +529,18 @@ class Downstream(asyncio.Protocol):
             return
         if not exchange.request_done or self.services.is_draining:
             self._closes = True
-        fields = list(fields)
-        if status not in (204, 304):
-            fields.append((b"Content-Length", b"%d" % len(body)))
-        if self._closes:
-            fields.append((b"Connection", b"close"))
-        elif not exchange.prepared.minor:
-            fields.append((b"Connection", b"keep-alive"))
-        fields.append((b"X-Request-ID", exchange.request_id.encode()))
-        data = status_line(status, reason_of(status)) + join_fields(fields) + b"\r\n"
-        if not exchange.prepared.is_head and status not in (204, 304):
-            data += body
-        self._write(data)
+        self._write(answer_bytes(exchange.prepared, status, fields, body, exchange.id_line, closes=self._closes))
         self._exchange_done()
 
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> asyncio.Transport:
-        """Send the 101 and let go of the transport; what was read ahead goes into the tunnel."""
-        lines = b"Connection: Upgrade\r\nUpgrade: %b\r\nX-Request-ID: %b\r\n\r\n" % (
-            head.upgrade,
-            exchange.request_id.encode(),
-        )
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[asyncio.Transport, bytes]:
+        """Send the 101 and let go of the transport and of what was read ahead."""
+        lines = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b\r\n" % (head.upgrade, exchange.id_line)
         self._write(status_line(101, head.reason) + head.lines + lines)
         self._state = TUNNEL
         self.services.swept.discard(self)
         self._unwatch()
         ahead, self._read_ahead = self._read_ahead, b""
-        if ahead:
-            self.services.loop.call_soon(exchange.tunnel_data, ahead)
-        return self.transport
+        return self.transport, ahead
 
     def tunnel_closed(self) -> None:
         """The relay that had the transport is done."""

@@ -7,6 +7,7 @@ does (`+5`, `1_0`, Unicode digits, \\x0b), and each of these has been a CVE of s
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 Field = tuple[bytes, bytes]  # name as received, value without surrounding white space
 Fields = list[Field]
@@ -128,7 +129,7 @@ def count_own_via(values: list[bytes]) -> int:
     )
 
 
-def forwardable_trailers(trailers: Fields, nominated: frozenset[bytes]) -> Fields:
+def forwardable_trailers(trailers: Sequence[Field], nominated: frozenset[bytes]) -> Fields:
     """Trailer fields that may be passed on: no framing, routing, authentication or nominated names."""
     return [
         (name, value)

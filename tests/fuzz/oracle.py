@@ -1,0 +1,328 @@
+"""What lbproxy understood, held against h11: the same message, or no message.
+
+h11 is another author's strict parser. lbproxy may refuse more than it does, never less (EXCEPTIONS says where and why),
+and what both accept must mean the same: method, target, version, framing, and every field, less those that docs/http.md
+says are taken out. The rules for taking out are written here again, from that page, and not imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import h11
+
+from lbproxy.protocol.body import BodyError, ChunkedReader
+from lbproxy.protocol.http1 import (
+    HeadError,
+    RequestHead,
+    ResponseHead,
+    check_partial,
+    parse_request_head,
+    parse_response_head,
+)
+
+Fields = list[tuple[bytes, bytes]]
+
+HOP_BY_HOP = {
+    b"connection", b"proxy-connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade", b"trailer",
+    b"proxy-authenticate", b"proxy-authorization", b"proxy-authentication-info", b"http2-settings",
+}  # fmt: skip
+FORWARDING = {
+    b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded", b"x-real-ip",
+    b"x-request-id",
+}  # fmt: skip
+# A Connection field can't take these away (semantics section 2), or they are options and not names.
+NEVER_NOMINATED = {b"host", b"content-length", b"transfer-encoding", b"expect", b"max-forwards", b"close", b"keep-alive"}
+MAX_FIELDS = 100
+MAX_RESPONSE_FIELDS = 200
+
+# What lbproxy accepts although h11 does not, each with the reason. For heads there is nothing.
+EXCEPTIONS = {
+    "white space around the `;` of a chunk extension": "RFC 9112 section 7.1.1 has BWS there; the extension goes no further",
+    "framing fields in the trailer section": "h11 checks their values as if they stood in the head; lbproxy drops them",
+}
+_SPACED_EXTENSION = re.compile(rb"([0-9A-Fa-f])[ \t]+;")
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+class Disagreement(AssertionError):
+    """The two understood different things."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one input: did lbproxy accept it, did h11."""
+
+    ours: bool
+    theirs: bool
+
+
+def differ(what: str, ours: object, theirs: object, raw: bytes) -> None:
+    if ours != theirs:
+        raise Disagreement(f"{what}: lbproxy {ours!r}, h11 {theirs!r}, of {raw!r}")
+
+
+# --- h11 ---
+
+
+def _h11_request(raw: bytes) -> h11.Request:
+    """h11's reading. Raises RemoteProtocolError; also if it saw the end of the head elsewhere."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    connection.receive_data(raw)
+    event = connection.next_event()
+    if not isinstance(event, h11.Request) or connection.trailing_data[0]:
+        raise h11.RemoteProtocolError(f"not exactly one head: {event}")
+    return event
+
+
+_ASK = h11.Request(
+    method=b"GET", target=b"/", headers=[(b"Host", b"a"), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+)
+
+
+def _h11_response(raw: bytes) -> h11.Response | h11.InformationalResponse:
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+    connection.send(_ASK)
+    connection.receive_data(raw)
+    event = connection.next_event()
+    if not isinstance(event, h11.Response | h11.InformationalResponse) or connection.trailing_data[0]:
+        raise h11.RemoteProtocolError(f"not exactly one head: {event}")
+    return event
+
+
+# --- what should be left of a head ---
+
+
+def _options(fields: Fields) -> set[bytes]:
+    values = [value for name, value in fields if name.lower() == b"connection"]
+    return {option for value in values for part in value.split(b",") if (option := part.strip(b" \t").lower())}
+
+
+def _of(fields: Fields, name: bytes) -> list[bytes]:
+    return [value for key, value in fields if key.lower() == name]
+
+
+def _framing(fields: Fields, raw: bytes) -> tuple[str, int | None]:
+    codings, lengths = _of(fields, b"transfer-encoding"), _of(fields, b"content-length")
+    if codings:
+        if lengths:
+            raise Disagreement(f"both framings accepted: {raw!r}")
+        return "chunked", None
+    return ("length", int(lengths[0])) if lengths else ("none", None)
+
+
+def _is_reserved(lower: bytes) -> bool:
+    """A claim that lbproxy alone may make, also in the spelling that WSGI makes of it."""
+    return lower.replace(b"_", b"-").startswith(b"x-client-cert-")
+
+
+def _forwarded_names(fields: Fields, *, underscores: str) -> Fields:
+    """The end-to-end fields of a request, in order."""
+    gone = _options(fields) - NEVER_NOMINATED - {b"te", b"upgrade"}
+    out = []
+    for name, value in fields:
+        lower = name.lower()
+        if lower in HOP_BY_HOP | FORWARDING | {b"host", b"content-length", b"expect", b"max-forwards", b"via"}:
+            continue
+        if _is_reserved(lower) or lower in gone:
+            continue
+        if b"_" in lower and (underscores != "pass" or lower.replace(b"_", b"-") in FORWARDING):
+            continue
+        out.append((name, value))
+    return out
+
+
+def _origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
+    """Host and target as RFC 9112 section 3.2 wants them passed on."""
+    absolute = re.fullmatch(rb"https?://([^/?#]+)(.*)", target, re.IGNORECASE)
+    if absolute is None:
+        return host, target
+    rest = absolute[2]
+    if not rest:
+        rest = b"*" if method == b"OPTIONS" else b"/"
+    return absolute[1], rest if rest[:1] in b"/*" else b"/" + rest
+
+
+# --- requests ---
+
+
+def _parse_or_none(raw: bytes, underscores: str) -> RequestHead | None:
+    try:
+        return parse_request_head(raw, max_fields=MAX_FIELDS, underscores=underscores)
+    except HeadError:
+        return None
+
+
+def check_request(raw: bytes, *, underscores: str = "drop") -> Verdict:
+    """Raises Disagreement. Any exception but HeadError out of lbproxy is a defect too, and passes through."""
+    head = _parse_or_none(raw, underscores)
+    if head is None:
+        return Verdict(False, _is_accepted(_h11_request, raw))
+    try:
+        event = _h11_request(raw)
+    except h11.RemoteProtocolError as error:
+        raise Disagreement(f"lbproxy accepts what h11 refuses ({error}): {raw!r}") from None
+    _compare_request(raw, head, event, underscores)
+    return Verdict(True, True)
+
+
+def _is_accepted(read: Callable[[bytes], object], raw: bytes) -> bool:
+    try:
+        read(raw)
+    except h11.RemoteProtocolError:
+        return False
+    return True
+
+
+def _compare_request(raw: bytes, head: RequestHead, event: h11.Request, underscores: str) -> None:
+    fields = [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
+    options = _options(fields)
+    gone = options - NEVER_NOMINATED
+    method = bytes(event.method)
+    differ("method", head.method.encode(), method, raw)
+    differ("version", b"1.%d" % head.minor, bytes(event.http_version), raw)
+    hosts = _of(fields, b"host")
+    host, target = _origin_form(method, bytes(event.target), hosts[0] if hosts else b"")
+    differ("host", head.host.encode("latin-1"), host, raw)
+    differ("target", head.target, target, raw)
+    differ("path and query", f"{head.path}?{head.query}".rstrip("?"), target.decode("latin-1").rstrip("?"), raw)
+    framing = ("chunked", None) if head.chunked else ("length" if head.content_length is not None else "none", head.content_length)
+    differ("framing", framing, _framing(fields, raw), raw)
+    expected = _forwarded_names(fields, underscores=underscores)
+    if method != b"OPTIONS":
+        expected += [(b"Max-Forwards", value) for value in _of(fields, b"max-forwards")]
+    differ("fields", head.fields, expected, raw)
+    differ("Via", head.via, _of(fields, b"via") if b"via" not in gone else [], raw)
+    claims = {name: values for name in FORWARDING - gone if (values := _of(fields, name))}
+    differ("forwarding", head.forwarding, claims, raw)
+    keep = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
+    differ("keep-alive", head.keep_alive, keep, raw)
+    if head.upgrade and (head.has_body or head.minor == 0 or b"upgrade" not in options):
+        raise Disagreement(f"upgrade although there is a body or no Connection: upgrade: {raw!r}")
+    if head.expects_continue and not head.has_body:
+        raise Disagreement(f"waits for a body that does not come: {raw!r}")
+
+
+def check_cuts(raw: bytes, cuts: Iterable[int]) -> None:
+    """A good head may arrive in any pieces: no unfinished part of it may be refused."""
+    if _parse_or_none(raw, "drop") is None:
+        return
+    checked = 0
+    for at in cuts:
+        if checked < at < len(raw):
+            check_partial(bytearray(raw[:at]), checked, head_bytes=32 * 1024)
+            checked = at
+
+
+# --- responses ---
+
+
+def check_response(raw: bytes) -> Verdict:
+    """The same for a response head."""
+    try:
+        head = parse_response_head(raw, max_fields=MAX_RESPONSE_FIELDS)
+    except HeadError:
+        return Verdict(False, _is_accepted(_h11_response, raw))
+    try:
+        event = _h11_response(raw)
+    except h11.RemoteProtocolError as error:
+        raise Disagreement(f"lbproxy accepts what h11 refuses ({error}): {raw!r}") from None
+    _compare_response(raw, head, event)
+    return Verdict(True, True)
+
+
+def _compare_response(raw: bytes, head: ResponseHead, event: h11.Response | h11.InformationalResponse) -> None:
+    fields = [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
+    options = _options(fields)
+    gone = options - {b"close", b"keep-alive", b"upgrade"}
+    differ("status", head.status, event.status_code, raw)
+    differ("reason", head.reason, bytes(event.reason), raw)
+    framing = ("chunked", None) if head.chunked else ("length" if head.content_length is not None else "none", head.content_length)
+    differ("framing", framing, _framing(fields, raw), raw)
+    dropped = HOP_BY_HOP | {b"content-length", b"x-request-id"} | gone
+    differ("fields", head.fields, [field for field in fields if field[0].lower() not in dropped], raw)
+    is_11 = event.http_version == b"1.1"
+    differ("keep-alive", head.keep_alive, b"close" not in options and (is_11 or b"keep-alive" in options), raw)
+
+
+# --- chunked bodies ---
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a reader made of the bytes. `end` counts from the first byte; None if the body is not complete."""
+
+    payload: bytes
+    end: int | None
+    trailers: tuple[tuple[bytes, bytes], ...]
+    is_refused: bool
+
+
+def ours(pieces: Iterable[bytes]) -> Body:
+    reader = ChunkedReader()
+    payload, total = b"", 0
+    for piece in pieces:
+        total += len(piece)
+        if reader.done:
+            continue
+        try:
+            payload += reader.feed(piece)
+        except BodyError:
+            return Body(payload, None, (), True)
+        if reader.done:
+            surplus, seen = len(reader.rest), total
+    if not reader.done:
+        return Body(payload, None, (), False)
+    return Body(payload, seen - surplus, tuple(reader.trailers), False)
+
+
+_CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def theirs(data: bytes) -> Body:
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    connection.receive_data(_CHUNKED_POST)
+    connection.next_event()
+    connection.receive_data(data)
+    payload = b""
+    try:
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Data):
+                payload += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                trailers = tuple((bytes(name), bytes(value)) for name, value in event.headers.raw_items())
+                return Body(payload, len(data) - len(connection.trailing_data[0]), trailers, False)
+            else:
+                return Body(payload, None, (), False)
+    except h11.RemoteProtocolError:
+        return Body(payload, None, (), True)
+
+
+def _is_exception(data: bytes, whole: Body) -> bool:
+    """One of EXCEPTIONS; what can still be compared, is."""
+    if any(name.lower() in _FRAMING for name, _ in whole.trailers):
+        return True
+    if _SPACED_EXTENSION.search(data) is None:
+        return False
+    plain = theirs(_SPACED_EXTENSION.sub(rb"\1;", data[: whole.end]))
+    differ("chunked body with spaced extensions", (whole.payload, whole.trailers), (plain.payload, plain.trailers), data)
+    return True
+
+
+def check_chunked(pieces: list[bytes]) -> Verdict:
+    """The same payload up to the same byte, whatever the pieces; or refused. Raises Disagreement."""
+    data = b"".join(pieces)
+    whole, split, other = ours([data]), ours(pieces), theirs(data)
+    differ("in pieces: end and verdict", (split.end, split.is_refused), (whole.end, whole.is_refused), data)
+    if not whole.is_refused:
+        differ("in pieces", split, whole, data)
+    if whole.end is not None:
+        if _is_exception(data, whole):
+            return Verdict(True, other.end is not None)
+        differ("chunked body", whole, other, data)
+    elif not whole.is_refused and not other.is_refused:
+        differ("unfinished chunked body", whole, other, data)
+    return Verdict(whole.end is not None, other.end is not None)

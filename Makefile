@@ -83,7 +83,8 @@ bench: setup system ## measure speed and balance; writes benchmarks/out
 	@$(BIN)/python -m benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
 
-fuzz: setup ## the property tests, for much longer than in `make test`
+fuzz: setup ## a million heads against h11, then the property tests for much longer than in `make test`
+	@$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS)
 	@$(BIN)/pytest -m hypothesis --hypothesis-profile=fuzz --timeout=0 $(PYTEST_ARGS)
 
 format: setup ## rewrite the code in the house format

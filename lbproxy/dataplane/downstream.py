@@ -170,20 +170,32 @@ class Downstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            state = self._state
-            if state == HEAD:
-                if self._read_ahead:  # what came before is not parsed yet (_next_request)
-                    self._read_ahead += data
+            if self._state == HEAD and not self._buffer and not self._read_ahead:
+                # The usual: a whole head in one piece, with nothing waiting before it.
+                end = data.find(b"\r\n\r\n") + 4
+                if end > 3:
+                    raw, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
+                    prepared = self._heads.get(raw) or self._prepare(raw)
+                    if prepared is not None:
+                        self._begin(prepared, rest)
                     return
-                self._head_data(data)
-            elif state == BODY:
-                self._body_data(data)
-            elif state == WAIT:
-                self._keep_for_later(data)
-            elif state == LINGER:
-                self._deadline = min(self.services.clock() + LINGER_IDLE_S, self._linger_end)
+            self._other_data(data)
         except Exception as error:  # a defect: confined to this connection
             self._defect(error)
+
+    def _other_data(self, data: bytes) -> None:
+        state = self._state
+        if state == HEAD:
+            if self._read_ahead:  # what came before is not parsed yet (_next_request)
+                self._read_ahead += data
+            else:
+                self._partial_head(data)
+        elif state == BODY:
+            self._body_data(data)
+        elif state == WAIT:
+            self._keep_for_later(data)
+        elif state == LINGER:
+            self._deadline = min(self.services.clock() + LINGER_IDLE_S, self._linger_end)
 
     def _defect(self, error: Exception) -> None:
         self.services.internal_error("downstream", error)
@@ -192,26 +204,6 @@ class Downstream(asyncio.Protocol):
             exchange.fail(errors.INTERNAL_ERROR, "internal error")
         else:
             self.cut()
-
-    def _head_data(self, data: bytes) -> None:
-        if self._buffer:
-            self._partial_head(data)
-            return
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            self._partial_head(data)
-            return
-        end += 4
-        if end == len(data):
-            raw, rest = data, b""
-        else:
-            raw, rest = data[:end], data[end:]
-        prepared = self._heads.get(raw)
-        if prepared is None:
-            prepared = self._prepare(raw)
-            if prepared is None:
-                return
-        self._begin(prepared, rest)
 
     def _partial_head(self, data: bytes) -> None:
         """A head that comes in pieces; looked through once, refused as early as possible."""
@@ -278,47 +270,44 @@ class Downstream(asyncio.Protocol):
 
     def _begin(self, prepared: Prepared, rest: bytes, *, is_refused: bool = False) -> None:
         services = self.services
-        for column, count in prepared.dropped:
-            services.row[column] += count
-        request_id = ""
-        if self._is_trusted:
-            known = prepared.head.forwarding
-            self.client_ip = client_address(known, self._peer_ip, self.listener.is_trusted)
-            self.context.client_ip = self.client_ip
-            request_id = kept_request_id(known)
-        context = self.context
-        context.request = prepared.head
-        exchange = Exchange(self, prepared, request_id or services.next_request_id(), services.clock())
-        self._exchange = exchange
+        if prepared.dropped:
+            for column, count in prepared.dropped:
+                services.row[column] += count
+        request_id = self._read_trusted(prepared) if self._is_trusted else ""
+        self.context.request = prepared.head
+        exchange = self._exchange = Exchange(self, prepared, request_id or services.next_request_id(), services.clock())
         if self._extra:
             exchange.extra, self._extra = self._extra, b""
-        self._deadline = NEVER
         self._closes = not prepared.keep_alive
-        body = b""
-        is_done = True
-        if prepared.chunked:
-            reader = ChunkedReader(
-                overhead_bytes=self.listener.chunk_overhead, trailer_bytes=self.listener.trailer_bytes
-            )
-            is_done = False
-            self._reader = reader
-        elif prepared.content_length:
-            if len(rest) == prepared.content_length:
-                body, rest = rest, b""
-            else:
-                is_done = False
-                self._reader = LengthReader(prepared.content_length)
-        if is_done:
+        length = prepared.content_length
+        if length == len(rest) and not prepared.chunked:
             self._state = WAIT
-            if rest and not is_refused:
+            self._deadline = NEVER
+            exchange.start(rest, is_done=True)
+        elif length or prepared.chunked:
+            self._state = BODY
+            if prepared.chunked:
+                limits = self.listener
+                self._reader = ChunkedReader(overhead_bytes=limits.chunk_overhead, trailer_bytes=limits.trailer_bytes)
+            else:
+                self._reader = LengthReader(length)
+            self._deadline = services.clock() + self.listener.timeouts.request_body
+            exchange.start(b"", is_done=False)
+            if rest and self._state == BODY:
+                self._body_data(rest)
+        else:
+            self._state = WAIT
+            self._deadline = NEVER
+            if not is_refused:
                 self._keep_for_later(rest)
-            exchange.start(body, is_done=True)
-            return
-        self._state = BODY
-        self._deadline = services.clock() + self.listener.timeouts.request_body
-        exchange.start(b"", is_done=False)
-        if rest and self._state == BODY:
-            self._body_data(rest)
+            exchange.start(b"", is_done=True)
+
+    def _read_trusted(self, prepared: Prepared) -> str:
+        """Take over what a trusted peer says of the client; returns the request id to keep, or ""."""
+        known = prepared.head.forwarding
+        self.client_ip = client_address(known, self._peer_ip, self.listener.is_trusted)
+        self.context.client_ip = self.client_ip
+        return kept_request_id(known)
 
     def _body_data(self, data: bytes) -> None:
         reader, exchange = self._reader, self._exchange

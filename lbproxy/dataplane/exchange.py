@@ -146,18 +146,25 @@ class Exchange:
         elif not is_done:
             self._body = []
         prepared = self.prepared
-        pool = prepared.route.pool
+        pool = prepared.pool
+        if pool is None or self.side.services.is_overloaded:
+            self._answer_here(prepared)
+            return
+        self.pool_runtime = pool
+        self.pool = pool.name
+        self._attempt(pool, self._started)
+
+    def _answer_here(self, prepared: Prepared) -> None:
+        """This request goes to no server."""
+        pool = self.pool_runtime = prepared.route.pool
         if pool is not None:
-            self.pool_runtime = pool
             self.pool = pool.name
         if prepared.fault is not None:
             self.fail(prepared.fault, prepared.fault_detail)
         elif pool is None or prepared.is_local:
             self.side.answer_locally(self)
-        elif self.side.services.is_overloaded:
-            self.fail(errors.OVERLOADED, "")
         else:
-            self._attempt(pool, self._started)
+            self.fail(errors.OVERLOADED, "")
 
     def _attempt(self, pool: PoolRuntime, now: float) -> None:
         lease = pool.pool.acquire(self.side.context, self._tried, now)

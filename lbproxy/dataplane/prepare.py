@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from lbproxy import errors
-from lbproxy.dataplane.runtime import ListenerRuntime, RouteRuntime
+from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.routing import BadPath, normalise_path, rewrite_path
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
@@ -51,6 +51,7 @@ class Prepared:
         "log_head",
         "minor",
         "needs_care",
+        "pool",
         "requests_column",
         "route",
         "takes_extra",
@@ -74,6 +75,7 @@ class Prepared:
         self.keep_alive = head.keep_alive
         self.log_head = ""
         self.requests_column = _REQUESTS + _METHOD_INDEX.get(head.method, _OTHER) * len(CODES)
+        self.pool: PoolRuntime | None = None  # where it goes; None: lbproxy answers it
         self.takes_extra = not head.nominates
         self.needs_care = head.chunked or head.expects_continue
         self.minor = head.minor
@@ -116,6 +118,7 @@ def prepare(
     elif head.max_forwards == 0:
         prepared.is_local = True
     elif route.pool is not None:
+        prepared.pool = route.pool
         prepared.forward = _forward_head(head, route, path, local_host)
     _note_dropped(prepared, head, is_trusted=is_trusted)
     if b"x-forwarded-host" not in route.skip and not (is_trusted and b"x-forwarded-host" in head.forwarding):

@@ -42,6 +42,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_buffer",
         "_head",
         "_interim",
+        "_memo",
         "_poller",
         "_reader",
         "_services",
@@ -68,6 +69,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reader: BodyReader | None = None
         self._head: ResponseHead | None = None
         self._interim = 0
+        self._memo = runtime.pool.response_memo
         self.has_ended = False
         self._written_before = 0
         self._poller = select.poll()
@@ -136,16 +138,19 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            if not self.has_ended:
-                self.runtime.row[_EXTRA_DATA] += 1
-                self.runtime.idle.discard(self)
-                self.close_idle()
+            self._unasked_data()
             return
         try:
-            if self._reader is None:
-                self._head_data(data, exchange)
-            else:
-                self._body_data(data, exchange)
+            if self._reader is None and not self._buffer:
+                # The usual: a whole response in one piece, whose head was seen before.
+                end = data.find(b"\r\n\r\n") + 4
+                head = self._memo.get(data[:end])
+                if head is not None and head.body_length == len(data) - end and not exchange.is_head:
+                    now = self._services.clock()
+                    self._release(head, b"", now)
+                    exchange.response_received(head, data[end:], now, is_done=True)
+                    return
+            self._other_data(data, exchange)
         except HeadError as error:
             self._fail(exchange, error.fault, error.detail)
         except BodyError as error:
@@ -154,6 +159,19 @@ class UpstreamConnection(asyncio.Protocol):
             self._services.internal_error("upstream", error)
             if self.exchange is not None:
                 self._fail(exchange, errors.INTERNAL_ERROR, "internal error")
+
+    def _other_data(self, data: bytes, exchange: Exchange) -> None:
+        if self._reader is None:
+            self._head_data(data, exchange)
+        else:
+            self._body_data(data, exchange)
+
+    def _unasked_data(self) -> None:
+        """Bytes on an idle connection are nobody's answer: it is closed."""
+        if not self.has_ended:
+            self.runtime.row[_EXTRA_DATA] += 1
+            self.runtime.idle.discard(self)
+            self.close_idle()
 
     def _fail(self, exchange: Exchange, fault: Fault, detail: str) -> None:
         self._buffer = b""
@@ -265,10 +283,10 @@ class UpstreamConnection(asyncio.Protocol):
         runtime = self.runtime
         settings = runtime.pool.keep_alive
         if (
-            surplus
-            or not self.request_done
+            settings is None
             or not head.keep_alive
-            or settings is None
+            or not self.request_done
+            or surplus
             or self.has_ended
             or self._services.is_draining
         ):
@@ -277,15 +295,14 @@ class UpstreamConnection(asyncio.Protocol):
             self.give_up()
             return
         self.exchange = None
-        expires_at = now + settings.idle_timeout_s
+        self.expires_at = now + settings.idle_timeout_s
         if head.keep_alive_timeout_s:
-            expires_at = min(expires_at, now + 0.8 * head.keep_alive_timeout_s)
+            self.expires_at = min(self.expires_at, now + 0.8 * head.keep_alive_timeout_s)
         if settings.is_limited:
-            expires_at = min(expires_at, self.created_at + settings.max_age_s)
+            self.expires_at = min(self.expires_at, self.created_at + settings.max_age_s)
             if self.n_requests >= settings.max_requests:
                 self.close_idle()
                 return
-        self.expires_at = expires_at
         runtime.idle.put(self, settings.idle)
 
     # --- the end ----------------------------------------------------------------------------------------------------

@@ -424,11 +424,13 @@ class ResponseHead:
     """An accepted response head; may be shared. `fields` are end-to-end fields without framing.
 
     content_length: None without one. keep_alive: the server will keep the connection. keep_alive_timeout_s: what its
-    Keep-Alive field promises, 0 without one. is_bodiless: the status alone says so (1xx, 204, 304). lines: the
-    fields as they are sent. is_plain: with a length, so that `wire` (status line, fields and length) can be sent as it is.
+    Keep-Alive field promises, 0 without one. is_bodiless: the status alone says so (1xx, 204, 304). lines: the fields
+    as they are sent. body_length: what follows unless the request was HEAD, -1 if that is not known. is_plain: has a
+    length, so that `wire` (status line, fields and length) can be sent as it is.
     """
 
     __slots__ = (
+        "body_length",
         "chunked",
         "content_length",
         "fields",
@@ -451,6 +453,7 @@ class ResponseHead:
         self.lines = b""
         self.wire = b""
         self.is_plain = False
+        self.body_length = -1
         self.is_bodiless = status < 200 or status in (204, 304)
         self.content_length: int | None = None
         self.chunked = False
@@ -496,6 +499,8 @@ def parse_response_head(raw: bytes, *, max_fields: int) -> ResponseHead:
     head.lines = b"".join([b"%b: %b\r\n" % field for field in head.fields])
     if head.content_length is not None and status >= 200 and status != 204:
         head.is_plain = True
+        if not head.is_bodiless:
+            head.body_length = head.content_length
         head.wire = b"%b%bContent-Length: %d\r\n" % (status_line(status, head.reason), head.lines, head.content_length)
     return head
 

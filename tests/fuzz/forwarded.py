@@ -32,13 +32,17 @@ ADDED = b"X-Forwarded-For: 127.0.0.1\r\nX-Request-ID: 1\r\n\r\n"
 # Lines of which the heads of a sequence are made: some repeat, some never do, some mean something to a gateway.
 REPEATED = (
     b"Host: a", b"Host: b", b"Accept: */*", b"X-T: 1", b"x-t: 1", b"X-T:2 ", b"User-Agent: u", b"Content-Length: 5",
-    b"Content-Length: 7", b"Transfer-Encoding: chunked", b"Connection: close", b"Connection: x-t", b"Connection: x-u0, te",
+    b"Content-Length: 7", b"Transfer-Encoding: chunked", b"Connection: close", b"Connection: x-t",
+    b"Connection: x-u0, te",
     b"Expect: 100-continue", b"X_U: 1", b"X-Forwarded-For: 6.6.6.6", b"X_Forwarded_For: 6.6.6.6", b"Via: 1.1 lbproxy",
-    b"TE: trailers", b"Max-Forwards: 5", b"X-Client-Cert-Verify: SUCCESS", b"Upgrade: websocket", b"Connection: Upgrade",
+    b"TE: trailers", b"Max-Forwards: 5", b"X-Client-Cert-Verify: SUCCESS", b"Upgrade: websocket",
+    b"Connection: Upgrade",
 )  # fmt: skip
 UNIQUE = (
-    b"traceparent: %d", b"X-T: u%d", b"X-U%d: 1", b"Host: h%d", b"Cookie: c=%d", b"Content-Length: %d", b"X_V: %d", b"Via: 1.1 v%d",
-    b"User-Agent: u%d", b"X-V : %d", b" fold%d", b"X-Forwarded-For: 6.6.6.%d", b"Connection: x-u%d", b"\tx: %d", b"Transfer-Encoding: x%d",
+    b"traceparent: %d", b"X-T: u%d", b"X-U%d: 1", b"Host: h%d", b"Cookie: c=%d", b"Content-Length: %d", b"X_V: %d",
+    b"Via: 1.1 v%d",
+    b"User-Agent: u%d", b"X-V : %d", b" fold%d", b"X-Forwarded-For: 6.6.6.%d", b"Connection: x-u%d", b"\tx: %d",
+    b"Transfer-Encoding: x%d",
     b"X-W: \x01%d", b"X-W:\t %d \t", b"X-W: %d\r", b"nocolon%d", b": %d",
 )  # fmt: skip
 
@@ -127,7 +131,15 @@ def _meaning(prepared: Prepared, extra: bytes) -> tuple[object, ...]:
     """What is sent and what is decided. Only the order of fields with the same name means something."""
     lines = (prepared.forward + extra).split(b"\r\n")[:-1]
     fields = sorted(lines[1:], key=lambda line: line.partition(b":")[0].lower())
-    return lines[0], fields, prepared.chunked, prepared.content_length, prepared.keep_alive, prepared.fault, prepared.upgrade
+    return (
+        lines[0],
+        fields,
+        prepared.chunked,
+        prepared.content_length,
+        prepared.keep_alive,
+        prepared.fault,
+        prepared.upgrade,
+    )
 
 
 def check_memo(sequence: bytes) -> Verdict:

@@ -1,6 +1,6 @@
 """Heads and chunked bodies between the orderly and the absurd: a grammar with a taste for edges, then mutations.
 
-Everything is a function of a `random.Random`, so that a seed repeats a run, and hypothesis can hand in its own and shrink.
+Everything is a function of a `random.Random`: a seed repeats a run, and hypothesis can hand in its own and shrink.
 """
 
 from __future__ import annotations
@@ -21,52 +21,62 @@ TARGETS: Weighted = (
     *([b"/"] * 4),
     *([b"/predict"] * 4),
     b"/a?b=c", b"/?", b"//x//y", b"/%2e%2e/%00", b"/a;b=c,d", b"/a|b^c`{}", b'/"<>', b"/" + b"a" * 300, b"/a#b", b"*",
-    b"*x", b"x", b"?q", b"a:80", b"http://h", b"http://h/", b"http://h:80/x?y", b"HTTP://h?x", b"https://h/x", b"http://",
+    b"*x", b"x", b"?q", b"a:80", b"http://h", b"http://h/", b"http://h:80/x?y", b"HTTP://h?x", b"https://h/x",
+    b"http://",
     b"http:///x", b"http://u@h/", b"http://h:99999/", b"http://[::1]:8/x", b"http://h/x#f", b"http://h h/", b"ftp://h/",
     b"/\xc3\xa9", b"/\x7f", b"/\x00", b"/ x", b"/x\ty", b"\\x", b"",
 )  # fmt: skip
 VERSIONS: Weighted = (
     *([b"HTTP/1.1"] * 16),
     *([b"HTTP/1.0"] * 4),
-    b"HTTP/1.2", b"HTTP/2.0", b"HTTP/0.9", b"HTTP/1", b"HTTP/1.10", b"HTTP/01.1", b"http/1.1", b"HTTP/1.1 ", b"", b"ICE/1.0",
+    b"HTTP/1.2", b"HTTP/2.0", b"HTTP/0.9", b"HTTP/1", b"HTTP/1.10", b"HTTP/01.1", b"http/1.1", b"HTTP/1.1 ", b"",
+    b"ICE/1.0",
 )  # fmt: skip
 STATUSES: Weighted = (
     *([b"200"] * 8),
-    b"100", b"101", b"103", b"199", b"204", b"304", b"302", b"404", b"500", b"599", b"600", b"999", b"099", b"99", b"2000",
+    b"100", b"101", b"103", b"199", b"204", b"304", b"302", b"404", b"500", b"599", b"600", b"999", b"099", b"99",
+    b"2000",
     b"20x", b"-20", b"+20", b"", b" 200", b"\xb2\xb2\xb2",
 )  # fmt: skip
 REASONS: Weighted = (*([b" OK"] * 4), b"", b" ", b" \xd6K", b" a\tb", b"  x ", b" \x1b[1m", b"\tOK", b" " + b"O" * 200)
 LENGTHS: Weighted = (
     *([b"5"] * 6),
     *([b"0"] * 3),
-    b"00005", b"+5", b"-5", b"-0", b"5,5", b"5, 6", b"5,", b" 5", b"0x5", b"5a", b"1e1", b"1_0", b"5.0", b'"5"', b"5 5", b"",
+    b"00005", b"+5", b"-5", b"-0", b"5,5", b"5, 6", b"5,", b" 5", b"0x5", b"5a", b"1e1", b"1_0", b"5.0", b'"5"',
+    b"5 5", b"",
     b"\xb2", b"\xef\xbc\x95", b"9223372036854775807", b"9223372036854775808", b"18446744073709551621", b"9" * 40,
     b"0000000000000000000", b"00000000000000000000", b"5\x0b", b"\xa05", b"5;x", b"5\x00",
 )  # fmt: skip
 CODINGS: Weighted = (
     *([b"chunked"] * 6),
     b"Chunked", b"CHUNKED", b"chunked ", b"\tchunked\t", b"identity", b"gzip", b"gzip, chunked", b"chunked, gzip",
-    b"chunked, chunked", b"identity, chunked", b"xchunked", b"chunkedx", b"chunke", b",chunked", b"chunked,", b'"chunked"',
+    b"chunked, chunked", b"identity, chunked", b"xchunked", b"chunkedx", b"chunke", b",chunked", b"chunked,",
+    b'"chunked"',
     b"chunked;q=1", b"", b"\x0bchunked", b"chunked\x00", b"\xa0chunked", b"chun\tked", b"c", b"ch\xfcnked",
 )  # fmt: skip
 HOSTS: Weighted = (
     *([b"a"] * 6),
-    b"a.example:8080", b"a.example", b"[::1]", b"[::1]:80", b"a:", b"A_b.c", b"%41", b"127.0.0.1", b"a, b", b"a b", b"a/b",
+    b"a.example:8080", b"a.example", b"[::1]", b"[::1]:80", b"a:", b"A_b.c", b"%41", b"127.0.0.1", b"a, b", b"a b",
+    b"a/b",
     b"u@a", b"a:80:80", b"a:99999", b"a:65536", b"a:+1", b"[::1", b"::1", b"", b"\xe9", b"a#b", b"a?b", b"a\\b", b"a;b",
 )  # fmt: skip
 CONNECTIONS: Weighted = (
     *([b"keep-alive"] * 4),
     *([b"close"] * 3),
-    b"Keep-Alive", b"CLOSE", b"close, x", b"x-a", b"X-A, x-b ,,", b",", b"", b"upgrade", b"Upgrade, HTTP2-Settings", b"te",
-    b"TE, close", b"host", b"content-length", b"transfer-encoding, close", b"expect", b"via", b"x-forwarded-for, cookie",
+    b"Keep-Alive", b"CLOSE", b"close, x", b"x-a", b"X-A, x-b ,,", b",", b"", b"upgrade", b"Upgrade, HTTP2-Settings",
+    b"te",
+    b"TE, close", b"host", b"content-length", b"transfer-encoding, close", b"expect", b"via",
+    b"x-forwarded-for, cookie",
     b"close;x", b'"close"', b"clo se", b"keep-alive, close", b"close\x00", b"max-forwards", b"connection",
 )  # fmt: skip
 OTHER_VALUES: Weighted = (
-    b"y", b"", b"y z", b"y\tz", b":y", b"\xe9\xff", b"y" * 200, b"\x7f", b"\x01", b"\x00", b"\x0b", b"\x85", b"\xa0", b"y\rz",
+    b"y", b"", b"y z", b"y\tz", b":y", b"\xe9\xff", b"y" * 200, b"\x7f", b"\x01", b"\x00", b"\x0b", b"\x85", b"\xa0",
+    b"y\rz",
     b"y\nz", b'"', b",", b"=",
 )  # fmt: skip
 PLAIN_NAMES: Weighted = (
-    b"X-A", b"X-B", b"x-a", b"Accept", b"Cookie", b"User-Agent", b"Referer", b"Authorization", b"X!#$%&'*+-.^`|~1", b"Host2",
+    b"X-A", b"X-B", b"x-a", b"Accept", b"Cookie", b"User-Agent", b"Referer", b"Authorization", b"X!#$%&'*+-.^`|~1",
+    b"Host2",
 )  # fmt: skip
 MARKED_NAMES: Weighted = (
     b"X_A", b"Content_Length", b"Transfer_Encoding", b"X_Forwarded_For", b"X-Forwarded-For", b"x-forwarded-proto",
@@ -75,7 +85,8 @@ MARKED_NAMES: Weighted = (
     b"Trailer", b"HTTP2-Settings", b"Proxy-Authentication-Info", b"Max-Forwards", b"Expect", b"TE", b"Upgrade",
 )  # fmt: skip
 BAD_NAMES: Weighted = (
-    b"", b"X Y", b" X", b"\tX", b"X ", b"X\t", b"X@Y", b"X(Y)", b'"X"', b"X/Y", b"X\xe9", b"X\x00", b"X\x01", b"X\x7f", b"{X}",
+    b"", b"X Y", b" X", b"\tX", b"X ", b"X\t", b"X@Y", b"X(Y)", b'"X"', b"X/Y", b"X\xe9", b"X\x00", b"X\x01",
+    b"X\x7f", b"{X}",
     b"X" * 256, b"X" * 257,
 )  # fmt: skip
 SPECIAL: dict[bytes, Weighted] = {
@@ -88,8 +99,10 @@ SPECIAL: dict[bytes, Weighted] = {
 SPACES: Weighted = (*([b" "] * 8), b"", b"  ", b"\t", b" \t ", b"\x0b", b"\xa0")
 ENDS: Weighted = (*([b""] * 12), b" ", b"\t", b" \t")
 SPLICES: Weighted = (
-    b"\r", b"\n", b"\r\n", b"\r\r\n", b"\n\r\n", b"\r\n ", b"\r\n\t", b"\x00", b" ", b"\t", b":", b",", b"\x0b", b"\x0c", b"\x1b",
-    b"\x7f", b"\x80", b"\xff", b"\r\nTransfer-Encoding: chunked", b"\r\nContent-Length: 5", b"\r\nHost: b", b"\nHost: b",
+    b"\r", b"\n", b"\r\n", b"\r\r\n", b"\n\r\n", b"\r\n ", b"\r\n\t", b"\x00", b" ", b"\t", b":", b",", b"\x0b",
+    b"\x0c", b"\x1b",
+    b"\x7f", b"\x80", b"\xff", b"\r\nTransfer-Encoding: chunked", b"\r\nContent-Length: 5", b"\r\nHost: b",
+    b"\nHost: b",
     b"\rTransfer-Encoding: chunked", b"\n\n", b"\r\n \r\n", b"0", b"%", b"#", b"_", b"\xc4\xb0", b"\xe2\x84\xaa",
 )  # fmt: skip
 
@@ -155,12 +168,14 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
         else:
             ends = [found.start() for found in re.finditer(rb"\r\n", data)] or [at]
             at = rng.choice(ends)
-            data = data[:at] + rng.choice((b"\n", b"\r", b"\r\r\n", b"\n\r", b"\r\n ", b"", b"\r\n\r\n")) + data[at + 2 :]
+            data = (
+                data[:at] + rng.choice((b"\n", b"\r", b"\r\r\n", b"\n\r", b"\r\n ", b"", b"\r\n\r\n")) + data[at + 2 :]
+            )
     return data
 
 
 def cut(data: bytes) -> bytes:
-    """What the data plane would cut off the stream as one head: through the first blank line, without a leading CRLF."""
+    """What the data plane would cut off the stream as one head: through the blank line, without a leading CRLF."""
     if data[:2] == b"\r\n":
         data = data[2:]
     end = data.find(b"\r\n\r\n")
@@ -198,10 +213,36 @@ def clean_request_head(rng: random.Random) -> bytes:
     return b"\r\n".join([first, *lines]) + b"\r\n\r\n"
 
 
-CHUNK_SIZES: Weighted = (b"0x5", b"+5", b"-5", b" 5", b"5 ", b"5\t", b"", b"g", b"5_0", b"F" * 16, b"F" * 40, b"0" * 30 + b"5")
-EXTENSIONS: Weighted = (b";a", b";a=b", b';a="b;c"', b"; a", b" ;a", b";", b";a\x00", b";a\rb", b";a\nb", b";" + b"e" * 90, b",a")
+CHUNK_SIZES: Weighted = (
+    b"0x5",
+    b"+5",
+    b"-5",
+    b" 5",
+    b"5 ",
+    b"5\t",
+    b"",
+    b"g",
+    b"5_0",
+    b"F" * 16,
+    b"F" * 40,
+    b"0" * 30 + b"5",
+)
+EXTENSIONS: Weighted = (
+    b";a",
+    b";a=b",
+    b';a="b;c"',
+    b"; a",
+    b" ;a",
+    b";",
+    b";a\x00",
+    b";a\rb",
+    b";a\nb",
+    b";" + b"e" * 90,
+    b",a",
+)
 TRAILERS: Weighted = (
-    b"X-T: y\r\n", b"X-T:\r\n", b"X_T: y\r\n", b"Content-Length: 7\r\n", b"bad\r\n", b"X : y\r\n", b" fold\r\n", b"X: \x00\r\n",
+    b"X-T: y\r\n", b"X-T:\r\n", b"X_T: y\r\n", b"Content-Length: 7\r\n", b"bad\r\n", b"X : y\r\n", b" fold\r\n",
+    b"X: \x00\r\n",
     b"X: y\n", b": y\r\n", b"Transfer-Encoding: chunked\r\n", b"X: y\r", b"GET / HTTP/1.1\r\n", b"X: \xe9 \t\r\n",
 )  # fmt: skip
 
@@ -210,14 +251,18 @@ def chunked_body(rng: random.Random) -> bytes:
     """A chunked body with what might follow it; about half of them are sound."""
     out = []
     for _ in range(rng.choice((0, 1, 1, 2, 3, 5))):
-        payload = rng.choice((b"x", b"hello", b"\r\n", b"0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"b" * 300, bytes([rng.randrange(256)])))
+        payload = rng.choice(
+            (b"x", b"hello", b"\r\n", b"0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"b" * 300, bytes([rng.randrange(256)]))
+        )
         size = b"%x" % len(payload) if rng.random() < 0.8 else b"%05X" % len(payload)
         if rng.random() < 0.04:
             size = rng.choice(CHUNK_SIZES)
         extension = rng.choice(EXTENSIONS) if rng.random() < 0.1 else b""
         end = b"\r\n" if rng.random() < 0.97 else rng.choice((b"\n", b"\r", b"", b"XX", b"\r\r\n"))
         out.append(size + extension + b"\r\n" + payload + end)
-    out.append(rng.choice((b"0\r\n", b"0\r\n", b"000\r\n", b"0;a=b\r\n", b"00", b"")) if rng.random() < 0.2 else b"0\r\n")
+    out.append(
+        rng.choice((b"0\r\n", b"0\r\n", b"000\r\n", b"0;a=b\r\n", b"00", b"")) if rng.random() < 0.2 else b"0\r\n"
+    )
     out += [rng.choice(TRAILERS) for _ in range(rng.choice((0, 0, 0, 0, 1, 2)))]
     out.append(b"\r\n")
     data = b"".join(out)

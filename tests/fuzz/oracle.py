@@ -34,13 +34,21 @@ FORWARDING = {
     b"x-request-id",
 }  # fmt: skip
 # A Connection field can't take these away (semantics section 2), or they are options and not names.
-NEVER_NOMINATED = {b"host", b"content-length", b"transfer-encoding", b"expect", b"max-forwards", b"close", b"keep-alive"}
+NEVER_NOMINATED = {
+    b"host",
+    b"content-length",
+    b"transfer-encoding",
+    b"expect",
+    b"max-forwards",
+    b"close",
+    b"keep-alive",
+}
 MAX_FIELDS = 100
 MAX_RESPONSE_FIELDS = 200
 
 # What lbproxy accepts although h11 does not, each with the reason. For heads there is nothing.
 EXCEPTIONS = {
-    "white space around the `;` of a chunk extension": "RFC 9112 section 7.1.1 has BWS there; the extension goes no further",
+    "white space around the `;` of a chunk extension": "RFC 9112 section 7.1.1 allows it; it goes no further",
     "framing fields in the trailer section": "h11 checks their values as if they stood in the head; lbproxy drops them",
 }
 _SPACED_EXTENSION = re.compile(rb"([0-9A-Fa-f])[ \t]+;")
@@ -61,7 +69,7 @@ class Verdict:
 
 def differ(what: str, ours: object, theirs: object, raw: bytes) -> None:
     if ours != theirs:
-        raise Disagreement(f"{what}: lbproxy {ours!r}, h11 {theirs!r}, of {raw!r}")
+        raise Disagreement(f"{what}: lbproxy has {ours!r}, expected is {theirs!r}, of {raw!r}")
 
 
 # --- h11 ---
@@ -188,7 +196,11 @@ def _compare_request(raw: bytes, head: RequestHead, event: h11.Request, undersco
     differ("host", head.host.encode("latin-1"), host, raw)
     differ("target", head.target, target, raw)
     differ("path and query", f"{head.path}?{head.query}".rstrip("?"), target.decode("latin-1").rstrip("?"), raw)
-    framing = ("chunked", None) if head.chunked else ("length" if head.content_length is not None else "none", head.content_length)
+    framing = (
+        ("chunked", None)
+        if head.chunked
+        else ("length" if head.content_length is not None else "none", head.content_length)
+    )
     differ("framing", framing, _framing(fields, raw), raw)
     expected = _forwarded_names(fields, underscores=underscores)
     if method != b"OPTIONS":
@@ -239,7 +251,11 @@ def _compare_response(raw: bytes, head: ResponseHead, event: h11.Response | h11.
     gone = options - {b"close", b"keep-alive", b"upgrade"}
     differ("status", head.status, event.status_code, raw)
     differ("reason", head.reason, bytes(event.reason), raw)
-    framing = ("chunked", None) if head.chunked else ("length" if head.content_length is not None else "none", head.content_length)
+    framing = (
+        ("chunked", None)
+        if head.chunked
+        else ("length" if head.content_length is not None else "none", head.content_length)
+    )
     differ("framing", framing, _framing(fields, raw), raw)
     dropped = HOP_BY_HOP | {b"content-length", b"x-request-id"} | gone
     differ("fields", head.fields, [field for field in fields if field[0].lower() not in dropped], raw)
@@ -262,7 +278,7 @@ class Body:
 
 def ours(pieces: Iterable[bytes]) -> Body:
     reader = ChunkedReader()
-    payload, total = b"", 0
+    payload, total, end = b"", 0, None
     for piece in pieces:
         total += len(piece)
         if reader.done:
@@ -272,10 +288,10 @@ def ours(pieces: Iterable[bytes]) -> Body:
         except BodyError:
             return Body(payload, None, (), True)
         if reader.done:
-            surplus, seen = len(reader.rest), total
+            end = total - len(reader.rest)
     if not reader.done:
         return Body(payload, None, (), False)
-    return Body(payload, seen - surplus, tuple(reader.trailers), False)
+    return Body(payload, end, tuple(reader.trailers), False)
 
 
 _CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -308,7 +324,9 @@ def _is_exception(data: bytes, whole: Body) -> bool:
     if _SPACED_EXTENSION.search(data) is None:
         return False
     plain = theirs(_SPACED_EXTENSION.sub(rb"\1;", data[: whole.end]))
-    differ("chunked body with spaced extensions", (whole.payload, whole.trailers), (plain.payload, plain.trailers), data)
+    differ(
+        "chunked body with spaced extensions", (whole.payload, whole.trailers), (plain.payload, plain.trailers), data
+    )
     return True
 
 

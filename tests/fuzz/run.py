@@ -1,7 +1,7 @@
 """Many heads and bodies against h11, in one plain loop: `python -m tests.fuzz.run --count 1000000`.
 
-Hypothesis shrinks well and is slow; this is the other half. The seed and the counts are printed, and every input on which
-the two disagree is kept in tests/fuzz/failures/, where test_failures.py finds it.
+Hypothesis shrinks well and is slow; this is the other half. The seed and the counts are printed, and every input on
+which the two disagree is kept in tests/fuzz/failures/, where `make test` tries it again.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def keep(folder: Path, kind: str, data: bytes, error: Exception) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1_000_000, help="heads; a fifth as many chunked bodies come on top")
+    parser.add_argument(
+        "--count", type=int, default=1_000_000, help="heads; a fifth as many chunked bodies come on top"
+    )
     parser.add_argument("--seed", type=int, default=None, help="default: from the clock")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000_000
@@ -85,7 +87,10 @@ def main(arguments: list[str] | None = None) -> int:
         started = time.monotonic()
         counts, failed = fuzz(kind, round(options.count * share), seed, FAILURES)
         said = ", ".join(f"{number} {what}" for what, number in counts.items())
-        print(f"{kind}: {sum(counts.values()) + failed} in {time.monotonic() - started:.0f} s: {said}, {failed} disagree", flush=True)
+        print(
+            f"{kind}: {sum(counts.values()) + failed} in {time.monotonic() - started:.0f} s: {said}, {failed} disagree",
+            flush=True,
+        )
         failures += failed
     return 1 if failures else 0
 

@@ -29,7 +29,7 @@ class _Rows(Collector):
                 histogram = HistogramMetricFamily(name, family.help, labels=SERVER.row_labels)
                 edges = [*map(str, family.buckets), "+Inf"]
                 for labels, row in self._rows:
-                    counts = itertools.accumulate(row[first : first + len(edges)].tolist())
+                    counts = itertools.accumulate(row[first : first + len(edges)])
                     total_s = row[first + len(edges)] / 1e9
                     histogram.add_metric(labels, list(zip(edges, counts, strict=True)), total_s)
                 yield histogram
@@ -43,7 +43,7 @@ class _Rows(Collector):
 
 
 def pieces() -> Iterator[Piece]:
-    slots = Slots(1 << 16)
+    slots = Slots()
     rows = [(("predict", f"10.0.0.{number}:5000"), slots.allocate(SERVER)) for number in range(N_SERVERS)]
     registry = Registry("benchmark")
     for labels, row in rows:

@@ -123,10 +123,9 @@ class Registry:
         else:
             entry.rows.append(row)
 
-    def remove(self, layout: Layout, labels: tuple[str, ...]) -> list[Row]:
-        """Take the rows of a thing that is gone; the caller releases them. Empty if there were none."""
-        entry = self._entries[layout].pop(labels, None)
-        return entry.rows if entry is not None else []
+    def remove(self, layout: Layout, labels: tuple[str, ...]) -> None:
+        """A thing is gone, and its series with it."""
+        self._entries[layout].pop(labels, None)
 
     def row(self, layout: Layout, labels: tuple[str, ...]) -> Row | None:
         """The first row under these labels."""
@@ -238,8 +237,8 @@ def _family_prefixes(family: Family, row_labels: tuple[str, ...], values: tuple[
 
 def _sum_rows(rows: list[Row], first: int, end: int) -> list[int]:
     if len(rows) == 1:
-        return rows[0][first:end].tolist()
-    return [sum(cells) for cells in zip(*(row[first:end].tolist() for row in rows), strict=True)]
+        return rows[0][first:end]
+    return [sum(cells) for cells in zip(*(row[first:end] for row in rows), strict=True)]
 
 
 def _cumulate(cells: list[int]) -> list[float]:

@@ -334,8 +334,8 @@ class Exchange:
             self._count_retry("success")
         if is_done:
             self.upstream = self._lease = None
-            self.ended_at = now
             lease.release(Outcome.SUCCESS, now)
+            self.ended_at = now
             self.side.respond(self, head, body, is_done=True, trailers=trailers)
             self._finish("ok", now)
             return
@@ -480,7 +480,6 @@ class Exchange:
     def _finish(self, end: str, now: float) -> None:
         """Count, log and let go. Runs once per exchange, on every path."""
         self._phase = DONE
-        self._deadline = self._expect_deadline = NEVER
         self.end = end
         total = self.total_s = now - self._started
         side, prepared = self.side, self.prepared
@@ -495,20 +494,22 @@ class Exchange:
             row = pool.row
             row[DURATION + bisect_left(DURATION_BUCKETS, total)] += 1
             row[DURATION_SUM] += int(total * 1e9)
-            if self._runtime is not None:
-                self._runtime.row[SERVER_REQUESTS + code] += 1
+            runtime = self._runtime
+            if runtime is not None:
+                runtime.row[SERVER_REQUESTS + code] += 1
         if self._body_bytes:
             self._body = []
             self._body_bytes = 0
         services = side.services
-        writer = services.access_writer
-        if writer is not None:
-            writer.append(services.log_format.line(self))
+        if services.access_writer is not None:
+            services.access_writer.append(services.log_format.line(self))
 
     # --- deadlines and back-pressure --------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
         """Called a few times a second while the exchange is active."""
+        if self._phase == DONE:
+            return
         if now >= self._expect_deadline:
             # RFC 9110 section 10.1.1: nobody waits for ever. The client gets its 100 from us.
             self._expect_deadline = NEVER

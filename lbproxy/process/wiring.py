@@ -161,8 +161,7 @@ class Wiring:
             if server.inflight == 0 and runtime.servers[server].n_connections == 0:
                 self._leaving.remove((runtime, server))
                 del runtime.servers[server]
-                for row in self._registry.remove(SERVER, (runtime.name, server.name)):
-                    self._slots.release(row)
+                self._registry.remove(SERVER, (runtime.name, server.name))
 
     def upstream_connections(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Values of lbproxy_upstream_connections."""

@@ -23,7 +23,7 @@ def promtool(*arguments: str, text: bytes = b"") -> str:
 
 
 def test_the_exposition_has_no_lint() -> None:
-    slots = Slots(4096)
+    slots = Slots()
     registry = Registry("1.2.3")
     labels = {SERVER: ("predict", "a:1"), POOL: ("predict",), LISTENER: ("front",), TRAFFIC: ("front", "predict")}
     for layout, values in labels.items():

@@ -31,7 +31,7 @@ class Bench:
         self.now = 100.0
         self.pool = Pool("predict", [Server(str(item), item) for item in addresses], strategy, strategy)
         self.tasks = Tasks(self.crashes)
-        self.row = Slots(4096).allocate(SERVER)
+        self.row = Slots().allocate(SERVER)
         self.started: list[str] = []
         self.answers: asyncio.Queue[Result] = asyncio.Queue()
         self.checker = Checker(

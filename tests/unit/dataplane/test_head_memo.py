@@ -14,7 +14,7 @@ from lbproxy.protocol.http1 import HeadError, parse_request_head
 from lbproxy.protocol.message import join_fields
 from lbproxy.telemetry.slots import TRAFFIC, Slots
 
-ROUTE = RouteRuntime(None, Slots(4096).allocate(TRAFFIC), RetryPolicy(), None)
+ROUTE = RouteRuntime(None, Slots().allocate(TRAFFIC), RetryPolicy(), None)
 
 
 def parse(raw: bytes) -> Prepared:

@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, ready: str = "any") -> None:
         self.now = 100.0
         self.dropped = 0
-        slots = Slots(8192)
+        slots = Slots()
         strategy = LeastConnections({}, random.Random(1))
         self.pool = Pool("predict", [], strategy, strategy)
         self.registry = Registry("1.2.3", {"predict": self.pool})
@@ -113,7 +113,7 @@ async def test_a_late_tick_is_measured(bench: Bench, caplog: pytest.LogCaptureFi
     bench.now += 0.25 + 4.0
     bench.controller._tick()
     first = PROCESS.offset["loop_lag_seconds"]
-    cells = bench.process[first : first + PROCESS.families[-1].width].tolist()
+    cells = bench.process[first : first + PROCESS.families[-1].width]
     assert sum(cells[:-1]) == 1
     assert cells[-1] == 4_000_000_000
     assert "4.0 s late" in caplog.text

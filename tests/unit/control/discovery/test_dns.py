@@ -26,7 +26,7 @@ class Bench:
         self.answer: Sequence[str] | OSError = []
         self.asked: list[str] = []
         self.tasks = Tasks()
-        self.row = Slots(4096).allocate(PROCESS)
+        self.row = Slots().allocate(PROCESS)
         self.discovery = DnsDiscovery(self, self.tasks, self.row, lambda: 100.0, self.resolve)
         made = [ServerSpec(address=parse_address(text)) for text in specs or ("model:5001",)]
         self.discovery.add_pool(self.pool, made, 5.0, is_checked=is_checked)

@@ -115,7 +115,7 @@ UNDERSCORE_HEADER = _client(
     "underscore_header", 400, "Header names with an underscore are refused here; use a hyphen.", close=False
 )
 NO_ROUTE = _client("no_route", 404, "No route matches this request; check host, path and method.", close=False)
-METHOD_NOT_ALLOWED = _client("method_not_allowed", 405, "CONNECT and TRACE are not served.")
+METHOD_NOT_ALLOWED = _client("method_not_allowed", 405, "Use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS.")
 HEADER_TIMEOUT = _client(
     "header_timeout", 408, "The request head did not arrive within timeouts.request_head.", error="http_request_error"
 )

@@ -24,6 +24,7 @@ class ClientSide(Protocol):
     listener: ListenerRuntime
     client_ip: str
     context: PickContext
+    transport: asyncio.Transport
 
     def forwarding_lines(self, exchange: Exchange) -> bytes:
         """The fields that lbproxy adds to the head that goes up, request id included."""

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from lbproxy import errors
+from lbproxy.dataplane import bulk
 from lbproxy.dataplane.answers import answer_bytes, local_answer, problem, response_head
 from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
@@ -57,6 +58,7 @@ class Downstream(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_bulk",
         "_client_fin",
         "_closes",
         "_deadline",
@@ -97,6 +99,7 @@ class Downstream(asyncio.Protocol):
         self.listener: ListenerRuntime = owner.runtime
         self._state = HEAD
         self._buffer = b""
+        self._bulk: bulk.BulkReader | None = None
         self._reader: LengthReader | ChunkedReader | None = None
         self._exchange: Exchange | None = None
         self._read_ahead = b""
@@ -323,16 +326,28 @@ class Downstream(asyncio.Protocol):
             exchange.fail(errors.BODY_TOO_LARGE, f"more than {self.listener.body_bytes} bytes of body")
             return
         if not reader.done:
+            if self._bulk is None and len(data) >= bulk.FROM_BYTES:
+                self._bulk = bulk.BulkReader(self, self._server_transport)
             self._deadline = NEVER if self._is_paused else self.services.clock() + self.listener.timeouts.request_body
             if body:
                 exchange.request_body(body, is_done=False)
             return
         self._reader = None
+        self._end_bulk()
         self._state = WAIT
         self._deadline = NEVER
         if reader.rest:
             self._keep_for_later(reader.rest)
         exchange.request_body(body, is_done=True)
+
+    def _server_transport(self) -> asyncio.Transport | None:
+        upstream = self._exchange.upstream if self._exchange is not None else None
+        return upstream.transport if upstream is not None else None
+
+    def _end_bulk(self) -> None:
+        if self._bulk is not None:
+            self._bulk.end()
+            self._bulk = None
 
     def _keep_for_later(self, data: bytes) -> None:
         """Bytes behind the request: the next ones, if the client pipelines. Bounded; then reading pauses."""
@@ -374,6 +389,7 @@ class Downstream(asyncio.Protocol):
         """End the connection so that the client can read the answer: FIN now, discard until its FIN (RFC 9112 9.6)."""
         self._state = LINGER
         self._reader = None
+        self._end_bulk()
         self._buffer = self._read_ahead = b""
         now = self.services.clock()
         self._linger_end = now + LINGER_TOTAL_S
@@ -505,6 +521,7 @@ class Downstream(asyncio.Protocol):
         if fault.close:
             self._closes = True
         fields, body = problem(fault, detail, exchange.request_id, retry_after_s)
+        exchange.bytes_out = 0 if exchange.is_head else len(body)
         self._answer(exchange, fault.status, fields, body)
 
     def answer_locally(self, exchange: Exchange) -> None:

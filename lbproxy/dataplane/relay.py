@@ -43,6 +43,7 @@ class RelayEnd(asyncio.Protocol):
         "early",
         "has_ended",
         "is_connected",
+        "is_flushed",
         "n_received",
         "n_written",
         "peer",
@@ -58,6 +59,7 @@ class RelayEnd(asyncio.Protocol):
         self.peer: RelayEnd | None = None
         self.is_connected = False
         self.was_connected = False
+        self.is_flushed = False
         self.has_ended = False  # its FIN was seen
         self.n_received = 0
         self.n_written = 0
@@ -79,7 +81,7 @@ class RelayEnd(asyncio.Protocol):
         relay = self.relay
         relay.active_at = relay.services.clock()
         peer = self.peer
-        if peer is None or not peer.is_connected:
+        if peer is None or not self.is_flushed:
             self.early.append(data)
             if sum(map(len, self.early)) > HIGH_WATER and not self._paused:
                 self._paused = True
@@ -89,9 +91,10 @@ class RelayEnd(asyncio.Protocol):
         peer.transport.write(data)
 
     def flush_early(self) -> None:
-        """The peer is there now: pass on what came before."""
+        """The peer is there now: pass on what came before. Until this, neither data nor FIN may go past it."""
         peer = self.peer
         assert peer is not None
+        self.is_flushed = True
         for data in self.early:
             peer.n_written += len(data)
             peer.transport.write(data)
@@ -100,7 +103,7 @@ class RelayEnd(asyncio.Protocol):
             self._paused = False
             self.transport.resume_reading()
         if self.has_ended:
-            peer.end_writing()
+            self.relay.direction_ended(self)
 
     def eof_received(self) -> bool:
         self.has_ended = True
@@ -172,6 +175,7 @@ class Relay:
         self.pair(client, server)
         client.attach(down)
         server.attach(up)
+        client.is_flushed = server.is_flushed = True
         down.set_protocol(client)
         up.set_protocol(server)
         for transport in (down, up):
@@ -186,8 +190,8 @@ class Relay:
         """A FIN arrived from `end`: pass it on, and close both when both directions are over."""
         self.active_at = self.services.clock()
         peer = end.peer
-        if peer is None or not peer.is_connected:
-            return
+        if peer is None or not end.is_flushed:
+            return  # flush_early passes it on
         peer.end_writing()
         if self.client.has_ended and self.server.has_ended:
             self._close("ok", None)

@@ -177,6 +177,7 @@ class TcpSession:
         runtime.n_connections += 1
         if self._retries:
             self._count(_RETRY_OK)
+        self.relay.server.flush_early()
         self._client.flush_early()
 
     def _server_end(self) -> RelayEnd:

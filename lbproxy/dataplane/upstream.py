@@ -16,6 +16,7 @@ import socket
 from typing import TYPE_CHECKING, cast
 
 from lbproxy import errors
+from lbproxy.dataplane import bulk
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import BodyError, BodyReader, ChunkedReader, LengthReader, UntilCloseReader
@@ -40,6 +41,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_bulk",
         "_head",
         "_interim",
         "_memo",
@@ -69,6 +71,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reader: BodyReader | None = None
         self._head: ResponseHead | None = None
         self._interim = 0
+        self._bulk: bulk.BulkReader | None = None
         self._memo = runtime.pool.response_memo
         self.has_ended = False
         self._written_before = 0
@@ -165,6 +168,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._head_data(data, exchange)
         else:
             self._body_data(data, exchange)
+        if self._reader is not None and self._bulk is None and len(data) >= bulk.FROM_BYTES and not self.has_ended:
+            self._bulk = bulk.BulkReader(self, self._client_transport)
 
     def _unasked_data(self) -> None:
         """Bytes on an idle connection are nobody's answer: it is closed."""
@@ -280,6 +285,9 @@ class UpstreamConnection(asyncio.Protocol):
     def _release(self, head: ResponseHead, surplus: bytes, now: float) -> None:
         """The response is complete: keep the connection if every condition of the reuse rule holds."""
         self._reader = None
+        if self._bulk is not None:
+            self._bulk.end()
+            self._bulk = None
         runtime = self.runtime
         settings = runtime.pool.keep_alive
         if (
@@ -394,6 +402,9 @@ class UpstreamConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self.exchange is not None:
             self.exchange.upstream_unblocked()
+
+    def _client_transport(self) -> asyncio.Transport | None:
+        return self.exchange.side.transport if self.exchange is not None else None
 
     def pause_reading(self) -> None:
         if not self.has_ended:

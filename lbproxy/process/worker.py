@@ -40,7 +40,11 @@ FLUSH_S = 0.2
 
 
 class StartError(Exception):
-    """The process can't start; the text is for the user."""
+    """The process can't start; the text is for the user. status: the exit status, 2 if the config is to blame."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Worker:
@@ -105,7 +109,7 @@ class Worker:
         try:
             wiring.build_pools()
         except ValueError as error:
-            raise StartError(str(error)) from None
+            raise StartError(str(error), 2) from None
         limit, backlog, warning = plan_connections(config.limits.connections)
         if warning:
             log.warning("%s", warning)
@@ -256,7 +260,7 @@ def run(config: Config, *, config_path: str = "") -> int:
             return runner.run(Worker(config, config_path).run())
     except StartError as error:
         log.error("cannot start: %s", error)
-        return 1
+        return error.status
     except KeyboardInterrupt:
         return 1
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers import FLOWERS, ROOT, Daemon, Gunicorn, in_threads, session
+from tests.support.waiting import wait_until
 
 REQUESTS = 1000
 CLIENTS = 4
@@ -76,15 +77,20 @@ def ask(lb: Daemon, listener: str, count: int, *, source: str = "", user: str = 
 
 def spread(lb: Daemon, listener: str, clients: int = CLIENTS, total: int = REQUESTS) -> list[int]:
     """How many of 1,000 predictions each server answered, most first, as told by the answers and by the metrics."""
-    counts: Counter[int] = Counter()
-    in_threads(clients, lambda _: counts.update(ask(lb, listener, total // clients)))
-    by_metrics = [value for (_, labels), value in lb.metrics("server_requests_total").items() if is_2xx(labels, listener)]
-    assert sorted(by_metrics) == sorted([*counts.values(), *[0] * (SERVERS - len(counts))])
-    return [count for _, count in counts.most_common()]
+    pids: list[int] = []
+    in_threads(clients, lambda _: pids.extend(ask(lb, listener, total // clients)))
+    counts = [count for _, count in Counter(pids).most_common()]
+    assert sum(counts) == total
+    counted = wait_until(lambda: answered(lb, listener, total), f"{total} answers in the metrics")
+    assert counted == counts + [0] * (SERVERS - len(counts))
+    return counts
 
 
-def is_2xx(labels: frozenset[tuple[str, str]], pool: str) -> bool:
-    return {("pool", pool), ("code", "2xx")} <= labels
+def answered(lb: Daemon, pool: str, total: int) -> list[float]:
+    """The 2xx of each server, most first, once there are `total`."""
+    wanted = {("pool", pool), ("code", "2xx")}
+    counts = [value for (_, labels), value in lb.metrics("server_requests_total").items() if wanted <= labels]
+    return sorted(counts, reverse=True) if sum(counts) >= total else []
 
 
 def test_round_robin_is_exactly_even(lb: Daemon) -> None:

@@ -1,0 +1,247 @@
+"""The machine misbehaves: logs that cannot be written, no file descriptors, ports in use (reliability rows 82 to 85)."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.client import Client
+from tests.support.rig import get
+from tests.support.servers import Daemon, Gunicorn, in_threads, needed, run_refused
+from tests.support.waiting import wait_until
+
+RESPOND: dict[str, object] = {
+    "listeners": [{"name": "in", "bind": "127.0.0.1:0", "routes": [{"respond": {"body": "hello"}}]}],
+    "pools": {},
+}
+
+
+def pooled(server: Gunicorn, **more: object) -> dict[str, object]:
+    return {
+        "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
+        "pools": {"p": {"servers": [server.address], "health_check": {"interval": "300ms", "timeout": "300ms"}}},
+        **more,
+    }
+
+
+def ask_many(lb: Daemon, count: int, target: str = "/") -> None:
+    with Client(lb.port("in")) as client:
+        for _ in range(count):
+            assert client.ask(get(target)).status == 200
+
+
+# --- row 85: logs ---
+
+
+def test_row_85_sigusr1_opens_the_access_log_again(tmp_path: Path) -> None:
+    with Daemon(RESPOND, tmp_path / "lb") as lb:
+        old = lb.access_log_path.with_suffix(".1")
+        is_over = threading.Event()
+        asked = [0]
+
+        def client() -> None:
+            while not is_over.is_set():
+                ask_many(lb, 10)
+                asked[0] += 10
+
+        thread = threading.Thread(target=client)
+        thread.start()
+        wait_until(lambda: len(lb.access_log()) > 50, "lines in the file")
+        lb.access_log_path.rename(old)
+        lb.signal(signal.SIGUSR1)
+        wait_until(lambda: len(lb.access_log()) > 50, "lines in the new file")
+        lb.access_log_path.unlink()
+        lb.signal(signal.SIGUSR1)
+        wait_until(lambda: len(lb.access_log()) > 50, "lines after the file was deleted")
+        is_over.set()
+        thread.join()
+        assert lb.metric("requests_total", code="2xx") == asked[0]
+        assert lb.metric("log_dropped_total") == 0
+        assert old.read_bytes().endswith(b"\n")
+
+
+def test_row_85_no_line_is_lost_by_a_rotation(tmp_path: Path) -> None:
+    with Daemon(RESPOND, tmp_path / "lb") as lb:
+        old = lb.access_log_path.with_suffix(".1")
+        ask_many(lb, 300)
+        lb.access_log_path.rename(old)
+        lb.signal(signal.SIGUSR1)
+        ask_many(lb, 300)
+        lines = wait_until(
+            lambda: lb.access_log_path.exists() and old.read_bytes().count(b"\n") + len(lb.access_log()) == 600,
+            "600 lines in both files",
+        )
+        assert lines
+
+
+def wrk(port: int, seconds: int = 1) -> int:
+    """Requests that wrk got answered; it must see no error."""
+    command = [needed("wrk"), "-t1", "-c8", f"-d{seconds}s", f"http://127.0.0.1:{port}/"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert "Socket errors" not in done.stdout and "Non-2xx" not in done.stdout, done.stdout
+    return next(int(line.split()[0]) for line in done.stdout.splitlines() if "requests in" in line)
+
+
+def test_row_85_stdout_that_nobody_reads(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    settings = {**RESPOND, "access_log": {"path": "stdout"}}
+    with Daemon(settings, tmp_path / "lb", stdout=writer) as lb:
+        os.close(writer)
+        n_answered = 0
+        # 64 KiB fit the pipe and 16 MiB the queue behind it.
+        while not lb.metric("log_dropped_total"):
+            n_answered += wrk(lb.port("in"))
+            assert n_answered < 1_000_000
+        blocked = lb.metric("log_dropped_total")
+        os.close(reader)
+        n_answered += wrk(lb.port("in"))
+        assert lb.metric("log_dropped_total") > blocked
+        assert lb.metric("requests_total", code="2xx") >= n_answered
+        assert lb.rss_bytes() < 150 * 1024 * 1024
+
+
+def test_row_85_stdout_whose_reader_left(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    settings = {**RESPOND, "access_log": {"path": "stdout"}}
+    with Daemon(settings, tmp_path / "lb", stdout=writer) as lb:
+        os.close(writer)
+        ask_many(lb, 10)
+        assert len(os.read(reader, 65536).splitlines()) > 0
+        os.close(reader)
+        ask_many(lb, 500)
+        lb.wait_metric("log_dropped_total", 400)
+        ask_many(lb, 100)
+
+
+def test_row_85_a_full_disk(tmp_path: Path) -> None:
+    settings = {**RESPOND, "access_log": {"path": "/dev/full"}}
+    with Daemon(settings, tmp_path / "lb") as lb:
+        ask_many(lb, 300)
+        lb.wait_metric("log_dropped_total", 300)
+        ask_many(lb, 10)
+
+
+# --- row 83: fewer descriptors than clients ---
+
+
+def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tmp_path: Path) -> None:
+    statuses: list[int] = []
+    with Daemon(pooled(echo_server), tmp_path / "lb", nofile=64) as lb:
+        holders = [Client(lb.port("in")) for _ in range(15)]  # more than may be served at once: the gate is shut
+        wait_until(lambda: lb.metric("client_connections") >= 10, "the limit to be reached")
+
+        def client(number: int) -> None:
+            with Client(lb.port("in"), timeout_s=40.0) as one:
+                statuses.append(one.ask(get(f"/row-83-{number}", "Connection: close")).status)
+
+        waiting = threading.Thread(target=in_threads, args=(200, client))
+        waiting.start()
+        used = lb.cpu_s()
+        time.sleep(1.0)
+        assert lb.cpu_s() - used < 0.1, "it is busy while it waits"
+        assert lb.metric("client_connections") < len(holders)
+        assert lb.fd_count() < 64
+        assert not statuses
+        for holder in holders:
+            holder.close()
+        waiting.join()
+        assert statuses == [200] * 200
+        assert lb.metric("server_up") == 1
+        assert lb.metric("internal_errors_total") == 0
+
+
+# --- row 84: no descriptor for the server's connection ---
+
+
+def test_row_84_no_descriptor_for_a_server_connection(echo_server: Gunicorn, tmp_path: Path) -> None:
+    with Daemon(pooled(echo_server), tmp_path / "lb") as lb:
+        clients = [Client(lb.port("in")) for _ in range(5)]
+        lb.wait_metric("client_connections", 5)
+        lb.wait_metric("health_checks_total", 1, result="pass")
+        _, hard = resource.prlimit(lb.pid, resource.RLIMIT_NOFILE)
+        try:
+            resource.prlimit(lb.pid, resource.RLIMIT_NOFILE, (lowest_free(lb.pid), hard))
+            for client in clients:
+                answer = client.ask(get("/row-84"))
+                assert answer.status == 503
+                assert int(answer.get("retry-after") or 0) >= 1
+                assert "local_resource" in (answer.get("proxy-status") or "")
+            time.sleep(1.0)  # several checks, which cannot be made either
+        finally:
+            resource.prlimit(lb.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        assert lb.metric("server_up") == 1
+        assert lb.metric("server_transitions_total", to="down") == 0
+        assert lb.metric("health_checks_total", result="discarded") >= 1
+        assert lb.metric("upstream_errors_total", reason="local_resource") == 5
+        for client in clients:
+            assert client.ask(get("/row-84")).status == 200
+            client.close()
+
+
+def lowest_free(pid: int) -> int:
+    """A limit on descriptors at which no further one can be opened: the lowest number that is free."""
+    taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in range(len(taken) + 1) if number not in taken)
+
+
+# --- row 82 and others: it cannot start ---
+
+
+def assert_one_clear_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if " INFO " not in line]
+    assert len(errors) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(part in errors[0] for part in parts), errors[0]
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield int(sock.getsockname()[1])
+
+
+def write(folder: Path, **settings: object) -> Path:
+    path = folder / "lb.yaml"
+    complete = {"admin": {"bind": "127.0.0.1:0"}, "access_log": "off", **RESPOND, **settings}
+    path.write_text(yaml.safe_dump(complete))
+    return path
+
+
+def test_row_82_a_port_in_use(tmp_path: Path, taken: int) -> None:
+    listeners = [{"bind": f"127.0.0.1:{taken}", "routes": [{"respond": {}}]}]
+    assert_one_clear_line(run_refused(write(tmp_path, listeners=listeners)), f"127.0.0.1:{taken}", "in use")
+
+
+def test_row_82_the_admin_port_in_use(tmp_path: Path, taken: int) -> None:
+    done = run_refused(write(tmp_path, admin={"bind": f"127.0.0.1:{taken}"}))
+    assert_one_clear_line(done, f"127.0.0.1:{taken}", "in use", "admin.bind")
+
+
+def test_row_82_an_address_of_another_machine(tmp_path: Path) -> None:
+    listeners = [{"bind": "192.0.2.1:0", "routes": [{"respond": {}}]}]
+    assert_one_clear_line(run_refused(write(tmp_path, listeners=listeners)), "192.0.2.1", "does not have that address")
+
+
+def test_row_82_an_access_log_that_cannot_be_opened(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "access.log"
+    done = run_refused(write(tmp_path, access_log={"path": str(path)}))
+    assert_one_clear_line(done, str(path), "No such file or directory")
+
+
+def test_row_82_a_unix_socket_where_a_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    listeners = [{"bind": f"unix:{path}", "routes": [{"respond": {}}]}]
+    assert_one_clear_line(run_refused(write(tmp_path, listeners=listeners)), str(path))
+    assert path.read_text() == "precious"

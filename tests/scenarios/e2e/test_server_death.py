@@ -1,0 +1,196 @@
+"""Servers that get SIGKILL under load: who notices, who is asked meanwhile, and how they come back."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.e2e_app import EXECUTED
+from tests.support.rig import get
+from tests.support.servers import Daemon, Gunicorn, Load, gunicorns, in_threads, session
+from tests.support.waiting import wait_until
+
+CLIENTS = 16
+SECONDS = (0.01, 0.03, 0.06)
+CHECK_S = 0.5
+
+
+class Cluster:
+    """Three servers, a file with what they executed, and a daemon in front of them."""
+
+    def __init__(self, servers: list[Gunicorn], executed: Path, folder: Path, *, idempotent: bool) -> None:
+        self.servers = servers
+        self.executed_path = executed
+        executed.write_bytes(b"")
+        pool = {
+            "servers": [{"address": server.address, "name": f"s{n}"} for n, server in enumerate(servers)],
+            "health_check": {"type": "http", "path": "/health", "interval": f"{CHECK_S}s", "timeout": f"{CHECK_S}s"},
+            "retry": {"idempotent": idempotent},
+        }
+        self.lb = Daemon({"listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}], "pools": {"p": pool}}, folder)
+
+    @property
+    def port(self) -> int:
+        return self.lb.port("in")
+
+    def executed(self) -> Counter[str]:
+        """How often each request was executed."""
+        return Counter(line.split()[0] for line in self.executed_path.read_text().splitlines())
+
+    def up(self) -> list[float]:
+        return [self.lb.metric("server_up", server=f"s{n}") for n in range(len(self.servers))]
+
+    def wait_up(self, *wanted: float) -> None:
+        wait_until(lambda: self.up() == list(wanted), f"the servers to be {wanted}")
+
+    def connects(self, server: str) -> float:
+        """Connections that were tried for requests, whatever came of it."""
+        return self.lb.metric("upstream_connects_total", server=server)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Gunicorn], Path]]:
+    folder = tmp_path_factory.mktemp("mortal")
+    executed = folder / "executed"
+    with gunicorns(folder, 3, **{EXECUTED: str(executed)}) as started:
+        yield started, executed
+
+
+@pytest.fixture
+def cluster(
+    servers: tuple[list[Gunicorn], Path], tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Cluster]:
+    made = Cluster(*servers, tmp_path / "lb", idempotent=request.param)
+    with made.lb:
+        made.wait_up(1, 1, 1)
+        yield made
+
+
+def kill_under_load(cluster: Cluster) -> tuple[Load, float, float]:
+    """A load, in the middle of which the first server is killed; the kill began and was complete at these times."""
+    with Load(cluster.port, CLIENTS, SECONDS) as load:
+        load.wait_for(100)
+        began = time.monotonic()
+        cluster.servers[0].kill()
+        over = time.monotonic()
+        load.wait_for(100)
+        time.sleep(max(0.0, over + 1.0 - time.monotonic()))
+        before = cluster.connects("s0")
+        load.wait_for(100)
+        assert cluster.connects("s0") == before, "a request was sent to a server that refuses connections"
+        assert cluster.up() == [0, 1, 1]
+    return load, began, over
+
+
+def come_back(cluster: Cluster) -> None:
+    """Start the killed server again: it is used after `rise` passes."""
+    passes = cluster.lb.metric("health_checks_total", server="s0", result="pass")
+    cluster.servers[0].start()
+    cluster.wait_up(1, 1, 1)
+    assert cluster.lb.metric("health_checks_total", server="s0", result="pass") >= passes + 2
+    before = cluster.lb.metric("server_requests_total", server="s0", code="2xx")
+    with Load(cluster.port, CLIENTS, SECONDS) as load:
+        load.wait_for(100)
+    assert not load.failed
+    assert cluster.lb.metric("server_requests_total", server="s0", code="2xx") > before + 10
+
+
+@pytest.mark.parametrize("cluster", [True], indirect=True)
+def test_no_request_fails_where_requests_may_be_repeated(cluster: Cluster) -> None:
+    load, _, _ = kill_under_load(cluster)
+    assert [(one.status, one.error) for one in load.failed] == []
+    assert set(cluster.executed()) == {outcome.id for outcome in load.outcomes}
+    come_back(cluster)
+
+
+@pytest.mark.parametrize("cluster", [False], indirect=True)
+def test_only_posts_in_flight_fail_and_none_is_executed_twice(cluster: Cluster) -> None:
+    load, began, over = kill_under_load(cluster)
+    assert len(load.failed) <= CLIENTS
+    assert {one.status for one in load.failed} <= {502}
+    late = [one for one in load.failed if not (one.started <= over and one.ended >= began)]
+    assert not late, "failed, but was not in flight at the kill"
+    executed = cluster.executed()
+    assert [name for name, times in executed.items() if times > 1] == []
+    assert {one.id for one in load.outcomes} - set(executed) <= {one.id for one in load.failed}
+    by_lb = [entry for entry in cluster.lb.access_log() if entry["status"] == 502]
+    assert len(by_lb) == len(load.failed)
+    assert {entry["server"] for entry in by_lb} <= {"s0"}
+    come_back(cluster)
+
+
+class Spy(BaseHTTPRequestHandler):
+    """Stands in for a dead server: fails every request and writes it down."""
+
+    seen: ClassVar[list[tuple[str, str]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((self.command, self.path))
+        self.send_error(500)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the list says it all."""
+
+
+@pytest.mark.parametrize("cluster", [True], indirect=True)
+def test_a_server_that_is_down_gets_checks_only(cluster: Cluster) -> None:
+    """Something else listens on the dead server's port and writes down who comes."""
+    victim = cluster.servers[0]
+    Spy.seen.clear()
+    with Load(cluster.port, 4) as load:
+        load.wait_for(20)
+        victim.kill()
+        cluster.wait_up(0, 1, 1)
+        with ThreadingHTTPServer(("127.0.0.1", victim.port), Spy) as spy:
+            thread = threading.Thread(target=spy.serve_forever, args=(0.02,))
+            thread.start()
+            wait_until(lambda: len(Spy.seen) >= 3, "three checks")
+            load.wait_for(100)
+            spy.shutdown()
+            thread.join()
+        assert set(Spy.seen) == {("GET", "/health")}
+        assert len(Spy.seen) < 15
+    assert not load.failed
+    victim.start()
+    cluster.wait_up(1, 1, 1)
+
+
+@pytest.mark.parametrize("cluster", [True], indirect=True)
+def test_all_killed_is_503_at_once_and_heals_by_itself(cluster: Cluster) -> None:
+    in_threads(3, lambda number: cluster.servers[number].kill())
+    with session() as client:
+        first = client.post(f"http://127.0.0.1:{cluster.port}/work", json={"id": "0"}, timeout=10)
+        assert first.status_code in (502, 503), "the request that finds out may name what it met"
+    cluster.wait_up(0, 0, 0)
+    times = []
+    for number in range(20):
+        with Client(cluster.port) as client:
+            started = time.monotonic()
+            answer = client.ask(get(f"/dead-{number}"))
+            times.append(time.monotonic() - started)
+        assert answer.status == 503
+        assert answer.get("content-type") == "application/problem+json"
+        assert int(answer.get("retry-after") or 0) >= 1
+        assert "no_server" in (answer.get("proxy-status") or "")
+    assert statistics.median(times) < 0.01 and max(times) < 0.1, times
+    assert cluster.lb.admin_get("/readyz")[0] == 503
+    for server in cluster.servers:
+        server.start()
+    # The only hope needs one pass; the others `rise`.
+    wait_until(lambda: any(cluster.up()), "the first server to be back")
+    cluster.wait_up(1, 1, 1)
+    assert cluster.lb.admin_get("/readyz")[0] == 200
+    with Load(cluster.port, 4) as load:
+        load.wait_for(50)
+    assert not load.failed

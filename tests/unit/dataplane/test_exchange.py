@@ -1,0 +1,791 @@
+"""One request and its response: whatever happens in whatever phase, everything it held is given back exactly once.
+
+FakeLb checks the books when each block ends, and a second release of a lease would be reported as a defect.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.fake_transport import GET, SWITCHING, UPGRADE, FakeLb, Peer, body_of, ok, post, status_of
+
+TIMEOUTS = "timeouts: {connect: 1s, response_head: 2s, read: 3s, write: 4s, tunnel: 5s, half_closed: 2s}"
+ONE = f"""
+access_log: {{path: /dev/null}}
+listeners: [{{name: web, bind: "127.0.0.1:5000", pool: app, timeouts: {{request_body: 1s, write: 4s}}}}]
+pools: {{app: {{servers: ["127.0.0.1:9001"], health_check: off, retry: {{attempts: 0}}, {TIMEOUTS}}}}}
+"""
+
+
+def two(**pool: str) -> str:
+    extra = "".join(f", {key}: {value}" for key, value in pool.items())
+    return f"""
+access_log: {{path: /dev/null}}
+listeners: [{{name: web, bind: "127.0.0.1:5000", pool: app}}]
+pools:
+  app: {{servers: ["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9003"], strategy: round_robin, health_check: off,
+        {TIMEOUTS}{extra}}}
+"""
+
+
+# --- every phase times every end ------------------------------------------------------------------------------------
+
+Ends = Callable[[FakeLb, Peer, Peer | None], None]
+
+
+def connecting(lb: FakeLb) -> tuple[Peer, Peer | None]:
+    client = lb.connect()
+    client.send(GET)
+    return client, None
+
+
+def connected_unseen(lb: FakeLb) -> tuple[Peer, Peer | None]:
+    """The connection was made in this turn; the dialling task has not run yet."""
+    client = lb.connect()
+    client.send(GET)
+    return client, lb.accept(turns=False)
+
+
+def sending(lb: FakeLb) -> tuple[Peer, Peer | None]:
+    client = lb.connect()
+    client.send(post(b"0123456789")[:-5])
+    return client, lb.accept()
+
+
+def waiting(lb: FakeLb) -> tuple[Peer, Peer | None]:
+    client = lb.connect()
+    client.send(GET)
+    return client, lb.accept()
+
+
+def waiting_kept(lb: FakeLb) -> tuple[Peer, Peer | None]:
+    client, server = waiting(lb)
+    assert server is not None
+    server.send(ok())
+    client.send(GET)
+    lb.writer.lines.clear()
+    client.got()
+    return client, server
+
+
+def streaming(lb: FakeLb) -> tuple[Peer, Peer | None]:
+    client, server = waiting(lb)
+    assert server is not None
+    server.send(ok(b"0123456789")[:-5])
+    return client, server
+
+
+def early_answer(lb: FakeLb) -> tuple[Peer, Peer | None]:
+    """The response began while the request's body is still coming."""
+    client, server = sending(lb)
+    assert server is not None
+    server.send(ok(b"0123456789")[:-5])
+    return client, server
+
+
+def tunnel(lb: FakeLb) -> tuple[Peer, Peer | None]:
+    client = lb.connect()
+    server = lb.exchange(client, UPGRADE)
+    server.send(SWITCHING)
+    return client, server
+
+
+def client_fin(lb: FakeLb, client: Peer, server: Peer | None) -> None:
+    client.fin()
+
+
+def client_reset(lb: FakeLb, client: Peer, server: Peer | None) -> None:
+    client.reset()
+
+
+def server_fin(lb: FakeLb, client: Peer, server: Peer | None) -> None:
+    assert server is not None
+    server.fin()
+
+
+def server_reset(lb: FakeLb, client: Peer, server: Peer | None) -> None:
+    assert server is not None
+    server.reset()
+
+
+def silence(lb: FakeLb, client: Peer, server: Peer | None) -> None:
+    lb.advance(6.0)
+
+
+def shutdown(lb: FakeLb, client: Peer, server: Peer | None) -> None:
+    lb.services.is_draining = True
+    for item in list(lb.services.swept):
+        item.shut_down()
+    lb.loop.run()
+
+
+def garbage(lb: FakeLb, client: Peer, server: Peer | None) -> None:
+    assert server is not None
+    server.send(b"\x00\r\n\r\n")
+
+
+Phase = Callable[[FakeLb], tuple[Peer, Peer | None]]
+
+
+@pytest.mark.parametrize(
+    ("phase", "end", "word", "status"),
+    [
+        (connecting, client_fin, "client_abort", 499),
+        (connecting, client_reset, "client_abort", 499),
+        (connecting, silence, "connect_timeout", 504),
+        (connecting, shutdown, "draining", 503),
+        (connected_unseen, client_fin, "client_abort", 499),
+        (connected_unseen, client_reset, "client_abort", 499),
+        (connected_unseen, server_fin, "closed_unsent", 502),
+        (connected_unseen, server_reset, "closed_unsent", 502),
+        (connected_unseen, shutdown, "draining", 503),
+        (sending, client_fin, "client_abort", 499),
+        (sending, client_reset, "client_abort", 499),
+        (sending, server_fin, "closed_early", 502),
+        (sending, server_reset, "reset", 502),
+        (sending, silence, "body_timeout", 408),
+        (sending, shutdown, "draining", 503),
+        (sending, garbage, "bad_response", 502),
+        (waiting, client_fin, "client_abort", 499),
+        (waiting, client_reset, "client_abort", 499),
+        (waiting, server_fin, "closed_early", 502),
+        (waiting, server_reset, "reset", 502),
+        (waiting, silence, "response_timeout", 504),
+        (waiting, shutdown, "draining", 503),
+        (waiting, garbage, "bad_response", 502),
+        (waiting_kept, client_fin, "client_abort", 499),
+        (waiting_kept, client_reset, "client_abort", 499),
+        (waiting_kept, silence, "response_timeout", 504),
+        (waiting_kept, garbage, "bad_response", 502),
+        (streaming, client_fin, "client_abort", 499),
+        (streaming, client_reset, "client_abort", 499),
+        (streaming, server_fin, "truncated_body", 200),
+        (streaming, server_reset, "truncated_body", 200),
+        (streaming, silence, "idle_timeout", 200),
+        (streaming, shutdown, "shutdown", 200),
+        (early_answer, client_fin, "client_abort", 499),
+        (early_answer, client_reset, "client_abort", 499),
+        (early_answer, server_fin, "truncated_body", 200),
+        (early_answer, server_reset, "truncated_body", 200),
+        (early_answer, shutdown, "shutdown", 200),
+        (tunnel, client_reset, "client_abort", 101),
+        (tunnel, server_reset, "reset", 101),
+        (tunnel, silence, "tunnel_timeout", 101),
+        (tunnel, shutdown, "shutdown", 101),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_nothing_is_held_after_any_end_of_any_phase(phase: Phase, end: Ends, word: str, status: int) -> None:
+    with FakeLb(ONE) as lb:
+        client, server = phase(lb)
+        assert lb.inflight == 1
+        client.got()
+        end(lb, client, server)
+        assert lb.ends == [word]
+        assert lb.log[0]["status"] == status
+        assert lb.inflight == 0
+        assert not lb.loop.dials
+        assert server is None or not server.is_open
+        if status in (200, 101):  # the truncation shows
+            assert client.saw_reset or end in (client_reset,)
+        elif status != 499:
+            assert status_of(client.got()) == status
+
+
+@pytest.mark.parametrize("phase", [sending, waiting, waiting_kept, streaming, early_answer])
+def test_a_server_whose_client_left_sees_a_reset(phase: Phase) -> None:
+    with FakeLb(ONE) as lb:
+        client, server = phase(lb)
+        client.fin()
+        assert server is not None and server.saw_reset
+
+
+@pytest.mark.parametrize(
+    ("phase", "name"),
+    [
+        (sending, "request_body"),
+        (connecting, "connecting"),
+        (waiting, "waiting"),
+        (streaming, "streaming"),
+        (tunnel, "tunnel"),
+    ],
+)
+def test_a_client_that_left_is_counted_by_phase(phase: Phase, name: str) -> None:
+    with FakeLb(ONE) as lb:
+        client, _ = phase(lb)
+        client.reset()
+        assert lb.of_pool("client_aborts_total", name) == 1
+        assert lb.runtimes[0].server.errors == 0
+
+
+def test_a_dial_that_succeeds_after_its_time_out_is_closed_and_not_used() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        client.send(GET)
+        dial = lb.loop.dials[0]
+        lb.advance(2.0)
+        assert lb.ends == ["connect_timeout"]
+        assert dial not in lb.loop.dials
+        assert status_of(client.got()) == 504
+
+
+# --- early answers --------------------------------------------------------------------------------------------------
+
+
+def test_an_early_complete_answer_ends_both_connections() -> None:
+    with FakeLb(ONE) as lb:
+        client, server = sending(lb)
+        assert server is not None
+        server.send(ok(b"no", status="413 Content Too Large"))
+        assert status_of(client.got()) == 413
+        assert client.saw_fin and client.is_open  # a lingering close: the client can still read
+        assert server.saw_reset  # the request was not finished
+        client.send(b"56789")
+        assert lb.ends == ["ok"]
+
+
+def test_a_request_that_finishes_under_a_running_answer_is_a_whole_exchange() -> None:
+    with FakeLb(ONE) as lb:
+        client, server = early_answer(lb)
+        assert server is not None
+        server.got()
+        client.send(b"56789")
+        assert server.got() == b"56789"
+        server.send(b"56789")
+        assert body_of(client.got()) == b"0123456789"
+        assert lb.ends == ["ok"]
+
+
+def test_413_in_mid_body_cuts_the_server_and_answers_the_client() -> None:
+    config = ONE.replace("timeouts: {request_body", "limits: {body_bytes: 8}, timeouts: {request_body", 1)
+    with FakeLb(config) as lb:
+        client = lb.connect()
+        client.send(b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        server = lb.accept()
+        assert server.got().endswith(b"\r\n\r\n5\r\nhello\r\n")
+        client.send(b"5\r\nhello\r\n")
+        assert status_of(client.got()) == 413
+        assert server.saw_reset
+        assert lb.ends == ["body_too_large"]
+        assert lb.of_listener("rejected_total", "body_too_large") == 1
+        assert lb.runtimes[0].server.errors == 0
+
+
+def test_413_after_the_answer_began_is_a_cut() -> None:
+    config = ONE.replace("timeouts: {request_body", "limits: {body_bytes: 8}, timeouts: {request_body", 1)
+    with FakeLb(config) as lb:
+        client = lb.connect()
+        client.send(b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        server = lb.accept()
+        server.send(ok(b"0123456789")[:-5])
+        client.send(b"5\r\nhello\r\n")
+        assert client.saw_reset and server.saw_reset
+        assert lb.ends == ["body_too_large"]
+
+
+# --- retries --------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_dial_goes_to_another_server_for_any_method() -> None:
+    with FakeLb(two()) as lb:  # R2
+        client = lb.connect()
+        client.send(post())
+        first = lb.loop.dials[0].address
+        lb.refuse()
+        assert lb.loop.dials[0].address != first
+        server = lb.accept()
+        assert body_of(server.got()) == b"hello"
+        server.send(ok())
+        assert status_of(client.got()) == 200
+        assert lb.log[0]["attempts"] == 2
+        assert lb.of_pool("retries_total", "connect", "success") == 1
+        assert lb.dial_faults[0][1].word == "connect_refused"
+
+
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.EPERM])
+def test_other_dial_failures_are_retried_too(number: int) -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(post())
+        lb.refuse(number)
+        lb.accept().send(ok())
+        assert status_of(client.got()) == 200
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EADDRNOTAVAIL])
+def test_being_out_of_local_resources_is_neither_retried_nor_blamed(number: int) -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        lb.refuse(number)
+        assert status_of(client.got()) == 503
+        assert not lb.dial_faults and not lb.loop.dials
+        assert sum(runtime.server.errors for runtime in lb.runtimes) == 0
+
+
+def test_three_attempts_are_the_default_and_then_the_last_fault_shows() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        for _ in range(3):
+            lb.refuse(errno.EHOSTUNREACH)
+        assert status_of(client.got()) == 502
+        assert lb.ends == ["connect_unreachable"]
+        assert lb.log[0]["attempts"] == 3
+        assert lb.of_pool("retries_total", "connect", "failure") == 2
+        assert lb.of_servers("upstream_errors_total", "connect_unreachable") == 3
+
+
+def test_when_the_last_server_refuses_the_answer_is_503() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        for _ in range(3):
+            lb.refuse()
+        answer = client.got()
+        assert status_of(answer) == 503 and b"Retry-After: 10\r\n" in answer
+        assert lb.ends == ["no_server"]
+
+
+def test_a_connection_that_is_lost_at_once_is_retried_for_any_method() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(post())
+        lb.accept(turns=False).fin()
+        server = lb.accept()
+        server.send(ok())
+        assert status_of(client.got()) == 200
+        assert lb.log[0]["attempts"] == 2
+
+
+def kept(lb: FakeLb) -> tuple[Peer, Peer]:
+    """A client whose first request left one kept connection."""
+    client = lb.connect()
+    server = lb.exchange(client, GET)
+    server.send(ok())
+    assert status_of(client.got()) == 200
+    server.got()
+    lb.writer.lines.clear()
+    return client, server
+
+
+KEPT_ONE = ONE.replace("retry: {attempts: 0}", "retry: {attempts: 1}")
+
+
+def test_a_kept_connection_that_died_is_replaced_before_anything_is_sent() -> None:
+    with FakeLb(KEPT_ONE) as lb:  # R3
+        client, server = kept(lb)
+        server.transport.sock.hang_up()
+        fresh = lb.exchange(client, post())
+        assert server.got() == b"" and not server.is_open
+        fresh.send(ok())
+        assert status_of(client.got()) == 200
+        assert lb.log[0]["attempts"] == 1
+        assert lb.of_servers("stale_connections_total") == 1
+
+
+def test_fin_and_nothing_acknowledged_is_retried_for_any_method() -> None:
+    with FakeLb(KEPT_ONE) as lb:  # R4
+        client, server = kept(lb)
+        server.transport.sock.bytes_acked = 1 + sum(map(len, server.transport.written))
+        client.send(post())
+        server.fin()
+        fresh = lb.accept()
+        assert body_of(fresh.got()) == b"hello"
+        fresh.send(ok())
+        assert status_of(client.got()) == 200
+        assert lb.of_pool("retries_total", "stale", "success") == 1
+        assert lb.runtimes[0].server.errors == 0
+
+
+def test_fin_after_the_request_was_acknowledged_is_not_retried_for_post() -> None:
+    with FakeLb(KEPT_ONE) as lb:  # R5
+        client, server = kept(lb)
+        client.send(post())
+        server.transport.sock.bytes_acked = 1 + sum(map(len, server.transport.written))
+        server.fin()
+        assert status_of(client.got()) == 502
+        assert lb.ends == ["upstream_closed_reused_conn"]
+
+
+def test_rst_on_a_kept_connection_proves_nothing() -> None:
+    with FakeLb(KEPT_ONE) as lb:  # R5: after RST a delta of 0 may be a delayed ACK
+        client, server = kept(lb)
+        server.transport.sock.bytes_acked = 1 + sum(map(len, server.transport.written))
+        client.send(post())
+        server.reset()
+        assert lb.ends == ["upstream_closed_reused_conn"]
+        assert status_of(client.got()) == 502
+
+
+def test_unacked_off_takes_a_fin_for_delivered() -> None:
+    with FakeLb(KEPT_ONE.replace("attempts: 1", "attempts: 1, unacked: off")) as lb:
+        client, server = kept(lb)
+        server.transport.sock.bytes_acked = 1 + sum(map(len, server.transport.written))
+        client.send(post())
+        server.fin()
+        assert lb.ends == ["upstream_closed_reused_conn"]
+
+
+def test_an_idempotent_request_is_repeated_on_a_fresh_connection_to_the_same_server() -> None:
+    with FakeLb(KEPT_ONE) as lb:  # R5 for GET; not an attempt against retry.attempts
+        client, server = kept(lb)
+        client.send(GET)
+        server.reset()
+        lb.accept().fin()  # R6: now the one retry is used
+        lb.accept().send(ok())
+        assert status_of(client.got()) == 200
+        assert lb.log[0]["attempts"] == 3
+
+
+def test_a_stale_retry_never_takes_another_kept_connection() -> None:
+    with FakeLb(ONE.replace("attempts: 0", "attempts: 2")) as lb:
+        clients = [lb.connect(), lb.connect()]
+        servers = [lb.exchange(client, GET) for client in clients]
+        for server in servers:
+            server.send(ok())
+        assert lb.n_idle == 2
+        clients[0].send(GET)
+        servers[1].reset()
+        assert len(lb.loop.dials) == 1 and lb.n_idle == 1
+        lb.accept().send(ok())
+        assert lb.ends == ["ok"] * 3
+
+
+def test_a_fresh_connection_closed_without_an_answer() -> None:
+    with FakeLb(two()) as lb:  # R6
+        client = lb.connect()
+        lb.exchange(client, GET).fin()
+        lb.accept().send(ok())
+        assert status_of(client.got()) == 200
+        lb.exchange(client, post()).fin()
+        assert status_of(client.got()) == 502
+        assert lb.ends == ["ok", "closed_early"]
+
+
+def test_the_config_may_say_that_requests_are_idempotent() -> None:
+    with FakeLb(two(retry="{idempotent: true}")) as lb:
+        client = lb.connect()
+        lb.exchange(client, post()).reset()
+        server = lb.accept()
+        assert body_of(server.got()) == b"hello"
+        server.send(ok())
+        assert status_of(client.got()) == 200
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"HTTP/1.1 200", b"HTTP/1.1 100 Continue\r\n\r\n", ok(b"12345")[:-2]],
+    ids=["half a head", "an interim answer", "half a body"],
+)
+def test_a_partial_answer_is_never_retried(part: bytes) -> None:
+    with FakeLb(two(retry="{idempotent: true}")) as lb:  # R9
+        client = lb.connect()
+        server = lb.exchange(client, GET)
+        server.send(part)
+        server.fin()
+        assert not lb.loop.dials
+        assert lb.ends[0] in ("truncated_head", "truncated_body")
+        assert lb.log[0]["attempts"] == 1
+
+
+def test_nothing_is_retried_for_a_client_that_left() -> None:
+    with FakeLb(two()) as lb:  # R10
+        client = lb.connect()
+        client.send(GET)
+        client.reset()
+        assert not lb.loop.dials
+        assert lb.ends == ["client_abort"]
+
+
+def test_a_body_over_retry_body_bytes_makes_a_request_final_once_it_is_sent() -> None:
+    with FakeLb(two(retry="{idempotent: true, body_bytes: 4}")) as lb:
+        client = lb.connect()
+        client.send(post(b"hello"))
+        lb.refuse()  # nothing was sent: still held
+        lb.accept().reset()
+        assert not lb.loop.dials
+        assert lb.ends == ["reset"]
+
+
+def test_a_body_that_came_in_parts_is_replayed_whole() -> None:
+    with FakeLb(two(retry="{idempotent: true}")) as lb:
+        client = lb.connect()
+        client.send(post(b"0123456789")[:-8])
+        server = lb.accept()
+        client.send(b"2345")
+        assert body_of(server.got()) == b"012345"
+        server.reset()
+        server = lb.accept()
+        assert body_of(server.got()) == b"012345"
+        client.send(b"6789")
+        assert server.got() == b"6789"
+        server.send(ok())
+        assert status_of(client.got()) == 200
+
+
+def test_a_chunked_body_is_replayed_with_its_end() -> None:
+    with FakeLb(two(retry="{idempotent: true}")) as lb:
+        client = lb.connect()
+        client.send(b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        lb.accept().reset()
+        server = lb.accept()
+        assert body_of(server.got()) == b"3\r\nabc\r\n0\r\n\r\n"
+        server.send(ok())
+        assert status_of(client.got()) == 200
+
+
+def test_a_retry_avoids_the_servers_that_were_tried() -> None:
+    with FakeLb(two(strategy="ip_hash", retry="{attempts: 2}").replace("strategy: round_robin, ", "")) as lb:
+        client = lb.connect()
+        client.send(GET)
+        addresses = []
+        for _ in range(3):
+            addresses.append(lb.loop.dials[0].address)
+            lb.refuse(errno.EHOSTUNREACH)
+        assert len(set(addresses)) == 3
+
+
+# --- Expect: 100-continue -------------------------------------------------------------------------------------------
+
+EXPECTING = post(b"hello", "Expect: 100-continue")[:-5]
+
+
+def test_the_server_s_100_is_passed_on_and_then_the_body() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, EXPECTING)
+        assert b"Expect: 100-continue\r\n" in server.got()
+        server.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert client.got() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(b"hello")
+        assert server.got() == b"hello"
+        server.send(ok())
+        assert status_of(client.got()) == 200
+
+
+def test_nobody_waits_for_100_longer_than_a_second() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, EXPECTING)
+        server.got()
+        lb.advance(0.9)
+        assert client.got() == b""
+        lb.advance(0.3)
+        assert client.got() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(b"hello")
+        assert server.got() == b"hello"
+        server.send(b"HTTP/1.1 100 Continue\r\n\r\n" + ok())  # a late 100 is swallowed
+        assert status_of(client.got()) == 200
+
+
+def test_a_client_that_does_not_wait_for_100_is_served() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, EXPECTING)
+        client.send(b"hello")
+        assert body_of(server.got()) == b"hello"
+        server.send(ok())
+        assert status_of(client.got()) == 200
+
+
+def test_a_final_answer_instead_of_100_leaves_the_body_unsent() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, EXPECTING)
+        server.send(ok(b"no", status="403 Forbidden"))
+        assert status_of(client.got()) == 403
+        assert body_of(server.got()) == b""
+        assert not server.is_open
+        assert client.saw_fin
+
+
+def test_after_our_own_100_a_retry_expects_nothing() -> None:
+    with FakeLb(two(retry="{idempotent: true}")) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, EXPECTING)
+        lb.advance(1.3)
+        client.send(b"hello")
+        server.reset()
+        server = lb.accept()
+        message = server.got()
+        assert b"Expect" not in message and body_of(message) == b"hello"
+        server.send(ok())
+        assert status_of(client.got().removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")) == 200
+
+
+# --- interim answers, upgrade ---------------------------------------------------------------------------------------
+
+
+def test_103_is_passed_on_to_http_1_1_only() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        lb.exchange(client, GET).send(hints + ok())
+        assert client.got().startswith(hints + b"HTTP/1.1 200 OK\r\n")
+        old = lb.connect()
+        old.send(b"GET /a HTTP/1.0\r\n\r\n")
+        lb.servers[0].send(hints + ok())
+        assert old.got().startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_100_that_nobody_asked_for_is_swallowed() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        lb.exchange(client, GET).send(b"HTTP/1.1 100 Continue\r\n\r\n" + ok())
+        assert client.got().startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_tunnel_carries_what_was_read_ahead_on_both_sides() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        client.send(UPGRADE + b"ping")
+        server = lb.accept()
+        assert b"Connection: Upgrade\r\nUpgrade: websocket\r\n" in server.got()
+        server.send(SWITCHING + b"pong")
+        assert server.got() == b"ping"
+        answer = client.got()
+        assert status_of(answer) == 101 and answer.endswith(b"\r\n\r\npong")
+        client.send(b"1")
+        server.send(b"2")
+        assert (server.got(), client.got()) == (b"1", b"2")
+        client.fin()
+        assert server.saw_fin and server.is_open
+        server.send(b"rest")
+        assert client.got() == b"rest"
+        server.fin()
+        assert lb.ends == ["ok"]
+        assert not client.is_open and not server.is_open and not client.saw_reset
+
+
+def test_101_that_nobody_asked_for_is_a_fault() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, GET)
+        server.send(SWITCHING)
+        assert status_of(client.got()) == 502
+        assert server.saw_reset
+        assert lb.ends == ["bad_upgrade"]
+
+
+def test_a_declined_upgrade_is_an_ordinary_answer() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, UPGRADE)
+        server.send(ok())
+        assert status_of(client.got()) == 200
+        client.send(GET)
+        assert server.got().endswith(b"\r\n\r\n")
+        server.send(ok())
+        assert lb.ends == ["ok", "ok"]
+
+
+# --- back-pressure --------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_does_not_read_stops_the_server() -> None:
+    with FakeLb(ONE) as lb:
+        client, server = streaming(lb)
+        assert server is not None
+        client.stop_reading()
+        assert server.transport.is_paused
+        lb.advance(3.5)  # the read time-out does not run while we do not read
+        assert lb.inflight == 1
+        client.read_again()
+        assert not server.transport.is_paused
+        server.send(b"56789")
+        assert lb.ends == ["ok"]
+
+
+def test_a_server_that_does_not_read_stops_the_client_and_its_leaving_is_seen() -> None:
+    with FakeLb(ONE) as lb:
+        client, server = sending(lb)
+        assert server is not None
+        server.stop_reading()
+        assert client.transport.is_paused
+        lb.advance(2.0)  # the body time-out does not run while we do not read
+        assert lb.inflight == 1
+        client.leave_unseen()
+        assert lb.ends == ["client_abort"]
+        assert server.saw_reset
+
+
+def test_a_server_that_reads_again_lets_the_client_go_on() -> None:
+    with FakeLb(ONE) as lb:
+        client, server = sending(lb)
+        assert server is not None
+        server.got()
+        server.stop_reading()
+        client.send(b"56789")
+        assert server.got() == b""
+        server.read_again()
+        assert server.got() == b"56789"
+        server.send(ok())
+        assert lb.ends == ["ok"]
+
+
+def test_a_server_that_never_reads_is_given_up() -> None:
+    with FakeLb(ONE) as lb:
+        client, server = sending(lb)
+        assert server is not None
+        server.stop_reading()
+        lb.advance(4.5)
+        assert lb.ends == ["upstream_write_timeout"]
+        assert status_of(client.got()) == 504
+        assert server.saw_reset
+
+
+def test_a_client_that_never_reads_is_reset() -> None:
+    with FakeLb(ONE) as lb:
+        client, server = streaming(lb)
+        assert server is not None
+        client.stop_reading()
+        lb.advance(4.5)
+        assert lb.ends == ["client_write_timeout"]
+        assert client.saw_reset and server.saw_reset
+        assert lb.of_pool("client_aborts_total", "write_timeout") == 1
+
+
+def test_a_long_body_is_not_read_faster_than_the_dial() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        request = post(bytes(200_000))
+        client.send(request[:100_000])
+        assert client.transport.is_paused
+        server = lb.accept()
+        assert not client.transport.is_paused
+        client.send(request[100_000:])
+        assert len(body_of(server.got())) == 200_000
+        server.send(ok())
+        assert lb.ends == ["ok"]
+
+
+# --- overload, no server --------------------------------------------------------------------------------------------
+
+
+def test_an_overloaded_process_answers_503() -> None:
+    with FakeLb(ONE) as lb:
+        lb.services.is_overloaded = True
+        client = lb.connect()
+        client.send(GET)
+        assert status_of(client.got()) == 503
+        assert lb.ends == ["overloaded"] and lb.inflight == 0
+
+
+def test_times_are_of_the_attempt_that_counted() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        lb.advance(0.5)
+        lb.refuse(errno.EHOSTUNREACH)
+        lb.advance(0.25)
+        server = lb.accept()
+        lb.advance(0.5)
+        server.send(ok(b"12345")[:-1])
+        lb.advance(1.0)
+        server.send(b"5")
+        entry = lb.log[0]
+        assert (entry["connect_ms"], entry["ttfb_ms"], entry["total_ms"]) == (250.0, 500.0, 2250.0)

@@ -1,0 +1,315 @@
+"""The server's connection: what a response is, whether the connection may be kept, and how each bad end is named."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from lbproxy.dataplane.upstream import MEMO_HEADS
+from tests.support.fake_transport import GET, FakeLb, Peer, body_of, ok, post, status_of
+
+
+def config(*, keep_alive: str = "{}", limits: str = "{}") -> str:
+    return f"""
+access_log: {{path: /dev/null}}
+listeners: [{{name: web, bind: "127.0.0.1:5000", pool: app}}]
+pools:
+  app:
+    servers: ["127.0.0.1:9001"]
+    health_check: off
+    retry: {{attempts: 0}}
+    keep_alive: {keep_alive}
+    limits: {limits}
+"""
+
+
+def asked(lb: FakeLb, request: bytes = GET) -> tuple[Peer, Peer]:
+    client = lb.connect()
+    return client, lb.exchange(client, request)
+
+
+# --- the reuse rule -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "kept"),
+    [
+        (GET, ok(), True),
+        (GET, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", True),
+        (GET, b"HTTP/1.1 204 No Content\r\n\r\n", True),
+        (GET, b"HTTP/1.1 304 Not Modified\r\n\r\n", True),
+        (b"HEAD /a HTTP/1.1\r\nHost: h\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", True),
+        (GET, ok(status="500 Internal Server Error"), True),
+        (GET, ok(b"hi", "Connection: close"), False),
+        (GET, ok(b"hi", "connection: Foo, CLOSE"), False),
+        (GET, ok().replace(b"HTTP/1.1", b"HTTP/1.0"), False),
+        (GET, ok(b"hi", "Connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"), True),
+        (GET, ok() + b"!", False),
+        (GET, ok() + ok(), False),
+        (b"HEAD /a HTTP/1.1\r\nHost: h\r\n\r\n", ok(b"hello"), False),  # a body where none may be
+        (GET, b"HTTP/1.1 204 No Content\r\n\r\nhello", False),
+        (GET, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n!", False),
+    ],
+)
+def test_a_connection_is_kept_if_the_end_of_the_answer_is_beyond_doubt(
+    request_: bytes, answer: bytes, kept: bool
+) -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb, request_)
+        server.send(answer)
+        assert status_of(client.got()) in (200, 204, 304, 500)
+        assert lb.n_idle == kept and server.is_open is kept
+        assert not server.saw_reset
+        assert lb.ends == ["ok"]
+
+
+def test_surplus_bytes_never_answer_the_next_request() -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        server.send(ok(b"mine") + ok(b"poison"))
+        assert body_of(client.got()) == b"mine"
+        client.send(GET)
+        lb.accept().send(ok(b"next"))
+        assert body_of(client.got()) == b"next"
+        assert lb.of_servers("upstream_errors_total", "extra_data") == 1
+
+
+def test_bytes_on_an_idle_connection_close_it() -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        server.send(ok())
+        server.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+        assert not server.is_open and lb.n_idle == 0
+        assert lb.of_servers("upstream_errors_total", "extra_data") == 1
+        assert status_of(client.got()) == 200
+        assert lb.ends == ["ok"]
+
+
+@pytest.mark.parametrize("end", ["fin", "reset"])
+def test_an_idle_connection_that_the_server_ends_is_forgotten(end: str) -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        server.send(ok())
+        getattr(server, end)()
+        assert lb.n_idle == 0 and not server.is_open
+        client.send(GET)
+        lb.accept().send(ok())
+        assert lb.ends == ["ok", "ok"]
+        assert sum(runtime.server.errors for runtime in lb.runtimes) == 0
+
+
+def test_keep_alive_off_says_close_and_closes() -> None:
+    with FakeLb(config(keep_alive="off")) as lb:
+        _, server = asked(lb)
+        assert b"Connection: close\r\n" in server.got()
+        server.send(ok())
+        assert not server.is_open and lb.n_idle == 0
+
+
+def test_max_requests_and_max_age_end_a_connection() -> None:
+    with FakeLb(config(keep_alive="{max_requests: 2}")) as lb:
+        client, server = asked(lb)
+        server.send(ok())
+        client.send(GET)
+        server.send(ok())
+        assert not server.is_open and lb.ends == ["ok", "ok"]
+    with FakeLb(config(keep_alive="{max_age: 3s, idle_timeout: 60s}")) as lb:
+        client, server = asked(lb)
+        lb.advance(2.0)
+        server.send(ok())
+        assert lb.n_idle == 1
+        lb.advance(1.3)
+        assert lb.n_idle == 0 and not server.is_open
+
+
+def test_the_server_s_keep_alive_time_out_is_undercut() -> None:
+    with FakeLb(config(keep_alive="{idle_timeout: 60s}")) as lb:
+        _, server = asked(lb)
+        server.send(ok(b"hi", "Connection: keep-alive", "Keep-Alive: timeout=5"))
+        lb.advance(3.7)
+        assert lb.n_idle == 1
+        lb.advance(0.6)
+        assert lb.n_idle == 0 and not server.is_open
+
+
+def test_no_more_idle_connections_than_the_limit() -> None:
+    with FakeLb(config(keep_alive="{idle: 1}")) as lb:
+        servers = [asked(lb)[1] for _ in range(2)]
+        for server in servers:
+            server.send(ok())
+        assert lb.n_idle == 1 and [server.is_open for server in servers] == [True, False]
+
+
+# --- what is no response --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "bad_response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "bad_response"),
+        (b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n", "bad_response"),
+        (b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n\r\n", "bad_response"),
+        (b"HTTP/2.0 200 OK\r\n\r\n", "bad_response"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "bad_response"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", "bad_response"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 11 + b"\r\n", "response_header_too_large"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 2000 + b"\r\n\r\n", "response_header_too_large"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 2000, "response_header_too_large"),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n" * 4, "too_many_interim"),
+    ],
+)
+def test_what_is_no_response_is_502_and_cuts_the_server(answer: bytes, word: str) -> None:
+    with FakeLb(config(limits="{head_bytes: 1KiB, headers: 10, interim_responses: 3}")) as lb:
+        client, server = asked(lb)
+        server.send(answer)
+        got = client.got().rpartition(b"HTTP/1.1 103 Early Hints\r\n")[2]
+        assert b"502 Bad Gateway" in (got if status_of(got) else client.everything)
+        assert server.saw_reset and lb.ends == [word]
+        assert lb.runtimes[0].server.errors == 1
+
+
+def test_a_bad_chunk_in_the_body_cuts_both() -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")
+        server.send(b"xx\r\n")
+        assert client.saw_reset and server.saw_reset
+        assert lb.ends == ["response_bad_chunk"]
+
+
+@pytest.mark.parametrize("end", ["fin", "reset"])
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 2", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+def test_an_answer_that_ends_in_its_head(end: str, sent: bytes) -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        server.send(sent)
+        getattr(server, end)()
+        assert b"HTTP/1.1 502 Bad Gateway\r\n" in client.got()
+        assert lb.ends == ["truncated_head"]
+
+
+@pytest.mark.parametrize(
+    "answer", [ok(b"hello")[:-1], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"]
+)
+def test_a_truncated_body_is_a_reset_for_the_client(answer: bytes) -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        server.send(answer)
+        server.fin()
+        assert client.saw_reset
+        assert b"0\r\n\r\n" not in client.got()
+        assert lb.ends == ["truncated_body"]
+
+
+# --- an answer in front of a failed write ---------------------------------------------------------------------------
+
+
+def test_an_answer_that_came_before_the_reset_counts() -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb, post(b"0123456789")[:-5])
+        server.send(ok(b"too much", status="413 Content Too Large"))
+        server.reset()
+        assert status_of(client.got()) == 413
+        assert lb.ends == ["ok"] and client.saw_fin
+
+
+def test_a_reset_is_named_reset_and_a_fin_closed_early() -> None:
+    for end, word in (("reset", "reset"), ("fin", "closed_early")):
+        with FakeLb(config()) as lb:
+            client, server = asked(lb, post())
+            getattr(server, end)()
+            assert status_of(client.got()) == 502
+            assert lb.ends == [word]
+            assert b"server 127.0.0.1:9001" not in client.got()
+
+
+# --- the memo of response heads -------------------------------------------------------------------------------------
+
+
+def test_equal_heads_share_a_parse_but_never_a_body() -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        for body in (b"ab", b"cd", b"ef"):
+            server.send(ok(body))
+            assert body_of(client.got()) == body
+            client.send(GET)
+        server.send(ok(b"gh"))
+        assert len(lb.pool.response_memo) == 1
+
+
+def test_a_known_head_of_a_get_is_no_head_s_answer() -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        server.send(ok(b"ab"))
+        client.got()
+        client.send(b"HEAD /a HTTP/1.1\r\nHost: h\r\n\r\n")
+        server.send(ok(b""))
+        server_head = ok(b"ab")[:-2]
+        assert body_of(client.got()) == b""
+        client.send(b"HEAD /a HTTP/1.1\r\nHost: h\r\n\r\n")
+        server.send(server_head)
+        assert body_of(client.got()) == b""
+        assert lb.n_idle == 1
+
+
+def test_the_memo_is_bounded() -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        for number in range(MEMO_HEADS + 10):
+            server.send(ok(b"", f"X-Id: {number}"))
+            client.send(GET)
+        server.send(ok())
+        assert len(lb.pool.response_memo) <= MEMO_HEADS
+
+
+# --- large bodies ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("piece", [1_000, 60_000, 700_000])
+def test_a_large_answer_passes_unchanged(chunked: bool, piece: int) -> None:
+    body = bytes(range(256)) * 4096
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        answer = ok(body)
+        if chunked:
+            answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        server.send(*[answer[at : at + piece] for at in range(0, len(answer), piece)])
+        got = body_of(client.got())
+        if chunked:
+            data = b""
+            while not got.startswith(b"0\r\n"):
+                size, _, got = got.partition(b"\r\n")
+                data, got = data + got[: int(size, 16)], got[int(size, 16) + 2 :]
+            got = data
+        assert got == body
+        client.send(GET)  # and the connection reads on as before
+        server.send(ok())
+        assert lb.ends == ["ok", "ok"] and lb.n_idle == 1
+
+
+@pytest.mark.parametrize("piece", [1_000, 60_000, 700_000])
+def test_a_large_request_passes_unchanged(piece: int) -> None:
+    body = bytes(range(256)) * 4096
+    with FakeLb(config()) as lb:
+        client = lb.connect()
+        request = post(body)
+        client.send(request[:piece])
+        server = lb.accept()
+        client.send(*[request[at : at + piece] for at in range(piece, len(request), piece)])
+        assert body_of(server.got()) == body
+        server.send(ok())
+        client.send(GET)
+        server.send(ok())
+        assert lb.ends == ["ok", "ok"]
+
+
+def test_being_out_of_descriptors_is_not_the_server_s_fault() -> None:
+    with FakeLb(config()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        lb.refuse(errno.EMFILE)
+        assert status_of(client.got()) == 503
+        assert lb.runtimes[0].server.errors == 0

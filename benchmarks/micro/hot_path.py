@@ -82,7 +82,7 @@ def build(loop: asyncio.AbstractEventLoop) -> tuple[Downstream, UpstreamConnecti
         base_dir=".",
     )
     pools = wiring.build_pools()
-    listener = Listener(services, wiring.build_listener(config.listeners[0]), ConnectionGate(100), 16)
+    listener = Listener(services, wiring.build_listener(config.listeners[0]), ConnectionGate(100))
     transport = cast(Any, FakeTransport())
     downstream = Downstream(listener)
     downstream.connection_made(transport)

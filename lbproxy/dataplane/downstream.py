@@ -447,13 +447,11 @@ class Downstream(asyncio.Protocol):
     ) -> None:
         """Send the final head, re-framed for this client, and what there is of the body."""
         self._is_chunking = False
-        route = exchange.prepared.route
         if (
             head.is_plain
+            and exchange.prepared.passes_responses
             and exchange.request_done
             and not self._closes
-            and exchange.prepared.minor
-            and not route.edits_responses
             and not self.services.is_draining
         ):
             data = b"%b%b\r\n" % (head.wire, exchange.id_line)

@@ -48,7 +48,7 @@ from lbproxy.dataplane.counters import (
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime, UpstreamTimeouts
-from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.dataplane.upstream import SMALL_BODY, UpstreamConnection
 from lbproxy.domain.pool import Lease, Outcome
 from lbproxy.domain.retry import may_retry
 from lbproxy.domain.server import Server
@@ -64,65 +64,101 @@ PHASES = ("queued", "connecting", "waiting", "streaming", "tunnel", "")
 NEVER = float("inf")
 EXPECT_WAIT_S = 1.0
 DIAL_BUFFER = 64 * 1024
+_NO_BODY: list[bytes] = []  # replaced by `start` before anything is added
 
 
 class Exchange:
     """See the module. Attributes without underscore are also what the access log reads."""
 
-    # Defaults on the class, not slots: the usual request sets a third of these, and filling them all cost 0.6 us each.
-    pool_runtime: PoolRuntime | None = None
-    upstream: UpstreamConnection | None = None
-    status = 0
-    attempts = 0
-    bytes_in = 0
-    bytes_out = 0
-    queue_s: float | None = None
-    connect_s: float | None = None
-    ttfb_s: float | None = None
-    total_s = 0.0
-    pool = ""
-    server = ""
-    end = ""
-    extra = b""  # field lines of the request that its prepared head does not have
-    ended_at = 0.0
-    response_started = False
-    request_done = False  # the request was read to its exact end
-    _phase = QUEUED
-    _deadline = NEVER
-    _expect_deadline = NEVER
-    _lease: Lease | None = None
-    _runtime: ServerRuntime | None = None
-    _dialing: asyncio.Task[None] | None = None
-    _tried: tuple[Server, ...] = ()
-    _retries = 0
-    _retried: Fault | None = None
-    _wants_fresh = False
-    _sent_at = 0.0
-    _body: list[bytes] = []  # noqa: RUF012 - replaced by `start` before anything is added
-    _body_bytes = 0
-    _body_paused = False
-    _client_is_blocked = False
-    _dropped_body = False
-    _unsent = False
-    _continue_sent = False
-    _relay: Relay | None = None
-    _progress_at = 0.0
-    _upstream_unsent = -1
+    # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_body_paused",
+        "_client_is_blocked",
+        "_continue_sent",
+        "_deadline",
+        "_dialing",
+        "_dropped_body",
+        "_expect_deadline",
+        "_lease",
+        "_phase",
+        "_progress_at",
+        "_relay",
+        "_retried",
+        "_retries",
+        "_runtime",
+        "_sent_at",
+        "_started",
+        "_tried",
+        "_unsent",
+        "_upstream_unsent",
+        "_wants_fresh",
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "connect_s",
+        "end",
+        "ended_at",
+        "extra",
+        "id_line",
+        "is_head",
+        "listener",
+        "log_head",
+        "pool",
+        "pool_runtime",
+        "prepared",
+        "queue_s",
+        "request_done",
+        "request_id",
+        "response_started",
+        "server",
+        "side",
+        "status",
+        "total_s",
+        "ttfb_s",
+        "upstream",
+        "wall",
+    )
 
     def __init__(self, side: ClientSide, prepared: Prepared, request_id: str, now: float) -> None:
         self.side = side
         self.prepared = prepared
         self.request_id = request_id
+        self._started = self._progress_at = self._sent_at = now
         self.wall = now + side.services.wall_offset
         self.client = side.client_ip
         self.listener = side.listener.name
         self.log_head = prepared.log_head
         self.is_head = prepared.is_head
-        self._started = now
         # The last line of the head that goes up and of the one that comes back.
         self.id_line = b"X-Request-ID: %b\r\n" % request_id.encode()
+        self.pool_runtime: PoolRuntime | None = None
+        self.upstream: UpstreamConnection | None = None
+        self._lease: Lease | None = None
+        self._runtime: ServerRuntime | None = None
+        self._dialing: asyncio.Task[None] | None = None
+        self._retried: Fault | None = None
+        self._relay: Relay | None = None
+        self.queue_s: float | None = None
+        self.connect_s: float | None = None
+        self.ttfb_s: float | None = None
+        self._phase = self.status = self.attempts = self.bytes_in = self.bytes_out = self._body_bytes = (
+            self._retries
+        ) = 0
+        self._upstream_unsent = -1
+        self.pool = self.server = self.end = ""
+        self.extra = b""  # field lines of the request that its prepared head does not have
+        self.total_s = self.ended_at = 0.0
+        self._deadline = self._expect_deadline = NEVER
+        self._tried: tuple[Server, ...] = ()
+        self._body: list[bytes] = _NO_BODY
+        # request_done: the request was read to its exact end.
+        self.response_started = self.request_done = self._wants_fresh = self._body_paused = False
+        self._client_is_blocked = self._dropped_body = self._unsent = self._continue_sent = False
 
-    # --- what the access log reads besides --------------------------------------------------------------------------
+    # --- what is asked of it ----------------------------------------------------------------------------------------
 
     @property
     def phase(self) -> str:
@@ -236,7 +272,9 @@ class Exchange:
         timeouts = route.timeouts
         assert timeouts is not None
         self._deadline = now + timeouts.response_head if self.request_done else NEVER
-        connection.begin(self, head, body, now)
+        connection.begin(self, head + body if len(body) <= SMALL_BODY else head)
+        if len(body) > SMALL_BODY:
+            connection.write(body)
         if self._body_paused:
             self._resume_body()
 

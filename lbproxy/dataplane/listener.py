@@ -2,8 +2,8 @@
 
 uvloop's Server can't pause, and at EMFILE it accepts and silently closes. So each server runs on a duplicate of the
 listening socket: pausing closes that server and leaves the kernel's queue as it is, resuming makes a new one on a new
-duplicate. The gate pauses before the kernel runs out of descriptors; a burst that is already in the queue is served
-from a reserve.
+duplicate. A Server accepts all that is queued in one go, whatever the limit is; that is harmless while the limit of
+open files leaves room for one full queue. Where it does not, connections are accepted one by one (slower, exact).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import resource
 import socket
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from lbproxy import errors
@@ -32,17 +33,31 @@ log = logging.getLogger("lbproxy")
 _ACCEPTED = LISTENER.column("client_connections_total")
 # Descriptors for everything that is no connection: epolls, logs, admin, checks, Python's own.
 BASE_FDS = 40
+BACKLOG = 1024  # a shorter queue loses SYNs, and their clients wait seconds for TCP to try again
+DEFAULT_LIMIT = 10_000
+
+
+OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
+RETRY_ACCEPT_S = 0.1
 
 
 class BindError(Exception):
     """A listener that can't be opened; the text is for the user."""
 
 
-def plan_connections(wanted: int | None) -> tuple[int, int, str]:
-    """(limit of client connections, size of the accept backlog, warning or "").
+@dataclass(frozen=True, slots=True)
+class ConnectionPlan:
+    """limit: client connections at once. is_tight: a full accept queue more would not fit the limit of open files."""
 
-    Every client may need a server connection, so twice the limit, the backlog (one accept burst) and the base must fit
-    RLIMIT_NOFILE; the soft limit is raised to the hard one first.
+    limit: int
+    is_tight: bool
+    warning: str
+
+
+def plan_connections(wanted: int | None) -> ConnectionPlan:
+    """How many clients RLIMIT_NOFILE allows; its soft limit is raised to the hard one first.
+
+    Every client may need a server connection, so twice the limit and the base must fit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -50,30 +65,28 @@ def plan_connections(wanted: int | None) -> tuple[int, int, str]:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     if soft == resource.RLIM_INFINITY:
-        return wanted or 10_000, 1024, ""
-    available = max(8, soft - min(BASE_FDS, soft // 2))
-    backlog = max(4, min(1024, available // 6))
-    most = max(1, (available - backlog) // 2)
-    limit = min(wanted or 10_000, most)
+        return ConnectionPlan(wanted or DEFAULT_LIMIT, False, "")
+    available = soft - min(BASE_FDS, soft // 2)
+    roomy = (available - BACKLOG) // 2
+    most = max(1, (available - 8) // 2)  # scrapes, checks and dials in progress take some
+    limit = min(wanted, most) if wanted is not None else min(DEFAULT_LIMIT, roomy if roomy > BACKLOG else most)
+    warning = ""
     if wanted is not None and limit < wanted:
-        return (
-            limit,
-            backlog,
-            (
-                f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
-                f"(ulimit -n {2 * wanted + backlog + BASE_FDS}, LimitNOFILE=)"
-            ),
+        warning = (
+            f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
+            f"(ulimit -n {2 * wanted + BACKLOG + BASE_FDS}, LimitNOFILE=)"
         )
-    return limit, backlog, ""
+    return ConnectionPlan(limit, limit > roomy, warning)
 
 
 class ConnectionGate:
     """Counts the client connections of all listeners; pauses accepting at the limit and resumes below it."""
 
-    __slots__ = ("_is_open", "_listeners", "limit", "n_connections")
+    __slots__ = ("_is_open", "_listeners", "is_tight", "limit", "n_connections")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, is_tight: bool = False) -> None:
         self.limit = limit
+        self.is_tight = is_tight
         self.n_connections = 0
         self._listeners: list[Listener] = []
         self._is_open = True
@@ -113,7 +126,6 @@ class Listener:
     """One entry of `listeners`: its sockets and the connections that came through them."""
 
     __slots__ = (
-        "_backlog",
         "_gate",
         "_is_closed",
         "_is_paused",
@@ -124,11 +136,10 @@ class Listener:
         "services",
     )
 
-    def __init__(self, services: Services, runtime: ListenerRuntime, gate: ConnectionGate, backlog: int) -> None:
+    def __init__(self, services: Services, runtime: ListenerRuntime, gate: ConnectionGate) -> None:
         self.services = services
         self.runtime = runtime
         self._gate = gate
-        self._backlog = backlog
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[Path] = []
@@ -145,7 +156,7 @@ class Listener:
                 if address.is_unix:
                     self._sockets.append(self._bind_unix(address, mode_bits))
                 else:
-                    self._sockets += _bind_tcp(address, self._backlog)
+                    self._sockets += _bind_tcp(address)
         except OSError as error:
             self.close_sockets()
             raise BindError(_bind_message(self.runtime.name, address, error)) from None
@@ -160,7 +171,7 @@ class Listener:
             if not address.path.startswith("@"):
                 self._unix_paths.append(path)
                 path.chmod(mode_bits if mode_bits is not None else 0o660)
-            sock.listen(self._backlog)
+            sock.listen(BACKLOG)
             sock.setblocking(False)
         except OSError:
             sock.close()
@@ -178,21 +189,62 @@ class Listener:
 
     async def start(self) -> None:
         """Begin to accept."""
+        if self._gate.is_tight:
+            self._watch()
+            return
         for sock in self._sockets:
             self._servers.append(await self._serve(sock))
+
+    def _watch(self) -> None:
+        for sock in self._sockets:
+            self.services.loop.add_reader(sock.fileno(), self._accept_some, sock)
+
+    def _accept_some(self, sock: socket.socket) -> None:
+        """Accept what is queued on one socket, up to the limit and not one more."""
+        while self._gate.n_connections < self._gate.limit and not self._is_paused:
+            try:
+                connection, _ = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in OUT_OF_FILES:
+                    raise
+                self._wait_for_files()
+                return
+            connection.setblocking(False)
+            self._count()
+            self.services.tasks.spawn(self._adopt(connection), "accept")
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        try:
+            await self.services.loop.connect_accepted_socket(self._protocol, connection)
+        except OSError:
+            connection.close()
+            self.connection_closed("")
+
+    def _wait_for_files(self) -> None:
+        """Somebody else took the descriptors: try again soon."""
+        self.pause()
+        self.services.loop.call_later(RETRY_ACCEPT_S, self.resume)
 
     async def _serve(self, sock: socket.socket) -> asyncio.Server:
         copy = sock.dup()
         copy.setblocking(False)
         loop = self.services.loop
         if sock.family == socket.AF_UNIX:
-            return await loop.create_unix_server(self._connection, sock=copy, backlog=self._backlog)
-        return await loop.create_server(self._connection, sock=copy, backlog=self._backlog)
+            return await loop.create_unix_server(self._connection, sock=copy, backlog=BACKLOG)
+        return await loop.create_server(self._connection, sock=copy, backlog=BACKLOG)
 
     def _connection(self) -> asyncio.Protocol:
+        self._count()
+        return self._protocol()
+
+    def _count(self) -> None:
         self.runtime.row[_ACCEPTED] += 1
         self.runtime.n_connections += 1
         self._gate.opened()
+
+    def _protocol(self) -> asyncio.Protocol:
         return Downstream(self) if self.runtime.mode == "http" else TcpClient(self)
 
     def admit(self, ip: str) -> Fault | None:
@@ -218,7 +270,13 @@ class Listener:
         """Leave new connections in the kernel's queue. From the loop: the accept in progress must finish first."""
         if not self._is_paused and not self._is_closed:
             self._is_paused = True
+            self._unwatch()
             self.services.loop.call_soon(self._close_servers)
+
+    def _unwatch(self) -> None:
+        if self._gate.is_tight:
+            for sock in self._sockets:
+                self.services.loop.remove_reader(sock.fileno())
 
     def _close_servers(self) -> None:
         if self._is_paused or self._is_closed:
@@ -229,7 +287,9 @@ class Listener:
     def resume(self) -> None:
         if self._is_paused and not self._is_closed:
             self._is_paused = False
-            if not self._servers:
+            if self._gate.is_tight:
+                self._watch()
+            elif not self._servers:
                 self.services.tasks.spawn(self._reopen(), "resume accepting")
 
     async def _reopen(self) -> None:
@@ -239,14 +299,15 @@ class Listener:
             try:
                 self._servers.append(await self._serve(sock))
             except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                if error.errno not in OUT_OF_FILES:
                     raise
-                self._is_paused = True
-                self.services.loop.call_later(0.1, self.resume)
+                self._wait_for_files()
                 return
 
     def close(self) -> None:
         """Stop accepting for good. Connections that were accepted go on."""
+        if not self._is_paused:
+            self._unwatch()
         self._is_closed = True
         self._close_servers()
         self.close_sockets()
@@ -261,7 +322,7 @@ class Listener:
         self._unix_paths.clear()
 
 
-def _bind_tcp(address: Address, backlog: int) -> list[socket.socket]:
+def _bind_tcp(address: Address) -> list[socket.socket]:
     """Sockets for one address: a name may mean several. The first decides the port if the kernel chooses it."""
     infos = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
@@ -275,7 +336,7 @@ def _bind_tcp(address: Address, backlog: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(sockaddr)
-            sock.listen(backlog)
+            sock.listen(BACKLOG)
             sock.setblocking(False)
     except OSError:
         for sock in sockets:

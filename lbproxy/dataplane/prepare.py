@@ -51,6 +51,7 @@ class Prepared:
         "log_head",
         "minor",
         "needs_care",
+        "passes_responses",
         "pool",
         "requests_column",
         "route",
@@ -75,6 +76,8 @@ class Prepared:
         self.keep_alive = head.keep_alive
         self.log_head = ""
         self.requests_column = _REQUESTS + _METHOD_INDEX.get(head.method, _OTHER) * len(CODES)
+        # May an ordinary response go to this client as the memo has it?
+        self.passes_responses = head.minor == 1 and not route.edits_responses
         self.pool: PoolRuntime | None = None  # where it goes; None: lbproxy answers it
         self.takes_extra = not head.nominates
         self.needs_care = head.chunked or head.expects_continue

@@ -94,22 +94,14 @@ class UpstreamConnection(asyncio.Protocol):
         self.created_at = self._services.clock()
         self.runtime.n_connections += 1
 
-    def begin(self, exchange: Exchange, head: bytes, body: bytes, now: float) -> None:
+    def begin(self, exchange: Exchange, data: bytes) -> None:
         """Send a request, or the first part of one; `exchange.request_done` says which."""
         self.exchange = exchange
-        self._head = None
-        self._interim = 0
         self.n_requests += 1
         self.request_done = exchange.request_done
         written = self._written_before = self.written
-        if len(body) <= SMALL_BODY:
-            head += body
-            self.written = written + len(head)
-            self.transport.write(head)
-        else:
-            self.written = written + len(head) + len(body)
-            self.transport.write(head)
-            self.transport.write(body)
+        self.written = written + len(data)
+        self.transport.write(data)
 
     def write(self, data: bytes) -> None:
         """Send more of the request."""
@@ -267,7 +259,6 @@ class UpstreamConnection(asyncio.Protocol):
         assert reader is not None
         body = reader.feed(data) if data else b""
         if reader.done:
-            self._reader = None
             self._release(head, reader.rest, now)
         exchange.response_received(head, body, now, is_done=reader.done, trailers=reader.trailers)
 
@@ -276,7 +267,6 @@ class UpstreamConnection(asyncio.Protocol):
         assert reader is not None and head is not None
         body = reader.feed(data)
         if reader.done:
-            self._reader = None
             self._release(head, reader.rest, self._services.clock())
             exchange.response_body(body, is_done=True, trailers=reader.trailers)
         elif body:
@@ -284,10 +274,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _release(self, head: ResponseHead, surplus: bytes, now: float) -> None:
         """The response is complete: keep the connection if every condition of the reuse rule holds."""
-        self._reader = None
-        if self._bulk is not None:
-            self._bulk.end()
-            self._bulk = None
+        if self._reader is not None or self._interim:
+            self._end_body()
         runtime = self.runtime
         settings = runtime.pool.keep_alive
         if (
@@ -312,6 +300,14 @@ class UpstreamConnection(asyncio.Protocol):
                 self.close_idle()
                 return
         runtime.idle.put(self, settings.idle)
+
+    def _end_body(self) -> None:
+        """Leave behind what is not there in the usual case."""
+        self._reader = self._head = None
+        self._interim = 0
+        if self._bulk is not None:
+            self._bulk.end()
+            self._bulk = None
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

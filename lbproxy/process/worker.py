@@ -110,11 +110,11 @@ class Worker:
             wiring.build_pools()
         except ValueError as error:
             raise StartError(str(error), 2) from None
-        limit, backlog, warning = plan_connections(config.limits.connections)
-        if warning:
-            log.warning("%s", warning)
-        gate = ConnectionGate(limit)
-        self._bind(wiring, gate, backlog)
+        plan = plan_connections(config.limits.connections)
+        if plan.warning:
+            log.warning("%s", plan.warning)
+        gate = ConnectionGate(plan.limit, is_tight=plan.is_tight)
+        self._bind(wiring, gate)
         registry.pools = {name: runtime.pool for name, runtime in wiring.pools.items()}
         registry.readers["client_connections"] = lambda: [
             ((item.runtime.name,), item.runtime.n_connections) for item in self._listeners
@@ -142,9 +142,9 @@ class Worker:
         tune_gc()
         self._controller.running()
 
-    def _bind(self, wiring: Wiring, gate: ConnectionGate, backlog: int) -> None:
+    def _bind(self, wiring: Wiring, gate: ConnectionGate) -> None:
         for config in self._config.listeners:
-            listener = Listener(self._services, wiring.build_listener(config), gate, backlog)
+            listener = Listener(self._services, wiring.build_listener(config), gate)
             try:
                 listener.bind(config.bind, config.mode_bits)
             except BindError as error:

@@ -21,6 +21,7 @@ from lbproxy.protocol.http1 import (
     check_partial,
     parse_request_head,
     parse_response_head,
+    status_line,
 )
 
 Fields = list[tuple[bytes, bytes]]
@@ -261,6 +262,24 @@ def _compare_response(raw: bytes, head: ResponseHead, event: h11.Response | h11.
     differ("fields", head.fields, [field for field in fields if field[0].lower() not in dropped], raw)
     is_11 = event.http_version == b"1.1"
     differ("keep-alive", head.keep_alive, b"close" not in options and (is_11 or b"keep-alive" in options), raw)
+    if head.status != 101:
+        _check_sent(raw, head, status_line(head.status, head.reason) + head.lines + b"\r\n", [])
+    if head.is_plain:
+        _check_sent(raw, head, head.wire + b"\r\n", [b"%d" % (head.content_length or 0)])
+
+
+def _check_sent(raw: bytes, head: ResponseHead, sent: bytes, lengths: list[bytes]) -> None:
+    """What goes to the client reads as the same answer: nothing in it can break out of its line."""
+    try:
+        event = _h11_response(sent)
+    except h11.RemoteProtocolError as error:
+        raise Disagreement(f"lbproxy sends what h11 refuses ({error}): {sent!r} of {raw!r}") from None
+    fields = [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
+    differ("sent status", event.status_code, head.status, raw)
+    differ("sent reason", bytes(event.reason), head.reason, raw)
+    differ("sent version", bytes(event.http_version), b"1.1", raw)
+    differ("sent lengths", _of(fields, b"content-length"), lengths, raw)
+    differ("sent fields", [field for field in fields if field[0].lower() != b"content-length"], head.fields, raw)
 
 
 # --- chunked bodies ---

@@ -1,4 +1,4 @@
-"""Real processes for the end-to-end tests: gunicorn servers that can be killed and come back, and clients in threads."""
+"""Real processes for the end-to-end tests: gunicorns that can be killed and come back, and clients in threads."""
 
 from __future__ import annotations
 
@@ -39,11 +39,10 @@ def needed(program: str) -> str:
 class Gunicorn:
     """One gunicorn with one gthread worker. It keeps its port over `kill` and `start`."""
 
-    def __init__(self, directory: Path, app: str = E2E_APP, *, threads: int = 8, **environ: str) -> None:
+    def __init__(self, directory: Path, app: str = E2E_APP, **environ: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._app = app
-        self._threads = threads
         self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -54,7 +53,7 @@ class Gunicorn:
         return f"unix:{self.path}" if self.path else f"127.0.0.1:{self.port}"
 
     def start(self, path: str = "") -> None:
-        """Listen on the port of before, or one that the kernel chooses, or on a unix socket. `wait` says when it serves."""
+        """Listen on the port of before, on one that the kernel chooses, or on a unix socket; `wait` for it to serve."""
         self.path = path
         with socket.socket(socket.AF_UNIX if path else socket.AF_INET) as sock:
             if path:
@@ -76,7 +75,7 @@ class Gunicorn:
                 )
 
     def _command(self, fd: int) -> list[str]:
-        settings = ["--config", "python:lbproxy.demo.gunicorn_settings", "--threads", str(self._threads)]
+        settings = ["--config", "python:lbproxy.demo.gunicorn_settings", "--threads", "8"]
         return [sys.executable, "-m", "gunicorn", *settings, "--bind", f"fd://{fd}", self._app]
 
     def wait(self) -> None:

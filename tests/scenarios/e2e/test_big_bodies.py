@@ -97,9 +97,7 @@ def test_upload_to_a_slow_server(lb: Daemon, listener: str, framing: str) -> Non
     headers = {"Content-Length": str(whole)} if framing == "length" else {"Transfer-Encoding": "chunked"}
     client = http.client.HTTPConnection("127.0.0.1", lb.port(listener), timeout=30)
     with flat_memory(lb, listener), closing(client):
-        client.request(
-            "POST", f"/upload?pause={PAUSE_S}", blocks(BLOCKS), headers, encode_chunked=framing == "chunked"
-        )
+        client.request("POST", f"/upload?pause={PAUSE_S}", blocks(BLOCKS), headers, encode_chunked=framing == "chunked")
         answer = client.getresponse()
         assert answer.status == 200
         assert json.load(answer) == {"sha256": expected(), "size": whole}

@@ -1,4 +1,4 @@
-"""The machine misbehaves: logs that cannot be written, no file descriptors, ports in use (reliability rows 82 to 85)."""
+"""The machine misbehaves: logs that cannot be written, no descriptors, ports in use (reliability rows 82 to 85)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from tests.support.client import Client
 from tests.support.rig import get
 from tests.support.servers import Daemon, Gunicorn, in_threads, needed, run_refused
 from tests.support.waiting import wait_until
+from tests.support.wire import Stream, read_response
 
 RESPOND: dict[str, object] = {
     "listeners": [{"name": "in", "bind": "127.0.0.1:0", "routes": [{"respond": {"body": "hello"}}]}],
@@ -135,14 +138,19 @@ def test_row_85_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tmp_path: Path) -> None:
-    statuses: list[int] = []
-    with Daemon(pooled(echo_server), tmp_path / "lb", nofile=64) as lb:
-        holders = [Client(lb.port("in")) for _ in range(15)]  # more than may be served at once: the gate is shut
+    answers: list[object] = []
+    with Daemon(pooled(echo_server), tmp_path / "lb", nofile=64) as lb, ExitStack() as stack:
+        # More than may be served at once: the gate is shut.
+        holders = [stack.enter_context(Client(lb.port("in"))) for _ in range(15)]
         wait_until(lambda: lb.metric("client_connections") >= 10, "the limit to be reached")
 
         def client(number: int) -> None:
-            with Client(lb.port("in"), timeout_s=40.0) as one:
-                statuses.append(one.ask(get(f"/row-83-{number}", "Connection: close")).status)
+            try:
+                with socket.create_connection(("127.0.0.1", lb.port("in")), timeout=20.0) as sock:
+                    sock.sendall(get(f"/row-83-{number}", "Connection: close"))
+                    answers.append(read_response(Stream(sock)).status)
+            except OSError as error:
+                answers.append(error)
 
         waiting = threading.Thread(target=in_threads, args=(200, client))
         waiting.start()
@@ -151,11 +159,11 @@ def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tm
         assert lb.cpu_s() - used < 0.1, "it is busy while it waits"
         assert lb.metric("client_connections") < len(holders)
         assert lb.fd_count() < 64
-        assert not statuses
+        assert not answers
         for holder in holders:
             holder.close()
         waiting.join()
-        assert statuses == [200] * 200
+        assert Counter(map(repr, answers)) == {"200": 200}
         assert lb.metric("server_up") == 1
         assert lb.metric("internal_errors_total") == 0
 
@@ -164,8 +172,8 @@ def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tm
 
 
 def test_row_84_no_descriptor_for_a_server_connection(echo_server: Gunicorn, tmp_path: Path) -> None:
-    with Daemon(pooled(echo_server), tmp_path / "lb") as lb:
-        clients = [Client(lb.port("in")) for _ in range(5)]
+    with Daemon(pooled(echo_server), tmp_path / "lb") as lb, ExitStack() as stack:
+        clients = [stack.enter_context(Client(lb.port("in"))) for _ in range(5)]
         lb.wait_metric("client_connections", 5)
         lb.wait_metric("health_checks_total", 1, result="pass")
         _, hard = resource.prlimit(lb.pid, resource.RLIMIT_NOFILE)
@@ -185,13 +193,20 @@ def test_row_84_no_descriptor_for_a_server_connection(echo_server: Gunicorn, tmp
         assert lb.metric("upstream_errors_total", reason="local_resource") == 5
         for client in clients:
             assert client.ask(get("/row-84")).status == 200
-            client.close()
 
 
 def lowest_free(pid: int) -> int:
-    """A limit on descriptors at which no further one can be opened: the lowest number that is free."""
-    taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
-    return next(number for number in range(len(taken) + 1) if number not in taken)
+    """A limit on descriptors at which no further one can be opened: the lowest number that is free.
+
+    A check may hold it at any one moment, hence several looks.
+    """
+
+    def look() -> int:
+        taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        time.sleep(0.01)
+        return next(number for number in range(len(taken) + 1) if number not in taken)
+
+    return min(look() for _ in range(20))
 
 
 # --- row 82 and others: it cannot start ---

@@ -82,27 +82,30 @@ def test_prometheus_scrapes_what_lbproxy_counts(echo_server: Gunicorn, tmp_path:
         "pools": {"p": pool},
     }
     (tmp_path / "prometheus").mkdir()
-    with Daemon(settings, tmp_path / "lb") as lb, session() as client:
-        with prometheus(lb.port("admin"), tmp_path / "prometheus") as seen:
-            for _ in range(50):
-                assert client.post(f"http://127.0.0.1:{lb.port('in')}/predict", json={}, timeout=10).status_code == 200
-            wait_until(lambda: seen.query('up{job="lbproxy"}') == [1.0], "Prometheus to see lbproxy up")
-            posts = 'lbproxy_requests_total{listener="in",pool="p",method="POST",code="2xx"}'
-            wait_until(lambda: seen.query(posts) == [50.0], "Prometheus to see 50 requests")
-            assert seen.query('lbproxy_server_up{pool="p"}') == [1.0]
-            assert seen.query("lbproxy_request_duration_seconds_count") == [50.0]
-            assert seen.query("process_open_fds > 0")
-            quantile = "histogram_quantile(0.5, sum by (le) (lbproxy_request_duration_seconds_bucket))"
-            assert 0 < seen.query(quantile)[0] < 1
-            (target,) = seen.get("targets")["activeTargets"]
-            assert target["lastError"] == ""
-            # A scrape shares the loop with the traffic.
-            assert float(str(target["lastScrapeDuration"])) < 0.25
-            groups = seen.get("rules")["groups"]
-            rules = [rule for group in groups for rule in group["rules"]]  # type: ignore[attr-defined]
-            wait_until(lambda: all_evaluated(seen), "every alert rule to be evaluated")
-            assert len(rules) > 5
-            assert not [rule for rule in rules if rule["state"] == "firing"]
+    with (
+        Daemon(settings, tmp_path / "lb") as lb,
+        session() as client,
+        prometheus(lb.port("admin"), tmp_path / "prometheus") as seen,
+    ):
+        for _ in range(50):
+            assert client.post(f"http://127.0.0.1:{lb.port('in')}/predict", json={}, timeout=10).status_code == 200
+        wait_until(lambda: seen.query('up{job="lbproxy"}') == [1.0], "Prometheus to see lbproxy up")
+        posts = 'lbproxy_requests_total{listener="in",pool="p",method="POST",code="2xx"}'
+        wait_until(lambda: seen.query(posts) == [50.0], "Prometheus to see 50 requests")
+        assert seen.query('lbproxy_server_up{pool="p"}') == [1.0]
+        assert seen.query("lbproxy_request_duration_seconds_count") == [50.0]
+        assert seen.query("process_open_fds > 0")
+        quantile = "histogram_quantile(0.5, sum by (le) (lbproxy_request_duration_seconds_bucket))"
+        assert 0 < seen.query(quantile)[0] < 1
+        (target,) = seen.get("targets")["activeTargets"]
+        assert target["lastError"] == ""
+        # A scrape shares the loop with the traffic.
+        assert float(str(target["lastScrapeDuration"])) < 0.25
+        groups = seen.get("rules")["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]  # type: ignore[attr-defined]
+        wait_until(lambda: all_evaluated(seen), "every alert rule to be evaluated")
+        assert len(rules) > 5
+        assert not [rule for rule in rules if rule["state"] == "firing"]
 
 
 def all_evaluated(seen: Prometheus) -> bool:

@@ -36,7 +36,9 @@ class Cluster:
             "health_check": {"type": "http", "path": "/health", "interval": f"{CHECK_S}s", "timeout": f"{CHECK_S}s"},
             "retry": {"idempotent": idempotent},
         }
-        self.lb = Daemon({"listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}], "pools": {"p": pool}}, folder)
+        self.lb = Daemon(
+            {"listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}], "pools": {"p": pool}}, folder
+        )
 
     @property
     def port(self) -> int:
@@ -66,9 +68,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Gun
 
 
 @pytest.fixture
-def cluster(
-    servers: tuple[list[Gunicorn], Path], tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Cluster]:
+def cluster(servers: tuple[list[Gunicorn], Path], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     made = Cluster(*servers, tmp_path / "lb", idempotent=request.param)
     with made.lb:
         made.wait_up(1, 1, 1)
@@ -115,7 +115,7 @@ def test_no_request_fails_where_requests_may_be_repeated(cluster: Cluster) -> No
 @pytest.mark.parametrize("cluster", [False], indirect=True)
 def test_only_posts_in_flight_fail_and_none_is_executed_twice(cluster: Cluster) -> None:
     load, began, over = kill_under_load(cluster)
-    assert len(load.failed) <= CLIENTS
+    assert 1 <= len(load.failed) <= CLIENTS, "16 clients always have one at each of three servers"
     assert {one.status for one in load.failed} <= {502}
     late = [one for one in load.failed if not (one.started <= over and one.ended >= began)]
     assert not late, "failed, but was not in flight at the kill"

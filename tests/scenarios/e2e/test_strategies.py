@@ -24,7 +24,7 @@ STRATEGIES: dict[str, object] = {
     "power_of_two": "power_of_two",
     "by_user": {"python": f"{ROOT}/docs/examples/sticky_by_user.py:StickyByUser"},
 }
-RAISES = '''
+RAISES = """
 class Raises:
     def __init__(self, options, rng):
         self.wrong = bool(options.get("wrong"))
@@ -36,7 +36,7 @@ class Raises:
         if self.wrong:
             return "no server at all"
         raise RuntimeError("no idea whom to take")
-'''
+"""
 
 
 def config(servers: list[Gunicorn], strategies: dict[str, object]) -> dict[str, object]:

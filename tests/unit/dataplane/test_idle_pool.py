@@ -1,0 +1,100 @@
+"""Idle connections: the youngest first, none that is dead, none beyond the limit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from lbproxy.dataplane.idle_pool import IdlePool
+from lbproxy.dataplane.runtime import ServerRuntime
+from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.telemetry.slots import SERVER, Slots
+
+STALE = SERVER.column("stale_connections_total")
+
+
+class Connection:
+    """What the pool knows of a connection."""
+
+    def __init__(self, expires_at: float = 100.0, *, is_readable: bool = False) -> None:
+        self.expires_at = expires_at
+        self.is_readable = is_readable
+        self.is_closed = False
+        self.polls = 0
+
+    def poll(self, timeout: int) -> list[tuple[int, int]]:
+        assert timeout == 0
+        self.polls += 1
+        return [(3, 1)] if self.is_readable else []
+
+    def close_idle(self) -> None:
+        self.is_closed = True
+
+
+def pool_of(*connections: Connection, limit: int = 10) -> tuple[IdlePool, Any]:
+    runtime = SimpleNamespace(row=Slots().allocate(SERVER))
+    pool = IdlePool(cast(ServerRuntime, runtime))
+    for connection in connections:
+        pool.put(cast(UpstreamConnection, connection), limit)
+    return pool, runtime
+
+
+def test_last_in_first_out() -> None:
+    first, second = Connection(), Connection()
+    pool, _ = pool_of(first, second)
+    assert [pool.take(0.0), pool.take(0.0), pool.take(0.0)] == [second, first, None]
+    assert first.polls == second.polls == 1
+
+
+def test_a_readable_connection_is_dead_and_counted() -> None:
+    good, dead = Connection(), Connection(is_readable=True)
+    pool, runtime = pool_of(good, dead)
+    assert pool.take(0.0) is good
+    assert dead.is_closed and runtime.row[STALE] == 1 and len(pool) == 0
+
+
+def test_an_expired_connection_is_closed_and_not_called_stale() -> None:
+    pool, runtime = pool_of(Connection(10.0), Connection(5.0))
+    expired = cast(Any, pool)._connections[-1]
+    assert pool.take(5.0) is not None
+    assert expired.is_closed and runtime.row[STALE] == 0
+
+
+def test_surplus_is_closed_at_once() -> None:
+    first, second = Connection(), Connection()
+    pool, _ = pool_of(first, second, limit=1)
+    assert len(pool) == 1 and second.is_closed and not first.is_closed
+    none = Connection()
+    pool.put(cast(UpstreamConnection, none), 0)
+    assert none.is_closed
+
+
+def test_one_that_its_server_closed_is_forgotten() -> None:
+    first, second = Connection(), Connection()
+    pool, _ = pool_of(first, second)
+    assert pool.discard(cast(UpstreamConnection, first))
+    assert not pool.discard(cast(UpstreamConnection, first))
+    assert pool.take(0.0) is second and not first.is_closed
+
+
+def test_the_sweep_closes_what_has_expired() -> None:
+    old, young = Connection(10.0), Connection(20.0)
+    pool, _ = pool_of(old, young)
+    pool.sweep(9.9)
+    assert len(pool) == 2
+    pool.sweep(10.0)
+    assert old.is_closed and not young.is_closed and len(pool) == 1
+
+
+def test_a_descriptor_is_given_back_from_the_oldest() -> None:
+    old, young = Connection(), Connection()
+    pool, _ = pool_of(old, young)
+    assert pool.close_oldest() and old.is_closed and not young.is_closed
+    assert pool.close_oldest() and not pool.close_oldest()
+
+
+def test_closing_all() -> None:
+    connections = [Connection() for _ in range(3)]
+    pool, _ = pool_of(*connections)
+    pool.close_all()
+    assert len(pool) == 0 and all(connection.is_closed for connection in connections)

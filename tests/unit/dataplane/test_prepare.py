@@ -1,0 +1,209 @@
+"""From the bytes of a head to what is forwarded."""
+
+from __future__ import annotations
+
+import functools
+import random
+
+import pytest
+
+from lbproxy import errors
+from lbproxy.config.loader import load_text
+from lbproxy.control.metrics import Registry
+from lbproxy.dataplane.prepare import Prepared, prepare, rejected
+from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.process.wiring import Wiring
+from lbproxy.protocol.http1 import HeadError
+from lbproxy.telemetry.accesslog import make_format
+from lbproxy.telemetry.slots import METHODS, PROCESS, TRAFFIC, Slots
+
+CONFIG = """
+listeners:
+- bind: "127.0.0.1:1"
+  limits: {body_bytes: 10}
+  routes:
+  - {match: {path_prefix: /api}, pool: app, rewrite: {strip_prefix: /api, path_prefix: /v2}, retry: {idempotent: true}}
+  - {match: {path: /edited}, pool: app, headers: {request: {set: {Host: inner, X-Request-ID: fixed}, add: {X-A: "2"}, remove: [X-B, Content-Length]}}}
+  - {match: {path: /closing}, pool: closing}
+  - {match: {path: /fixed}, respond: {status: 200}}
+  - {match: {host: known}, pool: app}
+pools:
+  app: {servers: ["127.0.0.1:2"]}
+  closing: {servers: ["127.0.0.1:2"], keep_alive: off}
+"""
+OTHERS_COLUMN = TRAFFIC.column("requests_total", "other", "1xx")
+
+
+@functools.cache
+def listener() -> ListenerRuntime:
+    wiring = Wiring(
+        load_text(CONFIG, "test.yaml", {}).config,
+        Slots(),
+        Registry("test"),
+        rng=random.Random(1),
+        dial_failed=lambda pool, server, fault: None,
+        strategy_failed=lambda pool, error: None,
+        base_dir=".",
+    )
+    wiring.build_pools()
+    return wiring.build_listener(load_text(CONFIG, "test.yaml", {}).config.listeners[0])
+
+
+def prepared_of(line: str, *fields: str, host: str | None = "known", is_trusted: bool = False) -> Prepared:
+    lines = [line, *([f"Host: {host}"] if host is not None else []), *fields]
+    raw = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return prepare(listener(), raw, is_trusted=is_trusted, log_format=None, local_host="local:1")
+
+
+def forwarded(line: str, *fields: str, host: str | None = "known") -> list[str]:
+    return prepared_of(line, *fields, host=host).forward.decode("latin-1").removesuffix("\r\n").split("\r\n")
+
+
+def test_the_head_is_written_anew() -> None:
+    assert forwarded("GET /x?y HTTP/1.0", "accept:  a ", "Connection: keep-alive, X-Gone", "X-Gone: 1", "Via: 1.1 a") == [
+        "GET /x?y HTTP/1.1",
+        "Host: known",
+        "accept: a",
+        "Via: 1.1 a",
+        "Via: 1.0 lbproxy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "framing"),
+    [
+        (("Content-Length: 007",), ["Content-Length: 7"]),
+        (("Content-Length: 0",), ["Content-Length: 0"]),
+        (("Transfer-Encoding: Chunked",), ["Transfer-Encoding: chunked"]),
+        (("Connection: TE", "TE: trailers"), ["TE: trailers", "Connection: TE"]),
+        (("Connection: Content-Length", "Content-Length: 3"), ["Content-Length: 3"]),
+        (("Keep-Alive: 5", "Proxy-Connection: x", "TE: gzip", "Upgrade: h2c", "Proxy-Authorization: x"), []),
+        (("Connection: upgrade, http2-settings", "Upgrade: h2c", "HTTP2-Settings: x"), []),
+    ],
+)
+def test_framing_and_connection_are_lbproxy_s_own(fields: tuple[str, ...], framing: list[str]) -> None:
+    assert forwarded("POST /x HTTP/1.1", *fields)[3:] == framing
+
+
+def test_upgrade_to_websocket_is_passed_on_for_get() -> None:
+    fields = ("Connection: Upgrade", "Upgrade: websocket")
+    assert forwarded("GET /x HTTP/1.1", *fields)[3:] == ["Connection: Upgrade", "Upgrade: websocket"]
+    assert forwarded("POST /x HTTP/1.1", *fields, "Content-Length: 1")[3:] == ["Content-Length: 1"]
+
+
+def test_a_pool_without_keep_alive_is_told() -> None:
+    assert forwarded("GET /closing HTTP/1.1", host="h")[-1] == "Connection: close"
+
+
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        ("/api", "/v2"),
+        ("/api/", "/v2/"),
+        ("/api/x?q=1", "/v2/x?q=1"),
+        ("/api/x?", "/v2/x?"),
+        ("/api//evil", "/v2/evil"),
+        ("/%61pi/x", "/v2/x"),
+        ("/apis", "/apis"),
+    ],
+)
+def test_rewriting(target: str, sent: str) -> None:
+    assert forwarded(f"GET {target} HTTP/1.1")[0] == f"GET {sent} HTTP/1.1"
+
+
+def test_the_host_of_an_absolute_target_counts() -> None:
+    lines = forwarded("GET http://known:80/x HTTP/1.1", host="other")
+    assert lines[:2] == ["GET /x HTTP/1.1", "Host: known:80"]
+
+
+def test_a_client_without_host_gets_the_local_one() -> None:
+    assert forwarded("GET /api HTTP/1.0", host=None)[1] == "Host: local:1"
+
+
+def test_edits_do_not_touch_framing() -> None:
+    lines = forwarded("POST /edited HTTP/1.1", "X-A: 1", "X-B: 1", "Content-Length: 3", host="h")
+    assert lines == [
+        "POST /edited HTTP/1.1",
+        "X-A: 1",
+        "Via: 1.1 lbproxy",
+        "Host: inner",
+        "X-Request-ID: fixed",
+        "X-A: 2",
+        "Content-Length: 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "fields", "fault"),
+    [
+        ("GET /nowhere HTTP/1.1", (), errors.NO_ROUTE),
+        ("GET /a/../b HTTP/1.1", (), errors.BAD_PATH),
+        ("GET /a%2fb HTTP/1.1", (), errors.BAD_PATH),
+        ("POST /api HTTP/1.1", ("Content-Length: 11",), errors.BODY_TOO_LARGE),
+    ],
+)
+def test_requests_that_are_answered_with_a_fault(line: str, fields: tuple[str, ...], fault: errors.Fault) -> None:
+    prepared = prepared_of(line, *fields, host="unknown")
+    assert prepared.fault is fault and prepared.pool is None and prepared.forward == b""
+
+
+def test_requests_that_lbproxy_answers_itself() -> None:
+    assert prepared_of("GET /fixed HTTP/1.1").pool is None
+    options = prepared_of("OPTIONS * HTTP/1.1", "Max-Forwards: 0")
+    assert options.is_local and options.pool is None
+    assert forwarded("OPTIONS * HTTP/1.1", "Max-Forwards: 3")[-1] == "Max-Forwards: 2"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_idempotent"),
+    [
+        ("GET /x HTTP/1.1", True),
+        ("PUT /x HTTP/1.1", True),
+        ("POST /x HTTP/1.1", False),
+        ("PATCH /x HTTP/1.1", False),
+        ("POST /api HTTP/1.1", True),
+    ],
+)
+def test_who_may_be_repeated(line: str, is_idempotent: bool) -> None:
+    assert prepared_of(line).is_idempotent is is_idempotent
+
+
+def test_what_was_dropped_is_counted_once_per_field() -> None:
+    prepared = prepared_of("GET /x HTTP/1.1", "a_b: 1", "X-Forwarded-For: 1", "X-Real-IP: 2", "Connection: x", "X: 1")
+    counts = dict(prepared.dropped)
+    assert counts == {
+        PROCESS.column("headers_dropped_total", "underscore"): 1,
+        PROCESS.column("headers_dropped_total", "nominated"): 1,
+        PROCESS.column("headers_dropped_total", "spoofed"): 2,
+    }
+    assert prepared_of("GET /x HTTP/1.1", "X-Real-IP: 2", is_trusted=True).dropped == ()
+
+
+def test_x_forwarded_host_is_what_the_client_sent() -> None:
+    assert prepared_of("GET /x HTTP/1.1").host_line == b"X-Forwarded-Host: known\r\n"
+    trusted = prepared_of("GET /x HTTP/1.1", "X-Forwarded-Host: outer", is_trusted=True)
+    assert trusted.host_line == b""
+
+
+def test_the_counter_is_the_method_s() -> None:
+    for method in METHODS[:-1]:
+        column = prepared_of(f"{method} /x HTTP/1.1").requests_column
+        assert column == TRAFFIC.column("requests_total", method, "1xx")
+    assert prepared_of("PROPFIND /x HTTP/1.1").requests_column == OTHERS_COLUMN
+
+
+def test_a_refused_head_keeps_what_can_be_logged() -> None:
+    raw = b"GET /x?\xff HTTP/9.9\r\nHost: \x00\r\n\r\n"
+    for text, method, target in ((raw, "", b""), (b"GET /x HTTP/9.9\r\n", "GET", b"/x"), (b"\x16\x03\x01", "", b"")):
+        prepared = rejected(listener(), text, HeadError(errors.BAD_REQUEST, "why"), make_format("json"))
+        assert (prepared.fault, prepared.fault_detail) == (errors.BAD_REQUEST, "why")
+        assert not prepared.keep_alive and prepared.pool is None
+        if method:
+            assert (prepared.head.method, prepared.head.target) == (method, target)
+
+
+def test_equal_bytes_prepare_to_the_same() -> None:
+    first, second = (prepared_of("POST /x HTTP/1.1", "Content-Length: 3", "A: b") for _ in range(2))
+    for name in Prepared.__slots__:
+        if name not in ("head",):
+            assert getattr(first, name) == getattr(second, name), name

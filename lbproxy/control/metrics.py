@@ -123,9 +123,13 @@ class Registry:
         else:
             entry.rows.append(row)
 
-    def remove(self, layout: Layout, labels: tuple[str, ...]) -> None:
-        """A thing is gone, and its series with it."""
-        self._entries[layout].pop(labels, None)
+    def remove(self, layout: Layout, labels: tuple[str, ...], row: Row) -> None:
+        """The thing that counted in `row` is gone; its series go with the last row of these labels."""
+        entry = self._entries[layout].get(labels)
+        if entry is not None:
+            entry.rows = [other for other in entry.rows if other is not row]
+            if not entry.rows:
+                del self._entries[layout][labels]
 
     def row(self, layout: Layout, labels: tuple[str, ...]) -> Row | None:
         """The first row under these labels."""

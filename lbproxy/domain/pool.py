@@ -1,55 +1,41 @@
-"""A pool: who its members are, who of them may take a request now, and how many they have.
+"""A pool: who its members are, who of them may take a request now, how many they have, and who waits.
 
 Eligibility is written here and nowhere else. The pool keeps one tuple of eligible servers and rebuilds it when a server
 flips or joins, which is rare; a request costs one `strategy.pick` over that tuple. Facts that belong to one request
 (this server is full, that one was tried already) are checked on the result, and only then is the tuple filtered and the
 strategy asked a second time: two picks at most, no loop to hang in.
 
-Invariants: a lease is released exactly once; `server.inflight` is the number of leases out on it; a removed server
-keeps its counters until its last lease is back.
+Order of preference for a request: a server that is due to be probed; a free slot of a server that was not tried; a free
+slot of one that was; a quarantined slot (its last request was given up, and the server may still be at work on it).
+
+Hand-over: whatever frees a slot (a release, a flip, a higher limit, a new member, the sweep) gives it to the head of
+the queue in the same call, so nobody waits while a usable server has a free slot, and nobody overtakes: a request that
+arrives while others wait finds no slot.
+
+Ejections: the breaker of a server proposes, and the pool agrees if not more than `max_ejected` of its members are then
+out (ejected or probing) and somebody else is usable. An ejection ends only by a successful real request, or when the
+pool has shrunk and cannot spare the server any more.
+
+Invariants: a lease is released exactly once; `server.inflight` is the number of leases out on it and at most
+`server.limit` when a lease is given; a removed server keeps its counters until its last lease is back; callbacks run
+when the books are in order, and calls from inside them do not recurse.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
-from lbproxy.domain.server import REFUSED, Admin, Breaker, Health, Server
+from lbproxy.domain.breaker import BreakerPolicy, CircuitBreaker
+from lbproxy.domain.lease import Lease, Outcome, Refusal
+from lbproxy.domain.queue import Ticket, WaitQueue
+from lbproxy.domain.server import PENALTY_S, REFUSED, Admin, Breaker, Health, Server
+from lbproxy.domain.slow_start import SlowStart
 from lbproxy.domain.strategies.base import PickContext, Strategy
 
+__all__ = ["FlipListener", "Lease", "Outcome", "Pool", "Refusal"]
 
-class Outcome(enum.Enum):
-    """How an attempt ended, as far as its server is concerned."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    NEUTRAL = "neutral"  # the client left, or lbproxy itself failed: says nothing about the server
-
-
-class Lease:
-    """The right to have one request at a server."""
-
-    __slots__ = ("_is_out", "server", "started_at")
-
-    def __init__(self, server: Server, now: float) -> None:
-        self.server = server
-        self.started_at = now
-        self._is_out = True
-        server.inflight += 1
-
-    def release(self, outcome: Outcome, now: float) -> None:
-        """Give the slot back and feed the result to the server's records. Raises RuntimeError the second time."""
-        if not self._is_out:
-            raise RuntimeError(f"the lease on {self.server.name} was released twice")
-        self._is_out = False
-        server = self.server
-        server.inflight -= 1
-        server.requests += 1
-        if outcome is Outcome.SUCCESS:
-            server.progress_at = now
-            server.observe_latency(now - self.started_at, now)
-        elif outcome is Outcome.FAILURE:
-            server.errors += 1
+HOLD_AFTER_ABORT_S: Final = 1.0  # a client that gave up on a probe: do not send the next client after it at once
 
 
 FlipListener = Callable[[Server, str, str], None]
@@ -60,18 +46,28 @@ class Pool:
 
     fail_open: share of usable servers at or below which verdicts of checks are not believed; None = never.
     passive_retry_s: with health checks off, how long a server that refused a connection is left alone; None = checks
-    bring it back.
+    bring it back. breaker None: no ejections. max_ejected: share of the members that may be out at once. queue None:
+    who finds no slot is refused. slow_start_s: how long a server that came back or joined is ramped up, 0 = not.
     """
 
     __slots__ = (
+        "_breaker",
         "_eligible",
         "_fallback",
+        "_fast",
         "_flip_listeners",
         "_is_dirty",
+        "_is_handing_over",
+        "_out",
+        "_probing",
+        "_quarantined",
+        "_slow_start",
         "fail_open",
         "is_failing_open",
+        "max_ejected",
         "name",
         "passive_retry_s",
+        "queue",
         "servers",
         "strategy",
         "strategy_failed",
@@ -87,6 +83,10 @@ class Pool:
         fail_open: float | None = 0.0,
         passive_retry_s: float | None = None,
         strategy_failed: Callable[[Exception], None] = lambda error: None,
+        breaker: BreakerPolicy | None = None,
+        max_ejected: float = 0.5,
+        queue: WaitQueue | None = None,
+        slow_start_s: float = 0.0,
     ) -> None:
         self.name = name
         self.servers = list(servers)
@@ -94,24 +94,53 @@ class Pool:
         self.fail_open = fail_open
         self.passive_retry_s = passive_retry_s
         self.strategy_failed = strategy_failed
+        self.max_ejected = max_ejected
+        self.queue = queue
         self.is_failing_open = False
+        self._breaker = breaker
         self._fallback = fallback
         self._eligible: tuple[Server, ...] = ()
+        self._fast: tuple[Server, ...] = ()  # the same, but empty when a request must be placed with more care
         self._flip_listeners: list[FlipListener] = []
         self._is_dirty = True
+        self._is_handing_over = False
+        self._out: list[Server] = []  # ejected or probing, the oldest ejection first
+        self._probing: tuple[Server, ...] = ()  # those of them that may be sent a probe, permits aside
+        self._quarantined: set[Server] = set()
+        self._slow_start = SlowStart(slow_start_s)
+        for server in self.servers:
+            self._equip(server)
         self._rebuild_strategies()
 
     # --- members and states -----------------------------------------------------------------------------------------
 
-    def add(self, server: Server) -> None:
-        """A server joins; discovery adds it down until its first pass."""
+    def add(self, server: Server, now: float | None = None) -> None:
+        """A server joins; discovery adds it down until its first pass. now: who waits need not wait for the sweep."""
+        self._equip(server)
         self.servers.append(server)
         self._rebuild_strategies()
+        self._slow_start.left(server, float("-inf"))
+        self._trim_ejections(now if now is not None else server.changed_at)
+        if now is not None:
+            self._came_back(server, now)
+            self.hand_over(now)
 
-    def remove(self, server: Server) -> None:
+    def remove(self, server: Server, now: float | None = None) -> None:
         """A server leaves: no new requests; those in flight keep their leases."""
         self.servers.remove(server)
+        if server in self._out:
+            self._out.remove(server)
+        self._slow_start.forget(server)
         self._rebuild_strategies()
+        self._trim_ejections(now if now is not None else server.changed_at)
+        if now is not None:
+            self.hand_over(now)
+
+    def _equip(self, server: Server) -> None:
+        if self._breaker is not None and server.circuit is None:
+            server.circuit = CircuitBreaker(self._breaker)
+        if server.breaker is not Breaker.CLOSED and server not in self._out:
+            self._out.append(server)
 
     def on_flip(self, listener: FlipListener) -> None:
         """Call `listener(server, old, new)` when the shown state of a server changes."""
@@ -122,53 +151,185 @@ class Pool:
         if server.health is health and (health is not Health.DOWN or server.down_reason == reason):
             server.why = why
             return False
-        return self._change(server, why, now, health=health, reason=reason)
+        was_down, old = server.health is Health.DOWN, server.shown
+        server.health = health
+        server.down_reason = reason if health is Health.DOWN else ""
+        if health is Health.DOWN and not was_down:
+            self._slow_start.left(server, now)
+        self._changed(server, old, why, now)
+        if was_down and health is not Health.DOWN:
+            self._came_back(server, now)
+        self.hand_over(now)
+        return True
 
     def set_admin(self, server: Server, admin: Admin, why: str, now: float) -> bool:
         """Record what the operator wants. True if it changed."""
         if server.admin is admin:
             return False
-        return self._change(server, why, now, admin=admin)
+        was_in_maintenance, old = server.admin is Admin.MAINT, server.shown
+        server.admin = admin
+        if admin is Admin.MAINT:
+            self._slow_start.left(server, now)
+        self._changed(server, old, why, now)
+        if was_in_maintenance:
+            self._came_back(server, now)
+        self.hand_over(now)
+        return True
+
+    def set_weight(self, server: Server, weight: int, now: float) -> None:
+        """0 drains: no new requests until it is raised again."""
+        server.weight = weight
+        self._rebuild_strategies()
+        self.hand_over(now)
+
+    def set_max_inflight(self, server: Server, max_inflight: int, now: float) -> None:
+        """0 = no limit. A lower limit takes nothing back; it holds for new requests."""
+        server.max_inflight = max_inflight
+        self.hand_over(now)
 
     def server_refused(self, server: Server, now: float) -> bool:
         """The kernel of the server said that nobody listens. True if this is news."""
         return self.set_health(server, Health.DOWN, REFUSED, "connection refused under traffic", now)
 
-    def _change(
-        self,
-        server: Server,
-        why: str,
-        now: float,
-        *,
-        health: Health | None = None,
-        admin: Admin | None = None,
-        reason: str = "",
-    ) -> bool:
-        old = server.shown
-        if health is not None:
-            server.health = health
-            server.down_reason = reason if health is Health.DOWN else ""
-        if admin is not None:
-            server.admin = admin
+    def why(self, server: Server, now: float) -> str:
+        """What people are told about the state of a server; "" if there is nothing to say."""
+        circuit = server.circuit
+        if server.admin is not Admin.READY or circuit is None or circuit.state is Breaker.CLOSED:
+            return server.why
+        if server.health is Health.DOWN and circuit.state is Breaker.PROBING:
+            return server.why
+        ago = f"{circuit.state.value} {max(0.0, now - circuit.changed_at):.0f} s ago: {circuit.what}"
+        if circuit.state is Breaker.EJECTED:
+            return f"{ago}, next probe in {max(0.0, circuit.open_until - now):.0f} s"
+        return f"{ago}, {'a probe is out' if circuit.has_probes_out else 'the next request is a probe'}"
+
+    def _came_back(self, server: Server, now: float) -> None:
+        if server.is_usable and self._slow_start.came_back(server, now, len(self.servers)):
+            self._rebuild_strategies()
+
+    def _changed(self, server: Server, old: str, why: str, now: float) -> None:
         server.why = why
         server.changed_at = now
         self._is_dirty = True
+        self._fast = ()
         new = server.shown
-        if new != old:
+        if new != old and server in self.servers:
             for listener in self._flip_listeners:
                 listener(server, old, new)
-        return True
+
+    # --- time -------------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """Timed changes: without checks, a refused server is given another chance after a while."""
-        if self.passive_retry_s is None:
+        """What time brings: another chance for refused servers (without checks), probes, ramps, late tickets."""
+        if self.passive_retry_s is not None:
+            for server in self.servers:
+                if server.health is Health.DOWN and now - server.changed_at >= self.passive_retry_s:
+                    self.set_health(server, Health.UNKNOWN, "", "trying again; no health checks", now)
+        for server in tuple(self._out):
+            old = server.shown
+            circuit = server.circuit
+            if circuit is not None and circuit.tick(now):
+                server.breaker = Breaker.PROBING
+                self._changed(server, old, circuit.what, now)
+        if self._slow_start.step(now):
+            self._rebuild_strategies()
+        if self._quarantined:
+            self._end_quarantines(now)
+        if self.queue is not None and len(self.queue):
+            self._refuse_late(now)
+            self.hand_over(now)
+
+    def _end_quarantines(self, now: float) -> None:
+        for server in tuple(self._quarantined):
+            # With one slot, progress after the abort can only be that of a later request, or of the one given up.
+            newest_start = server.progress_at - 1e-9 if server.max_inflight == 1 else float("-inf")
+            if server.end_quarantine(now, newest_start=newest_start):
+                self._quarantined.discard(server)
+
+    def _refuse_late(self, now: float) -> None:
+        if self.queue is None:
             return
-        for server in self.servers:
-            if server.health is Health.DOWN and now - server.changed_at >= self.passive_retry_s:
-                self.set_health(server, Health.UNKNOWN, "", "trying again; no health checks", now)
+        for ticket in self.queue.expire(now):
+            ticket.refused("deadline" if ticket.deadline_at <= now else "timeout")
+
+    # --- ejections --------------------------------------------------------------------------------------------------
+
+    def settle(
+        self, lease: Lease, outcome: Outcome, now: float, penalty_s: float, quarantine_s: float, what: str
+    ) -> None:
+        """The books of a lease that did not end in success."""
+        server = lease.server
+        if quarantine_s > 0.0 and server.max_inflight:
+            p95 = server.service_p95_s
+            server.quarantine_slot(min(p95, quarantine_s) if p95 else quarantine_s, now)
+            self._quarantined.add(server)
+        if outcome is Outcome.ABORTED and self.queue is not None:
+            self.queue.client_left(now)
+        if outcome is Outcome.PUSH_BACK:
+            server.progress_at = now
+            server.penalise(penalty_s or PENALTY_S, now, is_firm=penalty_s > 0.0)
+        if outcome is Outcome.FAILURE:
+            server.errors += 1
+            server.penalise(penalty_s or PENALTY_S, now, is_firm=penalty_s > 0.0)
+            self.judge(lease, False, now, what=what)
+        else:
+            hold_s = (penalty_s or PENALTY_S) if outcome is Outcome.PUSH_BACK else 0.0
+            self.judge(lease, None, now, hold_s=HOLD_AFTER_ABORT_S if outcome is Outcome.ABORTED else hold_s)
+
+    def judge(self, lease: Lease, ok: bool | None, now: float, *, hold_s: float = 0.0, what: str = "failures") -> None:
+        """Tell the breaker; ok None says nothing about the server, but gives a probe's permit back."""
+        server = lease.server
+        circuit = server.circuit
+        if circuit is None or lease.generation != circuit.generation:
+            return
+        old = server.shown
+        is_probe = circuit.state is Breaker.PROBING
+        if is_probe:
+            reason = circuit.probe_finished(ok, now, hold_s=hold_s)
+            if ok:
+                self._closed(server, old, "a probe succeeded", now)
+        else:
+            reason = circuit.observe(ok, lease.generation, now) if ok is not None else None
+        if reason is not None and (is_probe or self._can_spare(server)):
+            circuit.eject(reason, now, what)
+            server.breaker = Breaker.EJECTED
+            if server in self._out:
+                self._out.remove(server)
+            elif server in self.servers:
+                self._slow_start.left(server, now)
+            if server in self.servers:
+                self._out.append(server)
+            self._changed(server, old, circuit.what, now)
+
+    def _ejection_cap(self) -> int:
+        return int(self.max_ejected * len(self.servers))
+
+    def _can_spare(self, server: Server) -> bool:
+        if server not in self.servers or len(self._out) >= self._ejection_cap():
+            return False
+        return any(other is not server and other.is_usable for other in self.servers)
+
+    def _trim_ejections(self, now: float) -> None:
+        """Membership changed: take the longest ejected back if the pool cannot spare so many any more."""
+        while len(self._out) > self._ejection_cap():
+            server = self._out[0]
+            old = server.shown
+            if server.circuit is not None:
+                server.circuit.close(now)
+            self._closed(server, old, "the pool has shrunk and cannot spare it", now)
+
+    def _closed(self, server: Server, old: str, why: str, now: float) -> None:
+        server.breaker = Breaker.CLOSED
+        server.penalty_until = 0.0
+        if server in self._out:
+            self._out.remove(server)
+        self._changed(server, old, why, now)
+        if server in self.servers:
+            self._came_back(server, now)
 
     def _rebuild_strategies(self) -> None:
         self._is_dirty = True
+        self._fast = ()
         self._fallback.rebuild(self.servers)
         try:
             self.strategy.rebuild(self.servers)
@@ -181,6 +342,8 @@ class Pool:
         """Servers that may take a new request, limits aside. Empty if there is none."""
         if self._is_dirty:
             self._eligible = self._compute_eligible()
+            self._probing = tuple(server for server in self._out if self._may_be_probed(server))
+            self._fast = () if self._probing else self._eligible
             self._is_dirty = False
         return self._eligible
 
@@ -201,22 +364,61 @@ class Pool:
                 usable = believed
         return tuple(server for server in usable if not server.backup) or usable
 
-    def acquire(self, ctx: PickContext, tried: Sequence[Server], now: float) -> Lease | None:
-        """A lease on the server of the strategy's choice, or None if no server may take the request.
+    def _may_be_probed(self, server: Server) -> bool:
+        """A backup is probed only while backups are in use: its turn comes before theirs, not before the primaries'."""
+        return (
+            server.breaker is Breaker.PROBING
+            and server.admin is Admin.READY
+            and server.health is not Health.DOWN
+            and server.weight > 0
+            and (not server.backup or not self._eligible or self._eligible[0].backup)
+        )
 
-        A server in `tried` is chosen only if there is no other.
+    def acquire(self, ctx: PickContext, tried: Sequence[Server], now: float) -> Lease | Refusal:
+        """A lease on the server of the strategy's choice, or why not.
+
+        A server in `tried` is chosen only if there is no other. After FULL the caller may `enqueue`.
         """
-        eligible = self._eligible if not self._is_dirty else self.eligible()
+        eligible = self._fast
         if not eligible:
-            return None
+            return self._place(ctx, tried, now)
         server = eligible[0] if len(eligible) == 1 else self._pick(eligible, ctx, now)
-        if server in tried or 0 < server.max_inflight <= server.inflight:
-            free = tuple(other for other in eligible if not other.is_full)
-            rest = tuple(other for other in free if other not in tried) or free
-            if not rest:
-                return None
-            server = self._pick(rest, ctx, now)
-        return Lease(server, now)
+        if server.inflight >= server.free_limit or (tried and server in tried):
+            return self._place(ctx, tried, now)
+        return Lease(self, server, now)
+
+    def _place(self, ctx: PickContext, tried: Sequence[Server], now: float) -> Lease | Refusal:
+        """`acquire` with all that may be in its way."""
+        eligible = self.eligible()
+        probe = self._due_probe(tried, now)
+        if probe is not None:
+            return self._probe(probe, now)
+        slots = [server for server in eligible if server.inflight < server.free_limit]
+        slots = slots or [server for server in eligible if server.inflight < server.limit]
+        if not slots:
+            if tried and (probe := self._due_probe((), now)) is not None:
+                return self._probe(probe, now)
+            # While a probe is out its server is at its limit, and a queue can wait for the verdict.
+            return Refusal.FULL if eligible or (self._probing and self.queue is not None) else Refusal.NO_SERVER
+        rest = [server for server in slots if server not in tried] or slots
+        return Lease(self, self._pick(tuple(rest), ctx, now), now)
+
+    def _probe(self, server: Server, now: float) -> Lease:
+        if server.circuit is not None:
+            server.circuit.probe_started()
+        return Lease(self, server, now)
+
+    def _due_probe(self, tried: Sequence[Server], now: float) -> Server | None:
+        for server in self._probing:
+            circuit = server.circuit
+            if (
+                circuit is not None
+                and server.inflight < server.limit
+                and circuit.may_probe(now)
+                and server not in tried
+            ):
+                return server
+        return None
 
     def _pick(self, eligible: tuple[Server, ...], ctx: PickContext, now: float) -> Server:
         try:
@@ -228,6 +430,39 @@ class Pool:
             self.strategy_failed(LookupError(f"the strategy returned {server!r}, which is not eligible"))
             return self._fallback.pick(eligible, ctx, now)
         return server
+
+    # --- the queue --------------------------------------------------------------------------------------------------
+
+    def enqueue(self, ticket: Ticket, now: float) -> bool:
+        """Wait for a slot, after `acquire` said FULL. False: no queue, it is full, or the deadline has passed."""
+        if self.queue is None or ticket.deadline_at <= now:
+            return False
+        return self.queue.push(ticket, now)
+
+    def hand_over(self, now: float) -> None:
+        """Give free slots to those who wait. Called by the pool wherever a slot may have become free."""
+        queue = self.queue
+        if queue is None or self._is_handing_over or not len(queue):
+            return
+        self._is_handing_over = True
+        try:
+            while len(queue) and self._has_slot(now):
+                ticket = queue.pop(now)
+                if ticket is None:
+                    break
+                lease = self._place(ticket.ctx, ticket.tried, now)
+                if isinstance(lease, Refusal):
+                    raise AssertionError(f"a slot of pool {self.name} vanished between two statements")
+                ticket.granted(lease, now)
+        finally:
+            self._is_handing_over = False
+        if len(queue):
+            self._refuse_late(now)
+
+    def _has_slot(self, now: float) -> bool:
+        return any(server.inflight < server.limit for server in self.eligible()) or (
+            self._due_probe((), now) is not None
+        )
 
     def __repr__(self) -> str:
         return f"<Pool {self.name} {self.servers}>"

@@ -1,14 +1,21 @@
 """Which requests may be sent again (semantics section 1, rules R1 to R10): pure decisions over facts.
 
+An answer with a status that `status` lists is a failed attempt too (R8), as is a time-out if the config says so (R7).
 The caller states what is known about a failed attempt; the answer is yes or no. Every yes also needs that no byte of a
 final answer went to the client (R9), that the client is still there (R10), and that the body can be replayed.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
+from lbproxy.domain.rng import Rng
 from lbproxy.errors import Fault, Retry
+
+BUDGET_WINDOW_S: Final = 10.0
+_NO_BACKOFF: Final = ("connect", "dns", "tls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +23,9 @@ class RetryPolicy:
     """The `retry` key of a pool or route. attempts: extra tries. body_bytes: how much of a body is kept for replay.
 
     unacked: rule R4 is on for servers that are directly connected ("auto"), for all ("on") or for none ("off").
+    status: answers that are retried (R8). budget_ratio, budget_min: see RetryBudget. backoff_base_s, backoff_max_s: see
+    `backoff_s`. trust_retry_after: a 503 with Retry-After was not executed, so that any method may be repeated.
+    idempotency_key: a request with that header may be repeated.
     """
 
     attempts: int = 2
@@ -25,6 +35,13 @@ class RetryPolicy:
     idempotent: bool = False
     body_bytes: int = 1 << 20
     unacked: str = "auto"
+    status: frozenset[int] = frozenset()
+    budget_ratio: float = 0.2
+    budget_min: int = 3
+    backoff_base_s: float = 0.025
+    backoff_max_s: float = 0.25
+    trust_retry_after: bool = False
+    idempotency_key: bool = False
 
 
 def may_retry(
@@ -38,7 +55,91 @@ def may_retry(
         return False
     if fault.retry is Retry.ALWAYS:
         # R1, R2, R4: provably not executed. `connect` in retry.on switches the dial failures only.
-        return policy.on_connect if fault.word.startswith(("connect", "dns", "tls")) else True
+        return policy.on_connect if fault.word.startswith(_NO_BACKOFF) else True
     if not is_idempotent:
         return False
     return policy.on_timeout if fault.word == "response_timeout" else policy.on_reset
+
+
+def may_retry_status(
+    policy: RetryPolicy,
+    status: int,
+    *,
+    has_retry_after: bool,
+    is_idempotent: bool,
+    retries_done: int,
+    is_replayable: bool,
+) -> bool:
+    """R8: may a request be repeated whose answer has this status? Keep that answer: it is returned if retries fail."""
+    if status not in policy.status or retries_done >= policy.attempts or not is_replayable:
+        return False
+    return is_idempotent or (policy.trust_retry_after and status == 503 and has_retry_after)
+
+
+def backoff_s(retry_number: int, policy: RetryPolicy, rng: Rng, fault: Fault | None = None) -> float:
+    """Seconds to wait before retry 1, 2, ...: uniform in [0, (2^n - 1) x base), at most the maximum (Envoy's form).
+
+    fault: what the last attempt met, None for an answer with a retryable status. After a failed dial the next attempt
+    goes to another server at once: 0.
+    """
+    if fault is not None and fault.word.startswith(_NO_BACKOFF):
+        return 0.0
+    # 2**20 times any base is more than any maximum.
+    ceiling = (2.0 ** min(retry_number, 20) - 1.0) * policy.backoff_base_s
+    return rng.random() * min(ceiling, policy.backoff_max_s)
+
+
+class RetryBudget:
+    """Keeps retries from multiplying an outage: at most `ratio` of what goes on anyway, `min_` always.
+
+    Two bounds. Concurrency (Envoy): retries in progress, their back-off included, stay within max(min_, ratio x active
+    requests). That alone does not hold back retries that fail within a millisecond, hence the rate, for callers that
+    give it the numbers: retries of the last ten seconds stay within max(min_, ratio x requests of the same time).
+    """
+
+    __slots__ = ("_marks", "_min", "_ratio", "_started", "active", "n_refused", "n_started")
+
+    def __init__(self, ratio: float = 0.2, min_: int = 3) -> None:
+        self._ratio = ratio
+        self._min = min_
+        self._marks: deque[tuple[float, int]] = deque()
+        self._started: deque[float] = deque()
+        self.active = 0
+        self.n_started = 0
+        self.n_refused = 0
+
+    def may_start(self, active_requests: int, *, requests_total: int | None = None, now: float = 0.0) -> bool:
+        """Take a permit for one retry; False: the budget is spent. Every True is followed by one `finished()`.
+
+        active_requests: in progress or queued in the pool. requests_total: how many there ever were (a counter, first
+        attempts only), with `now` in monotonic seconds.
+        """
+        granted = self.active < max(self._min, self._ratio * active_requests) and (
+            requests_total is None or self._is_rate_left(requests_total, now)
+        )
+        if granted:
+            self.active += 1
+            self.n_started += 1
+            if requests_total is not None:
+                self._started.append(now)
+        else:
+            self.n_refused += 1
+        return granted
+
+    def finished(self) -> None:
+        """The retry has ended, however. Raises RuntimeError if none is in progress."""
+        if not self.active:
+            raise RuntimeError("a retry finished that never started")
+        self.active -= 1
+
+    def _is_rate_left(self, requests_total: int, now: float) -> bool:
+        horizon = now - BUDGET_WINDOW_S
+        started, marks = self._started, self._marks
+        while started and started[0] <= horizon:
+            started.popleft()
+        # The newest mark that is older than the window stays: it is where the window begins.
+        while len(marks) > 1 and marks[1][0] <= horizon:
+            marks.popleft()
+        if not marks or now - marks[-1][0] >= BUDGET_WINDOW_S / 100:
+            marks.append((now, requests_total))
+        return len(started) < max(self._min, self._ratio * (requests_total - marks[0][1]))

@@ -160,8 +160,8 @@ class Wiring:
         for runtime, server in list(self._leaving):
             if server.inflight == 0 and runtime.servers[server].n_connections == 0:
                 self._leaving.remove((runtime, server))
-                del runtime.servers[server]
-                self._registry.remove(SERVER, (runtime.name, server.name))
+                gone = runtime.servers.pop(server)
+                self._registry.remove(SERVER, (runtime.name, server.name), gone.row)
 
     def upstream_connections(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Values of lbproxy_upstream_connections."""

@@ -81,6 +81,8 @@ def test_answers(stage: Stage) -> None:
             assert exchange.cut is None or exchange.end == "rst", f"looks complete: {head + body!r}"
             if exchange.responses and exchange.responses[0].is_kept_alive:
                 probe = client.ask(b"GET /probe HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert probe.body == b"GET /probe 0\n", f"out of step after {head + body!r}: {probe}"
+                # Bytes behind an answer that come after the connection was taken again end the probe: 502, no more.
+                is_own = probe.body == b"GET /probe 0\n"
+                assert is_own or probe.status == 502, f"out of step after {head + body!r}: {probe}"
         relayed += bool(exchange.statuses) and exchange.statuses != [502]
     assert relayed > COUNT // 5

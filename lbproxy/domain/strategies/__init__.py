@@ -10,6 +10,7 @@ from lbproxy.domain.rng import Rng
 from lbproxy.domain.strategies.base import Strategy
 from lbproxy.domain.strategies.hashing import IpHash
 from lbproxy.domain.strategies.least_connections import LeastConnections
+from lbproxy.domain.strategies.peak_ewma import PeakEwma
 from lbproxy.domain.strategies.random_choice import PowerOfTwo, RandomChoice
 from lbproxy.domain.strategies.round_robin import RoundRobin
 from lbproxy.domain.strategies.weighted import WeightedRoundRobin
@@ -24,7 +25,8 @@ _BY_NAME: Final[
         | type[LeastConnections]
         | type[IpHash]
         | type[RandomChoice]
-        | type[PowerOfTwo],
+        | type[PowerOfTwo]
+        | type[PeakEwma],
     ]
 ] = {
     "round_robin": RoundRobin,
@@ -33,6 +35,7 @@ _BY_NAME: Final[
     "ip_hash": IpHash,
     "random": RandomChoice,
     "power_of_two": PowerOfTwo,
+    "peak_ewma": PeakEwma,
 }
 
 NAMES: Final = tuple(_BY_NAME)

@@ -1,4 +1,4 @@
-"""Least connections: the server with the fewest requests in flight for its weight."""
+"""Least connections: the server with the fewest requests in flight for its weight, failures counted as load."""
 
 from __future__ import annotations
 
@@ -33,17 +33,20 @@ class LeastConnections:
         """Members that stay keep their place; a new one is due one turn from now, as if it had just been served."""
         due = self._due
         self._due = {
-            server: due[server] if server in due else self._clock + 1.0 / (server.weight or 1) for server in servers
+            server: due[server] if server in due else self._clock + 1.0 / (server.effective_weight or 1)
+            for server in servers
         }
-        weights = {server.weight for server in servers}
+        weights = {server.effective_weight for server in servers}
         self._is_even = len(weights) <= 1
         self._has_drained = 0 in weights
 
     def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
         best = self._least(eligible) if self._is_even else self._least_for_weight(eligible)
+        if best.penalty_until:
+            best = self._least_loaded(eligible, now)
         if self._due[best] > self._clock:
             self._clock = self._due[best]
-        self._due[best] = self._clock + 1.0 / (best.weight or 1)
+        self._due[best] = self._clock + 1.0 / (best.effective_weight or 1)
         return best
 
     def _least(self, eligible: Sequence[Server]) -> Server:
@@ -65,13 +68,20 @@ class LeastConnections:
             eligible = [server for server in eligible if server.weight] or eligible
         due = self._due
         best = eligible[0]
-        inflight, weight, best_due = best.inflight, best.weight, due[best]
+        inflight, weight, best_due = best.inflight, best.effective_weight, due[best]
         for server in eligible:
             ours = server.inflight * weight
-            theirs = inflight * server.weight
+            theirs = inflight * server.effective_weight
             if ours > theirs:
                 continue
             server_due = due[server]
             if ours < theirs or server_due < best_due:
-                best, inflight, weight, best_due = server, server.inflight, server.weight, server_due
+                best, inflight, weight, best_due = server, server.inflight, server.effective_weight, server_due
         return best
+
+    def _least_loaded(self, eligible: Sequence[Server], now: float) -> Server:
+        """The winner has a failure penalty: count everybody's. (A winner without one wins this comparison too.)"""
+        if self._has_drained:
+            eligible = [server for server in eligible if server.weight] or eligible
+        due = self._due
+        return min(eligible, key=lambda server: (server.load(now) / (server.effective_weight or 1), due[server]))

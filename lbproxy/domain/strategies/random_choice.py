@@ -26,22 +26,22 @@ class RandomChoice:
         """Nothing is kept."""
 
     def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
-        total = sum(server.weight for server in eligible)
+        total = sum(server.effective_weight for server in eligible)
         if total == 0:
             return eligible[int(self._rng.random() * len(eligible))]
         rest = self._rng.random() * total
         chosen = eligible[0]
         for server in eligible:
-            if server.weight:
+            if server.effective_weight:
                 chosen = server
-                rest -= server.weight
+                rest -= server.effective_weight
                 if rest < 0.0:
                     break
         return chosen  # rounding may leave rest at 0.0: then it is the last one with a weight
 
 
 class PowerOfTwo:
-    """Draws two different servers and takes the one with less in flight for its weight.
+    """Draws two different servers and takes the one with less in flight for its weight, failures counted as load.
 
     It needs no view of the whole pool, and balancers that do not know of each other do not all rush to the one idle
     server. A tie goes to the one picked less often, for its weight, in the last one to two seconds (HAProxy compares
@@ -72,7 +72,7 @@ class PowerOfTwo:
         if now >= self._window_ends_at:
             self._start_window(now)
         n = len(eligible)
-        chosen = eligible[0] if n == 1 else self._better(*self._draw_pair(eligible, n))
+        chosen = eligible[0] if n == 1 else self._better(*self._draw_pair(eligible, n), now)
         recent = self._recent
         recent[chosen] = recent.get(chosen, 0) + 1
         return chosen
@@ -89,10 +89,12 @@ class PowerOfTwo:
             second += 1
         return eligible[first], eligible[second]
 
-    def _better(self, one: Server, other: Server) -> Server:
-        ours, theirs = one.inflight * other.weight, other.inflight * one.weight
+    def _better(self, one: Server, other: Server, now: float) -> Server:
+        ours, theirs = one.inflight * other.effective_weight, other.inflight * one.effective_weight
+        if one.penalty_until or other.penalty_until:
+            ours, theirs = one.load(now) * other.effective_weight, other.load(now) * one.effective_weight
         if ours == theirs:
-            ours, theirs = self._picks(one) * other.weight, self._picks(other) * one.weight
+            ours, theirs = self._picks(one) * other.effective_weight, self._picks(other) * one.effective_weight
         return other if theirs < ours else one
 
     def _picks(self, server: Server) -> int:

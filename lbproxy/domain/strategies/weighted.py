@@ -22,7 +22,7 @@ class WeightedRoundRobin:
     hash_on: str = ""
 
     def __init__(self, options: Mapping[str, object], rng: Rng) -> None:
-        self._credit: dict[Server, int] = {}
+        self._credit: dict[Server, float] = {}
         self._has_drained = False
 
     def rebuild(self, servers: Sequence[Server]) -> None:
@@ -36,10 +36,10 @@ class WeightedRoundRobin:
             eligible = [server for server in eligible if server.weight] or eligible
         credit = self._credit
         best = eligible[0]
-        most = credit[best] + (best.weight or 1)
-        total = 0
+        most = credit[best] + (best.effective_weight or 1)
+        total = 0.0
         for server in eligible:
-            weight = server.weight or 1  # 0 only if all are drained: share evenly, not all to the first
+            weight = server.effective_weight or 1  # 0 only if all are drained: share evenly, not all to the first
             total += weight
             credit[server] = mine = credit[server] + weight
             if mine > most:

@@ -119,11 +119,13 @@ def test_the_series_of_a_server_go_with_it() -> None:
     registry = make_registry(pool, Slots())
     gone = pool.servers[1]
     pool.remove(gone)
-    registry.remove(SERVER, ("predict", gone.name))
+    row = registry.row(SERVER, ("predict", gone.name))
+    assert row is not None
+    registry.remove(SERVER, ("predict", gone.name), row)
     assert registry.row(SERVER, ("predict", gone.name)) is None
     del registry.readers["upstream_connections"]
     assert not [key for key in samples(registry) if ("server", gone.name) in key[1]]
-    registry.remove(SERVER, ("predict", gone.name))  # a second time is harmless
+    registry.remove(SERVER, ("predict", gone.name), row)  # a second time is harmless
 
 
 def test_states_are_one_hot_and_counted_per_pool() -> None:

@@ -23,7 +23,7 @@ listeners:
   limits: {body_bytes: 10}
   routes:
   - {match: {path_prefix: /api}, pool: app, rewrite: {strip_prefix: /api, path_prefix: /v2}, retry: {idempotent: true}}
-  - {match: {path: /edited}, pool: app, headers: {request: {set: {Host: inner, X-Request-ID: fixed}, add: {X-A: "2"}, remove: [X-B, Content-Length]}}}
+  - {match: {path: /edited}, pool: app, headers: {request: {set: {Host: inner, X-Request-ID: fixed}, add: {X-A: "2"}, remove: [X-B]}}}
   - {match: {path: /closing}, pool: closing}
   - {match: {path: /fixed}, respond: {status: 200}}
   - {match: {host: known}, pool: app}

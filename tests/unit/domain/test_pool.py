@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbproxy.address import Address
-from lbproxy.domain.pool import Lease, Outcome, Pool
+from lbproxy.domain.lease import Lease, Outcome, Refusal
+from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import REFUSED, Admin, Breaker, Health, Server
 from lbproxy.domain.strategies.base import PickContext
 
@@ -70,7 +71,7 @@ def down(pool: Pool, server: Server, reason: str = "check") -> None:
 
 def acquired(pool: Pool, *tried: Server) -> str:
     lease = pool.acquire(CTX, tried, 0.0)
-    return lease.server.name if lease is not None else ""
+    return lease.server.name if isinstance(lease, Lease) else ""
 
 
 # --- eligibility ----------------------------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ def test_a_tried_server_is_used_when_there_is_no_other() -> None:
 def test_no_lease_when_all_are_full() -> None:
     pool = pool_of(make("a", max_inflight=1), make("b", max_inflight=1))
     lease = pool.acquire(CTX, (), 0.0)
-    assert lease is not None and acquired(pool) == "b" and acquired(pool) == ""
+    assert isinstance(lease, Lease) and acquired(pool) == "b" and acquired(pool) == ""
     lease.release(Outcome.SUCCESS, 1.0)
     assert acquired(pool) == "a"
 
@@ -222,7 +223,7 @@ def test_members_join_and_leave_while_leases_are_out() -> None:
     a, b = make("a"), make("b")
     pool = pool_of(a)
     lease = pool.acquire(CTX, (), 0.0)
-    assert lease is not None
+    assert isinstance(lease, Lease)
     pool.add(b)
     strategy = pool.strategy
     assert isinstance(strategy, First) and strategy.members == "ab"
@@ -270,16 +271,18 @@ def test_without_checks_a_refused_server_gets_another_chance() -> None:
 
 def test_a_lease_feeds_the_records_of_its_server() -> None:
     a = make("a")
-    Lease(a, 10.0).release(Outcome.SUCCESS, 10.5)
+    pool = pool_of(a)
+    Lease(pool, a, 10.0).release(Outcome.SUCCESS, 10.5)
     assert (a.requests, a.errors, a.progress_at, a.latency(10.5)) == (1, 0, 10.5, 0.5)
-    Lease(a, 11.0).release(Outcome.FAILURE, 19.0)
-    Lease(a, 11.0).release(Outcome.NEUTRAL, 19.0)
+    Lease(pool, a, 11.0).release(Outcome.FAILURE, 19.0)
+    Lease(pool, a, 11.0).release(Outcome.NEUTRAL, 19.0)
     assert (a.requests, a.errors, a.progress_at, a.inflight) == (3, 1, 10.5, 0)
 
 
 def test_a_lease_is_released_once() -> None:
     a = make("a")
-    lease = Lease(a, 0.0)
+    pool = pool_of(a)
+    lease = Lease(pool, a, 0.0)
     lease.release(Outcome.SUCCESS, 1.0)
     with pytest.raises(RuntimeError, match="released twice"):
         lease.release(Outcome.SUCCESS, 1.0)
@@ -323,8 +326,9 @@ def test_any_history_agrees_with_the_model(
             tried = tuple(item for bit, item in enumerate(pool.servers) if index >> bit & 1)
             lease = pool.acquire(CTX, tried, now)
             free = [item for item in model_eligible(pool) if not 0 < item.max_inflight <= item.inflight]
-            if lease is None:
+            if isinstance(lease, Refusal):
                 assert not free
+                assert lease is (Refusal.FULL if model_eligible(pool) else Refusal.NO_SERVER)
             else:
                 lease.server.inflight -= 1
                 free = [item for item in model_eligible(pool) if not 0 < item.max_inflight <= item.inflight]

@@ -20,6 +20,7 @@ def test_names_of_this_version() -> None:
         "ip_hash",
         "random",
         "power_of_two",
+        "peak_ewma",
     )
 
 

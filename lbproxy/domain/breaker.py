@@ -1,0 +1,220 @@
+"""Circuit breaker of one server: what its answers say about it.
+
+    state     event                          next      note
+    closed    `failures` in a row            ejected   "consecutive_failures", if the pool can spare the server
+    closed    share of failures over window  ejected   "error_rate", likewise, from `min_requests` answers on
+    ejected   its time is over               probing   `tick`; the time doubles with each ejection, up to `max_open_s`
+    probing   a real request is answered     closed    counters start at 0
+    probing   a real request fails           ejected   "probe_failed"
+    probing   a request ends without verdict probing   its permit goes back
+
+The breaker proposes and the pool disposes: `observe` returns the reason to eject, and the pool, which knows how many
+servers are out already, calls `eject` or leaves it; if the server goes on failing the next answer proposes again.
+
+Generations. Each change of state starts a new one, and an answer counts only in the generation in which its request
+began: what was sent before the flip says nothing about the time after it. Permits belong to a generation too, so a
+probe that outlives its own probing period holds nothing.
+
+Levels. Open time is open_s x 2^level; every ejection adds a level, every `open_s` spent closed takes one off.
+
+Invariants: permits in use are 0 outside probing and never above `probes`; probing ends by a verdict only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lbproxy.domain.server import Breaker
+
+_BUCKETS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """The `circuit_breaker` key of a pool.
+
+    failures: in a row, at least 1. error_rate: share of failed answers, above 0 and at most 1, judged from
+    min_requests answers within window_s seconds. open_s, max_open_s: how long an ejection lasts at first and at most.
+    probes: requests at once to a server that is probed.
+    """
+
+    failures: int = 5
+    error_rate: float = 0.5
+    min_requests: int = 20
+    window_s: float = 10.0
+    open_s: float = 10.0
+    max_open_s: float = 300.0
+    probes: int = 1
+
+
+class CircuitBreaker:
+    """The breaker of one server. All times are monotonic seconds given by the caller.
+
+    bucket_ends_at: `observe` must be called from that time on; before it, a caller in a hurry may count a success in
+    the closed state by itself (`n_ok += 1; in_a_row = 0`), which is what the pool does.
+    """
+
+    __slots__ = (
+        "_bad",
+        "_closed_at",
+        "_hold_until",
+        "_index",
+        "_level",
+        "_ok",
+        "_permits",
+        "_policy",
+        "bucket_ends_at",
+        "changed_at",
+        "generation",
+        "in_a_row",
+        "n_bad",
+        "n_ok",
+        "open_until",
+        "reason",
+        "state",
+        "what",
+    )
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        self._policy = policy
+        self._level = 0
+        self._permits = 0
+        self._hold_until = float("-inf")
+        self._closed_at = float("-inf")
+        self.state = Breaker.CLOSED
+        self.generation = 0
+        self.open_until = float("-inf")
+        self.changed_at = float("-inf")
+        self.reason = ""
+        self.what = ""
+        self._index = 0
+        self.n_ok = 0
+        self.n_bad = 0
+        self.in_a_row = 0
+        self.bucket_ends_at = float("-inf")
+        self._reset_window()
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def observe(self, ok: bool, generation: int, now: float) -> str | None:
+        """An answer, of a request that began in `generation`. Returns why the server should be ejected now, or None."""
+        if generation != self.generation or self.state is Breaker.EJECTED:
+            return None
+        if self.state is Breaker.PROBING:
+            return self._judge(ok, now)
+        if now >= self.bucket_ends_at:
+            self._turn_buckets(now)
+        if ok:
+            self.in_a_row = 0
+            self.n_ok += 1
+            return None
+        self.in_a_row += 1
+        self.n_bad += 1
+        if self.in_a_row >= self._policy.failures:
+            return "consecutive_failures"
+        return "error_rate" if self._is_rate_exceeded() else None
+
+    def _is_rate_exceeded(self) -> bool:
+        bad, total = self.counts()
+        return total >= self._policy.min_requests and bad >= self._policy.error_rate * total
+
+    def counts(self) -> tuple[int, int]:
+        """Failures and all answers within the window, to within a tenth of it."""
+        bad = self.n_bad + sum(self._bad)
+        return bad, bad + self.n_ok + sum(self._ok)
+
+    def _turn_buckets(self, now: float) -> None:
+        """Put the counts of the current bucket into the ring and start as many new ones as time has passed."""
+        length = self._policy.window_s / _BUCKETS
+        turns = 1
+        if self.bucket_ends_at > float("-inf"):
+            turns += min(int((now - self.bucket_ends_at) / length), _BUCKETS)
+        for _ in range(turns):
+            self._index = (self._index + 1) % (_BUCKETS - 1)
+            self._ok[self._index], self._bad[self._index] = self.n_ok, self.n_bad
+            self.n_ok = self.n_bad = 0
+        self.bucket_ends_at = now + length
+
+    def _reset_window(self) -> None:
+        self._ok = [0] * (_BUCKETS - 1)
+        self._bad = [0] * (_BUCKETS - 1)
+        self._index = 0
+        self.n_ok = self.n_bad = self.in_a_row = 0
+        self.bucket_ends_at = float("-inf")
+
+    # --- changes of state -------------------------------------------------------------------------------------------
+
+    def eject(self, reason: str, now: float, what: str = "failures") -> None:
+        """Open. reason: a word of `observe`. what: the failures as a noun, for people."""
+        policy = self._policy
+        self.reason = reason
+        self.what = self._describe(reason, what)
+        if self.state is Breaker.CLOSED:
+            self._level = max(0, self._level - int(min((now - self._closed_at) / policy.open_s, 64.0)))
+        self.open_until = now + min(policy.open_s * 2.0**self._level, policy.max_open_s)
+        if policy.open_s * 2.0**self._level < policy.max_open_s:
+            self._level += 1
+        self._become(Breaker.EJECTED, now)
+
+    def tick(self, now: float) -> bool:
+        """Time passed: True if the server is to be probed from now on."""
+        if self.state is not Breaker.EJECTED or now < self.open_until:
+            return False
+        self._hold_until = now
+        self._become(Breaker.PROBING, now)
+        return True
+
+    def close(self, now: float) -> None:
+        """A probe succeeded, or the pool cannot spare the server any more."""
+        self._closed_at = now
+        self._become(Breaker.CLOSED, now)
+
+    def _become(self, state: Breaker, now: float) -> None:
+        self.state = state
+        self.generation += 1
+        self.changed_at = now
+        self._permits = 0
+        self._reset_window()
+
+    def _describe(self, reason: str, what: str) -> str:
+        if reason == "consecutive_failures":
+            return f"{self.in_a_row} consecutive {what}"
+        if reason == "error_rate":
+            bad, total = self.counts()
+            return f"{bad} of {total} requests failed within {self._policy.window_s:g} s, the last ones by {what}"
+        return f"the probe met {what}" if what != "failures" else "the probe failed"
+
+    # --- probes -----------------------------------------------------------------------------------------------------
+
+    def may_probe(self, now: float) -> bool:
+        """May a real request go there to find out?"""
+        return self.state is Breaker.PROBING and self._permits < self._policy.probes and now >= self._hold_until
+
+    @property
+    def has_probes_out(self) -> bool:
+        return self._permits > 0
+
+    def probe_started(self) -> None:
+        """Take a permit; only after `may_probe` said yes."""
+        self._permits += 1
+
+    def probe_finished(self, ok: bool | None, now: float, *, hold_s: float = 0.0) -> str | None:
+        """Give the permit back. ok None: no verdict, the next request is a probe again, after `hold_s` seconds.
+
+        Call it for requests of the present generation only. Returns "probe_failed" if the server is to be ejected.
+        """
+        self._permits -= 1
+        if ok is None:
+            self._hold_until = max(self._hold_until, now + hold_s)
+            return None
+        return self._judge(ok, now)
+
+    def _judge(self, ok: bool, now: float) -> str | None:
+        if not ok:
+            return "probe_failed"
+        self.close(now)
+        return None
+
+    def __repr__(self) -> str:
+        return f"<CircuitBreaker {self.state} generation {self.generation} permits {self._permits}>"

@@ -1,0 +1,88 @@
+"""A lease: the right to have one request at a server, and what its end says about the server."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+from lbproxy.domain.server import NO_LIMIT, Server
+
+if TYPE_CHECKING:
+    from lbproxy.domain.pool import Pool
+
+
+class Outcome(enum.Enum):
+    """How an attempt ended, as far as its server is concerned."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    NEUTRAL = "neutral"  # lbproxy itself failed, or the attempt was not made: says nothing about the server
+    PUSH_BACK = "push_back"  # 429, or 503 with Retry-After: the server asks for less; never the breaker's business
+    ABORTED = "aborted"  # the client left or a time-out struck: the server may still be at work
+
+
+class Refusal(enum.Enum):
+    """Why there is no lease."""
+
+    NO_SERVER = "no_server"
+    FULL = "full"  # all usable servers are at their limit: the caller may enqueue
+
+
+_SUCCESS: Final = Outcome.SUCCESS
+
+
+class Lease:
+    """The right to have one request at a server.
+
+    generation: of the server's breaker when the request was given to it; later ones do not believe its outcome.
+    """
+
+    __slots__ = ("_is_out", "generation", "pool", "server", "started_at")
+
+    def __init__(self, pool: Pool, server: Server, now: float) -> None:
+        self.pool = pool
+        self.server = server
+        self.started_at = now
+        self._is_out = True
+        server.inflight += 1
+        circuit = server.circuit
+        self.generation = circuit.generation if circuit is not None else 0
+
+    def release(
+        self, outcome: Outcome, now: float, *, penalty_s: float = 0.0, quarantine_s: float = 0.0, what: str = "failures"
+    ) -> None:
+        """Give the slot back and feed the result to the server's records; the head of the queue gets the slot.
+
+        penalty_s: for FAILURE and PUSH_BACK, what the server's Retry-After said, else 0 for the usual 5 s.
+        quarantine_s: for ABORTED, and FAILURE by a time-out, at most how long the slot is used last (the response_head
+        time-out). what: for FAILURE, the failure as a noun in the plural ("connect failures"), shown to people. Raises
+        RuntimeError the second time.
+        """
+        if not self._is_out:
+            raise RuntimeError(f"the lease on {self.server.name} was released twice")
+        self._is_out = False
+        server = self.server
+        server.inflight -= 1
+        server.requests += 1
+        if outcome is _SUCCESS:
+            server.progress_at = now
+            server.observe_latency(now - self.started_at, now)
+            circuit = server.circuit
+            if circuit is not None:
+                # The usual case of CircuitBreaker.observe, without the call.
+                if self.generation == circuit.generation and now < circuit.bucket_ends_at:
+                    circuit.in_a_row = 0
+                    circuit.n_ok += 1
+                else:
+                    self.pool.judge(self, True, now)
+            if server.penalty_until:
+                server.forgive(now)
+            if server.limit != NO_LIMIT:
+                server.observe_service(now - self.started_at)
+                if server.n_quarantined:
+                    server.end_quarantine(now, newest_start=self.started_at)
+        else:
+            self.pool.settle(self, outcome, now, penalty_s, quarantine_s, what)
+        queue = self.pool.queue
+        if queue is not None and len(queue):
+            self.pool.hand_over(now)

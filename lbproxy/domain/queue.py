@@ -1,0 +1,235 @@
+"""The queue of a pool: requests that wait because every usable server is at its limit.
+
+Order. `fifo` serves who came first. `adaptive` does so too, until a standing queue persists; then the newest goes
+first. Reason: above 100 % load the queue grows until clients give up, and first-come-first-served then hands over only
+requests that have waited almost to their client's limit, so that nearly all work is thrown away (goodput 0 to 0.1).
+Newest-first answers those that can still be answered; the old ones leave by themselves.
+
+What is a standing queue? As in CoDel (RFC 8289), the minimum wait over an interval stays above a target: a burst that
+drains is none. The wait is that of the oldest ticket, 0 while nobody waits; it is above the target all through the
+interval exactly if it is at every look. Besides, somebody must have left unanswered within the last interval, from the
+queue (client gone, deadline, time-out) or from a server soon after a long wait: while everybody is answered in time,
+another order only makes the tail longer (at load 0.9 with patient clients the 99th percentile is that of fifo).
+First-come-first-served is back as soon as the wait is below the target.
+
+TARGET_S 0.2 and INTERVAL_S 0.5: clients of prediction servers give up after 1 s or more. When the wait has passed the
+target and stayed there for the interval, a request handed over has used 0.7 s at most and can still be answered, so the
+order changes before the work is wasted. Simulated goodput with clients that leave after 1 s, at 1.1x and 1.3x: 0.96
+and 0.98 (target 0.4, interval 1.0: 0.96 and 0.95; fifo: 0.13 and 0.07); a share of about 0.03 is work longer than
+1 s, which no order can save. tests/unit/domain/test_simulation.py holds the figures.
+
+Costs: push, pop and remove are O(log n) at most; a ticket that left stays in the two containers until it is met or
+until more than half of them are such, and is never counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from math import ceil, inf
+from typing import TYPE_CHECKING, Final
+
+from lbproxy.domain.server import Server
+from lbproxy.domain.strategies.base import PickContext
+
+if TYPE_CHECKING:
+    from lbproxy.domain.pool import Lease
+
+TARGET_S: Final = 0.2
+INTERVAL_S: Final = 0.5
+RATE_WINDOW_S: Final = 5.0
+RETRY_AFTER_MAX_S: Final = 60
+_COMPACT_FROM: Final = 64
+
+
+class Ticket:
+    """A place in the queue.
+
+    deadline_at: when the client's or the config's deadline passes, inf if there is none. granted(lease, now) and
+    refused("timeout" or "deadline"): exactly one of them is called, once, unless the ticket was removed; from inside
+    `Pool.release`, `Pool.sweep` and others, so they must not raise. is_waiting: in the queue now.
+    """
+
+    __slots__ = ("ctx", "deadline_at", "enqueued_at", "expires_at", "granted", "is_waiting", "refused", "tried")
+
+    def __init__(
+        self,
+        ctx: PickContext,
+        granted: Callable[[Lease, float], None],
+        refused: Callable[[str], None],
+        *,
+        enqueued_at: float,
+        deadline_at: float = inf,
+        tried: tuple[Server, ...] = (),
+    ) -> None:
+        self.ctx = ctx
+        self.granted = granted
+        self.refused = refused
+        self.enqueued_at = enqueued_at
+        self.deadline_at = deadline_at
+        self.tried = tried
+        self.expires_at = deadline_at
+        self.is_waiting = False
+
+
+class WaitQueue:
+    """Waiting tickets, at most `size`, each for at most `timeout_s` seconds. order: "adaptive" or "fifo".
+
+    Whoever pops a ticket calls its `granted`; whoever gets it from `expire` calls `refused`.
+    """
+
+    __slots__ = (
+        "_above_since",
+        "_arrivals",
+        "_by_expiry",
+        "_is_adaptive",
+        "_left_at",
+        "_n_drained",
+        "_n_waiting",
+        "_rate",
+        "_rate_from",
+        "_serial",
+        "is_newest_first",
+        "size",
+        "timeout_s",
+    )
+
+    def __init__(self, size: int = 1024, timeout_s: float = 10.0, order: str = "adaptive") -> None:
+        if order not in ("adaptive", "fifo"):
+            raise ValueError(f"the order is adaptive or fifo, not {order!r}")
+        self.size = size
+        self.timeout_s = timeout_s
+        self.is_newest_first = False
+        self._is_adaptive = order == "adaptive"
+        self._arrivals: deque[Ticket] = deque()
+        self._by_expiry: list[tuple[float, int, Ticket]] = []
+        self._serial = 0
+        self._n_waiting = 0
+        self._above_since: float | None = None
+        self._left_at = -inf
+        self._n_drained = 0
+        self._rate: float | None = None
+        self._rate_from = 0.0
+
+    def __len__(self) -> int:
+        """Tickets that wait."""
+        return self._n_waiting
+
+    # --- in and out -------------------------------------------------------------------------------------------------
+
+    def push(self, ticket: Ticket, now: float) -> bool:
+        """Join the queue. False if it is full."""
+        if self._n_waiting >= self.size:
+            return False
+        if not self._n_waiting:
+            self._arrivals.clear()
+            self._by_expiry.clear()
+            self._rate_from, self._n_drained = now, 0
+        ticket.is_waiting = True
+        ticket.expires_at = min(ticket.enqueued_at + self.timeout_s, ticket.deadline_at)
+        self._n_waiting += 1
+        self._serial += 1
+        self._arrivals.append(ticket)
+        heappush(self._by_expiry, (ticket.expires_at, self._serial, ticket))
+        return True
+
+    def pop(self, now: float) -> Ticket | None:
+        """The ticket whose turn it is, or None. One that is late is passed over: `expire` returns it."""
+        self._look(now)
+        arrivals = self._arrivals
+        late: list[Ticket] = []
+        found: Ticket | None = None
+        while arrivals and found is None:
+            ticket = arrivals.pop() if self.is_newest_first else arrivals.popleft()
+            if not ticket.is_waiting:
+                continue
+            if ticket.expires_at <= now:
+                late.append(ticket)  # still in the heap, where `expire` finds it
+                continue
+            found = ticket
+        if self.is_newest_first:
+            arrivals.extend(reversed(late))
+        if found is not None:
+            self._leave(found)
+            self._count_drained(now)
+            self._look(now)
+        return found
+
+    def remove(self, ticket: Ticket, now: float | None = None) -> None:
+        """The client left. Nothing happens if the ticket does not wait. now: lets the order learn of it."""
+        if ticket.is_waiting:
+            self._leave(ticket)
+            if now is not None:
+                self.client_left(now)
+
+    def client_left(self, now: float) -> None:
+        """A client of this pool gave up, here or after it was handed over: waiting costs answers."""
+        self._left_at = now
+        self._look(now)
+
+    def expire(self, now: float) -> list[Ticket]:
+        """Tickets that are late, in the order of their time; they are out of the queue."""
+        heap = self._by_expiry
+        late: list[Ticket] = []
+        while heap and (heap[0][0] <= now or not heap[0][2].is_waiting):
+            ticket = heappop(heap)[2]
+            if ticket.is_waiting:
+                self._leave(ticket)
+                late.append(ticket)
+        if late:
+            self._left_at = now
+        self._look(now)
+        return late
+
+    def _leave(self, ticket: Ticket) -> None:
+        ticket.is_waiting = False
+        self._n_waiting -= 1
+        limit = 2 * self._n_waiting + _COMPACT_FROM
+        if len(self._by_expiry) > limit:
+            self._by_expiry = [item for item in self._by_expiry if item[2].is_waiting]
+            heapify(self._by_expiry)
+        if len(self._arrivals) > limit:
+            self._arrivals = deque(item for item in self._arrivals if item.is_waiting)
+
+    # --- order ------------------------------------------------------------------------------------------------------
+
+    def _look(self, now: float) -> None:
+        """Notice whether a standing queue persists."""
+        if not self._is_adaptive:
+            return
+        arrivals = self._arrivals
+        while arrivals and not arrivals[0].is_waiting:
+            arrivals.popleft()
+        if not arrivals or now - arrivals[0].enqueued_at <= TARGET_S:
+            self._above_since = None
+            self.is_newest_first = False
+        elif self._above_since is None:
+            self._above_since = now
+        elif now - self._above_since >= INTERVAL_S and now - self._left_at <= INTERVAL_S:
+            self.is_newest_first = True
+
+    # --- drain rate -------------------------------------------------------------------------------------------------
+
+    def _count_drained(self, now: float) -> None:
+        self._n_drained += 1
+        elapsed = now - self._rate_from
+        if elapsed >= RATE_WINDOW_S or (elapsed >= 1.0 and not self._n_waiting):
+            self._rate = self._n_drained / elapsed
+            self._n_drained = 0
+            self._rate_from = now
+
+    def retry_after_s(self, now: float) -> int:
+        """Whole seconds, 1 to 60, until those that wait now will be gone, at the rate at which the queue drains."""
+        if not self._n_waiting:
+            return 1
+        rate = self._rate
+        elapsed = now - self._rate_from
+        if elapsed >= RATE_WINDOW_S or (rate is None and elapsed >= 1.0):
+            # A queue from which nothing comes must not go on showing the rate of better days.
+            rate = self._n_drained / elapsed
+        if rate is None:
+            return max(1, min(RETRY_AFTER_MAX_S, ceil(self.timeout_s)))  # nobody waits longer than that
+        if rate == 0.0:
+            return RETRY_AFTER_MAX_S
+        return max(1, min(RETRY_AFTER_MAX_S, ceil(self._n_waiting / rate)))

@@ -198,9 +198,8 @@ class FakeTasks:
 class FakeSocket:
     """The read end of a pipe: it can be polled and duplicated, and `hang_up` shows in both."""
 
-    family = socket.AF_INET
-
     def __init__(self) -> None:
+        self.family = socket.AF_INET
         self._read, self._write = os.pipe()
         self.options: list[tuple[int, int, object]] = []
         self.bytes_acked = 1  # the SYN
@@ -230,10 +229,19 @@ class FakeSocket:
 class FakeTransport(asyncio.Transport):
     """Records what a protocol does to its connection."""
 
-    def __init__(self, loop: FakeLoop, protocol: asyncio.Protocol, peer: object, local: object) -> None:
+    def __init__(
+        self,
+        loop: FakeLoop,
+        protocol: asyncio.Protocol,
+        peer: object,
+        local: object,
+        *,
+        sock: FakeSocket | None = None,
+    ) -> None:
         super().__init__()
         self._loop = loop
-        self._info = {"peername": peer, "sockname": local, "socket": FakeSocket()}
+        self.sock = sock or FakeSocket()
+        self._info = {"peername": peer, "sockname": local, "socket": self.sock}
         self._is_closing = False
         self._inbox: list[bytes | None] = []
         self.protocol: asyncio.Protocol | asyncio.BufferedProtocol = protocol
@@ -241,10 +249,6 @@ class FakeTransport(asyncio.Transport):
         self.written: list[bytes] = []
         self.unsent = 0  # what get_write_buffer_size says
         self.is_lost = False
-
-    @property
-    def sock(self) -> FakeSocket:
-        return cast(FakeSocket, self._info["socket"])
 
     @property
     def is_paused(self) -> bool:
@@ -336,7 +340,7 @@ class FakeTransport(asyncio.Transport):
                 if not self.protocol.eof_received():
                     self.close()
             elif isinstance(self.protocol, asyncio.BufferedProtocol):
-                buffer = memoryview(self.protocol.get_buffer(-1))  # type: ignore[arg-type]
+                buffer = memoryview(self.protocol.get_buffer(-1))
                 size = min(len(data), len(buffer))
                 buffer[:size] = data[:size]
                 if data[size:]:
@@ -508,9 +512,7 @@ class FakeLb:
         )
         self.wiring.build_pools()
         self.gate = ConnectionGate(1000)
-        self.listener = Listener(
-            self.services, self.wiring.build_listener(loaded.listeners[0]), self.gate, backlog=16
-        )
+        self.listener = Listener(self.services, self.wiring.build_listener(loaded.listeners[0]), self.gate)
         self.services.on_sweep.append(self.wiring.sweep)
         self.services.start()
 

@@ -102,15 +102,18 @@ def test_weights_of_5_1_1_are_kept_exactly(lb: Daemon) -> None:
     assert spread(lb, "weighted_round_robin") == [142 * 5 + 4, 143, 143]
 
 
-def test_least_connections_is_about_even(lb: Daemon) -> None:
-    counts = spread(lb, "least_connections")
+def test_least_connections_of_one_client_is_even(lb: Daemon) -> None:
+    """Nothing is in flight when a request comes, so everybody is equal and takes turns."""
+    assert spread(lb, "least_connections", clients=1) == [334, 333, 333]
+
+
+def test_least_connections_of_several_clients_is_about_even(lb: Daemon) -> None:
+    """A server that the machine gives less CPU gets less: that is the strategy's purpose, hence no tighter bound."""
+    pids: list[int] = []
+    in_threads(CLIENTS, lambda _: pids.extend(ask(lb, "least_connections", REQUESTS // CLIENTS)))
+    counts = Counter(pids)
     assert len(counts) == SERVERS
-    assert all(abs(count - REQUESTS / SERVERS) < 60 for count in counts), counts
-
-
-def test_least_connections_of_one_client_takes_turns(lb: Daemon) -> None:
-    pids = ask(lb, "least_connections", 30)
-    assert sorted(Counter(pids).values()) == [10, 10, 10]
+    assert min(counts.values()) > REQUESTS / SERVERS / 3, counts
 
 
 def test_random_is_within_five_standard_deviations(lb: Daemon) -> None:
@@ -122,7 +125,7 @@ def test_random_is_within_five_standard_deviations(lb: Daemon) -> None:
 
 
 def test_power_of_two_is_about_even(lb: Daemon) -> None:
-    counts = spread(lb, "power_of_two")
+    counts = spread(lb, "power_of_two", clients=1)
     assert len(counts) == SERVERS
     assert all(abs(count - REQUESTS / SERVERS) < 60 for count in counts), counts
 
@@ -172,7 +175,7 @@ def test_a_plug_in_that_fails_costs_no_request(demo_servers: list[Gunicorn], tmp
     lb = Daemon(settings, tmp_path / "lb").start()
     try:
         counts = spread(lb, "failing", total=300)
-        assert all(abs(count - 100) < 30 for count in counts), counts
+        assert len(counts) == SERVERS and min(counts) > 30, counts
         assert lb.metric("strategy_errors_total", pool="failing") == 300
         assert lb.metric("requests_total", code="2xx") == 300
         assert "the strategy failed, least connections picks instead" in lb.stderr

@@ -21,7 +21,12 @@ ID = b"X-Request-ID: 1\r\n"
 def prepared_of(line: str = "GET / HTTP/1.1", *, edits: Edits | None = None, **route: object) -> Prepared:
     head = parse_request_head(f"{line}\r\nHost: h\r\n\r\n".encode(), max_fields=10)
     runtime = RouteRuntime(
-        None, Slots().allocate(TRAFFIC), RetryPolicy(), None, response_edits=edits or Edits(), **route  # type: ignore[arg-type]
+        None,
+        Slots().allocate(TRAFFIC),
+        RetryPolicy(),
+        None,
+        response_edits=edits or Edits(),
+        **route,  # type: ignore[arg-type]
     )
     return Prepared(head, runtime)
 
@@ -80,7 +85,12 @@ def test_options_that_went_far_enough() -> None:
     ("line", "status", "closes", "expected"),
     [
         ("GET / HTTP/1.1", 200, False, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + ID + b"\r\nhi"),
-        ("GET / HTTP/1.1", 200, True, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n" + ID + b"\r\nhi"),
+        (
+            "GET / HTTP/1.1",
+            200,
+            True,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n" + ID + b"\r\nhi",
+        ),
         (
             "GET / HTTP/1.0",
             200,
@@ -106,7 +116,15 @@ def test_own_answers_are_framed(line: str, status: int, closes: bool, expected: 
         ("GET / HTTP/1.1", 200, b"Connection: close", False, b"Transfer-Encoding: chunked\r\n", True, False),
         ("HEAD / HTTP/1.1", 200, b"Transfer-Encoding: chunked", False, b"Transfer-Encoding: chunked\r\n", False, False),
         ("HEAD / HTTP/1.0", 200, b"Transfer-Encoding: chunked", False, b"Connection: keep-alive\r\n", False, False),
-        ("GET / HTTP/1.0", 200, b"Content-Length: 5", False, b"Content-Length: 5\r\nConnection: keep-alive\r\n", False, False),
+        (
+            "GET / HTTP/1.0",
+            200,
+            b"Content-Length: 5",
+            False,
+            b"Content-Length: 5\r\nConnection: keep-alive\r\n",
+            False,
+            False,
+        ),
         ("GET / HTTP/1.0", 200, b"Transfer-Encoding: chunked", False, b"Connection: close\r\n", False, True),
         ("GET / HTTP/1.0", 200, b"Server: x", False, b"Connection: close\r\n", False, True),
         ("GET / HTTP/1.1", 204, b"Content-Length: 0", False, b"", False, False),
@@ -127,6 +145,8 @@ def test_a_server_s_head_is_framed_for_the_client(
 
 def test_edits_of_the_answer() -> None:
     edits = Edits(set=((b"Server", b"lb"),), remove=frozenset((b"x-powered-by",)))
-    head = parse_response_head(b"HTTP/1.1 200 OK\r\nServer: a\r\nX-Powered-By: b\r\nContent-Length: 1\r\n\r\n", max_fields=9)
+    head = parse_response_head(
+        b"HTTP/1.1 200 OK\r\nServer: a\r\nX-Powered-By: b\r\nContent-Length: 1\r\n\r\n", max_fields=9
+    )
     data, _, _ = response_head(prepared_of(edits=edits), head, ID, closes=False)
     assert data == b"HTTP/1.1 200 OK\r\nServer: lb\r\nContent-Length: 1\r\n" + ID + b"\r\n"

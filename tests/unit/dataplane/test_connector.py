@@ -60,7 +60,9 @@ def test_no_byte_was_sent_so_a_dial_fault_may_always_be_retried() -> None:
 def test_results_of_dials_are_counted(fault: Fault | None, label: str) -> None:
     with FakeLb() as lb:
         count_dial(lb.runtimes[0], fault)
-        counts = {name: lb.of_servers("upstream_connects_total", name) for name in ("ok", "refused", "timeout", "error")}
+        counts = {
+            name: lb.of_servers("upstream_connects_total", name) for name in ("ok", "refused", "timeout", "error")
+        }
         assert counts == {name: int(name == label) for name in counts}
 
 

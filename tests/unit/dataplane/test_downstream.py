@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -438,7 +439,7 @@ REQUESTS = st.lists(
 
 def cuts(data: bytes, points: list[int]) -> list[bytes]:
     places = sorted({point % (len(data) + 1) for point in points} | {0, len(data)})
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
 def served(stream: list[bytes], answers: list[bytes]) -> tuple[list[bytes], bytes, list[str]]:

@@ -23,7 +23,9 @@ listeners:
   limits: {body_bytes: 10}
   routes:
   - {match: {path_prefix: /api}, pool: app, rewrite: {strip_prefix: /api, path_prefix: /v2}, retry: {idempotent: true}}
-  - {match: {path: /edited}, pool: app, headers: {request: {set: {Host: inner, X-Request-ID: fixed}, add: {X-A: "2"}, remove: [X-B]}}}
+  - match: {path: /edited}
+    pool: app
+    headers: {request: {set: {Host: inner, X-Request-ID: fixed}, add: {X-A: "2"}, remove: [X-B]}}
   - {match: {path: /closing}, pool: closing}
   - {match: {path: /fixed}, respond: {status: 200}}
   - {match: {host: known}, pool: app}
@@ -60,7 +62,9 @@ def forwarded(line: str, *fields: str, host: str | None = "known") -> list[str]:
 
 
 def test_the_head_is_written_anew() -> None:
-    assert forwarded("GET /x?y HTTP/1.0", "accept:  a ", "Connection: keep-alive, X-Gone", "X-Gone: 1", "Via: 1.1 a") == [
+    assert forwarded(
+        "GET /x?y HTTP/1.0", "accept:  a ", "Connection: keep-alive, X-Gone", "X-Gone: 1", "Via: 1.1 a"
+    ) == [
         "GET /x?y HTTP/1.1",
         "Host: known",
         "accept: a",

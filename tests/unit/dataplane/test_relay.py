@@ -14,12 +14,12 @@ from tests.support.fake_transport import FakeLb, FakeTransport, Peer
 class Pair:
     """A relay between a client and a server that are connected already."""
 
-    def __init__(self, lb: FakeLb) -> None:
+    def __init__(self, lb: FakeLb, tunnel_s: float = 100.0) -> None:
         self.lb = lb
         self.ends: list[tuple[str, Side | None]] = []
         self.relay = Relay(
             lb.services,
-            tunnel_s=10.0,
+            tunnel_s=tunnel_s,
             half_closed_s=2.0,
             write_s=5.0,
             on_done=lambda relay, end, side: self.ends.append((end, side)),
@@ -107,7 +107,18 @@ def test_a_write_that_is_stuck_needs_the_whole_time_out_without_progress(pair: P
     for _ in range(4):
         pair.lb.advance(4.0)
         pair.client.transport.unsent -= 1
-        pair.server.send(b"")  # keeps the tunnel's own time-out away
     assert pair.ends == []
     pair.lb.advance(5.5)
     assert pair.ends == [("client_write_timeout", Side.CLIENT)]
+
+
+def test_bytes_that_leave_slowly_keep_a_tunnel_open() -> None:
+    with FakeLb() as lb:
+        pair = Pair(lb, tunnel_s=3.0)
+        pair.client.stop_reading(unsent=100)
+        for _ in range(4):
+            lb.advance(2.0)
+            pair.client.transport.unsent -= 1
+        assert pair.ends == []
+        lb.advance(4.0)
+        assert pair.ends == [("tunnel_timeout", None)]

@@ -210,7 +210,7 @@ def test_back_pressure_goes_through() -> None:
 
 @pytest.mark.parametrize(("stuck", "word"), [(0, "client_write_timeout"), (1, "upstream_write_timeout")])
 def test_a_side_that_does_not_read_is_given_up(stuck: int, word: str) -> None:
-    with FakeLb(CONFIG) as lb:
+    with FakeLb(CONFIG.replace("tunnel: 5s", "tunnel: 50s")) as lb:
         peers = joined(lb)
         peers[stuck].stop_reading()
         lb.advance(3.0)
@@ -245,5 +245,3 @@ def test_shutting_down_resets_both() -> None:
         lb.loop.run()
         assert client.saw_reset and server.saw_reset
         assert lb.services.n_cut == 1 and lb.ends == ["shutdown"]
-
-

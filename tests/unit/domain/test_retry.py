@@ -21,9 +21,7 @@ def allowed(
     retries_done: int = 0,
     is_replayable: bool = True,
 ) -> bool:
-    return may_retry(
-        policy, fault, is_idempotent=is_idempotent, retries_done=retries_done, is_replayable=is_replayable
-    )
+    return may_retry(policy, fault, is_idempotent=is_idempotent, retries_done=retries_done, is_replayable=is_replayable)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from lbproxy.address import Address
 from lbproxy.domain.server import LATENCY_TAU_S, Admin, Breaker, Health, Server
 
 
-def make(**options: int) -> Server:
-    return Server("a", Address("10.0.0.1", 1), **options)
+def make(weight: int = 1, max_inflight: int = 0) -> Server:
+    return Server("a", Address("10.0.0.1", 1), weight=weight, max_inflight=max_inflight)
 
 
 # The table of the module's preface, first match wins; "*" is any.

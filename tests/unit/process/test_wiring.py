@@ -14,7 +14,7 @@ from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.prepare import Prepared, prepare
 from lbproxy.dataplane.runtime import KeepAliveSettings, ListenerRuntime
-from lbproxy.domain.pool import Outcome
+from lbproxy.domain.pool import Lease, Outcome
 from lbproxy.domain.server import REFUSED, Health, Server
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
@@ -29,7 +29,8 @@ listeners:
   half_close: answer
   underscore_headers: reject
   timeouts: {request_head: 1s, request_body: 2s, keep_alive: 3s, write: 4s}
-  limits: {head_bytes: 2KiB, headers: 20, body_bytes: 3KiB, connections_per_ip: 5, trailer_bytes: 1KiB, chunk_overhead: 2KiB}
+  limits: {head_bytes: 2KiB, headers: 20, body_bytes: 3KiB, connections_per_ip: 5,
+           trailer_bytes: 1KiB, chunk_overhead: 2KiB}
   routes:
   - match: {path_prefix: /a}
     pool: app
@@ -185,7 +186,7 @@ def test_rows_follow_the_membership() -> None:
     built.wiring.add(app.pool, server)
     assert built.registry.row(SERVER, ("app", "three")) is app.servers[server].row
     lease = app.pool.acquire(PickContext(""), tuple(app.pool.servers[:2]), 0.0)
-    assert lease is not None and lease.server is server
+    assert isinstance(lease, Lease) and lease.server is server
     built.wiring.remove(app.pool, server)
     assert server not in app.pool.servers
     built.wiring.sweep(1.0)
@@ -215,7 +216,7 @@ def test_a_server_may_come_back_before_its_last_request_is_done() -> None:
     old, new = (Server("three", parse_address("10.9.9.9:80")) for _ in range(2))
     built.wiring.add(app.pool, old)
     lease = app.pool.acquire(PickContext(""), tuple(app.pool.servers[:2]), 0.0)
-    assert lease is not None and lease.server is old
+    assert isinstance(lease, Lease) and lease.server is old
     built.wiring.remove(app.pool, old)
     built.wiring.add(app.pool, new)
     lease.release(Outcome.SUCCESS, 1.0)

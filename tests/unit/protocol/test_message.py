@@ -107,7 +107,22 @@ def test_what_is_a_host(host: bytes) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [b"", b":80", b"a,b", b"a b", b"a/b", b"u@a", b"a:8o", b"[::1", b"::1]", b"[]", b"a\n", b"a%4", b"a:123456", b"\xe9"],
+    [
+        b"",
+        b":80",
+        b"a,b",
+        b"a b",
+        b"a/b",
+        b"u@a",
+        b"a:8o",
+        b"[::1",
+        b"::1]",
+        b"[]",
+        b"a\n",
+        b"a%4",
+        b"a:123456",
+        b"\xe9",
+    ],
 )
 def test_what_is_none(host: bytes) -> None:
     assert host_match(host) is None

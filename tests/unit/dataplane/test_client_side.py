@@ -1,0 +1,37 @@
+"""The narrow interface between an exchange and whatever speaks to the client."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+from lbproxy.dataplane import exchange
+from lbproxy.dataplane.client_side import ClientSide
+from lbproxy.dataplane.downstream import Downstream
+
+METHODS = {name: value for name, value in vars(ClientSide).items() if inspect.isfunction(value) and name[0] != "_"}
+ATTRIBUTES = set(ClientSide.__annotations__)
+
+
+def test_http_1_offers_all_of_it_with_the_same_arguments() -> None:
+    for name, method in METHODS.items():
+        own = inspect.signature(getattr(Downstream, name))
+        wanted = inspect.signature(method)
+        assert [(p.name, p.kind) for p in own.parameters.values()] == [
+            (p.name, p.kind) for p in wanted.parameters.values()
+        ], name
+    assert set(Downstream.__slots__) >= ATTRIBUTES
+
+
+def test_an_exchange_asks_for_nothing_else() -> None:
+    """So that another version of HTTP can stand on the client's side."""
+    tree = ast.parse(Path(exchange.__file__).read_text())
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self.side", "side")
+    }
+    assert used
+    assert used <= set(METHODS) | ATTRIBUTES
+    assert set(METHODS) <= used, "a method that nobody calls"

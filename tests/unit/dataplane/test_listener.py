@@ -1,0 +1,142 @@
+"""How many clients fit, the accept gate, and the words of a failed bind. The sockets are in tests/scenarios."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from lbproxy.address import parse_address
+from lbproxy.dataplane.listener import BACKLOG, BASE_FDS, ConnectionGate, Listener, _bind_message, plan_connections
+from tests.support.fake_transport import FakeLb
+
+
+class Gated:
+    """A listener as the gate knows it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.services = SimpleNamespace(is_overloaded=False)
+
+    def pause(self) -> None:
+        self.calls.append("pause")
+
+    def resume(self) -> None:
+        self.calls.append("resume")
+
+
+def gate_of(limit: int) -> tuple[ConnectionGate, list[Gated]]:
+    gate, listeners = ConnectionGate(limit), [Gated(), Gated()]
+    for listener in listeners:
+        gate.add(cast(Listener, listener))
+    return gate, listeners
+
+
+def test_all_listeners_pause_at_the_limit_and_resume_below() -> None:
+    gate, listeners = gate_of(2)
+    gate.opened()
+    assert listeners[0].calls == []
+    gate.opened()
+    gate.opened()  # an accept burst may go over
+    assert [listener.calls for listener in listeners] == [["pause"], ["pause"]]
+    gate.closed()
+    assert listeners[0].calls == ["pause"]
+    gate.closed()
+    gate.closed()
+    assert [listener.calls for listener in listeners] == [["pause", "resume"], ["pause", "resume"]]
+
+
+def test_the_gate_stays_shut_while_too_much_is_buffered() -> None:
+    gate, listeners = gate_of(10)
+    listeners[1].services.is_overloaded = True
+    gate.hold()
+    gate.hold()
+    gate.opened()
+    gate.closed()
+    gate.reconsider()
+    assert listeners[0].calls == ["pause"]
+    listeners[1].services.is_overloaded = False
+    gate.reconsider()
+    gate.reconsider()
+    assert listeners[0].calls == ["pause", "resume"]
+
+
+def test_connections_of_an_address_are_counted_and_forgotten() -> None:
+    config = """
+listeners: [{bind: "127.0.0.1:5000", pool: app, limits: {connections_per_ip: 2}}]
+pools: {app: {servers: ["127.0.0.1:9001"]}}
+"""
+    with FakeLb(config) as lb:
+        clients = [lb.connect(), lb.connect(("192.0.2.8", 1)), lb.connect(("::ffff:192.0.2.7", 1))]
+        assert lb.listener.runtime.per_ip == {"192.0.2.7": 2, "192.0.2.8": 1}
+        for client in clients:
+            client.reset()
+        assert lb.listener.runtime.per_ip == {}
+
+
+def limits(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> list[tuple[int, int]]:
+    """Pretend these limits of open files; what was set."""
+    state = [(soft, hard)]
+
+    def setrlimit(which: int, value: tuple[int, int]) -> None:
+        state.append(value)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: state[-1])
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    return state
+
+
+@pytest.mark.parametrize("wanted", [None, 1, 100, 5_000, 1_000_000])
+@pytest.mark.parametrize("files", [64, 256, 1024, 4096, 65_536, 1_048_576])
+def test_the_plan_fits_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch, wanted: int | None, files: int) -> None:
+    limits(monkeypatch, files, files)
+    plan = plan_connections(wanted)
+    assert 1 <= plan.limit <= (wanted or 10_000)
+    assert 2 * plan.limit + min(BASE_FDS, files // 2) <= files
+    if not plan.is_tight:  # then a full accept queue fits on top
+        assert 2 * plan.limit + BACKLOG + min(BASE_FDS, files // 2) <= files
+    assert bool(plan.warning) is (wanted is not None and plan.limit < wanted)
+
+
+def test_the_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = limits(monkeypatch, 1024, 65_536)
+    plan = plan_connections(10_000)
+    assert state[-1] == (65_536, 65_536)
+    assert (plan.limit, plan.is_tight, plan.warning) == (10_000, False, "")
+
+
+def test_a_warning_says_what_would_be_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits(monkeypatch, 1024, 1024)
+    warning = plan_connections(5_000).warning
+    assert "lowered from 5000" in warning and f"ulimit -n {2 * 5000 + BACKLOG + BASE_FDS}" in warning
+
+
+def test_without_a_limit_of_open_files_the_config_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits(monkeypatch, resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    assert plan_connections(77).limit == 77
+    assert plan_connections(None).limit == 10_000
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EADDRINUSE, "something else listens there"),
+        (errno.EACCES, "CAP_NET_BIND_SERVICE"),
+        (errno.EADDRNOTAVAIL, "this machine does not have that address"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_a_failed_bind_says_what_to_do(number: int, words: str) -> None:
+    message = _bind_message("web", parse_address("1.2.3.4:80"), OSError(number, os.strerror(number)))
+    assert message.startswith("listener web: cannot listen on 1.2.3.4:80: ") and words in message
+
+
+def test_a_name_that_does_not_resolve_is_named() -> None:
+    error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    message = _bind_message("web", parse_address("nope:80"), error)
+    assert message == "listener web: the host of nope:80 does not resolve: Name or service not known"

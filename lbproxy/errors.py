@@ -321,6 +321,13 @@ TOO_MANY_INTERIM = _upstream(
     "The server sent more than limits.interim_responses 1xx answers.",
     retry=Retry.NEVER,
 )
+RETRYABLE_STATUS = _upstream(
+    "retryable_status",
+    502,
+    "http_protocol_error",
+    "The server's answer has a status of retry.status; the answer itself is passed on if no retry succeeds.",
+    blames=False,
+)
 RESPONSE_TIMEOUT = _upstream(
     "response_timeout",
     504,

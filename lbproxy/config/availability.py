@@ -20,36 +20,17 @@ UNAVAILABLE_KEYS: Final = (
     "listeners.*.limits.min_rate",
     "listeners.*.limits.handshakes",
     "listeners.*.routes.*.timeouts.tls_handshake",
-    "listeners.*.routes.*.timeouts.total",
-    "listeners.*.routes.*.retry.status",
-    "listeners.*.routes.*.retry.idempotency_key",
-    "listeners.*.routes.*.retry.trust_retry_after",
     "pools.*.servers_file",
-    "pools.*.servers.*.max_inflight",
-    "pools.*.servers.*.backup",
-    "pools.*.max_inflight",
-    "pools.*.queue",
-    "pools.*.circuit_breaker",
-    "pools.*.slow_start",
     "pools.*.sticky",
     "pools.*.tls",
     "pools.*.proxy_protocol",
     "pools.*.timeouts.tls_handshake",
-    "pools.*.timeouts.total",
     "pools.*.health_check.tls",
-    "pools.*.health_check.busy_window",
-    "pools.*.retry.status",
-    "pools.*.retry.idempotency_key",
-    "pools.*.retry.trust_retry_after",
-    "pools.*.retry.budget",
-    "pools.*.retry.backoff",
 )
 
 UNAVAILABLE_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
-    "pools.*.strategy": ("peak_ewma", "consistent_hash", "first"),
-    "pools.*.strategy.name": ("peak_ewma", "consistent_hash", "first"),
-    "pools.*.retry.on.*": ("timeout",),
-    "listeners.*.routes.*.retry.on.*": ("timeout",),
+    "pools.*.strategy": ("consistent_hash", "first"),
+    "pools.*.strategy.name": ("consistent_hash", "first"),
 }
 
 MAX_WORKERS: Final = 1

@@ -65,11 +65,11 @@ class StatusSource:
             "failing_open": pool.is_failing_open,
             "inflight": sum(server.inflight for server in pool.servers),
             "queue": {"depth": queue.depth, "size": queue.size},
-            "servers": [server_status(server, now) for server in pool.servers],
+            "servers": [server_status(pool, server, now) for server in pool.servers],
         }
 
 
-def server_status(server: Server, now: float) -> Json:
+def server_status(pool: Pool, server: Server, now: float) -> Json:
     """One server. latency is the decayed peak average in seconds, since the seconds in the present state."""
     return {
         "name": server.name,
@@ -77,7 +77,7 @@ def server_status(server: Server, now: float) -> Json:
         "admin": server.admin.value,
         "health": server.health.value,
         "state": server.shown,
-        "why": server.why,
+        "why": pool.why(server, now),
         "since": round(now - server.changed_at, 3) if server.changed_at else None,
         "weight": server.weight,
         "inflight": server.inflight,

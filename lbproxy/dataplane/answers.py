@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from email.utils import formatdate
+from http import HTTPStatus
 
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.errors import Fault
@@ -25,7 +26,12 @@ def http_date() -> bytes:
 
 
 def reason_of(status: int) -> bytes:
-    return REASONS.get(status, b"Unknown")
+    if status in REASONS:
+        return REASONS[status]
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b"Unknown"
 
 
 def problem(

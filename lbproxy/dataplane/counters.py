@@ -14,6 +14,8 @@ TTFB_SUM = TTFB + len(DURATION_BUCKETS) + 1
 STALE = SERVER.column("stale_connections_total")
 DURATION = POOL.offset["request_duration_seconds"]
 DURATION_SUM = DURATION + len(DURATION_BUCKETS) + 1
+QUEUE_WAIT = POOL.offset["queue_wait_seconds"]
+BUDGET_EXHAUSTED = POOL.column("retry_budget_exhausted_total")
 FAIL_OPEN = POOL.column("fail_open_total")
 BYTES_IN = LISTENER.column("request_bytes_total")
 BYTES_OUT = LISTENER.column("response_bytes_total")
@@ -31,7 +33,7 @@ REJECTED = {
 ABORTED = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
 RETRY = {
     (reason, outcome): POOL.column("retries_total", reason, outcome)
-    for reason in ("connect", "reset", "timeout", "stale")
+    for reason in ("connect", "reset", "timeout", "status", "stale")
     for outcome in ("success", "failure")
 }
 
@@ -42,4 +44,6 @@ def retry_reason(fault: Fault) -> str:
         return "stale"
     if fault is errors.RESPONSE_TIMEOUT:
         return "timeout"
+    if fault is errors.RETRYABLE_STATUS:
+        return "status"
     return "connect" if fault.retry is errors.Retry.ALWAYS else "reset"

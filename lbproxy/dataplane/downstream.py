@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, cast
 from lbproxy import errors
 from lbproxy.dataplane import bulk
 from lbproxy.dataplane.answers import answer_bytes, local_answer, problem, response_head
-from lbproxy.dataplane.exchange import Exchange
+from lbproxy.dataplane.exchange import EXPECT_WAIT_S, Exchange
 from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.runtime import ListenerRuntime
@@ -204,9 +204,12 @@ class Downstream(asyncio.Protocol):
         self.services.internal_error("downstream", error)
         exchange = self._exchange
         if exchange is not None and not exchange.is_done:
-            exchange.fail(errors.INTERNAL_ERROR, "internal error")
-        else:
-            self.cut()
+            try:
+                exchange.fail(errors.INTERNAL_ERROR, "internal error")
+                return
+            except Exception as second:  # whatever is broken, the connection must not stay
+                self.services.internal_error("downstream", second)
+        self.cut()
 
     def _partial_head(self, data: bytes) -> None:
         """A head that comes in pieces; looked through once, refused as early as possible."""
@@ -287,6 +290,11 @@ class Downstream(asyncio.Protocol):
             self._state = WAIT
             self._deadline = NEVER
             exchange.start(rest, is_done=True)
+        elif 0 < length < len(rest) and not prepared.chunked:
+            self._state = WAIT
+            self._deadline = NEVER
+            self._keep_for_later(rest[length:])
+            exchange.start(rest[:length], is_done=True)
         elif length or prepared.chunked:
             self._state = BODY
             if prepared.chunked:
@@ -295,6 +303,8 @@ class Downstream(asyncio.Protocol):
             else:
                 self._reader = LengthReader(length)
             self._deadline = services.clock() + self.listener.timeouts.request_body
+            if prepared.expects_continue:
+                self._deadline += EXPECT_WAIT_S  # until then the client may be waiting for its 100
             exchange.start(b"", is_done=False)
             if rest and self._state == BODY:
                 self._body_data(rest)

@@ -9,6 +9,7 @@ and is the only way out, so that no path can leak a slot.
     QUEUED       a server                         lease -> CONNECTING or WAITING
     CONNECTING   a connection                     -> WAITING, or a dial fault -> retry
     WAITING      the response head                -> STREAMING, or a fault -> retry where safe
+    KEEPING      the end of a retryable answer    -> QUEUED (retry), or the answer goes to the client after all
     STREAMING    the end of the body              -> DONE, or a cut (the truncation must show)
     TUNNEL       both ends of an upgraded stream  -> DONE
 
@@ -28,12 +29,14 @@ from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.connector import DIAL_FAULTS
 from lbproxy.dataplane.counters import (
     ABORTED,
+    BUDGET_EXHAUSTED,
     BYTES_IN,
     BYTES_OUT,
     CODE_INDEX,
     DURATION,
     DURATION_SUM,
     FAIL_OPEN,
+    QUEUE_WAIT,
     REJECTED,
     RETRY,
     SERVER_REQUESTS,
@@ -49,22 +52,36 @@ from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.upstream import SMALL_BODY, UpstreamConnection
-from lbproxy.domain.pool import Lease, Outcome
-from lbproxy.domain.retry import may_retry
+from lbproxy.dataplane.verdicts import STILL_WORKING, outcome_of, plural_of, retry_after_s
+from lbproxy.domain.pool import Lease, Outcome, Refusal
+from lbproxy.domain.queue import Ticket
+from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault, Side
 from lbproxy.protocol.body import LAST_CHUNK, chunk
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
-from lbproxy.telemetry.slots import DURATION_BUCKETS, observe
+from lbproxy.telemetry.slots import DURATION_BUCKETS, QUEUE_BUCKETS, observe
 
-QUEUED, CONNECTING, WAITING, STREAMING, TUNNEL, DONE = range(6)
-PHASES = ("queued", "connecting", "waiting", "streaming", "tunnel", "")
+QUEUED, CONNECTING, WAITING, KEEPING, STREAMING, TUNNEL, DONE = range(7)
+PHASES = ("queued", "connecting", "waiting", "waiting", "streaming", "tunnel", "")
 
 NEVER = float("inf")
 EXPECT_WAIT_S = 1.0
 DIAL_BUFFER = 64 * 1024
+KEEP_BYTES = 64 * 1024  # of an answer that may be retried
 _NO_BODY: list[bytes] = []  # replaced by `start` before anything is added
+
+
+class KeptAnswer:
+    """A real answer that is held back while a better one is sought."""
+
+    __slots__ = ("body", "head", "trailers")
+
+    def __init__(self, head: ResponseHead, body: list[bytes], trailers: Sequence[Field]) -> None:
+        self.head = head
+        self.body = body
+        self.trailers = trailers
 
 
 class Exchange:
@@ -81,6 +98,9 @@ class Exchange:
         "_dialing",
         "_dropped_body",
         "_expect_deadline",
+        "_has_permit",
+        "_head",
+        "_kept",
         "_lease",
         "_phase",
         "_progress_at",
@@ -90,6 +110,9 @@ class Exchange:
         "_runtime",
         "_sent_at",
         "_started",
+        "_ticket",
+        "_timer",
+        "_total_deadline",
         "_tried",
         "_unsent",
         "_upstream_unsent",
@@ -141,6 +164,10 @@ class Exchange:
         self._dialing: asyncio.Task[None] | None = None
         self._retried: Fault | None = None
         self._relay: Relay | None = None
+        self._head: ResponseHead | None = None
+        self._kept: KeptAnswer | None = None
+        self._ticket: Ticket | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.queue_s: float | None = None
         self.connect_s: float | None = None
         self.ttfb_s: float | None = None
@@ -151,12 +178,12 @@ class Exchange:
         self.pool = self.server = self.end = ""
         self.extra = b""  # field lines of the request that its prepared head does not have
         self.total_s = self.ended_at = 0.0
-        self._deadline = self._expect_deadline = NEVER
+        self._deadline = self._expect_deadline = self._total_deadline = NEVER
         self._tried: tuple[Server, ...] = ()
         self._body: list[bytes] = _NO_BODY
         # request_done: the request was read to its exact end.
         self.response_started = self.request_done = self._wants_fresh = self._body_paused = False
-        self._client_is_blocked = self._dropped_body = self._unsent = self._continue_sent = False
+        self._client_is_blocked = self._dropped_body = self._unsent = self._continue_sent = self._has_permit = False
 
     # --- what is asked of it ----------------------------------------------------------------------------------------
 
@@ -188,6 +215,9 @@ class Exchange:
             return
         self.pool_runtime = pool
         self.pool = pool.name
+        timeouts = prepared.route.timeouts
+        if timeouts is not None and timeouts.total != NEVER:
+            self._total_deadline = self._started + timeouts.total
         self._attempt(pool, self._started)
 
     def _answer_here(self, prepared: Prepared) -> None:
@@ -204,12 +234,55 @@ class Exchange:
 
     def _attempt(self, pool: PoolRuntime, now: float) -> None:
         lease = pool.pool.acquire(self.side.context, self._tried, now)
-        if lease is None:
+        if isinstance(lease, Lease):
+            self._leased(pool, lease, now)
+        elif lease is Refusal.NO_SERVER:
             self.fail(errors.NO_SERVER, f"pool {pool.name} has no usable server")
-            return
+        else:
+            self._wait_in_queue(pool, now)
+
+    def _wait_in_queue(self, pool: PoolRuntime, now: float) -> None:
+        ticket = Ticket(
+            self.side.context,
+            self._granted,
+            self._refused,
+            enqueued_at=now,
+            deadline_at=self._total_deadline,
+            tried=self._tried,
+        )
+        if pool.pool.enqueue(ticket, now):
+            self._phase = QUEUED
+            self._ticket = ticket
+        elif self._total_deadline <= now:
+            self.fail(errors.TOTAL_TIMEOUT, "no server was free")
+        else:
+            self.fail(errors.QUEUE_FULL, f"pool {pool.name} is at its limits")
+
+    def _granted(self, lease: Lease, now: float) -> None:
+        """A slot, after waiting. Called by the pool in the middle of its books: nothing may be raised into it."""
+        ticket, self._ticket = self._ticket, None
+        pool = self.pool_runtime
+        assert pool is not None and ticket is not None
+        waited = now - ticket.enqueued_at
+        self.queue_s = (self.queue_s or 0.0) + waited
+        observe(pool.row, QUEUE_WAIT, QUEUE_BUCKETS, waited)
+        try:
+            self._leased(pool, lease, now)
+        except Exception as error:  # a defect: confined to this exchange
+            self.side.services.internal_error("queue", error)
+            self.fail(errors.INTERNAL_ERROR, "internal error")
+
+    def _refused(self, reason: str) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self.queue_s = (self.queue_s or 0.0) + self.side.services.clock() - ticket.enqueued_at
+        self.fail(errors.TOTAL_TIMEOUT if reason == "deadline" else errors.QUEUE_TIMEOUT, "no server became free")
+
+    def _leased(self, pool: PoolRuntime, lease: Lease, now: float) -> None:
         self._lease = lease
         self.attempts += 1
-        self.queue_s = 0.0
+        if self.queue_s is None:
+            self.queue_s = 0.0
         runtime = self._runtime = pool.servers[lease.server]
         self.server = runtime.label
         if pool.pool.is_failing_open:
@@ -230,6 +303,13 @@ class Exchange:
         return timeouts
 
     async def _dial(self, runtime: ServerRuntime, started: float) -> None:
+        try:
+            await self._connect(runtime, started)
+        except Exception as error:  # a defect: confined to this exchange
+            self.side.services.internal_error("dial", error)
+            self.fail(errors.INTERNAL_ERROR, "internal error")
+
+    async def _connect(self, runtime: ServerRuntime, started: float) -> None:
         services = self.side.services
         services.dials += 1
         me = self._dialing
@@ -366,25 +446,107 @@ class Exchange:
         row[TTFB + bisect_left(DURATION_BUCKETS, ttfb)] += 1
         row[TTFB_SUM] += int(ttfb * 1e9)
         self.status = head.status
+        if head.status >= 429 and self._is_kept_back(head, body, now, is_done=is_done, trailers=trailers):
+            return
         self.response_started = True
         self.bytes_out = len(body)
         if self._retried is not None:
             self._count_retry("success")
         if is_done:
             self.upstream = self._lease = None
-            lease.release(Outcome.SUCCESS, now)
             self.ended_at = now
+            if head.status < 429:
+                lease.release(Outcome.SUCCESS, now)
+            else:
+                self._release_by_status(lease, head, now)
             self.side.respond(self, head, body, is_done=True, trailers=trailers)
             self._finish("ok", now)
             return
         self._phase = STREAMING
+        self._head = head
         self._expect_deadline = NEVER
         self._deadline = now + self._timeouts().read
+        lease.server.progress_at = now
         self.side.respond(self, head, body, is_done=False, trailers=trailers)
+
+    def _release_by_status(self, lease: Lease, head: ResponseHead, now: float) -> None:
+        pool = self.pool_runtime
+        assert pool is not None
+        outcome, penalty_s, what = outcome_of(head, pool.failure_statuses)
+        lease.release(outcome, now, penalty_s=penalty_s, what=what)
+
+    # --- answers that may be retried (R8) ---------------------------------------------------------------------------
+
+    def _is_kept_back(
+        self, head: ResponseHead, body: bytes, now: float, *, is_done: bool, trailers: Sequence[Field]
+    ) -> bool:
+        """Is this an answer to try again for? Then it is kept, to be returned if nothing better comes."""
+        retry = self.prepared.route.retry
+        if not retry.status or not may_retry_status(
+            retry,
+            head.status,
+            has_retry_after=retry_after_s(head) is not None,
+            is_idempotent=self.prepared.is_idempotent,
+            retries_done=self._retries,
+            is_replayable=not self._dropped_body and self.request_done,
+        ):
+            self._kept = None
+            return False
+        self._kept = KeptAnswer(head, [body], trailers)
+        if is_done:
+            self._kept_whole(now)
+        else:
+            self._phase = KEEPING
+            self._deadline = now + self._timeouts().read
+        return True
+
+    def _more_kept(
+        self, kept: KeptAnswer, data: bytes, now: float, *, is_done: bool, trailers: Sequence[Field]
+    ) -> None:
+        kept.body.append(data)
+        if is_done:
+            kept.trailers = trailers
+            self.upstream = None
+            self._kept_whole(now)
+        elif sum(map(len, kept.body)) > KEEP_BYTES:
+            # Too long to hold: it goes to the client, and there is no retry.
+            self._kept = None
+            self._phase = STREAMING
+            self._head = kept.head
+            self.response_started = True
+            self.bytes_out = sum(map(len, kept.body))
+            self.side.respond(self, kept.head, b"".join(kept.body), is_done=False, trailers=())
+
+    def _kept_whole(self, now: float) -> None:
+        lease, runtime, kept = self._lease, self._runtime, self._kept
+        assert lease is not None and runtime is not None and kept is not None
+        self.upstream = self._lease = None
+        self._release_by_status(lease, kept.head, now)
+        if self._retried is not None:
+            self._count_retry("failure")
+        if self._may_spend(now, is_lost=False):
+            self._retry(errors.RETRYABLE_STATUS, runtime, is_stale=False)
+        else:
+            self._give_kept(now)
+
+    def _give_kept(self, now: float) -> None:
+        """The last real answer, after all."""
+        kept, self._kept = self._kept, None
+        assert kept is not None
+        body = b"".join(kept.body)
+        self.status = kept.head.status
+        self.response_started = True
+        self.ended_at = now
+        self.bytes_out = len(body)
+        self.side.respond(self, kept.head, body, is_done=True, trailers=kept.trailers)
+        self._finish("ok", now)
 
     def response_body(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
         """More of the response's body."""
         now = self.side.services.clock()
+        if self._kept is not None:
+            self._more_kept(self._kept, data, now, is_done=is_done, trailers=trailers)
+            return
         self.bytes_out += len(data)
         if not is_done:
             self._deadline = NEVER if self._client_is_blocked else now + self._timeouts().read
@@ -394,9 +556,10 @@ class Exchange:
             self.side.send_body(self, data, is_done=False, trailers=trailers)
             return
         self.upstream = None
-        if self._lease is not None:
-            self._lease.release(Outcome.SUCCESS, now)
+        lease, head = self._lease, self._head
+        if lease is not None and head is not None:
             self._lease = None
+            self._release_by_status(lease, head, now)
         self.side.send_body(self, data, is_done=True, trailers=trailers)
         self._finish("ok", now)
 
@@ -412,7 +575,8 @@ class Exchange:
         is_stale = fault in (errors.CLOSED_REUSED, errors.CLOSED_UNACKED)
         if is_stale:
             runtime.row[STALE] += 1
-        self._release_lease(Outcome.FAILURE if fault.blames else Outcome.NEUTRAL)
+        self._kept = self._kept if self._phase != KEEPING else None
+        self._release_after(fault)
         if fault in DIAL_FAULTS:
             pool.dial_failed(runtime.server, fault)
         if self._retried is not None:
@@ -428,15 +592,30 @@ class Exchange:
             retries_done=self._retries,
             is_replayable=not self._dropped_body,
         ):
-            self._retry(fault, is_stale=is_stale)
+            if (
+                is_stale
+                or fault in DIAL_FAULTS
+                or self._may_spend(self.side.services.clock(), is_lost=fault is not errors.RESPONSE_TIMEOUT)
+            ):
+                self._retry(fault, runtime, is_stale=is_stale)
+            else:
+                self.fail(fault, f"server {runtime.label}: {detail}; no retry, the budget is spent", is_counted=True)
         elif fault is errors.CONNECT_REFUSED and not pool.pool.eligible():
             self.fail(errors.NO_SERVER, f"pool {pool.name} has no usable server; the last one refused the connection")
         else:
             self.fail(fault, f"server {runtime.label}: {detail}", is_counted=True)
 
-    def _retry(self, fault: Fault, *, is_stale: bool) -> None:
-        runtime = self._runtime
-        assert runtime is not None
+    def _may_spend(self, now: float, *, is_lost: bool) -> bool:
+        """Take a permit of the pool's retry budget, which keeps retries from multiplying an outage."""
+        pool = self.pool_runtime
+        assert pool is not None
+        if pool.may_retry(now, is_lost=is_lost):
+            self._has_permit = True
+            return True
+        pool.row[BUDGET_EXHAUSTED] += 1
+        return False
+
+    def _retry(self, fault: Fault, runtime: ServerRuntime, *, is_stale: bool) -> None:
         self._retried = fault
         self._unsent = False
         if is_stale:
@@ -446,15 +625,34 @@ class Exchange:
             self._retries += 1
             self._tried = (*self._tried, runtime.server)
         self._phase = QUEUED
-        self._expect_deadline = NEVER
-        pool = self.pool_runtime
+        self._deadline = self._expect_deadline = NEVER
+        services, pool = self.side.services, self.pool_runtime
         assert pool is not None
-        self._attempt(pool, self.side.services.clock())
+        delay_s = 0.0
+        if not is_stale:
+            known = None if fault is errors.RETRYABLE_STATUS else fault
+            delay_s = backoff_s(self._retries, self.prepared.route.retry, pool.rng, known)
+        if delay_s > 0.0:
+            self._timer = services.loop.call_later(delay_s, self._retry_now)
+        else:
+            self._attempt(pool, services.clock())
+
+    def _retry_now(self) -> None:
+        self._timer = None
+        pool = self.pool_runtime
+        if self._phase == QUEUED and pool is not None:
+            self._attempt(pool, self.side.services.clock())
 
     def _count_retry(self, outcome: str) -> None:
         if self._retried is not None and self.pool_runtime is not None:
             self.pool_runtime.row[RETRY[retry_reason(self._retried), outcome]] += 1
         self._retried = None
+        self._return_permit()
+
+    def _return_permit(self) -> None:
+        if self._has_permit and self.pool_runtime is not None:
+            self._has_permit = False
+            self.pool_runtime.budget.finished()
 
     # --- ends -------------------------------------------------------------------------------------------------------
 
@@ -463,6 +661,9 @@ class Exchange:
         if self._phase == DONE:
             return
         self._drop_upstream(fault)
+        if self._kept is not None and not self.response_started and fault is not errors.INTERNAL_ERROR:
+            self._give_kept(self.side.services.clock())
+            return
         if not is_counted and fault.word in UPSTREAM_ERROR and self._runtime is not None:
             self._runtime.row[UPSTREAM_ERROR[fault.word]] += 1
         if fault.word in REJECTED:
@@ -471,7 +672,9 @@ class Exchange:
             self._cut(fault)
             return
         self.status = fault.status
-        retry_after = self.pool_runtime.retry_after_s if self.pool_runtime is not None else None
+        retry_after = (
+            self.pool_runtime.retry_after(fault, self.side.services.clock()) if self.pool_runtime is not None else None
+        )
         self.side.answer_fault(self, fault, detail, retry_after)
         self._finish(fault.word, self.side.services.clock())
 
@@ -505,19 +708,37 @@ class Exchange:
         if self._dialing is not None:
             self._dialing.cancel()
             self._dialing = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._ticket is not None:
+            ticket, self._ticket = self._ticket, None
+            pool = self.pool_runtime
+            if pool is not None and pool.pool.queue is not None:
+                pool.pool.queue.remove(ticket, self.side.services.clock())
         if self.upstream is not None:
             self.upstream.abort()
             self.upstream = None
-        self._release_lease(Outcome.FAILURE if fault.blames else Outcome.NEUTRAL)
+        self._release_after(fault)
 
-    def _release_lease(self, outcome: Outcome) -> None:
-        if self._lease is not None:
-            self._lease.release(outcome, self.side.services.clock())
-            self._lease = None
+    def _release_after(self, fault: Fault) -> None:
+        """Give the slot back. After an abort or a time-out the server may still be at work: the slot is used last."""
+        lease, self._lease = self._lease, None
+        if lease is None:
+            return
+        quarantine_s = 0.0
+        outcome = Outcome.FAILURE if fault.blames else Outcome.NEUTRAL
+        if fault in STILL_WORKING or (fault.side is Side.CLIENT and self._phase in (WAITING, STREAMING, KEEPING)):
+            quarantine_s = self._timeouts().response_head
+            if not fault.blames:
+                outcome = Outcome.ABORTED
+        lease.release(outcome, self.side.services.clock(), quarantine_s=quarantine_s, what=plural_of(fault))
 
     def _finish(self, end: str, now: float) -> None:
         """Count, log and let go. Runs once per exchange, on every path."""
         self._phase = DONE
+        if self._has_permit:
+            self._return_permit()
         self.end = end
         total = self.total_s = now - self._started
         side, prepared = self.side, self.prepared
@@ -555,7 +776,10 @@ class Exchange:
             self.side.send_interim(None)
             if self._unsent and self.upstream is not None:
                 self._send_held_body(self.upstream)
-        if self._phase in (WAITING, STREAMING) and self.upstream is not None:
+        if now >= self._total_deadline and self._phase != TUNNEL:
+            self.fail(errors.TOTAL_TIMEOUT, "the whole time for this request is over")
+            return
+        if self._phase in (WAITING, KEEPING, STREAMING) and self.upstream is not None:
             self._check_upstream_write(self.upstream, now)
         if now < self._deadline:
             return
@@ -567,7 +791,7 @@ class Exchange:
             if self._runtime is not None:
                 connector.count_dial(self._runtime, errors.CONNECT_TIMEOUT)
             self.attempt_failed(errors.CONNECT_TIMEOUT, "no answer to the connection request")
-        elif self._phase in (WAITING, STREAMING):
+        elif self._phase in (WAITING, KEEPING, STREAMING):
             fault = errors.RESPONSE_TIMEOUT if self._phase == WAITING else errors.IDLE_TIMEOUT
             if self.upstream is not None:
                 self.upstream.abort()
@@ -659,7 +883,9 @@ class Exchange:
         self.bytes_out += relay.server.n_received
         if side is Side.CLIENT and self.pool_runtime is not None:
             self.pool_runtime.row[ABORTED["tunnel"]] += 1
-        self._release_lease(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL)
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now)
         self._relay = None
         self.side.tunnel_closed()
         self._finish(end, now)

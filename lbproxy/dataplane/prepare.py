@@ -121,6 +121,8 @@ def prepare(
     elif head.max_forwards == 0:
         prepared.is_local = True
     elif route.pool is not None:
+        if route.retry.idempotency_key and any(name.lower() == b"idempotency-key" for name, _ in head.fields):
+            prepared.is_idempotent = True
         prepared.pool = route.pool
         prepared.forward = _forward_head(head, route, path, local_host)
     _note_dropped(prepared, head, is_trusted=is_trusted)

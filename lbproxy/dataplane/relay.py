@@ -254,6 +254,8 @@ class Relay:
         before, since = self._progress.get(end, (-1, now))
         if not unsent or taken != before:
             self._progress[end] = (taken, now)
+            if taken != before and before >= 0:
+                self.active_at = now  # a reader that drains slowly keeps its tunnel
             return False
         return now - since >= self._write_s
 

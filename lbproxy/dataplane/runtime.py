@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lbproxy import errors
 from lbproxy.dataplane.idle_pool import IdlePool
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.retry import RetryPolicy
+from lbproxy.domain.retry import RetryBudget, RetryPolicy
+from lbproxy.domain.rng import Rng
 from lbproxy.domain.routing import Router
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
@@ -37,6 +39,7 @@ class UpstreamTimeouts:
     write: float
     tunnel: float
     half_closed: float
+    total: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,9 @@ class PoolRuntime:
     """A pool with its settings. `servers` follows the pool's membership."""
 
     __slots__ = (
+        "budget",
         "dial_failed",
+        "failure_statuses",
         "head_bytes",
         "keep_alive",
         "max_fields",
@@ -116,6 +121,7 @@ class PoolRuntime:
         "pool",
         "response_memo",
         "retry_after_s",
+        "rng",
         "row",
         "servers",
         "timeouts",
@@ -133,6 +139,9 @@ class PoolRuntime:
         max_interim: int,
         retry_after_s: int,
         dial_failed: Callable[[Server, Fault], None],
+        rng: Rng,
+        budget: RetryBudget,
+        failure_statuses: frozenset[int] = frozenset(),
     ) -> None:
         self.name = pool.name
         self.pool = pool
@@ -144,8 +153,40 @@ class PoolRuntime:
         self.max_interim = max_interim
         self.retry_after_s = retry_after_s
         self.dial_failed = dial_failed
+        self.rng = rng
+        self.budget = budget
+        self.failure_statuses = failure_statuses
         self.servers: dict[Server, ServerRuntime] = {}
         self.response_memo: dict[bytes, ResponseHead] = {}
+
+    def may_retry(self, now: float, *, is_lost: bool) -> bool:
+        """Take a permit of the retry budget; every True is followed by one `budget.finished()`.
+
+        is_lost: the connection died. When a server is killed all its requests are lost in the same instant, and each of
+        them must find another server: so these are bounded by their rate, not by how many there are at once.
+        """
+        active = 1 << 30 if is_lost else sum(server.inflight for server in self.servers) + self.n_queued
+        return self.budget.may_start(active, requests_total=self._n_first_attempts(), now=now)
+
+    def _n_first_attempts(self) -> int:
+        return max(0, sum(server.requests for server in self.servers) - self.budget.n_started)
+
+    def sweep(self, now: float) -> None:
+        """What time brings: idle connections expire, the pool changes, the budget's window moves."""
+        self.pool.sweep(now)
+        self.budget.note(self._n_first_attempts(), now)
+        for server in self.servers.values():
+            server.idle.sweep(now)
+
+    @property
+    def n_queued(self) -> int:
+        return len(self.pool.queue) if self.pool.queue is not None else 0
+
+    def retry_after(self, fault: Fault, now: float) -> int:
+        """Seconds for Retry-After: from the queue's drain rate where that is what the client waits for."""
+        if fault in (errors.QUEUE_FULL, errors.QUEUE_TIMEOUT) and self.pool.queue is not None:
+            return self.pool.queue.retry_after_s(now)
+        return self.retry_after_s
 
 
 @dataclass(slots=True, eq=False)

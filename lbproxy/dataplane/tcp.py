@@ -16,12 +16,14 @@ from lbproxy.dataplane import connector
 from lbproxy.dataplane.connector import DIAL_FAULTS
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import RouteRuntime, ServerRuntime
-from lbproxy.domain.pool import Lease, Outcome
+from lbproxy.dataplane.verdicts import plural_of
+from lbproxy.domain.pool import Lease, Outcome, Refusal
+from lbproxy.domain.queue import Ticket
 from lbproxy.domain.retry import may_retry
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault, Side
-from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, SERVER, TRAFFIC, observe
+from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, QUEUE_BUCKETS, SERVER, TRAFFIC, observe
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener import Listener
@@ -31,7 +33,7 @@ _IN = TRAFFIC.column("tcp_bytes_total", "in")
 _OUT = TRAFFIC.column("tcp_bytes_total", "out")
 _BYTES_IN = LISTENER.column("request_bytes_total")
 _BYTES_OUT = LISTENER.column("response_bytes_total")
-_NO_SERVER = LISTENER.column("rejected_total", errors.NO_SERVER.reason)
+_QUEUE_WAIT = POOL.offset["queue_wait_seconds"]
 _DURATION = POOL.offset["request_duration_seconds"]
 _RETRY_OK = POOL.column("retries_total", "connect", "success")
 _RETRY_FAILED = POOL.column("retries_total", "connect", "failure")
@@ -65,12 +67,14 @@ class TcpSession:
         "_client",
         "_deadline",
         "_dialing",
+        "_is_counted",
         "_lease",
         "_owner",
         "_retries",
         "_route",
         "_runtime",
         "_started",
+        "_ticket",
         "_tried",
         "attempts",
         "bytes_in",
@@ -107,9 +111,11 @@ class TcpSession:
         self._deadline = NEVER
         self._dialing: asyncio.Task[None] | None = None
         self._lease: Lease | None = None
+        self._ticket: Ticket | None = None
         self._runtime: ServerRuntime | None = None
         self._tried: tuple[Server, ...] = ()
         self._retries = 0
+        self._is_counted = False
         self._started = services.clock()
         self.wall = time.time()
         self.log_head = ""
@@ -139,27 +145,59 @@ class TcpSession:
         self.client = peer[0] if isinstance(peer, tuple) and peer else "unix"
         refusal = self._owner.admit(self.client)
         if refusal is not None:
-            self._owner.runtime.row[LISTENER.column("rejected_total", refusal.reason)] += 1
-            self.relay.fail(refusal.word, None)
+            self._reject(refusal)
             return
         self._attempt()
 
     def _attempt(self) -> None:
         services, pool = self._owner.services, self._route.pool
-        assert pool is not None and self._route.timeouts is not None
+        assert pool is not None
         now = services.clock()
         lease = pool.pool.acquire(PickContext(self.client), self._tried, now)
-        if lease is None:
-            self._owner.runtime.row[_NO_SERVER] += 1
-            self.relay.fail(errors.NO_SERVER.word, None)
+        if isinstance(lease, Lease):
+            self._leased(lease, now)
             return
+        if lease is Refusal.FULL:
+            ticket = Ticket(PickContext(self.client), self._granted, self._refused, enqueued_at=now, tried=self._tried)
+            if pool.pool.enqueue(ticket, now):
+                self._ticket = ticket
+                return
+        self._reject(errors.NO_SERVER if lease is Refusal.NO_SERVER else errors.QUEUE_FULL)
+
+    def _granted(self, lease: Lease, now: float) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None and self._route.pool is not None:
+            self.queue_s = now - ticket.enqueued_at
+            observe(self._route.pool.row, _QUEUE_WAIT, QUEUE_BUCKETS, self.queue_s)
+        self._leased(lease, now)
+
+    def _refused(self, reason: str) -> None:
+        self._ticket = None
+        self._reject(errors.QUEUE_TIMEOUT)
+
+    def _reject(self, fault: Fault) -> None:
+        self._owner.runtime.row[LISTENER.column("rejected_total", fault.reason)] += 1
+        self.relay.fail(fault.word, None)
+
+    def _leased(self, lease: Lease, now: float) -> None:
+        pool = self._route.pool
+        assert pool is not None and self._route.timeouts is not None
         self._lease = lease
+        if self.queue_s is None:
+            self.queue_s = 0.0
         self._runtime = pool.servers[lease.server]
         self.attempts += 1
         self._deadline = now + self._route.timeouts.connect
-        self._dialing = services.tasks.spawn(self._dial(self._runtime, now), "dial")
+        self._dialing = self._owner.services.tasks.spawn(self._dial(self._runtime, now), "dial")
 
     async def _dial(self, runtime: ServerRuntime, started: float) -> None:
+        try:
+            await self._connect(runtime, started)
+        except Exception as error:  # a defect: confined to this connection
+            self._owner.services.internal_error("tcp", error)
+            self.relay.fail(errors.INTERNAL_ERROR.word, None)
+
+    async def _connect(self, runtime: ServerRuntime, started: float) -> None:
         me = self._dialing
         try:
             await connector.dial(self._owner.services, runtime, self._server_end)
@@ -175,6 +213,7 @@ class TcpSession:
         self._deadline = NEVER
         self.connect_s = self._owner.services.clock() - started
         runtime.n_connections += 1
+        self._is_counted = True
         if self._retries:
             self._count(_RETRY_OK)
         self.relay.server.flush_early()
@@ -191,7 +230,7 @@ class TcpSession:
         runtime, pool = self._runtime, self._route.pool
         assert runtime is not None and pool is not None
         runtime.row[_UPSTREAM_ERROR[fault.word]] += 1
-        self._release(Outcome.FAILURE if fault.blames else Outcome.NEUTRAL)
+        self._release(Outcome.FAILURE if fault.blames else Outcome.NEUTRAL, plural_of(fault))
         if fault in DIAL_FAULTS:
             pool.dial_failed(runtime.server, fault)
         if self._retries:
@@ -203,10 +242,10 @@ class TcpSession:
         else:
             self.relay.fail(fault.word, None)
 
-    def _release(self, outcome: Outcome) -> None:
-        if self._lease is not None:
-            self._lease.release(outcome, self._owner.services.clock())
-            self._lease = None
+    def _release(self, outcome: Outcome, what: str = "failures") -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release(outcome, self._owner.services.clock(), what=what)
 
     def sweep(self, now: float) -> None:
         """The connect time-out; the relay calls this while it is swept itself."""
@@ -225,12 +264,16 @@ class TcpSession:
         if self._dialing is not None:
             self._dialing.cancel()
             self._dialing = None
-        if runtime is not None and relay.server.was_connected:
+        if self._ticket is not None and pool is not None and pool.pool.queue is not None:
+            pool.pool.queue.remove(self._ticket, now)
+            self._ticket = None
+        if runtime is not None and self._is_counted:
             runtime.n_connections -= 1
         if end == errors.RESET.word and runtime is not None:
             runtime.row[_UPSTREAM_ERROR[end]] += 1
         if side is Side.CLIENT and pool is not None:
-            pool.row[_ABORTED["tunnel" if relay.server.was_connected else "connecting"]] += 1
+            phase = "tunnel" if relay.server.was_connected else "connecting" if runtime is not None else "queued"
+            pool.row[_ABORTED[phase]] += 1
         self._release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL)
         self.bytes_in, self.bytes_out = relay.client.n_received, relay.server.n_received
         self._route.traffic[_IN] += self.bytes_in

@@ -158,6 +158,11 @@ class Pool:
             self._slow_start.left(server, now)
         self._changed(server, old, why, now)
         if was_down and health is not Health.DOWN:
+            # What failed before was most likely another process: it is not held against this one, and an ejection
+            # waits for nothing but its probe.
+            server.penalty_until = 0.0
+            if server.circuit is not None:
+                server.circuit.open_until = min(server.circuit.open_until, now)
             self._came_back(server, now)
         self.hand_over(now)
         return True

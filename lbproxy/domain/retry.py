@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from lbproxy.domain.rng import Rng
@@ -102,7 +103,7 @@ class RetryBudget:
     def __init__(self, ratio: float = 0.2, min_: int = 3) -> None:
         self._ratio = ratio
         self._min = min_
-        self._marks: deque[tuple[float, int]] = deque()
+        self._marks: deque[tuple[float, int]] = deque([(-inf, 0)])
         self._started: deque[float] = deque()
         self.active = 0
         self.n_started = 0
@@ -132,14 +133,19 @@ class RetryBudget:
             raise RuntimeError("a retry finished that never started")
         self.active -= 1
 
-    def _is_rate_left(self, requests_total: int, now: float) -> bool:
+    def note(self, requests_total: int, now: float) -> None:
+        """Keep the count of the window: called now and then, also while nothing is retried."""
         horizon = now - BUDGET_WINDOW_S
-        started, marks = self._started, self._marks
-        while started and started[0] <= horizon:
-            started.popleft()
+        marks = self._marks
         # The newest mark that is older than the window stays: it is where the window begins.
         while len(marks) > 1 and marks[1][0] <= horizon:
             marks.popleft()
-        if not marks or now - marks[-1][0] >= BUDGET_WINDOW_S / 100:
+        if now - marks[-1][0] >= BUDGET_WINDOW_S / 100:
             marks.append((now, requests_total))
+
+    def _is_rate_left(self, requests_total: int, now: float) -> bool:
+        self.note(requests_total, now)
+        started, marks = self._started, self._marks
+        while started and started[0] <= now - BUDGET_WINDOW_S:
+            started.popleft()
         return len(started) < max(self._min, self._ratio * (requests_total - marks[0][1]))

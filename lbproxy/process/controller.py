@@ -16,7 +16,7 @@ from lbproxy.control.admin import AdminServer
 from lbproxy.control.checker import Checker
 from lbproxy.control.discovery.dns import DnsDiscovery, Membership
 from lbproxy.control.metrics import Exposition, Registry
-from lbproxy.control.status import Json, ListenerStatus, StatusSource, not_ready_reason
+from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSource, not_ready_reason
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.tasks import Tasks
@@ -72,7 +72,7 @@ class Controller:
         self._tasks = Tasks(self._crashed)
         self._exposition = Exposition(registry)
         strategies = {name: pool.strategy.name or pool.strategy.python or "" for name, pool in config.pools.items()}
-        self._status = StatusSource(registry.version, clock(), pools, strategies, listeners)
+        self._status = StatusSource(registry.version, clock(), pools, strategies, listeners, self._queue_status)
         self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
         self._discovery = DnsDiscovery(self, self._tasks, row, clock)
         self._admin = self._make_admin()
@@ -144,6 +144,10 @@ class Controller:
     def status(self) -> Json:
         return self._status.build(self._state, self.ready_reason(), self._clock())
 
+    def _queue_status(self, pool: str) -> QueueStatus:
+        queue = self._pools[pool].queue
+        return QueueStatus(len(queue), queue.size) if queue is not None else QueueStatus()
+
     # --- what is reported -------------------------------------------------------------------------------------------
 
     def server_refused(self, pool: Pool, server: Server) -> None:
@@ -177,6 +181,8 @@ class Controller:
         row = self._server_row(pool, server)
         if row is not None:
             row[_TO[new]] += 1
+            if new == "ejected" and server.circuit is not None:
+                row[SERVER.column("server_ejections_total", server.circuit.reason)] += 1
         level = logging.WARNING if new in ("down", "ejected") else logging.INFO
         why = f": {server.why}" if server.why else ""
         cause = f"{pool.name}/{server.name} {new}"  # with the state, so that the last word is not the one left out

@@ -13,8 +13,8 @@ from lbproxy.address import Address
 from lbproxy.config.http_rules import HeaderEdits, HeaderRules, Match, PoolTimeoutsOverride, RetryOverride, Route
 from lbproxy.config.listener_model import Listener as ListenerConfig
 from lbproxy.config.model import Config
+from lbproxy.config.pool_model import CircuitBreaker, ServerSpec
 from lbproxy.config.pool_model import Pool as PoolConfig
-from lbproxy.config.pool_model import ServerSpec
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.runtime import (
@@ -27,8 +27,10 @@ from lbproxy.dataplane.runtime import (
     ServerRuntime,
     UpstreamTimeouts,
 )
+from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.retry import RetryPolicy
+from lbproxy.domain.queue import WaitQueue
+from lbproxy.domain.retry import RetryBudget, RetryPolicy
 from lbproxy.domain.routing import MatchSpec, Router, RouteSpec
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies import NAMES, create
@@ -95,6 +97,10 @@ class Wiring:
             fail_open=config.fail_open,
             passive_retry_s=PASSIVE_RETRY_S if config.health_check is None else None,
             strategy_failed=strategy_failed,
+            breaker=None if config.circuit_breaker is None else breaker_policy(config.circuit_breaker),
+            max_ejected=config.circuit_breaker.max_ejected if config.circuit_breaker is not None else 0.0,
+            queue=WaitQueue(config.queue.size, config.queue.timeout, config.queue.order),
+            slow_start_s=config.slow_start,
         )
         keep = config.keep_alive
         check = config.health_check
@@ -110,10 +116,13 @@ class Wiring:
             max_interim=config.limits.interim_responses,
             retry_after_s=max(1, round(check.interval + 0.5)) if check is not None else round(PASSIVE_RETRY_S),
             dial_failed=lambda server, fault: self._dial_failed(pool, server, fault),
+            rng=self._rng,
+            budget=RetryBudget(config.retry.budget.ratio, config.retry.budget.min),
+            failure_statuses=frozenset(config.circuit_breaker.status if config.circuit_breaker is not None else ()),
         )
         for spec in config.servers:
             if spec.address.is_literal:
-                self.add_server(runtime, server_of(spec, spec.address, spec.name))
+                self.add_server(runtime, server_of(spec, spec.address, spec.name, config.max_inflight))
         return runtime
 
     def _build_strategy(self, pool: str, config: PoolConfig):  # type: ignore[no-untyped-def]
@@ -130,6 +139,8 @@ class Wiring:
 
     def add(self, pool: Pool, server: Server) -> None:
         """Discovery found a server (control.discovery.dns.Membership)."""
+        if not server.max_inflight and self._config.pools[pool.name].max_inflight is not None:
+            server.max_inflight = self._config.pools[pool.name].max_inflight or 0
         self.add_server(self.pools[pool.name], server)
 
     def remove(self, pool: Pool, server: Server) -> None:
@@ -154,14 +165,17 @@ class Wiring:
     def sweep(self, now: float) -> None:
         """Idle connections expire, pools change with time, removed servers vanish once they are drained."""
         for runtime in self.pools.values():
-            runtime.pool.sweep(now)
-            for server_runtime in runtime.servers.values():
-                server_runtime.idle.sweep(now)
+            runtime.sweep(now)
         for runtime, server in list(self._leaving):
             if server.inflight == 0 and runtime.servers[server].n_connections == 0:
                 self._leaving.remove((runtime, server))
                 gone = runtime.servers.pop(server)
                 self._registry.remove(SERVER, (runtime.name, server.name), gone.row)
+
+    def queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Values of lbproxy_queue_depth."""
+        for runtime in self.pools.values():
+            yield (runtime.name,), runtime.n_queued
 
     def upstream_connections(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Values of lbproxy_upstream_connections."""
@@ -184,6 +198,7 @@ class Wiring:
             or route.pool is None
             or self._config.pools[route.pool].headers is not None
             or self._config.pools[route.pool].strategy.name not in NAMES
+            or retry_policy(self._config.pools[route.pool], route.retry).idempotency_key
             for route in routes
         )
         return ListenerRuntime(
@@ -248,9 +263,23 @@ class Wiring:
         )
 
 
-def server_of(spec: ServerSpec, address: Address, name: str) -> Server:
-    """A domain server from its config entry; a DNS name has several, each with its own address."""
-    return Server(name, address, weight=spec.weight, max_inflight=spec.max_inflight or 0, backup=spec.backup)
+def server_of(spec: ServerSpec, address: Address, name: str, max_inflight: int | None) -> Server:
+    """A domain server from its config entry; `max_inflight` is the pool's, for servers without their own."""
+    limit = spec.max_inflight if spec.max_inflight is not None else max_inflight
+    return Server(name, address, weight=spec.weight, max_inflight=limit or 0, backup=spec.backup)
+
+
+def breaker_policy(config: CircuitBreaker) -> BreakerPolicy:
+    """The breaker's settings as the domain takes them."""
+    return BreakerPolicy(
+        failures=config.failures,
+        error_rate=config.error_rate,
+        min_requests=config.min_requests,
+        window_s=config.window,
+        open_s=config.open,
+        max_open_s=config.max_open,
+        probes=config.probes,
+    )
 
 
 def is_direct(address: Address, on_link: tuple[Network, ...]) -> bool:
@@ -278,6 +307,7 @@ def pool_timeouts(config: PoolConfig, override: PoolTimeoutsOverride | None = No
         write=value("write"),
         tunnel=value("tunnel"),
         half_closed=value("half_closed"),
+        total=value("total"),
     )
 
 
@@ -298,6 +328,13 @@ def retry_policy(config: PoolConfig, override: RetryOverride | None) -> RetryPol
         idempotent=value("idempotent"),
         body_bytes=value("body_bytes"),
         unacked=value("unacked"),
+        status=frozenset(value("status")),
+        budget_ratio=pool.budget.ratio,
+        budget_min=pool.budget.min,
+        backoff_base_s=pool.backoff.base,
+        backoff_max_s=pool.backoff.max,
+        trust_retry_after=value("trust_retry_after"),
+        idempotency_key=value("idempotency_key"),
     )
 
 

@@ -119,6 +119,7 @@ class Worker:
         registry.readers["client_connections"] = lambda: [
             ((item.runtime.name,), item.runtime.n_connections) for item in self._listeners
         ]
+        registry.readers["queue_depth"] = wiring.queue_depths
         registry.readers["upstream_connections"] = wiring.upstream_connections
         self._controller = Controller(
             config,

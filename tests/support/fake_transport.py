@@ -54,6 +54,7 @@ pools:
   app: {servers: ["127.0.0.1:9001", "127.0.0.1:9002"], strategy: round_robin, health_check: off}
 """
 CLIENT = ("192.0.2.7", 40000)
+BACKOFF_S = 0.25  # the longest pause before a retry
 
 
 class FakeClock:
@@ -552,6 +553,7 @@ class FakeLb:
         assert self.listener.runtime.n_connections == 0
         assert self.gate.n_connections == 0
         assert self.services.dials == 0
+        assert not self.services.hangups._callbacks, "a hang-up watch was forgotten"
         for runtime in self.runtimes:
             name = runtime.server.name
             assert runtime.server.inflight == 0, f"{name}: {runtime.server.inflight} leases are out"
@@ -572,7 +574,9 @@ class FakeLb:
         return client
 
     def accept(self, *, turns: bool = True) -> Peer:
-        """The oldest dial succeeds."""
+        """The oldest dial succeeds; one that waits for a retry's back-off is given that time."""
+        if not self.loop.dials:
+            self.advance(BACKOFF_S)
         assert self.loop.dials, "nobody is dialling"
         server = self.loop.dials[0].succeed()
         self.servers.append(server)

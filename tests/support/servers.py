@@ -94,6 +94,10 @@ class Gunicorn:
                 return False
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def log(self) -> str:
         return (self._directory / "gunicorn.log").read_text(errors="replace")
 

@@ -75,6 +75,7 @@ class Setting:
     def __init__(self, origin: Origin, lb: LbProxy) -> None:
         self.origin = origin
         self.lb = lb
+        self._before = lb.metric("client_connections_total")
 
     def client(self, listener: str = "plain") -> Client:
         return Client(self.lb.port(listener))
@@ -86,7 +87,13 @@ class Setting:
         return peer
 
     def last_end(self) -> object:
-        return wait_until(lambda: self.lb.access_log(), "a line in the access log")[-1]["end"]
+        self.wait_logged()
+        return self.lb.access_log()[-1]["end"]
+
+    def wait_logged(self) -> None:
+        """Wait for a line of every connection, so that none of them appears in the next test."""
+        count = self.lb.metric("client_connections_total") - self._before
+        wait_until(lambda: len(self.lb.access_log()) == count, f"{count} lines in the access log")
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +118,11 @@ def tcp(daemon: tuple[Origin, LbProxy]) -> Iterator[Setting]:
     origin, lb = daemon
     origin.reset()
     lb.access_log_path.write_bytes(b"")  # opened for appending: the daemon goes on at the new end
-    yield Setting(origin, lb)
+    setting = Setting(origin, lb)
+    yield setting
     origin.reset()
     lb.check_idle()
+    setting.wait_logged()
     assert lb.metric("internal_errors_total") == 0
 
 

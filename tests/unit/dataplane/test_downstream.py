@@ -230,7 +230,10 @@ def test_nothing_behind_a_last_request_is_looked_at() -> None:
     with FakeLb() as lb:
         client = lb.connect()
         client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + GET)
-        lb.accept().send(ok())
+        server = lb.accept()
+        client.send(bytes(100_000))
+        assert not client.transport.is_paused and not any(item.buffered_bytes() for item in lb.services.swept)
+        server.send(ok())
         assert client.got().count(b"HTTP/1.1") == 1
         assert client.saw_fin and not lb.loop.dials
         assert lb.ends == ["ok"]
@@ -325,7 +328,7 @@ def test_the_routes_own_answers() -> None:
         answer = client.got()
         assert status_of(answer) == 301 and b"Location: /there\r\n" in answer
         client.send(b"OPTIONS * HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n")
-        assert status_of(client.got()) in (200, 404)
+        assert status_of(client.got()) == 404  # "*" is no path: no route, so nobody to ask about
         client.send(post(b"a body that nobody reads", target="/here"))
         assert body_of(client.got()) == b"here"
         assert [entry["status"] for entry in lb.log][:2] == [200, 301]
@@ -428,7 +431,8 @@ REQUESTS = st.lists(
             post(b"hello"),
             post(b""),
             HEAD,
-            b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=1\r\nde\r\n0\r\nT: 1\r\n\r\n",
+            b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\nabc\r\n2;x=1\r\nde\r\n0\r\nT: 1\r\n\r\n",
             b"PUT /b?c HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nxyz",
         ]
     ),

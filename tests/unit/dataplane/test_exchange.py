@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from lbproxy.domain.server import Admin
 from tests.support.fake_transport import GET, SWITCHING, UPGRADE, FakeLb, Peer, body_of, ok, post, status_of
 
 TIMEOUTS = "timeouts: {connect: 1s, response_head: 2s, read: 3s, write: 4s, tunnel: 5s, half_closed: 2s}"
@@ -501,6 +502,27 @@ def test_nothing_is_retried_for_a_client_that_left() -> None:
         assert lb.ends == ["client_abort"]
 
 
+@pytest.mark.parametrize("end", ["fin", "reset"])
+def test_a_client_that_leaves_before_the_next_attempt_ends_it(end: str) -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        lb.exchange(client, GET).reset()
+        getattr(client, end)()
+        lb.advance(1.0)
+        assert not lb.loop.dials and lb.inflight == 0
+        assert lb.ends == ["client_abort"]
+
+
+def test_shutting_down_before_the_next_attempt_answers_503() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        lb.exchange(client, GET).reset()
+        shutdown(lb, client, None)
+        lb.advance(1.0)
+        assert status_of(client.got()) == 503
+        assert not lb.loop.dials and lb.ends == ["draining"]
+
+
 def test_a_body_over_retry_body_bytes_makes_a_request_final_once_it_is_sent() -> None:
     with FakeLb(two(retry="{idempotent: true, body_bytes: 4}")) as lb:
         client = lb.connect()
@@ -727,6 +749,20 @@ def test_a_server_that_reads_again_lets_the_client_go_on() -> None:
         assert lb.ends == ["ok"]
 
 
+def test_each_pause_has_its_own_hang_up_watch_and_no_longer() -> None:
+    with FakeLb(ONE) as lb:
+        client, server = sending(lb)
+        assert server is not None
+        for piece in (b"56", b"789"):
+            server.stop_reading()
+            assert len(lb.services.hangups._callbacks) == 1
+            server.read_again()
+            assert not lb.services.hangups._callbacks
+            client.send(piece)
+        server.send(ok())
+        assert lb.ends == ["ok"]
+
+
 def test_a_server_that_never_reads_is_given_up() -> None:
     with FakeLb(ONE) as lb:
         client, server = sending(lb)
@@ -773,6 +809,21 @@ def test_an_overloaded_process_answers_503() -> None:
         client.send(GET)
         assert status_of(client.got()) == 503
         assert lb.ends == ["overloaded"] and lb.inflight == 0
+
+
+def test_a_pool_without_a_usable_server_answers_503() -> None:
+    with FakeLb(ONE) as lb:
+        lb.pool.pool.set_admin(lb.runtimes[0].server, Admin.MAINT, "", lb.clock())
+        client = lb.connect()
+        client.send(GET)
+        answer = client.got()
+        assert status_of(answer) == 503 and b"Retry-After: " in answer
+        assert lb.ends == ["no_server"] and not lb.loop.dials
+        assert lb.of_listener("rejected_total", "no_server") == 1
+        lb.pool.pool.set_admin(lb.runtimes[0].server, Admin.READY, "", lb.clock())
+        client.send(GET)
+        lb.accept().send(ok())
+        assert status_of(client.got()) == 200
 
 
 def test_times_are_of_the_attempt_that_counted() -> None:

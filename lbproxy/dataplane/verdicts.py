@@ -1,0 +1,53 @@
+"""What an answer or a failure says about the server that gave it."""
+
+from __future__ import annotations
+
+from lbproxy import errors
+from lbproxy.domain.pool import Outcome
+from lbproxy.errors import Fault
+from lbproxy.protocol.http1 import ResponseHead
+
+MAX_RETRY_AFTER_S = 300.0
+
+_PLURALS = {
+    errors.CONNECT_REFUSED: "refused connections",
+    errors.CONNECT_TIMEOUT: "connect time-outs",
+    errors.CONNECT_UNREACHABLE: "connect failures",
+    errors.CONNECT_ERROR: "connect failures",
+    errors.RESET: "resets",
+    errors.CLOSED_EARLY: "connections closed without an answer",
+    errors.CLOSED_UNSENT: "connections closed without an answer",
+    errors.RESPONSE_TIMEOUT: "response time-outs",
+    errors.IDLE_TIMEOUT: "stalled answers",
+    errors.UPSTREAM_WRITE_TIMEOUT: "stalled requests",
+}
+# Faults after which the server may still be at work on the request: its slot is used last for a while.
+STILL_WORKING = frozenset((errors.RESPONSE_TIMEOUT, errors.IDLE_TIMEOUT, errors.TOTAL_TIMEOUT))
+
+
+def plural_of(fault: Fault) -> str:
+    """The fault as people read it in `why`: "3 response time-outs in a row"."""
+    return _PLURALS.get(fault, "bad answers")
+
+
+def retry_after_s(head: ResponseHead) -> float | None:
+    """Retry-After in seconds, at most 300; None without one or where it is a date."""
+    for name, value in head.fields:
+        if name.lower() == b"retry-after":
+            return min(float(value), MAX_RETRY_AFTER_S) if value.isdigit() and len(value) < 10 else None
+    return None
+
+
+def outcome_of(head: ResponseHead, failures: frozenset[int]) -> tuple[Outcome, float, str]:
+    """(outcome, penalty in seconds or 0 for the usual one, plural noun) of an answer's status.
+
+    429, and 503 with Retry-After, are push-back: less load, no blame. `failures` are the breaker's statuses.
+    """
+    status = head.status
+    if status in (429, 503):
+        seconds = retry_after_s(head)
+        if status == 429 or seconds is not None:
+            return Outcome.PUSH_BACK, seconds or 0.0, "refusals"
+    if status in failures:
+        return Outcome.FAILURE, 0.0, f"answers {status}"
+    return Outcome.SUCCESS, 0.0, ""

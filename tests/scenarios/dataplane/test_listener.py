@@ -1,0 +1,77 @@
+"""Listening sockets of the kernel: what is bound, what stays, and what a second listener is told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lbproxy.address import Address, parse_address
+from lbproxy.dataplane.listener import BindError, ConnectionGate, Listener
+
+
+def listener() -> Listener:
+    services = SimpleNamespace(loop=asyncio.get_running_loop())
+    return Listener(cast(Any, services), cast(Any, SimpleNamespace(name="web")), ConnectionGate(10))
+
+
+def connects(address: Address) -> bool:
+    family = socket.AF_UNIX if address.is_unix else socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as sock:
+        sock.settimeout(1.0)
+        try:
+            sock.connect(address.sock_path if address.is_unix else (address.host, address.port))
+        except OSError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0", "unix:@lbproxy-test-listener"])
+async def test_a_bound_address_accepts_and_a_closed_one_does_not(bind: str) -> None:
+    own = listener()
+    own.bind((parse_address(bind),), None)
+    address = parse_address(own.addresses[0])
+    assert connects(address)
+    own.close()
+    assert not connects(address) and own.addresses == []
+
+
+async def test_an_address_that_is_taken_is_named_and_nothing_stays_open() -> None:
+    first, second = listener(), listener()
+    first.bind((parse_address("127.0.0.1:0"),), None)
+    taken = parse_address(first.addresses[0])
+    with pytest.raises(BindError, match=f"listener web: cannot listen on {taken}.*something else listens there"):
+        second.bind((parse_address("127.0.0.1:0"), taken), None)
+    assert second.addresses == []
+    first.close()
+
+
+async def test_a_unix_socket_has_its_mode_and_goes_with_the_listener(tmp_path: Path) -> None:
+    path = tmp_path / "lb.sock"
+    for bits in (None, 0o600):
+        own = listener()
+        own.bind((Address("", 0, str(path)),), bits)
+        assert stat.S_IMODE(path.stat().st_mode) == (bits if bits is not None else 0o660)
+        own.close()
+        assert not path.exists()
+
+
+async def test_a_stale_unix_socket_is_replaced_but_not_one_in_use_nor_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "lb.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    own = listener()
+    own.bind((Address("", 0, str(path)),), None)
+    with pytest.raises(BindError, match="something else listens there"):
+        listener().bind((Address("", 0, str(path)),), None)
+    assert connects(Address("", 0, str(path)))
+    own.close()
+    path.write_text("precious")
+    with pytest.raises(BindError, match="exists and is not a socket"):
+        listener().bind((Address("", 0, str(path)),), None)
+    assert path.read_text() == "precious"

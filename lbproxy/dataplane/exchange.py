@@ -313,8 +313,12 @@ class Exchange:
         services = self.side.services
         services.dials += 1
         me = self._dialing
+        connection = UpstreamConnection(services, runtime)
         try:
-            connection = await connector.dial(services, runtime, lambda: UpstreamConnection(services, runtime))
+            await connector.dial(services, runtime, lambda: connection)
+        except asyncio.CancelledError:
+            connection.abandoned()
+            raise
         except connector.DialError as error:
             if self._phase == CONNECTING and self._dialing is me:
                 self._dialing = None

@@ -251,10 +251,10 @@ class Relay:
         """Has this end taken nothing of what waits for it for the write time-out?"""
         unsent = end.transport.get_write_buffer_size()
         taken = end.n_written - unsent
-        before, since = self._progress.get(end, (-1, now))
+        before, since = self._progress.get(end, (None, now))
         if not unsent or taken != before:
             self._progress[end] = (taken, now)
-            if taken != before and before >= 0:
+            if taken != before and before is not None:
                 self.active_at = now  # a reader that drains slowly keeps its tunnel
             return False
         return now - since >= self._write_s

@@ -44,6 +44,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_bulk",
         "_head",
         "_interim",
+        "_is_counted",
         "_memo",
         "_poller",
         "_reader",
@@ -71,6 +72,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reader: BodyReader | None = None
         self._head: ResponseHead | None = None
         self._interim = 0
+        self._is_counted = False
         self._bulk: bulk.BulkReader | None = None
         self._memo = runtime.pool.response_memo
         self.has_ended = False
@@ -92,7 +94,18 @@ class UpstreamConnection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._poller.register(transport.get_extra_info("socket").fileno(), _POLL_EVENTS)
         self.created_at = self._services.clock()
+        self._is_counted = True
         self.runtime.n_connections += 1
+
+    def abandoned(self) -> None:
+        """Its dial was cancelled: if that was in the very turn of the connect, uvloop never reports it as lost."""
+        self.has_ended = True
+        self._uncount()
+
+    def _uncount(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self.runtime.n_connections -= 1
 
     def begin(self, exchange: Exchange, data: bytes) -> None:
         """Send a request, or the first part of one; `exchange.request_done` says which."""
@@ -319,7 +332,7 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.runtime.n_connections -= 1
+        self._uncount()
         if self.has_ended:
             return
         try:

@@ -95,7 +95,7 @@ class RetryBudget:
 
     Two bounds. Concurrency (Envoy): retries in progress, their back-off included, stay within max(min_, ratio x active
     requests). That alone does not hold back retries that fail within a millisecond, hence the rate, for callers that
-    give it the numbers: retries of the last ten seconds stay within max(min_, ratio x requests of the same time).
+    give it the numbers: retries of the last ten seconds stay within max(min_ a second, ratio x requests of that time).
     """
 
     __slots__ = ("_marks", "_min", "_ratio", "_started", "active", "n_refused", "n_started")
@@ -145,7 +145,8 @@ class RetryBudget:
 
     def _is_rate_left(self, requests_total: int, now: float) -> bool:
         self.note(requests_total, now)
-        started, marks = self._started, self._marks
+        started = self._started
         while started and started[0] <= now - BUDGET_WINDOW_S:
             started.popleft()
-        return len(started) < max(self._min, self._ratio * (requests_total - marks[0][1]))
+        floor = self._min * BUDGET_WINDOW_S
+        return len(started) < max(floor, self._ratio * (requests_total - self._marks[0][1]))

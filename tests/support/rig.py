@@ -20,7 +20,9 @@ _SHORT = dict.fromkeys(("connect", "response_head", "read", "write"), f"{SHORT_S
 
 
 def _config(a: str, b: str) -> dict[str, object]:
-    off: dict[str, object] = {"health_check": "off", "timeouts": _CALM}
+    # The scenarios share the pools: what one makes fail must not eject a server, or use up the retries, of the next.
+    calm: dict[str, object] = {"budget": {"min": 1000}}
+    off: dict[str, object] = {"health_check": "off", "timeouts": _CALM, "circuit_breaker": "off", "retry": calm}
     both = [a, b]
     short_body = {"request_body": f"{SHORT_S}s"}
     short_client = {**short_body, "request_head": f"{SHORT_S}s", "keep_alive": f"{SHORT_S}s"}
@@ -39,10 +41,10 @@ def _config(a: str, b: str) -> dict[str, object]:
     pools = {
         "solo": {"servers": [a], **off},
         "pair": {"servers": both, "strategy": "round_robin", **off},
-        "idem": {"servers": both, "strategy": "round_robin", "retry": {"idempotent": True}, **off},
-        "once": {"servers": both, "strategy": "round_robin", "retry": {"attempts": 0}, **off},
+        "idem": {"servers": both, "strategy": "round_robin", **off, "retry": {"idempotent": True, **calm}},
+        "once": {"servers": both, "strategy": "round_robin", **off, "retry": {"attempts": 0}},
         "quick": {"servers": [a], **off, "timeouts": _SHORT, "retry": {"attempts": 0}},
-        "tcp": {"servers": [a], "health_check": "off", "timeouts": {"connect": "5s", "tunnel": "8s"}},
+        "tcp": {"servers": [a], "health_check": "off", "circuit_breaker": "off", "timeouts": {"connect": "5s", "tunnel": "8s"}},
     }
     return {"listeners": listeners, "pools": pools, "shutdown": {"grace": "3s"}}
 

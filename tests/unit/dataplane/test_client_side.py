@@ -6,6 +6,8 @@ import ast
 import inspect
 from pathlib import Path
 
+import pytest
+
 from lbproxy.dataplane import exchange
 from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.downstream import Downstream
@@ -22,6 +24,14 @@ def test_http_1_offers_all_of_it_with_the_same_arguments() -> None:
             (p.name, p.kind) for p in wanted.parameters.values()
         ], name
     assert set(Downstream.__slots__) >= ATTRIBUTES
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_http_1_takes_and_gives_the_same_types(name: str) -> None:
+    own, wanted = getattr(Downstream, name), METHODS[name]
+    assert inspect.signature(own) == inspect.signature(wanted)
+    assert inspect.iscoroutinefunction(own) is inspect.iscoroutinefunction(wanted)
+    assert inspect.isfunction(inspect.getattr_static(Downstream, name)), "a method of the object, not of the class"
 
 
 def test_an_exchange_asks_for_nothing_else() -> None:

@@ -92,8 +92,9 @@ def test_no_storm_when_every_answer_fails_at_once(rps: int) -> None:
 
 def test_the_rate_is_that_of_the_last_ten_seconds() -> None:
     budget = RetryBudget(0.2, 1)
-    budget.may_start(100, requests_total=0, now=0.0)
-    for second in range(1, 10):
-        assert budget.may_start(100, requests_total=100 * second, now=float(second))
-    assert budget.may_start(100, requests_total=900, now=60.0)
-    assert not budget.may_start(100, requests_total=900, now=60.1)  # nothing was asked for in a minute: min_ is used up
+    for second in range(100):
+        budget.note(100 * second, float(second))
+    # 1,000 requests in the last ten seconds: 200 retries, whatever was before.
+    assert sum(budget.may_start(10_000, requests_total=9_900, now=99.0) for _ in range(300)) == 200
+    # A minute later nobody has asked for anything: one a second over ten seconds is what is left.
+    assert sum(budget.may_start(10_000, requests_total=9_900, now=160.0) for _ in range(300)) == 10

@@ -1,0 +1,492 @@
+"""The central queue, through the real daemon: who waits, who is refused, who leaves, and what is written about it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.origin import Peer, close_unanswered, silent
+from tests.support.rig import get, post
+from tests.support.site import SLACK_S, SWEEP_S, Crowd, Pool, Site, timed
+from tests.support.waiting import wait_until
+from tests.support.wire import Response
+
+KIB = 1024
+ONE: dict[str, object] = {"n": 1, "max_inflight": 1}
+PLAN: dict[str, dict[str, object]] = {
+    "slots": {"max_inflight": 1},
+    "ordered": ONE,
+    "short": {**ONE, "queue": {"size": 2}},
+    "none": {**ONE, "queue": {"size": 0}},
+    "hasty": {**ONE, "queue": {"timeout": "300ms"}},
+    "left-fin": ONE,
+    "left-rst": ONE,
+    "left-many": ONE,
+    "logged": ONE,
+    "bodies": ONE,
+    "piped": ONE,
+    "crowded": {**ONE, "queue": {"size": 3}},
+    "calm": {"max_inflight": 2},
+    "dying": {"max_inflight": 1, "queue": {"timeout": "3s"}, "health_check": {"interval": "200ms"}},
+    "cut-rst": {**ONE, "circuit_breaker": "off"},
+    "cut-fin": {**ONE, "circuit_breaker": "off"},
+    "cut-chunk": {**ONE, "circuit_breaker": "off"},
+    "aborted": ONE,
+    "retried": {"max_inflight": 1, "retry": {"backoff": {"base": 0, "max": 0}}},
+    "tcp": {**ONE, "mode": "tcp"},
+    "tcp-hasty": {**ONE, "mode": "tcp", "queue": {"timeout": "300ms"}},
+    "tcp-short": {**ONE, "mode": "tcp", "queue": {"size": 1}},
+    "tcp-left": {**ONE, "mode": "tcp"},
+}
+
+
+@pytest.fixture(scope="module")
+def module_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("queue"), PLAN) as site:
+        yield site
+
+
+def assert_refused(answer: Response, reason: str) -> None:
+    """503 of lbproxy's own, with the fault's name and a usable Retry-After."""
+    assert answer.status == 503
+    assert answer.get("content-type") == "application/problem+json"
+    assert f"urn:lbproxy:fault:{reason}".encode() in answer.body
+    assert 1 <= int(answer.get("retry-after") or 0) <= 60
+
+
+# --- slots ---
+
+
+def test_a_server_never_has_more_than_its_slots(site: Site) -> None:
+    pool = site.pool("slots")
+    for server in pool.servers:
+        server.service_s = 0.01
+    with Crowd(24) as crowd:
+        answers = [crowd.start(partial(pool.ask, get(f"/slots-{number}"))) for number in range(24)]
+    assert [a.result().body for a in answers] == [f"GET /slots-{number} 0\n".encode() for number in range(24)]
+    assert [server.most_at_work for server in pool.servers] == [1, 1]
+    assert all(len(server.requests) >= 5 for server in pool.servers)
+    assert pool.n_attempts == 24
+    assert pool.metric("queue_depth") == 0
+    assert pool.metric("queue_wait_seconds_count") >= 12
+
+
+def test_first_come_first_served(site: Site) -> None:
+    pool = site.pool("ordered")
+    (server,) = pool.servers
+    server.gate.clear()
+    with Crowd() as crowd:
+        answers = []
+        for number in range(8):
+            answers.append(crowd.start(partial(pool.ask, get(f"/in-order-{number}"))))
+            pool.wait_inflight(1) if number == 0 else pool.wait_queued(number)
+        server.gate.set()
+        assert [answer.result().status for answer in answers] == [200] * 8
+    assert server.targets == [f"/in-order-{number}" for number in range(8)]
+    assert server.most_at_work == 1
+
+
+def test_pipelined_requests_take_one_slot_after_the_other(site: Site) -> None:
+    pool = site.pool("piped")
+    (server,) = pool.servers
+    with pool.client() as client:
+        client.send(b"".join(get(f"/piped-{number}") for number in range(5)))
+        assert [client.response().body for _ in range(5)] == [f"GET /piped-{n} 0\n".encode() for n in range(5)]
+    assert server.most_at_work == 1
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_body_that_arrives_while_queued_is_sent_whole(site: Site, framing: str) -> None:
+    pool = site.pool("bodies")
+    (server,) = pool.servers
+    server.reset()
+    body = bytes(range(256)) * 2 * KIB
+    if framing == "length":
+        request = post("/bodies-length", body)
+    else:
+        head = b"POST /bodies-chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunks = [b"%x\r\n%b\r\n" % (8 * KIB, body[at : at + 8 * KIB]) for at in range(0, len(body), 8 * KIB)]
+        request = head + b"".join(chunks) + b"0\r\n\r\n"
+    server.gate.clear()
+    with Crowd() as crowd, pool.client() as holder:
+        holder.send(get(f"/bodies-holder-{framing}"))
+        pool.wait_inflight(1)
+        answer = crowd.start(partial(pool.ask, request))
+        pool.wait_queued(1)
+        server.gate.set()
+        assert holder.response().status == 200
+        assert answer.result().body == f"POST /bodies-{framing} {len(body)}\n".encode()
+    assert server.requests[-1].body == body
+
+
+# --- bounds ---
+
+
+def test_a_full_queue_refuses_at_once(site: Site) -> None:
+    pool = site.pool("short")
+    (server,) = pool.servers
+    server.gate.clear()
+    with Crowd() as crowd:
+        kept = [crowd.start(partial(pool.ask, get(f"/short-{number}"))) for number in range(3)]
+        pool.wait_queued(2)
+        with pool.client() as client:
+            answer, seconds = timed(partial(client.ask, get("/one-too-many")))
+            assert_refused(answer, "queue_full")
+            assert seconds < SLACK_S
+            assert pool.metric("queue_depth") == 2
+            assert pool.status()["queue"] == {"depth": 2, "size": 2}
+            server.gate.set()
+            assert [waiting.result().status for waiting in kept] == [200] * 3
+            assert client.ask(get("/short-later")).status == 200  # the refused client keeps its connection
+    assert pool.rejected("queue_full") == 1
+    line = pool.log("/one-too-many")
+    assert (line["status"], line["end"], line["attempts"], line["server"]) == (503, "queue_full", 0, "")
+    assert "/one-too-many" not in server.targets
+
+
+def test_a_queue_of_no_length_refuses_when_the_slot_is_taken(site: Site) -> None:
+    pool = site.pool("none")
+    (server,) = pool.servers
+    server.gate.clear()
+    with pool.client() as holder:
+        holder.send(get("/none-0"))
+        pool.wait_inflight(1)
+        assert_refused(pool.ask(get("/none-1")), "queue_full")
+        server.gate.set()
+        assert holder.response().status == 200
+    assert pool.ask(get("/none-2")).status == 200
+
+
+def test_who_waits_too_long_is_refused(site: Site) -> None:
+    pool = site.pool("hasty")
+    (server,) = pool.servers
+    server.gate.clear()
+    with pool.client() as holder:
+        holder.send(get("/hasty-holder"))
+        pool.wait_inflight(1)
+        answer, seconds = timed(partial(pool.ask, get("/hasty-late")))
+        assert_refused(answer, "queue_timeout")
+        assert 0.3 <= seconds < 0.3 + SWEEP_S + SLACK_S
+        assert pool.metric("queue_depth") == 0
+        server.gate.set()
+        assert holder.response().status == 200
+    assert server.targets == ["/hasty-holder"]
+    assert pool.rejected("queue_timeout") == 1
+    line = pool.log("/hasty-late")
+    assert (line["status"], line["end"], line["attempts"]) == (503, "queue_timeout", 0)
+    waited = line["queue_ms"]
+    assert isinstance(waited, (int, float))
+    assert 300 <= waited <= 1000 * seconds
+
+
+# --- who leaves ---
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_a_client_that_leaves_leaves_the_queue_at_once(site: Site, how: str) -> None:
+    pool = site.pool(f"left-{how}")
+    (server,) = pool.servers
+    server.gate.clear()
+    with pool.client() as holder, pool.client() as leaver:
+        holder.send(get("/stays"))
+        pool.wait_inflight(1)
+        leaver.send(post("/leaves"))
+        pool.wait_queued(1)
+        left_at = time.monotonic()
+        leaver.close() if how == "fin" else leaver.reset()
+        pool.wait_queued(0)
+        assert time.monotonic() - left_at < SLACK_S
+        server.gate.set()
+        assert holder.response().status == 200
+        assert holder.ask(get("/after")).status == 200
+    assert server.targets == ["/stays", "/after"]
+    line = pool.log("/leaves")
+    assert (line["status"], line["end"], line["attempts"], line["server"]) == (499, "client_abort", 0, "")
+    assert pool.metric("client_aborts_total", phase="queued") == 1
+    assert pool.metric("client_aborts_total") == 1
+    assert pool.metric("queue_wait_seconds_count") == 0
+
+
+def test_only_those_who_stay_are_served(site: Site) -> None:
+    pool = site.pool("left-many")
+    (server,) = pool.servers
+    server.gate.clear()
+    clients = [pool.client() for _ in range(21)]
+    for number, client in enumerate(clients):
+        client.send(get(f"/many-{number}"))
+        if not number:
+            pool.wait_inflight(1)
+    pool.wait_queued(20)
+    for client in clients[2::2]:
+        client.reset()
+    pool.wait_queued(10)
+    server.gate.set()
+    assert [client.response().status for client in [clients[0], *clients[1::2]]] == [200] * 11
+    for client in clients:
+        client.close()
+    assert sorted(server.targets) == sorted(["/many-0", *(f"/many-{number}" for number in range(1, 21, 2))])
+    assert server.most_at_work == 1
+    assert pool.metric("client_aborts_total", phase="queued") == 10
+
+
+# --- what is written ---
+
+
+def test_the_wait_is_counted_and_logged(site: Site) -> None:
+    pool = site.pool("logged")
+    (server,) = pool.servers
+    assert pool.ask(get("/logged-free")).status == 200
+    assert pool.metric("queue_wait_seconds_count") == 0  # who finds a slot has not waited
+    server.gate.clear()
+    with Crowd() as crowd, pool.client() as holder:
+        holder.send(get("/logged-holder"))
+        pool.wait_inflight(1)
+        waiting = crowd.start(partial(pool.ask, get("/logged-waits")))
+        pool.wait_queued(1)
+        queued_at = time.monotonic()
+        time.sleep(0.1)
+        waited_s = time.monotonic() - queued_at
+        server.gate.set()
+        assert waiting.result().status == holder.response().status == 200
+    assert pool.metric("queue_depth") == 0
+    assert pool.metric("queue_wait_seconds_count") == 1
+    assert waited_s <= pool.metric("queue_wait_seconds_sum") < waited_s + SLACK_S
+    assert [pool.log(f"/logged-{name}")["queue_ms"] for name in ("free", "holder")] == [0, 0]
+    line = pool.log("/logged-waits")
+    assert line["queue_ms"] == pytest.approx(1000 * pool.metric("queue_wait_seconds_sum"), abs=0.01)
+    assert (line["status"], line["attempts"], line["end"]) == (200, 1, "ok")
+
+
+# --- other pools ---
+
+
+def test_a_full_queue_does_not_disturb_another_pool(site: Site) -> None:
+    crowded, calm = site.pool("crowded"), site.pool("calm")
+    crowded.servers[0].gate.clear()
+    with Crowd() as crowd:
+        stuck = [crowd.start(partial(crowded.ask, get(f"/crowded-{number}"))) for number in range(4)]
+        crowded.wait_queued(3)
+        assert_refused(crowded.ask(get("/crowded-out")), "queue_full")
+        with calm.client() as client:
+            answers, seconds = timed(lambda: [client.ask(get(f"/calm-{number}")).status for number in range(100)])
+        crowded.servers[0].gate.set()
+        assert [waiting.result().status for waiting in stuck] == [200] * 4
+    assert answers == [200] * 100
+    assert seconds < 2.0
+    assert calm.metric("queue_wait_seconds_count") == 0
+    assert calm.rejected("queue_full") == 0
+
+
+# --- slots come back ---
+
+
+def test_queued_requests_get_an_answer_when_all_servers_die(site: Site) -> None:
+    pool = site.pool("dying")
+    for server in pool.servers:
+        server.gate.clear()
+    with Crowd() as crowd:
+        answers = [crowd.start(partial(timed, partial(pool.ask, get(f"/dying-{number}")))) for number in range(10)]
+        pool.wait_queued(8)
+        for server in pool.servers:
+            server.close()
+        results = [answer.result(timeout=10) for answer in answers]
+    assert {answer.status for answer, _ in results} <= {502, 503}
+    assert sum(answer.status == 503 for answer, _ in results) >= 8
+    assert max(seconds for _, seconds in results) < 3 + SWEEP_S + SLACK_S
+    assert pool.metric("queue_depth") == 0
+    answer, seconds = timed(partial(pool.ask, get("/dying-later")))
+    assert answer.status == 503
+    assert seconds < 3 + SWEEP_S + SLACK_S
+
+
+@pytest.mark.parametrize(
+    ("how", "part"),
+    [
+        ("rst", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
+        ("fin", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
+        ("chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n"),
+    ],
+)
+def test_an_answer_that_breaks_off_gives_its_slot_back(site: Site, how: str, part: bytes) -> None:
+    pool = site.pool(f"cut-{how}")
+    (server,) = pool.servers
+
+    def breaks_off(c: Peer) -> None:
+        c.read_request()
+        c.send(part)
+        c.wait(server.gate)
+        if how == "rst":
+            c.reset()
+
+    for turn in range(3):
+        server.gate.clear()
+        server.script(breaks_off)
+        with Crowd() as crowd, pool.client() as victim:
+            victim.send(get(f"/cut-{turn}"))
+            victim.wait_for(b"half")
+            waiting = crowd.start(partial(pool.ask, get(f"/cut-next-{turn}", "Connection: close")))
+            if how != "chunk":  # a bad chunk ends the attempt without waiting for the gate
+                pool.wait_queued(1)
+            server.gate.set()
+            assert waiting.result().status == 200
+            victim.read_to_end()
+        pool.wait_inflight(0)
+        server.reset()
+    assert server.most_at_work == 1
+
+
+def test_a_client_that_leaves_its_server_gives_the_slot_back(site: Site) -> None:
+    pool = site.pool("aborted")
+    (server,) = pool.servers
+    for turn in range(3):
+        server.script(silent)
+        with Crowd() as crowd, pool.client() as leaver:
+            leaver.send(post(f"/aborted-{turn}"))
+            wait_until(lambda: server.requests, "the request to arrive")
+            waiting = crowd.start(partial(pool.ask, get(f"/aborted-next-{turn}")))
+            pool.wait_queued(1)
+            leaver.reset()
+            answer, seconds = timed(waiting.result)
+            assert answer.status == 200
+            assert seconds < 1.0 + SLACK_S
+        server.reset()
+    assert pool.metric("client_aborts_total", phase="waiting") == 3
+
+
+def test_a_retry_waits_for_its_slot_like_any_request(site: Site) -> None:
+    pool = site.pool("retried")
+    first, second = pool.servers
+    second.gate.clear()
+    first.gate.clear()
+
+    def lets_go(c: Peer) -> None:
+        first.attend(c)
+        close_unanswered(c)
+
+    first.script(lets_go)
+    with Crowd() as crowd:
+        answers = [crowd.start(partial(pool.ask, get(f"/retried-{number}"))) for number in range(6)]
+        pool.wait_queued(4)
+        first.gate.set()
+        second.gate.set()
+        assert [answer.result().status for answer in answers] == [200] * 6
+    assert [server.most_at_work for server in pool.servers] == [1, 1]
+    assert pool.metric("retries_total", outcome="success") == 1
+
+
+# --- TCP mode ---
+
+
+def _line_server(c: Peer) -> None:
+    """Say hello to each connection, then give every line back."""
+    c.send(b"hello\n")
+    while data := c.sock.recv(65536):
+        c.sock.sendall(data)
+
+
+def test_tcp_connections_queue(site: Site) -> None:
+    pool = site.pool("tcp")
+    (server,) = pool.servers
+    server.default = _line_server
+    with pool.client() as first, pool.client() as second, pool.client() as third:
+        assert first.take(6) == b"hello\n"
+        second.send(b"early words\n")
+        pool.wait_queued(2)
+        assert second.is_silent(0.05)
+        assert len(server.peers) == 1
+        first.close()
+        assert second.take(18) == b"hello\nearly words\n"
+        assert third.is_silent(0.05)
+        second.finish_writing()
+        assert second.wait_end() == "fin"
+        assert third.take(6) == b"hello\n"
+        assert len(server.peers) == 3
+    assert pool.metric("queue_wait_seconds_count") == 2
+    wait_until(lambda: len(pool.lines()) == 3, "three log lines")
+    waits = [line["queue_ms"] for line in pool.lines()]
+    assert waits[0] == 0
+    assert all(isinstance(wait, (int, float)) and wait > 40 for wait in waits[1:])
+
+
+def test_tcp_who_waits_too_long_is_reset(site: Site) -> None:
+    pool = site.pool("tcp-hasty")
+    pool.servers[0].default = _line_server
+    with pool.client() as first, pool.client() as late:
+        assert first.take(6) == b"hello\n"
+        end, seconds = timed(late.wait_end)
+        assert end == "rst"
+        assert 0.25 <= seconds < 0.3 + SWEEP_S + SLACK_S
+    assert pool.rejected("queue_timeout") == 1
+    wait_until(lambda: len(pool.lines()) == 2, "two log lines")
+    (line,) = [line for line in pool.lines() if line["end"] == "queue_timeout"]
+    waited = line["queue_ms"]
+    assert isinstance(waited, (int, float))
+    assert waited >= 300
+    assert len(pool.servers[0].peers) == 1
+
+
+def test_tcp_a_full_queue_resets(site: Site) -> None:
+    pool = site.pool("tcp-short")
+    pool.servers[0].default = _line_server
+    with pool.client() as first, pool.client() as second:
+        assert first.take(6) == b"hello\n"
+        pool.wait_queued(1)
+        with pool.client() as third:
+            end, seconds = timed(third.wait_end)
+        assert (end, seconds < SLACK_S) == ("rst", True)
+        first.close()
+        assert second.take(6) == b"hello\n"
+    assert pool.rejected("queue_full") == 1
+
+
+def test_tcp_who_leaves_leaves_the_queue(site: Site) -> None:
+    pool = site.pool("tcp-left")
+    (server,) = pool.servers
+    server.default = _line_server
+    with pool.client() as first:
+        assert first.take(6) == b"hello\n"
+        with pool.client() as leaver:
+            leaver.send(b"never mind")
+            pool.wait_queued(1)
+            leaver.reset()
+        pool.wait_queued(0)
+        with pool.client() as second:
+            pool.wait_queued(1)
+            first.close()
+            assert second.take(6) == b"hello\n"
+    assert len(server.peers) == 2
+    assert pool.metric("client_aborts_total", phase="queued") == 1
+
+
+# --- the end ---
+
+
+def test_queued_requests_are_served_when_the_daemon_stops(tmp_path: Path) -> None:
+    with Site(tmp_path, {"stops": ONE}) as site:
+        pool = site.pool("stops")
+        (server,) = pool.servers
+        server.gate.clear()
+        with Crowd() as crowd:
+            answers = [crowd.start(partial(pool.ask, get(f"/stops-{number}"))) for number in range(4)]
+            pool.wait_queued(3)
+            site.lb.signal(signal.SIGTERM)
+            wait_until(lambda: not _accepts(pool), "the listener to close")
+            server.gate.set()
+            assert [answer.result().status for answer in answers] == [200] * 4
+        wait_until(lambda: not site.lb.is_running, "the daemon to end")
+        assert site.lb.exit_code == 0
+        assert not site.lb.error_lines()
+
+
+def _accepts(pool: Pool) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", pool.lb.port(pool.name))).close()
+    except OSError:
+        return False
+    return True

@@ -45,6 +45,7 @@ def check(config: Config, document: Document) -> None:
         path: Path = ("pools", name)
         _check_servers(pool, data["pools"][name], path, document)
         _check_strategy(pool, path, document)
+        _check_queue(pool, data["pools"][name], path, document)
         if pool.headers is not None:
             check_header_rules(pool.headers, (*path, "headers"), document)
         if pool.health_check is not None:
@@ -162,6 +163,13 @@ def _check_strategy(pool: Pool, path: Path, document: Document) -> None:
         close = closest(str(spec.name), known)
         hint = f"did you mean {close}?" if close else "strategies: " + ", ".join(known)
         document.object_to(named, f"there is no strategy {spec.name}", hint)
+
+
+def _check_queue(pool: Pool, raw: Any, path: Path, document: Document) -> None:
+    """Who waits is refused at the end of the shorter time-out. The default of the queue's is nobody's mistake."""
+    total, given = pool.timeouts.total, raw.get("queue") if isinstance(raw, dict) else None
+    if total is not None and pool.queue.timeout > total and isinstance(given, dict) and "timeout" in given:
+        document.warn((*path, "queue", "timeout"), f"is longer than `timeouts.total` ({total:g}s), which ends the wait")
 
 
 def _check_health_check(spec: HealthCheck, raw: Any, path: Path, document: Document) -> None:

@@ -98,7 +98,8 @@ class PoolTimeoutsOverride(Section):
         None, "Longest time without progress while a request is sent to a server. Not set: the pool's."
     )
     total: Annotated[float | None, SECONDS.or_unset()] = setting(
-        None, "Longest time of a request from its head to the end of the response, retries included."
+        None,
+        "Longest time of a request from its head to the end of the response, retries included. Not set: the pool's.",
     )
     tunnel: Annotated[float | None, SECONDS.or_unset()] = setting(
         None, "Longest silence of a tunnel (WebSocket) in both directions. Not set: the pool's."
@@ -129,7 +130,7 @@ class RetryOverride(Section):
         None, "A request with an `Idempotency-Key` header may be repeated. Not set: the pool's."
     )
     trust_retry_after: Annotated[bool | None, FLAG.or_unset()] = setting(
-        None, "A 503 with `Retry-After` may be retried with any method. Not set: the pool's."
+        None, "A 503 with `Retry-After` may be retried with any method, if `status` has 503. Not set: the pool's."
     )
 
 

@@ -130,12 +130,16 @@ def expand_health_check(value: object) -> object:
 
 
 class RetryBudget(Section):
-    ratio: Annotated[float, SHARE] = setting(0.2, "Retries at once, as a share of the requests at once.")
-    min: Annotated[int, integer(0, 1000)] = setting(3, "Retries at once that are always allowed.")
+    ratio: Annotated[float, SHARE] = setting(
+        0.2, "Retries as a share of the requests: of those in progress, and of those of the last 10 s."
+    )
+    min: Annotated[int, integer(0, 1000)] = setting(3, "Retries at once, and a second, that are always allowed.")
 
 
 class RetryBackoff(Section):
-    base: Annotated[float, SECONDS_OR_ZERO] = setting("25ms", "Longest wait before the first retry; doubles each time.")
+    base: Annotated[float, SECONDS_OR_ZERO] = setting(
+        "25ms", "Longest wait before the first retry; 3 times that before the second, 7 times before the third."
+    )
     max: Annotated[float, SECONDS_OR_ZERO] = setting("250ms", "Longest wait before any retry.")
 
 
@@ -144,9 +148,12 @@ class Retry(Section):
     on: tuple[RetryCause, ...] = setting(
         ("connect", "reset"),
         "Failures that may be retried. `connect`: no connection was made, any method is safe. `reset`: closed or reset "
-        "before the first byte of the response, only idempotent requests are safe.",
+        "before the first byte of the response, only idempotent requests are safe. `timeout`: `timeouts.response_head` "
+        "is over, idempotent requests only; the server may still be at work on the first one.",
     )
-    status: tuple[Annotated[int, STATUS], ...] = setting((), "Response statuses that may be retried.")
+    status: tuple[Annotated[int, STATUS], ...] = setting(
+        (), "Response statuses that may be retried, if the request is idempotent. Empty: none."
+    )
     idempotent: Annotated[bool, FLAG] = setting(
         False, "Every request to this pool may be repeated, whatever its method. Right for pure predictions."
     )
@@ -162,10 +169,16 @@ class Retry(Section):
         False, "A request with an `Idempotency-Key` header may be repeated."
     )
     trust_retry_after: Annotated[bool, FLAG] = setting(
-        False, "A 503 with `Retry-After` may be retried with any method."
+        False, "A 503 with `Retry-After` may be retried with any method, if `status` has 503."
     )
-    budget: RetryBudget = setting(RetryBudget(), "Bound on retries at once.")
-    backoff: RetryBackoff = setting(RetryBackoff(), "Wait before a retry.")
+    budget: RetryBudget = setting(
+        RetryBudget(),
+        "Bound on retries, so that they do not multiply an outage. Those after a connection that could not be made or "
+        "was stale are not counted.",
+    )
+    backoff: RetryBackoff = setting(
+        RetryBackoff(), "Wait before a retry, drawn at random; none after a connection that could not be made."
+    )
 
 
 class PoolTimeouts(Section):
@@ -196,7 +209,11 @@ def _tls_from_flag(value: object) -> object:
 class Queue(Section):
     size: Annotated[int, integer(0, 1_000_000)] = setting(1024, "Requests that may wait; more get 503.")
     timeout: Annotated[float, SECONDS] = setting("10s", "Longest wait; then 503.")
-    order: Literal["adaptive", "fifo"] = setting("adaptive", "Who is served first.")
+    order: Literal["adaptive", "fifo"] = setting(
+        "adaptive",
+        "`fifo`: first come, first served. `adaptive`: the same, until the queue stands and clients give up; then the "
+        "newest first.",
+    )
 
 
 class CircuitBreaker(Section):
@@ -206,9 +223,15 @@ class CircuitBreaker(Section):
     window: Annotated[float, SECONDS] = setting("10s", "Time over which the share is taken.")
     open: Annotated[float, SECONDS] = setting("10s", "Time that a server stays out; doubles with each ejection.")
     max_open: Annotated[float, SECONDS] = setting("300s", "Longest time that a server stays out.")
-    probes: Annotated[int, integer(1, 100)] = setting(1, "Real requests that must succeed to bring a server back.")
-    max_ejected: Annotated[float, SHARE] = setting(0.5, "Share of the servers that may be out at once.")
-    status: tuple[Annotated[int, STATUS], ...] = setting((502, 503, 504), "Statuses that count as failures.")
+    probes: Annotated[int, integer(1, 100)] = setting(
+        1, "Real requests at once that try out a server whose time is over. A success brings it back."
+    )
+    max_ejected: Annotated[float, SHARE] = setting(
+        0.5, "Share of the servers that may be out at once, rounded down. The last usable one is never ejected."
+    )
+    status: tuple[Annotated[int, STATUS], ...] = setting(
+        (502, 503, 504), "Statuses that count as failures; 429, and 503 with `Retry-After`, never do."
+    )
 
 
 class KeepAlive(Section):
@@ -251,8 +274,8 @@ class Pool(Section):
         StrategySpec(name="least_connections"),
         "How a server is chosen among those that may take the request. `round_robin`: in turn. `weighted_round_robin`: "
         "in turn, as often as the weight says. `least_connections`: fewest requests in progress. `ip_hash`: the same "
-        "client address, the same server. `random`: any. `power_of_two`: the less loaded of two drawn at random. Or a "
-        "strategy of your own.",
+        "client address, the same server. `random`: any. `power_of_two`: the less loaded of two drawn at random. "
+        "`peak_ewma`: of two drawn at random the one that is likely to answer first. Or a strategy of your own.",
     )
     servers: Annotated[tuple[AnyServer, ...], AfterValidator(expand_servers)] = setting(
         ..., "The servers, in this order: addresses, or mappings where there is more to say."
@@ -285,7 +308,9 @@ class Pool(Section):
         "Share of usable servers at or below which the verdict of checks is not believed and every server that still "
         "accepts connections is used. 0: only when none is left. `off`: never, the answer is 503 at once.",
     )
-    slow_start: Annotated[float, SECONDS_OR_ZERO] = setting("0s", "Ramp of a server that came back or joined.")
+    slow_start: Annotated[float, SECONDS_OR_ZERO] = setting(
+        "0s", "Time over which a server that came back or joined gets its full weight and limit. 0: at once."
+    )
     keep_alive: Annotated[KeepAlive | None, OR_OFF] = setting(
         KeepAlive(), "Idle connections to servers that are kept for later requests. `off`: one request a connection."
     )

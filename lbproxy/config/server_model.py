@@ -87,7 +87,7 @@ class ServerSpec(Section):
     weight: Annotated[int, integer(0, 65535)] = setting(
         1, "Share of the traffic, relative to the other servers, for strategies that weigh. 0: no new traffic."
     )
-    max_inflight: Annotated[int | None, COUNT.or_off()] = setting(
+    max_inflight: Annotated[int | None, COUNT.or_unset()] = setting(
         None, "Requests (TCP: connections) at once on this server; the pool's `max_inflight` if not set."
     )
     backup: Annotated[bool, FLAG] = setting(False, "Used only while no other server is usable.")

@@ -44,7 +44,12 @@ def _config(a: str, b: str) -> dict[str, object]:
         "idem": {"servers": both, "strategy": "round_robin", **off, "retry": {"idempotent": True, **calm}},
         "once": {"servers": both, "strategy": "round_robin", **off, "retry": {"attempts": 0}},
         "quick": {"servers": [a], **off, "timeouts": _SHORT, "retry": {"attempts": 0}},
-        "tcp": {"servers": [a], "health_check": "off", "circuit_breaker": "off", "timeouts": {"connect": "5s", "tunnel": "8s"}},
+        "tcp": {
+            "servers": [a],
+            "health_check": "off",
+            "circuit_breaker": "off",
+            "timeouts": {"connect": "5s", "tunnel": "8s"},
+        },
     }
     return {"listeners": listeners, "pools": pools, "shutdown": {"grace": "3s"}}
 

@@ -135,12 +135,11 @@ class Pool:
 
     def log(self, target: str) -> Entry:
         """The one log line of this listener for a target."""
-        return wait_until(lambda: self._only(target), f"an access log line for {target}")
-
-    def _only(self, target: str) -> Entry | None:
-        found = [entry for entry in self.lines() if entry["target"] == target]
-        assert len(found) <= 1, found
-        return found[0] if found else None
+        found = wait_until(
+            lambda: [entry for entry in self.lines() if entry["target"] == target], f"an access log line for {target}"
+        )
+        assert len(found) == 1, found
+        return found[0]
 
     def lines(self) -> list[Entry]:
         """All log lines of this pool's listener."""
@@ -148,7 +147,9 @@ class Pool:
 
 
 class Site:
-    """`plan`: pool name -> settings. Beyond the config's own keys: `n` servers (2), `mode` of the listener."""
+    """`plan`: pool name -> settings. Beyond the config's own keys: `n` servers (2), which of them are `backups`, the
+    servers' own `slots`, and the listener's `mode` and `routes`.
+    """
 
     def __init__(self, directory: Path, plan: Mapping[str, Settings], **top: object) -> None:
         self._servers: dict[str, list[Server]] = {}
@@ -156,9 +157,9 @@ class Site:
         pools: dict[str, Settings] = {}
         for name, wanted in plan.items():
             settings = dict(wanted)
-            listeners.append(
-                {"name": name, "bind": "127.0.0.1:0", "mode": settings.pop("mode", "http"), "pool": name}
-            )
+            routes = settings.pop("routes", None)
+            target: Settings = {"pool": name} if routes is None else {"routes": routes}
+            listeners.append({"name": name, "bind": "127.0.0.1:0", "mode": settings.pop("mode", "http"), **target})
             pools[name] = self._pool(name, settings)
         self.lb = LbProxy({"listeners": listeners, "pools": pools, "shutdown": {"grace": "5s"}, **top}, directory)
         self._stderr_at = 0
@@ -170,10 +171,15 @@ class Site:
         servers = self._servers[name] = [Server() for _ in range(number)]
         backups = settings.pop("backups", ())
         assert isinstance(backups, tuple)
+        slots = settings.pop("slots", ())
+        assert isinstance(slots, tuple)
         timeouts = settings.pop("timeouts", {})
         assert isinstance(timeouts, dict)
         return {
-            "servers": [{"address": s.address, "backup": i in backups} for i, s in enumerate(servers)],
+            "servers": [
+                {"address": s.address, "backup": i in backups, **({"max_inflight": slots[i]} if slots else {})}
+                for i, s in enumerate(servers)
+            ],
             "strategy": "round_robin",
             "health_check": "off",
             "timeouts": {**_CALM, **timeouts},
@@ -200,7 +206,7 @@ class Site:
         self._before = self.lb.exposition()
 
     def check(self) -> None:
-        """What holds after every scenario: nothing in flight or queued, no error logged, only strict HTTP to servers."""
+        """What holds after every scenario: nothing in flight or queued, no error logged, strict HTTP to servers."""
         for servers in self._servers.values():
             for server in servers:
                 server.gate.set()

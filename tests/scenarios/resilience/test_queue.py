@@ -21,6 +21,7 @@ KIB = 1024
 ONE: dict[str, object] = {"n": 1, "max_inflight": 1}
 PLAN: dict[str, dict[str, object]] = {
     "slots": {"max_inflight": 1},
+    "unequal": {"max_inflight": 1, "slots": (3, 1), "strategy": "least_connections"},
     "ordered": ONE,
     "short": {**ONE, "queue": {"size": 2}},
     "none": {**ONE, "queue": {"size": 0}},
@@ -39,7 +40,11 @@ PLAN: dict[str, dict[str, object]] = {
     "cut-chunk": {**ONE, "circuit_breaker": "off"},
     "aborted": ONE,
     "retried": {"max_inflight": 1, "retry": {"backoff": {"base": 0, "max": 0}}},
+    "tunnel": ONE,
+    "upload": ONE,
+    "late-body": ONE,
     "tcp": {**ONE, "mode": "tcp"},
+    "tcp-dying": {"mode": "tcp", "max_inflight": 1, "queue": {"timeout": "1s"}},
     "tcp-hasty": {**ONE, "mode": "tcp", "queue": {"timeout": "300ms"}},
     "tcp-short": {**ONE, "mode": "tcp", "queue": {"size": 1}},
     "tcp-left": {**ONE, "mode": "tcp"},
@@ -75,6 +80,20 @@ def test_a_server_never_has_more_than_its_slots(site: Site) -> None:
     assert pool.n_attempts == 24
     assert pool.metric("queue_depth") == 0
     assert pool.metric("queue_wait_seconds_count") >= 12
+
+
+def test_servers_have_slots_of_their_own(site: Site) -> None:
+    pool = site.pool("unequal")
+    for server in pool.servers:
+        server.gate.clear()
+    with Crowd() as crowd:
+        answers = [crowd.start(partial(pool.ask, get(f"/unequal-{number}"))) for number in range(10)]
+        pool.wait_queued(6)
+        assert [server.at_work for server in pool.servers] == [3, 1]
+        for server in pool.servers:
+            server.gate.set()
+        assert [answer.result().status for answer in answers] == [200] * 10
+    assert [server.most_at_work for server in pool.servers] == [3, 1]
 
 
 def test_first_come_first_served(site: Site) -> None:
@@ -208,6 +227,7 @@ def test_a_client_that_leaves_leaves_the_queue_at_once(site: Site, how: str) -> 
     assert server.targets == ["/stays", "/after"]
     line = pool.log("/leaves")
     assert (line["status"], line["end"], line["attempts"], line["server"]) == (499, "client_abort", 0, "")
+    assert isinstance(line["queue_ms"], (int, float)), "how long it had waited when its client gave up"
     assert pool.metric("client_aborts_total", phase="queued") == 1
     assert pool.metric("client_aborts_total") == 1
     assert pool.metric("queue_wait_seconds_count") == 0
@@ -305,24 +325,20 @@ def test_queued_requests_get_an_answer_when_all_servers_die(site: Site) -> None:
     assert seconds < 3 + SWEEP_S + SLACK_S
 
 
-@pytest.mark.parametrize(
-    ("how", "part"),
-    [
-        ("rst", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
-        ("fin", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
-        ("chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n"),
-    ],
-)
-def test_an_answer_that_breaks_off_gives_its_slot_back(site: Site, how: str, part: bytes) -> None:
+@pytest.mark.parametrize("how", ["rst", "fin", "chunk"])
+def test_an_answer_that_breaks_off_gives_its_slot_back(site: Site, how: str) -> None:
     pool = site.pool(f"cut-{how}")
     (server,) = pool.servers
 
     def breaks_off(c: Peer) -> None:
         c.read_request()
-        c.send(part)
+        c.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
         c.wait(server.gate)
         if how == "rst":
             c.reset()
+        elif how == "chunk":
+            c.send(b"no size\r\n")
+            c.read_to_end()
 
     for turn in range(3):
         server.gate.clear()
@@ -330,12 +346,11 @@ def test_an_answer_that_breaks_off_gives_its_slot_back(site: Site, how: str, par
         with Crowd() as crowd, pool.client() as victim:
             victim.send(get(f"/cut-{turn}"))
             victim.wait_for(b"half")
-            waiting = crowd.start(partial(pool.ask, get(f"/cut-next-{turn}", "Connection: close")))
-            if how != "chunk":  # a bad chunk ends the attempt without waiting for the gate
-                pool.wait_queued(1)
+            waiting = crowd.start(partial(pool.ask, get(f"/cut-next-{turn}")))
+            pool.wait_queued(1)
             server.gate.set()
             assert waiting.result().status == 200
-            victim.read_to_end()
+            assert b"\r\n0\r\n" not in victim.read_to_end()  # the truncation shows
         pool.wait_inflight(0)
         server.reset()
     assert server.most_at_work == 1
@@ -357,6 +372,55 @@ def test_a_client_that_leaves_its_server_gives_the_slot_back(site: Site) -> None
             assert seconds < 1.0 + SLACK_S
         server.reset()
     assert pool.metric("client_aborts_total", phase="waiting") == 3
+
+
+def test_a_tunnel_holds_its_slot_until_its_end(site: Site) -> None:
+    pool = site.pool("tunnel")
+    (server,) = pool.servers
+
+    def upgrades(c: Peer) -> None:
+        c.read_request()
+        c.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        c.read_to_end()
+
+    server.script(upgrades)
+    with Crowd() as crowd, pool.client() as tunnel:
+        assert tunnel.ask(get("/tunnel", "Connection: Upgrade", "Upgrade: websocket")).status == 101
+        waiting = crowd.start(partial(pool.ask, get("/tunnel-next")))
+        pool.wait_queued(1)
+        tunnel.close()
+        assert waiting.result().status == 200
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_an_upload_that_is_given_up_gives_the_slot_back(site: Site, how: str) -> None:
+    pool = site.pool("upload")
+    with Crowd() as crowd, pool.client() as uploader:
+        uploader.send(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nten bytes.")
+        pool.wait_inflight(1)
+        waiting = crowd.start(partial(pool.ask, get(f"/upload-next-{how}")))
+        pool.wait_queued(1)
+        uploader.close() if how == "fin" else uploader.reset()
+        assert waiting.result().status == 200
+
+
+def test_a_body_that_stops_while_queued_does_not_keep_its_place(site: Site) -> None:
+    """The client sends a part of its body, waits, is handed over, and leaves: the server sees no complete request."""
+    pool = site.pool("late-body")
+    (server,) = pool.servers
+    server.gate.clear()
+    with pool.client() as holder, pool.client() as uploader:
+        holder.send(get("/late-holder"))
+        pool.wait_inflight(1)
+        uploader.send(b"POST /late-body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nten bytes.")
+        pool.wait_queued(1)
+        uploader.reset()
+        pool.wait_queued(0)
+        server.gate.set()
+        assert holder.response().status == 200
+    assert server.targets == ["/late-holder"]
+    assert not server.partials
+    assert pool.log("/late-body")["status"] == 499
 
 
 def test_a_retry_waits_for_its_slot_like_any_request(site: Site) -> None:
@@ -431,14 +495,24 @@ def test_tcp_who_waits_too_long_is_reset(site: Site) -> None:
     assert len(pool.servers[0].peers) == 1
 
 
+def _end_of_connection(pool: Pool) -> str:
+    """Connect and say how the proxy ends it; its reset may be here before connect(2) has returned."""
+    with socket.socket() as sock:
+        sock.settimeout(5.0)
+        try:
+            sock.connect(("127.0.0.1", pool.lb.port(pool.name)))
+            return "fin" if sock.recv(1) == b"" else "data"
+        except ConnectionResetError:
+            return "rst"
+
+
 def test_tcp_a_full_queue_resets(site: Site) -> None:
     pool = site.pool("tcp-short")
     pool.servers[0].default = _line_server
     with pool.client() as first, pool.client() as second:
         assert first.take(6) == b"hello\n"
         pool.wait_queued(1)
-        with pool.client() as third:
-            end, seconds = timed(third.wait_end)
+        end, seconds = timed(partial(_end_of_connection, pool))
         assert (end, seconds < SLACK_S) == ("rst", True)
         first.close()
         assert second.take(6) == b"hello\n"
@@ -462,6 +536,21 @@ def test_tcp_who_leaves_leaves_the_queue(site: Site) -> None:
             assert second.take(6) == b"hello\n"
     assert len(server.peers) == 2
     assert pool.metric("client_aborts_total", phase="queued") == 1
+
+
+def test_tcp_queued_connections_end_when_all_servers_die(site: Site) -> None:
+    pool = site.pool("tcp-dying")
+    for server in pool.servers:
+        server.default = _line_server
+    clients = [pool.client() for _ in range(6)]
+    pool.wait_queued(4)
+    for server in pool.servers:
+        server.close()
+    for client in clients:
+        _, seconds = timed(client.read_to_end)
+        assert seconds < 1.0 + SWEEP_S + SLACK_S
+        client.close()
+    pool.wait_queued(0)
 
 
 # --- the end ---

@@ -20,23 +20,17 @@ listeners:
     routes:
       - pool: p
         timeouts: {tls_handshake: 1s, total: 5s}
-        retry: {status: [503], idempotency_key: true, trust_retry_after: true, on: [timeout]}
 pools:
   p:
-    servers: [{address: 'a:1', max_inflight: 4, backup: true}]
+    servers: ['a:1']
     servers_file: servers.yaml
-    max_inflight: 4
-    queue: {size: 5}
-    circuit_breaker: off
-    slow_start: 5s
     sticky: {cookie: c}
     tls: true
     proxy_protocol: v2
     timeouts: {tls_handshake: 1s, total: off}
     health_check: {type: http, tls: off, busy_window: 5s}
-    retry: {status: [503], idempotency_key: true, trust_retry_after: true, budget: {}, backoff: {}, on: [timeout]}
     strategy: {name: first}
-  q: {servers: ['b:1'], strategy: peak_ewma}
+  q: {servers: ['b:1'], strategy: consistent_hash}
 """
 
 
@@ -50,7 +44,7 @@ def refused(text: str) -> list[str]:
 def test_every_line_of_the_table_is_refused_and_nothing_else_is_said() -> None:
     import yaml
 
-    data = yaml.safe_load(EVERYTHING.replace("on:", "'on':"))
+    data = yaml.safe_load(EVERYTHING)
     lines = (*UNAVAILABLE_KEYS, *UNAVAILABLE_VALUES)
     expected = {line: [path_text(path) for path, _ in matching(data, tuple(line.split(".")))] for line in lines}
     assert [line for line, paths in expected.items() if not paths] == []
@@ -78,6 +72,42 @@ def test_the_table_names_keys_that_exist() -> None:
         section = section_at(tuple(where.split(".")))
         assert section is not None, line
         assert name in section.model_fields, line
+
+
+def test_what_left_the_table_is_accepted() -> None:
+    text = """\
+listeners:
+  - bind: ':1'
+    routes:
+      - pool: p
+        timeouts: {total: 5s}
+        retry: {status: [503], idempotency_key: true, trust_retry_after: true, on: [timeout]}
+pools:
+  p:
+    servers: [{address: 'a:1', max_inflight: 4, backup: true}, 'b:1']
+    max_inflight: 2
+    queue: {size: 5, timeout: 1s, order: fifo}
+    circuit_breaker: off
+    slow_start: 5s
+    timeouts: {total: 9s}
+    health_check: {busy_window: 5s}
+    retry: {status: [503], on: [timeout], budget: {ratio: 0.1, min: 1}, backoff: {base: 0s, max: 1s}}
+    strategy: peak_ewma
+"""
+    loaded = load_text(text, "lb.yaml", {})
+    assert loaded.warnings == ()
+    made, route = loaded.config.pools["p"], loaded.config.listeners[0].routes[0]
+    assert [(server.max_inflight, server.backup) for server in made.servers] == [(4, True), (None, False)]
+    assert (made.max_inflight, made.queue.size, made.queue.timeout, made.queue.order) == (2, 5, 1.0, "fifo")
+    assert (made.circuit_breaker, made.slow_start, made.strategy.name) == (None, 5.0, "peak_ewma")
+    assert (made.timeouts.total, made.retry.on, made.retry.status) == (9.0, ("timeout",), (503,))
+    assert (made.retry.budget.ratio, made.retry.budget.min) == (0.1, 1)
+    assert (made.retry.backoff.base, made.retry.backoff.max) == (0.0, 1.0)
+    assert made.health_check is not None and made.health_check.busy_window == 5.0
+    assert route.timeouts is not None and route.timeouts.total == 5.0
+    assert route.retry is not None
+    assert (route.retry.status, route.retry.on) == ((503,), ("timeout",))
+    assert (route.retry.idempotency_key, route.retry.trust_retry_after) == (True, True)
 
 
 def test_an_unknown_key_is_never_said_to_be_an_unavailable_one() -> None:

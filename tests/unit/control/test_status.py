@@ -2,7 +2,8 @@ import random
 
 from lbproxy.address import parse_address
 from lbproxy.control.status import ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
-from lbproxy.domain.pool import Pool
+from lbproxy.domain.breaker import BreakerPolicy
+from lbproxy.domain.pool import Lease, Outcome, Pool
 from lbproxy.domain.server import Admin, Health, Server
 from lbproxy.domain.strategies.least_connections import LeastConnections
 
@@ -24,7 +25,7 @@ def test_a_server_says_what_it_does_and_why() -> None:
     server.inflight, server.requests, server.errors = 2, 10, 1
     server.observe_latency(0.25, 100.0)
     pool.set_health(server, Health.DOWN, "status", "answered 500 to GET /health, expected 200-399", 99.0)
-    assert server_status(server, 100.0) == {
+    assert server_status(pool, server, 100.0) == {
         "name": "127.0.0.1:5001",
         "address": "127.0.0.1:5001",
         "admin": "ready",
@@ -39,6 +40,23 @@ def test_a_server_says_what_it_does_and_why() -> None:
         "errors": 1,
         "latency": 0.25,
     }
+
+
+def test_an_ejected_server_says_when_it_is_tried_again() -> None:
+    servers = [Server(f"s{port}", parse_address(f"127.0.0.1:{port}"), max_inflight=4) for port in (5001, 5002)]
+    strategy = LeastConnections({}, random.Random(1))
+    pool = Pool("predict", servers, strategy, strategy, breaker=BreakerPolicy(failures=2, open_s=10.0))
+    pool.set_health(servers[0], Health.UP, "", "accepts connections", 90.0)
+    for _ in range(2):
+        Lease(pool, servers[0], 99.0).release(Outcome.FAILURE, 100.0, what="resets")
+    status = server_status(pool, servers[0], 103.0)
+    assert (status["state"], status["health"], status["max_inflight"]) == ("ejected", "up", 4)
+    assert status["why"] == "ejected 3 s ago: 2 consecutive resets, next probe in 7 s"
+    pool.sweep(110.0)
+    assert server_status(pool, servers[0], 112.0)["why"] == (
+        "probing 2 s ago: 2 consecutive resets, the next request is a probe"
+    )
+    assert server_status(pool, servers[1], 112.0)["why"] == ""
 
 
 def test_the_whole_status() -> None:

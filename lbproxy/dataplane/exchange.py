@@ -450,19 +450,21 @@ class Exchange:
         row[TTFB + bisect_left(DURATION_BUCKETS, ttfb)] += 1
         row[TTFB_SUM] += int(ttfb * 1e9)
         self.status = head.status
-        if head.status >= 429 and self._is_kept_back(head, body, now, is_done=is_done, trailers=trailers):
+        route = self.prepared.route
+        is_notable = head.status >= route.notable_from
+        if is_notable and self._is_kept_back(head, body, now, is_done=is_done, trailers=trailers):
             return
         self.response_started = True
         self.bytes_out = len(body)
         if self._retried is not None:
-            self._count_retry("success")
+            self._count_retry("failure" if head.status in route.retry.status else "success")
         if is_done:
             self.upstream = self._lease = None
             self.ended_at = now
-            if head.status < 429:
-                lease.release(Outcome.SUCCESS, now)
-            else:
+            if is_notable:
                 self._release_by_status(lease, head, now)
+            else:
+                lease.release(Outcome.SUCCESS, now)
             self.side.respond(self, head, body, is_done=True, trailers=trailers)
             self._finish("ok", now)
             return
@@ -486,7 +488,8 @@ class Exchange:
     ) -> bool:
         """Is this an answer to try again for? Then it is kept, to be returned if nothing better comes."""
         retry = self.prepared.route.retry
-        if not retry.status or not may_retry_status(
+        size = max(len(body), head.content_length or 0)
+        if size > KEEP_BYTES or not may_retry_status(
             retry,
             head.status,
             has_retry_after=retry_after_s(head) is not None,
@@ -508,24 +511,36 @@ class Exchange:
         self, kept: KeptAnswer, data: bytes, now: float, *, is_done: bool, trailers: Sequence[Field]
     ) -> None:
         kept.body.append(data)
-        if is_done:
-            kept.trailers = trailers
-            self.upstream = None
-            self._kept_whole(now)
-        elif sum(map(len, kept.body)) > KEEP_BYTES:
+        kept.trailers = trailers
+        size = sum(map(len, kept.body))
+        if size > KEEP_BYTES:
             # Too long to hold: it goes to the client, and there is no retry.
+            if self._retried is not None:
+                self._count_retry("failure")
+            if is_done:
+                self._release_kept(kept, now)
+                self._give_kept(now)
+                return
             self._kept = None
             self._phase = STREAMING
             self._head = kept.head
             self.response_started = True
-            self.bytes_out = sum(map(len, kept.body))
+            self.bytes_out = size
             self.side.respond(self, kept.head, b"".join(kept.body), is_done=False, trailers=())
+        elif is_done:
+            self._kept_whole(now)
+
+    def _release_kept(self, kept: KeptAnswer, now: float) -> None:
+        lease, self._lease = self._lease, None
+        self.upstream = None
+        if lease is not None:
+            self._release_by_status(lease, kept.head, now)
 
     def _kept_whole(self, now: float) -> None:
-        lease, runtime, kept = self._lease, self._runtime, self._kept
-        assert lease is not None and runtime is not None and kept is not None
-        self.upstream = self._lease = None
-        self._release_by_status(lease, kept.head, now)
+        runtime, kept = self._runtime, self._kept
+        assert runtime is not None and kept is not None
+        runtime.row[UPSTREAM_ERROR[errors.RETRYABLE_STATUS.word]] += 1
+        self._release_kept(kept, now)
         if self._retried is not None:
             self._count_retry("failure")
         if self._may_spend(now, is_lost=False):
@@ -579,7 +594,9 @@ class Exchange:
         is_stale = fault in (errors.CLOSED_REUSED, errors.CLOSED_UNACKED)
         if is_stale:
             runtime.row[STALE] += 1
-        self._kept = self._kept if self._phase != KEEPING else None
+        broke_off = self._phase == KEEPING  # the kept answer is not whole, and nothing of it went to the client
+        if broke_off:
+            self._kept = None
         self._release_after(fault)
         if fault in DIAL_FAULTS:
             pool.dial_failed(runtime.server, fault)
@@ -588,17 +605,22 @@ class Exchange:
         if self.response_started:
             self._cut(fault)
             return
-        retry = self.prepared.route.retry
+        if broke_off:
+            if self._may_spend(self.side.services.clock(), is_lost=True):
+                self._retry(errors.RETRYABLE_STATUS, runtime, is_stale=False)
+            else:
+                self.fail(errors.BAD_RESPONSE, f"server {runtime.label}: the answer broke off", is_counted=True)
+            return
         if may_retry(
-            retry,
+            self.prepared.route.retry,
             fault,
             is_idempotent=self.prepared.is_idempotent,
             retries_done=self._retries,
             is_replayable=not self._dropped_body,
         ):
             if (
-                is_stale
-                or fault in DIAL_FAULTS
+                fault.retry is errors.Retry.ALWAYS  # it did no work anywhere, so it multiplies none
+                or is_stale
                 or self._may_spend(self.side.services.clock(), is_lost=fault is not errors.RESPONSE_TIMEOUT)
             ):
                 self._retry(fault, runtime, is_stale=is_stale)
@@ -717,9 +739,10 @@ class Exchange:
             self._timer = None
         if self._ticket is not None:
             ticket, self._ticket = self._ticket, None
-            pool = self.pool_runtime
+            now, pool = self.side.services.clock(), self.pool_runtime
+            self.queue_s = (self.queue_s or 0.0) + now - ticket.enqueued_at
             if pool is not None and pool.pool.queue is not None:
-                pool.pool.queue.remove(ticket, self.side.services.clock())
+                pool.pool.queue.remove(ticket, now)
         if self.upstream is not None:
             self.upstream.abort()
             self.upstream = None

@@ -206,9 +206,12 @@ class RouteRuntime:
     hash_on: str = ""
     skip: frozenset[bytes] = frozenset()
     edits_responses: bool = False
+    notable_from: int = 429  # answers with a lower status are plain successes
 
     def __post_init__(self) -> None:
         self.edits_responses = not self.response_edits.is_empty
+        failures = self.pool.failure_statuses if self.pool is not None else frozenset()
+        self.notable_from = min({429} | self.retry.status | failures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,9 @@ class TcpSession:
         self._leased(lease, now)
 
     def _refused(self, reason: str) -> None:
-        self._ticket = None
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self.queue_s = self._owner.services.clock() - ticket.enqueued_at
         self._reject(errors.QUEUE_TIMEOUT)
 
     def _reject(self, fault: Fault) -> None:
@@ -265,6 +267,7 @@ class TcpSession:
             self._dialing.cancel()
             self._dialing = None
         if self._ticket is not None and pool is not None and pool.pool.queue is not None:
+            self.queue_s = now - self._ticket.enqueued_at
             pool.pool.queue.remove(self._ticket, now)
             self._ticket = None
         if runtime is not None and self._is_counted:

@@ -119,7 +119,8 @@ class Pool:
         self._equip(server)
         self.servers.append(server)
         self._rebuild_strategies()
-        self._slow_start.left(server, float("-inf"))
+        if now is not None:  # at the start of the process nobody is ramped
+            self._slow_start.left(server, float("-inf"))
         self._trim_ejections(now if now is not None else server.changed_at)
         if now is not None:
             self._came_back(server, now)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from lbproxy.address import Address
@@ -141,20 +142,20 @@ class Wiring:
         """Discovery found a server (control.discovery.dns.Membership)."""
         if not server.max_inflight and self._config.pools[pool.name].max_inflight is not None:
             server.max_inflight = self._config.pools[pool.name].max_inflight or 0
-        self.add_server(self.pools[pool.name], server)
+        self.add_server(self.pools[pool.name], server, joined_at=time.monotonic())
 
     def remove(self, pool: Pool, server: Server) -> None:
         """Discovery lost a server."""
         self.remove_server(self.pools[pool.name], server)
 
-    def add_server(self, runtime: PoolRuntime, server: Server) -> None:
-        """A server joins a pool, with its row."""
+    def add_server(self, runtime: PoolRuntime, server: Server, joined_at: float | None = None) -> None:
+        """A server joins a pool, with its row. joined_at: monotonic seconds, None at the start of the process."""
         row = self._slots.allocate(SERVER)
         self._registry.add(SERVER, (runtime.name, server.name), row)
         runtime.servers[server] = ServerRuntime(
             server, runtime, row, is_direct=is_direct(server.address, self._on_link)
         )
-        runtime.pool.add(server)
+        runtime.pool.add(server, joined_at)
 
     def remove_server(self, runtime: PoolRuntime, server: Server) -> None:
         """A server leaves a pool: no new requests; its row goes when its last request is done."""

@@ -288,6 +288,10 @@ class Exchange:
         if pool.pool.is_failing_open:
             pool.row[FAIL_OPEN] += 1
         if pool.keep_alive is not None and not self._wants_fresh:
+            idle = runtime.idle.connections
+            if idle and idle[-1].expires_at > now and not idle[-1].poll(0):
+                self._send(idle.pop(), now)  # the usual case of IdlePool.take, without the call
+                return
             connection = runtime.idle.take(now)
             if connection is not None:
                 self._send(connection, now)

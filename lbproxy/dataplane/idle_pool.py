@@ -16,14 +16,14 @@ _STALE = SERVER.column("stale_connections_total")
 class IdlePool:
     """Connections that are ready for another request. Each knows when it expires."""
 
-    __slots__ = ("_connections", "_runtime")
+    __slots__ = ("_runtime", "connections")
 
     def __init__(self, runtime: ServerRuntime) -> None:
         self._runtime = runtime
-        self._connections: list[UpstreamConnection] = []
+        self.connections: list[UpstreamConnection] = []
 
     def __len__(self) -> int:
-        return len(self._connections)
+        return len(self.connections)
 
     def take(self, now: float) -> UpstreamConnection | None:
         """The youngest connection that is still alive, or None. Dead and expired ones on the way are closed.
@@ -31,7 +31,7 @@ class IdlePool:
         Each is looked at once, with one poll of its descriptor (0.4 us): a FIN, RST or stray byte that the loop has not
         seen yet shows there, and a request written to such a connection would be lost (semantics section 1, R3).
         """
-        connections = self._connections
+        connections = self.connections
         while connections:
             connection = connections.pop()
             if connection.expires_at > now and not connection.poll(0):
@@ -43,35 +43,35 @@ class IdlePool:
 
     def put(self, connection: UpstreamConnection, limit: int) -> None:
         """Keep a connection, or close it when `limit` are kept already."""
-        if len(self._connections) >= limit:
+        if len(self.connections) >= limit:
             connection.close_idle()
         else:
-            self._connections.append(connection)
+            self.connections.append(connection)
 
     def discard(self, connection: UpstreamConnection) -> bool:
         """Forget a connection that its server closed. False if it was not idle."""
         try:
-            self._connections.remove(connection)
+            self.connections.remove(connection)
         except ValueError:
             return False
         return True
 
     def close_oldest(self) -> bool:
         """Give back one descriptor. False if there is none."""
-        if not self._connections:
+        if not self.connections:
             return False
-        self._connections.pop(0).close_idle()
+        self.connections.pop(0).close_idle()
         return True
 
     def sweep(self, now: float) -> None:
         """Close what has expired."""
-        expired = [connection for connection in self._connections if connection.expires_at <= now]
+        expired = [connection for connection in self.connections if connection.expires_at <= now]
         if expired:
-            self._connections = [connection for connection in self._connections if connection.expires_at > now]
+            self.connections = [connection for connection in self.connections if connection.expires_at > now]
             for connection in expired:
                 connection.close_idle()
 
     def close_all(self) -> None:
-        connections, self._connections = self._connections, []
+        connections, self.connections = self.connections, []
         for connection in connections:
             connection.close_idle()

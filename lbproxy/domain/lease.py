@@ -84,5 +84,5 @@ class Lease:
         else:
             self.pool.settle(self, outcome, now, penalty_s, quarantine_s, what)
         queue = self.pool.queue
-        if queue is not None and len(queue):
+        if queue is not None and queue.n_waiting:
             self.pool.hand_over(now)

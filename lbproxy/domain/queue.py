@@ -86,7 +86,7 @@ class WaitQueue:
         "_is_adaptive",
         "_left_at",
         "_n_drained",
-        "_n_waiting",
+        "n_waiting",
         "_rate",
         "_rate_from",
         "_serial",
@@ -105,7 +105,7 @@ class WaitQueue:
         self._arrivals: deque[Ticket] = deque()
         self._by_expiry: list[tuple[float, int, Ticket]] = []
         self._serial = 0
-        self._n_waiting = 0
+        self.n_waiting = 0
         self._above_since: float | None = None
         self._left_at = -inf
         self._n_drained = 0
@@ -114,21 +114,21 @@ class WaitQueue:
 
     def __len__(self) -> int:
         """Tickets that wait."""
-        return self._n_waiting
+        return self.n_waiting
 
     # --- in and out -------------------------------------------------------------------------------------------------
 
     def push(self, ticket: Ticket, now: float) -> bool:
         """Join the queue. False if it is full."""
-        if self._n_waiting >= self.size:
+        if self.n_waiting >= self.size:
             return False
-        if not self._n_waiting:
+        if not self.n_waiting:
             self._arrivals.clear()
             self._by_expiry.clear()
             self._rate_from, self._n_drained = now, 0
         ticket.is_waiting = True
         ticket.expires_at = min(ticket.enqueued_at + self.timeout_s, ticket.deadline_at)
-        self._n_waiting += 1
+        self.n_waiting += 1
         self._serial += 1
         self._arrivals.append(ticket)
         heappush(self._by_expiry, (ticket.expires_at, self._serial, ticket))
@@ -184,8 +184,8 @@ class WaitQueue:
 
     def _leave(self, ticket: Ticket) -> None:
         ticket.is_waiting = False
-        self._n_waiting -= 1
-        limit = 2 * self._n_waiting + _COMPACT_FROM
+        self.n_waiting -= 1
+        limit = 2 * self.n_waiting + _COMPACT_FROM
         if len(self._by_expiry) > limit:
             self._by_expiry = [item for item in self._by_expiry if item[2].is_waiting]
             heapify(self._by_expiry)
@@ -214,14 +214,14 @@ class WaitQueue:
     def _count_drained(self, now: float) -> None:
         self._n_drained += 1
         elapsed = now - self._rate_from
-        if elapsed >= RATE_WINDOW_S or (elapsed >= 1.0 and not self._n_waiting):
+        if elapsed >= RATE_WINDOW_S or (elapsed >= 1.0 and not self.n_waiting):
             self._rate = self._n_drained / elapsed
             self._n_drained = 0
             self._rate_from = now
 
     def retry_after_s(self, now: float) -> int:
         """Whole seconds, 1 to 60, until those that wait now will be gone, at the rate at which the queue drains."""
-        if not self._n_waiting:
+        if not self.n_waiting:
             return 1
         rate = self._rate
         elapsed = now - self._rate_from
@@ -232,4 +232,4 @@ class WaitQueue:
             return max(1, min(RETRY_AFTER_MAX_S, ceil(self.timeout_s)))  # nobody waits longer than that
         if rate == 0.0:
             return RETRY_AFTER_MAX_S
-        return max(1, min(RETRY_AFTER_MAX_S, ceil(self._n_waiting / rate)))
+        return max(1, min(RETRY_AFTER_MAX_S, ceil(self.n_waiting / rate)))

@@ -59,7 +59,7 @@ def test_a_readable_connection_is_dead_and_counted() -> None:
 
 def test_an_expired_connection_is_closed_and_not_called_stale() -> None:
     pool, runtime = pool_of(Connection(10.0), Connection(5.0))
-    expired = cast(Any, pool)._connections[-1]
+    expired = cast(Any, pool).connections[-1]
     assert pool.take(5.0) is not None
     assert expired.is_closed and runtime.row[STALE] == 0
 

@@ -86,11 +86,11 @@ class WaitQueue:
         "_is_adaptive",
         "_left_at",
         "_n_drained",
-        "n_waiting",
         "_rate",
         "_rate_from",
         "_serial",
         "is_newest_first",
+        "n_waiting",
         "size",
         "timeout_s",
     )

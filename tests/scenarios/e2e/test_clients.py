@@ -180,7 +180,9 @@ def test_ab(lb: Daemon, counted: Callable[[int], None], tmp_path: Path, keep_ali
     kept = re.search(r"Keep-Alive requests: +(\d+)", done.stdout)
     assert int(kept[1] if kept else 0) == (1000 if keep_alive else 0)
     counted(1000)
-    assert lb.metric("client_connections_total") - before == (8 if keep_alive else 1000)
+    opened = lb.metric("client_connections_total") - before
+    # Without -k each of ab's 8 slots may have opened one more connection when the last answer came; it asks nothing.
+    assert opened == 8 if keep_alive else 1000 <= opened <= 1008
 
 
 def test_wrk(lb: Daemon, tmp_path: Path) -> None:

@@ -474,6 +474,7 @@ class Exchange:
             return
         self._phase = STREAMING
         self._head = head
+        self._kept = None  # a better answer has come
         self._expect_deadline = NEVER
         self._deadline = now + self._timeouts().read
         lease.server.progress_at = now
@@ -567,7 +568,7 @@ class Exchange:
     def response_body(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
         """More of the response's body."""
         now = self.side.services.clock()
-        if self._kept is not None:
+        if self._phase == KEEPING and self._kept is not None:
             self._more_kept(self._kept, data, now, is_done=is_done, trailers=trailers)
             return
         self.bytes_out += len(data)

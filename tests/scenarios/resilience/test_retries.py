@@ -293,6 +293,21 @@ def test_any_listed_status_is_retried(site: Site, code: int) -> None:
     assert sum(tries(pool)) == 3
 
 
+def test_a_long_better_answer_is_not_mixed_with_the_kept_one(site: Site) -> None:
+    pool = site.pool("low")
+    body = bytes(range(256)) * 16 * KIB  # 4 MiB: it comes in many reads, after the kept answer
+    for server in pool.servers:
+        server.reset()
+    before = tries(pool)
+    first, second = pool.servers
+    first.answer = status(425)
+    second.answer = status(200, body=body)
+    for _ in range(2):  # whoever is asked first: one of the two meets the 425
+        answer = pool.ask(get("/long-better"))
+        assert answer.status == 200 and answer.body == body
+    assert tries(pool)[0] > before[0]
+
+
 def test_a_body_is_replayed_whole(site: Site) -> None:
     pool = site.pool("body")
     one_is_busy(pool)

@@ -1,5 +1,6 @@
 """Prometheus's own tool reads what lbproxy and its deploy files say."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,10 @@ from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Sl
 ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 
-pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+pytestmark = pytest.mark.skipif(
+    shutil.which("promtool") is None and "CI" not in os.environ,  # in CI its absence is a failure
+    reason="promtool is not installed: make system",
+)
 
 
 def promtool(*arguments: str, text: bytes = b"") -> str:

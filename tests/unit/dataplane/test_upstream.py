@@ -133,6 +133,47 @@ def test_the_server_s_keep_alive_time_out_is_undercut() -> None:
         assert lb.n_idle == 0 and not server.is_open
 
 
+def closed_after(lb: FakeLb, silence_s: float) -> None:
+    """One request, and then the server closes its connection after so much silence."""
+    client, server = asked(lb)
+    server.send(ok())
+    client.got()
+    while silence_s > 0.2:
+        lb.advance(0.2)
+        silence_s -= 0.2
+    lb.advance(silence_s)
+    assert server.is_open
+    server.fin()
+    client.fin()
+    lb.advance(1.0)
+
+
+def test_connections_are_retired_before_the_server_closes_them() -> None:
+    with FakeLb(config(keep_alive="{idle_timeout: 60s}").replace(", 127.0.0.1:5002", "")) as lb:
+        for _ in range(2):
+            closed_after(lb, 2.0)
+        learned = lb.runtimes[0].server.idle_timeout.learned_s
+        assert 1.9 < learned < 2.2
+        _, server = asked(lb)
+        server.send(ok())
+        lb.advance(1.4)
+        assert lb.n_idle == 1
+        lb.advance(0.5)
+        assert lb.n_idle == 0 and not server.is_open
+
+
+def test_a_restart_that_closes_everything_at_once_teaches_nothing() -> None:
+    with FakeLb(config(keep_alive="{idle_timeout: 60s}").replace(", 127.0.0.1:5002", "")) as lb:
+        servers = [asked(lb)[1] for _ in range(5)]
+        for server in servers:
+            server.send(ok())
+        lb.advance(3.0)
+        for server in servers:
+            server.fin()
+        assert lb.n_idle == 0
+        assert lb.runtimes[0].server.idle_timeout.learned_s == 0.0
+
+
 def test_no_more_idle_connections_than_the_limit() -> None:
     with FakeLb(config(keep_alive="{idle: 1}")) as lb:
         servers = [asked(lb)[1] for _ in range(2)]

@@ -450,6 +450,8 @@ class Downstream(asyncio.Protocol):
             return self._lines + prepared.host_line + exchange.id_line
         known = prepared.head.forwarding if self._is_trusted else {}
         lines = request_lines(known, self._peer_ip, self._port, prepared.host_line, prepared.route.skip)
+        if prepared.deadlines is not None:
+            lines += prepared.deadlines.lines(exchange.time_left_s(), prepared.route.skip)
         return lines if b"x-request-id" in prepared.route.skip else lines + exchange.id_line
 
     def respond(

@@ -215,7 +215,10 @@ class PoolRuntime:
 
     def retry_after(self, fault: Fault, now: float) -> int:
         """Seconds for Retry-After: from the queue's drain rate where that is what the client waits for."""
-        if fault in (errors.QUEUE_FULL, errors.QUEUE_TIMEOUT) and self.pool.queue is not None:
+        if (
+            fault in (errors.QUEUE_FULL, errors.QUEUE_TIMEOUT, errors.DEADLINE_UNREACHABLE)
+            and self.pool.queue is not None
+        ):
             return self.pool.queue.retry_after_s(now)
         return self.retry_after_s
 
@@ -278,6 +281,7 @@ class ListenerRuntime:
     has_default_only: bool  # one route without a match: nothing to look for
     memo: HeadMemo
     memo_trusted: HeadMemo
+    deadline_names: frozenset[bytes] = frozenset()  # fields by which a trusted peer says how long it waits
     per_ip: dict[str, int] = field(default_factory=dict)
     n_connections: int = 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-
 from ipaddress import ip_network
 from types import SimpleNamespace
 from typing import cast

@@ -130,7 +130,12 @@ class Downstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        transport = self.transport
+        try:
+            self._connected(self.transport)
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
+
+    def _connected(self, transport: asyncio.Transport) -> None:
         transport.set_write_buffer_limits(high=HIGH_WATER)
         peer = transport.get_extra_info("peername")
         ip = peer[0] if isinstance(peer, tuple) and peer else ""
@@ -154,7 +159,11 @@ class Downstream(asyncio.Protocol):
             self._refuse(b"", HeadError(refusal, ""))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
+        try:
+            self._leave()
+        except Exception as error:  # a defect: what is left of the connection goes all the same
+            self._defect(error)
+            self._leave()
 
     def _leave(self) -> None:
         if self._state == CLOSED:
@@ -165,9 +174,10 @@ class Downstream(asyncio.Protocol):
         self._owner.connection_closed(self._peer_ip)
         self._unwatch()
         self._buffer = self._read_ahead = b""
-        exchange, self._exchange = self._exchange, None
+        exchange = self._exchange
         if exchange is not None and not was_tunnel:
-            exchange.client_left()
+            exchange.client_left()  # if this has a defect, `_defect` still finds the exchange
+        self._exchange = None
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -429,8 +439,8 @@ class Downstream(asyncio.Protocol):
         if self._state == WAIT and self.listener.answers_half_closed:
             return True
         # In HTTP a FIN says that the client has left: a time-out of `requests` looks like this.
-        self._exchange = None
         exchange.client_left()
+        self._exchange = None
         self.cut()
         return False
 
@@ -573,15 +583,21 @@ class Downstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_blocked = True
-        if self._exchange is not None:
-            self._exchange.client_blocked()
+        try:
+            if self._exchange is not None:
+                self._exchange.client_blocked()
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
 
     def resume_writing(self) -> None:
         self._write_blocked = False
-        if self._exchange is not None:
-            self._exchange.client_unblocked()
-        elif self._state == HEAD:
-            self._next_request()
+        try:
+            if self._exchange is not None:
+                self._exchange.client_unblocked()
+            elif self._state == HEAD:
+                self._next_request()
+        except Exception as error:  # as above
+            self._defect(error)
 
     def pause_body(self) -> None:
         """Stop reading from the client; its leaving is then seen by the hang-up watch."""

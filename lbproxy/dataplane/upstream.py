@@ -96,7 +96,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        transport = self.transport
+        try:
+            self._connected(self.transport)
+        except Exception as error:  # a defect: `exchange._connect` finds the connection ended
+            self._defect(error, None)
+
+    def _connected(self, transport: asyncio.Transport) -> None:
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._poller.register(transport.get_extra_info("socket").fileno(), _POLL_EVENTS)
         self.created_at = self._services.clock()
@@ -174,9 +179,15 @@ class UpstreamConnection(asyncio.Protocol):
         except BodyError as error:
             self._fail(exchange, errors.RESPONSE_BAD_CHUNK, error.detail)
         except Exception as error:  # a defect: confined to this exchange
-            self._services.internal_error("upstream", error)
-            if self.exchange is not None:
-                self._fail(exchange, errors.INTERNAL_ERROR, "internal error")
+            self._defect(error, exchange)
+
+    def _defect(self, error: Exception, exchange: Exchange | None) -> None:
+        self._services.internal_error("upstream", error)
+        self.runtime.idle.discard(self)
+        if exchange is not None and not exchange.is_done:
+            self._fail(exchange, errors.INTERNAL_ERROR, "internal error")
+        else:
+            self.abort()
 
     def _other_data(self, data: bytes, exchange: Exchange) -> None:
         if self._reader is None:
@@ -337,22 +348,24 @@ class UpstreamConnection(asyncio.Protocol):
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def eof_received(self) -> bool:
+        exchange = self.exchange
         try:
             self._ended(is_fin=True)
         except Exception as error:  # a defect: confined to this exchange
-            self._services.internal_error("upstream", error)
+            self._defect(error, exchange)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._uncount()
         if self.has_ended:
             return
+        exchange = self.exchange
         try:
-            if self.exchange is not None and exc is not None:
+            if exchange is not None and exc is not None:
                 self._read_what_is_left()
             self._ended(is_fin=exc is None)
         except Exception as error:  # as above
-            self._services.internal_error("upstream", error)
+            self._defect(error, exchange)
 
     def _read_what_is_left(self) -> None:
         """A failed write ends the transport before it has read the answer that explains the failure (413, then RST).
@@ -425,12 +438,20 @@ class UpstreamConnection(asyncio.Protocol):
     # --- back-pressure ----------------------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
-        if self.exchange is not None:
-            self.exchange.upstream_blocked()
+        exchange = self.exchange
+        if exchange is not None:
+            try:
+                exchange.upstream_blocked()
+            except Exception as error:  # a defect: confined to this exchange
+                self._defect(error, exchange)
 
     def resume_writing(self) -> None:
-        if self.exchange is not None:
-            self.exchange.upstream_unblocked()
+        exchange = self.exchange
+        if exchange is not None:
+            try:
+                exchange.upstream_unblocked()
+            except Exception as error:  # as above
+                self._defect(error, exchange)
 
     def _client_transport(self) -> asyncio.Transport | None:
         return self.exchange.side.transport if self.exchange is not None else None

@@ -584,6 +584,7 @@ class Downstream(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_blocked = True
         try:
+            self.services.more_buffered(self.transport.get_write_buffer_size())
             if self._exchange is not None:
                 self._exchange.client_blocked()
         except Exception as error:  # a defect: confined to this connection

@@ -109,8 +109,8 @@ class Limits(Section):
     )
     buffered_bytes: Annotated[int, BYTES] = setting(
         "256MiB",
-        "Memory for data on its way, over all connections. From 95 % of it on no connection is accepted and new requests "
-        "get 503.",
+        "Memory for data on its way, over all connections. From 95 % of it on no connection is accepted and new "
+        "requests get 503.",
     )
 
 

@@ -73,6 +73,7 @@ class Downstream(asyncio.Protocol):
         "_linger_end",
         "_memo",
         "_nominated",
+        "_noted",
         "_owner",
         "_peer_ip",
         "_port",
@@ -114,6 +115,7 @@ class Downstream(asyncio.Protocol):
         self._taken = 0
         self._taken_at = 0.0
         self._hangup = -1
+        self._noted = 0  # of what is not sent, told to the services since this connection is blocked
         self._extra = b""
         self._nominated: frozenset[bytes] = frozenset()
         self.client_ip = ""
@@ -173,6 +175,7 @@ class Downstream(asyncio.Protocol):
         self.services.swept.discard(self)
         self._owner.connection_closed(self._peer_ip)
         self._unwatch()
+        self._note_buffered(0)
         self._buffer = self._read_ahead = b""
         exchange = self._exchange
         if exchange is not None and not was_tunnel:
@@ -584,7 +587,7 @@ class Downstream(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_blocked = True
         try:
-            self.services.more_buffered(self.transport.get_write_buffer_size())
+            self._note_buffered(self.transport.get_write_buffer_size())
             if self._exchange is not None:
                 self._exchange.client_blocked()
         except Exception as error:  # a defect: confined to this connection
@@ -593,12 +596,17 @@ class Downstream(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._write_blocked = False
         try:
+            self._note_buffered(0)
             if self._exchange is not None:
                 self._exchange.client_unblocked()
             elif self._state == HEAD:
                 self._next_request()
         except Exception as error:  # as above
             self._defect(error)
+
+    def _note_buffered(self, n_bytes: int) -> None:
+        self.services.more_buffered(n_bytes - self._noted)
+        self._noted = n_bytes
 
     def pause_body(self) -> None:
         """Stop reading from the client; its leaving is then seen by the hang-up watch."""

@@ -142,7 +142,7 @@ class Services:
             self.access_writer.flush_soon()
 
     def more_buffered(self, n_bytes: int) -> None:
-        """A peer does not take so many bytes. Noted at once: between two sweeps hundreds of clients can come."""
+        """A client does not take so many bytes (negative: it did). Between two sweeps hundreds of them can come."""
         self.buffered_bytes += n_bytes
         if self.buffered_bytes >= self.buffered_limit * 0.95:
             self.is_overloaded = True

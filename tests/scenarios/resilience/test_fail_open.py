@@ -14,7 +14,7 @@ from tests.support.rig import get
 from tests.support.site import Crowd, Pool, Site
 from tests.support.waiting import wait_until
 
-CHECK = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "2s", "rise": 1, "fall": 1}
+CHECK = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "5s", "rise": 1, "fall": 1}
 PLAN: dict[str, dict[str, object]] = {
     "by-default": {"health_check": CHECK},
     "off": {"health_check": CHECK, "fail_open": "off"},
@@ -105,7 +105,7 @@ def test_who_refuses_connections_is_believed_always(site: Site) -> None:
     pool = site.pool("refusing")
     make_sick(pool, 1)
     pool.servers[0].close()
-    pool.wait_state(0, "down")
+    wait_until(lambda: "refused" in str(pool.member(0)["why"]), "the closed port to be noticed")
     wait_until(lambda: pool.status()["failing_open"], "it to fail open")
     connects = pool.metric("upstream_connects_total", server=pool.servers[0].address)
     assert statuses(pool, 10) == [200] * 10 and served(pool) == [0, 10]

@@ -27,11 +27,12 @@ class Environment:
     commit: str
 
 
-def read_environment(targets: Sequence[str], placement: Placement) -> Environment:
-    versions = {
-        name: version(name)
-        for name in dict.fromkeys([*(target.removesuffix("_tuned") for target in targets), "nginx", "wrk"])
-    }
+def read_environment(
+    targets: Sequence[str], placement: Placement, tools: Sequence[str] = ("nginx", "wrk")
+) -> Environment:
+    """tools: further programs whose versions matter."""
+    names = dict.fromkeys([*(target.removesuffix("_tuned") for target in targets), *tools])
+    versions = {name: version(name) for name in names}
     if "lbproxy" in targets:
         versions["Python"] = platform.python_version()
         for package in ("uvloop", "httptools"):

@@ -113,8 +113,7 @@ def run(directory: Path, worker_class: str, *, posts: int, groups: int, servers:
                 if entry["status"] != 200
             }
             tallies = {
-                kind: count([o for name in names[kind] for o in by_port[lb.port(name)]], times, words)
-                for kind in KINDS
+                kind: count([o for name in names[kind] for o in by_port[lb.port(name)]], times, words) for kind in KINDS
             }
             counters = ("stale_connections_total", "retries_total", "upstream_connects_total", "upstream_errors_total")
             metrics = {name: lb.metric(name) for name in counters}

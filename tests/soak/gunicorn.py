@@ -28,7 +28,6 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("idempotent", "default")
-GROUP_SIZE = 8
 KEEP_ALIVE_S = 2
 MAX_REQUESTS = 50
 _START_S = 20.0
@@ -87,9 +86,12 @@ def count(outcomes: list[Outcome], executed: Mapping[str, int], words: Mapping[s
     return tally
 
 
-def run(directory: Path, worker_class: str, *, posts: int, groups: int, servers: int = 4, seed: int = 1) -> Report:
-    """`posts` requests through each kind of pool, from `groups` groups each. Raises AssertionError on what no run may
-    show: a traceback in lbproxy's log, or anything in flight at the end.
+def run(
+    directory: Path, worker_class: str, *, posts: int, groups: int, size: int = 8, servers: int = 4, seed: int = 1
+) -> Report:
+    """`posts` requests through each kind of pool, from `groups` groups of `size` clients each.
+
+    Raises AssertionError on what no run may show: a traceback in lbproxy's log, or anything in flight at the end.
     """
     executed = directory / "executed"
     executed.mkdir(parents=True)
@@ -100,9 +102,7 @@ def run(directory: Path, worker_class: str, *, posts: int, groups: int, servers:
         with LbProxy(_config(names, ports), directory / "lbproxy") as lb:
             listeners = [lb.port(name) for kind in KINDS for name in names[kind]]
             by_port = asyncio.run(
-                run_groups(
-                    listeners, posts=len(KINDS) * posts, size=GROUP_SIZE, keep_alive_s=float(KEEP_ALIVE_S), seed=seed
-                )
+                run_groups(listeners, posts=len(KINDS) * posts, size=size, keep_alive_s=float(KEEP_ALIVE_S), seed=seed)
             )
             lb.check_idle()
             seconds = time.monotonic() - started

@@ -165,6 +165,7 @@ CASES: dict[str, Case] = {
                     at_most=0.01,
                     is_worst=True,
                 ),
+                Check("at most 1 % errors without retries", "failed", "lbproxy_no_retry", at_most=0.01, is_worst=True),
                 Check("no error with retries", "failed", "lbproxy_retry", at_most=0.0, is_worst=True),
             ),
         ),

@@ -19,7 +19,9 @@ def render_markdown(options: Options, environment: Environment, results: Results
         _render_header(options, environment),
         _render_verdicts(results.verdicts),
         _render_figures(results.runs),
-        "\n".join(f"- {name}: {CASES[name].title}." for name in options.cases),
+        "\n".join(
+            [f"- {name}: {CASES[name].title}." for name in options.cases] + [f"- {note}." for note in results.notes]
+        ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -29,6 +31,7 @@ def render_json(options: Options, environment: Environment, results: Results) ->
         "environment": dataclasses.asdict(environment),
         "options": dataclasses.asdict(options),
         "runs": [dataclasses.asdict(run) for run in results.runs],
+        "notes": results.notes,
         "verdicts": [{**dataclasses.asdict(verdict), "is_met": verdict.is_met} for verdict in results.verdicts],
     }
     # Bounds that are not set are infinite, which JSON does not know.

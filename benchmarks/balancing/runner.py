@@ -25,6 +25,8 @@ from benchmarks.load.results import rotated
 from benchmarks.load.targets import Placement, find_program, free_ports
 
 _SETTLE_S = 0.5
+_LATE_MS = 100.0
+_TRIES = 3
 _REPORT_LIMIT_S = 30.0
 
 
@@ -42,6 +44,7 @@ class Options:
 class Results:
     runs: list[Run] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Runner:
@@ -63,10 +66,21 @@ class Runner:
                     for lane in range(case.lanes)
                 ]
                 for policy in rotated(case.policies, repeat):
-                    results.runs.append(self._measure(case, policy, repeat, traces))
-                    self._say(describe(results.runs[-1]))
+                    results.runs.append(self._measure_calmly(case, policy, repeat, traces, results.notes))
             results.verdicts += judge(case, results.runs)
         return results
+
+    def _measure_calmly(self, case: Case, policy: str, repeat: int, traces: Sequence[Trace], notes: list[str]) -> Run:
+        """Again if the load was not sent in time, which is nobody's doing but the machine's; not for ever."""
+        for _ in range(_TRIES):
+            run = self._measure(case, policy, repeat, traces)
+            self._say(describe(run))
+            if run.figures.late_ms <= _LATE_MS:
+                return run
+        notes.append(
+            f"{case.name} #{repeat}, {policy}: disturbed; the load came up to {run.figures.late_ms:.0f} ms late"
+        )
+        return run
 
     def _measure(self, case: Case, policy: str, repeat: int, traces: Sequence[Trace]) -> Run:
         n = len(case.speeds)

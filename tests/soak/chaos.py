@@ -65,6 +65,15 @@ class Report:
             f"descriptors {self.fds_before} -> {self.fds_after}; nothing in flight, queued or permitted at the end",
         ]
 
+    def complaints(self) -> list[str]:
+        """What must not be, and would not have stopped the run."""
+        found = []
+        if self.drift > 0.05:
+            found.append(f"memory grew by {self.drift:.1%}")
+        if self.fds_after > self.fds_before:
+            found.append(f"{self.fds_after - self.fds_before} descriptors more than before")
+        return found
+
 
 class MoodyProcess:
     """One server process. Its listening sockets are ours, so a kill frees no port; `refuse` does."""

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lbproxy.errors import FAULTS
 from tests.soak.counting_app import EXECUTED, read_executed
 from tests.soak.groups import Outcome, run_groups
 from tests.support.daemon import LbProxy
@@ -63,6 +64,27 @@ class Report:
     def lines(self) -> list[str]:
         title = f"gunicorn {self.version}, {self.worker_class}: {self.workers} workers in {self.seconds:.0f} s"
         return [title, *(f"  {kind}: {_describe(tally)}" for kind, tally in self.tallies.items()), f"  {self.metrics}"]
+
+    def complaints(self) -> list[str]:
+        """What must not be. A 502 is allowed once in 10,000 requests that may not be repeated, if the log says why."""
+        found = []
+        for kind, tally in self.tallies.items():
+            if tally.unanswered:
+                found.append(f"{kind}: {len(tally.unanswered)} without an answer, as {tally.unanswered[0]}")
+            if tally.lost:
+                found.append(f"{kind}: {tally.lost} answered 200 but never executed")
+            if unknown := set(tally.words) - set(FAULTS):
+                found.append(f"{kind}: the log does not say why: {', '.join(unknown)}")
+        idempotent, default = (self.tallies[kind] for kind in KINDS)
+        if set(idempotent.statuses) != {200}:
+            found.append(f"idempotent: {idempotent.statuses}")
+        if default.twice:
+            found.append(f"default: {default.twice} executed twice")
+        if set(default.statuses) - {200, 502}:
+            found.append(f"default: {default.statuses}")
+        if default.statuses[502] > max(1, default.posts // 10_000):
+            found.append(f"default: {default.statuses[502]} of {default.posts} answered 502, more than 1 in 10,000")
+        return found
 
 
 def _describe(tally: Tally) -> str:

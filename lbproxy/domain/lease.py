@@ -91,6 +91,7 @@ class Lease:
             if server.limit != NO_LIMIT:
                 if is_timed:
                     server.observe_service(now - self.started_at)
+                    server.note_served(now - self.started_at)
                 if server.n_quarantined:
                     server.end_quarantine(now, newest_start=self.started_at)
         else:

@@ -139,11 +139,11 @@ class Server:
         self.requests = 0
         self.errors = 0
         self.errors_in_a_row = 0
+        self._served = 0
+        self._served_s = self._served_squares = 0.0
         self.penalty_until = 0.0
         self._penalty_is_firm = False
         self.service_p95_s = 0.0
-        self._served = 0
-        self._served_s = self._served_squares = 0.0
         self._latency_s = 0.0
         self._latency_at = 0.0
         self.max_inflight = max_inflight
@@ -238,18 +238,21 @@ class Server:
         self._latency_at = now
 
     def observe_service(self, elapsed_s: float) -> None:
-        """Feed one answer's time into `take_served` and `service_p95_s`, a running 95th percentile.
+        """Feed one answer's time into `service_p95_s`, a running 95th percentile.
 
         Up by 9.5 % for a longer time, down by 0.5 % for a shorter one: at rest when one in twenty is longer.
         """
-        self._served += 1
-        self._served_s += elapsed_s
-        self._served_squares += elapsed_s * elapsed_s
         p95 = self.service_p95_s
         if p95 == 0.0:
             self.service_p95_s = elapsed_s
         else:
             self.service_p95_s = p95 * (1.095 if elapsed_s > p95 else 0.995)
+
+    def note_served(self, elapsed_s: float) -> None:
+        """Note one answer's time for `take_served`."""
+        self._served += 1
+        self._served_s += elapsed_s
+        self._served_squares += elapsed_s * elapsed_s
 
     def take_served(self) -> tuple[int, float, float]:
         """Service times since the last call: how many, their sum in seconds, the sum of their squares."""

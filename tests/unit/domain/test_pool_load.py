@@ -36,7 +36,7 @@ def with_slow_server(strategy: str = "least_connections") -> tuple[Pool, Server]
     pool = make_pool(2, max_inflight=2, strategy=strategy)
     for server, time_s in zip(pool.servers, (0.4, 0.1), strict=True):
         for _ in range(50):
-            server.observe_service(time_s)
+            server.note_served(time_s)
     pool.sweep(1.0)
     return pool, pool.servers[0]
 

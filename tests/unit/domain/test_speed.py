@@ -22,7 +22,7 @@ def serve(servers: Sequence[Server], times_s: Sequence[float], count: int = 20) 
     """`count` answers from each server, all after the same time."""
     for server, time_s in zip(servers, times_s, strict=True):
         for _ in range(count):
-            server.observe_service(time_s)
+            server.note_served(time_s)
 
 
 def names(speeds: Speeds) -> str:
@@ -54,7 +54,7 @@ def test_few_answers_prove_nothing() -> None:
 def test_one_very_long_answer_proves_nothing() -> None:
     servers, speeds = make(2), Speeds()
     serve(servers, [0.1, 0.1])
-    servers[1].observe_service(5.0)
+    servers[1].note_served(5.0)
     assert not speeds.step(servers, 1.0)
 
 
@@ -66,7 +66,7 @@ def test_chance_alone_hardly_ever_makes_a_server_slower(seed: int) -> None:
     verdicts = 0
     for step in range(1, 401):
         for server in servers:
-            server.observe_service(rng.lognormvariate(-2.8, 1.0))
+            server.note_served(rng.lognormvariate(-2.8, 1.0))
         speeds.step(servers, step * STEP_S)
         verdicts += len(speeds.slower)
     assert verdicts <= 0.02 * 400 * 8

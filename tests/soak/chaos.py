@@ -246,6 +246,7 @@ def check_recovery(lb: LbProxy) -> None:
     """
     lb.check_idle(20.0)
     wait_until(lambda: _is_recovered(lb), "every server to be up again", _RECOVERY_S)
+    lb.check_idle(20.0)  # of what the line above has sent
     status = lb.status()
     pools = status["pools"]
     assert isinstance(pools, list)

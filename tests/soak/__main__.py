@@ -39,7 +39,9 @@ def make_parser() -> argparse.ArgumentParser:
     worker.set_defaults(run=_gunicorn)
     disorder = kinds.add_parser("chaos", help="kills, stalls, resets and aborts at random")
     disorder.add_argument("--seconds", type=float, default=600.0, help="(default %(default)s)")
-    disorder.add_argument("--warm-up", type=float, default=60.0, help="seconds before memory is noted")
+    disorder.add_argument(
+        "--warm-up", type=float, default=300.0, help="seconds before memory is noted (default %(default)s)"
+    )
     disorder.set_defaults(run=_chaos)
     return parser
 

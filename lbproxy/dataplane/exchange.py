@@ -931,7 +931,7 @@ class Exchange:
             self.pool_runtime.row[ABORTED["tunnel"]] += 1
         lease, self._lease = self._lease, None
         if lease is not None:
-            lease.release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now)
+            lease.release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now, is_timed=False)
         self._relay = None
         self.side.tunnel_closed()
         self._finish(end, now)

@@ -89,7 +89,10 @@ def connects(stage: Stage) -> None:
 
 def sends_in_pieces(stage: Stage) -> None:
     with stage.client() as client:
-        client.send(b"GET /pieces HTT", b"P/1.1\r\nHo", b"st: a\r\n\r\n")
+        request = post("/pieces")
+        client.send(request[:-5])
+        wait_until(lambda: stage.origin.partials, "the head to be at the server")
+        client.send(request[-5:])
         hurt(client)
 
 

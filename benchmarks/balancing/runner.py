@@ -25,7 +25,7 @@ from benchmarks.load.results import rotated
 from benchmarks.load.targets import Placement, find_program, free_ports
 
 _SETTLE_S = 0.5
-_LATE_MS = 100.0
+_LATE_MS = 50.0
 _TRIES = 2
 _REPORT_LIMIT_S = 30.0
 

@@ -357,12 +357,12 @@ class Exchange:
         self._send(connection, now)
 
     def _send(self, connection: UpstreamConnection, now: float) -> None:
+        self.upstream = connection  # first, so that a defect below does not leave it open
         prepared = self.prepared
         route = prepared.route
         head = prepared.forward + self.extra + self.side.forwarding_lines(self)
         pieces = self._body
         body = b"".join(pieces) if len(pieces) != 1 else pieces[0]
-        self.upstream = connection
         self._phase = WAITING
         self._sent_at = now
         if prepared.needs_care:

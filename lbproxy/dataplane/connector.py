@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from lbproxy import errors
 from lbproxy.address import Address
+from lbproxy.dataplane.introduction import introduced
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.errors import Fault
@@ -64,11 +65,18 @@ def count_dial(runtime: ServerRuntime, fault: Fault | None) -> None:
     runtime.row[_CONNECTED if fault is None else _RESULT.get(fault.word, _ERROR)] += 1
 
 
-async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[], P]) -> P:
-    """Connect to a server. Raises DialError; the caller owns the time-out and cancels."""
+async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[], P], header: bytes = b"") -> P:
+    """Connect to a server. Raises DialError; the caller owns the time-out and cancels.
+
+    header: a PROXY header, which is sent before anything else.
+    """
     address: Address = runtime.server.address
     try:
-        if address.is_unix:
+        if header:
+            sock = await introduced(services.loop, address, header)
+            connect = services.loop.create_unix_connection if address.is_unix else services.loop.create_connection
+            _, protocol = await connect(factory, sock=sock)
+        elif address.is_unix:
             _, protocol = await services.loop.create_unix_connection(factory, address.sock_path)
         else:
             _, protocol = await services.loop.create_connection(factory, address.host, address.port)

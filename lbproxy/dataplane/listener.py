@@ -22,10 +22,12 @@ from pathlib import Path
 from lbproxy import errors
 from lbproxy.address import Address
 from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.proxy_header import ProxyHeaders
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tcp import TcpClient
 from lbproxy.errors import Fault
+from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import LISTENER
 
 log = logging.getLogger("lbproxy")
@@ -129,6 +131,7 @@ class Listener:
         "_gate",
         "_is_closed",
         "_is_paused",
+        "_proxy_headers",
         "_servers",
         "_sockets",
         "_unix_paths",
@@ -140,6 +143,7 @@ class Listener:
         self.services = services
         self.runtime = runtime
         self._gate = gate
+        self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[Path] = []
@@ -189,11 +193,16 @@ class Listener:
 
     async def start(self) -> None:
         """Begin to accept."""
-        if self._gate.is_tight:
+        if self._accepts_itself:
             self._watch()
             return
         for sock in self._sockets:
             self._servers.append(await self._serve(sock))
+
+    @property
+    def _accepts_itself(self) -> bool:
+        """Are connections accepted one by one as sockets, not by uvloop's Server?"""
+        return self._gate.is_tight or self._proxy_headers is not None
 
     def _watch(self) -> None:
         for sock in self._sockets:
@@ -203,7 +212,7 @@ class Listener:
         """Accept what is queued on one socket, up to the limit and not one more."""
         while self._gate.n_connections < self._gate.limit and not self._is_paused:
             try:
-                connection, _ = sock.accept()
+                connection, peer = sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -213,11 +222,15 @@ class Listener:
                 return
             connection.setblocking(False)
             self._count()
-            self.services.tasks.spawn(self._adopt(connection), "accept")
+            if self._proxy_headers is not None:
+                self._proxy_headers.receive(connection, peer)
+            else:
+                self.services.tasks.spawn(self.adopt(connection), "accept")
 
-    async def _adopt(self, connection: socket.socket) -> None:
+    async def adopt(self, connection: socket.socket, proxied: ProxyHeader | None = None) -> None:
+        """Serve a connection that was accepted and counted; proxied: what its PROXY header said."""
         try:
-            await self.services.loop.connect_accepted_socket(self._protocol, connection)
+            await self.services.loop.connect_accepted_socket(lambda: self._protocol(proxied), connection)
         except OSError:
             connection.close()
             self.connection_closed("")
@@ -244,8 +257,8 @@ class Listener:
         self.runtime.n_connections += 1
         self._gate.opened()
 
-    def _protocol(self) -> asyncio.Protocol:
-        return Downstream(self) if self.runtime.mode == "http" else TcpClient(self)
+    def _protocol(self, proxied: ProxyHeader | None = None) -> asyncio.Protocol:
+        return Downstream(self, proxied) if self.runtime.mode == "http" else TcpClient(self, proxied)
 
     def admit(self, ip: str) -> Fault | None:
         """Called once a connection is made: the fault to answer if its address has too many already."""
@@ -274,7 +287,7 @@ class Listener:
             self.services.loop.call_soon(self._close_servers)
 
     def _unwatch(self) -> None:
-        if self._gate.is_tight:
+        if self._accepts_itself:
             for sock in self._sockets:
                 self.services.loop.remove_reader(sock.fileno())
 
@@ -287,7 +300,7 @@ class Listener:
     def resume(self) -> None:
         if self._is_paused and not self._is_closed:
             self._is_paused = False
-            if self._gate.is_tight:
+            if self._accepts_itself:
                 self._watch()
             elif not self._servers:
                 self.services.tasks.spawn(self._reopen(), "resume accepting")

@@ -119,6 +119,7 @@ class PoolRuntime:
         "max_interim",
         "name",
         "pool",
+        "proxy_protocol",
         "response_memo",
         "retry_after_s",
         "rng",
@@ -142,9 +143,11 @@ class PoolRuntime:
         rng: Rng,
         budget: RetryBudget,
         failure_statuses: frozenset[int] = frozenset(),
+        proxy_protocol: str = "off",
     ) -> None:
         self.name = pool.name
         self.pool = pool
+        self.proxy_protocol = proxy_protocol
         self.row = row
         self.timeouts = timeouts
         self.keep_alive = keep_alive
@@ -247,6 +250,7 @@ class ListenerRuntime:
     has_default_only: bool  # one route without a match: nothing to look for
     memo: HeadMemo
     memo_trusted: HeadMemo
+    takes_proxy_header: bool = False
     per_ip: dict[str, int] = field(default_factory=dict)
     n_connections: int = 0
 

@@ -17,6 +17,7 @@ import httptools
 from lbproxy.address import Address
 from lbproxy.config.model import HealthCheck
 from lbproxy.dataplane.introduction import introduced
+from lbproxy.dataplane.unix_socket import connect_unix
 from lbproxy.protocol.proxy_protocol import build
 
 LIMIT_BYTES = 65_536
@@ -189,7 +190,7 @@ async def _connect(target: Address, header: bytes) -> tuple[asyncio.StreamReader
         connect = asyncio.open_unix_connection if target.is_unix else asyncio.open_connection
         return await connect(sock=sock, limit=LIMIT_BYTES)
     if target.is_unix:
-        return await asyncio.open_unix_connection(target.sock_path, limit=LIMIT_BYTES)
+        return await asyncio.open_unix_connection(sock=await connect_unix(target), limit=LIMIT_BYTES)
     return await asyncio.open_connection(target.host, target.port, limit=LIMIT_BYTES)
 
 

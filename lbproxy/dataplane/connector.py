@@ -12,6 +12,7 @@ from lbproxy.address import Address
 from lbproxy.dataplane.introduction import introduced
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.unix_socket import connect_unix
 from lbproxy.errors import Fault
 from lbproxy.telemetry.slots import SERVER
 
@@ -77,7 +78,11 @@ async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[],
             connect = services.loop.create_unix_connection if address.is_unix else services.loop.create_connection
             _, protocol = await connect(factory, sock=sock)
         elif address.is_unix:
-            _, protocol = await services.loop.create_unix_connection(factory, address.sock_path)
+            try:
+                _, protocol = await services.loop.create_unix_connection(factory, address.sock_path)
+            except BlockingIOError:  # its accept queue is full
+                sock = await connect_unix(address)
+                _, protocol = await services.loop.create_unix_connection(factory, sock=sock)
         else:
             _, protocol = await services.loop.create_connection(factory, address.host, address.port)
     except OSError as error:

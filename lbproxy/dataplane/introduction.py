@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any, Protocol
+from typing import Protocol
 
 from lbproxy.address import Address
 from lbproxy.dataplane.runtime import PoolRuntime
+from lbproxy.dataplane.unix_socket import connect_unix
 from lbproxy.protocol.proxy_protocol import Endpoint, ProxyHeader, build
 
 
@@ -44,11 +45,8 @@ def _endpoint(name: object) -> Endpoint | None:
 
 async def introduced(loop: asyncio.AbstractEventLoop, address: Address, header: bytes) -> socket.socket:
     """A connected socket whose first bytes are the header. `address` is literal. Raises OSError."""
-    family, target = _target(address)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = await (connect_unix(address) if address.is_unix else _connect_tcp(loop, address))
     try:
-        sock.setblocking(False)
-        await loop.sock_connect(sock, target)
         await loop.sock_sendall(sock, header)
     except BaseException:  # also when the dial is cancelled: nobody else knows of this socket
         sock.close()
@@ -56,9 +54,14 @@ async def introduced(loop: asyncio.AbstractEventLoop, address: Address, header: 
     return sock
 
 
-def _target(address: Address) -> tuple[socket.AddressFamily, str | tuple[Any, ...]]:
-    if address.is_unix:
-        return socket.AF_UNIX, address.sock_path
+async def _connect_tcp(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
     flags = socket.AI_NUMERICHOST  # nothing is looked up; it reads the scope of fe80::1%eth0
     family, *_, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)[0]
-    return family, target
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, target)
+    except BaseException:  # as above
+        sock.close()
+        raise
+    return sock

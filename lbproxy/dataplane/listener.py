@@ -12,12 +12,9 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import resource
 import socket
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 from lbproxy import errors
 from lbproxy.address import Address
@@ -26,6 +23,7 @@ from lbproxy.dataplane.proxy_header import ProxyHeaders
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tcp import TcpClient
+from lbproxy.dataplane.unix_socket import SocketFile, bind_hint, bind_unix
 from lbproxy.errors import Fault
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import LISTENER
@@ -133,8 +131,8 @@ class Listener:
         "_is_paused",
         "_proxy_headers",
         "_servers",
+        "_socket_files",
         "_sockets",
-        "_unix_paths",
         "runtime",
         "services",
     )
@@ -146,7 +144,7 @@ class Listener:
         self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
-        self._unix_paths: list[Path] = []
+        self._socket_files: list[SocketFile] = []
         self._is_paused = False
         self._is_closed = False
         gate.add(self)
@@ -158,29 +156,15 @@ class Listener:
         try:
             for address in addresses:
                 if address.is_unix:
-                    self._sockets.append(self._bind_unix(address, mode_bits))
+                    sock, file = bind_unix(address, mode_bits, BACKLOG)
+                    self._sockets.append(sock)
+                    if file is not None:
+                        self._socket_files.append(file)
                 else:
                     self._sockets += _bind_tcp(address)
         except OSError as error:
             self.close_sockets()
             raise BindError(_bind_message(self.runtime.name, address, error)) from None
-
-    def _bind_unix(self, address: Address, mode_bits: int | None) -> socket.socket:
-        path = Path(address.path)
-        if not address.path.startswith("@"):
-            _remove_stale(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind(address.sock_path)
-            if not address.path.startswith("@"):
-                self._unix_paths.append(path)
-                path.chmod(mode_bits if mode_bits is not None else 0o660)
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
-        except OSError:
-            sock.close()
-            raise
-        return sock
 
     @property
     def addresses(self) -> list[str]:
@@ -329,10 +313,9 @@ class Listener:
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
-        for path in self._unix_paths:
-            with contextlib.suppress(OSError):  # somebody removed it already
-                path.unlink()
-        self._unix_paths.clear()
+        for file in self._socket_files:
+            file.remove()
+        self._socket_files.clear()
 
 
 def _bind_tcp(address: Address) -> list[socket.socket]:
@@ -358,31 +341,17 @@ def _bind_tcp(address: Address) -> list[socket.socket]:
     return sockets
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove a socket file that nobody listens on any more. Raises OSError EADDRINUSE if somebody does."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(errno.EEXIST, "exists and is not a socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+_BIND_HINTS = {
+    errno.EADDRINUSE: "something else listens there; stop it or choose another port",
+    errno.EACCES: "no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "this machine does not have that address",
+}
 
 
 def _bind_message(name: str, address: Address, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return f"listener {name}: the host of {address} does not resolve: {error.strerror}"
-    hint = {
-        errno.EADDRINUSE: "something else listens there; stop it or choose another port",
-        errno.EACCES: "no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        errno.EADDRNOTAVAIL: "this machine does not have that address",
-    }.get(error.errno or 0, "")
+    hint = bind_hint(error) if address.is_unix else _BIND_HINTS.get(error.errno or 0, "")
     text = f"listener {name}: cannot listen on {address}: {error.strerror}"
     return f"{text} ({hint})" if hint else text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import Callable
 from typing import TypeVar
@@ -78,11 +79,7 @@ async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[],
             connect = services.loop.create_unix_connection if address.is_unix else services.loop.create_connection
             _, protocol = await connect(factory, sock=sock)
         elif address.is_unix:
-            try:
-                _, protocol = await services.loop.create_unix_connection(factory, address.sock_path)
-            except BlockingIOError:  # its accept queue is full
-                sock = await connect_unix(address)
-                _, protocol = await services.loop.create_unix_connection(factory, sock=sock)
+            protocol = await _dial_unix(services.loop, address, factory)
         else:
             _, protocol = await services.loop.create_connection(factory, address.host, address.port)
     except OSError as error:
@@ -90,4 +87,13 @@ async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[],
         count_dial(runtime, fault)
         raise DialError(fault, error.strerror or str(error)) from None
     count_dial(runtime, None)
+    return protocol
+
+
+async def _dial_unix(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], P]) -> P:
+    if not address.path.startswith("@"):  # uvloop's own way ends a name at its first NUL
+        with contextlib.suppress(BlockingIOError):  # its accept queue is full
+            _, protocol = await loop.create_unix_connection(factory, address.sock_path)
+            return protocol
+    _, protocol = await loop.create_unix_connection(factory, sock=await connect_unix(address))
     return protocol

@@ -110,7 +110,7 @@ def test_row_70_what_is_no_header_is_reset_without_an_answer(
         assert client.wait_end() == "rst"
     assert n_rejected(lb) == before + 1
     assert len(web.peers) + len(raw.peers) == n_peers
-    assert "was reset" in lb.stderr
+    wait_until(lambda: "was reset: " in lb.stderr, "the log to say why")
 
 
 @pytest.mark.parametrize("listener", ["web", "raw"])

@@ -72,16 +72,8 @@ async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[],
 
     header: a PROXY header, which is sent before anything else.
     """
-    address: Address = runtime.server.address
     try:
-        if header:
-            sock = await introduced(services.loop, address, header)
-            connect = services.loop.create_unix_connection if address.is_unix else services.loop.create_connection
-            _, protocol = await connect(factory, sock=sock)
-        elif address.is_unix:
-            protocol = await _dial_unix(services.loop, address, factory)
-        else:
-            _, protocol = await services.loop.create_connection(factory, address.host, address.port)
+        protocol = await _open(services.loop, runtime.server.address, factory, header)
     except OSError as error:
         fault = fault_of(error)
         count_dial(runtime, fault)
@@ -90,7 +82,20 @@ async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[],
     return protocol
 
 
-async def _dial_unix(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], P]) -> P:
+async def _open(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], P], header: bytes) -> P:
+    """A connected protocol object, the header sent before. Raises OSError."""
+    if header:
+        sock = await introduced(loop, address, header)
+        connect = loop.create_unix_connection if address.is_unix else loop.create_connection
+        _, protocol = await connect(factory, sock=sock)
+    elif address.is_unix:
+        protocol = await _open_unix(loop, address, factory)
+    else:
+        _, protocol = await loop.create_connection(factory, address.host, address.port)
+    return protocol
+
+
+async def _open_unix(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], P]) -> P:
     if not address.path.startswith("@"):  # uvloop's own way ends a name at its first NUL
         with contextlib.suppress(BlockingIOError):  # its accept queue is full
             _, protocol = await loop.create_unix_connection(factory, address.sock_path)

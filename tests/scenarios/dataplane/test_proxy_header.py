@@ -293,15 +293,12 @@ def test_a_stop_does_not_wait_for_headers_that_never_come(tmp_path: Path) -> Non
     with Origin() as origin:
         lb = one(tmp_path, origin).start()
         try:
-            with Client(lb.port("web")) as silent, Client(lb.port("web")) as late:
-                late.send(HEADERS["v2"][:20])
+            with Client(lb.port("web")) as silent, Client(lb.port("web")) as partial:
+                partial.send(HEADERS["v2"][:20])
                 wait_until(lambda: lb.metric("client_connections") == 2, "both to be accepted")
                 lb.signal(signal.SIGTERM)
-                wait_until(lambda: "stopping" in lb.stderr, "the stop to begin")
-                late.send(HEADERS["v2"][20:] + get("/late"))
-                answer = late.response()
-                assert answer.status == 200 and not answer.is_kept_alive
                 assert silent.wait_end() == "fin"
+                assert partial.wait_end() == "fin"
             assert lb.process is not None and lb.process.wait(10) == 0
         finally:
             lb.kill()

@@ -14,7 +14,6 @@ from lbproxy.config.problems import Path
 
 UNAVAILABLE_KEYS: Final = (
     "listeners.*.tls",
-    "listeners.*.deadline_header",
     "listeners.*.timeouts.tls_handshake",
     "listeners.*.limits.min_rate",
     "listeners.*.limits.handshakes",

@@ -11,6 +11,7 @@ from lbproxy.config.http_rules import Route
 from lbproxy.config.notation import (
     BIND,
     BYTES,
+    FIELD_NAME,
     MODE_BITS,
     NAME,
     OR_OFF,
@@ -120,8 +121,12 @@ class Listener(Section):
         "`accept`: every connection begins with a PROXY header (v1 or v2) that names the client. Only "
         "`trusted_proxies` may connect, and peers on a unix socket. `off`: no header is expected.",
     )
-    deadline_header: Annotated[str, TEXT] = setting(
-        "X-Request-Timeout", "Request header by which a trusted proxy says how long it waits."
+    deadline_header: Annotated[str | None, FIELD_NAME.or_off()] = setting(
+        "X-Request-Timeout",
+        "Request header by which one of the `trusted_proxies` says how long it waits: `2.5` (seconds), `800ms`, `2s`, "
+        "or as in gRPC `5S`, `100m` (milliseconds). The request ends at that time, or at `timeouts.total` of the pool "
+        "if that is sooner, and the server is told what is left. `grpc-timeout` is read besides. From everybody else "
+        "both are passed on as they are. `off`: from everybody.",
     )
 
     @model_validator(mode="after")

@@ -13,7 +13,6 @@ EVERYTHING = """\
 listeners:
   - bind: ':1'
     tls: {cert: c, key: k}
-    deadline_header: X-Time
     timeouts: {tls_handshake: 1s}
     limits: {min_rate: 1KiB, handshakes: 5}
     routes:

@@ -14,7 +14,6 @@ from lbproxy.config.problems import Path
 
 UNAVAILABLE_KEYS: Final = (
     "listeners.*.tls",
-    "listeners.*.proxy_protocol",
     "listeners.*.timeouts.tls_handshake",
     "listeners.*.limits.min_rate",
     "listeners.*.limits.handshakes",
@@ -22,7 +21,6 @@ UNAVAILABLE_KEYS: Final = (
     "pools.*.servers_file",
     "pools.*.sticky",
     "pools.*.tls",
-    "pools.*.proxy_protocol",
     "pools.*.timeouts.tls_handshake",
     "pools.*.health_check.tls",
 )

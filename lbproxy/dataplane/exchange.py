@@ -48,6 +48,7 @@ from lbproxy.dataplane.counters import (
     UPSTREAM_ERROR,
     retry_reason,
 )
+from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime, UpstreamTimeouts
@@ -333,7 +334,7 @@ class Exchange:
         me = self._dialing
         connection = UpstreamConnection(services, runtime)
         try:
-            await connector.dial(services, runtime, lambda: connection)
+            await connector.dial(services, runtime, lambda: connection, introduction(runtime.pool, self.side))
         except asyncio.CancelledError:
             connection.abandoned()
             raise

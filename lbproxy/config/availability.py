@@ -17,7 +17,6 @@ UNAVAILABLE_KEYS: Final = (
     "listeners.*.proxy_protocol",
     "listeners.*.deadline_header",
     "listeners.*.timeouts.tls_handshake",
-    "listeners.*.limits.min_rate",
     "listeners.*.limits.handshakes",
     "listeners.*.routes.*.timeouts.tls_handshake",
     "pools.*.servers_file",

@@ -30,6 +30,7 @@ from lbproxy.protocol.message import (
     parse_length,
     token_match,
 )
+from lbproxy.protocol.upgrade import offered_protocols
 
 MAX_REQUEST_LINE = 8 * 1024
 MAX_NAME = 256
@@ -80,7 +81,8 @@ class RequestHead:
 
     fields: end-to-end fields in order, without Host, framing, hop-by-hop, nominated and forwarding fields.
     forwarding: lower-case name -> values of the forwarding family, to be believed from trusted peers only.
-    content_length: None without one. keep_alive: the client wants the connection kept. upgrade: b"" or b"websocket".
+    content_length: None without one. keep_alive: the client wants the connection kept. upgrade: the protocols that the
+    client offers to switch to, () with a body.
     """
 
     __slots__ = (
@@ -123,7 +125,7 @@ class RequestHead:
         self.chunked = False
         self.keep_alive = True
         self.expects_continue = False
-        self.upgrade = b""
+        self.upgrade: tuple[bytes, ...] = ()
         self.accepts_trailers = False
         self.max_forwards: int | None = None
         self.user_agent = b""
@@ -343,9 +345,7 @@ def _sort_fields(head: RequestHead, fields: Fields, underscores: str) -> dict[by
             element.strip(b" \t").lower() == b"trailers" for value in lines[b"te"] for element in value.split(b",")
         )
     if b"upgrade" in options and b"upgrade" in lines and head.minor == 1:
-        offered = [element.strip(b" \t").lower() for value in lines[b"upgrade"] for element in value.split(b",")]
-        if b"websocket" in offered:
-            head.upgrade = b"websocket"
+        head.upgrade = offered_protocols(lines[b"upgrade"])
     return lines
 
 
@@ -368,8 +368,8 @@ def _set_framing(head: RequestHead, lines: dict[bytes, list[bytes]]) -> None:
         if len(lengths) != 1 or length is None:
             raise HeadError(errors.BAD_FRAMING, "Content-Length is not one number")
         head.content_length = length
-    if head.upgrade and (head.method != "GET" or head.has_body):
-        head.upgrade = b""
+    if head.upgrade and head.has_body:
+        head.upgrade = ()
 
 
 def _set_target(head: RequestHead, target: bytes, hosts: list[bytes]) -> None:

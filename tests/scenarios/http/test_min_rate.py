@@ -52,14 +52,15 @@ def test_row_60_uploads_below_the_minimum_rate(rig: Rig) -> None:
 
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        slow, chunked, fast, blocked = (stack.enter_context(rig.client("min-rate")) for _ in range(4))
+        slow, chunked, fast, blocked = (stack.enter_context(rig.client("min-rate", timeout_s=30)) for _ in range(4))
         begin(slow, "/slow", f"Content-Length: {LENGTH}")
         begin(chunked, "/slow-chunked", "Transfer-Encoding: chunked")
         begin(fast, "/fast", f"Content-Length: {LENGTH}")
         wait_until(lambda: len(rig.a.partials) == 3, "three heads to reach the server")
         rig.a.script(does_not_read)
         begin(blocked, "/blocked", f"Content-Length: {LENGTH}")
-        threading.Thread(target=blocked.send, args=(b"x" * LENGTH,)).start()
+        sender = threading.Thread(target=blocked.send, args=(b"x" * LENGTH,))
+        sender.start()
         few = b"x" * (MIN_RATE // 20)  # half of the rate
         with dripping({slow: few, chunked: b"1\r\n" + b"x\r\n", fast: b"x" * (MIN_RATE // 2)}):
             for client in (slow, chunked):
@@ -70,6 +71,7 @@ def test_row_60_uploads_below_the_minimum_rate(rig: Rig) -> None:
             assert fast.is_silent(0.5), "an upload that is fast enough was refused"
             assert blocked.is_silent(0.0), "an upload that the server does not read was refused"
         release.set()
+        sender.join()
         assert blocked.response().body == b"POST /blocked %d\n" % LENGTH
     for target in ("/slow", "/slow-chunked"):
         entry = rig.log(target)

@@ -81,6 +81,7 @@ bench: setup system ## measure speed and balance; writes benchmarks/out
 	@mkdir -p benchmarks/out
 	@$(BIN)/python -m benchmarks.micro | tee benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
+	@$(BIN)/python -m benchmarks.micro.checks | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
 
 fuzz: setup ## a million heads against h11, then the property tests for much longer than in `make test`

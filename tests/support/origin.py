@@ -167,7 +167,7 @@ class Origin:
         self._threads: list[threading.Thread] = []
         self._listener = socket.socket(socket.AF_INET if path is None else socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(("127.0.0.1", 0) if path is None else path)
-        self._listener.listen(256)
+        self._listener.listen(1024)
         self.port: int = self._listener.getsockname()[1] if path is None else 0
         self.address = f"127.0.0.1:{self.port}" if path is None else f"unix:{path}"
         self._acceptor = threading.Thread(target=self._accept, name="origin-accept", daemon=True)

@@ -15,7 +15,7 @@ from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
 from tests.support.rig import post
 
-HARD_LIMIT_S = 1.0  # nobody waits that long for a small answer, whatever the machine does besides
+HARD_LIMIT_S = 5.0  # nobody waits that long for a small answer, whatever the machine does besides
 
 
 @dataclass

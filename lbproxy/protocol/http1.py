@@ -530,7 +530,7 @@ def parse_response_head(raw: bytes, *, max_fields: int) -> ResponseHead:
         timeout = _keep_alive_timeout(value.lower())
         if timeout is not None:
             head.keep_alive_timeout_s = float(timeout[1])
-    if status == 101 and b"upgrade" in options:
+    if status == 101 and b"upgrade" in options and minor:  # HTTP/1.0 has no 1xx (RFC 9110 section 15.2)
         head.upgrade = b", ".join(lines.get(b"upgrade", [])).lower()
     head.lines = b"".join([b"%b: %b\r\n" % field for field in head.fields])
     if head.content_length is not None and status >= 200 and status != 204:

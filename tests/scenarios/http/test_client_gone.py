@@ -149,9 +149,12 @@ def endless(c: Peer) -> None:
     c.send(STREAM)
     reader = threading.Thread(target=c.read_to_end)
     reader.start()
-    while reader.is_alive():
-        c.send(b"5\r\ndata\n\r\n")
-        reader.join(0.005)
+    try:
+        while reader.is_alive():
+            c.send(b"5\r\ndata\n\r\n")
+            reader.join(0.005)
+    finally:
+        reader.join()  # it has the socket
 
 
 def stalled(c: Peer) -> None:

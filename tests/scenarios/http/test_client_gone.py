@@ -27,6 +27,7 @@ from tests.support.waiting import wait_until
 
 LIMIT_S = 0.05
 TRIES, MOST_TRIES = 5, 15
+PATIENCE_S = 30.0  # half of the connect time-out here
 STAMP_S = 0.001  # resolution of `ts`
 SYN_SENT = "02"
 STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -232,23 +233,23 @@ def test_queued(stage: Stage, how: str) -> None:
     stage.lb.check_idle()
 
 
-def dialing_to(port: int) -> int:
-    """Connections to this port of which only the SYN was sent."""
+def dialing_to(port: int) -> set[str]:
+    """Local addresses of the connections to this port of which only the SYN was sent."""
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    return sum(row[2].endswith(f":{port:04X}") and row[3] == SYN_SENT for row in rows)
+    return {row[1] for row in rows if row[2].endswith(f":{port:04X}") and row[3] == SYN_SENT}
 
 
 @pytest.mark.parametrize("how", ["rst", "fin", "close"])
 def test_connecting(stage: Stage, how: str) -> None:
     """The connection that nobody has accepted yet is given up: its socket is gone, not left to the connect time-out."""
-    base = dialing_to(stage.hole)  # what fills the backlog may itself still be waiting
 
     def one_try(name: str) -> float:
+        before = dialing_to(stage.hole)  # what fills the backlog may itself still be waiting
         with stage.client("hole") as client:
             client.send(post(name))
-            wait_until(lambda: dialing_to(stage.hole) == base + 1, "the SYN to be sent")
+            dialed = wait_until(lambda: dialing_to(stage.hole) - before, "the SYN to be sent", PATIENCE_S)
             at = leave(client, how)
-            wait_until(lambda: dialing_to(stage.hole) == base, "the connection to be given up", 5)
+            wait_until(lambda: not dialing_to(stage.hole) & dialed, "the connection to be given up", PATIENCE_S)
         return at
 
     check_delays(stage, one_try, case("connecting", how), "hole", "connecting")

@@ -92,9 +92,9 @@ class Checker:
         self._checks: dict[str, tuple[HealthCheck, ProbeSpec]] = {}
         self._watches: dict[tuple[str, str], _Watch] = {}
 
-    def add_pool(self, pool: Pool, check: HealthCheck) -> None:
+    def add_pool(self, pool: Pool, check: HealthCheck, proxy_protocol: str = "off") -> None:
         """Check the servers of a pool from now on, the first time at some moment within one interval."""
-        self._checks[pool.name] = (check, ProbeSpec.from_config(check))
+        self._checks[pool.name] = (check, ProbeSpec.from_config(check, proxy_protocol))
         for server in pool.servers:
             self._watch(pool, server, self._clock() + self._rng.random() * check.interval)
 

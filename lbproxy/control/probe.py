@@ -16,6 +16,9 @@ import httptools
 
 from lbproxy.address import Address
 from lbproxy.config.model import HealthCheck
+from lbproxy.dataplane.introduction import introduced
+from lbproxy.dataplane.unix_socket import connect_unix
+from lbproxy.protocol.proxy_protocol import build
 
 LIMIT_BYTES = 65_536
 _SHOWN = 80  # characters of a server's answer that a message quotes
@@ -57,10 +60,14 @@ class ProbeSpec:
     body_pattern: re.Pattern[str] | None = None
     send: bytes = b""
     expect: bytes = b""
+    introduction: bytes = b""  # a PROXY header, sent before all else
 
     @classmethod
-    def from_config(cls, check: HealthCheck) -> ProbeSpec:
+    def from_config(cls, check: HealthCheck, proxy_protocol: str = "off") -> ProbeSpec:
+        """proxy_protocol: that of the pool. A check with a port of its own goes to something else, which gets none."""
+        is_introduced = proxy_protocol != "off" and check.port is None
         return cls(
+            introduction=build(proxy_protocol, None, None, is_check=True) if is_introduced else b"",
             timeout_s=check.timeout,
             port=check.port,
             is_http=check.type == "http",
@@ -160,7 +167,7 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(spec.timeout_s):
-            reader, writer = await _connect(target)
+            reader, writer = await _connect(target, spec.introduction)
             if spec.is_http:
                 return await _ask_http(spec, target, answer, reader, writer)
             return await _ask_tcp(spec, reader, writer)
@@ -177,9 +184,13 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
             writer.transport.abort()
 
 
-async def _connect(target: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(target: Address, header: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if header:
+        sock = await introduced(asyncio.get_running_loop(), target, header)
+        connect = asyncio.open_unix_connection if target.is_unix else asyncio.open_connection
+        return await connect(sock=sock, limit=LIMIT_BYTES)
     if target.is_unix:
-        return await asyncio.open_unix_connection(target.sock_path, limit=LIMIT_BYTES)
+        return await asyncio.open_unix_connection(sock=await connect_unix(target), limit=LIMIT_BYTES)
     return await asyncio.open_connection(target.host, target.port, limit=LIMIT_BYTES)
 
 

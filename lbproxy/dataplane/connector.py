@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import Callable
 from typing import TypeVar
 
 from lbproxy import errors
 from lbproxy.address import Address
+from lbproxy.dataplane.introduction import introduced
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.unix_socket import connect_unix
 from lbproxy.errors import Fault
 from lbproxy.telemetry.slots import SERVER
 
@@ -64,17 +67,38 @@ def count_dial(runtime: ServerRuntime, fault: Fault | None) -> None:
     runtime.row[_CONNECTED if fault is None else _RESULT.get(fault.word, _ERROR)] += 1
 
 
-async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[], P]) -> P:
-    """Connect to a server. Raises DialError; the caller owns the time-out and cancels."""
-    address: Address = runtime.server.address
+async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[], P], header: bytes = b"") -> P:
+    """Connect to a server. Raises DialError; the caller owns the time-out and cancels.
+
+    header: a PROXY header, which is sent before anything else.
+    """
     try:
-        if address.is_unix:
-            _, protocol = await services.loop.create_unix_connection(factory, address.sock_path)
-        else:
-            _, protocol = await services.loop.create_connection(factory, address.host, address.port)
+        protocol = await _open(services.loop, runtime.server.address, factory, header)
     except OSError as error:
         fault = fault_of(error)
         count_dial(runtime, fault)
         raise DialError(fault, error.strerror or str(error)) from None
     count_dial(runtime, None)
+    return protocol
+
+
+async def _open(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], P], header: bytes) -> P:
+    """A connected protocol object, the header sent before. Raises OSError."""
+    if header:
+        sock = await introduced(loop, address, header)
+        connect = loop.create_unix_connection if address.is_unix else loop.create_connection
+        _, protocol = await connect(factory, sock=sock)
+    elif address.is_unix:
+        protocol = await _open_unix(loop, address, factory)
+    else:
+        _, protocol = await loop.create_connection(factory, address.host, address.port)
+    return protocol
+
+
+async def _open_unix(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], P]) -> P:
+    if not address.path.startswith("@"):  # uvloop's own way ends a name at its first NUL
+        with contextlib.suppress(BlockingIOError):  # its accept queue is full
+            _, protocol = await loop.create_unix_connection(factory, address.sock_path)
+            return protocol
+    _, protocol = await loop.create_unix_connection(factory, sock=await connect_unix(address))
     return protocol

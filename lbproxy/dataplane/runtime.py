@@ -149,6 +149,7 @@ class PoolRuntime:
         "max_interim",
         "name",
         "pool",
+        "proxy_protocol",
         "response_memo",
         "retry_after_s",
         "rng",
@@ -172,9 +173,11 @@ class PoolRuntime:
         rng: Rng,
         budget: RetryBudget,
         failure_statuses: frozenset[int] = frozenset(),
+        proxy_protocol: str = "off",
     ) -> None:
         self.name = pool.name
         self.pool = pool
+        self.proxy_protocol = proxy_protocol
         self.row = row
         self.timeouts = timeouts
         self.keep_alive = keep_alive
@@ -283,6 +286,7 @@ class ListenerRuntime:
     has_default_only: bool  # one route without a match: nothing to look for
     memo: HeadMemo
     memo_trusted: HeadMemo
+    takes_proxy_header: bool = False
     deadline_names: frozenset[bytes] = frozenset()  # fields by which a trusted peer says how long it waits
     per_ip: dict[str, int] = field(default_factory=dict)
     n_connections: int = 0

@@ -121,6 +121,7 @@ class Wiring:
             rng=self._rng,
             budget=RetryBudget(config.retry.budget.ratio, config.retry.budget.min),
             failure_statuses=frozenset(config.circuit_breaker.status if config.circuit_breaker is not None else ()),
+            proxy_protocol=config.proxy_protocol,
         )
         for spec in config.servers:
             if spec.address.is_literal:
@@ -227,6 +228,7 @@ class Wiring:
             if config.deadline_header is None
             else frozenset((config.deadline_header.lower().encode(), GRPC_TIMEOUT)),
             has_default_only=len(routes) == 1 and routes[0].match is None,
+            takes_proxy_header=config.proxy_protocol == "accept",
         )
 
     def _traffic(self, listener: str, pool: str):  # type: ignore[no-untyped-def]

@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, cast
 from lbproxy import errors
 from lbproxy.dataplane import bulk
 from lbproxy.dataplane.answers import answer_bytes, local_answer, problem, response_head
-from lbproxy.dataplane.exchange import EXPECT_WAIT_S, Exchange
+from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services, abort
+from lbproxy.dataplane.upload_rate import UploadRate
 from lbproxy.dataplane.upstream import SMALL_BODY
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
@@ -83,6 +84,7 @@ class Downstream(asyncio.Protocol):
         "_state",
         "_taken",
         "_taken_at",
+        "_upload",
         "_write_blocked",
         "_written",
         "client_ip",
@@ -118,6 +120,7 @@ class Downstream(asyncio.Protocol):
         self._taken = 0
         self._taken_at = 0.0
         self._hangup = -1
+        self._upload: UploadRate | None = None
         self._noted = 0  # of what is not sent, told to the services since this connection is blocked
         self._extra = b""
         self._nominated: frozenset[bytes] = frozenset()
@@ -322,7 +325,9 @@ class Downstream(asyncio.Protocol):
                 self._reader = LengthReader(length)
             self._deadline = services.clock() + self.listener.timeouts.request_body
             if prepared.expects_continue:
-                self._deadline += EXPECT_WAIT_S  # until then the client may be waiting for its 100
+                self._deadline = NEVER  # the client may be waiting for its 100, and the exchange for a server
+            if self.listener.min_rate:
+                self._upload = UploadRate(self.listener.min_rate, services.clock(), waits=prepared.expects_continue)
             exchange.start(b"", is_done=False)
             if rest and self._state == BODY:
                 self._body_data(rest)
@@ -361,7 +366,7 @@ class Downstream(asyncio.Protocol):
             if body:
                 exchange.request_body(body, is_done=False)
             return
-        self._reader = None
+        self._reader = self._upload = None
         self._end_bulk()
         self._state = WAIT
         self._deadline = NEVER
@@ -380,8 +385,8 @@ class Downstream(asyncio.Protocol):
 
     def _keep_for_later(self, data: bytes) -> None:
         """Bytes behind the request: the next ones, if the client pipelines. Bounded; then reading pauses."""
-        if self._closes:
-            return  # RFC 9112 section 9.6: nothing after a last request is looked at
+        if self._closes and not (self._exchange is not None and self._exchange.prepared.upgrade):
+            return  # RFC 9112 section 9.6: nothing after a last request is looked at; but a tunnel may be coming
         self._read_ahead = self._read_ahead + data if self._read_ahead else data
         if len(self._read_ahead) > READ_AHEAD_BYTES or self._read_ahead.count(b"\r\n\r\n") > READ_AHEAD_REQUESTS:
             self.pause_body()
@@ -417,7 +422,7 @@ class Downstream(asyncio.Protocol):
     def _linger(self) -> None:
         """End the connection so that the client can read the answer: FIN now, discard until its FIN (RFC 9112 9.6)."""
         self._state = LINGER
-        self._reader = None
+        self._reader = self._upload = None
         self._end_bulk()
         self._buffer = self._read_ahead = b""
         now = self.services.clock()
@@ -540,10 +545,20 @@ class Downstream(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None or not exchange.prepared.minor or self._state not in (BODY, WAIT):
             return
+        if head is None or head.status == 100:
+            self._body_invited()
         if head is None:
             self._write(_CONTINUE)
         else:
             self._write(status_line(head.status, head.reason) + head.lines + b"\r\n")
+
+    def _body_invited(self) -> None:
+        """The client has its 100: from now on it is the one who takes time."""
+        if self._state == BODY and not self._is_paused:
+            now = self.services.clock()
+            self._deadline = now + self.listener.timeouts.request_body
+            if self._upload is not None:
+                self._upload.go(now)
 
     def answer_fault(self, exchange: Exchange, fault: Fault, detail: str, retry_after_s: int | None) -> None:
         """Answer with problem+json."""
@@ -620,6 +635,8 @@ class Downstream(asyncio.Protocol):
             return
         self._is_paused = True
         self._deadline = NEVER
+        if self._upload is not None:
+            self._upload.stop(self.services.clock())
         self.transport.pause_reading()
         sock = self.transport.get_extra_info("socket")
         if sock is not None and not self.listener.answers_half_closed:
@@ -632,6 +649,8 @@ class Downstream(asyncio.Protocol):
         self._unwatch()
         if self._state == BODY:
             self._deadline = self.services.clock() + self.listener.timeouts.request_body
+            if self._upload is not None:
+                self._upload.go(self.services.clock())
         if self._state not in (CLOSED, TUNNEL) and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -654,6 +673,8 @@ class Downstream(asyncio.Protocol):
         if exchange is not None:
             exchange.sweep(now)
         self._check_write(now)
+        if self._upload is not None:
+            self._check_upload(self._upload, now)
         if now >= self._deadline:
             self._deadline_passed()
 
@@ -671,6 +692,12 @@ class Downstream(asyncio.Protocol):
             if exchange is not None:
                 exchange.client_left(errors.CLIENT_WRITE_TIMEOUT, "write_timeout")
             self.cut()
+
+    def _check_upload(self, upload: UploadRate, now: float) -> None:
+        exchange = self._exchange
+        if self._state == BODY and exchange is not None and upload.is_too_slow(exchange.bytes_in, now):
+            self._closes = True
+            exchange.fail(errors.BODY_TOO_SLOW, f"less than {self.listener.min_rate:g} bytes a second")
 
     def _deadline_passed(self) -> None:
         self._deadline = NEVER

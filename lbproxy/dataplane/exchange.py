@@ -62,6 +62,7 @@ from lbproxy.errors import Fault, Side
 from lbproxy.protocol.body import LAST_CHUNK, chunk
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
+from lbproxy.protocol.upgrade import is_answer_to
 from lbproxy.telemetry.slots import DURATION_BUCKETS, QUEUE_BUCKETS, observe
 
 QUEUED, CONNECTING, WAITING, KEEPING, STREAMING, TUNNEL, DONE = range(7)
@@ -890,10 +891,9 @@ class Exchange:
         """101: if it is what the client asked for, both transports become a tunnel, with the bytes already read."""
         connection, runtime = self.upstream, self._runtime
         assert connection is not None and runtime is not None
-        offered = self.prepared.upgrade
-        if not offered or offered not in head.upgrade.split(b", ") or not self.request_done:
+        if not is_answer_to(head.upgrade, self.prepared.upgrade) or not self.request_done:
             connection.abort()
-            self.attempt_failed(errors.BAD_UPGRADE, "101 without a matching request")
+            self.attempt_failed(errors.BAD_UPGRADE, "101 to a protocol that was not offered")
             return
         now = self.side.services.clock()
         self.status = 101

@@ -14,7 +14,7 @@ listeners:
   - bind: ':1'
     tls: {cert: c, key: k}
     timeouts: {tls_handshake: 1s}
-    limits: {min_rate: 1KiB, handshakes: 5}
+    limits: {handshakes: 5}
     routes:
       - pool: p
         timeouts: {tls_handshake: 1s, total: 5s}
@@ -75,6 +75,7 @@ def test_what_left_the_table_is_accepted() -> None:
     text = """\
 listeners:
   - bind: ':1'
+    limits: {min_rate: 1KiB}
     proxy_protocol: off
     routes:
       - pool: p
@@ -105,6 +106,7 @@ pools:
     assert (made.retry.budget.ratio, made.retry.budget.min) == (0.1, 1)
     assert (made.retry.backoff.base, made.retry.backoff.max) == (0.0, 1.0)
     assert made.health_check is not None and made.health_check.busy_window == 5.0
+    assert loaded.config.listeners[0].limits.min_rate == 1024
     assert route.timeouts is not None and route.timeouts.total == 5.0
     assert route.retry is not None
     assert (route.retry.status, route.retry.on) == ((503,), ("timeout",))

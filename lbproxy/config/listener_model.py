@@ -28,7 +28,9 @@ from lbproxy.config.notation import (
 
 
 class ListenerTimeouts(Section):
-    tls_handshake: Annotated[float, SECONDS] = setting("5s", "Longest TLS handshake with a client.")
+    tls_handshake: Annotated[float, SECONDS] = setting(
+        "5s", "Longest TLS handshake with a client; then the connection is closed."
+    )
     request_head: Annotated[float, SECONDS] = setting(
         "10s", "Longest time from the first byte of a request to the end of its head; then 408."
     )
@@ -59,22 +61,41 @@ class ListenerLimits(Section):
         "16KiB", "Most bytes of a chunked body that are chunk sizes and extensions instead of data; more are 400."
     )
     min_rate: Annotated[int | None, BYTES.or_off()] = setting("off", "Slowest upload, in bytes a second.")
-    handshakes: Annotated[int, integer(1, 1_000_000)] = setting(1000, "TLS handshakes at once.")
+    handshakes: Annotated[int, integer(1, 1_000_000)] = setting(
+        1000, "TLS handshakes in progress at once; connections beyond that are closed."
+    )
 
 
 class CertificateFiles(Section):
-    cert: Annotated[str, TEXT] = setting(..., "File of the certificate chain.")
-    key: Annotated[str, TEXT] = setting(..., "File of the private key.")
+    cert: Annotated[str, TEXT] = setting(..., "File of the certificate chain, PEM, the server's own first.")
+    key: Annotated[str, TEXT] = setting(..., "File of its private key, PEM, without a passphrase.")
 
 
 class ListenerTls(Section):
-    cert: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of the certificate chain.")
-    key: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of the private key.")
-    certs: tuple[CertificateFiles, ...] = setting((), "Further certificates; SNI chooses.")
-    client_ca: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of CA certificates for clients.")
-    client_verify: Literal["off", "optional", "required"] = setting("off", "Whether clients show a certificate.")
-    min_version: Literal["1.2", "1.3"] = setting("1.2", "Oldest TLS version.")
-    alpn: tuple[Annotated[str, TEXT], ...] = setting(("http/1.1",), "Protocols offered by ALPN.")
+    cert: Annotated[str | None, TEXT.or_unset()] = setting(
+        None,
+        "File of the certificate chain, PEM, the server's own first. Relative paths start at the config file. It is "
+        "read again when they change.",
+    )
+    key: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of its private key, PEM, without a passphrase.")
+    certs: tuple[CertificateFiles, ...] = setting(
+        (),
+        "More certificates. The name that the client asks for (SNI) chooses: the one that has it, exactly or by a "
+        "wildcard for one label; else the first of all.",
+    )
+    client_ca: Annotated[str | None, TEXT.or_unset()] = setting(
+        None, "File of the CA certificates that sign those of clients. Needed for `client_verify`."
+    )
+    client_verify: Literal["off", "optional", "required"] = setting(
+        "off",
+        "`required`: only clients with a certificate of `client_ca` are served. `optional`: those without are served "
+        "too, those with another are not. Servers see `X-Client-Cert-Verify`, `-Subject` and `-Fingerprint`.",
+    )
+    min_version: Literal["1.2", "1.3"] = setting("1.2", "Oldest version of TLS that is accepted.")
+    alpn: tuple[Annotated[str, TEXT], ...] = setting(
+        ("http/1.1",),
+        "Protocols offered to clients by ALPN, first choice first. In TCP mode say what the servers speak.",
+    )
 
 
 class Listener(Section):
@@ -114,7 +135,7 @@ class Listener(Section):
     mode_bits: Annotated[int | None, MODE_BITS.or_unset()] = setting(
         "0660", "Permissions of the file of a unix socket, octal and in quotes."
     )
-    tls: Annotated[ListenerTls | None, OR_OFF] = setting(None, "TLS towards clients.")
+    tls: Annotated[ListenerTls | None, OR_OFF] = setting(None, "TLS towards clients. `off`: plain text.")
     proxy_protocol: Literal["off", "accept"] = setting("off", "PROXY protocol header from `trusted_proxies`.")
     deadline_header: Annotated[str, TEXT] = setting(
         "X-Request-Timeout", "Request header by which a trusted proxy says how long it waits."

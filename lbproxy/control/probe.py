@@ -9,13 +9,17 @@ import asyncio
 import enum
 import errno
 import re
+import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import httptools
 
 from lbproxy.address import Address
 from lbproxy.config.model import HealthCheck
+from lbproxy.dataplane.tls import ClientTls
+from lbproxy.dataplane.tls_client import tls_fault
 
 LIMIT_BYTES = 65_536
 _SHOWN = 80  # characters of a server's answer that a message quotes
@@ -57,9 +61,11 @@ class ProbeSpec:
     body_pattern: re.Pattern[str] | None = None
     send: bytes = b""
     expect: bytes = b""
+    tls: ClientTls | None = None
+    tls_name: str | None = None
 
     @classmethod
-    def from_config(cls, check: HealthCheck) -> ProbeSpec:
+    def from_config(cls, check: HealthCheck, tls: ClientTls | None = None) -> ProbeSpec:
         return cls(
             timeout_s=check.timeout,
             port=check.port,
@@ -73,7 +79,12 @@ class ProbeSpec:
             body_pattern=re.compile(check.expect.body) if check.expect.body is not None else None,
             send=(check.send or "").encode(),
             expect=(check.expect.text or "").encode(),
+            tls=tls,
         )
+
+    def named(self, host: str) -> ProbeSpec:
+        """The check of a server that is configured as `host`."""
+        return self if self.tls is None else replace(self, tls_name=self.tls.name_of(host))
 
     def target(self, address: Address) -> Address:
         """Where the check of a server goes."""
@@ -160,7 +171,7 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(spec.timeout_s):
-            reader, writer = await _connect(target)
+            reader, writer = await _connect(spec, target)
             if spec.is_http:
                 return await _ask_http(spec, target, answer, reader, writer)
             return await _ask_tcp(spec, reader, writer)
@@ -170,6 +181,9 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
             return answer.judge()
         waited = "no answer" if writer is not None else "no connection"
         return Result(Verdict.TIMEOUT, "timeout", f"{waited} within {spec.timeout_s:g} s")
+    except (ssl.SSLError, ssl.CertificateError) as error:
+        fault, why = tls_fault(error)
+        return _failed(fault.reason, why)
     except OSError as error:
         return _from_os_error(error)
     finally:
@@ -177,10 +191,14 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
             writer.transport.abort()
 
 
-async def _connect(target: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(spec: ProbeSpec, target: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    options: dict[str, Any] = {"limit": LIMIT_BYTES}
+    if spec.tls is not None:
+        # "" switches the loop's own idea of a name off; the time-out of the whole check is enough of a bound.
+        options |= {"ssl": spec.tls.context, "server_hostname": spec.tls_name or ""}
     if target.is_unix:
-        return await asyncio.open_unix_connection(target.sock_path, limit=LIMIT_BYTES)
-    return await asyncio.open_connection(target.host, target.port, limit=LIMIT_BYTES)
+        return await asyncio.open_unix_connection(target.sock_path, **options)
+    return await asyncio.open_connection(target.host, target.port, **options)
 
 
 async def _ask_http(

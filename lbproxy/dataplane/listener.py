@@ -25,6 +25,7 @@ from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tcp import TcpClient
+from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.errors import Fault
 from lbproxy.telemetry.slots import LISTENER
 
@@ -235,7 +236,7 @@ class Listener:
             return await loop.create_unix_server(self._connection, sock=copy, backlog=BACKLOG)
         return await loop.create_server(self._connection, sock=copy, backlog=BACKLOG)
 
-    def _connection(self) -> asyncio.Protocol:
+    def _connection(self) -> asyncio.BaseProtocol:
         self._count()
         return self._protocol()
 
@@ -244,7 +245,9 @@ class Listener:
         self.runtime.n_connections += 1
         self._gate.opened()
 
-    def _protocol(self) -> asyncio.Protocol:
+    def _protocol(self) -> asyncio.BaseProtocol:
+        if self.runtime.tls is not None:
+            return TlsServer(self, self.runtime.tls)
         return Downstream(self) if self.runtime.mode == "http" else TcpClient(self)
 
     def admit(self, ip: str) -> Fault | None:

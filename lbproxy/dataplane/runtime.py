@@ -25,13 +25,14 @@ from lbproxy.telemetry.slots import Row
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.head_memo import HeadMemo
+    from lbproxy.dataplane.tls import ClientTls, ServerTls
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTimeouts:
-    """`timeouts` of a pool, with a route's overrides applied; seconds, inf for off."""
+    """`timeouts` of a pool, with a route's overrides applied; seconds, inf for off. tls_handshake: 0 without TLS."""
 
     connect: float
     response_head: float
@@ -40,6 +41,11 @@ class UpstreamTimeouts:
     tunnel: float
     half_closed: float
     total: float = float("inf")
+    tls_handshake: float = 0.0
+    dial: float = field(init=False)  # for the connection and, where there is TLS, the handshake
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dial", self.connect + self.tls_handshake)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,7 @@ class PoolRuntime:
         "row",
         "servers",
         "timeouts",
+        "tls",
     )
 
     def __init__(
@@ -142,6 +149,7 @@ class PoolRuntime:
         rng: Rng,
         budget: RetryBudget,
         failure_statuses: frozenset[int] = frozenset(),
+        tls: ClientTls | None = None,
     ) -> None:
         self.name = pool.name
         self.pool = pool
@@ -156,6 +164,7 @@ class PoolRuntime:
         self.rng = rng
         self.budget = budget
         self.failure_statuses = failure_statuses
+        self.tls = tls
         self.servers: dict[Server, ServerRuntime] = {}
         self.response_memo: dict[bytes, ResponseHead] = {}
 
@@ -247,6 +256,7 @@ class ListenerRuntime:
     has_default_only: bool  # one route without a match: nothing to look for
     memo: HeadMemo
     memo_trusted: HeadMemo
+    tls: ServerTls | None = None
     per_ip: dict[str, int] = field(default_factory=dict)
     n_connections: int = 0
 

@@ -12,23 +12,20 @@ from lbproxy.config.sections import section_at
 EVERYTHING = """\
 listeners:
   - bind: ':1'
-    tls: {cert: c, key: k}
     proxy_protocol: off
     deadline_header: X-Time
-    timeouts: {tls_handshake: 1s}
-    limits: {min_rate: 1KiB, handshakes: 5}
+    limits: {min_rate: 1KiB}
     routes:
       - pool: p
-        timeouts: {tls_handshake: 1s, total: 5s}
+        timeouts: {total: 5s}
 pools:
   p:
     servers: ['a:1']
     servers_file: servers.yaml
     sticky: {cookie: c}
-    tls: true
     proxy_protocol: v2
-    timeouts: {tls_handshake: 1s, total: off}
-    health_check: {type: http, tls: off, busy_window: 5s}
+    timeouts: {total: off}
+    health_check: {type: http, busy_window: 5s}
     strategy: {name: first}
   q: {servers: ['b:1'], strategy: consistent_hash}
 """

@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # command=Debian package: other programs that tests and benchmarks drive or compare with
-TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl
+TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl openssl=openssl
 # Packages that bring no command.
 MODULES := libnginx-mod-stream
 export PIP_ROOT_USER_ACTION := ignore
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml
 	@$(PIP) install --editable '.[demo,dev]'
 	@touch $@
 
-system: ## install the programs that tests and benchmarks drive (haproxy, nginx, wrk, ab, prometheus, curl)
+system: ## install the programs that tests and benchmarks drive (haproxy, nginx, wrk, ab, prometheus, curl, openssl)
 	@missing=; for tool in $(TOOLS); do \
 		program=$${tool%%=*}; \
 		PATH="$$PATH:/usr/sbin:/sbin" command -v "$$program" >/dev/null || missing="$$missing $${tool#*=}"; \

@@ -1,6 +1,7 @@
 """What is offered to the proxies: one row per case.
 
-wrk speaks HTTP in every case. In TCP mode the proxies relay its bytes without looking at them.
+wrk (ab for full TLS handshakes) speaks HTTP in every case. In TCP mode the proxies relay its bytes without looking at
+them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ MEGABYTE = bytes(range(256)) * 4096
 class Case:
     """One kind of load.
 
-    unique: every request carries a header whose value never came before. close: one connection per request.
+    unique: every request carries a header whose value never came before. close: one connection per request. tls:
+    clients speak TLS; with `close` each does a full handshake.
     """
 
     name: str
@@ -28,6 +30,12 @@ class Case:
     path: str = "/predict"
     unique: bool = False
     close: bool = False
+    tls: bool = False
+
+    @property
+    def is_handshake(self) -> bool:
+        """wrk resumes sessions, so full handshakes are offered by ab."""
+        return self.tls and self.close
 
     @property
     def method(self) -> str:
@@ -49,6 +57,9 @@ CASES: dict[str, Case] = {
         Case("http_unique", "http", "small POST, a header that is new in every request, keep-alive", unique=True),
         Case("http_1mb", "http", "GET of 1 MiB, keep-alive", path="/megabyte"),
         Case("http_close", "http", "small POST, one connection per request", close=True),
+        Case("tls_small", "http", "TLS to the client: small POST, keep-alive", tls=True),
+        Case("tls_1mb", "http", "TLS to the client: GET of 1 MiB, keep-alive", path="/megabyte", tls=True),
+        Case("tls_handshake", "http", "TLS to the client: small POST, one full handshake each", close=True, tls=True),
         Case("tcp_small", "tcp", "TCP mode, small requests on kept connections"),
         Case("tcp_1mb", "tcp", "TCP mode, responses of 1 MiB on kept connections", path="/megabyte"),
     )

@@ -127,6 +127,9 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._has_app:
             self._has_app = False
             self._app.connection_lost(self._error or exc)
+        # Application and transport know each other, and OpenSSL's part is large: it must not wait for the collector.
+        self._app = self._get_buffer = self._recv = None
+        self.ssl_object = self._incoming = self._outgoing = cast(Any, None)
 
     def pause_writing(self) -> None:
         if self._has_app:

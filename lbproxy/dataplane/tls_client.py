@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from lbproxy import errors
 from lbproxy.dataplane.services import abort
-from lbproxy.dataplane.tls_transport import CLOSED, TlsTransport
+from lbproxy.dataplane.tls_transport import CLOSED, OPEN, RECORD, TlsTransport
 from lbproxy.dataplane.upstream import UpstreamConnection, acknowledged
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import UntilCloseReader
@@ -76,8 +79,22 @@ class TlsClient(TlsTransport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._has_app:
+            if exc is not None and self._state == OPEN:
+                self._read_what_is_left()
             self._tls.keep_session(self._server, self.ssl_object)
         super().connection_lost(exc)
+
+    def _read_what_is_left(self) -> None:
+        """A write that failed ended the transport before it read what explains that: an alert, or an early answer."""
+        try:
+            copy = socket.socket(fileno=os.dup(self._raw.get_extra_info("socket").fileno()))
+        except (OSError, AttributeError):
+            return
+        with copy, contextlib.suppress(OSError):
+            copy.setblocking(False)
+            while self._state == OPEN and (data := copy.recv(RECORD)):
+                self._incoming.write(data)
+                self._read()
 
     def _handshake_done(self) -> None:
         app = self._factory()
@@ -137,6 +154,9 @@ class TlsUpstream(UpstreamConnection):
             exchange.attempt_failed(*tls_fault(exc))
             return
         super().connection_lost(exc)
+
+    def _read_what_is_left(self) -> None:
+        """TlsClient has done that: what is in the socket is not HTTP."""
 
     def _has_read_nothing(self) -> bool:
         return self.n_requests == 1 and self._reader is None and not self._buffer and not self._interim

@@ -104,12 +104,10 @@ def load_pair(context: ssl.SSLContext, cert: str, key: str) -> Certificate:
     text = read_pem("key", key)
     if "PRIVATE KEY-----" not in text:
         raise FileProblem("key", f"{key} holds no private key")
-
-    def no_passphrase() -> str:
+    if "BEGIN ENCRYPTED" in text or ",ENCRYPTED" in text:  # PKCS #8, and the older form
         raise FileProblem("key", f"{key} is encrypted", "remove the passphrase: openssl pkey -in KEY -out NEW")
-
     try:
-        context.load_cert_chain(cert, key, no_passphrase)
+        context.load_cert_chain(cert, key, "")  # "": never ask a terminal for a passphrase
     except ssl.SSLError as error:
         if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
             message = f"{key} is not the key of the certificate in {cert}"
@@ -133,7 +131,9 @@ def load_ca(context: ssl.SSLContext, key: str, path: str) -> None:
 
 def _words(error: OSError) -> str:
     reason = getattr(error, "reason", None)
-    return str(reason).replace("_", " ").lower() if reason else error.strerror or str(error)
+    if reason:
+        return str(reason).replace("_", " ").lower()
+    return "OpenSSL can't read it" if isinstance(error, ssl.SSLError) else error.strerror or str(error)
 
 
 # --- contexts -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import model_validator
 
@@ -25,6 +25,7 @@ from lbproxy.config.notation import (
     one_is_list,
     setting,
 )
+from lbproxy.config.units import parse_text, shown
 
 
 class ListenerTimeouts(Section):
@@ -66,6 +67,17 @@ class ListenerLimits(Section):
     )
 
 
+def parse_tls_version(value: object) -> str:
+    """`1.2` is a number unless it has quotes; both are meant."""
+    text = parse_text(value)
+    if text not in ("1.2", "1.3"):
+        raise ValueError(f"expected 1.2 or 1.3, got {shown(value)}")
+    return text
+
+
+TLS_VERSION: Final = Notation("`1.2` or `1.3`", parse_tls_version, {"enum": ["1.2", "1.3", 1.2, 1.3]})
+
+
 class CertificateFiles(Section):
     cert: Annotated[str, TEXT] = setting(..., "File of the certificate chain, PEM, the server's own first.")
     key: Annotated[str, TEXT] = setting(..., "File of its private key, PEM, without a passphrase.")
@@ -91,7 +103,7 @@ class ListenerTls(Section):
         "`required`: only clients with a certificate of `client_ca` are served. `optional`: those without are served "
         "too, those with another are not. Servers see `X-Client-Cert-Verify`, `-Subject` and `-Fingerprint`.",
     )
-    min_version: Literal["1.2", "1.3"] = setting("1.2", "Oldest version of TLS that is accepted.")
+    min_version: Annotated[str, TLS_VERSION] = setting("1.2", "Oldest version of TLS that is accepted.")
     alpn: tuple[Annotated[str, TEXT], ...] = setting(
         ("http/1.1",),
         "Protocols offered to clients by ALPN, first choice first. In TCP mode say what the servers speak.",

@@ -49,7 +49,7 @@ def _check_listener(listener: Listener, raw: Any, path: Path, document: Document
         document.object_to(place, "needs `cert` and `key`, or `certs`")
     _check_both(tls, place, document)
     if tls.client_verify != "off" and tls.client_ca is None:
-        message = f"needs `client_ca`, the CA whose certificates {tls.client_verify} means"
+        message = "needs `client_ca`, the file of the CA that signs the certificates of clients"
         document.object_to((*place, "client_verify"), message)
     if tls.client_verify == "off" and tls.client_ca is not None:
         document.warn(

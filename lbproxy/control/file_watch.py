@@ -75,8 +75,12 @@ class FileWatch:
         self._look = look
         self._entries = [_Entry(item, look(item.paths)) for item in files]
 
+    @property
+    def has_files(self) -> bool:
+        return bool(self._entries)
+
     async def run(self) -> None:
-        while self._entries:
+        while True:
             await asyncio.sleep(INTERVAL_S)
             await self.look()
 

@@ -198,13 +198,14 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             while size < PIECE and self._incoming.pending:
                 data = self._recv(RECORD)
                 if not data:
-                    self.has_close_notify = True
-                    self._loop.call_soon(self._close_notify_later)
+                    self._end_soon()
                     break
                 pieces.append(data)
                 size += len(data)
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:
+            self._end_soon()
         return b"".join(pieces) if len(pieces) > 1 else first
 
     def _read_into(self) -> None:
@@ -215,8 +216,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             while room - filled >= RECORD or not filled:
                 count = self._recv(room - filled, buffer[filled:])
                 if not count:
-                    self.has_close_notify = True
-                    self._loop.call_soon(self._close_notify_later)
+                    self._end_soon()
                     break
                 filled += count
                 if not self._incoming.pending:
@@ -224,12 +224,19 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         except ssl.SSLWantReadError:
             if not filled:
                 raise
+        except ssl.SSLZeroReturnError:
+            self._end_soon()
         if filled:
             self._app.buffer_updated(filled)
 
     def _close_notify_received(self) -> None:
         self.has_close_notify = True
         self._end_of_input()
+
+    def _end_soon(self) -> None:
+        """close_notify came (as no data; as an exception if ours is sent already) behind data to be handed on first."""
+        self.has_close_notify = True
+        self._loop.call_soon(self._close_notify_later)
 
     def _close_notify_later(self) -> None:
         if self._state == OPEN and not self._is_paused:

@@ -118,7 +118,8 @@ class Controller:
             is_checked = settings.health_check is not None
             self._discovery.add_pool(pool, settings.servers, settings.dns.interval, is_checked=is_checked)
         await self._discovery.start()
-        self._tasks.spawn(self._file_watch.run(), "certificate files")
+        if self._file_watch.has_files:
+            self._tasks.spawn(self._file_watch.run(), "certificate files")
 
     async def stop(self) -> None:
         """End everything; the admin address last."""

@@ -42,6 +42,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         "_error",
         "_get_buffer",
         "_has_app",
+        "_has_fin",
         "_incoming",
         "_is_eof",
         "_is_paused",
@@ -65,7 +66,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._error: Exception | None = None
         self._is_eof = False
         self._is_paused = False
-        self._is_writing_ended = False
+        self._is_writing_ended = False  # our close_notify is sent
+        self._has_fin = False  # and the FIN behind it
         self.has_close_notify = False  # the peer has ended its direction as it should
         self.wire_written = 0  # bytes handed to the raw transport
 
@@ -159,7 +161,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         data = self._outgoing.read()
-        if data and not self._raw.is_closing():
+        if data and not self._has_fin and not self._raw.is_closing():
             self.wire_written += len(data)
             self._raw.write(data)
 
@@ -284,6 +286,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._state == OPEN and not self._is_writing_ended:
             self._send_close_notify()
             if not self._raw.is_closing():
+                self._has_fin = True
                 self._raw.write_eof()
 
     def _send_close_notify(self) -> None:

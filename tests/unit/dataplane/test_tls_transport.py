@@ -384,3 +384,12 @@ def test_a_failed_handshake(contexts: tuple[ssl.SSLContext, ssl.SSLContext], how
         raw.deliver(b"\0" * 100)
     assert isinstance(server.failure, ssl.SSLError if how == "garbage" else ConnectionResetError)
     assert server.app.events == []
+
+
+def test_nothing_is_written_behind_our_own_end(bench: Bench) -> None:
+    bench.client.app.stays_open = True
+    bench.client.write_eof()
+    bench.client_raw.out = b""
+    bench.client_raw.deliver(b"\x17\x03\x03\x00\x20" + b"\0" * 32)  # no record of this session: an alert is due
+    assert bench.client_raw.out == b""
+    assert bench.client_raw.events == ["fin", "abort"]

@@ -29,7 +29,7 @@ from typing import Any, cast
 HANDSHAKE, OPEN, CLOSED = range(3)
 
 RECORD = 16 * 1024  # the longest plaintext of a record
-PIECE = 128 * 1024  # read or written at once
+PIECE = 64 * 1024  # read or written at once
 # Every connection reads into this: what was read is handed to OpenSSL before the loop reads again.
 _RAW = memoryview(bytearray(PIECE))
 

@@ -64,7 +64,7 @@ def test_mistakes(directory: Path, key: str, words: str) -> None:
 def test_warnings(directory: Path) -> None:
     Authority(directory, "again").issue("served", "localhost", expired=True)
     path = directory / "lb.yaml"
-    path.write_text(CONFIG.format(port=1, key="served.key"))
+    path.write_text(CONFIG.format(port=2, key="served.key"))
     done = check(path)
     assert done.returncode == 0
     assert "listeners[0].tls.cert:" in done.stderr

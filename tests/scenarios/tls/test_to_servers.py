@@ -463,3 +463,66 @@ def test_health_checks(authority: Authority, stranger: Authority, tmp_path: Path
                 wait_until(lambda: server_state(lb, name)["health"] == "down", f"{name} to be down")  # noqa: B023
                 assert words in str(server_state(lb, name)["why"] or ""), server_state(lb, name)
             assert ask(lb, get("/x"), "as-pool").status == 200
+
+
+def test_unix_sockets(authority: Authority, tmp_path: Path) -> None:
+    check: dict[str, object] = {"interval": "100ms", "rise": 1, "fall": 1}
+    files = authority.issue("unix", "model.internal")
+    with Origin(path=str(tmp_path / "s"), wrap=server_wrap(files)) as origin:
+        named = {"ca": authority.ca, "server_name": "model.internal"}
+        pools: Pools = {
+            "named": {"servers": [origin.address], "tls": named, "health_check": check},
+            "any": {"servers": [origin.address], "tls": {"verify": False}, "health_check": check},
+        }
+        with proxy(tmp_path / "lb", **pools) as lb:
+            for name in pools:
+                assert ask(lb, get(f"/{name}"), name).status == 200
+                wait_until(lambda: server_state(lb, name)["health"] == "up", f"{name} to be up")  # noqa: B023
+
+
+def test_a_half_closing_client_is_answered_if_told_to(authority: Authority, tmp_path: Path) -> None:
+    """`half_close: answer` over TLS: close_notify ends the client's direction only."""
+    files = authority.issue("half", "localhost")
+    with Origin() as origin:
+        listener = {"name": "p", "bind": "127.0.0.1:0", "pool": "p", "tls": files.tls, "half_close": "answer"}
+        settings: dict[str, object] = {
+            "listeners": [listener],
+            "pools": {"p": {"servers": [origin.address], "health_check": "off"}},
+        }
+        gate = threading.Event()
+
+        def waits(c: Peer) -> None:
+            request = c.read_request()
+            c.wait(gate)
+            c.send(c.origin.answer(request))
+
+        origin.script(waits)
+        with LbProxy(settings, tmp_path) as lb, Client(lb.port("p")) as client:
+            # Python's own socket reads nothing after its close_notify, so this client is made of memory.
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = authority.trusting().wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+            def exchange() -> None:
+                if data := outgoing.read():
+                    client.sock.sendall(data)
+                incoming.write(client.sock.recv(65536))
+
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    exchange()
+            tls.write(get("/half"))
+            with pytest.raises(ssl.SSLWantReadError):
+                tls.unwrap()
+            client.sock.sendall(outgoing.read())
+            wait_until(lambda: origin.requests, "the request")
+            gate.set()
+            answer = b""
+            while b"GET /half" not in answer:
+                try:
+                    answer += tls.read(65536)
+                except ssl.SSLWantReadError:
+                    exchange()
+            assert answer.startswith(b"HTTP/1.1 200 OK")

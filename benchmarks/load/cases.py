@@ -20,8 +20,10 @@ MEGABYTE = bytes(range(256)) * 4096
 class Case:
     """One kind of load.
 
-    unique: every request carries a header whose value never came before. close: one connection per request. tls:
-    clients speak TLS; with `close` each does a full handshake.
+    unique: every request carries a header whose value never came before. close: one connection per request. think_ms:
+    each connection waits this long before each request, so that every proxy gets the same rate and none is saturated.
+    connections: client connections, 0 = as many as the command line says. tls: clients speak TLS; with `close` each
+    request does a full handshake.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Case:
     path: str = "/predict"
     unique: bool = False
     close: bool = False
+    think_ms: int = 0
+    connections: int = 0
     tls: bool = False
 
     @property
@@ -54,6 +58,9 @@ CASES: dict[str, Case] = {
     case.name: case
     for case in (
         Case("http_small", "http", "small POST, every request head the same, keep-alive"),
+        Case(
+            "http_paced", "http", "http_small at about 15,000 requests/s for every proxy", think_ms=8, connections=128
+        ),
         Case("http_unique", "http", "small POST, a header that is new in every request, keep-alive", unique=True),
         Case("http_1mb", "http", "GET of 1 MiB, keep-alive", path="/megabyte"),
         Case("http_close", "http", "small POST, one connection per request", close=True),

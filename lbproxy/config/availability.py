@@ -14,7 +14,6 @@ from lbproxy.config.problems import Path
 
 UNAVAILABLE_KEYS: Final = (
     "listeners.*.proxy_protocol",
-    "listeners.*.deadline_header",
     "listeners.*.limits.min_rate",
     "pools.*.servers_file",
     "pools.*.sticky",

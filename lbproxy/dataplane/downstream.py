@@ -73,6 +73,7 @@ class Downstream(asyncio.Protocol):
         "_linger_end",
         "_memo",
         "_nominated",
+        "_noted",
         "_owner",
         "_peer_ip",
         "_port",
@@ -116,6 +117,7 @@ class Downstream(asyncio.Protocol):
         self._taken = 0
         self._taken_at = 0.0
         self._hangup = -1
+        self._noted = 0  # of what is not sent, told to the services since this connection is blocked
         self._extra = b""
         self._nominated: frozenset[bytes] = frozenset()
         self.client_ip = ""
@@ -132,7 +134,12 @@ class Downstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        transport = self.transport
+        try:
+            self._connected(self.transport)
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
+
+    def _connected(self, transport: asyncio.Transport) -> None:
         transport.set_write_buffer_limits(high=HIGH_WATER)
         peer = transport.get_extra_info("peername")
         ip = peer[0] if isinstance(peer, tuple) and peer else ""
@@ -156,7 +163,11 @@ class Downstream(asyncio.Protocol):
             self._refuse(b"", HeadError(refusal, ""))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
+        try:
+            self._leave()
+        except Exception as error:  # a defect: what is left of the connection goes all the same
+            self._defect(error)
+            self._leave()
 
     def _leave(self) -> None:
         if self._state == CLOSED:
@@ -166,10 +177,12 @@ class Downstream(asyncio.Protocol):
         self.services.swept.discard(self)
         self._owner.connection_closed(self._peer_ip)
         self._unwatch()
+        self._note_buffered(0)
         self._buffer = self._read_ahead = b""
-        exchange, self._exchange = self._exchange, None
+        exchange = self._exchange
         if exchange is not None and not was_tunnel:
-            exchange.client_left()
+            exchange.client_left()  # if this has a defect, `_defect` still finds the exchange
+        self._exchange = None
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -281,9 +294,9 @@ class Downstream(asyncio.Protocol):
         if prepared.dropped:
             for column, count in prepared.dropped:
                 services.row[column] += count
-        request_id = self._read_trusted(prepared) if self._is_trusted else ""
+        identity = (self._read_trusted(prepared) if self._is_trusted else None) or services.next_request_id()
         self.context.request = prepared.head
-        exchange = self._exchange = Exchange(self, prepared, request_id or services.next_request_id(), services.clock())
+        exchange = self._exchange = Exchange(self, prepared, identity, services.clock())
         if self._extra:
             exchange.extra, self._extra = self._extra, b""
         self._closes = not prepared.keep_alive
@@ -317,12 +330,13 @@ class Downstream(asyncio.Protocol):
                 self._keep_for_later(rest)
             exchange.start(b"", is_done=True)
 
-    def _read_trusted(self, prepared: Prepared) -> str:
-        """Take over what a trusted peer says of the client; returns the request id to keep, or ""."""
+    def _read_trusted(self, prepared: Prepared) -> tuple[str, bytes] | None:
+        """Take over what a trusted peer says of the client; returns the identity to keep, if it sent one."""
         known = prepared.head.forwarding
         self.client_ip = client_address(known, self._peer_ip, self.listener.is_trusted)
         self.context.client_ip = self.client_ip
-        return kept_request_id(known)
+        request_id = kept_request_id(known)
+        return (request_id, b"X-Request-ID: %b\r\n" % request_id.encode()) if request_id else None
 
     def _body_data(self, data: bytes) -> None:
         reader, exchange = self._reader, self._exchange
@@ -431,8 +445,8 @@ class Downstream(asyncio.Protocol):
         if self._state == WAIT and self.listener.answers_half_closed:
             return True
         # In HTTP a FIN says that the client has left: a time-out of `requests` looks like this.
-        self._exchange = None
         exchange.client_left()
+        self._exchange = None
         self.cut()
         return False
 
@@ -453,6 +467,8 @@ class Downstream(asyncio.Protocol):
         known = prepared.head.forwarding if self._is_trusted else {}
         skip = prepared.route.skip
         lines = request_lines(known, self._peer_ip, self._port, prepared.host_line, skip, self.scheme, self.cert_fields)
+        if prepared.deadlines is not None:
+            lines += prepared.deadlines.lines(exchange.time_left_s(), skip)
         return lines if b"x-request-id" in prepared.route.skip else lines + exchange.id_line
 
     def respond(
@@ -467,9 +483,8 @@ class Downstream(asyncio.Protocol):
             and not self._closes
             and not self.services.is_draining
         ):
-            data = b"%b%b\r\n" % (head.wire, exchange.id_line)
             if is_done and len(body) <= SMALL_BODY:
-                data += body
+                data = b"%b%b\r\n%b" % (head.wire, exchange.id_line, body)
                 self._written += len(data)
                 self.transport.write(data)
                 if not self._client_fin:
@@ -481,6 +496,7 @@ class Downstream(asyncio.Protocol):
                     return
                 self._exchange_done()
                 return
+            data = b"%b%b\r\n" % (head.wire, exchange.id_line)
         else:
             closes = self._closes or not exchange.request_done or self.services.is_draining
             data, self._is_chunking, self._closes = response_head(
@@ -574,15 +590,27 @@ class Downstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_blocked = True
-        if self._exchange is not None:
-            self._exchange.client_blocked()
+        try:
+            self._note_buffered(self.transport.get_write_buffer_size())
+            if self._exchange is not None:
+                self._exchange.client_blocked()
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
 
     def resume_writing(self) -> None:
         self._write_blocked = False
-        if self._exchange is not None:
-            self._exchange.client_unblocked()
-        elif self._state == HEAD:
-            self._next_request()
+        try:
+            self._note_buffered(0)
+            if self._exchange is not None:
+                self._exchange.client_unblocked()
+            elif self._state == HEAD:
+                self._next_request()
+        except Exception as error:  # as above
+            self._defect(error)
+
+    def _note_buffered(self, n_bytes: int) -> None:
+        self.services.more_buffered(n_bytes - self._noted)
+        self._noted = n_bytes
 
     def pause_body(self) -> None:
         """Stop reading from the client; its leaving is then seen by the hang-up watch."""

@@ -16,6 +16,7 @@ from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import (
     CLIENT_ABORT,
     CLIENT_WRITE_TIMEOUT,
+    INTERNAL_ERROR,
     RESET,
     SHUTDOWN_CUT,
     TUNNEL_TIMEOUT,
@@ -76,7 +77,18 @@ class RelayEnd(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.attach(cast(asyncio.Transport, transport))  # uvloop's is none by inheritance
 
+    def _defect(self, error: Exception) -> None:
+        """Confined to this relay, and the end of it."""
+        self.relay.services.internal_error("relay", error)
+        self.relay.fail(INTERNAL_ERROR.word, None)
+
     def data_received(self, data: bytes) -> None:
+        try:
+            self._pass_on(data)
+        except Exception as error:  # a defect
+            self._defect(error)
+
+    def _pass_on(self, data: bytes) -> None:
         self.n_received += len(data)
         relay = self.relay
         relay.active_at = relay.services.clock()
@@ -107,7 +119,10 @@ class RelayEnd(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.has_ended = True
-        self.relay.direction_ended(self)
+        try:
+            self.relay.direction_ended(self)
+        except Exception as error:  # a defect
+            self._defect(error)
         return True
 
     def end_writing(self) -> None:
@@ -119,9 +134,13 @@ class RelayEnd(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_connected = False
-        self.relay.end_lost(self, exc)
+        try:
+            self.relay.end_lost(self, exc)
+        except Exception as error:  # a defect
+            self._defect(error)
 
     def pause_writing(self) -> None:
+        """What the loop catches here ends the connection (process/loop_errors.py), and with it the relay."""
         peer = self.peer
         if peer is not None and peer.is_connected and not peer.transport.is_closing():
             peer.transport.pause_reading()

@@ -43,10 +43,10 @@ class Services:
     """See the module. `clock` is monotonic seconds; `row` holds the PROCESS counters."""
 
     __slots__ = (
-        "_id_pool",
-        "_id_position",
+        "_ids",
         "_sweep_handle",
         "access_writer",
+        "buffered_bytes",
         "buffered_limit",
         "clock",
         "dials",
@@ -79,6 +79,7 @@ class Services:
         self.log_format = log_format
         self.clock = clock
         self.buffered_limit = buffered_limit
+        self.buffered_bytes = 0
         self.swept: set[Swept] = set()
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
@@ -88,20 +89,19 @@ class Services:
         self.n_cut = 0
         self.wall_offset = time.time() - clock()  # the log's time; follows the wall clock at each sweep
         self.dials = 0
-        self._id_pool = ""
-        self._id_position = 0
+        self._ids: list[tuple[str, bytes]] = []
         self._sweep_handle: asyncio.TimerHandle | None = None
 
     # --- identity ---------------------------------------------------------------------------------------------------
 
-    def next_request_id(self) -> str:
-        """32 random hex digits. One read of the kernel's generator serves 128 requests."""
-        position = self._id_position
-        if position == len(self._id_pool):
-            self._id_pool = os.urandom(2048).hex()
-            position = 0
-        self._id_position = position + 32
-        return self._id_pool[position : position + 32]
+    def next_request_id(self) -> tuple[str, bytes]:
+        """32 random hex digits, and the field line that carries them.
+
+        One read of the kernel's generator serves 128 requests, and so does one formatting of the lines.
+        """
+        if not self._ids:
+            self._ids = request_ids(os.urandom(2048))
+        return self._ids.pop()
 
     # --- failures ---------------------------------------------------------------------------------------------------
 
@@ -129,6 +129,7 @@ class Services:
                 buffered += item.buffered_bytes()
             except Exception as error:  # one connection's defect must not stop the sweep of all others
                 self.internal_error("sweep", error)
+        self.buffered_bytes = buffered
         self.is_overloaded = buffered >= self.buffered_limit * 0.95
         for callback in self.on_sweep:
             try:
@@ -138,12 +139,27 @@ class Services:
         if self.access_writer is not None:
             self.access_writer.flush_soon()
 
+    def more_buffered(self, n_bytes: int) -> None:
+        """A client does not take so many bytes (negative: it did). Between two sweeps hundreds of them can come."""
+        self.buffered_bytes += n_bytes
+        if self.buffered_bytes >= self.buffered_limit * 0.95:
+            self.is_overloaded = True
+
     async def stop(self) -> None:
         """End what runs in the background. Connections must be gone before."""
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()
         await self.tasks.cancel_all()
         self.hangups.close()
+
+
+def request_ids(random_bytes: bytes) -> list[tuple[str, bytes]]:
+    """An id of 32 hex digits and its X-Request-ID line for each 16 random bytes."""
+    digits = random_bytes.hex()
+    ids = [digits[start : start + 32] for start in range(0, len(digits), 32)]
+    lines = ("X-Request-ID: %s\r\n" * len(ids) % tuple(ids)).encode()
+    size = len(lines) // len(ids)
+    return list(zip(ids, (lines[start : start + size] for start in range(0, len(lines), size)), strict=True))
 
 
 def abort(transport: asyncio.Transport) -> None:

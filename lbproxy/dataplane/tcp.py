@@ -57,7 +57,10 @@ class TcpClient(RelayEnd):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.session.start()
+        try:
+            self.session.start()
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
 
 
 class TcpSession:
@@ -119,7 +122,7 @@ class TcpSession:
         self._started = services.clock()
         self.wall = time.time()
         self.log_head = ""
-        self.request_id = services.next_request_id()
+        self.request_id, _ = services.next_request_id()
         self.client = ""
         self.listener = owner.runtime.name
         self.status: int | None = None

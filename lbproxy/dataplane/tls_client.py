@@ -134,26 +134,25 @@ class TlsUpstream(UpstreamConnection):
         acked = acknowledged(self.transport)
         return acked is not None and acked <= self._wire_before
 
-    def eof_received(self) -> bool:
+    def _ended(self, *, is_fin: bool) -> None:
         # RFC 9112 section 9.8: an answer that ends with the connection is whole only after close_notify.
         if isinstance(self._reader, UntilCloseReader) and not cast(TlsTransport, self.transport).has_close_notify:
-            try:
-                self._ended(is_fin=False)
-            except Exception as error:  # a defect: confined to this exchange
-                self._services.internal_error("upstream", error)
-            return False
-        return super().eof_received()
+            is_fin = False
+        super()._ended(is_fin=is_fin)
 
     def connection_lost(self, exc: Exception | None) -> None:
         exchange = self.exchange
-        if isinstance(exc, ssl.SSLError) and exchange is not None and not self.has_ended and self._has_read_nothing():
-            # TLS 1.3: the server judges our certificate when we are done already, and reads no request then.
-            self._uncount()
-            self.has_ended = True
-            self.exchange = None
-            exchange.attempt_failed(*tls_fault(exc))
+        if not isinstance(exc, ssl.SSLError) or exchange is None or self.has_ended or not self._has_read_nothing():
+            super().connection_lost(exc)
             return
-        super().connection_lost(exc)
+        # TLS 1.3: the server judges our certificate when we are done already, and reads no request then.
+        self._uncount()
+        self.has_ended = True
+        self.exchange = None
+        try:
+            exchange.attempt_failed(*tls_fault(exc))
+        except Exception as error:  # a defect: confined to this exchange
+            self._defect(error, exchange)
 
     def _read_what_is_left(self) -> None:
         """TlsClient has done that: what is in the socket is not HTTP."""

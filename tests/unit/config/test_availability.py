@@ -13,7 +13,6 @@ EVERYTHING = """\
 listeners:
   - bind: ':1'
     proxy_protocol: off
-    deadline_header: X-Time
     limits: {min_rate: 1KiB}
     routes:
       - pool: p

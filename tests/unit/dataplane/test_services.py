@@ -38,9 +38,10 @@ class Item:
 
 def test_request_ids_are_32_hex_digits_and_never_repeat() -> None:
     with FakeLb() as lb:
-        ids = [lb.services.next_request_id() for _ in range(1000)]
-        assert len(set(ids)) == 1000
-        assert all(len(text) == 32 and int(text, 16) >= 0 for text in ids)
+        identities = [lb.services.next_request_id() for _ in range(1000)]
+        assert len({text for text, _ in identities}) == 1000
+        assert all(len(text) == 32 and int(text, 16) >= 0 for text, _ in identities)
+        assert all(line == f"X-Request-ID: {text}\r\n".encode() for text, line in identities)
 
 
 def test_everything_is_swept_a_few_times_a_second() -> None:
@@ -89,6 +90,29 @@ def test_overload_begins_just_below_the_limit_and_ends() -> None:
             lb.advance(SWEEP_S)
             assert lb.services.is_overloaded is is_overloaded
         lb.services.swept.discard(item)
+
+
+def test_a_blocked_client_counts_before_the_next_sweep() -> None:
+    with FakeLb() as lb:
+        lb.services.more_buffered(int(lb.services.buffered_limit * 0.9))
+        assert not lb.services.is_overloaded
+        lb.services.more_buffered(int(lb.services.buffered_limit * 0.06))
+        assert lb.services.is_overloaded
+        lb.advance(SWEEP_S)
+        assert not lb.services.is_overloaded and lb.services.buffered_bytes == 0
+
+
+def test_a_client_that_is_blocked_again_and_again_counts_once() -> None:
+    with FakeLb() as lb:
+        client = lb.connect()
+        for _ in range(50):
+            client.stop_reading(lb.services.buffered_limit // 10)
+            assert lb.services.buffered_bytes == lb.services.buffered_limit // 10
+            client.read_again()
+        assert lb.services.buffered_bytes == 0 and not lb.services.is_overloaded
+        client.stop_reading(lb.services.buffered_limit // 10)
+        client.reset()
+        assert lb.services.buffered_bytes == 0
 
 
 def test_the_log_s_time_follows_the_wall_clock() -> None:

@@ -104,7 +104,7 @@ async def _dial_tls(
     services: Services, runtime: ServerRuntime, tls: ClientTls, factory: Callable[[], P], timeouts: UpstreamTimeouts
 ) -> P:
     """Each half has its time-out here; the caller's is for both."""
-    connection = TlsClient(services.loop, tls, tls.name_of(runtime.server.host), runtime.server, factory)
+    connection = TlsClient(services, tls, tls.name_of(runtime.server.host), runtime.server, factory)
     try:
         try:
             async with asyncio.timeout(timeouts.connect):

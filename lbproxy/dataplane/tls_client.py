@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from lbproxy import errors
-from lbproxy.dataplane.services import abort
+from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.tls_transport import CLOSED, OPEN, RECORD, TlsTransport
 from lbproxy.dataplane.upstream import UpstreamConnection, acknowledged
 from lbproxy.errors import Fault
@@ -56,18 +56,18 @@ class TlsClient(TlsTransport):
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        services: Services,
         tls: ClientTls,
         name: str | None,
         server: object,
         factory: Callable[[], asyncio.Protocol],
     ) -> None:
-        super().__init__(loop)
+        super().__init__(services.loop, services.internal_error)
         self._tls = tls
         self._name = name
         self._server = server
         self._factory = factory
-        self.done: asyncio.Future[asyncio.Protocol] = loop.create_future()
+        self.done: asyncio.Future[asyncio.Protocol] = services.loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

@@ -65,7 +65,7 @@ class TlsServer(TlsTransport):
     __slots__ = ("_deadline", "_is_counted", "_owner", "_tls", "_was_started", "client_fields", "client_subject")
 
     def __init__(self, owner: Listener, tls: ServerTls) -> None:
-        super().__init__(owner.services.loop)
+        super().__init__(owner.services.loop, owner.services.internal_error)
         self._owner = owner
         self._tls = tls
         self._deadline = NEVER

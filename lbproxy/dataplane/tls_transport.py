@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Callable
 from typing import Any, cast
 
 HANDSHAKE, OPEN, CLOSED = range(3)
@@ -39,6 +40,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_app",
+        "_defect",
         "_error",
         "_get_buffer",
         "_has_app",
@@ -57,8 +59,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         "wire_written",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
+        """defect: who is told of exceptions that should not be (Services.internal_error)."""
         self._loop = loop
+        self._defect = defect
         self._state = CLOSED  # until `begin`
         self._app: Any = None  # a Protocol or BufferedProtocol
         self._has_app = False
@@ -108,11 +112,17 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return _RAW
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._state == CLOSED:
+            return
         self._incoming.write(_RAW[:nbytes])
-        if self._state == OPEN:
-            self._read()
-        elif self._state == HANDSHAKE:
-            self._step()
+        try:
+            if self._state == OPEN:
+                self._read()
+            else:
+                self._step()
+        except Exception as error:  # a defect: confined to this connection
+            self._defect("tls", error)
+            self.abort()
 
     def eof_received(self) -> bool:
         if self._state == HANDSHAKE:
@@ -351,6 +361,6 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "ssl_object":
             return self.ssl_object
-        if name == "peercert":
+        if name == "peercert" and self._state != CLOSED:
             return self.ssl_object.getpeercert()
         return self._raw.get_extra_info(name, default)

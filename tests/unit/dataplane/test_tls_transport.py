@@ -128,10 +128,11 @@ class Buffered(asyncio.BufferedProtocol):
 
 
 class End(TlsTransport):
-    __slots__ = ("app", "failure")
+    __slots__ = ("app", "defects", "failure")
 
     def __init__(self, loop: Loop) -> None:
-        super().__init__(cast(asyncio.AbstractEventLoop, loop))
+        super().__init__(cast(asyncio.AbstractEventLoop, loop), lambda where, error: self.defects.append(error))
+        self.defects: list[BaseException] = []
         self.app = App()
         self.failure: Exception | None = None
 
@@ -393,3 +394,20 @@ def test_nothing_is_written_behind_our_own_end(bench: Bench) -> None:
     bench.client_raw.deliver(b"\x17\x03\x03\x00\x20" + b"\0" * 32)  # no record of this session: an alert is due
     assert bench.client_raw.out == b""
     assert bench.client_raw.events == ["fin", "abort"]
+
+
+def test_a_defect_is_confined_to_its_connection(bench: Bench) -> None:
+    def breaks() -> None:
+        raise ZeroDivisionError
+
+    bench.server.app.on_data = breaks
+    bench.client.write(b"hello")
+    bench.to_server()
+    assert [type(error) for error in bench.server.defects] == [ZeroDivisionError]
+    assert bench.server_raw.events == ["abort"]
+
+
+def test_what_comes_after_the_end_is_not_kept(bench: Bench) -> None:
+    bench.server.abort()
+    bench.server_raw.deliver(b"x" * 1000)
+    assert bench.server._incoming.pending == 0

@@ -376,7 +376,7 @@ def test_a_client_that_leaves_frees_its_server(stage: Stage, how: str) -> None:
         (peer,) = stage.origin.peers
         if how == "close_notify":
             client.tls.settimeout(0.0)
-            with pytest.raises(ssl.SSLWantReadError):
+            with pytest.raises(OSError):  # nothing has come back yet, or the reset is here already
                 client.tls.unwrap()
         elif how == "fin":
             socket.socket.shutdown(client.tls, socket.SHUT_WR)

@@ -6,12 +6,14 @@ nothing. The files are read by `load`, in whatever thread; `use` puts the result
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lbproxy.config.certificates import Certificate, client_context, server_context
+from lbproxy.telemetry.log import ThrottledLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class LoadedServer:
 class ServerTls:
     """TLS of one listener. limit: handshakes at once. timeout_s: for one of them; inf for off."""
 
-    __slots__ = ("files", "limit", "loaded", "n_handshakes", "timeout_s")
+    __slots__ = ("files", "limit", "loaded", "log", "n_handshakes", "timeout_s")
 
     def __init__(self, files: ServerFiles, loaded: LoadedServer, *, limit: int, timeout_s: float) -> None:
         self.files = files
@@ -84,6 +86,7 @@ class ServerTls:
         self.limit = limit
         self.timeout_s = timeout_s
         self.n_handshakes = 0
+        self.log = ThrottledLog(logging.getLogger("lbproxy"))  # of handshakes that failed
 
     @property
     def asks_for_certificate(self) -> bool:

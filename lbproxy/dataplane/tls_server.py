@@ -16,14 +16,11 @@ from lbproxy.dataplane.services import abort
 from lbproxy.dataplane.tcp import TcpClient
 from lbproxy.dataplane.tls_transport import CLOSED, TlsTransport
 from lbproxy.protocol.message import Fields, join_fields
-from lbproxy.telemetry.log import ThrottledLog
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener import Listener
     from lbproxy.dataplane.tls import ServerTls
-
-log = logging.getLogger("lbproxy")
 
 LINGER_S = 2.0  # for the client to read why its handshake failed
 NEVER = float("inf")
@@ -48,7 +45,6 @@ _REASON = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no_certificate",
     "CERTIFICATE_VERIFY_FAILED": "bad_certificate",
 }
-_log = ThrottledLog(log)
 
 
 def handshake_reason(error: Exception) -> str:
@@ -134,7 +130,9 @@ class TlsServer(TlsTransport):
         peer = self._raw.get_extra_info("peername")
         client = peer[0] if isinstance(peer, tuple) and peer else "unix"
         level = logging.DEBUG if reason in _QUIET else logging.INFO
-        _log.log(level, f"{runtime.name} {reason}", "listener %s: no TLS with %s: %s", runtime.name, client, why)
+        self._tls.log.log(
+            level, f"{runtime.name} {reason}", "listener %s: no TLS with %s: %s", runtime.name, client, why
+        )
 
     def _read_certificate(self) -> None:
         der = self.ssl_object.getpeercert(True)

@@ -81,6 +81,7 @@ def stage(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Ite
         {"name": "new", "tls": {**base, "min_version": "1.3"}},
         {"name": "required", "tls": {**asks, "client_verify": "required"}},
         {"name": "optional", "tls": {**asks, "client_verify": "optional"}},
+        {"name": "impatient", "tls": base, "timeouts": {"write": "500ms"}},
         {"name": "cleartext"},
     ]
     with Origin(answer=shows_head) as origin:
@@ -385,6 +386,40 @@ def test_a_client_that_leaves_frees_its_server(stage: Stage, how: str) -> None:
         assert peer.closed.wait(10)
         wait_until(lambda: stage.lb.metric("client_aborts_total", phase="waiting") == before + 1, "the abort")
     assert stage.lb.entry(f"/leaves/{how}")["status"] == 499
+
+
+def test_a_client_that_leaves_while_its_upload_is_paused(stage: Stage) -> None:
+    """Nothing is read from it then, so its leaving is seen another way."""
+
+    def reads_the_head(c: Peer) -> None:
+        c.read_head()
+        c.wait(threading.Event())
+
+    stage.script(reads_the_head)
+    before = stage.lb.metric("client_aborts_total", phase="request_body")
+    with stage.open() as client:
+        client.send(b"POST /paused HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+        client.sock.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            while True:
+                client.sock.sendall(b"x" * MIB)
+        client.reset()
+        wait_until(lambda: stage.lb.metric("client_aborts_total", phase="request_body") == before + 1, "the abort")
+    stage.origin.reset()
+
+
+def test_a_client_that_does_not_read_is_reset(stage: Stage) -> None:
+    size = 16 * MIB
+    stage.script(steps(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size))
+    before = stage.lb.metric("client_aborts_total", phase="write_timeout")
+    rss = stage.lb.rss_bytes()
+    context = stage.authority.trusting()
+    with TlsClient(stage.lb.port("impatient"), context, receive_buffer=8192) as client:
+        client.send(get("/unread"))
+        wait_until(lambda: stage.lb.metric("client_aborts_total", phase="write_timeout") == before + 1, "the reset")
+        assert stage.lb.rss_bytes() - rss < 4 * MIB
+        client.read_to_end()
+        assert client.end in ("rst", "cut")
 
 
 def test_websocket(stage: Stage) -> None:

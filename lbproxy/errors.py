@@ -125,6 +125,11 @@ URI_TOO_LONG = _client("uri_too_long", 414, "The request line is longer than 8 K
 BAD_EXPECT = _client("bad_expect", 417, "The only expectation that is understood is 100-continue.")
 MISDIRECTED = _client("misdirected", 421, "This connection is not for that host.")
 TOO_MANY_PER_IP = _client("max_per_ip", 429, "Too many connections from this address (limits.connections_per_ip).")
+BAD_PROXY_HEADER = _client(
+    "bad_proxy_header",
+    400,
+    "The listener has proxy_protocol: accept: only trusted_proxies may connect, and each sends a PROXY header first.",
+)
 HEADER_TOO_LARGE = _client(
     "header_too_large", 431, "The header section exceeds limits.head_bytes or limits.headers of the listener."
 )

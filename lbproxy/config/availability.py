@@ -13,11 +13,9 @@ from typing import Final
 from lbproxy.config.problems import Path
 
 UNAVAILABLE_KEYS: Final = (
-    "listeners.*.proxy_protocol",
     "listeners.*.limits.min_rate",
     "pools.*.servers_file",
     "pools.*.sticky",
-    "pools.*.proxy_protocol",
 )
 
 UNAVAILABLE_VALUES: Final[Mapping[str, tuple[str, ...]]] = {

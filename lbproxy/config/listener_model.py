@@ -149,7 +149,11 @@ class Listener(Section):
         "0660", "Permissions of the file of a unix socket, octal and in quotes."
     )
     tls: Annotated[ListenerTls | None, OR_OFF] = setting(None, "TLS towards clients. `off`: plain text.")
-    proxy_protocol: Literal["off", "accept"] = setting("off", "PROXY protocol header from `trusted_proxies`.")
+    proxy_protocol: Literal["off", "accept"] = setting(
+        "off",
+        "`accept`: every connection begins with a PROXY header (v1 or v2) that names the client. Only "
+        "`trusted_proxies` may connect, and peers on a unix socket. `off`: no header is expected.",
+    )
     deadline_header: Annotated[str | None, FIELD_NAME.or_off()] = setting(
         "X-Request-Timeout",
         "Request header by which one of the `trusted_proxies` says how long it waits: `2.5` (seconds), `800ms`, `2s`, "

@@ -341,5 +341,9 @@ class Pool(Section):
     tls: Annotated[PoolTls | None, TRUE_OR_TLS] = setting(
         None, "TLS to servers. `true`: with the defaults. `off`: plain text."
     )
-    proxy_protocol: Literal["off", "v1", "v2"] = setting("off", "PROXY protocol header sent to servers.")
+    proxy_protocol: Literal["off", "v1", "v2"] = setting(
+        "off",
+        "PROXY header sent first on every connection to a server, which must expect it. Checks send one too, without a "
+        "client, unless they have a `port` of their own. In HTTP mode it needs `keep_alive: off`.",
+    )
     sticky: Annotated[Sticky | None, OR_OFF] = setting(None, "Keep a client on one server by a cookie.")

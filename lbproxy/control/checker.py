@@ -93,9 +93,11 @@ class Checker:
         self._checks: dict[str, tuple[HealthCheck, ProbeSpec]] = {}
         self._watches: dict[tuple[str, str], _Watch] = {}
 
-    def add_pool(self, pool: Pool, check: HealthCheck, tls: ClientTls | None = None) -> None:
+    def add_pool(
+        self, pool: Pool, check: HealthCheck, proxy_protocol: str = "off", tls: ClientTls | None = None
+    ) -> None:
         """Check the servers of a pool from now on, the first time at some moment within one interval."""
-        self._checks[pool.name] = (check, ProbeSpec.from_config(check, tls))
+        self._checks[pool.name] = (check, ProbeSpec.from_config(check, proxy_protocol, tls))
         for server in pool.servers:
             self._watch(pool, server, self._clock() + self._rng.random() * check.interval)
 

@@ -18,8 +18,11 @@ import httptools
 
 from lbproxy.address import Address
 from lbproxy.config.model import HealthCheck
+from lbproxy.dataplane.introduction import introduced
 from lbproxy.dataplane.tls import ClientTls
 from lbproxy.dataplane.tls_client import tls_fault
+from lbproxy.dataplane.unix_socket import connect_unix
+from lbproxy.protocol.proxy_protocol import build
 
 LIMIT_BYTES = 65_536
 _SHOWN = 80  # characters of a server's answer that a message quotes
@@ -63,10 +66,14 @@ class ProbeSpec:
     expect: bytes = b""
     tls: ClientTls | None = None
     tls_name: str | None = None
+    introduction: bytes = b""  # a PROXY header, sent before all else
 
     @classmethod
-    def from_config(cls, check: HealthCheck, tls: ClientTls | None = None) -> ProbeSpec:
+    def from_config(cls, check: HealthCheck, proxy_protocol: str = "off", tls: ClientTls | None = None) -> ProbeSpec:
+        """proxy_protocol: that of the pool. A check with a port of its own goes to something else, which gets none."""
+        is_introduced = proxy_protocol != "off" and check.port is None
         return cls(
+            introduction=build(proxy_protocol, None, None, is_check=True) if is_introduced else b"",
             timeout_s=check.timeout,
             port=check.port,
             is_http=check.type == "http",
@@ -196,8 +203,11 @@ async def _connect(spec: ProbeSpec, target: Address) -> tuple[asyncio.StreamRead
     if spec.tls is not None:
         # "" switches the loop's own idea of a name off; the time-out of the whole check is enough of a bound.
         options |= {"ssl": spec.tls.context, "server_hostname": spec.tls_name or ""}
+    connect = asyncio.open_unix_connection if target.is_unix else asyncio.open_connection
+    if spec.introduction:
+        return await connect(sock=await introduced(asyncio.get_running_loop(), target, spec.introduction), **options)
     if target.is_unix:
-        return await asyncio.open_unix_connection(target.sock_path, **options)
+        return await asyncio.open_unix_connection(sock=await connect_unix(target), **options)
     return await asyncio.open_connection(target.host, target.port, **options)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from lbproxy import errors
 from lbproxy.address import Address
+from lbproxy.dataplane.introduction import introduced
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tls import ClientTls
 from lbproxy.dataplane.tls_client import TLS_FAULTS, TlsClient, tls_fault
+from lbproxy.dataplane.unix_socket import connect_unix
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
 from lbproxy.telemetry.slots import SERVER
@@ -75,13 +78,22 @@ def is_worth_a_retry(fault: Fault, runtime: ServerRuntime, tried: Sequence[Serve
     return any(server is not runtime.server and server not in tried for server in runtime.pool.pool.eligible())
 
 
-async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[], P], timeouts: UpstreamTimeouts) -> P:
-    """Connect to a server, TLS included. Raises DialError; the caller owns the time-out (`dial`) and cancels."""
+async def dial(
+    services: Services,
+    runtime: ServerRuntime,
+    factory: Callable[[], P],
+    timeouts: UpstreamTimeouts,
+    header: bytes = b"",
+) -> P:
+    """Connect to a server, TLS included. Raises DialError; the caller owns the time-out (`dial`) and cancels.
+
+    header: a PROXY header, which is sent before anything else.
+    """
     try:
         if runtime.pool.tls is None:
-            protocol = await _connect(services, runtime.server.address, factory)
+            protocol = await _connect(services, runtime.server.address, factory, header)
         else:
-            protocol = await _dial_tls(services, runtime, runtime.pool.tls, factory, timeouts)
+            protocol = await _dial_tls(services, runtime, runtime.pool.tls, factory, timeouts, header)
     except DialError as error:
         count_dial(runtime, error.fault)
         raise
@@ -89,26 +101,27 @@ async def dial(services: Services, runtime: ServerRuntime, factory: Callable[[],
     return protocol
 
 
-async def _connect(services: Services, address: Address, factory: Callable[[], Q]) -> Q:
+async def _connect(services: Services, address: Address, factory: Callable[[], Q], header: bytes) -> Q:
     try:
-        if address.is_unix:
-            _, protocol = await services.loop.create_unix_connection(factory, address.sock_path)
-        else:
-            _, protocol = await services.loop.create_connection(factory, address.host, address.port)
+        return await _open(services.loop, address, factory, header)
     except OSError as error:
         raise DialError(fault_of(error), error.strerror or str(error)) from None
-    return protocol
 
 
 async def _dial_tls(
-    services: Services, runtime: ServerRuntime, tls: ClientTls, factory: Callable[[], P], timeouts: UpstreamTimeouts
+    services: Services,
+    runtime: ServerRuntime,
+    tls: ClientTls,
+    factory: Callable[[], P],
+    timeouts: UpstreamTimeouts,
+    header: bytes,
 ) -> P:
     """Each half has its time-out here; the caller's is for both."""
     connection = TlsClient(services, tls, tls.name_of(runtime.server.host), runtime.server, factory)
     try:
         try:
             async with asyncio.timeout(timeouts.connect):
-                await _connect(services, runtime.server.address, lambda: connection)
+                await _connect(services, runtime.server.address, lambda: connection, header)
         except TimeoutError:
             raise DialError(errors.CONNECT_TIMEOUT, "no answer to the connection request") from None
         try:
@@ -121,3 +134,25 @@ async def _dial_tls(
     except BaseException:  # whatever it is, cancelling included: the transport must not stay
         connection.give_up()
         raise
+
+
+async def _open(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], Q], header: bytes) -> Q:
+    """A connected protocol object, the header sent before. Raises OSError."""
+    if header:
+        sock = await introduced(loop, address, header)
+        connect = loop.create_unix_connection if address.is_unix else loop.create_connection
+        _, protocol = await connect(factory, sock=sock)
+    elif address.is_unix:
+        protocol = await _open_unix(loop, address, factory)
+    else:
+        _, protocol = await loop.create_connection(factory, address.host, address.port)
+    return protocol
+
+
+async def _open_unix(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], Q]) -> Q:
+    if not address.path.startswith("@"):  # uvloop's own way ends a name at its first NUL
+        with contextlib.suppress(BlockingIOError):  # its accept queue is full
+            _, protocol = await loop.create_unix_connection(factory, address.sock_path)
+            return protocol
+    _, protocol = await loop.create_unix_connection(factory, sock=await connect_unix(address))
+    return protocol

@@ -35,6 +35,7 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.body import LAST_CHUNK, BodyError, ChunkedReader, LengthReader, chunk
 from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, status_line
 from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
+from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import POOL
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Downstream(asyncio.Protocol):
         "context",
         "listener",
         "local_host",
+        "proxied",
         "services",
         "transport",
     )
@@ -96,8 +98,9 @@ class Downstream(asyncio.Protocol):
     scheme = b"http"
     cert_fields: Sequence[Field] = ()
 
-    def __init__(self, owner: Listener) -> None:
+    def __init__(self, owner: Listener, proxied: ProxyHeader | None = None) -> None:
         self._owner = owner
+        self.proxied = proxied
         self.services: Services = owner.services
         self.listener: ListenerRuntime = owner.runtime
         self._state = HEAD
@@ -148,6 +151,8 @@ class Downstream(asyncio.Protocol):
         local = transport.get_extra_info("sockname")
         port = local[1] if isinstance(local, tuple) else 0
         self.local_host = f"{local[0]}:{port}" if isinstance(local, tuple) and ":" not in local[0] else "localhost"
+        if self.proxied is not None:
+            ip, port = self.proxied.seen_from(ip, port)
         self.client_ip = self._peer_ip = ip or "unix"
         self.context.client_ip = self.client_ip
         self._is_trusted = self.listener.is_trusted(ip)

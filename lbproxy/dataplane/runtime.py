@@ -155,6 +155,7 @@ class PoolRuntime:
         "max_interim",
         "name",
         "pool",
+        "proxy_protocol",
         "response_memo",
         "retry_after_s",
         "rng",
@@ -180,9 +181,11 @@ class PoolRuntime:
         budget: RetryBudget,
         failure_statuses: frozenset[int] = frozenset(),
         tls: ClientTls | None = None,
+        proxy_protocol: str = "off",
     ) -> None:
         self.name = pool.name
         self.pool = pool
+        self.proxy_protocol = proxy_protocol
         self.row = row
         self.timeouts = timeouts
         self.keep_alive = keep_alive
@@ -290,6 +293,7 @@ class ListenerRuntime:
     has_default_only: bool  # one route without a match: nothing to look for
     memo: HeadMemo
     memo_trusted: HeadMemo
+    takes_proxy_header: bool = False
     deadline_names: frozenset[bytes] = frozenset()  # fields by which a trusted peer says how long it waits
     tls: ServerTls | None = None
     per_ip: dict[str, int] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from lbproxy.dataplane.services import abort
 from lbproxy.dataplane.tcp import TcpClient
 from lbproxy.dataplane.tls_transport import CLOSED, TlsTransport
 from lbproxy.protocol.message import Fields, join_fields
+from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
 
 if TYPE_CHECKING:
@@ -58,10 +59,21 @@ def handshake_reason(error: Exception) -> str:
 class TlsServer(TlsTransport):
     """One client connection of a TLS listener. Counted and swept from accept on, so that handshakes can't pile up."""
 
-    __slots__ = ("_deadline", "_is_counted", "_owner", "_tls", "_was_started", "client_fields", "client_subject")
+    __slots__ = (
+        "_deadline",
+        "_is_counted",
+        "_owner",
+        "_tls",
+        "_was_started",
+        "client_fields",
+        "client_subject",
+        "proxied",
+    )
 
-    def __init__(self, owner: Listener, tls: ServerTls) -> None:
+    def __init__(self, owner: Listener, tls: ServerTls, proxied: ProxyHeader | None = None) -> None:
+        """proxied: what a PROXY header before the handshake said of the client."""
         super().__init__(owner.services.loop, owner.services.internal_error)
+        self.proxied = proxied
         self._owner = owner
         self._tls = tls
         self._deadline = NEVER
@@ -99,7 +111,8 @@ class TlsServer(TlsTransport):
         if self._tls.asks_for_certificate:
             self._read_certificate()
         self._was_started = True
-        app = TlsDownstream(self._owner, self) if self._owner.runtime.mode == "http" else TcpClient(self._owner)
+        is_http = self._owner.runtime.mode == "http"
+        app = TlsDownstream(self._owner, self) if is_http else TcpClient(self._owner, self.proxied)
         self.start(app)
         if services.is_draining and isinstance(app, TlsDownstream):
             app.begin_drain(services.clock())
@@ -128,10 +141,12 @@ class TlsServer(TlsTransport):
         runtime = self._owner.runtime
         runtime.row[_ERROR[reason]] += 1
         peer = self._raw.get_extra_info("peername")
-        client = peer[0] if isinstance(peer, tuple) and peer else "unix"
+        client = peer[0] if isinstance(peer, tuple) and peer else ""
+        if self.proxied is not None:
+            client, _ = self.proxied.seen_from(client, 0)
         level = logging.DEBUG if reason in _QUIET else logging.INFO
         self._tls.log.log(
-            level, f"{runtime.name} {reason}", "listener %s: no TLS with %s: %s", runtime.name, client, why
+            level, f"{runtime.name} {reason}", "listener %s: no TLS with %s: %s", runtime.name, client or "unix", why
         )
 
     def _read_certificate(self) -> None:
@@ -178,7 +193,7 @@ class TlsDownstream(Downstream):
     scheme = b"https"
 
     def __init__(self, owner: Listener, tls: TlsServer) -> None:
-        super().__init__(owner)
+        super().__init__(owner, tls.proxied)
         self.cert_fields = tls.client_fields
         self._subject = tls.client_subject
         self._named: tuple[Prepared, Prepared] | None = None

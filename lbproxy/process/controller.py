@@ -114,7 +114,8 @@ class Controller:
         for name, settings in self._config.pools.items():
             pool = self._pools[name]
             if settings.health_check is not None:
-                self._checker.add_pool(pool, settings.health_check, self._check_tls.get(name))
+                tls = self._check_tls.get(name)
+                self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls)
             is_checked = settings.health_check is not None
             self._discovery.add_pool(pool, settings.servers, settings.dns.interval, is_checked=is_checked)
         await self._discovery.start()

@@ -135,6 +135,7 @@ class Wiring:
             budget=RetryBudget(config.retry.budget.ratio, config.retry.budget.min),
             failure_statuses=frozenset(config.circuit_breaker.status if config.circuit_breaker is not None else ()),
             tls=tls,
+            proxy_protocol=config.proxy_protocol,
         )
         for spec in config.servers:
             if spec.address.is_literal:
@@ -286,6 +287,7 @@ class Wiring:
             else frozenset((config.deadline_header.lower().encode(), GRPC_TIMEOUT)),
             has_default_only=len(routes) == 1 and routes[0].match is None,
             tls=self._server_tls(config),
+            takes_proxy_header=config.proxy_protocol == "accept",
         )
 
     def _traffic(self, listener: str, pool: str):  # type: ignore[no-untyped-def]

@@ -120,7 +120,7 @@ POOL = Layout(
 LISTENER = Layout(
     ("listener",),
     Family("client_connections_total", "Client connections accepted."),
-    Family("rejected_total", "Requests that lbproxy itself answered with an error.", (("reason", REJECTED_REASONS),)),
+    Family("rejected_total", "Requests and connections that lbproxy itself refused.", (("reason", REJECTED_REASONS),)),
     Family("request_bytes_total", "Bytes of request bodies received (TCP mode: bytes from clients)."),
     Family("response_bytes_total", "Bytes of response bodies sent (TCP mode: bytes to clients)."),
     Family("tls_handshakes_total", "TLS handshakes that succeeded.", (("resumed", ("no", "yes")),)),

@@ -12,7 +12,6 @@ from lbproxy.config.sections import section_at
 EVERYTHING = """\
 listeners:
   - bind: ':1'
-    proxy_protocol: off
     limits: {min_rate: 1KiB}
     routes:
       - pool: p
@@ -22,7 +21,6 @@ pools:
     servers: ['a:1']
     servers_file: servers.yaml
     sticky: {cookie: c}
-    proxy_protocol: v2
     timeouts: {total: off}
     health_check: {type: http, busy_window: 5s}
     strategy: {name: first}
@@ -74,6 +72,7 @@ def test_what_left_the_table_is_accepted() -> None:
     text = """\
 listeners:
   - bind: ':1'
+    proxy_protocol: off
     routes:
       - pool: p
         timeouts: {total: 5s}
@@ -84,6 +83,8 @@ pools:
     max_inflight: 2
     queue: {size: 5, timeout: 1s, order: fifo}
     circuit_breaker: off
+    proxy_protocol: v2
+    keep_alive: off
     slow_start: 5s
     timeouts: {total: 9s}
     health_check: {busy_window: 5s}
@@ -96,6 +97,7 @@ pools:
     assert [(server.max_inflight, server.backup) for server in made.servers] == [(4, True), (None, False)]
     assert (made.max_inflight, made.queue.size, made.queue.timeout, made.queue.order) == (2, 5, 1.0, "fifo")
     assert (made.circuit_breaker, made.slow_start, made.strategy.name) == (None, 5.0, "peak_ewma")
+    assert (made.proxy_protocol, loaded.config.listeners[0].proxy_protocol) == ("v2", "off")
     assert (made.timeouts.total, made.retry.on, made.retry.status) == (9.0, ("timeout",), (503,))
     assert (made.retry.budget.ratio, made.retry.budget.min) == (0.1, 1)
     assert (made.retry.backoff.base, made.retry.backoff.max) == (0.0, 1.0)

@@ -123,7 +123,7 @@ def test_a_tcp_check_from_config() -> None:
 
 def test_the_name_of_a_server_over_tls() -> None:
     files = ClientFiles(verify=False)
-    made = ProbeSpec.from_config(HealthCheck(), ClientTls(files, files.load()))
+    made = ProbeSpec.from_config(HealthCheck(), tls=ClientTls(files, files.load()))
     assert made.named("model.internal").tls_name == "model.internal"
     assert made.named("").tls_name is None
     assert spec().named("model.internal").tls_name is None

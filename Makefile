@@ -11,7 +11,8 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # command=Debian package: other programs that tests and benchmarks drive or compare with
 TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl \
-	psql=postgresql-client redis-server=redis-server redis-benchmark=redis-tools redis-cli=redis-tools iperf3=iperf3
+	openssl=openssl psql=postgresql-client redis-server=redis-server redis-benchmark=redis-tools redis-cli=redis-tools \
+	iperf3=iperf3
 # Packages that bring no command, or none on the PATH.
 MODULES := libnginx-mod-stream postgresql
 export PIP_ROOT_USER_ACTION := ignore

@@ -246,7 +246,11 @@ DNS_ERROR = _upstream(
     "dns_error", 502, "dns_error", "The server's name does not resolve.", retry=Retry.ALWAYS, blames=False
 )
 TLS_HANDSHAKE = _upstream(
-    "tls_handshake", 502, "tls_protocol_error", "The TLS handshake with the server failed.", retry=Retry.ALWAYS
+    "tls_handshake",
+    502,
+    "tls_protocol_error",
+    "The TLS handshake with the server failed; does it speak TLS on this port, and does it want a client certificate?",
+    retry=Retry.ALWAYS,
 )
 TLS_VERIFY = _upstream(
     "tls_verify",
@@ -254,6 +258,14 @@ TLS_VERIFY = _upstream(
     "tls_certificate_error",
     "The server's certificate is not trusted; check tls.ca and tls.server_name.",
     retry=Retry.ALWAYS,
+)
+TLS_TIMEOUT = _upstream(
+    "tls_timeout",
+    504,
+    "connection_timeout",
+    "The TLS handshake with the server took longer than timeouts.tls_handshake.",
+    retry=Retry.ALWAYS,
+    reason="tls_handshake",
 )
 LOCAL_RESOURCE = _upstream(
     "local_resource",

@@ -13,15 +13,8 @@ from typing import Final
 from lbproxy.config.problems import Path
 
 UNAVAILABLE_KEYS: Final = (
-    "listeners.*.tls",
-    "listeners.*.timeouts.tls_handshake",
-    "listeners.*.limits.handshakes",
-    "listeners.*.routes.*.timeouts.tls_handshake",
     "pools.*.servers_file",
     "pools.*.sticky",
-    "pools.*.tls",
-    "pools.*.timeouts.tls_handshake",
-    "pools.*.health_check.tls",
 )
 
 UNAVAILABLE_VALUES: Final[Mapping[str, tuple[str, ...]]] = {

@@ -21,6 +21,7 @@ from lbproxy.config.proxy_checks import check_proxy_protocol
 from lbproxy.config.route_checks import check_header_rules, check_listener_routes, referenced_pools
 from lbproxy.config.server_model import BUILT_IN_STRATEGIES, expand_servers
 from lbproxy.config.source import Document
+from lbproxy.config.tls_checks import check_tls
 from lbproxy.config.validation import closest
 
 STRATEGY_GROUP: Final = "lbproxy.strategies"
@@ -43,6 +44,7 @@ def check(config: Config, document: Document) -> None:
     for index, listener in enumerate(config.listeners):
         check_listener_routes(listener, ("listeners", index), document)
     _check_listener_keys(config, data, document)
+    check_tls(config, data, document)
     for name, pool in config.pools.items():
         path: Path = ("pools", name)
         _check_servers(pool, data["pools"][name], path, document)

@@ -97,6 +97,8 @@ class Downstream(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
+    scheme = b"http"
+    cert_fields: Sequence[Field] = ()
 
     def __init__(self, owner: Listener, proxied: ProxyHeader | None = None) -> None:
         self._owner = owner
@@ -473,9 +475,10 @@ class Downstream(asyncio.Protocol):
         if not self._is_trusted and not prepared.route.skip:
             return self._lines + prepared.host_line + exchange.id_line
         known = prepared.head.forwarding if self._is_trusted else {}
-        lines = request_lines(known, self._peer_ip, self._port, prepared.host_line, prepared.route.skip)
+        skip = prepared.route.skip
+        lines = request_lines(known, self._peer_ip, self._port, prepared.host_line, skip, self.scheme, self.cert_fields)
         if prepared.deadlines is not None:
-            lines += prepared.deadlines.lines(exchange.time_left_s(), prepared.route.skip)
+            lines += prepared.deadlines.lines(exchange.time_left_s(), skip)
         return lines if b"x-request-id" in prepared.route.skip else lines + exchange.id_line
 
     def respond(

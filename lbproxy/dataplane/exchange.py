@@ -52,6 +52,7 @@ from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime, UpstreamTimeouts
+from lbproxy.dataplane.tls_client import TlsUpstream
 from lbproxy.dataplane.upstream import SMALL_BODY, UpstreamConnection
 from lbproxy.dataplane.verdicts import STILL_WORKING, outcome_of, plural_of, retry_after_s
 from lbproxy.domain.pool import Lease, Outcome, Refusal
@@ -313,7 +314,7 @@ class Exchange:
                 self._send(connection, now)
                 return
         self._phase = CONNECTING
-        self._deadline = now + self._timeouts().connect
+        self._deadline = now + self._timeouts().dial
         services = self.side.services
         self._dialing = services.tasks.spawn(self._dial(runtime, now), "dial")
 
@@ -333,9 +334,11 @@ class Exchange:
         services = self.side.services
         services.dials += 1
         me = self._dialing
-        connection = UpstreamConnection(services, runtime)
+        secure = runtime.pool.tls is not None
+        connection = TlsUpstream(services, runtime) if secure else UpstreamConnection(services, runtime)
         try:
-            await connector.dial(services, runtime, lambda: connection, introduction(runtime.pool, self.side))
+            header = introduction(runtime.pool, self.side)
+            await connector.dial(services, runtime, lambda: connection, self._timeouts(), header)
         except asyncio.CancelledError:
             connection.abandoned()
             raise
@@ -638,7 +641,7 @@ class Exchange:
             is_idempotent=self.prepared.is_idempotent,
             retries_done=self._retries,
             is_replayable=not self._dropped_body,
-        ):
+        ) and connector.is_worth_a_retry(fault, runtime, self._tried):
             if (
                 fault.retry is errors.Retry.ALWAYS  # it did no work anywhere, so it multiplies none
                 or is_stale

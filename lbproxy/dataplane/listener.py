@@ -23,6 +23,7 @@ from lbproxy.dataplane.proxy_header import ProxyHeaders
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tcp import TcpClient
+from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.dataplane.unix_socket import SocketFile, bind_hint, bind_unix
 from lbproxy.errors import Fault
 from lbproxy.protocol.proxy_protocol import ProxyHeader
@@ -232,7 +233,7 @@ class Listener:
             return await loop.create_unix_server(self._connection, sock=copy, backlog=BACKLOG)
         return await loop.create_server(self._connection, sock=copy, backlog=BACKLOG)
 
-    def _connection(self) -> asyncio.Protocol:
+    def _connection(self) -> asyncio.BaseProtocol:
         self._count()
         return self._protocol()
 
@@ -241,7 +242,9 @@ class Listener:
         self.runtime.n_connections += 1
         self._gate.opened()
 
-    def _protocol(self, proxied: ProxyHeader | None = None) -> asyncio.Protocol:
+    def _protocol(self, proxied: ProxyHeader | None = None) -> asyncio.BaseProtocol:
+        if self.runtime.tls is not None:
+            return TlsServer(self, self.runtime.tls, proxied)
         return Downstream(self, proxied) if self.runtime.mode == "http" else TcpClient(self, proxied)
 
     def admit(self, ip: str) -> Fault | None:

@@ -26,6 +26,7 @@ from lbproxy.telemetry.slots import Row
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.head_memo import HeadMemo
+    from lbproxy.dataplane.tls import ClientTls, ServerTls
 
 JITTER: Final = 0.1
 
@@ -34,7 +35,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTimeouts:
-    """`timeouts` of a pool, with a route's overrides applied; seconds, inf for off."""
+    """`timeouts` of a pool, with a route's overrides applied; seconds, inf for off. tls_handshake: 0 without TLS."""
 
     connect: float
     response_head: float
@@ -43,6 +44,11 @@ class UpstreamTimeouts:
     tunnel: float
     half_closed: float
     total: float = float("inf")
+    tls_handshake: float = 0.0
+    dial: float = field(init=False)  # for the connection and, where there is TLS, the handshake
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dial", self.connect + self.tls_handshake)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,7 @@ class PoolRuntime:
         "row",
         "servers",
         "timeouts",
+        "tls",
     )
 
     def __init__(
@@ -173,6 +180,7 @@ class PoolRuntime:
         rng: Rng,
         budget: RetryBudget,
         failure_statuses: frozenset[int] = frozenset(),
+        tls: ClientTls | None = None,
         proxy_protocol: str = "off",
     ) -> None:
         self.name = pool.name
@@ -190,6 +198,7 @@ class PoolRuntime:
         self.rng = rng
         self.budget = budget
         self.failure_statuses = failure_statuses
+        self.tls = tls
         self.servers: dict[Server, ServerRuntime] = {}
         self.response_memo: dict[bytes, ResponseHead] = {}
 
@@ -288,6 +297,7 @@ class ListenerRuntime:
     memo_trusted: HeadMemo
     takes_proxy_header: bool = False
     deadline_names: frozenset[bytes] = frozenset()  # fields by which a trusted peer says how long it waits
+    tls: ServerTls | None = None
     per_ip: dict[str, int] = field(default_factory=dict)
     n_connections: int = 0
 

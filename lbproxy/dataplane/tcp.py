@@ -152,6 +152,9 @@ class TcpSession:
         if self._client.proxied is not None:
             ip, _ = self._client.proxied.seen_from(ip, 0)
         self.client = ip or "unix"
+        subject = self._client.transport.get_extra_info("client_subject")
+        if subject:
+            self.log_head = self._owner.services.log_format.with_subject("", subject)
         refusal = self._owner.admit(self.client)
         if refusal is not None:
             self._reject(refusal)
@@ -198,7 +201,7 @@ class TcpSession:
             self.queue_s = 0.0
         self._runtime = pool.servers[lease.server]
         self.attempts += 1
-        self._deadline = now + self._route.timeouts.connect
+        self._deadline = now + self._route.timeouts.dial
         self._dialing = self._owner.services.tasks.spawn(self._dial(self._runtime, now), "dial")
 
     async def _dial(self, runtime: ServerRuntime, started: float) -> None:
@@ -209,10 +212,11 @@ class TcpSession:
             self.relay.fail(errors.INTERNAL_ERROR.word, None)
 
     async def _connect(self, runtime: ServerRuntime, started: float) -> None:
-        me = self._dialing
+        me, timeouts = self._dialing, self._route.timeouts
+        assert timeouts is not None
         try:
             header = introduction(runtime.pool, self._client)
-            await connector.dial(self._owner.services, runtime, self._server_end, header)
+            await connector.dial(self._owner.services, runtime, self._server_end, timeouts, header)
         except connector.DialError as error:
             if self._dialing is me and not self.relay.is_done:
                 self._dialing = None
@@ -247,7 +251,9 @@ class TcpSession:
             pool.dial_failed(runtime.server, fault)
         if self._retries:
             self._count(_RETRY_FAILED)
-        if may_retry(self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True):
+        if may_retry(
+            self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True
+        ) and connector.is_worth_a_retry(fault, runtime, self._tried):
             self._retries += 1
             self._tried = (*self._tried, runtime.server)
             self._attempt()

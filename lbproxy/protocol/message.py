@@ -143,6 +143,6 @@ def forwardable_trailers(trailers: Sequence[Field], nominated: frozenset[bytes])
     ]
 
 
-def join_fields(fields: Fields) -> bytes:
+def join_fields(fields: Sequence[Field]) -> bytes:
     """Field lines as they are sent. Values were checked when they were parsed or configured."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])

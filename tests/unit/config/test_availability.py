@@ -12,20 +12,16 @@ from lbproxy.config.sections import section_at
 EVERYTHING = """\
 listeners:
   - bind: ':1'
-    tls: {cert: c, key: k}
-    timeouts: {tls_handshake: 1s}
-    limits: {handshakes: 5}
     routes:
       - pool: p
-        timeouts: {tls_handshake: 1s, total: 5s}
+        timeouts: {total: 5s}
 pools:
   p:
     servers: ['a:1']
     servers_file: servers.yaml
     sticky: {cookie: c}
-    tls: true
-    timeouts: {tls_handshake: 1s, total: off}
-    health_check: {type: http, tls: off, busy_window: 5s}
+    timeouts: {total: off}
+    health_check: {type: http, busy_window: 5s}
     strategy: {name: first}
   q: {servers: ['b:1'], strategy: consistent_hash}
 """

@@ -214,10 +214,11 @@ class RelayEnd(asyncio.Protocol):
         flow.run()
 
     def flow_moved(self, size: int, *, is_blocked: bool) -> None:
-        self.n_received += size
-        self._small_moves = more_small_moves(self._small_moves, size)
-        if self._small_moves >= SMALL_MOVES:
-            self.take_back()
+        if size:
+            self.n_received += size
+            self._small_moves = more_small_moves(self._small_moves, size)
+            if self._small_moves >= SMALL_MOVES:
+                self.take_back()
 
     def take_back(self) -> None:
         """No longer bulk: back to the transports, unless bytes are under way."""

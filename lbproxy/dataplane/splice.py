@@ -61,23 +61,28 @@ class Pipe:
 class PipePool:
     """Empty pipes for the next flow, and the bound on flows at once. `limit` 0 turns splicing off."""
 
-    __slots__ = ("_free", "limit", "n_flows")
+    __slots__ = ("_free", "_is_out", "_spare", "limit", "n_flows")
 
     def __init__(self, limit: int = 0) -> None:
         self.limit = limit
         self.n_flows = 0
         self._free: list[Pipe] = []
+        self._spare = 0  # the fewest free pipes since the last sweep
+        self._is_out = False  # of descriptors or pipe memory, so nobody asks again before the next sweep
 
     @property
     def has_room(self) -> bool:
-        return self.n_flows < self.limit
+        return self.n_flows < self.limit and not self._is_out
 
     def take(self) -> Pipe | None:
         """A pipe for one flow; None when there are enough, or no descriptors or pipe memory left."""
         if not self.has_room:
             return None
         pipe = self._free.pop() if self._free else make_pipe()
-        if pipe is not None:
+        self._spare = min(self._spare, len(self._free))
+        if pipe is None:
+            self._is_out = True
+        else:
             self.n_flows += 1
         return pipe
 
@@ -89,8 +94,20 @@ class PipePool:
         else:
             pipe.close()
 
+    def sweep(self, now: float) -> None:
+        """Close the pipes that nobody needed since the last sweep."""
+        self._is_out = False
+        for _ in range(self._spare):
+            self._free.pop().close()
+        self._spare = len(self._free)
+
+    def ran_out(self) -> None:
+        """There is no descriptor left for a flow."""
+        self._is_out = True
+
     def close(self) -> None:
         """Close what is pooled."""
+        self._spare = 0
         while self._free:
             self._free.pop().close()
 
@@ -148,7 +165,7 @@ class Owner(Protocol):
     """Whose connection it is. Each call may close the flow."""
 
     def flow_moved(self, size: int, *, is_blocked: bool) -> None:
-        """`size` bytes were taken from the source; is_blocked: the sink does not take all of them now."""
+        """`size` bytes, or none, were taken from the source. is_blocked: the sink does not take what is there."""
         ...
 
     def flow_ended(self) -> None:
@@ -230,7 +247,7 @@ class Flow:
                 self.close()
             else:
                 self._wait(verdict)
-            if moved:
+            if moved or verdict < _END:
                 self._owner.flow_moved(moved, is_blocked=verdict == _WRITE)
             if verdict == _END:
                 self._owner.flow_ended()
@@ -344,5 +361,6 @@ def open_flow(
         for fd in fds:
             os.close(fd)
         pool.give_back(pipe, is_empty=True)
+        pool.ran_out()
         return None
     return Flow(loop, pool, pipe, fds[0], fds[1], owner, left)

@@ -173,7 +173,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._head_data(data, exchange)
         else:
             self._body_data(data, exchange)
-        if self._reader is not None and self._bulk is None and len(data) >= bulk.FROM_BYTES and not self.has_ended:
+        reader = self._reader
+        if (
+            reader is not None
+            and self._bulk is None
+            and len(data) >= bulk.FROM_BYTES
+            and not self.has_ended
+            and not exchange.splice_response(self, reader)
+        ):
             self._bulk = bulk.BulkReader(self, self._client_transport)
 
     def _unasked_data(self) -> None:
@@ -284,6 +291,22 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.response_body(body, is_done=True, trailers=reader.trailers)
         elif body:
             exchange.response_body(body, is_done=False)
+
+    def response_spliced(self) -> None:
+        """The last byte of the body has gone to the client, past this object."""
+        exchange, head = self.exchange, self._head
+        assert exchange is not None and head is not None
+        self.resume_reading()
+        self._release(head, b"", self._services.clock())
+        exchange.response_body(b"", is_done=True)
+
+    def reset_inside(self) -> None:
+        """An error of the connection was met outside the transport, which would now take it for a clean end."""
+        if self.has_ended:
+            return
+        abort(self.transport)
+        self._read_what_is_left()
+        self._ended(is_fin=False)
 
     def _release(self, head: ResponseHead, surplus: bytes, now: float) -> None:
         """The response is complete: keep the connection if every condition of the reuse rule holds."""

@@ -137,7 +137,11 @@ class Worker:
         except OSError as error:
             self._close_listeners()
             raise StartError(f"admin.bind: cannot listen on {config.admin.bind}: {error.strerror or error}") from None
-        services.on_sweep += [wiring.sweep, lambda now: gate.hold() if services.is_overloaded else gate.reconsider()]
+        services.on_sweep += [
+            wiring.sweep,
+            services.pipes.sweep,
+            lambda now: gate.hold() if services.is_overloaded else gate.reconsider(),
+        ]
         services.start()
         for listener in self._listeners:
             await listener.start()

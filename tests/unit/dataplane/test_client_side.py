@@ -39,7 +39,7 @@ def test_an_exchange_asks_for_nothing_else() -> None:
     used = {
         node.attr
         for module in (exchange, body_splice)
-        for node in ast.walk(ast.parse(Path(module.__file__).read_text()))
+        for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self.side", "side", "self._exchange.side")
     }
     assert used

@@ -339,7 +339,7 @@ class Downstream(asyncio.Protocol):
             self._deadline = NEVER if self._is_paused else self.services.clock() + self.listener.timeouts.request_body
             if body:
                 exchange.request_body(body, is_done=False)
-            if self._bulk is None and len(data) >= bulk.FROM_BYTES and self._state == BODY:
+            if len(data) >= bulk.FROM_BYTES and self._state == BODY:
                 self._read_in_bulk(exchange, reader)
             return
         self._body_ended()
@@ -348,7 +348,9 @@ class Downstream(asyncio.Protocol):
         exchange.request_body(body, is_done=True)
 
     def _read_in_bulk(self, exchange: Exchange, reader: LengthReader | ChunkedReader) -> None:
-        if not exchange.splice_request(reader):
+        if exchange.splice_request(reader):
+            self._end_bulk()
+        elif self._bulk is None:
             self._bulk = bulk.BulkReader(self, self._server_transport)
 
     def _body_ended(self) -> None:

@@ -14,7 +14,9 @@ source's transport is paused and the destination's has an empty write buffer; th
     TURN        a full turn's worth was moved               fill and drain, after the others had theirs
 
 Never both at once, so a flow has one registration, made only when something would block. EPOLLERR and EPOLLHUP end in a
-system call that returns the error or 0, after which nothing is registered any more: they can't spin.
+system call that returns the error or 0, after which nothing is registered any more: they can't spin. After EPOLLERR
+uvloop's watcher is dead, and nobody says so; hence a flow never goes on waiting for READ without having asked the
+source once more.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import select
 import socket
 import sys
 from typing import Protocol
@@ -194,6 +197,7 @@ class Flow:
         "_loop",
         "_owner",
         "_pipe",
+        "_poll",
         "_pool",
         "_sink",
         "_source",
@@ -217,6 +221,9 @@ class Flow:
         self._pipe = pipe
         self._source = source
         self._sink = sink
+        poller = select.poll()
+        poller.register(source, select.POLLIN)
+        self._poll = poller.poll  # is there more, an end or an error? Half the cost of an EAGAIN
         self._owner = owner
         self.left = left
         self.pending = 0
@@ -282,8 +289,8 @@ class Flow:
     def _pump(self) -> int:
         """Move bytes until something would block; what to wait for then.
 
-        A short count is taken for an empty source or a full sink, without asking for an EAGAIN: the loop's poll is
-        level-triggered, and an exception costs more than the system call.
+        A short count is taken for a full sink without asking for an EAGAIN: the loop's poll is level-triggered, and an
+        exception costs more than the system call.
         """
         pipe, source, sink = self._pipe, self._source, self._sink
         enough = self.left - TURN_BYTES
@@ -293,7 +300,7 @@ class Flow:
                 if not self.pending:
                     if not self.left:
                         return _END
-                    if is_short:
+                    if is_short and not self._poll(0):
                         return _READ
                     if self.left <= enough:
                         return _TURN

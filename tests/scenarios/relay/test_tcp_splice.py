@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,6 +143,22 @@ def test_the_end_of_one_direction_is_passed_on_behind_its_last_byte(bench: Bench
         move(sink, source)  # the other direction goes on
         sink.shutdown(socket.SHUT_WR)
         assert source.recv(1) == b""
+    assert bench.last_entry()["end"] == "ok"
+
+
+def test_a_connection_that_both_sides_have_shut_down_is_not_a_reset_one(bench: Bench) -> None:
+    """To the kernel it is closed, and the last megabytes are still on their way to a slow reader."""
+    with bench.pair(small=True) as (client, server):
+        pattern = Pattern(6 * MIB)
+        check = Check(pattern)
+        move(server, client)
+        client.shutdown(socket.SHUT_WR)
+        assert server.recv(1) == b""
+        with sending(server, pattern, fin=True):
+            receive_pattern(client, check, 64 * 1024)
+            time.sleep(1.0)  # some sweeps of the daemon
+            receive_pattern(client, check)
+        assert check.is_whole
     assert bench.last_entry()["end"] == "ok"
 
 

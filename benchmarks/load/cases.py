@@ -21,7 +21,9 @@ FILES = {"/megabyte": MEGABYTE, "/64k": MEGABYTE[: 64 * 1024]}
 class Case:
     """One kind of load.
 
-    unique: every request carries a header whose value never came before. close: one connection per request.
+    unique: every request carries a header whose value never came before. close: one connection per request. think_ms:
+    each connection waits this long before each request, so that every proxy gets the same rate and none is saturated.
+    connections: client connections, 0 = as many as the command line says.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Case:
     path: str = "/predict"
     unique: bool = False
     close: bool = False
+    think_ms: int = 0
+    connections: int = 0
 
     @property
     def method(self) -> str:
@@ -48,6 +52,9 @@ CASES: dict[str, Case] = {
     case.name: case
     for case in (
         Case("http_small", "http", "small POST, every request head the same, keep-alive"),
+        Case(
+            "http_paced", "http", "http_small at about 15,000 requests/s for every proxy", think_ms=8, connections=128
+        ),
         Case("http_unique", "http", "small POST, a header that is new in every request, keep-alive", unique=True),
         Case("http_64k", "http", "GET of 64 KiB, keep-alive", path="/64k"),
         Case("http_1mb", "http", "GET of 1 MiB, keep-alive", path="/megabyte"),

@@ -159,7 +159,12 @@ class Runner:
         script.write_text(wrk.render_script(case, f"{os.getpid():06x}-{self._runs_started:04x}"))
         with pinned(set(self._placement.load)):
             return wrk.run_wrk(
-                self._wrk, case, proxy.port, script, connections=self._options.connections, seconds=seconds
+                self._wrk,
+                case,
+                proxy.port,
+                script,
+                connections=case.connections or self._options.connections,
+                seconds=seconds,
             )
 
 

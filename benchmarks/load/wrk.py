@@ -1,6 +1,7 @@
 """The load generator: wrk with a small Lua script per case, and what it says about a run.
 
-wrk works in a closed loop: each connection sends its next request when it has the answer. The static cases give wrk one
+wrk works in a closed loop: each connection sends its next request when it has the answer, in paced cases after a
+think time. The static cases give wrk one
 prebuilt request; only the unique case calls Lua per request, and then only to join three strings.
 """
 
@@ -67,7 +68,8 @@ def render_script(case: Case, seed: str) -> str:
         lines.append(f"wrk.body = '{REQUEST_BODY.decode()}'")
     lines += [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
     unique = _UNIQUE.replace("SEED", seed) if case.unique else ""
-    return "\n".join(lines) + unique + _DONE
+    pace = f"\ndelay = function() return {case.think_ms} end\n" if case.think_ms else ""
+    return "\n".join(lines) + unique + pace + _DONE
 
 
 def parse_output(text: str) -> Load:

@@ -279,9 +279,9 @@ class Downstream(asyncio.Protocol):
         if prepared.dropped:
             for column, count in prepared.dropped:
                 services.row[column] += count
-        request_id = self._read_trusted(prepared) if self._is_trusted else ""
+        identity = (self._read_trusted(prepared) if self._is_trusted else None) or services.next_request_id()
         self.context.request = prepared.head
-        exchange = self._exchange = Exchange(self, prepared, request_id or services.next_request_id(), services.clock())
+        exchange = self._exchange = Exchange(self, prepared, identity, services.clock())
         if self._extra:
             exchange.extra, self._extra = self._extra, b""
         self._closes = not prepared.keep_alive
@@ -315,12 +315,13 @@ class Downstream(asyncio.Protocol):
                 self._keep_for_later(rest)
             exchange.start(b"", is_done=True)
 
-    def _read_trusted(self, prepared: Prepared) -> str:
-        """Take over what a trusted peer says of the client; returns the request id to keep, or ""."""
+    def _read_trusted(self, prepared: Prepared) -> tuple[str, bytes] | None:
+        """Take over what a trusted peer says of the client; returns the identity to keep, if it sent one."""
         known = prepared.head.forwarding
         self.client_ip = client_address(known, self._peer_ip, self.listener.is_trusted)
         self.context.client_ip = self.client_ip
-        return kept_request_id(known)
+        request_id = kept_request_id(known)
+        return (request_id, b"X-Request-ID: %b\r\n" % request_id.encode()) if request_id else None
 
     def _body_data(self, data: bytes) -> None:
         reader, exchange = self._reader, self._exchange
@@ -473,9 +474,8 @@ class Downstream(asyncio.Protocol):
             and not self._closes
             and not self.services.is_draining
         ):
-            data = b"%b%b\r\n" % (head.wire, exchange.id_line)
             if is_done and len(body) <= SMALL_BODY:
-                data += body
+                data = b"%b%b\r\n%b" % (head.wire, exchange.id_line, body)
                 self._written += len(data)
                 self.transport.write(data)
                 if not self._client_fin:
@@ -487,6 +487,7 @@ class Downstream(asyncio.Protocol):
                     return
                 self._exchange_done()
                 return
+            data = b"%b%b\r\n" % (head.wire, exchange.id_line)
         else:
             closes = self._closes or not exchange.request_done or self.services.is_draining
             data, self._is_chunking, self._closes = response_head(

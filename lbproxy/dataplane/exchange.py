@@ -148,18 +148,18 @@ class Exchange:
         "wall",
     )
 
-    def __init__(self, side: ClientSide, prepared: Prepared, request_id: str, now: float) -> None:
+    def __init__(self, side: ClientSide, prepared: Prepared, identity: tuple[str, bytes], now: float) -> None:
+        """identity: the request id and its field line."""
         self.side = side
         self.prepared = prepared
-        self.request_id = request_id
+        # id_line is the last line of the head that goes up and of the one that comes back.
+        self.request_id, self.id_line = identity
         self._started = self._progress_at = self._sent_at = now
         self.wall = now + side.services.wall_offset
         self.client = side.client_ip
         self.listener = side.listener.name
         self.log_head = prepared.log_head
         self.is_head = prepared.is_head
-        # The last line of the head that goes up and of the one that comes back.
-        self.id_line = b"X-Request-ID: %b\r\n" % request_id.encode()
         self.pool_runtime: PoolRuntime | None = None
         self.upstream: UpstreamConnection | None = None
         self._lease: Lease | None = None

@@ -44,8 +44,7 @@ class Services:
     """See the module. `clock` is monotonic seconds; `row` holds the PROCESS counters."""
 
     __slots__ = (
-        "_id_pool",
-        "_id_position",
+        "_ids",
         "_sweep_handle",
         "access_writer",
         "buffered_limit",
@@ -91,20 +90,19 @@ class Services:
         self.n_cut = 0
         self.wall_offset = time.time() - clock()  # the log's time; follows the wall clock at each sweep
         self.dials = 0
-        self._id_pool = ""
-        self._id_position = 0
+        self._ids: list[tuple[str, bytes]] = []
         self._sweep_handle: asyncio.TimerHandle | None = None
 
     # --- identity ---------------------------------------------------------------------------------------------------
 
-    def next_request_id(self) -> str:
-        """32 random hex digits. One read of the kernel's generator serves 128 requests."""
-        position = self._id_position
-        if position == len(self._id_pool):
-            self._id_pool = os.urandom(2048).hex()
-            position = 0
-        self._id_position = position + 32
-        return self._id_pool[position : position + 32]
+    def next_request_id(self) -> tuple[str, bytes]:
+        """32 random hex digits, and the field line that carries them.
+
+        One read of the kernel's generator serves 128 requests, and so does one formatting of the lines.
+        """
+        if not self._ids:
+            self._ids = request_ids(os.urandom(2048))
+        return self._ids.pop()
 
     # --- failures ---------------------------------------------------------------------------------------------------
 
@@ -148,6 +146,15 @@ class Services:
         await self.tasks.cancel_all()
         self.hangups.close()
         self.pipes.close()
+
+
+def request_ids(random_bytes: bytes) -> list[tuple[str, bytes]]:
+    """An id of 32 hex digits and its X-Request-ID line for each 16 random bytes."""
+    digits = random_bytes.hex()
+    ids = [digits[start : start + 32] for start in range(0, len(digits), 32)]
+    lines = ("X-Request-ID: %s\r\n" * len(ids) % tuple(ids)).encode()
+    size = len(lines) // len(ids)
+    return list(zip(ids, (lines[start : start + size] for start in range(0, len(lines), size)), strict=True))
 
 
 def abort(transport: asyncio.Transport) -> None:

@@ -119,7 +119,7 @@ class TcpSession:
         self._started = services.clock()
         self.wall = time.time()
         self.log_head = ""
-        self.request_id = services.next_request_id()
+        self.request_id, _ = services.next_request_id()
         self.client = ""
         self.listener = owner.runtime.name
         self.status: int | None = None

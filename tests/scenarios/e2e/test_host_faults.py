@@ -156,7 +156,7 @@ def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tm
         waiting.start()
         used = lb.cpu_s()
         time.sleep(1.0)
-        assert lb.cpu_s() - used < 0.1, "it is busy while it waits"
+        assert lb.cpu_s() - used < 0.3, "it is busy while it waits"  # a busy loop would use all of the second
         assert lb.metric("client_connections") < len(holders)
         assert lb.fd_count() < 64
         assert not answers

@@ -38,9 +38,10 @@ class Item:
 
 def test_request_ids_are_32_hex_digits_and_never_repeat() -> None:
     with FakeLb() as lb:
-        ids = [lb.services.next_request_id() for _ in range(1000)]
-        assert len(set(ids)) == 1000
-        assert all(len(text) == 32 and int(text, 16) >= 0 for text in ids)
+        identities = [lb.services.next_request_id() for _ in range(1000)]
+        assert len({text for text, _ in identities}) == 1000
+        assert all(len(text) == 32 and int(text, 16) >= 0 for text, _ in identities)
+        assert all(line == f"X-Request-ID: {text}\r\n".encode() for text, line in identities)
 
 
 def test_everything_is_swept_a_few_times_a_second() -> None:

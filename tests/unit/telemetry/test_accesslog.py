@@ -53,6 +53,17 @@ def test_a_json_line_has_every_key_in_the_documented_order() -> None:
     assert (fields["queue_ms"], fields["connect_ms"], fields["ttfb_ms"], fields["total_ms"]) == (None, 0.4, 250, 300)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "null"), (0.0, "0.000"), (0.0000004, "0.000"), (0.0012345, "1.235"), (61.5, "61500.000")],
+)
+def test_times_are_milliseconds_to_the_microsecond(seconds: float | None, shown: str) -> None:
+    line = make_format("json").line(Record(queue_s=seconds, connect_s=seconds, ttfb_s=seconds, total_s=seconds or 0.0))
+    for key in ("queue_ms", "connect_ms", "ttfb_ms"):
+        assert f'"{key}":{shown},' in line
+    assert f'"total_ms":{"0.000" if seconds is None else shown},' in line
+
+
 def test_a_tcp_line_has_no_request() -> None:
     fields = json.loads(make_format("json").line(Record(status=None)))
     assert list(fields) == KEYS

@@ -75,3 +75,8 @@ def test_downloads_send_no_body() -> None:
     script = render_script(CASES["http_1mb"], "seed")
     assert 'wrk.method = "GET"' in script
     assert "wrk.body" not in script
+
+
+def test_only_a_paced_case_makes_connections_wait() -> None:
+    assert "delay = function() return 8 end" in render_script(CASES["http_paced"], "seed")
+    assert "delay" not in render_script(CASES["http_small"], "seed")

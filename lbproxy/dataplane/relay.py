@@ -318,9 +318,10 @@ class Relay:
         peer = end.peer
         if peer is None or not end.is_flushed:
             return  # flush_early passes it on
-        peer.end_writing()
         if self.client.has_ended and self.server.has_ended:
-            self._close("ok", None)
+            self._close("ok", None)  # which sends the second FIN; a shutdown before it would be a system call more
+        else:
+            peer.end_writing()
 
     def end_lost(self, end: RelayEnd, exc: Exception | None) -> None:
         """A connection is gone. Before both FINs that is a reset, or a failed write."""

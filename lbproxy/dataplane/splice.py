@@ -250,6 +250,8 @@ class Flow:
                 self._fruitless += 1
                 if self._fruitless >= FRUITLESS_WAKES:
                     verdict = _END
+            if verdict == _WRITE:
+                self._fill = SMALL_FILL
             if verdict >= _END:
                 self.close()
             else:
@@ -315,7 +317,6 @@ class Flow:
                 self._is_at_source = False
                 self.pending -= os.splice(pipe.read, sink, self.pending, flags=_FLAGS)
                 if self.pending:
-                    self._fill = SMALL_FILL
                     return _WRITE
                 if self._fill < LARGE_FILL:
                     self._fill *= 2

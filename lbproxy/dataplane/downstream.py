@@ -351,7 +351,7 @@ class Downstream(asyncio.Protocol):
     def _read_in_bulk(self, exchange: Exchange, reader: LengthReader | ChunkedReader) -> None:
         if exchange.splice_request(reader):
             self._end_bulk()
-        elif self._bulk is None:
+        elif self._bulk is None and bulk.is_much_left(reader):
             self._bulk = bulk.BulkReader(self, self._server_transport)
 
     def _body_ended(self) -> None:
@@ -496,13 +496,11 @@ class Downstream(asyncio.Protocol):
             self._nominated = head.nominated
             if self._is_chunking:
                 body = self._chunked(exchange.prepared, body, trailers, is_done=is_done)
+        self._written += len(data) + len(body)
         if len(body) <= SMALL_BODY:
-            data += body
-            body = b""
-        self._written += len(data)
-        self.transport.write(data)
-        if body:
-            self._write(body)
+            self.transport.write(data + body)
+        else:
+            self.transport.writelines((data, body))  # one system call and one wake-up of the client, without a copy
         if is_done:
             self._exchange_done()
 

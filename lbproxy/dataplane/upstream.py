@@ -154,9 +154,10 @@ class UpstreamConnection(asyncio.Protocol):
                 end = data.find(b"\r\n\r\n") + 4
                 head = self._memo.get(data[:end])
                 if head is not None and head.body_length == len(data) - end and not exchange.is_head:
+                    body = data[end:] if len(data) <= SMALL_BODY else _behind(head, data, end)
                     now = self._services.clock()
                     self._release(head, b"", now)
-                    exchange.response_received(head, data[end:], now, is_done=True)
+                    exchange.response_received(head, body, now, is_done=True)
                     return
             self._other_data(data, exchange)
         except HeadError as error:
@@ -179,6 +180,7 @@ class UpstreamConnection(asyncio.Protocol):
             and self._bulk is None
             and len(data) >= bulk.FROM_BYTES
             and not self.has_ended
+            and bulk.is_much_left(reader)
             and not exchange.splice_response(self, reader)
         ):
             self._bulk = bulk.BulkReader(self, self._client_transport)
@@ -222,10 +224,10 @@ class UpstreamConnection(asyncio.Protocol):
             head = pool.response_memo.get(raw)
             if head is None:
                 head = self._parse_head(raw)
-            data = data[end:]
             if head.status >= 200:
-                self._final_head(head, data, exchange)
+                self._final_head(head, _behind(head, data, end), exchange)
                 return
+            data = data[end:]
             if head.status == 101:
                 exchange.upgraded(head, data)
                 return
@@ -451,3 +453,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange = None
         self.has_ended = True
         return self.transport
+
+
+def _behind(head: ResponseHead, data: bytes, end: int) -> bytes:
+    """The body's first bytes. Large ones are not copied: a view is written and joined like bytes, but not searched."""
+    if head.chunked or len(data) - end <= SMALL_BODY:
+        return data[end:]
+    return cast(bytes, memoryview(data)[end:])

@@ -165,6 +165,15 @@ QUEUE_TIMEOUT = _row(
     side=Side.UPSTREAM,
     metric="rejected_total",
 )
+DEADLINE_UNREACHABLE = _row(
+    "deadline_unreachable",
+    503,
+    "connection_limit_reached",
+    "The answer would come after the request's deadline, so no server was asked; retry later, give it more time, or add"
+    " servers.",
+    side=Side.UPSTREAM,
+    metric="rejected_total",
+)
 DRAINING = _row(
     "draining",
     503,
@@ -338,7 +347,7 @@ TOTAL_TIMEOUT = _upstream(
     "total_timeout",
     504,
     "http_response_timeout",
-    "The request did not finish within timeouts.total.",
+    "The request did not finish within timeouts.total, or within the time that its sender gave it.",
     retry=Retry.NEVER,
     blames=False,
 )

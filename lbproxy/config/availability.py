@@ -15,7 +15,6 @@ from lbproxy.config.problems import Path
 UNAVAILABLE_KEYS: Final = (
     "listeners.*.tls",
     "listeners.*.proxy_protocol",
-    "listeners.*.deadline_header",
     "listeners.*.timeouts.tls_handshake",
     "listeners.*.limits.min_rate",
     "listeners.*.limits.handshakes",

@@ -11,6 +11,7 @@ from lbproxy.config.http_rules import Route
 from lbproxy.config.notation import (
     BIND,
     BYTES,
+    FIELD_NAME,
     MODE_BITS,
     NAME,
     OR_OFF,
@@ -116,8 +117,12 @@ class Listener(Section):
     )
     tls: Annotated[ListenerTls | None, OR_OFF] = setting(None, "TLS towards clients.")
     proxy_protocol: Literal["off", "accept"] = setting("off", "PROXY protocol header from `trusted_proxies`.")
-    deadline_header: Annotated[str, TEXT] = setting(
-        "X-Request-Timeout", "Request header by which a trusted proxy says how long it waits."
+    deadline_header: Annotated[str | None, FIELD_NAME.or_off()] = setting(
+        "X-Request-Timeout",
+        "Request header by which one of the `trusted_proxies` says how long it waits: `2.5` (seconds), `800ms`, `2s`, "
+        "or as in gRPC `5S`, `100m` (milliseconds). The request ends at that time, or at `timeouts.total` of the pool "
+        "if that is sooner, and the server is told what is left. `grpc-timeout` is read besides. From everybody else "
+        "both are passed on as they are. `off`: from everybody.",
     )
 
     @model_validator(mode="after")

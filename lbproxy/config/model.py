@@ -108,7 +108,9 @@ class Limits(Section):
         "files allows if that is less.",
     )
     buffered_bytes: Annotated[int, BYTES] = setting(
-        "256MiB", "Memory for data on its way, over all connections; beyond it reading pauses."
+        "256MiB",
+        "Memory for data on its way, over all connections. From 95 % of it on no connection is accepted and new "
+        "requests get 503.",
     )
 
 

@@ -236,10 +236,14 @@ class CircuitBreaker(Section):
 
 class KeepAlive(Section):
     idle: Annotated[int, integer(1, 65535)] = setting(64, "Idle connections kept per server.")
-    idle_timeout: Annotated[float, SECONDS] = setting("60s", "Time after which an idle connection is closed.")
-    max_requests: Annotated[int | None, COUNT.or_off()] = setting("off", "Requests after which a connection is closed.")
+    idle_timeout: Annotated[float, SECONDS] = setting(
+        "60s", "Time after which an idle connection is closed; sooner where the server would close it first."
+    )
+    max_requests: Annotated[int | None, COUNT.or_off()] = setting(
+        "off", "Requests after which a connection is closed; up to a tenth fewer, at random."
+    )
     max_age: Annotated[float | None, SECONDS.or_off()] = setting(
-        "off", "Age at which a connection is closed once it is idle."
+        "off", "Age at which a connection is closed once it is idle; up to a tenth less, at random."
     )
 
 

@@ -70,7 +70,10 @@ class StatusSource:
 
 
 def server_status(pool: Pool, server: Server, now: float) -> Json:
-    """One server. latency is the decayed peak average in seconds, since the seconds in the present state."""
+    """One server. latency is the decayed peak average in seconds, since the seconds in the present state.
+
+    idle_timeout: after how many seconds the server closes an idle connection, as it announces and as was learned.
+    """
     return {
         "name": server.name,
         "address": str(server.address),
@@ -85,6 +88,10 @@ def server_status(pool: Pool, server: Server, now: float) -> Json:
         "requests": server.requests,
         "errors": server.errors,
         "latency": round(server.latency(now), 6),
+        "idle_timeout": {
+            "announced": server.idle_timeout.announced_s or None,
+            "learned": round(server.idle_timeout.learned_s, 3) or None,
+        },
     }
 
 

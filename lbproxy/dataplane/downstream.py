@@ -73,6 +73,7 @@ class Downstream(asyncio.Protocol):
         "_linger_end",
         "_memo",
         "_nominated",
+        "_noted",
         "_owner",
         "_peer_ip",
         "_port",
@@ -114,6 +115,7 @@ class Downstream(asyncio.Protocol):
         self._taken = 0
         self._taken_at = 0.0
         self._hangup = -1
+        self._noted = 0  # of what is not sent, told to the services since this connection is blocked
         self._extra = b""
         self._nominated: frozenset[bytes] = frozenset()
         self.client_ip = ""
@@ -130,7 +132,12 @@ class Downstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        transport = self.transport
+        try:
+            self._connected(self.transport)
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
+
+    def _connected(self, transport: asyncio.Transport) -> None:
         transport.set_write_buffer_limits(high=HIGH_WATER)
         peer = transport.get_extra_info("peername")
         ip = peer[0] if isinstance(peer, tuple) and peer else ""
@@ -154,7 +161,11 @@ class Downstream(asyncio.Protocol):
             self._refuse(b"", HeadError(refusal, ""))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
+        try:
+            self._leave()
+        except Exception as error:  # a defect: what is left of the connection goes all the same
+            self._defect(error)
+            self._leave()
 
     def _leave(self) -> None:
         if self._state == CLOSED:
@@ -164,10 +175,12 @@ class Downstream(asyncio.Protocol):
         self.services.swept.discard(self)
         self._owner.connection_closed(self._peer_ip)
         self._unwatch()
+        self._note_buffered(0)
         self._buffer = self._read_ahead = b""
-        exchange, self._exchange = self._exchange, None
+        exchange = self._exchange
         if exchange is not None and not was_tunnel:
-            exchange.client_left()
+            exchange.client_left()  # if this has a defect, `_defect` still finds the exchange
+        self._exchange = None
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -439,8 +452,8 @@ class Downstream(asyncio.Protocol):
         if self._state == WAIT and self.listener.answers_half_closed:
             return True
         # In HTTP a FIN says that the client has left: a time-out of `requests` looks like this.
-        self._exchange = None
         exchange.client_left()
+        self._exchange = None
         self.cut()
         return False
 
@@ -460,6 +473,8 @@ class Downstream(asyncio.Protocol):
             return self._lines + prepared.host_line + exchange.id_line
         known = prepared.head.forwarding if self._is_trusted else {}
         lines = request_lines(known, self._peer_ip, self._port, prepared.host_line, prepared.route.skip)
+        if prepared.deadlines is not None:
+            lines += prepared.deadlines.lines(exchange.time_left_s(), prepared.route.skip)
         return lines if b"x-request-id" in prepared.route.skip else lines + exchange.id_line
 
     def respond(
@@ -595,15 +610,27 @@ class Downstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_blocked = True
-        if self._exchange is not None:
-            self._exchange.client_blocked()
+        try:
+            self._note_buffered(self.transport.get_write_buffer_size())
+            if self._exchange is not None:
+                self._exchange.client_blocked()
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
 
     def resume_writing(self) -> None:
         self._write_blocked = False
-        if self._exchange is not None:
-            self._exchange.client_unblocked()
-        elif self._state == HEAD:
-            self._next_request()
+        try:
+            self._note_buffered(0)
+            if self._exchange is not None:
+                self._exchange.client_unblocked()
+            elif self._state == HEAD:
+                self._next_request()
+        except Exception as error:  # as above
+            self._defect(error)
+
+    def _note_buffered(self, n_bytes: int) -> None:
+        self.services.more_buffered(n_bytes - self._noted)
+        self._noted = n_bytes
 
     def pause_body(self) -> None:
         """Stop reading from the client; its leaving is then seen by the hang-up watch."""

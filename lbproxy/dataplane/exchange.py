@@ -71,6 +71,11 @@ NEVER = float("inf")
 EXPECT_WAIT_S = 1.0
 DIAL_BUFFER = 64 * 1024
 KEEP_BYTES = 64 * 1024  # of an answer that may be retried
+_QUEUE_FAULTS = {  # by the reason that the pool gives
+    "timeout": errors.QUEUE_TIMEOUT,
+    "deadline": errors.TOTAL_TIMEOUT,
+    "hopeless": errors.DEADLINE_UNREACHABLE,
+}
 _NO_BODY: list[bytes] = []  # replaced by `start` before anything is added
 
 
@@ -200,6 +205,10 @@ class Exchange:
     def is_done(self) -> bool:
         return self._phase == DONE
 
+    def time_left_s(self) -> float:
+        """Seconds until the whole time for this request is over, inf if there is no such time."""
+        return self._total_deadline - self.side.services.clock()
+
     def buffered_bytes(self) -> int:
         return self._body_bytes + sum(splice.pending for splice in (self._download, self._upload) if splice is not None)
 
@@ -220,9 +229,11 @@ class Exchange:
             return
         self.pool_runtime = pool
         self.pool = pool.name
-        timeouts = prepared.route.timeouts
-        if timeouts is not None and timeouts.total != NEVER:
-            self._total_deadline = self._started + timeouts.total
+        if prepared.total_s != NEVER:
+            self._total_deadline = self._started + prepared.total_s
+            if not prepared.total_s:
+                self.fail(errors.TOTAL_TIMEOUT, "there was no time left for it when it came")
+                return
         self._attempt(pool, self._started)
 
     def _answer_here(self, prepared: Prepared) -> None:
@@ -247,6 +258,9 @@ class Exchange:
             self._wait_in_queue(pool, now)
 
     def _wait_in_queue(self, pool: PoolRuntime, now: float) -> None:
+        if now < self._total_deadline < NEVER and pool.pool.is_hopeless(self._total_deadline, now):
+            self.fail(errors.DEADLINE_UNREACHABLE, f"the queue of pool {pool.name} is too long for it")
+            return
         ticket = Ticket(
             self.side.context,
             self._granted,
@@ -281,7 +295,7 @@ class Exchange:
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             self.queue_s = (self.queue_s or 0.0) + self.side.services.clock() - ticket.enqueued_at
-        self.fail(errors.TOTAL_TIMEOUT if reason == "deadline" else errors.QUEUE_TIMEOUT, "no server became free")
+        self.fail(_QUEUE_FAULTS[reason], "no server became free")
 
     def _leased(self, pool: PoolRuntime, lease: Lease, now: float) -> None:
         self._lease = lease

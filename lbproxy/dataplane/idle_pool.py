@@ -38,6 +38,7 @@ class IdlePool:
                 return connection
             if connection.expires_at > now:
                 self._runtime.row[_STALE] += 1
+                self._runtime.closed_by_server(now - connection.idle_since, now)
             connection.close_idle()
         return None
 
@@ -64,12 +65,19 @@ class IdlePool:
         return True
 
     def sweep(self, now: float) -> None:
-        """Close what has expired."""
+        """Close what has expired, and learn from what is still open."""
+        if self.connections:
+            self._runtime.server.idle_timeout.still_open(now - self.connections[0].idle_since, now)
         expired = [connection for connection in self.connections if connection.expires_at <= now]
         if expired:
             self.connections = [connection for connection in self.connections if connection.expires_at > now]
             for connection in expired:
                 connection.close_idle()
+
+    def retire_after(self, silence_s: float) -> None:
+        """Close each connection after so much silence at the latest."""
+        for connection in self.connections:
+            connection.expires_at = min(connection.expires_at, connection.idle_since + silence_s)
 
     def close_all(self) -> None:
         connections, self.connections = self.connections, []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from lbproxy import errors
+from lbproxy.dataplane.deadline import NEVER, Deadlines, take_deadlines
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.routing import BadPath, normalise_path, rewrite_path
 from lbproxy.errors import Fault
@@ -21,6 +22,7 @@ from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
 _UNDERSCORE = PROCESS.column("headers_dropped_total", "underscore")
 _NOMINATED = PROCESS.column("headers_dropped_total", "nominated")
 _SPOOFED = PROCESS.column("headers_dropped_total", "spoofed")
+_UNREADABLE = PROCESS.column("headers_dropped_total", "bad_deadline")
 _REQUESTS = TRAFFIC.offset["requests_total"]
 _METHOD_INDEX = {method: index for index, method in enumerate(METHODS)}
 _OTHER = _METHOD_INDEX["other"]
@@ -31,12 +33,14 @@ class Prepared:
     """A request head with its route and the head to forward. Shared by all requests with the same bytes.
 
     forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
+    total_s: the whole time that the request may take, in seconds, inf = any.
     fault: this request is answered with it (no route, body too large ...), although its framing is fine.
     """
 
     __slots__ = (
         "chunked",
         "content_length",
+        "deadlines",
         "dropped",
         "expects_continue",
         "fault",
@@ -56,6 +60,7 @@ class Prepared:
         "requests_column",
         "route",
         "takes_extra",
+        "total_s",
         "upgrade",
     )
 
@@ -64,6 +69,7 @@ class Prepared:
         self.route = route
         self.chunked = head.chunked
         self.content_length = head.content_length or 0
+        self.deadlines: Deadlines | None = None  # what a trusted peer says of its patience
         self.dropped: tuple[tuple[int, int], ...] = ()
         self.expects_continue = head.expects_continue
         self.fault: Fault | None = None
@@ -80,6 +86,7 @@ class Prepared:
         self.passes_responses = head.minor == 1 and not route.edits_responses
         self.pool: PoolRuntime | None = None  # where it goes; None: lbproxy answers it
         self.takes_extra = not head.nominates
+        self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
         self.needs_care = head.chunked or head.expects_continue
         self.minor = head.minor
         self.upgrade = head.upgrade
@@ -111,6 +118,10 @@ def prepare(
         fault, detail = errors.BAD_PATH, str(error)
     route = listener.routes[index] if index is not None else listener.no_route
     prepared = Prepared(head, route)
+    if is_trusted and listener.deadline_names:
+        prepared.deadlines = take_deadlines(head, listener.deadline_names)
+        if prepared.deadlines is not None:
+            prepared.total_s = min(prepared.total_s, prepared.deadlines.timeout_s)
     if fault is not None:
         prepared.fault, prepared.fault_detail = fault, detail
     elif index is None:
@@ -146,10 +157,16 @@ def log_head(log_format: LogFormat, head: RequestHead) -> str:
 
 
 def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) -> None:
-    if not (head.underscore_dropped or head.nominated_dropped or head.forwarding):
+    unreadable = prepared.deadlines.n_unreadable if prepared.deadlines is not None else 0
+    if not (head.underscore_dropped or head.nominated_dropped or head.forwarding or unreadable):
         return
     spoofed = 0 if is_trusted else sum(map(len, head.forwarding.values()))
-    counts = ((_UNDERSCORE, head.underscore_dropped), (_NOMINATED, head.nominated_dropped), (_SPOOFED, spoofed))
+    counts = (
+        (_UNDERSCORE, head.underscore_dropped),
+        (_NOMINATED, head.nominated_dropped),
+        (_SPOOFED, spoofed),
+        (_UNREADABLE, unreadable),
+    )
     prepared.dropped = tuple((column, count) for column, count in counts if count)
 
 

@@ -114,18 +114,26 @@ class RelayEnd(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.attach(cast(asyncio.Transport, transport))  # uvloop's is none by inheritance
 
+    def _defect(self, error: Exception) -> None:
+        """Confined to this relay, and the end of it."""
+        self.relay.services.internal_error("relay", error)
+        self.relay.fail(INTERNAL_ERROR.word, None)
+
     def data_received(self, data: bytes) -> None:
-        size = len(data)
-        self.n_received += size
-        send = self._send
-        if send is None:
-            self._keep_early(data)
-            return
-        send(data)
-        if size >= BULK_READ or self._run:
-            self._run = longer_run(self._run, size)
-            if self._run >= SPLICE_FROM:
-                self._leave_to_kernel()
+        try:
+            size = len(data)
+            self.n_received += size
+            send = self._send
+            if send is None:
+                self._keep_early(data)
+                return
+            send(data)
+            if size >= BULK_READ or self._run:
+                self._run = longer_run(self._run, size)
+                if self._run >= SPLICE_FROM:
+                    self._leave_to_kernel()
+        except Exception as error:  # a defect
+            self._defect(error)
 
     def _keep_early(self, data: bytes) -> None:
         self.early.append(data)
@@ -150,7 +158,10 @@ class RelayEnd(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.has_ended = True
-        self.relay.direction_ended(self)
+        try:
+            self.relay.direction_ended(self)
+        except Exception as error:  # a defect
+            self._defect(error)
         return True
 
     def end_writing(self) -> None:
@@ -162,9 +173,13 @@ class RelayEnd(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_connected = False
-        self.relay.end_lost(self, exc)
+        try:
+            self.relay.end_lost(self, exc)
+        except Exception as error:  # a defect
+            self._defect(error)
 
     def pause_writing(self) -> None:
+        """What the loop catches here ends the connection (process/loop_errors.py), and with it the relay."""
         peer = self.peer
         if peer is not None and peer.is_connected and not peer.transport.is_closing():
             peer.transport.pause_reading()
@@ -238,8 +253,7 @@ class RelayEnd(asyncio.Protocol):
 
     def flow_crashed(self, error: Exception) -> None:
         self.flow = None
-        self.relay.services.internal_error("relay", error)
-        self.relay.fail(INTERNAL_ERROR.word, None)
+        self._defect(error)
 
     def stop_flow(self) -> None:
         if self.flow is not None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from math import ceil
+from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
 from lbproxy.dataplane.idle_pool import IdlePool
@@ -25,6 +26,8 @@ from lbproxy.telemetry.slots import Row
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.head_memo import HeadMemo
+
+JITTER: Final = 0.1
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -54,6 +57,15 @@ class KeepAliveSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_limited", min(self.max_requests, self.max_age_s) != float("inf"))
+
+    def limits_of_one(self, rng: Rng) -> tuple[float, float]:
+        """(requests, age in seconds) at which one connection ends: up to a tenth less than configured, at random.
+
+        Connections that were opened together, at a start or after an outage, would otherwise all end together.
+        """
+        share = 1.0 - JITTER * rng.random()
+        requests = self.max_requests if self.max_requests == float("inf") else ceil(self.max_requests * share)
+        return requests, self.max_age_s * share
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +102,7 @@ class Edits:
 class ServerRuntime:
     """What the data plane keeps for one server."""
 
-    __slots__ = ("idle", "is_direct", "label", "n_connections", "pool", "row", "server")
+    __slots__ = ("idle", "idle_timeout_s", "is_direct", "label", "n_connections", "pool", "row", "server")
 
     def __init__(self, server: Server, pool: PoolRuntime, row: Row, *, is_direct: bool) -> None:
         self.server = server
@@ -100,10 +112,27 @@ class ServerRuntime:
         self.is_direct = is_direct
         self.n_connections = 0
         self.idle = IdlePool(self)
+        self.idle_timeout_s = pool.idle_timeout_s
+        """After how much silence a connection to this server is closed: the config's, or less where it is learned."""
 
     @property
     def n_active(self) -> int:
         return self.n_connections - len(self.idle)
+
+    def closed_by_server(self, age_s: float, now: float) -> None:
+        """A kept connection got the server's FIN after so much silence."""
+        if self.server.idle_timeout.closed_by_server(age_s, now):
+            self._retire_in_time(now)
+            self.idle.retire_after(self.idle_timeout_s)
+
+    def _retire_in_time(self, now: float) -> None:
+        self.idle_timeout_s = min(self.pool.idle_timeout_s, self.server.idle_timeout.retire_after_s(now))
+
+    def sweep(self, now: float) -> None:
+        """What time brings: idle connections expire, what was learned of the server ages."""
+        self.idle.sweep(now)
+        if self.server.idle_timeout.learned_s:
+            self._retire_in_time(now)
 
 
 class PoolRuntime:
@@ -114,6 +143,7 @@ class PoolRuntime:
         "dial_failed",
         "failure_statuses",
         "head_bytes",
+        "idle_timeout_s",
         "keep_alive",
         "max_fields",
         "max_interim",
@@ -148,6 +178,7 @@ class PoolRuntime:
         self.row = row
         self.timeouts = timeouts
         self.keep_alive = keep_alive
+        self.idle_timeout_s = keep_alive.idle_timeout_s if keep_alive is not None else 0.0
         self.head_bytes = head_bytes
         self.max_fields = max_fields
         self.max_interim = max_interim
@@ -176,7 +207,7 @@ class PoolRuntime:
         self.pool.sweep(now)
         self.budget.note(self._n_first_attempts(), now)
         for server in self.servers.values():
-            server.idle.sweep(now)
+            server.sweep(now)
 
     @property
     def n_queued(self) -> int:
@@ -184,7 +215,10 @@ class PoolRuntime:
 
     def retry_after(self, fault: Fault, now: float) -> int:
         """Seconds for Retry-After: from the queue's drain rate where that is what the client waits for."""
-        if fault in (errors.QUEUE_FULL, errors.QUEUE_TIMEOUT) and self.pool.queue is not None:
+        if (
+            fault in (errors.QUEUE_FULL, errors.QUEUE_TIMEOUT, errors.DEADLINE_UNREACHABLE)
+            and self.pool.queue is not None
+        ):
             return self.pool.queue.retry_after_s(now)
         return self.retry_after_s
 
@@ -247,6 +281,7 @@ class ListenerRuntime:
     has_default_only: bool  # one route without a match: nothing to look for
     memo: HeadMemo
     memo_trusted: HeadMemo
+    deadline_names: frozenset[bytes] = frozenset()  # fields by which a trusted peer says how long it waits
     per_ip: dict[str, int] = field(default_factory=dict)
     n_connections: int = 0
 

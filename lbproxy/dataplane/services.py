@@ -47,6 +47,7 @@ class Services:
         "_ids",
         "_sweep_handle",
         "access_writer",
+        "buffered_bytes",
         "buffered_limit",
         "clock",
         "dials",
@@ -80,6 +81,7 @@ class Services:
         self.log_format = log_format
         self.clock = clock
         self.buffered_limit = buffered_limit
+        self.buffered_bytes = 0
         self.swept: set[Swept] = set()
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
@@ -130,6 +132,7 @@ class Services:
                 buffered += item.buffered_bytes()
             except Exception as error:  # one connection's defect must not stop the sweep of all others
                 self.internal_error("sweep", error)
+        self.buffered_bytes = buffered
         self.is_overloaded = buffered >= self.buffered_limit * 0.95
         for callback in self.on_sweep:
             try:
@@ -138,6 +141,12 @@ class Services:
                 self.internal_error("sweep", error)
         if self.access_writer is not None:
             self.access_writer.flush_soon()
+
+    def more_buffered(self, n_bytes: int) -> None:
+        """A client does not take so many bytes (negative: it did). Between two sweeps hundreds of them can come."""
+        self.buffered_bytes += n_bytes
+        if self.buffered_bytes >= self.buffered_limit * 0.95:
+            self.is_overloaded = True
 
     async def stop(self) -> None:
         """End what runs in the background. Connections must be gone before."""

@@ -57,7 +57,10 @@ class TcpClient(RelayEnd):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.session.start()
+        try:
+            self.session.start()
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
 
 
 class TcpSession:

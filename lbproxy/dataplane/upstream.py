@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 from lbproxy import errors
 from lbproxy.dataplane import bulk
 from lbproxy.dataplane.services import Services, abort
+from lbproxy.domain.idle_timeout import RETIRE_AT
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import BodyError, BodyReader, ChunkedReader, LengthReader, UntilCloseReader
 from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, parse_response_head
@@ -45,15 +46,18 @@ class UpstreamConnection(asyncio.Protocol):
         "_head",
         "_interim",
         "_is_counted",
+        "_max_requests",
         "_memo",
         "_poller",
         "_reader",
+        "_retires_at",
         "_services",
         "_written_before",
         "created_at",
         "exchange",
         "expires_at",
         "has_ended",
+        "idle_since",
         "n_requests",
         "poll",
         "request_done",
@@ -80,7 +84,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._poller = select.poll()
         # Has the server closed this idle connection, or sent bytes on it? `poll(0)` is one system call, no exception.
         self.poll = self._poller.poll
+        self._max_requests = self._retires_at = float("inf")
         self.created_at = 0.0
+        self.idle_since = 0.0
         self.expires_at = float("inf")
         self.n_requests = 0
         self.request_done = False
@@ -90,10 +96,19 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        transport = self.transport
+        try:
+            self._connected(self.transport)
+        except Exception as error:  # a defect: `exchange._connect` finds the connection ended
+            self._defect(error, None)
+
+    def _connected(self, transport: asyncio.Transport) -> None:
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._poller.register(transport.get_extra_info("socket").fileno(), _POLL_EVENTS)
         self.created_at = self._services.clock()
+        settings = self.runtime.pool.keep_alive
+        if settings is not None and settings.is_limited:
+            self._max_requests, age_s = settings.limits_of_one(self.runtime.pool.rng)
+            self._retires_at = self.created_at + age_s
         self._is_counted = True
         self.runtime.n_connections += 1
 
@@ -165,9 +180,15 @@ class UpstreamConnection(asyncio.Protocol):
         except BodyError as error:
             self._fail(exchange, errors.RESPONSE_BAD_CHUNK, error.detail)
         except Exception as error:  # a defect: confined to this exchange
-            self._services.internal_error("upstream", error)
-            if self.exchange is not None:
-                self._fail(exchange, errors.INTERNAL_ERROR, "internal error")
+            self._defect(error, exchange)
+
+    def _defect(self, error: Exception, exchange: Exchange | None) -> None:
+        self._services.internal_error("upstream", error)
+        self.runtime.idle.discard(self)
+        if exchange is not None and not exchange.is_done:
+            self._fail(exchange, errors.INTERNAL_ERROR, "internal error")
+        else:
+            self.abort()
 
     def _other_data(self, data: bytes, exchange: Exchange) -> None:
         if self._reader is None:
@@ -329,12 +350,14 @@ class UpstreamConnection(asyncio.Protocol):
             self.give_up()
             return
         self.exchange = None
-        self.expires_at = now + settings.idle_timeout_s
+        self.idle_since = now
+        self.expires_at = now + runtime.idle_timeout_s
         if head.keep_alive_timeout_s:
-            self.expires_at = min(self.expires_at, now + 0.8 * head.keep_alive_timeout_s)
+            runtime.server.idle_timeout.announced_s = head.keep_alive_timeout_s
+            self.expires_at = min(self.expires_at, now + RETIRE_AT * head.keep_alive_timeout_s)
         if settings.is_limited:
-            self.expires_at = min(self.expires_at, self.created_at + settings.max_age_s)
-            if self.n_requests >= settings.max_requests:
+            self.expires_at = min(self.expires_at, self._retires_at)
+            if self.n_requests >= self._max_requests:
                 self.close_idle()
                 return
         runtime.idle.put(self, settings.idle)
@@ -350,22 +373,24 @@ class UpstreamConnection(asyncio.Protocol):
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def eof_received(self) -> bool:
+        exchange = self.exchange
         try:
             self._ended(is_fin=True)
         except Exception as error:  # a defect: confined to this exchange
-            self._services.internal_error("upstream", error)
+            self._defect(error, exchange)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._uncount()
         if self.has_ended:
             return
+        exchange = self.exchange
         try:
-            if self.exchange is not None and exc is not None:
+            if exchange is not None and exc is not None:
                 self._read_what_is_left()
             self._ended(is_fin=exc is None)
         except Exception as error:  # as above
-            self._services.internal_error("upstream", error)
+            self._defect(error, exchange)
 
     def _read_what_is_left(self) -> None:
         """A failed write ends the transport before it has read the answer that explains the failure (413, then RST).
@@ -391,7 +416,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.has_ended = True
         exchange = self.exchange
         if exchange is None:
-            self.runtime.idle.discard(self)
+            if self.runtime.idle.discard(self) and is_fin:
+                self._note_idle_close()
             return
         reader = self._reader
         self.exchange = None
@@ -403,7 +429,10 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._buffer or self._interim:
             exchange.attempt_failed(errors.TRUNCATED_HEAD, "the connection ended inside the head")
         elif self.n_requests > 1:
-            if is_fin and exchange.trusts_unacked(self.runtime) and self._nothing_was_acked():
+            is_crossed = is_fin and self._nothing_was_acked()
+            if is_crossed:
+                self._note_idle_close()
+            if is_crossed and exchange.trusts_unacked(self.runtime):
                 exchange.attempt_failed(errors.CLOSED_UNACKED, "closed before the request arrived")
             else:
                 exchange.attempt_failed(errors.CLOSED_REUSED, "closed while the request was sent on a kept connection")
@@ -411,6 +440,10 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.attempt_failed(errors.CLOSED_EARLY, "closed without an answer")
         else:
             exchange.attempt_failed(errors.RESET, "reset without an answer")
+
+    def _note_idle_close(self) -> None:
+        now = self._services.clock()
+        self.runtime.closed_by_server(now - self.idle_since, now)
 
     def _nothing_was_acked(self) -> bool:
         """After a FIN: the server's kernel has taken no byte of this request (semantics section 1, R4).
@@ -430,12 +463,20 @@ class UpstreamConnection(asyncio.Protocol):
     # --- back-pressure ----------------------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
-        if self.exchange is not None:
-            self.exchange.upstream_blocked()
+        exchange = self.exchange
+        if exchange is not None:
+            try:
+                exchange.upstream_blocked()
+            except Exception as error:  # a defect: confined to this exchange
+                self._defect(error, exchange)
 
     def resume_writing(self) -> None:
-        if self.exchange is not None:
-            self.exchange.upstream_unblocked()
+        exchange = self.exchange
+        if exchange is not None:
+            try:
+                exchange.upstream_unblocked()
+            except Exception as error:  # as above
+                self._defect(error, exchange)
 
     def _client_transport(self) -> asyncio.Transport | None:
         return self.exchange.side.transport if self.exchange is not None else None

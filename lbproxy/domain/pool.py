@@ -24,9 +24,11 @@ when the books are in order, and calls from inside them do not recurse.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Final
 
 from lbproxy.domain.breaker import BreakerPolicy, CircuitBreaker
+from lbproxy.domain.forecast import earliest_end_s
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.queue import Ticket, WaitQueue
 from lbproxy.domain.server import PENALTY_S, REFUSED, Admin, Breaker, Health, Server
@@ -445,6 +447,17 @@ class Pool:
             return False
         return self.queue.push(ticket, now)
 
+    def is_hopeless(self, deadline_at: float, now: float) -> bool:
+        """Would a request that joins the queue now end after its deadline, even if all goes well? No if unsure."""
+        return self.queue is not None and self._ends_late(deadline_at, now, self.queue.n_ahead)
+
+    def _ends_late(self, deadline_at: float, now: float, n_ahead: int) -> bool:
+        candidates = self.eligible() + self._probing
+        fastest_s = min((server.service_min_s for server in candidates), default=0.0)
+        slots = sum(server.max_inflight for server in self.servers)
+        rate = self.queue.drain_rate(now) if self.queue is not None else None
+        return now + earliest_end_s(n_ahead, slots, fastest_s, rate) > deadline_at
+
     def hand_over(self, now: float) -> None:
         """Give free slots to those who wait. Called by the pool wherever a slot may have become free."""
         queue = self.queue
@@ -456,6 +469,9 @@ class Pool:
                 ticket = queue.pop(now)
                 if ticket is None:
                     break
+                if ticket.deadline_at < inf and self._ends_late(ticket.deadline_at, now, 0):
+                    ticket.refused("hopeless")  # its slot goes to somebody who can still be answered
+                    continue
                 lease = self._place(ticket.ctx, ticket.tried, now)
                 if isinstance(lease, Refusal):
                     raise AssertionError(f"a slot of pool {self.name} vanished between two statements")

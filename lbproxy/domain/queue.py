@@ -47,8 +47,8 @@ class Ticket:
     """A place in the queue.
 
     deadline_at: when the client's or the config's deadline passes, inf if there is none. granted(lease, now) and
-    refused("timeout" or "deadline"): exactly one of them is called, once, unless the ticket was removed; from inside
-    `Pool.release`, `Pool.sweep` and others, so they must not raise. is_waiting: in the queue now.
+    refused("timeout", "deadline" or "hopeless"): exactly one of them is called, once, unless the ticket was removed;
+    from inside `Pool.release`, `Pool.sweep` and others, so they must not raise. is_waiting: in the queue now.
     """
 
     __slots__ = ("ctx", "deadline_at", "enqueued_at", "expires_at", "granted", "is_waiting", "refused", "tried")
@@ -219,15 +219,28 @@ class WaitQueue:
             self._n_drained = 0
             self._rate_from = now
 
-    def retry_after_s(self, now: float) -> int:
-        """Whole seconds, 1 to 60, until those that wait now will be gone, at the rate at which the queue drains."""
-        if not self.n_waiting:
-            return 1
+    def drain_rate(self, now: float) -> float | None:
+        """Tickets handed over a second while somebody waits; None until it was measured."""
         rate = self._rate
         elapsed = now - self._rate_from
         if elapsed >= RATE_WINDOW_S or (rate is None and elapsed >= 1.0):
             # A queue from which nothing comes must not go on showing the rate of better days.
             rate = self._n_drained / elapsed
+        return rate
+
+    @property
+    def n_ahead(self) -> int:
+        """How many are certainly served before a ticket that joins now, if none of them leaves.
+
+        Under the adaptive order nobody is while the queue stands: it may turn to newest-first at any moment.
+        """
+        return 0 if self.is_newest_first or self._above_since is not None else self.n_waiting
+
+    def retry_after_s(self, now: float) -> int:
+        """Whole seconds, 1 to 60, until those that wait now will be gone, at the rate at which the queue drains."""
+        if not self.n_waiting:
+            return 1
+        rate = self.drain_rate(now)
         if rate is None:
             return max(1, min(RETRY_AFTER_MAX_S, ceil(self.timeout_s)))  # nobody waits longer than that
         if rate == 0.0:

@@ -38,6 +38,7 @@ from lbproxy.domain.strategies import NAMES, create
 from lbproxy.errors import Fault
 from lbproxy.process.onlink import Network, read_on_link_networks
 from lbproxy.process.plugins import load_entry_point, load_python
+from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Slots
 
 INF = float("inf")
@@ -221,6 +222,9 @@ class Wiring:
             connections_per_ip=_inf(limits.connections_per_ip),
             memo=HeadMemo(takes_extra=not reads_fields),
             memo_trusted=HeadMemo(takes_extra=False),
+            deadline_names=frozenset()
+            if config.deadline_header is None
+            else frozenset((config.deadline_header.lower().encode(), GRPC_TIMEOUT)),
             has_default_only=len(routes) == 1 and routes[0].match is None,
         )
 

@@ -28,6 +28,7 @@ from lbproxy.dataplane.splice import CAN_SPLICE
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
+from lbproxy.process import loop_errors
 from lbproxy.process.controller import Controller
 from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry import log as operator_log
@@ -98,6 +99,7 @@ class Worker:
             log_format=make_format(config.access_log.format if config.access_log is not None else "json"),
             buffered_limit=config.limits.buffered_bytes,
         )
+        loop_errors.install(loop, services.internal_error)
         wiring = Wiring(
             config,
             slots,

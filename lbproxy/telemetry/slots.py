@@ -123,7 +123,11 @@ PROCESS = Layout(
     (),
     Family("internal_errors_total", "Defects: exceptions that no code expected."),
     Family("log_dropped_total", "Access log lines dropped because the output was blocked or closed."),
-    Family("headers_dropped_total", "Request fields dropped.", (("reason", ("underscore", "nominated", "spoofed")),)),
+    Family(
+        "headers_dropped_total",
+        "Request fields dropped.",
+        (("reason", ("underscore", "nominated", "spoofed", "bad_deadline")),),
+    ),
     Family("read_paused_total", "Times that reading was paused.", (("side", ("client", "upstream")),)),
     Family("dns_failures_total", "Name look-ups that failed; the last good answer stays in use."),
     Family("loop_lag_seconds", "How late the event loop ran its timer.", (), QUEUE_BUCKETS),

@@ -74,7 +74,7 @@ class LbProxy:
 
     def start(self, env: Mapping[str, str] | None = None) -> LbProxy:
         """Start and wait until every listener and the admin address answer."""
-        command = [sys.executable, "-m", "lbproxy", "--config", str(self.config_path)]
+        command = [*self._program(), "--config", str(self.config_path)]
         with self.stderr_path.open("wb") as stderr:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=stderr, env={**_environment(), **(env or {})}
@@ -83,6 +83,9 @@ class LbProxy:
         wait_until(lambda: self._admin_status("/healthz") == 200, "/healthz to answer 200", START_S)
         self.baseline_fds = self._settled_fds()
         return self
+
+    def _program(self) -> list[str]:
+        return [sys.executable, "-m", "lbproxy"]
 
     def _settled_fds(self) -> int:
         """The lowest of some counts: right after the start the probe's own connection may still be closing."""

@@ -155,7 +155,13 @@ class Origin:
     """A listening server. Every public list grows while the test runs and is emptied by `reset()`."""
 
     def __init__(
-        self, *, path: str | None = None, answer: Callable[[Request], bytes] = echo, default: Script | None = None
+        self,
+        *,
+        path: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        answer: Callable[[Request], bytes] = echo,
+        default: Script | None = None,
     ) -> None:
         self.answer = answer
         self.default: Script = default or Peer.serve
@@ -166,10 +172,11 @@ class Origin:
         self._scripts: list[Script] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.socket(socket.AF_INET if path is None else socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(("127.0.0.1", 0) if path is None else path)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind((host, port) if path is None else path)
         self._listener.listen(256)
         self.port: int = self._listener.getsockname()[1] if path is None else 0
-        self.address = f"127.0.0.1:{self.port}" if path is None else f"unix:{path}"
+        self.address = f"{host}:{self.port}" if path is None else f"unix:{path}"
         self._acceptor = threading.Thread(target=self._accept, name="origin-accept", daemon=True)
         self._acceptor.start()
 

@@ -109,6 +109,16 @@ class Gunicorn:
         self._process.wait(STOP_S)
         wait_until(self._refuses, f"{self.address} to refuse connections")
 
+    def pause(self) -> None:
+        """SIGSTOP to master and worker: the kernel goes on accepting connections."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     def _refuses(self) -> bool:
         with socket.socket(socket.AF_UNIX if self.path else socket.AF_INET) as sock:
             sock.settimeout(STOP_S)

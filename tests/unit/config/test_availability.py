@@ -14,7 +14,6 @@ listeners:
   - bind: ':1'
     tls: {cert: c, key: k}
     proxy_protocol: off
-    deadline_header: X-Time
     timeouts: {tls_handshake: 1s}
     limits: {min_rate: 1KiB, handshakes: 5}
     routes:

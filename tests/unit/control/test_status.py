@@ -24,6 +24,8 @@ def test_a_server_says_what_it_does_and_why() -> None:
     server = pool.servers[0]
     server.inflight, server.requests, server.errors = 2, 10, 1
     server.observe_latency(0.25, 100.0)
+    server.idle_timeout.closed_by_server(2.0, 50.0)
+    server.idle_timeout.closed_by_server(2.1, 60.0)
     pool.set_health(server, Health.DOWN, "status", "answered 500 to GET /health, expected 200-399", 99.0)
     assert server_status(pool, server, 100.0) == {
         "name": "127.0.0.1:5001",
@@ -39,6 +41,7 @@ def test_a_server_says_what_it_does_and_why() -> None:
         "requests": 10,
         "errors": 1,
         "latency": 0.25,
+        "idle_timeout": {"announced": None, "learned": 2.0},
     }
 
 

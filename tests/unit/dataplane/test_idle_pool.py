@@ -8,6 +8,7 @@ from typing import Any, cast
 from lbproxy.dataplane.idle_pool import IdlePool
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.domain.idle_timeout import IdleTimeout
 from lbproxy.telemetry.slots import SERVER, Slots
 
 STALE = SERVER.column("stale_connections_total")
@@ -18,6 +19,7 @@ class Connection:
 
     def __init__(self, expires_at: float = 100.0, *, is_readable: bool = False) -> None:
         self.expires_at = expires_at
+        self.idle_since = 0.0
         self.is_readable = is_readable
         self.is_closed = False
         self.polls = 0
@@ -32,7 +34,13 @@ class Connection:
 
 
 def pool_of(*connections: Connection, limit: int = 10) -> tuple[IdlePool, Any]:
-    runtime = SimpleNamespace(row=Slots().allocate(SERVER))
+    closings: list[float] = []
+    runtime = SimpleNamespace(
+        row=Slots().allocate(SERVER),
+        server=SimpleNamespace(idle_timeout=IdleTimeout()),
+        closings=closings,
+        closed_by_server=lambda age_s, now: closings.append(age_s),
+    )
     pool = IdlePool(cast(ServerRuntime, runtime))
     for connection in connections:
         pool.put(cast(UpstreamConnection, connection), limit)
@@ -102,3 +110,31 @@ def test_closing_all() -> None:
     pool, _ = pool_of(*connections)
     pool.close_all()
     assert len(pool) == 0 and all(connection.is_closed for connection in connections)
+
+
+def test_the_age_of_a_dead_connection_is_told() -> None:
+    dead = Connection(is_readable=True)
+    pool, runtime = pool_of(dead)
+    dead.idle_since = 3.0
+    assert taken(pool, 5.5) is None
+    assert runtime.closings == [2.5]
+
+
+def test_connections_are_retired_sooner_once_more_is_known() -> None:
+    old, new = Connection(), Connection()
+    new.idle_since = 1.0
+    pool, _ = pool_of(old, new)
+    pool.retire_after(2.0)
+    assert (old.expires_at, new.expires_at) == (2.0, 3.0)
+    pool.retire_after(50.0)
+    assert (old.expires_at, new.expires_at) == (2.0, 3.0)
+
+
+def test_the_sweep_tells_how_long_the_oldest_has_been_open() -> None:
+    old, new = Connection(), Connection()
+    new.idle_since = 8.0
+    pool, runtime = pool_of(old, new)
+    pool.sweep(10.0)
+    learned = runtime.server.idle_timeout
+    assert not learned.closed_by_server(2.0, 11.0) and not learned.closed_by_server(2.0, 12.0)
+    assert learned.learned_s == 0.0

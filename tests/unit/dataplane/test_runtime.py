@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from ipaddress import ip_network
 from types import SimpleNamespace
 from typing import cast
@@ -79,3 +80,18 @@ def test_a_route_knows_whether_it_edits_answers() -> None:
     edits = Edits(add=((b"A", b"b"),))
     assert RouteRuntime(None, traffic, RetryPolicy(), None, response_edits=edits).edits_responses
     assert not RouteRuntime(None, traffic, RetryPolicy(), None, request_edits=edits).edits_responses
+
+
+def test_connections_that_were_opened_together_do_not_end_together() -> None:
+    rng = random.Random(1)
+    limits = [KeepAliveSettings(1, 1.0, 1000, 100.0).limits_of_one(rng) for _ in range(200)]
+    assert all(900 <= requests <= 1000 and 90.0 <= age <= 100.0 for requests, age in limits)
+    assert len({requests for requests, _ in limits}) > 50
+    assert max(age for _, age in limits) - min(age for _, age in limits) > 8.0
+
+
+def test_a_connection_may_have_one_request_and_no_limit() -> None:
+    rng = random.Random(1)
+    assert KeepAliveSettings(1, 1.0, 1, INF).limits_of_one(rng) == (1, INF)
+    assert KeepAliveSettings(1, 1.0, INF, 10.0).limits_of_one(rng)[0] == INF
+    assert {KeepAliveSettings(1, 1.0, 5, INF).limits_of_one(rng)[0] for _ in range(50)} == {5}

@@ -6,8 +6,12 @@ import errno
 
 import pytest
 
-from lbproxy.dataplane.upstream import MEMO_HEADS
+from lbproxy.dataplane.exchange import Exchange
+from lbproxy.dataplane.upstream import MEMO_HEADS, UpstreamConnection
+from lbproxy.telemetry.slots import PROCESS
 from tests.support.fake_transport import GET, FakeLb, Peer, body_of, ok, post, status_of
+
+INTERNAL_ERRORS = PROCESS.column("internal_errors_total")
 
 
 def config(*, keep_alive: str = "{}", limits: str = "{}") -> str:
@@ -131,6 +135,73 @@ def test_the_server_s_keep_alive_time_out_is_undercut() -> None:
         assert lb.n_idle == 1
         lb.advance(0.6)
         assert lb.n_idle == 0 and not server.is_open
+
+
+def closed_after(lb: FakeLb, silence_s: float) -> None:
+    """One request, and then the server closes its connection after so much silence."""
+    client, server = asked(lb)
+    server.send(ok())
+    client.got()
+    while silence_s > 0.2:
+        lb.advance(0.2)
+        silence_s -= 0.2
+    lb.advance(silence_s)
+    assert server.is_open
+    server.fin()
+    client.fin()
+    lb.advance(1.0)
+
+
+def test_connections_are_retired_before_the_server_closes_them() -> None:
+    with FakeLb(config(keep_alive="{idle_timeout: 60s}")) as lb:
+        for _ in range(2):
+            closed_after(lb, 2.0)
+        learned = lb.runtimes[0].server.idle_timeout.learned_s
+        assert 1.9 < learned < 2.2
+        _, server = asked(lb)
+        server.send(ok())
+        lb.advance(1.4)
+        assert lb.n_idle == 1
+        lb.advance(0.5)
+        assert lb.n_idle == 0 and not server.is_open
+
+
+def crossed(lb: FakeLb, silence_s: float, *, is_acked: bool) -> None:
+    """A request goes out on a kept connection while the server's FIN is on its way."""
+    client, server = asked(lb)
+    server.send(ok())
+    lb.advance(silence_s)
+    sock = server.transport.sock
+    sock.bytes_acked = 1 + sum(map(len, server.transport.written))
+    client.send(GET)
+    if is_acked:
+        sock.bytes_acked = 1 + sum(map(len, server.transport.written))
+    server.fin()
+    client.fin()
+    lb.advance(1.0)
+
+
+@pytest.mark.parametrize("is_acked", [False, True])
+def test_a_fin_that_crosses_a_request_tells_the_age_too(is_acked: bool) -> None:
+    """If the server had taken the request in, its FIN was no idle time-out."""
+    with FakeLb(config(keep_alive="{idle_timeout: 60s}")) as lb:
+        for _ in range(2):
+            crossed(lb, 2.0, is_acked=is_acked)
+        learned = lb.runtimes[0].server.idle_timeout.learned_s
+        assert (1.9 < learned < 2.2) is not is_acked
+        assert bool(learned) is not is_acked
+
+
+def test_a_restart_that_closes_everything_at_once_teaches_nothing() -> None:
+    with FakeLb(config(keep_alive="{idle_timeout: 60s}")) as lb:
+        servers = [asked(lb)[1] for _ in range(5)]
+        for server in servers:
+            server.send(ok())
+        lb.advance(3.0)
+        for server in servers:
+            server.fin()
+        assert lb.n_idle == 0
+        assert lb.runtimes[0].server.idle_timeout.learned_s == 0.0
 
 
 def test_no_more_idle_connections_than_the_limit() -> None:
@@ -312,3 +383,50 @@ def test_being_out_of_descriptors_is_not_the_server_s_fault() -> None:
         lb.refuse(errno.EMFILE)
         assert status_of(client.got()) == 503
         assert lb.runtimes[0].server.errors == 0
+
+
+def hurt(lb: FakeLb) -> int:
+    """Internal errors since the last call."""
+    count, lb.services.row[INTERNAL_ERRORS] = lb.services.row[INTERNAL_ERRORS], 0
+    return count
+
+
+def test_a_defect_when_it_is_connected_is_a_connection_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeLb(config()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        monkeypatch.setattr(UpstreamConnection, "_connected", broken)
+        lb.accept()
+        monkeypatch.undo()
+        assert hurt(lb) == 1
+        assert status_of(client.got()) == 502 and lb.inflight == 0
+
+
+@pytest.mark.parametrize("name", ["upstream_blocked", "upstream_unblocked"])
+def test_a_defect_in_flow_control_is_500(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        monkeypatch.setattr(Exchange, name, broken)
+        protocol = server.transport.get_protocol()
+        assert isinstance(protocol, UpstreamConnection)
+        protocol.pause_writing() if name == "upstream_blocked" else protocol.resume_writing()
+        monkeypatch.undo()
+        lb.loop.run()
+        assert hurt(lb) == 1
+        assert status_of(client.got()) == 500 and lb.inflight == 0 and not server.is_open
+
+
+def broken(*args: object, **kwargs: object) -> None:
+    raise ZeroDivisionError("on purpose")
+
+
+def test_a_defect_behind_a_whole_answer_does_not_leave_the_connection_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection was kept already when the exchange failed."""
+    with FakeLb(config()) as lb:
+        client, server = asked(lb)
+        monkeypatch.setattr(Exchange, "response_received", broken)
+        server.send(ok())
+        monkeypatch.undo()
+        assert hurt(lb) == 1
+        assert status_of(client.got()) == 500
+        assert lb.n_idle == 0 and lb.inflight == 0 and not server.is_open

@@ -1,0 +1,226 @@
+"""Row 89: an exception in each protocol callback. One client is hurt, it is counted once, nothing is left behind."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from tests.support.client import Client, receive
+from tests.support.hooked import DEFECTS, HookedDaemon
+from tests.support.origin import Origin, Peer, Stopped, close_unanswered, silent, steps
+from tests.support.rig import get, post
+from tests.support.waiting import wait_until
+
+BIG = 8 * 1024 * 1024  # more than fits into the kernel's buffers
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+
+
+class Stage:
+    """A daemon with hooks, one scripted server behind an HTTP and a TCP listener, another one for the bystander."""
+
+    def __init__(self, lb: HookedDaemon, origin: Origin, other: Origin) -> None:
+        self.lb = lb
+        self.origin = origin
+        self.other = other
+        self.go = threading.Event()
+
+    def client(self, listener: str = "http") -> Client:
+        return Client(self.lb.port(listener))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    calm = {"health_check": "off", "circuit_breaker": "off", "retry": "off"}
+    with Origin() as origin, Origin() as other:
+        config: dict[str, object] = {
+            "listeners": [
+                {"name": "http", "bind": "127.0.0.1:0", "pool": "http"},
+                {"name": "tcp", "bind": "127.0.0.1:0", "pool": "tcp", "mode": "tcp"},
+                {"name": "other", "bind": "127.0.0.1:0", "pool": "other"},
+            ],
+            "pools": {
+                "http": {
+                    "servers": [origin.address],
+                    "max_inflight": 1,
+                    "keep_alive": {"max_requests": 1000},
+                    "timeouts": {"response_head": "8s", "read": "8s"},
+                    **calm,
+                },
+                "tcp": {"servers": [origin.address], **calm},
+                "other": {"servers": [other.address], **calm},
+            },
+        }
+        lb = HookedDaemon(config, tmp_path_factory.mktemp("defects"))
+        lb.start()
+        try:
+            yield Stage(lb, origin, other)
+        finally:
+            origin.reset()
+            other.reset()
+            lb.stop(allow_errors=True)
+
+
+# --- what makes the callbacks run; each ends when its client has got an end, or has left ---
+
+
+def hurt(client: Client) -> None:
+    """The client of this request is told, one way or the other; it does not wait in vain."""
+    got = receive(client, 1)
+    assert got.statuses in ([], [500], [502]), got
+    assert got.responses or got.end != "open"
+
+
+def asks(stage: Stage) -> None:
+    with stage.client() as client:
+        client.send(get("/asks"))
+        hurt(client)
+
+
+def connects(stage: Stage) -> None:
+    with stage.client() as client:
+        client.send(get("/connects"))
+        assert receive(client, None).statuses == []
+
+
+def sends_in_pieces(stage: Stage) -> None:
+    with stage.client() as client:
+        client.send(b"GET /pieces HTT", b"P/1.1\r\nHo", b"st: a\r\n\r\n")
+        hurt(client)
+
+
+def is_answered_in_pieces(stage: Stage) -> None:
+    stage.origin.script(steps(HEAD % 6 + b"ab", stage.go, b"cdef"))
+    with stage.client() as client:
+        client.send(get("/answered"))
+        wait_until(lambda: stage.origin.requests, "the request to be at the server")
+        stage.go.set()
+        hurt(client)
+
+
+def leaves(stage: Stage, how: str) -> None:
+    stage.origin.script(silent)
+    with stage.client() as client:
+        client.send(get("/leaves"))
+        wait_until(lambda: stage.origin.requests, "the request to be at the server")
+        client.finish_writing() if how == "fin" else client.reset()
+        stage.lb.wait_fired("the hook")
+
+
+def reads_late(stage: Stage) -> None:
+    """A big answer to a client that does not read, and then reads."""
+    stage.origin.script(steps(HEAD % BIG + bytes(BIG)))
+    with stage.client() as client:
+        client.send(get("/reads-late"))
+        stage.go.wait(0.5)  # what is in the way fills up
+        assert len(client.read_to_end()) < BIG
+
+
+def uploads(stage: Stage) -> None:
+    """A big body to a server that does not read, and then reads."""
+
+    def script(c: Peer) -> None:
+        request = c.read_head()
+        stage.go.wait(0.5)  # what is in the way fills up
+        c.read_body(request)
+        raise Stopped
+
+    stage.origin.script(script)
+    with stage.client() as client:
+        client.sock.settimeout(20.0)
+        client.send(post("/uploads", bytes(BIG)))
+        hurt(client)
+
+
+def is_not_answered(stage: Stage) -> None:
+    stage.origin.script(close_unanswered)
+    asks(stage)
+
+
+def talks_tcp(stage: Stage) -> None:
+    with stage.client("tcp") as client:
+        client.send(get("/tcp"))
+        client.read_to_end()
+
+
+def ends_tcp(stage: Stage) -> None:
+    with stage.client("tcp") as client:
+        assert client.ask(get("/tcp-ends")).status == 200
+        client.finish_writing()
+        client.read_to_end()
+
+
+def resets_tcp(stage: Stage) -> None:
+    with stage.client("tcp") as client:
+        assert client.ask(get("/tcp-resets")).status == 200
+        client.reset()
+        stage.lb.wait_fired("the hook")
+
+
+def is_swept(stage: Stage) -> None:
+    with stage.client() as client:
+        stage.lb.wait_fired("the hook")
+        assert client.ask(get("/swept")).status == 200
+
+
+ACTIONS: dict[str, Callable[[Stage], None]] = {
+    "Downstream._connected": connects,
+    "Downstream._begin": asks,
+    "Downstream._other_data": sends_in_pieces,
+    "Downstream._eof_received": partial(leaves, how="fin"),
+    "Downstream._leave": partial(leaves, how="rst"),
+    "Downstream.respond": asks,
+    "Downstream.sweep": is_swept,
+    "Exchange.start": asks,
+    "Exchange.client_left": partial(leaves, how="rst"),
+    "Exchange.client_blocked": reads_late,
+    "Exchange.client_unblocked": reads_late,
+    "Exchange.upstream_blocked": uploads,
+    "Exchange.upstream_unblocked": uploads,
+    "Exchange.response_received": asks,
+    "Exchange.response_body": is_answered_in_pieces,
+    "Exchange._send": asks,
+    "Exchange._timeouts": asks,
+    "UpstreamConnection._connected": asks,
+    "UpstreamConnection._other_data": is_answered_in_pieces,
+    "UpstreamConnection._ended": is_not_answered,
+    "TcpSession.start": talks_tcp,
+    "RelayEnd._pass_on": talks_tcp,
+    "Relay.direction_ended": ends_tcp,
+    "Relay.end_lost": resets_tcp,
+}
+
+
+def test_every_hook_has_its_action() -> None:
+    assert {method.partition(":")[2] for method in DEFECTS} == set(ACTIONS)
+
+
+@pytest.fixture
+def stage(running: Stage) -> Iterator[Stage]:
+    running.origin.reset()
+    running.go.clear()
+    lb = running.lb
+    assert lb.is_running
+    at, before = len(lb.stderr), lb.metric("internal_errors_total")
+    with running.client("other") as bystander:
+        assert bystander.ask(get("/before")).status == 200
+        yield running
+        assert bystander.ask(get("/after")).status == 200
+    running.go.set()
+    running.origin.reset()
+    lb.check_idle()
+    assert lb.metric("internal_errors_total") - before == 1
+    raised = [line for line in lb.stderr[at:].splitlines() if re.match(r"\s*\S*InjectedDefect: ", line)]
+    assert len(raised) == 1, lb.stderr[at:]
+    with running.client() as client:  # the slot is free, the listener accepts
+        assert client.ask(get("/later")).status == 200
+
+
+@pytest.mark.parametrize("method", DEFECTS, ids=lambda method: method.partition(":")[2])
+def test_row_89_an_exception_in_a_callback(stage: Stage, method: str) -> None:
+    stage.lb.arm(method)
+    ACTIONS[method.partition(":")[2]](stage)
+    stage.lb.wait_fired(method)

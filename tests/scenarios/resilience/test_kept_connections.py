@@ -1,0 +1,144 @@
+"""Kept connections and servers that close them: the time-out is learned, and no request is lost (rows 40, 41)."""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.origin import Peer, Stopped, echo
+from tests.support.rig import get, post
+from tests.support.site import Crowd, Pool, Site
+from tests.support.waiting import wait_until
+from tests.support.wire import Request
+
+PATIENCE_S = 0.6  # of the servers
+PLAN: dict[str, dict[str, object]] = {
+    "learned": {"n": 1, "retry": {"unacked": "off"}},
+    "announced": {"n": 1},
+    "awkward": {"n": 2},
+    "closes-half": {"n": 2},
+    "jitter": {"n": 1, "keep_alive": {"max_requests": 40}},
+}
+
+
+@pytest.fixture(scope="module")
+def module_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("kept"), PLAN) as site:
+        yield site
+
+
+def impatient(c: Peer) -> None:
+    """Serve, and close a connection on which nothing came for so long."""
+    while True:
+        if not c.stream.buffer and not select.select([c.sock], [], [], PATIENCE_S)[0]:
+            raise Stopped  # a full close: what comes now is not taken in
+        c.send(c.origin.answer(c.read_request()))
+
+
+def idle_timeout(pool: Pool) -> dict[str, float | None]:
+    found = pool.member(0)["idle_timeout"]
+    assert isinstance(found, dict)
+    return found
+
+
+def idle(pool: Pool) -> float:
+    return pool.metric("upstream_connections", state="idle")
+
+
+def learn(pool: Pool, number: int) -> None:
+    """One request to each server, whose connections are then left alone."""
+    for server in range(len(pool.servers)):
+        assert pool.ask(get(f"/learn-{number}-{server}")).status == 200
+    wait_until(lambda: idle(pool) == 0, "the servers to close the connections")
+
+
+def test_a_server_s_idle_time_out_is_learned(site: Site) -> None:
+    pool = site.pool("learned")
+    server = pool.servers[0]
+    server.default = impatient
+    assert idle_timeout(pool) == {"announced": None, "learned": None}
+    for number in range(2):
+        learn(pool, number)
+    learned = idle_timeout(pool)["learned"]
+    assert learned is not None and PATIENCE_S * 0.9 < learned < PATIENCE_S + 0.5
+    assert pool.ask(get("/retired")).status == 200
+    peer = server.peers[-1]
+    assert peer.closed.wait(5.0)
+    assert peer.end == "fin", "the server was first again"
+
+
+def test_what_a_server_announces_is_shown(site: Site) -> None:
+    pool = site.pool("announced")
+
+    def answer(request: Request) -> bytes:
+        return echo(request).replace(b"\r\n\r\n", b"\r\nKeep-Alive: timeout=7\r\n\r\n", 1)
+
+    pool.servers[0].answer = answer
+    assert pool.ask(get("/announced")).status == 200
+    assert idle_timeout(pool) == {"announced": 7.0, "learned": None}
+
+
+def test_row_41_posts_at_awkward_intervals_are_answered_and_executed_once(site: Site) -> None:
+    """Each client pauses for about the server's patience: the worst moment to reuse a connection."""
+    pool = site.pool("awkward")
+    for server in pool.servers:
+        server.default = impatient
+    for number in range(2):
+        learn(pool, number)
+    answers: list[int] = []
+
+    def work(number: int) -> None:
+        with pool.client() as client:
+            for turn in range(8):
+                answers.append(client.ask(post(f"/awkward-{number}-{turn}")).status)
+                time.sleep(PATIENCE_S + (turn % 5 - 2) * 0.01)
+
+    with Crowd(24) as crowd:
+        for done in [crowd.start(lambda n=n: work(n)) for n in range(24)]:  # type: ignore[misc]
+            done.result()
+    assert answers == [200] * 24 * 8
+    seen = [target for server in pool.servers for target in server.targets if target.startswith("/awkward")]
+    assert len(seen) == len(set(seen)) == 24 * 8
+
+
+def test_row_40_servers_that_close_after_half_of_their_answers(site: Site) -> None:
+    pool = site.pool("closes-half")
+    count = [0]
+    lock = threading.Lock()
+
+    def every_other(c: Peer) -> None:
+        while True:
+            request = c.read_request()
+            with lock:
+                count[0] += 1
+                closes = count[0] % 2 == 0
+            answer = c.origin.answer(request)
+            c.send(answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1) if closes else answer)
+            if closes:
+                c.fin()
+                assert not c.stream.read_to_end(), "it was used again"
+                raise Stopped
+
+    for server in pool.servers:
+        server.default = every_other
+    with pool.client() as client:
+        for number in range(60):
+            answer = client.ask(post(f"/half-{number}"))
+            assert answer.status == 200 and answer.is_kept_alive
+    assert len(set(pool.servers[0].targets + pool.servers[1].targets)) == pool.n_attempts == 60
+    assert pool.metric("stale_connections_total") == 0
+    assert 30 <= pool.metric("upstream_connects_total", result="ok") <= 33
+
+
+def test_connections_do_not_all_end_after_the_same_number_of_requests(site: Site) -> None:
+    pool = site.pool("jitter")
+    with pool.client() as client:
+        for number in range(400):
+            assert client.ask(get(f"/jitter-{number}")).status == 200
+    lengths = [len(peer.requests) for peer in pool.servers[0].peers if peer.closed.is_set()]
+    assert len(lengths) >= 9 and all(36 <= length <= 40 for length in lengths), lengths
+    assert len(set(lengths)) > 1, lengths

@@ -1,0 +1,119 @@
+"""A server that comes back gets a growing share: real processes, killed and started again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.e2e_app import EXECUTED
+from tests.support.servers import Daemon, Gunicorn, Load, gunicorns, session
+from tests.support.waiting import wait_until
+
+RAMP_S = 6.0
+AWAY_S = 1.2  # who was away for less than a second is not ramped
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Gunicorn]]:
+    folder = tmp_path_factory.mktemp("ramp")
+    with gunicorns(folder, 3, **{EXECUTED: str(folder / "executed")}) as started:
+        yield started
+
+
+def daemon(servers: list[Gunicorn], folder: Path, **pool: object) -> Daemon:
+    check = {"type": "http", "path": "/health", "interval": "200ms", "timeout": "2s"}
+    return Daemon(
+        {
+            "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
+            "pools": {
+                "p": {
+                    "servers": [{"address": s.address, "name": f"s{n}"} for n, s in enumerate(servers)],
+                    "health_check": check,
+                    "slow_start": f"{RAMP_S}s",
+                    "retry": {"idempotent": True},
+                    **pool,
+                }
+            },
+        },
+        folder,
+    )
+
+
+def is_up(lb: Daemon, server: str) -> bool:
+    return lb.metric("server_up", server=server) == 1
+
+
+def given(lb: Daemon) -> list[float]:
+    """Requests that each server has answered."""
+    return [lb.metric("server_requests_total", server=f"s{n}", code="2xx") for n in range(3)]
+
+
+def die_and_return(lb: Daemon, server: Gunicorn, name: str) -> float:
+    """Kill it, start it after a while; returns when it was used again."""
+    server.kill()
+    wait_until(lambda: not is_up(lb, name), f"{name} to be out")
+    time.sleep(AWAY_S)
+    server.start()
+    wait_until(lambda: is_up(lb, name), f"{name} to be back", 20.0)
+    return time.monotonic()
+
+
+def test_its_share_grows_with_its_weight(servers: list[Gunicorn], tmp_path: Path) -> None:
+    with daemon(servers, tmp_path, strategy="weighted_round_robin") as lb:
+        wait_until(lambda: lb.metric("server_up") == 3, "all servers to be up")
+        with Load(lb.port("in"), 6, (0.002,)) as load:
+            load.wait_for(50)
+            back = die_and_return(lb, servers[0], "s0")
+            shares = []
+            for end in (back + RAMP_S / 3, back + RAMP_S, back + 1.5 * RAMP_S):
+                before = given(lb)
+                time.sleep(max(0.1, end - time.monotonic()))
+                growth = [now - then for now, then in zip(given(lb), before, strict=True)]
+                shares.append(growth[0] / sum(growth))
+        assert not load.failed
+        first, ramp, after = shares
+        assert first < 0.2, shares  # a tenth to a third of a full weight beside two whole ones: 0.05 to 0.14
+        assert first < ramp < after, shares
+        assert 0.3 < after < 0.37, shares
+
+
+def test_its_limit_grows_too(servers: list[Gunicorn], tmp_path: Path) -> None:
+    """All slots are wanted all the time: the requests at the server are as many as its limit."""
+    with daemon(servers, tmp_path, max_inflight=8) as lb:
+        wait_until(lambda: lb.metric("server_up") == 3, "all servers to be up")
+        stop = threading.Event()
+
+        def hold() -> None:
+            with session() as client:
+                while not stop.is_set():
+                    client.post(f"http://127.0.0.1:{lb.port('in')}/work", json={"id": "x", "seconds": 0.15}, timeout=30)
+
+        threads = [threading.Thread(target=hold) for _ in range(32)]
+        for thread in threads:
+            thread.start()
+        try:
+            back = die_and_return(lb, servers[0], "s0")
+            peaks = []
+            for share in (1 / 4, 1 / 2, 1.3):
+                peak = 0.0
+                while time.monotonic() < back + share * RAMP_S:
+                    peak = max(peak, lb.metric("server_inflight", server="s0"))
+                    time.sleep(0.02)
+                peaks.append(peak)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert peaks[0] <= 3 and peaks[1] <= 5 and peaks[2] == 8, peaks
+        assert peaks[0] >= 1
+
+
+def test_nobody_is_ramped_at_the_start(servers: list[Gunicorn], tmp_path: Path) -> None:
+    with daemon(servers, tmp_path, strategy="weighted_round_robin") as lb, session() as client:
+        for _ in range(30):
+            client.post(f"http://127.0.0.1:{lb.port('in')}/work", json={"id": "x"}, timeout=30)
+        assert given(lb) == [10, 10, 10]

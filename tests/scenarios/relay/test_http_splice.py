@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.bulk import MIB, Check, Pattern, flat_memory, pipes, receive_pattern, send_pattern, sending
+from tests.support.bulk import (
+    MIB,
+    Check,
+    Pattern,
+    flat_memory,
+    in_background,
+    pipes,
+    receive_pattern,
+    send_pattern,
+    sending,
+)
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer, Script
@@ -334,6 +345,38 @@ def test_a_server_that_resets_a_spliced_upload_unanswered(web: Setting) -> None:
         with sending(client.sock, Pattern(30 * MIB)):
             assert client.response().status == 502
     assert web.lb.entry("/reset")["attempts"] == 1
+
+
+def test_a_tunnel_with_bulk_right_behind_the_heads(web: Setting) -> None:
+    """What was read ahead on either side goes first, then what the kernel moves."""
+    up, down = Pattern(BODY, 3), Pattern(BODY, 4)
+    got = Check(up)
+    fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+
+    def script(c: Peer) -> None:
+        c.read_request()
+        switching = f"HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n".encode()
+        c.sock.sendall(switching + down.piece(0, 100_000))
+        with in_background(threading.Thread(target=send_pattern, args=(c.sock, down, 100_000), daemon=True)):
+            first = bytes(c.stream.buffer)
+            c.stream.buffer.clear()
+            receive_pattern(c.sock, got, up.size, first=first)
+        web.wait_spliced()
+        c.sock.sendall(b"bye")
+        c.fin()
+        c.read_to_end()
+
+    web.origin.script(script)
+    with web.client() as client:
+        request = f"GET /ws HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode()
+        client.sock.sendall(request + up.piece(0, 50_000))
+        with in_background(threading.Thread(target=send_pattern, args=(client.sock, up, 50_000), daemon=True)):
+            read_body(client, down)
+        assert client.take(3) == b"bye"
+        assert client.wait_end() == "fin"
+    assert got.is_whole
+    entry = web.lb.entry("/ws")
+    assert (entry["status"], entry["bytes_in"], entry["bytes_out"]) == (101, BODY, BODY + 3)
 
 
 # --- time-outs ---

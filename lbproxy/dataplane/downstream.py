@@ -362,19 +362,28 @@ class Downstream(asyncio.Protocol):
             exchange.fail(errors.BODY_TOO_LARGE, f"more than {self.listener.body_bytes} bytes of body")
             return
         if not reader.done:
-            if self._bulk is None and len(data) >= bulk.FROM_BYTES:
-                self._bulk = bulk.BulkReader(self, self._server_transport)
             self._deadline = NEVER if self._is_paused else self.services.clock() + self.listener.timeouts.request_body
             if body:
                 exchange.request_body(body, is_done=False)
+            if len(data) >= bulk.FROM_BYTES and self._state == BODY:
+                self._read_in_bulk(exchange, reader)
             return
+        self._body_ended()
+        if reader.rest:
+            self._keep_for_later(reader.rest)
+        exchange.request_body(body, is_done=True)
+
+    def _read_in_bulk(self, exchange: Exchange, reader: LengthReader | ChunkedReader) -> None:
+        if exchange.splice_request(reader):
+            self._end_bulk()
+        elif self._bulk is None and bulk.is_much_left(reader):
+            self._bulk = bulk.BulkReader(self, self._server_transport)
+
+    def _body_ended(self) -> None:
         self._reader = self._upload = None
         self._end_bulk()
         self._state = WAIT
         self._deadline = NEVER
-        if reader.rest:
-            self._keep_for_later(reader.rest)
-        exchange.request_body(body, is_done=True)
 
     def _server_transport(self) -> asyncio.Transport | None:
         upstream = self._exchange.upstream if self._exchange is not None else None
@@ -515,13 +524,11 @@ class Downstream(asyncio.Protocol):
             self._nominated = head.nominated
             if self._is_chunking:
                 body = self._chunked(exchange.prepared, body, trailers, is_done=is_done)
+        self._written += len(data) + len(body)
         if len(body) <= SMALL_BODY:
-            data += body
-            body = b""
-        self._written += len(data)
-        self.transport.write(data)
-        if body:
-            self._write(body)
+            self.transport.write(data + body)
+        else:
+            self.transport.writelines((data, body))  # one system call and one wake-up of the client, without a copy
         if is_done:
             self._exchange_done()
 
@@ -584,6 +591,28 @@ class Downstream(asyncio.Protocol):
             self._closes = True
         self._write(answer_bytes(exchange.prepared, status, fields, body, exchange.id_line, closes=self._closes))
         self._exchange_done()
+
+    def raw_transport(self) -> asyncio.Transport | None:
+        return None if self._is_chunking else self.transport
+
+    def response_moved(self, size: int) -> None:
+        self._written += size
+
+    def request_moved(self, *, is_blocked: bool) -> None:
+        now = self.services.clock()
+        self._deadline = NEVER if is_blocked else now + self.listener.timeouts.request_body
+        if self._upload is not None:
+            if is_blocked:
+                self._upload.stop(now)
+            else:
+                self._upload.go(now)
+
+    def request_spliced(self) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._body_ended()
+        exchange.request_body(b"", is_done=True)
+        exchange.upstream_unblocked()
 
     def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[asyncio.Transport, bytes]:
         """Send the 101 and let go of the transport and of what was read ahead."""
@@ -686,6 +715,8 @@ class Downstream(asyncio.Protocol):
         if self._state == CLOSED:
             return
         unsent = self.transport.get_write_buffer_size()
+        if self._exchange is not None:
+            unsent += self._exchange.n_unsent
         taken = self._written - unsent
         if not unsent or taken != self._taken:
             self._taken = taken

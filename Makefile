@@ -17,7 +17,7 @@ MODULES := libnginx-mod-stream postgresql
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system run test bench fuzz format docs-check clean
+.PHONY: help setup system run test bench soak fuzz format docs-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,7 +82,13 @@ bench: setup system ## measure speed and balance; writes benchmarks/out
 	@mkdir -p benchmarks/out
 	@$(BIN)/python -m benchmarks.micro | tee benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
+	@$(BIN)/python -m benchmarks.balancing --json benchmarks/out/balancing.json --markdown benchmarks/out/balancing.md
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
+
+soak: setup ## an hour of gunicorns that restart, and of kills, stalls, resets and aborts at random
+	@$(BIN)/python -m tests.soak gunicorn --worker-class gthread
+	@$(BIN)/python -m tests.soak gunicorn --worker-class sync
+	@$(BIN)/python -m tests.soak chaos
 
 fuzz: setup ## a million heads against h11, then the property tests for much longer than in `make test`
 	@$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS)

@@ -141,7 +141,26 @@ backend servers
 """
 
 
-def render_lbproxy(mode: Mode, port: int, admin_port: int, servers: Sequence[int]) -> str:
+# What protects requests, all of it on and all of it off: the difference is its price. 64 slots are never full here.
+LBPROXY_EXTRAS = {
+    "": "",
+    "full": """\
+    max_inflight: 64
+    queue: {size: 200, timeout: 5s}
+    retry: {idempotent: true, status: [500, 503], on: [connect, reset, timeout]}
+    circuit_breaker: {failures: 5, status: [500, 502, 503, 504]}
+    timeouts: {total: 30s}
+    slow_start: 5s
+""",
+    "bare": """\
+    retry: {attempts: 0}
+    circuit_breaker: off
+""",
+}
+
+
+def render_lbproxy(mode: Mode, port: int, admin_port: int, servers: Sequence[int], extras: str = "") -> str:
+    """extras: a key of LBPROXY_EXTRAS."""
     addresses = ", ".join(f"'127.0.0.1:{server}'" for server in servers)
     return f"""\
 workers: 1
@@ -158,7 +177,7 @@ pools:
     strategy: least_connections
     servers: [{addresses}]
     health_check: {{type: tcp, interval: 2s}}
-"""
+{LBPROXY_EXTRAS[extras]}"""
 
 
 def _nginx_main(directory: Path) -> str:

@@ -20,6 +20,7 @@ from benchmarks.load.processes import Process
 
 _PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk"}
 _TUNED = "_tuned"
+FULL, BARE = "lbproxy_full", "lbproxy_bare"
 _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
 
 
@@ -107,9 +108,14 @@ def start_target(name: str, setup: Setup, placement: Placement) -> Process:
     return Process(name, _COMMANDS[name](setup), {placement.proxy}, setup.directory / "stderr")
 
 
+def program_of(name: str) -> str:
+    """The program behind a target: `haproxy_tuned` is haproxy."""
+    return name.partition("_")[0]
+
+
 def version(name: str) -> str:
     """Version as the program itself gives it."""
-    name = name.removesuffix(_TUNED)
+    name = program_of(name)
     if name == "lbproxy":
         text = _output([sys.executable, "-m", "lbproxy", "--version"])
     else:
@@ -139,9 +145,9 @@ def _nginx_command(setup: Setup, *, tuned: bool = False) -> list[str]:
     return _nginx_argv(nginx, setup.directory, text)
 
 
-def _lbproxy_command(setup: Setup) -> list[str]:
+def _lbproxy_command(setup: Setup, extras: str = "") -> list[str]:
     (admin_port,) = free_ports(1)
-    text = configs.render_lbproxy(setup.mode, setup.port, admin_port, setup.servers)
+    text = configs.render_lbproxy(setup.mode, setup.port, admin_port, setup.servers, extras)
     return [sys.executable, "-m", "lbproxy", "--config", str(_write(setup.directory / "lbproxy.yaml", text))]
 
 
@@ -151,12 +157,18 @@ _COMMANDS: dict[str, Callable[[Setup], list[str]]] = {
     "nginx": _nginx_command,
     "haproxy_tuned": functools.partial(_haproxy_command, tuned=True),
     "nginx_tuned": functools.partial(_nginx_command, tuned=True),
+    FULL: functools.partial(_lbproxy_command, extras="full"),
+    BARE: functools.partial(_lbproxy_command, extras="bare"),
 }
 TARGETS = tuple(_COMMANDS)
 
 
 def takes(name: str, case: Case) -> bool:
-    """The tuned peers differ in what a large response costs, so they run in those cases only."""
+    """The tuned peers differ in what a large response costs, lbproxy's two other forms in what a small request does;
+    they run in those cases only.
+    """
+    if name in (FULL, BARE):
+        return case.name == "http_small"
     return case.is_bulk or not name.endswith(_TUNED)
 
 

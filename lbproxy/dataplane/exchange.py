@@ -358,12 +358,12 @@ class Exchange:
         self._send(connection, now)
 
     def _send(self, connection: UpstreamConnection, now: float) -> None:
+        self.upstream = connection  # first, so that a defect below does not leave it open
         prepared = self.prepared
         route = prepared.route
         head = prepared.forward + self.extra + self.side.forwarding_lines(self)
         pieces = self._body
         body = b"".join(pieces) if len(pieces) != 1 else pieces[0]
-        self.upstream = connection
         self._phase = WAITING
         self._sent_at = now
         if prepared.needs_care:
@@ -932,7 +932,7 @@ class Exchange:
             self.pool_runtime.row[ABORTED["tunnel"]] += 1
         lease, self._lease = self._lease, None
         if lease is not None:
-            lease.release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now)
+            lease.release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now, is_timed=False)
         self._relay = None
         self.side.tunnel_closed()
         self._finish(end, now)

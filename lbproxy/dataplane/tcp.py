@@ -257,7 +257,7 @@ class TcpSession:
     def _release(self, outcome: Outcome, what: str = "failures") -> None:
         lease, self._lease = self._lease, None
         if lease is not None:
-            lease.release(outcome, self._owner.services.clock(), what=what)
+            lease.release(outcome, self._owner.services.clock(), what=what, is_timed=False)
 
     def sweep(self, now: float) -> None:
         """The connect time-out; the relay calls this while it is swept itself."""

@@ -169,3 +169,24 @@ def test_who_cannot_be_answered_in_time_is_refused_at_once() -> None:
         assert sent(server.got(), "X-Request-Timeout") == ["1200ms"]
         server.send(ok())
         assert proxy.ends == ["ok", "deadline_unreachable", "ok", "ok"]
+
+
+def test_who_is_refused_is_told_when_the_queue_will_be_empty() -> None:
+    """One request a second is answered and five wait: not the ten seconds that an unchecked pool names otherwise."""
+    with lb(more="max_inflight: 1, queue: {size: 5, timeout: 60s}") as proxy:
+        clients = [proxy.connect() for _ in range(12)]
+        clients[0].send(get())
+        server = proxy.accept()
+        for client in clients[1:6]:
+            client.send(get())
+        for client in clients[6:11]:
+            proxy.advance(1.0)
+            server.send(ok())
+            client.send(get())
+        clients[11].send(get())
+        answer = clients[11].got()
+        assert status_of(answer) == 503
+        assert re.search(rb"Retry-After: ([0-9]+)\r", answer)[1] in (b"5", b"6")  # type: ignore[index]
+        for _ in range(6):
+            server.send(ok())
+        assert proxy.ends == ["ok"] * 5 + ["queue_full"] + ["ok"] * 6

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.load.cases import PREDICTION, Mode
+from benchmarks.load.cases import FILES, PREDICTION, Mode
 
 _NGINX_LARGE_BUFFERS = """\
             proxy_buffer_size 64k;
@@ -25,7 +25,8 @@ TEMP_PATH_MODULES = ("proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def render_backend(ports: Sequence[int], directory: Path, temp_modules: Sequence[str]) -> str:
-    """An nginx that answers /predict, /megabyte and /probe (which says what X-Forwarded-For it was sent)."""
+    """An nginx that answers /predict, /probe (with the X-Forwarded-For that it was sent) and the files of the cases."""
+    files = "\n".join(f"        location = {path} {{ alias {directory}{path}; }}" for path in FILES)
     listens = "\n".join(f"        listen 127.0.0.1:{port};" for port in ports)
     return f"""\
 {_nginx_main(directory)}
@@ -39,7 +40,7 @@ http {{
     server {{
 {listens}
         location = /predict {{ return 200 '{PREDICTION.decode()}'; }}
-        location = /megabyte {{ alias {directory}/megabyte; }}
+{files}
         location = /probe {{ return 200 "$http_x_forwarded_for"; }}
     }}
 }}
@@ -55,8 +56,14 @@ def render_nginx(
     module: Path | None,
     *,
     tuned: bool = False,
+    pem: Path | None = None,
 ) -> str:
     """nginx as a proxy. `module` is the file of the stream module if that has to be loaded (TCP mode)."""
+    tls = f"""
+        ssl_certificate {pem};
+        ssl_certificate_key {pem};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_cache shared:tls:1m;"""
     upstream = "\n".join(f"        server 127.0.0.1:{server};" for server in servers)
     if mode == "tcp":
         return f"""\
@@ -92,7 +99,7 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{f" ssl;{tls}" if pem else ";"}
         location / {{
             proxy_pass http://servers;
             proxy_http_version 1.1;
@@ -108,7 +115,9 @@ http {{
 """
 
 
-def render_haproxy(mode: Mode, port: int, servers: Sequence[int], *, tuned: bool = False) -> str:
+def render_haproxy(
+    mode: Mode, port: int, servers: Sequence[int], *, tuned: bool = False, pem: Path | None = None
+) -> str:
     """HAProxy with one thread. Its log goes to its standard output, which the runner connects to /dev/null."""
     lines = "\n".join(f"    server s{server} 127.0.0.1:{server} check inter 2s" for server in servers)
     in_http = """\
@@ -133,7 +142,7 @@ defaults
     timeout client 75s
     timeout server 60s
 frontend bench
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port}{f" ssl crt {pem} ssl-min-ver TLSv1.2 alpn http/1.1" if pem else ""}
     default_backend servers
 backend servers
     balance leastconn
@@ -159,7 +168,9 @@ LBPROXY_EXTRAS = {
 }
 
 
-def render_lbproxy(mode: Mode, port: int, admin_port: int, servers: Sequence[int], extras: str = "") -> str:
+def render_lbproxy(
+    mode: Mode, port: int, admin_port: int, servers: Sequence[int], extras: str = "", *, pem: Path | None = None
+) -> str:
     """extras: a key of LBPROXY_EXTRAS."""
     addresses = ", ".join(f"'127.0.0.1:{server}'" for server in servers)
     return f"""\
@@ -172,6 +183,7 @@ listeners:
     bind: 127.0.0.1:{port}
     mode: {mode}
     pool: servers
+{f"    tls: {{cert: '{pem}', key: '{pem}'}}" if pem else ""}
 pools:
   servers:
     strategy: least_connections

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.load import configs
-from benchmarks.load.cases import MEGABYTE, Case, Mode
+from benchmarks.load.cases import FILES, Case, Mode
 from benchmarks.load.errors import BenchmarkError
 from benchmarks.load.processes import Process
 
-_PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk"}
+_PACKAGES = {"ab": "apache2-utils", "haproxy": "haproxy", "nginx": "nginx-light", "openssl": "openssl", "wrk": "wrk"}
 _TUNED = "_tuned"
 FULL, BARE = "lbproxy_full", "lbproxy_bare"
 _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
@@ -48,13 +48,17 @@ class Nginx:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a proxy is to do: listen on `port` in `mode`, before `servers`, with its files in `directory`."""
+    """What a proxy is to do: listen on `port` in `mode`, before `servers`, with its files in `directory`.
+
+    pem: certificate and key in one file, if clients are to speak TLS.
+    """
 
     mode: Mode
     port: int
     servers: tuple[int, ...]
     directory: Path
     nginx: Nginx
+    pem: Path | None = None
 
 
 def find_program(name: str) -> str:
@@ -83,6 +87,23 @@ def parse_nginx_build(program: str, text: str, exists: Callable[[Path], bool]) -
     return Nginx(program, temp_modules)
 
 
+def make_pem(path: Path) -> Path:
+    """A self-signed certificate for localhost with an ECDSA key on P-256, as most have today, both in one file."""
+    request = ["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-newkey", "ec"]
+    curve = ["-pkeyopt", "ec_paramgen_curve:P-256"]
+    cert, key = path.with_suffix(".crt"), path.with_suffix(".key")
+    done = subprocess.run(
+        [find_program("openssl"), *request, *curve, "-keyout", key, "-out", cert],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchmarkError(f"openssl made no certificate: {done.stderr.strip()}")
+    return _write(path, cert.read_text() + key.read_text())
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that the kernel had free a moment ago. Whoever takes one first is noticed by Process.check_owner."""
     sockets = [socket.socket() for _ in range(count)]
@@ -97,7 +118,8 @@ def free_ports(count: int) -> list[int]:
 
 def start_backend(nginx: Nginx, ports: Sequence[int], directory: Path, placement: Placement) -> Process:
     directory.mkdir(mode=0o755)
-    (directory / "megabyte").write_bytes(MEGABYTE)
+    for path, content in FILES.items():
+        (directory / path.removeprefix("/")).write_bytes(content)
     text = configs.render_backend(ports, directory, nginx.temp_modules)
     return Process("the backend", _nginx_argv(nginx, directory, text), set(placement.load), directory / "stderr")
 
@@ -125,7 +147,7 @@ def version(name: str) -> str:
 
 
 def _haproxy_command(setup: Setup, *, tuned: bool = False) -> list[str]:
-    text = configs.render_haproxy(setup.mode, setup.port, setup.servers, tuned=tuned)
+    text = configs.render_haproxy(setup.mode, setup.port, setup.servers, tuned=tuned, pem=setup.pem)
     return [find_program("haproxy"), "-db", "-f", str(_write(setup.directory / "haproxy.cfg", text))]
 
 
@@ -141,13 +163,14 @@ def _nginx_command(setup: Setup, *, tuned: bool = False) -> list[str]:
         nginx.temp_modules,
         nginx.stream_module,
         tuned=tuned,
+        pem=setup.pem,
     )
     return _nginx_argv(nginx, setup.directory, text)
 
 
 def _lbproxy_command(setup: Setup, extras: str = "") -> list[str]:
     (admin_port,) = free_ports(1)
-    text = configs.render_lbproxy(setup.mode, setup.port, admin_port, setup.servers, extras)
+    text = configs.render_lbproxy(setup.mode, setup.port, admin_port, setup.servers, extras, pem=setup.pem)
     return [sys.executable, "-m", "lbproxy", "--config", str(_write(setup.directory / "lbproxy.yaml", text))]
 
 

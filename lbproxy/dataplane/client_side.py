@@ -12,6 +12,7 @@ from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
+from lbproxy.protocol.proxy_protocol import ProxyHeader
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.exchange import Exchange
@@ -25,6 +26,7 @@ class ClientSide(Protocol):
     client_ip: str
     context: PickContext
     transport: asyncio.Transport
+    proxied: ProxyHeader | None
 
     def forwarding_lines(self, exchange: Exchange) -> bytes:
         """The fields that lbproxy adds to the head that goes up, request id included."""
@@ -62,6 +64,22 @@ class ClientSide(Protocol):
 
     def resume_body(self) -> None:
         """Go on reading the request."""
+        ...
+
+    def raw_transport(self) -> asyncio.Transport | None:
+        """Where the bytes of the response's body go just as they are; None if this client gets them in a framing."""
+        ...
+
+    def response_moved(self, size: int) -> None:
+        """So many bytes were sent past the transport."""
+        ...
+
+    def request_moved(self, *, is_blocked: bool) -> None:
+        """Some of the request's body was read past the transport. is_blocked: it is the server that is waited for."""
+        ...
+
+    def request_spliced(self) -> None:
+        """The last byte of the request's body was read, and sent."""
         ...
 
     def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[asyncio.Transport, bytes]:

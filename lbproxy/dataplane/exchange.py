@@ -25,6 +25,7 @@ from collections.abc import Sequence
 
 from lbproxy import errors
 from lbproxy.dataplane import connector
+from lbproxy.dataplane.body_splice import BodySplice, Download, Upload, spliceable
 from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.connector import DIAL_FAULTS
 from lbproxy.dataplane.counters import (
@@ -48,9 +49,11 @@ from lbproxy.dataplane.counters import (
     UPSTREAM_ERROR,
     retry_reason,
 )
+from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime, UpstreamTimeouts
+from lbproxy.dataplane.tls_client import TlsUpstream
 from lbproxy.dataplane.upstream import SMALL_BODY, UpstreamConnection
 from lbproxy.dataplane.verdicts import STILL_WORKING, outcome_of, plural_of, retry_after_s
 from lbproxy.domain.pool import Lease, Outcome, Refusal
@@ -58,9 +61,10 @@ from lbproxy.domain.queue import Ticket
 from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault, Side
-from lbproxy.protocol.body import LAST_CHUNK, chunk
+from lbproxy.protocol.body import LAST_CHUNK, BodyReader, chunk
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
+from lbproxy.protocol.upgrade import is_answer_to
 from lbproxy.telemetry.slots import DURATION_BUCKETS, QUEUE_BUCKETS, observe
 
 QUEUED, CONNECTING, WAITING, KEEPING, STREAMING, TUNNEL, DONE = range(7)
@@ -101,6 +105,7 @@ class Exchange:
         "_continue_sent",
         "_deadline",
         "_dialing",
+        "_download",
         "_dropped_body",
         "_expect_deadline",
         "_has_permit",
@@ -120,6 +125,7 @@ class Exchange:
         "_total_deadline",
         "_tried",
         "_unsent",
+        "_upload",
         "_upstream_unsent",
         "_wants_fresh",
         "attempts",
@@ -172,6 +178,8 @@ class Exchange:
         self._head: ResponseHead | None = None
         self._kept: KeptAnswer | None = None
         self._ticket: Ticket | None = None
+        self._download: Download | None = None
+        self._upload: Upload | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.queue_s: float | None = None
         self.connect_s: float | None = None
@@ -205,7 +213,7 @@ class Exchange:
         return self._total_deadline - self.side.services.clock()
 
     def buffered_bytes(self) -> int:
-        return self._body_bytes
+        return self._body_bytes + sum(splice.pending for splice in (self._download, self._upload) if splice is not None)
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 
@@ -311,7 +319,7 @@ class Exchange:
                 self._send(connection, now)
                 return
         self._phase = CONNECTING
-        self._deadline = now + self._timeouts().connect
+        self._deadline = now + self._timeouts().dial
         services = self.side.services
         self._dialing = services.tasks.spawn(self._dial(runtime, now), "dial")
 
@@ -331,9 +339,11 @@ class Exchange:
         services = self.side.services
         services.dials += 1
         me = self._dialing
-        connection = UpstreamConnection(services, runtime)
+        secure = runtime.pool.tls is not None
+        connection = TlsUpstream(services, runtime) if secure else UpstreamConnection(services, runtime)
         try:
-            await connector.dial(services, runtime, lambda: connection)
+            header = introduction(runtime.pool, self.side)
+            await connector.dial(services, runtime, lambda: connection, self._timeouts(), header)
         except asyncio.CancelledError:
             connection.abandoned()
             raise
@@ -357,12 +367,12 @@ class Exchange:
         self._send(connection, now)
 
     def _send(self, connection: UpstreamConnection, now: float) -> None:
+        self.upstream = connection  # first, so that a defect below does not leave it open
         prepared = self.prepared
         route = prepared.route
         head = prepared.forward + self.extra + self.side.forwarding_lines(self)
         pieces = self._body
         body = b"".join(pieces) if len(pieces) != 1 else pieces[0]
-        self.upstream = connection
         self._phase = WAITING
         self._sent_at = now
         if prepared.needs_care:
@@ -606,6 +616,7 @@ class Exchange:
         if self._phase == DONE:
             return
         self.upstream = None
+        self._stop_splices()
         runtime, pool = self._runtime, self.pool_runtime
         assert runtime is not None and pool is not None
         if fault.word in UPSTREAM_ERROR:
@@ -636,7 +647,7 @@ class Exchange:
             is_idempotent=self.prepared.is_idempotent,
             retries_done=self._retries,
             is_replayable=not self._dropped_body,
-        ):
+        ) and connector.is_worth_a_retry(fault, runtime, self._tried):
             if (
                 fault.retry is errors.Retry.ALWAYS  # it did no work anywhere, so it multiplies none
                 or is_stale
@@ -750,6 +761,7 @@ class Exchange:
         self._finish(errors.SHUTDOWN_CUT.word, self.side.services.clock())
 
     def _drop_upstream(self, fault: Fault) -> None:
+        self._stop_splices()
         if self._dialing is not None:
             self._dialing.cancel()
             self._dialing = None
@@ -783,6 +795,7 @@ class Exchange:
     def _finish(self, end: str, now: float) -> None:
         """Count, log and let go. Runs once per exchange, on every path."""
         self._phase = DONE
+        self._stop_splices()
         if self._has_permit:
             self._return_permit()
         self.end = end
@@ -845,6 +858,8 @@ class Exchange:
 
     def _check_upstream_write(self, connection: UpstreamConnection, now: float) -> None:
         unsent = connection.transport.get_write_buffer_size()
+        if self._upload is not None:
+            unsent += self._upload.pending
         progress = connection.written - unsent
         if not unsent or progress != self._upstream_unsent:
             self._upstream_unsent = progress
@@ -868,7 +883,10 @@ class Exchange:
             self._pause_body()
 
     def upstream_unblocked(self) -> None:
-        self._resume_body()
+        if self._upload is not None:
+            self._upload.sink_emptied()
+        else:
+            self._resume_body()
 
     def client_blocked(self) -> None:
         """The client does not take what is sent: stop reading from the server."""
@@ -881,7 +899,63 @@ class Exchange:
         self._client_is_blocked = False
         if self.upstream is not None and self._phase == STREAMING:
             self._deadline = self.side.services.clock() + self._timeouts().read
-            self.upstream.resume_reading()
+            if self._download is not None:
+                self._download.sink_emptied()
+            else:
+                self.upstream.resume_reading()
+
+    # --- large bodies, left to the kernel ---------------------------------------------------------------------------
+
+    def splice_response(self, connection: UpstreamConnection, reader: BodyReader) -> bool:
+        """Leave the rest of the response to the kernel if that is possible and pays."""
+        sink = self.side.raw_transport()
+        found = spliceable(reader, self.side.services.pipes, connection.transport, sink)
+        if found is None or sink is None or self._phase != STREAMING:
+            return False
+        connection.pause_reading()
+        self._download = Download(self, connection, found, connection.transport, sink)
+        self._download.begin()
+        return True
+
+    def splice_request(self, reader: BodyReader) -> bool:
+        """The same for the request, once it is too long to be sent again."""
+        connection, source = self.upstream, self.side.transport
+        if connection is None or not self._dropped_body or self._unsent or self._phase not in (WAITING, STREAMING):
+            return False
+        found = spliceable(reader, self.side.services.pipes, source, connection.transport)
+        if found is None:
+            return False
+        self._pause_body()
+        self._upload = Upload(self, connection, found, source, connection.transport)
+        self._upload.begin()
+        return True
+
+    def response_spliced(self, size: int, *, is_blocked: bool) -> None:
+        """So much of the response is on its way to the client, who takes it or does not."""
+        now = self.side.services.clock()
+        self.bytes_out += size
+        self._client_is_blocked = is_blocked
+        self._deadline = NEVER if is_blocked else now + self._timeouts().read
+        if size and self._lease is not None:
+            self._lease.server.progress_at = now
+
+    def splice_over(self, splice: BodySplice) -> None:
+        """The transports have the connections back."""
+        if splice is self._download:
+            self._download = None
+        elif splice is self._upload:
+            self._upload = None
+
+    def _stop_splices(self) -> None:
+        for splice in (self._download, self._upload):
+            if splice is not None:
+                splice.close()
+        self._download = self._upload = None
+
+    @property
+    def n_unsent(self) -> int:
+        """Bytes of the response that have left the server's connection and not reached the client's."""
+        return self._download.pending if self._download is not None else 0
 
     # --- upgrade ----------------------------------------------------------------------------------------------------
 
@@ -889,10 +963,9 @@ class Exchange:
         """101: if it is what the client asked for, both transports become a tunnel, with the bytes already read."""
         connection, runtime = self.upstream, self._runtime
         assert connection is not None and runtime is not None
-        offered = self.prepared.upgrade
-        if not offered or offered not in head.upgrade.split(b", ") or not self.request_done:
+        if not is_answer_to(head.upgrade, self.prepared.upgrade) or not self.request_done:
             connection.abort()
-            self.attempt_failed(errors.BAD_UPGRADE, "101 without a matching request")
+            self.attempt_failed(errors.BAD_UPGRADE, "101 to a protocol that was not offered")
             return
         now = self.side.services.clock()
         self.status = 101

@@ -75,7 +75,8 @@ class Server:
     """One address of a pool. Identity = pool + address; counters and states survive a change of anything else.
 
     inflight counts requests (TCP: connections) given to it and not finished; the pool alone changes it. max_inflight 0
-    means no limit. progress_at is the last time (monotonic seconds) it finished a request or sent a byte.
+    means no limit. progress_at is the last time (monotonic seconds) it finished a request or sent a byte. host is the
+    name or address that the config gives for it, which TLS verifies.
 
     limit is what max_inflight comes to now: during slow start it is less. n_quarantined of its slots were given up by
     requests that ended before their answer (the server may still be at work on them), and free_limit = limit -
@@ -106,6 +107,7 @@ class Server:
         "errors_in_a_row",
         "free_limit",
         "health",
+        "host",
         "idle_timeout",
         "inflight",
         "key",
@@ -120,10 +122,18 @@ class Server:
     )
 
     def __init__(
-        self, name: str, address: Address, *, weight: int = 1, max_inflight: int = 0, backup: bool = False
+        self,
+        name: str,
+        address: Address,
+        *,
+        weight: int = 1,
+        max_inflight: int = 0,
+        backup: bool = False,
+        host: str = "",
     ) -> None:
         self.name = name
         self.address = address
+        self.host = host or address.host
         self.key = str(address)
         self._ramp = 1.0
         self._weight = weight

@@ -24,6 +24,7 @@ from lbproxy.control.metrics import Registry
 from lbproxy.control.status import ListenerStatus
 from lbproxy.dataplane.listener import BindError, ConnectionGate, Listener, plan_connections
 from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.splice import CAN_SPLICE
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
@@ -115,6 +116,7 @@ class Worker:
         plan = plan_connections(config.limits.connections)
         if plan.warning:
             log.warning("%s", plan.warning)
+        services.pipes.limit = plan.flows if CAN_SPLICE else 0
         gate = ConnectionGate(plan.limit, is_tight=plan.is_tight)
         self._bind(wiring, gate)
         registry.pools = {name: runtime.pool for name, runtime in wiring.pools.items()}
@@ -123,6 +125,7 @@ class Worker:
         ]
         registry.readers["queue_depth"] = wiring.queue_depths
         registry.readers["upstream_connections"] = wiring.upstream_connections
+        registry.readers["tls_certificate_expiry_timestamp_seconds"] = wiring.certificate_expiries
         self._controller = Controller(
             config,
             registry.pools,
@@ -131,13 +134,19 @@ class Worker:
             listeners=self._listener_status,
             log_dropped=lambda: self._writer.dropped if self._writer is not None else 0,
             clock=services.clock,
+            watched=wiring.watched,
+            check_tls=wiring.check_tls,
         )
         try:
             await self._controller.start()
         except OSError as error:
             self._close_listeners()
             raise StartError(f"admin.bind: cannot listen on {config.admin.bind}: {error.strerror or error}") from None
-        services.on_sweep += [wiring.sweep, lambda now: gate.hold() if services.is_overloaded else gate.reconsider()]
+        services.on_sweep += [
+            wiring.sweep,
+            services.pipes.sweep,
+            lambda now: gate.hold() if services.is_overloaded else gate.reconsider(),
+        ]
         services.start()
         for listener in self._listeners:
             await listener.start()
@@ -147,12 +156,12 @@ class Worker:
 
     def _bind(self, wiring: Wiring, gate: ConnectionGate) -> None:
         for config in self._config.listeners:
-            listener = Listener(self._services, wiring.build_listener(config), gate)
             try:
+                listener = Listener(self._services, wiring.build_listener(config), gate)
                 listener.bind(config.bind, config.mode_bits)
-            except BindError as error:
+            except (BindError, ValueError) as error:
                 self._close_listeners()
-                raise StartError(str(error)) from None
+                raise StartError(str(error), 1 if isinstance(error, BindError) else 2) from None
             self._listeners.append(listener)
 
     def _announce(self) -> None:

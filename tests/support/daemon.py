@@ -225,6 +225,11 @@ class LbProxy:
     def fd_count(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
+    def cpu_s(self) -> float:
+        """Seconds of CPU, user and system, that the daemon has used; a busy machine does not change it much."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def rss_bytes(self) -> int:
         """Resident set size."""
         pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from tests.support.rig import get, post
 from tests.support.waiting import wait_until
 
 BIG = 8 * 1024 * 1024  # more than fits into the kernel's buffers
+IN_CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (BIG, bytes(BIG))
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -81,24 +83,34 @@ def asks(stage: Stage) -> None:
 
 
 def connects(stage: Stage) -> None:
-    with stage.client() as client:
+    with contextlib.suppress(ConnectionResetError), stage.client() as client:  # it may be over before it has begun
         client.send(get("/connects"))
         assert receive(client, None).statuses == []
 
 
 def sends_in_pieces(stage: Stage) -> None:
     with stage.client() as client:
-        client.send(b"GET /pieces HTT", b"P/1.1\r\nHo", b"st: a\r\n\r\n")
+        request = post("/pieces")
+        client.send(request[:-5])
+        wait_until(lambda: stage.origin.partials, "the head to be at the server")
+        client.send(request[-5:])
         hurt(client)
 
 
-def is_answered_in_pieces(stage: Stage) -> None:
-    stage.origin.script(steps(HEAD % 6 + b"ab", stage.go, b"cdef"))
+def is_answered_in_pieces(stage: Stage, *, has_first: bool) -> None:
+    head = (HEAD % 6).replace(b"\r\n\r\n", b"\r\nX-New: %d\r\n\r\n" % has_first)  # a head that is not known
+    stage.origin.script(steps(head + b"ab", stage.go, b"cdef"))
     with stage.client() as client:
         client.send(get("/answered"))
-        wait_until(lambda: stage.origin.requests, "the request to be at the server")
+        if has_first:
+            client.wait_for(b"ab")
+        else:
+            wait_until(lambda: stage.origin.requests, "the request to be at the server")
         stage.go.set()
-        hurt(client)
+        if has_first:
+            assert receive(client, 1).cut is not None
+        else:
+            hurt(client)
 
 
 def leaves(stage: Stage, how: str) -> None:
@@ -111,16 +123,24 @@ def leaves(stage: Stage, how: str) -> None:
 
 
 def reads_late(stage: Stage) -> None:
-    """A big answer to a client that does not read, and then reads."""
-    stage.origin.script(steps(HEAD % BIG + bytes(BIG)))
+    """A big answer to a client that does not read, and then reads. Chunked, so that it is not left to the kernel."""
+    stage.origin.script(steps(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + IN_CHUNKS))
     with stage.client() as client:
         client.send(get("/reads-late"))
         stage.go.wait(0.5)  # what is in the way fills up
         assert len(client.read_to_end()) < BIG
 
 
+def is_left_to_the_kernel(stage: Stage) -> None:
+    stage.origin.script(steps(HEAD % BIG + bytes(BIG)))
+    with stage.client() as client:
+        client.send(get("/spliced"))
+        assert len(client.read_to_end()) < BIG
+        assert client.end == "rst"
+
+
 def uploads(stage: Stage) -> None:
-    """A big body to a server that does not read, and then reads."""
+    """A big body to a server that does not read, and then reads. Chunked, as above."""
 
     def script(c: Peer) -> None:
         request = c.read_head()
@@ -131,7 +151,7 @@ def uploads(stage: Stage) -> None:
     stage.origin.script(script)
     with stage.client() as client:
         client.sock.settimeout(20.0)
-        client.send(post("/uploads", bytes(BIG)))
+        client.send(b"POST /uploads HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + IN_CHUNKS)
         hurt(client)
 
 
@@ -141,9 +161,15 @@ def is_not_answered(stage: Stage) -> None:
 
 
 def talks_tcp(stage: Stage) -> None:
-    with stage.client("tcp") as client:
+    with contextlib.suppress(ConnectionResetError), stage.client("tcp") as client:  # as above
         client.send(get("/tcp"))
         client.read_to_end()
+
+
+def sends_much_by_tcp(stage: Stage) -> None:
+    with stage.client("tcp") as client:
+        client.send(post("/tcp-bulk", bytes(2_000_000)))  # it is reset before all of it was taken, or right after
+        assert client.read_to_end() == b""
 
 
 def ends_tcp(stage: Stage) -> None:
@@ -173,6 +199,7 @@ ACTIONS: dict[str, Callable[[Stage], None]] = {
     "Downstream._eof_received": partial(leaves, how="fin"),
     "Downstream._leave": partial(leaves, how="rst"),
     "Downstream.respond": asks,
+    "Downstream.forwarding_lines": asks,
     "Downstream.sweep": is_swept,
     "Exchange.start": asks,
     "Exchange.client_left": partial(leaves, how="rst"),
@@ -181,14 +208,15 @@ ACTIONS: dict[str, Callable[[Stage], None]] = {
     "Exchange.upstream_blocked": uploads,
     "Exchange.upstream_unblocked": uploads,
     "Exchange.response_received": asks,
-    "Exchange.response_body": is_answered_in_pieces,
+    "Exchange.response_body": partial(is_answered_in_pieces, has_first=True),
+    "Exchange.response_spliced": is_left_to_the_kernel,
     "Exchange._send": asks,
     "Exchange._timeouts": asks,
     "UpstreamConnection._connected": asks,
-    "UpstreamConnection._other_data": is_answered_in_pieces,
+    "UpstreamConnection._other_data": partial(is_answered_in_pieces, has_first=False),
     "UpstreamConnection._ended": is_not_answered,
     "TcpSession.start": talks_tcp,
-    "RelayEnd._pass_on": talks_tcp,
+    "RelayEnd._leave_to_kernel": sends_much_by_tcp,
     "Relay.direction_ended": ends_tcp,
     "Relay.end_lost": resets_tcp,
 }
@@ -213,8 +241,12 @@ def stage(running: Stage) -> Iterator[Stage]:
     running.origin.reset()
     lb.check_idle()
     assert lb.metric("internal_errors_total") - before == 1
-    raised = [line for line in lb.stderr[at:].splitlines() if re.match(r"\s*\S*InjectedDefect: ", line)]
-    assert len(raised) == 1, lb.stderr[at:]
+
+    def raised() -> list[str]:
+        return [line for line in lb.stderr[at:].splitlines() if re.match(r"\s*\S*InjectedDefect: ", line)]
+
+    wait_until(raised, "the defect to be in the log")
+    assert len(raised()) == 1, lb.stderr[at:]
     with running.client() as client:  # the slot is free, the listener accepts
         assert client.ask(get("/later")).status == 200
 

@@ -120,6 +120,11 @@ HEADER_TIMEOUT = _client(
     "header_timeout", 408, "The request head did not arrive within timeouts.request_head.", error="http_request_error"
 )
 BODY_TIMEOUT = _client("body_timeout", 408, "The request body stalled for longer than timeouts.request_body.")
+BODY_TOO_SLOW = _client(
+    "body_too_slow",
+    408,
+    "The request body came more slowly than limits.min_rate, on average and after the first 10 seconds.",
+)
 BODY_TOO_LARGE = _client("body_too_large", 413, "The body is larger than limits.body_bytes; send less or raise it.")
 URI_TOO_LONG = _client("uri_too_long", 414, "The request line is longer than 8 KiB.")
 BAD_EXPECT = _client("bad_expect", 417, "The only expectation that is understood is 100-continue.")
@@ -328,7 +333,7 @@ BAD_UPGRADE = _upstream(
     "bad_upgrade",
     502,
     "http_upgrade_failed",
-    "The server switched protocols without being asked to.",
+    "The server switched to a protocol that it was not offered; see `upgrade` of the route.",
     retry=Retry.NEVER,
     reason="bad_response",
 )

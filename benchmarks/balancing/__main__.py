@@ -6,10 +6,11 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from benchmarks.balancing.cases import CASES
+from benchmarks.balancing.configs import POLICIES
 from benchmarks.balancing.report import render_json, render_markdown
 from benchmarks.balancing.runner import Options, Runner
 from benchmarks.load.environment import read_environment
@@ -55,6 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--long", action="store_true", help="what RESULTS.md holds: --repeats 5 --seconds 60 (two hours)"
     )
+    parser.add_argument(
+        "--policy", type=_policies, default=tuple(POLICIES), metavar="NAME[,...]", help=", ".join(POLICIES)
+    )
     parser.add_argument("--repeats", type=int, metavar="N", help="repeats, each with its own traces (default 1)")
     parser.add_argument("--seconds", type=float, metavar="S", help="length of a trace (default 10)")
     parser.add_argument("--proxy-core", type=int, metavar="N", help="core of the proxies (default: the highest)")
@@ -68,6 +72,7 @@ def make_options(args: argparse.Namespace) -> Options:
     seconds = args.seconds or (60.0 if args.long else 10.0)
     return Options(
         cases=args.case,
+        policies=args.policy,
         repeats=args.repeats or (5 if args.long else 1),
         seconds=seconds,
         warm_up_s=min(5.0, seconds / 5),
@@ -75,12 +80,20 @@ def make_options(args: argparse.Namespace) -> Options:
 
 
 def _cases(text: str) -> tuple[str, ...]:
+    return _names(text, CASES)
+
+
+def _policies(text: str) -> tuple[str, ...]:
+    return _names(text, POLICIES)
+
+
+def _names(text: str, known: Collection[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise argparse.ArgumentTypeError("name at least one")
     for name in names:
-        if name not in CASES:
-            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(CASES)}")
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
     return names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -23,7 +24,7 @@ class Figures:
     200s within the patience as a share of what the servers could have done. most_at_once: requests at one server.
     attempts: requests that reached servers, per request sent. idle_wait_ms: time in which somebody waited while a slot
     was idle, per request; 0 where servers fail or clients leave. late_ms: how late the load generator was at the worst.
-    ideal_mean, ideal_p99: this run divided by the ideal queue.
+    ideal_mean, ideal_p99: this run divided by the ideal queue. failures: what the failed ones got, for people.
     """
 
     requests: int
@@ -38,6 +39,7 @@ class Figures:
     late_ms: float
     ideal_mean: float
     ideal_p99: float
+    failures: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def figures(
         if arrival >= warm_up_s
     ]
     good = sum(request.status == 200 and request.latency_s <= case.patience_s for request in counted)
-    failed = sum(request.status != 200 and not request.gave_up for request in counted)
+    codes = Counter(request.status for request in counted if request.status != 200 and not request.gave_up)
     sent = sum(len(lane) for lane in asked)
     is_plain = not case.failing and not case.is_impatient
     waits = [idle_wait_s(lane, servers, case.slots) for lane, servers in zip(asked, books, strict=True) if is_plain]
@@ -101,7 +103,7 @@ def figures(
         mean_ms=1e3 * fmean(latencies),
         p50_ms=1e3 * percentile(latencies, 0.5),
         p99_ms=1e3 * percentile(latencies, 0.99),
-        failed=failed / len(counted),
+        failed=codes.total() / len(counted),
         goodput=good / (len(traces) * case.capacity * (seconds - warm_up_s)),
         most_at_once=max(server.most_at_once for servers in books for server in servers),
         attempts=sum(len(server.visits) for servers in books for server in servers) / sent,
@@ -109,6 +111,7 @@ def figures(
         late_ms=1e3 * max(request.sent - request.due for lane in asked for request in lane),
         ideal_mean=fmean(latencies) / fmean(ideal),
         ideal_p99=percentile(latencies, 0.99) / percentile(ideal, 0.99),
+        failures=", ".join(f"{count} x {code or 'no answer'}" for code, count in sorted(codes.items())),
     )
 
 

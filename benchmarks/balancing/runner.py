@@ -32,9 +32,10 @@ _REPORT_LIMIT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """seconds: length of a trace. warm_up_s: requests before that do not count."""
+    """policies: of those of a case, these. seconds: length of a trace. warm_up_s: who comes before does not count."""
 
     cases: tuple[str, ...]
+    policies: tuple[str, ...]
     repeats: int
     seconds: float
     warm_up_s: float
@@ -65,7 +66,7 @@ class Runner:
                     make_trace(case.rate, self._options.seconds, seed=1000 * repeat + lane)
                     for lane in range(case.lanes)
                 ]
-                for policy in rotated(case.policies, repeat):
+                for policy in rotated([name for name in case.policies if name in self._options.policies], repeat):
                     results.runs.append(self._measure_calmly(case, policy, repeat, traces, results.notes))
             results.verdicts += judge(case, results.runs)
         return results
@@ -147,7 +148,8 @@ def describe(run: Run) -> str:
     f = run.figures
     return (
         f"{run.case} #{run.repeat} {run.policy}: mean {f.mean_ms:.0f} ms, p99 {f.p99_ms:.0f} ms, "
-        f"failed {f.failed:.2%}, goodput {f.goodput:.3f}, at once {f.most_at_once:.0f}, attempts {f.attempts:.2f}, "
+        f"failed {f.failed:.2%} ({f.failures or '-'}), goodput {f.goodput:.3f}, "
+        f"at once {f.most_at_once:.0f}, attempts {f.attempts:.2f}, "
         f"idle wait {f.idle_wait_ms:.2f} ms, x ideal {f.ideal_mean:.3f} {f.ideal_p99:.3f}, late {f.late_ms:.0f} ms"
     )
 

@@ -14,6 +14,8 @@ Mode = Literal["http", "tcp"]
 REQUEST_BODY = b'{"features": [5.1,3.5,1.4,0.2]}'
 PREDICTION = b'{"prediction": 0.7312}'
 MEGABYTE = bytes(range(256)) * 4096
+# Files of the backend, by path; everything else is a POST that is answered with a prediction.
+FILES = {"/megabyte": MEGABYTE, "/64k": MEGABYTE[: 64 * 1024]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,11 @@ class Case:
 
     @property
     def is_bulk(self) -> bool:
-        return self.path == "/megabyte"
+        return self.path in FILES
 
     @property
     def response_body(self) -> bytes:
-        return MEGABYTE if self.is_bulk else PREDICTION
+        return FILES.get(self.path, PREDICTION)
 
 
 CASES: dict[str, Case] = {
@@ -62,6 +64,7 @@ CASES: dict[str, Case] = {
             "http_paced", "http", "http_small at about 15,000 requests/s for every proxy", think_ms=8, connections=128
         ),
         Case("http_unique", "http", "small POST, a header that is new in every request, keep-alive", unique=True),
+        Case("http_64k", "http", "GET of 64 KiB, keep-alive", path="/64k"),
         Case("http_1mb", "http", "GET of 1 MiB, keep-alive", path="/megabyte"),
         Case("http_close", "http", "small POST, one connection per request", close=True),
         Case("tls_small", "http", "TLS to the client: small POST, keep-alive", tls=True),
@@ -69,5 +72,6 @@ CASES: dict[str, Case] = {
         Case("tls_handshake", "http", "TLS to the client: small POST, one full handshake each", close=True, tls=True),
         Case("tcp_small", "tcp", "TCP mode, small requests on kept connections"),
         Case("tcp_1mb", "tcp", "TCP mode, responses of 1 MiB on kept connections", path="/megabyte"),
+        Case("tcp_close", "tcp", "TCP mode, one connection per small request", close=True),
     )
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.load.cases import PREDICTION, Mode
+from benchmarks.load.cases import FILES, PREDICTION, Mode
 
 _NGINX_LARGE_BUFFERS = """\
             proxy_buffer_size 64k;
@@ -25,7 +25,8 @@ TEMP_PATH_MODULES = ("proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def render_backend(ports: Sequence[int], directory: Path, temp_modules: Sequence[str]) -> str:
-    """An nginx that answers /predict, /megabyte and /probe (which says what X-Forwarded-For it was sent)."""
+    """An nginx that answers /predict, /probe (with the X-Forwarded-For that it was sent) and the files of the cases."""
+    files = "\n".join(f"        location = {path} {{ alias {directory}{path}; }}" for path in FILES)
     listens = "\n".join(f"        listen 127.0.0.1:{port};" for port in ports)
     return f"""\
 {_nginx_main(directory)}
@@ -39,7 +40,7 @@ http {{
     server {{
 {listens}
         location = /predict {{ return 200 '{PREDICTION.decode()}'; }}
-        location = /megabyte {{ alias {directory}/megabyte; }}
+{files}
         location = /probe {{ return 200 "$http_x_forwarded_for"; }}
     }}
 }}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.load import configs
-from benchmarks.load.cases import MEGABYTE, Case, Mode
+from benchmarks.load.cases import FILES, Case, Mode
 from benchmarks.load.errors import BenchmarkError
 from benchmarks.load.processes import Process
 
@@ -118,7 +118,8 @@ def free_ports(count: int) -> list[int]:
 
 def start_backend(nginx: Nginx, ports: Sequence[int], directory: Path, placement: Placement) -> Process:
     directory.mkdir(mode=0o755)
-    (directory / "megabyte").write_bytes(MEGABYTE)
+    for path, content in FILES.items():
+        (directory / path.removeprefix("/")).write_bytes(content)
     text = configs.render_backend(ports, directory, nginx.temp_modules)
     return Process("the backend", _nginx_argv(nginx, directory, text), set(placement.load), directory / "stderr")
 

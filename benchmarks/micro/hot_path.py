@@ -54,6 +54,10 @@ class FakeTransport:
     def __init__(self) -> None:
         self._sock, self._peer = socket.socketpair()
 
+    def release(self) -> None:
+        self._sock.close()
+        self._peer.close()
+
     def write(self, data: bytes) -> None:
         pass
 

@@ -13,7 +13,6 @@ from typing import Final
 from lbproxy.config.problems import Path
 
 UNAVAILABLE_KEYS: Final = (
-    "listeners.*.limits.min_rate",
     "pools.*.servers_file",
     "pools.*.sticky",
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import model_validator
 
 from lbproxy.address import Address
-from lbproxy.config.http_rules import Route
+from lbproxy.config.http_rules import PROTOCOL, PROTOCOLS, Route
 from lbproxy.config.notation import (
     BIND,
     BYTES,
@@ -62,7 +62,12 @@ class ListenerLimits(Section):
     chunk_overhead: Annotated[int, BYTES] = setting(
         "16KiB", "Most bytes of a chunked body that are chunk sizes and extensions instead of data; more are 400."
     )
-    min_rate: Annotated[int | None, BYTES.or_off()] = setting("off", "Slowest upload, in bytes a second.")
+    min_rate: Annotated[int | None, BYTES.or_off()] = setting(
+        "off",
+        "Slowest upload, in bytes of the body a second, on average since its beginning and not judged in the first 10 "
+        "seconds; a slower one is 408. Time in which lbproxy itself does not read, or in which the client waits for "
+        "`100 Continue`, does not count.",
+    )
     handshakes: Annotated[int, integer(1, 1_000_000)] = setting(
         1000, "TLS handshakes in progress at once; connections beyond that are closed."
     )
@@ -135,6 +140,9 @@ class Listener(Section):
     )
     timeouts: ListenerTimeouts = setting(ListenerTimeouts(), "Time-outs towards clients.")
     limits: ListenerLimits = setting(ListenerLimits(), "Bounds on what clients send.")
+    upgrade: Annotated[tuple[Annotated[str, PROTOCOL], ...], PROTOCOLS] = setting(
+        ("websocket",), "Protocols that a request may switch to (`Upgrade`), for routes that do not say it themselves."
+    )
     half_close: Literal["abort", "answer"] = setting(
         "abort",
         "What the end of a client's sending means after a complete request. `abort`: the client has left, its request "

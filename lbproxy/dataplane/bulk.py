@@ -16,10 +16,18 @@ import termios
 from collections.abc import Callable
 from typing import Protocol
 
+from lbproxy.protocol.body import BodyReader, LengthReader
+
 FROM_BYTES = 32 * 1024
+MUCH_BYTES = 64 * 1024
 _SMALL = memoryview(bytearray(64 * 1024))
 _LARGE = memoryview(bytearray(250 * 1024))
 _ALMOST_EMPTY = 16 * 1024
+
+
+def is_much_left(reader: BodyReader) -> bool:
+    """Does changing the way of reading pay for the rest of this body? A small rest is small however it is read."""
+    return not isinstance(reader, LengthReader) or reader.left > MUCH_BYTES
 
 
 def is_draining(transport: asyncio.Transport | None) -> bool:

@@ -66,6 +66,22 @@ class ClientSide(Protocol):
         """Go on reading the request."""
         ...
 
+    def raw_transport(self) -> asyncio.Transport | None:
+        """Where the bytes of the response's body go just as they are; None if this client gets them in a framing."""
+        ...
+
+    def response_moved(self, size: int) -> None:
+        """So many bytes were sent past the transport."""
+        ...
+
+    def request_moved(self, *, is_blocked: bool) -> None:
+        """Some of the request's body was read past the transport. is_blocked: it is the server that is waited for."""
+        ...
+
+    def request_spliced(self) -> None:
+        """The last byte of the request's body was read, and sent."""
+        ...
+
     def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[asyncio.Transport, bytes]:
         """Send the 101 and give away the transport, and what was read behind the request."""
         ...

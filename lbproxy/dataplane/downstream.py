@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, cast
 from lbproxy import errors
 from lbproxy.dataplane import bulk
 from lbproxy.dataplane.answers import answer_bytes, local_answer, problem, response_head
-from lbproxy.dataplane.exchange import EXPECT_WAIT_S, Exchange
+from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services, abort
+from lbproxy.dataplane.upload_rate import UploadRate
 from lbproxy.dataplane.upstream import SMALL_BODY
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
@@ -83,6 +84,7 @@ class Downstream(asyncio.Protocol):
         "_state",
         "_taken",
         "_taken_at",
+        "_upload",
         "_write_blocked",
         "_written",
         "client_ip",
@@ -120,6 +122,7 @@ class Downstream(asyncio.Protocol):
         self._taken = 0
         self._taken_at = 0.0
         self._hangup = -1
+        self._upload: UploadRate | None = None
         self._noted = 0  # of what is not sent, told to the services since this connection is blocked
         self._extra = b""
         self._nominated: frozenset[bytes] = frozenset()
@@ -324,7 +327,9 @@ class Downstream(asyncio.Protocol):
                 self._reader = LengthReader(length)
             self._deadline = services.clock() + self.listener.timeouts.request_body
             if prepared.expects_continue:
-                self._deadline += EXPECT_WAIT_S  # until then the client may be waiting for its 100
+                self._deadline = NEVER  # the client may be waiting for its 100, and the exchange for a server
+            if self.listener.min_rate:
+                self._upload = UploadRate(self.listener.min_rate, services.clock(), waits=prepared.expects_continue)
             exchange.start(b"", is_done=False)
             if rest and self._state == BODY:
                 self._body_data(rest)
@@ -357,19 +362,28 @@ class Downstream(asyncio.Protocol):
             exchange.fail(errors.BODY_TOO_LARGE, f"more than {self.listener.body_bytes} bytes of body")
             return
         if not reader.done:
-            if self._bulk is None and len(data) >= bulk.FROM_BYTES:
-                self._bulk = bulk.BulkReader(self, self._server_transport)
             self._deadline = NEVER if self._is_paused else self.services.clock() + self.listener.timeouts.request_body
             if body:
                 exchange.request_body(body, is_done=False)
+            if len(data) >= bulk.FROM_BYTES and self._state == BODY:
+                self._read_in_bulk(exchange, reader)
             return
-        self._reader = None
-        self._end_bulk()
-        self._state = WAIT
-        self._deadline = NEVER
+        self._body_ended()
         if reader.rest:
             self._keep_for_later(reader.rest)
         exchange.request_body(body, is_done=True)
+
+    def _read_in_bulk(self, exchange: Exchange, reader: LengthReader | ChunkedReader) -> None:
+        if exchange.splice_request(reader):
+            self._end_bulk()
+        elif self._bulk is None and bulk.is_much_left(reader):
+            self._bulk = bulk.BulkReader(self, self._server_transport)
+
+    def _body_ended(self) -> None:
+        self._reader = self._upload = None
+        self._end_bulk()
+        self._state = WAIT
+        self._deadline = NEVER
 
     def _server_transport(self) -> asyncio.Transport | None:
         upstream = self._exchange.upstream if self._exchange is not None else None
@@ -382,8 +396,8 @@ class Downstream(asyncio.Protocol):
 
     def _keep_for_later(self, data: bytes) -> None:
         """Bytes behind the request: the next ones, if the client pipelines. Bounded; then reading pauses."""
-        if self._closes:
-            return  # RFC 9112 section 9.6: nothing after a last request is looked at
+        if self._closes and not (self._exchange is not None and self._exchange.prepared.upgrade):
+            return  # RFC 9112 section 9.6: nothing after a last request is looked at; but a tunnel may be coming
         self._read_ahead = self._read_ahead + data if self._read_ahead else data
         if len(self._read_ahead) > READ_AHEAD_BYTES or self._read_ahead.count(b"\r\n\r\n") > READ_AHEAD_REQUESTS:
             self.pause_body()
@@ -419,7 +433,7 @@ class Downstream(asyncio.Protocol):
     def _linger(self) -> None:
         """End the connection so that the client can read the answer: FIN now, discard until its FIN (RFC 9112 9.6)."""
         self._state = LINGER
-        self._reader = None
+        self._reader = self._upload = None
         self._end_bulk()
         self._buffer = self._read_ahead = b""
         now = self.services.clock()
@@ -510,13 +524,11 @@ class Downstream(asyncio.Protocol):
             self._nominated = head.nominated
             if self._is_chunking:
                 body = self._chunked(exchange.prepared, body, trailers, is_done=is_done)
+        self._written += len(data) + len(body)
         if len(body) <= SMALL_BODY:
-            data += body
-            body = b""
-        self._written += len(data)
-        self.transport.write(data)
-        if body:
-            self._write(body)
+            self.transport.write(data + body)
+        else:
+            self.transport.writelines((data, body))  # one system call and one wake-up of the client, without a copy
         if is_done:
             self._exchange_done()
 
@@ -543,10 +555,20 @@ class Downstream(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None or not exchange.prepared.minor or self._state not in (BODY, WAIT):
             return
+        if head is None or head.status == 100:
+            self._body_invited()
         if head is None:
             self._write(_CONTINUE)
         else:
             self._write(status_line(head.status, head.reason) + head.lines + b"\r\n")
+
+    def _body_invited(self) -> None:
+        """The client has its 100: from now on it is the one who takes time."""
+        if self._state == BODY and not self._is_paused:
+            now = self.services.clock()
+            self._deadline = now + self.listener.timeouts.request_body
+            if self._upload is not None:
+                self._upload.go(now)
 
     def answer_fault(self, exchange: Exchange, fault: Fault, detail: str, retry_after_s: int | None) -> None:
         """Answer with problem+json."""
@@ -569,6 +591,28 @@ class Downstream(asyncio.Protocol):
             self._closes = True
         self._write(answer_bytes(exchange.prepared, status, fields, body, exchange.id_line, closes=self._closes))
         self._exchange_done()
+
+    def raw_transport(self) -> asyncio.Transport | None:
+        return None if self._is_chunking else self.transport
+
+    def response_moved(self, size: int) -> None:
+        self._written += size
+
+    def request_moved(self, *, is_blocked: bool) -> None:
+        now = self.services.clock()
+        self._deadline = NEVER if is_blocked else now + self.listener.timeouts.request_body
+        if self._upload is not None:
+            if is_blocked:
+                self._upload.stop(now)
+            else:
+                self._upload.go(now)
+
+    def request_spliced(self) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._body_ended()
+        exchange.request_body(b"", is_done=True)
+        exchange.upstream_unblocked()
 
     def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[asyncio.Transport, bytes]:
         """Send the 101 and let go of the transport and of what was read ahead."""
@@ -623,6 +667,8 @@ class Downstream(asyncio.Protocol):
             return
         self._is_paused = True
         self._deadline = NEVER
+        if self._upload is not None:
+            self._upload.stop(self.services.clock())
         self.transport.pause_reading()
         sock = self.transport.get_extra_info("socket")
         if sock is not None and not self.listener.answers_half_closed:
@@ -635,6 +681,8 @@ class Downstream(asyncio.Protocol):
         self._unwatch()
         if self._state == BODY:
             self._deadline = self.services.clock() + self.listener.timeouts.request_body
+            if self._upload is not None:
+                self._upload.go(self.services.clock())
         if self._state not in (CLOSED, TUNNEL) and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -657,6 +705,8 @@ class Downstream(asyncio.Protocol):
         if exchange is not None:
             exchange.sweep(now)
         self._check_write(now)
+        if self._upload is not None:
+            self._check_upload(self._upload, now)
         if now >= self._deadline:
             self._deadline_passed()
 
@@ -665,6 +715,8 @@ class Downstream(asyncio.Protocol):
         if self._state == CLOSED:
             return
         unsent = self.transport.get_write_buffer_size()
+        if self._exchange is not None:
+            unsent += self._exchange.n_unsent
         taken = self._written - unsent
         if not unsent or taken != self._taken:
             self._taken = taken
@@ -674,6 +726,12 @@ class Downstream(asyncio.Protocol):
             if exchange is not None:
                 exchange.client_left(errors.CLIENT_WRITE_TIMEOUT, "write_timeout")
             self.cut()
+
+    def _check_upload(self, upload: UploadRate, now: float) -> None:
+        exchange = self._exchange
+        if self._state == BODY and exchange is not None and upload.is_too_slow(exchange.bytes_in, now):
+            self._closes = True
+            exchange.fail(errors.BODY_TOO_SLOW, f"less than {self.listener.min_rate:g} bytes a second")
 
     def _deadline_passed(self) -> None:
         self._deadline = NEVER

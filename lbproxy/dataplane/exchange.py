@@ -25,6 +25,7 @@ from collections.abc import Sequence
 
 from lbproxy import errors
 from lbproxy.dataplane import connector
+from lbproxy.dataplane.body_splice import BodySplice, Download, Upload, spliceable
 from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.connector import DIAL_FAULTS
 from lbproxy.dataplane.counters import (
@@ -60,9 +61,10 @@ from lbproxy.domain.queue import Ticket
 from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault, Side
-from lbproxy.protocol.body import LAST_CHUNK, chunk
+from lbproxy.protocol.body import LAST_CHUNK, BodyReader, chunk
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
+from lbproxy.protocol.upgrade import is_answer_to
 from lbproxy.telemetry.slots import DURATION_BUCKETS, QUEUE_BUCKETS, observe
 
 QUEUED, CONNECTING, WAITING, KEEPING, STREAMING, TUNNEL, DONE = range(7)
@@ -103,6 +105,7 @@ class Exchange:
         "_continue_sent",
         "_deadline",
         "_dialing",
+        "_download",
         "_dropped_body",
         "_expect_deadline",
         "_has_permit",
@@ -122,6 +125,7 @@ class Exchange:
         "_total_deadline",
         "_tried",
         "_unsent",
+        "_upload",
         "_upstream_unsent",
         "_wants_fresh",
         "attempts",
@@ -174,6 +178,8 @@ class Exchange:
         self._head: ResponseHead | None = None
         self._kept: KeptAnswer | None = None
         self._ticket: Ticket | None = None
+        self._download: Download | None = None
+        self._upload: Upload | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.queue_s: float | None = None
         self.connect_s: float | None = None
@@ -207,7 +213,7 @@ class Exchange:
         return self._total_deadline - self.side.services.clock()
 
     def buffered_bytes(self) -> int:
-        return self._body_bytes
+        return self._body_bytes + sum(splice.pending for splice in (self._download, self._upload) if splice is not None)
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 
@@ -610,6 +616,7 @@ class Exchange:
         if self._phase == DONE:
             return
         self.upstream = None
+        self._stop_splices()
         runtime, pool = self._runtime, self.pool_runtime
         assert runtime is not None and pool is not None
         if fault.word in UPSTREAM_ERROR:
@@ -754,6 +761,7 @@ class Exchange:
         self._finish(errors.SHUTDOWN_CUT.word, self.side.services.clock())
 
     def _drop_upstream(self, fault: Fault) -> None:
+        self._stop_splices()
         if self._dialing is not None:
             self._dialing.cancel()
             self._dialing = None
@@ -787,6 +795,7 @@ class Exchange:
     def _finish(self, end: str, now: float) -> None:
         """Count, log and let go. Runs once per exchange, on every path."""
         self._phase = DONE
+        self._stop_splices()
         if self._has_permit:
             self._return_permit()
         self.end = end
@@ -849,6 +858,8 @@ class Exchange:
 
     def _check_upstream_write(self, connection: UpstreamConnection, now: float) -> None:
         unsent = connection.transport.get_write_buffer_size()
+        if self._upload is not None:
+            unsent += self._upload.pending
         progress = connection.written - unsent
         if not unsent or progress != self._upstream_unsent:
             self._upstream_unsent = progress
@@ -872,7 +883,10 @@ class Exchange:
             self._pause_body()
 
     def upstream_unblocked(self) -> None:
-        self._resume_body()
+        if self._upload is not None:
+            self._upload.sink_emptied()
+        else:
+            self._resume_body()
 
     def client_blocked(self) -> None:
         """The client does not take what is sent: stop reading from the server."""
@@ -885,7 +899,63 @@ class Exchange:
         self._client_is_blocked = False
         if self.upstream is not None and self._phase == STREAMING:
             self._deadline = self.side.services.clock() + self._timeouts().read
-            self.upstream.resume_reading()
+            if self._download is not None:
+                self._download.sink_emptied()
+            else:
+                self.upstream.resume_reading()
+
+    # --- large bodies, left to the kernel ---------------------------------------------------------------------------
+
+    def splice_response(self, connection: UpstreamConnection, reader: BodyReader) -> bool:
+        """Leave the rest of the response to the kernel if that is possible and pays."""
+        sink = self.side.raw_transport()
+        found = spliceable(reader, self.side.services.pipes, connection.transport, sink)
+        if found is None or sink is None or self._phase != STREAMING:
+            return False
+        connection.pause_reading()
+        self._download = Download(self, connection, found, connection.transport, sink)
+        self._download.begin()
+        return True
+
+    def splice_request(self, reader: BodyReader) -> bool:
+        """The same for the request, once it is too long to be sent again."""
+        connection, source = self.upstream, self.side.transport
+        if connection is None or not self._dropped_body or self._unsent or self._phase not in (WAITING, STREAMING):
+            return False
+        found = spliceable(reader, self.side.services.pipes, source, connection.transport)
+        if found is None:
+            return False
+        self._pause_body()
+        self._upload = Upload(self, connection, found, source, connection.transport)
+        self._upload.begin()
+        return True
+
+    def response_spliced(self, size: int, *, is_blocked: bool) -> None:
+        """So much of the response is on its way to the client, who takes it or does not."""
+        now = self.side.services.clock()
+        self.bytes_out += size
+        self._client_is_blocked = is_blocked
+        self._deadline = NEVER if is_blocked else now + self._timeouts().read
+        if size and self._lease is not None:
+            self._lease.server.progress_at = now
+
+    def splice_over(self, splice: BodySplice) -> None:
+        """The transports have the connections back."""
+        if splice is self._download:
+            self._download = None
+        elif splice is self._upload:
+            self._upload = None
+
+    def _stop_splices(self) -> None:
+        for splice in (self._download, self._upload):
+            if splice is not None:
+                splice.close()
+        self._download = self._upload = None
+
+    @property
+    def n_unsent(self) -> int:
+        """Bytes of the response that have left the server's connection and not reached the client's."""
+        return self._download.pending if self._download is not None else 0
 
     # --- upgrade ----------------------------------------------------------------------------------------------------
 
@@ -893,10 +963,9 @@ class Exchange:
         """101: if it is what the client asked for, both transports become a tunnel, with the bytes already read."""
         connection, runtime = self.upstream, self._runtime
         assert connection is not None and runtime is not None
-        offered = self.prepared.upgrade
-        if not offered or offered not in head.upgrade.split(b", ") or not self.request_done:
+        if not is_answer_to(head.upgrade, self.prepared.upgrade) or not self.request_done:
             connection.abort()
-            self.attempt_failed(errors.BAD_UPGRADE, "101 without a matching request")
+            self.attempt_failed(errors.BAD_UPGRADE, "101 to a protocol that was not offered")
             return
         now = self.side.services.clock()
         self.status = 101

@@ -22,6 +22,7 @@ from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.proxy_header import ProxyHeaders
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.splice import FDS_PER_FLOW, MOST_FLOWS, flow_limit
 from lbproxy.dataplane.tcp import TcpClient
 from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.dataplane.unix_socket import SocketFile, bind_hint, bind_unix
@@ -48,11 +49,15 @@ class BindError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """limit: client connections at once. is_tight: a full accept queue more would not fit the limit of open files."""
+    """limit: client connections at once. is_tight: a full accept queue more would not fit the limit of open files.
+
+    flows: how many directions may be spliced at once; only descriptors that no connection can need are used for it.
+    """
 
     limit: int
     is_tight: bool
     warning: str
+    flows: int
 
 
 def plan_connections(wanted: int | None) -> ConnectionPlan:
@@ -66,8 +71,11 @@ def plan_connections(wanted: int | None) -> ConnectionPlan:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     if soft == resource.RLIM_INFINITY:
-        return ConnectionPlan(wanted or DEFAULT_LIMIT, False, "")
-    available = soft - min(BASE_FDS, soft // 2)
+        return ConnectionPlan(wanted or DEFAULT_LIMIT, False, "", MOST_FLOWS)
+    base = min(BASE_FDS, soft // 2)
+    available = soft - base
+    if wanted is None:
+        available -= min(MOST_FLOWS * FDS_PER_FLOW, soft // 16)  # for splicing
     roomy = (available - BACKLOG) // 2
     most = max(1, (available - 8) // 2)  # scrapes, checks and dials in progress take some
     limit = min(wanted, most) if wanted is not None else min(DEFAULT_LIMIT, roomy if roomy > BACKLOG else most)
@@ -77,7 +85,9 @@ def plan_connections(wanted: int | None) -> ConnectionPlan:
             f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
             f"(ulimit -n {2 * wanted + BACKLOG + BASE_FDS}, LimitNOFILE=)"
         )
-    return ConnectionPlan(limit, limit > roomy, warning)
+    is_tight = limit > roomy
+    flows = flow_limit(soft, limit, base + (8 if is_tight else BACKLOG))
+    return ConnectionPlan(limit, is_tight, warning, flows)
 
 
 class ConnectionGate:

@@ -1,9 +1,16 @@
 """Bytes both ways between two transports: TCP mode, and tunnels after an upgrade.
 
 Each direction ends by itself: a FIN of one side is passed on after its last byte, and the other direction goes on
-(bounded
-by half_closed). A reset of one side resets the other, so that a peer can tell an error from a clean end. Neither
-asyncio nor uvloop closes a transport whose two directions have ended; `_direction_ended` does.
+(bounded by half_closed). A reset of one side resets the other, so that a peer can tell an error from a clean end.
+Neither asyncio nor uvloop closes a transport whose two directions have ended; `_direction_ended` does.
+
+A direction begins with its transports. Once it proves to be bulk, the kernel moves its bytes (splice.py), and the
+transports have it back when it is no longer bulk, or when it ends: a FIN is always found by the transport.
+
+    COPYING    reads of BULK_READ and more add up to SPLICE_FROM   -> EMPTYING: the source is paused
+    EMPTYING   the peer's write buffer is empty                    -> SPLICING, or COPYING when out of pipes
+    SPLICING   SMALL_MOVES small moves in a row, or IDLE_S without -> COPYING
+               one, or the end of the stream
 """
 
 from __future__ import annotations
@@ -13,6 +20,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from lbproxy.dataplane.services import Services, abort
+from lbproxy.dataplane.splice import Flow, is_plain, is_reset, open_flow
 from lbproxy.errors import (
     CLIENT_ABORT,
     CLIENT_WRITE_TIMEOUT,
@@ -25,8 +33,25 @@ from lbproxy.errors import (
 )
 
 HIGH_WATER = 64 * 1024
+BULK_READ = 16 * 1024
+SPLICE_FROM = 192 * 1024
+SMALL_MOVES = 8
+IDLE_S = 1.0
+NOT_SOON = 64 * 1024 * 1024  # bytes to copy before the next attempt, after there was no pipe
 
 OnDone = Callable[["Relay", str, Side | None], None]
+
+
+def longer_run(run: int, size: int) -> int:
+    """The length in bytes of a run of large reads, after one more read. A small one ends it, unless it is a debt."""
+    if size >= BULK_READ or run < 0:
+        return run + size
+    return 0
+
+
+def more_small_moves(count: int, size: int) -> int:
+    """How many moves in a row were small, after one more. Copying them would have been as cheap."""
+    return count + 1 if size < BULK_READ else 0
 
 
 class Watcher(Protocol):
@@ -39,14 +64,20 @@ class RelayEnd(asyncio.Protocol):
     """One side of a relay. What it receives goes to its peer."""
 
     __slots__ = (
+        "_awaits_empty",
         "_is_writing_ended",
         "_paused",
+        "_run",
+        "_send",
+        "_small_moves",
         "early",
+        "flow",
         "has_ended",
         "is_connected",
         "is_flushed",
+        "moved_at",
         "n_received",
-        "n_written",
+        "n_seen",
         "peer",
         "relay",
         "transport",
@@ -63,10 +94,16 @@ class RelayEnd(asyncio.Protocol):
         self.is_flushed = False
         self.has_ended = False  # its FIN was seen
         self.n_received = 0
-        self.n_written = 0
         self.early: list[bytes] = []
+        self.flow: Flow | None = None  # moves what this end receives
+        self.moved_at = 0.0  # a sweep saw n_received differ from n_seen
+        self.n_seen = 0
         self._is_writing_ended = False
         self._paused = False
+        self._send: Callable[[bytes], None] | None = None  # the peer's write, once everything early was passed on
+        self._run = 0
+        self._small_moves = 0
+        self._awaits_empty = False
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Take over a connected transport."""
@@ -84,32 +121,34 @@ class RelayEnd(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            self._pass_on(data)
+            size = len(data)
+            self.n_received += size
+            send = self._send
+            if send is None:
+                self._keep_early(data)
+                return
+            send(data)
+            if size >= BULK_READ or self._run:
+                self._run = longer_run(self._run, size)
+                if self._run >= SPLICE_FROM:
+                    self._leave_to_kernel()
         except Exception as error:  # a defect
             self._defect(error)
 
-    def _pass_on(self, data: bytes) -> None:
-        self.n_received += len(data)
-        relay = self.relay
-        relay.active_at = relay.services.clock()
-        peer = self.peer
-        if peer is None or not self.is_flushed:
-            self.early.append(data)
-            if sum(map(len, self.early)) > HIGH_WATER and not self._paused:
-                self._paused = True
-                self.transport.pause_reading()
-            return
-        peer.n_written += len(data)
-        peer.transport.write(data)
+    def _keep_early(self, data: bytes) -> None:
+        self.early.append(data)
+        if sum(map(len, self.early)) > HIGH_WATER and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
 
     def flush_early(self) -> None:
         """The peer is there now: pass on what came before. Until this, neither data nor FIN may go past it."""
         peer = self.peer
         assert peer is not None
         self.is_flushed = True
+        self._send = peer.transport.write
         for data in self.early:
-            peer.n_written += len(data)
-            peer.transport.write(data)
+            self._send(data)
         self.early.clear()
         if self._paused:
             self._paused = False
@@ -147,8 +186,87 @@ class RelayEnd(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         peer = self.peer
-        if peer is not None and peer.is_connected and not peer.transport.is_closing():
+        if peer is None or not peer.is_connected or peer.transport.is_closing():
+            return
+        if peer._awaits_empty:
+            peer._splice(self)
+        elif peer.flow is None:
             peer.transport.resume_reading()
+
+    # --- the kernel's turn (splice.Owner) ---------------------------------------------------------------------------
+
+    def _leave_to_kernel(self) -> None:
+        """This direction is bulk: stop reading, and splice once the peer has taken everything."""
+        peer = self.peer
+        assert peer is not None
+        self._run = 0
+        if not self.relay.services.pipes.has_room or self.transport.is_closing() or peer.transport.is_closing():
+            self._run = -NOT_SOON
+            return
+        if not is_plain(self.transport) or not is_plain(peer.transport):
+            self._run = -(1 << 62)
+            return
+        self.transport.pause_reading()
+        if peer.transport.get_write_buffer_size():
+            self._awaits_empty = True
+            peer.transport.set_write_buffer_limits(high=0)  # resume_writing comes when nothing is left in it
+        else:
+            self._splice(peer)
+
+    def _splice(self, peer: RelayEnd) -> None:
+        services = self.relay.services
+        if self._awaits_empty:
+            self._awaits_empty = False
+            peer.transport.set_write_buffer_limits(high=HIGH_WATER)
+        flow = open_flow(services.loop, services.pipes, self.transport, peer.transport, self)
+        if flow is None:
+            self._run = -NOT_SOON
+            self.transport.resume_reading()
+            return
+        self.flow = flow
+        self._small_moves = 0
+        self.moved_at = services.clock()
+        flow.run()
+
+    def flow_moved(self, size: int, *, is_blocked: bool) -> None:
+        if size:
+            self.n_received += size
+            self._small_moves = more_small_moves(self._small_moves, size)
+            if self._small_moves >= SMALL_MOVES:
+                self.take_back()
+
+    def take_back(self) -> None:
+        """No longer bulk: back to the transports, unless bytes are under way."""
+        if self.flow is not None and self.flow.give_up():
+            self.flow_ended()
+
+    def flow_ended(self) -> None:
+        self.flow = None
+        if self.is_connected and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def flow_failed(self, error: OSError, *, at_source: bool) -> None:
+        self.flow = None
+        end = self if at_source else self.peer
+        assert end is not None
+        self.relay.end_lost(end, error)
+
+    def flow_crashed(self, error: Exception) -> None:
+        self.flow = None
+        self._defect(error)
+
+    def stop_flow(self) -> None:
+        if self.flow is not None:
+            self.flow.close()
+            self.flow = None
+        self._awaits_empty = False
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of the peer that this end has not taken yet."""
+        size = self.transport.get_write_buffer_size()
+        peer = self.peer
+        return size if peer is None or peer.flow is None else size + peer.flow.pending
 
 
 class Relay:
@@ -157,6 +275,7 @@ class Relay:
     __slots__ = (
         "_half_closed_s",
         "_is_done",
+        "_n_received",
         "_on_done",
         "_progress",
         "_tunnel_s",
@@ -180,6 +299,7 @@ class Relay:
         self._write_s = write_s
         self._on_done = on_done
         self._is_done = False
+        self._n_received = 0
         self._progress: dict[RelayEnd, tuple[int, float]] = {}
         self.watcher: Watcher | None = None
         services.swept.add(self)
@@ -194,7 +314,8 @@ class Relay:
         self.pair(client, server)
         client.attach(down)
         server.attach(up)
-        client.is_flushed = server.is_flushed = True
+        client.flush_early()
+        server.flush_early()
         down.set_protocol(client)
         up.set_protocol(server)
         for transport in (down, up):
@@ -211,12 +332,13 @@ class Relay:
         peer = end.peer
         if peer is None or not end.is_flushed:
             return  # flush_early passes it on
-        peer.end_writing()
         if self.client.has_ended and self.server.has_ended:
-            self._close("ok", None)
+            self._close("ok", None)  # which sends the second FIN; a shutdown before it would be a system call more
+        else:
+            peer.end_writing()
 
     def end_lost(self, end: RelayEnd, exc: Exception | None) -> None:
-        """A transport is gone. Before both FINs that is a reset, or a failed write."""
+        """A connection is gone. Before both FINs that is a reset, or a failed write."""
         if self._is_done:
             return
         if exc is None and self.client.has_ended and self.server.has_ended:
@@ -246,6 +368,8 @@ class Relay:
         if self._is_done:
             return
         self._is_done = True
+        self.client.stop_flow()
+        self.server.stop_flow()
         self.services.swept.discard(self)
         self._on_done(self, word, side)
 
@@ -256,8 +380,16 @@ class Relay:
             self.watcher.sweep(now)
         if self._is_done:
             return
+        self._note_activity(now)
         for end in (self.client, self.server):
-            if end.is_connected and self._is_stuck(end, now):
+            if end.flow is not None:
+                self._check_pace(end, now)
+            if not end.is_connected:
+                continue
+            if end.unsent and end.peer is not None and end.peer.is_connected and is_reset(end.peer.transport):
+                self.end_lost(end.peer, ConnectionResetError())  # it is not read, so nobody else would notice
+                return
+            if self._is_stuck(end, now):
                 is_client = end is self.client
                 word = CLIENT_WRITE_TIMEOUT.word if is_client else UPSTREAM_WRITE_TIMEOUT.word
                 self._cut(word, Side.CLIENT if is_client else Side.UPSTREAM)
@@ -266,10 +398,26 @@ class Relay:
         if self.client.is_connected and self.server.is_connected and now - self.active_at >= limit:
             self._cut(TUNNEL_TIMEOUT.word, None)
 
+    def _note_activity(self, now: float) -> None:
+        """Bytes count as received when the sweep sees them: reading the clock for each costs more than relaying it."""
+        total = self.client.n_received + self.server.n_received
+        if total != self._n_received:
+            self._n_received = total
+            self.active_at = now
+
+    def _check_pace(self, end: RelayEnd, now: float) -> None:
+        """A spliced direction that has become quiet gives its pipe back."""
+        if end.n_received != end.n_seen:
+            end.n_seen = end.n_received
+            end.moved_at = now
+        elif now - end.moved_at >= IDLE_S:
+            end.take_back()
+
     def _is_stuck(self, end: RelayEnd, now: float) -> bool:
         """Has this end taken nothing of what waits for it for the write time-out?"""
-        unsent = end.transport.get_write_buffer_size()
-        taken = end.n_written - unsent
+        unsent = end.unsent
+        peer = end.peer
+        taken = peer.n_received - unsent if peer is not None else -unsent
         before, since = self._progress.get(end, (None, now))
         if not unsent or taken != before:
             self._progress[end] = (taken, now)
@@ -279,7 +427,7 @@ class Relay:
         return now - since >= self._write_s
 
     def buffered_bytes(self) -> int:
-        return sum(end.transport.get_write_buffer_size() for end in (self.client, self.server) if end.is_connected)
+        return sum(end.unsent for end in (self.client, self.server) if end.is_connected)
 
     def begin_drain(self, now: float) -> None:
         """A relay is work in flight: it may finish until grace is over."""

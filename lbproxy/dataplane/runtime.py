@@ -251,6 +251,7 @@ class RouteRuntime:
     respond: tuple[int, tuple[tuple[bytes, bytes], ...], bytes] | None = None
     hash_on: str = ""
     skip: frozenset[bytes] = frozenset()
+    upgrades: frozenset[bytes] = frozenset()  # protocols, lower case, that a client may switch to
     edits_responses: bool = False
     notable_from: int = 429  # answers with a lower status are plain successes
 
@@ -290,6 +291,7 @@ class ListenerRuntime:
     answers_half_closed: bool
     trusted: tuple[Network, ...]
     connections_per_ip: float
+    min_rate: float  # bytes a second of an upload; 0: off
     has_default_only: bool  # one route without a match: nothing to look for
     memo: HeadMemo
     memo_trusted: HeadMemo

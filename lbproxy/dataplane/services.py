@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lbproxy.dataplane.hangup import HangupWatch
+from lbproxy.dataplane.splice import PipePool
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.accesslog import LogFormat, LogWriter
 from lbproxy.telemetry.slots import PROCESS, Row
@@ -57,6 +58,7 @@ class Services:
         "loop",
         "n_cut",
         "on_sweep",
+        "pipes",
         "row",
         "swept",
         "tasks",
@@ -84,6 +86,7 @@ class Services:
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
         self.hangups = HangupWatch(loop)
+        self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied
         self.is_draining = False
         self.is_overloaded = False
         self.n_cut = 0
@@ -151,6 +154,7 @@ class Services:
             self._sweep_handle.cancel()
         await self.tasks.cancel_all()
         self.hangups.close()
+        self.pipes.close()
 
 
 def request_ids(random_bytes: bytes) -> list[tuple[str, bytes]]:

@@ -16,7 +16,6 @@ from lbproxy.address import Address
 DEFAULT_MODE = 0o660
 RETRY_S = 0.01
 _PROBE_S = 1.0
-_IN_USE = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +75,16 @@ def _remove_stale(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         except (TimeoutError, BlockingIOError):
-            raise _IN_USE from None  # its queue is full: somebody listens, and is busy
+            raise _in_use() from None  # its queue is full: somebody listens, and is busy
         except OSError as error:
             if error.errno == errno.EPROTOTYPE:
-                raise _IN_USE from None  # a socket of another kind
+                raise _in_use() from None  # a socket of another kind
             raise
-    raise _IN_USE
+    raise _in_use()
+
+
+def _in_use() -> OSError:
+    return OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def bind_hint(error: OSError) -> str:

@@ -169,9 +169,10 @@ class UpstreamConnection(asyncio.Protocol):
                 end = data.find(b"\r\n\r\n") + 4
                 head = self._memo.get(data[:end])
                 if head is not None and head.body_length == len(data) - end and not exchange.is_head:
+                    body = data[end:] if len(data) <= SMALL_BODY else _behind(head, data, end)
                     now = self._services.clock()
                     self._release(head, b"", now)
-                    exchange.response_received(head, data[end:], now, is_done=True)
+                    exchange.response_received(head, body, now, is_done=True)
                     return
             self._other_data(data, exchange)
         except HeadError as error:
@@ -194,7 +195,15 @@ class UpstreamConnection(asyncio.Protocol):
             self._head_data(data, exchange)
         else:
             self._body_data(data, exchange)
-        if self._reader is not None and self._bulk is None and len(data) >= bulk.FROM_BYTES and not self.has_ended:
+        reader = self._reader
+        if (
+            reader is not None
+            and self._bulk is None
+            and len(data) >= bulk.FROM_BYTES
+            and not self.has_ended
+            and bulk.is_much_left(reader)
+            and not exchange.splice_response(self, reader)
+        ):
             self._bulk = bulk.BulkReader(self, self._client_transport)
 
     def _unasked_data(self) -> None:
@@ -236,10 +245,10 @@ class UpstreamConnection(asyncio.Protocol):
             head = pool.response_memo.get(raw)
             if head is None:
                 head = self._parse_head(raw)
-            data = data[end:]
             if head.status >= 200:
-                self._final_head(head, data, exchange)
+                self._final_head(head, _behind(head, data, end), exchange)
                 return
+            data = data[end:]
             if head.status == 101:
                 exchange.upgraded(head, data)
                 return
@@ -305,6 +314,22 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.response_body(body, is_done=True, trailers=reader.trailers)
         elif body:
             exchange.response_body(body, is_done=False)
+
+    def response_spliced(self) -> None:
+        """The last byte of the body has gone to the client, past this object."""
+        exchange, head = self.exchange, self._head
+        assert exchange is not None and head is not None
+        self.resume_reading()
+        self._release(head, b"", self._services.clock())
+        exchange.response_body(b"", is_done=True)
+
+    def reset_inside(self) -> None:
+        """An error of the connection was met outside the transport, which would now take it for a clean end."""
+        if self.has_ended:
+            return
+        abort(self.transport)
+        self._read_what_is_left()
+        self._ended(is_fin=False)
 
     def _release(self, head: ResponseHead, surplus: bytes, now: float) -> None:
         """The response is complete: keep the connection if every condition of the reuse rule holds."""
@@ -474,3 +499,10 @@ def acknowledged(transport: asyncio.Transport) -> int | None:
     except OSError:
         return None
     return int.from_bytes(info[_BYTES_ACKED], "little") - 1 if len(info) >= 128 else None
+
+
+def _behind(head: ResponseHead, data: bytes, end: int) -> bytes:
+    """The body's first bytes. Large ones are not copied: a view is written and joined like bytes, but not searched."""
+    if head.chunked or len(data) - end <= SMALL_BODY:
+        return data[end:]
+    return cast(bytes, memoryview(data)[end:])

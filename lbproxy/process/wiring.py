@@ -280,6 +280,7 @@ class Wiring:
             answers_half_closed=config.half_close == "answer",
             trusted=self._config.trusted_proxies,
             connections_per_ip=_inf(limits.connections_per_ip),
+            min_rate=limits.min_rate or 0,
             memo=HeadMemo(takes_extra=not reads_fields),
             memo_trusted=HeadMemo(takes_extra=False),
             deadline_names=frozenset()
@@ -327,6 +328,9 @@ class Wiring:
             strip_prefix=(rewrite.strip_prefix or "") if rewrite is not None else "",
             path_prefix=(rewrite.path_prefix or "") if rewrite is not None else "",
             skip=request.touched,
+            upgrades=frozenset(
+                name.encode() for name in (listener.upgrade if route.upgrade is None else route.upgrade)
+            ),
         )
 
 

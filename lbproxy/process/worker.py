@@ -24,6 +24,7 @@ from lbproxy.control.metrics import Registry
 from lbproxy.control.status import ListenerStatus
 from lbproxy.dataplane.listener import BindError, ConnectionGate, Listener, plan_connections
 from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.splice import CAN_SPLICE
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
@@ -115,6 +116,7 @@ class Worker:
         plan = plan_connections(config.limits.connections)
         if plan.warning:
             log.warning("%s", plan.warning)
+        services.pipes.limit = plan.flows if CAN_SPLICE else 0
         gate = ConnectionGate(plan.limit, is_tight=plan.is_tight)
         self._bind(wiring, gate)
         registry.pools = {name: runtime.pool for name, runtime in wiring.pools.items()}
@@ -140,7 +142,11 @@ class Worker:
         except OSError as error:
             self._close_listeners()
             raise StartError(f"admin.bind: cannot listen on {config.admin.bind}: {error.strerror or error}") from None
-        services.on_sweep += [wiring.sweep, lambda now: gate.hold() if services.is_overloaded else gate.reconsider()]
+        services.on_sweep += [
+            wiring.sweep,
+            services.pipes.sweep,
+            lambda now: gate.hold() if services.is_overloaded else gate.reconsider(),
+        ]
         services.start()
         for listener in self._listeners:
             await listener.start()

@@ -191,7 +191,7 @@ class Origin:
         self._listener = socket.socket(socket.AF_INET if path is None else socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind((host, port) if path is None else path)
-        self._listener.listen(256)
+        self._listener.listen(1024)
         self.port: int = self._listener.getsockname()[1] if path is None else 0
         self.address = f"{host}:{self.port}" if path is None else f"unix:{path}"
         self._acceptor = threading.Thread(target=self._accept, name="origin-accept", daemon=True)

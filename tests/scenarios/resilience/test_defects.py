@@ -17,6 +17,7 @@ from tests.support.rig import get, post
 from tests.support.waiting import wait_until
 
 BIG = 8 * 1024 * 1024  # more than fits into the kernel's buffers
+IN_CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (BIG, bytes(BIG))
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -122,16 +123,24 @@ def leaves(stage: Stage, how: str) -> None:
 
 
 def reads_late(stage: Stage) -> None:
-    """A big answer to a client that does not read, and then reads."""
-    stage.origin.script(steps(HEAD % BIG + bytes(BIG)))
+    """A big answer to a client that does not read, and then reads. Chunked, so that it is not left to the kernel."""
+    stage.origin.script(steps(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + IN_CHUNKS))
     with stage.client() as client:
         client.send(get("/reads-late"))
         stage.go.wait(0.5)  # what is in the way fills up
         assert len(client.read_to_end()) < BIG
 
 
+def is_left_to_the_kernel(stage: Stage) -> None:
+    stage.origin.script(steps(HEAD % BIG + bytes(BIG)))
+    with stage.client() as client:
+        client.send(get("/spliced"))
+        assert len(client.read_to_end()) < BIG
+        assert client.end == "rst"
+
+
 def uploads(stage: Stage) -> None:
-    """A big body to a server that does not read, and then reads."""
+    """A big body to a server that does not read, and then reads. Chunked, as above."""
 
     def script(c: Peer) -> None:
         request = c.read_head()
@@ -142,7 +151,7 @@ def uploads(stage: Stage) -> None:
     stage.origin.script(script)
     with stage.client() as client:
         client.sock.settimeout(20.0)
-        client.send(post("/uploads", bytes(BIG)))
+        client.send(b"POST /uploads HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + IN_CHUNKS)
         hurt(client)
 
 
@@ -155,6 +164,12 @@ def talks_tcp(stage: Stage) -> None:
     with contextlib.suppress(ConnectionResetError), stage.client("tcp") as client:  # as above
         client.send(get("/tcp"))
         client.read_to_end()
+
+
+def sends_much_by_tcp(stage: Stage) -> None:
+    with stage.client("tcp") as client:
+        client.send(post("/tcp-bulk", bytes(2_000_000)))  # it is reset before all of it was taken, or right after
+        assert client.read_to_end() == b""
 
 
 def ends_tcp(stage: Stage) -> None:
@@ -194,12 +209,14 @@ ACTIONS: dict[str, Callable[[Stage], None]] = {
     "Exchange.upstream_unblocked": uploads,
     "Exchange.response_received": asks,
     "Exchange.response_body": partial(is_answered_in_pieces, has_first=True),
+    "Exchange.response_spliced": is_left_to_the_kernel,
+    "Exchange._send": asks,
     "Exchange._timeouts": asks,
     "UpstreamConnection._connected": asks,
     "UpstreamConnection._other_data": partial(is_answered_in_pieces, has_first=False),
     "UpstreamConnection._ended": is_not_answered,
     "TcpSession.start": talks_tcp,
-    "RelayEnd._pass_on": talks_tcp,
+    "RelayEnd._leave_to_kernel": sends_much_by_tcp,
     "Relay.direction_ended": ends_tcp,
     "Relay.end_lost": resets_tcp,
 }

@@ -12,7 +12,6 @@ from lbproxy.config.sections import section_at
 EVERYTHING = """\
 listeners:
   - bind: ':1'
-    limits: {min_rate: 1KiB}
     routes:
       - pool: p
         timeouts: {total: 5s}
@@ -72,6 +71,7 @@ def test_what_left_the_table_is_accepted() -> None:
     text = """\
 listeners:
   - bind: ':1'
+    limits: {min_rate: 1KiB}
     proxy_protocol: off
     routes:
       - pool: p
@@ -102,6 +102,7 @@ pools:
     assert (made.retry.budget.ratio, made.retry.budget.min) == (0.1, 1)
     assert (made.retry.backoff.base, made.retry.backoff.max) == (0.0, 1.0)
     assert made.health_check is not None and made.health_check.busy_window == 5.0
+    assert loaded.config.listeners[0].limits.min_rate == 1024
     assert route.timeouts is not None and route.timeouts.total == 5.0
     assert route.retry is not None
     assert (route.retry.status, route.retry.on) == ((503,), ("timeout",))

@@ -18,6 +18,11 @@ def test_the_long_form_repeats_at_least_five_times() -> None:
     assert make_options(make_parser().parse_args(["--long", "--seconds", "20"])).seconds == 20.0
 
 
+def test_some_policies_only() -> None:
+    options = make_options(make_parser().parse_args(["--policy", "lbproxy_slots,haproxy_slots"]))
+    assert options.policies == ("lbproxy_slots", "haproxy_slots")
+
+
 def test_unknown_cases_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         make_parser().parse_args(["--case", "slots_1,slots_9"])

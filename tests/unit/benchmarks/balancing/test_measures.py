@@ -41,6 +41,7 @@ def test_figures_of_a_run() -> None:
     assert found.mean_ms == pytest.approx((100 + 300 + 10_000) / 3)
     assert found.p99_ms == pytest.approx(10_000)
     assert found.failed == pytest.approx(1 / 3)
+    assert found.failures == "1 x 503"
     assert found.goodput == pytest.approx(2 / (20 * 3.5))  # 2 servers of 10 requests a second
     assert (found.most_at_once, found.attempts) == (3, 1.0)
     assert found.ideal_mean == pytest.approx(found.mean_ms / 100)

@@ -9,7 +9,7 @@ from benchmarks.balancing.report import render_json, render_markdown, spread
 from benchmarks.balancing.runner import Options, Results
 from benchmarks.load.environment import Environment
 
-OPTIONS = Options(("slots_1",), repeats=2, seconds=10.0, warm_up_s=2.0)
+OPTIONS = Options(("slots_1",), ("lbproxy_slots",), repeats=2, seconds=10.0, warm_up_s=2.0)
 ENVIRONMENT = Environment("2030-01-02 03:04 UTC", "Some CPU", 2, 1, "6.1.0", {"lbproxy": "0.1.0"}, "abc1234")
 FIGURES = Figures(100, 200.0, 100.0, 800.0, 0.0, 0.9, 1.0, 1.0, 0.5, 3.0, 1.01, 1.02)
 

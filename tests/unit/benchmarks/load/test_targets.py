@@ -31,7 +31,7 @@ def test_modules_left_out_of_the_build_get_no_directory() -> None:
 
 def test_tuned_peers_run_in_the_cases_that_they_are_tuned_for() -> None:
     bulk = {name for name, case in CASES.items() if takes("haproxy_tuned", case)}
-    assert bulk == {"http_1mb", "tls_1mb", "tcp_1mb"}
+    assert bulk == {"http_64k", "http_1mb", "tls_1mb", "tcp_1mb"}
     assert all(takes("haproxy", case) for case in CASES.values())
 
 

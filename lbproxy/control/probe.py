@@ -66,6 +66,7 @@ class ProbeSpec:
     expect: bytes = b""
     tls: ClientTls | None = None
     tls_name: str | None = None
+    server_host: str = ""  # as configured: a name, where `address` has what it resolved to
     introduction: bytes = b""  # a PROXY header, sent before all else
 
     @classmethod
@@ -90,17 +91,23 @@ class ProbeSpec:
         )
 
     def named(self, host: str) -> ProbeSpec:
-        """The check of a server that is configured as `host`."""
-        return self if self.tls is None else replace(self, tls_name=self.tls.name_of(host))
+        """The check of a server that is configured as `host`: servers by name may serve nothing to other names."""
+        return replace(self, server_host=host, tls_name=self.tls.name_of(host) if self.tls is not None else None)
 
     def target(self, address: Address) -> Address:
         """Where the check of a server goes."""
         return address if self.port is None or address.is_unix else Address(address.host, self.port)
 
+    def _authority(self, address: Address) -> str:
+        if address.is_unix:
+            return "localhost"
+        is_name = self.server_host and ":" not in self.server_host
+        return f"{self.server_host}:{address.port}" if is_name else str(address)
+
     def request(self, address: Address) -> bytes:
         """The HTTP request, with `Connection: close`: the connection is used once."""
         fields = {
-            "Host": self.host or ("localhost" if address.is_unix else str(address)),
+            "Host": self.host or self._authority(address),
             "User-Agent": "lbproxy-health-check",
             "Accept": "*/*",
         }

@@ -273,7 +273,8 @@ class Downstream(asyncio.Protocol):
                 prepared, self._extra = found
                 return prepared
             prepared = self._parse(raw)
-            self._memo.learn(raw, prepared, self._parse)
+            if prepared.head.host:  # without one the Host that is made up is that of this connection
+                self._memo.learn(raw, prepared, self._parse)
         except HeadError as error:
             self._refuse(raw, error)
             return None

@@ -79,9 +79,14 @@ class LbProxy:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=stderr, env={**_environment(), **(env or {})}
             )
-        wait_until(self._is_listening, "the daemon to say where it listens", START_S)
-        wait_until(lambda: self._admin_status("/healthz") == 200, "/healthz to answer 200", START_S)
-        self.baseline_fds = self._settled_fds()
+        try:
+            wait_until(self._is_listening, "the daemon to say where it listens", START_S)
+            wait_until(lambda: self._admin_status("/healthz") == 200, "/healthz to answer 200", START_S)
+            self.baseline_fds = self._settled_fds()
+        except BaseException:
+            self.process.kill()  # nobody else would
+            self.process.wait()
+            raise
         return self
 
     def _program(self) -> list[str]:

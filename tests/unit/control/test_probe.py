@@ -48,6 +48,20 @@ def test_the_request_carries_what_was_configured() -> None:
     assert body == b"{}"
 
 
+@pytest.mark.parametrize(
+    ("host", "address", "expected"),
+    [
+        ("models.internal", "10.0.0.1:5001", b"models.internal:5001"),
+        ("10.0.0.1", "10.0.0.1:5001", b"10.0.0.1:5001"),
+        ("::1", "[::1]:5001", b"[::1]:5001"),
+        ("", "unix:/run/a.sock", b"localhost"),
+    ],
+)
+def test_a_server_by_name_is_asked_by_name(host: str, address: str, expected: bytes) -> None:
+    request = spec().named(host).request(parse_address(address))
+    assert request.split(b"\r\n")[1] == b"Host: " + expected
+
+
 def test_another_port_is_used_for_tcp_addresses_only() -> None:
     made = spec(port=9000)
     assert made.target(parse_address("10.0.0.1:5001")) == Address("10.0.0.1", 9000)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbproxy.dataplane.downstream import Downstream
 from tests.support.fake_transport import GET, FakeLb, Peer, body_of, ok, post, status_of
 
 CONFIG = """
@@ -150,6 +152,22 @@ def test_connections_are_kept_on_both_sides() -> None:
             assert server.everything.count(b"GET /a") == number + 2
         server.send(ok())
         assert len(lb.servers) == 1 and lb.runtimes[0].server.requests == 4
+
+
+def test_a_host_that_was_made_up_is_that_of_its_own_connection() -> None:
+    """The memo must not give the address of one local interface to a client of another."""
+    with FakeLb(PLAIN) as lb:
+        for _ in range(3):
+            client = lb.connect()
+            cast(Downstream, client.transport.protocol).local_host = "10.0.0.1:5000"
+            server = lb.exchange(client, OLD)
+            assert b"Host: 10.0.0.1:5000\r\n" in server.got()
+            server.send(ok(b"", "Connection: close"))
+        client = lb.connect()
+        cast(Downstream, client.transport.protocol).local_host = "10.0.0.2:5000"
+        server = lb.exchange(client, OLD)
+        assert b"Host: 10.0.0.2:5000\r\n" in server.got()
+        server.send(ok())
 
 
 def test_while_draining_the_answer_says_close() -> None:

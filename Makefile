@@ -10,13 +10,15 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # command=Debian package: other programs that tests and benchmarks drive or compare with
-TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl
-# Packages that bring no command.
-MODULES := libnginx-mod-stream
+TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl \
+	openssl=openssl psql=postgresql-client redis-server=redis-server redis-benchmark=redis-tools redis-cli=redis-tools \
+	iperf3=iperf3
+# Packages that bring no command, or none on the PATH.
+MODULES := libnginx-mod-stream postgresql
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system run test bench fuzz format docs-check clean
+.PHONY: help setup system run test bench soak fuzz format docs-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +41,7 @@ $(STAMP): pyproject.toml
 	@$(PIP) install --editable '.[demo,dev]'
 	@touch $@
 
-system: ## install the programs that tests and benchmarks drive (haproxy, nginx, wrk, ab, prometheus, curl)
+system: ## install the programs that tests and benchmarks drive (haproxy, redis, postgresql ...)
 	@missing=; for tool in $(TOOLS); do \
 		program=$${tool%%=*}; \
 		PATH="$$PATH:/usr/sbin:/sbin" command -v "$$program" >/dev/null || missing="$$missing $${tool#*=}"; \
@@ -81,7 +83,14 @@ bench: setup system ## measure speed and balance; writes benchmarks/out
 	@mkdir -p benchmarks/out
 	@$(BIN)/python -m benchmarks.micro | tee benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
+	@$(BIN)/python -m benchmarks.micro.checks | tee -a benchmarks/out/micro.txt
+	@$(BIN)/python -m benchmarks.balancing --json benchmarks/out/balancing.json --markdown benchmarks/out/balancing.md
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
+
+soak: setup ## an hour of gunicorns that restart, and of kills, stalls, resets and aborts at random
+	@$(BIN)/python -m tests.soak gunicorn --worker-class gthread
+	@$(BIN)/python -m tests.soak gunicorn --worker-class sync
+	@$(BIN)/python -m tests.soak chaos
 
 fuzz: setup ## a million heads against h11, then the property tests for much longer than in `make test`
 	@$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS)

@@ -66,8 +66,11 @@ def config_text(to: Sequence[str], bind: Sequence[str]) -> str:
     return json.dumps(document).replace("${", "$${")
 
 
-def _load(args: argparse.Namespace, environ: Mapping[str, str]) -> Loaded:
-    """The config that the options name; warnings go to stderr. Raises UsageError, ConfigRefused."""
+def _load(args: argparse.Namespace, environ: Mapping[str, str], *, checks_files: bool = False) -> Loaded:
+    """The config that the options name; warnings go to stderr. Raises UsageError, ConfigRefused.
+
+    checks_files: read the certificates too. Who only asks a running lbproxy may not be allowed to.
+    """
     from lbproxy.config import loader
 
     to, bind = getattr(args, "to", None), getattr(args, "bind", None)
@@ -77,7 +80,7 @@ def _load(args: argparse.Namespace, environ: Mapping[str, str]) -> Loaded:
         raise UsageError("say what to run: --config FILE, or --to ADDRESS (more than once) and --bind ADDRESS")
     try:
         if args.config is not None:
-            loaded = loader.load_file(args.config, environ)
+            loaded = loader.load_file(args.config, environ, checks_files=checks_files)
         else:
             loaded = loader.load_text(config_text(to or [], bind or [DEFAULT_BIND]), COMMAND_LINE, environ)
     except loader.ConfigError as error:
@@ -90,7 +93,7 @@ def _load(args: argparse.Namespace, environ: Mapping[str, str]) -> Loaded:
 
 
 def _run(args: argparse.Namespace) -> int:
-    loaded = _load(args, os.environ)
+    loaded = _load(args, os.environ, checks_files=True)
     from lbproxy.process import worker
 
     return worker.run(loaded.config, config_path=args.config or "")
@@ -101,7 +104,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def _check(args: argparse.Namespace) -> int:
-    config = _load(args, os.environ).config
+    config = _load(args, os.environ, checks_files=True).config
     servers = sum(len(pool.servers) for pool in config.pools.values())
     parts = (
         counted(len(config.listeners), "listener"),

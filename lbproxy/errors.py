@@ -120,11 +120,21 @@ HEADER_TIMEOUT = _client(
     "header_timeout", 408, "The request head did not arrive within timeouts.request_head.", error="http_request_error"
 )
 BODY_TIMEOUT = _client("body_timeout", 408, "The request body stalled for longer than timeouts.request_body.")
+BODY_TOO_SLOW = _client(
+    "body_too_slow",
+    408,
+    "The request body came more slowly than limits.min_rate, on average and after the first 10 seconds.",
+)
 BODY_TOO_LARGE = _client("body_too_large", 413, "The body is larger than limits.body_bytes; send less or raise it.")
 URI_TOO_LONG = _client("uri_too_long", 414, "The request line is longer than 8 KiB.")
 BAD_EXPECT = _client("bad_expect", 417, "The only expectation that is understood is 100-continue.")
 MISDIRECTED = _client("misdirected", 421, "This connection is not for that host.")
 TOO_MANY_PER_IP = _client("max_per_ip", 429, "Too many connections from this address (limits.connections_per_ip).")
+BAD_PROXY_HEADER = _client(
+    "bad_proxy_header",
+    400,
+    "The listener has proxy_protocol: accept: only trusted_proxies may connect, and each sends a PROXY header first.",
+)
 HEADER_TOO_LARGE = _client(
     "header_too_large", 431, "The header section exceeds limits.head_bytes or limits.headers of the listener."
 )
@@ -236,7 +246,11 @@ DNS_ERROR = _upstream(
     "dns_error", 502, "dns_error", "The server's name does not resolve.", retry=Retry.ALWAYS, blames=False
 )
 TLS_HANDSHAKE = _upstream(
-    "tls_handshake", 502, "tls_protocol_error", "The TLS handshake with the server failed.", retry=Retry.ALWAYS
+    "tls_handshake",
+    502,
+    "tls_protocol_error",
+    "The TLS handshake with the server failed; does it speak TLS on this port, and does it want a client certificate?",
+    retry=Retry.ALWAYS,
 )
 TLS_VERIFY = _upstream(
     "tls_verify",
@@ -244,6 +258,14 @@ TLS_VERIFY = _upstream(
     "tls_certificate_error",
     "The server's certificate is not trusted; check tls.ca and tls.server_name.",
     retry=Retry.ALWAYS,
+)
+TLS_TIMEOUT = _upstream(
+    "tls_timeout",
+    504,
+    "connection_timeout",
+    "The TLS handshake with the server took longer than timeouts.tls_handshake.",
+    retry=Retry.ALWAYS,
+    reason="tls_handshake",
 )
 LOCAL_RESOURCE = _upstream(
     "local_resource",
@@ -311,7 +333,7 @@ BAD_UPGRADE = _upstream(
     "bad_upgrade",
     502,
     "http_upgrade_failed",
-    "The server switched protocols without being asked to.",
+    "The server switched to a protocol that it was not offered; see `upgrade` of the route.",
     retry=Retry.NEVER,
     reason="bad_response",
 )

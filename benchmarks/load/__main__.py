@@ -47,7 +47,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.load",
         description="Compare lbproxy with HAProxy and nginx: equal features, one core, the same backend. "
-        "`_tuned`: larger buffers, with large responses only. Prints Markdown tables to stdout and progress to stderr.",
+        "`_tuned`: larger buffers, with large responses only. `lbproxy_full` and `_bare`: all protection on and off, "
+        "in http_small only. Prints Markdown tables to stdout and progress to stderr.",
     )
     parser.add_argument("--case", type=_names(CASES), default=tuple(CASES), metavar="NAME[,...]", help=", ".join(CASES))
     parser.add_argument("--rounds", type=_positive, default=3, help="interleaved rounds (default %(default)s)")

@@ -1,6 +1,7 @@
 """What is offered to the proxies: one row per case.
 
-wrk speaks HTTP in every case. In TCP mode the proxies relay its bytes without looking at them.
+wrk (ab for full TLS handshakes) speaks HTTP in every case. In TCP mode the proxies relay its bytes without looking at
+them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Case:
 
     unique: every request carries a header whose value never came before. close: one connection per request. think_ms:
     each connection waits this long before each request, so that every proxy gets the same rate and none is saturated.
-    connections: client connections, 0 = as many as the command line says.
+    connections: client connections, 0 = as many as the command line says. tls: clients speak TLS; with `close` each
+    request does a full handshake.
     """
 
     name: str
@@ -34,6 +36,12 @@ class Case:
     close: bool = False
     think_ms: int = 0
     connections: int = 0
+    tls: bool = False
+
+    @property
+    def is_handshake(self) -> bool:
+        """wrk resumes sessions, so full handshakes are offered by ab."""
+        return self.tls and self.close
 
     @property
     def method(self) -> str:
@@ -59,6 +67,9 @@ CASES: dict[str, Case] = {
         Case("http_64k", "http", "GET of 64 KiB, keep-alive", path="/64k"),
         Case("http_1mb", "http", "GET of 1 MiB, keep-alive", path="/megabyte"),
         Case("http_close", "http", "small POST, one connection per request", close=True),
+        Case("tls_small", "http", "TLS to the client: small POST, keep-alive", tls=True),
+        Case("tls_1mb", "http", "TLS to the client: GET of 1 MiB, keep-alive", path="/megabyte", tls=True),
+        Case("tls_handshake", "http", "TLS to the client: small POST, one full handshake each", close=True, tls=True),
         Case("tcp_small", "tcp", "TCP mode, small requests on kept connections"),
         Case("tcp_1mb", "tcp", "TCP mode, responses of 1 MiB on kept connections", path="/megabyte"),
         Case("tcp_close", "tcp", "TCP mode, one connection per small request", close=True),

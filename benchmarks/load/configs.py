@@ -56,8 +56,14 @@ def render_nginx(
     module: Path | None,
     *,
     tuned: bool = False,
+    pem: Path | None = None,
 ) -> str:
     """nginx as a proxy. `module` is the file of the stream module if that has to be loaded (TCP mode)."""
+    tls = f"""
+        ssl_certificate {pem};
+        ssl_certificate_key {pem};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_cache shared:tls:1m;"""
     upstream = "\n".join(f"        server 127.0.0.1:{server};" for server in servers)
     if mode == "tcp":
         return f"""\
@@ -93,7 +99,7 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{f" ssl;{tls}" if pem else ";"}
         location / {{
             proxy_pass http://servers;
             proxy_http_version 1.1;
@@ -109,7 +115,9 @@ http {{
 """
 
 
-def render_haproxy(mode: Mode, port: int, servers: Sequence[int], *, tuned: bool = False) -> str:
+def render_haproxy(
+    mode: Mode, port: int, servers: Sequence[int], *, tuned: bool = False, pem: Path | None = None
+) -> str:
     """HAProxy with one thread. Its log goes to its standard output, which the runner connects to /dev/null."""
     lines = "\n".join(f"    server s{server} 127.0.0.1:{server} check inter 2s" for server in servers)
     in_http = """\
@@ -134,7 +142,7 @@ defaults
     timeout client 75s
     timeout server 60s
 frontend bench
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port}{f" ssl crt {pem} ssl-min-ver TLSv1.2 alpn http/1.1" if pem else ""}
     default_backend servers
 backend servers
     balance leastconn
@@ -142,7 +150,28 @@ backend servers
 """
 
 
-def render_lbproxy(mode: Mode, port: int, admin_port: int, servers: Sequence[int]) -> str:
+# What protects requests, all of it on and all of it off: the difference is its price. 64 slots are never full here.
+LBPROXY_EXTRAS = {
+    "": "",
+    "full": """\
+    max_inflight: 64
+    queue: {size: 200, timeout: 5s}
+    retry: {idempotent: true, status: [500, 503], on: [connect, reset, timeout]}
+    circuit_breaker: {failures: 5, status: [500, 502, 503, 504]}
+    timeouts: {total: 30s}
+    slow_start: 5s
+""",
+    "bare": """\
+    retry: {attempts: 0}
+    circuit_breaker: off
+""",
+}
+
+
+def render_lbproxy(
+    mode: Mode, port: int, admin_port: int, servers: Sequence[int], extras: str = "", *, pem: Path | None = None
+) -> str:
+    """extras: a key of LBPROXY_EXTRAS."""
     addresses = ", ".join(f"'127.0.0.1:{server}'" for server in servers)
     return f"""\
 workers: 1
@@ -154,12 +183,13 @@ listeners:
     bind: 127.0.0.1:{port}
     mode: {mode}
     pool: servers
+{f"    tls: {{cert: '{pem}', key: '{pem}'}}" if pem else ""}
 pools:
   servers:
     strategy: least_connections
     servers: [{addresses}]
     health_check: {{type: tcp, interval: 2s}}
-"""
+{LBPROXY_EXTRAS[extras]}"""
 
 
 def _nginx_main(directory: Path) -> str:

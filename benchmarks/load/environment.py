@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load.targets import Placement, version
+from benchmarks.load.targets import Placement, program_of, version
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,13 @@ class Environment:
     commit: str
 
 
-def read_environment(targets: Sequence[str], placement: Placement) -> Environment:
-    versions = {
-        name: version(name)
-        for name in dict.fromkeys([*(target.removesuffix("_tuned") for target in targets), "nginx", "wrk"])
-    }
-    if "lbproxy" in targets:
+def read_environment(
+    targets: Sequence[str], placement: Placement, tools: Sequence[str] = ("nginx", "wrk")
+) -> Environment:
+    """tools: further programs whose versions matter."""
+    names = dict.fromkeys([*(program_of(target) for target in targets), *tools])
+    versions = {name: version(name) for name in names}
+    if "lbproxy" in versions:
         versions["Python"] = platform.python_version()
         for package in ("uvloop", "httptools"):
             versions[package] = importlib.metadata.version(package)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from statistics import median
 
 from benchmarks.load.cases import CASES
 from benchmarks.load.environment import Environment
-from benchmarks.load.results import Ratio, ratios
+from benchmarks.load.results import Ratio, differences, ratios
 from benchmarks.load.runner import Options, Results
+from benchmarks.load.targets import BARE, FULL
 
 DISTURBED = 0.05
 
@@ -105,6 +107,11 @@ def _render_notes(results: Results) -> str:
     used = dict.fromkeys(summary.case for summary in results.summaries)
     lines = [f"- {name}: {CASES[name].title}." for name in used]
     lines += [f"- {note}." for note in results.notes]
+    if price := differences(results.runs, FULL, BARE):
+        lines.append(
+            f"- What protects requests (slots, queue, retries, breaker, total time-out) costs {median(price):+.1f} us "
+            f"({min(price):+.1f} to {max(price):+.1f}) per small request: {FULL} less {BARE}, within each round."
+        )
     lines += [
         f"- {summary.case}, {summary.target}: disturbed; others used up to {summary.others:.0%} of the proxy's core."
         for summary in results.summaries

@@ -141,5 +141,13 @@ def ratios(runs: Sequence[Run], subject: str) -> list[Ratio]:
     return found
 
 
+def differences(runs: Sequence[Run], one: str, other: str) -> list[float]:
+    """CPU microseconds per request of `one` less those of `other`, within each round of one case."""
+    by = {(run.target, run.round): run.cpu_us for run in runs}
+    return [
+        cpu_us - by[other, number] for (target, number), cpu_us in by.items() if target == one and (other, number) in by
+    ]
+
+
 def _parts(core: CoreTime) -> tuple[int, int, int]:
     return core.busy, core.idle, core.stolen

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.load import procfs, wrk
+from benchmarks.load import ab, procfs, wrk
 from benchmarks.load.cases import CASES, REQUEST_BODY, Case, Mode
 from benchmarks.load.errors import BenchmarkError
 from benchmarks.load.processes import Process, pinned
@@ -24,6 +25,7 @@ from benchmarks.load.targets import (
     find_program,
     free_ports,
     inspect_nginx,
+    make_pem,
     start_backend,
     start_target,
     takes,
@@ -124,7 +126,9 @@ class Runner:
         self, name: str, case: Case, servers: Sequence[int], folder: Path, stack: contextlib.ExitStack
     ) -> _Proxy:
         (port,) = free_ports(1)
-        process = start_target(name, Setup(case.mode, port, tuple(servers), folder, self._nginx), self._placement)
+        pem = make_pem(folder.parent / f"{name}.pem") if case.tls else None
+        setup = Setup(case.mode, port, tuple(servers), folder, self._nginx, pem)
+        process = start_target(name, setup, self._placement)
         stack.callback(process.stop)
         process.wait_listening(port)
         time.sleep(_SETTLE_S)
@@ -155,6 +159,11 @@ class Runner:
 
     def _load(self, case: Case, proxy: _Proxy, folder: Path, seconds: int) -> wrk.Load:
         self._runs_started += 1
+        if case.is_handshake:
+            with pinned(set(self._placement.load)):
+                return ab.run_ab(
+                    find_program("ab"), case, proxy.port, folder, connections=self._options.connections, seconds=seconds
+                )
         script = folder / "load.lua"
         script.write_text(wrk.render_script(case, f"{os.getpid():06x}-{self._runs_started:04x}"))
         with pinned(set(self._placement.load)):
@@ -194,6 +203,10 @@ def forwarded_for(mode: Mode) -> bytes:
 
 def _ask(case: Case, name: str, port: int, path: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    if case.tls:
+        # The certificate is our own and new, and nobody else listens there: check_owner looks.
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
     try:
         body = REQUEST_BODY if case.method == "POST" else None
         connection.request(case.method, path, body=body, headers={"Content-Type": "application/json"})

@@ -18,8 +18,9 @@ from benchmarks.load.cases import FILES, Case, Mode
 from benchmarks.load.errors import BenchmarkError
 from benchmarks.load.processes import Process
 
-_PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk"}
+_PACKAGES = {"ab": "apache2-utils", "haproxy": "haproxy", "nginx": "nginx-light", "openssl": "openssl", "wrk": "wrk"}
 _TUNED = "_tuned"
+FULL, BARE = "lbproxy_full", "lbproxy_bare"
 _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
 
 
@@ -47,13 +48,17 @@ class Nginx:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a proxy is to do: listen on `port` in `mode`, before `servers`, with its files in `directory`."""
+    """What a proxy is to do: listen on `port` in `mode`, before `servers`, with its files in `directory`.
+
+    pem: certificate and key in one file, if clients are to speak TLS.
+    """
 
     mode: Mode
     port: int
     servers: tuple[int, ...]
     directory: Path
     nginx: Nginx
+    pem: Path | None = None
 
 
 def find_program(name: str) -> str:
@@ -82,6 +87,23 @@ def parse_nginx_build(program: str, text: str, exists: Callable[[Path], bool]) -
     return Nginx(program, temp_modules)
 
 
+def make_pem(path: Path) -> Path:
+    """A self-signed certificate for localhost with an ECDSA key on P-256, as most have today, both in one file."""
+    request = ["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-newkey", "ec"]
+    curve = ["-pkeyopt", "ec_paramgen_curve:P-256"]
+    cert, key = path.with_suffix(".crt"), path.with_suffix(".key")
+    done = subprocess.run(
+        [find_program("openssl"), *request, *curve, "-keyout", key, "-out", cert],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchmarkError(f"openssl made no certificate: {done.stderr.strip()}")
+    return _write(path, cert.read_text() + key.read_text())
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that the kernel had free a moment ago. Whoever takes one first is noticed by Process.check_owner."""
     sockets = [socket.socket() for _ in range(count)]
@@ -108,9 +130,14 @@ def start_target(name: str, setup: Setup, placement: Placement) -> Process:
     return Process(name, _COMMANDS[name](setup), {placement.proxy}, setup.directory / "stderr")
 
 
+def program_of(name: str) -> str:
+    """The program behind a target: `haproxy_tuned` is haproxy."""
+    return name.partition("_")[0]
+
+
 def version(name: str) -> str:
     """Version as the program itself gives it."""
-    name = name.removesuffix(_TUNED)
+    name = program_of(name)
     if name == "lbproxy":
         text = _output([sys.executable, "-m", "lbproxy", "--version"])
     else:
@@ -120,7 +147,7 @@ def version(name: str) -> str:
 
 
 def _haproxy_command(setup: Setup, *, tuned: bool = False) -> list[str]:
-    text = configs.render_haproxy(setup.mode, setup.port, setup.servers, tuned=tuned)
+    text = configs.render_haproxy(setup.mode, setup.port, setup.servers, tuned=tuned, pem=setup.pem)
     return [find_program("haproxy"), "-db", "-f", str(_write(setup.directory / "haproxy.cfg", text))]
 
 
@@ -136,13 +163,14 @@ def _nginx_command(setup: Setup, *, tuned: bool = False) -> list[str]:
         nginx.temp_modules,
         nginx.stream_module,
         tuned=tuned,
+        pem=setup.pem,
     )
     return _nginx_argv(nginx, setup.directory, text)
 
 
-def _lbproxy_command(setup: Setup) -> list[str]:
+def _lbproxy_command(setup: Setup, extras: str = "") -> list[str]:
     (admin_port,) = free_ports(1)
-    text = configs.render_lbproxy(setup.mode, setup.port, admin_port, setup.servers)
+    text = configs.render_lbproxy(setup.mode, setup.port, admin_port, setup.servers, extras, pem=setup.pem)
     return [sys.executable, "-m", "lbproxy", "--config", str(_write(setup.directory / "lbproxy.yaml", text))]
 
 
@@ -152,12 +180,18 @@ _COMMANDS: dict[str, Callable[[Setup], list[str]]] = {
     "nginx": _nginx_command,
     "haproxy_tuned": functools.partial(_haproxy_command, tuned=True),
     "nginx_tuned": functools.partial(_nginx_command, tuned=True),
+    FULL: functools.partial(_lbproxy_command, extras="full"),
+    BARE: functools.partial(_lbproxy_command, extras="bare"),
 }
 TARGETS = tuple(_COMMANDS)
 
 
 def takes(name: str, case: Case) -> bool:
-    """The tuned peers differ in what a large response costs, so they run in those cases only."""
+    """The tuned peers differ in what a large response costs, lbproxy's two other forms in what a small request does;
+    they run in those cases only.
+    """
+    if name in (FULL, BARE):
+        return case.name == "http_small"
     return case.is_bulk or not name.endswith(_TUNED)
 
 

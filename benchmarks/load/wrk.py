@@ -95,7 +95,7 @@ def check_load(load: Load, case: Case, target: str) -> None:
 
 def run_wrk(program: str, case: Case, port: int, script: Path, *, connections: int, seconds: int) -> Load:
     """Run wrk with one thread on the cores of the caller; blocks for `seconds`."""
-    url = f"http://127.0.0.1:{port}{case.path}"
+    url = f"{'https' if case.tls else 'http'}://127.0.0.1:{port}{case.path}"
     argv = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "-s", str(script), url]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 30, check=False)

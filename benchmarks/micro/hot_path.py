@@ -3,7 +3,8 @@
     python -m benchmarks.micro.hot_path [--profile]
 
 The system calls (about 11 us on the machine of RESULTS.md) and the event loop come on top. Printed: microseconds per
-request with identical heads, and with a head that is new each time.
+request with identical heads, and with a head that is new each time; then with identical heads and everything that
+protects requests (slots, queue, retries, breaker, total time-out) on, and off.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import time
 from typing import Any, cast
 
+from benchmarks.load.configs import LBPROXY_EXTRAS
 from lbproxy.config.loader import load_text
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.downstream import Downstream
@@ -31,7 +33,9 @@ from lbproxy.telemetry.slots import PROCESS, Slots
 CONFIG = """
 access_log: {path: /dev/null}
 listeners: [{bind: "127.0.0.1:5000", pool: predict}]
-pools: {predict: {servers: [127.0.0.1:1]}}
+pools:
+  predict:
+    servers: [127.0.0.1:1]
 """
 BODY = b'{"instances":[[5.1,3.5,1.4,0.2]]}'
 HEAD = (
@@ -50,6 +54,10 @@ class FakeTransport:
     def __init__(self) -> None:
         self._sock, self._peer = socket.socketpair()
 
+    def release(self) -> None:
+        self._sock.close()
+        self._peer.close()
+
     def write(self, data: bytes) -> None:
         pass
 
@@ -66,8 +74,9 @@ class FakeTransport:
         return 0
 
 
-def build(loop: asyncio.AbstractEventLoop) -> tuple[Downstream, UpstreamConnection, LogWriter]:
-    config = load_text(CONFIG, "hot_path.yaml", {}).config
+def build(loop: asyncio.AbstractEventLoop, extras: str = "") -> tuple[Downstream, UpstreamConnection, LogWriter]:
+    """extras: a key of LBPROXY_EXTRAS."""
+    config = load_text(CONFIG + LBPROXY_EXTRAS[extras], "hot_path.yaml", {}).config
     slots, registry = Slots(), Registry("bench")
     writer = LogWriter("/dev/null")
     row = slots.allocate(PROCESS)
@@ -117,6 +126,17 @@ def main() -> None:
         best = min(measure(downstream, upstream, writer, 20_000, unique=unique) for _ in range(5))
         print(f"{name}: {best:.2f} us per request")
     writer.close(1.0)
+    for extras, best in measure_protection(loop).items():
+        print(f"protection {extras}: {best:.2f} us per request")
+
+
+def measure_protection(loop: asyncio.AbstractEventLoop, rounds: int = 20, n: int = 5_000) -> dict[str, float]:
+    """Microseconds per request with all of it ("full") and none ("bare"): the best of short, interleaved runs."""
+    built = {extras: build(loop, extras) for extras in ("full", "bare")}
+    runs = [{extras: measure(*parts, n, unique=False) for extras, parts in built.items()} for _ in range(rounds)]
+    for _, _, writer in built.values():
+        writer.close(1.0)
+    return {extras: min(run[extras] for run in runs) for extras in built}
 
 
 if __name__ == "__main__":

@@ -13,18 +13,8 @@ from typing import Final
 from lbproxy.config.problems import Path
 
 UNAVAILABLE_KEYS: Final = (
-    "listeners.*.tls",
-    "listeners.*.proxy_protocol",
-    "listeners.*.timeouts.tls_handshake",
-    "listeners.*.limits.min_rate",
-    "listeners.*.limits.handshakes",
-    "listeners.*.routes.*.timeouts.tls_handshake",
     "pools.*.servers_file",
     "pools.*.sticky",
-    "pools.*.tls",
-    "pools.*.proxy_protocol",
-    "pools.*.timeouts.tls_handshake",
-    "pools.*.health_check.tls",
 )
 
 UNAVAILABLE_VALUES: Final[Mapping[str, tuple[str, ...]]] = {

@@ -17,9 +17,11 @@ from lbproxy.config.bind_checks import check_binds
 from lbproxy.config.model import Config, HealthCheck, Pool, ServerSpec
 from lbproxy.config.notation import one_is_list
 from lbproxy.config.problems import Path
+from lbproxy.config.proxy_checks import check_proxy_protocol
 from lbproxy.config.route_checks import check_header_rules, check_listener_routes, referenced_pools
 from lbproxy.config.server_model import BUILT_IN_STRATEGIES, expand_servers
 from lbproxy.config.source import Document
+from lbproxy.config.tls_checks import check_tls
 from lbproxy.config.validation import closest
 
 STRATEGY_GROUP: Final = "lbproxy.strategies"
@@ -27,9 +29,9 @@ WEIGHTLESS: Final = ("round_robin",)
 """Built-in strategies that do not look at weights (a weight of 0 takes a server out of every strategy)."""
 
 _HTTP_CHECK_KEYS: Final = ("method", "path", "host", "headers", "body")
-_HTTP_LISTENER_KEYS: Final = ("underscore_headers", "half_close")
+_HTTP_LISTENER_KEYS: Final = ("underscore_headers", "half_close", "upgrade")
 _HTTP_LISTENER_TIMEOUTS: Final = ("request_head", "request_body", "keep_alive")
-_HTTP_LISTENER_LIMITS: Final = ("head_bytes", "headers", "body_bytes", "trailer_bytes", "chunk_overhead")
+_HTTP_LISTENER_LIMITS: Final = ("head_bytes", "headers", "body_bytes", "trailer_bytes", "chunk_overhead", "min_rate")
 
 
 def check(config: Config, document: Document) -> None:
@@ -38,9 +40,11 @@ def check(config: Config, document: Document) -> None:
     _check_not_empty(data, document)
     _check_references(config, data, document)
     check_binds(config, data, document)
+    check_proxy_protocol(config, document)
     for index, listener in enumerate(config.listeners):
         check_listener_routes(listener, ("listeners", index), document)
     _check_listener_keys(config, data, document)
+    check_tls(config, data, document)
     for name, pool in config.pools.items():
         path: Path = ("pools", name)
         _check_servers(pool, data["pools"][name], path, document)

@@ -14,21 +14,47 @@ from lbproxy.config.notation import (
     LOCATION,
     MATCH_PATH,
     METHOD,
+    OFF_SCHEMA,
     OR_OFF,
     POOL_NAME,
     REGEX,
     SECONDS,
     TEXT,
+    Notation,
     Section,
     Shorthand,
     integer,
     one_is_list,
+    parse_token,
     setting,
 )
+from lbproxy.config.units import parse_text
 
 HeaderMap = Mapping[Annotated[str, FIELD_NAME], Annotated[str, FIELD_VALUE]]
 RetryCause = Literal["connect", "reset", "timeout"]
 STATUS: Final = integer(100, 599)
+
+
+def parse_protocol(value: object) -> str:
+    """A protocol name or name/version of the Upgrade field, in lower case.
+
+    What carries HTTP is refused: through such a tunnel requests would pass that no route, limit or log ever sees.
+    """
+    name, slash, version = parse_text(value).lower().partition("/")
+    parse_token(name)
+    if slash:
+        parse_token(version)
+    if name in ("h2c", "h2", "h3", "http", "tls"):
+        raise ValueError(f"{name} would carry requests past lbproxy; it cannot be allowed")
+    return name + slash + version
+
+
+PROTOCOL: Final = Notation("protocol", parse_protocol, {"type": "string", "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z/-]+$"})
+PROTOCOLS: Final = Shorthand(
+    "list of protocols, one, or `off`",
+    lambda value: value if value is None else () if value == "off" else one_is_list(value),
+    (OFF_SCHEMA, PROTOCOL.schema),
+)
 
 
 def off_is_no_retry(value: object) -> object:
@@ -166,6 +192,12 @@ class Route(Section):
         RetryOverride | None,
         Shorthand("`off` or a mapping", off_is_no_retry, OR_OFF.schemas),
     ] = setting(None, "Retry rules of the pool, changed for this route. `off`: no retry.")
+    upgrade: Annotated[tuple[Annotated[str, PROTOCOL], ...] | None, PROTOCOLS] = setting(
+        None,
+        "Protocols that a request may switch to (`Upgrade`, RFC 9110 section 7.8), such as `websocket`; `irc` stands "
+        "for every version, `irc/6.9` for one. All others are taken out of the request. HTTP itself (`h2c`) and `tls` "
+        "cannot be listed. Not set: the listener's.",
+    )
     headers: HeaderRules | None = setting(None, "Header changes of this route, done after those of the pool.")
     rewrite: Rewrite | None = setting(None, "Changes to the path before the request goes to the server.")
     redirect: Redirect | None = setting(None, "Answer with a redirect.")

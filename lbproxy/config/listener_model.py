@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import model_validator
 
 from lbproxy.address import Address
-from lbproxy.config.http_rules import Route
+from lbproxy.config.http_rules import PROTOCOL, PROTOCOLS, Route
 from lbproxy.config.notation import (
     BIND,
     BYTES,
@@ -26,10 +26,13 @@ from lbproxy.config.notation import (
     one_is_list,
     setting,
 )
+from lbproxy.config.units import parse_text, shown
 
 
 class ListenerTimeouts(Section):
-    tls_handshake: Annotated[float, SECONDS] = setting("5s", "Longest TLS handshake with a client.")
+    tls_handshake: Annotated[float, SECONDS] = setting(
+        "5s", "Longest TLS handshake with a client; then the connection is closed."
+    )
     request_head: Annotated[float, SECONDS] = setting(
         "10s", "Longest time from the first byte of a request to the end of its head; then 408."
     )
@@ -59,23 +62,58 @@ class ListenerLimits(Section):
     chunk_overhead: Annotated[int, BYTES] = setting(
         "16KiB", "Most bytes of a chunked body that are chunk sizes and extensions instead of data; more are 400."
     )
-    min_rate: Annotated[int | None, BYTES.or_off()] = setting("off", "Slowest upload, in bytes a second.")
-    handshakes: Annotated[int, integer(1, 1_000_000)] = setting(1000, "TLS handshakes at once.")
+    min_rate: Annotated[int | None, BYTES.or_off()] = setting(
+        "off",
+        "Slowest upload, in bytes of the body a second, on average since its beginning and not judged in the first 10 "
+        "seconds; a slower one is 408. Time in which lbproxy itself does not read, or in which the client waits for "
+        "`100 Continue`, does not count.",
+    )
+    handshakes: Annotated[int, integer(1, 1_000_000)] = setting(
+        1000, "TLS handshakes in progress at once; connections beyond that are closed."
+    )
+
+
+def parse_tls_version(value: object) -> str:
+    """`1.2` is a number unless it has quotes; both are meant."""
+    text = parse_text(value)
+    if text not in ("1.2", "1.3"):
+        raise ValueError(f"expected 1.2 or 1.3, got {shown(value)}")
+    return text
+
+
+TLS_VERSION: Final = Notation("`1.2` or `1.3`", parse_tls_version, {"enum": ["1.2", "1.3", 1.2, 1.3]})
 
 
 class CertificateFiles(Section):
-    cert: Annotated[str, TEXT] = setting(..., "File of the certificate chain.")
-    key: Annotated[str, TEXT] = setting(..., "File of the private key.")
+    cert: Annotated[str, TEXT] = setting(..., "File of the certificate chain, PEM, the server's own first.")
+    key: Annotated[str, TEXT] = setting(..., "File of its private key, PEM, without a passphrase.")
 
 
 class ListenerTls(Section):
-    cert: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of the certificate chain.")
-    key: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of the private key.")
-    certs: tuple[CertificateFiles, ...] = setting((), "Further certificates; SNI chooses.")
-    client_ca: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of CA certificates for clients.")
-    client_verify: Literal["off", "optional", "required"] = setting("off", "Whether clients show a certificate.")
-    min_version: Literal["1.2", "1.3"] = setting("1.2", "Oldest TLS version.")
-    alpn: tuple[Annotated[str, TEXT], ...] = setting(("http/1.1",), "Protocols offered by ALPN.")
+    cert: Annotated[str | None, TEXT.or_unset()] = setting(
+        None,
+        "File of the certificate chain, PEM, the server's own first. Relative paths start at the config file. It is "
+        "read again when they change.",
+    )
+    key: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of its private key, PEM, without a passphrase.")
+    certs: tuple[CertificateFiles, ...] = setting(
+        (),
+        "More certificates. The name that the client asks for (SNI) chooses: the one that has it, exactly or by a "
+        "wildcard for one label; else the first of all.",
+    )
+    client_ca: Annotated[str | None, TEXT.or_unset()] = setting(
+        None, "File of the CA certificates that sign those of clients. Needed for `client_verify`."
+    )
+    client_verify: Literal["off", "optional", "required"] = setting(
+        "off",
+        "`required`: only clients with a certificate of `client_ca` are served. `optional`: those without are served "
+        "too, those with another are not. Servers see `X-Client-Cert-Verify`, `-Subject` and `-Fingerprint`.",
+    )
+    min_version: Annotated[str, TLS_VERSION] = setting("1.2", "Oldest version of TLS that is accepted.")
+    alpn: tuple[Annotated[str, TEXT], ...] = setting(
+        ("http/1.1",),
+        "Protocols offered to clients by ALPN, first choice first. In TCP mode say what the servers speak.",
+    )
 
 
 class Listener(Section):
@@ -102,6 +140,9 @@ class Listener(Section):
     )
     timeouts: ListenerTimeouts = setting(ListenerTimeouts(), "Time-outs towards clients.")
     limits: ListenerLimits = setting(ListenerLimits(), "Bounds on what clients send.")
+    upgrade: Annotated[tuple[Annotated[str, PROTOCOL], ...], PROTOCOLS] = setting(
+        ("websocket",), "Protocols that a request may switch to (`Upgrade`), for routes that do not say it themselves."
+    )
     half_close: Literal["abort", "answer"] = setting(
         "abort",
         "What the end of a client's sending means after a complete request. `abort`: the client has left, its request "
@@ -115,8 +156,12 @@ class Listener(Section):
     mode_bits: Annotated[int | None, MODE_BITS.or_unset()] = setting(
         "0660", "Permissions of the file of a unix socket, octal and in quotes."
     )
-    tls: Annotated[ListenerTls | None, OR_OFF] = setting(None, "TLS towards clients.")
-    proxy_protocol: Literal["off", "accept"] = setting("off", "PROXY protocol header from `trusted_proxies`.")
+    tls: Annotated[ListenerTls | None, OR_OFF] = setting(None, "TLS towards clients. `off`: plain text.")
+    proxy_protocol: Literal["off", "accept"] = setting(
+        "off",
+        "`accept`: every connection begins with a PROXY header (v1 or v2) that names the client. Only "
+        "`trusted_proxies` may connect, and peers on a unix socket. `off`: no header is expected.",
+    )
     deadline_header: Annotated[str | None, FIELD_NAME.or_off()] = setting(
         "X-Request-Timeout",
         "Request header by which one of the `trusted_proxies` says how long it waits: `2.5` (seconds), `800ms`, `2s`, "

@@ -11,6 +11,7 @@ from lbproxy.config.checks import check
 from lbproxy.config.model import Config
 from lbproxy.config.problems import ConfigError, Problem
 from lbproxy.config.source import parse, read_text
+from lbproxy.config.tls_checks import check_files
 from lbproxy.config.validation import validate
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load_file", "load_text"]
@@ -24,13 +25,22 @@ class Loaded:
     warnings: tuple[Problem, ...]
 
 
-def load_file(path: str | FilePath, environ: Mapping[str, str]) -> Loaded:
-    """Read and check a config file. `environ` is what `${VAR}` is replaced from. Raises ConfigError."""
-    return load_text(read_text(path), str(path), environ)
+def load_file(path: str | FilePath, environ: Mapping[str, str], *, checks_files: bool = False) -> Loaded:
+    """Read and check a config file. `environ` is what `${VAR}` is replaced from. Raises ConfigError.
+
+    checks_files: look at the certificates and keys that it names, too.
+    """
+    base_dir = FilePath(path).parent if checks_files else None
+    return load_text(read_text(path), str(path), environ, base_dir=base_dir)
 
 
-def load_text(text: str, filename: str, environ: Mapping[str, str]) -> Loaded:
-    """Like `load_file`, for text that came from elsewhere; `filename` stands in the messages."""
+def load_text(
+    text: str, filename: str, environ: Mapping[str, str], *, base_dir: str | FilePath | None = None
+) -> Loaded:
+    """Like `load_file`, for text that came from elsewhere; `filename` stands in the messages.
+
+    base_dir: where relative paths of certificates start; None: files are not looked at.
+    """
     document = parse(text, filename, environ)
     for path, value in unavailable_paths(document.data):
         what = "is" if value is None else f"{value} is"
@@ -38,6 +48,8 @@ def load_text(text: str, filename: str, environ: Mapping[str, str]) -> Loaded:
     config = validate(document)
     if config is not None:
         check(config, document)
+        if base_dir is not None:
+            check_files(config, document, base_dir)
     problems = sorted(document.problems, key=lambda problem: (problem.line, problem.column))
     errors = tuple(problem for problem in problems if not problem.is_warning)
     if errors or config is None:

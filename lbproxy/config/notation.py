@@ -186,6 +186,14 @@ def parse_host(value: object) -> str:
     return text
 
 
+def parse_host_name(value: object) -> str:
+    """A name or an address, without a port, in lower case."""
+    text = units.parse_text(value)
+    if text.startswith("*"):
+        raise ValueError(f"expected one host name, got {text!r}")
+    return parse_host_pattern(text).strip("[]")
+
+
 def parse_location(value: object) -> str:
     """The value of a Location header: an absolute URL or a path, visible ASCII only."""
     text = units.parse_text(value)
@@ -268,6 +276,7 @@ PATH: Final = Notation("path", parse_path, {"type": "string", "pattern": "^/"})
 MATCH_PATH: Final = Notation("path", parse_match_path, {"type": "string", "pattern": "^/"})
 REGEX: Final = Notation("regular expression", parse_regex, {"type": "string", "format": "regex"})
 HOST: Final = Notation("host name, with a port or without", parse_host, {"type": "string"})
+HOST_NAME: Final = Notation("host name", parse_host_name, {"type": "string"})
 HOST_PATTERN: Final = Notation("host name or `*.name`", parse_host_pattern, {"type": "string"})
 LOCATION: Final = Notation("URL or path", parse_location, {"type": "string"})
 BIND: Final = Notation("`host:port`, `[v6]:port`, `:port` or `unix:PATH`", parse_bind, {"type": "string"})

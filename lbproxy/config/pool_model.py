@@ -13,6 +13,7 @@ from lbproxy.config.notation import (
     BYTES_OR_ZERO,
     FLAG,
     HOST,
+    HOST_NAME,
     METHOD,
     NAME,
     OFF_SCHEMA,
@@ -84,11 +85,27 @@ def _expect_from_text(value: object) -> object:
 
 
 class PoolTls(Section):
-    verify: Annotated[bool, FLAG] = setting(True, "Check the server's certificate and name.")
-    ca: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of CA certificates; the system's if not set.")
-    server_name: Annotated[str | None, TEXT.or_unset()] = setting(None, "Name for SNI and verification.")
-    cert: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of the client certificate shown to servers.")
-    key: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of its private key.")
+    verify: Annotated[bool, FLAG] = setting(
+        True,
+        "Whether the server's certificate must be trusted, valid and for its name. `false` only to try things out.",
+    )
+    ca: Annotated[str | None, TEXT.or_unset()] = setting(
+        None, "File of the CA certificates to trust, PEM; those of the system if not set. Read again when it changes."
+    )
+    server_name: Annotated[str | None, HOST_NAME.or_unset()] = setting(
+        None, "Name to ask for (SNI) and to verify; if not set, the host as it is written in `servers`."
+    )
+    cert: Annotated[str | None, TEXT.or_unset()] = setting(
+        None, "File of the client certificate that is shown to servers, PEM. Read again when it changes."
+    )
+    key: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of its private key, PEM, without a passphrase.")
+
+
+def tls_from_flag(value: object) -> object:
+    return None if value == "off" else {} if value is True else value
+
+
+TRUE_OR_TLS: Final = Shorthand("`true`, `off` or a mapping", tls_from_flag, (OFF_SCHEMA, {"const": True}))
 
 
 class HealthCheck(Section):
@@ -114,7 +131,9 @@ class HealthCheck(Section):
     busy_window: Annotated[float, SECONDS] = setting(
         "10s", "A check that times out does not count while the server made progress within this time."
     )
-    tls: Annotated[PoolTls | None, OR_OFF] = setting(None, "TLS of the check.")
+    tls: Annotated[PoolTls | None, TRUE_OR_TLS] = setting(
+        None, "TLS of the check: as `tls` of the pool if not set. `off`: plain text. `true`: TLS with the defaults."
+    )
 
 
 def expand_health_check(value: object) -> object:
@@ -183,7 +202,9 @@ class Retry(Section):
 
 class PoolTimeouts(Section):
     connect: Annotated[float, SECONDS] = setting("3s", "Longest time until a connection to a server stands.")
-    tls_handshake: Annotated[float, SECONDS] = setting("3s", "Longest TLS handshake with a server.")
+    tls_handshake: Annotated[float, SECONDS] = setting(
+        "3s", "Longest TLS handshake with a server, after the connection stands."
+    )
     response_head: Annotated[float, SECONDS] = setting(
         "60s", "Longest time from the end of the request to the head of the final response; then 504."
     )
@@ -200,10 +221,6 @@ class PoolTimeouts(Section):
     half_closed: Annotated[float, SECONDS] = setting(
         "30s", "Longest silence of a tunnel or TCP connection of which one direction has ended."
     )
-
-
-def _tls_from_flag(value: object) -> object:
-    return None if value == "off" else {} if value is True else value
 
 
 class Queue(Section):
@@ -299,7 +316,8 @@ class Pool(Section):
     )
     queue: Queue = setting(Queue(), "Where requests wait while every server is full.")
     timeouts: PoolTimeouts = setting(
-        PoolTimeouts(), "Time-outs towards servers. TCP mode uses `connect`, `write`, `tunnel` and `half_closed`."
+        PoolTimeouts(),
+        "Time-outs towards servers. TCP mode uses `connect`, `tls_handshake`, `write`, `tunnel` and `half_closed`.",
     )
     retry: Annotated[Retry, Shorthand("`off` or a mapping", off_is_no_retry, OR_OFF.schemas)] = setting(
         Retry(), "When a failed request is sent again, to another server if there is one. `off`: never."
@@ -320,8 +338,12 @@ class Pool(Section):
     )
     limits: PoolLimits = setting(PoolLimits(), "Bounds on what servers send.")
     headers: HeaderRules | None = setting(None, "Header changes for every request to this pool.")
-    tls: Annotated[
-        PoolTls | None, Shorthand("`true`, `off` or a mapping", _tls_from_flag, (OFF_SCHEMA, {"const": True}))
-    ] = setting(None, "TLS to servers.")
-    proxy_protocol: Literal["off", "v1", "v2"] = setting("off", "PROXY protocol header sent to servers.")
+    tls: Annotated[PoolTls | None, TRUE_OR_TLS] = setting(
+        None, "TLS to servers. `true`: with the defaults. `off`: plain text."
+    )
+    proxy_protocol: Literal["off", "v1", "v2"] = setting(
+        "off",
+        "PROXY header sent first on every connection to a server, which must expect it. Checks send one too, without a "
+        "client, unless they have a `port` of their own. In HTTP mode it needs `keep_alive: off`.",
+    )
     sticky: Annotated[Sticky | None, OR_OFF] = setting(None, "Keep a client on one server by a cookie.")

@@ -16,7 +16,7 @@ MANAGED_HEADERS: Final = frozenset(
 """Fields that frame messages or belong to one connection; lbproxy alone writes them (RFC 9110 section 7.6.1)."""
 
 ACTIONS: Final = ("pool", "redirect", "respond")
-_FORWARDING_KEYS: Final = ("timeouts", "retry", "rewrite")
+_FORWARDING_KEYS: Final = ("timeouts", "retry", "rewrite", "upgrade")
 
 
 def referenced_pools(config: Config) -> Iterator[tuple[Path, str]]:
@@ -82,7 +82,7 @@ def _check_route(route: Route, path: Path, document: Document) -> None:
 
 def _check_tcp_route(route: Route, path: Path, document: Document) -> None:
     hint = "use `pool` alone, or `mode: http`"
-    for name in ("match", "redirect", "respond", "rewrite", "headers", "retry"):
+    for name in ("match", "redirect", "respond", "rewrite", "headers", "retry", "upgrade"):
         if (*path, name) in document.keys and not (name == "match" and _takes_all(route)):
             document.object_to((*path, name), "is not possible on a TCP listener", hint, at_key=True)
 

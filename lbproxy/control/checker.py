@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable
 from lbproxy.address import Address
 from lbproxy.config.model import HealthCheck
 from lbproxy.control.probe import ProbeSpec, Result, Verdict, probe
+from lbproxy.dataplane.tls import ClientTls
 from lbproxy.domain.health import CheckResult, HealthMachine
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Admin, Health, Server
@@ -92,9 +93,11 @@ class Checker:
         self._checks: dict[str, tuple[HealthCheck, ProbeSpec]] = {}
         self._watches: dict[tuple[str, str], _Watch] = {}
 
-    def add_pool(self, pool: Pool, check: HealthCheck) -> None:
+    def add_pool(
+        self, pool: Pool, check: HealthCheck, proxy_protocol: str = "off", tls: ClientTls | None = None
+    ) -> None:
         """Check the servers of a pool from now on, the first time at some moment within one interval."""
-        self._checks[pool.name] = (check, ProbeSpec.from_config(check))
+        self._checks[pool.name] = (check, ProbeSpec.from_config(check, proxy_protocol, tls))
         for server in pool.servers:
             self._watch(pool, server, self._clock() + self._rng.random() * check.interval)
 
@@ -126,7 +129,7 @@ class Checker:
         check, spec = self._checks[pool.name]
         key = (pool.name, server.key)
         if key not in self._watches:
-            watch = self._watches[key] = _Watch(pool, server, check, spec, first_at)
+            watch = self._watches[key] = _Watch(pool, server, check, spec.named(server.host), first_at)
             watch.task = self._tasks.spawn(self._follow(watch), f"check:{pool.name}/{server.name}")
 
     async def _follow(self, watch: _Watch) -> None:

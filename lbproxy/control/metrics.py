@@ -55,6 +55,11 @@ READINGS = (
     Reading("queue_depth", "Requests that wait for a server.", ("pool",)),
     Reading("client_connections", "Client connections open now.", ("listener",)),
     Reading("upstream_connections", "Connections to the server now, in use or kept idle.", ("pool", "server", "state")),
+    Reading(
+        "tls_certificate_expiry_timestamp_seconds",
+        "Unix time at which the certificate that clients are shown expires.",
+        ("listener", "certificate"),
+    ),
     Reading("config_last_reload_successful", "1 if the last load of the configuration succeeded."),
     Reading("config_last_reload_success_timestamp_seconds", "Unix time of the last successful load."),
     Reading("config_reloads_total", "Reloads of the configuration.", ("result",)),

@@ -9,13 +9,20 @@ import asyncio
 import enum
 import errno
 import re
+import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import httptools
 
 from lbproxy.address import Address
 from lbproxy.config.model import HealthCheck
+from lbproxy.dataplane.introduction import introduced
+from lbproxy.dataplane.tls import ClientTls
+from lbproxy.dataplane.tls_client import tls_fault
+from lbproxy.dataplane.unix_socket import connect_unix
+from lbproxy.protocol.proxy_protocol import build
 
 LIMIT_BYTES = 65_536
 _SHOWN = 80  # characters of a server's answer that a message quotes
@@ -57,10 +64,16 @@ class ProbeSpec:
     body_pattern: re.Pattern[str] | None = None
     send: bytes = b""
     expect: bytes = b""
+    tls: ClientTls | None = None
+    tls_name: str | None = None
+    introduction: bytes = b""  # a PROXY header, sent before all else
 
     @classmethod
-    def from_config(cls, check: HealthCheck) -> ProbeSpec:
+    def from_config(cls, check: HealthCheck, proxy_protocol: str = "off", tls: ClientTls | None = None) -> ProbeSpec:
+        """proxy_protocol: that of the pool. A check with a port of its own goes to something else, which gets none."""
+        is_introduced = proxy_protocol != "off" and check.port is None
         return cls(
+            introduction=build(proxy_protocol, None, None, is_check=True) if is_introduced else b"",
             timeout_s=check.timeout,
             port=check.port,
             is_http=check.type == "http",
@@ -73,7 +86,12 @@ class ProbeSpec:
             body_pattern=re.compile(check.expect.body) if check.expect.body is not None else None,
             send=(check.send or "").encode(),
             expect=(check.expect.text or "").encode(),
+            tls=tls,
         )
+
+    def named(self, host: str) -> ProbeSpec:
+        """The check of a server that is configured as `host`."""
+        return self if self.tls is None else replace(self, tls_name=self.tls.name_of(host))
 
     def target(self, address: Address) -> Address:
         """Where the check of a server goes."""
@@ -160,7 +178,7 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(spec.timeout_s):
-            reader, writer = await _connect(target)
+            reader, writer = await _connect(spec, target)
             if spec.is_http:
                 return await _ask_http(spec, target, answer, reader, writer)
             return await _ask_tcp(spec, reader, writer)
@@ -170,6 +188,9 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
             return answer.judge()
         waited = "no answer" if writer is not None else "no connection"
         return Result(Verdict.TIMEOUT, "timeout", f"{waited} within {spec.timeout_s:g} s")
+    except (ssl.SSLError, ssl.CertificateError) as error:
+        fault, why = tls_fault(error)
+        return _failed(fault.reason, why)
     except OSError as error:
         return _from_os_error(error)
     finally:
@@ -177,10 +198,17 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
             writer.transport.abort()
 
 
-async def _connect(target: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(spec: ProbeSpec, target: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    options: dict[str, Any] = {"limit": LIMIT_BYTES}
+    if spec.tls is not None:
+        # "" switches the loop's own idea of a name off; the time-out of the whole check is enough of a bound.
+        options |= {"ssl": spec.tls.context, "server_hostname": spec.tls_name or ""}
+    connect = asyncio.open_unix_connection if target.is_unix else asyncio.open_connection
+    if spec.introduction:
+        return await connect(sock=await introduced(asyncio.get_running_loop(), target, spec.introduction), **options)
     if target.is_unix:
-        return await asyncio.open_unix_connection(target.sock_path, limit=LIMIT_BYTES)
-    return await asyncio.open_connection(target.host, target.port, limit=LIMIT_BYTES)
+        return await asyncio.open_unix_connection(sock=await connect_unix(target), **options)
+    return await asyncio.open_connection(target.host, target.port, **options)
 
 
 async def _ask_http(

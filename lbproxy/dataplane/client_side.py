@@ -12,6 +12,7 @@ from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
+from lbproxy.protocol.proxy_protocol import ProxyHeader
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.exchange import Exchange
@@ -25,6 +26,7 @@ class ClientSide(Protocol):
     client_ip: str
     context: PickContext
     transport: asyncio.Transport
+    proxied: ProxyHeader | None
 
     def forwarding_lines(self, exchange: Exchange) -> bytes:
         """The fields that lbproxy adds to the head that goes up, request id included."""

@@ -24,17 +24,19 @@ from typing import TYPE_CHECKING, cast
 from lbproxy import errors
 from lbproxy.dataplane import bulk
 from lbproxy.dataplane.answers import answer_bytes, local_answer, problem, response_head
-from lbproxy.dataplane.exchange import EXPECT_WAIT_S, Exchange
+from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services, abort
+from lbproxy.dataplane.upload_rate import UploadRate
 from lbproxy.dataplane.upstream import SMALL_BODY
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import LAST_CHUNK, BodyError, ChunkedReader, LengthReader, chunk
 from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, status_line
 from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
+from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import POOL
 
 if TYPE_CHECKING:
@@ -82,20 +84,25 @@ class Downstream(asyncio.Protocol):
         "_state",
         "_taken",
         "_taken_at",
+        "_upload",
         "_write_blocked",
         "_written",
         "client_ip",
         "context",
         "listener",
         "local_host",
+        "proxied",
         "services",
         "transport",
     )
 
     transport: asyncio.Transport
+    scheme = b"http"
+    cert_fields: Sequence[Field] = ()
 
-    def __init__(self, owner: Listener) -> None:
+    def __init__(self, owner: Listener, proxied: ProxyHeader | None = None) -> None:
         self._owner = owner
+        self.proxied = proxied
         self.services: Services = owner.services
         self.listener: ListenerRuntime = owner.runtime
         self._state = HEAD
@@ -115,6 +122,7 @@ class Downstream(asyncio.Protocol):
         self._taken = 0
         self._taken_at = 0.0
         self._hangup = -1
+        self._upload: UploadRate | None = None
         self._noted = 0  # of what is not sent, told to the services since this connection is blocked
         self._extra = b""
         self._nominated: frozenset[bytes] = frozenset()
@@ -146,6 +154,8 @@ class Downstream(asyncio.Protocol):
         local = transport.get_extra_info("sockname")
         port = local[1] if isinstance(local, tuple) else 0
         self.local_host = f"{local[0]}:{port}" if isinstance(local, tuple) and ":" not in local[0] else "localhost"
+        if self.proxied is not None:
+            ip, port = self.proxied.seen_from(ip, port)
         self.client_ip = self._peer_ip = ip or "unix"
         self.context.client_ip = self.client_ip
         self._is_trusted = self.listener.is_trusted(ip)
@@ -317,7 +327,9 @@ class Downstream(asyncio.Protocol):
                 self._reader = LengthReader(length)
             self._deadline = services.clock() + self.listener.timeouts.request_body
             if prepared.expects_continue:
-                self._deadline += EXPECT_WAIT_S  # until then the client may be waiting for its 100
+                self._deadline = NEVER  # the client may be waiting for its 100, and the exchange for a server
+            if self.listener.min_rate:
+                self._upload = UploadRate(self.listener.min_rate, services.clock(), waits=prepared.expects_continue)
             exchange.start(b"", is_done=False)
             if rest and self._state == BODY:
                 self._body_data(rest)
@@ -368,7 +380,7 @@ class Downstream(asyncio.Protocol):
             self._bulk = bulk.BulkReader(self, self._server_transport)
 
     def _body_ended(self) -> None:
-        self._reader = None
+        self._reader = self._upload = None
         self._end_bulk()
         self._state = WAIT
         self._deadline = NEVER
@@ -384,8 +396,8 @@ class Downstream(asyncio.Protocol):
 
     def _keep_for_later(self, data: bytes) -> None:
         """Bytes behind the request: the next ones, if the client pipelines. Bounded; then reading pauses."""
-        if self._closes:
-            return  # RFC 9112 section 9.6: nothing after a last request is looked at
+        if self._closes and not (self._exchange is not None and self._exchange.prepared.upgrade):
+            return  # RFC 9112 section 9.6: nothing after a last request is looked at; but a tunnel may be coming
         self._read_ahead = self._read_ahead + data if self._read_ahead else data
         if len(self._read_ahead) > READ_AHEAD_BYTES or self._read_ahead.count(b"\r\n\r\n") > READ_AHEAD_REQUESTS:
             self.pause_body()
@@ -421,7 +433,7 @@ class Downstream(asyncio.Protocol):
     def _linger(self) -> None:
         """End the connection so that the client can read the answer: FIN now, discard until its FIN (RFC 9112 9.6)."""
         self._state = LINGER
-        self._reader = None
+        self._reader = self._upload = None
         self._end_bulk()
         self._buffer = self._read_ahead = b""
         now = self.services.clock()
@@ -472,9 +484,10 @@ class Downstream(asyncio.Protocol):
         if not self._is_trusted and not prepared.route.skip:
             return self._lines + prepared.host_line + exchange.id_line
         known = prepared.head.forwarding if self._is_trusted else {}
-        lines = request_lines(known, self._peer_ip, self._port, prepared.host_line, prepared.route.skip)
+        skip = prepared.route.skip
+        lines = request_lines(known, self._peer_ip, self._port, prepared.host_line, skip, self.scheme, self.cert_fields)
         if prepared.deadlines is not None:
-            lines += prepared.deadlines.lines(exchange.time_left_s(), prepared.route.skip)
+            lines += prepared.deadlines.lines(exchange.time_left_s(), skip)
         return lines if b"x-request-id" in prepared.route.skip else lines + exchange.id_line
 
     def respond(
@@ -542,10 +555,20 @@ class Downstream(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None or not exchange.prepared.minor or self._state not in (BODY, WAIT):
             return
+        if head is None or head.status == 100:
+            self._body_invited()
         if head is None:
             self._write(_CONTINUE)
         else:
             self._write(status_line(head.status, head.reason) + head.lines + b"\r\n")
+
+    def _body_invited(self) -> None:
+        """The client has its 100: from now on it is the one who takes time."""
+        if self._state == BODY and not self._is_paused:
+            now = self.services.clock()
+            self._deadline = now + self.listener.timeouts.request_body
+            if self._upload is not None:
+                self._upload.go(now)
 
     def answer_fault(self, exchange: Exchange, fault: Fault, detail: str, retry_after_s: int | None) -> None:
         """Answer with problem+json."""
@@ -576,7 +599,13 @@ class Downstream(asyncio.Protocol):
         self._written += size
 
     def request_moved(self, *, is_blocked: bool) -> None:
-        self._deadline = NEVER if is_blocked else self.services.clock() + self.listener.timeouts.request_body
+        now = self.services.clock()
+        self._deadline = NEVER if is_blocked else now + self.listener.timeouts.request_body
+        if self._upload is not None:
+            if is_blocked:
+                self._upload.stop(now)
+            else:
+                self._upload.go(now)
 
     def request_spliced(self) -> None:
         exchange = self._exchange
@@ -638,6 +667,8 @@ class Downstream(asyncio.Protocol):
             return
         self._is_paused = True
         self._deadline = NEVER
+        if self._upload is not None:
+            self._upload.stop(self.services.clock())
         self.transport.pause_reading()
         sock = self.transport.get_extra_info("socket")
         if sock is not None and not self.listener.answers_half_closed:
@@ -650,6 +681,8 @@ class Downstream(asyncio.Protocol):
         self._unwatch()
         if self._state == BODY:
             self._deadline = self.services.clock() + self.listener.timeouts.request_body
+            if self._upload is not None:
+                self._upload.go(self.services.clock())
         if self._state not in (CLOSED, TUNNEL) and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -672,6 +705,8 @@ class Downstream(asyncio.Protocol):
         if exchange is not None:
             exchange.sweep(now)
         self._check_write(now)
+        if self._upload is not None:
+            self._check_upload(self._upload, now)
         if now >= self._deadline:
             self._deadline_passed()
 
@@ -691,6 +726,12 @@ class Downstream(asyncio.Protocol):
             if exchange is not None:
                 exchange.client_left(errors.CLIENT_WRITE_TIMEOUT, "write_timeout")
             self.cut()
+
+    def _check_upload(self, upload: UploadRate, now: float) -> None:
+        exchange = self._exchange
+        if self._state == BODY and exchange is not None and upload.is_too_slow(exchange.bytes_in, now):
+            self._closes = True
+            exchange.fail(errors.BODY_TOO_SLOW, f"less than {self.listener.min_rate:g} bytes a second")
 
     def _deadline_passed(self) -> None:
         self._deadline = NEVER

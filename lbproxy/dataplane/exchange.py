@@ -49,9 +49,11 @@ from lbproxy.dataplane.counters import (
     UPSTREAM_ERROR,
     retry_reason,
 )
+from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime, UpstreamTimeouts
+from lbproxy.dataplane.tls_client import TlsUpstream
 from lbproxy.dataplane.upstream import SMALL_BODY, UpstreamConnection
 from lbproxy.dataplane.verdicts import STILL_WORKING, outcome_of, plural_of, retry_after_s
 from lbproxy.domain.pool import Lease, Outcome, Refusal
@@ -62,6 +64,7 @@ from lbproxy.errors import Fault, Side
 from lbproxy.protocol.body import LAST_CHUNK, BodyReader, chunk
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
+from lbproxy.protocol.upgrade import is_answer_to
 from lbproxy.telemetry.slots import DURATION_BUCKETS, QUEUE_BUCKETS, observe
 
 QUEUED, CONNECTING, WAITING, KEEPING, STREAMING, TUNNEL, DONE = range(7)
@@ -316,7 +319,7 @@ class Exchange:
                 self._send(connection, now)
                 return
         self._phase = CONNECTING
-        self._deadline = now + self._timeouts().connect
+        self._deadline = now + self._timeouts().dial
         services = self.side.services
         self._dialing = services.tasks.spawn(self._dial(runtime, now), "dial")
 
@@ -336,9 +339,11 @@ class Exchange:
         services = self.side.services
         services.dials += 1
         me = self._dialing
-        connection = UpstreamConnection(services, runtime)
+        secure = runtime.pool.tls is not None
+        connection = TlsUpstream(services, runtime) if secure else UpstreamConnection(services, runtime)
         try:
-            await connector.dial(services, runtime, lambda: connection)
+            header = introduction(runtime.pool, self.side)
+            await connector.dial(services, runtime, lambda: connection, self._timeouts(), header)
         except asyncio.CancelledError:
             connection.abandoned()
             raise
@@ -362,12 +367,12 @@ class Exchange:
         self._send(connection, now)
 
     def _send(self, connection: UpstreamConnection, now: float) -> None:
+        self.upstream = connection  # first, so that a defect below does not leave it open
         prepared = self.prepared
         route = prepared.route
         head = prepared.forward + self.extra + self.side.forwarding_lines(self)
         pieces = self._body
         body = b"".join(pieces) if len(pieces) != 1 else pieces[0]
-        self.upstream = connection
         self._phase = WAITING
         self._sent_at = now
         if prepared.needs_care:
@@ -642,7 +647,7 @@ class Exchange:
             is_idempotent=self.prepared.is_idempotent,
             retries_done=self._retries,
             is_replayable=not self._dropped_body,
-        ):
+        ) and connector.is_worth_a_retry(fault, runtime, self._tried):
             if (
                 fault.retry is errors.Retry.ALWAYS  # it did no work anywhere, so it multiplies none
                 or is_stale
@@ -958,10 +963,9 @@ class Exchange:
         """101: if it is what the client asked for, both transports become a tunnel, with the bytes already read."""
         connection, runtime = self.upstream, self._runtime
         assert connection is not None and runtime is not None
-        offered = self.prepared.upgrade
-        if not offered or offered not in head.upgrade.split(b", ") or not self.request_done:
+        if not is_answer_to(head.upgrade, self.prepared.upgrade) or not self.request_done:
             connection.abort()
-            self.attempt_failed(errors.BAD_UPGRADE, "101 without a matching request")
+            self.attempt_failed(errors.BAD_UPGRADE, "101 to a protocol that was not offered")
             return
         now = self.side.services.clock()
         self.status = 101
@@ -1000,7 +1004,7 @@ class Exchange:
             self.pool_runtime.row[ABORTED["tunnel"]] += 1
         lease, self._lease = self._lease, None
         if lease is not None:
-            lease.release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now)
+            lease.release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now, is_timed=False)
         self._relay = None
         self.side.tunnel_closed()
         self._finish(end, now)

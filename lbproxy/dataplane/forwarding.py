@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from lbproxy.protocol.message import Fields, join_fields
+from lbproxy.protocol.message import Field, Fields, join_fields
 
 _request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 Forwarding = Mapping[bytes, list[bytes]]
 
 
-def connection_lines(client_ip: str, port: int) -> bytes:
+def connection_lines(client_ip: str, port: int, scheme: bytes = b"http") -> bytes:
     """The lines that are the same for every request of an untrusted connection."""
-    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: %d\r\n" % (client_ip.encode(), port)
+    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %d\r\n"
+    return lines % (client_ip.encode(), scheme, port)
 
 
-def request_lines(known: Forwarding, peer_ip: str, port: int, host_line: bytes, skip: Collection[bytes]) -> bytes:
-    """The lines for a request of a trusted peer (`known` is what it said), or where edits replace some (`skip`)."""
+def request_lines(
+    known: Forwarding,
+    peer_ip: str,
+    port: int,
+    host_line: bytes,
+    skip: Collection[bytes],
+    scheme: bytes = b"http",
+    cert_fields: Sequence[Field] = (),
+) -> bytes:
+    """The lines for a request of a trusted peer (`known` is what it said), or where edits replace some (`skip`).
+
+    cert_fields: what TLS knows of the peer's certificate; a peer is never believed about that.
+    """
     chain = [*known.get(b"x-forwarded-for", ()), peer_ip.encode()]
     fields: Fields = [(b"X-Forwarded-For", b", ".join(chain))]
-    for name, own in ((b"X-Forwarded-Proto", b"http"), (b"X-Forwarded-Port", b"%d" % port)):
+    for name, own in ((b"X-Forwarded-Proto", scheme), (b"X-Forwarded-Port", b"%d" % port)):
         fields += [(name, value) for value in known.get(name.lower(), [own])]
     for name in (b"X-Forwarded-Host", b"Forwarded", b"X-Real-IP"):
         fields += [(name, value) for value in known.get(name.lower(), ())]
+    fields += cert_fields
     return host_line + join_fields([field for field in fields if field[0].lower() not in skip])
 
 

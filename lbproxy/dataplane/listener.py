@@ -12,21 +12,22 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import resource
 import socket
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 from lbproxy import errors
 from lbproxy.address import Address
 from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.proxy_header import ProxyHeaders
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.splice import FDS_PER_FLOW, MOST_FLOWS, flow_limit
 from lbproxy.dataplane.tcp import TcpClient
+from lbproxy.dataplane.tls_server import TlsServer
+from lbproxy.dataplane.unix_socket import SocketFile, bind_hint, bind_unix
 from lbproxy.errors import Fault
+from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import LISTENER
 
 log = logging.getLogger("lbproxy")
@@ -139,9 +140,10 @@ class Listener:
         "_gate",
         "_is_closed",
         "_is_paused",
+        "_proxy_headers",
         "_servers",
+        "_socket_files",
         "_sockets",
-        "_unix_paths",
         "runtime",
         "services",
     )
@@ -150,9 +152,10 @@ class Listener:
         self.services = services
         self.runtime = runtime
         self._gate = gate
+        self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
-        self._unix_paths: list[Path] = []
+        self._socket_files: list[SocketFile] = []
         self._is_paused = False
         self._is_closed = False
         gate.add(self)
@@ -164,29 +167,15 @@ class Listener:
         try:
             for address in addresses:
                 if address.is_unix:
-                    self._sockets.append(self._bind_unix(address, mode_bits))
+                    sock, file = bind_unix(address, mode_bits, BACKLOG)
+                    self._sockets.append(sock)
+                    if file is not None:
+                        self._socket_files.append(file)
                 else:
                     self._sockets += _bind_tcp(address)
         except OSError as error:
             self.close_sockets()
             raise BindError(_bind_message(self.runtime.name, address, error)) from None
-
-    def _bind_unix(self, address: Address, mode_bits: int | None) -> socket.socket:
-        path = Path(address.path)
-        if not address.path.startswith("@"):
-            _remove_stale(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind(address.sock_path)
-            if not address.path.startswith("@"):
-                self._unix_paths.append(path)
-                path.chmod(mode_bits if mode_bits is not None else 0o660)
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
-        except OSError:
-            sock.close()
-            raise
-        return sock
 
     @property
     def addresses(self) -> list[str]:
@@ -199,11 +188,16 @@ class Listener:
 
     async def start(self) -> None:
         """Begin to accept."""
-        if self._gate.is_tight:
+        if self._accepts_itself:
             self._watch()
             return
         for sock in self._sockets:
             self._servers.append(await self._serve(sock))
+
+    @property
+    def _accepts_itself(self) -> bool:
+        """Are connections accepted one by one as sockets, not by uvloop's Server?"""
+        return self._gate.is_tight or self._proxy_headers is not None
 
     def _watch(self) -> None:
         for sock in self._sockets:
@@ -213,7 +207,7 @@ class Listener:
         """Accept what is queued on one socket, up to the limit and not one more."""
         while self._gate.n_connections < self._gate.limit and not self._is_paused:
             try:
-                connection, _ = sock.accept()
+                connection, peer = sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -223,11 +217,15 @@ class Listener:
                 return
             connection.setblocking(False)
             self._count()
-            self.services.tasks.spawn(self._adopt(connection), "accept")
+            if self._proxy_headers is not None:
+                self._proxy_headers.receive(connection, peer)
+            else:
+                self.services.tasks.spawn(self.adopt(connection), "accept")
 
-    async def _adopt(self, connection: socket.socket) -> None:
+    async def adopt(self, connection: socket.socket, proxied: ProxyHeader | None = None) -> None:
+        """Serve a connection that was accepted and counted; proxied: what its PROXY header said."""
         try:
-            await self.services.loop.connect_accepted_socket(self._protocol, connection)
+            await self.services.loop.connect_accepted_socket(lambda: self._protocol(proxied), connection)
         except OSError:
             connection.close()
             self.connection_closed("")
@@ -245,7 +243,7 @@ class Listener:
             return await loop.create_unix_server(self._connection, sock=copy, backlog=BACKLOG)
         return await loop.create_server(self._connection, sock=copy, backlog=BACKLOG)
 
-    def _connection(self) -> asyncio.Protocol:
+    def _connection(self) -> asyncio.BaseProtocol:
         self._count()
         return self._protocol()
 
@@ -254,8 +252,10 @@ class Listener:
         self.runtime.n_connections += 1
         self._gate.opened()
 
-    def _protocol(self) -> asyncio.Protocol:
-        return Downstream(self) if self.runtime.mode == "http" else TcpClient(self)
+    def _protocol(self, proxied: ProxyHeader | None = None) -> asyncio.BaseProtocol:
+        if self.runtime.tls is not None:
+            return TlsServer(self, self.runtime.tls, proxied)
+        return Downstream(self, proxied) if self.runtime.mode == "http" else TcpClient(self, proxied)
 
     def admit(self, ip: str) -> Fault | None:
         """Called once a connection is made: the fault to answer if its address has too many already."""
@@ -284,7 +284,7 @@ class Listener:
             self.services.loop.call_soon(self._close_servers)
 
     def _unwatch(self) -> None:
-        if self._gate.is_tight:
+        if self._accepts_itself:
             for sock in self._sockets:
                 self.services.loop.remove_reader(sock.fileno())
 
@@ -297,7 +297,7 @@ class Listener:
     def resume(self) -> None:
         if self._is_paused and not self._is_closed:
             self._is_paused = False
-            if self._gate.is_tight:
+            if self._accepts_itself:
                 self._watch()
             elif not self._servers:
                 self.services.tasks.spawn(self._reopen(), "resume accepting")
@@ -326,10 +326,9 @@ class Listener:
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
-        for path in self._unix_paths:
-            with contextlib.suppress(OSError):  # somebody removed it already
-                path.unlink()
-        self._unix_paths.clear()
+        for file in self._socket_files:
+            file.remove()
+        self._socket_files.clear()
 
 
 def _bind_tcp(address: Address) -> list[socket.socket]:
@@ -355,31 +354,17 @@ def _bind_tcp(address: Address) -> list[socket.socket]:
     return sockets
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove a socket file that nobody listens on any more. Raises OSError EADDRINUSE if somebody does."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(errno.EEXIST, "exists and is not a socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+_BIND_HINTS = {
+    errno.EADDRINUSE: "something else listens there; stop it or choose another port",
+    errno.EACCES: "no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "this machine does not have that address",
+}
 
 
 def _bind_message(name: str, address: Address, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return f"listener {name}: the host of {address} does not resolve: {error.strerror}"
-    hint = {
-        errno.EADDRINUSE: "something else listens there; stop it or choose another port",
-        errno.EACCES: "no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        errno.EADDRNOTAVAIL: "this machine does not have that address",
-    }.get(error.errno or 0, "")
+    hint = bind_hint(error) if address.is_unix else _BIND_HINTS.get(error.errno or 0, "")
     text = f"listener {name}: cannot listen on {address}: {error.strerror}"
     return f"{text} ({hint})" if hint else text
 

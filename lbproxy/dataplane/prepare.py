@@ -16,6 +16,7 @@ from lbproxy.domain.routing import BadPath, normalise_path, rewrite_path
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
 from lbproxy.protocol.message import IDEMPOTENT_METHODS, VIA_PSEUDONYM, join_fields
+from lbproxy.protocol.upgrade import allowed_protocols
 from lbproxy.telemetry.accesslog import LogFormat
 from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
 
@@ -35,6 +36,7 @@ class Prepared:
     forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
     total_s: the whole time that the request may take, in seconds, inf = any.
     fault: this request is answered with it (no route, body too large ...), although its framing is fine.
+    upgrade: the protocols of the client's Upgrade that the server is offered, b"" for none.
     """
 
     __slots__ = (
@@ -89,7 +91,7 @@ class Prepared:
         self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
         self.needs_care = head.chunked or head.expects_continue
         self.minor = head.minor
-        self.upgrade = head.upgrade
+        self.upgrade = allowed_protocols(head.upgrade, route.upgrades, head.method) if head.upgrade else b""
 
     @property
     def has_body(self) -> bool:
@@ -135,7 +137,7 @@ def prepare(
         if route.retry.idempotency_key and any(name.lower() == b"idempotency-key" for name, _ in head.fields):
             prepared.is_idempotent = True
         prepared.pool = route.pool
-        prepared.forward = _forward_head(head, route, path, local_host)
+        prepared.forward = _forward_head(head, route, path, local_host, prepared.upgrade)
     _note_dropped(prepared, head, is_trusted=is_trusted)
     if b"x-forwarded-host" not in route.skip and not (is_trusted and b"x-forwarded-host" in head.forwarding):
         prepared.host_line = b"X-Forwarded-Host: %b\r\n" % head.host.encode("latin-1") if head.host else b""
@@ -170,7 +172,7 @@ def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) ->
     prepared.dropped = tuple((column, count) for column, count in counts if count)
 
 
-def _forward_head(head: RequestHead, route: RouteRuntime, path: str, local_host: str) -> bytes:
+def _forward_head(head: RequestHead, route: RouteRuntime, path: str, local_host: str, upgrade: bytes) -> bytes:
     """The head as the server gets it: re-serialised from what was understood (reliability, rule 1)."""
     target = head.target
     if (route.strip_prefix or route.path_prefix) and path != "*":
@@ -189,11 +191,11 @@ def _forward_head(head: RequestHead, route: RouteRuntime, path: str, local_host:
         fields.append((b"Content-Length", b"%d" % head.content_length))
     if head.max_forwards is not None:
         fields.append((b"Max-Forwards", b"%d" % (head.max_forwards - 1)))
-    if head.upgrade:
-        fields += [(b"Connection", b"Upgrade"), (b"Upgrade", head.upgrade)]
+    if upgrade:
+        fields += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]
     elif route.pool is not None and route.pool.keep_alive is None:
         fields.append((b"Connection", b"close"))
-    if head.accepts_trailers and not head.upgrade:
+    if head.accepts_trailers and not upgrade:
         fields += [(b"TE", b"trailers")]
         if route.pool is not None and route.pool.keep_alive is not None:
             fields.append((b"Connection", b"TE"))

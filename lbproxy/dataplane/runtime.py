@@ -26,6 +26,7 @@ from lbproxy.telemetry.slots import Row
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.head_memo import HeadMemo
+    from lbproxy.dataplane.tls import ClientTls, ServerTls
 
 JITTER: Final = 0.1
 
@@ -34,7 +35,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTimeouts:
-    """`timeouts` of a pool, with a route's overrides applied; seconds, inf for off."""
+    """`timeouts` of a pool, with a route's overrides applied; seconds, inf for off. tls_handshake: 0 without TLS."""
 
     connect: float
     response_head: float
@@ -43,6 +44,11 @@ class UpstreamTimeouts:
     tunnel: float
     half_closed: float
     total: float = float("inf")
+    tls_handshake: float = 0.0
+    dial: float = field(init=False)  # for the connection and, where there is TLS, the handshake
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dial", self.connect + self.tls_handshake)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +155,14 @@ class PoolRuntime:
         "max_interim",
         "name",
         "pool",
+        "proxy_protocol",
         "response_memo",
         "retry_after_s",
         "rng",
         "row",
         "servers",
         "timeouts",
+        "tls",
     )
 
     def __init__(
@@ -172,9 +180,12 @@ class PoolRuntime:
         rng: Rng,
         budget: RetryBudget,
         failure_statuses: frozenset[int] = frozenset(),
+        tls: ClientTls | None = None,
+        proxy_protocol: str = "off",
     ) -> None:
         self.name = pool.name
         self.pool = pool
+        self.proxy_protocol = proxy_protocol
         self.row = row
         self.timeouts = timeouts
         self.keep_alive = keep_alive
@@ -187,6 +198,7 @@ class PoolRuntime:
         self.rng = rng
         self.budget = budget
         self.failure_statuses = failure_statuses
+        self.tls = tls
         self.servers: dict[Server, ServerRuntime] = {}
         self.response_memo: dict[bytes, ResponseHead] = {}
 
@@ -239,6 +251,7 @@ class RouteRuntime:
     respond: tuple[int, tuple[tuple[bytes, bytes], ...], bytes] | None = None
     hash_on: str = ""
     skip: frozenset[bytes] = frozenset()
+    upgrades: frozenset[bytes] = frozenset()  # protocols, lower case, that a client may switch to
     edits_responses: bool = False
     notable_from: int = 429  # answers with a lower status are plain successes
 
@@ -278,10 +291,13 @@ class ListenerRuntime:
     answers_half_closed: bool
     trusted: tuple[Network, ...]
     connections_per_ip: float
+    min_rate: float  # bytes a second of an upload; 0: off
     has_default_only: bool  # one route without a match: nothing to look for
     memo: HeadMemo
     memo_trusted: HeadMemo
+    takes_proxy_header: bool = False
     deadline_names: frozenset[bytes] = frozenset()  # fields by which a trusted peer says how long it waits
+    tls: ServerTls | None = None
     per_ip: dict[str, int] = field(default_factory=dict)
     n_connections: int = 0
 

@@ -142,7 +142,7 @@ def flow_limit(open_files: int, connections: int, reserve: int) -> int:
 
 def is_plain(transport: asyncio.Transport) -> bool:
     """Are the bytes on this transport's socket the ones that its protocol sees? Not with TLS."""
-    return transport.get_extra_info("sslcontext") is None and transport.get_extra_info("socket") is not None
+    return transport.get_extra_info("ssl_object") is None and transport.get_extra_info("socket") is not None
 
 
 def is_reset(transport: asyncio.Transport) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lbproxy import errors
 from lbproxy.dataplane import connector
 from lbproxy.dataplane.connector import DIAL_FAULTS
+from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import RouteRuntime, ServerRuntime
 from lbproxy.dataplane.verdicts import plural_of
@@ -23,6 +24,7 @@ from lbproxy.domain.retry import may_retry
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault, Side
+from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, QUEUE_BUCKETS, SERVER, TRAFFIC, observe
 
 if TYPE_CHECKING:
@@ -48,9 +50,10 @@ _UPSTREAM_ERROR = {
 class TcpClient(RelayEnd):
     """The client's end: starts the session once it is connected."""
 
-    __slots__ = ("session",)
+    __slots__ = ("proxied", "session")
 
-    def __init__(self, owner: Listener) -> None:
+    def __init__(self, owner: Listener, proxied: ProxyHeader | None = None) -> None:
+        self.proxied = proxied
         self.session = TcpSession(owner, self)
         super().__init__(self.session.relay)
         self.relay.pair(self, RelayEnd(self.relay))
@@ -145,7 +148,13 @@ class TcpSession:
 
     def start(self) -> None:
         peer = self._client.transport.get_extra_info("peername")
-        self.client = peer[0] if isinstance(peer, tuple) and peer else "unix"
+        ip = peer[0] if isinstance(peer, tuple) and peer else ""
+        if self._client.proxied is not None:
+            ip, _ = self._client.proxied.seen_from(ip, 0)
+        self.client = ip or "unix"
+        subject = self._client.transport.get_extra_info("client_subject")
+        if subject:
+            self.log_head = self._owner.services.log_format.with_subject("", subject)
         refusal = self._owner.admit(self.client)
         if refusal is not None:
             self._reject(refusal)
@@ -192,7 +201,7 @@ class TcpSession:
             self.queue_s = 0.0
         self._runtime = pool.servers[lease.server]
         self.attempts += 1
-        self._deadline = now + self._route.timeouts.connect
+        self._deadline = now + self._route.timeouts.dial
         self._dialing = self._owner.services.tasks.spawn(self._dial(self._runtime, now), "dial")
 
     async def _dial(self, runtime: ServerRuntime, started: float) -> None:
@@ -203,9 +212,11 @@ class TcpSession:
             self.relay.fail(errors.INTERNAL_ERROR.word, None)
 
     async def _connect(self, runtime: ServerRuntime, started: float) -> None:
-        me = self._dialing
+        me, timeouts = self._dialing, self._route.timeouts
+        assert timeouts is not None
         try:
-            await connector.dial(self._owner.services, runtime, self._server_end)
+            header = introduction(runtime.pool, self._client)
+            await connector.dial(self._owner.services, runtime, self._server_end, timeouts, header)
         except connector.DialError as error:
             if self._dialing is me and not self.relay.is_done:
                 self._dialing = None
@@ -240,7 +251,9 @@ class TcpSession:
             pool.dial_failed(runtime.server, fault)
         if self._retries:
             self._count(_RETRY_FAILED)
-        if may_retry(self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True):
+        if may_retry(
+            self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True
+        ) and connector.is_worth_a_retry(fault, runtime, self._tried):
             self._retries += 1
             self._tried = (*self._tried, runtime.server)
             self._attempt()
@@ -250,7 +263,7 @@ class TcpSession:
     def _release(self, outcome: Outcome, what: str = "failures") -> None:
         lease, self._lease = self._lease, None
         if lease is not None:
-            lease.release(outcome, self._owner.services.clock(), what=what)
+            lease.release(outcome, self._owner.services.clock(), what=what, is_timed=False)
 
     def sweep(self, now: float) -> None:
         """The connect time-out; the relay calls this while it is swept itself."""

@@ -450,15 +450,8 @@ class UpstreamConnection(asyncio.Protocol):
 
         tcpi_bytes_acked counts the SYN as one byte. After an RST it proves nothing (delayed ACK), hence FIN only.
         """
-        sock = self.transport.get_extra_info("socket")
-        if sock is None or sock.family == socket.AF_UNIX:
-            return False
-        try:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        except OSError:
-            return False
-        acked = int.from_bytes(info[_BYTES_ACKED], "little") if len(info) >= 128 else self.written
-        return acked - 1 <= self._written_before
+        acked = acknowledged(self.transport)
+        return acked is not None and acked <= self._written_before
 
     # --- back-pressure ----------------------------------------------------------------------------------------------
 
@@ -494,6 +487,18 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange = None
         self.has_ended = True
         return self.transport
+
+
+def acknowledged(transport: asyncio.Transport) -> int | None:
+    """Bytes written to this connection that the peer's kernel has taken; None if that can't be known."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family == socket.AF_UNIX:
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    except OSError:
+        return None
+    return int.from_bytes(info[_BYTES_ACKED], "little") - 1 if len(info) >= 128 else None
 
 
 def _behind(head: ResponseHead, data: bytes, end: int) -> bytes:

@@ -50,4 +50,6 @@ def outcome_of(head: ResponseHead, failures: frozenset[int]) -> tuple[Outcome, f
             return Outcome.PUSH_BACK, seconds or 0.0, "refusals"
     if status in failures:
         return Outcome.FAILURE, 0.0, f"answers {status}"
+    if status >= 500:
+        return Outcome.ERROR, 0.0, ""
     return Outcome.SUCCESS, 0.0, ""

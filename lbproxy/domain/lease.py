@@ -16,6 +16,7 @@ class Outcome(enum.Enum):
 
     SUCCESS = "success"
     FAILURE = "failure"
+    ERROR = "error"  # a 5xx that is not the breaker's business: by the server's or by the request's fault
     NEUTRAL = "neutral"  # lbproxy itself failed, or the attempt was not made: says nothing about the server
     PUSH_BACK = "push_back"  # 429, or 503 with Retry-After: the server asks for less; never the breaker's business
     ABORTED = "aborted"  # the client left or a time-out struck: the server may still be at work
@@ -49,14 +50,22 @@ class Lease:
         self.generation = circuit.generation if circuit is not None else 0
 
     def release(
-        self, outcome: Outcome, now: float, *, penalty_s: float = 0.0, quarantine_s: float = 0.0, what: str = "failures"
+        self,
+        outcome: Outcome,
+        now: float,
+        *,
+        penalty_s: float = 0.0,
+        quarantine_s: float = 0.0,
+        what: str = "failures",
+        is_timed: bool = True,
     ) -> None:
         """Give the slot back and feed the result to the server's records; the head of the queue gets the slot.
 
         penalty_s: for FAILURE and PUSH_BACK, what the server's Retry-After said, else 0 for the usual 5 s.
         quarantine_s: for ABORTED, and FAILURE by a time-out, at most how long the slot is used last (the response_head
-        time-out). what: for FAILURE, the failure as a noun in the plural ("connect failures"), shown to people. Raises
-        RuntimeError the second time.
+        time-out). what: for FAILURE, the failure as a noun in the plural ("connect failures"), shown to people.
+        is_timed: the time since the start is what the server needed, which is not so for TCP connections and tunnels.
+        Raises RuntimeError the second time.
         """
         if not self._is_out:
             raise RuntimeError(f"the lease on {self.server.name} was released twice")
@@ -75,10 +84,14 @@ class Lease:
                     circuit.n_ok += 1
                 else:
                     self.pool.judge(self, True, now)
+            if server.errors_in_a_row:
+                server.errors_in_a_row = 0
             if server.penalty_until:
                 server.forgive(now)
             if server.limit != NO_LIMIT:
-                server.observe_service(now - self.started_at)
+                if is_timed:
+                    server.observe_service(now - self.started_at)
+                    server.note_served(now - self.started_at)
                 if server.n_quarantined:
                     server.end_quarantine(now, newest_start=self.started_at)
         else:

@@ -5,8 +5,9 @@ flips or joins, which is rare; a request costs one `strategy.pick` over that tup
 (this server is full, that one was tried already) are checked on the result, and only then is the tuple filtered and the
 strategy asked a second time: two picks at most, no loop to hang in.
 
-Order of preference for a request: a server that is due to be probed; a free slot of a server that was not tried; a free
-slot of one that was; a quarantined slot (its last request was given up, and the server may still be at work on it).
+Order of preference for a request: a server that is due to be probed; a free slot of a server that was not tried, under
+strategies that go by load first of those that are not measurably slower; a free slot of one that was tried; a
+quarantined slot (its last request was given up, and the server may still be at work on it).
 
 Hand-over: whatever frees a slot (a release, a flip, a higher limit, a new member, the sweep) gives it to the head of
 the queue in the same call, so nobody waits while a usable server has a free slot, and nobody overtakes: a request that
@@ -31,8 +32,9 @@ from lbproxy.domain.breaker import BreakerPolicy, CircuitBreaker
 from lbproxy.domain.forecast import earliest_end_s
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.queue import Ticket, WaitQueue
-from lbproxy.domain.server import PENALTY_S, REFUSED, Admin, Breaker, Health, Server
+from lbproxy.domain.server import ERRORS_IN_A_ROW, PENALTY_S, REFUSED, Admin, Breaker, Health, Server
 from lbproxy.domain.slow_start import SlowStart
+from lbproxy.domain.speed import Speeds
 from lbproxy.domain.strategies.base import PickContext, Strategy
 
 __all__ = ["FlipListener", "Lease", "Outcome", "Pool", "Refusal"]
@@ -64,6 +66,7 @@ class Pool:
         "_probing",
         "_quarantined",
         "_slow_start",
+        "_speeds",
         "fail_open",
         "is_failing_open",
         "max_ejected",
@@ -110,6 +113,7 @@ class Pool:
         self._probing: tuple[Server, ...] = ()  # those of them that may be sent a probe, permits aside
         self._quarantined: set[Server] = set()
         self._slow_start = SlowStart(slow_start_s)
+        self._speeds = Speeds() if getattr(strategy, "fills_fast_first", False) else None
         for server in self.servers:
             self._equip(server)
         self._rebuild_strategies()
@@ -241,6 +245,9 @@ class Pool:
                 self._changed(server, old, circuit.what, now)
         if self._slow_start.step(now):
             self._rebuild_strategies()
+        if self._speeds is not None and self._speeds.step(self.servers, now):
+            self._is_dirty = True
+            self._fast = ()
         if self._quarantined:
             self._end_quarantines(now)
         if self.queue is not None and len(self.queue):
@@ -276,7 +283,14 @@ class Pool:
         if outcome is Outcome.PUSH_BACK:
             server.progress_at = now
             server.penalise(penalty_s or PENALTY_S, now, is_firm=penalty_s > 0.0)
-        if outcome is Outcome.FAILURE:
+        if outcome is Outcome.ERROR:
+            # Not a reason to eject, as the requests may be at fault; but errors are quick, and the server looks idle.
+            server.progress_at = now
+            server.errors_in_a_row += 1
+            if server.errors_in_a_row >= ERRORS_IN_A_ROW:
+                server.penalise(PENALTY_S, now)
+            self.judge(lease, True, now)
+        elif outcome is Outcome.FAILURE:
             server.errors += 1
             server.penalise(penalty_s or PENALTY_S, now, is_firm=penalty_s > 0.0)
             self.judge(lease, False, now, what=what)
@@ -351,7 +365,7 @@ class Pool:
         if self._is_dirty:
             self._eligible = self._compute_eligible()
             self._probing = tuple(server for server in self._out if self._may_be_probed(server))
-            self._fast = () if self._probing else self._eligible
+            self._fast = () if self._probing else self._prefer(self._eligible)
             self._is_dirty = False
         return self._eligible
 
@@ -409,7 +423,10 @@ class Pool:
             # While a probe is out its server is at its limit, and a queue can wait for the verdict.
             return Refusal.FULL if eligible or (self._probing and self.queue is not None) else Refusal.NO_SERVER
         rest = [server for server in slots if server not in tried] or slots
-        return Lease(self, self._pick(tuple(rest), ctx, now), now)
+        return Lease(self, self._pick(self._prefer(rest), ctx, now), now)
+
+    def _prefer(self, servers: Sequence[Server]) -> tuple[Server, ...]:
+        return tuple(servers) if self._speeds is None else self._speeds.prefer(servers)
 
     def _probe(self, server: Server, now: float) -> Lease:
         if server.circuit is not None:

@@ -63,6 +63,9 @@ LATENCY_TAU_S: Final = 10.0
 NO_LIMIT: Final = 1 << 60
 PENALTY_S: Final = 5.0  # Linkerd's load biaser: a failed answer is as bad as one that takes 5 s
 PENALTY_MAX_S: Final = 60.0  # a Retry-After of a day is not a reason to overload the others for a day
+# Errors 500 that bad requests cause are spread over all servers and mixed with good answers; this many on end from one
+# server are its own doing, or everybody has them.
+ERRORS_IN_A_ROW: Final = 3
 # One second of penalty weighs as much as ten requests in flight: a penalised server is left alone for most of the
 # penalty unless the others are swamped.
 PENALTY_LOAD_PER_S: Final = 10.0
@@ -72,12 +75,13 @@ class Server:
     """One address of a pool. Identity = pool + address; counters and states survive a change of anything else.
 
     inflight counts requests (TCP: connections) given to it and not finished; the pool alone changes it. max_inflight 0
-    means no limit. progress_at is the last time (monotonic seconds) it finished a request or sent a byte.
+    means no limit. progress_at is the last time (monotonic seconds) it finished a request or sent a byte. host is the
+    name or address that the config gives for it, which TLS verifies.
 
     limit is what max_inflight comes to now: during slow start it is less. n_quarantined of its slots were given up by
     requests that ended before their answer (the server may still be at work on them), and free_limit = limit -
     n_quarantined. effective_weight is the weight times the ramp of slow start. penalty_until is 0.0 or the time at
-    which its failure penalty ends.
+    which its failure penalty ends. errors_in_a_row counts answers 5xx on end that are not the breaker's business.
     """
 
     __slots__ = (
@@ -87,6 +91,9 @@ class Server:
         "_penalty_is_firm",
         "_quarantine",
         "_ramp",
+        "_served",
+        "_served_s",
+        "_served_squares",
         "_weight",
         "address",
         "admin",
@@ -97,8 +104,10 @@ class Server:
         "down_reason",
         "effective_weight",
         "errors",
+        "errors_in_a_row",
         "free_limit",
         "health",
+        "host",
         "idle_timeout",
         "inflight",
         "key",
@@ -113,10 +122,18 @@ class Server:
     )
 
     def __init__(
-        self, name: str, address: Address, *, weight: int = 1, max_inflight: int = 0, backup: bool = False
+        self,
+        name: str,
+        address: Address,
+        *,
+        weight: int = 1,
+        max_inflight: int = 0,
+        backup: bool = False,
+        host: str = "",
     ) -> None:
         self.name = name
         self.address = address
+        self.host = host or address.host
         self.key = str(address)
         self._ramp = 1.0
         self._weight = weight
@@ -134,6 +151,9 @@ class Server:
         self.progress_at = float("-inf")
         self.requests = 0
         self.errors = 0
+        self.errors_in_a_row = 0
+        self._served = 0
+        self._served_s = self._served_squares = 0.0
         self.penalty_until = 0.0
         self._penalty_is_firm = False
         self.service_p95_s = 0.0
@@ -246,6 +266,18 @@ class Server:
         self.service_p95_s = p95 * (1.095 if elapsed_s > p95 else 0.995)
         fastest = self.service_min_s * 1.001
         self.service_min_s = elapsed_s if elapsed_s < fastest else fastest
+
+    def note_served(self, elapsed_s: float) -> None:
+        """Note one answer's time for `take_served`."""
+        self._served += 1
+        self._served_s += elapsed_s
+        self._served_squares += elapsed_s * elapsed_s
+
+    def take_served(self) -> tuple[int, float, float]:
+        """Service times since the last call: how many, their sum in seconds, the sum of their squares."""
+        taken = self._served, self._served_s, self._served_squares
+        self._served, self._served_s, self._served_squares = 0, 0.0, 0.0
+        return taken
 
     # --- failure penalty --------------------------------------------------------------------------------------------
 

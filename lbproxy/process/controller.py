@@ -15,8 +15,10 @@ from lbproxy.config.model import Config
 from lbproxy.control.admin import AdminServer
 from lbproxy.control.checker import Checker
 from lbproxy.control.discovery.dns import DnsDiscovery, Membership
+from lbproxy.control.file_watch import FileWatch, WatchedFiles
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSource, not_ready_reason
+from lbproxy.dataplane.tls import ClientTls
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.tasks import Tasks
@@ -39,7 +41,8 @@ class Controller:
     registry: must hold the rows of all pools, listeners and servers, and the PROCESS row. membership adds and removes
     servers that discovery finds, counters and idle connections included; the controller sees to their checks.
     listeners: what /api/v1/status shows. log_dropped: lines that the access log lost. clock: monotonic seconds, the one
-    that the pools are told.
+    that the pools are told. watched: certificate files to read again when they change. check_tls: TLS of the health
+    checks, by pool.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class Controller:
         log_dropped: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        watched: Sequence[WatchedFiles] = (),
+        check_tls: Mapping[str, ClientTls] | None = None,
     ) -> None:
         row = registry.row(PROCESS, ())
         if row is None:
@@ -75,6 +80,8 @@ class Controller:
         self._status = StatusSource(registry.version, clock(), pools, strategies, listeners, self._queue_status)
         self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
         self._discovery = DnsDiscovery(self, self._tasks, row, clock)
+        self._file_watch = FileWatch(watched)
+        self._check_tls = check_tls or {}
         self._admin = self._make_admin()
         for pool in pools.values():
             self._observe_flips(pool)
@@ -107,10 +114,13 @@ class Controller:
         for name, settings in self._config.pools.items():
             pool = self._pools[name]
             if settings.health_check is not None:
-                self._checker.add_pool(pool, settings.health_check)
+                tls = self._check_tls.get(name)
+                self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls)
             is_checked = settings.health_check is not None
             self._discovery.add_pool(pool, settings.servers, settings.dns.interval, is_checked=is_checked)
         await self._discovery.start()
+        if self._file_watch.has_files:
+            self._tasks.spawn(self._file_watch.run(), "certificate files")
 
     async def stop(self) -> None:
         """End everything; the admin address last."""

@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from lbproxy.address import Address
+from lbproxy.config.certificates import FileProblem
 from lbproxy.config.http_rules import HeaderEdits, HeaderRules, Match, PoolTimeoutsOverride, RetryOverride, Route
 from lbproxy.config.listener_model import Listener as ListenerConfig
 from lbproxy.config.model import Config
-from lbproxy.config.pool_model import CircuitBreaker, ServerSpec
+from lbproxy.config.pool_model import CircuitBreaker, PoolTls, ServerSpec
 from lbproxy.config.pool_model import Pool as PoolConfig
+from lbproxy.config.tls_checks import absolute
+from lbproxy.control.file_watch import WatchedFiles
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.runtime import (
@@ -28,6 +31,7 @@ from lbproxy.dataplane.runtime import (
     ServerRuntime,
     UpstreamTimeouts,
 )
+from lbproxy.dataplane.tls import ClientFiles, ClientTls, ServerFiles, ServerTls
 from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import WaitQueue
@@ -72,11 +76,14 @@ class Wiring:
         self._on_link = read_on_link_networks()
         self._leaving: list[tuple[PoolRuntime, Server]] = []
         self.pools: dict[str, PoolRuntime] = {}
+        self.watched: list[WatchedFiles] = []  # certificate files to read again when they change
+        self.check_tls: dict[str, ClientTls] = {}  # of health checks, by pool
+        self._listener_tls: dict[str, ServerTls] = {}
 
     # --- pools ------------------------------------------------------------------------------------------------------
 
     def build_pools(self) -> dict[str, PoolRuntime]:
-        """One runtime per pool. Raises ValueError with a sentence if a strategy can't be made."""
+        """One runtime per pool. Raises ValueError with a sentence if a strategy or its TLS can't be made."""
         for name, config in self._config.pools.items():
             self.pools[name] = self._build_pool(name, config)
         return self.pools
@@ -106,6 +113,12 @@ class Wiring:
         )
         keep = config.keep_alive
         check = config.health_check
+        tls = self._client_tls(config.tls, f"pool {name}: tls")
+        if check is not None:
+            own = check.tls if "tls" in check.model_fields_set else config.tls
+            check_tls = tls if own == config.tls else self._client_tls(own, f"pool {name}: health_check.tls")
+            if check_tls is not None:
+                self.check_tls[name] = check_tls
         runtime = PoolRuntime(
             pool,
             row,
@@ -121,11 +134,58 @@ class Wiring:
             rng=self._rng,
             budget=RetryBudget(config.retry.budget.ratio, config.retry.budget.min),
             failure_statuses=frozenset(config.circuit_breaker.status if config.circuit_breaker is not None else ()),
+            tls=tls,
+            proxy_protocol=config.proxy_protocol,
         )
         for spec in config.servers:
             if spec.address.is_literal:
                 self.add_server(runtime, server_of(spec, spec.address, spec.name, config.max_inflight))
         return runtime
+
+    def _client_tls(self, config: PoolTls | None, where: str) -> ClientTls | None:
+        if config is None:
+            return None
+        ca, cert, key = (
+            None if path is None else absolute(path, self._base_dir) for path in (config.ca, config.cert, config.key)
+        )
+        files = ClientFiles(config.verify, ca, config.server_name, cert, key)
+        try:
+            made = ClientTls(files, files.load())
+        except FileProblem as error:
+            raise ValueError(f"{where}.{error.key}: {error}") from None
+        if files.paths:
+            self.watched.append(WatchedFiles(where, files.paths, made))
+        return made
+
+    def _server_tls(self, config: ListenerConfig) -> ServerTls | None:
+        tls = config.tls
+        if tls is None:
+            return None
+        pairs = [(tls.cert, tls.key)] if tls.cert is not None and tls.key is not None else []
+        pairs += [(item.cert, item.key) for item in tls.certs]
+        files = ServerFiles(
+            tuple((absolute(cert, self._base_dir), absolute(key, self._base_dir)) for cert, key in pairs),
+            min_version=tls.min_version,
+            # What is inside of a TCP connection is not known here, so nothing is promised unless the config does.
+            alpn=tls.alpn if config.mode == "http" or "alpn" in tls.model_fields_set else (),
+            client_ca=None if tls.client_ca is None else absolute(tls.client_ca, self._base_dir),
+            client_verify=tls.client_verify,
+        )
+        try:
+            made = ServerTls(
+                files, files.load(), limit=config.limits.handshakes, timeout_s=config.timeouts.tls_handshake
+            )
+        except FileProblem as error:
+            raise ValueError(f"listener {config.name}: tls.{error.key}: {error}") from None
+        self.watched.append(WatchedFiles(f"listener {config.name}", files.paths, made))
+        self._listener_tls[config.name] = made
+        return made
+
+    def certificate_expiries(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Values of lbproxy_tls_certificate_expiry_timestamp_seconds."""
+        for listener, tls in self._listener_tls.items():
+            for path, expiry in {item.path: item.not_after for item in tls.loaded.certificates}.items():
+                yield (listener, path), expiry
 
     def _build_strategy(self, pool: str, config: PoolConfig):  # type: ignore[no-untyped-def]
         spec = config.strategy
@@ -189,7 +249,7 @@ class Wiring:
     # --- listeners --------------------------------------------------------------------------------------------------
 
     def build_listener(self, config: ListenerConfig) -> ListenerRuntime:
-        """One runtime per listener; its pools must be built."""
+        """One runtime per listener; its pools must be built. Raises ValueError, a sentence about its certificates."""
         row = self._slots.allocate(LISTENER)
         self._registry.add(LISTENER, (config.name,), row)
         routes = config.effective_routes()
@@ -220,12 +280,15 @@ class Wiring:
             answers_half_closed=config.half_close == "answer",
             trusted=self._config.trusted_proxies,
             connections_per_ip=_inf(limits.connections_per_ip),
+            min_rate=limits.min_rate or 0,
             memo=HeadMemo(takes_extra=not reads_fields),
             memo_trusted=HeadMemo(takes_extra=False),
             deadline_names=frozenset()
             if config.deadline_header is None
             else frozenset((config.deadline_header.lower().encode(), GRPC_TIMEOUT)),
             has_default_only=len(routes) == 1 and routes[0].match is None,
+            tls=self._server_tls(config),
+            takes_proxy_header=config.proxy_protocol == "accept",
         )
 
     def _traffic(self, listener: str, pool: str):  # type: ignore[no-untyped-def]
@@ -265,6 +328,9 @@ class Wiring:
             strip_prefix=(rewrite.strip_prefix or "") if rewrite is not None else "",
             path_prefix=(rewrite.path_prefix or "") if rewrite is not None else "",
             skip=request.touched,
+            upgrades=frozenset(
+                name.encode() for name in (listener.upgrade if route.upgrade is None else route.upgrade)
+            ),
         )
 
 
@@ -313,6 +379,7 @@ def pool_timeouts(config: PoolConfig, override: PoolTimeoutsOverride | None = No
         tunnel=value("tunnel"),
         half_closed=value("half_closed"),
         total=value("total"),
+        tls_handshake=value("tls_handshake") if config.tls is not None else 0.0,
     )
 
 

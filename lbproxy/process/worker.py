@@ -125,6 +125,7 @@ class Worker:
         ]
         registry.readers["queue_depth"] = wiring.queue_depths
         registry.readers["upstream_connections"] = wiring.upstream_connections
+        registry.readers["tls_certificate_expiry_timestamp_seconds"] = wiring.certificate_expiries
         self._controller = Controller(
             config,
             registry.pools,
@@ -133,6 +134,8 @@ class Worker:
             listeners=self._listener_status,
             log_dropped=lambda: self._writer.dropped if self._writer is not None else 0,
             clock=services.clock,
+            watched=wiring.watched,
+            check_tls=wiring.check_tls,
         )
         try:
             await self._controller.start()
@@ -153,12 +156,12 @@ class Worker:
 
     def _bind(self, wiring: Wiring, gate: ConnectionGate) -> None:
         for config in self._config.listeners:
-            listener = Listener(self._services, wiring.build_listener(config), gate)
             try:
+                listener = Listener(self._services, wiring.build_listener(config), gate)
                 listener.bind(config.bind, config.mode_bits)
-            except BindError as error:
+            except (BindError, ValueError) as error:
                 self._close_listeners()
-                raise StartError(str(error)) from None
+                raise StartError(str(error), 1 if isinstance(error, BindError) else 2) from None
             self._listeners.append(listener)
 
     def _announce(self) -> None:

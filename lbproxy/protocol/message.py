@@ -17,9 +17,11 @@ token_match = re.compile(TOKEN).fullmatch
 # field-value of RFC 9110 section 5.5; obs-text is let through, as everybody does.
 value_match = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 digits_match = re.compile(rb"[0-9]{1,19}").fullmatch
-# RFC 9110 section 7.2: Host = uri-host [ ":" port ]. No comma: a list of hosts is an attack, not a name.
+# RFC 9110 section 7.2: Host = uri-host [ ":" port ]. No comma: a list of hosts is an attack, not a name. Nothing
+# percent-encoded that would be a control character, a space or a delimiter (#%/:?@[\]) once somebody decodes it.
 host_match = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]"
+    rb"|%(?![01]|2[035Ff]|3[AFaf]|40|5[B-Db-d]|7[Ff])[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
 ).fullmatch
 
 MAX_LENGTH = (1 << 63) - 1
@@ -141,6 +143,6 @@ def forwardable_trailers(trailers: Sequence[Field], nominated: frozenset[bytes])
     ]
 
 
-def join_fields(fields: Fields) -> bytes:
+def join_fields(fields: Sequence[Field]) -> bytes:
     """Field lines as they are sent. Values were checked when they were parsed or configured."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])

@@ -71,6 +71,10 @@ class LogFormat(Protocol):
         """What a line needs of the request head, escaped and capped at 2 KiB a field. Pure."""
         ...
 
+    def with_subject(self, head_part: str, subject: str) -> str:
+        """The head part ("" in TCP mode) of a client that showed a certificate, with its subject."""
+        ...
+
     def line(self, rec: LogRecord) -> str: ...
 
 
@@ -101,6 +105,10 @@ class JsonFormat:
     def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
         quoted = [_json_string(_capped(text)) for text in (method, host, target, protocol, user_agent)]
         return f'"method":{quoted[0]},"host":{quoted[1]},"target":{quoted[2]},"protocol":{quoted[3]}{_SPLIT}{quoted[4]}'
+
+    def with_subject(self, head_part: str, subject: str) -> str:
+        # The head part ends a line, so what is added to it stands behind the last key.
+        return f'{head_part or _TCP_HEAD},"client_cert":{_json_string(_capped(subject))}'
 
     def line(self, rec: LogRecord) -> str:
         wall = rec.wall
@@ -168,6 +176,9 @@ class ApacheFormat:
         if not self._combined:
             return request + _SPLIT
         return f'{request}{_SPLIT} "{_apache(referer) or "-"}" "{_apache(user_agent) or "-"}"'
+
+    def with_subject(self, head_part: str, subject: str) -> str:
+        return head_part  # these formats have no place for it
 
     def line(self, rec: LogRecord) -> str:
         second = int(rec.wall)

@@ -22,6 +22,18 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other")
 DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 QUEUE_BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 SERVER_STATES = ("up", "busy", "down", "ejected", "probing", "drain", "maint")
+TLS_ERRORS = (
+    "timeout",  # longer than timeouts.tls_handshake
+    "closed",  # the client left before the end
+    "limit",  # limits.handshakes
+    "plain_http",  # http:// to a TLS port
+    "version",  # older than min_version
+    "cipher",  # nothing in common
+    "no_certificate",  # client_verify: required
+    "bad_certificate",  # not signed by client_ca, expired
+    "client_alert",  # the client refused: it does not trust our certificate
+    "protocol",  # no TLS at all, or broken
+)
 RETRY_REASONS = ("connect", "reset", "timeout", "status", "stale")
 RETRY_OUTCOMES = ("success", "failure")
 
@@ -108,9 +120,11 @@ POOL = Layout(
 LISTENER = Layout(
     ("listener",),
     Family("client_connections_total", "Client connections accepted."),
-    Family("rejected_total", "Requests that lbproxy itself answered with an error.", (("reason", REJECTED_REASONS),)),
+    Family("rejected_total", "Requests and connections that lbproxy itself refused.", (("reason", REJECTED_REASONS),)),
     Family("request_bytes_total", "Bytes of request bodies received (TCP mode: bytes from clients)."),
     Family("response_bytes_total", "Bytes of response bodies sent (TCP mode: bytes to clients)."),
+    Family("tls_handshakes_total", "TLS handshakes that succeeded.", (("resumed", ("no", "yes")),)),
+    Family("tls_handshake_errors_total", "TLS handshakes that failed.", (("reason", TLS_ERRORS),)),
 )
 
 TRAFFIC = Layout(

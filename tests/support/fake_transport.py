@@ -565,7 +565,7 @@ class FakeLb:
 
     def connect(self, peer: object = CLIENT) -> Peer:
         """A client connects."""
-        protocol = self.listener._connection()
+        protocol = cast(asyncio.Protocol, self.listener._connection())
         transport = FakeTransport(self.loop, protocol, peer, ("127.0.0.1", 5000))
         client = Peer(self.loop, transport)
         self.clients.append(client)

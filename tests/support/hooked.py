@@ -62,6 +62,7 @@ DEFECTS = (
     "lbproxy.dataplane.downstream:Downstream._eof_received",
     "lbproxy.dataplane.downstream:Downstream._leave",
     "lbproxy.dataplane.downstream:Downstream.respond",
+    "lbproxy.dataplane.downstream:Downstream.forwarding_lines",
     "lbproxy.dataplane.downstream:Downstream.sweep",
     "lbproxy.dataplane.exchange:Exchange.start",
     "lbproxy.dataplane.exchange:Exchange.client_left",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -121,9 +122,19 @@ class Peer:
             if request.get("connection") == "close":
                 return
 
+    def _wrap(self, wrap: Callable[[socket.socket], socket.socket]) -> None:
+        try:
+            self.sock = wrap(self.sock)
+        except OSError:  # ssl.SSLError, or the proxy has left
+            self.origin.failed_handshakes += 1
+            raise Stopped from None
+        self.stream = Stream(self.sock)
+
     def run(self, script: Callable[[Peer], None]) -> None:
         """Run the script, keep what went wrong, close."""
         try:
+            if self.origin.wrap is not None:
+                self._wrap(self.origin.wrap)
             script(self)
         except (Stopped, TimeoutError):
             pass
@@ -132,6 +143,8 @@ class Peer:
                 self.partial = ended.partial
         except WireError as error:
             self.origin.violations.append(f"connection {self.number}: {error}")
+        except ssl.SSLError:  # the proxy cut it off
+            pass
         except OSError as error:
             if error.errno not in (errno.EBADF, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):
                 raise
@@ -162,7 +175,11 @@ class Origin:
         port: int = 0,
         answer: Callable[[Request], bytes] = echo,
         default: Script | None = None,
+        wrap: Callable[[socket.socket], socket.socket] | None = None,
     ) -> None:
+        """wrap: makes a TLS socket of an accepted one; `failed_handshakes` counts where it raised."""
+        self.wrap = wrap
+        self.failed_handshakes = 0
         self.answer = answer
         self.default: Script = default or Peer.serve
         self.peers: list[Peer] = []
@@ -174,7 +191,7 @@ class Origin:
         self._listener = socket.socket(socket.AF_INET if path is None else socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind((host, port) if path is None else path)
-        self._listener.listen(256)
+        self._listener.listen(1024)
         self.port: int = self._listener.getsockname()[1] if path is None else 0
         self.address = f"{host}:{self.port}" if path is None else f"unix:{path}"
         self._acceptor = threading.Thread(target=self._accept, name="origin-accept", daemon=True)

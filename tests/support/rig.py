@@ -15,6 +15,7 @@ from tests.support.waiting import wait_until
 
 SHORT_S = 0.3  # every time-out of the `quick` listener and pool
 BODY_LIMIT = 64 * 1024  # of the `quick` listener
+MIN_RATE = 1000  # of the `min-rate` listener
 _CALM: dict[str, object] = {"connect": "5s", "response_head": "8s", "read": "8s", "write": "8s"}
 _SHORT = dict.fromkeys(("connect", "response_head", "read", "write"), f"{SHORT_S}s")
 
@@ -33,6 +34,9 @@ def _config(a: str, b: str) -> dict[str, object]:
         {"name": "once", "pool": "once"},
         {"name": "quick", "pool": "quick", "timeouts": short_client, "limits": {"body_bytes": BODY_LIMIT}},
         {"name": "slow-body", "pool": "solo", "timeouts": short_body},
+        {"name": "min-rate", "pool": "patient", "limits": {"min_rate": MIN_RATE}},
+        {"name": "upgrade", "pool": "solo", "upgrade": ["irc", "chat/2"]},
+        {"name": "no-upgrade", "pool": "solo", "upgrade": "off"},
         {"name": "half", "pool": "solo", "half_close": "answer"},
         {"name": "tcp", "pool": "tcp", "mode": "tcp"},
     ]
@@ -43,6 +47,7 @@ def _config(a: str, b: str) -> dict[str, object]:
         "pair": {"servers": both, "strategy": "round_robin", **off},
         "idem": {"servers": both, "strategy": "round_robin", **off, "retry": {"idempotent": True, **calm}},
         "once": {"servers": both, "strategy": "round_robin", **off, "retry": {"attempts": 0}},
+        "patient": {"servers": [a], **off, "timeouts": {**_CALM, "write": "60s"}},
         "quick": {"servers": [a], **off, "timeouts": _SHORT, "retry": {"attempts": 0}},
         "tcp": {
             "servers": [a],

@@ -245,4 +245,5 @@ def server_at(spec: ServerSpec, ip: str) -> Server:
         weight=spec.weight,
         max_inflight=spec.max_inflight or 0,
         backup=spec.backup,
+        host=spec.address.host,
     )

@@ -48,7 +48,8 @@ class Strategy(Protocol):
     """Chooses among servers that may all take the request.
 
     hash_on: "" if the strategy does not hash, else "client_ip" (later also header:NAME and others); the pool then
-    fills `ctx.key`.
+    fills `ctx.key`. A class attribute `fills_fast_first` that is true lets the pool keep back servers with a limit that
+    are measurably slower while others have free slots.
     """
 
     hash_on: str

@@ -22,6 +22,7 @@ class LeastConnections:
 
     OPTIONS: tuple[str, ...] = ()
     hash_on: str = ""
+    fills_fast_first = True
 
     def __init__(self, options: Mapping[str, object], rng: Rng) -> None:
         self._due: dict[Server, float] = {}

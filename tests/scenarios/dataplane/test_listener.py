@@ -17,7 +17,9 @@ from lbproxy.dataplane.listener import BindError, ConnectionGate, Listener
 
 def listener() -> Listener:
     services = SimpleNamespace(loop=asyncio.get_running_loop())
-    return Listener(cast(Any, services), cast(Any, SimpleNamespace(name="web")), ConnectionGate(10))
+    return Listener(
+        cast(Any, services), cast(Any, SimpleNamespace(name="web", takes_proxy_header=False)), ConnectionGate(10)
+    )
 
 
 def connects(address: Address) -> bool:

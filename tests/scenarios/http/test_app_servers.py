@@ -35,6 +35,9 @@ MAY_REFUSE = {
     "field-100": ("gunicorn-sync", "gunicorn-gthread", "werkzeug"),  # with what lbproxy adds it is more than 100
     "field-long-value": ("gunicorn-sync", "gunicorn-gthread"),  # its limit for a field is 8,190
     "hop-upgrade-websocket": ("hypercorn",),  # the application knows no WebSocket
+    "hop-upgrade-list": ("hypercorn",),  # as above
+    "hop-upgrade-two-lines": ("hypercorn",),
+    "hop-upgrade-pipelined-websocket": ("hypercorn",),
 }
 
 

@@ -18,7 +18,8 @@ from tests.support.rig import BODY_LIMIT, SHORT_S, Rig, get, post
 from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024
-GIVE_UP_S = 1.0  # the design says 50 ms; the rest is for a busy machine
+LATE_S = 10.0  # before which a deadline of SHORT_S has passed, however busy the machine is
+GIVE_UP_S = 5.0  # that it happens at all; that it takes 50 ms is measured in test_client_gone.py
 
 
 def leave(client: Client, how: str) -> float:
@@ -46,7 +47,7 @@ def test_row_53_says_nothing(rig: Rig) -> None:
     started = time.monotonic()
     with rig.client("quick") as client:
         assert client.wait_end() == "fin"
-    assert 0.5 * SHORT_S < time.monotonic() - started < 5
+    assert 0.5 * SHORT_S < time.monotonic() - started < LATE_S
     assert "WARN" not in rig.lb.stderr[stderr:]
     assert rig.a.peers == []
 
@@ -74,7 +75,7 @@ def test_row_53_each_byte_does_not_reset_the_deadline(rig: Rig) -> None:
         thread.start()
         exchange = receive(client, 1)
         assert exchange.statuses == [408]
-        assert time.monotonic() - started < SHORT_S + 2
+        assert time.monotonic() - started < LATE_S, "each byte extended the deadline"
         stop.set()
         thread.join()
 

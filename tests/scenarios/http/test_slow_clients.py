@@ -1,30 +1,41 @@
-"""Clients that are slow on purpose: they are closed at the deadline, cost little memory, and nobody else notices."""
+"""Clients that are slow on purpose, in the numbers of the torture list: they are closed at the deadline, cost little
+memory and CPU, and nobody else notices.
+
+Time is judged in ways that a busy machine cannot upset: deadlines exactly from below and patiently from above, other
+clients against a control that asks the server directly at the same time, cost as CPU time of the daemon.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import select
-import threading
+import socket
+import struct
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
 from tests.support.client import Client
+from tests.support.crowd import Crowd, others
 from tests.support.daemon import LbProxy
-from tests.support.origin import Origin, Peer
-from tests.support.rig import get, post
+from tests.support.origin import Origin
+from tests.support.rig import get
 from tests.support.waiting import wait_until
 from tests.support.wire import Request
 
 KIB = 1024
 MIB = 1024 * KIB
 DEADLINE_S = 1.0  # of a head, between two reads of a body, and without progress of a write
-LATE_S = 2.0  # the sweep comes five times a second; the rest is for a busy machine
-SLOW_P99_S = 0.05  # what other clients may have to wait, or twice what they wait without an attack
+PATIENCE_S = 30.0  # a deadline that does not come at all is the defect; how late it comes is the machine's
+SLOWLORIS = 1000
+SLOWLORIS_S = 10.0
+SLOW_POSTS = 500
+SLOW_READERS = 500
+VISITS = 100_000
 BIG = b"x" * (10 * MIB)
 BYTES_PER_SLOW_CLIENT = 128 * KIB
+SLOW_HEAD = b"GET /slowloris HTTP/1.1\r\nHost: a\r\nX: "
+RESET = struct.pack("ii", 1, 0)
 
 
 def answer(request: Request) -> bytes:
@@ -36,6 +47,7 @@ def answer(request: Request) -> bytes:
 class Stage:
     lb: LbProxy
     origin: Origin
+    calm: Origin  # serves the others, whose dials must not stand in a line that the attack makes at `origin`
 
     def client(self, receive_buffer: int | None = None) -> Client:
         return Client(self.lb.port("main"), receive_buffer=receive_buffer, timeout_s=20)
@@ -47,128 +59,66 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     deadlines = dict.fromkeys(("request_head", "request_body", "keep_alive", "write"), f"{DEADLINE_S}s")
-    with Origin(answer=answer) as origin:
+    with Origin(answer=answer) as origin, Origin(answer=answer) as calm:
+        servers = {"main": origin, "calm": calm}
+        quiet = {"health_check": "off", "circuit_breaker": "off", "retry": {"attempts": 0}}
         config: dict[str, object] = {
-            "listeners": [{"name": "main", "bind": "127.0.0.1:0", "pool": "main", "timeouts": deadlines}],
-            "pools": {"main": {"servers": [origin.address], "health_check": "off", "retry": {"attempts": 0}}},
+            "listeners": [
+                {"name": "main", "bind": "127.0.0.1:0", "pool": "main", "timeouts": deadlines},
+                {"name": "calm", "bind": "127.0.0.1:0", "pool": "calm"},
+            ],
+            "pools": {
+                # The scripted server accepts slowly when hundreds come at once.
+                name: {"servers": [server.address], **quiet, "timeouts": {"connect": "60s"}}
+                for name, server in servers.items()
+            },
         }
         with LbProxy(config, tmp_path_factory.mktemp("slow")) as lb:
-            yield Stage(lb, origin)
-
-
-@dataclass
-class Others:
-    """A client that behaves, with the time that each of its requests took."""
-
-    stage: Stage
-    took: list[float] = field(default_factory=list)
-    problem: str = ""
-
-    def run(self, stop: threading.Event) -> None:
-        with self.stage.client() as client:
-            while not stop.wait(0.002):
-                started = time.monotonic()
-                if client.ask(post("/normal", b"hello")).body != b"5\n":
-                    self.problem = "a wrong answer"
-                    return
-                self.took.append(time.monotonic() - started)
-
-    def p99(self) -> float:
-        return sorted(self.took)[int(len(self.took) * 0.99) - 1]
-
-
-@contextlib.contextmanager
-def others(stage: Stage) -> Iterator[Others]:
-    """Somebody else is served meanwhile."""
-    normal, stop = Others(stage), threading.Event()
-
-    def run() -> None:
-        try:
-            normal.run(stop)
-        except Exception as error:  # shown by the assertion below
-            normal.problem = repr(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield normal
-    finally:
-        stop.set()
-        thread.join()
-    assert not normal.problem, normal.problem
-    assert len(normal.took) > 20
-
-
-@pytest.fixture(scope="module")
-def base_s(stage: Stage) -> float:
-    """The 99th percentile without an attack."""
-    with others(stage) as normal:
-        time.sleep(0.5)
-    return normal.p99()
-
-
-Crowd = Callable[..., list[Client]]
+            yield Stage(lb, origin, calm)
 
 
 @pytest.fixture
 def crowd(stage: Stage) -> Iterator[Crowd]:
-    """Many connections at once, which are closed whatever the test finds."""
-    everybody: list[Client] = []
-
-    def gather(count: int, receive_buffer: int | None = None) -> list[Client]:
-        clients = [stage.client(receive_buffer) for _ in range(count)]
-        everybody.extend(clients)
-        return clients
-
-    yield gather
-    close_all(everybody)
+    with Crowd(stage.client) as gathered:
+        yield gathered
 
 
-def drip(clients: list[Client], every_s: float, at_most_s: float) -> dict[Client, float]:
-    """A byte of each client every so often; when each of them was closed by lbproxy, in seconds from now."""
-    started = time.monotonic()
-    closed: dict[Client, float] = {}
-    dripped_at = started
-    while len(closed) < len(clients) and time.monotonic() - started < at_most_s:
-        live = [client for client in clients if client not in closed]
-        for client in live if time.monotonic() - dripped_at >= every_s else []:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                client.sock.send(b"y")
-        if time.monotonic() - dripped_at >= every_s:
-            dripped_at = time.monotonic()
-        poller = select.poll()
-        by_fd = {client.sock.fileno(): client for client in live}
-        for fd in by_fd:
-            poller.register(fd, select.POLLIN)
-        for fd, _ in poller.poll(50):
-            if not by_fd[fd].stream.fill():
-                closed[by_fd[fd]] = time.monotonic() - started
-    return closed
-
-
-def close_all(clients: list[Client]) -> None:
-    for client in clients:
-        client.close()
-
-
-def test_row_59_slowloris(stage: Stage, crowd: Crowd, base_s: float) -> None:
-    count = 200
+@pytest.mark.timeout(300)
+def test_row_59_slowloris(stage: Stage, crowd: Crowd) -> None:
+    """A thousand heads that never end; who is closed comes back, for as long as the attack lasts."""
     rss, before = stage.lb.rss_bytes(), stage.rejected("header_timeout")
-    with others(stage) as normal:
-        clients = crowd(count)
-        for client in clients:
-            client.send(b"GET /slowloris HTTP/1.1\r\nHost: a\r\nX: ")
-        closed = drip(clients, DEADLINE_S / 5, DEADLINE_S + LATE_S)
-        grown = stage.lb.rss_bytes() - rss
-    assert len(closed) == count, f"{count - len(closed)} still open: each byte must not extend the deadline of a head"
-    assert min(closed.values()) > DEADLINE_S / 2
-    assert all(client.stream.record.startswith(b"HTTP/1.1 408 ") for client in clients)
+    most = attackers = 0
+    with others(stage.lb, "calm", stage.calm) as normal:
+        started = dripped_at = time.monotonic()
+        while time.monotonic() - started < SLOWLORIS_S:
+            attackers += len(crowd.gather(*[SLOW_HEAD] * min(100, SLOWLORIS - len(crowd.live))))
+            if time.monotonic() - dripped_at > DEADLINE_S / 5:
+                crowd.send(b"y")
+                dripped_at = time.monotonic()
+            for client in crowd.watch(0.02):
+                assert client.stream.record.startswith(b"HTTP/1.1 408 ")
+                client.close()
+            most = max(most, stage.lb.rss_bytes() - rss)
+        closed = crowd.drip(b"y", DEADLINE_S / 5, PATIENCE_S)
+    assert not crowd.live, f"{len(crowd.live)} still open: each byte must not extend the deadline of a head"
+    assert all(client.stream.record.startswith(b"HTTP/1.1 408 ") for client in closed)
+    assert attackers > 2 * SLOWLORIS
+    assert stage.rejected("header_timeout") - before == attackers
     assert not [request for request in stage.origin.requests if request.target == "/slowloris"]
-    assert stage.rejected("header_timeout") - before == count
-    assert grown < count * BYTES_PER_SLOW_CLIENT
-    assert normal.p99() < max(SLOW_P99_S, 2 * base_s)
-    close_all(clients)
-    stage.lb.check_idle()
+    assert most < SLOWLORIS * BYTES_PER_SLOW_CLIENT
+    # Accept, ten reads or so, the answer and the close: a fraction of a millisecond each.
+    served = len(normal.through_s)
+    assert normal.cpu_s < attackers * 0.003 + served * 0.002 + 2, f"{normal.cpu_s:.1f} s for {attackers} attackers"
+    stage.lb.check_idle(PATIENCE_S)
+
+
+def test_a_head_has_its_whole_time_and_not_more(crowd: Crowd) -> None:
+    started = time.monotonic()
+    clients = crowd.gather(*[SLOW_HEAD] * 50)
+    gathered_s = time.monotonic() - started
+    closed = crowd.drip(b"y", DEADLINE_S / 5, PATIENCE_S)
+    assert len(closed) == len(clients)
+    assert min(closed.values()) > DEADLINE_S - gathered_s - 0.01
 
 
 @pytest.mark.parametrize(
@@ -176,75 +126,79 @@ def test_row_59_slowloris(stage: Stage, crowd: Crowd, base_s: float) -> None:
     ["Content-Length: 100000\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"],
     ids=["length", "chunked"],
 )
-def test_row_60_a_body_that_stalls(stage: Stage, crowd: Crowd, base_s: float, head: str) -> None:
-    count = 100
+def test_row_60_a_body_that_stalls(stage: Stage, crowd: Crowd, head: str) -> None:
+    count = SLOW_POSTS
     rss, before = stage.lb.rss_bytes(), stage.rejected("body_timeout")
     stage.origin.reset()
-    with others(stage) as normal:
-        clients = crowd(count)
-        for client in clients:
-            client.send(f"POST /rudy HTTP/1.1\r\nHost: a\r\n{head}".encode())
-        closed = drip(clients, 60, DEADLINE_S + LATE_S)
+    with others(stage.lb, "calm", stage.calm):
+        crowd.gather(*[f"POST /rudy HTTP/1.1\r\nHost: a\r\n{head}".encode()] * count)
+        closed = crowd.drip(b"", PATIENCE_S * 2, PATIENCE_S)
         grown = stage.lb.rss_bytes() - rss
     assert len(closed) == count
-    assert min(closed.values()) > DEADLINE_S / 2
-    assert all(client.stream.record.startswith(b"HTTP/1.1 408 ") for client in clients)
+    assert all(client.stream.record.startswith(b"HTTP/1.1 408 ") for client in closed)
     assert stage.rejected("body_timeout") - before == count
     assert grown < count * BYTES_PER_SLOW_CLIENT
-    assert normal.p99() < max(SLOW_P99_S, 2 * base_s)
-    wait_until(lambda: len(broken_off(stage.origin)) == count, "the server to be told of every broken request")
-    assert {peer.end for peer in broken_off(stage.origin)} == {"rst"}
-    close_all(clients)
+    wait_until(lambda: not stage.origin.open_connections, "the server to be told of every broken request", PATIENCE_S)
+    # A reset discards what this slow server has not read, so it may have missed a head; never has it a whole request.
+    assert {peer.end for peer in stage.origin.peers} == {"rst"}
+    assert len(stage.origin.partials) > count / 2
+    assert not stage.origin.requests
 
 
-def broken_off(origin: Origin) -> list[Peer]:
-    """Connections that ended inside a request's body."""
-    return [peer for peer in origin.peers if peer.partial is not None and peer.closed.is_set()]
+def test_row_60_a_body_that_drips_costs_nobody_else(stage: Stage, crowd: Crowd) -> None:
+    """The deadline of a body is between reads, so that a slow link can upload: such clients stay, and stay cheap.
 
-
-def test_row_60_a_body_that_drips_costs_nobody_else(stage: Stage, crowd: Crowd, base_s: float) -> None:
-    """The deadline of a body is between reads, so that a slow link can upload: such clients stay, and stay cheap."""
-    count = 100
+    What bounds them is `limits.min_rate`: test_min_rate.py.
+    """
+    count = SLOW_POSTS
     rss = stage.lb.rss_bytes()
-    with others(stage) as normal:
-        clients = crowd(count)
-        for client in clients:
-            client.send(b"POST /drip HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\n\r\nabcd")
-        assert not drip(clients, DEADLINE_S / 5, DEADLINE_S * 1.5), "closed although bytes kept coming"
+    before = stage.rejected("body_timeout")
+    with others(stage.lb, "calm", stage.calm):
+        began = time.monotonic()
+        clients = crowd.gather(*[b"POST /drip HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\n\r\nabcd"] * count)
+        started = time.monotonic()
+        gaps = [started - began]
+        for _ in range(8):
+            at = time.monotonic()
+            assert not crowd.watch(DEADLINE_S / 5) or stage.rejected("body_timeout") == before
+            crowd.send(b"z")
+            gaps.append(time.monotonic() - at)
         grown = stage.lb.rss_bytes() - rss
-        for client in clients:
-            client.send(b"z" * 14)
-            assert client.response().body == b"14\n"
+        if max(gaps) < DEADLINE_S / 2:  # else this test itself was too slow for what it claims
+            assert time.monotonic() - started > DEADLINE_S
+            assert len(crowd.live) == count, "closed although bytes kept coming"
+            crowd.send(b"zz")
+            for client in clients:
+                assert client.response().body == b"14\n"
     assert grown < count * BYTES_PER_SLOW_CLIENT
-    assert normal.p99() < max(SLOW_P99_S, 2 * base_s)
 
 
-def test_row_61_slow_read(stage: Stage, crowd: Crowd, base_s: float) -> None:
+@pytest.mark.timeout(300)
+def test_row_61_slow_read(stage: Stage, crowd: Crowd) -> None:
     """10 MB answers that nobody takes: reset at the deadline, and never held in memory."""
-    count = 60
+    count = SLOW_READERS
     rss = stage.lb.rss_bytes()
     before = stage.lb.metric("client_aborts_total", phase="write_timeout")
     most = 0
     stage.origin.reset()
-    with others(stage) as normal:
+    with others(stage.lb, "calm", stage.calm) as normal:
         started = time.monotonic()
-        clients = crowd(count, 4096)
-        for number, client in enumerate(clients):
-            client.send(get(f"/big-{number}"))
+        clients = crowd.gather(*[get(f"/big-{number}") for number in range(count)], receive_buffer=4096)
         while stage.lb.metric("client_aborts_total", phase="write_timeout") - before < count:
             most = max(most, stage.lb.rss_bytes() - rss)
-            assert time.monotonic() - started < DEADLINE_S + 5, "a client that does not read is still connected"
-            time.sleep(0.02)
+            assert time.monotonic() - started < 2 * PATIENCE_S, "a client that does not read is still connected"
+            time.sleep(0.1)
     assert time.monotonic() - started > DEADLINE_S / 2
-    assert most < count * BYTES_PER_SLOW_CLIENT + 4 * MIB
+    served = len(normal.through_s)
+    assert normal.cpu_s < count * 0.01 + served * 0.002 + 2, f"{normal.cpu_s:.1f} s of CPU for {count} slow readers"
+    assert most < count * BYTES_PER_SLOW_CLIENT, f"{most / count / KIB:.0f} KiB a client"
     for client in clients:
         client.read_to_end()
         assert client.end == "rst", "an answer that was cut off looks complete"
         assert len(client.stream.record) < len(BIG)
-    assert {stage.lb.entry(f"/big-{number}")["end"] for number in range(count)} == {"client_write_timeout"}
-    assert normal.p99() < max(SLOW_P99_S, 2 * base_s)
-    close_all(clients)
-    stage.lb.check_idle()
+    ends = {str(entry["target"]): entry["end"] for entry in stage.lb.access_log()}
+    assert {ends[f"/big-{number}"] for number in range(count)} == {"client_write_timeout"}
+    stage.lb.check_idle(PATIENCE_S)
 
 
 def test_a_slow_reader_that_makes_progress_gets_everything(stage: Stage) -> None:
@@ -261,29 +215,46 @@ def test_a_slow_reader_that_makes_progress_gets_everything(stage: Stage) -> None
 
 
 def test_idle_connections_are_closed(crowd: Crowd) -> None:
-    clients = crowd(100)
+    clients = crowd.gather(*[b""] * 50, *[get("/idle")] * 50)
     for client in clients[50:]:
-        assert client.ask(get("/idle")).status == 200
-    closed = drip(clients, 60, DEADLINE_S + LATE_S)
+        assert client.response().status == 200
+    closed = crowd.drip(b"", PATIENCE_S * 2, PATIENCE_S)
     assert len(closed) == 100
     assert not any(client.stream.record for client in clients[:50]), "an answer that nobody asked for"
 
 
+def visit(port: int, number: int) -> None:
+    """Connect and leave: by FIN or RST, in the middle of a head or without a byte.
+
+    From 200 addresses in turn, because each FIN leaves a port in TIME_WAIT for a minute.
+    """
+    with socket.socket() as sock:
+        if number % 3 == 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        else:
+            sock.bind((f"127.0.1.{number % 200 + 1}", 0))
+        sock.connect(("127.0.0.1", port))
+        if number % 10 == 0:
+            sock.send(b"GET / HT")
+
+
+@pytest.mark.timeout(300)
 def test_row_63_connections_that_come_and_go(stage: Stage) -> None:
-    count = 3000
-    stage.lb.check_idle()
-    fds, rss = stage.lb.fd_count(), stage.lb.rss_bytes()
+    stage.lb.check_idle(PATIENCE_S)
+    fds = stage.lb.fd_count()
     total = stage.lb.metric("client_connections_total", listener="main")
-    for number in range(count):
-        with stage.client() as client:
-            if number % 10 == 0:
-                client.send(b"GET / HT")
-            if number % 3 == 0:
-                client.reset()
+    port = stage.lb.port("main")
+    for number in range(1000):
+        visit(port, number)
+    rss = stage.lb.rss_bytes()
+    for number in range(1000, VISITS):
+        visit(port, number)
     wait_until(
-        lambda: stage.lb.metric("client_connections_total", listener="main") == total + count, "all to be accepted"
+        lambda: stage.lb.metric("client_connections_total", listener="main") == total + VISITS,
+        "all to be accepted",
+        PATIENCE_S,
     )
-    stage.lb.check_idle()
+    stage.lb.check_idle(PATIENCE_S)
     assert stage.lb.fd_count() <= fds + 2
     assert stage.lb.rss_bytes() - rss < 8 * MIB
     with stage.client() as client:

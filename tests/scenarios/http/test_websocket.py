@@ -308,7 +308,7 @@ def test_an_idle_tunnel_ends_after_the_time_out(stage: Stage) -> None:
         started = time.monotonic()
         with pytest.raises(ConnectionClosed):
             socket.recv(timeout=10)
-        assert IDLE_S - 0.05 <= time.monotonic() - started < IDLE_S + 2
+        assert IDLE_S - 0.05 <= time.monotonic() - started < IDLE_S + 8
     assert stage.wait_closed("/idle") == 1006
     assert stage.lb.entry("/idle")["end"] == "tunnel_timeout"
 

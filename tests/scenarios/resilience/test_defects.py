@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -82,24 +83,34 @@ def asks(stage: Stage) -> None:
 
 
 def connects(stage: Stage) -> None:
-    with stage.client() as client:
+    with contextlib.suppress(ConnectionResetError), stage.client() as client:  # it may be over before it has begun
         client.send(get("/connects"))
         assert receive(client, None).statuses == []
 
 
 def sends_in_pieces(stage: Stage) -> None:
     with stage.client() as client:
-        client.send(b"GET /pieces HTT", b"P/1.1\r\nHo", b"st: a\r\n\r\n")
+        request = post("/pieces")
+        client.send(request[:-5])
+        wait_until(lambda: stage.origin.partials, "the head to be at the server")
+        client.send(request[-5:])
         hurt(client)
 
 
-def is_answered_in_pieces(stage: Stage) -> None:
-    stage.origin.script(steps(HEAD % 6 + b"ab", stage.go, b"cdef"))
+def is_answered_in_pieces(stage: Stage, *, has_first: bool) -> None:
+    head = (HEAD % 6).replace(b"\r\n\r\n", b"\r\nX-New: %d\r\n\r\n" % has_first)  # a head that is not known
+    stage.origin.script(steps(head + b"ab", stage.go, b"cdef"))
     with stage.client() as client:
         client.send(get("/answered"))
-        wait_until(lambda: stage.origin.requests, "the request to be at the server")
+        if has_first:
+            client.wait_for(b"ab")
+        else:
+            wait_until(lambda: stage.origin.requests, "the request to be at the server")
         stage.go.set()
-        hurt(client)
+        if has_first:
+            assert receive(client, 1).cut is not None
+        else:
+            hurt(client)
 
 
 def leaves(stage: Stage, how: str) -> None:
@@ -150,7 +161,7 @@ def is_not_answered(stage: Stage) -> None:
 
 
 def talks_tcp(stage: Stage) -> None:
-    with stage.client("tcp") as client:
+    with contextlib.suppress(ConnectionResetError), stage.client("tcp") as client:  # as above
         client.send(get("/tcp"))
         client.read_to_end()
 
@@ -188,6 +199,7 @@ ACTIONS: dict[str, Callable[[Stage], None]] = {
     "Downstream._eof_received": partial(leaves, how="fin"),
     "Downstream._leave": partial(leaves, how="rst"),
     "Downstream.respond": asks,
+    "Downstream.forwarding_lines": asks,
     "Downstream.sweep": is_swept,
     "Exchange.start": asks,
     "Exchange.client_left": partial(leaves, how="rst"),
@@ -196,12 +208,12 @@ ACTIONS: dict[str, Callable[[Stage], None]] = {
     "Exchange.upstream_blocked": uploads,
     "Exchange.upstream_unblocked": uploads,
     "Exchange.response_received": asks,
-    "Exchange.response_body": is_answered_in_pieces,
+    "Exchange.response_body": partial(is_answered_in_pieces, has_first=True),
     "Exchange.response_spliced": is_left_to_the_kernel,
     "Exchange._send": asks,
     "Exchange._timeouts": asks,
     "UpstreamConnection._connected": asks,
-    "UpstreamConnection._other_data": is_answered_in_pieces,
+    "UpstreamConnection._other_data": partial(is_answered_in_pieces, has_first=False),
     "UpstreamConnection._ended": is_not_answered,
     "TcpSession.start": talks_tcp,
     "RelayEnd._leave_to_kernel": sends_much_by_tcp,
@@ -229,8 +241,12 @@ def stage(running: Stage) -> Iterator[Stage]:
     running.origin.reset()
     lb.check_idle()
     assert lb.metric("internal_errors_total") - before == 1
-    raised = [line for line in lb.stderr[at:].splitlines() if re.match(r"\s*\S*InjectedDefect: ", line)]
-    assert len(raised) == 1, lb.stderr[at:]
+
+    def raised() -> list[str]:
+        return [line for line in lb.stderr[at:].splitlines() if re.match(r"\s*\S*InjectedDefect: ", line)]
+
+    wait_until(raised, "the defect to be in the log")
+    assert len(raised()) == 1, lb.stderr[at:]
     with running.client() as client:  # the slot is free, the listener accepts
         assert client.ask(get("/later")).status == 200
 

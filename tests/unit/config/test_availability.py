@@ -12,22 +12,16 @@ from lbproxy.config.sections import section_at
 EVERYTHING = """\
 listeners:
   - bind: ':1'
-    tls: {cert: c, key: k}
-    proxy_protocol: off
-    timeouts: {tls_handshake: 1s}
-    limits: {min_rate: 1KiB, handshakes: 5}
     routes:
       - pool: p
-        timeouts: {tls_handshake: 1s, total: 5s}
+        timeouts: {total: 5s}
 pools:
   p:
     servers: ['a:1']
     servers_file: servers.yaml
     sticky: {cookie: c}
-    tls: true
-    proxy_protocol: v2
-    timeouts: {tls_handshake: 1s, total: off}
-    health_check: {type: http, tls: off, busy_window: 5s}
+    timeouts: {total: off}
+    health_check: {type: http, busy_window: 5s}
     strategy: {name: first}
   q: {servers: ['b:1'], strategy: consistent_hash}
 """
@@ -77,6 +71,8 @@ def test_what_left_the_table_is_accepted() -> None:
     text = """\
 listeners:
   - bind: ':1'
+    limits: {min_rate: 1KiB}
+    proxy_protocol: off
     routes:
       - pool: p
         timeouts: {total: 5s}
@@ -87,6 +83,8 @@ pools:
     max_inflight: 2
     queue: {size: 5, timeout: 1s, order: fifo}
     circuit_breaker: off
+    proxy_protocol: v2
+    keep_alive: off
     slow_start: 5s
     timeouts: {total: 9s}
     health_check: {busy_window: 5s}
@@ -99,10 +97,12 @@ pools:
     assert [(server.max_inflight, server.backup) for server in made.servers] == [(4, True), (None, False)]
     assert (made.max_inflight, made.queue.size, made.queue.timeout, made.queue.order) == (2, 5, 1.0, "fifo")
     assert (made.circuit_breaker, made.slow_start, made.strategy.name) == (None, 5.0, "peak_ewma")
+    assert (made.proxy_protocol, loaded.config.listeners[0].proxy_protocol) == ("v2", "off")
     assert (made.timeouts.total, made.retry.on, made.retry.status) == (9.0, ("timeout",), (503,))
     assert (made.retry.budget.ratio, made.retry.budget.min) == (0.1, 1)
     assert (made.retry.backoff.base, made.retry.backoff.max) == (0.0, 1.0)
     assert made.health_check is not None and made.health_check.busy_window == 5.0
+    assert loaded.config.listeners[0].limits.min_rate == 1024
     assert route.timeouts is not None and route.timeouts.total == 5.0
     assert route.retry is not None
     assert (route.retry.status, route.retry.on) == ((503,), ("timeout",))

@@ -20,6 +20,7 @@ from lbproxy.config.http_rules import (
     Route,
     off_is_no_retry,
 )
+from lbproxy.config.listener_model import Listener
 from lbproxy.config.pool_model import PoolTimeouts, Retry
 
 SECTIONS = (HeaderEdits, HeaderRules, Match, PoolTimeoutsOverride, Redirect, Respond, RetryOverride, Rewrite, Route)
@@ -204,3 +205,34 @@ def test_rewrites_are_paths() -> None:
         for written in ("api", "/a?b", "/a\r\nb"):
             with pytest.raises(ValidationError):
                 Rewrite.model_validate({key: written})
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("off", ()),
+        ([], ()),
+        ("WebSocket", ("websocket",)),
+        (["websocket", "IRC/6.9"], ("websocket", "irc/6.9")),
+    ],
+)
+def test_protocols_to_switch_to(written: object, read: object) -> None:
+    assert Route.model_validate({"upgrade": written}).upgrade == read
+    assert Listener.model_validate({"bind": ":1", "upgrade": written}).upgrade == read
+
+
+def test_a_route_that_says_nothing_leaves_it_to_the_listener() -> None:
+    assert Route.model_validate({}).upgrade is None
+    assert Listener.model_validate({"bind": ":1"}).upgrade == ("websocket",)
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "H2C", "h2", "http/1.1", "HTTP/2.0", "tls/1.2", "TLS", "h3"])
+def test_nothing_that_carries_requests_may_be_switched_to(protocol: str) -> None:
+    with pytest.raises(ValidationError, match="would carry requests past lbproxy"):
+        Route.model_validate({"upgrade": ["websocket", protocol]})
+
+
+@pytest.mark.parametrize("protocol", ["", "a b", "a/", "/1", "a/1/2", "a,b", "\r\n", None, {}])
+def test_protocols_are_tokens_with_a_version_or_without(protocol: object) -> None:
+    with pytest.raises(ValidationError):
+        Route.model_validate({"upgrade": [protocol]})

@@ -108,7 +108,7 @@ def test_a_route_whose_action_was_complained_about_lacks_none(action: str) -> No
 
 
 @pytest.mark.parametrize("action", ["redirect: {location: /x}", "respond: {}"])
-@pytest.mark.parametrize("key", ["timeouts: {read: 1s}", "retry: off", "rewrite: {path_prefix: /x}"])
+@pytest.mark.parametrize("key", ["timeouts: {read: 1s}", "retry: off", "rewrite: {path_prefix: /x}", "upgrade: x"])
 def test_what_is_not_forwarded_has_no_forwarding_keys(action: str, key: str) -> None:
     name, chosen = key.partition(":")[0], action.partition(":")[0]
     assert about_listener(f"routes:\n  - {action}\n    {key}") == [
@@ -156,6 +156,7 @@ def test_a_route_that_was_cut_out_hides_nothing() -> None:
         "rewrite: {path_prefix: /x}",
         "headers: {}",
         "retry: off",
+        "upgrade: off",
     ],
 )
 def test_a_tcp_route_names_a_pool_and_nothing_else(key: str) -> None:

@@ -18,6 +18,7 @@ from lbproxy.config.model import (
     Listener,
     Match,
     Pool,
+    PoolTls,
     RetryOverride,
     Route,
     ServerSpec,
@@ -169,5 +170,8 @@ def test_nothing_below_an_unavailable_key_is_a_section() -> None:
 
 
 def test_sections_below_another_one() -> None:
-    assert list(available_sections(HealthCheck, "pools.*.health_check")) == [("pools.*.health_check.expect", Expect)]
+    assert list(available_sections(HealthCheck, "pools.*.health_check")) == [
+        ("pools.*.health_check.expect", Expect),
+        ("pools.*.health_check.tls", PoolTls),
+    ]
     assert list(available_sections(Match)) == []

@@ -47,6 +47,7 @@ def make_registry(pool: Pool, slots: Slots) -> Registry:
     registry.readers["upstream_connections"] = lambda: [
         ((pool.name, server.name, state), 1) for server in pool.servers for state in ("active", "idle")
     ]
+    registry.readers["tls_certificate_expiry_timestamp_seconds"] = lambda: [(("front", "a.pem"), 2e9)]
     return registry
 
 

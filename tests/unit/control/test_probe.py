@@ -3,6 +3,7 @@ import pytest
 from lbproxy.address import Address, parse_address
 from lbproxy.config.model import Expect, HealthCheck
 from lbproxy.control.probe import LIMIT_BYTES, Answer, ProbeSpec, Result, Verdict
+from lbproxy.dataplane.tls import ClientFiles, ClientTls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready"
 
@@ -118,3 +119,11 @@ def test_what_is_no_answer_fails(pieces: tuple[bytes, ...]) -> None:
 def test_a_tcp_check_from_config() -> None:
     made = ProbeSpec.from_config(HealthCheck(type="tcp", send="PING\r\n", expect=Expect(text="+PONG"), timeout=1.0))
     assert (made.is_http, made.send, made.expect, made.timeout_s) == (False, b"PING\r\n", b"+PONG", 1.0)
+
+
+def test_the_name_of_a_server_over_tls() -> None:
+    files = ClientFiles(verify=False)
+    made = ProbeSpec.from_config(HealthCheck(), tls=ClientTls(files, files.load()))
+    assert made.named("model.internal").tls_name == "model.internal"
+    assert made.named("").tls_name is None
+    assert spec().named("model.internal").tls_name is None

@@ -73,7 +73,7 @@ def test_which_bodies_are_worth_it() -> None:
         assert spliceable(None, pipes, transport, transport) is None
         assert spliceable(large, PipePool(), transport, transport) is None
         assert spliceable(large, pipes, transport, None) is None
-        transport._info["sslcontext"] = object()
+        transport._info["ssl_object"] = object()
         assert spliceable(large, pipes, transport, transport) is None
 
 

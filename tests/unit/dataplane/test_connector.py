@@ -14,7 +14,7 @@ from tests.support.fake_transport import GET, FakeLb, ok, status_of
 
 UNIX = """
 listeners: [{bind: "127.0.0.1:5000", pool: app}]
-pools: {app: {servers: ["unix:@name"], health_check: off, retry: {attempts: 0}}}
+pools: {app: {servers: ["unix:/run/name.sock"], health_check: off, retry: {attempts: 0}}}
 """
 
 
@@ -66,11 +66,11 @@ def test_results_of_dials_are_counted(fault: Fault | None, label: str) -> None:
         assert counts == {name: int(name == label) for name in counts}
 
 
-def test_a_unix_socket_is_dialled_by_its_kernel_name() -> None:
+def test_a_unix_socket_is_dialled_by_its_path() -> None:
     with FakeLb(UNIX) as lb:
         client = lb.connect()
         client.send(GET)
-        assert lb.loop.dials[0].address == "\0name"
+        assert lb.loop.dials[0].address == "/run/name.sock"
         lb.accept().send(ok())
         assert status_of(client.got()) == 200
         assert lb.of_servers("upstream_connects_total", "ok") == 1

@@ -119,6 +119,7 @@ def test_every_fault_that_may_be_retried_has_its_reason() -> None:
         "dns_error",
         "tls_handshake",
         "tls_verify",
+        "tls_timeout",
         "closed_unsent",
     }
     assert named == {

@@ -389,6 +389,87 @@ def test_a_body_that_stalls_gets_408_but_not_one_that_trickles() -> None:
         assert lb.ends == ["body_timeout"]
 
 
+RATED = CONFIG.replace("limits: {body_bytes: 1KiB,", "limits: {min_rate: 100, body_bytes: 64KiB,")
+HEADER = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n"
+
+
+def trickle(lb: FakeLb, client: Peer, seconds: int, per_s: int) -> None:
+    for _ in range(seconds):
+        lb.advance(1.0)
+        client.send(b"x" * per_s)
+
+
+def test_an_upload_below_min_rate_gets_408_after_the_grace() -> None:
+    with FakeLb(RATED) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, HEADER)
+        trickle(lb, client, 9, 90)
+        assert client.got() == b"" and server.is_open
+        trickle(lb, client, 2, 90)
+        answer = client.got()
+        assert status_of(answer) == 408 and b"urn:lbproxy:fault:body_too_slow" in answer
+        assert server.saw_reset and client.saw_fin
+        assert lb.ends == ["body_too_slow"]
+        assert lb.of_listener("rejected_total", "body_too_slow") == 1
+
+
+def test_an_upload_at_min_rate_is_served() -> None:
+    with FakeLb(RATED) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, HEADER)
+        client.send(b"x" * 100)
+        trickle(lb, client, 40, 100)
+        client.send(b"x" * (60000 - 4100))
+        server.send(ok())
+        assert status_of(client.got()) == 200
+
+
+def test_time_in_which_lbproxy_does_not_read_an_upload_is_not_the_client_s() -> None:
+    slow_server = RATED.replace("retry: {attempts: 0}", "retry: {attempts: 0}, timeouts: {write: 100s}")
+    with FakeLb(slow_server) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, HEADER)
+        server.stop_reading()
+        client.send(b"x" * 300)
+        lb.advance(60.0)
+        assert client.got() == b"", "408 although it was the server that did not read"
+        server.read_again()
+        trickle(lb, client, 2, 300)
+        client.send(b"x" * (60000 - 900))
+        server.send(ok())
+        assert status_of(client.got()) == 200
+
+
+def test_a_client_that_waits_for_100_is_not_slow() -> None:
+    queued = RATED.replace("retry: {attempts: 0}", "retry: {attempts: 0}, max_inflight: 1, queue: {timeout: 60s}")
+    with FakeLb(queued) as lb:
+        first, client = lb.connect(), lb.connect()
+        server = lb.exchange(first, GET)
+        client.send(HEADER.replace(b"Host: h", b"Host: h\r\nExpect: 100-continue"))
+        lb.advance(30.0)
+        assert client.got() == b"", "408 although it had to wait for its 100"
+        server.send(ok())
+        assert server.got().endswith(b"Expect: 100-continue\r\n\r\n")
+        server.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert client.got() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        trickle(lb, client, 11, 90)
+        assert status_of(client.got()) == 408
+        assert lb.ends == ["ok", "body_too_slow"]
+
+
+def test_after_100_a_body_that_does_not_come_has_stalled() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, post(b"0123456789", "Expect: 100-continue")[:-10])
+        server.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert client.got() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        lb.advance(2.7)
+        assert client.got() == b""
+        lb.advance(0.6)
+        assert status_of(client.got()) == 408
+        assert lb.ends == ["body_timeout"]
+
+
 def test_a_kept_connection_is_closed_after_keep_alive() -> None:
     with FakeLb(CONFIG) as lb:
         client = lb.connect()

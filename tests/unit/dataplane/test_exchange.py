@@ -693,6 +693,40 @@ def test_101_that_nobody_asked_for_is_a_fault() -> None:
         assert lb.ends == ["bad_upgrade"]
 
 
+@pytest.mark.parametrize(
+    ("offered", "chosen", "is_right"),
+    [
+        ("irc, chat/2", "chat/2", True),
+        ("irc, chat/2", "Chat/2, IRC", True),
+        ("irc, chat/2", "chat", False),
+        ("irc, chat/2", "irc, websocket", False),
+        ("irc, other", "other", False),  # offered by the client, but not allowed
+        ("irc", "", False),
+    ],
+)
+def test_a_101_may_choose_among_the_protocols_that_were_passed_on(offered: str, chosen: str, is_right: bool) -> None:
+    with FakeLb(ONE.replace("pool: app,", "pool: app, upgrade: [irc, chat],", 1)) as lb:
+        client = lb.connect()
+        server = lb.exchange(
+            client, f"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: {offered}\r\n\r\n".encode()
+        )
+        server.send(f"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: {chosen}\r\n\r\n".encode())
+        assert status_of(client.got()) == (101 if is_right else 502)
+        client.reset()
+        assert lb.ends == ["client_abort" if is_right else "bad_upgrade"]
+
+
+def test_what_follows_an_upgrade_with_connection_close_is_not_lost() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        client.send(UPGRADE.replace(b"Connection: ", b"Connection: close, ") + b"ping")
+        server = lb.accept()
+        assert b"Upgrade: websocket" in server.got()
+        server.send(SWITCHING)
+        assert server.got() == b"ping"
+        client.reset()
+
+
 def test_a_declined_upgrade_is_an_ordinary_answer() -> None:
     with FakeLb(ONE) as lb:
         client = lb.connect()

@@ -27,6 +27,8 @@ listeners:
     pool: app
     headers: {request: {set: {Host: inner, X-Request-ID: fixed}, add: {X-A: "2"}, remove: [X-B]}}
   - {match: {path: /closing}, pool: closing}
+  - {match: {path: /irc}, pool: app, upgrade: [Irc, x/2]}
+  - {match: {path: /no-upgrade}, pool: app, upgrade: off}
   - {match: {path: /fixed}, respond: {status: 200}}
   - {match: {host: known}, pool: app}
 pools:
@@ -93,6 +95,24 @@ def test_upgrade_to_websocket_is_passed_on_for_get() -> None:
     fields = ("Connection: Upgrade", "Upgrade: websocket")
     assert forwarded("GET /x HTTP/1.1", *fields)[3:] == ["Connection: Upgrade", "Upgrade: websocket"]
     assert forwarded("POST /x HTTP/1.1", *fields, "Content-Length: 1")[3:] == ["Content-Length: 1"]
+    assert forwarded("POST /x HTTP/1.1", *fields, "Content-Length: 0")[3:] == ["Content-Length: 0"]
+
+
+@pytest.mark.parametrize(
+    ("path", "offered", "passed"),
+    [
+        ("/x", "WebSocket", "websocket"),
+        ("/x", "irc/6.9, websocket, h2c", "websocket"),
+        ("/x", "irc/6.9", None),
+        ("/irc", "websocket, IRC/6.9, irc/7, x/1", "IRC/6.9, irc/7"),
+        ("/irc", "x/2", "x/2"),
+        ("/irc", "x, x/1", None),
+        ("/no-upgrade", "websocket", None),
+    ],
+)
+def test_of_the_offered_protocols_the_allowed_ones_are_passed_on(path: str, offered: str, passed: str | None) -> None:
+    lines = forwarded(f"GET {path} HTTP/1.1", "Connection: Upgrade", f"Upgrade: {offered}")[3:]
+    assert lines == ([] if passed is None else ["Connection: Upgrade", f"Upgrade: {passed}"])
 
 
 def test_a_pool_without_keep_alive_is_told() -> None:

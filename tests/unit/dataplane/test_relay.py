@@ -215,7 +215,7 @@ def test_when_the_pipe_cannot_be_had_copying_goes_on(pair: Pair, kernel: FakeKer
 
 def test_tls_is_copied(pair: Pair, kernel: FakeKernel) -> None:
     pair.lb.services.pipes.limit = 10
-    pair.client.transport._info["sslcontext"] = object()
+    pair.client.transport._info["ssl_object"] = object()
     pair.server.send(*[CHUNK] * N_CHUNKS * 3)
     assert not kernel.flows and not pair.server.transport.is_paused
 

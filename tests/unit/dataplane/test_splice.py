@@ -427,7 +427,7 @@ def transport(**info: object) -> asyncio.Transport:
 def test_tls_is_never_spliced() -> None:
     sock = SimpleNamespace()
     assert is_plain(transport(socket=sock))
-    assert not is_plain(transport(socket=sock, sslcontext=SimpleNamespace()))
+    assert not is_plain(transport(socket=sock, ssl_object=SimpleNamespace()))
     assert not is_plain(transport())
 
 

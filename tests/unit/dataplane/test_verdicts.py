@@ -22,7 +22,7 @@ def answer(status: int, *lines: str) -> ResponseHead:
     [
         (200, (), Outcome.SUCCESS, 0.0),
         (404, (), Outcome.SUCCESS, 0.0),
-        (500, (), Outcome.SUCCESS, 0.0),  # a bad input makes every server answer 500
+        (500, (), Outcome.ERROR, 0.0),  # a bad input makes every server answer 500
         (502, (), Outcome.FAILURE, 0.0),
         (503, (), Outcome.FAILURE, 0.0),
         (503, ("Retry-After: 7",), Outcome.PUSH_BACK, 7.0),
@@ -36,7 +36,7 @@ def test_outcomes(status: int, lines: tuple[str, ...], outcome: Outcome, penalty
 
 def test_which_statuses_are_failures_is_the_configs_business() -> None:
     assert outcome_of(answer(500), frozenset((500,)))[0] is Outcome.FAILURE
-    assert outcome_of(answer(502), frozenset())[0] is Outcome.SUCCESS
+    assert outcome_of(answer(502), frozenset())[0] is Outcome.ERROR
     assert outcome_of(answer(502), FAILURES)[2] == "answers 502"
 
 

@@ -50,7 +50,10 @@ class Report:
 
 
 class Simulation:
-    """One run. slots: real workers of each server; speeds: how fast each works; failing: fail after 1 ms."""
+    """One run. slots: real workers of each server; speeds: how fast each works; failing: those that fail after 1 ms.
+
+    failure: how they fail.
+    """
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class Simulation:
         breaker: BreakerPolicy | None = None,
         speeds: Sequence[float] = (),
         failing: Sequence[int] = (),
+        failure: Outcome = Outcome.FAILURE,
         patience_s: float = inf,
         sigma: float = 1.0,
     ) -> None:
@@ -75,6 +79,7 @@ class Simulation:
         )
         self.slots = slots
         self.speed = dict(zip(self.servers, speeds or [1.0] * n, strict=True))
+        self.failure = failure
         self.failing = {self.servers[i] for i in failing}
         self.patience_s = patience_s
         self.sigma = sigma
@@ -163,7 +168,7 @@ class Simulation:
         request.is_over = True
         self.report.errors.append(request.arrived_at)
         if request.lease is not None:
-            request.lease.release(Outcome.FAILURE, now)
+            request.lease.release(self.failure, now)
 
     def _work(self, server: Server, now: float) -> None:
         while self.working[server] < self.slots and self.backlog[server]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lbproxy.domain.breaker import BreakerPolicy
+from lbproxy.domain.lease import Outcome
 from lbproxy.domain.queue import WaitQueue
 from tests.unit.domain.simulator import Report, Simulation
 
@@ -53,10 +54,18 @@ def test_overload_with_impatient_clients(load: float, seed: int) -> None:
     assert goodput("fifo", load, seed) < 0.3  # what it would be without the change of order
 
 
-def errors_with_one_failing_server(strategy: str, breaker: BreakerPolicy | None, max_inflight: int = 0) -> float:
-    queue = WaitQueue() if max_inflight else None
+def errors_with_one_failing_server(
+    strategy: str, breaker: BreakerPolicy | None, max_inflight: int = 0, failure: Outcome = Outcome.FAILURE
+) -> float:
     simulation = Simulation(
-        n=16, slots=4, strategy=strategy, failing=[3], breaker=breaker, max_inflight=max_inflight, queue=queue
+        n=16,
+        slots=4,
+        strategy=strategy,
+        failing=[3],
+        failure=failure,
+        breaker=breaker,
+        max_inflight=max_inflight,
+        queue=WaitQueue() if max_inflight else None,
     )
     report = simulation.run(0.7, 40.0)
     assert_everything_is_back(simulation)
@@ -75,6 +84,11 @@ def test_sinkhole_is_closed_by_the_breaker(strategy: str, max_inflight: int) -> 
     assert errors_with_one_failing_server(strategy, BreakerPolicy(), max_inflight) <= 0.001
 
 
+@pytest.mark.parametrize("strategy", ["least_connections", "power_of_two", "peak_ewma"])
+def test_sinkhole_of_errors_that_are_not_the_breakers_business(strategy: str) -> None:
+    assert errors_with_one_failing_server(strategy, BreakerPolicy(), failure=Outcome.ERROR) <= 0.01
+
+
 def test_latency_aware_choice_wins_where_speeds_differ() -> None:
     speeds = [1.0] * 12 + [0.25] * 4
     p99 = {
@@ -82,3 +96,19 @@ def test_latency_aware_choice_wins_where_speeds_differ() -> None:
         for name in ("round_robin", "least_connections", "peak_ewma")
     }
     assert p99["peak_ewma"] < p99["least_connections"] < p99["round_robin"]
+
+
+def test_with_slots_the_fast_ones_are_filled_first() -> None:
+    """Without limits least connections gives each server the same number, as does round robin with slots."""
+    speeds = [1.0] * 12 + [0.25] * 4
+
+    def p99(strategy: str) -> float:
+        simulation = Simulation(
+            n=16, slots=4, strategy=strategy, speeds=speeds, max_inflight=4, queue=WaitQueue(), breaker=BreakerPolicy()
+        )
+        report = simulation.run(0.7, 60.0)
+        assert report.most_at_once == 4
+        assert_everything_is_back(simulation)
+        return report.p99(WARM_UP_S)
+
+    assert p99("least_connections") < 0.75 * p99("round_robin")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.process.wiring import PASSIVE_RETRY_S, Wiring, is_direct
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Slots
+from tests.support.certificates import Authority
 
 CONFIG = """
 trusted_proxies: [10.0.0.0/8]
@@ -283,3 +285,86 @@ def test_who_is_directly_connected(address: str, direct: bool) -> None:
     networks = (ip_network("10.1.2.0/24"), ip_network("2001:db8::/64"))
     assert is_direct(parse_address(address), networks) is direct
     assert is_direct(Address("127.0.0.1", 1), ())
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+TLS_CONFIG = """
+listeners:
+- {name: web, bind: ":1", pool: app, tls: {cert: web.pem, key: web.key, client_ca: ca.pem, client_verify: optional},
+   timeouts: {tls_handshake: 2s}, limits: {handshakes: 7}}
+- {name: raw, bind: ":2", pool: raw, mode: tcp, tls: {certs: [{cert: web.pem, key: web.key}], min_version: 1.3}}
+- {name: plain, bind: ":3", pool: plain}
+- {name: own, bind: ":4", pool: own}
+pools:
+  app: {servers: ["a:1"], tls: {ca: ca.pem}, timeouts: {connect: 2s, tls_handshake: 3s}}
+  raw: {servers: ["a:1"], tls: {verify: false}, health_check: {tls: off}}
+  plain: {servers: ["a:1"]}
+  own: {servers: ["a:1"], health_check: {tls: {ca: ca.pem, server_name: x.org}}}
+"""
+
+
+@pytest.fixture
+def tls_directory(tmp_path: Path) -> Path:
+    Authority(tmp_path).issue("web", "web.org")
+    return tmp_path
+
+
+def wired(directory: Path) -> tuple[Wiring, list[ListenerRuntime]]:
+    config = load_text(TLS_CONFIG, "lb.yaml", {}).config
+    wiring = Wiring(
+        config,
+        Slots(),
+        Registry("test"),
+        rng=random.Random(1),
+        dial_failed=lambda *_: None,
+        strategy_failed=lambda *_: None,
+        base_dir=str(directory),
+    )
+    wiring.build_pools()
+    return wiring, [wiring.build_listener(listener) for listener in config.listeners]
+
+
+def test_tls_of_listeners(tls_directory: Path) -> None:
+    wiring, (web, raw, plain, _) = wired(tls_directory)
+    assert web.tls is not None
+    assert raw.tls is not None
+    assert plain.tls is None
+    assert (web.tls.limit, web.tls.timeout_s, web.tls.files.client_verify) == (7, 2.0, "optional")
+    assert web.tls.files.paths == tuple(str(tls_directory / name) for name in ("web.pem", "web.key", "ca.pem"))
+    # What is inside a TCP connection is not known, so nothing is promised.
+    assert (web.tls.files.alpn, raw.tls.files.alpn, raw.tls.files.min_version) == (("http/1.1",), (), "1.3")
+    assert [labels for labels, _ in wiring.certificate_expiries()] == [
+        ("web", str(tls_directory / "web.pem")),
+        ("raw", str(tls_directory / "web.pem")),
+    ]
+
+
+def test_tls_of_pools_and_their_checks(tls_directory: Path) -> None:
+    wiring, _ = wired(tls_directory)
+    app, raw, plain, own = (wiring.pools[name] for name in ("app", "raw", "plain", "own"))
+    assert app.tls is not None
+    assert wiring.check_tls["app"] is app.tls
+    assert raw.tls is not None
+    assert "raw" not in wiring.check_tls
+    assert (plain.tls, own.tls) == (None, None)
+    assert wiring.check_tls["own"].files.server_name == "x.org"
+    assert (app.timeouts.connect, app.timeouts.tls_handshake, app.timeouts.dial) == (2.0, 3.0, 5.0)
+    assert plain.timeouts.dial == plain.timeouts.connect
+
+
+def test_every_file_is_watched(tls_directory: Path) -> None:
+    wiring, _ = wired(tls_directory)
+    assert [item.name for item in wiring.watched] == [
+        "pool app: tls",
+        "pool own: health_check.tls",
+        "listener web",
+        "listener raw",
+    ]
+
+
+@pytest.mark.parametrize(("file", "where"), [("web.key", "listener web: tls.key"), ("ca.pem", "pool app: tls.ca")])
+def test_a_file_that_went_after_the_config_was_checked(tls_directory: Path, file: str, where: str) -> None:
+    (tls_directory / file).unlink()
+    with pytest.raises(ValueError, match=f"{where}: there is no file"):
+        wired(tls_directory)

@@ -133,20 +133,21 @@ def test_line_ends_are_strict(raw: bytes) -> None:
 
 def test_t1_upgrade_with_a_body_keeps_the_body_framing() -> None:
     head = request("POST / HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: h2c\nContent-Length: 30")
-    assert head.upgrade == b"" and head.content_length == 30
+    assert head.upgrade == () and head.content_length == 30
     assert all(name.lower() != b"upgrade" for name, _ in head.fields)
 
 
-def test_websocket_is_the_only_upgrade() -> None:
+def test_upgrade_offers_count_in_http_1_1_without_a_body_if_connection_says_so() -> None:
     head = request(
         "GET /ws HTTP/1.1\nHost: x\nConnection: keep-alive, Upgrade\nUpgrade: WebSocket\nSec-WebSocket-Key: k"
     )
-    assert head.upgrade == b"websocket" and head.fields == [(b"Sec-WebSocket-Key", b"k")]
-    assert request("GET / HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: h2c").upgrade == b""
-    assert request("GET / HTTP/1.1\nHost: x\nUpgrade: websocket").upgrade == b""
-    assert request("GET / HTTP/1.0\nHost: x\nConnection: upgrade\nUpgrade: websocket").upgrade == b""
+    assert head.upgrade == (b"WebSocket",) and head.fields == [(b"Sec-WebSocket-Key", b"k")]
+    several = request("POST / HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: h2c , , a b\nUpgrade: irc/6.9,x/")
+    assert several.upgrade == (b"h2c", b"irc/6.9")
+    assert request("GET / HTTP/1.1\nHost: x\nUpgrade: websocket").upgrade == ()
+    assert request("GET / HTTP/1.0\nHost: x\nConnection: upgrade\nUpgrade: websocket").upgrade == ()
     with_body = "POST / HTTP/1.1\nHost: x\nConnection: upgrade\nUpgrade: websocket\nContent-Length: 2"
-    assert request(with_body).upgrade == b""
+    assert request(with_body).upgrade == ()
 
 
 def test_absolute_form_replaces_host() -> None:

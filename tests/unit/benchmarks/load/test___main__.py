@@ -9,7 +9,15 @@ from benchmarks.load.cases import CASES
 def test_by_default_everything_runs_against_everybody() -> None:
     options = make_options(make_parser().parse_args([]))
     assert options.cases == tuple(CASES)
-    assert options.targets == ("lbproxy", "haproxy", "nginx", "haproxy_tuned", "nginx_tuned")
+    assert options.targets == (
+        "lbproxy",
+        "haproxy",
+        "nginx",
+        "haproxy_tuned",
+        "nginx_tuned",
+        "lbproxy_full",
+        "lbproxy_bare",
+    )
     assert options.rounds >= 3
 
 

@@ -74,3 +74,16 @@ def test_temporary_files_of_nginx_stay_in_its_directory() -> None:
 def test_the_backend_listens_on_every_port() -> None:
     text = render_backend([9001, 9002, 9003], HERE, [])
     assert [f"listen 127.0.0.1:{port};" in text for port in (9001, 9002, 9003)] == [True] * 3
+
+
+def test_lbproxy_with_everything_on_and_with_everything_off() -> None:
+    pools = {}
+    for extras in ("full", "bare"):
+        loaded = load_text(render_lbproxy("http", 9000, 9009, SERVERS, extras), "bench.yaml", {})
+        assert loaded.warnings == ()
+        pools[extras] = loaded.config.pools["servers"]
+    full, bare = pools["full"], pools["bare"]
+    assert (full.max_inflight, bare.max_inflight) == (64, None)
+    assert full.circuit_breaker is not None and bare.circuit_breaker is None
+    assert (full.retry.attempts, bare.retry.attempts) == (2, 0)
+    assert full.retry.status and full.timeouts.total and full.slow_start

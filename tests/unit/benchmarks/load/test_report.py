@@ -62,3 +62,10 @@ def test_json_holds_every_run_and_the_ratios() -> None:
     assert [run["target"] for run in document["runs"]] == ["lbproxy", "haproxy"]
     assert {ratio["metric"]: ratio["median"] for ratio in document["ratios"]} == {"cpu_us": 1.2, "requests_per_s": 1.0}
     assert document["environment"]["cpu"] == "Some CPU"
+
+
+def test_the_price_of_protection_is_said_where_it_was_measured() -> None:
+    found = results()
+    assert "protects" not in render_markdown(OPTIONS, ENVIRONMENT, found)
+    found.runs += [a_run("lbproxy_full", 18.5), a_run("lbproxy_bare", 17.75)]
+    assert "costs +0.8 us (+0.8 to +0.8) per small request" in render_markdown(OPTIONS, ENVIRONMENT, found)

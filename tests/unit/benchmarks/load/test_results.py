@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.load.procfs import CoreTime
-from benchmarks.load.results import Run, make_run, others_share, ratios, rotated, summarise
+from benchmarks.load.results import Run, differences, make_run, others_share, ratios, rotated, summarise
 from benchmarks.load.wrk import Load
 
 ZERO = CoreTime(busy=0, idle=0, stolen=0)
@@ -81,3 +81,9 @@ def test_ratios_are_taken_within_rounds_so_that_a_slow_round_of_the_machine_canc
 
 def test_without_the_subject_there_are_no_ratios() -> None:
     assert ratios([a_run("haproxy", 0)], "lbproxy") == []
+
+
+def test_differences_are_taken_within_rounds_that_both_had() -> None:
+    runs = [a_run("full", 0, cpu_us=20), a_run("bare", 0, cpu_us=19.5), a_run("bare", 1, cpu_us=30)]
+    runs += [a_run("full", 1, cpu_us=31), a_run("full", 2, cpu_us=99), a_run("other", 2, cpu_us=1)]
+    assert sorted(differences(runs, "full", "bare")) == pytest.approx([0.5, 1.0])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load.cases import CASES
-from benchmarks.load.targets import parse_nginx_build, takes
+from benchmarks.load.targets import BARE, FULL, parse_nginx_build, program_of, takes
 
 BUILD = "configure arguments: --modules-path=/modules --without-http_scgi_module"
 
@@ -31,5 +31,14 @@ def test_modules_left_out_of_the_build_get_no_directory() -> None:
 
 def test_tuned_peers_run_in_the_cases_that_they_are_tuned_for() -> None:
     bulk = {name for name, case in CASES.items() if takes("haproxy_tuned", case)}
-    assert bulk == {"http_64k", "http_1mb", "tcp_1mb"}
+    assert bulk == {"http_64k", "http_1mb", "tls_1mb", "tcp_1mb"}
     assert all(takes("haproxy", case) for case in CASES.values())
+
+
+def test_what_protection_costs_is_measured_where_a_request_costs_least() -> None:
+    for name in (FULL, BARE):
+        assert [case.name for case in CASES.values() if takes(name, case)] == ["http_small"]
+
+
+def test_which_program_a_target_is() -> None:
+    assert [program_of(name) for name in ("nginx", "haproxy_tuned", FULL)] == ["nginx", "haproxy", "lbproxy"]

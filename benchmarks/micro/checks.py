@@ -1,0 +1,134 @@
+"""What the strict checks of HTTP cost per request: the hot path as it is, and with nothing but a bare llhttp parse.
+
+    python -m benchmarks.micro.checks
+
+The bare variant parses every head with httptools, collects its fields, and forwards the head as it came: no check of
+targets, hosts, framing or octets, no hop-by-hop rule, no re-serialisation, no memo. All else (balancing, forwarding
+fields, counters, log line) is the same, so the difference is the price of the checks. Printed are microseconds of CPU
+per small POST for heads that repeat, heads with one field that is new each time (a trace id), and heads that share
+nothing with those before, which take the full parser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+
+import httptools
+
+from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build
+from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.prepare import Prepared
+from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.process.worker import tune_gc
+from lbproxy.protocol.message import Fields
+from lbproxy.telemetry.accesslog import LogWriter
+
+ROUNDS = 7
+
+
+class Collector:
+    """As much of a sink as a proxy without checks would need."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: Fields = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
+
+
+class NoHeads(dict[bytes, Prepared]):
+    """A memo that knows nothing."""
+
+
+class BareDownstream(Downstream):
+    """A client connection that believes what llhttp believes."""
+
+    __slots__ = ("template",)
+
+    template: Prepared
+
+    def _prepare(self, raw: bytes) -> Prepared | None:
+        httptools.HttpRequestParser(Collector()).feed_data(raw)
+        prepared = self.template
+        prepared.forward = raw[:-2]
+        return prepared
+
+
+def repeating(number: int) -> bytes:
+    return HEAD + b"\r\n" + BODY
+
+
+def one_new_field(number: int) -> bytes:
+    return HEAD + b"X-Id: %d\r\n\r\n" % number + BODY
+
+
+def new_target(number: int) -> bytes:
+    return HEAD.replace(b"/predict", b"/predict?%d" % number) + b"\r\n" + BODY
+
+
+def all_new(number: int) -> bytes:
+    """The target and five fields are new, so no part of the memo helps."""
+    head = HEAD.replace(b"/predict", b"/predict?%d" % number)
+    return head + b"".join(b"X-%d: %d\r\n" % (place, number) for place in range(5)) + b"\r\n" + BODY
+
+
+KINDS: tuple[tuple[str, Callable[[int], bytes]], ...] = (
+    ("heads that repeat", repeating),
+    ("one field new each time", one_new_field),
+    ("target new each time", new_target),
+    ("target and five fields new", all_new),
+)
+
+
+def cost_us(downstream: Downstream, upstream: UpstreamConnection, writer: LogWriter, requests: list[bytes]) -> float:
+    started = time.process_time()
+    for number, request in enumerate(requests):
+        downstream.data_received(request)
+        upstream.data_received(RESPONSE)
+        if number & 1023 == 0:
+            writer.flush_soon()
+    return (time.process_time() - started) / len(requests) * 1e6
+
+
+def bare_of(downstream: Downstream) -> BareDownstream:
+    """A second connection to the same listener, without checks."""
+    prepared = downstream._prepare(HEAD + b"\r\n")
+    assert prepared is not None
+    bare = BareDownstream(downstream._owner)
+    bare.template = prepared
+    bare._heads = NoHeads()
+    bare.connection_made(downstream.transport)
+    return bare
+
+
+def compare(count: int, rounds: int = ROUNDS) -> list[tuple[str, float, float]]:
+    """Kind, microseconds with the checks, microseconds without; the best of some rounds that take turns."""
+    downstream, upstream, writer = build(asyncio.new_event_loop())
+    tune_gc()
+    bare = bare_of(downstream)
+    found = []
+    for name, make in KINDS:
+        strict_us, bare_us = [], []
+        for turn in range(rounds):
+            requests = [make(turn * count + number) for number in range(count)]
+            strict_us.append(cost_us(downstream, upstream, writer, requests))
+            bare_us.append(cost_us(bare, upstream, writer, requests))
+        found.append((name, min(strict_us), min(bare_us)))
+    writer.close(1.0)
+    return found
+
+
+def main() -> int:
+    print("us per request    strict    bare   checks")
+    for name, strict_us, bare_us in compare(10_000):
+        print(f"{name:28s} {strict_us:7.2f} {bare_us:7.2f} {strict_us - bare_us:+8.2f}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

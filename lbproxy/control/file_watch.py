@@ -1,0 +1,114 @@
+"""Certificates and keys that change on disk are read again, without a reload of the config.
+
+Looked at every two seconds by name, time, size and inode, in a thread, because a file system may hang. A renewal writes
+several files one after the other, so what can't be loaded is tried again while the files still change, and complained
+about once when they have come to rest. What is in use stays in use until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+log = logging.getLogger("lbproxy.control")
+
+INTERVAL_S = 2.0
+
+Signature = tuple[tuple[int, int, int] | None, ...]
+
+
+class Reloadable(Protocol):
+    """Something made from files. `load` runs in a thread and may raise anything; `use` runs in the loop."""
+
+    def load(self) -> Any: ...
+
+    def use(self, loaded: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedFiles:
+    """name: for messages, such as `listener public`."""
+
+    name: str
+    paths: tuple[str, ...]
+    target: Reloadable
+
+
+def signature(paths: Sequence[str]) -> Signature:
+    """What tells a changed file. None for one that is not there."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in paths:
+        try:
+            stat = Path(path).stat()
+            found.append((stat.st_mtime_ns, stat.st_ino, stat.st_size))
+        except OSError:
+            found.append(None)
+    return tuple(found)
+
+
+class _Entry:
+    __slots__ = ("files", "seen", "tried", "used", "was_reported")
+
+    def __init__(self, files: WatchedFiles, used: Signature) -> None:
+        self.files = files
+        self.used = used  # what is in place was made from these
+        self.seen = used  # at the last look
+        self.tried: Signature | None = None  # these could not be loaded
+        self.was_reported = False
+
+
+class FileWatch:
+    """Call `run` as a task. in_thread: how a function is run off the loop."""
+
+    def __init__(
+        self,
+        files: Sequence[WatchedFiles],
+        *,
+        in_thread: Callable[..., Any] = asyncio.to_thread,
+        look: Callable[[Sequence[str]], Signature] = signature,
+    ) -> None:
+        self._in_thread = in_thread
+        self._look = look
+        self._entries = [_Entry(item, look(item.paths)) for item in files]
+
+    @property
+    def has_files(self) -> bool:
+        return bool(self._entries)
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """One round."""
+        for entry in self._entries:
+            await self._look_at(entry)
+
+    async def _look_at(self, entry: _Entry) -> None:
+        now: Signature = await self._in_thread(self._look, entry.files.paths)
+        is_at_rest, entry.seen = now == entry.seen, now
+        if now == entry.used:
+            entry.tried, entry.was_reported = None, False
+            return
+        if now == entry.tried and (entry.was_reported or not is_at_rest):
+            return
+        try:
+            loaded = await self._in_thread(entry.files.target.load)
+        except Exception as error:  # whatever is wrong with new files, the old ones serve on
+            entry.tried = now
+            if is_at_rest:
+                entry.was_reported = True
+                log.warning(
+                    "%s: its new certificate files are not used, the old ones stay: %s", entry.files.name, error
+                )
+            else:
+                entry.was_reported = False
+            return
+        entry.files.target.use(loaded)
+        entry.used, entry.tried, entry.was_reported = now, None, False
+        log.info("%s: certificate files changed and are in use", entry.files.name)

@@ -1,0 +1,157 @@
+"""TLS settings as the data plane uses them: contexts that can be replaced while connections live.
+
+A new connection takes the context that is current when it begins; one that stands keeps its own. So a reload drops
+nothing. The files are read by `load`, in whatever thread; `use` puts the result in place, in the loop's.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lbproxy.config.certificates import Certificate, client_context, server_context
+from lbproxy.telemetry.log import ThrottledLog
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """What a listener's `tls` says, with paths made absolute. pairs: (certificate, key); the first is the default."""
+
+    pairs: tuple[tuple[str, str], ...]
+    min_version: str = "1.2"
+    alpn: tuple[str, ...] = ("http/1.1",)
+    client_ca: str | None = None
+    client_verify: str = "off"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        ca = (self.client_ca,) if self.client_ca is not None else ()
+        return tuple(dict.fromkeys([path for pair in self.pairs for path in pair] + list(ca)))
+
+    def load(self) -> LoadedServer:
+        """Read every file. Raises FileProblem."""
+        made = [
+            server_context(
+                cert,
+                key,
+                min_version=self.min_version,
+                alpn=self.alpn,
+                client_ca=self.client_ca,
+                client_verify=self.client_verify,
+            )
+            for cert, key in self.pairs
+        ]
+        return LoadedServer(tuple(context for context, _ in made), tuple(found for _, found in made))
+
+
+class LoadedServer:
+    """Contexts for every certificate of a listener; `context` is the one that connections begin with."""
+
+    __slots__ = ("_by_name", "certificates", "context")
+
+    def __init__(self, contexts: Sequence[ssl.SSLContext], certificates: tuple[Certificate, ...]) -> None:
+        self.certificates = certificates
+        self.context = contexts[0]
+        self._by_name: dict[str, ssl.SSLContext] = {}
+        for context, certificate in zip(contexts, certificates, strict=True):
+            for name in certificate.names:
+                self._by_name.setdefault(name, context)
+        if len(contexts) > 1:
+            self.context.sni_callback = self._choose
+
+    def find(self, name: str) -> ssl.SSLContext:
+        """The context whose certificate is for this name: exactly, by a wildcard for one label, or the first."""
+        name = name.lower().rstrip(".")
+        found = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
+        return found or self.context
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        if name:
+            chosen = self.find(name)
+            if chosen is not self.context:
+                connection.context = chosen
+
+
+class ServerTls:
+    """TLS of one listener. limit: handshakes at once. timeout_s: for one of them; inf for off."""
+
+    __slots__ = ("files", "limit", "loaded", "log", "n_handshakes", "timeout_s")
+
+    def __init__(self, files: ServerFiles, loaded: LoadedServer, *, limit: int, timeout_s: float) -> None:
+        self.files = files
+        self.loaded = loaded
+        self.limit = limit
+        self.timeout_s = timeout_s
+        self.n_handshakes = 0
+        self.log = ThrottledLog(logging.getLogger("lbproxy"))  # of handshakes that failed
+
+    @property
+    def asks_for_certificate(self) -> bool:
+        return self.files.client_verify != "off"
+
+    def load(self) -> LoadedServer:
+        return self.files.load()
+
+    def use(self, loaded: LoadedServer) -> None:
+        """New connections are served with this from now on."""
+        self.loaded = loaded
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFiles:
+    """What a pool's `tls` says. server_name: for SNI and verification; None: the host as a server is configured."""
+
+    verify: bool = True
+    ca: str | None = None
+    server_name: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(path for path in (self.ca, self.cert, self.key) if path is not None)
+
+    def load(self) -> ssl.SSLContext:
+        """Read every file. Raises FileProblem."""
+        return client_context(verify=self.verify, ca=self.ca, cert=self.cert, key=self.key)
+
+
+class ClientTls:
+    """TLS towards the servers of one pool. Sessions to resume are kept per server, for the context that made them."""
+
+    __slots__ = ("_sessions", "context", "files")
+
+    def __init__(self, files: ClientFiles, context: ssl.SSLContext) -> None:
+        self.files = files
+        self.context = context
+        self._sessions: dict[object, Any] = {}
+
+    def load(self) -> ssl.SSLContext:
+        return self.files.load()
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """New connections are made with this from now on."""
+        self.context = context
+        self._sessions.clear()
+
+    def name_of(self, host: str) -> str | None:
+        """The name that a server configured as `host` is asked for; None for a unix socket without server_name."""
+        return self.files.server_name or host or None
+
+    def session(self, server: object) -> Any:
+        """The session to offer to a server; None for a full handshake."""
+        return self._sessions.get(server)
+
+    def keep_session(self, server: object, connection: ssl.SSLObject) -> None:
+        """Remember what a connection that ends can be resumed by."""
+        if connection.context is self.context:
+            session = connection.session
+            if session is not None and session.has_ticket:
+                self._sessions[server] = session
+
+    def forget(self, server: object) -> None:
+        """The server is gone, or its session was no good."""
+        self._sessions.pop(server, None)

@@ -1,0 +1,256 @@
+"""TLS towards clients: the handshake with its bounds, and what a client's certificate says."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+import logging
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.forwarding import connection_lines
+from lbproxy.dataplane.prepare import Prepared
+from lbproxy.dataplane.services import abort
+from lbproxy.dataplane.tcp import TcpClient
+from lbproxy.dataplane.tls_transport import CLOSED, TlsTransport
+from lbproxy.protocol.message import Fields, join_fields
+from lbproxy.protocol.proxy_protocol import ProxyHeader
+from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.listener import Listener
+    from lbproxy.dataplane.tls import ServerTls
+
+LINGER_S = 2.0  # for the client to read why its handshake failed
+NEVER = float("inf")
+_ERROR = {reason: LISTENER.column("tls_handshake_errors_total", reason) for reason in TLS_ERRORS}
+_DONE = {
+    is_resumed: LISTENER.column("tls_handshakes_total", word) for is_resumed, word in ((False, "no"), (True, "yes"))
+}
+# RFC 8446 section 6.2: fatal, unexpected_message. OpenSSL sends none for a request in plain HTTP.
+_ALERT = bytes((21, 3, 3, 0, 2, 2, 10))
+_QUIET = frozenset(("closed", "timeout"))  # port scanners and probes: of no interest one by one
+_REASON = {
+    "HTTP_REQUEST": "plain_http",
+    "HTTPS_PROXY_REQUEST": "plain_http",
+    "UNSUPPORTED_PROTOCOL": "version",
+    "VERSION_TOO_LOW": "version",
+    "UNKNOWN_PROTOCOL": "version",
+    "NO_SHARED_CIPHER": "cipher",
+    "NO_SUITABLE_KEY_SHARE": "cipher",
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": "cipher",
+    "NO_SHARED_SIGNATURE_ALGORITHMS": "cipher",
+    "NO_SHARED_GROUPS": "cipher",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no_certificate",
+    "CERTIFICATE_VERIFY_FAILED": "bad_certificate",
+}
+
+
+def handshake_reason(error: Exception) -> str:
+    """The word of TLS_ERRORS for a failed handshake."""
+    if not isinstance(error, ssl.SSLError):
+        return "closed" if isinstance(error, OSError) else "protocol"
+    reason = error.reason or ""
+    return _REASON.get(reason) or ("client_alert" if "_ALERT_" in reason else "protocol")
+
+
+class TlsServer(TlsTransport):
+    """One client connection of a TLS listener. Counted and swept from accept on, so that handshakes can't pile up."""
+
+    __slots__ = (
+        "_deadline",
+        "_is_counted",
+        "_owner",
+        "_tls",
+        "_was_started",
+        "client_fields",
+        "client_subject",
+        "proxied",
+    )
+
+    def __init__(self, owner: Listener, tls: ServerTls, proxied: ProxyHeader | None = None) -> None:
+        """proxied: what a PROXY header before the handshake said of the client."""
+        super().__init__(owner.services.loop, owner.services.internal_error)
+        self.proxied = proxied
+        self._owner = owner
+        self._tls = tls
+        self._deadline = NEVER
+        self._is_counted = False
+        self._was_started = False
+        self.client_fields: Fields = []  # what is sent up about the client's certificate
+        self.client_subject = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        tls, services = self._tls, self._owner.services
+        if tls.n_handshakes >= tls.limit:
+            self._count("limit", "limits.handshakes is reached")
+            abort(self._raw)
+            return
+        tls.n_handshakes += 1
+        self._is_counted = True
+        self._deadline = services.clock() + tls.timeout_s
+        services.swept.add(self)
+        self.begin(tls.loaded.context, is_server=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._owner.services.swept.discard(self)
+        if not self._was_started:
+            self._owner.connection_closed("")
+
+    # --- the handshake ----------------------------------------------------------------------------------------------
+
+    def _handshake_done(self) -> None:
+        services = self._owner.services
+        self._over()
+        services.swept.discard(self)
+        self._owner.runtime.row[_DONE[bool(self.ssl_object.session_reused)]] += 1
+        if self._tls.asks_for_certificate:
+            self._read_certificate()
+        self._was_started = True
+        is_http = self._owner.runtime.mode == "http"
+        app = TlsDownstream(self._owner, self) if is_http else TcpClient(self._owner, self.proxied)
+        self.start(app)
+        if services.is_draining and isinstance(app, TlsDownstream):
+            app.begin_drain(services.clock())
+
+    def _handshake_failed(self, error: Exception) -> None:
+        reason = handshake_reason(error)
+        self._over()
+        self._count(reason, _sentence(error))
+        self._state = CLOSED
+        raw = self._raw
+        if reason == "closed" or raw.is_closing():
+            raw.close()
+            return
+        if reason == "plain_http":
+            raw.write(_ALERT)
+        # Closing now would reset the connection if the client has more on its way, and the alert could be lost.
+        raw.write_eof()
+        self._deadline = self._owner.services.clock() + LINGER_S
+
+    def _over(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self._tls.n_handshakes -= 1
+
+    def _count(self, reason: str, why: str) -> None:
+        runtime = self._owner.runtime
+        runtime.row[_ERROR[reason]] += 1
+        peer = self._raw.get_extra_info("peername")
+        client = peer[0] if isinstance(peer, tuple) and peer else ""
+        if self.proxied is not None:
+            client, _ = self.proxied.seen_from(client, 0)
+        level = logging.DEBUG if reason in _QUIET else logging.INFO
+        self._tls.log.log(
+            level, f"{runtime.name} {reason}", "listener %s: no TLS with %s: %s", runtime.name, client or "unix", why
+        )
+
+    def _read_certificate(self) -> None:
+        der = self.ssl_object.getpeercert(True)
+        if not der:
+            self.client_fields = [(b"X-Client-Cert-Verify", b"NONE")]
+            return
+        self.client_subject = subject_text(self.ssl_object.getpeercert())
+        self.client_fields = [
+            (b"X-Client-Cert-Verify", b"SUCCESS"),
+            (b"X-Client-Cert-Subject", self.client_subject.encode()),
+            (b"X-Client-Cert-Fingerprint", hashlib.sha256(der).hexdigest().encode()),
+        ]
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.client_subject if name == "client_subject" else super().get_extra_info(name, default)
+
+    # --- the sweeper's calls, until the application has the connection ----------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        if now < self._deadline:
+            return
+        if self._state != CLOSED:
+            self._over()
+            self._count("timeout", "the handshake took longer than timeouts.tls_handshake")
+        self.abort()
+
+    def buffered_bytes(self) -> int:
+        return 0
+
+    def begin_drain(self, now: float) -> None:
+        """A handshake may finish: it has a deadline of its own."""
+
+    def shut_down(self) -> None:
+        self._over()
+        self.abort()
+
+
+class TlsDownstream(Downstream):
+    """An HTTP connection over TLS: says so to servers, with the client's certificate if it showed one."""
+
+    __slots__ = ("_named", "_subject", "cert_fields")
+
+    scheme = b"https"
+
+    def __init__(self, owner: Listener, tls: TlsServer) -> None:
+        super().__init__(owner, tls.proxied)
+        self.cert_fields = tls.client_fields
+        self._subject = tls.client_subject
+        self._named: tuple[Prepared, Prepared] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._lines = connection_lines(self.client_ip, self._port, self.scheme) + join_fields(self.cert_fields)
+
+    def _begin(self, prepared: Prepared, rest: bytes, *, is_refused: bool = False) -> None:
+        super()._begin(self._with_subject(prepared) if self._subject else prepared, rest, is_refused=is_refused)
+
+    def _with_subject(self, prepared: Prepared) -> Prepared:
+        """The same head with the subject in its part of the log line. The last one is kept: heads repeat."""
+        if self._named is None or self._named[0] is not prepared:
+            named = copy.copy(prepared)
+            named.log_head = self.services.log_format.with_subject(prepared.log_head, self._subject)
+            self._named = prepared, named
+        return self._named[1]
+
+
+_SHORT = {
+    "commonName": "CN",
+    "countryName": "C",
+    "domainComponent": "DC",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "stateOrProvinceName": "ST",
+    "streetAddress": "STREET",
+    "userId": "UID",
+}
+SUBJECT_LIMIT = 2048
+
+
+def subject_text(certificate: Any) -> str:
+    """The subject as RFC 4514 writes it, last part first; for a header, so what is not printable ASCII is escaped."""
+    parts = [
+        "+".join(f"{_SHORT.get(name, name)}={_escaped(value)}" for name, value in relative)
+        for relative in reversed(certificate.get("subject", ()))
+    ]
+    return ",".join(parts)[:SUBJECT_LIMIT]
+
+
+def _escaped(value: str) -> str:
+    out = []
+    for index, char in enumerate(value):
+        if char in ',+"\\<>;=' or (char in "# " and index == 0) or (char == " " and index == len(value) - 1):
+            out.append("\\" + char)
+        elif " " <= char <= "~":
+            out.append(char)
+        else:
+            out += [f"\\{byte:02X}" for byte in char.encode("utf-8", "surrogatepass")]
+    return "".join(out)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    reason = getattr(error, "reason", None)
+    return str(reason).replace("_", " ").lower() if reason else str(error)

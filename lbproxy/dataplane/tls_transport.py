@@ -1,0 +1,366 @@
+"""TLS between a uvloop transport and a protocol object that does not know of it.
+
+A TlsTransport is the protocol of the raw transport and the transport of the application's protocol, so that everything
+above (Downstream, UpstreamConnection, Relay, BulkReader) works unchanged. The loop's own TLS is not used because it
+hides what a proxy must know and decide:
+
+- which connections are still in their handshake, to bound and time them, and why one failed, to count it;
+- whether the peer's stream ended with close_notify or was cut off (RFC 8446 section 6.1), and that an abort sends none,
+  so that a truncated answer shows as truncated;
+- the end of one direction: close_notify ends the sender's direction only, as a FIN does, so half-closed tunnels work;
+- what was really written to the socket, to know whether a server acknowledged any of a request.
+
+    state       raw data goes to     leaves by
+    HANDSHAKE   OpenSSL              `_handshake_done` -> OPEN; `_handshake_failed` (the subclass closes)
+    OPEN        the application      close, abort, a bad record, the raw connection's end -> CLOSED
+    CLOSED      nowhere
+
+Costs. In the usual case a message is one read (no exception that says "no more": the BIO tells) and a piece to be sent
+one write. Both buffers between us and OpenSSL keep the size that they once had, hence the bound on pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+from typing import Any, cast
+
+HANDSHAKE, OPEN, CLOSED = range(3)
+
+RECORD = 16 * 1024  # the longest plaintext of a record
+PIECE = 64 * 1024  # read or written at once
+# Every connection reads into this: what was read is handed to OpenSSL before the loop reads again.
+_RAW = memoryview(bytearray(PIECE))
+
+
+class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
+    """See the module. Subclasses make the SSLObject (`begin`) and say what follows the handshake."""
+
+    __slots__ = (
+        "_app",
+        "_defect",
+        "_error",
+        "_get_buffer",
+        "_has_app",
+        "_has_fin",
+        "_incoming",
+        "_is_eof",
+        "_is_paused",
+        "_is_writing_ended",
+        "_loop",
+        "_outgoing",
+        "_raw",
+        "_recv",
+        "_state",
+        "has_close_notify",
+        "ssl_object",
+        "wire_written",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
+        """defect: who is told of exceptions that should not be (Services.internal_error)."""
+        self._loop = loop
+        self._defect = defect
+        self._state = CLOSED  # until `begin`
+        self._app: Any = None  # a Protocol or BufferedProtocol
+        self._has_app = False
+        self._get_buffer: Any = None
+        self._error: Exception | None = None
+        self._is_eof = False
+        self._is_paused = False
+        self._is_writing_ended = False  # our close_notify is sent
+        self._has_fin = False  # and the FIN behind it
+        self.has_close_notify = False  # the peer has ended its direction as it should
+        self.wire_written = 0  # bytes handed to the raw transport
+
+    # --- what subclasses do -----------------------------------------------------------------------------------------
+
+    def begin(self, context: ssl.SSLContext, *, is_server: bool, name: str | None = None, session: Any = None) -> None:
+        """Start the handshake; the raw transport is connected."""
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.ssl_object = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=is_server, server_hostname=name, session=session
+        )
+        self._recv: Any = self.ssl_object.read
+        self._state = HANDSHAKE
+        if not is_server:
+            self._step()
+
+    def _handshake_done(self) -> None:
+        """The connection stands: call `start`."""
+        raise NotImplementedError
+
+    def _handshake_failed(self, error: Exception) -> None:
+        """It does not; an alert, if there is one to send, was written. The raw transport is still open."""
+        raise NotImplementedError
+
+    def start(self, app: asyncio.BaseProtocol) -> None:
+        """Give the connection to its application."""
+        self._has_app = True
+        self.set_protocol(app)
+        app.connection_made(self)
+
+    # --- protocol of the raw transport ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._raw = cast(asyncio.Transport, transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _RAW
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._state == CLOSED:
+            return
+        self._incoming.write(_RAW[:nbytes])
+        try:
+            if self._state == OPEN:
+                self._read()
+            else:
+                self._step()
+        except Exception as error:  # a defect: confined to this connection
+            self._defect("tls", error)
+            self.abort()
+
+    def eof_received(self) -> bool:
+        if self._state == HANDSHAKE:
+            self._handshake_failed(ConnectionResetError("closed during the handshake"))
+        elif self._state == OPEN:
+            self._end_of_input()
+        return self._state != CLOSED
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        was_in_handshake = self._state == HANDSHAKE
+        self._state = CLOSED
+        if was_in_handshake:
+            self._handshake_failed(exc or ConnectionResetError("closed during the handshake"))
+        if self._has_app:
+            self._has_app = False
+            self._app.connection_lost(self._error or exc)
+        # Application and transport know each other, and OpenSSL's part is large: it must not wait for the collector.
+        self._app = self._get_buffer = self._recv = None
+        self.ssl_object = self._incoming = self._outgoing = cast(Any, None)
+
+    def pause_writing(self) -> None:
+        if self._has_app:
+            self._app.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._has_app:
+            self._app.resume_writing()
+
+    # --- from OpenSSL to the application ----------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        try:
+            self.ssl_object.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return
+        except (ssl.SSLError, ValueError) as error:  # ValueError: a certificate that the library can't decode
+            self._flush()
+            self._handshake_failed(error)
+            return
+        self._flush()
+        self._state = OPEN
+        self._handshake_done()
+        if self._state == OPEN and self._incoming.pending:
+            self._read()
+
+    def _flush(self) -> None:
+        data = self._outgoing.read()
+        if data and not self._has_fin and not self._raw.is_closing():
+            self.wire_written += len(data)
+            self._raw.write(data)
+
+    def _read(self) -> None:
+        """Hand on what there is, until the application pauses or ends the connection."""
+        incoming = self._incoming
+        try:
+            while self._state == OPEN and not self._is_paused and not self.has_close_notify:
+                if self._get_buffer is not None:
+                    self._read_into()
+                else:
+                    data = self._recv(RECORD)
+                    if data and incoming.pending:
+                        data = self._read_more(data)
+                    if data:
+                        self._app.data_received(data)
+                    else:
+                        self._close_notify_received()
+                if not incoming.pending and not self.ssl_object.pending():
+                    break
+        except ssl.SSLWantReadError:
+            pass  # a record is not complete, or what came was no data: a session ticket, a key update
+        except ssl.SSLZeroReturnError:
+            self._close_notify_received()
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        if self._outgoing.pending:
+            self._flush()  # an answer to a key update
+
+    def _read_more(self, first: bytes) -> bytes:
+        """The application gets large pieces: what several records hold, up to PIECE."""
+        pieces = [first]
+        size = len(first)
+        try:
+            while size < PIECE and self._incoming.pending:
+                data = self._recv(RECORD)
+                if not data:
+                    self._end_soon()
+                    break
+                pieces.append(data)
+                size += len(data)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._end_soon()
+        return b"".join(pieces) if len(pieces) > 1 else first
+
+    def _read_into(self) -> None:
+        """The same for a BufferedProtocol."""
+        buffer = self._get_buffer(-1)
+        room, filled = len(buffer), 0
+        try:
+            while room - filled >= RECORD or not filled:
+                count = self._recv(room - filled, buffer[filled:])
+                if not count:
+                    self._end_soon()
+                    break
+                filled += count
+                if not self._incoming.pending:
+                    break
+        except ssl.SSLWantReadError:
+            if not filled:
+                raise
+        except ssl.SSLZeroReturnError:
+            self._end_soon()
+        if filled:
+            self._app.buffer_updated(filled)
+
+    def _close_notify_received(self) -> None:
+        self.has_close_notify = True
+        self._end_of_input()
+
+    def _end_soon(self) -> None:
+        """close_notify came (as no data; as an exception if ours is sent already) behind data to be handed on first."""
+        self.has_close_notify = True
+        self._loop.call_soon(self._close_notify_later)
+
+    def _close_notify_later(self) -> None:
+        if self._state == OPEN and not self._is_paused:
+            self._end_of_input()
+
+    def _end_of_input(self) -> None:
+        """The peer's direction is over, by close_notify or by the FIN that follows it or comes alone."""
+        if not self._is_eof:
+            self._is_eof = True
+            if not self._app.eof_received():
+                self.close()
+
+    def _fail(self, error: Exception) -> None:
+        """A record that can't be what the peer sent: tell it, and end."""
+        self._error = error
+        self._flush()
+        self.abort()
+
+    # --- transport of the application -------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._state != OPEN or self._is_writing_ended or not data:
+            return
+        if len(data) > PIECE:
+            self._write_long(memoryview(data))
+            return
+        try:
+            self.ssl_object.write(data)
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        out = self._outgoing.read()
+        self.wire_written += len(out)
+        self._raw.write(out)
+
+    def _write_long(self, data: memoryview) -> None:
+        for at in range(0, len(data), PIECE):
+            self.write(data[at : at + PIECE])
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """End our direction: close_notify, then FIN. The other one goes on."""
+        if self._state == OPEN and not self._is_writing_ended:
+            self._send_close_notify()
+            if not self._raw.is_closing():
+                self._has_fin = True
+                self._raw.write_eof()
+
+    def _send_close_notify(self) -> None:
+        self._is_writing_ended = True
+        with contextlib.suppress(ssl.SSLError, OSError):  # it is sent; the peer's own has not come yet
+            self.ssl_object.unwrap()
+        self._flush()
+
+    def close(self) -> None:
+        if self._state == CLOSED:
+            return
+        if self._state == OPEN and not self._is_writing_ended:
+            self._send_close_notify()
+        self._state = CLOSED
+        self._raw.close()
+
+    def abort(self) -> None:
+        """End at once, without close_notify: the peer must be able to tell."""
+        self._state = CLOSED
+        self._raw.abort()
+
+    def is_closing(self) -> bool:
+        return self._state == CLOSED or self._raw.is_closing()
+
+    def pause_reading(self) -> None:
+        self._is_paused = True
+        if not self._raw.is_closing():
+            self._raw.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self._loop.call_soon(self._go_on_reading)
+
+    def _go_on_reading(self) -> None:
+        if self._is_paused or self._state != OPEN:
+            return
+        if self.has_close_notify:
+            self._end_of_input()
+        elif self._incoming.pending or self.ssl_object.pending():
+            self._read()
+        if self.is_reading():
+            self._raw.resume_reading()
+
+    def is_reading(self) -> bool:
+        return not self._is_paused and not self.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        return self._raw.get_write_buffer_size()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._raw.set_write_buffer_limits(high, low)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._app = protocol
+        is_buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        self._get_buffer = protocol.get_buffer if is_buffered else None  # type: ignore[attr-defined]
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return cast(asyncio.BaseProtocol, self._app)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "ssl_object":
+            return self.ssl_object
+        if name == "peercert" and self._state != CLOSED:
+            return self.ssl_object.getpeercert()
+        return self._raw.get_extra_info(name, default)

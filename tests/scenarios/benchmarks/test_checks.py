@@ -1,0 +1,54 @@
+"""Both variants of the comparison really serve the requests, and differ only in what they check."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from benchmarks.micro import checks
+from benchmarks.micro.hot_path import HEAD, build
+from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.telemetry.accesslog import LogWriter
+
+Built = tuple[Downstream, UpstreamConnection, LogWriter]
+
+
+@pytest.fixture
+def built() -> Iterator[Built]:
+    loop = asyncio.new_event_loop()
+    downstream, upstream, writer = build(loop)
+    yield downstream, upstream, writer
+    writer.close(1.0)
+    cast(Any, downstream.transport).release()
+    downstream.services.hangups.close()
+    loop.close()
+
+
+def test_both_variants_serve_every_kind_of_request(built: Built) -> None:
+    downstream, upstream, writer = built
+    bare = checks.bare_of(downstream)
+    for name, make in checks.KINDS:
+        for client in (downstream, bare):
+            before = upstream.n_requests
+            assert checks.cost_us(client, upstream, writer, [make(number) for number in range(50)]) > 0, name
+            assert upstream.n_requests == before + 50, name
+
+
+def test_the_bare_variant_forwards_what_the_strict_one_would_not(built: Built) -> None:
+    downstream, _, _ = built
+    bare = checks.bare_of(downstream)
+    raw = HEAD + b"Connection: x-a\r\nX-A: 1\r\nTransfer_Encoding: chunked\r\n\r\n"
+    strict, loose = downstream._prepare(raw), bare._prepare(raw)
+    assert strict is not None and b"Transfer_Encoding" not in strict.forward and b"X-A" not in strict.forward
+    assert loose is not None and loose.forward == raw[:-2]
+
+
+def test_the_kinds_are_what_they_say() -> None:
+    kinds = dict(checks.KINDS)
+    assert len({kinds["heads that repeat"](number) for number in range(3)}) == 1
+    for name in list(kinds)[1:]:
+        assert len({kinds[name](number) for number in range(3)}) == 3

@@ -1,0 +1,109 @@
+"""Certificates by name, and settings that are replaced while connections live."""
+
+from __future__ import annotations
+
+import ssl
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lbproxy.config.certificates import Certificate, FileProblem
+from lbproxy.dataplane.tls import ClientFiles, ClientTls, LoadedServer, ServerFiles, ServerTls
+from tests.support.certificates import Authority
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def contexts(count: int) -> list[ssl.SSLContext]:
+    return [ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(count)]
+
+
+NAMES = (("first.org",), ("a.example.com", "b.example.com"), ("*.example.com", "a.example.com"), ("10.0.0.1",))
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("first.org", 0),
+        ("a.example.com", 1),
+        ("A.Example.COM.", 1),
+        ("c.example.com", 2),
+        ("x.c.example.com", 0),
+        ("example.com", 0),
+        ("*.example.com", 2),
+        ("10.0.0.1", 3),
+        ("", 0),
+        ("org", 0),
+    ],
+)
+def test_the_certificate_for_a_name(name: str, index: int) -> None:
+    made = contexts(len(NAMES))
+    loaded = LoadedServer(made, tuple(Certificate("", names, 0, 0) for names in NAMES))
+    assert loaded.find(name) is made[index]
+
+
+def test_the_first_certificate_needs_no_callback() -> None:
+    (context,) = contexts(1)
+    loaded = LoadedServer([context], (Certificate("", ("a",), 0, 0),))
+    assert loaded.context is context
+    assert context.sni_callback is None
+
+
+def test_a_name_switches_the_connection_s_context() -> None:
+    made = contexts(2)
+    loaded = LoadedServer(made, (Certificate("", ("a",), 0, 0), Certificate("", ("b",), 0, 0)))
+    assert made[0].sni_callback is not None
+    for name, expected in (("b", made[1]), ("a", made[0]), (None, made[0])):
+        connection: Any = SimpleNamespace(context=made[0])
+        loaded._choose(connection, name, made[0])
+        assert connection.context is expected
+
+
+def test_a_listener_s_files(authority: Authority) -> None:
+    one, two = authority.issue("one", "one.org"), authority.issue("two", "two.org")
+    files = ServerFiles(((one.cert, one.key), (two.cert, two.key)), client_ca=authority.ca, client_verify="optional")
+    assert files.paths == (one.cert, one.key, two.cert, two.key, authority.ca)
+    tls = ServerTls(files, files.load(), limit=5, timeout_s=1.0)
+    assert tls.asks_for_certificate
+    assert [item.names for item in tls.loaded.certificates] == [("one.org",), ("two.org",)]
+    before = tls.loaded
+    tls.use(tls.load())
+    assert tls.loaded is not before
+    with pytest.raises(FileProblem, match="there is no file /nowhere"):
+        ServerFiles((("/nowhere", one.key),)).load()
+
+
+def test_a_pool_s_files(authority: Authority) -> None:
+    mine = authority.issue("mine", "mine.org")
+    files = ClientFiles(ca=authority.ca, cert=mine.cert, key=mine.key, server_name="model.internal")
+    assert files.paths == (authority.ca, mine.cert, mine.key)
+    tls = ClientTls(files, files.load())
+    assert tls.name_of("10.0.0.1") == "model.internal"
+    plain = ClientTls(ClientFiles(verify=False), ClientFiles(verify=False).load())
+    assert (plain.name_of("host"), plain.name_of("")) == ("host", None)
+    assert plain.files.paths == ()
+
+
+def test_sessions_are_kept_for_the_context_that_made_them(authority: Authority) -> None:
+    files = ClientFiles(ca=authority.ca)
+    tls = ClientTls(files, files.load())
+    server, session = object(), SimpleNamespace(has_ticket=True)
+
+    def ended(context: ssl.SSLContext, session: object) -> ssl.SSLObject:
+        return cast(ssl.SSLObject, SimpleNamespace(context=context, session=session))
+
+    tls.keep_session(server, ended(tls.context, None))
+    tls.keep_session(server, ended(tls.context, SimpleNamespace(has_ticket=False)))
+    tls.keep_session(server, ended(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), session))
+    assert tls.session(server) is None
+    tls.keep_session(server, ended(tls.context, session))
+    assert tls.session(server) is session
+    tls.forget(server)
+    assert tls.session(server) is None
+    tls.keep_session(server, ended(tls.context, session))
+    tls.use(tls.load())
+    assert tls.session(server) is None  # whom the old CA trusted the new one may not

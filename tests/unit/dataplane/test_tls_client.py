@@ -1,0 +1,44 @@
+"""What a failed handshake with a server means."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from lbproxy import errors
+from lbproxy.dataplane.tls_client import TLS_FAULTS, tls_fault
+
+
+def ssl_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, "text")
+    error.reason = reason
+    return error
+
+
+def verification(message: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "text")
+    error.verify_message = message
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "fault", "words"),
+    [
+        (verification("certificate has expired"), errors.TLS_VERIFY, "not accepted: certificate has expired"),
+        (ssl_error("WRONG_VERSION_NUMBER"), errors.TLS_HANDSHAKE, "it does not speak TLS on this port"),
+        (ssl_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"), errors.TLS_HANDSHAKE, "it wants a client certificate"),
+        (ssl_error("NO_SHARED_CIPHER"), errors.TLS_HANDSHAKE, "the TLS handshake failed: no shared cipher"),
+        (ConnectionResetError(), errors.TLS_HANDSHAKE, "closed the connection during the TLS handshake"),
+    ],
+)
+def test_faults(error: Exception, fault: errors.Fault, words: str) -> None:
+    found, detail = tls_fault(error)
+    assert found is fault
+    assert words in detail
+
+
+def test_nothing_was_sent_so_any_method_may_go_to_another_server() -> None:
+    for fault in TLS_FAULTS:
+        assert fault.retry is errors.Retry.ALWAYS
+        assert fault.blames

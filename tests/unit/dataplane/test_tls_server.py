@@ -1,0 +1,215 @@
+"""Handshakes of clients: counted, bounded, timed; and what a client's certificate becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import Any, cast
+
+import pytest
+
+from lbproxy.dataplane.tls import ServerFiles, ServerTls
+from lbproxy.dataplane.tls_server import TlsDownstream, TlsServer, handshake_reason, subject_text
+from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
+from tests.support.certificates import Authority
+from tests.support.fake_transport import FakeLb, FakeTransport
+
+GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def ssl_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, "text")
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionResetError(), "closed"),
+        (ssl_error("HTTP_REQUEST"), "plain_http"),
+        (ssl_error("UNSUPPORTED_PROTOCOL"), "version"),
+        (ssl_error("NO_SHARED_CIPHER"), "cipher"),
+        (ssl_error("PEER_DID_NOT_RETURN_A_CERTIFICATE"), "no_certificate"),
+        (ssl_error("CERTIFICATE_VERIFY_FAILED"), "bad_certificate"),
+        (ssl_error("TLSV1_ALERT_UNKNOWN_CA"), "client_alert"),
+        (ssl_error("SSLV3_ALERT_CERTIFICATE_UNKNOWN"), "client_alert"),
+        (ssl_error("WRONG_VERSION_NUMBER"), "protocol"),
+        (ssl_error(""), "protocol"),
+        (ValueError("x"), "protocol"),
+    ],
+)
+def test_reasons(error: Exception, reason: str) -> None:
+    assert handshake_reason(error) == reason
+    assert reason in TLS_ERRORS
+
+
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        ((), ""),
+        (((("commonName", "a"),),), "CN=a"),
+        (((("countryName", "DE"),), (("commonName", "a"),)), "CN=a,C=DE"),
+        (((("commonName", "a"), ("userId", "b")),), "CN=a+UID=b"),
+        (((("emailAddress", "a@b"),),), "emailAddress=a@b"),
+        (((("commonName", 'a,b+c"d\\e<f>g;h=i'),),), 'CN=a\\,b\\+c\\"d\\\\e\\<f\\>g\\;h\\=i'),
+        (((("commonName", " a b "),),), "CN=\\ a b\\ "),
+        (((("commonName", "#a"),),), "CN=\\#a"),
+        (((("commonName", "a\r\nX-Evil: 1\0"),),), "CN=a\\0D\\0AX-Evil: 1\\00"),
+        (((("commonName", "J\u00f6rg"),),), "CN=J\\C3\\B6rg"),
+        (((("commonName", "x" * 5000),),), "CN=" + "x" * 2045),
+    ],
+)
+def test_a_subject_is_safe_in_a_header(subject: Any, text: str) -> None:
+    """RFC 4514, and printable ASCII only."""
+    assert subject_text({"subject": subject}) == text
+
+
+class Bench:
+    """A TLS listener over fakes, and clients made of memory."""
+
+    def __init__(self, authority: Authority, *, limit: int = 5, verify: str = "off") -> None:
+        self.authority = authority
+        self.lb = FakeLb()
+        files = authority.issue("served", "localhost")
+        settings = ServerFiles(
+            ((files.cert, files.key),), client_ca=None if verify == "off" else authority.ca, client_verify=verify
+        )
+        self.tls = ServerTls(settings, settings.load(), limit=limit, timeout_s=5.0)
+        self.lb.listener.runtime.tls = self.tls
+
+    def connect(self) -> tuple[TlsServer, FakeTransport]:
+        protocol = self.lb.listener._connection()
+        assert isinstance(protocol, TlsServer)
+        transport = FakeTransport(self.lb.loop, cast(asyncio.Protocol, protocol), ("10.0.0.9", 7), ("127.0.0.1", 5000))
+        protocol.connection_made(transport)
+        return protocol, transport
+
+    def count(self, reason: str) -> int:
+        return self.lb.listener.runtime.row[LISTENER.column("tls_handshake_errors_total", reason)]
+
+    @property
+    def n_connections(self) -> int:
+        return self.lb.listener.runtime.n_connections
+
+
+def receive(protocol: TlsServer, data: bytes) -> None:
+    protocol.get_buffer(-1)[: len(data)] = data
+    protocol.buffer_updated(len(data))
+
+
+class Client:
+    def __init__(self, bench: Bench, context: ssl.SSLContext) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+        self.server, self.transport = bench.connect()
+        self._taken = 0
+
+    def carry(self) -> None:
+        sent = b"".join(self.transport.written)
+        self.incoming.write(sent[self._taken :])
+        self._taken = len(sent)
+
+    def shake(self) -> None:
+        for _ in range(4):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.tls.do_handshake()
+            data = self.outgoing.read()
+            if data:
+                receive(self.server, data)
+            self.carry()
+
+
+def test_a_client_is_counted_from_the_start_and_served_after_its_handshake(authority: Authority) -> None:
+    bench = Bench(authority)
+    client = Client(bench, authority.trusting())
+    assert (bench.n_connections, bench.tls.n_handshakes) == (1, 1)
+    client.shake()
+    assert (bench.n_connections, bench.tls.n_handshakes) == (1, 0)
+    app = client.server.get_protocol()
+    assert isinstance(app, TlsDownstream)
+    assert app in bench.lb.services.swept
+    assert cast(Any, client.server) not in bench.lb.services.swept
+    assert b"X-Forwarded-Proto: https" in app._lines
+    client.server.connection_lost(None)
+    assert bench.n_connections == 0
+
+
+def test_a_client_that_stalls_is_gone_after_the_time_out(authority: Authority) -> None:
+    bench = Bench(authority)
+    server, _ = bench.connect()
+    server.sweep(bench.lb.services.clock() + 4.9)
+    assert bench.count("timeout") == 0
+    server.sweep(bench.lb.services.clock() + 5.0)
+    assert bench.count("timeout") == 1
+    server.connection_lost(None)
+    assert (bench.n_connections, bench.tls.n_handshakes) == (0, 0)
+    assert not bench.lb.services.swept
+
+
+def test_the_bound_on_handshakes(authority: Authority) -> None:
+    bench = Bench(authority, limit=2)
+    first, _ = bench.connect()
+    bench.connect()
+    surplus, _ = bench.connect()
+    assert bench.count("limit") == 1
+    surplus.connection_lost(None)
+    assert (bench.n_connections, bench.tls.n_handshakes) == (2, 2)
+    first.connection_lost(None)
+    assert (bench.n_connections, bench.tls.n_handshakes, bench.count("closed")) == (1, 1, 1)
+    bench.connect()
+    assert bench.count("limit") == 1
+
+
+def test_plain_http_gets_an_alert_and_time_to_read_it(authority: Authority) -> None:
+    bench = Bench(authority)
+    server, transport = bench.connect()
+    receive(server, GET)
+    assert b"".join(transport.written) == b"\x15\x03\x03\x00\x02\x02\x0a"
+    assert bench.count("plain_http") == 1
+    assert bench.tls.n_handshakes == 0
+    receive(server, GET)  # more of it is not looked at
+    assert bench.count("plain_http") == 1
+    server.sweep(bench.lb.services.clock() + 60)
+    server.connection_lost(None)
+    assert bench.n_connections == 0
+    assert sum(bench.count(reason) for reason in TLS_ERRORS) == 1
+
+
+@pytest.mark.parametrize(
+    ("verify", "shows", "fields"),
+    [
+        ("off", False, []),
+        ("optional", False, [b"NONE"]),
+        ("optional", True, [b"SUCCESS"]),
+        ("required", True, [b"SUCCESS"]),
+    ],
+)
+def test_what_is_said_of_a_client_s_certificate(
+    authority: Authority, verify: str, shows: bool, fields: list[bytes]
+) -> None:
+    bench = Bench(authority, verify=verify)
+    mine = authority.issue("mine", "mine.org", common_name="me") if shows else None
+    client = Client(bench, authority.trusting(mine))
+    client.shake()
+    found = client.server.client_fields
+    assert [value for name, value in found if name == b"X-Client-Cert-Verify"] == fields
+    assert len(found) == (3 if shows else len(fields))
+    assert client.server.get_extra_info("client_subject") == client.server.client_subject
+    assert client.server.client_subject.startswith("CN=me") is shows
+
+
+def test_stopping_ends_a_handshake(authority: Authority) -> None:
+    bench = Bench(authority)
+    server, _ = bench.connect()
+    assert server.buffered_bytes() == 0
+    server.begin_drain(0.0)
+    server.shut_down()
+    server.connection_lost(None)
+    assert (bench.n_connections, bench.tls.n_handshakes) == (0, 0)

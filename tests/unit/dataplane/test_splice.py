@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -248,10 +249,15 @@ def test_others_have_their_turn(benches: Callable[..., Bench], monkeypatch: pyte
     bench = benches()
     monkeypatch.setattr(os, "splice", lambda source, sink, count, flags: count)
     bench.flow.run()
-    assert bench.loop.waits_for == "turn"
-    assert TURN_BYTES <= bench.moved < 2 * TURN_BYTES
+    assert bench.loop.waits_for == "read"
+    assert bench.moved == TURN_BYTES
     bench.loop.wake()
-    assert bench.loop.waits_for == "turn" and bench.moved >= 2 * TURN_BYTES
+    assert bench.loop.waits_for == "read" and bench.moved == 2 * TURN_BYTES
+    monkeypatch.setattr(bench.flow, "_poll", lambda timeout: [(0, select.POLLIN | select.POLLERR)])
+    bench.loop.wake()
+    assert bench.loop.waits_for == "turn" and bench.moved == 3 * TURN_BYTES
+    bench.loop.wake()
+    assert bench.loop.waits_for == "turn" and bench.moved == 4 * TURN_BYTES
     bench.flow.close()
     assert bench.loop.waits_for == ""
 

@@ -196,8 +196,15 @@ def test_row_61_slow_read(stage: Stage, crowd: Crowd) -> None:
         client.read_to_end()
         assert client.end == "rst", "an answer that was cut off looks complete"
         assert len(client.stream.record) < len(BIG)
-    ends = {str(entry["target"]): entry["end"] for entry in stage.lb.access_log()}
-    assert {ends[f"/big-{number}"] for number in range(count)} == {"client_write_timeout"}
+    targets = {f"/big-{number}" for number in range(count)}
+    ends: dict[str, object] = {}
+
+    def is_logged() -> bool:
+        ends.update((str(entry["target"]), entry["end"]) for entry in stage.lb.access_log())
+        return targets <= ends.keys()
+
+    wait_until(is_logged, "a line for each of them")
+    assert {ends[target] for target in targets} == {"client_write_timeout"}
     stage.lb.check_idle(PATIENCE_S)
 
 

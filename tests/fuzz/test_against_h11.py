@@ -118,6 +118,10 @@ def test_the_oracle_sees_a_body_that_ends_elsewhere(monkeypatch: pytest.MonkeyPa
         oracle.check_chunked([b"1\r\nx\r\n0\r\n\r\n0\r\n\r\n"])
 
 
+def test_data_that_looks_like_an_extension_is_data() -> None:
+    assert oracle.check_chunked([b"5 ;a\r\n05 ;a\r\n0\r\n\r\n"]) == oracle.Verdict(True, False)
+
+
 def test_a_failure_is_kept_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(data: bytes) -> oracle.Verdict:
         raise oracle.Disagreement("no")

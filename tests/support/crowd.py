@@ -125,6 +125,13 @@ class Crowd:
                 ended.append(client)
         return ended
 
+    def leave(self) -> None:
+        """Everybody who is still connected goes."""
+        for fd, client in self._by_fd.items():
+            self._poller.unregister(fd)
+            client.close()
+        self._by_fd.clear()
+
     def drip(self, data: bytes, every_s: float, at_most_s: float) -> dict[Client, float]:
         """The bytes from each client every so often; when each of them was closed by lbproxy, in seconds from now."""
         started = dripped_at = time.monotonic()

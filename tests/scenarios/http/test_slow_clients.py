@@ -150,27 +150,38 @@ def test_row_60_a_body_that_drips_costs_nobody_else(stage: Stage, crowd: Crowd) 
 
     What bounds them is `limits.min_rate`: test_min_rate.py.
     """
-    count = SLOW_POSTS
     rss = stage.lb.rss_bytes()
-    before = stage.rejected("body_timeout")
     with others(stage.lb, "calm", stage.calm):
-        began = time.monotonic()
-        clients = crowd.gather(*[b"POST /drip HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\n\r\nabcd"] * count)
-        started = time.monotonic()
-        gaps = [started - began]
-        for _ in range(8):
-            at = time.monotonic()
-            assert not crowd.watch(DEADLINE_S / 5) or stage.rejected("body_timeout") == before
-            crowd.send(b"z")
-            gaps.append(time.monotonic() - at)
+        for _ in range(5):
+            gap_s, dripped_s, n_left = drip_bodies(stage, crowd)
+            if gap_s < DEADLINE_S / 2:
+                break
         grown = stage.lb.rss_bytes() - rss
-        if max(gaps) < DEADLINE_S / 2:  # else this test itself was too slow for what it claims
-            assert time.monotonic() - started > DEADLINE_S
-            assert len(crowd.live) == count, "closed although bytes kept coming"
-            crowd.send(b"zz")
-            for client in clients:
-                assert client.response().body == b"14\n"
-    assert grown < count * BYTES_PER_SLOW_CLIENT
+    assert gap_s < DEADLINE_S / 2, "five times this test itself was slower than what it claims of its clients"
+    assert dripped_s > DEADLINE_S
+    assert n_left == SLOW_POSTS, "closed although bytes kept coming"
+    assert grown < SLOW_POSTS * BYTES_PER_SLOW_CLIENT
+
+
+def drip_bodies(stage: Stage, crowd: Crowd) -> tuple[float, float, int]:
+    """(longest pause between two bytes, seconds in all, clients that were answered to the end)."""
+    at = time.monotonic()
+    clients = crowd.gather(*[b"POST /drip HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\n\r\nabcd"] * SLOW_POSTS)
+    started = time.monotonic()
+    gaps = [started - at]
+    for _ in range(8):
+        at = time.monotonic()
+        crowd.watch(DEADLINE_S / 5)
+        crowd.send(b"z")
+        gaps.append(time.monotonic() - at)
+    dripped_s = time.monotonic() - started
+    n_left = 0
+    if max(gaps) < DEADLINE_S / 2:  # else the caller tries again
+        n_left = len(crowd.live)
+        crowd.send(b"zz")
+        n_left = min(n_left, sum(client.response().body == b"14\n" for client in clients))
+    crowd.leave()
+    return max(gaps), dripped_s, n_left
 
 
 @pytest.mark.timeout(300)

@@ -1,8 +1,8 @@
-"""Compiles the modules that every request runs through to C, with mypyc, when a wheel is built (`pip install` included).
+"""Compiles the modules that every request runs through to C, with mypyc, when a wheel is built (so by `pip install`).
 
-The sources are ordinary Python and run as they are: an editable install and the unit tests do. Compiled, the same code
-takes half the time (benchmarks/RESULTS.md). LBPROXY_COMPILE says what is wanted: `auto`, the default, compiles and falls
-back to a wheel of plain Python where that fails (no C compiler); `require` fails then; `no` does not try.
+The sources are ordinary Python and run as they are: an editable install and the unit tests do that. Compiled, the same
+code takes half the time (benchmarks/RESULTS.md). LBPROXY_COMPILE says what is wanted: `auto`, the default, compiles,
+and makes a wheel of plain Python where that fails (no C compiler); `require` fails then; `no` does not try.
 
 Run as a program it compiles into a directory: `python hatch_build.py DIRECTORY`.
 """
@@ -49,7 +49,11 @@ class CompileHook(BuildHookInterface[Any]):
         self._directory = tempfile.TemporaryDirectory(prefix="lbproxy-compile-")
         target = Path(self._directory.name)
         done = subprocess.run(
-            [sys.executable, __file__, str(target)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, __file__, str(target)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         if done.returncode:
             reason = "\n".join(done.stdout.splitlines()[-15:])

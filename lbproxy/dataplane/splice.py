@@ -23,7 +23,6 @@ source once more.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import select

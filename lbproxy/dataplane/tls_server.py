@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import hashlib
 import logging
 import ssl
@@ -208,9 +207,8 @@ class TlsDownstream(Downstream):
     def _with_subject(self, prepared: Prepared) -> Prepared:
         """The same head with the subject in its part of the log line. The last one is kept: heads repeat."""
         if self._named is None or self._named[0] is not prepared:
-            named = copy.copy(prepared)
-            named.log_head = self.services.log_format.with_subject(prepared.log_head, self._subject)
-            self._named = prepared, named
+            log_head = self.services.log_format.with_subject(prepared.log_head, self._subject)
+            self._named = prepared, prepared.logged_as(log_head)
         return self._named[1]
 
 

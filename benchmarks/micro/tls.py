@@ -15,6 +15,7 @@ The clients' records are made before the clock starts. The variants are run in t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import cProfile
 import pstats
 import ssl
@@ -53,10 +54,8 @@ class Client:
 
     def shake(self, deliver: Deliver, take: Callable[[], bytes]) -> None:
         for _ in range(2):  # TLS 1.3: hello, then finished
-            try:
+            with contextlib.suppress(ssl.SSLWantReadError):
                 self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
             deliver(self._out.read())
             self._in.write(take())
 
@@ -92,7 +91,8 @@ def deliverer(protocol: Any) -> Deliver:
         return cast(Deliver, protocol.data_received)
 
     def deliver(data: bytes) -> None:
-        protocol.get_buffer(-1)[: len(data)] = data
+        view = memoryview(protocol.get_buffer(-1))
+        view[: len(data)] = data
         protocol.buffer_updated(len(data))
 
     return deliver
@@ -126,10 +126,8 @@ def openssl_alone(context: ssl.SSLContext) -> Variant:
 
     def handshake(data: bytes) -> None:
         take_in(data)
-        try:
+        with contextlib.suppress(ssl.SSLWantReadError):
             tls.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
 
     def exchange(data: bytes) -> None:
         take_in(data)

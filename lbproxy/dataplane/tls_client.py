@@ -93,8 +93,7 @@ class TlsClient(TlsTransport):
         with copy, contextlib.suppress(OSError):
             copy.setblocking(False)
             while self._state == OPEN and (data := copy.recv(RECORD)):
-                self._incoming.write(data)
-                self._read()
+                self.records_received(data)
 
     def _handshake_done(self) -> None:
         app = self._factory()

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.config.certificates import client_context, server_context
+from lbproxy.dataplane.record_reader import RecordReader
 from lbproxy.dataplane.tls_transport import PIECE, TlsTransport
 from tests.support.certificates import Authority
 
@@ -34,7 +35,7 @@ class Raw:
     """A raw transport that keeps what is written until the test delivers it."""
 
     def __init__(self, protocol: TlsTransport) -> None:
-        self.protocol = protocol
+        self.protocol: asyncio.BaseProtocol = protocol
         self.out = b""
         self.events: list[str] = []
         self.is_reading = True
@@ -69,12 +70,25 @@ class Raw:
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("10.0.0.1", 5)}.get(name, default)
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    @property
+    def is_read_in_bulk(self) -> bool:
+        return isinstance(self.protocol, RecordReader)
+
     def deliver(self, data: bytes, piece: int = PIECE) -> None:
-        """What the peer sent arrives."""
-        for at in range(0, len(data), piece):
-            part = data[at : at + piece]
-            self.protocol.get_buffer(-1)[: len(part)] = part
-            self.protocol.buffer_updated(len(part))
+        """What the peer sent arrives, at most so much at once, as one or the other kind of protocol takes it."""
+        while data:
+            part = data[:piece]
+            if isinstance(self.protocol, asyncio.BufferedProtocol):
+                buffer = memoryview(self.protocol.get_buffer(-1))
+                part = part[: len(buffer)]
+                buffer[: len(part)] = part
+                self.protocol.buffer_updated(len(part))
+            else:
+                cast(asyncio.Protocol, self.protocol).data_received(part)
+            data = data[len(part) :]
 
 
 class App(asyncio.Protocol):
@@ -207,7 +221,7 @@ def test_small_messages(bench: Bench, piece: int) -> None:
 
 
 @pytest.mark.parametrize("size", [16 * KIB, 16 * KIB + 1, 100 * KIB, PIECE, PIECE + 1, 700 * KIB + 3])
-@pytest.mark.parametrize("piece", [1000, PIECE])
+@pytest.mark.parametrize("piece", [1000, 20 * KIB, PIECE, 250 * KIB])
 def test_long_messages(bench: Bench, size: int, piece: int) -> None:
     data = os.urandom(size)
     bench.client.write(data)
@@ -411,3 +425,59 @@ def test_what_comes_after_the_end_is_not_kept(bench: Bench) -> None:
     bench.server.abort()
     bench.server_raw.deliver(b"x" * 1000)
     assert bench.server._incoming.pending == 0
+
+
+def test_large_reads_go_into_a_buffer_that_is_shared_until_they_are_small(bench: Bench) -> None:
+    bench.client.write(b"small")
+    bench.to_server()
+    assert not bench.server_raw.is_read_in_bulk
+    bench.client.write(os.urandom(650 * KIB))
+    bench.to_server(250 * KIB)
+    assert bench.server_raw.is_read_in_bulk
+    bench.client.write(b"small")
+    bench.to_server()
+    assert not bench.server_raw.is_read_in_bulk
+    bench.client.write(b"small")
+    bench.to_server()
+    assert bench.server.app.received[-2:] == [b"small", b"small"]
+
+
+def test_a_connection_that_ends_at_a_large_read_is_left_alone(bench: Bench) -> None:
+    bench.server_raw.close()
+    bench.client.write(os.urandom(100 * KIB))
+    bench.to_server(250 * KIB)
+    assert not bench.server_raw.is_read_in_bulk
+
+
+def test_the_rest_of_a_large_read_waits_while_reading_is_paused(bench: Bench) -> None:
+    """It is kept as it came: OpenSSL's buffer would keep the size that it once had."""
+    app, data = bench.server.app, os.urandom(400 * KIB)
+    app.on_data = bench.server.pause_reading
+    bench.client.write(data)
+    out = bench.client_raw.out
+    bench.client_raw.out = b""
+    bench.server_raw.deliver(out[: 250 * KIB], 250 * KIB)
+    assert len(app.data) <= PIECE
+    assert bench.server._incoming.pending <= PIECE
+    while len(app.data) < 200 * KIB:  # the application takes a piece and pauses again
+        before = len(app.data)
+        bench.server.resume_reading()
+        bench.loop.run()
+        assert before < len(app.data) <= before + 2 * PIECE
+    app.on_data = None
+    bench.server.resume_reading()
+    bench.loop.run()
+    assert bench.server_raw.is_reading
+    bench.server_raw.deliver(out[250 * KIB :], 250 * KIB)
+    assert app.data == data
+
+
+def test_what_follows_close_notify_is_not_kept(bench: Bench) -> None:
+    bench.server.app.stays_open = True
+    bench.client.write_eof()
+    bench.carry()
+    assert bench.server.has_close_notify
+    for size in (100, 250 * KIB):
+        bench.server_raw.deliver(os.urandom(size), 250 * KIB)
+    assert bench.server._incoming.pending == 0
+    assert bench.server_raw.events == []

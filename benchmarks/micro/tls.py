@@ -32,6 +32,7 @@ from lbproxy.config.certificates import client_context, server_context
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.dataplane.tls_transport import TlsTransport
+from lbproxy.dataplane.turn_end import TurnEnd
 from lbproxy.process.worker import tune_gc
 from lbproxy.telemetry.accesslog import LogWriter
 
@@ -160,7 +161,8 @@ def defect(where: str, error: BaseException) -> None:
 
 
 def through_transport(context: ssl.SSLContext, loop: asyncio.AbstractEventLoop) -> Variant:
-    server, raw, client = AnsweringServer(loop, defect), RawTransport(), Client()
+    turn_end = TurnEnd(loop, defect)
+    server, raw, client = AnsweringServer(loop, turn_end, defect), RawTransport(), Client()
     server.connection_made(cast(asyncio.BaseTransport, raw))
     server.begin(context, is_server=True)
     client.shake(deliverer(server), raw.take)

@@ -31,12 +31,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from lbproxy.dataplane.record_reader import RecordReader
+from lbproxy.dataplane.turn_end import TurnEnd
 
 HANDSHAKE, OPEN, CLOSED = range(3)
 
 RECORD = 16 * 1024  # the longest plaintext of a record
 PIECE = 64 * 1024  # read or written at once
 _MUCH = 32 * 1024  # a read of so much is followed by others
+_SMALL = 4 * 1024  # what waits for the end of the turn to be written
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
@@ -50,6 +52,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_has_app",
         "_has_fin",
         "_incoming",
+        "_is_due",
         "_is_eof",
         "_is_paused",
         "_is_writing_ended",
@@ -59,14 +62,22 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_raw",
         "_recv",
         "_state",
+        "_turn_end",
         "has_close_notify",
         "ssl_object",
         "wire_written",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        turn_end: TurnEnd,
+        defect: Callable[[str, BaseException], None],
+    ) -> None:
         """defect: who is told of exceptions that should not be (Services.internal_error)."""
         self._loop = loop
+        self._turn_end = turn_end
+        self._is_due = False  # at the turn's end
         self._defect = defect
         self._state = CLOSED  # until `begin`
         self._app: Any = None  # a Protocol or BufferedProtocol
@@ -79,7 +90,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._is_writing_ended = False  # our close_notify is sent
         self._has_fin = False  # and the FIN behind it
         self.has_close_notify = False  # the peer has ended its direction as it should
-        self.wire_written = 0  # bytes handed to the raw transport
+        self.wire_written = 0  # bytes handed to the raw transport; small messages are when the turn ends
 
     # --- what subclasses do -----------------------------------------------------------------------------------------
 
@@ -324,7 +335,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._state != OPEN or self._is_writing_ended or not data:
             return
-        if len(data) > PIECE:
+        if len(data) > _SMALL:
             self._write_long(memoryview(data))
             return
         try:
@@ -332,13 +343,26 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         except ssl.SSLError as error:
             self._fail(error)
             return
-        out = self._outgoing.read()
-        self.wire_written += len(out)
-        self._raw.write(out)
+        if not self._is_due:
+            self._is_due = True
+            self._turn_end.add(self)
+        elif self._outgoing.pending > PIECE:
+            self._flush()
 
     def _write_long(self, data: memoryview) -> None:
         for at in range(0, len(data), PIECE):
-            self.write(data[at : at + PIECE])
+            try:
+                self.ssl_object.write(data[at : at + PIECE])
+            except ssl.SSLError as error:
+                self._fail(error)
+                return
+            self._flush()
+
+    def flush(self) -> None:
+        """The turn is over: write what it left."""
+        self._is_due = False
+        if self._state == OPEN:
+            self._flush()
 
     def can_write_eof(self) -> bool:
         return True
@@ -367,6 +391,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def abort(self) -> None:
         """End at once, without close_notify: the peer must be able to tell."""
+        if self._is_due and self._state == OPEN:
+            self._flush()
         self._state = CLOSED
         self._raw.abort()
 
@@ -399,7 +425,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return not self._is_paused and not self.is_closing()
 
     def get_write_buffer_size(self) -> int:
-        return self._raw.get_write_buffer_size()
+        pending = self._outgoing.pending if self._is_due and self._state == OPEN else 0
+        return self._raw.get_write_buffer_size() + pending
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._raw.set_write_buffer_limits(high, low)

@@ -12,6 +12,7 @@ import pytest
 from lbproxy.config.certificates import client_context, server_context
 from lbproxy.dataplane.record_reader import RecordReader
 from lbproxy.dataplane.tls_transport import PIECE, TlsTransport
+from lbproxy.dataplane.turn_end import TurnEnd
 from tests.support.certificates import Authority
 
 KIB = 1024
@@ -37,11 +38,13 @@ class Raw:
     def __init__(self, protocol: TlsTransport) -> None:
         self.protocol: asyncio.BaseProtocol = protocol
         self.out = b""
+        self.n_writes = 0
         self.events: list[str] = []
         self.is_reading = True
 
     def write(self, data: bytes) -> None:
         self.out += data
+        self.n_writes += 1
 
     def write_eof(self) -> None:
         self.events.append("fin")
@@ -145,10 +148,14 @@ class End(TlsTransport):
     __slots__ = ("app", "defects", "failure")
 
     def __init__(self, loop: Loop) -> None:
-        super().__init__(cast(asyncio.AbstractEventLoop, loop), lambda where, error: self.defects.append(error))
+        turn_end = TurnEnd(cast(asyncio.AbstractEventLoop, loop), self._note)
+        super().__init__(cast(asyncio.AbstractEventLoop, loop), turn_end, self._note)
         self.defects: list[BaseException] = []
         self.app = App()
         self.failure: Exception | None = None
+
+    def _note(self, where: str, error: BaseException) -> None:
+        self.defects.append(error)
 
     def _handshake_done(self) -> None:
         self.start(self.app)
@@ -179,6 +186,7 @@ class Bench:
             self.loop.run()
 
     def to_server(self, piece: int = PIECE) -> None:
+        self.loop.run()
         out, self.client_raw.out = self.client_raw.out, b""
         self.server_raw.deliver(out, piece)
 
@@ -341,6 +349,7 @@ def test_an_end_while_data_is_on_its_way_loses_nothing(bench: Bench) -> None:
 
 def test_a_forged_record_ends_the_connection(bench: Bench) -> None:
     bench.client.write(b"hello")
+    bench.loop.run()
     forged = bytearray(bench.client_raw.out)
     forged[-1] ^= 1
     bench.server_raw.deliver(bytes(forged))
@@ -381,6 +390,7 @@ def test_back_pressure_is_passed_on(bench: Bench) -> None:
 def test_bytes_on_the_wire_are_counted(bench: Bench) -> None:
     before = bench.client.wire_written
     bench.client.write(b"x" * 100)
+    bench.loop.run()
     assert bench.client.wire_written - before == len(bench.client_raw.out) > 100
 
 
@@ -481,3 +491,54 @@ def test_what_follows_close_notify_is_not_kept(bench: Bench) -> None:
         bench.server_raw.deliver(os.urandom(size), 250 * KIB)
     assert bench.server._incoming.pending == 0
     assert bench.server_raw.events == []
+
+
+def test_small_messages_are_written_together_when_the_turn_ends(bench: Bench) -> None:
+    bench.client_raw.n_writes = 0
+    bench.client.write(b"head")
+    bench.client.write(b"body")
+    assert bench.client_raw.out == b""
+    assert bench.client.get_write_buffer_size() > 8
+    assert len(bench.loop.due) == 1
+    bench.loop.run()
+    assert bench.client_raw.n_writes == 1
+    assert bench.client.get_write_buffer_size() == len(bench.client_raw.out) > 8
+    bench.carry()
+    assert bench.server.app.data == b"headbody"
+
+
+def test_large_ones_are_written_at_once_behind_what_waits(bench: Bench) -> None:
+    bench.client.write(b"head")
+    bench.client.write(b"x" * 100 * KIB)
+    assert len(bench.client_raw.out) > 100 * KIB
+    bench.carry()
+    assert bench.server.app.data == b"head" + b"x" * 100 * KIB
+
+
+def test_what_waits_has_a_bound(bench: Bench) -> None:
+    for _ in range(200):
+        bench.client.write(b"x" * KIB)
+        assert bench.client._outgoing.pending <= PIECE
+    bench.carry()
+    assert bench.server.app.data == b"x" * 200 * KIB
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
+def test_what_waits_is_written_before_an_end(bench: Bench, end: str) -> None:
+    bench.client.app.stays_open = True
+    bench.client.write(b"last words")
+    getattr(bench.client, end)()
+    out = bench.client_raw.out
+    assert len(out) > 10
+    bench.loop.run()
+    assert bench.client_raw.out == out
+    bench.to_server()
+    assert bench.server.app.data == b"last words"
+
+
+def test_a_connection_that_is_lost_before_the_turn_ends_writes_nothing(bench: Bench) -> None:
+    bench.client.write(b"too late")
+    bench.client.connection_lost(None)
+    bench.loop.run()
+    assert bench.client_raw.out == b""
+    assert bench.client.defects == []

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from lbproxy.dataplane.hangup import HangupWatch
 from lbproxy.dataplane.splice import PipePool
+from lbproxy.dataplane.turn_end import TurnEnd
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.accesslog import LogFormat, LogWriter
 from lbproxy.telemetry.slots import PROCESS, Row
@@ -62,6 +63,7 @@ class Services:
         "row",
         "swept",
         "tasks",
+        "turn_end",
         "wall_offset",
     )
 
@@ -86,6 +88,7 @@ class Services:
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
         self.hangups = HangupWatch(loop)
+        self.turn_end = TurnEnd(loop, self.internal_error)
         self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied
         self.is_draining = False
         self.is_overloaded = False

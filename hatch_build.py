@@ -41,7 +41,7 @@ class CompileHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the compiled modules to the wheel, beside their sources."""
-        wish = os.environ.get("LBPROXY_COMPILE", "auto")
+        wish = os.environ.get("LBPROXY_COMPILE") or "auto"
         if wish not in ("auto", "require", "no"):
             raise ValueError(f"LBPROXY_COMPILE is {wish!r}; it can be auto, require or no")
         if version == "editable" or wish == "no" or sys.implementation.name != "cpython":

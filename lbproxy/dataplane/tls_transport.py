@@ -147,8 +147,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                 self._read(record)
         except ssl.SSLError as error:
             self._no_data(error)
-        except Exception as error:  # a defect: confined to this connection
-            self._defect("tls", error)
+        except Exception as defect:  # confined to this connection
+            self._defect("tls", defect)
             self.abort()
 
     def _other_data(self, data: bytes) -> None:

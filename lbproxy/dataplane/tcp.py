@@ -219,6 +219,9 @@ class TcpSession:
         try:
             header = introduction(runtime.pool, self._client)
             await connector.dial(self._owner.services, runtime, lambda: end, timeouts, header)
+        except asyncio.CancelledError:
+            del me  # the task keeps the traceback, which keeps this frame
+            raise
         except connector.DialError as error:
             if self._dialing is me and not self.relay.is_done:
                 self._dialing = None

@@ -382,8 +382,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._uncount()
-        if self.has_ended:
-            return
+        if not self.has_ended:
+            self._lost(exc)
+        self._bulk = None  # which knows this object
+
+    def _lost(self, exc: Exception | None) -> None:
         exchange = self.exchange
         try:
             if exchange is not None and exc is not None:

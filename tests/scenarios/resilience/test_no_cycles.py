@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.certificates import Authority, TlsClient, server_wrap
 from tests.support.client import Client
 from tests.support.collector import CollectorlessDaemon
 from tests.support.origin import (
@@ -40,9 +41,14 @@ SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade
 
 
 class Stage:
-    def __init__(self, lb: CollectorlessDaemon, origin: Origin) -> None:
+    def __init__(self, lb: CollectorlessDaemon, origin: Origin, secure_origin: Origin, authority: Authority) -> None:
         self.lb = lb
         self.origin = origin
+        self.secure_origin = secure_origin
+        self._authority = authority
+
+    def secure_client(self, listener: str) -> TlsClient:
+        return TlsClient(self.lb.port(listener), self._authority.trusting())
 
     def client(self, listener: str) -> Client:
         return Client(self.lb.port(listener))
@@ -58,7 +64,14 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with Origin() as origin, refusing_port() as dead, black_hole_port() as hole:
+    authority = Authority(tmp_path_factory.mktemp("ca"))
+    files = authority.issue("server", "localhost", "127.0.0.1")
+    with (
+        Origin() as origin,
+        Origin(wrap=server_wrap(files)) as secure_origin,
+        refusing_port() as dead,
+        black_hole_port() as hole,
+    ):
         off: dict[str, object] = {"health_check": "off", "circuit_breaker": "off"}
         good = {"servers": [origin.address], **off}
         short = {"connect": "300ms", "response_head": "300ms", "read": "300ms", "tunnel": "300ms"}
@@ -69,6 +82,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             "quick": {**good, "keep_alive": "off", "timeouts": short, "retry": {"attempts": 0}},
             "dead": {**good, "servers": [f"127.0.0.1:{dead}"]},
             "hole": {**good, "servers": [f"127.0.0.1:{hole}"], "timeouts": short, "retry": {"attempts": 0}},
+            "tls": {**good, "servers": [secure_origin.address], "tls": {"ca": authority.ca}, "keep_alive": "off"},
+            "tls-tcp": {**good, "servers": [secure_origin.address], "tls": {"ca": authority.ca}},
             "tcp": good,
             "tcp-narrow": {**good, "max_inflight": 1, "queue": {"timeout": "200ms"}},
             "tcp-quick": {**good, "timeouts": {"connect": "300ms", "tunnel": "300ms"}},
@@ -80,13 +95,17 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                 "retry": {"attempts": 0},
             },
         }
-        listeners = [
-            {"name": name, "bind": "127.0.0.1:0", "pool": name, "mode": "tcp" if name.startswith("tcp") else "http"}
+        listeners: list[dict[str, object]] = [
+            {"name": name, "bind": "127.0.0.1:0", "pool": name, "mode": "tcp" if "tcp" in name else "http"}
             for name in pools
         ]
+        for listener in listeners:
+            if "tls" in str(listener["name"]):
+                listener["tls"] = files.tls
         config: dict[str, object] = {"listeners": listeners, "pools": pools}
-        with CollectorlessDaemon(config, tmp_path_factory.mktemp("cycles")) as lb:
-            yield Stage(lb, origin)
+        lb = CollectorlessDaemon(config, tmp_path_factory.mktemp("cycles"))
+        with lb:
+            yield Stage(lb, origin, secure_origin, authority)
 
 
 # --- HTTP ---
@@ -319,6 +338,41 @@ def tcp_too_late_in_the_queue(stage: Stage) -> None:
         first.reset()
 
 
+# --- TLS ---
+
+
+def tls_answered(stage: Stage, listener: str = "tls") -> None:
+    with stage.secure_client(listener) as client:
+        assert client.ask(post("/", bytes(100_000), "Connection: close")).status == 200
+
+
+def tls_tcp_answered(stage: Stage) -> None:
+    tls_answered(stage, "tls-tcp")
+
+
+def tls_left(stage: Stage, listener: str = "tls") -> None:
+    stage.secure_origin.script(silent)
+    before = len(stage.secure_origin.requests)
+    with stage.secure_client(listener) as client:
+        client.send(get("/"))
+        wait_until(lambda: len(stage.secure_origin.requests) > before, "the request to reach the server")
+        client.reset()
+
+
+def tls_tcp_left(stage: Stage) -> None:
+    tls_left(stage, "tls-tcp")
+
+
+def tls_cut_off(stage: Stage, listener: str = "tls") -> None:
+    stage.secure_origin.script(steps(LARGE + bytes(1000), RST))
+    with stage.secure_client(listener) as client, contextlib.suppress(Ended):
+        client.ask(get("/"))
+
+
+def tls_tcp_cut_off(stage: Stage) -> None:
+    tls_cut_off(stage, "tls-tcp")
+
+
 ENDS: list[Callable[[Stage], None]] = [
     *(answered, not_kept, refused, no_server, no_answer_to_the_dial, no_answer, tried_again),
     *(left_while_waiting, left_while_queued, too_late_in_the_queue, left_while_dialling),
@@ -328,6 +382,7 @@ ENDS: list[Callable[[Stage], None]] = [
     *(tunnel, tunnel_left),
     *(tcp, tcp_large, tcp_left, tcp_left_in_bulk, tcp_reset_by_the_server, tcp_silent),
     *(tcp_no_server, tcp_no_answer_to_the_dial, tcp_too_late_in_the_queue),
+    *(tls_answered, tls_left, tls_cut_off, tls_tcp_answered, tls_tcp_left, tls_tcp_cut_off),
 ]
 
 
@@ -338,6 +393,7 @@ def test_nothing_waits_for_the_collector(stage: Stage, end: Callable[[Stage], No
     for _ in range(TIMES):
         end(stage)
     stage.origin.reset()
+    stage.secure_origin.reset()
     stage.lb.check_idle()
     wait_until(lambda: not stage.lb.metric("upstream_connections"), "the servers' ends to be seen")
     assert stage.lb.garbage() == {}

@@ -271,6 +271,12 @@ class RelayEnd(asyncio.Protocol):
         self.peer = None
         self._send = _discard
 
+    def abandoned(self) -> None:
+        """Its dial was cancelled: if that was in the very turn of the connect, uvloop never reports it as lost."""
+        if self.is_connected:
+            self.is_connected = False
+            del self.transport
+
     @property
     def unsent(self) -> int:
         """Bytes of the peer that this end has not taken yet."""

@@ -116,6 +116,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Its dial was cancelled: if that was in the very turn of the connect, uvloop never reports it as lost."""
         self.has_ended = True
         self._uncount()
+        if hasattr(self, "transport"):
+            del self.transport  # and then the two would know each other for good
 
     def _uncount(self) -> None:
         if self._is_counted:

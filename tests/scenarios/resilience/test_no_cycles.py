@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -397,3 +398,21 @@ def test_nothing_waits_for_the_collector(stage: Stage, end: Callable[[Stage], No
     stage.lb.check_idle()
     wait_until(lambda: not stage.lb.metric("upstream_connections"), "the servers' ends to be seen")
     assert stage.lb.garbage() == {}
+
+
+def test_nor_does_a_health_check(tmp_path: Path) -> None:
+    with Origin() as origin, refusing_port() as dead:
+        often = {"interval": "100ms", "timeout": "100ms"}
+        checks: dict[str, tuple[str, dict[str, object]]] = {
+            "http": (origin.address, {"type": "http", "path": "/health", **often}),
+            "wrong": (origin.address, {"type": "http", "path": "/health", "expect": {"status": "300"}, **often}),
+            "tcp": (origin.address, {"type": "tcp", **often}),
+            "dead": (f"127.0.0.1:{dead}", {"type": "tcp", **often}),
+        }
+        pools = {name: {"servers": [address], "health_check": check} for name, (address, check) in checks.items()}
+        listeners = [{"name": name, "bind": "127.0.0.1:0", "pool": name} for name in pools]
+        lb = CollectorlessDaemon({"listeners": listeners, "pools": pools}, tmp_path)
+        with lb:
+            for name in pools:
+                wait_until(lambda: lb.metric("health_checks_total", pool=name) >= 10, f"checks of {name}")  # noqa: B023
+            assert lb.garbage() == {}

@@ -156,8 +156,8 @@ def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tm
         waiting = threading.Thread(target=in_threads, args=(200, client))
         waiting.start()
         used = lb.cpu_s()
-        time.sleep(1.0)
-        assert lb.cpu_s() - used < 0.3, "it is busy while it waits"  # a busy loop would use all of the second
+        time.sleep(3.0)
+        assert lb.cpu_s() - used < 0.05 * 3.0, "it is busy while it waits"  # health checks are all that it does
         assert lb.metric("client_connections") < len(holders)
         assert lb.fd_count() < 64
         assert not answers

@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -29,7 +29,6 @@ import pytest
 
 from tests.support.e2e_app import BLOCK, blocks
 from tests.support.servers import Daemon, Gunicorn, session
-from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024
 FULL = os.environ.get("LBPROXY_BIG_BODY_MB")
@@ -39,6 +38,7 @@ CLIENTS = 4
 BLOCKS = SIZE_MIB * MIB // len(BLOCK)
 RSS_GROWTH = 16 * MIB  # of the daemon, for all clients together
 PATIENCE_S = 120.0
+LOOK_S = 0.02
 TIMEOUT_S = 120 + 3 * SIZE_MIB * PAUSE_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TIMEOUT_S)]
@@ -93,15 +93,28 @@ def flat_memory(lb: Daemon, listener: str) -> Iterator[None]:
     lb.check_idle()
 
 
-def held_back(local_port: int | None, remote_port: int | None) -> int:
+def held_back(local_port: int | None, remote_port: int | None) -> set[tuple[int, int]]:
     """Connections of these ports that wait for their peer to take what was sent (/proc/net/tcp, tx_queue)."""
-    count = 0
+    found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, queues = line.split()[:5]
         ports = int(local.rpartition(":")[2], 16), int(remote.rpartition(":")[2], 16)
         wanted = (local_port or ports[0], remote_port or ports[1])
-        count += state == "01" and ports == wanted and int(queues.partition(":")[0], 16) > 0
-    return count
+        if state == "01" and ports == wanted and int(queues.partition(":")[0], 16) > 0:
+            found.add(ports)
+    return found
+
+
+def results(
+    clients: list[Future[tuple[str, int]]], local_port: int | None, remote_port: int | None
+) -> list[tuple[str, int]]:
+    """What came of the transfers, each of whose connections was seen to be held back by TCP."""
+    seen: set[tuple[int, int]] = set()
+    while not all(client.done() for client in clients):
+        seen |= held_back(local_port, remote_port)
+        time.sleep(LOOK_S)
+    assert len(seen) == len(clients), f"held back: {seen}"
+    return [client.result() for client in clients]
 
 
 def download(port: int) -> tuple[str, int]:
@@ -140,8 +153,7 @@ def test_row_37_downloads_by_slow_clients(lb: Daemon, echo_server: Gunicorn, lis
     wanted = (expected(), BLOCKS * len(BLOCK))
     with flat_memory(lb, listener), ThreadPoolExecutor(CLIENTS) as threads:
         clients = [threads.submit(download, lb.port(listener)) for _ in range(CLIENTS)]
-        wait_until(lambda: held_back(echo_server.port, None) == CLIENTS, "the server to be held back", PATIENCE_S)
-        assert [client.result() for client in clients] == [wanted] * CLIENTS
+        assert results(clients, echo_server.port, None) == [wanted] * CLIENTS
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -151,5 +163,4 @@ def test_row_38_uploads_to_a_slow_server(lb: Daemon, listener: str, framing: str
     port = lb.port(listener)
     with flat_memory(lb, listener), ThreadPoolExecutor(CLIENTS) as threads:
         clients = [threads.submit(upload, port, framing) for _ in range(CLIENTS)]
-        wait_until(lambda: held_back(None, port) == CLIENTS, "the clients to be held back", PATIENCE_S)
-        assert [client.result() for client in clients] == [wanted] * CLIENTS
+        assert results(clients, None, port) == [wanted] * CLIENTS

@@ -152,6 +152,10 @@ class Answer:
             return self.judge()
         return None
 
+    def close(self) -> None:
+        """Nothing more comes. The parser knows this object, and the two would wait for the garbage collector."""
+        del self._parser
+
     def judge(self) -> Result:
         """The result from what has arrived; the status must be known."""
         status, pattern = self.status, self._spec.body_pattern
@@ -201,6 +205,7 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
     except OSError as error:
         return _from_os_error(error)
     finally:
+        answer.close()
         if writer is not None:
             writer.transport.abort()
 

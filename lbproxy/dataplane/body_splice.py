@@ -86,6 +86,7 @@ class BodySplice:
         self._is_waiting = False
         if self._flow is not None:
             self._flow.close()
+            self._flow = None  # which knows this object
 
     @property
     def pending(self) -> int:
@@ -99,6 +100,7 @@ class BodySplice:
         self._count(size, is_blocked=is_blocked)
 
     def flow_ended(self) -> None:
+        self._flow = None
         if self._reader.left:
             self._give_back()  # the transport finds the end of the connection, or goes on
         else:

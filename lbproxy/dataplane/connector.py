@@ -126,7 +126,7 @@ async def _dial_tls(
             raise DialError(errors.CONNECT_TIMEOUT, "no answer to the connection request") from None
         try:
             async with asyncio.timeout(timeouts.tls_handshake):
-                return cast(P, await connection.done)
+                protocol = cast(P, await connection.done)
         except TimeoutError:
             raise DialError(errors.TLS_TIMEOUT, "the TLS handshake took too long") from None
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -134,6 +134,8 @@ async def _dial_tls(
     except BaseException:  # whatever it is, cancelling included: the transport must not stay
         connection.give_up()
         raise
+    connection.dialled()
+    return protocol
 
 
 async def _open(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], Q], header: bytes) -> Q:

@@ -187,6 +187,7 @@ class Downstream(asyncio.Protocol):
         self._unwatch()
         self._note_buffered(0)
         self._buffer = self._read_ahead = b""
+        self._bulk = None  # which knows this object
         exchange = self._exchange
         if exchange is not None and not was_tunnel:
             exchange.client_left()  # if this has a defect, `_defect` still finds the exchange

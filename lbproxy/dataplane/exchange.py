@@ -346,6 +346,7 @@ class Exchange:
             await connector.dial(services, runtime, lambda: connection, self._timeouts(), header)
         except asyncio.CancelledError:
             connection.abandoned()
+            del me  # the task keeps the traceback, which keeps this frame
             raise
         except connector.DialError as error:
             if self._phase == CONNECTING and self._dialing is me:

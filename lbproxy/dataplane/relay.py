@@ -42,6 +42,10 @@ NOT_SOON = 64 * 1024 * 1024  # bytes to copy before the next attempt, after ther
 OnDone = Callable[["Relay", str, Side | None], None]
 
 
+def _discard(data: bytes) -> None:
+    """Where bytes go that a transport still hands over when the relay is over."""
+
+
 def longer_run(run: int, size: int) -> int:
     """The length in bytes of a run of large reads, after one more read. A small one ends it, unless it is a debt."""
     if size >= BULK_READ or run < 0:
@@ -198,7 +202,8 @@ class RelayEnd(asyncio.Protocol):
     def _leave_to_kernel(self) -> None:
         """This direction is bulk: stop reading, and splice once the peer has taken everything."""
         peer = self.peer
-        assert peer is not None
+        if peer is None:
+            return  # it is over
         self._run = 0
         if not self.relay.services.pipes.has_room or self.transport.is_closing() or peer.transport.is_closing():
             self._run = -NOT_SOON
@@ -261,6 +266,17 @@ class RelayEnd(asyncio.Protocol):
             self.flow = None
         self._awaits_empty = False
 
+    def let_go(self) -> None:
+        """The relay is over: forget the peer, which knows this end too."""
+        self.peer = None
+        self._send = _discard
+
+    def abandoned(self) -> None:
+        """Its dial was cancelled: if that was in the very turn of the connect, uvloop never reports it as lost."""
+        if self.is_connected:
+            self.is_connected = False
+            del self.transport
+
     @property
     def unsent(self) -> int:
         """Bytes of the peer that this end has not taken yet."""
@@ -297,7 +313,7 @@ class Relay:
         self._tunnel_s = tunnel_s
         self._half_closed_s = half_closed_s
         self._write_s = write_s
-        self._on_done = on_done
+        self._on_done: OnDone | None = on_done
         self._is_done = False
         self._n_received = 0
         self._progress: dict[RelayEnd, tuple[int, float]] = {}
@@ -331,8 +347,8 @@ class Relay:
         self.active_at = self.services.clock()
         peer = end.peer
         if peer is None or not end.is_flushed:
-            return  # flush_early passes it on
-        if self.client.has_ended and self.server.has_ended:
+            return  # flush_early passes it on, or it is over
+        if self.client.has_ended and self.server.has_ended and peer.is_flushed:
             self._close("ok", None)  # which sends the second FIN; a shutdown before it would be a system call more
         else:
             peer.end_writing()
@@ -348,14 +364,12 @@ class Relay:
         self._cut(CLIENT_ABORT.word if is_client else RESET.word, Side.CLIENT if is_client else Side.UPSTREAM)
 
     def _close(self, word: str, side: Side | None) -> None:
-        self._done(word, side)
-        for end in (self.client, self.server):
+        for end in self._done(word, side):
             if end.is_connected:
                 end.transport.close()
 
     def _cut(self, word: str, side: Side | None) -> None:
-        self._done(word, side)
-        for end in (self.client, self.server):
+        for end in self._done(word, side):
             if end.is_connected:
                 abort(end.transport)
 
@@ -364,14 +378,30 @@ class Relay:
         if not self._is_done:
             self._cut(word, side)
 
-    def _done(self, word: str, side: Side | None) -> None:
+    def _done(self, word: str, side: Side | None) -> tuple[RelayEnd, ...]:
+        """Tell the owner, once, and take the circle apart; returns the ends, which nobody else has any more.
+
+        Each of relay, ends and owner knows the others. What reference counting frees, a connection at a time, does not
+        wait for the collector with all that it holds.
+        """
         if self._is_done:
-            return
+            return ()
         self._is_done = True
-        self.client.stop_flow()
-        self.server.stop_flow()
+        ends = self.client, self.server
+        for end in ends:
+            end.stop_flow()
         self.services.swept.discard(self)
-        self._on_done(self, word, side)
+        on_done, self._on_done = self._on_done, None
+        assert on_done is not None
+        try:
+            on_done(self, word, side)
+        finally:
+            self.watcher = None
+            self._progress.clear()
+            for end in ends:
+                end.let_go()
+            del self.client, self.server
+        return ends
 
     # --- the sweeper's calls ----------------------------------------------------------------------------------------
 
@@ -394,6 +424,8 @@ class Relay:
                 word = CLIENT_WRITE_TIMEOUT.word if is_client else UPSTREAM_WRITE_TIMEOUT.word
                 self._cut(word, Side.CLIENT if is_client else Side.UPSTREAM)
                 return
+        if self._is_done:  # a flow that was given up told of an end
+            return
         limit = self._half_closed_s if self.client.has_ended or self.server.has_ended else self._tunnel_s
         if self.client.is_connected and self.server.is_connected and now - self.active_at >= limit:
             self._cut(TUNNEL_TIMEOUT.word, None)
@@ -427,6 +459,8 @@ class Relay:
         return now - since >= self._write_s
 
     def buffered_bytes(self) -> int:
+        if self._is_done:  # in the sweep that has ended it
+            return 0
         return sum(end.unsent for end in (self.client, self.server) if end.is_connected)
 
     def begin_drain(self, now: float) -> None:

@@ -329,7 +329,7 @@ class Flow:
         except BlockingIOError:
             return _READ if self._is_at_source else _WRITE
         except OSError as error:
-            self._error = error
+            self._error = error.with_traceback(None)  # with it, this flow would refer to itself
             return _FAILED
 
     def _after_turn(self) -> int:

@@ -60,8 +60,10 @@ class TcpClient(RelayEnd):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        session = self.session
+        del self.session  # the relay has it until it is over
         try:
-            self.session.start()
+            session.start()
         except Exception as error:  # a defect: confined to this connection
             self._defect(error)
 
@@ -212,18 +214,22 @@ class TcpSession:
             self.relay.fail(errors.INTERNAL_ERROR.word, None)
 
     async def _connect(self, runtime: ServerRuntime, started: float) -> None:
-        me, timeouts = self._dialing, self._route.timeouts
+        me, timeouts, end = self._dialing, self._route.timeouts, self.relay.server
         assert timeouts is not None
         try:
             header = introduction(runtime.pool, self._client)
-            await connector.dial(self._owner.services, runtime, self._server_end, timeouts, header)
+            await connector.dial(self._owner.services, runtime, lambda: end, timeouts, header)
+        except asyncio.CancelledError:
+            end.abandoned()
+            del me  # the task keeps the traceback, which keeps this frame
+            raise
         except connector.DialError as error:
             if self._dialing is me and not self.relay.is_done:
                 self._dialing = None
                 self._dial_failed(error.fault)
             return
         if self._dialing is not me or self.relay.is_done:
-            self.relay.server.transport.abort()
+            end.transport.abort()
             return
         self._dialing = None
         self._deadline = NEVER
@@ -232,11 +238,8 @@ class TcpSession:
         self._is_counted = True
         if self._retries:
             self._count(_RETRY_OK)
-        self.relay.server.flush_early()
+        end.flush_early()
         self._client.flush_early()
-
-    def _server_end(self) -> RelayEnd:
-        return self.relay.server
 
     def _count(self, column: int) -> None:
         if self._route.pool is not None:

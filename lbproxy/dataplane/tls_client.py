@@ -110,6 +110,10 @@ class TlsClient(TlsTransport):
             self.done.set_exception(error)
         self._raw.abort()
 
+    def dialled(self) -> None:
+        """The application has been told: let go of what knows it, so that both are freed when they are over."""
+        del self._factory, self.done
+
     def give_up(self) -> None:
         """Nobody waits for it any more."""
         if not self.done.cancel() and not self.done.cancelled():

@@ -116,6 +116,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Its dial was cancelled: if that was in the very turn of the connect, uvloop never reports it as lost."""
         self.has_ended = True
         self._uncount()
+        if hasattr(self, "transport"):
+            del self.transport  # and then the two would know each other for good
 
     def _uncount(self) -> None:
         if self._is_counted:
@@ -382,8 +384,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._uncount()
-        if self.has_ended:
-            return
+        if not self.has_ended:
+            self._lost(exc)
+        self._bulk = None  # which knows this object
+
+    def _lost(self, exc: Exception | None) -> None:
         exchange = self.exchange
         try:
             if exchange is not None and exc is not None:

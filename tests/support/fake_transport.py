@@ -317,6 +317,7 @@ class FakeTransport(asyncio.Transport):
             finally:
                 self.is_lost = True
                 self.sock.close()
+                self.protocol = asyncio.Protocol()  # a transport that is lost knows its protocol no more
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -368,7 +369,10 @@ class Dial:
             yield self
         if self._result is None:
             assert self._error is not None
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                self._error = None  # its traceback knows this object
         return self._result
 
     def succeed(self) -> Peer:

@@ -219,8 +219,10 @@ class Outcome:
 class Load:
     """Clients that POST /work without a pause until told to stop; each request has an id of its own."""
 
-    def __init__(self, port: int, clients: int, seconds: Sequence[float] = (0.02,)) -> None:
-        self._url = f"http://127.0.0.1:{port}/work"
+    def __init__(self, port: int, clients: int, seconds: Sequence[float] = (0.02,), *, is_get: bool = False) -> None:
+        """is_get: GETs of an echo instead, which take no time."""
+        self._is_get = is_get
+        self._url = f"http://127.0.0.1:{port}/{'echo' if is_get else 'work'}"
         self._seconds = seconds
         self._stop = threading.Event()
         self.outcomes: list[Outcome] = []
@@ -257,7 +259,10 @@ class Load:
     def _ask(self, client: requests.Session, name: str, seconds: float) -> Outcome:
         started = time.monotonic()
         try:
-            answer = client.post(self._url, json={"id": name, "seconds": seconds}, timeout=30)
+            if self._is_get:
+                answer = client.get(self._url, timeout=30)
+            else:
+                answer = client.post(self._url, json={"id": name, "seconds": seconds}, timeout=30)
         except requests.RequestException as error:
             return Outcome(name, 0, started, time.monotonic(), repr(error))
         return Outcome(name, answer.status_code, started, time.monotonic(), "", answer.headers)

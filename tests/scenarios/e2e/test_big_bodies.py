@@ -1,15 +1,29 @@
-"""200 MB through the proxy past a peer that is much slower than the other: nothing is lost and memory stays flat."""
+"""Rows 37 and 38: bodies past peers that are much slower than the other side, several at once. Nothing is lost, memory
+stays flat, and the fast side is held back by TCP.
+
+In `make test` four clients move 48 MiB each. The size that the rows name, 1 GB for each of four clients that take 1 MB
+a second, runs for about 18 minutes a test and needs the variable:
+
+    LBPROXY_BIG_BODY_MB=1024 .venv/bin/pytest tests/scenarios/e2e/test_big_bodies.py -rP
+
+With the variable (any size in MiB) the slow side pauses for a second after each MiB, as the rows say; without it, for
+20 ms. What was moved, how long it took and by how much the daemon grew is printed (`-rP`).
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,11 +31,20 @@ from tests.support.e2e_app import BLOCK, blocks
 from tests.support.servers import Daemon, Gunicorn, session
 
 MIB = 1024 * 1024
-BLOCKS = 200 * MIB // len(BLOCK)
-RSS_GROWTH = 16 * MIB
-PAUSE_S = 0.02  # for every MiB: 200 MiB take 4 s at least, where an unhindered transfer takes well under one
+FULL = os.environ.get("LBPROXY_BIG_BODY_MB")
+SIZE_MIB = int(FULL or 48)
+PAUSE_S = 1.0 if FULL else 0.02  # for every MiB; an unhindered transfer takes about 1 ms for each
+CLIENTS = 4
+BLOCKS = SIZE_MIB * MIB // len(BLOCK)
+RSS_GROWTH = 16 * MIB  # of the daemon, for all clients together
+PATIENCE_S = 120.0
+LOOK_S = 0.02
+TIMEOUT_S = 120 + 3 * SIZE_MIB * PAUSE_S
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TIMEOUT_S)]
 
 
+@functools.cache
 def expected() -> str:
     checksum = hashlib.sha256()
     for block in blocks(BLOCKS):
@@ -44,10 +67,11 @@ def lb(echo_server: Gunicorn, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @contextmanager
 def flat_memory(lb: Daemon, listener: str) -> Iterator[None]:
-    """The daemon's RSS does not grow by more than the bound at any moment of the block."""
+    """The daemon's RSS does not grow by more than the bound at any moment of the block; afterwards it holds nothing."""
     with session() as client:
         assert client.get(f"http://127.0.0.1:{lb.port(listener)}/download/4", timeout=20).status_code == 200
     before = peak = lb.rss_bytes()
+    started = time.monotonic()
     is_over = threading.Event()
 
     def watch() -> None:
@@ -62,42 +86,81 @@ def flat_memory(lb: Daemon, listener: str) -> Iterator[None]:
     finally:
         is_over.set()
         watcher.join()
+    took_s = time.monotonic() - started
+    print(f"{CLIENTS} x {SIZE_MIB} MiB in {took_s:.1f} s: RSS {before / MIB:.1f} + {(peak - before) / MIB:.1f} MiB")
     assert peak - before <= RSS_GROWTH, f"RSS grew by {(peak - before) / MIB:.1f} MiB"
+    assert took_s > SIZE_MIB * PAUSE_S * 0.9, "the slow side was not slow"
+    lb.check_idle()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("listener", ["http", "tcp"])
-def test_download_by_a_slow_client(lb: Daemon, listener: str) -> None:
+def held_back(local_port: int | None, remote_port: int | None) -> set[tuple[int, int]]:
+    """Connections of these ports that wait for their peer to take what was sent (/proc/net/tcp, tx_queue)."""
+    found = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, queues = line.split()[:5]
+        ports = int(local.rpartition(":")[2], 16), int(remote.rpartition(":")[2], 16)
+        wanted = (local_port or ports[0], remote_port or ports[1])
+        if state == "01" and ports == wanted and int(queues.partition(":")[0], 16) > 0:
+            found.add(ports)
+    return found
+
+
+def results(
+    clients: list[Future[tuple[str, int]]], local_port: int | None, remote_port: int | None
+) -> list[tuple[str, int]]:
+    """What came of the transfers, each of whose connections was seen to be held back by TCP."""
+    seen: set[tuple[int, int]] = set()
+    while not all(client.done() for client in clients):
+        seen |= held_back(local_port, remote_port)
+        time.sleep(LOOK_S)
+    assert len(seen) == len(clients), f"held back: {seen}"
+    return [client.result() for client in clients]
+
+
+def download(port: int) -> tuple[str, int]:
+    """The checksum and the size of what a slow client gets."""
     checksum, size = hashlib.sha256(), 0
-    with flat_memory(lb, listener), socket.socket() as sock:
+    with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-        sock.settimeout(20)
-        sock.connect(("127.0.0.1", lb.port(listener)))
+        sock.settimeout(PATIENCE_S)
+        sock.connect(("127.0.0.1", port))
         sock.sendall(f"GET /download/{BLOCKS} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
-        stream = sock.makefile("rb", buffering=MIB)
-        assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
-        while stream.readline() != b"\r\n":
-            pass
-        started = time.monotonic()
-        while data := stream.read(MIB):
-            checksum.update(data)
-            size += len(data)
-            time.sleep(PAUSE_S)
-        stream.close()
-    assert time.monotonic() - started > 200 * PAUSE_S
-    assert size == BLOCKS * len(BLOCK)
-    assert checksum.hexdigest() == expected()
+        with sock.makefile("rb", buffering=MIB) as stream:
+            assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
+            while stream.readline() != b"\r\n":
+                pass
+            while data := stream.read(MIB):
+                checksum.update(data)
+                size += len(data)
+                time.sleep(PAUSE_S)
+    return checksum.hexdigest(), size
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("framing", ["length", "chunked"])
-@pytest.mark.parametrize("listener", ["http", "tcp"])
-def test_upload_to_a_slow_server(lb: Daemon, listener: str, framing: str) -> None:
+def upload(port: int, framing: str) -> tuple[str, int]:
+    """What a slow server says that it got."""
     whole = BLOCKS * len(BLOCK)
     headers = {"Content-Length": str(whole)} if framing == "length" else {"Transfer-Encoding": "chunked"}
-    client = http.client.HTTPConnection("127.0.0.1", lb.port(listener), timeout=30)
-    with flat_memory(lb, listener), closing(client):
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as client:
         client.request("POST", f"/upload?pause={PAUSE_S}", blocks(BLOCKS), headers, encode_chunked=framing == "chunked")
         answer = client.getresponse()
         assert answer.status == 200
-        assert json.load(answer) == {"sha256": expected(), "size": whole}
+        got = json.load(answer)
+        return got["sha256"], got["size"]
+
+
+@pytest.mark.parametrize("listener", ["http", "tcp"])
+def test_row_37_downloads_by_slow_clients(lb: Daemon, echo_server: Gunicorn, listener: str) -> None:
+    wanted = (expected(), BLOCKS * len(BLOCK))
+    with flat_memory(lb, listener), ThreadPoolExecutor(CLIENTS) as threads:
+        clients = [threads.submit(download, lb.port(listener)) for _ in range(CLIENTS)]
+        assert results(clients, echo_server.port, None) == [wanted] * CLIENTS
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("listener", ["http", "tcp"])
+def test_row_38_uploads_to_a_slow_server(lb: Daemon, listener: str, framing: str) -> None:
+    wanted = (expected(), BLOCKS * len(BLOCK))
+    port = lb.port(listener)
+    with flat_memory(lb, listener), ThreadPoolExecutor(CLIENTS) as threads:
+        clients = [threads.submit(upload, port, framing) for _ in range(CLIENTS)]
+        assert results(clients, None, port) == [wanted] * CLIENTS

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.support.client import Client
+from tests.support.port_famine import in_namespace, namespace_refusal
 from tests.support.rig import get
 from tests.support.servers import Daemon, Gunicorn, in_threads, needed, run_refused
 from tests.support.waiting import wait_until
@@ -155,8 +156,8 @@ def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tm
         waiting = threading.Thread(target=in_threads, args=(200, client))
         waiting.start()
         used = lb.cpu_s()
-        time.sleep(1.0)
-        assert lb.cpu_s() - used < 0.3, "it is busy while it waits"  # a busy loop would use all of the second
+        time.sleep(3.0)
+        assert lb.cpu_s() - used < 0.05 * 3.0, "it is busy while it waits"  # health checks are all that it does
         assert lb.metric("client_connections") < len(holders)
         assert lb.fd_count() < 64
         assert not answers
@@ -168,7 +169,7 @@ def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tm
         assert lb.metric("internal_errors_total") == 0
 
 
-# --- row 84: no descriptor for the server's connection ---
+# --- row 84: no descriptor, or no local port, for the server's connection ---
 
 
 def test_row_84_no_descriptor_for_a_server_connection(echo_server: Gunicorn, tmp_path: Path) -> None:
@@ -193,6 +194,16 @@ def test_row_84_no_descriptor_for_a_server_connection(echo_server: Gunicorn, tmp
         assert lb.metric("upstream_errors_total", reason="local_resource") == 5
         for client in clients:
             assert client.ask(get("/row-84")).status == 200
+
+
+def test_row_84_no_local_port_for_a_server_connection(tmp_path: Path) -> None:
+    """EADDRNOTAVAIL from the kernel itself: the daemon runs in a network namespace with a few ports."""
+    if refusal := namespace_refusal():
+        pytest.skip(
+            f"this machine gives no network namespace ({refusal}); tests/unit/dataplane/test_exchange.py pretends"
+        )
+    done = in_namespace(tmp_path, timeout_s=50.0)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def lowest_free(pid: int) -> int:

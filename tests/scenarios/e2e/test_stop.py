@@ -1,13 +1,16 @@
-"""SIGTERM while predictions run: what is in flight finishes, what takes too long is cut, nobody is left hanging."""
+"""Rows 73 to 75, SIGTERM: what is in flight finishes, what takes too long is cut, nobody is left hanging."""
 
 from __future__ import annotations
 
 import errno
+import select
 import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ import requests
 
 from tests.support.client import Client
 from tests.support.e2e_app import EXECUTED
+from tests.support.open_loop import Servers as OpenLoopServers
+from tests.support.origin import Origin, Peer
 from tests.support.rig import get
 from tests.support.servers import Daemon, Gunicorn, Load, gunicorns, session
 from tests.support.waiting import wait_until
@@ -86,6 +91,60 @@ def test_requests_in_flight_finish(servers: list[Gunicorn], tmp_path: Path, dela
         assert len(lb.access_log()) == len(load.outcomes)
     finally:
         lb.kill()
+
+
+RATE = 500.0
+
+
+def test_row_73_stopping_under_500_requests_a_second(tmp_path: Path) -> None:
+    """Clients that honour `Connection: close` see no error: what was sent is answered, and then nobody listens."""
+    with OpenLoopServers(3, service_s=0.05) as servers, Origin() as slow, ExitStack() as stack:
+        settings: dict[str, object] = {
+            "listeners": [
+                {
+                    "name": "in",
+                    "bind": "127.0.0.1:0",
+                    "routes": [{"match": {"path": "/slow"}, "pool": "slow"}, {"pool": "p"}],
+                }
+            ],
+            "pools": {"p": {"servers": servers.addresses}, "slow": {"servers": [slow.address], "health_check": "off"}},
+            "shutdown": {"grace": "20s"},
+        }
+        release = threading.Event()
+
+        def held(c: Peer) -> None:
+            request = c.read_request()
+            c.wait(release)
+            c.send(c.origin.answer(request))
+
+        slow.script(held)
+        lb = Daemon(settings, tmp_path).start()
+        stack.callback(lb.kill)
+        idle = [stack.enter_context(Client(lb.port("in"))) for _ in range(3)]
+        for client in idle[1:]:  # the first says nothing at all
+            assert client.ask(get("/idle")).status == 200
+        waiting = stack.enter_context(Client(lb.port("in")))
+        waiting.send(get("/slow"))
+        wait_until(lambda: slow.requests, "the slow request to be at its server")
+        with servers.load(lb.port("in"), RATE) as load:
+            report = load.report
+            wait_until(lambda: report.statuses[200] >= 1000, "a thousand answers", 30.0)
+            rate = report.sent / (time.monotonic() - load.began)
+            assert report.refused == 0 and not report.broken
+            lb.signal(signal.SIGTERM)
+            wait_until(lambda: report.refused > 0, "the listener to be closed")
+            assert not release.is_set() and lb.is_running, "it is closed first, while a request is in flight"
+            wait_until(lambda: report.refused > RATE / 10, "nobody to have a connection any more")
+        assert rate > 0.9 * RATE, f"the test itself is too slow: {rate:.0f} requests a second"
+        assert (set(report.statuses), report.broken) == ({200}, [])
+        assert report.told_to_close > 0 and report.is_over
+        assert [client.wait_end() for client in idle] == ["fin"] * 3
+        release.set()
+        answer = waiting.response()
+        assert (answer.status, answer.is_kept_alive) == (200, False)
+        assert ended(lb, 10.0) == 0, lb.stderr
+        assert "nothing was cut" in lb.stderr and not lb.error_lines(), lb.stderr
+        assert Counter(entry["end"] for entry in lb.access_log()) == {"ok": report.statuses[200] + 3}
 
 
 def test_ready_says_draining_and_new_clients_are_refused(servers: list[Gunicorn], tmp_path: Path) -> None:
@@ -167,12 +226,75 @@ def test_a_body_that_is_cut_at_grace_shows(servers: list[Gunicorn], tmp_path: Pa
         lb.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_it_at_once(servers: list[Gunicorn], tmp_path: Path, number: signal.Signals) -> None:
+EVENT = b"data: x\n\n"
+ENDLESS = {
+    "http": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "until-close": b"HTTP/1.1 200 OK\r\n\r\n",
+    "tunnel": b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    "tcp": b"",
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_row_74_a_stream_that_never_ends_is_cut_at_grace(tmp_path: Path, kind: str) -> None:
+    """It goes on until then, the cut shows on both sides, and the exit status says that something was cut."""
+
+    ends: list[str] = []
+
+    def streams(c: Peer) -> None:
+        c.read_request()
+        c.send(ENDLESS[kind])
+        event = b"%x\r\n%s\r\n" % (len(EVENT), EVENT) if kind == "http" else EVENT
+        # The kernel tells of a reset once, to whichever call comes first, so one thread makes them all.
+        while not select.select([c.sock], [], [], 0.005)[0]:
+            try:
+                c.sock.sendall(event)
+            except ConnectionResetError:
+                ends.append("rst")
+                return
+        ends.append(c.read_to_end())
+
+    with Origin(default=streams) as origin:
+        listener = {"name": "in", "bind": "127.0.0.1:0", "pool": "p", "mode": "tcp" if kind == "tcp" else "http"}
+        pools = {"p": {"servers": [origin.address], "health_check": "off"}}
+        lb = Daemon({"listeners": [listener], "pools": pools, "shutdown": {"grace": "1s"}}, tmp_path).start()
+        try:
+            with Client(lb.port("in")) as client:
+                upgrade = ("Connection: Upgrade", "Upgrade: websocket") if kind == "tunnel" else ()
+                client.send(get("/endless", *upgrade))
+                client.wait_for(EVENT)
+                lb.signal(signal.SIGTERM)
+                started, before = time.monotonic(), len(client.stream.record)
+                client.read_to_end()
+                took_s = time.monotonic() - started
+                assert client.end == "rst", "the cut looks like a clean end"
+                assert 0.9 < took_s < 8.0
+                assert len(client.stream.record) > before + 10 * len(EVENT), "it did not go on until the end of grace"
+                assert b"\r\n0\r\n\r\n" not in client.stream.record
+                assert ended(lb, 5.0) == 1, lb.stderr
+            assert origin.peers[0].closed.wait(5) and ends == ["rst"]
+            assert "1 requests or connections were cut" in lb.stderr
+            assert [entry["end"] for entry in lb.access_log()] == ["shutdown"]
+        finally:
+            lb.kill()
+
+
+@pytest.mark.parametrize(
+    ("first", "number"),
+    [
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGTERM, signal.SIGINT),
+        (signal.SIGINT, signal.SIGTERM),
+        (signal.SIGINT, signal.SIGINT),
+    ],
+)
+def test_row_75_a_second_signal_ends_it_at_once(
+    servers: list[Gunicorn], tmp_path: Path, first: signal.Signals, number: signal.Signals
+) -> None:
     lb = daemon(servers, tmp_path)
     try:
         slow = Slow(lb, 3.0)
-        lb.signal(signal.SIGTERM)
+        lb.signal(first)
         wait_until(lambda: lb.admin_get("/readyz")[0] == 503, "/readyz to be 503")
         started = time.monotonic()
         lb.signal(number)

@@ -249,6 +249,22 @@ def test_silence_after_one_end_ends_it_sooner(tcp: Setting) -> None:
     assert tcp.last_end() == "tunnel_timeout"
 
 
+def test_row_39_silence_after_the_server_s_end_ends_it_too(tcp: Setting) -> None:
+    """half_closed bounds how long the client may say nothing when the server has said all."""
+    tcp.origin.default = fin_first
+    with tcp.client("short") as client:
+        assert client.read_to_end() == b"that is all\n"
+        started = time.monotonic()
+        wait_until(lambda: tcp.peer().end, "the server's connection to end")
+        assert tcp.peer().end == "rst"
+        assert HALF_CLOSED_S - 0.2 < time.monotonic() - started < 10.0
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            for _ in range(2):
+                client.sock.sendall(b"too late")
+                time.sleep(0.05)
+    assert tcp.last_end() == "tunnel_timeout"
+
+
 def test_the_half_closed_limit_is_not_the_tunnel_limit(tcp: Setting) -> None:
     """An open connection may be silent for longer than `half_closed`."""
     tcp.origin.default = echoes

@@ -1,7 +1,8 @@
 """What a client may do wrong, one scenario a row of the torture list (section 3.2).
 
 Rows 54, 56 and 57 follow decisions.md, "Client gone": over HTTP a client that ends its direction has left, unless the
-listener says `half_close: answer`. Row 55 (leaves while queued) belongs to the queue and comes with it.
+listener says `half_close: answer`. Row 55 (leaves while queued) is in test_client_gone.py and in
+resilience/test_queue.py.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def assert_given_up(rig: Rig, since: float) -> None:
     peer = rig.a.peers[-1]
     assert peer.closed.wait(5), "the server still works for a client that has left"
     assert peer.closed_at - since < GIVE_UP_S
+    assert peer.end == "rst"
+    assert not rig.lb.metric("upstream_connections"), "the connection was kept"
 
 
 # --- row 53: silence ---

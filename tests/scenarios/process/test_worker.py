@@ -153,7 +153,10 @@ def test_what_cannot_be_opened_ends_the_start_with_one_sentence(origin: Origin, 
 
 
 def test_the_log_says_that_it_is_interpreted_exactly_if_it_is(tmp_path: Path) -> None:
-    settings = {"listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}], "pools": {"p": ["127.0.0.1:1"]}}
+    settings = {
+        "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
+        "pools": {"p": {"servers": ["127.0.0.1:1"]}},
+    }
     package = build.installed()
     is_compiled = package is not None and bool(list(package.glob("dataplane/*.so")))
     with LbProxy(settings, tmp_path / "installed") as lb:

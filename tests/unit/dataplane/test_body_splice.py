@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from lbproxy.dataplane import body_splice
 from lbproxy.dataplane.body_splice import SPLICE_FROM, spliceable
+from lbproxy.dataplane.bulk import BulkReader
+from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.splice import PipePool
+from lbproxy.dataplane.upstream import UpstreamConnection
 from lbproxy.protocol.body import ChunkedReader, LengthReader
 from lbproxy.telemetry.slots import PROCESS
+from tests.support.collector import without_collector
 from tests.support.fake_flow import FakeKernel
 from tests.support.fake_transport import GET, FakeLb, Peer, ok, status_of
 
@@ -324,3 +328,53 @@ def test_shutting_down_cuts_what_is_spliced(web: Setting) -> None:
     assert web.kernel.flow.is_closed
     web.lb.loop.run()
     assert web.client.saw_reset and server.saw_reset and web.lb.ends == ["shutdown"]
+
+
+# --- afterwards ---
+
+
+def completes(web: Setting, server: Peer) -> None:
+    web.kernel.flow.moves(BODY - FIRST)
+    web.client.reset()
+    server.reset()
+
+
+def client_leaves(web: Setting, server: Peer) -> None:
+    web.kernel.flow.moves(1000, pending=500)
+    web.client.reset()
+
+
+def server_is_lost(web: Setting, server: Peer) -> None:
+    web.kernel.flow.moves(1000)
+    web.kernel.flow.fails(at_source=True)
+    web.lb.loop.run()
+
+
+@pytest.mark.parametrize("end", [completes, client_leaves, server_is_lost])
+def test_no_part_of_a_spliced_exchange_waits_for_the_collector(
+    web: Setting, end: Callable[[Setting, Peer], None]
+) -> None:
+    with without_collector() as gone:
+        server = web.download()
+        client_side, connection = web.client.transport.protocol, server.transport.protocol
+        assert isinstance(client_side, Downstream) and isinstance(connection, UpstreamConnection)
+        assert connection.exchange is not None
+        gone.watch(client_side, connection, connection.exchange, connection.exchange._download)
+        del client_side, connection
+        end(web, server)
+        web.lb.loop.run()
+        web.kernel.flows.clear()
+
+
+def test_nor_does_a_reader_of_large_bodies(web: Setting) -> None:
+    with without_collector() as gone:
+        web.client.send(b"POST /up HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n80000\r\n")
+        server = web.lb.accept()
+        web.client.send(bytes(FIRST), bytes(1000))
+        server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n80000\r\n" + bytes(FIRST))
+        for peer in (web.client, server):
+            reader = peer.transport.protocol
+            assert isinstance(reader, BulkReader)
+            gone.watch(reader, reader._owner)
+        del reader
+        web.client.reset()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import pytest
 
+from lbproxy.dataplane.tcp import TcpClient
 from lbproxy.telemetry.slots import TRAFFIC
+from tests.support.collector import without_collector
 from tests.support.fake_transport import FakeLb, Peer
 
 TIMEOUTS = "timeouts: {connect: 1s, write: 4s, tunnel: 5s, half_closed: 2s}"
@@ -132,6 +135,59 @@ def test_a_server_that_is_lost_in_the_turn_of_the_connect() -> None:
         client.send(b"question")
         lb.accept(turns=False).reset()
         assert client.saw_reset and lb.inflight == 0 and len(lb.log) == 1
+
+
+def test_what_the_client_said_arrives_although_both_have_ended_when_the_connection_is_there() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = lb.connect()
+        client.send(b"last words")
+        client.fin()
+        server = lb.accept(turns=False)
+        server.send(b"banner", turns=False)
+        server.fin()
+        assert (server.got(), client.got()) == (b"last words", b"banner")
+        assert server.saw_fin and client.saw_fin and lb.ends == ["ok"]
+
+
+def leaves_clean(client: Peer, server: Peer) -> None:
+    client.send(b"x")
+    client.fin()
+    server.fin()
+
+
+def leaves_with_rst(client: Peer, server: Peer) -> None:
+    client.send(b"x")
+    client.reset()
+
+
+def loses_its_server(client: Peer, server: Peer) -> None:
+    server.reset()
+
+
+@pytest.mark.parametrize("end", [leaves_clean, leaves_with_rst, loses_its_server])
+def test_a_connection_that_is_over_needs_no_collector(end: Callable[[Peer, Peer], None]) -> None:
+    with FakeLb(CONFIG) as lb, without_collector() as gone:
+        client, server = joined(lb)
+        protocol = client.transport.protocol
+        assert isinstance(protocol, TcpClient)
+        gone.watch(protocol.relay)
+        gone.watch(protocol, server.transport.protocol)
+        del protocol
+        end(client, server)
+        assert len(lb.log) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.EHOSTUNREACH])
+def test_nor_does_one_whose_server_never_was_there(number: int) -> None:
+    with FakeLb(CONFIG) as lb, without_collector() as gone:
+        client = lb.connect()
+        protocol = client.transport.protocol
+        assert isinstance(protocol, TcpClient)
+        gone.watch(protocol, protocol.relay, protocol.relay.server)
+        del protocol
+        while lb.loop.dials:
+            lb.refuse(number)
+        assert client.saw_reset
 
 
 def test_a_failed_dial_is_tried_at_the_other_server() -> None:

@@ -67,6 +67,7 @@ class Watcher(Protocol):
 class RelayEnd(asyncio.Protocol):
     """One side of a relay. What it receives goes to its peer."""
 
+    __deletable__ = ("transport",)  # mypyc asks for it
     __slots__ = (
         "_awaits_empty",
         "_is_writing_ended",
@@ -288,6 +289,10 @@ class RelayEnd(asyncio.Protocol):
 class Relay:
     """Two ends and what is known of both. `on_done(relay, end, side)` is called once: side is whose fault it was."""
 
+    __deletable__ = (
+        "client",
+        "server",
+    )  # mypyc asks for it
     __slots__ = (
         "_half_closed_s",
         "_is_done",

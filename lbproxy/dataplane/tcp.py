@@ -50,6 +50,7 @@ _UPSTREAM_ERROR = {
 class TcpClient(RelayEnd):
     """The client's end: starts the session once it is connected."""
 
+    __deletable__ = ("session",)  # mypyc asks for it
     __slots__ = ("proxied", "session")
 
     def __init__(self, owner: Listener, proxied: ProxyHeader | None = None) -> None:

@@ -40,6 +40,7 @@ _BYTES_ACKED = slice(120, 128)  # struct tcp_info: tcpi_bytes_acked
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one server; serves one exchange at a time."""
 
+    __deletable__ = ("transport",)  # mypyc asks for it
     __slots__ = (
         "_buffer",
         "_bulk",

@@ -19,11 +19,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.build import ROOT
 from tests.support.client import Client, linger_reset
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
 from tests.support.rig import get, post
-from tests.support.servers import ROOT, needed
+from tests.support.servers import needed
 from tests.support.waiting import wait_until
 
 LOWEST, COUNT = 20_000, 96

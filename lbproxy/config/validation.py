@@ -7,7 +7,6 @@ keys can run on what is left and all problems come in one go.
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from typing import Any, get_origin
 
@@ -127,6 +126,8 @@ def _not_among(given: object, choices: list[str]) -> tuple[str, str]:
 
 def closest(given: str, choices: list[str]) -> str | None:
     """The one of the choices that was probably meant, or None."""
+    import difflib  # 0.7 MB that only a mistake needs
+
     found = difflib.get_close_matches(given.lower().replace("-", "_"), choices, n=1, cutoff=0.6)
     return found[0] if found else None
 

@@ -16,7 +16,6 @@ import random
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +50,8 @@ def load_entry_point(name: str, options: Mapping[str, object], rng: random.Rando
     found = [point for point in points.values() if point.name == name]
     if not found:
         offered = sorted({point.name for point in points.values()})
+        from difflib import get_close_matches  # 0.7 MB that only a mistake needs
+
         close = get_close_matches(name, offered, n=1)
         hint = (
             f"; did you mean {close[0]!r}?" if close else f" (installed packages offer: {', '.join(offered) or 'none'})"
@@ -113,6 +114,8 @@ def _attribute(reference: str, module: ModuleType, name: str) -> object:
             for key, value in vars(module).items()
             if isinstance(value, type) and value.__module__ == module.__name__
         ]
+        from difflib import get_close_matches  # 0.7 MB that only a mistake needs
+
         close = get_close_matches(name, own, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"classes there: {', '.join(own) or 'none'}"
         raise PluginError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Final
 
 from lbproxy.domain.rng import Rng
@@ -58,5 +57,7 @@ def create(name: str, options: Mapping[str, object], rng: Rng) -> Strategy:
 
 
 def _hint(word: str, known: tuple[str, ...]) -> str:
+    from difflib import get_close_matches  # 0.7 MB that only a mistake needs
+
     close = get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

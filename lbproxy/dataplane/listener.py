@@ -1,9 +1,7 @@
 """Listening sockets: binding, the accept gate, and the end of accepting.
 
-uvloop's Server can't pause, and at EMFILE it accepts and silently closes. So each server runs on a duplicate of the
-listening socket: pausing closes that server and leaves the kernel's queue as it is, resuming makes a new one on a new
-duplicate. A Server accepts all that is queued in one go, whatever the limit is; that is harmless while the limit of
-open files leaves room for one full queue. Where it does not, connections are accepted one by one (slower, exact).
+Connections are accepted one by one, up to the limit and not one more; what is over the limit, or comes while too much
+is buffered, stays in the kernel's queue until there is room.
 """
 
 from __future__ import annotations
@@ -19,9 +17,11 @@ from dataclasses import dataclass
 from lbproxy import errors
 from lbproxy.address import Address
 from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.poller import READABLE
 from lbproxy.dataplane.proxy_header import ProxyHeaders
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.socket_transport import SocketTransport
 from lbproxy.dataplane.splice import FDS_PER_FLOW, MOST_FLOWS, flow_limit
 from lbproxy.dataplane.tcp import TcpClient
 from lbproxy.dataplane.tls_server import TlsServer
@@ -39,6 +39,7 @@ BACKLOG = 1024  # a shorter queue loses SYNs, and their clients wait seconds for
 DEFAULT_LIMIT = 10_000
 
 
+ACCEPT_BATCH = 64
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 RETRY_ACCEPT_S = 0.1
 
@@ -137,11 +138,11 @@ class Listener:
     """One entry of `listeners`: its sockets and the connections that came through them."""
 
     __slots__ = (
+        "_acceptors",
         "_gate",
         "_is_closed",
         "_is_paused",
         "_proxy_headers",
-        "_servers",
         "_socket_files",
         "_sockets",
         "runtime",
@@ -154,7 +155,7 @@ class Listener:
         self._gate = gate
         self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
         self._sockets: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[_Acceptor] = []
         self._socket_files: list[SocketFile] = []
         self._is_paused = False
         self._is_closed = False
@@ -186,66 +187,42 @@ class Listener:
         """The listening sockets' descriptors."""
         return [sock.fileno() for sock in self._sockets]
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begin to accept."""
-        if self._accepts_itself:
-            self._watch()
-            return
-        for sock in self._sockets:
-            self._servers.append(await self._serve(sock))
-
-    @property
-    def _accepts_itself(self) -> bool:
-        """Are connections accepted one by one as sockets, not by uvloop's Server?"""
-        return self._gate.is_tight or self._proxy_headers is not None
+        self._acceptors = [_Acceptor(self, sock) for sock in self._sockets]
+        self._watch()
 
     def _watch(self) -> None:
-        for sock in self._sockets:
-            self.services.loop.add_reader(sock.fileno(), self._accept_some, sock)
+        for acceptor in self._acceptors:
+            self.services.poller.watch(acceptor.fd, READABLE, acceptor)
 
-    def _accept_some(self, sock: socket.socket) -> None:
-        """Accept what is queued on one socket, up to the limit and not one more."""
-        while self._gate.n_connections < self._gate.limit and not self._is_paused:
-            try:
-                connection, peer = sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in OUT_OF_FILES:
-                    raise
-                self._wait_for_files()
-                return
-            connection.setblocking(False)
-            self._count()
-            if self._proxy_headers is not None:
-                self._proxy_headers.receive(connection, peer)
-            else:
-                self.services.tasks.spawn(self.adopt(connection), "accept")
+    def _unwatch(self) -> None:
+        for acceptor in self._acceptors:
+            self.services.poller.forget(acceptor.fd)
 
-    async def adopt(self, connection: socket.socket, proxied: ProxyHeader | None = None) -> None:
+    @property
+    def may_accept(self) -> bool:
+        """Is there room for one more?"""
+        return not self._is_paused and self._gate.n_connections < self._gate.limit
+
+    def accepted(self, connection: socket.socket, peer: object, local: object) -> None:
+        """Take charge of a connection. local: its own end's address, None if that is not known."""
+        self._count()
+        if self._proxy_headers is not None:
+            self._proxy_headers.receive(connection, peer)
+        else:
+            self.adopt(connection, peer, local)
+
+    def adopt(
+        self, connection: socket.socket, peer: object, local: object = None, proxied: ProxyHeader | None = None
+    ) -> None:
         """Serve a connection that was accepted and counted; proxied: what its PROXY header said."""
-        try:
-            await self.services.loop.connect_accepted_socket(lambda: self._protocol(proxied), connection)
-        except OSError:
-            connection.close()
-            self.connection_closed("")
+        SocketTransport(self.services.poller, connection, peer, local).start(self._protocol(proxied))
 
-    def _wait_for_files(self) -> None:
+    def wait_for_files(self) -> None:
         """Somebody else took the descriptors: try again soon."""
         self.pause()
         self.services.loop.call_later(RETRY_ACCEPT_S, self.resume)
-
-    async def _serve(self, sock: socket.socket) -> asyncio.Server:
-        copy = sock.dup()
-        copy.setblocking(False)
-        loop = self.services.loop
-        if sock.family == socket.AF_UNIX:
-            return await loop.create_unix_server(self._connection, sock=copy, backlog=BACKLOG)
-        return await loop.create_server(self._connection, sock=copy, backlog=BACKLOG)
-
-    def _connection(self) -> asyncio.BaseProtocol:
-        self._count()
-        return self._protocol()
 
     def _count(self) -> None:
         self.runtime.row[_ACCEPTED] += 1
@@ -277,49 +254,20 @@ class Listener:
         self._gate.closed()
 
     def pause(self) -> None:
-        """Leave new connections in the kernel's queue. From the loop: the accept in progress must finish first."""
+        """Leave new connections in the kernel's queue."""
         if not self._is_paused and not self._is_closed:
             self._is_paused = True
             self._unwatch()
-            self.services.loop.call_soon(self._close_servers)
-
-    def _unwatch(self) -> None:
-        if self._accepts_itself:
-            for sock in self._sockets:
-                self.services.loop.remove_reader(sock.fileno())
-
-    def _close_servers(self) -> None:
-        if self._is_paused or self._is_closed:
-            servers, self._servers = self._servers, []
-            for server in servers:
-                server.close()
 
     def resume(self) -> None:
         if self._is_paused and not self._is_closed:
             self._is_paused = False
-            if self._accepts_itself:
-                self._watch()
-            elif not self._servers:
-                self.services.tasks.spawn(self._reopen(), "resume accepting")
-
-    async def _reopen(self) -> None:
-        for sock in self._sockets:
-            if self._is_closed or self._is_paused:
-                return
-            try:
-                self._servers.append(await self._serve(sock))
-            except OSError as error:
-                if error.errno not in OUT_OF_FILES:
-                    raise
-                self._wait_for_files()
-                return
+            self._watch()
 
     def close(self) -> None:
         """Stop accepting for good. Connections that were accepted go on."""
-        if not self._is_paused:
-            self._unwatch()
+        self._unwatch()
         self._is_closed = True
-        self._close_servers()
         self.close_sockets()
 
     def close_sockets(self) -> None:
@@ -329,6 +277,48 @@ class Listener:
         for file in self._socket_files:
             file.remove()
         self._socket_files.clear()
+
+
+class _Acceptor:
+    """One listening socket, as the poller knows it."""
+
+    __slots__ = ("_accept", "_listener", "_local", "fd")
+
+    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+        self._listener = listener
+        self._accept = sock.accept
+        self.fd = sock.fileno()
+        self._local = _known_name(sock)
+
+    def ready(self, events: int) -> None:
+        """Accept what is queued, up to the limit; a flood leaves the others their turn."""
+        listener = self._listener
+        for _ in range(ACCEPT_BATCH):
+            if not listener.may_accept:
+                return
+            try:
+                connection, peer = self._accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in OUT_OF_FILES:
+                    raise
+                listener.wait_for_files()
+                return
+            connection.setblocking(False)
+            listener.accepted(connection, peer, self._local)
+
+    def crashed(self, error: Exception) -> None:
+        """What went wrong with one connection is no reason to accept no others; pausing keeps it from spinning."""
+        self._listener.wait_for_files()
+
+
+def _known_name(sock: socket.socket) -> object:
+    """The local address of every connection that this socket accepts; None if each has its own."""
+    if sock.family == socket.AF_UNIX:
+        return ""
+    name = sock.getsockname()
+    return None if name[0] in ("0.0.0.0", "::") else name
 
 
 def _bind_tcp(address: Address) -> list[socket.socket]:
@@ -344,6 +334,7 @@ def _bind_tcp(address: Address) -> list[socket.socket]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the connections inherit it
             sock.bind(sockaddr)
             sock.listen(BACKLOG)
             sock.setblocking(False)

@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from lbproxy.dataplane.dialer import Dialer
 from lbproxy.dataplane.hangup import HangupWatch
+from lbproxy.dataplane.poller import Poller
 from lbproxy.dataplane.splice import PipePool
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.accesslog import LogFormat, LogWriter
@@ -50,6 +52,7 @@ class Services:
         "buffered_bytes",
         "buffered_limit",
         "clock",
+        "dialer",
         "dials",
         "hangups",
         "is_draining",
@@ -59,6 +62,7 @@ class Services:
         "n_cut",
         "on_sweep",
         "pipes",
+        "poller",
         "row",
         "swept",
         "tasks",
@@ -85,6 +89,8 @@ class Services:
         self.swept: set[Swept] = set()
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
+        self.poller = Poller(loop, self.internal_error)
+        self.dialer = Dialer(loop, self.poller)
         self.hangups = HangupWatch(loop)
         self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied
         self.is_draining = False
@@ -154,6 +160,7 @@ class Services:
             self._sweep_handle.cancel()
         await self.tasks.cancel_all()
         self.hangups.close()
+        self.poller.close()
         self.pipes.close()
 
 

@@ -149,7 +149,7 @@ class Worker:
         ]
         services.start()
         for listener in self._listeners:
-            await listener.start()
+            listener.start()
         self._announce()
         tune_gc()
         self._controller.running()

@@ -39,7 +39,7 @@ class Opening:
         self.is_open = False
         try:
             family, target = dialer.target(address)
-            sock = self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = self._sock = dialer.make_socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             number = sock.connect_ex(target)
             if number == errno.EINPROGRESS:
                 number = sock.connect_ex(target)
@@ -125,9 +125,15 @@ class _Wait:
 class Dialer:
     """Begins connections to literal addresses."""
 
-    __slots__ = ("_targets", "loop", "poller")
+    __slots__ = ("_targets", "loop", "make_socket", "poller")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        make_socket: Callable[[int, int], socket.socket] = socket.socket,
+    ) -> None:
+        self.make_socket = make_socket
         self.loop = loop
         self.poller = poller
         self._targets: dict[Address, Target] = {}

@@ -217,7 +217,14 @@ class Listener:
         self, connection: socket.socket, peer: object, local: object = None, proxied: ProxyHeader | None = None
     ) -> None:
         """Serve a connection that was accepted and counted; proxied: what its PROXY header said."""
-        SocketTransport(self.services.poller, connection, peer, local).start(self._protocol(proxied))
+        try:
+            protocol = self._protocol(proxied)
+        except Exception as error:  # a defect: confined to this connection
+            self.services.internal_error("accept", error)
+            connection.close()
+            self.connection_closed("")
+            return
+        SocketTransport(self.services.poller, connection, peer, local).start(protocol)
 
     def wait_for_files(self) -> None:
         """Somebody else took the descriptors: try again soon."""

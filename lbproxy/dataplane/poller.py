@@ -64,10 +64,17 @@ class Poller:
         self._modify(fd, events)
 
     def forget(self, fd: int) -> None:
-        """No longer watch it. Before its descriptor is closed: a duplicate would keep it in the epoll."""
+        """No longer watch it."""
         if self._pollables.pop(fd, None) is not None:
             with contextlib.suppress(OSError):  # not there: nothing to forget
                 self._epoll.unregister(fd)
+
+    def drop(self, fd: int, *, is_shared: bool) -> None:
+        """The same for one that is closed next. is_shared: a duplicate may keep it, and with it its place here."""
+        if is_shared:
+            self.forget(fd)
+        else:
+            self._pollables.pop(fd, None)
 
     def after_batch(self, callback: Callable[[], None]) -> None:
         """Call it when the current callback is over, before the loop goes on, if that is one of ours; else soon."""

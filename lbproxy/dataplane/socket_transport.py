@@ -7,6 +7,8 @@ connections (poller.py has the numbers). What may differ from other transports:
 - `connection_lost` comes when the callback that ended the connection is over, and its descriptor is still open then.
 - Pausing is lazy: the descriptor leaves the epoll when something arrives while reading is paused. Pauses are short, and
   most see no event.
+- It leaves the epoll by being closed. Only where somebody asked for the socket, who may have duplicated its
+  descriptor and so keep it open, is that said to the kernel (one system call more).
 - Using a transport that is over does nothing; whether that was a defect its protocol knows better.
 
     reading     recv gives                              then
@@ -51,6 +53,7 @@ class SocketTransport(asyncio.Transport):
         "_is_closing",
         "_is_lost",
         "_is_paused",
+        "_is_shared",
         "_is_write_paused",
         "_is_writing_ended",
         "_local",
@@ -89,6 +92,7 @@ class SocketTransport(asyncio.Transport):
         self._has_eof = False
         self._is_closing = False
         self._is_lost = False
+        self._is_shared = False  # somebody may have duplicated the descriptor
         self._error: Exception | None = None
 
     def start(self, protocol: asyncio.BaseProtocol) -> None:
@@ -111,7 +115,7 @@ class SocketTransport(asyncio.Transport):
                 self._rewatch()
             else:
                 self._read()
-                if events & _ENDED and not self._is_paused and not self._is_closing and not self._has_eof:
+                if events & _ENDED and self.is_reading():
                     self._read()  # the end behind the last bytes, without another turn
 
     def crashed(self, error: Exception) -> None:
@@ -192,7 +196,7 @@ class SocketTransport(asyncio.Transport):
                 self._rewatch()
 
     def is_reading(self) -> bool:
-        return not self._is_paused and not self._is_closing
+        return not self._is_paused and not self._is_closing and not self._has_eof
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -329,7 +333,9 @@ class SocketTransport(asyncio.Transport):
             return
         self._is_lost = True
         self._error = error
-        self._watch(0)
+        if self._events:
+            self._events = 0
+            self._poller.drop(self._fd, is_shared=self._is_shared)
         self._poller.after_batch(self._lose)
 
     def _lose(self) -> None:
@@ -366,6 +372,7 @@ class SocketTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "socket":
+            self._is_shared = True
             return self._sock
         if name == "peername":
             if self._peer is None:

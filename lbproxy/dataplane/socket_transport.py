@@ -52,7 +52,7 @@ class SocketTransport(asyncio.Transport):
         "_high",
         "_is_closing",
         "_is_lost",
-        "_is_paused",
+        "_is_reading",
         "_is_shared",
         "_is_write_paused",
         "_is_writing_ended",
@@ -86,7 +86,7 @@ class SocketTransport(asyncio.Transport):
         self._unsent: bytearray | None = None
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
-        self._is_paused = False
+        self._is_reading = True
         self._is_write_paused = False
         self._is_writing_ended = False
         self._has_eof = False
@@ -102,7 +102,7 @@ class SocketTransport(asyncio.Transport):
             protocol.connection_made(self)
         except Exception as error:  # a defect: confined to this connection
             self._defect(error)
-        if not self._is_closing and not self._is_paused and not self._events:
+        if self._is_reading and not self._events:
             self._watch(READABLE)
 
     # --- what the poller calls --------------------------------------------------------------------------------------
@@ -110,21 +110,23 @@ class SocketTransport(asyncio.Transport):
     def ready(self, events: int) -> None:
         if self._unsent is not None and events & _MAY_WRITE:
             self._flush()
-        if events & ~WRITABLE and not self._is_closing:
-            if self._is_paused or self._has_eof:
+        if events == WRITABLE:
+            return
+        if not self._is_reading:
+            if not self._is_closing:
                 self._rewatch()
-            else:
-                self._read()
-                if events & _ENDED and self.is_reading():
-                    self._read()  # the end behind the last bytes, without another turn
+            return
+        if self._get_buffer is not None:
+            self._read_into()
+        else:
+            self._read()
+        if events & _ENDED and self._is_reading:
+            self.ready(select.EPOLLIN)  # the end behind the last bytes, without another turn
 
     def crashed(self, error: Exception) -> None:
         self.abort()
 
     def _read(self) -> None:
-        if self._get_buffer is not None:
-            self._read_into()
-            return
         try:
             data = self._recv(self._read_size)
         except (BlockingIOError, InterruptedError):
@@ -133,11 +135,8 @@ class SocketTransport(asyncio.Transport):
             self._fail(error)
             return
         if data:
-            size = len(data)
-            if size == self._read_size:
-                self._read_size = LARGE_READ
-            elif size < FIRST_READ:
-                self._read_size = FIRST_READ
+            if len(data) >= FIRST_READ or self._read_size != FIRST_READ:
+                self._read_size = LARGE_READ if len(data) >= FIRST_READ else FIRST_READ
             self._data_received(data)
         else:
             self._eof()
@@ -157,6 +156,7 @@ class SocketTransport(asyncio.Transport):
 
     def _eof(self) -> None:
         self._has_eof = True
+        self._is_reading = False
         if self._protocol.eof_received():
             if not self._is_closing:
                 self._rewatch()
@@ -181,22 +181,21 @@ class SocketTransport(asyncio.Transport):
 
     def _rewatch(self) -> None:
         """Wait for what is wanted now."""
-        wanted = 0 if self._is_paused or self._has_eof or self._is_closing else READABLE
+        wanted = READABLE if self._is_reading else 0
         self._watch(wanted | WRITABLE if self._unsent is not None else wanted)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def pause_reading(self) -> None:
-        self._is_paused = True
+        self._is_reading = False
 
     def resume_reading(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
-            if not self._is_closing:
-                self._rewatch()
+        if not self._is_reading and not self._has_eof and not self._is_closing:
+            self._is_reading = True
+            self._rewatch()
 
     def is_reading(self) -> bool:
-        return not self._is_paused and not self._is_closing and not self._has_eof
+        return self._is_reading
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -313,6 +312,7 @@ class SocketTransport(asyncio.Transport):
         """Send what is kept, then end; nothing is read any more."""
         if not self._is_closing:
             self._is_closing = True
+            self._is_reading = False
             if self._unsent is None:
                 self._end(None)
             else:
@@ -325,6 +325,7 @@ class SocketTransport(asyncio.Transport):
 
     def _fail(self, error: Exception | None) -> None:
         self._is_closing = True
+        self._is_reading = False
         self._unsent = None
         self._end(error)
 

@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 
 from lbproxy.address import Address
 from lbproxy.dataplane.poller import WRITABLE, Poller
-from lbproxy.dataplane.socket_transport import SocketTransport
+from lbproxy.dataplane.socket_transport import SocketTransport, plain_socket
 from lbproxy.dataplane.unix_socket import connect_unix
 
 Q = TypeVar("Q", bound=asyncio.BaseProtocol)
@@ -39,7 +39,7 @@ class Opening:
         self.is_open = False
         try:
             family, target = dialer.target(address)
-            sock = self._sock = dialer.make_socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = self._sock = dialer.make_socket(int(family), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             number = sock.connect_ex(target)
             if number == errno.EINPROGRESS:
                 number = sock.connect_ex(target)
@@ -64,12 +64,17 @@ class Opening:
         try:
             await self._connected()
             if header:
-                assert self._sock is not None
-                await self._dialer.loop.sock_sendall(self._sock, header)
+                self._send(header)
         except BaseException:  # also when it is cancelled: nobody else knows of this socket
             self.close()
             raise
         return self.attach(factory())
+
+    def _send(self, header: bytes) -> None:
+        """A socket that was just opened has room for it; so it is a segment of its own."""
+        assert self._sock is not None
+        if self._sock.send(header) < len(header):
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
     async def _connected(self) -> None:
         if self.is_open:
@@ -131,7 +136,7 @@ class Dialer:
         self,
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
-        make_socket: Callable[[int, int], socket.socket] = socket.socket,
+        make_socket: Callable[[int, int], socket.socket] = plain_socket,
     ) -> None:
         self.make_socket = make_socket
         self.loop = loop

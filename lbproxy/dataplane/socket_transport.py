@@ -36,6 +36,9 @@ HIGH_WATER = 64 * 1024
 _MAY_WRITE = WRITABLE | select.EPOLLHUP | select.EPOLLERR
 _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _Data = bytes | bytearray | memoryview
+# socket.socket is a Python class around this one, which adds files, context managers and enums; made and closed without
+# them a socket costs 1.5 us less.
+plain_socket = cast(Callable[..., socket.socket], socket.SocketType)
 
 
 class SocketTransport(asyncio.Transport):
@@ -118,28 +121,25 @@ class SocketTransport(asyncio.Transport):
             return
         if self._get_buffer is not None:
             self._read_into()
-        else:
-            self._read()
+        else:  # in line: a call more per read is 0.1 us
+            try:
+                data = self._recv(self._read_size)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._fail(error)
+                return
+            if not data:
+                self._eof()
+                return
+            if len(data) >= FIRST_READ or self._read_size != FIRST_READ:
+                self._read_size = LARGE_READ if len(data) >= FIRST_READ else FIRST_READ
+            self._data_received(data)
         if events & _ENDED and self._is_reading:
             self.ready(select.EPOLLIN)  # the end behind the last bytes, without another turn
 
     def crashed(self, error: Exception) -> None:
         self.abort()
-
-    def _read(self) -> None:
-        try:
-            data = self._recv(self._read_size)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._fail(error)
-            return
-        if data:
-            if len(data) >= FIRST_READ or self._read_size != FIRST_READ:
-                self._read_size = LARGE_READ if len(data) >= FIRST_READ else FIRST_READ
-            self._data_received(data)
-        else:
-            self._eof()
 
     def _read_into(self) -> None:
         try:

@@ -36,6 +36,7 @@ log = logging.getLogger("lbproxy")
 _ACCEPTED = LISTENER.column("client_connections_total")
 # Descriptors for everything that is no connection: epolls, logs, admin, checks, Python's own.
 BASE_FDS = 40
+SPARE_FDS = 8  # scrapes, checks and dials in progress take some
 BACKLOG = 1024  # a shorter queue loses SYNs, and their clients wait seconds for TCP to try again
 DEFAULT_LIMIT = 10_000
 
@@ -51,13 +52,12 @@ class BindError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """limit: client connections at once. is_tight: a full accept queue more would not fit the limit of open files.
+    """limit: client connections at once.
 
     flows: how many directions may be spliced at once; only descriptors that no connection can need are used for it.
     """
 
     limit: int
-    is_tight: bool
     warning: str
     flows: int
 
@@ -73,33 +73,30 @@ def plan_connections(wanted: int | None) -> ConnectionPlan:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     if soft == resource.RLIM_INFINITY:
-        return ConnectionPlan(wanted or DEFAULT_LIMIT, False, "", MOST_FLOWS)
+        return ConnectionPlan(wanted or DEFAULT_LIMIT, "", MOST_FLOWS)
     base = min(BASE_FDS, soft // 2)
     available = soft - base
     if wanted is None:
         available -= min(MOST_FLOWS * FDS_PER_FLOW, soft // 16)  # for splicing
-    roomy = (available - BACKLOG) // 2
-    most = max(1, (available - 8) // 2)  # scrapes, checks and dials in progress take some
-    limit = min(wanted, most) if wanted is not None else min(DEFAULT_LIMIT, roomy if roomy > BACKLOG else most)
+    most = max(1, (available - SPARE_FDS) // 2)
+    limit = min(wanted or DEFAULT_LIMIT, most)
     warning = ""
     if wanted is not None and limit < wanted:
         warning = (
             f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
-            f"(ulimit -n {2 * wanted + BACKLOG + BASE_FDS}, LimitNOFILE=)"
+            f"(ulimit -n {2 * wanted + SPARE_FDS + BASE_FDS}, LimitNOFILE=)"
         )
-    is_tight = limit > roomy
-    flows = flow_limit(soft, limit, base + (8 if is_tight else BACKLOG))
-    return ConnectionPlan(limit, is_tight, warning, flows)
+    flows = flow_limit(soft, limit, base + SPARE_FDS)
+    return ConnectionPlan(limit, warning, flows)
 
 
 class ConnectionGate:
     """Counts the client connections of all listeners; pauses accepting at the limit and resumes below it."""
 
-    __slots__ = ("_is_open", "_listeners", "is_tight", "limit", "n_connections")
+    __slots__ = ("_is_open", "_listeners", "limit", "n_connections")
 
-    def __init__(self, limit: int, *, is_tight: bool = False) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.is_tight = is_tight
         self.n_connections = 0
         self._listeners: list[Listener] = []
         self._is_open = True

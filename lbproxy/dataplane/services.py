@@ -176,7 +176,7 @@ def request_ids(random_bytes: bytes) -> list[tuple[str, bytes]]:
 def abort(transport: asyncio.Transport) -> None:
     """End a connection with RST, so that the peer can tell it from a clean end.
 
-    `transport.abort()` alone sends FIN (asyncio and uvloop), which makes a truncated close-delimited body look whole.
+    `transport.abort()` alone sends FIN, which makes a truncated close-delimited body look whole.
     """
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:

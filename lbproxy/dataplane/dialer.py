@@ -50,7 +50,7 @@ class Opening:
             elif number not in _IN_PROGRESS:
                 self._error = number
         except OSError as error:  # `connect` raises it: who dials takes failures from the loop only
-            self._error = error.errno or errno.EINVAL
+            self._error = error.errno if error.errno and error.errno > 0 else errno.EINVAL  # getaddrinfo's are negative
 
     def attach(self, protocol: Q) -> Q:
         """Give the open connection to a protocol object."""
@@ -86,7 +86,13 @@ class Opening:
         if self._error:
             raise OSError(self._error, os.strerror(self._error))
         assert self._sock is not None
-        await _Wait(self._dialer, self._sock, self._dialer.target(self._address)).done
+        fd, poller = self._sock.fileno(), self._dialer.poller
+        wait = _Wait(self._dialer, self._sock, self._dialer.target(self._address))
+        poller.watch(fd, WRITABLE, wait)
+        try:
+            await wait.done
+        finally:  # before the socket is closed, after which the number may be another's
+            poller.forget(fd)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
@@ -99,16 +105,12 @@ class Opening:
 class _Wait:
     """Waits until a connection is established or has failed."""
 
-    __slots__ = ("_poller", "_sock", "_target", "done")
+    __slots__ = ("_sock", "_target", "done")
 
     def __init__(self, dialer: Dialer, sock: socket.socket, target: Target) -> None:
-        self._poller = dialer.poller
         self._sock = sock
         self._target = target
         self.done: asyncio.Future[None] = dialer.loop.create_future()
-        fd = sock.fileno()
-        self._poller.watch(fd, WRITABLE, self)
-        self.done.add_done_callback(lambda _: self._poller.forget(fd))
 
     def ready(self, events: int) -> None:
         if self.done.done():
@@ -116,8 +118,7 @@ class _Wait:
         number = self._sock.connect_ex(self._target[1])
         if number in _IN_PROGRESS:
             return  # the event was meant for an earlier socket with this number
-        self._poller.forget(self._sock.fileno())
-        if number and number != errno.EISCONN:
+        if number:
             self.done.set_exception(OSError(number, os.strerror(number)))
         else:
             self.done.set_result(None)
@@ -141,7 +142,8 @@ class Dialer:
         self.make_socket = make_socket
         self.loop = loop
         self.poller = poller
-        self._targets: dict[Address, Target] = {}
+        # By identity: an Address is hashed by Python code, and each server keeps the one that it has.
+        self._targets: dict[int, tuple[Address, Target]] = {}
 
     def begin(self, address: Address) -> Opening:
         """Connect. Raises nothing: look at `is_open`, or await `connect`."""
@@ -149,12 +151,12 @@ class Dialer:
 
     def target(self, address: Address) -> Target:
         """What the kernel calls this address. Raises OSError for a scope that is no interface (fe80::1%eth9)."""
-        found = self._targets.get(address)
-        if found is None:
+        found = self._targets.get(id(address))
+        if found is None or found[0] is not address:
             if len(self._targets) >= MOST_TARGETS:  # servers come and go
                 self._targets.clear()
-            found = self._targets[address] = _target(address)
-        return found
+            found = self._targets[id(address)] = address, _target(address)
+        return found[1]
 
 
 def _target(address: Address) -> Target:

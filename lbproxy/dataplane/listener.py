@@ -93,21 +93,21 @@ def plan_connections(wanted: int | None) -> ConnectionPlan:
 class ConnectionGate:
     """Counts the client connections of all listeners; pauses accepting at the limit and resumes below it."""
 
-    __slots__ = ("_is_open", "_listeners", "limit", "n_connections")
+    __slots__ = ("_listeners", "is_open", "limit", "n_connections")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.n_connections = 0
         self._listeners: list[Listener] = []
-        self._is_open = True
+        self.is_open = True
 
     def add(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
     def opened(self) -> None:
         self.n_connections += 1
-        if self.n_connections >= self.limit and self._is_open:
-            self._is_open = False
+        if self.n_connections >= self.limit and self.is_open:
+            self.is_open = False
             for listener in self._listeners:
                 listener.pause()
 
@@ -116,15 +116,15 @@ class ConnectionGate:
         self.reconsider()
 
     def reconsider(self) -> None:
-        if not self._is_open and self.n_connections < self.limit and not self._is_overloaded():
-            self._is_open = True
+        if not self.is_open and self.n_connections < self.limit and not self._is_overloaded():
+            self.is_open = True
             for listener in self._listeners:
                 listener.resume()
 
     def hold(self) -> None:
         """Too much is buffered: accept nobody until `reconsider`."""
-        if self._is_open:
-            self._is_open = False
+        if self.is_open:
+            self.is_open = False
             for listener in self._listeners:
                 listener.pause()
 
@@ -265,7 +265,8 @@ class Listener:
             self._unwatch()
 
     def resume(self) -> None:
-        if self._is_paused and not self._is_closed:
+        """Accept again, unless the gate is shut: it calls this when it opens. Watching would spin until then."""
+        if self._is_paused and not self._is_closed and self._gate.is_open:
             self._is_paused = False
             self._watch()
 

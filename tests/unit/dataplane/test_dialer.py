@@ -138,7 +138,6 @@ async def test_one_that_takes_its_time() -> None:
     task = await setting.connecting()
     setting.ready()  # for an earlier socket with this number
     setting.ready()
-    setting.poller.forget(7)
     protocol = await task
     assert protocol.transport is not None and not setting.sock.is_closed
     assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in setting.sock.options

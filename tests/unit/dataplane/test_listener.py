@@ -12,7 +12,15 @@ from typing import cast
 import pytest
 
 from lbproxy.address import parse_address
-from lbproxy.dataplane.listener import BASE_FDS, SPARE_FDS, ConnectionGate, Listener, _bind_message, plan_connections
+from lbproxy.dataplane.listener import (
+    BASE_FDS,
+    RETRY_ACCEPT_S,
+    SPARE_FDS,
+    ConnectionGate,
+    Listener,
+    _bind_message,
+    plan_connections,
+)
 from tests.support.fake_transport import FakeLb
 
 
@@ -64,6 +72,21 @@ def test_the_gate_stays_shut_while_too_much_is_buffered() -> None:
     gate.reconsider()
     gate.reconsider()
     assert listeners[0].calls == ["pause", "resume"]
+
+
+def test_a_listener_that_waits_for_descriptors_stays_paused_while_the_gate_is_shut() -> None:
+    with FakeLb() as lb:
+        lb.listener.start()
+        lb.listener.wait_for_files()
+        lb.gate.hold()
+        lb.advance(RETRY_ACCEPT_S + 0.01)
+        assert not lb.listener.may_accept
+        lb.gate.reconsider()
+        assert lb.listener.may_accept
+        lb.listener.wait_for_files()
+        assert not lb.listener.may_accept
+        lb.advance(RETRY_ACCEPT_S + 0.01)
+        assert lb.listener.may_accept
 
 
 def test_connections_of_an_address_are_counted_and_forgotten() -> None:

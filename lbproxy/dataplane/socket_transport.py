@@ -1,7 +1,7 @@
 """The transport of every plain connection: a non-blocking socket, watched by the Poller.
 
 It does what asyncio promises of a Transport, as far as protocols of lbproxy use it, with the fewest steps for short
-connections (poller.py has the numbers). What may differ from other transports:
+connections (poller.py has the numbers). How it does that:
 
 - `write` sends at once; only what the kernel does not take is kept, and only then is writability watched.
 - `connection_lost` comes when the callback that ended the connection is over, and its descriptor is still open then.
@@ -30,7 +30,7 @@ from typing import Any, cast
 
 from lbproxy.dataplane.poller import READABLE, WRITABLE, Poller
 
-FIRST_READ = 64 * 1024
+FIRST_READ = 96 * 1024  # a body of 64 KiB and its head come in one
 LARGE_READ = 256 * 1024  # after a read that filled FIRST_READ
 HIGH_WATER = 64 * 1024
 _MAY_WRITE = WRITABLE | select.EPOLLHUP | select.EPOLLERR

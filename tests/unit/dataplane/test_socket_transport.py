@@ -192,7 +192,7 @@ def test_an_event_that_was_meant_for_somebody_else_is_nothing(setting: Setting) 
 
 
 def test_large_reads_follow_one_that_filled_its_buffer(setting: Setting) -> None:
-    setting.arrives(b"x" * 400_000)
+    setting.arrives(b"x" * 500_000)
     setting.transport.ready(select.EPOLLIN)
     setting.transport.ready(select.EPOLLIN)
     setting.arrives(b"small")

@@ -2,13 +2,16 @@
 # deploy/dockerfile_steps.sh performs these steps without Docker and tests the result; it knows FROM, WORKDIR, COPY,
 # RUN, ENV, USER, EXPOSE, ENTRYPOINT, CMD and HEALTHCHECK.
 
-FROM python:3.12-slim AS build
+# The image that is not slim has a C compiler, for lbproxy's hot modules; it stays behind in this stage.
+FROM python:3.12 AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY lbproxy ./lbproxy
-RUN python -m venv /opt/lbproxy && /opt/lbproxy/bin/pip install --quiet --no-cache-dir --disable-pip-version-check .
+RUN python -m venv /opt/lbproxy && LBPROXY_COMPILE=${LBPROXY_COMPILE:-require} \
+    /opt/lbproxy/bin/pip install --quiet --no-cache-dir --disable-pip-version-check .
 
 FROM build AS predict
+ENV LBPROXY_COMPILE=no
 RUN /opt/lbproxy/bin/pip install --quiet --no-cache-dir --disable-pip-version-check '.[demo]'
 ENV PATH=/opt/lbproxy/bin:$PATH
 # A number and not a name, so that Kubernetes' runAsNonRoot can check it; no account is needed.

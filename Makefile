@@ -1,10 +1,11 @@
-# Needs python 3.11 or newer, git and a C compiler (for packages without a wheel for your machine). `make help` lists the targets.
+# Needs python 3.11 or newer, git and a C compiler. `make help` lists the targets.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOLS_STAMP := $(VENV)/.tools
 # The first of these that is new enough; `make PYTHON=/path/to/python3 ...` overrides it.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
@@ -23,9 +24,17 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## create .venv with lbproxy (editable) and all development tools
+setup: $(STAMP) ## create .venv with lbproxy, compiled as users get it, and all development tools
 
-$(STAMP): pyproject.toml
+# Again after each change of the sources: this is the lbproxy that `make run`, the scenario tests and the benchmarks start.
+$(STAMP): $(TOOLS_STAMP) hatch_build.py $(shell find lbproxy -type f ! -name '*.pyc')
+	@echo "compiling and installing lbproxy (a minute)"
+	@LBPROXY_COMPILE=$${LBPROXY_COMPILE:-$${CI:+require}} $(PIP) install --no-deps --force-reinstall .
+	@[ -n "$$(find $(VENV) -path '*/lbproxy/dataplane/*.so' -print -quit)" ] || \
+		echo "it runs interpreted; LBPROXY_COMPILE=require make setup says why it is not compiled" >&2
+	@touch $@
+
+$(TOOLS_STAMP): pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "lbproxy needs Python 3.11 or newer; found: $$(python3 --version 2>&1). Try: make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; \
@@ -36,9 +45,9 @@ $(STAMP): pyproject.toml
 		echo "creating $(VENV) with $$($(PYTHON) --version)"; \
 		$(PYTHON) -m venv --clear $(VENV) || { \
 			echo "creating a virtual environment failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }; }
-	@echo "installing lbproxy and its development tools into $(VENV)"
+	@echo "installing what lbproxy needs, and its development tools, into $(VENV)"
 	@$(PIP) install --upgrade pip
-	@$(PIP) install --editable '.[demo,dev]'
+	@LBPROXY_COMPILE=no $(PIP) install '.[demo,dev]'
 	@touch $@
 
 system: ## install the programs that tests and benchmarks drive (haproxy, redis, postgresql ...)
@@ -84,6 +93,7 @@ bench: setup system ## measure speed and balance; writes benchmarks/out
 	@$(BIN)/python -m benchmarks.micro | tee benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.micro.checks | tee -a benchmarks/out/micro.txt
+	@$(BIN)/python -m benchmarks.micro.tls | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.balancing --json benchmarks/out/balancing.json --markdown benchmarks/out/balancing.md
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
 

@@ -154,8 +154,8 @@ class Image:
 
     @staticmethod
     def _passed_on() -> dict[str, str]:
-        """What a build gets from outside: how to reach the package index through this network, and its trust store."""
-        wanted = re.compile(r"(?i)^(https?_proxy|no_proxy|pip_.*|ssl_cert_file|requests_ca_bundle)$")
+        """What a build gets from outside: how to reach the package index, its trust store, and whether to compile."""
+        wanted = re.compile(r"(?i)^(https?_proxy|no_proxy|pip_.*|ssl_cert_file|requests_ca_bundle|lbproxy_compile)$")
         return {name: value for name, value in os.environ.items() if wanted.match(name)}
 
     def _copy(self, arguments: str) -> None:

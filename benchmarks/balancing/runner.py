@@ -161,7 +161,7 @@ def _command(policy: str, folder: Path, text: str) -> list[str]:
         return [find_program("haproxy"), "-db", "-f", str(config)]
     config = folder / "lbproxy.yaml"
     config.write_text(text)
-    return [sys.executable, "-m", "lbproxy", "--config", str(config)]
+    return [sys.executable, "-P", "-m", "lbproxy", "--config", str(config)]
 
 
 def _fetch(port: int) -> bytes:

@@ -139,7 +139,7 @@ def version(name: str) -> str:
     """Version as the program itself gives it."""
     name = program_of(name)
     if name == "lbproxy":
-        text = _output([sys.executable, "-m", "lbproxy", "--version"])
+        text = _output([sys.executable, "-P", "-m", "lbproxy", "--version"])
     else:
         text = _output([find_program(name), "-v"])
     found = _VERSION.search(text)
@@ -171,7 +171,7 @@ def _nginx_command(setup: Setup, *, tuned: bool = False) -> list[str]:
 def _lbproxy_command(setup: Setup, extras: str = "") -> list[str]:
     (admin_port,) = free_ports(1)
     text = configs.render_lbproxy(setup.mode, setup.port, admin_port, setup.servers, extras, pem=setup.pem)
-    return [sys.executable, "-m", "lbproxy", "--config", str(_write(setup.directory / "lbproxy.yaml", text))]
+    return [sys.executable, "-P", "-m", "lbproxy", "--config", str(_write(setup.directory / "lbproxy.yaml", text))]
 
 
 _COMMANDS: dict[str, Callable[[Setup], list[str]]] = {

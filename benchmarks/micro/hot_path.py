@@ -61,10 +61,10 @@ class FakeTransport:
     def write(self, data: bytes) -> None:
         pass
 
-    def get_extra_info(self, name: str) -> object:
+    def get_extra_info(self, name: str, default: object = None) -> object:
         return self._sock if name == "socket" else ("127.0.0.1", 40000)
 
-    def set_write_buffer_limits(self, high: int) -> None:
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
 
     def is_closing(self) -> bool:
@@ -76,7 +76,15 @@ class FakeTransport:
 
 def build(loop: asyncio.AbstractEventLoop, extras: str = "") -> tuple[Downstream, UpstreamConnection, LogWriter]:
     """extras: a key of LBPROXY_EXTRAS."""
-    config = load_text(CONFIG + LBPROXY_EXTRAS[extras], "hot_path.yaml", {}).config
+    listener, upstream, writer = build_listener(loop, CONFIG + LBPROXY_EXTRAS[extras])
+    downstream = Downstream(listener)
+    downstream.connection_made(cast(Any, FakeTransport()))
+    return downstream, upstream, writer
+
+
+def build_listener(loop: asyncio.AbstractEventLoop, text: str) -> tuple[Listener, UpstreamConnection, LogWriter]:
+    """What a configuration with one listener and the pool `predict` says, with an idle connection to its server."""
+    config = load_text(text, "hot_path.yaml", {}).config
     slots, registry = Slots(), Registry("bench")
     writer = LogWriter("/dev/null")
     row = slots.allocate(PROCESS)
@@ -92,14 +100,11 @@ def build(loop: asyncio.AbstractEventLoop, extras: str = "") -> tuple[Downstream
     )
     pools = wiring.build_pools()
     listener = Listener(services, wiring.build_listener(config.listeners[0]), ConnectionGate(100))
-    transport = cast(Any, FakeTransport())
-    downstream = Downstream(listener)
-    downstream.connection_made(transport)
     runtime = next(iter(pools["predict"].servers.values()))
     upstream = UpstreamConnection(services, runtime)
-    upstream.connection_made(transport)
+    upstream.connection_made(cast(Any, FakeTransport()))
     runtime.idle.put(upstream, 8)
-    return downstream, upstream, writer
+    return listener, upstream, writer
 
 
 def measure(downstream: Downstream, upstream: UpstreamConnection, writer: LogWriter, n: int, *, unique: bool) -> float:

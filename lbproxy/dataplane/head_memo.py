@@ -15,9 +15,12 @@ Everything is bounded, and filled only by heads and lines that come a second tim
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from lbproxy.dataplane.prepare import Prepared
 from lbproxy.protocol.http1 import plain_field
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.prepare import Prepared
 
 MAX_HEADS = 1024
 MAX_LINES = 1024

@@ -109,8 +109,8 @@ class _Waiting:
         except OSError:  # it was reset
             self._end()
             self._headers.close(self._sock)
-        except Exception as error:  # a defect: confined to this connection
-            self._headers.owner.services.internal_error("PROXY header", error)
+        except Exception as defect:  # confined to this connection
+            self._headers.owner.services.internal_error("PROXY header", defect)
             self._refuse("internal error")
         else:
             if header is not None:

@@ -14,6 +14,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
+from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.idle_pool import IdlePool
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
@@ -25,7 +26,6 @@ from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.telemetry.slots import Row
 
 if TYPE_CHECKING:
-    from lbproxy.dataplane.head_memo import HeadMemo
     from lbproxy.dataplane.tls import ClientTls, ServerTls
 
 JITTER: Final = 0.1

@@ -19,6 +19,7 @@ from lbproxy.dataplane.dialer import Dialer
 from lbproxy.dataplane.hangup import HangupWatch
 from lbproxy.dataplane.poller import Poller
 from lbproxy.dataplane.splice import PipePool
+from lbproxy.dataplane.turn_end import TurnEnd
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.accesslog import LogFormat, LogWriter
 from lbproxy.telemetry.slots import PROCESS, Row
@@ -66,6 +67,7 @@ class Services:
         "row",
         "swept",
         "tasks",
+        "turn_end",
         "wall_offset",
     )
 
@@ -92,6 +94,7 @@ class Services:
         self.poller = Poller(loop, self.internal_error)
         self.dialer = Dialer(loop, self.poller)
         self.hangups = HangupWatch(loop)
+        self.turn_end = TurnEnd(loop, self.internal_error)
         self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied
         self.is_draining = False
         self.is_overloaded = False

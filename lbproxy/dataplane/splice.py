@@ -23,7 +23,6 @@ source once more.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import select
@@ -123,16 +122,22 @@ def make_pipe() -> Pipe | None:
     except OSError:
         return None
     try:
-        for size in PIPE_SIZES:
-            with contextlib.suppress(OSError):  # over pipe-max-size, or the user's share of pipe memory is used up
-                fcntl.fcntl(pipe.write, fcntl.F_SETPIPE_SZ, size)
-                break
+        any(_resize(pipe, size) for size in PIPE_SIZES)
         if fcntl.fcntl(pipe.write, fcntl.F_GETPIPE_SZ) >= PIPE_SIZES[-1]:
             return pipe
     except OSError:
         pass
     pipe.close()
     return None
+
+
+def _resize(pipe: Pipe, size: int) -> bool:
+    """False over pipe-max-size, or when the user's share of pipe memory is used up."""
+    try:
+        fcntl.fcntl(pipe.write, fcntl.F_SETPIPE_SZ, size)
+    except OSError:
+        return False
+    return True
 
 
 def flow_limit(open_files: int, connections: int, reserve: int) -> int:

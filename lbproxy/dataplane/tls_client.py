@@ -62,7 +62,7 @@ class TlsClient(TlsTransport):
         server: object,
         factory: Callable[[], asyncio.Protocol],
     ) -> None:
-        super().__init__(services.loop, services.internal_error)
+        super().__init__(services.loop, services.turn_end, services.internal_error)
         self._tls = tls
         self._name = name
         self._server = server
@@ -93,8 +93,7 @@ class TlsClient(TlsTransport):
         with copy, contextlib.suppress(OSError):
             copy.setblocking(False)
             while self._state == OPEN and (data := copy.recv(RECORD)):
-                self._incoming.write(data)
-                self._read()
+                self.records_received(data)
 
     def _handshake_done(self) -> None:
         app = self._factory()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import hashlib
 import logging
 import ssl
@@ -72,7 +71,7 @@ class TlsServer(TlsTransport):
 
     def __init__(self, owner: Listener, tls: ServerTls, proxied: ProxyHeader | None = None) -> None:
         """proxied: what a PROXY header before the handshake said of the client."""
-        super().__init__(owner.services.loop, owner.services.internal_error)
+        super().__init__(owner.services.loop, owner.services.turn_end, owner.services.internal_error)
         self.proxied = proxied
         self._owner = owner
         self._tls = tls
@@ -112,9 +111,12 @@ class TlsServer(TlsTransport):
             self._read_certificate()
         self._was_started = True
         is_http = self._owner.runtime.mode == "http"
-        app = TlsDownstream(self._owner, self) if is_http else TcpClient(self._owner, self.proxied)
+        if not is_http:
+            self.start(TcpClient(self._owner, self.proxied))
+            return
+        app = NamedDownstream(self._owner, self) if self.client_subject else TlsDownstream(self._owner, self)
         self.start(app)
-        if services.is_draining and isinstance(app, TlsDownstream):
+        if services.is_draining:
             app.begin_drain(services.clock())
 
     def _handshake_failed(self, error: Exception) -> None:
@@ -186,31 +188,39 @@ class TlsServer(TlsTransport):
 
 
 class TlsDownstream(Downstream):
-    """An HTTP connection over TLS: says so to servers, with the client's certificate if it showed one."""
+    """An HTTP connection over TLS: says so to servers, with what the client showed."""
 
-    __slots__ = ("_named", "_subject", "cert_fields")
+    __slots__ = ("cert_fields",)
 
     scheme = b"https"
 
     def __init__(self, owner: Listener, tls: TlsServer) -> None:
         super().__init__(owner, tls.proxied)
         self.cert_fields = tls.client_fields
-        self._subject = tls.client_subject
-        self._named: tuple[Prepared, Prepared] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._lines = connection_lines(self.client_ip, self._port, self.scheme) + join_fields(self.cert_fields)
 
+
+class NamedDownstream(TlsDownstream):
+    """One whose client has a certificate: its subject stands in every log line."""
+
+    __slots__ = ("_named", "_subject")
+
+    def __init__(self, owner: Listener, tls: TlsServer) -> None:
+        super().__init__(owner, tls)
+        self._subject = tls.client_subject
+        self._named: tuple[Prepared, Prepared] | None = None
+
     def _begin(self, prepared: Prepared, rest: bytes, *, is_refused: bool = False) -> None:
-        super()._begin(self._with_subject(prepared) if self._subject else prepared, rest, is_refused=is_refused)
+        super()._begin(self._with_subject(prepared), rest, is_refused=is_refused)
 
     def _with_subject(self, prepared: Prepared) -> Prepared:
         """The same head with the subject in its part of the log line. The last one is kept: heads repeat."""
         if self._named is None or self._named[0] is not prepared:
-            named = copy.copy(prepared)
-            named.log_head = self.services.log_format.with_subject(prepared.log_head, self._subject)
-            self._named = prepared, named
+            log_head = self.services.log_format.with_subject(prepared.log_head, self._subject)
+            self._named = prepared, prepared.logged_as(log_head)
         return self._named[1]
 
 

@@ -169,7 +169,7 @@ class UpstreamConnection(asyncio.Protocol):
                 end = data.find(b"\r\n\r\n") + 4
                 head = self._memo.get(data[:end])
                 if head is not None and head.body_length == len(data) - end and not exchange.is_head:
-                    body = data[end:] if len(data) <= SMALL_BODY else _behind(head, data, end)
+                    body = data[end:]
                     now = self._services.clock()
                     self._release(head, b"", now)
                     exchange.response_received(head, body, now, is_done=True)
@@ -177,10 +177,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._other_data(data, exchange)
         except HeadError as error:
             self._fail(exchange, error.fault, error.detail)
-        except BodyError as error:
-            self._fail(exchange, errors.RESPONSE_BAD_CHUNK, error.detail)
-        except Exception as error:  # a defect: confined to this exchange
-            self._defect(error, exchange)
+        except BodyError as bad_body:
+            self._fail(exchange, errors.RESPONSE_BAD_CHUNK, bad_body.detail)
+        except Exception as defect:  # confined to this exchange
+            self._defect(defect, exchange)
 
     def _defect(self, error: Exception, exchange: Exchange | None) -> None:
         self._services.internal_error("upstream", error)
@@ -246,7 +246,7 @@ class UpstreamConnection(asyncio.Protocol):
             if head is None:
                 head = self._parse_head(raw)
             if head.status >= 200:
-                self._final_head(head, _behind(head, data, end), exchange)
+                self._final_head(head, data[end:], exchange)
                 return
             data = data[end:]
             if head.status == 101:
@@ -499,10 +499,3 @@ def acknowledged(transport: asyncio.Transport) -> int | None:
     except OSError:
         return None
     return int.from_bytes(info[_BYTES_ACKED], "little") - 1 if len(info) >= 128 else None
-
-
-def _behind(head: ResponseHead, data: bytes, end: int) -> bytes:
-    """The body's first bytes. Large ones are not copied: a view is written and joined like bytes, but not searched."""
-    if head.chunked or len(data) - end <= SMALL_BODY:
-        return data[end:]
-    return cast(bytes, memoryview(data)[end:])

@@ -208,7 +208,7 @@ def proxy_environ(
 
 
 def _start_proxy(plan: Plan, servers: Sequence[Address], bind: Address, admin: Address) -> Child:
-    command = [sys.executable, "-m", "lbproxy", "run", "--config", str(plan.config)]
+    command = [sys.executable, "-P", "-m", "lbproxy", "run", "--config", str(plan.config)]
     return children.start(PROXY, command, environ=proxy_environ(os.environ, servers, bind, admin))
 
 

@@ -137,7 +137,7 @@ class Server:
         self.key = str(address)
         self._ramp = 1.0
         self._weight = weight
-        self.effective_weight: float = weight
+        self.effective_weight = float(weight)
         self._quarantine: list[tuple[float, float]] = []
         self.backup = backup
         self.inflight = 0

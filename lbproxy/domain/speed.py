@@ -13,7 +13,7 @@ fewer and fewer that count, is unknown again below ten, and is then tried out by
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, sqrt
+from math import exp, fsum, sqrt
 from typing import Final
 
 from lbproxy.domain.server import NO_LIMIT, Server
@@ -85,7 +85,7 @@ class Speeds:
         if len(known) < 2:
             return frozenset()
         half = [self._records[server] for _, _, server in known[: (len(known) + 1) // 2]]
-        usual_s = sum(record.total_s for record in half) / sum(record.n for record in half)
+        usual_s = fsum(record.total_s for record in half) / sum(record.n for record in half)
         return frozenset(
             server
             for mean_s, _, server in known

@@ -22,6 +22,7 @@ from lbproxy import __version__, errors
 from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
 from lbproxy.control.status import ListenerStatus
+from lbproxy.dataplane import exchange
 from lbproxy.dataplane.listener import BindError, ConnectionGate, Listener, plan_connections
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.splice import CAN_SPLICE
@@ -39,6 +40,11 @@ log = logging.getLogger("lbproxy")
 
 DRAIN_POLL_S = 0.02
 FLUSH_S = 0.2
+
+
+def is_compiled() -> bool:
+    """Are the hot modules compiled (hatch_build.py)?"""
+    return not (exchange.__file__ or "").endswith(".py")
 
 
 class StartError(Exception):
@@ -165,6 +171,10 @@ class Worker:
             self._listeners.append(listener)
 
     def _announce(self) -> None:
+        if not is_compiled():
+            log.info(
+                "interpreted: the hot modules are not compiled, which takes about 1.5 times the CPU; see deployment.md"
+            )
         for listener in self._listeners:
             for address in listener.addresses:
                 log.info("listening name=%s address=%s", listener.runtime.name, address)

@@ -262,8 +262,8 @@ class LogWriter:
         self._lines_out = 0
         self._bytes_out = 0
         self._dropped_out = 0
-        self._thread = threading.Thread(target=self._run, name=f"log-writer:{path}", daemon=True)
-        self._thread.start()
+        self._writer_thread = threading.Thread(target=self._run, name=f"log-writer:{path}", daemon=True)
+        self._writer_thread.start()
 
     @property
     def dropped(self) -> int:
@@ -310,8 +310,8 @@ class LogWriter:
         self._close_by = time.monotonic() + timeout_s
         self._closing = True
         self._wake.set()
-        self._thread.join(timeout_s + 2 * _BLOCKED_POLL_MS / 1000)
-        if self._thread.is_alive():
+        self._writer_thread.join(timeout_s + 2 * _BLOCKED_POLL_MS / 1000)
+        if self._writer_thread.is_alive():
             self._dropped_in += self._lines_in - self._lines_out
 
     # --- in the thread ---

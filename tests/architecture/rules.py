@@ -67,6 +67,19 @@ def ownerless_tasks(tree: ast.AST) -> list[int]:
     ]
 
 
+def reused_error_names(tree: ast.AST) -> list[int]:
+    """Functions whose `except ... as name` handlers use one name for different types: compiled, it has the first's."""
+    found = []
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            types: dict[str, set[str]] = {}
+            for node in ast.walk(function):
+                if isinstance(node, ast.ExceptHandler) and node.name and node.type:
+                    types.setdefault(node.name, set()).add(ast.unparse(node.type))
+            found += [function.lineno for kinds in types.values() if len(kinds) > 1]
+    return found
+
+
 def is_too_long(text: str) -> bool:
     """Over the limit without a word in the preface about why."""
     preface = " ".join((ast.get_docstring(ast.parse(text)) or "").split()).lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import hatch_build
 from tests.architecture import rules
 
 # Modules without a test file of their own. The list may only shrink: lower the number when a line goes.
@@ -82,6 +83,15 @@ def test_tasks_are_started_by_their_owner_only() -> None:
     others = [path for path in rules.modules(rules.PACKAGE) if path != rules.PACKAGE / "tasks.py"]
     assert rules.complaints(others, "a task without an owner; use lbproxy.tasks", rules.ownerless_tasks) == []
     assert rules.ownerless_tasks(rules.parsed(rules.PACKAGE / "tasks.py")), "the rule no longer sees how tasks are made"
+
+
+def test_an_error_has_a_name_for_each_type_where_it_is_compiled() -> None:
+    two = "def f():\n try:\n  g()\n except A as error:\n  pass\n except B as {}:\n  pass\n"
+    assert rules.reused_error_names(ast.parse(two.format("error"))) == [1]
+    assert rules.reused_error_names(ast.parse(two.format("other"))) == []
+    compiled = [rules.ROOT / name for name in hatch_build.compiled_sources()]
+    assert compiled
+    assert rules.complaints(compiled, "one name for errors of different types", rules.reused_error_names) == []
 
 
 def test_long_modules_say_why_in_their_preface() -> None:

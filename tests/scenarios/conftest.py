@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support import build
 from tests.support.rig import Rig
 
 
@@ -29,3 +31,14 @@ def rig(shared_rig: Rig) -> Iterator[Rig]:
     except BaseException:
         shared_rig.lb.kill()  # the next scenario gets a new daemon instead of this one's leftovers
         raise
+
+
+def pytest_report_header() -> str:
+    return f"scenario tests start {' '.join(build.COMMAND)}: {build.what_is_wrong() or 'compiled, as in the checkout'}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _as_users_have_it() -> None:
+    """On a build server, scenario tests must be about what users get."""
+    if os.environ.get("CI") == "true":
+        assert not build.what_is_wrong()

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +15,9 @@ from pathlib import Path
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support import build
 from tests.support.waiting import POLL_S, wait_until
 
-_ROOT = Path(__file__).resolve().parents[2]
 START_S = 30.0  # a start takes 14 s when thirty processes want the two cores
 STOP_S = 10.0
 _LISTENING = re.compile(r"listening name=(\S+) address=(\S+)")
@@ -77,7 +76,7 @@ class LbProxy:
         command = [*self._program(), "--config", str(self.config_path)]
         with self.stderr_path.open("wb") as stderr:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=stderr, env={**_environment(), **(env or {})}
+                command, stdout=subprocess.DEVNULL, stderr=stderr, env={**os.environ, **(env or {})}
             )
         try:
             wait_until(self._is_listening, "the daemon to say where it listens", START_S)
@@ -90,7 +89,7 @@ class LbProxy:
         return self
 
     def _program(self) -> list[str]:
-        return [sys.executable, "-m", "lbproxy"]
+        return [*build.COMMAND]
 
     def _settled_fds(self) -> int:
         """The lowest of some counts: right after the start the probe's own connection may still be closing."""
@@ -263,12 +262,6 @@ class LbProxy:
         if surplus > 0:
             found["file descriptors above the baseline"] = surplus
         return found
-
-
-def _environment() -> dict[str, str]:
-    """The environment, with this checkout importable whatever the working directory is."""
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path}
 
 
 def parse_metrics(text: str, *only: str) -> Metrics:

@@ -16,11 +16,12 @@ import importlib
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lbproxy.control.discovery import dns
+from tests.support.build import ROOT
 from tests.support.daemon import LbProxy
 from tests.support.waiting import wait_until
 
@@ -31,6 +32,10 @@ class InjectedDefect(Exception):
 
 class HookedDaemon(LbProxy):
     """The daemon under `hooked`."""
+
+    def start(self, env: Mapping[str, str] | None = None) -> LbProxy:
+        """Runs the checkout's sources: the methods of a compiled class can't be replaced."""
+        return super().start({"PYTHONPATH": str(ROOT), **(env or {})})
 
     def _program(self) -> list[str]:
         return [sys.executable, "-m", "tests.support.hooked", str(self.directory), *DEFECTS]

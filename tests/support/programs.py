@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.support.servers import ROOT, needed
+from tests.support.build import ROOT
+from tests.support.servers import needed
 from tests.support.waiting import wait_until
 
 START_S = 20.0

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import requests
 
+from tests.support import build
+from tests.support.build import ROOT
 from tests.support.daemon import START_S, STOP_S, LbProxy
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO_APP = "lbproxy.demo.app:app"
 E2E_APP = "tests.support.e2e_app:app"
 FLOWERS = {"instances": [[5.1, 3.5, 1.4, 0.2], [6.3, 2.9, 5.6, 1.8]]}
@@ -153,13 +154,13 @@ class Daemon(LbProxy):
 
     def start(self, env: Mapping[str, str] | None = None) -> Daemon:
         limit = f"ulimit -n {self._nofile}; " if self._nofile else ""
-        command = ["sh", "-c", f'{limit}exec "$@"', "sh", sys.executable, "-m", "lbproxy", "-c", str(self.config_path)]
+        command = ["sh", "-c", f'{limit}exec "$@"', "sh", *build.COMMAND, "-c", str(self.config_path)]
         with self.stderr_path.open("wb") as stderr:
             self.process = subprocess.Popen(
                 command,
                 stdout=self._stdout,
                 stderr=stderr,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+                env={**os.environ, **(env or {})},
             )
         wait_until(self._is_listening, "the daemon to say where it listens", START_S)
         wait_until(lambda: self._admin_status("/healthz") == 200, "/healthz to answer 200", START_S)
@@ -178,8 +179,7 @@ class Daemon(LbProxy):
 def run_refused(config_path: Path) -> subprocess.CompletedProcess[str]:
     """Run a daemon that is expected not to start."""
     return subprocess.run(
-        [sys.executable, "-m", "lbproxy", "-c", str(config_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [*build.COMMAND, "-c", str(config_path)],
         capture_output=True,
         text=True,
         timeout=START_S,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from ipaddress import IPv6Address
 from math import log
+from typing import ClassVar
 
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.server import Server
@@ -55,7 +56,7 @@ class IpHash:
 
     __slots__ = ("_memo", "_older_memo", "_seeds")
 
-    OPTIONS: tuple[str, ...] = ()
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
     hash_on: str = "client_ip"
 
     def __init__(self, options: Mapping[str, object], rng: Rng) -> None:

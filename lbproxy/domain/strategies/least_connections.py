@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.server import Server
@@ -20,7 +21,7 @@ class LeastConnections:
 
     __slots__ = ("_clock", "_due", "_has_drained", "_is_even")
 
-    OPTIONS: tuple[str, ...] = ()
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
     hash_on: str = ""
     fills_fast_first = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.server import Server
@@ -16,7 +17,7 @@ class RandomChoice:
 
     __slots__ = ("_rng",)
 
-    OPTIONS: tuple[str, ...] = ()
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
     hash_on: str = ""
 
     def __init__(self, options: Mapping[str, object], rng: Rng) -> None:
@@ -50,7 +51,7 @@ class PowerOfTwo:
 
     __slots__ = ("_before", "_has_drained", "_recent", "_rng", "_window_ends_at")
 
-    OPTIONS: tuple[str, ...] = ()
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
     hash_on: str = ""
 
     def __init__(self, options: Mapping[str, object], rng: Rng) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.server import Server
@@ -18,7 +19,7 @@ class WeightedRoundRobin:
 
     __slots__ = ("_credit", "_has_drained")
 
-    OPTIONS: tuple[str, ...] = ()
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
     hash_on: str = ""
 
     def __init__(self, options: Mapping[str, object], rng: Rng) -> None:

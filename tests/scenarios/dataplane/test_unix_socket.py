@@ -8,7 +8,6 @@ import os
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +15,12 @@ import pytest
 
 from lbproxy.address import Address
 from lbproxy.dataplane.unix_socket import bind_hint, bind_unix, connect_unix
+from tests.support import build
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
 from tests.support.rig import get
-from tests.support.servers import ROOT, run_refused
+from tests.support.servers import run_refused
 from tests.support.waiting import wait_until
 
 
@@ -212,10 +212,8 @@ def test_a_file_that_a_successor_bound_survives_the_end_of_the_first(tmp_path: P
 def said(config: dict[str, object], folder: Path, *prefix: str) -> str:
     """What a daemon that cannot start says; `prefix` is a command that starts it."""
     lb = LbProxy(config, folder)
-    command = [*prefix, sys.executable, "-m", "lbproxy", "-c", str(lb.config_path)]
-    ended = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=20
-    )
+    command = [*prefix, *build.COMMAND, "-c", str(lb.config_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert ended.returncode in (1, 2) and "Traceback" not in ended.stderr, ended.stderr
     return ended.stderr
 

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import build
 from tests.support.waiting import wait_until
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -111,7 +111,7 @@ def running_demo(command: list[str], output: Path) -> Iterator[Demo]:
 
 @contextmanager
 def demo(directory: Path, *options: str) -> Iterator[Demo]:
-    command = [sys.executable, "-m", "lbproxy", "demo", "--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0", *options]
+    command = [*build.COMMAND, "demo", "--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0", *options]
     with running_demo(command, directory / "demo.log") as running:
         yield running
 
@@ -164,7 +164,7 @@ def test_a_port_in_use_is_named(option: str, tmp_path: Path) -> None:
 def test_a_config_that_lbproxy_refuses_is_status_2(tmp_path: Path) -> None:
     config = tmp_path / "lb.yaml"
     config.write_text("listeners: 5\n")
-    command = [sys.executable, "-m", "lbproxy", "demo", "-c", str(config)]
+    command = [*build.COMMAND, "demo", "-c", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 2
     assert done.stderr.startswith(f"{config}:1:")
@@ -193,7 +193,7 @@ def test_make_run_s_command_with_its_config(tmp_path: Path) -> None:
     config = tmp_path / "flask.yaml"
     config.write_text(f"{text}admin: {{bind: 127.0.0.1:{first + 4}}}\n")
     servers = f"127.0.0.1:{first}-{first + 2}"
-    command = [sys.executable, "-m", "lbproxy", "demo", "--config", str(config), "--servers", servers]
+    command = [*build.COMMAND, "demo", "--config", str(config), "--servers", servers]
     with running_demo(command, tmp_path / "demo.log") as running:
         running.wait_started()
         assert running.url == f"127.0.0.1:{first + 3}"

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.servers import ROOT, Daemon, Gunicorn, needed, session
+from tests.support.build import ROOT
+from tests.support.servers import Daemon, Gunicorn, needed, session
 from tests.support.waiting import wait_until
 
 DELIVERED = ROOT / "deploy" / "prometheus"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import FLOWERS, ROOT, Daemon, Gunicorn, in_threads, session
+from tests.support.build import ROOT
+from tests.support.servers import FLOWERS, Daemon, Gunicorn, in_threads, session
 from tests.support.waiting import wait_until
 
 REQUESTS = 1000

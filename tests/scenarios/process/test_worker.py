@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import build
 from tests.support.client import Client
 from tests.support.daemon import LbProxy, Settings
+from tests.support.hooked import HookedDaemon
 from tests.support.origin import Origin, Peer, silent
 from tests.support.rig import get
 from tests.support.waiting import wait_until
@@ -148,3 +150,13 @@ def test_what_cannot_be_opened_ends_the_start_with_one_sentence(origin: Origin, 
     assert lb.stderr.count("cannot start: ") == 1
     name = {"listener": f"cannot listen on {address}", "admin": "admin.bind", "access_log": "access_log"}[what]
     assert name in lb.stderr
+
+
+def test_the_log_says_that_it_is_interpreted_exactly_if_it_is(tmp_path: Path) -> None:
+    settings = {"listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}], "pools": {"p": ["127.0.0.1:1"]}}
+    package = build.installed()
+    is_compiled = package is not None and bool(list(package.glob("dataplane/*.so")))
+    with LbProxy(settings, tmp_path / "installed") as lb:
+        assert ("interpreted: " in lb.stderr) is not is_compiled
+    with HookedDaemon(settings, tmp_path / "sources") as hooked:
+        assert "interpreted: " in hooked.stderr

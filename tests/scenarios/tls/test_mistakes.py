@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import build
+from tests.support.build import ROOT
 from tests.support.certificates import Authority
-from tests.support.servers import ROOT, run_refused
+from tests.support.servers import run_refused
 
 CONFIG = """\
 listeners:
@@ -34,7 +35,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def check(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lbproxy", "check", "-c", str(path)]
+    command = [*build.COMMAND, "check", "-c", str(path)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.build import ROOT
 from tests.support.certificates import Authority, TlsClient, server_wrap
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer, close_unanswered, silent, stalls_after, steps
 from tests.support.rig import get, post
-from tests.support.servers import ROOT, in_threads
+from tests.support.servers import in_threads
 from tests.support.waiting import wait_until
 from tests.support.wire import Ended, Response
 

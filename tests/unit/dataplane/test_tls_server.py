@@ -100,11 +100,6 @@ class Bench:
         return self.lb.listener.runtime.n_connections
 
 
-def receive(protocol: TlsServer, data: bytes) -> None:
-    protocol.get_buffer(-1)[: len(data)] = data
-    protocol.buffer_updated(len(data))
-
-
 class Client:
     def __init__(self, bench: Bench, context: ssl.SSLContext) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -123,7 +118,7 @@ class Client:
                 self.tls.do_handshake()
             data = self.outgoing.read()
             if data:
-                receive(self.server, data)
+                self.server.data_received(data)
             self.carry()
 
 
@@ -171,11 +166,11 @@ def test_the_bound_on_handshakes(authority: Authority) -> None:
 def test_plain_http_gets_an_alert_and_time_to_read_it(authority: Authority) -> None:
     bench = Bench(authority)
     server, transport = bench.connect()
-    receive(server, GET)
+    server.data_received(GET)
     assert b"".join(transport.written) == b"\x15\x03\x03\x00\x02\x02\x0a"
     assert bench.count("plain_http") == 1
     assert bench.tls.n_handshakes == 0
-    receive(server, GET)  # more of it is not looked at
+    server.data_received(GET)  # more of it is not looked at
     assert bench.count("plain_http") == 1
     server.sweep(bench.lb.services.clock() + 60)
     server.connection_lost(None)

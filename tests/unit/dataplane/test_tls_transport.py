@@ -10,7 +10,9 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.config.certificates import client_context, server_context
+from lbproxy.dataplane.record_reader import RecordReader
 from lbproxy.dataplane.tls_transport import PIECE, TlsTransport
+from lbproxy.dataplane.turn_end import TurnEnd
 from tests.support.certificates import Authority
 
 KIB = 1024
@@ -34,13 +36,15 @@ class Raw:
     """A raw transport that keeps what is written until the test delivers it."""
 
     def __init__(self, protocol: TlsTransport) -> None:
-        self.protocol = protocol
+        self.protocol: asyncio.BaseProtocol = protocol
         self.out = b""
+        self.n_writes = 0
         self.events: list[str] = []
         self.is_reading = True
 
     def write(self, data: bytes) -> None:
         self.out += data
+        self.n_writes += 1
 
     def write_eof(self) -> None:
         self.events.append("fin")
@@ -69,12 +73,25 @@ class Raw:
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("10.0.0.1", 5)}.get(name, default)
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    @property
+    def is_read_in_bulk(self) -> bool:
+        return isinstance(self.protocol, RecordReader)
+
     def deliver(self, data: bytes, piece: int = PIECE) -> None:
-        """What the peer sent arrives."""
-        for at in range(0, len(data), piece):
-            part = data[at : at + piece]
-            self.protocol.get_buffer(-1)[: len(part)] = part
-            self.protocol.buffer_updated(len(part))
+        """What the peer sent arrives, at most so much at once, as one or the other kind of protocol takes it."""
+        while data:
+            part = data[:piece]
+            if isinstance(self.protocol, asyncio.BufferedProtocol):
+                buffer = memoryview(self.protocol.get_buffer(-1))
+                part = part[: len(buffer)]
+                buffer[: len(part)] = part
+                self.protocol.buffer_updated(len(part))
+            else:
+                cast(asyncio.Protocol, self.protocol).data_received(part)
+            data = data[len(part) :]
 
 
 class App(asyncio.Protocol):
@@ -131,10 +148,14 @@ class End(TlsTransport):
     __slots__ = ("app", "defects", "failure")
 
     def __init__(self, loop: Loop) -> None:
-        super().__init__(cast(asyncio.AbstractEventLoop, loop), lambda where, error: self.defects.append(error))
+        turn_end = TurnEnd(cast(asyncio.AbstractEventLoop, loop), self._note)
+        super().__init__(cast(asyncio.AbstractEventLoop, loop), turn_end, self._note)
         self.defects: list[BaseException] = []
         self.app = App()
         self.failure: Exception | None = None
+
+    def _note(self, where: str, error: BaseException) -> None:
+        self.defects.append(error)
 
     def _handshake_done(self) -> None:
         self.start(self.app)
@@ -165,6 +186,7 @@ class Bench:
             self.loop.run()
 
     def to_server(self, piece: int = PIECE) -> None:
+        self.loop.run()
         out, self.client_raw.out = self.client_raw.out, b""
         self.server_raw.deliver(out, piece)
 
@@ -207,7 +229,7 @@ def test_small_messages(bench: Bench, piece: int) -> None:
 
 
 @pytest.mark.parametrize("size", [16 * KIB, 16 * KIB + 1, 100 * KIB, PIECE, PIECE + 1, 700 * KIB + 3])
-@pytest.mark.parametrize("piece", [1000, PIECE])
+@pytest.mark.parametrize("piece", [1000, 20 * KIB, PIECE, 250 * KIB])
 def test_long_messages(bench: Bench, size: int, piece: int) -> None:
     data = os.urandom(size)
     bench.client.write(data)
@@ -327,6 +349,7 @@ def test_an_end_while_data_is_on_its_way_loses_nothing(bench: Bench) -> None:
 
 def test_a_forged_record_ends_the_connection(bench: Bench) -> None:
     bench.client.write(b"hello")
+    bench.loop.run()
     forged = bytearray(bench.client_raw.out)
     forged[-1] ^= 1
     bench.server_raw.deliver(bytes(forged))
@@ -367,6 +390,7 @@ def test_back_pressure_is_passed_on(bench: Bench) -> None:
 def test_bytes_on_the_wire_are_counted(bench: Bench) -> None:
     before = bench.client.wire_written
     bench.client.write(b"x" * 100)
+    bench.loop.run()
     assert bench.client.wire_written - before == len(bench.client_raw.out) > 100
 
 
@@ -411,3 +435,110 @@ def test_what_comes_after_the_end_is_not_kept(bench: Bench) -> None:
     bench.server.abort()
     bench.server_raw.deliver(b"x" * 1000)
     assert bench.server._incoming.pending == 0
+
+
+def test_large_reads_go_into_a_buffer_that_is_shared_until_they_are_small(bench: Bench) -> None:
+    bench.client.write(b"small")
+    bench.to_server()
+    assert not bench.server_raw.is_read_in_bulk
+    bench.client.write(os.urandom(650 * KIB))
+    bench.to_server(250 * KIB)
+    assert bench.server_raw.is_read_in_bulk
+    bench.client.write(b"small")
+    bench.to_server()
+    assert not bench.server_raw.is_read_in_bulk
+    bench.client.write(b"small")
+    bench.to_server()
+    assert bench.server.app.received[-2:] == [b"small", b"small"]
+
+
+def test_a_connection_that_ends_at_a_large_read_is_left_alone(bench: Bench) -> None:
+    bench.server_raw.close()
+    bench.client.write(os.urandom(100 * KIB))
+    bench.to_server(250 * KIB)
+    assert not bench.server_raw.is_read_in_bulk
+
+
+def test_the_rest_of_a_large_read_waits_while_reading_is_paused(bench: Bench) -> None:
+    """It is kept as it came: OpenSSL's buffer would keep the size that it once had."""
+    app, data = bench.server.app, os.urandom(400 * KIB)
+    app.on_data = bench.server.pause_reading
+    bench.client.write(data)
+    out = bench.client_raw.out
+    bench.client_raw.out = b""
+    bench.server_raw.deliver(out[: 250 * KIB], 250 * KIB)
+    assert len(app.data) <= PIECE
+    assert bench.server._incoming.pending <= PIECE
+    while len(app.data) < 200 * KIB:  # the application takes a piece and pauses again
+        before = len(app.data)
+        bench.server.resume_reading()
+        bench.loop.run()
+        assert before < len(app.data) <= before + 2 * PIECE
+    app.on_data = None
+    bench.server.resume_reading()
+    bench.loop.run()
+    assert bench.server_raw.is_reading
+    bench.server_raw.deliver(out[250 * KIB :], 250 * KIB)
+    assert app.data == data
+
+
+def test_what_follows_close_notify_is_not_kept(bench: Bench) -> None:
+    bench.server.app.stays_open = True
+    bench.client.write_eof()
+    bench.carry()
+    assert bench.server.has_close_notify
+    for size in (100, 250 * KIB):
+        bench.server_raw.deliver(os.urandom(size), 250 * KIB)
+    assert bench.server._incoming.pending == 0
+    assert bench.server_raw.events == []
+
+
+def test_small_messages_are_written_together_when_the_turn_ends(bench: Bench) -> None:
+    bench.client_raw.n_writes = 0
+    bench.client.write(b"head")
+    bench.client.write(b"body")
+    assert bench.client_raw.out == b""
+    assert bench.client.get_write_buffer_size() > 8
+    assert len(bench.loop.due) == 1
+    bench.loop.run()
+    assert bench.client_raw.n_writes == 1
+    assert bench.client.get_write_buffer_size() == len(bench.client_raw.out) > 8
+    bench.carry()
+    assert bench.server.app.data == b"headbody"
+
+
+def test_large_ones_are_written_at_once_behind_what_waits(bench: Bench) -> None:
+    bench.client.write(b"head")
+    bench.client.write(b"x" * 100 * KIB)
+    assert len(bench.client_raw.out) > 100 * KIB
+    bench.carry()
+    assert bench.server.app.data == b"head" + b"x" * 100 * KIB
+
+
+def test_what_waits_has_a_bound(bench: Bench) -> None:
+    for _ in range(200):
+        bench.client.write(b"x" * KIB)
+        assert bench.client._outgoing.pending <= PIECE
+    bench.carry()
+    assert bench.server.app.data == b"x" * 200 * KIB
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
+def test_what_waits_is_written_before_an_end(bench: Bench, end: str) -> None:
+    bench.client.app.stays_open = True
+    bench.client.write(b"last words")
+    getattr(bench.client, end)()
+    out = bench.client_raw.out
+    assert len(out) > 10
+    bench.loop.run()
+    assert bench.client_raw.out == out
+    bench.to_server()
+    assert bench.server.app.data == b"last words"
+
+
+def test_a_connection_that_is_lost_before_the_turn_ends_writes_nothing(bench: Bench) -> None:
+    bench.client.write(b"too late")
+    bench.client.connection_lost(None)
+    bench.loop.run()
+    assert bench.client_raw.out == b""
+    assert bench.client.defects == []

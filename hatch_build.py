@@ -1,0 +1,96 @@
+"""Compiles the modules that every request runs through to C, with mypyc, when a wheel is built (so by `pip install`).
+
+The sources are ordinary Python and run as they are: an editable install and the unit tests do that. Compiled, the same
+code takes half the time (benchmarks/RESULTS.md). LBPROXY_COMPILE says what is wanted: `auto`, the default, compiles,
+and makes a wheel of plain Python where that fails (no C compiler); `require` fails then; `no` does not try.
+
+Run as a program it compiles into a directory: `python hatch_build.py DIRECTORY`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ROOT = Path(__file__).resolve().parent
+PACKAGES = ("dataplane", "domain", "domain/strategies", "protocol", "telemetry")
+MODULES = ("address", "errors", "tasks")
+# Not worth it: set-up only.
+LEFT_OUT = ("telemetry/log.py", "dataplane/tls.py", "dataplane/unix_socket.py")
+
+
+def compiled_sources() -> list[str]:
+    """What is compiled, as paths from the root of the project."""
+    package = ROOT / "lbproxy"
+    files = [path for name in PACKAGES for path in (package / name).glob("*.py") if path.name != "__init__.py"]
+    files += [package / f"{name}.py" for name in MODULES]
+    left_out = {package / name for name in LEFT_OUT}
+    return sorted(str(path.relative_to(ROOT)) for path in files if path not in left_out)
+
+
+class CompileHook(BuildHookInterface[Any]):
+    """hatchling calls it for each wheel."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add the compiled modules to the wheel, beside their sources."""
+        wish = os.environ.get("LBPROXY_COMPILE") or "auto"
+        if wish not in ("auto", "require", "no"):
+            raise ValueError(f"LBPROXY_COMPILE is {wish!r}; it can be auto, require or no")
+        if version == "editable" or wish == "no" or sys.implementation.name != "cpython":
+            return
+        self._directory = tempfile.TemporaryDirectory(prefix="lbproxy-compile-")
+        target = Path(self._directory.name)
+        done = subprocess.run(
+            [sys.executable, __file__, str(target)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode:
+            reason = "\n".join(done.stdout.splitlines()[-15:])
+            if wish == "require":
+                raise RuntimeError(f"compiling lbproxy failed:\n{reason}")
+            self.app.display_warning(f"lbproxy is installed without compiled modules, it needs more CPU:\n{reason}")
+            return
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        for path in (target / "out").rglob("*.so"):
+            build_data["force_include"][str(path)] = str(path.relative_to(target / "out"))
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """The wheel is written: what went into it is no longer needed."""
+        if hasattr(self, "_directory"):
+            self._directory.cleanup()
+
+
+def compile_into(target: Path) -> None:
+    """Compile to `target`/out. mypyc and distutils print what is wrong and exit."""
+    from mypyc.build import mypycify
+    from setuptools import setup
+
+    sources = compiled_sources()
+    setup(
+        name="lbproxy",
+        packages=[],
+        ext_modules=mypycify(
+            ["--follow-imports=silent", *sources],
+            opt_level="2",
+            debug_level="0",
+            group_name="lbproxy",
+            target_dir=str(target / "c"),
+        ),
+        script_args=["build_ext", "--build-lib", str(target / "out"), "--build-temp", str(target / "o")],
+    )
+
+
+if __name__ == "__main__":
+    compile_into(Path(sys.argv[1]))

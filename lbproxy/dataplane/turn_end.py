@@ -1,0 +1,47 @@
+"""What small messages cost the kernel: writing them at the end of a turn of the loop, one directly after the other.
+
+A turn deals with everything that was ready when it began, some ten messages under load. A write wakes the process that
+waits for it, and if that is idle, waking it is the dearest part: up to 6 of 16 us of system time per request where
+client, proxy and server are on one machine (perf: try_to_wake_up under sock_def_readable). Written one by one, between
+the work on two messages, each finds its reader asleep again; written together, one wakes it for all. A turn without
+other messages ends at once, so nothing waits that could have gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Writer(Protocol):
+    """A transport with something to write."""
+
+    def flush(self) -> None: ...
+
+
+class TurnEnd:
+    """Whom to tell at the end of this turn, in the order in which they asked."""
+
+    __slots__ = ("_defect", "_due", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
+        """defect: who is told of exceptions that should not be (Services.internal_error)."""
+        self._loop = loop
+        self._defect = defect
+        self._due: list[Writer] = []
+
+    def add(self, writer: Writer) -> None:
+        """`writer.flush` is called once, after all that is ready now and before the loop waits again."""
+        due = self._due
+        if not due:
+            self._loop.call_soon(self._flush)
+        due.append(writer)
+
+    def _flush(self) -> None:
+        due, self._due = self._due, []
+        for writer in due:
+            try:
+                writer.flush()
+            except Exception as error:  # a defect: the others must not wait for ever
+                self._defect("flush", error)

@@ -268,8 +268,8 @@ class SocketTransport(asyncio.Transport):
             self._is_write_paused = False
             try:
                 self._protocol.resume_writing()
-            except Exception as error:  # a defect: confined to this connection
-                self._defect(error)
+            except Exception as defect:  # confined to this connection
+                self._defect(defect)
 
     def _note_size(self) -> None:
         if not self._is_write_paused and self.get_write_buffer_size() > self._high and not self._is_closing:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from lbproxy import errors
-from lbproxy.address import Address
-from lbproxy.dataplane.introduction import introduced
+from lbproxy.dataplane.dialer import Opening
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tls import ClientTls
 from lbproxy.dataplane.tls_client import TLS_FAULTS, TlsClient, tls_fault
-from lbproxy.dataplane.unix_socket import connect_unix
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
 from lbproxy.telemetry.slots import SERVER
@@ -78,20 +75,39 @@ def is_worth_a_retry(fault: Fault, runtime: ServerRuntime, tried: Sequence[Serve
     return any(server is not runtime.server and server not in tried for server in runtime.pool.pool.eligible())
 
 
+def dial_now(services: Services, runtime: ServerRuntime) -> Opening | None:
+    """Begin to connect to a server that needs neither TLS nor a header; None if it does.
+
+    Often it stands at once (`is_open`): then `attached` makes it a connection, without a task. Else `dial` goes on with
+    it, and that is where a failure shows, even one that is known already: the caller may be in the middle of its books.
+    """
+    pool = runtime.pool
+    if pool.tls is not None or pool.proxy_protocol != "off":
+        return None
+    return services.dialer.begin(runtime.server.address)
+
+
+def attached(runtime: ServerRuntime, opening: Opening, protocol: P) -> P:
+    """The protocol object on its open connection, counted."""
+    count_dial(runtime, None)
+    return opening.attach(protocol)
+
+
 async def dial(
     services: Services,
     runtime: ServerRuntime,
     factory: Callable[[], P],
     timeouts: UpstreamTimeouts,
     header: bytes = b"",
+    opening: Opening | None = None,
 ) -> P:
     """Connect to a server, TLS included. Raises DialError; the caller owns the time-out (`dial`) and cancels.
 
-    header: a PROXY header, which is sent before anything else.
+    header: a PROXY header, which is sent before anything else. opening: what `dial_now` has begun.
     """
     try:
         if runtime.pool.tls is None:
-            protocol = await _connect(services, runtime.server.address, factory, header)
+            protocol = await _connect(opening or services.dialer.begin(runtime.server.address), factory, header)
         else:
             protocol = await _dial_tls(services, runtime, runtime.pool.tls, factory, timeouts, header)
     except DialError as error:
@@ -101,9 +117,9 @@ async def dial(
     return protocol
 
 
-async def _connect(services: Services, address: Address, factory: Callable[[], Q], header: bytes) -> Q:
+async def _connect(opening: Opening, factory: Callable[[], Q], header: bytes) -> Q:
     try:
-        return await _open(services.loop, address, factory, header)
+        return await opening.connect(factory, header)
     except OSError as error:
         raise DialError(fault_of(error), error.strerror or str(error)) from None
 
@@ -121,7 +137,7 @@ async def _dial_tls(
     try:
         try:
             async with asyncio.timeout(timeouts.connect):
-                await _connect(services, runtime.server.address, lambda: connection, header)
+                await _connect(services.dialer.begin(runtime.server.address), lambda: connection, header)
         except TimeoutError:
             raise DialError(errors.CONNECT_TIMEOUT, "no answer to the connection request") from None
         try:
@@ -135,26 +151,4 @@ async def _dial_tls(
         connection.give_up()
         raise
     connection.dialled()
-    return protocol
-
-
-async def _open(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], Q], header: bytes) -> Q:
-    """A connected protocol object, the header sent before. Raises OSError."""
-    if header:
-        sock = await introduced(loop, address, header)
-        connect = loop.create_unix_connection if address.is_unix else loop.create_connection
-        _, protocol = await connect(factory, sock=sock)
-    elif address.is_unix:
-        protocol = await _open_unix(loop, address, factory)
-    else:
-        _, protocol = await loop.create_connection(factory, address.host, address.port)
-    return protocol
-
-
-async def _open_unix(loop: asyncio.AbstractEventLoop, address: Address, factory: Callable[[], Q]) -> Q:
-    if not address.path.startswith("@"):  # uvloop's own way ends a name at its first NUL
-        with contextlib.suppress(BlockingIOError):  # its accept queue is full
-            _, protocol = await loop.create_unix_connection(factory, address.sock_path)
-            return protocol
-    _, protocol = await loop.create_unix_connection(factory, sock=await connect_unix(address))
     return protocol

@@ -139,7 +139,7 @@ class Downstream(asyncio.Protocol):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self.transport = cast(asyncio.Transport, transport)
         try:
             self._connected(self.transport)
         except Exception as error:  # a defect: confined to this connection

@@ -49,6 +49,7 @@ from lbproxy.dataplane.counters import (
     UPSTREAM_ERROR,
     retry_reason,
 )
+from lbproxy.dataplane.dialer import Opening
 from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.relay import Relay, RelayEnd
@@ -321,21 +322,31 @@ class Exchange:
         self._phase = CONNECTING
         self._deadline = now + self._timeouts().dial
         services = self.side.services
-        self._dialing = services.tasks.spawn(self._dial(runtime, now), "dial")
+        opening = connector.dial_now(services, runtime)
+        if opening is not None and opening.is_open:
+            connection = connector.attached(runtime, opening, UpstreamConnection(services, runtime))
+            if connection.has_ended:  # a defect, reported already
+                self.fail(errors.INTERNAL_ERROR, "internal error")
+                return
+            opened_at = services.clock()
+            self.connect_s = opened_at - now
+            self._send(connection, opened_at)
+            return
+        self._dialing = services.tasks.spawn(self._dial(runtime, now, opening), "dial")
 
     def _timeouts(self) -> UpstreamTimeouts:
         timeouts = self.prepared.route.timeouts
         assert timeouts is not None  # a route with a pool has them
         return timeouts
 
-    async def _dial(self, runtime: ServerRuntime, started: float) -> None:
+    async def _dial(self, runtime: ServerRuntime, started: float, opening: Opening | None) -> None:
         try:
-            await self._connect(runtime, started)
+            await self._connect(runtime, started, opening)
         except Exception as error:  # a defect: confined to this exchange
             self.side.services.internal_error("dial", error)
             self.fail(errors.INTERNAL_ERROR, "internal error")
 
-    async def _connect(self, runtime: ServerRuntime, started: float) -> None:
+    async def _connect(self, runtime: ServerRuntime, started: float, opening: Opening | None) -> None:
         services = self.side.services
         services.dials += 1
         me = self._dialing
@@ -343,7 +354,7 @@ class Exchange:
         connection = TlsUpstream(services, runtime) if secure else UpstreamConnection(services, runtime)
         try:
             header = introduction(runtime.pool, self.side)
-            await connector.dial(services, runtime, lambda: connection, self._timeouts(), header)
+            await connector.dial(services, runtime, lambda: connection, self._timeouts(), header, opening)
         except asyncio.CancelledError:
             connection.abandoned()
             del me  # the task keeps the traceback, which keeps this frame

@@ -1,9 +1,7 @@
 """Listening sockets: binding, the accept gate, and the end of accepting.
 
-uvloop's Server can't pause, and at EMFILE it accepts and silently closes. So each server runs on a duplicate of the
-listening socket: pausing closes that server and leaves the kernel's queue as it is, resuming makes a new one on a new
-duplicate. A Server accepts all that is queued in one go, whatever the limit is; that is harmless while the limit of
-open files leaves room for one full queue. Where it does not, connections are accepted one by one (slower, exact).
+Connections are accepted one by one, up to the limit and not one more; what is over the limit, or comes while too much
+is buffered, stays in the kernel's queue until there is room.
 """
 
 from __future__ import annotations
@@ -14,14 +12,17 @@ import errno
 import logging
 import resource
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lbproxy import errors
 from lbproxy.address import Address
 from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.poller import READABLE
 from lbproxy.dataplane.proxy_header import ProxyHeaders
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.socket_transport import SocketTransport, plain_socket
 from lbproxy.dataplane.splice import FDS_PER_FLOW, MOST_FLOWS, flow_limit
 from lbproxy.dataplane.tcp import TcpClient
 from lbproxy.dataplane.tls_server import TlsServer
@@ -35,10 +36,12 @@ log = logging.getLogger("lbproxy")
 _ACCEPTED = LISTENER.column("client_connections_total")
 # Descriptors for everything that is no connection: epolls, logs, admin, checks, Python's own.
 BASE_FDS = 40
+SPARE_FDS = 8  # scrapes, checks and dials in progress take some
 BACKLOG = 1024  # a shorter queue loses SYNs, and their clients wait seconds for TCP to try again
 DEFAULT_LIMIT = 10_000
 
 
+ACCEPT_BATCH = 64
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 RETRY_ACCEPT_S = 0.1
 
@@ -49,13 +52,12 @@ class BindError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """limit: client connections at once. is_tight: a full accept queue more would not fit the limit of open files.
+    """limit: client connections at once.
 
     flows: how many directions may be spliced at once; only descriptors that no connection can need are used for it.
     """
 
     limit: int
-    is_tight: bool
     warning: str
     flows: int
 
@@ -71,44 +73,41 @@ def plan_connections(wanted: int | None) -> ConnectionPlan:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     if soft == resource.RLIM_INFINITY:
-        return ConnectionPlan(wanted or DEFAULT_LIMIT, False, "", MOST_FLOWS)
+        return ConnectionPlan(wanted or DEFAULT_LIMIT, "", MOST_FLOWS)
     base = min(BASE_FDS, soft // 2)
     available = soft - base
     if wanted is None:
         available -= min(MOST_FLOWS * FDS_PER_FLOW, soft // 16)  # for splicing
-    roomy = (available - BACKLOG) // 2
-    most = max(1, (available - 8) // 2)  # scrapes, checks and dials in progress take some
-    limit = min(wanted, most) if wanted is not None else min(DEFAULT_LIMIT, roomy if roomy > BACKLOG else most)
+    most = max(1, (available - SPARE_FDS) // 2)
+    limit = min(wanted or DEFAULT_LIMIT, most)
     warning = ""
     if wanted is not None and limit < wanted:
         warning = (
             f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
-            f"(ulimit -n {2 * wanted + BACKLOG + BASE_FDS}, LimitNOFILE=)"
+            f"(ulimit -n {2 * wanted + SPARE_FDS + BASE_FDS}, LimitNOFILE=)"
         )
-    is_tight = limit > roomy
-    flows = flow_limit(soft, limit, base + (8 if is_tight else BACKLOG))
-    return ConnectionPlan(limit, is_tight, warning, flows)
+    flows = flow_limit(soft, limit, base + SPARE_FDS)
+    return ConnectionPlan(limit, warning, flows)
 
 
 class ConnectionGate:
     """Counts the client connections of all listeners; pauses accepting at the limit and resumes below it."""
 
-    __slots__ = ("_is_open", "_listeners", "is_tight", "limit", "n_connections")
+    __slots__ = ("_listeners", "is_open", "limit", "n_connections")
 
-    def __init__(self, limit: int, *, is_tight: bool = False) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.is_tight = is_tight
         self.n_connections = 0
         self._listeners: list[Listener] = []
-        self._is_open = True
+        self.is_open = True
 
     def add(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
     def opened(self) -> None:
         self.n_connections += 1
-        if self.n_connections >= self.limit and self._is_open:
-            self._is_open = False
+        if self.n_connections >= self.limit and self.is_open:
+            self.is_open = False
             for listener in self._listeners:
                 listener.pause()
 
@@ -117,15 +116,15 @@ class ConnectionGate:
         self.reconsider()
 
     def reconsider(self) -> None:
-        if not self._is_open and self.n_connections < self.limit and not self._is_overloaded():
-            self._is_open = True
+        if not self.is_open and self.n_connections < self.limit and not self._is_overloaded():
+            self.is_open = True
             for listener in self._listeners:
                 listener.resume()
 
     def hold(self) -> None:
         """Too much is buffered: accept nobody until `reconsider`."""
-        if self._is_open:
-            self._is_open = False
+        if self.is_open:
+            self.is_open = False
             for listener in self._listeners:
                 listener.pause()
 
@@ -137,11 +136,11 @@ class Listener:
     """One entry of `listeners`: its sockets and the connections that came through them."""
 
     __slots__ = (
+        "_acceptors",
         "_gate",
         "_is_closed",
         "_is_paused",
         "_proxy_headers",
-        "_servers",
         "_socket_files",
         "_sockets",
         "runtime",
@@ -154,7 +153,7 @@ class Listener:
         self._gate = gate
         self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
         self._sockets: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[_Acceptor] = []
         self._socket_files: list[SocketFile] = []
         self._is_paused = False
         self._is_closed = False
@@ -186,66 +185,49 @@ class Listener:
         """The listening sockets' descriptors."""
         return [sock.fileno() for sock in self._sockets]
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begin to accept."""
-        if self._accepts_itself:
-            self._watch()
-            return
-        for sock in self._sockets:
-            self._servers.append(await self._serve(sock))
-
-    @property
-    def _accepts_itself(self) -> bool:
-        """Are connections accepted one by one as sockets, not by uvloop's Server?"""
-        return self._gate.is_tight or self._proxy_headers is not None
+        self._acceptors = [_Acceptor(self, sock) for sock in self._sockets]
+        self._watch()
 
     def _watch(self) -> None:
-        for sock in self._sockets:
-            self.services.loop.add_reader(sock.fileno(), self._accept_some, sock)
+        for acceptor in self._acceptors:
+            self.services.poller.watch(acceptor.fd, READABLE, acceptor)
 
-    def _accept_some(self, sock: socket.socket) -> None:
-        """Accept what is queued on one socket, up to the limit and not one more."""
-        while self._gate.n_connections < self._gate.limit and not self._is_paused:
-            try:
-                connection, peer = sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in OUT_OF_FILES:
-                    raise
-                self._wait_for_files()
-                return
-            connection.setblocking(False)
-            self._count()
-            if self._proxy_headers is not None:
-                self._proxy_headers.receive(connection, peer)
-            else:
-                self.services.tasks.spawn(self.adopt(connection), "accept")
+    def _unwatch(self) -> None:
+        for acceptor in self._acceptors:
+            self.services.poller.forget(acceptor.fd)
 
-    async def adopt(self, connection: socket.socket, proxied: ProxyHeader | None = None) -> None:
+    @property
+    def may_accept(self) -> bool:
+        """Is there room for one more?"""
+        return not self._is_paused and self._gate.n_connections < self._gate.limit
+
+    def accepted(self, connection: socket.socket, peer: object, local: object) -> None:
+        """Take charge of a connection. local: its own end's address, None if that is not known."""
+        self._count()
+        if self._proxy_headers is not None:
+            self._proxy_headers.receive(connection, peer)
+        else:
+            self.adopt(connection, peer, local)
+
+    def adopt(
+        self, connection: socket.socket, peer: object, local: object = None, proxied: ProxyHeader | None = None
+    ) -> None:
         """Serve a connection that was accepted and counted; proxied: what its PROXY header said."""
         try:
-            await self.services.loop.connect_accepted_socket(lambda: self._protocol(proxied), connection)
-        except OSError:
+            protocol = self._protocol(proxied)
+        except Exception as error:  # a defect: confined to this connection
+            self.services.internal_error("accept", error)
             connection.close()
             self.connection_closed("")
+            return
+        SocketTransport(self.services.poller, connection, peer, local).start(protocol)
 
-    def _wait_for_files(self) -> None:
+    def wait_for_files(self) -> None:
         """Somebody else took the descriptors: try again soon."""
         self.pause()
         self.services.loop.call_later(RETRY_ACCEPT_S, self.resume)
-
-    async def _serve(self, sock: socket.socket) -> asyncio.Server:
-        copy = sock.dup()
-        copy.setblocking(False)
-        loop = self.services.loop
-        if sock.family == socket.AF_UNIX:
-            return await loop.create_unix_server(self._connection, sock=copy, backlog=BACKLOG)
-        return await loop.create_server(self._connection, sock=copy, backlog=BACKLOG)
-
-    def _connection(self) -> asyncio.BaseProtocol:
-        self._count()
-        return self._protocol()
 
     def _count(self) -> None:
         self.runtime.row[_ACCEPTED] += 1
@@ -277,49 +259,21 @@ class Listener:
         self._gate.closed()
 
     def pause(self) -> None:
-        """Leave new connections in the kernel's queue. From the loop: the accept in progress must finish first."""
+        """Leave new connections in the kernel's queue."""
         if not self._is_paused and not self._is_closed:
             self._is_paused = True
             self._unwatch()
-            self.services.loop.call_soon(self._close_servers)
-
-    def _unwatch(self) -> None:
-        if self._accepts_itself:
-            for sock in self._sockets:
-                self.services.loop.remove_reader(sock.fileno())
-
-    def _close_servers(self) -> None:
-        if self._is_paused or self._is_closed:
-            servers, self._servers = self._servers, []
-            for server in servers:
-                server.close()
 
     def resume(self) -> None:
-        if self._is_paused and not self._is_closed:
+        """Accept again, unless the gate is shut: it calls this when it opens. Watching would spin until then."""
+        if self._is_paused and not self._is_closed and self._gate.is_open:
             self._is_paused = False
-            if self._accepts_itself:
-                self._watch()
-            elif not self._servers:
-                self.services.tasks.spawn(self._reopen(), "resume accepting")
-
-    async def _reopen(self) -> None:
-        for sock in self._sockets:
-            if self._is_closed or self._is_paused:
-                return
-            try:
-                self._servers.append(await self._serve(sock))
-            except OSError as error:
-                if error.errno not in OUT_OF_FILES:
-                    raise
-                self._wait_for_files()
-                return
+            self._watch()
 
     def close(self) -> None:
         """Stop accepting for good. Connections that were accepted go on."""
-        if not self._is_paused:
-            self._unwatch()
+        self._unwatch()
         self._is_closed = True
-        self._close_servers()
         self.close_sockets()
 
     def close_sockets(self) -> None:
@@ -329,6 +283,52 @@ class Listener:
         for file in self._socket_files:
             file.remove()
         self._socket_files.clear()
+
+
+class _Acceptor:
+    """One listening socket, as the poller knows it."""
+
+    __slots__ = ("_accept", "_family", "_listener", "_local", "fd")
+
+    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+        self._listener = listener
+        # socket.accept() is this and Python code that asks for the family, the type (both enums) and the default
+        # time-out: 3 us a connection. The method is private, and the same in every Python from 3.0 to 3.14.
+        self._accept: Callable[[], tuple[int, object]] = sock._accept  # type: ignore[attr-defined]
+        self._family = int(sock.family)
+        self.fd = sock.fileno()
+        self._local = _known_name(sock)
+
+    def ready(self, events: int) -> None:
+        """Accept what is queued, up to the limit; a flood leaves the others their turn."""
+        listener = self._listener
+        for _ in range(ACCEPT_BATCH):
+            if not listener.may_accept:
+                return
+            try:
+                fd, peer = self._accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in OUT_OF_FILES:
+                    raise
+                listener.wait_for_files()
+                return
+            connection = plain_socket(self._family, socket.SOCK_STREAM, 0, fd)
+            connection.setblocking(False)
+            listener.accepted(connection, peer, self._local)
+
+    def crashed(self, error: Exception) -> None:
+        """What went wrong with one connection is no reason to accept no others; pausing keeps it from spinning."""
+        self._listener.wait_for_files()
+
+
+def _known_name(sock: socket.socket) -> object:
+    """The local address of every connection that this socket accepts; None if each has its own."""
+    if sock.family == socket.AF_UNIX:
+        return ""
+    name = sock.getsockname()
+    return None if name[0] in ("0.0.0.0", "::") else name
 
 
 def _bind_tcp(address: Address) -> list[socket.socket]:
@@ -344,6 +344,7 @@ def _bind_tcp(address: Address) -> list[socket.socket]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the connections inherit it
             sock.bind(sockaddr)
             sock.listen(BACKLOG)
             sock.setblocking(False)

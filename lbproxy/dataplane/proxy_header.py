@@ -21,6 +21,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from lbproxy.dataplane.poller import READABLE
 from lbproxy.errors import BAD_PROXY_HEADER
 from lbproxy.protocol.proxy_protocol import LIMIT_BYTES, ProxyHeader, ProxyHeaderError, parse
 from lbproxy.telemetry.log import ThrottledLog
@@ -52,7 +53,7 @@ class ProxyHeaders:
         if ip and not self.owner.runtime.is_trusted(ip):
             self.refuse(sock, ip, "it is not in trusted_proxies")
         else:
-            _Waiting(self, sock, ip).start()
+            _Waiting(self, sock, peer, ip).start()
 
     def refuse(self, sock: socket.socket, ip: str, why: str) -> None:
         """Reset, count and say why; nothing is answered."""
@@ -79,11 +80,12 @@ class ProxyHeaders:
 class _Waiting:
     """One socket whose header is not complete; swept (services.Swept)."""
 
-    __slots__ = ("_buffer", "_deadline", "_headers", "_ip", "_is_watched", "_sock")
+    __slots__ = ("_buffer", "_deadline", "_headers", "_ip", "_is_watched", "_peer", "_sock")
 
-    def __init__(self, headers: ProxyHeaders, sock: socket.socket, ip: str) -> None:
+    def __init__(self, headers: ProxyHeaders, sock: socket.socket, peer: object, ip: str) -> None:
         self._headers = headers
         self._sock = sock
+        self._peer = peer
         self._ip = ip
         self._buffer = b""
         self._deadline = headers.owner.services.clock() + HEADER_S
@@ -92,12 +94,12 @@ class _Waiting:
     def start(self) -> None:
         services = self._headers.owner.services
         services.swept.add(self)
-        services.loop.add_reader(self._sock.fileno(), self._readable)
+        services.poller.watch(self._sock.fileno(), READABLE, self)
         self._is_watched = True
         if services.is_draining:
             self.begin_drain(services.clock())
 
-    def _readable(self) -> None:
+    def ready(self, events: int) -> None:
         try:
             header = self._read()
         except (BlockingIOError, InterruptedError):
@@ -112,8 +114,10 @@ class _Waiting:
             self._refuse("internal error")
         else:
             if header is not None:
-                self._unwatch()
-                self._headers.owner.services.tasks.spawn(self._hand_over(header), "accept")
+                self._hand_over(header)
+
+    def crashed(self, error: Exception) -> None:
+        self._refuse("internal error")
 
     def _read(self) -> ProxyHeader | None:
         """Take what has arrived of the header, and nothing behind it. None: it is not complete."""
@@ -128,14 +132,10 @@ class _Waiting:
         self._buffer += taken
         return found[0] if found is not None and len(taken) == size else None
 
-    async def _hand_over(self, header: ProxyHeader) -> None:
-        """It stays among the swept until its successor is there, so that a stop does not overlook it."""
+    def _hand_over(self, header: ProxyHeader) -> None:
         services = self._headers.owner.services
-        self._deadline = float("inf")
-        try:
-            await self._headers.owner.adopt(self._sock, header)
-        finally:
-            services.swept.discard(self)
+        self._end()
+        self._headers.owner.adopt(self._sock, self._peer, proxied=header)
         if services.is_draining:
             for item in list(services.swept):  # the newcomer has not been told; the others know already
                 item.begin_drain(services.clock())
@@ -143,7 +143,7 @@ class _Waiting:
     def _unwatch(self) -> None:
         if self._is_watched:
             self._is_watched = False
-            self._headers.owner.services.loop.remove_reader(self._sock.fileno())
+            self._headers.owner.services.poller.forget(self._sock.fileno())
 
     def _end(self) -> None:
         self._unwatch()

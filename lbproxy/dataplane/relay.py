@@ -2,7 +2,7 @@
 
 Each direction ends by itself: a FIN of one side is passed on after its last byte, and the other direction goes on
 (bounded by half_closed). A reset of one side resets the other, so that a peer can tell an error from a clean end.
-Neither asyncio nor uvloop closes a transport whose two directions have ended; `_direction_ended` does.
+A transport does not close itself when its two directions have ended; `direction_ended` does.
 
 A direction begins with its transports. Once it proves to be bulk, the kernel moves its bytes (splice.py), and the
 transports have it back when it is no longer bulk, or when it ends: a FIN is always found by the transport.
@@ -117,7 +117,7 @@ class RelayEnd(asyncio.Protocol):
         transport.set_write_buffer_limits(high=HIGH_WATER)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.attach(cast(asyncio.Transport, transport))  # uvloop's is none by inheritance
+        self.attach(cast(asyncio.Transport, transport))
 
     def _defect(self, error: Exception) -> None:
         """Confined to this relay, and the end of it."""

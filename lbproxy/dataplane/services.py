@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from lbproxy.dataplane.dialer import Dialer
 from lbproxy.dataplane.hangup import HangupWatch
+from lbproxy.dataplane.poller import Poller
 from lbproxy.dataplane.splice import PipePool
 from lbproxy.dataplane.turn_end import TurnEnd
 from lbproxy.tasks import Tasks
@@ -51,6 +53,7 @@ class Services:
         "buffered_bytes",
         "buffered_limit",
         "clock",
+        "dialer",
         "dials",
         "hangups",
         "is_draining",
@@ -60,6 +63,7 @@ class Services:
         "n_cut",
         "on_sweep",
         "pipes",
+        "poller",
         "row",
         "swept",
         "tasks",
@@ -87,6 +91,8 @@ class Services:
         self.swept: set[Swept] = set()
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
+        self.poller = Poller(loop, self.internal_error)
+        self.dialer = Dialer(loop, self.poller)
         self.hangups = HangupWatch(loop)
         self.turn_end = TurnEnd(loop, self.internal_error)
         self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied
@@ -157,6 +163,7 @@ class Services:
             self._sweep_handle.cancel()
         await self.tasks.cancel_all()
         self.hangups.close()
+        self.poller.close()
         self.pipes.close()
 
 
@@ -172,7 +179,7 @@ def request_ids(random_bytes: bytes) -> list[tuple[str, bytes]]:
 def abort(transport: asyncio.Transport) -> None:
     """End a connection with RST, so that the peer can tell it from a clean end.
 
-    `transport.abort()` alone sends FIN (asyncio and uvloop), which makes a truncated close-delimited body look whole.
+    `transport.abort()` alone sends FIN, which makes a truncated close-delimited body look whole.
     """
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:

@@ -1,7 +1,7 @@
 """Bytes from one socket to another without passing through this process: os.splice() through a pipe (Linux).
 
-A transport of uvloop owns its descriptor: the loop refuses add_reader on it. So a Flow works on duplicates, while the
-source's transport is paused and the destination's has an empty write buffer; then the two never mix. Two consequences:
+A Flow works on duplicates that the loop watches, while the source's transport is paused and the destination's has an
+empty write buffer; then the two never mix. Two consequences:
 
 - A duplicate keeps the connection open. Whoever aborts a transport ends the flow in the same turn of the loop, or the
   reset is not sent; `close` is what releases everything.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lbproxy import errors
 from lbproxy.dataplane import connector
 from lbproxy.dataplane.connector import DIAL_FAULTS
+from lbproxy.dataplane.dialer import Opening
 from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import RouteRuntime, ServerRuntime
@@ -205,21 +206,27 @@ class TcpSession:
         self._runtime = pool.servers[lease.server]
         self.attempts += 1
         self._deadline = now + self._route.timeouts.dial
-        self._dialing = self._owner.services.tasks.spawn(self._dial(self._runtime, now), "dial")
+        services = self._owner.services
+        opening = connector.dial_now(services, self._runtime)
+        if opening is not None and opening.is_open:
+            connector.attached(self._runtime, opening, self.relay.server)
+            self._connected(self._runtime, now)
+            return
+        self._dialing = services.tasks.spawn(self._dial(self._runtime, now, opening), "dial")
 
-    async def _dial(self, runtime: ServerRuntime, started: float) -> None:
+    async def _dial(self, runtime: ServerRuntime, started: float, opening: Opening | None) -> None:
         try:
-            await self._connect(runtime, started)
+            await self._connect(runtime, started, opening)
         except Exception as error:  # a defect: confined to this connection
             self._owner.services.internal_error("tcp", error)
             self.relay.fail(errors.INTERNAL_ERROR.word, None)
 
-    async def _connect(self, runtime: ServerRuntime, started: float) -> None:
+    async def _connect(self, runtime: ServerRuntime, started: float, opening: Opening | None) -> None:
         me, timeouts, end = self._dialing, self._route.timeouts, self.relay.server
         assert timeouts is not None
         try:
             header = introduction(runtime.pool, self._client)
-            await connector.dial(self._owner.services, runtime, lambda: end, timeouts, header)
+            await connector.dial(self._owner.services, runtime, lambda: end, timeouts, header, opening)
         except asyncio.CancelledError:
             end.abandoned()
             del me  # the task keeps the traceback, which keeps this frame
@@ -233,14 +240,18 @@ class TcpSession:
             end.transport.abort()
             return
         self._dialing = None
+        self._connected(runtime, started)
+
+    def _connected(self, runtime: ServerRuntime, started: float) -> None:
         self._deadline = NEVER
         self.connect_s = self._owner.services.clock() - started
         runtime.n_connections += 1
         self._is_counted = True
         if self._retries:
             self._count(_RETRY_OK)
-        end.flush_early()
-        self._client.flush_early()
+        server, client = self.relay.server, self._client  # the relay may be over after the first
+        server.flush_early()
+        client.flush_early()
 
     def _count(self, column: int) -> None:
         if self._route.pool is not None:

@@ -1,4 +1,4 @@
-"""TLS between a uvloop transport and a protocol object that does not know of it.
+"""TLS between the transport of a socket and a protocol object that does not know of it.
 
 A TlsTransport is the protocol of the raw transport and the transport of the application's protocol, so that everything
 above (Downstream, UpstreamConnection, Relay, BulkReader) works unchanged. The loop's own TLS is not used because it

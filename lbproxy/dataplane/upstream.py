@@ -96,7 +96,7 @@ class UpstreamConnection(asyncio.Protocol):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self.transport = cast(asyncio.Transport, transport)
         try:
             self._connected(self.transport)
         except Exception as error:  # a defect: `exchange._connect` finds the connection ended
@@ -114,7 +114,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.runtime.n_connections += 1
 
     def abandoned(self) -> None:
-        """Its dial was cancelled: if that was in the very turn of the connect, uvloop never reports it as lost."""
+        """Its dial was cancelled: if it was connected by then, nothing reports it as lost."""
         self.has_ended = True
         self._uncount()
         if hasattr(self, "transport"):

@@ -123,7 +123,7 @@ class Worker:
         if plan.warning:
             log.warning("%s", plan.warning)
         services.pipes.limit = plan.flows if CAN_SPLICE else 0
-        gate = ConnectionGate(plan.limit, is_tight=plan.is_tight)
+        gate = ConnectionGate(plan.limit)
         self._bind(wiring, gate)
         registry.pools = {name: runtime.pool for name, runtime in wiring.pools.items()}
         registry.readers["client_connections"] = lambda: [
@@ -155,7 +155,7 @@ class Worker:
         ]
         services.start()
         for listener in self._listeners:
-            await listener.start()
+            listener.start()
         self._announce()
         tune_gc()
         self._controller.running()

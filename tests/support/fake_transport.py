@@ -30,6 +30,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Self, cast
 
+from lbproxy.address import Address
 from lbproxy.config.loader import load_text
 from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
@@ -93,22 +94,15 @@ class FakeLoop:
     def remove_reader(self, fd: int) -> bool:
         return self._readers.pop(fd, None) is not None
 
-    async def create_connection(
-        self, factory: Callable[[], asyncio.Protocol], host: str, port: int
+    async def connect(
+        self, factory: Callable[[], asyncio.Protocol], address: object
     ) -> tuple[FakeTransport, asyncio.Protocol]:
-        return await self._connect(Dial(self, factory, (host, port)))
-
-    async def create_unix_connection(
-        self, factory: Callable[[], asyncio.Protocol], path: str
-    ) -> tuple[FakeTransport, asyncio.Protocol]:
-        return await self._connect(Dial(self, factory, path))
-
-    async def _connect(self, dial: Dial) -> tuple[FakeTransport, asyncio.Protocol]:
+        dial = Dial(self, factory, address)
         self.dials.append(dial)
         try:
             return await dial
         except BaseException:
-            # As asyncio does it: a dial that is cancelled after the connection was made closes it.
+            # A dial that is cancelled after the connection was made closes it.
             if dial in self.dials:
                 self.dials.remove(dial)
             if dial.transport is not None:
@@ -394,6 +388,38 @@ class Dial:
             self._loop.call_soon(self.waiter.step)
 
 
+class FakeOpening:
+    """Stands for dialer.Opening. At once: the kernel has connected it already."""
+
+    def __init__(self, loop: FakeLoop, address: Address, accepted: list[Peer] | None) -> None:
+        self._loop = loop
+        self._address = address.sock_path if address.is_unix else (address.host, address.port)
+        self._accepted = accepted
+        self.is_open = accepted is not None
+
+    def attach(self, protocol: asyncio.Protocol) -> asyncio.Protocol:
+        assert self._accepted is not None
+        transport = FakeTransport(self._loop, protocol, self._address, ("127.0.0.1", 50000))
+        self._accepted.append(Peer(self._loop, transport))
+        protocol.connection_made(transport)
+        return protocol
+
+    async def connect(self, factory: Callable[[], asyncio.Protocol], header: bytes) -> asyncio.Protocol:
+        _, protocol = await self._loop.connect(factory, self._address)
+        return protocol
+
+
+class FakeDialer:
+    """Stands for dialer.Dialer. With `at_once` dials succeed in the turn in which they begin, into that list."""
+
+    def __init__(self, loop: FakeLoop) -> None:
+        self._loop = loop
+        self.at_once: list[Peer] | None = None
+
+    def begin(self, address: Address) -> FakeOpening:
+        return FakeOpening(self._loop, address, self.at_once)
+
+
 class Peer:
     """The other end of a FakeTransport. Each act lets the loop run until it is idle, unless `turns` is False."""
 
@@ -505,6 +531,7 @@ class FakeLb:
             buffered_limit=loaded.limits.buffered_bytes,
             clock=self.clock,
         )
+        self.services.dialer = cast(Any, FakeDialer(self.loop))
         self.services.tasks = cast(Any, FakeTasks(self.loop, self.services.task_crashed))
         self.wiring = Wiring(
             loaded,
@@ -542,6 +569,7 @@ class FakeLb:
             for peer in self.clients + self.servers:
                 peer.transport.sock.close()
             self.services.hangups.close()
+            self.services.poller.close()
 
     def check(self) -> None:
         """End all clients, then the books must be even."""
@@ -569,7 +597,8 @@ class FakeLb:
 
     def connect(self, peer: object = CLIENT) -> Peer:
         """A client connects."""
-        protocol = cast(asyncio.Protocol, self.listener._connection())
+        self.listener._count()
+        protocol = cast(asyncio.Protocol, self.listener._protocol())
         transport = FakeTransport(self.loop, protocol, peer, ("127.0.0.1", 5000))
         client = Peer(self.loop, transport)
         self.clients.append(client)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import itertools
 import logging
@@ -12,11 +11,12 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.poller import READABLE, Pollable
 from lbproxy.dataplane.proxy_header import DRAIN_S, HEADER_S
 from lbproxy.dataplane.tcp import TcpClient
 from lbproxy.protocol.proxy_protocol import ProxyHeader, build
 from lbproxy.telemetry.slots import PROCESS
-from tests.support.fake_transport import CLIENT, GET, FakeLb, FakeTransport, Peer, ok
+from tests.support.fake_transport import CLIENT, GET, FakeLb, FakeLoop, FakeTransport, Peer, ok
 
 CONFIG = """
 trusted_proxies: [192.0.2.0/24]
@@ -76,20 +76,51 @@ class RawSocket:
         return self.is_closed and any(option == socket.SO_LINGER for _, option, _ in self.options)
 
 
+class FakePoller:
+    """Every turn of the loop says that each watched socket may be ready."""
+
+    def __init__(self, loop: FakeLoop) -> None:
+        self._loop = loop
+
+    def watch(self, fd: int, events: int, pollable: Pollable) -> None:
+        assert events == READABLE
+        self._loop.add_reader(fd, pollable.ready, events)
+
+    def forget(self, fd: int) -> None:
+        assert self._loop.remove_reader(fd)
+
+    def close(self) -> None:
+        pass
+
+
+class Owner:
+    """The listener, but for what it makes of a socket."""
+
+    def __init__(self, lb: Setting) -> None:
+        self._lb = lb
+        self.services = lb.services
+        self.runtime = lb.listener.runtime
+        self.connection_closed = lb.listener.connection_closed
+
+    def adopt(self, sock: RawSocket, peer: object, *, proxied: ProxyHeader) -> None:
+        assert peer in (CLIENT, "")
+        self._lb.adopt(sock, peer, proxied)
+
+
 class Setting(FakeLb):
     """A listener with `proxy_protocol: accept`; `adopted` are the protocol objects that got a connection."""
 
     def __init__(self, config: str = HTTP) -> None:
         super().__init__(config)
         self.adopted: list[Downstream | TcpClient] = []
-        self.adopt_error: OSError | None = None
-        cast(Any, self.loop).connect_accepted_socket = self._connect
+        self.services.poller.close()
+        self.services.poller = cast(Any, FakePoller(self.loop))
+        assert self.listener._proxy_headers is not None
+        self.listener._proxy_headers.owner = cast(Any, Owner(self))
 
-    async def _connect(self, factory: Any, sock: RawSocket) -> tuple[FakeTransport, asyncio.Protocol]:
-        if self.adopt_error is not None:
-            raise self.adopt_error
-        protocol = factory()
-        transport = FakeTransport(self.loop, protocol, CLIENT, ("127.0.0.1", 5000))
+    def adopt(self, sock: RawSocket, peer: object, proxied: ProxyHeader) -> None:
+        protocol = cast(Any, self.listener._protocol(proxied))
+        transport = FakeTransport(self.loop, protocol, peer, ("127.0.0.1", 5000))
         self.clients.append(Peer(self.loop, transport))
         protocol.connection_made(transport)
         self.adopted.append(protocol)
@@ -97,7 +128,6 @@ class Setting(FakeLb):
         if sock.arrived:
             data, sock.arrived = sock.arrived, b""
             transport.receive(data)
-        return transport, protocol
 
     def arrive(self, sock: RawSocket | None = None, peer: object = CLIENT) -> RawSocket:
         """The listener accepts a socket."""
@@ -280,14 +310,6 @@ def test_a_waiting_socket_counts_as_a_connection() -> None:
         assert sum(item.buffered_bytes() for item in lb.services.swept) == 20
         lb.feed(sock, b"?" * 100)
         assert (lb.listener.runtime.n_connections, lb.gate.n_connections) == (0, 0)
-
-
-def test_a_connection_that_cannot_be_adopted_is_forgotten() -> None:
-    with Setting() as lb:
-        lb.adopt_error = OSError(errno.EINVAL, "gone")
-        sock = lb.arrive()
-        lb.feed(sock, V1)
-        assert sock.is_closed and not lb.adopted
 
 
 def test_a_defect_is_confined_to_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:

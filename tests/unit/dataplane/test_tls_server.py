@@ -85,7 +85,8 @@ class Bench:
         self.lb.listener.runtime.tls = self.tls
 
     def connect(self) -> tuple[TlsServer, FakeTransport]:
-        protocol = self.lb.listener._connection()
+        self.lb.listener._count()
+        protocol = self.lb.listener._protocol()
         assert isinstance(protocol, TlsServer)
         transport = FakeTransport(self.lb.loop, cast(asyncio.Protocol, protocol), ("10.0.0.9", 7), ("127.0.0.1", 5000))
         protocol.connection_made(transport)

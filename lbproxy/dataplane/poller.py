@@ -21,6 +21,8 @@ import select
 from collections.abc import Callable
 from typing import Protocol
 
+from lbproxy.dataplane.turn_end import TurnEnd
+
 READABLE = select.EPOLLIN | select.EPOLLRDHUP
 WRITABLE = select.EPOLLOUT
 BATCH = 256  # events a turn; the rest comes with the next one, the loop's other work in between
@@ -41,7 +43,7 @@ class Pollable(Protocol):
 class Poller:
     """See the module. `defect` is told of exceptions that should not be (Services.internal_error)."""
 
-    __slots__ = ("_epoll", "_is_in_batch", "_later", "_loop", "_modify", "_pollables", "_register", "defect")
+    __slots__ = ("_epoll", "_later", "_loop", "_modify", "_pollables", "_register", "defect", "turn_end")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
         self._loop = loop
@@ -51,7 +53,7 @@ class Poller:
         self._modify = self._epoll.modify
         self._pollables: dict[int, Pollable] = {}
         self._later: list[Callable[[], None]] = []
-        self._is_in_batch = False
+        self.turn_end = TurnEnd(loop, defect)
         loop.add_reader(self._epoll.fileno(), self._ready)
 
     def watch(self, fd: int, events: int, pollable: Pollable) -> None:
@@ -78,13 +80,14 @@ class Poller:
 
     def after_batch(self, callback: Callable[[], None]) -> None:
         """Call it when the current callback is over, before the loop goes on, if that is one of ours; else soon."""
-        if not self._later and not self._is_in_batch:
+        if not self._later and not self.turn_end.is_turning:
             self._loop.call_soon(self._run_later)
         self._later.append(callback)
 
     def _ready(self) -> None:
         pollables = self._pollables
-        self._is_in_batch = True
+        turn_end = self.turn_end
+        turn_end.is_turning = True
         try:
             for fd, events in self._epoll.poll(0, BATCH):
                 pollable = pollables.get(fd)
@@ -93,8 +96,9 @@ class Poller:
                         pollable.ready(events)
                     except Exception as error:  # a defect: confined to this connection
                         self._crashed(pollable, error)
+            turn_end.flush()
         finally:
-            self._is_in_batch = False
+            turn_end.is_turning = False
             if self._later:
                 self._run_later()
 

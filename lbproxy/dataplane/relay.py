@@ -67,7 +67,6 @@ class Watcher(Protocol):
 class RelayEnd(asyncio.Protocol):
     """One side of a relay. What it receives goes to its peer."""
 
-    __deletable__ = ("transport",)  # mypyc asks for it
     __slots__ = (
         "_awaits_empty",
         "_is_writing_ended",
@@ -271,12 +270,6 @@ class RelayEnd(asyncio.Protocol):
         """The relay is over: forget the peer, which knows this end too."""
         self.peer = None
         self._send = _discard
-
-    def abandoned(self) -> None:
-        """Its dial was cancelled: if that was in the very turn of the connect, uvloop never reports it as lost."""
-        if self.is_connected:
-            self.is_connected = False
-            del self.transport
 
     @property
     def unsent(self) -> int:

@@ -19,7 +19,6 @@ from lbproxy.dataplane.dialer import Dialer
 from lbproxy.dataplane.hangup import HangupWatch
 from lbproxy.dataplane.poller import Poller
 from lbproxy.dataplane.splice import PipePool
-from lbproxy.dataplane.turn_end import TurnEnd
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.accesslog import LogFormat, LogWriter
 from lbproxy.telemetry.slots import PROCESS, Row
@@ -92,9 +91,9 @@ class Services:
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
         self.poller = Poller(loop, self.internal_error)
+        self.turn_end = self.poller.turn_end
         self.dialer = Dialer(loop, self.poller)
         self.hangups = HangupWatch(loop)
-        self.turn_end = TurnEnd(loop, self.internal_error)
         self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied
         self.is_draining = False
         self.is_overloaded = False

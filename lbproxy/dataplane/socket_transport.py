@@ -3,7 +3,8 @@
 It does what asyncio promises of a Transport, as far as protocols of lbproxy use it, with the fewest steps for short
 connections (poller.py has the numbers). How it does that:
 
-- `write` sends at once; only what the kernel does not take is kept, and only then is writability watched.
+- `write` keeps what is small until the turn of the loop is over (turn_end.py says why) and sends the rest at once. What
+  the kernel does not take is kept, and only then is writability watched.
 - `connection_lost` comes when the callback that ended the connection is over, and its descriptor is still open then.
 - Pausing is lazy: the descriptor leaves the epoll when something arrives while reading is paused. Pauses are short, and
   most see no event.
@@ -33,6 +34,8 @@ from lbproxy.dataplane.poller import READABLE, WRITABLE, Poller
 FIRST_READ = 96 * 1024  # a body of 64 KiB and its head come in one
 LARGE_READ = 256 * 1024  # after a read that filled FIRST_READ
 HIGH_WATER = 64 * 1024
+SMALL = 4 * 1024  # is kept until the end of the turn
+MOST_HELD = 64 * 1024
 _MAY_WRITE = WRITABLE | select.EPOLLHUP | select.EPOLLERR
 _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _Data = bytes | bytearray | memoryview
@@ -52,6 +55,7 @@ class SocketTransport(asyncio.Transport):
         "_fd",
         "_get_buffer",
         "_has_eof",
+        "_held",
         "_high",
         "_is_closing",
         "_is_lost",
@@ -68,12 +72,14 @@ class SocketTransport(asyncio.Transport):
         "_recv",
         "_send",
         "_sock",
+        "_turn_end",
         "_unsent",
     )
 
     def __init__(self, poller: Poller, sock: socket.socket, peer: object = None, local: object = None) -> None:
         """peer, local: the addresses, where they are known already."""
         self._poller = poller
+        self._turn_end = poller.turn_end
         self._sock = sock
         self._fd = sock.fileno()
         self._recv: Callable[[int], bytes] = sock.recv
@@ -86,7 +92,8 @@ class SocketTransport(asyncio.Transport):
         self._buffer_updated: Any = None
         self._events = 0  # what is watched
         self._read_size = FIRST_READ
-        self._unsent: bytearray | None = None
+        self._held: bytes | None = None  # until the turn is over
+        self._unsent: bytearray | None = None  # until the kernel has room
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
         self._is_reading = True
@@ -200,22 +207,44 @@ class SocketTransport(asyncio.Transport):
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def write(self, data: _Data) -> None:
-        if self._unsent is None:
-            if self._is_closing or self._is_writing_ended:
-                return
-            try:
-                sent = self._send(data)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError as error:
-                self._fail(error)
-                return
-            if sent == len(data):
-                return
-            self._keep(bytearray(memoryview(data)[sent:]))
-        elif not self._is_closing and not self._is_writing_ended:
+        if self._is_closing or self._is_writing_ended:
+            return
+        if self._unsent is not None:
             self._unsent += data
             self._note_size()
+            return
+        held = self._held
+        if len(data) <= SMALL and isinstance(data, bytes):
+            if held is None:
+                self._held = data
+                self._turn_end.add(self)
+            elif len(held) < MOST_HELD:
+                self._held = held + data
+            else:
+                self.writelines((data,))
+        elif held is None:
+            self._send_now(data)
+        else:
+            self.writelines((data,))
+
+    def _send_now(self, data: _Data) -> None:
+        try:
+            sent = self._send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._fail(error)
+            return
+        if sent < len(data):
+            self._keep(bytearray(memoryview(data)[sent:]))
+
+    def flush(self) -> None:
+        """The turn is over: send what it left."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._send_now(held)
+            if self._is_write_paused:
+                self._resume_writing()
 
     def writelines(self, list_of_data: Iterable[_Data]) -> None:
         pieces = list(list_of_data)
@@ -223,6 +252,9 @@ class SocketTransport(asyncio.Transport):
             for piece in pieces:
                 self.write(piece)
             return
+        if self._held is not None:
+            pieces.insert(0, self._held)
+            self._held = None
         try:
             sent = self._sock.sendmsg(pieces)
         except (BlockingIOError, InterruptedError):
@@ -264,7 +296,11 @@ class SocketTransport(asyncio.Transport):
             if self._is_writing_ended:
                 self._shut_down()
             self._rewatch()
-        if self._is_write_paused and self.get_write_buffer_size() <= self._low:
+        if self._is_write_paused:
+            self._resume_writing()
+
+    def _resume_writing(self) -> None:
+        if not self._is_closing and self.get_write_buffer_size() <= self._low:
             self._is_write_paused = False
             try:
                 self._protocol.resume_writing()
@@ -284,6 +320,8 @@ class SocketTransport(asyncio.Transport):
 
     def write_eof(self) -> None:
         if not self._is_writing_ended and not self._is_closing:
+            if self._held is not None:
+                self.flush()
             self._is_writing_ended = True
             if self._unsent is None:
                 self._shut_down()
@@ -293,6 +331,8 @@ class SocketTransport(asyncio.Transport):
             self._sock.shutdown(socket.SHUT_WR)
 
     def get_write_buffer_size(self) -> int:
+        if self._held is not None:
+            return len(self._held)
         return len(self._unsent) if self._unsent is not None else 0
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
@@ -303,13 +343,15 @@ class SocketTransport(asyncio.Transport):
             high = HIGH_WATER if low is None else 4 * low
         self._high = high
         self._low = high // 4 if low is None else low
-        if self._unsent is not None:
+        if self._unsent is not None or self._held is not None:
             self._note_size()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Send what is kept, then end; nothing is read any more."""
+        if self._held is not None:
+            self.flush()
         if not self._is_closing:
             self._is_closing = True
             self._is_reading = False
@@ -326,7 +368,7 @@ class SocketTransport(asyncio.Transport):
     def _fail(self, error: Exception | None) -> None:
         self._is_closing = True
         self._is_reading = False
-        self._unsent = None
+        self._held = self._unsent = None
         self._end(error)
 
     def _end(self, error: Exception | None) -> None:

@@ -228,7 +228,6 @@ class TcpSession:
             header = introduction(runtime.pool, self._client)
             await connector.dial(self._owner.services, runtime, lambda: end, timeouts, header, opening)
         except asyncio.CancelledError:
-            end.abandoned()
             del me  # the task keeps the traceback, which keeps this frame
             raise
         except connector.DialError as error:

@@ -23,25 +23,28 @@ class Writer(Protocol):
 class TurnEnd:
     """Whom to tell at the end of this turn, in the order in which they asked."""
 
-    __slots__ = ("_defect", "_due", "_loop")
+    __slots__ = ("_defect", "_due", "_loop", "is_turning")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
         """defect: who is told of exceptions that should not be (Services.internal_error)."""
         self._loop = loop
         self._defect = defect
         self._due: list[Writer] = []
+        self.is_turning = False  # the poller is in the middle of a batch, and calls `flush` behind it
 
     def add(self, writer: Writer) -> None:
         """`writer.flush` is called once, after all that is ready now and before the loop waits again."""
         due = self._due
-        if not due:
-            self._loop.call_soon(self._flush)
+        if not due and not self.is_turning:
+            self._loop.call_soon(self.flush)
         due.append(writer)
 
-    def _flush(self) -> None:
-        due, self._due = self._due, []
-        for writer in due:
-            try:
-                writer.flush()
-            except Exception as error:  # a defect: the others must not wait for ever
-                self._defect("flush", error)
+    def flush(self) -> None:
+        """The turn is over. Who asks meanwhile is served too: TLS gives its records to the transport below."""
+        while self._due:
+            due, self._due = self._due, []
+            for writer in due:
+                try:
+                    writer.flush()
+                except Exception as error:  # a defect: the others must not wait for ever
+                    self._defect("flush", error)

@@ -51,6 +51,7 @@ class FakeSocket:
 class FakePoller:
     def __init__(self) -> None:
         self.watched: dict[int, tuple[int, Any]] = {}
+        self.turn_end = None
 
     def watch(self, fd: int, events: int, pollable: object) -> None:
         assert fd not in self.watched

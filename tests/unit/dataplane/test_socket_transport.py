@@ -12,14 +12,41 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane.poller import READABLE, WRITABLE, Poller
-from lbproxy.dataplane.socket_transport import FIRST_READ, HIGH_WATER, LARGE_READ, SocketTransport
+from lbproxy.dataplane.socket_transport import (
+    FIRST_READ,
+    HIGH_WATER,
+    LARGE_READ,
+    MOST_HELD,
+    SMALL,
+    SocketTransport,
+)
 
 ERROR = select.EPOLLERR | select.EPOLLHUP
 FIN = object()
 
 
+class FakeTurnEnd:
+    """Each write is a turn of its own until `is_turning`."""
+
+    def __init__(self) -> None:
+        self.is_turning = False
+        self.due: list[SocketTransport] = []
+
+    def add(self, writer: SocketTransport) -> None:
+        self.due.append(writer)
+        if not self.is_turning:
+            self.end()
+
+    def end(self) -> None:
+        self.is_turning = False
+        due, self.due = self.due, []
+        for writer in due:
+            writer.flush()
+
+
 class FakePoller:
     def __init__(self) -> None:
+        self.turn_end = FakeTurnEnd()
         self.watched: dict[int, int] = {}
         self.later: list[Callable[[], None]] = []
         self.defects: list[BaseException] = []
@@ -529,3 +556,81 @@ def test_no_room_in_the_epoll_ends_it() -> None:
     setting.batch_ends()
     (made, lost) = setting.events
     assert made == "made" and isinstance(cast(Any, lost)[1], OSError)
+
+
+# --- small writes wait for the end of the turn ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def turning(setting: Setting) -> Setting:
+    setting.poller.turn_end.is_turning = True
+    return setting
+
+
+def test_small_writes_of_one_turn_are_one_system_call(turning: Setting) -> None:
+    turning.transport.write(b"head")
+    turning.transport.write(b"body")
+    assert (turning.sock.taken, turning.transport.get_write_buffer_size()) == (b"", 8)
+    assert len(turning.poller.turn_end.due) == 1
+    turning.poller.turn_end.end()
+    assert (turning.sock.taken, turning.transport.get_write_buffer_size()) == (b"headbody", 0)
+    turning.transport.flush()
+    assert turning.sock.taken == b"headbody"
+
+
+def test_nothing_overtakes_what_is_held(turning: Setting) -> None:
+    large = b"x" * (SMALL + 1)
+    turning.transport.write(b"1")
+    turning.transport.write(large)
+    assert turning.sock.taken == b"1" + large
+    turning.transport.write(b"2")
+    turning.transport.writelines([b"3", b"4"])
+    assert turning.sock.taken == b"1" + large + b"234"
+    turning.poller.turn_end.end()
+    assert turning.sock.taken == b"1" + large + b"234"
+
+
+def test_what_is_not_bytes_may_change_and_is_sent_at_once(turning: Setting) -> None:
+    turning.transport.write(memoryview(b"view"))
+    assert turning.sock.taken == b"view"
+
+
+def test_what_is_held_is_bounded(turning: Setting) -> None:
+    piece = b"x" * SMALL
+    for _ in range(MOST_HELD // SMALL + 1):
+        turning.transport.write(piece)
+    assert len(turning.sock.taken) == MOST_HELD + SMALL
+
+
+@pytest.mark.parametrize("end", ["close", "write_eof"])
+def test_the_end_goes_behind_what_is_held(turning: Setting, end: str) -> None:
+    turning.transport.write(b"last")
+    getattr(turning.transport, end)()
+    assert turning.sock.taken == b"last"
+    turning.batch_ends()
+    assert turning.events == ([("lost", None)] if end == "close" else [])
+
+
+def test_aborting_drops_what_is_held(turning: Setting) -> None:
+    turning.transport.write(b"never")
+    turning.transport.abort()
+    turning.poller.turn_end.end()
+    assert turning.sock.taken == b""
+
+
+def test_a_limit_of_nothing_tells_when_what_is_held_is_sent(turning: Setting) -> None:
+    turning.transport.write(b"last")
+    turning.transport.set_write_buffer_limits(high=0)
+    assert turning.events[-1] == "pause"
+    turning.poller.turn_end.end()
+    assert turning.events == ["resume"]
+
+
+def test_what_the_kernel_does_not_take_at_the_end_of_the_turn_follows(turning: Setting) -> None:
+    turning.sock.room = 2
+    turning.transport.write(b"four")
+    turning.poller.turn_end.end()
+    assert (turning.sock.taken, turning.transport.get_write_buffer_size()) == (b"fo", 2)
+    turning.sock.room = 10
+    turning.transport.ready(select.EPOLLOUT)
+    assert turning.sock.taken == b"four"

@@ -63,13 +63,22 @@ def test_all_are_told_once_when_the_turn_ends(loop: Loop, turn_end: TurnEnd) -> 
     assert said == ["a", "b", "c"]
 
 
-def test_who_asks_while_others_are_told_has_the_next_turn(loop: Loop, turn_end: TurnEnd) -> None:
+def test_who_asks_while_others_are_told_is_told_too(loop: Loop, turn_end: TurnEnd) -> None:
     said: list[str] = []
     turn_end.add(Writer("a", said, lambda: turn_end.add(Writer("b", said))))
     loop.run()
-    assert said == ["a"]
+    assert said == ["a", "b"]
     loop.run()
     assert said == ["a", "b"]
+
+
+def test_in_the_middle_of_a_turn_the_loop_is_not_asked(loop: Loop, turn_end: TurnEnd) -> None:
+    said: list[str] = []
+    turn_end.is_turning = True
+    turn_end.add(Writer("a", said))
+    assert (loop.due, said) == ([], [])
+    turn_end.flush()
+    assert said == ["a"]
 
 
 def test_a_defect_keeps_nobody_else(loop: Loop, turn_end: TurnEnd, defects: list[tuple[str, BaseException]]) -> None:

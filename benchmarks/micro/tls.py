@@ -33,7 +33,6 @@ from lbproxy.config.certificates import client_context, server_context
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.dataplane.tls_transport import TlsTransport
-from lbproxy.dataplane.turn_end import TurnEnd
 from lbproxy.process.worker import tune_gc
 from lbproxy.telemetry.accesslog import LogWriter
 
@@ -101,43 +100,25 @@ def deliverer(protocol: Any) -> Deliver:
     return deliver
 
 
-class Turns:
-    """As much of a loop as TurnEnd needs."""
-
-    def __init__(self) -> None:
-        self._due: list[Callable[[], object]] = []
-        self.turn_end = TurnEnd(cast(asyncio.AbstractEventLoop, self), defect)
-
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        self._due.append(callback)
-
-    def end(self) -> None:
-        due, self._due = self._due, []
-        for callback in due:
-            callback()
-
-
 class Variant:
     """Something that is given one record, or one piece of plain text, after the other."""
 
     def __init__(
-        self, name: str, client: Client | None, deliver: Deliver, turns: Turns, flush: Callable[[], None] | None = None
+        self, name: str, client: Client | None, deliver: Deliver, flush: Callable[[], None] | None = None
     ) -> None:
         self.name = name
         self._client = client
         self._deliver = deliver
-        self._turns = turns
         self._flush = flush  # of the log
         self.best_us = float("inf")
 
     def run(self) -> None:
         pieces: Sequence[bytes] = [REQUEST] * N if self._client is None else self._client.records(REQUEST, N)
-        deliver, end = self._deliver, self._turns.end
+        deliver = self._deliver
         started = time.process_time()
         for at in range(0, N, TURN):
             for piece in pieces[at : at + TURN]:
                 deliver(piece)
-            end()
         self.best_us = min(self.best_us, (time.process_time() - started) / N * 1e6)
         if self._flush is not None:
             self._flush()
@@ -161,7 +142,7 @@ def openssl_alone(context: ssl.SSLContext) -> Variant:
 
     client = Client()
     client.shake(handshake, take_out)
-    return Variant("OpenSSL alone", client, exchange, Turns())
+    return Variant("OpenSSL alone", client, exchange)
 
 
 class Answering(asyncio.Protocol):
@@ -184,20 +165,18 @@ def defect(where: str, error: BaseException) -> None:
 
 
 def through_transport(context: ssl.SSLContext, loop: asyncio.AbstractEventLoop) -> Variant:
-    turns = Turns()
-    server, raw, client = AnsweringServer(loop, turns.turn_end, defect), RawTransport(), Client()
+    server, raw, client = AnsweringServer(loop, defect), RawTransport(), Client()
     server.connection_made(cast(asyncio.BaseTransport, raw))
     server.begin(context, is_server=True)
     client.shake(deliverer(server), raw.take)
     raw.is_keeping = False
-    return Variant("TlsTransport", client, deliverer(server), turns)
+    return Variant("TlsTransport", client, deliverer(server))
 
 
 def small_post(loop: asyncio.AbstractEventLoop, pem: Path | None) -> tuple[Variant, LogWriter]:
     tls = f", tls: {{cert: '{pem}', key: '{pem}'}}" if pem else ""
     listener, upstream, writer = build_listener(loop, CONFIG.replace("pool: predict}", f"pool: predict{tls}}}"))
-    turns, raw, client = Turns(), RawTransport(), None
-    listener.services.turn_end = turns.turn_end
+    raw, client = RawTransport(), None
     if listener.runtime.tls is None:
         downstream = Downstream(listener)
         downstream.connection_made(cast(asyncio.BaseTransport, raw))
@@ -215,7 +194,7 @@ def small_post(loop: asyncio.AbstractEventLoop, pem: Path | None) -> tuple[Varia
         answer(RESPONSE)
 
     name = "small POST, plain text" if pem is None else "small POST, TLS"
-    return Variant(name, client, exchange, turns, writer.flush_soon), writer
+    return Variant(name, client, exchange, writer.flush_soon), writer
 
 
 def measure(variants: Sequence[Variant], rounds: int = ROUNDS) -> None:

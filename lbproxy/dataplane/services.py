@@ -66,7 +66,6 @@ class Services:
         "row",
         "swept",
         "tasks",
-        "turn_end",
         "wall_offset",
     )
 
@@ -91,7 +90,6 @@ class Services:
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
         self.poller = Poller(loop, self.internal_error)
-        self.turn_end = self.poller.turn_end
         self.dialer = Dialer(loop, self.poller)
         self.hangups = HangupWatch(loop)
         self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied

@@ -66,7 +66,7 @@ class TlsClient(TlsTransport):
         server: object,
         factory: Callable[[], asyncio.Protocol],
     ) -> None:
-        super().__init__(services.loop, services.turn_end, services.internal_error)
+        super().__init__(services.loop, services.internal_error)
         self._tls = tls
         self._name = name
         self._server = server

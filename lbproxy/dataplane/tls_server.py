@@ -71,7 +71,7 @@ class TlsServer(TlsTransport):
 
     def __init__(self, owner: Listener, tls: ServerTls, proxied: ProxyHeader | None = None) -> None:
         """proxied: what a PROXY header before the handshake said of the client."""
-        super().__init__(owner.services.loop, owner.services.turn_end, owner.services.internal_error)
+        super().__init__(owner.services.loop, owner.services.internal_error)
         self.proxied = proxied
         self._owner = owner
         self._tls = tls

@@ -31,14 +31,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from lbproxy.dataplane.record_reader import RecordReader
-from lbproxy.dataplane.turn_end import TurnEnd
 
 HANDSHAKE, OPEN, CLOSED = range(3)
 
 RECORD = 16 * 1024  # the longest plaintext of a record
 PIECE = 64 * 1024  # read or written at once
 _MUCH = 32 * 1024  # a read of so much is followed by others
-_SMALL = 4 * 1024  # what waits for the end of the turn to be written
+_SMALL = 4 * 1024  # written without a loop over pieces
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
@@ -52,7 +51,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_has_app",
         "_has_fin",
         "_incoming",
-        "_is_due",
         "_is_eof",
         "_is_paused",
         "_is_writing_ended",
@@ -62,7 +60,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_raw",
         "_recv",
         "_state",
-        "_turn_end",
         "has_close_notify",
         "ssl_object",
         "wire_written",
@@ -71,13 +68,10 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        turn_end: TurnEnd,
         defect: Callable[[str, BaseException], None],
     ) -> None:
         """defect: who is told of exceptions that should not be (Services.internal_error)."""
         self._loop = loop
-        self._turn_end = turn_end
-        self._is_due = False  # at the turn's end
         self._defect = defect
         self._state = CLOSED  # until `begin`
         self._app: Any = None  # a Protocol or BufferedProtocol
@@ -333,7 +327,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # --- transport of the application -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._state != OPEN or self._is_writing_ended or not data:
+        if self._state != OPEN or self._is_writing_ended or not data or self._raw.is_closing():
             return
         if len(data) > _SMALL:
             self._write_long(memoryview(data))
@@ -343,11 +337,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         except ssl.SSLError as error:
             self._fail(error)
             return
-        if not self._is_due:
-            self._is_due = True
-            self._turn_end.add(self)
-        elif self._outgoing.pending > PIECE:
-            self._flush()
+        records = self._outgoing.read()
+        self.wire_written += len(records)
+        self._raw.write(records)
 
     def _write_long(self, data: memoryview) -> None:
         for at in range(0, len(data), PIECE):
@@ -356,12 +348,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             except ssl.SSLError as error:
                 self._fail(error)
                 return
-            self._flush()
-
-    def flush(self) -> None:
-        """The turn is over: write what it left."""
-        self._is_due = False
-        if self._state == OPEN:
             self._flush()
 
     def can_write_eof(self) -> bool:
@@ -391,8 +377,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def abort(self) -> None:
         """End at once, without close_notify: the peer must be able to tell."""
-        if self._is_due and self._state == OPEN:
-            self._flush()
         self._state = CLOSED
         self._raw.abort()
 
@@ -425,8 +409,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return not self._is_paused and not self.is_closing()
 
     def get_write_buffer_size(self) -> int:
-        pending = self._outgoing.pending if self._is_due and self._state == OPEN else 0
-        return self._raw.get_write_buffer_size() + pending
+        return self._raw.get_write_buffer_size()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._raw.set_write_buffer_limits(high, low)

@@ -12,7 +12,6 @@ import pytest
 from lbproxy.config.certificates import client_context, server_context
 from lbproxy.dataplane.record_reader import RecordReader
 from lbproxy.dataplane.tls_transport import PIECE, TlsTransport
-from lbproxy.dataplane.turn_end import TurnEnd
 from tests.support.certificates import Authority
 
 KIB = 1024
@@ -148,8 +147,7 @@ class End(TlsTransport):
     __slots__ = ("app", "defects", "failure")
 
     def __init__(self, loop: Loop) -> None:
-        turn_end = TurnEnd(cast(asyncio.AbstractEventLoop, loop), self._note)
-        super().__init__(cast(asyncio.AbstractEventLoop, loop), turn_end, self._note)
+        super().__init__(cast(asyncio.AbstractEventLoop, loop), self._note)
         self.defects: list[BaseException] = []
         self.app = App()
         self.failure: Exception | None = None
@@ -491,54 +489,3 @@ def test_what_follows_close_notify_is_not_kept(bench: Bench) -> None:
         bench.server_raw.deliver(os.urandom(size), 250 * KIB)
     assert bench.server._incoming.pending == 0
     assert bench.server_raw.events == []
-
-
-def test_small_messages_are_written_together_when_the_turn_ends(bench: Bench) -> None:
-    bench.client_raw.n_writes = 0
-    bench.client.write(b"head")
-    bench.client.write(b"body")
-    assert bench.client_raw.out == b""
-    assert bench.client.get_write_buffer_size() > 8
-    assert len(bench.loop.due) == 1
-    bench.loop.run()
-    assert bench.client_raw.n_writes == 1
-    assert bench.client.get_write_buffer_size() == len(bench.client_raw.out) > 8
-    bench.carry()
-    assert bench.server.app.data == b"headbody"
-
-
-def test_large_ones_are_written_at_once_behind_what_waits(bench: Bench) -> None:
-    bench.client.write(b"head")
-    bench.client.write(b"x" * 100 * KIB)
-    assert len(bench.client_raw.out) > 100 * KIB
-    bench.carry()
-    assert bench.server.app.data == b"head" + b"x" * 100 * KIB
-
-
-def test_what_waits_has_a_bound(bench: Bench) -> None:
-    for _ in range(200):
-        bench.client.write(b"x" * KIB)
-        assert bench.client._outgoing.pending <= PIECE
-    bench.carry()
-    assert bench.server.app.data == b"x" * 200 * KIB
-
-
-@pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
-def test_what_waits_is_written_before_an_end(bench: Bench, end: str) -> None:
-    bench.client.app.stays_open = True
-    bench.client.write(b"last words")
-    getattr(bench.client, end)()
-    out = bench.client_raw.out
-    assert len(out) > 10
-    bench.loop.run()
-    assert bench.client_raw.out == out
-    bench.to_server()
-    assert bench.server.app.data == b"last words"
-
-
-def test_a_connection_that_is_lost_before_the_turn_ends_writes_nothing(bench: Bench) -> None:
-    bench.client.write(b"too late")
-    bench.client.connection_lost(None)
-    bench.loop.run()
-    assert bench.client_raw.out == b""
-    assert bench.client.defects == []

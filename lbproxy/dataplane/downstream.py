@@ -703,10 +703,10 @@ class Downstream(asyncio.Protocol):
     # --- the sweeper's calls ----------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
+        self._check_write(now)  # first: an answer that the exchange gives now is not late
         exchange = self._exchange
         if exchange is not None:
             exchange.sweep(now)
-        self._check_write(now)
         if self._upload is not None:
             self._check_upload(self._upload, now)
         if now >= self._deadline:

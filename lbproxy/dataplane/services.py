@@ -129,6 +129,7 @@ class Services:
 
     def _sweep(self) -> None:
         self._sweep_handle = self.loop.call_later(SWEEP_S, self._sweep)
+        self.poller.turn_end.flush()  # what waits to be sent is not what a peer does not take
         now = self.clock()
         self.wall_offset = time.time() - now
         buffered = 0

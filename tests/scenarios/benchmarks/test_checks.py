@@ -24,6 +24,8 @@ def built() -> Iterator[Built]:
     yield downstream, upstream, writer
     writer.close(1.0)
     cast(Any, downstream.transport).release()
+    cast(Any, upstream.transport).release()
+    downstream.services.poller.close()
     downstream.services.hangups.close()
     loop.close()
 

@@ -14,6 +14,7 @@ from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.poller import READABLE, Pollable
 from lbproxy.dataplane.proxy_header import DRAIN_S, HEADER_S
 from lbproxy.dataplane.tcp import TcpClient
+from lbproxy.dataplane.turn_end import TurnEnd
 from lbproxy.protocol.proxy_protocol import ProxyHeader, build
 from lbproxy.telemetry.slots import PROCESS
 from tests.support.fake_transport import CLIENT, GET, FakeLb, FakeLoop, FakeTransport, Peer, ok
@@ -80,6 +81,7 @@ class FakePoller:
     """Every turn of the loop says that each watched socket may be ready."""
 
     def __init__(self, loop: FakeLoop) -> None:
+        self.turn_end = TurnEnd(cast(Any, loop), lambda where, error: None)
         self._loop = loop
 
     def watch(self, fd: int, events: int, pollable: Pollable) -> None:

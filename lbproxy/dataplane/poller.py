@@ -54,6 +54,8 @@ class Poller:
         self._pollables: dict[int, Pollable] = {}
         self._later: list[Callable[[], None]] = []
         self.turn_end = TurnEnd(loop, defect)
+        # A reset leaves before what is sent next: a server with one slot must see the old request go first.
+        self.turn_end.before = self._run_later
         loop.add_reader(self._epoll.fileno(), self._ready)
 
     def watch(self, fd: int, events: int, pollable: Pollable) -> None:
@@ -83,6 +85,11 @@ class Poller:
         if not self._later and not self.turn_end.is_turning:
             self._loop.call_soon(self._run_later)
         self._later.append(callback)
+
+    @property
+    def has_ends(self) -> bool:
+        """Does a connection that is over still wait for the end of the batch to be closed?"""
+        return bool(self._later)
 
     def _ready(self) -> None:
         pollables = self._pollables

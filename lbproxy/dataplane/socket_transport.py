@@ -214,18 +214,18 @@ class SocketTransport(asyncio.Transport):
             self._note_size()
             return
         held = self._held
-        if len(data) <= SMALL and isinstance(data, bytes):
+        if isinstance(data, bytes) and (len(data) <= SMALL or self._poller.has_ends):
             if held is None:
                 self._held = data
                 self._turn_end.add(self)
             elif len(held) < MOST_HELD:
                 self._held = held + data
             else:
-                self.writelines((data,))
+                self._send_pieces([data])
         elif held is None:
             self._send_now(data)
         else:
-            self.writelines((data,))
+            self._send_pieces([data])
 
     def _send_now(self, data: _Data) -> None:
         try:
@@ -248,10 +248,14 @@ class SocketTransport(asyncio.Transport):
 
     def writelines(self, list_of_data: Iterable[_Data]) -> None:
         pieces = list(list_of_data)
-        if self._unsent is not None or self._is_closing or self._is_writing_ended:
+        if self._unsent is not None or self._is_closing or self._is_writing_ended or self._poller.has_ends:
             for piece in pieces:
                 self.write(piece)
-            return
+        else:
+            self._send_pieces(pieces)
+
+    def _send_pieces(self, pieces: list[_Data]) -> None:
+        """At once, behind what is held."""
         if self._held is not None:
             pieces.insert(0, self._held)
             self._held = None

@@ -23,13 +23,14 @@ class Writer(Protocol):
 class TurnEnd:
     """Whom to tell at the end of this turn, in the order in which they asked."""
 
-    __slots__ = ("_defect", "_due", "_loop", "is_turning")
+    __slots__ = ("_defect", "_due", "_loop", "before", "is_turning")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
         """defect: who is told of exceptions that should not be (Services.internal_error)."""
         self._loop = loop
         self._defect = defect
         self._due: list[Writer] = []
+        self.before: Callable[[], None] | None = None  # called first by each flush
         self.is_turning = False  # the poller is in the middle of a batch, and calls `flush` behind it
 
     def add(self, writer: Writer) -> None:
@@ -41,6 +42,8 @@ class TurnEnd:
 
     def flush(self) -> None:
         """The turn is over. Who asks meanwhile is served too: TLS gives its records to the transport below."""
+        if self.before is not None:
+            self.before()
         while self._due:
             due, self._due = self._due, []
             for writer in due:

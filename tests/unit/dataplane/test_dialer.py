@@ -52,6 +52,7 @@ class FakePoller:
     def __init__(self) -> None:
         self.watched: dict[int, tuple[int, Any]] = {}
         self.turn_end = None
+        self.has_ends = False
 
     def watch(self, fd: int, events: int, pollable: object) -> None:
         assert fd not in self.watched

@@ -159,3 +159,22 @@ def test_closing(setting: Setting) -> None:
     setting.poller.watch(7, READABLE, Connection())
     setting.poller.close()
     assert setting.epoll.is_closed and setting.loop.remove_reader(999) is False
+
+
+def test_what_is_over_is_closed_before_what_is_held_is_sent(epoll: FakeEpoll) -> None:
+    said: list[str] = []
+    setting = Setting(epoll)
+
+    class Writer:
+        def flush(self) -> None:
+            said.append("sent")
+
+    def act() -> None:
+        setting.poller.turn_end.add(Writer())
+        setting.poller.after_batch(lambda: said.append("closed"))
+        assert setting.poller.has_ends
+
+    setting.poller.watch(5, 1, Connection(act))
+    setting.happens((5, 1))
+    assert said == ["closed", "sent"]
+    assert not setting.poller.has_ends

@@ -47,6 +47,7 @@ class FakeTurnEnd:
 class FakePoller:
     def __init__(self) -> None:
         self.turn_end = FakeTurnEnd()
+        self.has_ends = False
         self.watched: dict[int, int] = {}
         self.later: list[Callable[[], None]] = []
         self.defects: list[BaseException] = []
@@ -634,3 +635,17 @@ def test_what_the_kernel_does_not_take_at_the_end_of_the_turn_follows(turning: S
     turning.sock.room = 10
     turning.transport.ready(select.EPOLLOUT)
     assert turning.sock.taken == b"four"
+
+
+def test_while_another_one_waits_to_be_closed_nothing_is_sent_at_once(turning: Setting) -> None:
+    """Its reset goes first: a server with one slot must not see the next request before it."""
+    large = b"x" * (SMALL + 1)
+    turning.poller.has_ends = True
+    turning.transport.write(large)
+    turning.transport.writelines([large, b"!"])
+    assert turning.sock.taken == b""
+    for _ in range(MOST_HELD // SMALL):
+        turning.transport.write(large)
+    turning.poller.turn_end.end()
+    assert turning.sock.taken.startswith(large + large + b"!" + large)
+    assert len(turning.sock.taken) == len(large) * (2 + MOST_HELD // SMALL) + 1

@@ -92,3 +92,11 @@ def test_a_defect_keeps_nobody_else(loop: Loop, turn_end: TurnEnd, defects: list
     loop.run()
     assert said == ["a", "b"]
     assert [(where, type(error)) for where, error in defects] == [("flush", ZeroDivisionError)]
+
+
+def test_what_is_to_come_first_does(loop: Loop, turn_end: TurnEnd) -> None:
+    said: list[str] = []
+    turn_end.before = lambda: said.append("end")
+    turn_end.add(Writer("a", said))
+    loop.run()
+    assert said == ["end", "a"]

@@ -161,9 +161,8 @@ def test_closing(setting: Setting) -> None:
     assert setting.epoll.is_closed and setting.loop.remove_reader(999) is False
 
 
-def test_what_is_over_is_closed_before_what_is_held_is_sent(epoll: FakeEpoll) -> None:
+def test_what_is_over_is_closed_before_what_is_held_is_sent(setting: Setting) -> None:
     said: list[str] = []
-    setting = Setting(epoll)
 
     class Writer:
         def flush(self) -> None:

@@ -90,9 +90,9 @@ test: setup system ## everything that a change must pass: format, lint, types, i
 
 bench: setup system ## measure speed and balance; writes benchmarks/out
 	@mkdir -p benchmarks/out
-	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro | tee benchmarks/out/micro.txt
+	@$(BIN)/python -m benchmarks.micro | tee benchmarks/out/micro.txt
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
-	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.checks | tee -a benchmarks/out/micro.txt
+	@$(BIN)/python -m benchmarks.micro.checks | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.micro.tls | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.balancing --json benchmarks/out/balancing.json --markdown benchmarks/out/balancing.md
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)

@@ -58,8 +58,10 @@ class Books:
 
 
 class Server:
-    def __init__(self, spec: Spec, alarm: Alarm) -> None:
+    def __init__(self, spec: Spec, alarm: Alarm, soon: Callable[[Callable[[], object]], object]) -> None:
+        """soon: calls back in the next turn of the loop."""
         self.spec = spec
+        self._soon = soon
         self.books = Books(spec.port)
         self._alarm = alarm
         self._here = 0
@@ -75,9 +77,6 @@ class Server:
         self._soon(functools.partial(self._soon, self._note))
         self._backlog.append((visit, connection))
         self._start(visit.arrived)
-
-    def _soon(self, callback: Callable[[], object]) -> None:
-        asyncio.get_running_loop().call_soon(callback)
 
     def _note(self) -> None:
         """Two turns after a request: the loop tells a turn late of a reset that came before it."""
@@ -168,7 +167,7 @@ def parse_books(text: bytes) -> list[Books]:
 async def serve(specs: Sequence[Spec], control: int) -> None:
     loop = asyncio.get_running_loop()
     alarm = Alarm(loop)
-    servers = [Server(spec, alarm) for spec in specs]
+    servers = [Server(spec, alarm, loop.call_soon) for spec in specs]
     for server in servers:
         await loop.create_server(functools.partial(Connection, server), "127.0.0.1", server.spec.port, backlog=1024)
     await loop.create_server(functools.partial(Control, servers), "127.0.0.1", control)

@@ -32,9 +32,13 @@ class FakeConnection:
         self.answers.append(status)
 
 
-def make(slots: int, **spec: Any) -> tuple[Server, HandAlarm]:
+def at_once(callback: Callable[[], object]) -> None:
+    callback()
+
+
+def make(slots: int, soon: Callable[[Callable[[], object]], object] = at_once, **spec: Any) -> tuple[Server, HandAlarm]:
     alarm = HandAlarm()
-    return Server(Spec(1, slots, **spec), cast(Alarm, alarm)), alarm
+    return Server(Spec(1, slots, **spec), cast(Alarm, alarm), soon), alarm
 
 
 def arrive(server: Server, number: int, work_s: float = 1.0) -> tuple[Visit, FakeConnection]:
@@ -74,6 +78,23 @@ def test_work_for_a_client_that_left_goes_on_but_is_not_counted_as_present() -> 
     assert next_one.answers == [200]
     arrive(server, 2)
     assert server.books.most_at_once == 1
+
+
+def test_a_reset_that_the_loop_tells_of_a_turn_late_was_there_before() -> None:
+    turns: list[Callable[[], object]] = []
+    server, _ = make(1, turns.append)
+    visit, _ = arrive(server, 0)
+    while turns:
+        turns.pop(0)()
+    arrive(server, 1)
+    turns.pop(0)()
+    server.aborted(visit)
+    turns.pop(0)()
+    assert server.books.most_at_once == 1
+    arrive(server, 2)
+    while turns:
+        turns.pop(0)()
+    assert server.books.most_at_once == 2
 
 
 def test_a_failing_server_answers_at_once_however_many_there_are() -> None:

@@ -16,6 +16,8 @@ import termios
 from collections.abc import Callable
 from typing import Protocol
 
+from lbproxy.dataplane import stand_in
+from lbproxy.dataplane.stand_in import StandIn
 from lbproxy.protocol.body import BodyReader, LengthReader
 
 FROM_BYTES = 32 * 1024
@@ -41,24 +43,21 @@ def is_draining(transport: asyncio.Transport | None) -> bool:
     return int.from_bytes(queued, "little") < _ALMOST_EMPTY
 
 
-class Owner(Protocol):
+class Owner(stand_in.Owner, Protocol):
     """The protocol object whose connection it is."""
 
     transport: asyncio.Transport
 
     def data_received(self, data: bytes) -> None: ...
-    def eof_received(self) -> bool: ...
-    def connection_lost(self, exc: Exception | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
 
 
-class BulkReader(asyncio.BufferedProtocol):
+class BulkReader(StandIn):
     """Stands in for its owner while a large body is read. `sink` gives the transport that takes it, if there is one."""
 
     __slots__ = ("_buffer", "_owner", "_sink")
 
     def __init__(self, owner: Owner, sink: Callable[[], asyncio.Transport | None]) -> None:
+        super().__init__(owner)
         self._owner = owner
         self._sink = sink
         self._buffer = _SMALL
@@ -74,15 +73,3 @@ class BulkReader(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._owner.data_received(bytes(self._buffer[:nbytes]))
-
-    def eof_received(self) -> bool:
-        return self._owner.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._owner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._owner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._owner.resume_writing()

@@ -155,11 +155,12 @@ class Dialer:
         if found is None or found[0] is not address:
             if len(self._targets) >= MOST_TARGETS:  # servers come and go
                 self._targets.clear()
-            found = self._targets[id(address)] = address, _target(address)
+            found = self._targets[id(address)] = address, target_of(address)
         return found[1]
 
 
-def _target(address: Address) -> Target:
+def target_of(address: Address) -> Target:
+    """Family and sockaddr of a literal address. Raises OSError for a scope that is no interface."""
     if address.is_unix:
         return socket.AF_UNIX, address.sock_path
     flags = socket.AI_NUMERICHOST  # nothing is looked up; it reads the scope of fe80::1%eth0

@@ -99,6 +99,7 @@ class Downstream(asyncio.Protocol):
     transport: asyncio.Transport
     scheme = b"http"
     cert_fields: Sequence[Field] = ()
+    subject = ""  # of the client's certificate
 
     def __init__(self, owner: Listener, proxied: ProxyHeader | None = None) -> None:
         self._owner = owner
@@ -307,6 +308,8 @@ class Downstream(asyncio.Protocol):
         identity = (self._read_trusted(prepared) if self._is_trusted else None) or services.next_request_id()
         self.context.request = prepared.head
         exchange = self._exchange = Exchange(self, prepared, identity, services.clock())
+        if self.subject:
+            exchange.log_head = self.named_head(prepared)
         if self._extra:
             exchange.extra, self._extra = self._extra, b""
         self._closes = not prepared.keep_alive
@@ -341,6 +344,10 @@ class Downstream(asyncio.Protocol):
             if not is_refused:
                 self._keep_for_later(rest)
             exchange.start(b"", is_done=True)
+
+    def named_head(self, prepared: Prepared) -> str:
+        """The head's part of the log line, with the subject of the client's certificate."""
+        return self.services.log_format.with_subject(prepared.log_head, self.subject)
 
     def _read_trusted(self, prepared: Prepared) -> tuple[str, bytes] | None:
         """Take over what a trusted peer says of the client; returns the identity to keep, if it sent one."""

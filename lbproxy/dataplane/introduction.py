@@ -11,6 +11,7 @@ import socket
 from typing import Protocol
 
 from lbproxy.address import Address
+from lbproxy.dataplane.dialer import target_of
 from lbproxy.dataplane.runtime import PoolRuntime
 from lbproxy.dataplane.unix_socket import connect_unix
 from lbproxy.protocol.proxy_protocol import Endpoint, ProxyHeader, build
@@ -55,8 +56,7 @@ async def introduced(loop: asyncio.AbstractEventLoop, address: Address, header: 
 
 
 async def _connect_tcp(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
-    flags = socket.AI_NUMERICHOST  # nothing is looked up; it reads the scope of fe80::1%eth0
-    family, *_, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)[0]
+    family, target = target_of(address)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)

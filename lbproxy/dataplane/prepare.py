@@ -97,25 +97,6 @@ class Prepared:
     def has_body(self) -> bool:
         return self.chunked or self.content_length > 0
 
-    def logged_as(self, log_head: str) -> Prepared:
-        """The same with another beginning of its log line. (What is compiled can't be copied by `copy`.)"""
-        same = Prepared(self.head, self.route)
-        same.deadlines = self.deadlines
-        same.dropped = self.dropped
-        same.fault = self.fault
-        same.fault_detail = self.fault_detail
-        same.forward = self.forward
-        same.host_line = self.host_line
-        same.is_local = self.is_local
-        same.log_head = log_head
-        same.passes_responses = self.passes_responses
-        same.pool = self.pool
-        same.takes_extra = self.takes_extra
-        same.total_s = self.total_s
-        same.needs_care = self.needs_care
-        same.upgrade = self.upgrade
-        return same
-
 
 def prepare(
     listener: ListenerRuntime, raw: bytes, *, is_trusted: bool, log_format: LogFormat | None, local_host: str

@@ -10,28 +10,28 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from lbproxy.dataplane import stand_in
+from lbproxy.dataplane.stand_in import StandIn
+
 SIZE = 64 * 1024
 _LITTLE = 4 * 1024  # a read of so little is not followed by another at once
 # All of them read into this: what was read is handed on before the loop reads again.
 _BUFFER = memoryview(bytearray(SIZE))
 
 
-class Owner(Protocol):
+class Owner(stand_in.Owner, Protocol):
     """The TlsTransport."""
 
     def records_received(self, data: memoryview) -> None: ...
-    def eof_received(self) -> bool: ...
-    def connection_lost(self, exc: Exception | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
 
 
-class RecordReader(asyncio.BufferedProtocol):
+class RecordReader(StandIn):
     """Stands in for its owner, which is an asyncio.Protocol, as the protocol of its raw transport."""
 
     __slots__ = ("_owner", "_raw")
 
     def __init__(self, owner: Owner, raw: asyncio.Transport) -> None:
+        super().__init__(owner)
         self._owner = owner
         self._raw = raw
 
@@ -42,15 +42,3 @@ class RecordReader(asyncio.BufferedProtocol):
         if nbytes < _LITTLE and not self._raw.is_closing():
             self._raw.set_protocol(self._owner)  # type: ignore[arg-type]
         self._owner.records_received(_BUFFER[:nbytes])
-
-    def eof_received(self) -> bool:
-        return self._owner.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._owner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._owner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._owner.resume_writing()

@@ -282,10 +282,7 @@ class RelayEnd(asyncio.Protocol):
 class Relay:
     """Two ends and what is known of both. `on_done(relay, end, side)` is called once: side is whose fault it was."""
 
-    __deletable__ = (
-        "client",
-        "server",
-    )  # mypyc asks for it
+    __deletable__ = ("client", "server")  # mypyc asks for it
     __slots__ = (
         "_half_closed_s",
         "_is_done",

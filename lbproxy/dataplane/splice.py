@@ -122,7 +122,9 @@ def make_pipe() -> Pipe | None:
     except OSError:
         return None
     try:
-        any(_resize(pipe, size) for size in PIPE_SIZES)
+        for size in PIPE_SIZES:
+            if _resize(pipe, size):
+                break
         if fcntl.fcntl(pipe.write, fcntl.F_GETPIPE_SZ) >= PIPE_SIZES[-1]:
             return pipe
     except OSError:

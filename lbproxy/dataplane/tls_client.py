@@ -52,10 +52,7 @@ def tls_fault(error: Exception) -> tuple[Fault, str]:
 class TlsClient(TlsTransport):
     """A connection to a server; `done` gives its application once the handshake is over, or raises the SSLError."""
 
-    __deletable__ = (
-        "_factory",
-        "done",
-    )  # mypyc asks for it
+    __deletable__ = ("_factory", "done")  # mypyc asks for it
     __slots__ = ("_factory", "_name", "_server", "_tls", "done")
 
     def __init__(

@@ -114,7 +114,7 @@ class TlsServer(TlsTransport):
         if not is_http:
             self.start(TcpClient(self._owner, self.proxied))
             return
-        app = NamedDownstream(self._owner, self) if self.client_subject else TlsDownstream(self._owner, self)
+        app = TlsDownstream(self._owner, self)
         self.start(app)
         if services.is_draining:
             app.begin_drain(services.clock())
@@ -190,38 +190,25 @@ class TlsServer(TlsTransport):
 class TlsDownstream(Downstream):
     """An HTTP connection over TLS: says so to servers, with what the client showed."""
 
-    __slots__ = ("cert_fields",)
+    __slots__ = ("_last", "cert_fields", "subject")
 
     scheme = b"https"
 
     def __init__(self, owner: Listener, tls: TlsServer) -> None:
         super().__init__(owner, tls.proxied)
         self.cert_fields = tls.client_fields
+        self.subject = tls.client_subject
+        self._last: tuple[Prepared, str] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._lines = connection_lines(self.client_ip, self._port, self.scheme) + join_fields(self.cert_fields)
 
-
-class NamedDownstream(TlsDownstream):
-    """One whose client has a certificate: its subject stands in every log line."""
-
-    __slots__ = ("_named", "_subject")
-
-    def __init__(self, owner: Listener, tls: TlsServer) -> None:
-        super().__init__(owner, tls)
-        self._subject = tls.client_subject
-        self._named: tuple[Prepared, Prepared] | None = None
-
-    def _begin(self, prepared: Prepared, rest: bytes, *, is_refused: bool = False) -> None:
-        super()._begin(self._with_subject(prepared), rest, is_refused=is_refused)
-
-    def _with_subject(self, prepared: Prepared) -> Prepared:
-        """The same head with the subject in its part of the log line. The last one is kept: heads repeat."""
-        if self._named is None or self._named[0] is not prepared:
-            log_head = self.services.log_format.with_subject(prepared.log_head, self._subject)
-            self._named = prepared, prepared.logged_as(log_head)
-        return self._named[1]
+    def named_head(self, prepared: Prepared) -> str:
+        """The last one is kept: heads repeat."""
+        if self._last is None or self._last[0] is not prepared:
+            self._last = prepared, super().named_head(prepared)
+        return self._last[1]
 
 
 _SHORT = {

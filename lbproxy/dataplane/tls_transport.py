@@ -65,11 +65,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "wire_written",
     )
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        defect: Callable[[str, BaseException], None],
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
         """defect: who is told of exceptions that should not be (Services.internal_error)."""
         self._loop = loop
         self._defect = defect
@@ -84,7 +80,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._is_writing_ended = False  # our close_notify is sent
         self._has_fin = False  # and the FIN behind it
         self.has_close_notify = False  # the peer has ended its direction as it should
-        self.wire_written = 0  # bytes handed to the raw transport; small messages are when the turn ends
+        self.wire_written = 0  # bytes handed to the raw transport
 
     # --- what subclasses do -----------------------------------------------------------------------------------------
 
@@ -327,7 +323,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # --- transport of the application -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._state != OPEN or self._is_writing_ended or not data or self._raw.is_closing():
+        if self._state != OPEN or self._is_writing_ended or not data:
             return
         if len(data) > _SMALL:
             self._write_long(memoryview(data))
@@ -337,9 +333,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         except ssl.SSLError as error:
             self._fail(error)
             return
-        records = self._outgoing.read()
-        self.wire_written += len(records)
-        self._raw.write(records)
+        self._flush()
 
     def _write_long(self, data: memoryview) -> None:
         for at in range(0, len(data), PIECE):

@@ -26,10 +26,11 @@ import asyncio
 import contextlib
 import select
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from lbproxy.dataplane.poller import READABLE, WRITABLE, Poller
+from lbproxy.dataplane.unsent import Data, Unsent
 
 FIRST_READ = 96 * 1024  # a body of 64 KiB and its head come in one
 LARGE_READ = 256 * 1024  # after a read that filled FIRST_READ
@@ -38,7 +39,6 @@ SMALL = 4 * 1024  # is kept until the end of the turn
 MOST_HELD = 64 * 1024
 _MAY_WRITE = WRITABLE | select.EPOLLHUP | select.EPOLLERR
 _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_Data = bytes | bytearray | memoryview
 # socket.socket is a Python class around this one, which adds files, context managers and enums; made and closed without
 # them a socket costs 1.5 us less.
 plain_socket = cast(Callable[..., socket.socket], socket.SocketType)
@@ -83,7 +83,7 @@ class SocketTransport(asyncio.Transport):
         self._sock = sock
         self._fd = sock.fileno()
         self._recv: Callable[[int], bytes] = sock.recv
-        self._send: Callable[[_Data], int] = sock.send
+        self._send: Callable[[Data], int] = sock.send
         self._peer = peer
         self._local = local
         self._protocol: Any = None  # a Protocol or BufferedProtocol
@@ -93,7 +93,7 @@ class SocketTransport(asyncio.Transport):
         self._events = 0  # what is watched
         self._read_size = FIRST_READ
         self._held: bytes | None = None  # until the turn is over
-        self._unsent: bytearray | None = None  # until the kernel has room
+        self._unsent: Unsent | None = None  # until the kernel has room
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
         self._is_reading = True
@@ -119,7 +119,7 @@ class SocketTransport(asyncio.Transport):
 
     def ready(self, events: int) -> None:
         if self._unsent is not None and events & _MAY_WRITE:
-            self._flush()
+            self._send_unsent()
         if events == WRITABLE:
             return
         if not self._is_reading:
@@ -206,11 +206,11 @@ class SocketTransport(asyncio.Transport):
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def write(self, data: _Data) -> None:
+    def write(self, data: Data) -> None:
         if self._is_closing or self._is_writing_ended:
             return
         if self._unsent is not None:
-            self._unsent += data
+            self._unsent.add(data)
             self._note_size()
             return
         held = self._held
@@ -227,7 +227,7 @@ class SocketTransport(asyncio.Transport):
         else:
             self._send_pieces([data])
 
-    def _send_now(self, data: _Data) -> None:
+    def _send_now(self, data: Data) -> None:
         try:
             sent = self._send(data)
         except (BlockingIOError, InterruptedError):
@@ -236,7 +236,7 @@ class SocketTransport(asyncio.Transport):
             self._fail(error)
             return
         if sent < len(data):
-            self._keep(bytearray(memoryview(data)[sent:]))
+            self._keep([data], sent)
 
     def flush(self) -> None:
         """The turn is over: send what it left."""
@@ -246,7 +246,7 @@ class SocketTransport(asyncio.Transport):
             if self._is_write_paused:
                 self._resume_writing()
 
-    def writelines(self, list_of_data: Iterable[_Data]) -> None:
+    def writelines(self, list_of_data: Iterable[Data]) -> None:
         pieces = list(list_of_data)
         if self._unsent is not None or self._is_closing or self._is_writing_ended or self._poller.has_ends:
             for piece in pieces:
@@ -254,7 +254,7 @@ class SocketTransport(asyncio.Transport):
         else:
             self._send_pieces(pieces)
 
-    def _send_pieces(self, pieces: list[_Data]) -> None:
+    def _send_pieces(self, pieces: list[Data]) -> None:
         """At once, behind what is held."""
         if self._held is not None:
             pieces.insert(0, self._held)
@@ -266,33 +266,29 @@ class SocketTransport(asyncio.Transport):
         except OSError as error:
             self._fail(error)
             return
-        left = bytearray()
-        for piece in pieces:
-            size = len(piece)
-            if sent < size:
-                left += memoryview(piece)[sent:]
-            sent = max(0, sent - size)
-        if left:
-            self._keep(left)
+        self._keep(pieces, sent)
 
-    def _keep(self, left: bytearray) -> None:
-        self._unsent = left
-        self._rewatch()
-        self._note_size()
+    def _keep(self, pieces: Sequence[Data], sent: int) -> None:
+        unsent = Unsent()
+        unsent.add_rest(pieces, sent)
+        if unsent.size:
+            self._unsent = unsent
+            self._rewatch()
+            self._note_size()
 
-    def _flush(self) -> None:
+    def _send_unsent(self) -> None:
         unsent = self._unsent
         assert unsent is not None
+        pieces = unsent.first()
         try:
-            sent = self._send(unsent)
+            sent = self._send(pieces[0]) if len(pieces) == 1 else self._sock.sendmsg(pieces)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._fail(error)
             return
-        if sent < len(unsent):
-            del unsent[:sent]
-        else:
+        unsent.take(sent)
+        if not unsent.size:
             self._unsent = None
             if self._is_closing:
                 self._end(None)
@@ -337,7 +333,7 @@ class SocketTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         if self._held is not None:
             return len(self._held)
-        return len(self._unsent) if self._unsent is not None else 0
+        return self._unsent.size if self._unsent is not None else 0
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         return self._low, self._high

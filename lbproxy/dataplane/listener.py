@@ -292,8 +292,8 @@ class _Acceptor:
 
     def __init__(self, listener: Listener, sock: socket.socket) -> None:
         self._listener = listener
-        # socket.accept() is this and Python code that asks for the family, the type (both enums) and the default
-        # time-out: 3 us a connection. The method is private, and the same in every Python from 3.0 to 3.14.
+        # socket.accept() is this private method and Python code that asks for the family, the type (both enums) and the
+        # default time-out, for each connection.
         self._accept: Callable[[], tuple[int, object]] = sock._accept  # type: ignore[attr-defined]
         self._family = int(sock.family)
         self.fd = sock.fileno()

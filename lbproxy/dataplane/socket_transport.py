@@ -240,8 +240,9 @@ class SocketTransport(asyncio.Transport):
 
     def flush(self) -> None:
         """The turn is over: send what it left."""
-        held, self._held = self._held, None
-        if held is not None:
+        held = self._held
+        if held is not None and not self._is_lost:
+            self._held = None
             self._send_now(held)
             if self._is_write_paused:
                 self._resume_writing()
@@ -368,7 +369,7 @@ class SocketTransport(asyncio.Transport):
     def _fail(self, error: Exception | None) -> None:
         self._is_closing = True
         self._is_reading = False
-        self._held = self._unsent = None
+        self._unsent = None  # what is held is not sent either, and may be asked for until `_lose`
         self._end(error)
 
     def _end(self, error: Exception | None) -> None:
@@ -389,6 +390,7 @@ class SocketTransport(asyncio.Transport):
             # Protocol and transport know each other: neither must wait for the collector.
             self._protocol = self._data_received = self._get_buffer = self._buffer_updated = None
             self._error = None
+            self._held = None
 
     def is_closing(self) -> bool:
         return self._is_closing

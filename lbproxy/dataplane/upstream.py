@@ -435,10 +435,13 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._buffer or self._interim:
             exchange.attempt_failed(errors.TRUNCATED_HEAD, "the connection ended inside the head")
         elif self.n_requests > 1:
-            is_crossed = is_fin and self._nothing_was_acked()
-            if is_crossed:
+            # Is all of the request still here? Then it is not the server's acknowledgements that one has to trust.
+            is_unsent = self.transport.get_write_buffer_size() >= self.written - self._written_before
+            is_crossed = is_unsent or (is_fin and self._nothing_was_acked())
+            if is_crossed and is_fin:
                 self._note_idle_close()
-            if is_crossed and exchange.trusts_unacked(self.runtime):
+                self.transport.abort()  # closing would send what is left, and the server might execute it after all
+            if is_unsent or (is_crossed and exchange.trusts_unacked(self.runtime)):
                 exchange.attempt_failed(errors.CLOSED_UNACKED, "closed before the request arrived")
             else:
                 exchange.attempt_failed(errors.CLOSED_REUSED, "closed while the request was sent on a kept connection")

@@ -431,6 +431,26 @@ def test_unacked_off_takes_a_fin_for_delivered() -> None:
         assert lb.ends == ["upstream_closed_reused_conn"]
 
 
+@pytest.mark.parametrize("is_fin", [True, False])
+@pytest.mark.parametrize("sent", [0, 1])
+def test_what_has_not_left_this_process_was_not_delivered(is_fin: bool, sent: int) -> None:
+    with FakeLb(KEPT_ONE.replace("attempts: 1", "attempts: 1, unacked: off")) as lb:
+        client, server = kept(lb)
+        acknowledged = 1 + sum(map(len, server.transport.written))
+        client.send(post())
+        size = 1 + sum(map(len, server.transport.written)) - acknowledged
+        server.transport.unsent = size - sent
+        server.transport.sock.bytes_acked = acknowledged + sent
+        server.fin() if is_fin else server.reset()
+        if sent:
+            assert lb.ends == ["upstream_closed_reused_conn"]
+            return
+        lb.accept().send(ok())
+        assert status_of(client.got()) == 200
+        if is_fin:
+            assert server.transport.calls[-1] == "abort"  # closing would send it
+
+
 def test_an_idempotent_request_is_repeated_on_a_fresh_connection_to_the_same_server() -> None:
     with FakeLb(KEPT_ONE) as lb:  # R5 for GET; not an attempt against retry.attempts
         client, server = kept(lb)

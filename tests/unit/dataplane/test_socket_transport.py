@@ -615,8 +615,12 @@ def test_the_end_goes_behind_what_is_held(turning: Setting, end: str) -> None:
 def test_aborting_drops_what_is_held(turning: Setting) -> None:
     turning.transport.write(b"never")
     turning.transport.abort()
+    turning.transport.close()
     turning.poller.turn_end.end()
     assert turning.sock.taken == b""
+    assert turning.transport.get_write_buffer_size() == 5, "its protocol cannot tell that nothing was sent"
+    turning.batch_ends()
+    assert turning.transport.get_write_buffer_size() == 0
 
 
 def test_a_limit_of_nothing_tells_when_what_is_held_is_sent(turning: Setting) -> None:

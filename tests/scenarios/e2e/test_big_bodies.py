@@ -20,6 +20,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -108,12 +109,16 @@ def held_back(local_port: int | None, remote_port: int | None) -> set[tuple[int,
 def results(
     clients: list[Future[tuple[str, int]]], local_port: int | None, remote_port: int | None
 ) -> list[tuple[str, int]]:
-    """What came of the transfers, each of whose connections was seen to be held back by TCP."""
-    seen: set[tuple[int, int]] = set()
+    """What came of the transfers, each of whose connections was seen to be held back by TCP.
+
+    Seen several times: in 17 minutes one look met the answer to a health check on its way.
+    """
+    looks: Counter[tuple[int, int]] = Counter()
     while not all(client.done() for client in clients):
-        seen |= held_back(local_port, remote_port)
+        looks.update(held_back(local_port, remote_port))
         time.sleep(LOOK_S)
-    assert len(seen) == len(clients), f"held back: {seen}"
+    seen = {connection for connection, count in looks.items() if count >= 3}
+    assert len(seen) == len(clients), f"held back: {looks}"
     return [client.result() for client in clients]
 
 

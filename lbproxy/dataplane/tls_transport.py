@@ -215,7 +215,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def _flush(self) -> None:
         data = self._outgoing.read()
-        if data and not self._has_fin and not self._raw.is_closing():
+        if data and not self._has_fin:
             self.wire_written += len(data)
             self._raw.write(data)
 

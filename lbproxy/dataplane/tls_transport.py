@@ -336,13 +336,17 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._flush()
 
     def _write_long(self, data: memoryview) -> None:
-        for at in range(0, len(data), PIECE):
-            try:
+        """In pieces for OpenSSL's buffer, and all of them in one system call."""
+        records = []
+        try:
+            for at in range(0, len(data), PIECE):
                 self.ssl_object.write(data[at : at + PIECE])
-            except ssl.SSLError as error:
-                self._fail(error)
-                return
-            self._flush()
+                records.append(self._outgoing.read())
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        self.wire_written += sum(map(len, records))
+        self._raw.writelines(records)
 
     def can_write_eof(self) -> bool:
         return True

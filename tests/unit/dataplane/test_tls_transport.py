@@ -45,6 +45,9 @@ class Raw:
         self.out += data
         self.n_writes += 1
 
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
+
     def write_eof(self) -> None:
         self.events.append("fin")
 

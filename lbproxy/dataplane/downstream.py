@@ -419,11 +419,14 @@ class Downstream(asyncio.Protocol):
         if exchange is None or self._state in (CLOSED, TUNNEL):
             return
         self._exchange = None
-        if self._closes or self._client_fin or not exchange.request_done or self.services.is_draining:
+        if self._closes or self._client_fin or not exchange.request_done:
             self._linger()
             return
         self._state = HEAD
-        self._deadline = self.services.clock() + self.listener.timeouts.keep_alive
+        now = self.services.clock()
+        self._deadline = now + self.listener.timeouts.keep_alive
+        if self.services.is_draining:  # the head had left before, so the client does not know: its next answer says it
+            self.begin_drain(now)
         if self._read_ahead or self._is_paused:
             self.services.loop.call_soon(self._next_request)
 

@@ -147,6 +147,39 @@ def test_row_73_stopping_under_500_requests_a_second(tmp_path: Path) -> None:
         assert Counter(entry["end"] for entry in lb.access_log()) == {"ok": report.statuses[200] + 3}
 
 
+def test_whose_answer_began_before_the_signal_is_told_with_the_next_one(tmp_path: Path) -> None:
+    """Its head could not say `Connection: close` any more, and the client may send at the moment when its body ends."""
+    release = threading.Event()
+
+    def in_two_pieces(c: Peer) -> None:
+        c.read_request()
+        c.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        c.wait(release)
+        c.send(b"cd")
+
+    with Origin() as origin:
+        origin.script(in_two_pieces)
+        listener = {"name": "in", "bind": "127.0.0.1:0", "pool": "p"}
+        pools = {"p": {"servers": [origin.address], "health_check": "off"}}
+        lb = Daemon({"listeners": [listener], "pools": pools}, tmp_path).start()
+        try:
+            with Client(lb.port("in")) as client:
+                client.send(get("/first"))
+                client.wait_for(b"ab")
+                lb.signal(signal.SIGTERM)
+                wait_until(lambda: refuses(lb.port("in")), "the listener to be closed")
+                release.set()
+                first = client.response()
+                assert (first.body, first.is_kept_alive) == (b"abcd", True)
+                second = client.ask(get("/second"))
+                assert (second.status, second.is_kept_alive) == (200, False)
+                assert client.wait_end() == "fin"
+            assert ended(lb, 5.0) == 0, lb.stderr
+            assert [entry["end"] for entry in lb.access_log()] == ["ok", "ok"]
+        finally:
+            lb.kill()
+
+
 def test_ready_says_draining_and_new_clients_are_refused(servers: list[Gunicorn], tmp_path: Path) -> None:
     lb = daemon(servers, tmp_path)
     try:

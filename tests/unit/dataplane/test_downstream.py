@@ -180,6 +180,38 @@ def test_while_draining_the_answer_says_close() -> None:
         assert client.saw_fin and not server.is_open
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("when", ["then", "pipelined", "never"])
+def test_whose_answer_began_before_draining_is_told_with_the_next_one(framing: str, when: str) -> None:
+    """It was promised a kept connection, so a close at the end of the body could meet its next request."""
+    with FakeLb() as lb:
+        client = lb.connect()
+        server = lb.exchange(client, GET)
+        whole = ok(b"0123456789") if framing == "length" else CHUNKED + b"a\r\n0123456789\r\n0\r\n\r\n"
+        cut = whole.index(b"5678")
+        server.send(whole[:cut])
+        assert b"Connection:" not in client.got()
+        lb.services.is_draining = True
+        for item in list(lb.services.swept):
+            item.begin_drain(lb.clock())
+        if when == "pipelined":
+            client.send(GET)
+        server.send(whole[cut:])
+        assert client.is_open and not client.saw_fin
+        if when == "never":
+            lb.advance(0.8)
+            assert client.is_open
+            lb.advance(0.5)
+            assert not client.is_open and not client.saw_reset
+            return
+        if when == "then":
+            client.send(GET)
+        client.got()
+        lb.accept().send(ok(b"next"))
+        assert b"Connection: close\r\n" in client.got()
+        assert client.saw_fin
+
+
 def test_an_idle_connection_gets_a_second_when_draining_begins() -> None:
     with FakeLb() as lb:
         client = lb.connect()

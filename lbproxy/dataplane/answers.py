@@ -6,13 +6,14 @@ import json
 import time
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Final
 
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import REASONS, ResponseHead, status_line
 from lbproxy.protocol.message import Fields, join_fields
 
-_ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+_ALLOW: Final = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _date = (0, b"")
 
 

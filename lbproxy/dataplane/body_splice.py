@@ -11,7 +11,7 @@ A body that is moved is not kept, so a request must be past the point where it c
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
 from lbproxy.dataplane.splice import Flow, PipePool, is_plain, open_flow
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.exchange import Exchange
     from lbproxy.dataplane.upstream import UpstreamConnection
 
-SPLICE_FROM = 192 * 1024  # bytes left; below it the set-up costs more than it saves
-HIGH_WATER = 64 * 1024
+SPLICE_FROM: Final = 192 * 1024  # bytes left; below it the set-up costs more than it saves
+HIGH_WATER: Final = 64 * 1024
 
 
 def spliceable(

@@ -14,17 +14,17 @@ import asyncio
 import fcntl
 import termios
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from lbproxy.dataplane import stand_in
 from lbproxy.dataplane.stand_in import StandIn
 from lbproxy.protocol.body import BodyReader, LengthReader
 
-FROM_BYTES = 32 * 1024
-MUCH_BYTES = 64 * 1024
-_SMALL = memoryview(bytearray(64 * 1024))
-_LARGE = memoryview(bytearray(250 * 1024))
-_ALMOST_EMPTY = 16 * 1024
+FROM_BYTES: Final = 32 * 1024
+MUCH_BYTES: Final = 64 * 1024
+_SMALL: Final = memoryview(bytearray(64 * 1024))
+_LARGE: Final = memoryview(bytearray(250 * 1024))
+_ALMOST_EMPTY: Final = 16 * 1024
 
 
 def is_much_left(reader: BodyReader) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from lbproxy import errors
 from lbproxy.dataplane.dialer import Opening
@@ -20,14 +20,14 @@ from lbproxy.telemetry.slots import SERVER
 P = TypeVar("P", bound=asyncio.Protocol)
 Q = TypeVar("Q", bound=asyncio.BaseProtocol)
 
-_CONNECTED = SERVER.column("upstream_connects_total", "ok")
-_RESULT = {
+_CONNECTED: Final = SERVER.column("upstream_connects_total", "ok")
+_RESULT: Final = {
     errors.CONNECT_REFUSED.word: SERVER.column("upstream_connects_total", "refused"),
     errors.CONNECT_TIMEOUT.word: SERVER.column("upstream_connects_total", "timeout"),
 }
-_ERROR = SERVER.column("upstream_connects_total", "error")
+_ERROR: Final = SERVER.column("upstream_connects_total", "error")
 
-FAULT_BY_ERRNO: dict[int, Fault] = {
+FAULT_BY_ERRNO: Final[dict[int, Fault]] = {
     errno.ECONNREFUSED: errors.CONNECT_REFUSED,
     errno.ENOENT: errors.CONNECT_REFUSED,  # a unix socket that is not there: nobody listens
     errno.ECONNRESET: errors.CONNECT_REFUSED,
@@ -44,7 +44,7 @@ FAULT_BY_ERRNO: dict[int, Fault] = {
 
 
 # Dials that failed at the server's end; being out of local descriptors or ports says nothing about it.
-DIAL_FAULTS = TLS_FAULTS | frozenset(
+DIAL_FAULTS: Final = TLS_FAULTS | frozenset(
     (errors.CONNECT_REFUSED, errors.CONNECT_UNREACHABLE, errors.CONNECT_TIMEOUT, errors.CONNECT_ERROR)
 )
 

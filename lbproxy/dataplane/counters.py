@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from lbproxy import errors
 from lbproxy.errors import Fault
 from lbproxy.telemetry.slots import CODES, DURATION_BUCKETS, LISTENER, POOL, SERVER, TRAFFIC
 
-TCP_IN = TRAFFIC.column("tcp_bytes_total", "in")
-TCP_OUT = TRAFFIC.column("tcp_bytes_total", "out")
-SERVER_REQUESTS = SERVER.offset["server_requests_total"]
-TTFB = SERVER.offset["upstream_ttfb_seconds"]
-TTFB_SUM = TTFB + len(DURATION_BUCKETS) + 1
-STALE = SERVER.column("stale_connections_total")
-DURATION = POOL.offset["request_duration_seconds"]
-DURATION_SUM = DURATION + len(DURATION_BUCKETS) + 1
-QUEUE_WAIT = POOL.offset["queue_wait_seconds"]
-BUDGET_EXHAUSTED = POOL.column("retry_budget_exhausted_total")
-FAIL_OPEN = POOL.column("fail_open_total")
-BYTES_IN = LISTENER.column("request_bytes_total")
-BYTES_OUT = LISTENER.column("response_bytes_total")
-CODE_INDEX = tuple(CODES.index("499") if status == 499 else max(0, min(4, status // 100 - 1)) for status in range(600))
-UPSTREAM_ERROR = {
+TCP_IN: Final = TRAFFIC.column("tcp_bytes_total", "in")
+TCP_OUT: Final = TRAFFIC.column("tcp_bytes_total", "out")
+SERVER_REQUESTS: Final = SERVER.offset["server_requests_total"]
+TTFB: Final = SERVER.offset["upstream_ttfb_seconds"]
+TTFB_SUM: Final = TTFB + len(DURATION_BUCKETS) + 1
+STALE: Final = SERVER.column("stale_connections_total")
+DURATION: Final = POOL.offset["request_duration_seconds"]
+DURATION_SUM: Final = DURATION + len(DURATION_BUCKETS) + 1
+QUEUE_WAIT: Final = POOL.offset["queue_wait_seconds"]
+BUDGET_EXHAUSTED: Final = POOL.column("retry_budget_exhausted_total")
+FAIL_OPEN: Final = POOL.column("fail_open_total")
+BYTES_IN: Final = LISTENER.column("request_bytes_total")
+BYTES_OUT: Final = LISTENER.column("response_bytes_total")
+CODE_INDEX: Final = tuple(
+    CODES.index("499") if status == 499 else max(0, min(4, status // 100 - 1)) for status in range(600)
+)
+UPSTREAM_ERROR: Final = {
     fault.word: SERVER.column("upstream_errors_total", fault.reason)
     for fault in errors.FAULTS.values()
     if fault.metric == "upstream_errors_total"
 }
-REJECTED = {
+REJECTED: Final = {
     fault.word: LISTENER.column("rejected_total", fault.reason)
     for fault in errors.FAULTS.values()
     if fault.metric == "rejected_total"
 }
-ABORTED = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
-RETRY = {
+ABORTED: Final = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
+RETRY: Final = {
     (reason, outcome): POOL.column("retries_total", reason, outcome)
     for reason in ("connect", "reset", "timeout", "status", "stale")
     for outcome in ("success", "failure")

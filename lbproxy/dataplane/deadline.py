@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
 
 from lbproxy.protocol.deadline import parse_timeout, write_timeout
 from lbproxy.protocol.http1 import RequestHead
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from lbproxy.address import Address
 from lbproxy.dataplane.poller import WRITABLE, Poller
@@ -22,8 +22,8 @@ from lbproxy.dataplane.unix_socket import connect_unix
 Q = TypeVar("Q", bound=asyncio.BaseProtocol)
 Target = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | str]
 
-_IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
-MOST_TARGETS = 1024
+_IN_PROGRESS: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
+MOST_TARGETS: Final = 1024
 
 
 class Opening:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane import bulk
@@ -42,17 +42,22 @@ from lbproxy.telemetry.slots import POOL
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener import Listener
 
-HEAD, BODY, WAIT, LINGER, TUNNEL, CLOSED = range(6)
+HEAD: Final = 0
+BODY: Final = 1
+WAIT: Final = 2
+LINGER: Final = 3
+TUNNEL: Final = 4
+CLOSED: Final = 5
 
-NEVER = float("inf")
-HIGH_WATER = 64 * 1024
-READ_AHEAD_BYTES = 64 * 1024
-READ_AHEAD_REQUESTS = 32
-LINGER_IDLE_S = 5.0
-LINGER_TOTAL_S = 30.0
-DRAIN_IDLE_S = 1.0
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_WRITE_TIMEOUT = POOL.column("client_aborts_total", "write_timeout")
+NEVER: Final = float("inf")
+HIGH_WATER: Final = 64 * 1024
+READ_AHEAD_BYTES: Final = 64 * 1024
+READ_AHEAD_REQUESTS: Final = 32
+LINGER_IDLE_S: Final = 5.0
+LINGER_TOTAL_S: Final = 30.0
+DRAIN_IDLE_S: Final = 1.0
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_WRITE_TIMEOUT: Final = POOL.column("client_aborts_total", "write_timeout")
 
 
 class Downstream(asyncio.Protocol):

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Final
 
 from lbproxy import errors
 from lbproxy.dataplane import connector
@@ -68,19 +69,25 @@ from lbproxy.protocol.message import Field
 from lbproxy.protocol.upgrade import is_answer_to
 from lbproxy.telemetry.slots import DURATION_BUCKETS, QUEUE_BUCKETS, observe
 
-QUEUED, CONNECTING, WAITING, KEEPING, STREAMING, TUNNEL, DONE = range(7)
-PHASES = ("queued", "connecting", "waiting", "waiting", "streaming", "tunnel", "")
+QUEUED: Final = 0
+CONNECTING: Final = 1
+WAITING: Final = 2
+KEEPING: Final = 3
+STREAMING: Final = 4
+TUNNEL: Final = 5
+DONE: Final = 6
+PHASES: Final = ("queued", "connecting", "waiting", "waiting", "streaming", "tunnel", "")
 
-NEVER = float("inf")
-EXPECT_WAIT_S = 1.0
-DIAL_BUFFER = 64 * 1024
-KEEP_BYTES = 64 * 1024  # of an answer that may be retried
-_QUEUE_FAULTS = {  # by the reason that the pool gives
+NEVER: Final = float("inf")
+EXPECT_WAIT_S: Final = 1.0
+DIAL_BUFFER: Final = 64 * 1024
+KEEP_BYTES: Final = 64 * 1024  # of an answer that may be retried
+_QUEUE_FAULTS: Final = {  # by the reason that the pool gives
     "timeout": errors.QUEUE_TIMEOUT,
     "deadline": errors.TOTAL_TIMEOUT,
     "hopeless": errors.DEADLINE_UNREACHABLE,
 }
-_NO_BODY: list[bytes] = []  # replaced by `start` before anything is added
+_NO_BODY: Final[list[bytes]] = []  # replaced by `start` before anything is added
 
 
 class KeptAnswer:

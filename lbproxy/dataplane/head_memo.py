@@ -15,17 +15,17 @@ Everything is bounded, and filled only by heads and lines that come a second tim
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lbproxy.protocol.http1 import plain_field
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.prepare import Prepared
 
-MAX_HEADS = 1024
-MAX_LINES = 1024
-MAX_HEAD_BYTES = 4096
-MAX_EXTRA = 4
+MAX_HEADS: Final = 1024
+MAX_LINES: Final = 1024
+MAX_HEAD_BYTES: Final = 4096
+MAX_EXTRA: Final = 4
 
 
 class HeadMemo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lbproxy.telemetry.slots import SERVER
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.runtime import ServerRuntime
     from lbproxy.dataplane.upstream import UpstreamConnection
 
-_STALE = SERVER.column("stale_connections_total")
+_STALE: Final = SERVER.column("stale_connections_total")
 
 
 class IdlePool:

@@ -14,6 +14,7 @@ import resource
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from lbproxy import errors
 from lbproxy.address import Address
@@ -33,17 +34,17 @@ from lbproxy.telemetry.slots import LISTENER
 
 log = logging.getLogger("lbproxy")
 
-_ACCEPTED = LISTENER.column("client_connections_total")
+_ACCEPTED: Final = LISTENER.column("client_connections_total")
 # Descriptors for everything that is no connection: epolls, logs, admin, checks, Python's own.
-BASE_FDS = 40
-SPARE_FDS = 8  # scrapes, checks and dials in progress take some
-BACKLOG = 1024  # a shorter queue loses SYNs, and their clients wait seconds for TCP to try again
-DEFAULT_LIMIT = 10_000
+BASE_FDS: Final = 40
+SPARE_FDS: Final = 8  # scrapes, checks and dials in progress take some
+BACKLOG: Final = 1024  # a shorter queue loses SYNs, and their clients wait seconds for TCP to try again
+DEFAULT_LIMIT: Final = 10_000
 
 
-ACCEPT_BATCH = 64
-OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
-RETRY_ACCEPT_S = 0.1
+ACCEPT_BATCH: Final = 64
+OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
+RETRY_ACCEPT_S: Final = 0.1
 
 
 class BindError(Exception):
@@ -355,7 +356,7 @@ def _bind_tcp(address: Address) -> list[socket.socket]:
     return sockets
 
 
-_BIND_HINTS = {
+_BIND_HINTS: Final = {
     errno.EADDRINUSE: "something else listens there; stop it or choose another port",
     errno.EACCES: "no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE",
     errno.EADDRNOTAVAIL: "this machine does not have that address",

@@ -19,13 +19,13 @@ import asyncio
 import contextlib
 import select
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from lbproxy.dataplane.turn_end import TurnEnd
 
-READABLE = select.EPOLLIN | select.EPOLLRDHUP
-WRITABLE = select.EPOLLOUT
-BATCH = 256  # events a turn; the rest comes with the next one, the loop's other work in between
+READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
+WRITABLE: Final = select.EPOLLOUT
+BATCH: Final = 256  # events a turn; the rest comes with the next one, the loop's other work in between
 
 
 class Pollable(Protocol):

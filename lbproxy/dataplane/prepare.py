@@ -8,6 +8,7 @@ costs a dictionary look-up. What differs between equal heads (client address, re
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from lbproxy import errors
 from lbproxy.dataplane.deadline import NEVER, Deadlines, take_deadlines
@@ -20,13 +21,13 @@ from lbproxy.protocol.upgrade import allowed_protocols
 from lbproxy.telemetry.accesslog import LogFormat
 from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
 
-_UNDERSCORE = PROCESS.column("headers_dropped_total", "underscore")
-_NOMINATED = PROCESS.column("headers_dropped_total", "nominated")
-_SPOOFED = PROCESS.column("headers_dropped_total", "spoofed")
-_UNREADABLE = PROCESS.column("headers_dropped_total", "bad_deadline")
-_REQUESTS = TRAFFIC.offset["requests_total"]
-_METHOD_INDEX = {method: index for index, method in enumerate(METHODS)}
-_OTHER = _METHOD_INDEX["other"]
+_UNDERSCORE: Final = PROCESS.column("headers_dropped_total", "underscore")
+_NOMINATED: Final = PROCESS.column("headers_dropped_total", "nominated")
+_SPOOFED: Final = PROCESS.column("headers_dropped_total", "spoofed")
+_UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
+_REQUESTS: Final = TRAFFIC.offset["requests_total"]
+_METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}
+_OTHER: Final = _METHOD_INDEX["other"]
 _safe_token = re.compile(rb"([!-~]+) ([!-~]+)").match
 
 

@@ -19,7 +19,7 @@ import contextlib
 import logging
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lbproxy.dataplane.poller import READABLE
 from lbproxy.errors import BAD_PROXY_HEADER
@@ -30,10 +30,10 @@ from lbproxy.telemetry.slots import LISTENER
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener import Listener
 
-HEADER_S = 5.0
-DRAIN_S = 1.0
-_REJECTED = LISTENER.column("rejected_total", BAD_PROXY_HEADER.reason)
-_LINGER_RESET = struct.pack("ii", 1, 0)
+HEADER_S: Final = 5.0
+DRAIN_S: Final = 1.0
+_REJECTED: Final = LISTENER.column("rejected_total", BAD_PROXY_HEADER.reason)
+_LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class ProxyHeaders:

@@ -8,15 +8,15 @@ So once a read of a TlsTransport is large, the raw transport is given to a Recor
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from lbproxy.dataplane import stand_in
 from lbproxy.dataplane.stand_in import StandIn
 
-SIZE = 64 * 1024
-_LITTLE = 4 * 1024  # a read of so little is not followed by another at once
+SIZE: Final = 64 * 1024
+_LITTLE: Final = 4 * 1024  # a read of so little is not followed by another at once
 # All of them read into this: what was read is handed on before the loop reads again.
-_BUFFER = memoryview(bytearray(SIZE))
+_BUFFER: Final = memoryview(bytearray(SIZE))
 
 
 class Owner(stand_in.Owner, Protocol):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.splice import Flow, is_plain, is_reset, open_flow
@@ -32,12 +32,12 @@ from lbproxy.errors import (
     Side,
 )
 
-HIGH_WATER = 64 * 1024
-BULK_READ = 16 * 1024
-SPLICE_FROM = 192 * 1024
-SMALL_MOVES = 8
-IDLE_S = 1.0
-NOT_SOON = 64 * 1024 * 1024  # bytes to copy before the next attempt, after there was no pipe
+HIGH_WATER: Final = 64 * 1024
+BULK_READ: Final = 16 * 1024
+SPLICE_FROM: Final = 192 * 1024
+SMALL_MOVES: Final = 8
+IDLE_S: Final = 1.0
+NOT_SOON: Final = 64 * 1024 * 1024  # bytes to copy before the next attempt, after there was no pipe
 
 OnDone = Callable[["Relay", str, Side | None], None]
 

@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from lbproxy.dataplane.dialer import Dialer
 from lbproxy.dataplane.hangup import HangupWatch
@@ -25,9 +25,9 @@ from lbproxy.telemetry.slots import PROCESS, Row
 
 log = logging.getLogger("lbproxy")
 
-SWEEP_S = 0.2
-_LINGER_RESET = struct.pack("ii", 1, 0)
-_INTERNAL_ERRORS = PROCESS.column("internal_errors_total")
+SWEEP_S: Final = 0.2
+_LINGER_RESET: Final = struct.pack("ii", 1, 0)
+_INTERNAL_ERRORS: Final = PROCESS.column("internal_errors_total")
 
 
 class Swept(Protocol):

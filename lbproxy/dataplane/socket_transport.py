@@ -27,18 +27,18 @@ import contextlib
 import select
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from lbproxy.dataplane.poller import READABLE, WRITABLE, Poller
 from lbproxy.dataplane.unsent import Data, Unsent
 
-FIRST_READ = 96 * 1024  # a body of 64 KiB and its head come in one
-LARGE_READ = 256 * 1024  # after a read that filled FIRST_READ
-HIGH_WATER = 64 * 1024
-SMALL = 4 * 1024  # is kept until the end of the turn
-MOST_HELD = 64 * 1024
-_MAY_WRITE = WRITABLE | select.EPOLLHUP | select.EPOLLERR
-_ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+FIRST_READ: Final = 96 * 1024  # a body of 64 KiB and its head come in one
+LARGE_READ: Final = 256 * 1024  # after a read that filled FIRST_READ
+HIGH_WATER: Final = 64 * 1024
+SMALL: Final = 4 * 1024  # is kept until the end of the turn
+MOST_HELD: Final = 64 * 1024
+_MAY_WRITE: Final = WRITABLE | select.EPOLLHUP | select.EPOLLERR
+_ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 # socket.socket is a Python class around this one, which adds files, context managers and enums; made and closed without
 # them a socket costs 1.5 us less.
 plain_socket = cast(Callable[..., socket.socket], socket.SocketType)

@@ -28,23 +28,28 @@ import os
 import select
 import socket
 import sys
-from typing import Protocol
+from typing import Final, Protocol
 
-CAN_SPLICE = sys.platform == "linux" and hasattr(os, "splice")
+CAN_SPLICE: Final = sys.platform == "linux" and hasattr(os, "splice")
 
-PIPE_SIZES = (1 << 20, 1 << 18, 1 << 16)  # bytes; a smaller pipe is slower than copying
-MOST_FLOWS = 256
-FDS_PER_FLOW = 4
-POOLED_PIPES = 16
-UNBOUNDED = 1 << 62
-LARGE_FILL = 512 * 1024
-SMALL_FILL = 64 * 1024  # for a sink that is slower than its source: what waits in the pipe is kernel memory
-TURN_BYTES = 512 * 1024  # about 0.1 ms; a hundred flows may begin in the same turn
-FRUITLESS_WAKES = 4
+PIPE_SIZES: Final = (1 << 20, 1 << 18, 1 << 16)  # bytes; a smaller pipe is slower than copying
+MOST_FLOWS: Final = 256
+FDS_PER_FLOW: Final = 4
+POOLED_PIPES: Final = 16
+UNBOUNDED: Final = 1 << 62
+LARGE_FILL: Final = 512 * 1024
+SMALL_FILL: Final = 64 * 1024  # for a sink that is slower than its source: what waits in the pipe is kernel memory
+TURN_BYTES: Final = 512 * 1024  # about 0.1 ms; a hundred flows may begin in the same turn
+FRUITLESS_WAKES: Final = 4
 
-_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if CAN_SPLICE else 0
+_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if CAN_SPLICE else 0
 
-_READ, _WRITE, _TURN, _END, _FAILED, _IDLE = range(6)
+_READ: Final = 0
+_WRITE: Final = 1
+_TURN: Final = 2
+_END: Final = 3
+_FAILED: Final = 4
+_IDLE: Final = 5
 
 
 class Pipe:
@@ -169,7 +174,7 @@ def is_reset(transport: asyncio.Transport) -> bool:
         return False
 
 
-_TCP_CLOSE = 7  # net/tcp_states.h
+_TCP_CLOSE: Final = 7  # net/tcp_states.h
 
 
 class Owner(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
 from lbproxy.dataplane import connector
@@ -31,17 +31,17 @@ from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, QUEUE_BUCK
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener import Listener
 
-NEVER = float("inf")
-_IN = TRAFFIC.column("tcp_bytes_total", "in")
-_OUT = TRAFFIC.column("tcp_bytes_total", "out")
-_BYTES_IN = LISTENER.column("request_bytes_total")
-_BYTES_OUT = LISTENER.column("response_bytes_total")
-_QUEUE_WAIT = POOL.offset["queue_wait_seconds"]
-_DURATION = POOL.offset["request_duration_seconds"]
-_RETRY_OK = POOL.column("retries_total", "connect", "success")
-_RETRY_FAILED = POOL.column("retries_total", "connect", "failure")
-_ABORTED = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
-_UPSTREAM_ERROR = {
+NEVER: Final = float("inf")
+_IN: Final = TRAFFIC.column("tcp_bytes_total", "in")
+_OUT: Final = TRAFFIC.column("tcp_bytes_total", "out")
+_BYTES_IN: Final = LISTENER.column("request_bytes_total")
+_BYTES_OUT: Final = LISTENER.column("response_bytes_total")
+_QUEUE_WAIT: Final = POOL.offset["queue_wait_seconds"]
+_DURATION: Final = POOL.offset["request_duration_seconds"]
+_RETRY_OK: Final = POOL.column("retries_total", "connect", "success")
+_RETRY_FAILED: Final = POOL.column("retries_total", "connect", "failure")
+_ABORTED: Final = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
+_UPSTREAM_ERROR: Final = {
     fault.word: SERVER.column("upstream_errors_total", fault.reason)
     for fault in errors.FAULTS.values()
     if fault.metric == "upstream_errors_total"

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane.services import Services, abort
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.exchange import Exchange
     from lbproxy.dataplane.tls import ClientTls
 
-TLS_FAULTS = frozenset((errors.TLS_HANDSHAKE, errors.TLS_VERIFY, errors.TLS_TIMEOUT))
-_HINTS = {
+TLS_FAULTS: Final = frozenset((errors.TLS_HANDSHAKE, errors.TLS_VERIFY, errors.TLS_TIMEOUT))
+_HINTS: Final = {
     "WRONG_VERSION_NUMBER": "it does not speak TLS on this port",
     "HTTP_REQUEST": "it does not speak TLS on this port",
     "UNSUPPORTED_PROTOCOL": "it has no TLS 1.2 or newer",

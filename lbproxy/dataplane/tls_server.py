@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.forwarding import connection_lines
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.listener import Listener
     from lbproxy.dataplane.tls import ServerTls
 
-LINGER_S = 2.0  # for the client to read why its handshake failed
-NEVER = float("inf")
-_ERROR = {reason: LISTENER.column("tls_handshake_errors_total", reason) for reason in TLS_ERRORS}
-_DONE = {
+LINGER_S: Final = 2.0  # for the client to read why its handshake failed
+NEVER: Final = float("inf")
+_ERROR: Final = {reason: LISTENER.column("tls_handshake_errors_total", reason) for reason in TLS_ERRORS}
+_DONE: Final = {
     is_resumed: LISTENER.column("tls_handshakes_total", word) for is_resumed, word in ((False, "no"), (True, "yes"))
 }
 # RFC 8446 section 6.2: fatal, unexpected_message. OpenSSL sends none for a request in plain HTTP.
-_ALERT = bytes((21, 3, 3, 0, 2, 2, 10))
-_QUIET = frozenset(("closed", "timeout"))  # port scanners and probes: of no interest one by one
-_REASON = {
+_ALERT: Final = bytes((21, 3, 3, 0, 2, 2, 10))
+_QUIET: Final = frozenset(("closed", "timeout"))  # port scanners and probes: of no interest one by one
+_REASON: Final = {
     "HTTP_REQUEST": "plain_http",
     "HTTPS_PROXY_REQUEST": "plain_http",
     "UNSUPPORTED_PROTOCOL": "version",
@@ -211,7 +211,7 @@ class TlsDownstream(Downstream):
         return self._last[1]
 
 
-_SHORT = {
+_SHORT: Final = {
     "commonName": "CN",
     "countryName": "C",
     "domainComponent": "DC",
@@ -222,7 +222,7 @@ _SHORT = {
     "streetAddress": "STREET",
     "userId": "UID",
 }
-SUBJECT_LIMIT = 2048
+SUBJECT_LIMIT: Final = 2048
 
 
 def subject_text(certificate: Any) -> str:

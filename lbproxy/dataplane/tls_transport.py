@@ -28,16 +28,18 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from lbproxy.dataplane.record_reader import RecordReader
 
-HANDSHAKE, OPEN, CLOSED = range(3)
+HANDSHAKE: Final = 0
+OPEN: Final = 1
+CLOSED: Final = 2
 
-RECORD = 16 * 1024  # the longest plaintext of a record
-PIECE = 64 * 1024  # read or written at once
-_MUCH = 32 * 1024  # a read of so much is followed by others
-_SMALL = 4 * 1024  # written without a loop over pieces
+RECORD: Final = 16 * 1024  # the longest plaintext of a record
+PIECE: Final = 64 * 1024  # read or written at once
+_MUCH: Final = 32 * 1024  # a read of so much is followed by others
+_SMALL: Final = 4 * 1024  # written without a loop over pieces
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol):

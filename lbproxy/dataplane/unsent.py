@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from typing import Final
 
 Data = bytes | bytearray | memoryview
-MOST_AT_ONCE = 64  # pieces for one system call; the kernel takes up to 1024
+MOST_AT_ONCE: Final = 64  # pieces for one system call; the kernel takes up to 1024
 
 
 class Unsent:

@@ -8,7 +8,9 @@ client at least min_rate bytes for every second that it is held. A pause between
 
 from __future__ import annotations
 
-GRACE_S = 10.0
+from typing import Final
+
+GRACE_S: Final = 10.0
 
 
 class UploadRate:

@@ -13,7 +13,7 @@ import contextlib
 import os
 import select
 import socket
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane import bulk
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.exchange import Exchange
     from lbproxy.dataplane.runtime import ServerRuntime
 
-HIGH_WATER = 64 * 1024
-SMALL_BODY = 16 * 1024  # joined with the head for one write; longer ones are not copied
-MEMO_HEADS = 256
-MEMO_HEAD_BYTES = 4096
-_EXTRA_DATA = SERVER.column("upstream_errors_total", errors.EXTRA_DATA.reason)
-_POLL_EVENTS = select.POLLIN | select.POLLRDHUP
-_BYTES_ACKED = slice(120, 128)  # struct tcp_info: tcpi_bytes_acked
+HIGH_WATER: Final = 64 * 1024
+SMALL_BODY: Final = 16 * 1024  # joined with the head for one write; longer ones are not copied
+MEMO_HEADS: Final = 256
+MEMO_HEAD_BYTES: Final = 4096
+_EXTRA_DATA: Final = SERVER.column("upstream_errors_total", errors.EXTRA_DATA.reason)
+_POLL_EVENTS: Final = select.POLLIN | select.POLLRDHUP
+_BYTES_ACKED: Final = slice(120, 128)  # struct tcp_info: tcpi_bytes_acked
 
 
 class UpstreamConnection(asyncio.Protocol):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from lbproxy import errors
 from lbproxy.domain.pool import Outcome
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
 
-MAX_RETRY_AFTER_S = 300.0
+MAX_RETRY_AFTER_S: Final = 300.0
 
-_PLURALS = {
+_PLURALS: Final = {
     errors.CONNECT_REFUSED: "refused connections",
     errors.CONNECT_TIMEOUT: "connect time-outs",
     errors.CONNECT_UNREACHABLE: "connect failures",
@@ -22,7 +24,7 @@ _PLURALS = {
     errors.UPSTREAM_WRITE_TIMEOUT: "stalled requests",
 }
 # Faults after which the server may still be at work on the request: its slot is used last for a while.
-STILL_WORKING = frozenset((errors.RESPONSE_TIMEOUT, errors.IDLE_TIMEOUT, errors.TOTAL_TIMEOUT))
+STILL_WORKING: Final = frozenset((errors.RESPONSE_TIMEOUT, errors.IDLE_TIMEOUT, errors.TOTAL_TIMEOUT))
 
 
 def plural_of(fault: Fault) -> str:

@@ -8,12 +8,13 @@ chunk syntax ever reach the other side (reliability, rule 1).
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from lbproxy import errors
 from lbproxy.errors import Fault
 from lbproxy.protocol.message import TOKEN, Fields, value_match
 
-MAX_TRAILER_FIELDS = 64
+MAX_TRAILER_FIELDS: Final = 64
 # A chunk line is 16 hex digits at most, which is already more than any body limit.
 _size_line = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*"
@@ -26,7 +27,7 @@ _size_line = re.compile(
 # What a size line may begin with, while its end has not come.
 _size_line_so_far = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)").fullmatch
 _field_line = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}):[ \t]*(.*?)[ \t]*", re.DOTALL).fullmatch
-LAST_CHUNK = b"0\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class BodyError(Exception):
@@ -76,7 +77,10 @@ class UntilCloseReader:
         return data
 
 
-_SIZE, _DATA, _DATA_END, _TRAILER = range(4)
+_SIZE: Final = 0
+_DATA: Final = 1
+_DATA_END: Final = 2
+_TRAILER: Final = 3
 
 
 class ChunkedReader:

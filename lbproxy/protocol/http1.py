@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
 import httptools
 
@@ -32,13 +33,13 @@ from lbproxy.protocol.message import (
 )
 from lbproxy.protocol.upgrade import offered_protocols
 
-MAX_REQUEST_LINE = 8 * 1024
-MAX_NAME = 256
+MAX_REQUEST_LINE: Final = 8 * 1024
+MAX_NAME: Final = 256
 
 _request_line = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n").match
 _status_line = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n").match
 # No control character belongs into a head but HTAB and the CR LF pairs that end its lines.
-_FIELD_OCTETS = bytes(code for code in range(256) if (code >= 32 and code != 127) or code == 9)
+_FIELD_OCTETS: Final = bytes(code for code in range(256) if (code >= 32 and code != 127) or code == 9)
 _bad_octet_so_far = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)").search
 _plain_line = re.compile(
     rb"(" + TOKEN + rb"):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
@@ -246,16 +247,23 @@ def _request_refused(raw: bytes, error: Exception) -> HeadError:
 
 
 # Fields that the gateway reads or rewrites; all others pass in order.
-_SINGLED_OUT = HOP_BY_HOP | FORWARDING | frozenset((b"host", b"content-length", b"expect", b"max-forwards", b"via"))
-_NOT_NOMINATIONS = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
-_NO_OPTIONS: frozenset[bytes] = frozenset()
-_NO_VALUES: list[bytes] = []
-_USUAL = frozenset((b"host", b"connection", b"content-length"))
-_KEPT_IF_NOMINATED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"max-forwards"))
+_SINGLED_OUT: Final = (
+    HOP_BY_HOP | FORWARDING | frozenset((b"host", b"content-length", b"expect", b"max-forwards", b"via"))
+)
+_NOT_NOMINATIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_NO_VALUES: Final[list[bytes]] = []
+_USUAL: Final = frozenset((b"host", b"connection", b"content-length"))
+_KEPT_IF_NOMINATED: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"max-forwards"))
 
 
-_PASS, _LOOK, _LOGGED, _UNDERSCORE, _DROP, _TOO_LONG = range(6)
-_MAX_NAMES = 1024
+_PASS: Final = 0
+_LOOK: Final = 1
+_LOGGED: Final = 2
+_UNDERSCORE: Final = 3
+_DROP: Final = 4
+_TOO_LONG: Final = 5
+_MAX_NAMES: Final = 1024
 
 
 def _is_disguised(lower: bytes) -> bool:
@@ -479,7 +487,7 @@ class ResponseHead:
         self.nominated: frozenset[bytes] = frozenset()
 
 
-_RESPONSE_SINGLED_OUT = HOP_BY_HOP | {b"content-length", b"x-request-id"}
+_RESPONSE_SINGLED_OUT: Final = HOP_BY_HOP | {b"content-length", b"x-request-id"}
 
 
 class _LookedAt(dict[bytes, bytes]):
@@ -496,7 +504,7 @@ class _LookedAt(dict[bytes, bytes]):
 
 
 _looked_at = _LookedAt()
-_RESPONSE_OPTIONS = frozenset((b"close", b"keep-alive", b"upgrade"))
+_RESPONSE_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))
 _keep_alive_timeout = re.compile(rb"(?:^|[,; \t])timeout=([0-9]{1,6})").search
 
 
@@ -574,7 +582,7 @@ def status_line(status: int, reason: bytes) -> bytes:
     return line if line is not None else b"HTTP/1.1 %d %b\r\n" % (status, reason)
 
 
-REASONS = {
+REASONS: Final = {
     100: b"Continue", 101: b"Switching Protocols", 200: b"OK", 201: b"Created", 202: b"Accepted", 204: b"No Content",
     206: b"Partial Content", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 304: b"Not Modified",
     307: b"Temporary Redirect", 308: b"Permanent Redirect", 400: b"Bad Request", 401: b"Unauthorized",
@@ -584,7 +592,7 @@ REASONS = {
     500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Unavailable",
     504: b"Gateway Timeout", 505: b"HTTP Version Not Supported", 508: b"Loop Detected",
 }  # fmt: skip
-_STATUS_LINES = {(code, reason): b"HTTP/1.1 %d %b\r\n" % (code, reason) for code, reason in REASONS.items()}
+_STATUS_LINES: Final = {(code, reason): b"HTTP/1.1 %d %b\r\n" % (code, reason) for code, reason in REASONS.items()}
 __all__ = [
     "REASONS",
     "Field",

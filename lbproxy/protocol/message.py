@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 Field = tuple[bytes, bytes]  # name as received, value without surrounding white space
 Fields = list[Field]
 
-TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 token_match = re.compile(TOKEN).fullmatch
 # field-value of RFC 9110 section 5.5; obs-text is let through, as everybody does.
 value_match = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
@@ -24,10 +25,10 @@ host_match = re.compile(
     rb"|%(?![01]|2[035Ff]|3[AFaf]|40|5[B-Db-d]|7[Ff])[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
 ).fullmatch
 
-MAX_LENGTH = (1 << 63) - 1
+MAX_LENGTH: Final = (1 << 63) - 1
 
 # RFC 9110 section 7.6.1, plus the fields that are for the next hop only (11.7) or belong to connection set-up.
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     (
         b"connection",
         b"proxy-connection",
@@ -44,7 +45,7 @@ HOP_BY_HOP = frozenset(
 )
 
 # What a client could claim about itself. The value is taken from a trusted peer only.
-FORWARDING = frozenset(
+FORWARDING: Final = frozenset(
     (
         b"x-forwarded-for",
         b"x-forwarded-proto",
@@ -55,10 +56,10 @@ FORWARDING = frozenset(
         b"x-request-id",
     )
 )
-CLIENT_CERT = b"x-client-cert-"
+CLIENT_CERT: Final = b"x-client-cert-"
 
 # RFC 9110 section 6.5.1: fields that must never be smuggled in behind a body.
-FORBIDDEN_TRAILERS = (
+FORBIDDEN_TRAILERS: Final = (
     HOP_BY_HOP
     | FORWARDING
     | frozenset(
@@ -87,13 +88,13 @@ FORBIDDEN_TRAILERS = (
     )
 )
 
-VIA_PSEUDONYM = b"lbproxy"
-MAX_VIA = 5
+VIA_PSEUDONYM: Final = b"lbproxy"
+MAX_VIA: Final = 5
 
-IDEMPOTENT_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
+IDEMPOTENT_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
 
 
-_USUAL_OPTIONS = {
+_USUAL_OPTIONS: Final = {
     b"keep-alive": frozenset((b"keep-alive",)),
     b"Keep-Alive": frozenset((b"keep-alive",)),
     b"close": frozenset((b"close",)),

@@ -10,22 +10,23 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Final
 
-SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-V1_LIMIT_BYTES = 107  # with CRLF, section 2.1
-V2_LIMIT_BYTES = 4096  # of what follows the 16 fixed bytes; real senders use well below 1 KiB
-LIMIT_BYTES = 16 + V2_LIMIT_BYTES
+SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+V1_LIMIT_BYTES: Final = 107  # with CRLF, section 2.1
+V2_LIMIT_BYTES: Final = 4096  # of what follows the 16 fixed bytes; real senders use well below 1 KiB
+LIMIT_BYTES: Final = 16 + V2_LIMIT_BYTES
 
 Endpoint = tuple[str, int]
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_V1_START = b"PROXY "
+_V1_START: Final = b"PROXY "
 _v1_line = re.compile(rb"(TCP4|TCP6) ([0-9A-Fa-f:.]{2,45}) ([0-9A-Fa-f:.]{2,45}) ([0-9]{1,5}) ([0-9]{1,5})").fullmatch
 _v1_unknown = re.compile(rb"UNKNOWN(?: .*)?", re.DOTALL).fullmatch
 _LOCAL, _PROXY = 0x20, 0x21
 _UNSPEC, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
-_ADDRESS_BYTES = {_TCP4: 12, _TCP6: 36, _UNIX: 216}
-_TLV_CRC32C = 0x03
+_ADDRESS_BYTES: Final = {_TCP4: 12, _TCP6: 36, _UNIX: 216}
+_TLV_CRC32C: Final = 0x03
 
 
 class ProxyHeaderError(Exception):
@@ -56,7 +57,7 @@ class ProxyHeader:
         return self.source[0], self.destination[1]
 
 
-OWN_ADDRESSES = ProxyHeader()
+OWN_ADDRESSES: Final = ProxyHeader()
 
 
 def parse(data: bytes) -> tuple[ProxyHeader, int] | None:
@@ -185,7 +186,7 @@ def _crc_table() -> tuple[int, ...]:
     return tuple(table)
 
 
-_CRC_TABLE = _crc_table()
+_CRC_TABLE: Final = _crc_table()
 
 
 def crc32c(data: bytes) -> int:

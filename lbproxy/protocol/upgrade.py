@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from lbproxy.protocol.message import TOKEN
 
-WEBSOCKET = b"websocket"
+WEBSOCKET: Final = b"websocket"
 _protocol = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?").fullmatch
 
 

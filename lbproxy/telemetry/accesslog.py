@@ -18,10 +18,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _json_string  # the C function where there is one
-from typing import Protocol
+from typing import Final, Protocol
 
-FIELD_LIMIT = 2048  # characters of one request field in a line
-_SPLIT = "\n"  # between the two halves of a head part; neither escaping leaves one in a field
+FIELD_LIMIT: Final = 2048  # characters of one request field in a line
+_SPLIT: Final = "\n"  # between the two halves of a head part; neither escaping leaves one in a field
 
 
 class LogRecord(Protocol):
@@ -157,8 +157,8 @@ def _milliseconds(seconds: float | None) -> str:
     return f"{us // 1000}{_MILLIS[us % 1000]}"
 
 
-_MILLIS = tuple(f".{ms:03d}" for ms in range(1000))
-_TCP_HEAD = f'"method":null,"host":null,"target":null,"protocol":"tcp"{_SPLIT}null'
+_MILLIS: Final = tuple(f".{ms:03d}" for ms in range(1000))
+_TCP_HEAD: Final = f'"method":null,"host":null,"target":null,"protocol":"tcp"{_SPLIT}null'
 
 
 class ApacheFormat:
@@ -192,7 +192,7 @@ class ApacheFormat:
         return f"{_apache(rec.client)} - - [{self._stamp}] {request} {status} {rec.bytes_out or '-'}{tail}"
 
 
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def _apache_time(second: int) -> str:
@@ -219,9 +219,9 @@ def _apache(text: str) -> str:
 
 # --- the writer -----------------------------------------------------------------------------------------------------
 
-_BATCH_LINES = 1024  # a wake-up of the thread costs what ten lines cost
-_REOPEN_RETRY_S = 1.0
-_BLOCKED_POLL_MS = 50
+_BATCH_LINES: Final = 1024  # a wake-up of the thread costs what ten lines cost
+_REOPEN_RETRY_S: Final = 1.0
+_BLOCKED_POLL_MS: Final = 50
 
 
 class LogWriter:
@@ -380,7 +380,7 @@ class LogWriter:
             self._on_problem(text)
 
 
-_STANDARD = {"stdout": 1, "stderr": 2}
+_STANDARD: Final = {"stdout": 1, "stderr": 2}
 
 
 def _open(path: str) -> int:

@@ -14,15 +14,33 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import Final
 
 from lbproxy.errors import CLIENT_ABORT_PHASES, REJECTED_REASONS, UPSTREAM_ERROR_REASONS
 
-CODES = ("1xx", "2xx", "3xx", "4xx", "5xx", "499")
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other")
-DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-QUEUE_BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-SERVER_STATES = ("up", "busy", "down", "ejected", "probing", "drain", "maint")
-TLS_ERRORS = (
+CODES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx", "499")
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other")
+DURATION_BUCKETS: Final = (
+    0.001,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+)
+QUEUE_BUCKETS: Final = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+SERVER_STATES: Final = ("up", "busy", "down", "ejected", "probing", "drain", "maint")
+TLS_ERRORS: Final = (
     "timeout",  # longer than timeouts.tls_handshake
     "closed",  # the client left before the end
     "limit",  # limits.handshakes
@@ -34,8 +52,8 @@ TLS_ERRORS = (
     "client_alert",  # the client refused: it does not trust our certificate
     "protocol",  # no TLS at all, or broken
 )
-RETRY_REASONS = ("connect", "reset", "timeout", "status", "stale")
-RETRY_OUTCOMES = ("success", "failure")
+RETRY_REASONS: Final = ("connect", "reset", "timeout", "status", "stale")
+RETRY_OUTCOMES: Final = ("success", "failure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +102,7 @@ class Layout:
         return self.offset[name] + index
 
 
-SERVER = Layout(
+SERVER: Final = Layout(
     ("pool", "server"),
     Family("server_requests_total", "Answers by class, as the client got them.", (("code", CODES),)),
     Family("upstream_errors_total", "Attempts that failed, by fault.", (("reason", UPSTREAM_ERROR_REASONS),)),
@@ -100,7 +118,7 @@ SERVER = Layout(
     ),
 )
 
-POOL = Layout(
+POOL: Final = Layout(
     ("pool",),
     Family("queue_wait_seconds", "Time that requests waited for a server.", (), QUEUE_BUCKETS),
     Family(
@@ -117,7 +135,7 @@ POOL = Layout(
     Family("strategy_errors_total", "Exceptions raised by the strategy; the pool fell back to least connections."),
 )
 
-LISTENER = Layout(
+LISTENER: Final = Layout(
     ("listener",),
     Family("client_connections_total", "Client connections accepted."),
     Family("rejected_total", "Requests and connections that lbproxy itself refused.", (("reason", REJECTED_REASONS),)),
@@ -127,13 +145,13 @@ LISTENER = Layout(
     Family("tls_handshake_errors_total", "TLS handshakes that failed.", (("reason", TLS_ERRORS),)),
 )
 
-TRAFFIC = Layout(
+TRAFFIC: Final = Layout(
     ("listener", "pool"),
     Family("requests_total", "Requests by method and class of status.", (("method", METHODS), ("code", CODES))),
     Family("tcp_bytes_total", "Bytes relayed in TCP mode and tunnels.", (("direction", ("in", "out")),)),
 )
 
-PROCESS = Layout(
+PROCESS: Final = Layout(
     (),
     Family("internal_errors_total", "Defects: exceptions that no code expected."),
     Family("log_dropped_total", "Access log lines dropped because the output was blocked or closed."),

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from ipaddress import IPv6Address
 from math import log
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import PickContext
 
-MEMO_KEYS = 4096  # per generation; two generations of 8 servers take about 2 MB
+MEMO_KEYS: Final = 4096  # per generation; two generations of 8 servers take about 2 MB
 
 
 def client_key(client_ip: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.exchange import Exchange
 
 
-class ClientSide(Protocol):
-    """See the module."""
+class ClientSide:
+    """See the module. A base class, not a Protocol: compiled code calls methods of a class that it knows directly."""
+
+    __slots__ = ("client_ip", "context", "listener", "proxied", "services", "transport")
 
     services: Services
     listener: ListenerRuntime
@@ -30,62 +32,62 @@ class ClientSide(Protocol):
 
     def forwarding_lines(self, exchange: Exchange) -> bytes:
         """The fields that lbproxy adds to the head that goes up, request id included."""
-        ...
+        raise NotImplementedError
 
     def respond(
         self, exchange: Exchange, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
     ) -> None:
         """Send the final head and what there is of the body; with `is_done` that is all."""
-        ...
+        raise NotImplementedError
 
     def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
         """Send more of the body, now."""
-        ...
+        raise NotImplementedError
 
     def send_interim(self, head: ResponseHead | None) -> None:
         """Send a 1xx; None is lbproxy's own 100."""
-        ...
+        raise NotImplementedError
 
     def answer_fault(self, exchange: Exchange, fault: Fault, detail: str, retry_after_s: int | None) -> None:
         """Answer with an error of lbproxy's own; nothing was sent yet."""
-        ...
+        raise NotImplementedError
 
     def answer_locally(self, exchange: Exchange) -> None:
         """Give the route's own answer."""
-        ...
+        raise NotImplementedError
 
     def cut(self) -> None:
         """End the connection so that a truncated answer shows."""
-        ...
+        raise NotImplementedError
 
     def pause_body(self) -> None:
         """Stop reading the request."""
-        ...
+        raise NotImplementedError
 
     def resume_body(self) -> None:
         """Go on reading the request."""
-        ...
+        raise NotImplementedError
 
     def raw_transport(self) -> asyncio.Transport | None:
         """Where the bytes of the response's body go just as they are; None if this client gets them in a framing."""
-        ...
+        raise NotImplementedError
 
     def response_moved(self, size: int) -> None:
         """So many bytes were sent past the transport."""
-        ...
+        raise NotImplementedError
 
     def request_moved(self, *, is_blocked: bool) -> None:
         """Some of the request's body was read past the transport. is_blocked: it is the server that is waited for."""
-        ...
+        raise NotImplementedError
 
     def request_spliced(self) -> None:
         """The last byte of the request's body was read, and sent."""
-        ...
+        raise NotImplementedError
 
     def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[asyncio.Transport, bytes]:
         """Send the 101 and give away the transport, and what was read behind the request."""
-        ...
+        raise NotImplementedError
 
     def tunnel_closed(self) -> None:
         """The tunnel that had the transport is over."""
-        ...
+        raise NotImplementedError

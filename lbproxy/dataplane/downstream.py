@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Final, cast
 from lbproxy import errors
 from lbproxy.dataplane import bulk
 from lbproxy.dataplane.answers import answer_bytes, local_answer, problem, response_head
+from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
-from lbproxy.dataplane.runtime import ListenerRuntime
-from lbproxy.dataplane.services import Services, abort
+from lbproxy.dataplane.services import abort
 from lbproxy.dataplane.upload_rate import UploadRate
 from lbproxy.dataplane.upstream import SMALL_BODY
 from lbproxy.domain.strategies.base import PickContext
@@ -60,8 +60,8 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WRITE_TIMEOUT: Final = POOL.column("client_aborts_total", "write_timeout")
 
 
-class Downstream(asyncio.Protocol):
-    """One client connection of an HTTP listener. Implements exchange.ClientSide."""
+class Downstream(ClientSide, asyncio.Protocol):
+    """One client connection of an HTTP listener."""
 
     __slots__ = (
         "_buffer",
@@ -92,16 +92,9 @@ class Downstream(asyncio.Protocol):
         "_upload",
         "_write_blocked",
         "_written",
-        "client_ip",
-        "context",
-        "listener",
         "local_host",
-        "proxied",
-        "services",
-        "transport",
     )
 
-    transport: asyncio.Transport
     scheme = b"http"
     cert_fields: Sequence[Field] = ()
     subject = ""  # of the client's certificate
@@ -109,8 +102,8 @@ class Downstream(asyncio.Protocol):
     def __init__(self, owner: Listener, proxied: ProxyHeader | None = None) -> None:
         self._owner = owner
         self.proxied = proxied
-        self.services: Services = owner.services
-        self.listener: ListenerRuntime = owner.runtime
+        self.services = owner.services
+        self.listener = owner.runtime
         self._state = HEAD
         self._buffer = b""
         self._bulk: bulk.BulkReader | None = None
@@ -493,7 +486,7 @@ class Downstream(asyncio.Protocol):
             abort(self.transport)
             self._leave()
 
-    # --- what an exchange asks for (exchange.ClientSide) ------------------------------------------------------------
+    # --- what an exchange asks for (ClientSide) ------------------------------------------------------------
 
     def forwarding_lines(self, exchange: Exchange) -> bytes:
         """The fields that lbproxy adds, after everything received was cleaned (reliability C1, C2)."""

@@ -26,6 +26,7 @@ from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault, Side
 from lbproxy.protocol.proxy_protocol import ProxyHeader
+from lbproxy.telemetry.accesslog import LogRecord
 from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, QUEUE_BUCKETS, SERVER, TRAFFIC, observe
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class TcpClient(RelayEnd):
             self._defect(error)
 
 
-class TcpSession:
+class TcpSession(LogRecord):
     """One connection in TCP mode. Public attributes are what the access log reads."""
 
     __slots__ = (
@@ -86,21 +87,7 @@ class TcpSession:
         "_started",
         "_ticket",
         "_tried",
-        "attempts",
-        "bytes_in",
-        "bytes_out",
-        "client",
-        "connect_s",
-        "end",
-        "listener",
-        "log_head",
-        "queue_s",
         "relay",
-        "request_id",
-        "status",
-        "total_s",
-        "ttfb_s",
-        "wall",
     )
 
     def __init__(self, owner: Listener, client: TcpClient) -> None:
@@ -132,23 +119,17 @@ class TcpSession:
         self.request_id, _ = services.next_request_id()
         self.client = ""
         self.listener = owner.runtime.name
-        self.status: int | None = None
+        self.pool = self._route.pool.name if self._route.pool is not None else ""
+        self.server = ""
+        self.status = 0
         self.attempts = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.queue_s: float | None = None
-        self.connect_s: float | None = None
-        self.ttfb_s: float | None = None
+        self.queue_s = None
+        self.connect_s = None
+        self.ttfb_s = None
         self.total_s = 0.0
         self.end = ""
-
-    @property
-    def pool(self) -> str:
-        return self._route.pool.name if self._route.pool is not None else ""
-
-    @property
-    def server(self) -> str:
-        return self._runtime.label if self._runtime is not None else ""
 
     def start(self) -> None:
         peer = self._client.transport.get_extra_info("peername")
@@ -204,6 +185,7 @@ class TcpSession:
         if self.queue_s is None:
             self.queue_s = 0.0
         self._runtime = pool.servers[lease.server]
+        self.server = self._runtime.label
         self.attempts += 1
         self._deadline = now + self._route.timeouts.dial
         services = self._owner.services

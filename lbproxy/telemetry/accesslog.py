@@ -1,6 +1,6 @@
 """The access log: formats that cost little per request, and a writer that can never hold up traffic.
 
-A format renders one line from a record (the exchange itself, read through a Protocol). What depends only on the request
+A format renders one line from a record (the exchange itself). What depends only on the request
 head is rendered once by `head_part` and memoised by the caller together with the parsed head.
 
 The writer takes lines on the event loop and hands them in batches to a thread that may block. Lines are dropped and
@@ -24,44 +24,48 @@ FIELD_LIMIT: Final = 2048  # characters of one request field in a line
 _SPLIT: Final = "\n"  # between the two halves of a head part; neither escaping leaves one in a field
 
 
-class LogRecord(Protocol):
+class LogRecord:
     """What a line is made from. Times are seconds; None means that the request never got there.
 
-    wall: time.time() at the start of the request. log_head: what `head_part` returned, "" in TCP mode.
+    wall: time.time() at the start of the request. log_head: what `head_part` returned, "" in TCP mode. status: 0 in TCP
+    mode. A base class, not a Protocol: compiled code reads the attributes of a class that it knows in place.
     """
 
-    @property
-    def wall(self) -> float: ...
-    @property
-    def log_head(self) -> str: ...
-    @property
-    def request_id(self) -> str: ...
-    @property
-    def client(self) -> str: ...
-    @property
-    def listener(self) -> str: ...
-    @property
-    def status(self) -> int | None: ...
-    @property
-    def bytes_in(self) -> int: ...
-    @property
-    def bytes_out(self) -> int: ...
-    @property
-    def pool(self) -> str: ...
-    @property
-    def server(self) -> str: ...
-    @property
-    def attempts(self) -> int: ...
-    @property
-    def queue_s(self) -> float | None: ...
-    @property
-    def connect_s(self) -> float | None: ...
-    @property
-    def ttfb_s(self) -> float | None: ...
-    @property
-    def total_s(self) -> float: ...
-    @property
-    def end(self) -> str: ...
+    __slots__ = (
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "connect_s",
+        "end",
+        "listener",
+        "log_head",
+        "pool",
+        "queue_s",
+        "request_id",
+        "server",
+        "status",
+        "total_s",
+        "ttfb_s",
+        "wall",
+    )
+
+    wall: float
+    log_head: str
+    request_id: str
+    client: str
+    listener: str
+    status: int
+    bytes_in: int
+    bytes_out: int
+    pool: str
+    server: str
+    attempts: int
+    queue_s: float | None
+    connect_s: float | None
+    ttfb_s: float | None
+    total_s: float
+    end: str
 
 
 class LogFormat(Protocol):
@@ -142,7 +146,7 @@ class JsonFormat:
             self._fixed.clear()
         fixed = self._fixed[key] = (
             f',"client":{text(rec.client)},"listener":{text(rec.listener)},',
-            f',"status":{"null" if rec.status is None else rec.status},"bytes_in":',
+            f',"status":{rec.status or "null"},"bytes_in":',
             f',"pool":{text(rec.pool)},"server":{text(rec.server)},"attempts":',
             f',"end":{text(rec.end)},"user_agent":',
         )
@@ -188,7 +192,7 @@ class ApacheFormat:
         request, _, tail = rec.log_head.partition(_SPLIT)
         if not request:
             request, tail = '"-"', ' "-" "-"' if self._combined else ""
-        status = "-" if rec.status is None else rec.status
+        status = rec.status or "-"
         return f"{_apache(rec.client)} - - [{self._stamp}] {request} {status} {rec.bytes_out or '-'}{tail}"
 
 

@@ -18,12 +18,14 @@ ATTRIBUTES = set(ClientSide.__annotations__)
 
 def test_http_1_offers_all_of_it_with_the_same_arguments() -> None:
     for name, method in METHODS.items():
+        assert name in vars(Downstream), name
         own = inspect.signature(getattr(Downstream, name))
         wanted = inspect.signature(method)
         assert [(p.name, p.kind) for p in own.parameters.values()] == [
             (p.name, p.kind) for p in wanted.parameters.values()
         ], name
-    assert set(Downstream.__slots__) >= ATTRIBUTES
+    assert set(ClientSide.__slots__) == ATTRIBUTES
+    assert issubclass(Downstream, ClientSide)
 
 
 @pytest.mark.parametrize("name", METHODS)

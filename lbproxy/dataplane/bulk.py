@@ -46,7 +46,8 @@ def is_draining(transport: asyncio.Transport | None) -> bool:
 class Owner(stand_in.Owner, Protocol):
     """The protocol object whose connection it is."""
 
-    transport: asyncio.Transport
+    @property
+    def transport(self) -> asyncio.Transport: ...
 
     def data_received(self, data: bytes) -> None: ...
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
@@ -27,7 +28,7 @@ class ClientSide:
     listener: ListenerRuntime
     client_ip: str
     context: PickContext
-    transport: asyncio.Transport
+    transport: StreamTransport
     proxied: ProxyHeader | None
 
     def forwarding_lines(self, exchange: Exchange) -> bytes:

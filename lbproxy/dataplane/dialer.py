@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar, cast
 
 from lbproxy.address import Address
-from lbproxy.dataplane.poller import WRITABLE, Poller
+from lbproxy.dataplane.poller import WRITABLE, Pollable, Poller
 from lbproxy.dataplane.socket_transport import SocketTransport, plain_socket
 from lbproxy.dataplane.unix_socket import connect_unix
 
@@ -102,7 +102,7 @@ class Opening:
             self._sock = None
 
 
-class _Wait:
+class _Wait(Pollable):
     """Waits until a connection is established or has failed."""
 
     __slots__ = ("_sock", "_target", "done")

@@ -29,6 +29,7 @@ from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.services import abort
+from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.dataplane.upload_rate import UploadRate
 from lbproxy.dataplane.upstream import SMALL_BODY
 from lbproxy.domain.strategies.base import PickContext
@@ -138,7 +139,7 @@ class Downstream(ClientSide, asyncio.Protocol):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(StreamTransport, transport)
         try:
             self._connected(self.transport)
         except Exception as error:  # a defect: confined to this connection

@@ -20,7 +20,9 @@ from lbproxy.protocol.proxy_protocol import Endpoint, ProxyHeader, build
 class Introduced(Protocol):
     """A client's connection, as far as a header tells of it."""
 
-    transport: asyncio.Transport
+    @property
+    def transport(self) -> asyncio.Transport: ...
+
     proxied: ProxyHeader | None
 
 

@@ -19,7 +19,7 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.address import Address
 from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.poller import READABLE
+from lbproxy.dataplane.poller import READABLE, Pollable
 from lbproxy.dataplane.proxy_header import ProxyHeaders
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
@@ -286,7 +286,7 @@ class Listener:
         self._socket_files.clear()
 
 
-class _Acceptor:
+class _Acceptor(Pollable):
     """One listening socket, as the poller knows it."""
 
     __slots__ = ("_accept", "_family", "_listener", "_local", "fd")

@@ -19,25 +19,27 @@ import asyncio
 import contextlib
 import select
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-from lbproxy.dataplane.turn_end import TurnEnd
+from lbproxy.dataplane.turn_end import TurnEnd, Writer
 
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
 WRITABLE: Final = select.EPOLLOUT
 BATCH: Final = 256  # events a turn; the rest comes with the next one, the loop's other work in between
 
 
-class Pollable(Protocol):
-    """Somebody with a descriptor."""
+class Pollable(Writer):
+    """Somebody with a descriptor. A Writer because a compiled class has one base; only transports do write."""
+
+    __slots__ = ()
 
     def ready(self, events: int) -> None:
         """Something may be possible now; `events` as in epoll(7)."""
-        ...
+        raise NotImplementedError
 
     def crashed(self, error: Exception) -> None:
         """`ready` raised this, a defect: end the connection. Not reported yet."""
-        ...
+        raise NotImplementedError
 
 
 class Poller:

@@ -21,7 +21,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from lbproxy.dataplane.poller import READABLE
+from lbproxy.dataplane.poller import READABLE, Pollable
 from lbproxy.errors import BAD_PROXY_HEADER
 from lbproxy.protocol.proxy_protocol import LIMIT_BYTES, ProxyHeader, ProxyHeaderError, parse
 from lbproxy.telemetry.log import ThrottledLog
@@ -77,7 +77,7 @@ class ProxyHeaders:
         self.owner.connection_closed("")
 
 
-class _Waiting:
+class _Waiting(Pollable):
     """One socket whose header is not complete; swept (services.Swept)."""
 
     __slots__ = ("_buffer", "_deadline", "_headers", "_ip", "_is_watched", "_peer", "_sock")

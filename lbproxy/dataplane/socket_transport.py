@@ -29,7 +29,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
-from lbproxy.dataplane.poller import READABLE, WRITABLE, Poller
+from lbproxy.dataplane.poller import READABLE, WRITABLE, Pollable, Poller
 from lbproxy.dataplane.unsent import Data, Unsent
 
 FIRST_READ: Final = 96 * 1024  # a body of 64 KiB and its head come in one
@@ -44,7 +44,7 @@ _ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 plain_socket = cast(Callable[..., socket.socket], socket.SocketType)
 
 
-class SocketTransport(asyncio.Transport):
+class SocketTransport(Pollable, asyncio.Transport):
     """See the module. `start` begins; from then on the transport owns the socket."""
 
     __slots__ = (

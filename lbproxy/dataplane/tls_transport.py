@@ -28,9 +28,10 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from lbproxy.dataplane.record_reader import RecordReader
+from lbproxy.dataplane.socket_transport import SocketTransport
 
 HANDSHAKE: Final = 0
 OPEN: Final = 1
@@ -119,7 +120,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # --- protocol of the raw transport ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._raw = cast(asyncio.Transport, transport)
+        self._raw = cast(SocketTransport, transport)
 
     def data_received(self, data: bytes) -> None:
         if (
@@ -438,3 +439,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if name == "peercert" and self._state != CLOSED:
             return self.ssl_object.getpeercert()
         return self._raw.get_extra_info(name, default)
+
+
+StreamTransport: TypeAlias = SocketTransport | TlsTransport
+"""What a protocol of lbproxy can stand on; named, since compiled code calls a class that it knows directly."""

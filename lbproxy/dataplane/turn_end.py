@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 
-class Writer(Protocol):
-    """A transport with something to write."""
+class Writer:
+    """A transport with something to write. A base class, so that compiled code calls it directly."""
 
-    def flush(self) -> None: ...
+    __slots__ = ()
+
+    def flush(self) -> None:
+        raise NotImplementedError
 
 
 class TurnEnd:

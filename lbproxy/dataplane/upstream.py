@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, cast
 from lbproxy import errors
 from lbproxy.dataplane import bulk
 from lbproxy.dataplane.services import Services, abort
+from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.domain.idle_timeout import RETIRE_AT
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import BodyError, BodyReader, ChunkedReader, LengthReader, UntilCloseReader
@@ -67,7 +68,7 @@ class UpstreamConnection(asyncio.Protocol):
         "written",
     )
 
-    transport: asyncio.Transport
+    transport: StreamTransport
 
     def __init__(self, services: Services, runtime: ServerRuntime) -> None:
         self._services = services
@@ -96,7 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(StreamTransport, transport)
         try:
             self._connected(self.transport)
         except Exception as error:  # a defect: `exchange._connect` finds the connection ended

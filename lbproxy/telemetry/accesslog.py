@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _json_string  # the C function where there is one
-from typing import Final, Protocol
+from typing import Final
 
 FIELD_LIMIT: Final = 2048  # characters of one request field in a line
 _SPLIT: Final = "\n"  # between the two halves of a head part; neither escaping leaves one in a field
@@ -68,18 +68,21 @@ class LogRecord:
     end: str
 
 
-class LogFormat(Protocol):
-    """Renders lines, without the newline."""
+class LogFormat:
+    """Renders lines, without the newline. A base class for the same reason."""
+
+    __slots__ = ()
 
     def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
         """What a line needs of the request head, escaped and capped at 2 KiB a field. Pure."""
-        ...
+        raise NotImplementedError
 
     def with_subject(self, head_part: str, subject: str) -> str:
         """The head part ("" in TCP mode) of a client that showed a certificate, with its subject."""
-        ...
+        raise NotImplementedError
 
-    def line(self, rec: LogRecord) -> str: ...
+    def line(self, rec: LogRecord) -> str:
+        raise NotImplementedError
 
 
 def make_format(name: str) -> LogFormat:
@@ -96,7 +99,7 @@ def _capped(text: str) -> str:
     return text if len(text) <= FIELD_LIMIT else text[: FIELD_LIMIT - 3] + "..."
 
 
-class JsonFormat:
+class JsonFormat(LogFormat):
     """One JSON object a line, keys always present and in one order; what does not apply is null."""
 
     __slots__ = ("_fixed", "_second", "_stamp")
@@ -165,7 +168,7 @@ _MILLIS: Final = tuple(f".{ms:03d}" for ms in range(1000))
 _TCP_HEAD: Final = f'"method":null,"host":null,"target":null,"protocol":"tcp"{_SPLIT}null'
 
 
-class ApacheFormat:
+class ApacheFormat(LogFormat):
     """Apache's `common` (host ident user [time] "request" status bytes), or `combined` with referer and agent."""
 
     __slots__ = ("_combined", "_second", "_stamp")

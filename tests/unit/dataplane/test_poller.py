@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane import poller as module
-from lbproxy.dataplane.poller import BATCH, READABLE, WRITABLE, Poller
+from lbproxy.dataplane.poller import BATCH, READABLE, WRITABLE, Pollable, Poller
+from lbproxy.dataplane.turn_end import Writer
 from tests.support.fake_transport import FakeClock, FakeLoop
 
 
@@ -57,7 +58,7 @@ class Setting:
         self.loop.turn()
 
 
-class Connection:
+class Connection(Pollable):
     def __init__(self, act: Callable[[], object] = lambda: None, crash: Callable[[], object] = lambda: None) -> None:
         self.seen: list[int] = []
         self.errors: list[Exception] = []
@@ -164,12 +165,12 @@ def test_closing(setting: Setting) -> None:
 def test_what_is_over_is_closed_before_what_is_held_is_sent(setting: Setting) -> None:
     said: list[str] = []
 
-    class Writer:
+    class Held(Writer):
         def flush(self) -> None:
             said.append("sent")
 
     def act() -> None:
-        setting.poller.turn_end.add(Writer())
+        setting.poller.turn_end.add(Held())
         setting.poller.after_batch(lambda: said.append("closed"))
         assert setting.poller.has_ends
 

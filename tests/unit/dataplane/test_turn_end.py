@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from lbproxy.dataplane.turn_end import TurnEnd
+from lbproxy.dataplane.turn_end import TurnEnd, Writer
 
 
 class Loop:
@@ -24,7 +24,7 @@ class Loop:
             callback()
 
 
-class Writer:
+class Noted(Writer):
     def __init__(self, name: str, said: list[str], then: Callable[[], object] | None = None) -> None:
         self.name = name
         self.said = said
@@ -54,7 +54,7 @@ def turn_end(loop: Loop, defects: list[tuple[str, BaseException]]) -> TurnEnd:
 def test_all_are_told_once_when_the_turn_ends(loop: Loop, turn_end: TurnEnd) -> None:
     said: list[str] = []
     for name in "abc":
-        turn_end.add(Writer(name, said))
+        turn_end.add(Noted(name, said))
     assert said == []
     assert len(loop.due) == 1
     loop.run()
@@ -65,7 +65,7 @@ def test_all_are_told_once_when_the_turn_ends(loop: Loop, turn_end: TurnEnd) -> 
 
 def test_who_asks_while_others_are_told_is_told_too(loop: Loop, turn_end: TurnEnd) -> None:
     said: list[str] = []
-    turn_end.add(Writer("a", said, lambda: turn_end.add(Writer("b", said))))
+    turn_end.add(Noted("a", said, lambda: turn_end.add(Noted("b", said))))
     loop.run()
     assert said == ["a", "b"]
     loop.run()
@@ -75,7 +75,7 @@ def test_who_asks_while_others_are_told_is_told_too(loop: Loop, turn_end: TurnEn
 def test_in_the_middle_of_a_turn_the_loop_is_not_asked(loop: Loop, turn_end: TurnEnd) -> None:
     said: list[str] = []
     turn_end.is_turning = True
-    turn_end.add(Writer("a", said))
+    turn_end.add(Noted("a", said))
     assert (loop.due, said) == ([], [])
     turn_end.flush()
     assert said == ["a"]
@@ -87,8 +87,8 @@ def test_a_defect_keeps_nobody_else(loop: Loop, turn_end: TurnEnd, defects: list
     def breaks() -> None:
         raise ZeroDivisionError
 
-    turn_end.add(Writer("a", said, breaks))
-    turn_end.add(Writer("b", said))
+    turn_end.add(Noted("a", said, breaks))
+    turn_end.add(Noted("b", said))
     loop.run()
     assert said == ["a", "b"]
     assert [(where, type(error)) for where, error in defects] == [("flush", ZeroDivisionError)]
@@ -97,6 +97,6 @@ def test_a_defect_keeps_nobody_else(loop: Loop, turn_end: TurnEnd, defects: list
 def test_what_is_to_come_first_does(loop: Loop, turn_end: TurnEnd) -> None:
     said: list[str] = []
     turn_end.before = lambda: said.append("end")
-    turn_end.add(Writer("a", said))
+    turn_end.add(Noted("a", said))
     loop.run()
     assert said == ["end", "a"]

@@ -35,9 +35,10 @@ from lbproxy.dataplane.upstream import SMALL_BODY
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import LAST_CHUNK, BodyError, ChunkedReader, LengthReader, chunk
-from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, status_line
+from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial
 from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
+from lbproxy.protocol.status import status_line
 from lbproxy.telemetry.slots import POOL
 
 if TYPE_CHECKING:

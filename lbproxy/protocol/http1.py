@@ -31,6 +31,7 @@ from lbproxy.protocol.message import (
     parse_length,
     token_match,
 )
+from lbproxy.protocol.status import status_line
 from lbproxy.protocol.upgrade import offered_protocols
 
 MAX_REQUEST_LINE: Final = 8 * 1024
@@ -576,25 +577,7 @@ def _set_response_framing(head: ResponseHead, lines: dict[bytes, list[bytes]], m
         head.content_length = length
 
 
-def status_line(status: int, reason: bytes) -> bytes:
-    """The status line that is sent: always lbproxy's own version (RFC 9110 section 2.5)."""
-    line = _STATUS_LINES.get((status, reason))
-    return line if line is not None else b"HTTP/1.1 %d %b\r\n" % (status, reason)
-
-
-REASONS: Final = {
-    100: b"Continue", 101: b"Switching Protocols", 200: b"OK", 201: b"Created", 202: b"Accepted", 204: b"No Content",
-    206: b"Partial Content", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 304: b"Not Modified",
-    307: b"Temporary Redirect", 308: b"Permanent Redirect", 400: b"Bad Request", 401: b"Unauthorized",
-    403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 408: b"Request Timeout", 409: b"Conflict",
-    413: b"Content Too Large", 414: b"URI Too Long", 417: b"Expectation Failed", 421: b"Misdirected Request",
-    422: b"Unprocessable Content", 429: b"Too Many Requests", 431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Unavailable",
-    504: b"Gateway Timeout", 505: b"HTTP Version Not Supported", 508: b"Loop Detected",
-}  # fmt: skip
-_STATUS_LINES: Final = {(code, reason): b"HTTP/1.1 %d %b\r\n" % (code, reason) for code, reason in REASONS.items()}
 __all__ = [
-    "REASONS",
     "Field",
     "HeadError",
     "RequestHead",
@@ -603,5 +586,4 @@ __all__ = [
     "parse_request_head",
     "parse_response_head",
     "plain_field",
-    "status_line",
 ]

@@ -21,8 +21,8 @@ from lbproxy.protocol.http1 import (
     check_partial,
     parse_request_head,
     parse_response_head,
-    status_line,
 )
+from lbproxy.protocol.status import status_line
 
 Fields = list[tuple[bytes, bytes]]
 

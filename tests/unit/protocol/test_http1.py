@@ -10,7 +10,6 @@ from lbproxy.protocol.http1 import (
     check_partial,
     parse_request_head,
     parse_response_head,
-    status_line,
 )
 
 
@@ -310,8 +309,3 @@ def test_nominated_response_fields_go() -> None:
 def test_http_1_0_response_closes() -> None:
     assert not parse_response_head(response("HTTP/1.0 200 OK"), max_fields=9).keep_alive
     assert parse_response_head(response("HTTP/1.0 200 OK\nConnection: keep-alive"), max_fields=9).keep_alive
-
-
-def test_status_line_is_our_version() -> None:
-    assert status_line(200, b"OK") == b"HTTP/1.1 200 OK\r\n"
-    assert status_line(299, b"Odd") == b"HTTP/1.1 299 Odd\r\n"

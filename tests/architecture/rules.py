@@ -80,6 +80,19 @@ def reused_error_names(tree: ast.AST) -> list[int]:
     return found
 
 
+def looked_up_constants(tree: ast.Module) -> list[int]:
+    """Constants of a module, in capitals, that are not Final: compiled code looks them up by name at each use."""
+    found = []
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if not isinstance(target, ast.Name) or not target.id.isupper() or len(target.id) == 1:
+            continue
+        annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
+        if not annotation.startswith(("Final", "TypeAlias")):
+            found.append(node.lineno)
+    return found
+
+
 def is_too_long(text: str) -> bool:
     """Over the limit without a word in the preface about why."""
     preface = " ".join((ast.get_docstring(ast.parse(text)) or "").split()).lower()

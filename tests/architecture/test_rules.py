@@ -94,6 +94,14 @@ def test_an_error_has_a_name_for_each_type_where_it_is_compiled() -> None:
     assert rules.complaints(compiled, "one name for errors of different types", rules.reused_error_names) == []
 
 
+def test_constants_are_final_where_they_are_compiled() -> None:
+    found = "A_B = 1\n_C: int = 2\nD_E: Final = 3\nF_G: Final[int] = 4\nP = TypeVar('P')\nname = 5\n_lock = 6\n"
+    assert rules.looked_up_constants(ast.parse(found)) == [1, 2]
+    compiled = [rules.ROOT / name for name in hatch_build.compiled_sources()]
+    hot = [path for path in compiled if path != rules.PACKAGE / "errors.py"]  # a table that only failures read
+    assert rules.complaints(hot, "a constant that is not Final", rules.looked_up_constants) == []
+
+
 def test_long_modules_say_why_in_their_preface() -> None:
     body = "x = 1\n" * rules.SIZE_LIMIT_LINES
     assert rules.is_too_long('"""A preface."""\n' + body)

@@ -11,10 +11,10 @@ from typing import Final
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
-from lbproxy.protocol.message import Fields, join_fields
+from lbproxy.protocol.message import Field, Fields, join_fields
 from lbproxy.protocol.status import REASONS, status_line
 
-_ALLOW: Final = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+_ALLOW: Final[Field] = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _date = (0, b"")
 
 

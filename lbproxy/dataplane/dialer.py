@@ -22,7 +22,7 @@ from lbproxy.dataplane.unix_socket import connect_unix
 Q = TypeVar("Q", bound=asyncio.BaseProtocol)
 Target = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | str]
 
-_IN_PROGRESS: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
+_IN_PROGRESS: Final[tuple[int, ...]] = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 MOST_TARGETS: Final = 1024
 
 

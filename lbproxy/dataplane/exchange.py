@@ -77,7 +77,7 @@ KEEPING: Final = 3
 STREAMING: Final = 4
 TUNNEL: Final = 5
 DONE: Final = 6
-PHASES: Final = ("queued", "connecting", "waiting", "waiting", "streaming", "tunnel", "")
+PHASES: Final[tuple[str, ...]] = ("queued", "connecting", "waiting", "waiting", "streaming", "tunnel", "")
 
 NEVER: Final = float("inf")
 EXPECT_WAIT_S: Final = 1.0

@@ -43,7 +43,7 @@ DEFAULT_LIMIT: Final = 10_000
 
 
 ACCEPT_BATCH: Final = 64
-OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
+OUT_OF_FILES: Final[tuple[int, ...]] = (errno.EMFILE, errno.ENFILE)
 RETRY_ACCEPT_S: Final = 0.1
 
 

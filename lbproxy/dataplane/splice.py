@@ -32,7 +32,7 @@ from typing import Final, Protocol
 
 CAN_SPLICE: Final = sys.platform == "linux" and hasattr(os, "splice")
 
-PIPE_SIZES: Final = (1 << 20, 1 << 18, 1 << 16)  # bytes; a smaller pipe is slower than copying
+PIPE_SIZES: Final[tuple[int, ...]] = (1 << 20, 1 << 18, 1 << 16)  # bytes; a smaller pipe is slower than copying
 MOST_FLOWS: Final = 256
 FDS_PER_FLOW: Final = 4
 POOLED_PIPES: Final = 16

@@ -16,7 +16,7 @@ from lbproxy.domain.rng import Rng
 from lbproxy.errors import Fault, Retry
 
 BUDGET_WINDOW_S: Final = 10.0
-_NO_BACKOFF: Final = ("connect", "dns", "tls")
+_NO_BACKOFF: Final[tuple[str, ...]] = ("connect", "dns", "tls")
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ class ApacheFormat(LogFormat):
         return f"{_apache(rec.client)} - - [{self._stamp}] {request} {status} {rec.bytes_out or '-'}{tail}"
 
 
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS: Final[tuple[str, ...]] = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def _apache_time(second: int) -> str:

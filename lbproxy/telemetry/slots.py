@@ -18,29 +18,16 @@ from typing import Final
 
 from lbproxy.errors import CLIENT_ABORT_PHASES, REJECTED_REASONS, UPSTREAM_ERROR_REASONS
 
-CODES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx", "499")
-METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other")
-DURATION_BUCKETS: Final = (
-    0.001,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-    120.0,
-    300.0,
-)
-QUEUE_BUCKETS: Final = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-SERVER_STATES: Final = ("up", "busy", "down", "ejected", "probing", "drain", "maint")
-TLS_ERRORS: Final = (
+CODES: Final[tuple[str, ...]] = ("1xx", "2xx", "3xx", "4xx", "5xx", "499")
+METHODS: Final[tuple[str, ...]] = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other")
+DURATION_BUCKETS: Final[tuple[float, ...]] = (
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+)  # fmt: skip
+QUEUE_BUCKETS: Final[tuple[float, ...]] = (
+    0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+SERVER_STATES: Final[tuple[str, ...]] = ("up", "busy", "down", "ejected", "probing", "drain", "maint")
+TLS_ERRORS: Final[tuple[str, ...]] = (
     "timeout",  # longer than timeouts.tls_handshake
     "closed",  # the client left before the end
     "limit",  # limits.handshakes
@@ -52,8 +39,8 @@ TLS_ERRORS: Final = (
     "client_alert",  # the client refused: it does not trust our certificate
     "protocol",  # no TLS at all, or broken
 )
-RETRY_REASONS: Final = ("connect", "reset", "timeout", "status", "stale")
-RETRY_OUTCOMES: Final = ("success", "failure")
+RETRY_REASONS: Final[tuple[str, ...]] = ("connect", "reset", "timeout", "status", "stale")
+RETRY_OUTCOMES: Final[tuple[str, ...]] = ("success", "failure")
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,14 +81,18 @@ def reused_error_names(tree: ast.AST) -> list[int]:
 
 
 def looked_up_constants(tree: ast.Module) -> list[int]:
-    """Constants of a module, in capitals, that are not Final: compiled code looks them up by name at each use."""
+    """Constants of a module, in capitals, that are not Final: compiled code looks them up by name at each use.
+
+    Or that are a tuple without a type: compiled, that is no object but its items, put together at each use.
+    """
     found = []
     for node in tree.body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if not isinstance(target, ast.Name) or not target.id.isupper() or len(target.id) == 1:
             continue
         annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
-        if not annotation.startswith(("Final", "TypeAlias")):
+        is_bare = annotation == "Final" and isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Tuple)
+        if is_bare or not annotation.startswith(("Final", "TypeAlias")):
             found.append(node.lineno)
     return found
 

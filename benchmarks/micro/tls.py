@@ -1,15 +1,15 @@
-"""What TLS to the client costs per small message in Python: no socket, no loop.
+"""What TLS to the client costs per small message in Python: no system call, no loop.
 
-    python -m benchmarks.micro.tls [--profile]
+    python -P benchmarks/installed.py benchmarks.micro.tls   (compiled)
+    python -m benchmarks.micro.tls [--profile]               (interpreted)
 
 Printed are microseconds of CPU for one record in and one record out (sizes as in the case `tls_small` of
 benchmarks.load):
 
 - OpenSSL alone: four calls into the ssl module, the least that any Python program pays;
-- the same through TlsTransport, whose application answers at once;
 - one small POST through both protocol objects of lbproxy, in plain text and over TLS: the difference is what TLS adds.
 
-Ten messages are a turn of the loop, at whose end TlsTransport writes. The clients' records are made before the clock
+Ten messages are a turn of the loop, at whose end the transports write. The clients' records are made before the clock
 starts. The variants are run one after the other, many times, and the best of each counts.
 """
 
@@ -25,14 +25,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 from benchmarks.load.targets import make_pem
-from benchmarks.micro.hot_path import BODY, CONFIG, HEAD, RESPONSE, FakeTransport, build_listener
+from benchmarks.micro.hot_path import BODY, CONFIG, HEAD, RESPONSE, TURN, build_listener, connect
 from lbproxy.config.certificates import client_context, server_context
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.tls_server import TlsServer
-from lbproxy.dataplane.tls_transport import TlsTransport
 from lbproxy.process.worker import tune_gc
 from lbproxy.telemetry.accesslog import LogWriter
 
@@ -41,7 +39,6 @@ ANSWER = b"y" * 200
 N = 5_000
 ROUNDS = 15
 READ = 16 * 1024
-TURN = 10
 
 Deliver = Callable[[bytes], None]  # what the raw transport calls for what it has read
 
@@ -69,46 +66,21 @@ class Client:
         return made
 
 
-class RawTransport(FakeTransport):
-    """Keeps what is written while hands are shaken, and drops it afterwards."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept = bytearray()
-        self.is_keeping = True
-
-    def write(self, data: bytes) -> None:
-        if self.is_keeping:
-            self.kept += data
-
-    def take(self) -> bytes:
-        taken = bytes(self.kept)
-        self.kept.clear()
-        return taken
-
-
-def deliverer(protocol: Any) -> Deliver:
-    """How a transport hands on what it has read, to either kind of protocol."""
-    if not isinstance(protocol, asyncio.BufferedProtocol):
-        return cast(Deliver, protocol.data_received)
-
-    def deliver(data: bytes) -> None:
-        view = memoryview(protocol.get_buffer(-1))
-        view[: len(data)] = data
-        protocol.buffer_updated(len(data))
-
-    return deliver
-
-
 class Variant:
     """Something that is given one record, or one piece of plain text, after the other."""
 
     def __init__(
-        self, name: str, client: Client | None, deliver: Deliver, flush: Callable[[], None] | None = None
+        self,
+        name: str,
+        client: Client | None,
+        deliver: Deliver,
+        end_turn: Callable[[], None] = lambda: None,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self._client = client
         self._deliver = deliver
+        self._end_turn = end_turn
         self._flush = flush  # of the log
         self.best_us = float("inf")
 
@@ -119,9 +91,9 @@ class Variant:
         for at in range(0, N, TURN):
             for piece in pieces[at : at + TURN]:
                 deliver(piece)
+            self._end_turn()
         self.best_us = min(self.best_us, (time.process_time() - started) / N * 1e6)
-        if self._flush is not None:
-            self._flush()
+        self._flush()
 
 
 def openssl_alone(context: ssl.SSLContext) -> Variant:
@@ -145,56 +117,34 @@ def openssl_alone(context: ssl.SSLContext) -> Variant:
     return Variant("OpenSSL alone", client, exchange)
 
 
-class Answering(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._transport.write(ANSWER)
-
-
-class AnsweringServer(TlsTransport):
-    __slots__ = ()
-
-    def _handshake_done(self) -> None:
-        self.start(Answering())
-
-
-def defect(where: str, error: BaseException) -> None:
-    raise error
-
-
-def through_transport(context: ssl.SSLContext, loop: asyncio.AbstractEventLoop) -> Variant:
-    server, raw, client = AnsweringServer(loop, defect), RawTransport(), Client()
-    server.connection_made(cast(asyncio.BaseTransport, raw))
-    server.begin(context, is_server=True)
-    client.shake(deliverer(server), raw.take)
-    raw.is_keeping = False
-    return Variant("TlsTransport", client, deliverer(server))
-
-
 def small_post(loop: asyncio.AbstractEventLoop, pem: Path | None) -> tuple[Variant, LogWriter]:
     tls = f", tls: {{cert: '{pem}', key: '{pem}'}}" if pem else ""
     listener, upstream, writer = build_listener(loop, CONFIG.replace("pool: predict}", f"pool: predict{tls}}}"))
-    raw, client = RawTransport(), None
+    services, client = listener.services, None
+    end_turn = services.poller.turn_end.flush
     if listener.runtime.tls is None:
         downstream = Downstream(listener)
-        downstream.connection_made(cast(asyncio.BaseTransport, raw))
-        deliver = deliverer(downstream)
+        connect(services, downstream)
+        deliver = downstream.data_received
     else:
         server, client = TlsServer(listener, listener.runtime.tls), Client()
-        server.connection_made(cast(asyncio.BaseTransport, raw))
-        deliver = deliverer(server)
-        client.shake(deliver, raw.take)
-    raw.is_keeping = False
-    answer = deliverer(upstream)
+        quiet = connect(services, server)
+        deliver = server.data_received
+
+        def take() -> bytes:
+            end_turn()
+            return quiet.take()
+
+        quiet.is_keeping = True
+        client.shake(deliver, take)
+        quiet.is_keeping = False
 
     def exchange(data: bytes) -> None:
         deliver(data)
-        answer(RESPONSE)
+        upstream.data_received(RESPONSE)
 
     name = "small POST, plain text" if pem is None else "small POST, TLS"
-    return Variant(name, client, exchange, writer.flush_soon), writer
+    return Variant(name, client, exchange, end_turn, writer.flush_soon), writer
 
 
 def measure(variants: Sequence[Variant], rounds: int = ROUNDS) -> None:
@@ -218,7 +168,7 @@ def main() -> None:
         profile.runcall(tls.run)
         pstats.Stats(profile).sort_stats("tottime").print_stats(30)
     else:
-        variants = [openssl_alone(context), through_transport(context, loop), plain, tls]
+        variants = [openssl_alone(context), plain, tls]
         measure(variants)
         for variant in variants:
             print(f"{variant.name}: {variant.best_us:.2f} us")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.exchange import Exchange
 
 
-class ClientSide:
+class ClientSide(Receiver):
     """See the module. A base class, not a Protocol: compiled code calls methods of a class that it knows directly."""
 
     __slots__ = ("client_ip", "context", "listener", "proxied", "services", "transport")
@@ -85,7 +86,7 @@ class ClientSide:
         """The last byte of the request's body was read, and sent."""
         raise NotImplementedError
 
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[asyncio.Transport, bytes]:
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[StreamTransport, bytes]:
         """Send the 101 and give away the transport, and what was read behind the request."""
         raise NotImplementedError
 

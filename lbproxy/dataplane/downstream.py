@@ -62,7 +62,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WRITE_TIMEOUT: Final = POOL.column("client_aborts_total", "write_timeout")
 
 
-class Downstream(ClientSide, asyncio.Protocol):
+class Downstream(ClientSide):
     """One client connection of an HTTP listener."""
 
     __slots__ = (
@@ -626,7 +626,7 @@ class Downstream(ClientSide, asyncio.Protocol):
         exchange.request_body(b"", is_done=True)
         exchange.upstream_unblocked()
 
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[asyncio.Transport, bytes]:
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[StreamTransport, bytes]:
         """Send the 101 and let go of the transport and of what was read ahead."""
         lines = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b\r\n" % (head.upgrade, exchange.id_line)
         self._write(status_line(101, head.reason) + head.lines + lines)

@@ -20,7 +20,9 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from lbproxy.dataplane.services import Services, abort
+from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.dataplane.splice import Flow, is_plain, is_reset, open_flow
+from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.errors import (
     CLIENT_ABORT,
     CLIENT_WRITE_TIMEOUT,
@@ -42,10 +44,6 @@ NOT_SOON: Final = 64 * 1024 * 1024  # bytes to copy before the next attempt, aft
 OnDone = Callable[["Relay", str, Side | None], None]
 
 
-def _discard(data: bytes) -> None:
-    """Where bytes go that a transport still hands over when the relay is over."""
-
-
 def longer_run(run: int, size: int) -> int:
     """The length in bytes of a run of large reads, after one more read. A small one ends it, unless it is a debt."""
     if size >= BULK_READ or run < 0:
@@ -64,15 +62,16 @@ class Watcher(Protocol):
     def sweep(self, now: float) -> None: ...
 
 
-class RelayEnd(asyncio.Protocol):
+class RelayEnd(Receiver):
     """One side of a relay. What it receives goes to its peer."""
 
     __slots__ = (
         "_awaits_empty",
+        "_is_over",
         "_is_writing_ended",
         "_paused",
         "_run",
-        "_send",
+        "_sink",
         "_small_moves",
         "early",
         "flow",
@@ -88,7 +87,7 @@ class RelayEnd(asyncio.Protocol):
         "was_connected",
     )
 
-    transport: asyncio.Transport
+    transport: StreamTransport
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
@@ -104,19 +103,20 @@ class RelayEnd(asyncio.Protocol):
         self.n_seen = 0
         self._is_writing_ended = False
         self._paused = False
-        self._send: Callable[[bytes], None] | None = None  # the peer's write, once everything early was passed on
+        self._sink: StreamTransport | None = None  # the peer's transport, once everything early was passed on
+        self._is_over = False  # nobody takes what is received
         self._run = 0
         self._small_moves = 0
         self._awaits_empty = False
 
-    def attach(self, transport: asyncio.Transport) -> None:
+    def attach(self, transport: StreamTransport) -> None:
         """Take over a connected transport."""
         self.transport = transport
         self.is_connected = self.was_connected = True
         transport.set_write_buffer_limits(high=HIGH_WATER)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.attach(cast(asyncio.Transport, transport))
+        self.attach(cast(StreamTransport, transport))
 
     def _defect(self, error: Exception) -> None:
         """Confined to this relay, and the end of it."""
@@ -127,11 +127,11 @@ class RelayEnd(asyncio.Protocol):
         try:
             size = len(data)
             self.n_received += size
-            send = self._send
-            if send is None:
+            sink = self._sink
+            if sink is None:
                 self._keep_early(data)
                 return
-            send(data)
+            sink.write(data)
             if size >= BULK_READ or self._run:
                 self._run = longer_run(self._run, size)
                 if self._run >= SPLICE_FROM:
@@ -140,6 +140,8 @@ class RelayEnd(asyncio.Protocol):
             self._defect(error)
 
     def _keep_early(self, data: bytes) -> None:
+        if self._is_over:
+            return
         self.early.append(data)
         if sum(map(len, self.early)) > HIGH_WATER and not self._paused:
             self._paused = True
@@ -150,9 +152,9 @@ class RelayEnd(asyncio.Protocol):
         peer = self.peer
         assert peer is not None
         self.is_flushed = True
-        self._send = peer.transport.write
+        sink = self._sink = peer.transport
         for data in self.early:
-            self._send(data)
+            sink.write(data)
         self.early.clear()
         if self._paused:
             self._paused = False
@@ -269,7 +271,8 @@ class RelayEnd(asyncio.Protocol):
     def let_go(self) -> None:
         """The relay is over: forget the peer, which knows this end too."""
         self.peer = None
-        self._send = _discard
+        self._sink = None
+        self._is_over = True
 
     @property
     def unsent(self) -> int:
@@ -320,7 +323,7 @@ class Relay:
         self.client, self.server = client, server
         client.peer, server.peer = server, client
 
-    def join(self, client: RelayEnd, down: asyncio.Transport, server: RelayEnd, up: asyncio.Transport) -> None:
+    def join(self, client: RelayEnd, down: StreamTransport, server: RelayEnd, up: StreamTransport) -> None:
         """Turn two connected transports into a tunnel."""
         self.pair(client, server)
         client.attach(down)

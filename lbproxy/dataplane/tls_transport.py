@@ -31,7 +31,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias, cast
 
 from lbproxy.dataplane.record_reader import RecordReader
-from lbproxy.dataplane.socket_transport import SocketTransport
+from lbproxy.dataplane.socket_transport import Receiver, SocketTransport
 
 HANDSHAKE: Final = 0
 OPEN: Final = 1
@@ -43,7 +43,7 @@ _MUCH: Final = 32 * 1024  # a read of so much is followed by others
 _SMALL: Final = 4 * 1024  # written without a loop over pieces
 
 
-class TlsTransport(asyncio.Transport, asyncio.Protocol):
+class TlsTransport(Receiver, asyncio.Transport):
     """See the module. Subclasses make the SSLObject (`begin`) and say what follows the handshake."""
 
     __slots__ = (
@@ -61,6 +61,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_loop",
         "_outgoing",
         "_raw",
+        "_receiver",
         "_recv",
         "_send",
         "_state",
@@ -75,6 +76,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._defect = defect
         self._state = CLOSED  # until `begin`
         self._app: Any = None  # a Protocol or BufferedProtocol
+        self._receiver: Receiver | None = None  # the application, unless it has a buffer
         self._has_app = False
         self._get_buffer: Any = None
         self._error: Exception | None = None
@@ -140,7 +142,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             # one whose first part came before. To ask for RECORD would cost a large block of memory each time.
             record = self._recv(size)
             if record and len(record) < size and not incoming.pending:
-                self._app.data_received(record)
+                if self._receiver is not None:
+                    self._receiver.data_received(record)
                 if self._outgoing.pending:
                     self._flush()  # an answer to a key update
             else:
@@ -194,7 +197,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._app.connection_lost(self._error or exc)
         self._kept = b""
         # Application and transport know each other, and OpenSSL's part is large: it must not wait for the collector.
-        self._app = self._get_buffer = self._recv = self._send = None
+        self._app = self._receiver = self._get_buffer = self._recv = self._send = None
         self.ssl_object = self._incoming = self._outgoing = cast(Any, None)
 
     def pause_writing(self) -> None:
@@ -427,8 +430,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._app = protocol
-        is_buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        self._get_buffer = protocol.get_buffer if is_buffered else None  # type: ignore[attr-defined]
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            self._get_buffer = protocol.get_buffer
+        else:
+            self._get_buffer = None
+            self._receiver = cast(Receiver, protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         return cast(asyncio.BaseProtocol, self._app)

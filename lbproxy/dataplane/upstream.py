@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, cast
 from lbproxy import errors
 from lbproxy.dataplane import bulk
 from lbproxy.dataplane.services import Services, abort
+from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.domain.idle_timeout import RETIRE_AT
 from lbproxy.errors import Fault
@@ -38,7 +39,7 @@ _POLL_EVENTS: Final = select.POLLIN | select.POLLRDHUP
 _BYTES_ACKED: Final = slice(120, 128)  # struct tcp_info: tcpi_bytes_acked
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(Receiver):
     """One connection to one server; serves one exchange at a time."""
 
     __deletable__ = ("transport",)  # mypyc asks for it
@@ -492,7 +493,7 @@ class UpstreamConnection(asyncio.Protocol):
         if not self.has_ended:
             self.transport.resume_reading()
 
-    def detach(self) -> asyncio.Transport:
+    def detach(self) -> StreamTransport:
         """Hand the transport to a tunnel; this object is done with it."""
         self.exchange = None
         self.has_ended = True

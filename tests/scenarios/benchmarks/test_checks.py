@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -23,10 +23,12 @@ def built() -> Iterator[Built]:
     downstream, upstream, writer = build(loop)
     yield downstream, upstream, writer
     writer.close(1.0)
-    cast(Any, downstream.transport).release()
-    cast(Any, upstream.transport).release()
-    downstream.services.poller.close()
-    downstream.services.hangups.close()
+    services = downstream.services
+    for end in (upstream, *services.swept):
+        cast(Downstream, end).transport.abort()
+    services.poller.turn_end.flush()  # and then their sockets are closed
+    services.poller.close()
+    services.hangups.close()
     loop.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -42,7 +43,7 @@ class Pair:
         down = FakeTransport(lb.loop, client, ("192.0.2.7", 1), ("127.0.0.1", 5000))
         up = FakeTransport(lb.loop, server, ("127.0.0.1", 9001), ("127.0.0.1", 2))
         self.client, self.server = Peer(lb.loop, down), Peer(lb.loop, up)
-        self.relay.join(client, down, server, up)
+        self.relay.join(client, cast(Any, down), server, cast(Any, up))
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ bench: setup system ## measure speed and balance; writes benchmarks/out
 	@$(BIN)/python -m benchmarks.micro | tee benchmarks/out/micro.txt
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.micro.checks | tee -a benchmarks/out/micro.txt
-	@$(BIN)/python -m benchmarks.micro.tls | tee -a benchmarks/out/micro.txt
+	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.tls | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.balancing --json benchmarks/out/balancing.json --markdown benchmarks/out/balancing.md
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
 

@@ -16,10 +16,10 @@ hides what a proxy must know and decide:
     CLOSED      nowhere
 
 Costs. In the usual case a message is one read (no exception that says "no more": the BIO tells) and a piece to be sent
-one write: 0.3 us in and out, besides OpenSSL's own 1.55 (benchmarks/micro/tls.py). An SSLSocket, where OpenSSL reads
-and writes the socket itself, costs 0.45 us more, since it takes each record in two reads. Small messages come as bytes,
-which costs 0.2 us less than a BufferedProtocol; once a read is large, a RecordReader takes over. Both buffers between
-us and OpenSSL keep the size that they once had, hence the bound on pieces.
+one write: 0.1 us in and out, besides OpenSSL's own 1.6 (benchmarks/micro/tls.py). An SSLSocket, where OpenSSL reads and
+writes the socket itself, costs half a microsecond more, since it takes each record in two reads. Small messages come as
+bytes, which costs 0.2 us less than a BufferedProtocol; once a read is large, a RecordReader takes over. Both buffers
+between us and OpenSSL keep the size that they once had, hence the bound on pieces.
 """
 
 from __future__ import annotations

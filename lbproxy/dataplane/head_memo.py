@@ -58,7 +58,9 @@ class HeadMemo:
         prepared = self.heads.get(b"\r\n".join(kept) + b"\r\n\r\n")
         if prepared is None or not prepared.takes_extra:
             return None
-        names = {known[line] for line in kept[1:]}
+        names = prepared.names
+        if names is None:
+            names = prepared.names = frozenset([known[line] for line in kept[1:]])
         out = b""
         for line in extra:
             field = plain_field(line)

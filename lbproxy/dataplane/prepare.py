@@ -57,6 +57,7 @@ class Prepared:
         "keep_alive",
         "log_head",
         "minor",
+        "names",
         "needs_care",
         "passes_responses",
         "pool",
@@ -90,6 +91,7 @@ class Prepared:
         self.pool: PoolRuntime | None = None  # where it goes; None: lbproxy answers it
         self.takes_extra = not head.nominates
         self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
+        self.names: frozenset[bytes] | None = None  # of its fields, in lower case; HeadMemo asks and fills it in
         self.needs_care = head.chunked or head.expects_continue
         self.minor = head.minor
         self.upgrade = allowed_protocols(head.upgrade, route.upgrades, head.method) if head.upgrade else b""

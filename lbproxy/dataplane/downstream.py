@@ -439,8 +439,14 @@ class Downstream(ClientSide):
         data, self._read_ahead = self._read_ahead, b""
         if data:
             self.data_received(data)
-        if self._is_paused and self._state in (HEAD, WAIT) and len(self._read_ahead) <= READ_AHEAD_BYTES:
+        if self._is_paused and self._may_read_on():
             self.resume_body()
+
+    def _may_read_on(self) -> bool:
+        """Reading paused behind a request; has what was read made room, and does nobody else want it paused?"""
+        if self._state == BODY:
+            return self._exchange is not None and not self._exchange.is_body_paused
+        return self._state in (HEAD, WAIT) and len(self._read_ahead) <= READ_AHEAD_BYTES
 
     def _linger(self) -> None:
         """End the connection so that the client can read the answer: FIN now, discard until its FIN (RFC 9112 9.6)."""

@@ -109,7 +109,6 @@ class Exchange(LogRecord):
     __slots__ = (
         "_body",
         "_body_bytes",
-        "_body_paused",
         "_client_is_blocked",
         "_continue_sent",
         "_deadline",
@@ -140,6 +139,7 @@ class Exchange(LogRecord):
         "ended_at",
         "extra",
         "id_line",
+        "is_body_paused",  # the server takes no more for now
         "is_head",
         "pool_runtime",
         "prepared",
@@ -188,7 +188,7 @@ class Exchange(LogRecord):
         self._tried: tuple[Server, ...] = ()
         self._body: list[bytes] = _NO_BODY
         # request_done: the request was read to its exact end.
-        self.response_started = self.request_done = self._wants_fresh = self._body_paused = False
+        self.response_started = self.request_done = self._wants_fresh = self.is_body_paused = False
         self._client_is_blocked = self._dropped_body = self._unsent = self._continue_sent = self._has_permit = False
 
     # --- what is asked of it ----------------------------------------------------------------------------------------
@@ -391,7 +391,7 @@ class Exchange(LogRecord):
         connection.begin(self, head + body if len(body) <= SMALL_BODY else head)
         if len(body) > SMALL_BODY:
             connection.write(body)
-        if self._body_paused:
+        if self.is_body_paused:
             self._resume_body()
 
     def _careful_start(self, head: bytes, body: bytes, now: float) -> tuple[bytes, bytes]:
@@ -873,13 +873,13 @@ class Exchange(LogRecord):
             self.attempt_failed(errors.UPSTREAM_WRITE_TIMEOUT, "the server does not read")
 
     def _pause_body(self) -> None:
-        if not self._body_paused:
-            self._body_paused = True
+        if not self.is_body_paused:
+            self.is_body_paused = True
             self.side.pause_body()
 
     def _resume_body(self) -> None:
-        if self._body_paused:
-            self._body_paused = False
+        if self.is_body_paused:
+            self.is_body_paused = False
             self.side.resume_body()
 
     def upstream_blocked(self) -> None:

@@ -156,7 +156,7 @@ class UpstreamConnection(Receiver):
         """Let go of an exchange that has its answer while the request is not fully sent, or after surplus bytes."""
         self.exchange = None
         self.has_ended = True
-        if self.request_done:
+        if self.request_done and not self.transport.get_write_buffer_size():
             self.transport.close()
         else:
             abort(self.transport)
@@ -349,6 +349,7 @@ class UpstreamConnection(Receiver):
             or surplus
             or self.has_ended
             or self._services.is_draining
+            or self.transport.get_write_buffer_size()
         ):
             if surplus:
                 runtime.row[_EXTRA_DATA] += 1

@@ -7,7 +7,11 @@ resilience/test_queue.py.
 
 from __future__ import annotations
 
+import fcntl
+import random
 import ssl
+import sys
+import termios
 import threading
 import time
 
@@ -31,6 +35,11 @@ def leave(client: Client, how: str) -> float:
     else:
         client.finish_writing()
     return at
+
+
+def unacknowledged(client: Client) -> int:
+    """Bytes that were sent and are still on this side."""
+    return int.from_bytes(fcntl.ioctl(client.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def assert_given_up(rig: Rig, since: float) -> None:
@@ -263,6 +272,43 @@ def test_row_62_the_rest_arrives_while_the_first_request_is_active(rig: Rig, cut
         client.send(data[cut:])
         release.set()
         assert [client.response().body for _ in range(6)] == [b"GET /held-%d 0\n" % number for number in range(6)]
+
+
+@pytest.mark.parametrize("size", [70_000, 300_000, 3_000_000])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_row_62_a_large_body_behind_a_request_that_takes_a_while(rig: Rig, size: int, framing: str) -> None:
+    """More than is read ahead, so reading pauses until the request before is answered, and must go on then."""
+    release = threading.Event()
+    received: list[bytes] = []
+
+    def holds(c: Peer) -> None:
+        request = c.read_request()
+        c.wait(release)
+        c.send(c.origin.answer(request))
+        received.append(c.read_request().body)
+        c.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    rig.a.script(holds)
+    body = random.Random(size).randbytes(size)
+    if framing == "length":
+        post = b"POST /large HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%b" % (size, body)
+    else:
+        post = b"POST /large HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+        post += b"%x\r\n%b\r\n0\r\n\r\n" % (size, body)
+    with rig.client() as client:
+        client.send(get("/slow"))
+        wait_until(lambda: rig.a.requests, "the first request to reach the server")
+        sender = threading.Thread(target=client.send, args=(post,))
+        sender.start()
+        wait_until(
+            lambda: unacknowledged(client) or not sender.is_alive(), "the body to fill the buffers, or to be sent"
+        )
+        for _ in range(2):
+            rig.lb.admin_get("/healthz")  # the loop has come round since, so it has read what it will
+        release.set()
+        assert [client.response().status for _ in range(2)] == [200, 200]
+        sender.join()
+    assert received == [body]
 
 
 def test_row_62_a_pipelining_client_that_leaves(rig: Rig) -> None:

@@ -276,6 +276,37 @@ def test_a_pipelined_request_behind_a_body() -> None:
         assert client.got().count(b"HTTP/1.1 200") == 2
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_pipelined_body_longer_than_what_is_read_ahead_arrives(framing: str, blocked: bool) -> None:
+    size = 100_000
+    body = bytes(range(250)) * (size // 250)
+    with FakeLb(PLAIN) as lb:
+        client = lb.connect()
+        client.send(GET)
+        server = lb.accept()
+        if framing == "length":
+            head, sent = b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size, body
+        else:
+            head = b"POST /b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+            sent = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body)
+        client.send(head + sent[:70_000])
+        assert client.transport.is_paused, "the test sends less than is read ahead"
+        server.got()
+        if blocked:
+            server.send(ok(b"", "Connection: close"))
+            assert client.transport.is_paused, "no server takes it yet, so nothing may be read for it"
+            server = lb.accept()
+        else:
+            server.send(ok())
+        assert not client.transport.is_paused
+        client.send(sent[70_000:])
+        server.send(ok(b"thanks"))
+        assert len(server.got()) >= size
+        assert body_of(client.got().partition(b"\r\n\r\n")[2]) == b"thanks"
+        assert lb.ends == ["ok", "ok"]
+
+
 def test_nothing_behind_a_last_request_is_looked_at() -> None:
     with FakeLb() as lb:
         client = lb.connect()

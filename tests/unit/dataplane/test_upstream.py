@@ -68,6 +68,20 @@ def test_a_connection_is_kept_if_the_end_of_the_answer_is_beyond_doubt(
         assert lb.ends == ["ok"]
 
 
+def test_a_connection_whose_server_has_not_taken_the_whole_request_is_not_kept() -> None:
+    """The next request would stand behind the rest of this one, in a buffer that grows."""
+    with FakeLb(config()) as lb:
+        client, server = asked(lb, post(bytes(100_000)))
+        server.stop_reading()
+        server.send(ok(b"early"))
+        assert body_of(client.got()) == b"early"
+        assert lb.n_idle == 0 and server.saw_reset
+        client.send(GET)
+        lb.accept().send(ok(b"next"))
+        assert body_of(client.got()) == b"next"
+        assert lb.ends == ["ok", "ok"]
+
+
 def test_surplus_bytes_never_answer_the_next_request() -> None:
     with FakeLb(config()) as lb:
         client, server = asked(lb)

@@ -735,6 +735,8 @@ class Downstream(ClientSide):
         unsent = self.transport.get_write_buffer_size()
         if self._exchange is not None:
             unsent += self._exchange.n_unsent
+        elif unsent:
+            self._not_idle_yet(now)
         taken = self._written - unsent
         if not unsent or taken != self._taken:
             self._taken = taken
@@ -744,6 +746,15 @@ class Downstream(ClientSide):
             if exchange is not None:
                 exchange.client_left(errors.CLIENT_WRITE_TIMEOUT, "write_timeout")
             self.cut()
+
+    def _not_idle_yet(self, now: float) -> None:
+        """The client's silence counts from when it has been sent its answer; until then `timeouts.write` bounds it."""
+        if self._state == LINGER:
+            self._linger_end = now + LINGER_TOTAL_S
+            self._deadline = now + LINGER_IDLE_S
+        elif self._state == HEAD and not self._buffer:
+            idle_s = DRAIN_IDLE_S if self.services.is_draining else self.listener.timeouts.keep_alive
+            self._deadline = now + idle_s
 
     def _check_upload(self, upload: UploadRate, now: float) -> None:
         exchange = self._exchange
@@ -780,7 +791,11 @@ class Downstream(ClientSide):
         """The grace period is over: 503 where nothing was sent yet, a reset where something was."""
         exchange = self._exchange
         if exchange is None:
-            self.transport.abort()
+            if self.transport.get_write_buffer_size():  # of the last answer
+                self.services.n_cut += 1
+                abort(self.transport)
+            else:
+                self.transport.abort()
             return
         self.services.n_cut += 1
         if exchange.response_started:

@@ -275,7 +275,7 @@ def tune_malloc() -> None:
     KiB. Some processes did that all their life, 250 us of the 850 that 1 MiB over TLS then took. The limits follow the
     largest block ever returned (mallopt(3), M_MMAP_THRESHOLD): after one of 1 MiB, up to 2 MiB are kept.
     """
-    bytearray(1 << 20)
+    bytearray(1 << 19)
 
 
 def _has_queued(listener: Listener) -> bool:

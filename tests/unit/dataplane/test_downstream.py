@@ -212,6 +212,60 @@ def test_whose_answer_began_before_draining_is_told_with_the_next_one(framing: s
         assert client.saw_fin
 
 
+@pytest.mark.parametrize("how", ["kept", "close", "draining"])
+def test_a_client_is_idle_when_it_has_been_sent_its_answer_and_not_before(how: str) -> None:
+    """Its requests may wait behind the answer, and a close would cut that."""
+    with FakeLb(CONFIG.replace("write: 5s", "write: 60s")) as lb:
+        client = lb.connect()
+        request = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") if how == "close" else GET
+        server = lb.exchange(client, request)
+        client.stop_reading(1000)
+        server.send(ok(bytes(1000)))
+        if how == "draining":
+            lb.services.is_draining = True
+            for item in list(lb.services.swept):
+                item.begin_drain(lb.clock())
+        lb.advance(50.0)
+        assert client.is_open and not client.saw_reset
+        client.read_again()
+        lb.advance({"kept": 3.0, "close": 4.0, "draining": 0.6}[how])
+        assert client.is_open
+        lb.advance(2.0)
+        assert not client.is_open and not client.saw_reset
+
+
+def test_what_pipelines_behind_an_answer_that_leaves_slowly_is_served() -> None:
+    with FakeLb(CONFIG.replace("write: 5s", "write: 60s")) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, GET)
+        client.send(GET)
+        client.stop_reading(1000)
+        server.send(ok(bytes(1000)))
+        lb.services.is_draining = True
+        for item in list(lb.services.swept):
+            item.begin_drain(lb.clock())
+        lb.advance(50.0)
+        assert client.got().count(b"HTTP/1.1 200") == 1
+        client.read_again()
+        server.send(ok())
+        assert b"Connection: close\r\n" in client.got()
+        assert client.saw_fin
+
+
+@pytest.mark.parametrize("unsent", [0, 1000])
+def test_an_answer_that_has_not_left_when_grace_is_over_is_cut_and_counted(unsent: int) -> None:
+    with FakeLb(CONFIG) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, GET)
+        client.stop_reading(unsent)
+        server.send(ok(bytes(1000)))
+        for item in list(lb.services.swept):
+            item.shut_down()
+        lb.loop.run()
+        assert not client.is_open
+        assert client.saw_reset is bool(unsent) and lb.services.n_cut == bool(unsent)
+
+
 def test_an_idle_connection_gets_a_second_when_draining_begins() -> None:
     with FakeLb() as lb:
         client = lb.connect()

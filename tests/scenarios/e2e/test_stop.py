@@ -180,6 +180,41 @@ def test_whose_answer_began_before_the_signal_is_told_with_the_next_one(tmp_path
             lb.kill()
 
 
+def test_what_is_pipelined_behind_an_answer_that_is_read_late_is_served(tmp_path: Path) -> None:
+    """Sizes around what the kernel holds for the client, so that of some answers the last part waits in lbproxy."""
+    small = [100_000, 500_000]
+    sizes = [*small, *range(2_400_000, 3_200_000, 32_768)]
+    piece = bytes(8192)
+
+    def answers(c: Peer) -> None:
+        while True:
+            size = int(c.read_request().target[1:])
+            c.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            c.send(b"".join(b"2000\r\n%b\r\n" % piece for _ in range(size // len(piece))) + b"0\r\n\r\n")
+
+    with Origin(default=answers) as origin, ExitStack() as stack:
+        listener = {"name": "in", "bind": "127.0.0.1:0", "pool": "p"}
+        pools = {"p": {"servers": [origin.address], "health_check": "off"}}
+        lb = Daemon({"listeners": [listener], "pools": pools}, tmp_path).start()
+        stack.callback(lb.kill)
+        clients = [stack.enter_context(Client(lb.port("in"), receive_buffer=4096)) for _ in sizes]
+        for client, size in zip(clients, sizes, strict=True):
+            client.send(get(f"/{size}") + get("/8192"))
+        for client in clients:
+            client.wait_for(b"\r\n\r\n")
+        wait_until(lambda: lb.metric("requests_total") >= 2 * len(small), "the short ones to be over")
+        lb.signal(signal.SIGTERM)
+        time.sleep(2.5)  # longer than an idle connection is kept: nothing can be waited for that does not happen
+        for client, size in zip(clients, sizes, strict=True):
+            first = client.response()
+            assert (first.status, len(first.body)) == (200, size // len(piece) * len(piece))
+            if first.is_kept_alive:
+                second = client.response()
+                assert (second.status, len(second.body)) == (200, 8192), size
+            assert client.wait_end() == "fin"
+        assert ended(lb, 10.0) == 0, lb.stderr
+
+
 def test_ready_says_draining_and_new_clients_are_refused(servers: list[Gunicorn], tmp_path: Path) -> None:
     lb = daemon(servers, tmp_path)
     try:

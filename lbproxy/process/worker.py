@@ -273,7 +273,7 @@ def tune_malloc() -> None:
 
     glibc returns blocks over 128 KiB to the kernel when they are freed, so each next one is a page fault for every 4
     KiB. Some processes did that all their life, 250 us of the 850 that 1 MiB over TLS then took. The limits follow the
-    largest block ever returned (mallopt(3), M_MMAP_THRESHOLD): after one of 1 MiB, up to 2 MiB are kept.
+    largest block ever returned (mallopt(3), M_MMAP_THRESHOLD): after one of 512 KiB, up to 1 MiB is kept.
     """
     bytearray(1 << 19)
 

@@ -183,7 +183,7 @@ def test_whose_answer_began_before_the_signal_is_told_with_the_next_one(tmp_path
 def test_what_is_pipelined_behind_an_answer_that_is_read_late_is_served(tmp_path: Path) -> None:
     """Sizes around what the kernel holds for the client, so that of some answers the last part waits in lbproxy."""
     small = [100_000, 500_000]
-    sizes = [*small, *range(2_400_000, 3_200_000, 32_768)]
+    sizes = [*small, *range(2_400_000, 3_200_000, 49_152)]
     piece = bytes(8192)
 
     def answers(c: Peer) -> None:

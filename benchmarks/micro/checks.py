@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import httptools
 
-from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, TURN, build, connect
+from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build, connect
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.upstream import UpstreamConnection
@@ -89,9 +89,8 @@ def cost_us(downstream: Downstream, upstream: UpstreamConnection, writer: LogWri
     started = time.process_time()
     for number, request in enumerate(requests):
         downstream.data_received(request)
+        downstream.services.poller.turn_end.flush()
         upstream.data_received(RESPONSE)
-        if number % TURN == TURN - 1:
-            downstream.services.poller.turn_end.flush()
         if number & 1023 == 0:
             writer.flush_soon()
     return (time.process_time() - started) / len(requests) * 1e6

@@ -86,8 +86,8 @@ class ClientSide(Receiver):
         """The last byte of the request's body was read, and sent."""
         raise NotImplementedError
 
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[StreamTransport, bytes]:
-        """Send the 101 and give away the transport, and what was read behind the request."""
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[StreamTransport, bytes, bool]:
+        """Send the 101 and give away the transport, what was read behind the request, and whether its FIN was."""
         raise NotImplementedError
 
     def tunnel_closed(self) -> None:

@@ -198,7 +198,7 @@ class Downstream(ClientSide):
 
     def data_received(self, data: bytes) -> None:
         try:
-            if self._state == HEAD and not self._buffer and not self._read_ahead:
+            if self._state == HEAD and not self._buffer and not self._read_ahead and not self._write_blocked:
                 # The usual: a whole head in one piece, with nothing waiting before it.
                 end = data.find(b"\r\n\r\n") + 4
                 if end > 3:
@@ -214,8 +214,9 @@ class Downstream(ClientSide):
     def _other_data(self, data: bytes) -> None:
         state = self._state
         if state == HEAD:
-            if self._read_ahead:  # what came before is not parsed yet (_next_request)
-                self._read_ahead += data
+            # What came before is not parsed yet (_next_request), or the last answer is not taken.
+            if self._read_ahead or self._write_blocked:
+                self._keep_for_later(data)
             else:
                 self._partial_head(data)
         elif state == BODY:
@@ -632,7 +633,7 @@ class Downstream(ClientSide):
         exchange.request_body(b"", is_done=True)
         exchange.upstream_unblocked()
 
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[StreamTransport, bytes]:
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[StreamTransport, bytes, bool]:
         """Send the 101 and let go of the transport and of what was read ahead."""
         lines = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b\r\n" % (head.upgrade, exchange.id_line)
         self._write(status_line(101, head.reason) + head.lines + lines)
@@ -640,7 +641,7 @@ class Downstream(ClientSide):
         self.services.swept.discard(self)
         self._unwatch()
         ahead, self._read_ahead = self._read_ahead, b""
-        return self.transport, ahead
+        return self.transport, ahead, self._client_fin
 
     def tunnel_closed(self) -> None:
         """The relay that had the transport is done."""
@@ -758,7 +759,9 @@ class Downstream(ClientSide):
 
     def _check_upload(self, upload: UploadRate, now: float) -> None:
         exchange = self._exchange
-        if self._state == BODY and exchange is not None and upload.is_too_slow(exchange.bytes_in, now):
+        if self._state != BODY or exchange is None or exchange.response_started:
+            return
+        if upload.is_too_slow(exchange.bytes_in, now):
             self._closes = True
             exchange.fail(errors.BODY_TOO_SLOW, f"less than {self.listener.min_rate:g} bytes a second")
 
@@ -772,7 +775,8 @@ class Downstream(ClientSide):
                 self.transport.close()
         elif state == BODY and self._exchange is not None:
             self._closes = True
-            self._exchange.fail(errors.BODY_TIMEOUT, "the body stalled")
+            if not self._exchange.response_started:  # a client may stop when it sees an early answer
+                self._exchange.fail(errors.BODY_TIMEOUT, "the body stalled")
         elif state == LINGER:
             self.transport.abort()
 

@@ -388,11 +388,11 @@ class Exchange(LogRecord):
         timeouts = route.timeouts
         assert timeouts is not None
         self._deadline = now + timeouts.response_head if self.request_done else NEVER
+        if self.is_body_paused:
+            self._resume_body()  # first: what is written now may be more than the server takes
         connection.begin(self, head + body if len(body) <= SMALL_BODY else head)
         if len(body) > SMALL_BODY:
             connection.write(body)
-        if self.is_body_paused:
-            self._resume_body()
 
     def _careful_start(self, head: bytes, body: bytes, now: float) -> tuple[bytes, bytes]:
         """The first bytes of a chunked request, or of one that waits for 100 Continue."""
@@ -545,6 +545,7 @@ class Exchange(LogRecord):
     ) -> None:
         kept.body.append(data)
         kept.trailers = trailers
+        self._deadline = now + self._timeouts().read
         size = sum(map(len, kept.body))
         if size > KEEP_BYTES:
             # Too long to hold: it goes to the client, and there is no retry.
@@ -720,6 +721,8 @@ class Exchange(LogRecord):
         """End the exchange with a fault: its answer if nothing was sent yet, else a cut that shows."""
         if self._phase == DONE:
             return
+        if self._phase == KEEPING:
+            self._kept = None  # it is not whole
         self._drop_upstream(fault)
         if self._kept is not None and not self.response_started and fault is not errors.INTERNAL_ERROR:
             self._give_kept(self.side.services.clock())
@@ -842,7 +845,8 @@ class Exchange(LogRecord):
         if now >= self._total_deadline and self._phase != TUNNEL:
             self.fail(errors.TOTAL_TIMEOUT, "the whole time for this request is over")
             return
-        if self._phase in (WAITING, KEEPING, STREAMING) and self.upstream is not None:
+        # Once an answer is on its way, a server that takes no more of the request is no reason to cut it.
+        if self._phase in (WAITING, KEEPING) and self.upstream is not None:
             self._check_upstream_write(self.upstream, now)
         if now < self._deadline:
             return
@@ -988,12 +992,15 @@ class Exchange(LogRecord):
             on_done=self._tunnel_done,
         )
         up = connection.detach()
-        down, ahead = self.side.switch_to_tunnel(head, self)
-        relay.join(RelayEnd(relay), down, RelayEnd(relay), up)
+        down, ahead, has_ended = self.side.switch_to_tunnel(head, self)
+        client, server = RelayEnd(relay), RelayEnd(relay)
+        relay.join(client, down, server, up)
         if ahead:
-            relay.client.data_received(ahead)
+            client.data_received(ahead)
         if rest:
-            relay.server.data_received(rest)
+            server.data_received(rest)
+        if has_ended:
+            client.eof_received()  # it came before the 101, and comes once
 
     def _tunnel_done(self, relay: Relay, end: str, side: Side | None) -> None:
         now = self.side.services.clock()

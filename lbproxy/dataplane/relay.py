@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from lbproxy.dataplane.closing import close
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.dataplane.splice import Flow, is_plain, is_reset, open_flow
@@ -364,7 +365,7 @@ class Relay:
     def _close(self, word: str, side: Side | None) -> None:
         for end in self._done(word, side):
             if end.is_connected:
-                end.transport.close()
+                close(self.services, end.transport, self._write_s)
 
     def _cut(self, word: str, side: Side | None) -> None:
         for end in self._done(word, side):

@@ -384,6 +384,8 @@ class UpstreamConnection(Receiver):
             self._ended(is_fin=True)
         except Exception as error:  # a defect: confined to this exchange
             self._defect(error, exchange)
+        if self.transport.get_write_buffer_size():
+            abort(self.transport)  # closing would wait for the server to take the rest of a request that is over
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -361,6 +361,21 @@ def test_a_pipelined_body_longer_than_what_is_read_ahead_arrives(framing: str, b
         assert lb.ends == ["ok", "ok"]
 
 
+def test_an_early_answer_is_not_cut_when_the_upload_stops() -> None:
+    """RFC 9110 section 9.3: a client may stop sending when it sees that its request is refused."""
+    with FakeLb(CONFIG) as lb:
+        client = lb.connect()
+        client.send(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 900\r\n\r\n" + bytes(100))
+        server = lb.accept()
+        server.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 40\r\n\r\n" + bytes(10))
+        for _ in range(3):
+            lb.advance(4.0)
+            server.send(bytes(10))
+        assert body_of(client.got()) == bytes(40)
+        assert client.saw_fin and not client.saw_reset
+        assert lb.ends == ["ok"]
+
+
 def test_nothing_behind_a_last_request_is_looked_at() -> None:
     with FakeLb() as lb:
         client = lb.connect()
@@ -399,9 +414,27 @@ def test_a_client_that_pipelines_and_does_not_read_is_not_served_further() -> No
         client = lb.connect()
         client.stop_reading()
         client.send(b"GET /here HTTP/1.1\r\nHost: h\r\n\r\n" * 10)
-        assert client.got().count(b"here") == 1
+        assert client.got() == b""
         client.read_again()
-        assert client.got().count(b"\r\n\r\nhere") == 9
+        assert client.got().count(b"\r\n\r\nhere") == 10
+
+
+def test_a_client_that_has_not_taken_its_answer_is_held_back() -> None:
+    """Neither is its next request begun, whose answer nothing would bound, nor is what it sends kept without end."""
+    with FakeLb(PLAIN) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, GET)
+        client.stop_reading()
+        server.send(ok(b"first"))
+        client.send(post(bytes(200_000)))
+        server.got()
+        assert client.transport.is_paused
+        client.send(bytes(100_000))
+        assert sum(item.buffered_bytes() for item in lb.services.swept) < (1 << 20) + 250_000
+        client.read_again()
+        assert b"POST /a" in server.got()
+        server.send(ok(b"second"))
+        assert client.got().count(b"HTTP/1.1 200") == 2
 
 
 # --- refusals and the routes' own answers ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
@@ -701,6 +702,67 @@ def test_a_tunnel_carries_what_was_read_ahead_on_both_sides() -> None:
         server.fin()
         assert lb.ends == ["ok"]
         assert not client.is_open and not server.is_open and not client.saw_reset
+
+
+@pytest.mark.parametrize("ahead", [b"", b"ping"])
+def test_a_client_that_had_ended_before_its_101_has_ended_in_the_tunnel(ahead: bytes) -> None:
+    with FakeLb(ONE.replace('bind: "127.0.0.1:5000"', 'bind: "127.0.0.1:5000", half_close: answer')) as lb:
+        client = lb.connect()
+        client.send(UPGRADE + ahead)
+        server = lb.accept()
+        client.fin()
+        server.send(SWITCHING)
+        server.got()
+        assert server.saw_fin and server.is_open
+        server.send(b"rest")
+        server.fin()
+        assert client.got().endswith(b"rest")
+        assert lb.ends == ["ok"] and not client.saw_reset
+
+
+@pytest.mark.parametrize("how", ["time", "grace"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
+def test_an_answer_that_is_kept_back_and_not_whole_is_never_given(how: str, framing: bytes) -> None:
+    """Of a half answer the rest would be taken out of the next one, or it would look whole."""
+    with FakeLb(two(retry="{status: [503]}").replace("timeouts: {", "timeouts: {total: 3s, ")) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, GET)
+        part = b"4\r\nhalf\r\n" if b"chunked" in framing else b"half"
+        server.send(b"HTTP/1.1 503 Service Unavailable\r\n" + framing + b"\r\n\r\n" + part)
+        assert client.got() == b""
+        if how == "time":
+            lb.advance(4.0)
+        else:
+            for item in list(lb.services.swept):
+                item.shut_down()
+            lb.loop.run()
+        answer = client.got()
+        assert status_of(answer) == (504 if how == "time" else 503)
+        assert b"half" not in answer and b"application/problem+json" in answer
+
+
+def test_after_a_retry_a_server_that_takes_nothing_holds_the_upload_back() -> None:
+    """Reading is paused while the second connection is opened; what is sent on it at once may be too much already."""
+    with FakeLb(two(retry="{idempotent: true}")) as lb:
+        client = lb.connect()
+        client.send(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 900000\r\n\r\n" + bytes(100_000))
+        first = lb.accept()
+        first.stop_reading()
+        assert client.transport.is_paused
+        first.reset()
+        second = lb.accept(turns=False)
+        transport = cast(Any, second.transport)
+        write = transport.write
+
+        def write_and_block(data: bytes) -> None:
+            write(data)
+            transport.unsent += len(data)
+            transport.protocol.pause_writing()
+
+        transport.write = write_and_block
+        lb.loop.run()
+        assert transport.unsent > 100_000
+        assert client.transport.is_paused, "nothing holds the client back"
 
 
 def test_101_that_nobody_asked_for_is_a_fault() -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane import relay as relay_module
+from lbproxy.dataplane.closing import Closing
 from lbproxy.dataplane.relay import (
     BULK_READ,
     HIGH_WATER,
@@ -72,6 +73,18 @@ def test_both_fins_in_one_turn(pair: Pair) -> None:
     pair.lb.loop.run()
     assert pair.ends == [("ok", None)]
     assert not pair.client.saw_reset and not pair.server.saw_reset
+
+
+def test_what_one_end_has_not_taken_when_both_have_ended_is_seen_off(pair: Pair) -> None:
+    """A stop waits for it, and a peer that takes nothing does not keep its connection."""
+    pair.client.transport.unsent = 1000
+    pair.client.fin(turns=False)
+    pair.server.fin(turns=False)
+    assert pair.ends == [("ok", None)]
+    assert [type(item) for item in pair.lb.services.swept] == [Closing]
+    pair.lb.loop.run()
+    pair.lb.advance(1.0)
+    assert not pair.lb.services.swept
 
 
 def test_a_fin_is_passed_on_once(pair: Pair) -> None:

@@ -82,6 +82,19 @@ def test_a_connection_whose_server_has_not_taken_the_whole_request_is_not_kept()
         assert lb.ends == ["ok", "ok"]
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\nno"])
+def test_a_server_that_ended_and_does_not_take_the_rest_of_the_request_is_reset(answer: bytes) -> None:
+    """Closing would wait for it, with a descriptor that nobody counts."""
+    with FakeLb(config()) as lb:
+        client, server = asked(lb, post(bytes(100_000)))
+        server.stop_reading()
+        if answer:
+            server.send(answer)
+        server.fin()
+        assert server.saw_reset and not server.is_open
+        assert status_of(client.got()) == (413 if answer else 502)
+
+
 def test_surplus_bytes_never_answer_the_next_request() -> None:
     with FakeLb(config()) as lb:
         client, server = asked(lb)

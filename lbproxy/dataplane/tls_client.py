@@ -133,6 +133,11 @@ class TlsUpstream(UpstreamConnection):
         self._wire_before = cast(TlsTransport, self.transport).wire_written
         super().begin(exchange, data)
 
+    def _nothing_has_left(self) -> bool:
+        """Records are longer than what they hold: the rest of a request may be more than was written of it."""
+        transport = cast(TlsTransport, self.transport)
+        return transport.get_write_buffer_size() >= transport.wire_written - self._wire_before
+
     def _nothing_was_acked(self) -> bool:
         """The kernel counts what TLS made of the request, not what we wrote."""
         acked = acknowledged(self.transport)

@@ -441,7 +441,7 @@ class UpstreamConnection(Receiver):
             exchange.attempt_failed(errors.TRUNCATED_HEAD, "the connection ended inside the head")
         elif self.n_requests > 1:
             # Is all of the request still here? Then it is not the server's acknowledgements that one has to trust.
-            is_unsent = self.transport.get_write_buffer_size() >= self.written - self._written_before
+            is_unsent = self._nothing_has_left()
             is_crossed = is_unsent or (is_fin and self._nothing_was_acked())
             if is_crossed and is_fin:
                 self._note_idle_close()
@@ -458,6 +458,10 @@ class UpstreamConnection(Receiver):
     def _note_idle_close(self) -> None:
         now = self._services.clock()
         self.runtime.closed_by_server(now - self.idle_since, now)
+
+    def _nothing_has_left(self) -> bool:
+        """Is every byte of this request still in our buffer?"""
+        return self.transport.get_write_buffer_size() >= self.written - self._written_before
 
     def _nothing_was_acked(self) -> bool:
         """After a FIN: the server's kernel has taken no byte of this request (semantics section 1, R4).

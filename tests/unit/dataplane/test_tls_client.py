@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ssl
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from lbproxy import errors
-from lbproxy.dataplane.tls_client import TLS_FAULTS, tls_fault
+from lbproxy.dataplane.tls_client import TLS_FAULTS, TlsUpstream, tls_fault
 
 
 def ssl_error(reason: str) -> ssl.SSLError:
@@ -42,3 +44,16 @@ def test_nothing_was_sent_so_any_method_may_go_to_another_server() -> None:
     for fault in TLS_FAULTS:
         assert fault.retry is errors.Retry.ALWAYS
         assert fault.blames
+
+
+@pytest.mark.parametrize(("left", "is_all"), [(2622, True), (2621, False), (2300, False), (0, False)])
+def test_a_request_in_many_small_records_has_left_when_one_of_them_has(left: int, is_all: bool) -> None:
+    """A head of 300 bytes and a hundred pieces of one byte are 400 bytes, and 322 + 100 * 23 on the wire.
+
+    Without the head, 2300 bytes are left, more than was written; to send the request again would be to send it twice.
+    """
+    connection = cast(Any, TlsUpstream.__new__(TlsUpstream))
+    connection.written, connection._written_before = 1400, 1000
+    connection._wire_before = 5000
+    connection.transport = SimpleNamespace(get_write_buffer_size=lambda: left, wire_written=5000 + 322 + 100 * 23)
+    assert connection._nothing_has_left() is is_all

@@ -19,7 +19,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from lbproxy.dataplane.closing import close
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.dataplane.splice import Flow, is_plain, is_reset, open_flow
@@ -347,10 +346,14 @@ class Relay:
         peer = end.peer
         if peer is None or not end.is_flushed:
             return  # flush_early passes it on, or it is over
+        peer.end_writing()
         if self.client.has_ended and self.server.has_ended and peer.is_flushed:
-            self._close("ok", None)  # which sends the second FIN; a shutdown before it would be a system call more
-        else:
-            peer.end_writing()
+            self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        """Both directions have ended: are both ends sent everything? Until then the sweeper asks again."""
+        if not self.client.unsent and not self.server.unsent:
+            self._close("ok", None)
 
     def end_lost(self, end: RelayEnd, exc: Exception | None) -> None:
         """A connection is gone. Before both FINs that is a reset, or a failed write."""
@@ -365,7 +368,7 @@ class Relay:
     def _close(self, word: str, side: Side | None) -> None:
         for end in self._done(word, side):
             if end.is_connected:
-                close(self.services, end.transport, self._write_s)
+                end.transport.close()
 
     def _cut(self, word: str, side: Side | None) -> None:
         for end in self._done(word, side):
@@ -424,6 +427,9 @@ class Relay:
                 self._cut(word, Side.CLIENT if is_client else Side.UPSTREAM)
                 return
         if self._is_done:  # a flow that was given up told of an end
+            return
+        if self.client.has_ended and self.server.has_ended:  # what is left has the time for writing
+            self._close_if_over()
             return
         limit = self._half_closed_s if self.client.has_ended or self.server.has_ended else self._tunnel_s
         if self.client.is_connected and self.server.is_connected and now - self.active_at >= limit:

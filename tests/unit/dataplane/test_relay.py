@@ -8,7 +8,6 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane import relay as relay_module
-from lbproxy.dataplane.closing import Closing
 from lbproxy.dataplane.relay import (
     BULK_READ,
     HIGH_WATER,
@@ -75,15 +74,25 @@ def test_both_fins_in_one_turn(pair: Pair) -> None:
     assert not pair.client.saw_reset and not pair.server.saw_reset
 
 
-def test_what_one_end_has_not_taken_when_both_have_ended_is_seen_off(pair: Pair) -> None:
-    """A stop waits for it, and a peer that takes nothing does not keep its connection."""
+@pytest.mark.parametrize("how", ["taken", "not taken", "grace"])
+def test_a_relay_is_over_when_both_ends_have_taken_what_they_were_sent(pair: Pair, how: str) -> None:
+    """A stop waits for it, it is counted as buffered, and a peer that takes nothing does not keep its connection."""
     pair.client.transport.unsent = 1000
     pair.client.fin(turns=False)
     pair.server.fin(turns=False)
-    assert pair.ends == [("ok", None)]
-    assert [type(item) for item in pair.lb.services.swept] == [Closing]
-    pair.lb.loop.run()
     pair.lb.advance(1.0)
+    assert pair.ends == [] and pair.client.saw_fin and pair.relay.buffered_bytes() == 1000
+    if how == "taken":
+        pair.client.transport.unsent = 0
+        pair.lb.advance(1.0)
+        assert pair.ends == [("ok", None)] and not pair.client.saw_reset
+    elif how == "not taken":
+        pair.lb.advance(5.0)
+        assert pair.ends == [("client_write_timeout", Side.CLIENT)] and pair.client.saw_reset
+    else:
+        pair.relay.shut_down()
+        pair.lb.loop.run()
+        assert pair.lb.services.n_cut == 1 and pair.client.saw_reset
     assert not pair.lb.services.swept
 
 

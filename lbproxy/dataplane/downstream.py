@@ -39,7 +39,6 @@ from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial
 from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.protocol.status import status_line
-from lbproxy.telemetry.slots import POOL
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener import Listener
@@ -59,7 +58,6 @@ LINGER_IDLE_S: Final = 5.0
 LINGER_TOTAL_S: Final = 30.0
 DRAIN_IDLE_S: Final = 1.0
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_WRITE_TIMEOUT: Final = POOL.column("client_aborts_total", "write_timeout")
 
 
 class Downstream(ClientSide):
@@ -495,7 +493,7 @@ class Downstream(ClientSide):
             abort(self.transport)
             self._leave()
 
-    # --- what an exchange asks for (ClientSide) ------------------------------------------------------------
+    # --- what an exchange asks for (ClientSide) ---------------------------------------------------------------------
 
     def forwarding_lines(self, exchange: Exchange) -> bytes:
         """The fields that lbproxy adds, after everything received was cleaned (reliability C1, C2)."""

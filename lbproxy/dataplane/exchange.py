@@ -103,7 +103,7 @@ class KeptAnswer:
 
 
 class Exchange(LogRecord):
-    """See the module. Attributes without underscore are also what the access log reads."""
+    """See the module. The access log reads it as a LogRecord."""
 
     # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
     __slots__ = (

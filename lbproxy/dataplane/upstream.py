@@ -385,7 +385,9 @@ class UpstreamConnection(Receiver):
         except Exception as error:  # a defect: confined to this exchange
             self._defect(error, exchange)
         if self.transport.get_write_buffer_size():
-            abort(self.transport)  # closing would wait for the server to take the rest of a request that is over
+            # Closing would send the rest of a request that is over, which the server might execute after all, and wait
+            # for the server to take it.
+            abort(self.transport)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -445,7 +447,6 @@ class UpstreamConnection(Receiver):
             is_crossed = is_unsent or (is_fin and self._nothing_was_acked())
             if is_crossed and is_fin:
                 self._note_idle_close()
-                self.transport.abort()  # closing would send what is left, and the server might execute it after all
             if is_unsent or (is_crossed and exchange.trusts_unacked(self.runtime)):
                 exchange.attempt_failed(errors.CLOSED_UNACKED, "closed before the request arrived")
             else:

@@ -51,7 +51,9 @@ class _After(enum.Enum):
     FALL = "fall"
 
 
-_PASS, _FAIL, _BUSY = CheckResult.PASS, CheckResult.FAIL, CheckResult.BUSY
+_PASS: Final = CheckResult.PASS
+_FAIL: Final = CheckResult.FAIL
+_BUSY: Final = CheckResult.BUSY
 
 _TRANSITIONS: Final[dict[tuple[Health, CheckResult], tuple[Health, _After]]] = {
     (Health.UNKNOWN, _PASS): (Health.UP, _After.ONE),

@@ -23,8 +23,12 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _V1_START: Final = b"PROXY "
 _v1_line = re.compile(rb"(TCP4|TCP6) ([0-9A-Fa-f:.]{2,45}) ([0-9A-Fa-f:.]{2,45}) ([0-9]{1,5}) ([0-9]{1,5})").fullmatch
 _v1_unknown = re.compile(rb"UNKNOWN(?: .*)?", re.DOTALL).fullmatch
-_LOCAL, _PROXY = 0x20, 0x21
-_UNSPEC, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
+_LOCAL: Final = 0x20
+_PROXY: Final = 0x21
+_UNSPEC: Final = 0x00
+_TCP4: Final = 0x11
+_TCP6: Final = 0x21
+_UNIX: Final = 0x31
 _ADDRESS_BYTES: Final = {_TCP4: 12, _TCP6: 36, _UNIX: 216}
 _TLV_CRC32C: Final = 0x03
 

@@ -1,7 +1,7 @@
 """The access log: formats that cost little per request, and a writer that can never hold up traffic.
 
-A format renders one line from a record (the exchange itself). What depends only on the request
-head is rendered once by `head_part` and memoised by the caller together with the parsed head.
+A format renders one line from a record (the exchange itself). What depends only on the request head is rendered once by
+`head_part` and memoised by the caller together with the parsed head.
 
 The writer takes lines on the event loop and hands them in batches to a thread that may block. Lines are dropped and
 counted, never waited for, when the output is blocked, closed or full; writing resumes by itself when it can.

@@ -88,6 +88,8 @@ def looked_up_constants(tree: ast.Module) -> list[int]:
     found = []
     for node in tree.body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Tuple):
+            target = target.elts[0]
         if not isinstance(target, ast.Name) or not target.id.isupper() or len(target.id) == 1:
             continue
         annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""

@@ -204,7 +204,7 @@ def test_what_is_pipelined_behind_an_answer_that_is_read_late_is_served(tmp_path
             client.wait_for(b"\r\n\r\n")
         wait_until(lambda: lb.metric("requests_total") >= 2 * len(small), "the short ones to be over")
         lb.signal(signal.SIGTERM)
-        time.sleep(2.5)  # longer than an idle connection is kept: nothing can be waited for that does not happen
+        wait_until(lambda: lb.metric("client_connections") <= len(sizes) - len(small), "the idle ones to be closed")
         for client, size in zip(clients, sizes, strict=True):
             first = client.response()
             assert (first.status, len(first.body)) == (200, size // len(piece) * len(piece))

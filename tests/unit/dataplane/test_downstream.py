@@ -581,6 +581,20 @@ def test_an_upload_below_min_rate_gets_408_after_the_grace() -> None:
         assert lb.of_listener("rejected_total", "body_too_slow") == 1
 
 
+def test_an_early_answer_is_not_cut_when_the_upload_becomes_too_slow() -> None:
+    with FakeLb(RATED.replace("request_body: 3s", "request_body: 300s")) as lb:
+        client = lb.connect()
+        client.send(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\n" + bytes(100))
+        server = lb.accept()
+        server.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 40\r\n\r\n")
+        for _ in range(4):
+            lb.advance(10.0)
+            server.send(bytes(10))
+        assert body_of(client.got()) == bytes(40)
+        assert client.saw_fin and not client.saw_reset
+        assert lb.ends == ["ok"]
+
+
 def test_an_upload_at_min_rate_is_served() -> None:
     with FakeLb(RATED) as lb:
         client = lb.connect()

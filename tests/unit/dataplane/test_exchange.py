@@ -741,6 +741,21 @@ def test_an_answer_that_is_kept_back_and_not_whole_is_never_given(how: str, fram
         assert b"half" not in answer and b"application/problem+json" in answer
 
 
+def test_an_answer_that_is_kept_back_may_take_its_time_if_it_is_not_silent() -> None:
+    with FakeLb(two(retry="{status: [503], attempts: 1}")) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, GET)
+        server.send(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\n")
+        for _ in range(3):
+            lb.advance(2.0)  # of 3 s without a byte
+            server.send(b"12")
+        server.send(b"12")
+        lb.advance(1.0)
+        lb.accept().send(ok(b"better"))
+        assert body_of(client.got()) == b"better"
+        assert lb.of_servers("upstream_errors_total", "idle_timeout") == 0
+
+
 def test_after_a_retry_a_server_that_takes_nothing_holds_the_upload_back() -> None:
     """Reading is paused while the second connection is opened; what is sent on it at once may be too much already."""
     with FakeLb(two(retry="{idempotent: true}")) as lb:

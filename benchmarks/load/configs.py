@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.load.cases import FILES, PREDICTION, Mode
+from benchmarks.load.cases import FILES, PREDICTION, REAL_ANSWER, REAL_PATH, Mode
 
 _NGINX_LARGE_BUFFERS = """\
             proxy_buffer_size 64k;
@@ -40,6 +40,7 @@ http {{
     server {{
 {listens}
         location = /predict {{ return 200 '{PREDICTION.decode()}'; }}
+        location {REAL_PATH} {{ return 200 '{REAL_ANSWER % "$arg_note"}'; }}
 {files}
         location = /probe {{ return 200 "$http_x_forwarded_for"; }}
     }}

@@ -67,6 +67,19 @@ def test_the_unique_case_has_another_header_in_every_run() -> None:
     assert "X-Trace-Id: 1f-2-" in script
 
 
+def test_the_real_case_makes_every_head_anew_with_twelve_fields() -> None:
+    script = render_script(CASES["http_real"], "00a1b2-0001")
+    assert "request = function" in script
+    assert "SEED" not in script
+    template = script[script.index("local template") : script.index("init = function")]
+    assert template.count(": ") == 12
+    assert "X-Request-ID: 00a1b2-0001-%08x" in template
+
+
+def test_real_traffic_is_the_first_of_the_cases() -> None:
+    assert list(CASES)[:4] == ["http_real", "http_unique", "http_close", "tcp_small"]
+
+
 def test_the_closing_case_says_so_to_the_proxy() -> None:
     assert 'wrk.headers["Connection"] = "close"' in render_script(CASES["http_close"], "seed")
 

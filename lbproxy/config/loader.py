@@ -10,7 +10,7 @@ from lbproxy.config.availability import unavailable_paths
 from lbproxy.config.checks import check
 from lbproxy.config.model import Config
 from lbproxy.config.problems import ConfigError, Problem
-from lbproxy.config.source import parse, read_text
+from lbproxy.config.source import parse, read_text, shown_name
 from lbproxy.config.tls_checks import check_files
 from lbproxy.config.validation import validate
 
@@ -31,7 +31,7 @@ def load_file(path: str | FilePath, environ: Mapping[str, str], *, checks_files:
     checks_files: look at the certificates and keys that it names, too.
     """
     base_dir = FilePath(path).parent if checks_files else None
-    return load_text(read_text(path), str(path), environ, base_dir=base_dir)
+    return load_text(read_text(path), shown_name(path), environ, base_dir=base_dir)
 
 
 def load_text(

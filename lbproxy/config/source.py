@@ -11,7 +11,9 @@ aliases are expanded, 64 levels.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Final
@@ -120,11 +122,20 @@ class _Refused(Exception):
         self.suggestion = suggestion
 
 
+STANDARD_INPUT: Final = "-"
+
+
+def shown_name(path: str | FilePath) -> str:
+    """The name of a config file in messages."""
+    return "<stdin>" if str(path) == STANDARD_INPUT else str(path)
+
+
 def read_text(path: str | FilePath) -> str:
-    """The text of a config file. Raises ConfigError with one problem if it cannot be read."""
-    name = str(path)
+    """The text of a config file, `-` is standard input. Raises ConfigError with one problem if it cannot be read."""
+    name = shown_name(path)
     try:
-        with FilePath(path).open("rb") as file:
+        # Standard input stays open: its descriptor's number must not pass to a socket.
+        with nullcontext(sys.stdin.buffer) if str(path) == STANDARD_INPUT else FilePath(path).open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError((Problem(name, 0, 0, "", "there is no such file"),)) from None

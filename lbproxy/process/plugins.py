@@ -63,7 +63,7 @@ def load_entry_point(name: str, options: Mapping[str, object], rng: random.Rando
     label = f"{name} ({found[0].value})"
     try:
         factory = found[0].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"strategy {label!r} cannot be imported: {_describe(error)}") from error
     return _construct(label, factory, options, rng)
 
@@ -83,7 +83,7 @@ def _load_file(reference: str, path: Path) -> ModuleType:
     try:
         # Not exec_module: it would believe a cached .pyc that is as old, to the second, as a file just written.
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if before is None:
             del sys.modules[name]
         else:
@@ -101,7 +101,7 @@ def _import(reference: str, name: str) -> ModuleType:
             hint = "install it beside lbproxy, put its directory on PYTHONPATH, or write file.py:Class"
             raise PluginError(f"strategy {reference!r}: there is no module {missing!r}; {hint}") from error
         raise PluginError(f"strategy {reference!r} cannot be imported: {_describe(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"strategy {reference!r} cannot be imported: {_describe(error)}") from error
 
 
@@ -129,7 +129,7 @@ def _construct(label: str, factory: object, options: Mapping[str, object], rng: 
     _check_call(label, factory, "the constructor", "(options, rng)", ({}, rng))
     try:
         instance: object = factory(options, rng)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A ValueError is meant for the user: an option is unknown or out of range.
         told = str(error) if type(error) is ValueError else _describe(error)
         raise PluginError(f"strategy {label!r}: {told}") from error

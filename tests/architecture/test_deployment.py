@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lbproxy import cli
+from lbproxy.cli import common, program
 from lbproxy.config import loader
 from tests.architecture.rules import ROOT
 
@@ -59,8 +59,8 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
 
 def test_their_commands_are_ones_that_the_program_has() -> None:
     lines = dict(command_lines())
-    parser = cli.build_parser()
-    commands = {name: parser.parse_args(cli.with_command(line)).command for name, line in lines.items()}
+    parser = program.build_parser()
+    commands = {name: parser.parse_args(program.with_command(line, parser)).command for name, line in lines.items()}
     assert commands == {
         "Dockerfile CMD": "run",
         "Dockerfile HEALTHCHECK": "healthcheck",
@@ -112,7 +112,7 @@ def test_compose_s_prometheus_scrapes_lbproxy() -> None:
     targets = [
         target for job in scraped["scrape_configs"] for item in job["static_configs"] for target in item["targets"]
     ]
-    assert targets == [cli.DEFAULT_ADMIN]
+    assert targets == [common.DEFAULT_ADMIN]
 
 
 def test_compose_mounts_files_that_exist() -> None:
@@ -183,5 +183,5 @@ def test_systemd_gives_lbproxy_time_to_finish_and_does_not_repeat_a_refused_conf
     default_grace = loader.load_file(ROOT / "config/minimal.yaml", {}).config.shutdown.grace
     service = unit()["Service"]
     assert int(service["TimeoutStopSec"]) > default_grace
-    assert service["RestartPreventExitStatus"] == str(cli.USAGE)
+    assert service["RestartPreventExitStatus"] == str(common.USAGE)
     assert service["DynamicUser"] == "yes"

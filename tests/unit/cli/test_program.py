@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,6 @@ import pytest
 from lbproxy import __version__, _client, cli
 from lbproxy._client import AdminError, Answer
 from lbproxy.address import Address
-from lbproxy.config import loader
 from lbproxy.config.model import Config
 from lbproxy.demo import runner
 from lbproxy.process import worker
@@ -75,7 +76,7 @@ def exit_status(argv: list[str]) -> object:
 # --- run ---
 
 
-@pytest.mark.parametrize("argv", [["--config"], ["-c"], ["run", "-c"], ["run", "--config"]])
+@pytest.mark.parametrize("argv", [["--config"], ["-c"], ["run", "-c"], ["run", "--config"], ["run"], []])
 def test_run_takes_a_file_with_or_without_its_name(argv: list[str], calls: Calls, good: str) -> None:
     assert cli.main([*argv, good]) == 1  # the status of the worker
     [(config, path)] = calls.configs
@@ -99,19 +100,15 @@ def test_run_listens_on_port_5000_unless_told_otherwise(calls: Calls) -> None:
     assert calls.configs[0][0].listeners[0].bind[0].port == 5000
 
 
-def test_nothing_typed_on_the_command_line_is_interpreted() -> None:
-    text = cli.config_text(["unix:/run/${HOME}", 'x"], "y": ["'], [":1"])
-    assert text.count("$${HOME}") == text.count("${HOME}") == 1
-    config = loader.load_text(cli.config_text(["unix:/run/${HOME}"], [":1"]), "command line", {"HOME": "/root"}).config
-    assert str(config.pools["default"].servers[0].address) == "unix:/run/${HOME}"
-
-
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["run"], "--config FILE, or --to ADDRESS"),
-        (["run", "-c", "GOOD", "--to", ":1"], "leave out --to and --bind"),
-        (["run", "--to", "nonsense"], "command line:"),
+        (["run"], "say what to run: a config file, or --to ADDRESS"),
+        (["run", "-c", "GOOD", "--to", ":1"], "leave out --to"),
+        (["run", "GOOD", "--slots", "3", "--print"], "leave out --slots and --print"),
+        (["run", "GOOD", "-c", "GOOD"], "one config file is enough"),
+        (["run", "--to", "nonsense"], "command line: --to nonsense: 'nonsense' has no port; write host:port"),
+        (["chekc", "GOOD"], "there is no command and no file 'chekc'; did you mean check?"),
     ],
 )
 def test_run_says_what_it_needs(argv: list[str], words: str, calls: Calls, good: str, capsys: Capture) -> None:
@@ -127,6 +124,29 @@ def test_check_counts_what_is_there(good: str, capsys: Capture) -> None:
     assert cli.main(["check", "-c", good]) == 0
     out, err = capsys.readouterr()
     assert (out, err) == (f"{good}: ok (1 listener, 1 pool, 3 servers)\n", "")
+
+
+@pytest.mark.parametrize("argv", [["check"], ["check", "-c"], ["check", "--config"]])
+def test_a_file_may_stand_without_its_option(argv: list[str], good: str, capsys: Capture) -> None:
+    assert cli.main([*argv, good]) == 0
+    assert capsys.readouterr().out.startswith(f"{good}: ok (")
+
+
+@pytest.mark.parametrize("argv", [["check", "-"], ["check", "-c", "-"]])
+def test_a_dash_is_standard_input(argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(GOOD.encode())))
+    assert cli.main(argv) == 0
+    assert capsys.readouterr() == ("<stdin>: ok (1 listener, 1 pool, 3 servers)\n", "")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"listeners: 5\npools: {}\n")))
+    assert cli.main(argv) == 2
+    assert capsys.readouterr().err == "<stdin>:1:12: listeners: expected a list, got 5; did you mean [5]?\n"
+
+
+def test_help_may_be_a_word(capsys: Capture) -> None:
+    assert exit_status(["help"]) == 0
+    assert "commands:" in capsys.readouterr().out
+    assert exit_status(["help", "check"]) == 0
+    assert "example: lbproxy check" in capsys.readouterr().out
 
 
 def test_check_prints_warnings_to_stderr_and_still_succeeds(tmp_path: Path, capsys: Capture) -> None:
@@ -158,8 +178,9 @@ def test_schema_is_json(capsys: Capture) -> None:
     assert "listeners" in json.loads(capsys.readouterr().out)["properties"]
 
 
-def test_version(capsys: Capture) -> None:
-    assert exit_status(["--version"]) == 0
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version(option: str, capsys: Capture) -> None:
+    assert exit_status([option]) == 0
     assert capsys.readouterr().out == f"lbproxy {__version__}\n"
 
 
@@ -170,10 +191,15 @@ def test_every_command_explains_itself_with_an_example(command: str, capsys: Cap
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["nonsense"], ["check"], ["status", "--admin", "8404"], ["status", "--timeout", "0"]]
+    "argv", [["status", "--admin", "8404"], ["status", "--timeout", "0"], ["check", "a.yaml", "b.yaml"]]
 )
-def test_bad_usage_is_status_2(argv: list[str]) -> None:
+def test_options_that_do_not_exist_are_status_2(argv: list[str]) -> None:
     assert exit_status(argv) == 2
+
+
+@pytest.mark.parametrize("argv", [[], ["nonsense"], ["check"]])
+def test_bad_usage_is_status_2(argv: list[str]) -> None:
+    assert cli.main(argv) == 2
 
 
 # --- demo ---

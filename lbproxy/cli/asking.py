@@ -1,0 +1,85 @@
+"""Commands that ask a running lbproxy at its admin address."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+
+from lbproxy import _client
+from lbproxy.address import Address, parse_address
+from lbproxy.cli import streams
+from lbproxy.cli.common import (
+    DEFAULT_ADMIN,
+    FAILURE,
+    OK,
+    UsageError,
+    add_config,
+    address_argument,
+    load_config,
+    seconds_argument,
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--admin",
+        metavar="ADDRESS",
+        type=address_argument,
+        help="whom to ask: host:port or unix:PATH "
+        f"(default: the variable LBPROXY_ADMIN, else the file of --config, else {DEFAULT_ADMIN})",
+    )
+    parser.add_argument(
+        "--token",
+        help="its admin.token, if one is set (default: the variable LBPROXY_TOKEN, else the file of --config)",
+    )
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=seconds_argument, default=5.0, help="wait this long (default 5)"
+    )
+    add_config(parser, "take address and token from this config file")
+
+
+def _admin_of(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Address, str | None]:
+    """Address and token of the running lbproxy: options, environment, config file, default, in this order.
+
+    Raises UsageError, ConfigRefused.
+    """
+    address: Address | None = args.admin
+    if address is None and "LBPROXY_ADMIN" in environ:
+        try:
+            address = parse_address(environ["LBPROXY_ADMIN"], default_host="127.0.0.1")
+        except ValueError as error:
+            raise UsageError(f"LBPROXY_ADMIN: {error}") from None
+    token: str | None = args.token or environ.get("LBPROXY_TOKEN") or None
+    if args.config is not None and (address is None or token is None):
+        admin = load_config(args.config, environ).config.admin
+        if address is None and admin.bind is None:
+            raise UsageError(f"{args.config} turns the admin address off (admin.bind); nothing can be asked")
+        address = address or admin.bind
+        token = token or admin.token
+    return _client.reachable(address or parse_address(DEFAULT_ADMIN)), token
+
+
+def status(args: argparse.Namespace) -> int:
+    address, token = _admin_of(args, os.environ)
+    answer = _client.get_object(address, "/api/v1/status", token=token, timeout_s=args.timeout)
+    streams.say(json.dumps(answer, indent=2) if args.json else _client.status_table(answer))
+    return OK
+
+
+def healthcheck(args: argparse.Namespace) -> int:
+    path = "/healthz" if args.live else "/readyz"
+    try:
+        address, token = _admin_of(args, os.environ)
+        answer = _client.get(address, path, token=token, timeout_s=args.timeout)
+    except Exception as error:
+        # Whatever is wrong, a container runtime must read "unhealthy" (1), never 2 or a traceback.
+        streams.complain(error)
+        return FAILURE
+    told = answer.text.strip() or str(answer.status)
+    if answer.status != 200:
+        streams.complain(told)
+        return FAILURE
+    streams.say(told)
+    return OK

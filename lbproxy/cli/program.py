@@ -1,0 +1,160 @@
+"""The command `lbproxy`: reads the command line, does one thing, returns an exit status.
+
+Exit status: 0 fine, 1 run-time failure, 2 bad usage or configuration. `healthcheck` knows only 0 and 1, because
+container runtimes reserve 2. Modules that cost start-up time (event loop, config models) are imported by the command
+that needs them: a probe that runs every few seconds must not load a proxy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lbproxy import __version__, _client
+from lbproxy.cli import asking, options_only, running, streams
+from lbproxy.cli.common import (
+    DEFAULT_ADMIN,
+    FAILURE,
+    USAGE,
+    Command,
+    ConfigRefused,
+    UsageError,
+    add_config,
+    add_file,
+    address_argument,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+ALONE = ("-h", "--help", "-V", "--version")  # options of the program itself
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse keeps quiet when --help or --version cannot be written."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if file is sys.stdout and message:
+            streams.write(message)
+        else:
+            super()._print_message(message, file)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lbproxy",
+        description="A TCP and HTTP load balancer. `lbproxy FILE` is short for `lbproxy run FILE`.",
+        epilog="example: lbproxy run --to :5001 --to :5002 --bind :5000",
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"lbproxy {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+
+    def command(name: str, function: Command, text: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=f"{text}.", epilog=f"example: {example}")
+        added.set_defaults(function=function)
+        return added
+
+    run = command("run", running.run, "run in the foreground until SIGTERM or Ctrl-C", "lbproxy run lb.yaml")
+    add_file(run, "config file (YAML)")
+    options_only.add_options(run)
+    check = command("check", running.check, "validate a config file: every problem at once", "lbproxy check lb.yaml")
+    add_file(check, "config file (YAML)")
+    command(
+        "schema", running.schema, "print the JSON Schema of the config file", "lbproxy schema > lbproxy.schema.json"
+    )
+    demo = command(
+        "demo", running.demo, "run three predict servers and a proxy in front of them", "lbproxy demo --bind :8000"
+    )
+    demo.add_argument(
+        "--servers",
+        metavar="HOST:FIRST-LAST",
+        default="127.0.0.1:0",
+        help="ports of the predict servers, as in 127.0.0.1:5001-5003 (default: three free ones)",
+    )
+    demo.add_argument(
+        "--bind", metavar="ADDRESS", type=address_argument, help="where the proxy listens (default 127.0.0.1:5000)"
+    )
+    demo.add_argument(
+        "--admin", metavar="ADDRESS", type=address_argument, help=f"admin address (default {DEFAULT_ADMIN})"
+    )
+    add_config(
+        demo, "run lbproxy with this file in place of the bundled one; give the ports of its servers to --servers"
+    )
+    status = command("status", asking.status, "show servers and their states", "lbproxy status --admin 127.0.0.1:8404")
+    status.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
+    asking.add_options(status)
+    health = command(
+        "healthcheck", asking.healthcheck, "exit 0 if lbproxy is ready, 1 if not", "lbproxy healthcheck --live"
+    )
+    health.add_argument("--live", action="store_true", help="ask only whether the process lives (/healthz)")
+    asking.add_options(health)
+    return parser
+
+
+def command_names(parser: argparse.ArgumentParser) -> list[str]:
+    [action] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return list(action.choices)
+
+
+def with_command(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """`lbproxy FILE` and `lbproxy -c FILE` are `lbproxy run ...`: options of the program itself come alone.
+
+    Raises UsageError for a word that is neither a command nor looks like a file.
+    """
+    commands = command_names(parser)
+    if not argv or argv[0] in commands or argv[0] in ALONE:
+        return list(argv)
+    first = argv[0]
+    if first == "help":
+        return [*argv[1:2], "--help"]
+    if not first.startswith("-") and not ({".", "/"} & set(first) or Path(first).exists()):
+        from difflib import get_close_matches
+
+        close = get_close_matches(first, commands, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"commands: {', '.join(commands)}"
+        raise UsageError(f"there is no command and no file {first!r}; {hint}")
+    return ["run", *argv]
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = build_parser()
+    name = "lbproxy"
+    try:
+        words = with_command(argv, parser)
+        if not words:
+            parser.print_help(sys.stderr)
+            return USAGE
+        args = parser.parse_args(words)
+        name = f"lbproxy {args.command}"
+        function: Command = args.function
+        return function(args)
+    except ConfigRefused as error:
+        streams.complain(error)
+        return USAGE
+    except UsageError as error:
+        streams.complain(f"{name}: {error}")
+        return USAGE
+    except _client.AdminError as error:
+        streams.complain(f"{name}: {error}")
+        return FAILURE
+    except streams.OutputError as error:
+        streams.discard_output()
+        streams.complain(f"{name}: cannot write to standard output: {error}")
+        return FAILURE
+    except BrokenPipeError:
+        # The reader of our output left (`lbproxy schema | head`); without this the interpreter complains at exit.
+        streams.discard_output()
+        return FAILURE
+    except KeyboardInterrupt:
+        return FAILURE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. argparse itself exits with 2 on bad usage and 0 after --help."""
+    if argv is None:
+        streams.reserve()
+        argv = sys.argv[1:]
+    return _run(argv)

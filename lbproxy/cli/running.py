@@ -1,0 +1,79 @@
+"""Commands about a config: run it, check it, print its schema, show the demo."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from lbproxy.cli import options_only, streams
+from lbproxy.cli.common import OK, USAGE, UsageError, load_config, named_file
+
+
+def run(args: argparse.Namespace) -> int:
+    path, options = named_file(args), options_only.used(args)
+    if path is not None and options:
+        raise UsageError(f"{path} is all that a run needs: leave out {' and '.join(options)}")
+    if path is None and not args.to:
+        raise UsageError("say what to run: a config file, or --to ADDRESS (more than once) and --bind ADDRESS")
+    loaded = options_only.load(args, os.environ) if path is None else load_config(path, os.environ, checks_files=True)
+    if args.print:
+        streams.write(options_only.config_yaml(args))
+        return OK
+    log = loaded.config.access_log
+    if log is not None and log.path in streams.closed:
+        streams.complain(f"lbproxy run: {log.path} was closed at the start, so the access log goes nowhere")
+    from lbproxy.process import worker
+
+    return worker.run(loaded.config, config_path=path or "")
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def check(args: argparse.Namespace) -> int:
+    path = named_file(args)
+    if path is None:
+        raise UsageError("say which file: lbproxy check FILE")
+    config = load_config(path, os.environ, checks_files=True).config
+    from lbproxy.config.source import shown_name
+    from lbproxy.process import rehearsal
+
+    name = shown_name(path)
+    problems = rehearsal.problems(config, config_path=path)
+    for problem in problems:
+        streams.complain(f"{name}: {problem}")
+    if problems:
+        return USAGE
+    servers = sum(len(pool.servers) for pool in config.pools.values())
+    parts = (
+        counted(len(config.listeners), "listener"),
+        counted(len(config.pools), "pool"),
+        counted(servers, "server"),
+    )
+    streams.say(f"{name}: ok ({', '.join(parts)})")
+    return OK
+
+
+def schema(_args: argparse.Namespace) -> int:
+    from lbproxy.config.schema import json_schema_text
+
+    streams.write(json_schema_text())
+    return OK
+
+
+def demo(args: argparse.Namespace) -> int:
+    from lbproxy.demo import runner
+
+    if args.config is None:
+        return runner.run(
+            runner.Plan(args.servers, args.bind or runner.DEFAULT_BIND, args.admin or runner.DEFAULT_ADMIN)
+        )
+    if args.bind or args.admin:
+        raise UsageError("--bind and --admin come from the file given with --config")
+    config = load_config(args.config, os.environ).config
+    bind = config.listeners[0].bind[0]
+    if config.admin.bind is None:
+        raise UsageError(f"{args.config} turns the admin address off (admin.bind); the demo shows it")
+    return runner.run(runner.Plan(args.servers, bind, config.admin.bind, Path(args.config)))

@@ -1,0 +1,71 @@
+"""`lbproxy check`: everything that a start does short of binding and serving, so that a good check is a good start.
+
+Strategies are imported and made, certificates are loaded into TLS contexts, the log's place is looked at. Plug-ins run
+their code here as they do at a start.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from lbproxy import __version__
+from lbproxy.config.model import Config
+from lbproxy.control.metrics import Registry
+from lbproxy.process.wiring import Wiring
+from lbproxy.telemetry.slots import Slots
+
+
+def problems(config: Config, *, config_path: str) -> list[str]:
+    """What would end a start, a sentence each."""
+    return list(_found(config, str(Path(config_path).parent)))
+
+
+def _found(config: Config, base_dir: str) -> Iterator[str]:
+    if config.access_log is not None:
+        reason = why_not_writable(config.access_log.path)
+        if reason:
+            yield f"access_log.path: cannot open {config.access_log.path}: {reason}"
+    wiring = Wiring(
+        config,
+        Slots(),
+        Registry(__version__),
+        rng=random.Random(),
+        dial_failed=lambda *_: None,
+        strategy_failed=lambda *_: None,
+        base_dir=base_dir,
+    )
+    try:
+        wiring.build_pools()
+    except ValueError as error:
+        yield str(error)
+        return  # listeners refer to pools
+    for listener in config.listeners:
+        try:
+            wiring.build_listener(listener)
+        except ValueError as listener_error:
+            yield str(listener_error)
+
+
+def why_not_writable(path: str) -> str:
+    """Why an access log with this path would not open, "" if it would, as far as that shows without making the file."""
+    if path in ("stdout", "stderr"):
+        return ""
+    place = Path(path)
+    try:
+        mode = place.stat().st_mode
+    except FileNotFoundError:
+        if not place.parent.is_dir():
+            return f"there is no directory {place.parent}"
+        return "" if os.access(place.parent, os.W_OK | os.X_OK) else f"no file can be made in {place.parent}"
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as bad_name:
+        return str(bad_name)
+    if stat.S_ISDIR(mode):
+        return "it is a directory"
+    return "" if os.access(path, os.W_OK) else os.strerror(errno.EACCES)

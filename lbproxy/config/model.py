@@ -109,8 +109,9 @@ class Limits(Section):
     )
     buffered_bytes: Annotated[int, BYTES] = setting(
         "256MiB",
-        "Memory for data on its way, over all connections. From 95 % of it on no connection is accepted and new "
-        "requests get 503.",
+        "Memory for data on its way, over all connections. From 75 % of it on copies of request bodies that are kept "
+        "for a retry are given up, the largest first; from 85 % on requests that wait are not read further; from 95 % "
+        "on no connection is accepted, new requests get 503 and /readyz says so.",
     )
 
 

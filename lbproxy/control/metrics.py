@@ -55,6 +55,8 @@ READINGS = (
     Reading("queue_depth", "Requests that wait for a server.", ("pool",)),
     Reading("client_connections", "Client connections open now.", ("listener",)),
     Reading("upstream_connections", "Connections to the server now, in use or kept idle.", ("pool", "server", "state")),
+    Reading("buffered_bytes", "Bytes of requests and answers held in memory now."),
+    Reading("buffered_limit_bytes", "limits.buffered_bytes: from 95 % of it on new requests are refused."),
     Reading(
         "tls_certificate_expiry_timestamp_seconds",
         "Unix time at which the certificate that clients are shown expires.",

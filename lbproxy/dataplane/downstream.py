@@ -407,7 +407,11 @@ class Downstream(ClientSide):
         if self._closes and not (self._exchange is not None and self._exchange.prepared.upgrade):
             return  # RFC 9112 section 9.6: nothing after a last request is looked at; but a tunnel may be coming
         self._read_ahead = self._read_ahead + data if self._read_ahead else data
-        if len(self._read_ahead) > READ_AHEAD_BYTES or self._read_ahead.count(b"\r\n\r\n") > READ_AHEAD_REQUESTS:
+        if (
+            len(self._read_ahead) > READ_AHEAD_BYTES
+            or self._read_ahead.count(b"\r\n\r\n") > READ_AHEAD_REQUESTS
+            or (self._read_ahead and self.services.pressure.is_holding)
+        ):
             self.pause_body()
 
     # --- the next request, or the end -------------------------------------------------------------------------------
@@ -675,7 +679,7 @@ class Downstream(ClientSide):
             self._defect(error)
 
     def _note_buffered(self, n_bytes: int) -> None:
-        self.services.more_buffered(n_bytes - self._noted)
+        self.services.pressure.count(n_bytes - self._noted)
         self._noted = n_bytes
 
     def pause_body(self) -> None:

@@ -53,6 +53,7 @@ from lbproxy.dataplane.counters import (
 from lbproxy.dataplane.dialer import Opening
 from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.prepare import Prepared
+from lbproxy.dataplane.pressure import COUNTED_FROM
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.tls_client import TlsUpstream
@@ -206,7 +207,20 @@ class Exchange(LogRecord):
         return self._total_deadline - self.side.services.clock()
 
     def buffered_bytes(self) -> int:
-        return self._body_bytes + sum(splice.pending for splice in (self._download, self._upload) if splice is not None)
+        size = self._body_bytes
+        if self._dropped_body and self.upstream is not None:
+            size += self.upstream.transport.get_write_buffer_size()
+        return size + sum(splice.pending for splice in (self._download, self._upload) if splice is not None)
+
+    def spare_bytes(self) -> int:
+        """What `give_up_spare` frees: the body was written to a server, and is kept in case it must be sent again."""
+        if self.upstream is None or self._unsent or self._phase not in (WAITING, KEEPING, STREAMING):
+            return 0
+        return self._body_bytes - self.upstream.transport.get_write_buffer_size()
+
+    def give_up_spare(self) -> None:
+        """Memory is short (pressure.py): this request can't be repeated any more."""
+        self._drop_body()
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 
@@ -216,11 +230,13 @@ class Exchange(LogRecord):
         if body:
             self.bytes_in = self._body_bytes = len(body)
             self._body = [body]
+            if len(body) > COUNTED_FROM:
+                self.side.services.pressure.copy_grew(self, len(body))
         elif not is_done:
             self._body = []
         prepared = self.prepared
         pool = prepared.pool
-        if pool is None or self.side.services.is_overloaded:
+        if pool is None or self.side.services.pressure.is_refusing:
             self._answer_here(prepared)
             return
         self.pool_runtime = pool
@@ -406,6 +422,8 @@ class Exchange(LogRecord):
 
     def _drop_body(self) -> None:
         """What is sent is kept for a replay up to `retry.body_bytes`; beyond it the request can't be repeated."""
+        if self._body_bytes > COUNTED_FROM:
+            self.side.services.pressure.copy_gone(self)
         self._body = []
         self._body_bytes = 0
         self._dropped_body = True
@@ -417,9 +435,11 @@ class Exchange(LogRecord):
         if data and not self._dropped_body:
             self._body.append(data)
             self._body_bytes += len(data)
+            if self._body_bytes > COUNTED_FROM:
+                self.side.services.pressure.copy_grew(self, self._body_bytes)
         connection = self.upstream
         if connection is None:
-            if self._body_bytes > DIAL_BUFFER and not is_done:
+            if not is_done and (self._body_bytes > DIAL_BUFFER or self.side.services.pressure.is_holding):
                 self._pause_body()
             return
         if self._unsent:
@@ -503,6 +523,8 @@ class Exchange(LogRecord):
         self._phase = STREAMING
         self._head = head
         self._kept = None  # a better answer has come
+        if self._body_bytes and not self._unsent:
+            self._drop_body()  # an answer has begun: there is no retry any more
         self._expect_deadline = NEVER
         self._deadline = now + self._timeouts().read
         lease.server.progress_at = now
@@ -577,7 +599,7 @@ class Exchange(LogRecord):
         self._release_kept(kept, now)
         if self._retried is not None:
             self._count_retry("failure")
-        if self._may_spend(now, is_lost=False):
+        if not self._dropped_body and self._may_spend(now, is_lost=False):
             self._retry(errors.RETRYABLE_STATUS, runtime, is_stale=False)
         else:
             self._give_kept(now)
@@ -641,7 +663,7 @@ class Exchange(LogRecord):
             self._cut(fault)
             return
         if broke_off:
-            if self._may_spend(self.side.services.clock(), is_lost=True):
+            if not self._dropped_body and self._may_spend(self.side.services.clock(), is_lost=True):
                 self._retry(errors.RETRYABLE_STATUS, runtime, is_stale=False)
             else:
                 self.fail(errors.BAD_RESPONSE, f"server {runtime.label}: the answer broke off", is_counted=True)
@@ -822,10 +844,12 @@ class Exchange(LogRecord):
             runtime = self._runtime
             if runtime is not None:
                 runtime.row[SERVER_REQUESTS + code] += 1
+        services = side.services
         if self._body_bytes:
+            if self._body_bytes > COUNTED_FROM:
+                services.pressure.copy_gone(self)
             self._body = []
             self._body_bytes = 0
-        services = side.services
         if services.access_writer is not None:
             services.access_writer.append(services.log_format.line(self))
 

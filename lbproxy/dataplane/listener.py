@@ -130,7 +130,7 @@ class ConnectionGate:
                 listener.pause()
 
     def _is_overloaded(self) -> bool:
-        return any(listener.services.is_overloaded for listener in self._listeners)
+        return any(listener.services.pressure.is_refusing for listener in self._listeners)
 
 
 class Listener:

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from lbproxy.dataplane.dialer import Dialer
 from lbproxy.dataplane.hangup import HangupWatch
 from lbproxy.dataplane.poller import Poller
+from lbproxy.dataplane.pressure import Pressure
 from lbproxy.dataplane.splice import PipePool
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.accesslog import LogFormat, LogWriter
@@ -49,20 +50,18 @@ class Services:
         "_ids",
         "_sweep_handle",
         "access_writer",
-        "buffered_bytes",
-        "buffered_limit",
         "clock",
         "dialer",
         "dials",
         "hangups",
         "is_draining",
-        "is_overloaded",
         "log_format",
         "loop",
         "n_cut",
         "on_sweep",
         "pipes",
         "poller",
+        "pressure",
         "row",
         "swept",
         "tasks",
@@ -84,8 +83,7 @@ class Services:
         self.access_writer = access_writer
         self.log_format = log_format
         self.clock = clock
-        self.buffered_limit = buffered_limit
-        self.buffered_bytes = 0
+        self.pressure = Pressure(buffered_limit, row, clock)
         self.swept: set[Swept] = set()
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
@@ -94,7 +92,6 @@ class Services:
         self.hangups = HangupWatch(loop)
         self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied
         self.is_draining = False
-        self.is_overloaded = False
         self.n_cut = 0
         self.wall_offset = time.time() - clock()  # the log's time; follows the wall clock at each sweep
         self.dials = 0
@@ -139,8 +136,7 @@ class Services:
                 buffered += item.buffered_bytes()
             except Exception as error:  # one connection's defect must not stop the sweep of all others
                 self.internal_error("sweep", error)
-        self.buffered_bytes = buffered
-        self.is_overloaded = buffered >= self.buffered_limit * 0.95
+        self.pressure.settle(buffered)
         for callback in self.on_sweep:
             try:
                 callback(now)
@@ -148,12 +144,6 @@ class Services:
                 self.internal_error("sweep", error)
         if self.access_writer is not None:
             self.access_writer.flush_soon()
-
-    def more_buffered(self, n_bytes: int) -> None:
-        """A client does not take so many bytes (negative: it did). Between two sweeps hundreds of them can come."""
-        self.buffered_bytes += n_bytes
-        if self.buffered_bytes >= self.buffered_limit * 0.95:
-            self.is_overloaded = True
 
     async def stop(self) -> None:
         """End what runs in the background. Connections must be gone before."""

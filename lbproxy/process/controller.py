@@ -42,7 +42,7 @@ class Controller:
     servers that discovery finds, counters and idle connections included; the controller sees to their checks.
     listeners: what /api/v1/status shows. log_dropped: lines that the access log lost. clock: monotonic seconds, the one
     that the pools are told. watched: certificate files to read again when they change. check_tls: TLS of the health
-    checks, by pool.
+    checks, by pool. overloaded: why the data plane takes no new requests for now, None if it does.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Controller:
         rng: random.Random | None = None,
         watched: Sequence[WatchedFiles] = (),
         check_tls: Mapping[str, ClientTls] | None = None,
+        overloaded: Callable[[], str | None] = lambda: None,
     ) -> None:
         row = registry.row(PROCESS, ())
         if row is None:
@@ -68,6 +69,7 @@ class Controller:
         self._registry = registry
         self._membership = membership
         self._log_dropped = log_dropped
+        self._overloaded = overloaded
         self._clock = clock
         self._state = "starting"
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -149,7 +151,7 @@ class Controller:
         """Why new traffic should not come here, or None."""
         if self._state != "running":
             return self._state
-        return not_ready_reason(self._pools.values(), self._config.admin.ready)
+        return self._overloaded() or not_ready_reason(self._pools.values(), self._config.admin.ready)
 
     def status(self) -> Json:
         return self._status.build(self._state, self.ready_reason(), self._clock())

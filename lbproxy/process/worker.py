@@ -132,6 +132,8 @@ class Worker:
         registry.readers["queue_depth"] = wiring.queue_depths
         registry.readers["upstream_connections"] = wiring.upstream_connections
         registry.readers["tls_certificate_expiry_timestamp_seconds"] = wiring.certificate_expiries
+        registry.readers["buffered_bytes"] = lambda: [((), services.pressure.buffered)]
+        registry.readers["buffered_limit_bytes"] = lambda: [((), services.pressure.limit)]
         self._controller = Controller(
             config,
             registry.pools,
@@ -142,6 +144,7 @@ class Worker:
             clock=services.clock,
             watched=wiring.watched,
             check_tls=wiring.check_tls,
+            overloaded=lambda: services.pressure.reason,
         )
         try:
             await self._controller.start()
@@ -151,7 +154,7 @@ class Worker:
         services.on_sweep += [
             wiring.sweep,
             services.pipes.sweep,
-            lambda now: gate.hold() if services.is_overloaded else gate.reconsider(),
+            lambda now: gate.hold() if services.pressure.is_refusing else gate.reconsider(),
         ]
         services.start()
         for listener in self._listeners:

@@ -148,6 +148,9 @@ PROCESS: Final = Layout(
         (("reason", ("underscore", "nominated", "spoofed", "bad_deadline")),),
     ),
     Family("read_paused_total", "Times that reading was paused.", (("side", ("client", "upstream")),)),
+    Family(
+        "replay_copies_dropped_total", "Request bodies whose copy for a retry was given up: memory was short (limits)."
+    ),
     Family("dns_failures_total", "Name look-ups that failed; the last good answer stays in use."),
     Family("loop_lag_seconds", "How late the event loop ran its timer.", (), QUEUE_BUCKETS),
 )

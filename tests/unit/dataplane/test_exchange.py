@@ -933,9 +933,107 @@ def test_a_long_body_is_not_read_faster_than_the_dial() -> None:
 # --- overload, no server --------------------------------------------------------------------------------------------
 
 
+REPEATABLE = two(retry="{idempotent: true, on: [connect, reset], status: [503], backoff: {base: 0, max: 0}}")
+BODY = bytes(200_000)
+NO_MEMORY = 230 << 20  # of 256 MiB: copies are given up
+
+
+def test_a_copy_for_a_retry_goes_when_memory_is_short_and_the_request_goes_on() -> None:
+    with FakeLb(REPEATABLE) as lb:
+        client = lb.connect()
+        request = post(BODY)
+        client.send(request[:-5])
+        server = lb.accept()
+        (item,) = lb.services.swept
+        assert item.buffered_bytes() > 190_000
+        lb.services.pressure.count(NO_MEMORY)
+        assert item.buffered_bytes() == 0
+        client.send(request[-5:])
+        assert body_of(server.got()) == BODY
+        server.send(ok())
+        assert status_of(client.got()) == 200
+        lb.advance(0.2)
+        assert lb.services.pressure.buffered == 0
+
+
+def test_without_its_copy_a_request_is_not_repeated() -> None:
+    with FakeLb(REPEATABLE) as lb:
+        client = lb.connect()
+        client.send(post(BODY))
+        server = lb.accept()
+        lb.services.pressure.count(NO_MEMORY)
+        server.reset()
+        assert status_of(client.got()) == 502
+
+
+@pytest.mark.parametrize("end", ["whole", "cut"])
+def test_without_its_copy_an_answer_that_was_held_back_goes_to_the_client(end: str) -> None:
+    """Half a request must never be sent again."""
+    with FakeLb(REPEATABLE) as lb:
+        client = lb.connect()
+        client.send(post(BODY))
+        server = lb.accept()
+        answer = ok(b"0123456789", status="503 Busy")
+        server.send(answer[:-5])
+        lb.services.pressure.count(NO_MEMORY)
+        if end == "whole":
+            server.send(answer[-5:])
+        else:
+            server.reset()
+        assert status_of(client.got()) == (503 if end == "whole" else 502)
+
+
+def test_a_body_that_still_waits_for_its_server_is_not_given_up() -> None:
+    with FakeLb(REPEATABLE) as lb:
+        client = lb.connect()
+        client.send(post(BODY[:50_000]))
+        lb.services.pressure.count(NO_MEMORY)
+        assert body_of(lb.accept().got()) == BODY[:50_000]
+
+
+def test_an_upload_that_waits_is_not_read_further_when_memory_is_short() -> None:
+    with FakeLb(ONE) as lb:
+        lb.services.pressure.count(NO_MEMORY)
+        client = lb.connect()
+        request = post(bytes(100_000))
+        client.send(request[:20_000])
+        assert client.transport.is_paused
+        server = lb.accept()
+        assert not client.transport.is_paused
+        client.send(request[20_000:])
+        assert body_of(server.got()) == bytes(100_000)
+        server.send(ok())
+
+
+def test_the_copy_goes_when_the_answer_has_begun() -> None:
+    """There is no retry after it; a stream of minutes would keep its prompt for nothing."""
+    with FakeLb(REPEATABLE) as lb:
+        client = lb.connect()
+        client.send(post(BODY))
+        server = lb.accept()
+        answer = ok(b"0123456789")
+        server.send(answer[:-5])
+        (item,) = lb.services.swept
+        assert item.buffered_bytes() == 0 and lb.services.pressure.buffered == 0
+        server.send(answer[-5:])
+        assert body_of(client.got()) == b"0123456789"
+
+
+def test_what_a_server_has_not_taken_counts_also_without_the_copy() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        client.send(post(BODY)[:-5])
+        server = lb.accept()
+        lb.services.pressure.count(NO_MEMORY)
+        server.stop_reading(60_000)
+        (item,) = lb.services.swept
+        assert item.buffered_bytes() == 60_000
+        client.reset()
+
+
 def test_an_overloaded_process_answers_503() -> None:
     with FakeLb(ONE) as lb:
-        lb.services.is_overloaded = True
+        lb.services.pressure.is_refusing = True
         client = lb.connect()
         client.send(GET)
         assert status_of(client.got()) == 503

@@ -29,7 +29,7 @@ class Gated:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.services = SimpleNamespace(is_overloaded=False)
+        self.services = SimpleNamespace(pressure=SimpleNamespace(is_refusing=False))
 
     def pause(self) -> None:
         self.calls.append("pause")
@@ -61,14 +61,14 @@ def test_all_listeners_pause_at_the_limit_and_resume_below() -> None:
 
 def test_the_gate_stays_shut_while_too_much_is_buffered() -> None:
     gate, listeners = gate_of(10)
-    listeners[1].services.is_overloaded = True
+    listeners[1].services.pressure.is_refusing = True
     gate.hold()
     gate.hold()
     gate.opened()
     gate.closed()
     gate.reconsider()
     assert listeners[0].calls == ["pause"]
-    listeners[1].services.is_overloaded = False
+    listeners[1].services.pressure.is_refusing = False
     gate.reconsider()
     gate.reconsider()
     assert listeners[0].calls == ["pause", "resume"]

@@ -86,33 +86,33 @@ def test_overload_begins_just_below_the_limit_and_ends() -> None:
         item = Item()
         lb.services.swept.add(item)
         for share, is_overloaded in ((0.94, False), (0.96, True), (2.0, True), (0.5, False)):
-            item.size = int(lb.services.buffered_limit * share)
+            item.size = int(lb.services.pressure.limit * share)
             lb.advance(SWEEP_S)
-            assert lb.services.is_overloaded is is_overloaded
+            assert lb.services.pressure.is_refusing is is_overloaded
         lb.services.swept.discard(item)
 
 
 def test_a_blocked_client_counts_before_the_next_sweep() -> None:
     with FakeLb() as lb:
-        lb.services.more_buffered(int(lb.services.buffered_limit * 0.9))
-        assert not lb.services.is_overloaded
-        lb.services.more_buffered(int(lb.services.buffered_limit * 0.06))
-        assert lb.services.is_overloaded
+        lb.services.pressure.count(int(lb.services.pressure.limit * 0.9))
+        assert not lb.services.pressure.is_refusing
+        lb.services.pressure.count(int(lb.services.pressure.limit * 0.06))
+        assert lb.services.pressure.is_refusing
         lb.advance(SWEEP_S)
-        assert not lb.services.is_overloaded and lb.services.buffered_bytes == 0
+        assert not lb.services.pressure.is_refusing and lb.services.pressure.buffered == 0
 
 
 def test_a_client_that_is_blocked_again_and_again_counts_once() -> None:
     with FakeLb() as lb:
         client = lb.connect()
         for _ in range(50):
-            client.stop_reading(lb.services.buffered_limit // 10)
-            assert lb.services.buffered_bytes == lb.services.buffered_limit // 10
+            client.stop_reading(lb.services.pressure.limit // 10)
+            assert lb.services.pressure.buffered == lb.services.pressure.limit // 10
             client.read_again()
-        assert lb.services.buffered_bytes == 0 and not lb.services.is_overloaded
-        client.stop_reading(lb.services.buffered_limit // 10)
+        assert lb.services.pressure.buffered == 0 and not lb.services.pressure.is_refusing
+        client.stop_reading(lb.services.pressure.limit // 10)
         client.reset()
-        assert lb.services.buffered_bytes == 0
+        assert lb.services.pressure.buffered == 0
 
 
 def test_the_log_s_time_follows_the_wall_clock() -> None:

@@ -28,6 +28,7 @@ class Bench:
     def __init__(self, ready: str = "any") -> None:
         self.now = 100.0
         self.dropped = 0
+        self.overload: str | None = None
         slots = Slots()
         strategy = LeastConnections({}, random.Random(1))
         self.pool = Pool("predict", [], strategy, strategy)
@@ -46,6 +47,7 @@ class Bench:
             log_dropped=lambda: self.dropped,
             clock=lambda: self.now,
             rng=random.Random(1),
+            overloaded=lambda: self.overload,
         )
 
     def add(self, pool: Pool, server: Server) -> None:
@@ -166,3 +168,11 @@ async def _never(spec: ProbeSpec, address: Address) -> Result:
 async def test_a_registry_without_process_counters_is_refused() -> None:
     with pytest.raises(ValueError, match="PROCESS"):
         Controller(Config.model_validate(CONFIG), {}, Registry("1"), membership=Bench())
+
+
+async def test_a_process_that_takes_no_requests_for_now_is_not_ready(bench: Bench) -> None:
+    bench.controller.running()
+    bench.overload = "overloaded: 250 MiB"
+    assert bench.controller.ready_reason() == "overloaded: 250 MiB"
+    bench.overload = None
+    assert bench.controller.ready_reason() is None

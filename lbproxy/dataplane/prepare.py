@@ -20,6 +20,7 @@ from lbproxy.protocol.message import IDEMPOTENT_METHODS, VIA_PSEUDONYM, join_fie
 from lbproxy.protocol.upgrade import allowed_protocols
 from lbproxy.telemetry.accesslog import LogFormat
 from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
+from lbproxy.telemetry.wire_text import from_wire
 
 _UNDERSCORE: Final = PROCESS.column("headers_dropped_total", "underscore")
 _NOMINATED: Final = PROCESS.column("headers_dropped_total", "nominated")
@@ -28,7 +29,8 @@ _UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
 _REQUESTS: Final = TRAFFIC.offset["requests_total"]
 _METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}
 _OTHER: Final = _METHOD_INDEX["other"]
-_safe_token = re.compile(rb"([!-~]+) ([!-~]+)").match
+# Of a request line that was refused: what the log can tell, however odd. Its protocol only if there is one.
+_said = re.compile(rb"([!-~]+) ([^ \r\n]+)(?: (HTTP/[0-9]\.[0-9])\r?\n)?").match
 
 
 class Prepared:
@@ -145,19 +147,19 @@ def prepare(
     if b"x-forwarded-host" not in route.skip and not (is_trusted and b"x-forwarded-host" in head.forwarding):
         prepared.host_line = b"X-Forwarded-Host: %b\r\n" % head.host.encode("latin-1") if head.host else b""
     if log_format is not None:
-        prepared.log_head = log_head(log_format, head)
+        prepared.log_head = log_head(log_format, head, f"HTTP/1.{head.minor}")
     return prepared
 
 
-def log_head(log_format: LogFormat, head: RequestHead) -> str:
+def log_head(log_format: LogFormat, head: RequestHead, protocol: str) -> str:
     """The part of the log line that depends on the head alone."""
     return log_format.head_part(
         head.method,
-        head.target.decode("latin-1"),
+        from_wire(head.target),
         head.host,
-        f"HTTP/1.{head.minor}",
-        head.user_agent.decode("latin-1"),
-        head.referer.decode("latin-1"),
+        protocol,
+        from_wire(head.user_agent),
+        from_wire(head.referer),
     )
 
 
@@ -208,12 +210,14 @@ def _forward_head(head: RequestHead, route: RouteRuntime, path: str, local_host:
 def rejected(listener: ListenerRuntime, raw: bytes, error: HeadError, log_format: LogFormat | None) -> Prepared:
     """What stands for a request whose head was refused: enough to answer, count and log it."""
     head = RequestHead()
-    match = _safe_token(raw[:2048])
+    match = _said(raw[:2048])
+    protocol = ""
     if match is not None:
         head.method, head.target = match[1][:20].decode("latin-1"), match[2]
+        protocol = (match[3] or b"").decode()
     head.keep_alive = False
     prepared = Prepared(head, listener.no_route)
     prepared.fault, prepared.fault_detail = error.fault, error.detail
     if log_format is not None:
-        prepared.log_head = log_head(log_format, head)
+        prepared.log_head = log_head(log_format, head, protocol)
     return prepared

@@ -21,6 +21,7 @@ from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSour
 from lbproxy.dataplane.tls import ClientTls
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
+from lbproxy.process.first_words import ReadinessLog
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.log import ThrottledLog
 from lbproxy.telemetry.slots import PROCESS, QUEUE_BUCKETS, SERVER, SERVER_STATES, Row, observe
@@ -75,6 +76,7 @@ class Controller:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tick_due = 0.0
         self._failing_open: set[str] = set()
+        self._readiness = ReadinessLog(log, clock())
         self._log = ThrottledLog(log, clock=clock)
         self._tasks = Tasks(self._crashed)
         self._exposition = Exposition(registry)
@@ -135,6 +137,7 @@ class Controller:
     def running(self) -> None:
         """The listeners accept: /readyz depends on the pools from now on."""
         self._state = "running"
+        self._readiness.observe(self.ready_reason(), self._clock())
 
     def draining(self) -> None:
         """The process was told to stop: /readyz says 503 from now on."""
@@ -224,6 +227,8 @@ class Controller:
         self._row[_LOG_DROPPED] = dropped
         for name, pool in self._pools.items():
             self._watch_fail_open(name, pool)
+        if self._state == "running":
+            self._readiness.observe(self.ready_reason(), now)
 
     def _watch_fail_open(self, name: str, pool: Pool) -> None:
         pool.eligible()  # settles is_failing_open

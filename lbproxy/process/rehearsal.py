@@ -53,7 +53,7 @@ def _found(config: Config, base_dir: str) -> Iterator[str]:
 
 def why_not_writable(path: str) -> str:
     """Why an access log with this path would not open, "" if it would, as far as that shows without making the file."""
-    if path in ("stdout", "stderr"):
+    if path.removeprefix("/dev/") in ("stdout", "stderr"):
         return ""
     place = Path(path)
     try:

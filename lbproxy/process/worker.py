@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import random
 import select
 import signal
@@ -31,6 +32,7 @@ from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
 from lbproxy.process import loop_errors
 from lbproxy.process.controller import Controller
+from lbproxy.process.first_words import first_lines
 from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry import log as operator_log
 from lbproxy.telemetry.accesslog import LogWriter, make_format
@@ -75,6 +77,8 @@ class Worker:
     async def run(self) -> int:
         """Serve until a signal says stop. 0: everything finished; 1: something was cut. Raises StartError."""
         loop = asyncio.get_running_loop()
+        for line in first_lines(self._config, self._config_path, __version__, os.getpid()):
+            log.info("%s", line)
         self._install_signals(loop)
         await self._start(loop)
         await self._stop.wait()

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _json_string  # the C function where there is one
 from typing import Final
 
+from lbproxy.telemetry import wire_text
+
 FIELD_LIMIT: Final = 2048  # characters of one request field in a line
 _SPLIT: Final = "\n"  # between the two halves of a head part; neither escaping leaves one in a field
 
@@ -169,7 +171,11 @@ _TCP_HEAD: Final = f'"method":null,"host":null,"target":null,"protocol":"tcp"{_S
 
 
 class ApacheFormat(LogFormat):
-    """Apache's `common` (host ident user [time] "request" status bytes), or `combined` with referer and agent."""
+    """Apache's `common` (host ident user [time] "request" status bytes), or `combined` with referer and agent.
+
+    Escaped as mod_log_config does it. Besides, a space in the parts of the request line is escaped, so that they can be
+    told apart.
+    """
 
     __slots__ = ("_combined", "_second", "_stamp")
 
@@ -179,10 +185,10 @@ class ApacheFormat(LogFormat):
         self._stamp = ""
 
     def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
-        request = f'"{_apache(method)} {_apache(target)} {_apache(protocol)}"'
+        request = f'"{" ".join(wire_text.without_spaces(_capped(text)) for text in (method, target, protocol))}"'
         if not self._combined:
             return request + _SPLIT
-        return f'{request}{_SPLIT} "{_apache(referer) or "-"}" "{_apache(user_agent) or "-"}"'
+        return f'{request}{_SPLIT} "{_quoted(referer)}" "{_quoted(user_agent)}"'
 
     def with_subject(self, head_part: str, subject: str) -> str:
         return head_part  # these formats have no place for it
@@ -195,8 +201,8 @@ class ApacheFormat(LogFormat):
         request, _, tail = rec.log_head.partition(_SPLIT)
         if not request:
             request, tail = '"-"', ' "-" "-"' if self._combined else ""
-        status = rec.status or "-"
-        return f"{_apache(rec.client)} - - [{self._stamp}] {request} {status} {rec.bytes_out or '-'}{tail}"
+        status, client = rec.status or "-", wire_text.without_spaces(_capped(rec.client))
+        return f"{client} - - [{self._stamp}] {request} {status} {rec.bytes_out or '-'}{tail}"
 
 
 _MONTHS: Final[tuple[str, ...]] = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -208,20 +214,9 @@ def _apache_time(second: int) -> str:
     return f"{t.tm_mday:02d}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year}:{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} +0000"
 
 
-def _apache(text: str) -> str:
-    r"""Escaped as mod_log_config does it: \" and \\, and \xhh for bytes that are not printable ASCII."""
-    text = _capped(text)
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return text
-    out = []
-    for char in text:
-        if char in '"\\':
-            out.append("\\" + char)
-        elif " " <= char <= "~":
-            out.append(char)
-        else:
-            out.extend(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
-    return "".join(out)
+def _quoted(text: str) -> str:
+    """A field that is "-" where it is absent, so a real "-" is escaped."""
+    return "\\x2d" if text == "-" else wire_text.quotable(_capped(text)) or "-"
 
 
 # --- the writer -----------------------------------------------------------------------------------------------------
@@ -387,7 +382,8 @@ class LogWriter:
             self._on_problem(text)
 
 
-_STANDARD: Final = {"stdout": 1, "stderr": 2}
+# By their paths a socket, which systemd gives, cannot be opened.
+_STANDARD: Final = {"stdout": 1, "stderr": 2, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def _open(path: str) -> int:

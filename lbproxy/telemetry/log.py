@@ -1,27 +1,27 @@
 """The operator log: stdlib logging to stderr as text or JSON, never in the way of traffic, never a flood.
 
 Records pass through the same bounded writer as the access log, so a terminal or pipe that nobody reads costs lines and
-not requests. Values from the network are escaped: one record is one line (a traceback follows it, indented).
+not requests. Values from the network are escaped (`wire_text.py`): one record is one line (a traceback follows it,
+indented).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections.abc import Callable
 
+from lbproxy.telemetry import wire_text
 from lbproxy.telemetry.accesslog import LogWriter
 
 MESSAGE_LIMIT = 8192  # characters; a value from the network is capped at 2 KiB by whoever logs it
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def _one_line(text: str) -> str:
     if len(text) > MESSAGE_LIMIT:
         text = text[: MESSAGE_LIMIT - 3] + "..."
-    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+    return wire_text.one_line(text)
 
 
 def _stamp(created: float) -> str:

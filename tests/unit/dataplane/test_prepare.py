@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import random
 
 import pytest
@@ -224,6 +225,23 @@ def test_a_refused_head_keeps_what_can_be_logged() -> None:
         assert not prepared.keep_alive and prepared.pool is None
         if method:
             assert (prepared.head.method, prepared.head.target) == (method, target)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "protocol"),
+    [
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "*", "HTTP/2.0"),
+        (b"GET /x HTTP/1.0\r\nBad Field: 1\r\n\r\n", "/x", "HTTP/1.0"),
+        (b"GET /x\r\n", "/x", ""),
+        (b"GET /caf\xe9 HTTP/1.1\r\n\r\n", "/caf\xe9", "HTTP/1.1"),
+        (b"GET /a b HTTP/1.1\r\n\r\n", "/a", ""),
+        (b"\x16\x03\x01", "", ""),
+    ],
+)
+def test_the_log_of_a_refused_request_says_what_the_client_said(text: bytes, target: str, protocol: str) -> None:
+    prepared = rejected(listener(), text, HeadError(errors.BAD_REQUEST, "why"), make_format("json"))
+    head = json.loads("{" + prepared.log_head.partition("\n")[0] + "}")
+    assert (head["target"], head["protocol"]) == (target, protocol)
 
 
 def test_equal_bytes_prepare_to_the_same() -> None:

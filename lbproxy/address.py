@@ -40,6 +40,16 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class AddressRange(Address):
+    """`host:5001-5004` before it is expanded: `port` is the first, `last_port` the last.
+
+    It stands here, beside its base class, because this module is compiled: interpreted code cannot inherit from it.
+    """
+
+    last_port: int = 0
+
+
 def parse_address(text: str, *, default_host: str | None = None) -> Address:
     """Read one address. `:port` is allowed only with a default host. Raises ValueError with a sentence for the user."""
     if text.startswith("unix:"):

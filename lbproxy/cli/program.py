@@ -8,6 +8,7 @@ that needs them: a probe that runs every few seconds must not load a proxy.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 ALONE = ("-h", "--help", "-V", "--version")  # options of the program itself
+DEBUG = "LBPROXY_DEBUG"  # set: a defect is shown with its traceback
 
 
 class _Parser(argparse.ArgumentParser):
@@ -119,6 +121,20 @@ def with_command(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[s
     return ["run", *argv]
 
 
+def defect_line(name: str, error: Exception) -> str:
+    """One line about an exception that should not be: what it is, where, and what to do."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    # Without the directories, which nobody but the user has.
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return (
+        f"{name}: this is a defect of lbproxy {__version__}: {told}{place}; please report it, with what the same "
+        f"command prints with {DEBUG}=1 set"
+    )
+
+
 def _run(argv: Sequence[str]) -> int:
     parser = build_parser()
     name = "lbproxy"
@@ -149,6 +165,11 @@ def _run(argv: Sequence[str]) -> int:
         streams.discard_output()
         return FAILURE
     except KeyboardInterrupt:
+        return FAILURE
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        streams.complain(defect_line(name, error))
         return FAILURE
 
 

@@ -6,11 +6,11 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
-from lbproxy.address import Address
+from lbproxy.address import Address, AddressRange
 from lbproxy.config.model import Config
 from lbproxy.config.notation import one_is_list, parse_bind
 from lbproxy.config.problems import Path, path_text
-from lbproxy.config.server_model import AddressRange, parse_server_address
+from lbproxy.config.server_model import parse_server_address
 from lbproxy.config.source import Document
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address

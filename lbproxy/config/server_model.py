@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, model_validator
 
-from lbproxy.address import Address
+from lbproxy.address import Address, AddressRange
 from lbproxy.config.notation import (
     FLAG,
     NAME,
@@ -37,13 +36,6 @@ BUILT_IN_STRATEGIES: Final = (
     "consistent_hash",
     "first",
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class AddressRange(Address):
-    """`host:5001-5004` before it is expanded: `port` is the first, `last_port` the last."""
-
-    last_port: int = 0
 
 
 def parse_server_address(value: object) -> Address:

@@ -33,10 +33,6 @@ def rig(shared_rig: Rig) -> Iterator[Rig]:
         raise
 
 
-def pytest_report_header() -> str:
-    return f"scenario tests start {' '.join(build.COMMAND)}: {build.what_is_wrong() or 'compiled, as in the checkout'}"
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _as_users_have_it() -> None:
     """On a build server, scenario tests must be about what users get."""

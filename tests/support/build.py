@@ -1,10 +1,13 @@
-"""Which lbproxy the scenario tests start: the one that is installed, as users have it. `make setup` compiles it.
+"""Which lbproxy is tested: the checkout's sources, or the one that is installed, as users have it.
 
-Unit tests import the sources of the checkout. `-P` keeps these from taking the place of the installed package.
+Scenario tests start the installed one (`make setup` compiles it); `-P` keeps the sources from taking its place. Unit
+tests import the sources, or, with LBPROXY_UNDER_TEST=installed, the installed one.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -35,3 +38,29 @@ def what_is_wrong() -> str:
 
 def _sources(package: Path) -> dict[str, bytes]:
     return {str(path.relative_to(package)): path.read_bytes() for path in package.rglob("*.py")}
+
+
+def wants_installed() -> bool:
+    """LBPROXY_UNDER_TEST: `installed`, or `sources` (the default). Raises ValueError."""
+    wish = os.environ.get("LBPROXY_UNDER_TEST") or "sources"
+    if wish not in ("installed", "sources"):
+        raise ValueError(f"LBPROXY_UNDER_TEST is {wish!r}; it can be installed or sources")
+    return wish == "installed"
+
+
+def import_installed() -> None:
+    """Import the installed lbproxy although the checkout comes first on the path: its modules follow their package."""
+    assert "lbproxy" not in sys.modules, "lbproxy was imported before it was known which one is meant"
+    path = sysconfig.get_path("platlib")
+    sys.path.insert(0, path)
+    try:
+        importlib.import_module("lbproxy")
+    finally:
+        sys.path.remove(path)
+
+
+def imported() -> str:
+    """In words: which lbproxy `import lbproxy` gives in this process."""
+    modules = [importlib.import_module(name) for name in ("lbproxy", "lbproxy.domain.pool")]
+    package, pool = (Path(module.__file__ or "") for module in modules)
+    return f"{package.parent} ({'interpreted' if pool.suffix == '.py' else 'compiled'})"

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.domain.server import Server
 
 
+@mypyc_attr(native_class=False)
 class RequestView(Protocol):
     """What a strategy may read of a request: already parsed, never the body."""
 
@@ -44,6 +46,7 @@ class PickContext:
         self.key = key
 
 
+@mypyc_attr(native_class=False)  # a plug-in may name it as its base class, and is not compiled
 class Strategy(Protocol):
     """Chooses among servers that may all take the request.
 

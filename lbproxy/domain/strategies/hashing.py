@@ -15,6 +15,7 @@ from ipaddress import IPv6Address
 from math import log
 from typing import ClassVar, Final
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import PickContext
@@ -48,6 +49,7 @@ def score(hash64: int, weight: int) -> float:
     return -weight / log(uniform)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class IpHash:
     """Rendezvous hashing on `ctx.key`, or on the client's address where that is empty.
 

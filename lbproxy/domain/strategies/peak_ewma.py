@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.random_choice import PowerOfTwo
 
 _NEVER_SEEN_S: Final = 1e6
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PeakEwma(PowerOfTwo):
     """Draws two different servers and takes the one with the lower cost x (inflight + 1) / weight.
 

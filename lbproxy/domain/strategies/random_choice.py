@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import PickContext
@@ -12,6 +13,7 @@ from lbproxy.domain.strategies.base import PickContext
 RECENT_S: Final = 1.0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RandomChoice:
     """Each pick is independent; the chance of a server is in proportion to its weight (all weights 0: even)."""
 
@@ -41,6 +43,7 @@ class RandomChoice:
         return chosen  # rounding may leave rest at 0.0: then it is the last one with a weight
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PowerOfTwo:
     """Draws two different servers and takes the one with less in flight for its weight, failures counted as load.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import PickContext
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RoundRobin:
     """Picks the eligible server whose last turn is longest ago; configured order among those that never had one.
 

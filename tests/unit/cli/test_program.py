@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
+import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lbproxy import __version__, _client, cli
 from lbproxy._client import AdminError, Answer
 from lbproxy.address import Address
+from lbproxy.cli import program
+from lbproxy.config import loader
 from lbproxy.config.model import Config
 from lbproxy.demo import runner
 from lbproxy.process import worker
@@ -171,6 +178,65 @@ def test_every_problem_has_a_line(tmp_path: Path, capsys: Capture) -> None:
 def test_a_file_that_is_not_there_is_a_config_problem(tmp_path: Path, capsys: Capture) -> None:
     assert cli.main(["check", "-c", str(tmp_path / "none.yaml")]) == 2
     assert str(tmp_path / "none.yaml") in capsys.readouterr().err
+
+
+REFUSED_OR_OK = (0, 2)
+
+
+@settings(max_examples=60)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
+        st.lists(
+            st.sampled_from(
+                ["listeners:", "pools:", "servers:", "  - ", "bind: ", "pool: a", ":5000", "127.0.0.1:1-9", "[", "]",
+                 "{", "}", "'", '"', "&a ", "*a", "<<: ", "\n", "\t", "  ", "a: ", "!!python/name:os ", "!!binary ",
+                 "${X}", "${", "2026-01-01", "1e999", "0x1", "-", "null", "off", "\0", "\ufeff", "%YAML 1.1\n", "---\n",
+                 "...\n", "? ", ", ", "|\n", ">\n", "# "]
+            ),
+            max_size=40,
+        ).map(lambda words: "".join(words).encode()),
+    )
+)  # fmt: skip
+def test_whatever_is_in_a_file_check_refuses_it_with_words(content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".yaml") as file, contextlib.redirect_stderr(io.StringIO()) as said:
+        file.write(content)
+        file.flush()
+        with contextlib.redirect_stdout(io.StringIO()):
+            status = cli.main(["check", "-c", file.name])
+    assert status in REFUSED_OR_OK, said.getvalue()
+    assert status == 0 or said.getvalue().startswith(file.name)
+
+
+@pytest.mark.parametrize("name", ["", "directory", "none/at/all", "nul\0byte", "x" * 5000])
+def test_whatever_a_file_is_called_check_refuses_it_with_words(name: str, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "directory").mkdir()
+    assert cli.main(["check", "-c", str(tmp_path / name) if name else ""]) == 2
+    assert "defect" not in capsys.readouterr().err
+
+
+def broken(*arguments: object, **options: object) -> NoReturn:
+    raise TypeError("interpreted classes\ncannot inherit from compiled")
+
+
+@pytest.mark.parametrize("argv", [["check", "-c"], ["run", "-c"], ["-c"], ["status", "-c"], ["demo", "-c"]])
+def test_a_defect_is_one_line_that_says_what_to_do(
+    argv: list[str], good: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(loader, "load_file", broken)
+    monkeypatch.delenv(program.DEBUG, raising=False)
+    assert cli.main([*argv, good]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    name = argv[0] if len(argv) > 1 else "run"
+    assert line.startswith(
+        f"lbproxy {name}: this is a defect of lbproxy {__version__}: TypeError: interpreted classes "
+    )
+    assert "(test_program.py:" in line
+    assert line.endswith("please report it, with what the same command prints with LBPROXY_DEBUG=1 set")
+    monkeypatch.setenv(program.DEBUG, "1")
+    with pytest.raises(TypeError):
+        cli.main([*argv, good])
 
 
 def test_schema_is_json(capsys: Capture) -> None:

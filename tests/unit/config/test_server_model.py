@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from lbproxy.address import Address
+from lbproxy.address import Address, AddressRange
 from lbproxy.config.availability import UNAVAILABLE_VALUES
 from lbproxy.config.checks import WEIGHTLESS
 from lbproxy.config.server_model import (
     BUILT_IN_STRATEGIES,
-    AddressRange,
     ServerSpec,
     expand_servers,
     parse_server_address,

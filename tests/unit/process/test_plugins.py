@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from lbproxy.address import Address
-from lbproxy.domain.server import Server
-from lbproxy.domain.strategies import NAMES
+from lbproxy.domain.lease import Lease
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.server import Health, Server
+from lbproxy.domain.strategies import NAMES, create
 from lbproxy.domain.strategies.base import PickContext, Strategy
 from lbproxy.process.plugins import PluginError, load_entry_point, load_python
 
@@ -30,7 +32,7 @@ def servers(n: int = 2) -> list[Server]:
     return [Server(f"s{i}", Address("10.0.0.1", 5001 + i)) for i in range(n)]
 
 
-def load(directory: Path, source: str, reference: str = "plugin.py:First", **options: object) -> object:
+def load(directory: Path, source: str, reference: str = "plugin.py:First", **options: object) -> Strategy:
     (directory / "plugin.py").write_text(source)
     return load_python(reference, options, random.Random(1), base_dir=str(directory))
 
@@ -77,6 +79,48 @@ def test_class_from_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.syspath_prepend(str(tmp_path))
     strategy = load_python("plugged_module:First", {}, random.Random(), base_dir="/nowhere")
     assert type(strategy).__module__ == "plugged_module"
+
+
+DERIVED = """
+from lbproxy.domain.strategies.{module} import {name}
+
+class Mine({name}):
+    hash_on = "client_ip"
+
+    def __init__(self, options, rng):
+        super().__init__({{}}, rng)
+        self.asked = []
+
+    def pick(self, eligible, ctx, now):
+        self.asked.append(ctx.key)
+        return super().pick(eligible, ctx, now)
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_class_may_be_derived_from_a_strategy_of_lbproxy(name: str, tmp_path: Path) -> None:
+    """Also where that one is compiled and the plug-in, of course, is not."""
+    built_in = type(create(name, {}, random.Random(1)))
+    source = DERIVED.format(module=built_in.__module__.rpartition(".")[2], name=built_in.__name__)
+    strategy = load(tmp_path, source, "plugin.py:Mine")
+    assert isinstance(strategy, built_in)
+    failures: list[Exception] = []
+    fallback = create("least_connections", {}, random.Random(1))
+    pool = Pool("p", servers(), strategy, fallback, strategy_failed=failures.append)
+    for server in pool.servers:
+        pool.set_health(server, Health.UP, "", "", 0.0)
+    found = [pool.acquire(PickContext("192.0.2.1", key=b"key"), (), float(i)) for i in range(4)]
+    assert all(isinstance(lease, Lease) for lease in found)
+    assert (failures, strategy.asked) == ([], [b"key"] * 4)  # type: ignore[attr-defined]
+
+
+def test_class_may_be_derived_from_the_interface(tmp_path: Path) -> None:
+    source = FIRST.replace(
+        "class First:", "from lbproxy.domain.strategies.base import Strategy\nclass First(Strategy):"
+    )
+    strategy = load(tmp_path, source)
+    assert strategy.pick(servers(), PickContext(""), 0.0).name == "s0"
+    assert strategy.hash_on == ""
 
 
 def test_hash_on_of_the_class_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,18 @@
+"""What the compiler of the hot modules (mypyc) is told in their sources.
+
+Code that is not compiled (a user's plug-in, lbproxy's own other modules) can make instances of a subclass of a
+compiled class only if that class says `@mypyc_attr(allow_interpreted_subclasses=True)`. Otherwise there is a TypeError,
+and only where lbproxy is compiled. So classes that others may derive from say it. A Protocol says
+`@mypyc_attr(native_class=False)`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mypy_extensions import mypyc_attr as mypyc_attr
+else:  # the compiler reads the decorator and nothing needs it when lbproxy runs: no package to install for it
+
+    def mypyc_attr(**_settings):
+        return lambda cls: cls

@@ -1,0 +1,106 @@
+"""Compiled classes can be derived from wherever somebody does: lbproxy's own modules, and the plug-ins of users."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import hatch_build
+import lbproxy
+from lbproxy.address import Address
+from lbproxy.domain.strategies.base import Strategy
+from lbproxy.domain.strategies.least_connections import LeastConnections
+from tests.support import build
+
+ROOT = Path(__file__).parents[2]
+OPEN = {"mypyc_attr(allow_interpreted_subclasses=True)", "mypyc_attr(native_class=False)"}
+LEFT_TO_THE_INTERPRETER = ("NamedTuple", "TypedDict", "Enum", "IntEnum", "StrEnum")
+
+
+def modules() -> list[ModuleType]:
+    names = [found.name for found in pkgutil.walk_packages(lbproxy.__path__, "lbproxy.")]
+    assert len(names) > 90
+    return [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+
+
+def classes_in(owner: object, module: str) -> Iterator[type]:
+    for value in list(vars(owner).values()):
+        if isinstance(value, type) and value.__module__ == module and value is not owner:
+            yield value
+            yield from classes_in(value, module)
+
+
+CLASSES = sorted(
+    {cls for module in modules() for cls in classes_in(module, module.__name__)},
+    key=lambda cls: (cls.__module__, cls.__qualname__),
+)
+COMPILED = frozenset(name.removesuffix(".py").replace("/", ".") for name in hatch_build.compiled_sources())
+
+
+def definitions(source: str) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)}
+
+
+def may_be_derived_from(definition: ast.ClassDef) -> bool:
+    return not OPEN.isdisjoint(map(ast.unparse, definition.decorator_list)) or any(
+        ast.unparse(base) in LEFT_TO_THE_INTERPRETER for base in definition.bases
+    )
+
+
+def closed_bases(cls: type) -> list[str]:
+    """Compiled classes that this one, which is not compiled, derives from although they do not allow it."""
+    if cls.__module__ in COMPILED:
+        return []
+    return [
+        base.__qualname__
+        for base in cls.__mro__[1:]
+        if base.__module__ in COMPILED
+        and not issubclass(base, BaseException)
+        and not may_be_derived_from(
+            definitions((ROOT / f"{base.__module__.replace('.', '/')}.py").read_text())[base.__name__]
+        )
+    ]
+
+
+def test_no_class_derives_from_a_compiled_one_that_does_not_allow_it() -> None:
+    assert len(CLASSES) > 200
+    assert {f"{cls.__module__}.{cls.__qualname__}": found for cls in CLASSES if (found := closed_bases(cls))} == {}
+
+
+def test_the_rule_sees_such_a_class() -> None:
+    class Range(Address):
+        pass
+
+    class Mine(LeastConnections):
+        pass
+
+    class Other(Strategy):
+        pass
+
+    assert closed_bases(Range) == ["Address"]
+    assert closed_bases(Mine) == closed_bases(Other) == []
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.__module__}.{cls.__qualname__}")
+def test_instances_can_be_made_of_every_class(cls: type) -> None:
+    """That a class is there says nothing: the compiled base refuses only when an instance is made."""
+    if inspect.isabstract(cls) or getattr(cls, "_is_protocol", False):
+        return
+    try:
+        object.__getattribute__(cls, "__new__")(cls)
+    except TypeError as error:
+        assert "interpreted classes cannot inherit" not in str(error)
+
+
+def test_the_installed_lbproxy_is_compiled_where_that_is_what_is_tested() -> None:
+    suffixes = {Path(str(module.__file__)).suffix for module in modules() if module.__name__ in COMPILED}
+    assert suffixes == ({".so"} if build.wants_installed() else {".py"})
+    there = Path(str(lbproxy.__file__)).parent
+    assert there == (build.installed() if build.wants_installed() else ROOT / "lbproxy")

@@ -21,7 +21,6 @@ from lbproxy.config.model import HealthCheck
 from lbproxy.dataplane.introduction import introduced
 from lbproxy.dataplane.tls import ClientTls
 from lbproxy.dataplane.tls_client import tls_fault
-from lbproxy.dataplane.unix_socket import connect_unix
 from lbproxy.protocol.proxy_protocol import build
 
 LIMIT_BYTES = 65_536
@@ -216,11 +215,7 @@ async def _connect(spec: ProbeSpec, target: Address) -> tuple[asyncio.StreamRead
         # "" switches the loop's own idea of a name off; the time-out of the whole check is enough of a bound.
         options |= {"ssl": spec.tls.context, "server_hostname": spec.tls_name or ""}
     connect = asyncio.open_unix_connection if target.is_unix else asyncio.open_connection
-    if spec.introduction:
-        return await connect(sock=await introduced(asyncio.get_running_loop(), target, spec.introduction), **options)
-    if target.is_unix:
-        return await asyncio.open_unix_connection(sock=await connect_unix(target), **options)
-    return await asyncio.open_connection(target.host, target.port, **options)
+    return await connect(sock=await introduced(asyncio.get_running_loop(), target, spec.introduction), **options)
 
 
 async def _ask_http(

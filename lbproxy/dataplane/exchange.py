@@ -52,6 +52,7 @@ from lbproxy.dataplane.counters import (
 )
 from lbproxy.dataplane.dialer import Opening
 from lbproxy.dataplane.introduction import introduction
+from lbproxy.dataplane.kept_answer import KEEP_BYTES, KeptAnswer
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.pressure import COUNTED_FROM
 from lbproxy.dataplane.relay import Relay, RelayEnd
@@ -83,24 +84,12 @@ PHASES: Final[tuple[str, ...]] = ("queued", "connecting", "waiting", "waiting", 
 NEVER: Final = float("inf")
 EXPECT_WAIT_S: Final = 1.0
 DIAL_BUFFER: Final = 64 * 1024
-KEEP_BYTES: Final = 64 * 1024  # of an answer that may be retried
 _QUEUE_FAULTS: Final = {  # by the reason that the pool gives
     "timeout": errors.QUEUE_TIMEOUT,
     "deadline": errors.TOTAL_TIMEOUT,
     "hopeless": errors.DEADLINE_UNREACHABLE,
 }
 _NO_BODY: Final[list[bytes]] = []  # replaced by `start` before anything is added
-
-
-class KeptAnswer:
-    """A real answer that is held back while a better one is sought."""
-
-    __slots__ = ("body", "head", "trailers")
-
-    def __init__(self, head: ResponseHead, body: list[bytes], trailers: Sequence[Field]) -> None:
-        self.head = head
-        self.body = body
-        self.trailers = trailers
 
 
 class Exchange(LogRecord):
@@ -117,6 +106,7 @@ class Exchange(LogRecord):
         "_download",
         "_dropped_body",
         "_expect_deadline",
+        "_half_kept",
         "_has_permit",
         "_head",
         "_kept",
@@ -170,7 +160,8 @@ class Exchange(LogRecord):
         self._retried: Fault | None = None
         self._relay: Relay | None = None
         self._head: ResponseHead | None = None
-        self._kept: KeptAnswer | None = None
+        self._kept: KeptAnswer | None = None  # whole, of an earlier attempt
+        self._half_kept: KeptAnswer | None = None  # in phase KEEPING: what has come of this attempt's
         self._ticket: Ticket | None = None
         self._download: Download | None = None
         self._upload: Upload | None = None
@@ -362,6 +353,7 @@ class Exchange(LogRecord):
         connection = TlsUpstream(services, runtime) if secure else UpstreamConnection(services, runtime)
         try:
             header = introduction(runtime.pool, self.side)
+            connection.introduced = len(header)
             await connector.dial(services, runtime, lambda: connection, self._timeouts(), header, opening)
         except asyncio.CancelledError:
             connection.abandoned()
@@ -542,49 +534,53 @@ class Exchange(LogRecord):
         self, head: ResponseHead, body: bytes, now: float, *, is_done: bool, trailers: Sequence[Field]
     ) -> bool:
         """Is this an answer to try again for? Then it is kept, to be returned if nothing better comes."""
-        retry = self.prepared.route.retry
         size = max(len(body), head.content_length or 0)
-        if size > KEEP_BYTES or not may_retry_status(
-            retry,
+        # Is it the last one, but no better than a whole one that is there? Until it is whole itself that may be needed.
+        is_no_better = self._kept is not None and not is_done and head.status in self.prepared.route.retry.status
+        if size > KEEP_BYTES or not (is_no_better or self._may_retry_answer(head)):
+            self._kept = None
+            return False
+        answer = KeptAnswer(head, body, trailers)
+        if is_done:
+            self._kept_whole(answer, now)
+        else:
+            self._half_kept = answer
+            self._phase = KEEPING
+            self._deadline = now + self._timeouts().read
+        return True
+
+    def _may_retry_answer(self, head: ResponseHead) -> bool:
+        return may_retry_status(
+            self.prepared.route.retry,
             head.status,
             has_retry_after=retry_after_s(head) is not None,
             is_idempotent=self.prepared.is_idempotent,
             retries_done=self._retries,
             is_replayable=not self._dropped_body and self.request_done,
-        ):
-            self._kept = None
-            return False
-        self._kept = KeptAnswer(head, [body], trailers)
-        if is_done:
-            self._kept_whole(now)
-        else:
-            self._phase = KEEPING
-            self._deadline = now + self._timeouts().read
-        return True
+        )
 
     def _more_kept(
         self, kept: KeptAnswer, data: bytes, now: float, *, is_done: bool, trailers: Sequence[Field]
     ) -> None:
-        kept.body.append(data)
-        kept.trailers = trailers
+        kept.add(data, trailers)
         self._deadline = now + self._timeouts().read
-        size = sum(map(len, kept.body))
-        if size > KEEP_BYTES:
+        if kept.is_too_long:
             # Too long to hold: it goes to the client, and there is no retry.
+            self._half_kept = self._kept = None
             if self._retried is not None:
                 self._count_retry("failure")
             if is_done:
                 self._release_kept(kept, now)
-                self._give_kept(now)
+                self._give_kept(kept, now)
                 return
-            self._kept = None
             self._phase = STREAMING
             self._head = kept.head
             self.response_started = True
-            self.bytes_out = size
-            self.side.respond(self, kept.head, b"".join(kept.body), is_done=False, trailers=())
+            self.bytes_out = kept.size
+            self.side.respond(self, kept.head, kept.body(), is_done=False, trailers=())
         elif is_done:
-            self._kept_whole(now)
+            self._half_kept = None
+            self._kept_whole(kept, now)
 
     def _release_kept(self, kept: KeptAnswer, now: float) -> None:
         lease, self._lease = self._lease, None
@@ -592,23 +588,25 @@ class Exchange(LogRecord):
         if lease is not None:
             self._release_by_status(lease, kept.head, now)
 
-    def _kept_whole(self, now: float) -> None:
-        runtime, kept = self._runtime, self._kept
-        assert runtime is not None and kept is not None
-        runtime.row[UPSTREAM_ERROR[errors.RETRYABLE_STATUS.word]] += 1
+    def _kept_whole(self, kept: KeptAnswer, now: float) -> None:
+        runtime = self._runtime
+        assert runtime is not None
+        self._kept = kept
+        may_retry_it = self._may_retry_answer(kept.head)
+        if may_retry_it:
+            runtime.row[UPSTREAM_ERROR[errors.RETRYABLE_STATUS.word]] += 1
         self._release_kept(kept, now)
         if self._retried is not None:
             self._count_retry("failure")
-        if not self._dropped_body and self._may_spend(now, is_lost=False):
+        if may_retry_it and self._may_spend(now, is_lost=False):
             self._retry(errors.RETRYABLE_STATUS, runtime, is_stale=False)
         else:
-            self._give_kept(now)
+            self._give_kept(kept, now)
 
-    def _give_kept(self, now: float) -> None:
-        """The last real answer, after all."""
-        kept, self._kept = self._kept, None
-        assert kept is not None
-        body = b"".join(kept.body)
+    def _give_kept(self, kept: KeptAnswer, now: float) -> None:
+        """The last real answer that is whole, after all."""
+        self._kept = None
+        body = kept.body()
         self.status = kept.head.status
         self.response_started = True
         self.ended_at = now
@@ -619,8 +617,8 @@ class Exchange(LogRecord):
     def response_body(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
         """More of the response's body."""
         now = self.side.services.clock()
-        if self._phase == KEEPING and self._kept is not None:
-            self._more_kept(self._kept, data, now, is_done=is_done, trailers=trailers)
+        if self._half_kept is not None:
+            self._more_kept(self._half_kept, data, now, is_done=is_done, trailers=trailers)
             return
         self.bytes_out += len(data)
         if not is_done:
@@ -651,9 +649,7 @@ class Exchange(LogRecord):
         is_stale = fault in (errors.CLOSED_REUSED, errors.CLOSED_UNACKED)
         if is_stale:
             runtime.row[STALE] += 1
-        broke_off = self._phase == KEEPING  # the kept answer is not whole, and nothing of it went to the client
-        if broke_off:
-            self._kept = None
+        broken, self._half_kept = self._half_kept, None  # it is not whole, and nothing of it went to the client
         self._release_after(fault)
         if fault in DIAL_FAULTS:
             pool.dial_failed(runtime.server, fault)
@@ -662,8 +658,8 @@ class Exchange(LogRecord):
         if self.response_started:
             self._cut(fault)
             return
-        if broke_off:
-            if not self._dropped_body and self._may_spend(self.side.services.clock(), is_lost=True):
+        if broken is not None:
+            if self._may_retry_answer(broken.head) and self._may_spend(self.side.services.clock(), is_lost=True):
                 self._retry(errors.RETRYABLE_STATUS, runtime, is_stale=False)
             else:
                 self.fail(errors.BAD_RESPONSE, f"server {runtime.label}: the answer broke off", is_counted=True)
@@ -743,11 +739,10 @@ class Exchange(LogRecord):
         """End the exchange with a fault: its answer if nothing was sent yet, else a cut that shows."""
         if self._phase == DONE:
             return
-        if self._phase == KEEPING:
-            self._kept = None  # it is not whole
+        self._half_kept = None
         self._drop_upstream(fault)
         if self._kept is not None and not self.response_started and fault is not errors.INTERNAL_ERROR:
-            self._give_kept(self.side.services.clock())
+            self._give_kept(self._kept, self.side.services.clock())
             return
         if not is_counted and fault.word in UPSTREAM_ERROR and self._runtime is not None:
             self._runtime.row[UPSTREAM_ERROR[fault.word]] += 1

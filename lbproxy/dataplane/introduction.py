@@ -11,7 +11,7 @@ import socket
 from typing import Protocol
 
 from lbproxy.address import Address
-from lbproxy.dataplane.dialer import target_of
+from lbproxy.dataplane.dialer import refuse_itself, target_of
 from lbproxy.dataplane.runtime import PoolRuntime
 from lbproxy.dataplane.unix_socket import connect_unix
 from lbproxy.protocol.proxy_protocol import Endpoint, ProxyHeader, build
@@ -47,10 +47,11 @@ def _endpoint(name: object) -> Endpoint | None:
 
 
 async def introduced(loop: asyncio.AbstractEventLoop, address: Address, header: bytes) -> socket.socket:
-    """A connected socket whose first bytes are the header. `address` is literal. Raises OSError."""
+    """A connected socket whose first bytes are the header, if there is one. `address` is literal. Raises OSError."""
     sock = await (connect_unix(address) if address.is_unix else _connect_tcp(loop, address))
     try:
-        await loop.sock_sendall(sock, header)
+        if header:
+            await loop.sock_sendall(sock, header)
     except BaseException:  # also when the dial is cancelled: nobody else knows of this socket
         sock.close()
         raise
@@ -63,6 +64,7 @@ async def _connect_tcp(loop: asyncio.AbstractEventLoop, address: Address) -> soc
     try:
         sock.setblocking(False)
         await loop.sock_connect(sock, target)
+        refuse_itself(sock)
     except BaseException:  # as above
         sock.close()
         raise

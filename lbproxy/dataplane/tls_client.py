@@ -140,8 +140,7 @@ class TlsUpstream(UpstreamConnection):
 
     def _nothing_was_acked(self) -> bool:
         """The kernel counts what TLS made of the request, not what we wrote."""
-        acked = acknowledged(self.transport)
-        return acked is not None and acked <= self._wire_before
+        return acknowledged(self.transport) == self.introduced + self._wire_before
 
     def _ended(self, *, is_fin: bool) -> None:
         # RFC 9112 section 9.8: an answer that ends with the connection is whole only after close_notify.

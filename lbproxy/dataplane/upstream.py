@@ -61,6 +61,7 @@ class UpstreamConnection(Receiver):
         "expires_at",
         "has_ended",
         "idle_since",
+        "introduced",
         "n_requests",
         "poll",
         "request_done",
@@ -94,6 +95,7 @@ class UpstreamConnection(Receiver):
         self.n_requests = 0
         self.request_done = False
         self.written = 0
+        self.introduced = 0  # bytes of a PROXY header, which went before what is counted as written
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -342,6 +344,9 @@ class UpstreamConnection(Receiver):
             self._end_body()
         runtime = self.runtime
         settings = runtime.pool.keep_alive
+        promise_s = head.keep_alive_timeout_s
+        if promise_s >= 0.0:
+            runtime.server.idle_timeout.announced_s = promise_s
         if (
             settings is None
             or not head.keep_alive
@@ -358,9 +363,8 @@ class UpstreamConnection(Receiver):
         self.exchange = None
         self.idle_since = now
         self.expires_at = now + runtime.idle_timeout_s
-        if head.keep_alive_timeout_s:
-            runtime.server.idle_timeout.announced_s = head.keep_alive_timeout_s
-            self.expires_at = min(self.expires_at, now + RETIRE_AT * head.keep_alive_timeout_s)
+        if promise_s >= 0.0:
+            self.expires_at = min(self.expires_at, now + RETIRE_AT * promise_s)
         if settings.is_limited:
             self.expires_at = min(self.expires_at, self._retires_at)
             if self.n_requests >= self._max_requests:
@@ -439,9 +443,9 @@ class UpstreamConnection(Receiver):
             exchange.response_body(b"", is_done=True)
         elif reader is not None:
             exchange.attempt_failed(errors.TRUNCATED_BODY, "the connection ended inside the body")
-        elif self._buffer or self._interim:
+        elif self._buffer:
             exchange.attempt_failed(errors.TRUNCATED_HEAD, "the connection ended inside the head")
-        elif self.n_requests > 1:
+        elif self.n_requests > 1 and not self._interim:
             # Is all of the request still here? Then it is not the server's acknowledgements that one has to trust.
             is_unsent = self._nothing_has_left()
             is_crossed = is_unsent or (is_fin and self._nothing_was_acked())
@@ -452,6 +456,7 @@ class UpstreamConnection(Receiver):
             else:
                 exchange.attempt_failed(errors.CLOSED_REUSED, "closed while the request was sent on a kept connection")
         elif is_fin:
+            # A 1xx is no part of an answer (RFC 9110 section 15.2), but shows that the server had the request.
             exchange.attempt_failed(errors.CLOSED_EARLY, "closed without an answer")
         else:
             exchange.attempt_failed(errors.RESET, "reset without an answer")
@@ -465,12 +470,11 @@ class UpstreamConnection(Receiver):
         return self.transport.get_write_buffer_size() >= self.written - self._written_before
 
     def _nothing_was_acked(self) -> bool:
-        """After a FIN: the server's kernel has taken no byte of this request (semantics section 1, R4).
+        """After a FIN: the server's kernel has taken no byte of this request, and all that was sent before it.
 
-        tcpi_bytes_acked counts the SYN as one byte. After an RST it proves nothing (delayed ACK), hence FIN only.
+        After an RST this proves nothing (delayed ACK), hence FIN only.
         """
-        acked = acknowledged(self.transport)
-        return acked is not None and acked <= self._written_before
+        return acknowledged(self.transport) == self.introduced + self._written_before
 
     # --- back-pressure ----------------------------------------------------------------------------------------------
 
@@ -509,7 +513,11 @@ class UpstreamConnection(Receiver):
 
 
 def acknowledged(transport: asyncio.Transport) -> int | None:
-    """Bytes written to this connection that the peer's kernel has taken; None if that can't be known."""
+    """Bytes written to this connection that the peer's kernel has taken; None if that can't be known.
+
+    Linux counts the SYN as one byte. Some kernels (gVisor) and some sockets (in a BPF sockmap) never move this counter:
+    so only a number that is exactly right proves anything. Less than what was answered already: nobody counts.
+    """
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family == socket.AF_UNIX:
         return None

@@ -36,6 +36,7 @@ from lbproxy.protocol.upgrade import offered_protocols
 
 MAX_REQUEST_LINE: Final = 8 * 1024
 MAX_NAME: Final = 256
+NO_PROMISE: Final = -1.0  # seconds: no `Keep-Alive: timeout`; 0 is one, and means now
 
 _request_line = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n").match
 _status_line = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n").match
@@ -449,9 +450,9 @@ class ResponseHead:
     """An accepted response head; may be shared. `fields` are end-to-end fields without framing.
 
     content_length: None without one. keep_alive: the server will keep the connection. keep_alive_timeout_s: what its
-    Keep-Alive field promises, 0 without one. is_bodiless: the status alone says so (1xx, 204, 304). lines: the fields
-    as they are sent. body_length: what follows unless the request was HEAD, -1 if that is not known. is_plain: has a
-    length, so that `wire` (status line, fields and length) can be sent as it is.
+    Keep-Alive field promises, negative without one. is_bodiless: the status alone says so (1xx, 204, 304). lines: the
+    fields as they are sent. body_length: what follows unless the request was HEAD, -1 if that is not known. is_plain:
+    has a length, so that `wire` (status line, fields and length) can be sent as it is.
     """
 
     __slots__ = (
@@ -483,7 +484,7 @@ class ResponseHead:
         self.content_length: int | None = None
         self.chunked = False
         self.keep_alive = True
-        self.keep_alive_timeout_s = 0.0
+        self.keep_alive_timeout_s = NO_PROMISE
         self.upgrade = b""
         self.nominated: frozenset[bytes] = frozenset()
 
@@ -507,6 +508,7 @@ class _LookedAt(dict[bytes, bytes]):
 _looked_at = _LookedAt()
 _RESPONSE_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))
 _keep_alive_timeout = re.compile(rb"(?:^|[,; \t])timeout=([0-9]{1,6})").search
+_no_more_requests = re.compile(rb"(?:^|[,; \t])max=0+(?![0-9])").search
 
 
 def parse_response_head(raw: bytes, *, max_fields: int) -> ResponseHead:
@@ -539,6 +541,8 @@ def parse_response_head(raw: bytes, *, max_fields: int) -> ResponseHead:
         timeout = _keep_alive_timeout(value.lower())
         if timeout is not None:
             head.keep_alive_timeout_s = float(timeout[1])
+        if head.keep_alive_timeout_s == 0.0 or _no_more_requests(value.lower()):
+            head.keep_alive = False  # it closes at once, though it does not say `Connection: close`
     if status == 101 and b"upgrade" in options and minor:  # HTTP/1.0 has no 1xx (RFC 9110 section 15.2)
         head.upgrade = b", ".join(lines.get(b"upgrade", [])).lower()
     head.lines = b"".join([b"%b: %b\r\n" % field for field in head.fields])

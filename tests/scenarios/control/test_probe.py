@@ -84,6 +84,31 @@ async def test_a_closed_port_refuses(serve: Serve) -> None:
     assert (result.verdict, result.reason) == (Verdict.REFUSED, "refused")
 
 
+@pytest.mark.parametrize("settings", [{"type": "tcp"}, {"type": "http", "path": "/"}])
+@pytest.mark.parametrize("proxy_protocol", ["off", "v1"])
+async def test_a_check_that_meets_itself_is_refused(
+    settings: dict[str, object], proxy_protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a port of this machine where nobody listens the kernel may choose just that port for the other end."""
+    with socket.socket() as finder:
+        finder.bind(("127.0.0.1", 0))
+        port = finder.getsockname()[1]
+    connected: list[int] = []
+
+    class FromThatPort(socket.socket):
+        def connect(self, target: object) -> None:
+            if target == ("127.0.0.1", port) and self.getsockname()[1] == 0:
+                self.bind(("127.0.0.1", port))
+                connected.append(self.fileno())
+            super().connect(target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "socket", FromThatPort)
+    spec = ProbeSpec.from_config(HealthCheck.model_validate({"timeout": 1.0, **settings}), proxy_protocol)
+    result = await probe(spec, Address("127.0.0.1", port))
+    assert connected, "it did not meet itself"
+    assert result.verdict is Verdict.REFUSED
+
+
 async def test_a_server_that_hangs_costs_the_time_out_and_no_more(serve: Serve) -> None:
     address = await serve(hang)
     started = time.monotonic()

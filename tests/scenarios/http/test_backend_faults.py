@@ -493,6 +493,42 @@ def test_row_25_interim_answers_reach_an_http_1_1_client(rig: Rig) -> None:
         assert_next_request_is_fine(rig, client)
 
 
+def dies_after(interim: bytes, how: str) -> Script:
+    """An interim answer to the whole request, or to its head where the client waits for it, and then the end."""
+
+    def script(c: Peer) -> None:
+        request = c.read_head()
+        c.send(interim)
+        if b"100 Continue" in interim:
+            c.read_body(request)
+        c.reset() if how == RST else c.fin()
+
+    return script
+
+
+@pytest.mark.parametrize("how", [FIN, RST])
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+def test_a_server_that_dies_after_an_interim_answer_has_given_none(rig: Rig, interim: bytes, how: str) -> None:
+    """A 1xx is no part of the answer: what may be repeated goes to the other server, and the client gets one 100."""
+    rig.script(first_only(dies_after(interim, how)))
+    with rig.client("idem") as client:
+        client.send(EXPECT.format("/interim").encode())
+        client.wait_for(b"100 Continue\r\n\r\n")
+        client.send(b"hello")
+        answer = client.response()
+        assert (answer.status, answer.body) == (200, b"POST /interim 5\n")
+        assert [one.status for one in answer.interim].count(100) == 1
+    assert rig.log("/interim")["attempts"] == 2
+
+
+@pytest.mark.parametrize("how", [FIN, RST])
+def test_a_post_that_got_an_interim_answer_is_not_repeated(rig: Rig, how: str) -> None:
+    rig.script(first_only(dies_after(b"HTTP/1.1 103 Early Hints\r\n\r\n", how)))
+    with rig.client("pair") as client:
+        assert_problem(client.ask(post("/interim-post")), 502)
+    assert rig.log("/interim-post")["end"] == ("closed_early" if how == FIN else "reset")
+
+
 def test_row_25_interim_answers_do_not_reach_an_http_1_0_client(rig: Rig) -> None:
     rig.a.script(steps(INTERIM))
     with rig.client() as client:

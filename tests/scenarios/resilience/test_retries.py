@@ -52,6 +52,7 @@ PLAN: dict[str, dict[str, object]] = {
         **_NO_BREAKER,
     },
     "kept-rst": PURE,
+    "kept-whole": PURE,
     "kept-stall": {**PURE, "timeouts": {"read": "200ms"}},
     "kept-left": PURE,
     "head-both": PURE,
@@ -208,6 +209,29 @@ def test_a_busy_answer_that_breaks_off_is_retried(site: Site) -> None:
         assert client.ask(get("/kept-rst")).body == b"GET /kept-rst 0\n"
         assert client.ask(get("/kept-rst-next")).status == 200
     assert pool.log("/kept-rst")["attempts"] == 2
+
+
+def test_a_whole_busy_answer_is_not_lost_to_half_a_one(site: Site) -> None:
+    """Each of the later tries breaks off inside its answer: the client gets the one that was whole, not 502."""
+    pool = site.pool("kept-whole")
+    count = [0]
+
+    def script(c: Peer) -> None:
+        c.read_request()
+        count[0] += 1
+        if count[0] == 1:
+            c.send(b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\nwhole")
+            c.serve()
+        else:
+            c.send(b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\nhalf")
+            c.fin()
+
+    for server in pool.servers:
+        server.default = script
+    answer = pool.ask(get("/kept-whole"))
+    assert (answer.status, answer.body) == (503, b"whole")
+    line = pool.log("/kept-whole")
+    assert (line["end"], line["attempts"]) == ("ok", 3)
 
 
 def test_a_busy_answer_that_stalls_ends_in_time(site: Site) -> None:

@@ -18,7 +18,9 @@ V4, V6, UNIX = (parse_address(text) for text in ("127.0.0.1:80", "[::1]:80", "un
 
 
 class FakeSocket:
-    """connect(2) gives the next of `results`."""
+    """connect(2) gives the next of `results`. meets_itself: the kernel chose the server's port for our end."""
+
+    meets_itself = False
 
     def __init__(self, family: int, kind: int, results: list[int]) -> None:
         assert kind == socket.SOCK_STREAM | socket.SOCK_NONBLOCK
@@ -34,6 +36,12 @@ class FakeSocket:
     def connect_ex(self, target: object) -> int:
         self.targets.append(target)
         return self._results.pop(0)
+
+    def getpeername(self) -> object:
+        return self.targets[-1]
+
+    def getsockname(self) -> object:
+        return self.targets[-1] if self.meets_itself else ("127.0.0.1", 50000)
 
     def setsockopt(self, *option: int) -> None:
         self.options.append(cast(tuple[int, int, int], option))
@@ -143,6 +151,30 @@ async def test_one_that_takes_its_time() -> None:
     protocol = await task
     assert protocol.transport is not None and not setting.sock.is_closed
     assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in setting.sock.options
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+async def test_one_that_meets_itself_is_refused(address: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ends are one socket, which would answer each request with that request."""
+    monkeypatch.setattr(FakeSocket, "meets_itself", True)
+    setting = Setting(errno.EINPROGRESS, 0)
+    opening = setting.dialer.begin(address)
+    assert not opening.is_open
+    with pytest.raises(ConnectionRefusedError):
+        await opening.connect(Recorder, b"")
+    assert setting.sock.is_closed
+    resets = [option for option in setting.sock.options if option[1] == socket.SO_LINGER]
+    assert resets, "the port stays taken for a minute, and the server cannot come back"
+
+
+async def test_one_that_meets_itself_later_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeSocket, "meets_itself", True)
+    setting = Setting(errno.EINPROGRESS, errno.EALREADY, 0, loop=asyncio.get_running_loop())
+    task = await setting.connecting()
+    setting.ready()
+    with pytest.raises(ConnectionRefusedError):
+        await task
+    assert setting.sock.is_closed and not setting.poller.watched
 
 
 async def test_one_that_fails_later() -> None:

@@ -363,6 +363,10 @@ def test_a_connection_that_is_lost_at_once_is_retried_for_any_method() -> None:
         assert lb.log[0]["attempts"] == 2
 
 
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+EXPECTING = post(b"hello", "Expect: 100-continue")[:-5]
+
+
 def kept(lb: FakeLb) -> tuple[Peer, Peer]:
     """A client whose first request left one kept connection."""
     client = lb.connect()
@@ -401,6 +405,29 @@ def test_fin_and_nothing_acknowledged_is_retried_for_any_method() -> None:
         assert status_of(client.got()) == 200
         assert lb.of_pool("retries_total", "stale", "success") == 1
         assert lb.runtimes[0].server.errors == 0
+
+
+@pytest.mark.parametrize("counted", [0, 1, 10], ids=["no SYN", "the SYN", "less than was answered"])
+def test_a_kernel_that_does_not_count_proves_nothing(counted: int) -> None:
+    """gVisor and sockets in a sockmap leave tcpi_bytes_acked alone: the server may have executed the request."""
+    with FakeLb(KEPT_ONE) as lb:
+        client, server = kept(lb)
+        client.send(post())
+        server.transport.sock.bytes_acked = counted
+        server.fin()
+        assert not lb.loop.dials
+        assert status_of(client.got()) == 502
+        assert lb.ends == ["upstream_closed_reused_conn"]
+
+
+def test_a_kernel_that_does_not_count_proves_nothing_for_idempotent_requests_either() -> None:
+    with FakeLb(KEPT_ONE) as lb:
+        client, server = kept(lb)
+        client.send(GET)
+        server.transport.sock.bytes_acked = 1
+        server.fin()
+        lb.accept().send(ok())
+        assert status_of(client.got()) == 200
 
 
 def test_fin_after_the_request_was_acknowledged_is_not_retried_for_post() -> None:
@@ -500,8 +527,8 @@ def test_the_config_may_say_that_requests_are_idempotent() -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [b"HTTP/1.1 200", b"HTTP/1.1 100 Continue\r\n\r\n", ok(b"12345")[:-2]],
-    ids=["half a head", "an interim answer", "half a body"],
+    [b"HTTP/1.1 200", HINTS + b"HTTP/1.1 200", ok(b"12345")[:-2]],
+    ids=["half a head", "half a head after an interim one", "half a body"],
 )
 def test_a_partial_answer_is_never_retried(part: bytes) -> None:
     with FakeLb(two(retry="{idempotent: true}")) as lb:  # R9
@@ -512,6 +539,50 @@ def test_a_partial_answer_is_never_retried(part: bytes) -> None:
         assert not lb.loop.dials
         assert lb.ends[0] in ("truncated_head", "truncated_body")
         assert lb.log[0]["attempts"] == 1
+
+
+@pytest.mark.parametrize("end", ["fin", "reset"])
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("part", [b"HTTP/1.1 100 Continue\r\n\r\n", HINTS, HINTS * 2], ids=["100", "103", "103 twice"])
+def test_an_interim_answer_is_no_answer(part: bytes, is_kept: bool, end: str) -> None:
+    """Whatever may be repeated without one may be repeated after one; a POST has reached the server for certain."""
+    with FakeLb(KEPT_ONE) as lb:
+        client = lb.connect()
+        if is_kept:
+            client, server = kept(lb)
+            server.transport.sock.bytes_acked = 1 + sum(map(len, server.transport.written))
+            client.send(GET)
+        else:
+            server = lb.exchange(client, GET)
+        server.send(part)
+        getattr(server, end)()
+        server = lb.accept()
+        server.send(ok(b"second"))
+        assert body_of(client.got()[len(part) if part.startswith(HINTS) else 0 :]) == b"second"
+        assert lb.of_servers("stale_connections_total") == 0
+        lb.writer.lines.clear()
+        server.transport.sock.bytes_acked = 1 + sum(map(len, server.transport.written))
+        client.send(post())
+        server.send(part)
+        getattr(server, end)()
+        assert not lb.loop.dials
+        assert lb.ends == ["closed_early" if end == "fin" else "reset"]
+
+
+def test_a_retry_after_100_expects_nothing_and_gives_no_second_one() -> None:
+    with FakeLb(two(retry="{idempotent: true}")) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, EXPECTING)
+        server.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert client.got() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(b"he")
+        server.fin()
+        server = lb.accept()
+        client.send(b"llo")
+        message = server.got()
+        assert b"Expect" not in message and body_of(message) == b"hello"
+        server.send(b"HTTP/1.1 100 Continue\r\n\r\n" + ok())
+        assert client.got().startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_nothing_is_retried_for_a_client_that_left() -> None:
@@ -594,8 +665,6 @@ def test_a_retry_avoids_the_servers_that_were_tried() -> None:
 
 # --- Expect: 100-continue -------------------------------------------------------------------------------------------
 
-EXPECTING = post(b"hello", "Expect: 100-continue")[:-5]
-
 
 def test_the_server_s_100_is_passed_on_and_then_the_body() -> None:
     with FakeLb(ONE) as lb:
@@ -664,14 +733,13 @@ def test_after_our_own_100_a_retry_expects_nothing() -> None:
 
 
 def test_103_is_passed_on_to_http_1_1_only() -> None:
-    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     with FakeLb(ONE) as lb:
         client = lb.connect()
-        lb.exchange(client, GET).send(hints + ok())
-        assert client.got().startswith(hints + b"HTTP/1.1 200 OK\r\n")
+        lb.exchange(client, GET).send(HINTS + ok())
+        assert client.got().startswith(HINTS + b"HTTP/1.1 200 OK\r\n")
         old = lb.connect()
         old.send(b"GET /a HTTP/1.0\r\n\r\n")
-        lb.servers[0].send(hints + ok())
+        lb.servers[0].send(HINTS + ok())
         assert old.got().startswith(b"HTTP/1.1 200 OK\r\n")
 
 
@@ -754,6 +822,49 @@ def test_an_answer_that_is_kept_back_may_take_its_time_if_it_is_not_silent() -> 
         lb.accept().send(ok(b"better"))
         assert body_of(client.got()) == b"better"
         assert lb.of_servers("upstream_errors_total", "idle_timeout") == 0
+
+
+BUSY = ok(b"busy", status="503 Service Unavailable")
+HALF = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\nhalf"
+
+
+@pytest.mark.parametrize("end", ["fin", "reset", "silence"])
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_whole_answer_that_is_kept_is_not_lost_to_half_a_one(attempts: int, end: str) -> None:
+    with FakeLb(two(retry=f"{{status: [503], attempts: {attempts}}}")) as lb:
+        client = lb.connect()
+        lb.exchange(client, GET).send(BUSY)
+        for _ in range(attempts):
+            server = lb.accept()
+            server.send(HALF)
+            assert client.got() == b""
+            lb.advance(4.0) if end == "silence" else getattr(server, end)()
+        answer = client.got()
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n") and body_of(answer) == b"busy"
+        assert not client.saw_reset and not lb.loop.dials
+        assert lb.ends == ["ok"] and lb.log[0]["attempts"] == 1 + attempts
+
+
+def test_of_whole_answers_the_last_one_is_given() -> None:
+    with FakeLb(two(retry="{status: [503], attempts: 1}")) as lb:
+        client = lb.connect()
+        lb.exchange(client, GET).send(BUSY)
+        server = lb.accept()
+        server.send(HALF)
+        server.send(b"full")
+        assert body_of(client.got()) == b"halffull"
+        assert lb.of_servers("upstream_errors_total", "retryable_status") == 1
+
+
+def test_half_a_better_answer_is_streamed_and_not_held_back() -> None:
+    with FakeLb(two(retry="{status: [503], attempts: 1}")) as lb:
+        client = lb.connect()
+        lb.exchange(client, GET).send(BUSY)
+        server = lb.accept()
+        server.send(ok(b"halffull")[:-4])
+        assert body_of(client.got()) == b"half"
+        server.fin()
+        assert client.saw_reset and lb.ends == ["truncated_body"]
 
 
 def test_after_a_retry_a_server_that_takes_nothing_holds_the_upload_back() -> None:

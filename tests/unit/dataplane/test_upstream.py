@@ -164,6 +164,27 @@ def test_the_server_s_keep_alive_time_out_is_undercut() -> None:
         assert lb.n_idle == 0 and not server.is_open
 
 
+@pytest.mark.parametrize(
+    ("field", "is_kept"),
+    [
+        ("timeout=0", False),
+        ("timeout=00, max=9", False),
+        ("timeout=5, max=0", False),
+        ("max=00", False),
+        ("timeout=1", True),
+        ("timeout=5, max=1", True),
+        ("timeout=5, max=01", True),
+        ("max=100", True),
+        ("timeout", True),
+    ],
+)
+def test_nought_is_a_promise_to_close_at_once(field: str, is_kept: bool) -> None:
+    with FakeLb(config(keep_alive="{idle_timeout: 60s}")) as lb:
+        _, server = asked(lb)
+        server.send(ok(b"hi", "Connection: keep-alive", f"Keep-Alive: {field}"))
+        assert (lb.n_idle == 1) is is_kept and server.is_open is is_kept
+
+
 def closed_after(lb: FakeLb, silence_s: float) -> None:
     """One request, and then the server closes its connection after so much silence."""
     client, server = asked(lb)
@@ -278,7 +299,7 @@ def test_a_bad_chunk_in_the_body_cuts_both() -> None:
 
 
 @pytest.mark.parametrize("end", ["fin", "reset"])
-@pytest.mark.parametrize("sent", [b"HTTP/1.1 2", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 2", b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 2"])
 def test_an_answer_that_ends_in_its_head(end: str, sent: bytes) -> None:
     with FakeLb(config()) as lb:
         client, server = asked(lb)

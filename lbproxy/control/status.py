@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lbproxy.domain.pool import Pool
+from lbproxy.domain.reuse import NO_LIMIT
 from lbproxy.domain.server import Server
 
 Json = dict[str, object]
@@ -73,6 +74,7 @@ def server_status(pool: Pool, server: Server, now: float) -> Json:
     """One server. latency is the decayed peak average in seconds, since the seconds in the present state.
 
     idle_timeout: after how many seconds the server closes an idle connection, as it announces and as was learned.
+    requests_per_connection: how many it answers on one before it closes it without a word, None if that is not known.
     """
     return {
         "name": server.name,
@@ -89,9 +91,10 @@ def server_status(pool: Pool, server: Server, now: float) -> Json:
         "errors": server.errors,
         "latency": round(server.latency(now), 6),
         "idle_timeout": {
-            "announced": server.idle_timeout.announced_s or None,
+            "announced": server.idle_timeout.announced_s if server.idle_timeout.announced_s >= 0.0 else None,
             "learned": round(server.idle_timeout.learned_s, 3) or None,
         },
+        "requests_per_connection": server.reuse.limit if server.reuse.limit != NO_LIMIT else None,
     }
 
 

@@ -117,7 +117,6 @@ class Exchange(LogRecord):
         "_retried",
         "_retries",
         "_runtime",
-        "_sent_at",
         "_started",
         "_ticket",
         "_timer",
@@ -136,6 +135,7 @@ class Exchange(LogRecord):
         "prepared",
         "request_done",
         "response_started",
+        "sent_at",
         "side",
         "upstream",
     )
@@ -146,7 +146,7 @@ class Exchange(LogRecord):
         self.prepared = prepared
         # id_line is the last line of the head that goes up and of the one that comes back.
         self.request_id, self.id_line = identity
-        self._started = self._progress_at = self._sent_at = now
+        self._started = self._progress_at = self.sent_at = now
         self.wall = now + side.services.wall_offset
         self.client = side.client_ip
         self.listener = side.listener.name
@@ -386,7 +386,7 @@ class Exchange(LogRecord):
         pieces = self._body
         body = b"".join(pieces) if len(pieces) != 1 else pieces[0]
         self._phase = WAITING
-        self._sent_at = now
+        self.sent_at = now
         if prepared.needs_care:
             head, body = self._careful_start(head, body, now)
         else:
@@ -487,7 +487,7 @@ class Exchange(LogRecord):
         self, head: ResponseHead, body: bytes, now: float, *, is_done: bool, trailers: Sequence[Field] = ()
     ) -> None:
         """The final head, with what came of the body; the connection has let go of this exchange if `is_done`."""
-        ttfb = self.ttfb_s = now - self._sent_at
+        ttfb = self.ttfb_s = now - self.sent_at
         runtime, lease = self._runtime, self._lease
         assert runtime is not None and lease is not None
         row = runtime.row
@@ -891,7 +891,7 @@ class Exchange(LogRecord):
         if not unsent or progress != self._upstream_unsent:
             self._upstream_unsent = progress
             self._progress_at = now
-        elif now - max(self._progress_at, self._sent_at) >= self._timeouts().write:
+        elif now - max(self._progress_at, self.sent_at) >= self._timeouts().write:
             connection.abort()
             self.attempt_failed(errors.UPSTREAM_WRITE_TIMEOUT, "the server does not read")
 
@@ -997,7 +997,7 @@ class Exchange(LogRecord):
         now = self.side.services.clock()
         self.status = 101
         self.response_started = True
-        self.ttfb_s = now - self._sent_at
+        self.ttfb_s = now - self.sent_at
         observe(runtime.row, TTFB, DURATION_BUCKETS, self.ttfb_s)
         self._phase = TUNNEL
         self._deadline = NEVER

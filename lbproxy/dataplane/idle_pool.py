@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from lbproxy.domain.reuse import TRIAL_S
 from lbproxy.telemetry.slots import SERVER
 
 if TYPE_CHECKING:
@@ -14,22 +15,27 @@ _STALE: Final = SERVER.column("stale_connections_total")
 
 
 class IdlePool:
-    """Connections that are ready for another request. Each knows when it expires."""
+    """Connections that are ready for another request. Each knows when it expires.
 
-    __slots__ = ("_runtime", "connections")
+    on_trial: one that has carried as many requests as its server is thought to answer on one, and gets no more; whether
+    the server closes it is what one wants to know (domain/reuse.py).
+    """
+
+    __slots__ = ("_runtime", "connections", "on_trial")
 
     def __init__(self, runtime: ServerRuntime) -> None:
         self._runtime = runtime
         self.connections: list[UpstreamConnection] = []
+        self.on_trial: UpstreamConnection | None = None
 
     def __len__(self) -> int:
-        return len(self.connections)
+        return len(self.connections) + (self.on_trial is not None)
 
     def take(self, now: float) -> UpstreamConnection | None:
         """The youngest connection that is still alive, or None. Dead and expired ones on the way are closed.
 
         Each is looked at once, with one poll of its descriptor (0.4 us): a FIN, RST or stray byte that the loop has not
-        seen yet shows there, and a request written to such a connection would be lost (semantics section 1, R3).
+        seen yet shows there, and a request written to such a connection would be lost.
         """
         connections = self.connections
         while connections:
@@ -38,7 +44,7 @@ class IdlePool:
                 return connection
             if connection.expires_at > now:
                 self._runtime.row[_STALE] += 1
-                self._runtime.closed_by_server(now - connection.idle_since, now)
+                self._closed_by_server(connection, now)
             connection.close_idle()
         return None
 
@@ -49,8 +55,37 @@ class IdlePool:
         else:
             self.connections.append(connection)
 
+    def put_used_up(self, connection: UpstreamConnection, now: float) -> None:
+        """One that its server will not answer on again: it is closed, or now and then watched."""
+        if self.on_trial is None and self._runtime.server.reuse.is_trial_due(now):
+            self.on_trial = connection
+        else:
+            connection.close_idle()
+
+    def close_used_up(self, limit: int) -> None:
+        """Close those that have carried so many requests."""
+        used_up = [connection for connection in self.connections if connection.n_requests >= limit]
+        self.connections = [connection for connection in self.connections if connection.n_requests < limit]
+        for connection in used_up:
+            connection.close_idle()
+
+    def _closed_by_server(self, connection: UpstreamConnection, now: float) -> None:
+        age_s = now - connection.idle_since
+        self._runtime.closed_by_server(age_s, connection.n_requests, connection.created_at, now)
+
+    def ended(self, connection: UpstreamConnection, now: float, *, is_fin: bool) -> None:
+        """The server, or the network, ended a connection that may have been idle: what that teaches is learned."""
+        if connection is self.on_trial:
+            self.on_trial = None
+            self._runtime.server.reuse.confirmed(now)
+        elif self.discard(connection) and is_fin:
+            self._closed_by_server(connection, now)
+
     def discard(self, connection: UpstreamConnection) -> bool:
-        """Forget a connection that its server closed. False if it was not idle."""
+        """Forget a connection that has ended. False if it was not idle."""
+        if connection is self.on_trial:
+            self.on_trial = None
+            return True
         try:
             self.connections.remove(connection)
         except ValueError:
@@ -59,6 +94,10 @@ class IdlePool:
 
     def close_oldest(self) -> bool:
         """Give back one descriptor. False if there is none."""
+        if self.on_trial is not None:
+            connection, self.on_trial = self.on_trial, None
+            connection.close_idle()
+            return True
         if not self.connections:
             return False
         self.connections.pop(0).close_idle()
@@ -66,13 +105,24 @@ class IdlePool:
 
     def sweep(self, now: float) -> None:
         """Close what has expired, and learn from what is still open."""
+        if self.on_trial is not None:
+            self._judge(self.on_trial, now)
         if self.connections:
-            self._runtime.server.idle_timeout.still_open(now - self.connections[0].idle_since, now)
+            server = self._runtime.server
+            server.idle_timeout.still_open(now - self.connections[0].idle_since, now)
+            server.reuse.seen(max([connection.n_requests for connection in self.connections]), now)
         expired = [connection for connection in self.connections if connection.expires_at <= now]
         if expired:
             self.connections = [connection for connection in self.connections if connection.expires_at > now]
             for connection in expired:
                 connection.close_idle()
+
+    def _judge(self, connection: UpstreamConnection, now: float) -> None:
+        if now - connection.idle_since >= TRIAL_S:
+            self.on_trial = None
+            self._runtime.server.reuse.lifted(now)
+            self._runtime.limit_lifted()
+            connection.close_idle()
 
     def retire_after(self, silence_s: float) -> None:
         """Close each connection after so much silence at the latest."""
@@ -81,5 +131,8 @@ class IdlePool:
 
     def close_all(self) -> None:
         connections, self.connections = self.connections, []
+        if self.on_trial is not None:
+            connections.append(self.on_trial)
+            self.on_trial = None
         for connection in connections:
             connection.close_idle()

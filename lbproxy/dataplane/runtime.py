@@ -8,6 +8,7 @@ They hold the settings, the counters' rows and the idle connections, so that ser
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.tls import ClientTls, ServerTls
 
 JITTER: Final = 0.1
+
+log = logging.getLogger("lbproxy")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -108,7 +111,17 @@ class Edits:
 class ServerRuntime:
     """What the data plane keeps for one server."""
 
-    __slots__ = ("idle", "idle_timeout_s", "is_direct", "label", "n_connections", "pool", "row", "server")
+    __slots__ = (
+        "idle",
+        "idle_timeout_s",
+        "is_direct",
+        "label",
+        "most_requests",
+        "n_connections",
+        "pool",
+        "row",
+        "server",
+    )
 
     def __init__(self, server: Server, pool: PoolRuntime, row: Row, *, is_direct: bool) -> None:
         self.server = server
@@ -120,16 +133,32 @@ class ServerRuntime:
         self.idle = IdlePool(self)
         self.idle_timeout_s = pool.idle_timeout_s
         """After how much silence a connection to this server is closed: the config's, or less where it is learned."""
+        self.most_requests = server.reuse.limit
+        """How many requests one connection to this server carries: any number, unless fewer are learned."""
 
     @property
     def n_active(self) -> int:
         return self.n_connections - len(self.idle)
 
-    def closed_by_server(self, age_s: float, now: float) -> None:
-        """A kept connection got the server's FIN after so much silence."""
-        if self.server.idle_timeout.closed_by_server(age_s, now):
+    def closed_by_server(self, age_s: float, answers: int, opened_at: float, now: float) -> None:
+        """The server ended a kept connection after so much silence and so many answers."""
+        reuse = self.server.reuse
+        if reuse.explains(answers, age_s, opened_at, now):
+            if reuse.limit < self.most_requests:
+                self.most_requests = reuse.limit
+                self.idle.close_used_up(reuse.limit)
+                log.info(
+                    "server %s closes a connection after %d requests and does not say so; now lbproxy closes it first",
+                    self.label,
+                    reuse.limit,
+                )
+        elif self.server.idle_timeout.closed_by_server(age_s, now):
             self._retire_in_time(now)
             self.idle.retire_after(self.idle_timeout_s)
+
+    def limit_lifted(self) -> None:
+        """The server left a connection open that had carried as many requests as was thought that it would."""
+        self.most_requests = self.server.reuse.limit
 
     def _retire_in_time(self, now: float) -> None:
         self.idle_timeout_s = min(self.pool.idle_timeout_s, self.server.idle_timeout.retire_after_s(now))

@@ -20,7 +20,7 @@ from lbproxy.dataplane import bulk
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.dataplane.tls_transport import StreamTransport
-from lbproxy.domain.idle_timeout import RETIRE_AT
+from lbproxy.domain.idle_timeout import EARLY_S, RETIRE_AT
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import BodyError, BodyReader, ChunkedReader, LengthReader, UntilCloseReader
 from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, parse_response_head
@@ -370,6 +370,9 @@ class UpstreamConnection(Receiver):
             if self.n_requests >= self._max_requests:
                 self.close_idle()
                 return
+        if self.n_requests >= runtime.most_requests:
+            runtime.idle.put_used_up(self, now)
+            return
         runtime.idle.put(self, settings.idle)
 
     def _end_body(self) -> None:
@@ -433,8 +436,7 @@ class UpstreamConnection(Receiver):
         self.has_ended = True
         exchange = self.exchange
         if exchange is None:
-            if self.runtime.idle.discard(self) and is_fin:
-                self._note_idle_close()
+            self.runtime.idle.ended(self, self._services.clock(), is_fin=is_fin)
             return
         reader = self._reader
         self.exchange = None
@@ -449,8 +451,7 @@ class UpstreamConnection(Receiver):
             # Is all of the request still here? Then it is not the server's acknowledgements that one has to trust.
             is_unsent = self._nothing_has_left()
             is_crossed = is_unsent or (is_fin and self._nothing_was_acked())
-            if is_crossed and is_fin:
-                self._note_idle_close()
+            self._note_lost(exchange, is_crossed=is_crossed, is_fin=is_fin)
             if is_unsent or (is_crossed and exchange.trusts_unacked(self.runtime)):
                 exchange.attempt_failed(errors.CLOSED_UNACKED, "closed before the request arrived")
             else:
@@ -461,9 +462,15 @@ class UpstreamConnection(Receiver):
         else:
             exchange.attempt_failed(errors.RESET, "reset without an answer")
 
-    def _note_idle_close(self) -> None:
+    def _note_lost(self, exchange: Exchange, *, is_crossed: bool, is_fin: bool) -> None:
+        """Learn from a request that was not answered on a kept connection, if it was the connection's end that met it.
+
+        A FIN after the server's kernel had taken the request means that somebody read it; a reset, that nobody did, or
+        that the server died: a while after it was sent that is more likely.
+        """
         now = self._services.clock()
-        self.runtime.closed_by_server(now - self.idle_since, now)
+        if is_crossed if is_fin else now - exchange.sent_at < EARLY_S:
+            self.runtime.closed_by_server(now - self.idle_since, self.n_requests - 1, self.created_at, now)
 
     def _nothing_has_left(self) -> bool:
         """Is every byte of this request still in our buffer?"""

@@ -1,10 +1,10 @@
 """After how long a server closes a kept connection that it hears nothing on: learned, so that lbproxy closes first.
 
-A request that is sent on a connection just as its server closes it is lost (semantics section 1, R5), and for a POST
-that is a 502. Two sources:
+A request that is sent on a connection just as its server closes it is lost, and for a POST that is a 502. Two sources:
 
     announced   the `Keep-Alive: timeout=` field of an answer; each connection goes by its own
-    learned     two connections that the server closed after about the same time of silence, at different moments
+    learned     two connections that the server closed after about the same time of silence, at different moments;
+                three where that time is short, because then chance makes times look alike
 
 Two, because one close says little: it may have been a restart, a limit on requests or an operator. Different moments,
 because a restart closes everything at once, and what became idle together is then of the same age. The shorter of the
@@ -15,6 +15,9 @@ end what was idle for a second do not teach a second.
 Connections are retired at RETIRE_AT of the estimate. From then on the server closes none, hence nothing would ever say
 that its time-out has become longer. So the estimate grows by GROWTH_A_MINUTE; once it is 1/RETIRE_AT of the truth the
 server closes a connection first, and that one close puts it right: closings of the same age are remembered.
+
+Connections that fall idle in waves are closed in waves. Of one wave one closing is remembered, or each wave would push
+the one before out of memory. What ends right after an answer is no matter of patience: see domain/reuse.py.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ from typing import Final
 
 RETIRE_AT: Final = 0.8
 GROWTH_A_MINUTE: Final = 0.01  # from 0.8 of the truth to the truth in 22 minutes
-MIN_AGE_S: Final = 0.25  # closed sooner after an answer, it was the end of the answer rather than of patience
+EARLY_S: Final = 0.25  # closed sooner after an answer, it may have been the end of the answer rather than of patience
+MIN_AGE_S: Final = 0.02  # sooner than this it was
+MARGIN_S: Final = 0.03  # at least so much before the server: the next request takes time to get there
+_NO_PROMISE: Final = -1.0  # seconds: no Keep-Alive field; 0 is a promise
 SAME_MOMENT_S: Final = 0.2  # closings this close together are one event
 EVIDENCE_S: Final = 300.0  # for how long it counts that a connection was seen open after a longer silence
 _REMEMBERED: Final = 8
@@ -40,13 +46,14 @@ def is_about(age_s: float, other_s: float) -> bool:
 class IdleTimeout:
     """What is known about the idle time-out of one server. All times are monotonic seconds given by the caller.
 
-    announced_s: what its last Keep-Alive field promised, 0.0 without one. learned_s: see the module, 0.0 = not known.
+    announced_s: what its last Keep-Alive field promised, negative without one. learned_s: see the module, 0.0 = not
+    known.
     """
 
     __slots__ = ("_closings", "_grown_at", "_open_at", "_open_s", "announced_s", "learned_s")
 
     def __init__(self) -> None:
-        self.announced_s = 0.0
+        self.announced_s = _NO_PROMISE
         self.learned_s = 0.0
         self._grown_at = 0.0
         self._open_s = 0.0
@@ -58,8 +65,9 @@ class IdleTimeout:
         if age_s < MIN_AGE_S or self._is_known_longer(age_s, now):
             return False
         twins = [age for at, age in self._closings if now - at > SAME_MOMENT_S and is_about(age, age_s)]
-        self._closings.append((now, age_s))
-        if not twins:
+        if all(now - at > SAME_MOMENT_S or not is_about(age, age_s) for at, age in self._closings):
+            self._closings.append((now, age_s))
+        if len(twins) < (1 if age_s >= EARLY_S else 2):
             return False
         known = self.learned_s
         if known and age_s > known and is_about(age_s, known):
@@ -85,4 +93,4 @@ class IdleTimeout:
         if minutes >= 1.0:
             self.learned_s *= (1.0 + GROWTH_A_MINUTE) ** minutes
             self._grown_at = now
-        return RETIRE_AT * self.learned_s
+        return max(0.0, min(RETIRE_AT * self.learned_s, self.learned_s - MARGIN_S))

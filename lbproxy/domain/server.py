@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Final
 
 from lbproxy.address import Address
 from lbproxy.domain.idle_timeout import IdleTimeout
+from lbproxy.domain.reuse import ReuseLimit
 
 if TYPE_CHECKING:
     from lbproxy.domain.breaker import CircuitBreaker
@@ -116,6 +117,7 @@ class Server:
         "penalty_until",
         "progress_at",
         "requests",
+        "reuse",
         "service_min_s",
         "service_p95_s",
         "why",
@@ -159,6 +161,7 @@ class Server:
         self.service_p95_s = 0.0
         self.service_min_s = 0.0
         self.idle_timeout = IdleTimeout()
+        self.reuse = ReuseLimit()
         self._latency_s = 0.0
         self._latency_at = 0.0
         self.max_inflight = max_inflight

@@ -6,6 +6,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -22,6 +23,11 @@ PLAN: dict[str, dict[str, object]] = {
     "announced": {"n": 1},
     "awkward": {"n": 2},
     "closes-half": {"n": 2},
+    "curt": {"n": 1},
+    "curt-crowd": {"n": 2},
+    "curt-idle": {"n": 1},
+    "short": {"n": 1},
+    "waves": {"n": 1},
     "jitter": {"n": 1, "keep_alive": {"max_requests": 40}},
 }
 
@@ -32,12 +38,18 @@ def module_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-def impatient(c: Peer) -> None:
+def impatient(c: Peer, patience_s: float = PATIENCE_S) -> None:
     """Serve, and close a connection on which nothing came for so long."""
     while True:
-        if not c.stream.buffer and not select.select([c.sock], [], [], PATIENCE_S)[0]:
+        if not c.stream.buffer and not select.select([c.sock], [], [], patience_s)[0]:
             raise Stopped  # a full close: what comes now is not taken in
         c.send(c.origin.answer(c.read_request()))
+
+
+def curt(c: Peer) -> None:
+    """Answer once, take 5 ms over what is left to do, and close: what came meanwhile is not read."""
+    c.send(c.origin.answer(c.read_request()))
+    time.sleep(0.005)
 
 
 def idle_timeout(pool: Pool) -> dict[str, float | None]:
@@ -104,6 +116,66 @@ def test_row_41_posts_at_awkward_intervals_are_answered_and_executed_once(site: 
     assert answers == [200] * 24 * TURNS
     seen = [target for server in pool.servers for target in server.targets if target.startswith("/awkward")]
     assert len(seen) == len(set(seen)) == 24 * TURNS
+
+
+def lost_of(pool: Pool, n_posts: int, name: str, *, pause_s: float = 0.0) -> list[int]:
+    """The numbers of the POSTs of one client that were not answered with 200."""
+    lost = []
+    with pool.client() as client:
+        for number in range(n_posts):
+            if client.ask(post(f"/{name}-{number}")).status != 200:
+                lost.append(number)
+            time.sleep(pause_s)
+    return lost
+
+
+@pytest.mark.parametrize(("name", "pause_s"), [("curt", 0.0), ("curt-idle", 0.02)])
+def test_a_server_that_closes_after_each_answer_without_a_word(site: Site, name: str, pause_s: float) -> None:
+    """Some servers do. In the time that this takes the next request is lost; so they get one a connection."""
+    pool = site.pool(name)
+    pool.servers[0].default = curt
+    lost = lost_of(pool, 300, name, pause_s=pause_s)
+    assert len(lost) <= 2 and all(number < 10 for number in lost), lost
+    assert pool.member(0)["requests_per_connection"] == 1
+
+
+def test_many_clients_of_servers_that_close_after_each_answer(site: Site) -> None:
+    pool = site.pool("curt-crowd")
+    for server in pool.servers:
+        server.default = curt
+    with Crowd(8) as crowd:
+        lost = [done.result() for done in [crowd.start(lambda n=n: lost_of(pool, 60, f"c{n}")) for n in range(8)]]  # type: ignore[misc]
+    assert all(number < 10 for numbers in lost for number in numbers), lost
+
+
+def test_an_idle_time_out_of_200_ms_is_learned(site: Site) -> None:
+    """With requests at about that distance, which is the worst."""
+    pool = site.pool("short")
+    pool.servers[0].default = partial(impatient, patience_s=0.2)
+    with pool.client() as client:  # the server does keep connections
+        for number in range(3):
+            assert client.ask(get(f"/short-{number}")).status == 200
+    for number in range(4):
+        assert pool.ask(get(f"/short-a-{number}")).status == 200
+        assert pool.ask(get(f"/short-b-{number}")).status == 200
+        wait_until(lambda: idle(pool) == 0, "the server to close the connection")
+    learned = idle_timeout(pool)["learned"]
+    assert learned is not None and 0.19 < learned < 0.3, learned
+    assert lost_of(pool, 40, "short", pause_s=0.198) == []
+    assert pool.member(0)["requests_per_connection"] is None
+
+
+def test_a_time_out_is_learned_from_waves(site: Site) -> None:
+    """Two dozen connections fall idle together, and are closed together; one is not more than the others."""
+    pool = site.pool("waves")
+    pool.servers[0].default = partial(impatient, patience_s=1.0)
+    for wave in range(2):
+        with Crowd(24) as crowd:
+            for done in [crowd.start(partial(pool.ask, get(f"/wave-{wave}-{n}"))) for n in range(24)]:
+                assert done.result().status == 200
+        wait_until(lambda: idle(pool) == 0, "the server to close the connections")
+    learned = idle_timeout(pool)["learned"]
+    assert learned is not None and 0.9 < learned < 1.5
 
 
 def test_row_40_servers_that_close_after_half_of_their_answers(site: Site) -> None:

@@ -42,7 +42,19 @@ def test_a_server_says_what_it_does_and_why() -> None:
         "errors": 1,
         "latency": 0.25,
         "idle_timeout": {"announced": None, "learned": 2.0},
+        "requests_per_connection": None,
     }
+
+
+def test_what_is_learned_of_connections_is_shown_and_nought_is_not_nothing() -> None:
+    pool = make_pool("predict", 5001)
+    server = pool.servers[0]
+    server.idle_timeout.announced_s = 0.0
+    for number in range(2):
+        server.reuse.explains(1, 0.0, float(number), number + 0.5)
+    status = server_status(pool, server, 100.0)
+    assert status["idle_timeout"] == {"announced": 0.0, "learned": None}
+    assert status["requests_per_connection"] == 1
 
 
 def test_an_ejected_server_says_when_it_is_tried_again() -> None:

@@ -240,6 +240,60 @@ def test_a_fin_that_crosses_a_request_tells_the_age_too(is_acked: bool) -> None:
         assert bool(learned) is not is_acked
 
 
+@pytest.mark.parametrize("end", ["idle", "reset", "crossed"])
+def test_a_server_that_closes_after_each_answer_gets_one_request_a_connection(end: str) -> None:
+    """It does not say so, and closes some milliseconds later: whoever asks again at once is lost."""
+    with FakeLb(config(keep_alive="{idle_timeout: 60s}")) as lb:
+        client = lb.connect()
+        for _ in range(2):
+            server = lb.exchange(client, GET)
+            server.send(ok())
+            lb.advance(0.005)
+            if end != "idle":
+                server.transport.sock.bytes_acked = 1 + sum(map(len, server.transport.written))
+                client.send(post())
+            server.reset() if end == "reset" else server.fin()
+            lb.advance(0.001)
+        client.got()
+        assert lb.runtimes[0].most_requests == 1
+        for _ in range(3):
+            server = lb.exchange(client, post())
+            server.send(ok())
+            assert status_of(client.got()) == 200
+            assert not server.is_open and server.saw_fin
+        # ... and now and then it is looked at what the server does, which costs no request.
+        lb.advance(11.0)
+        server = lb.exchange(client, post())
+        server.send(ok())
+        assert server.is_open and lb.n_idle == 1
+        lb.exchange(client, post()).send(ok())
+        lb.advance(0.005)
+        server.fin()
+        assert lb.runtimes[0].most_requests == 1 and lb.n_idle == 0
+        lb.advance(30.0)
+        client = lb.connect()
+        server = lb.exchange(client, post())
+        server.send(ok())
+        lb.advance(1.5)
+        assert not server.is_open
+        lb.exchange(client, post()).send(ok())
+        assert lb.n_idle == 1, "it keeps connections now"
+
+
+def test_a_server_that_crashes_on_requests_still_has_its_connections_kept() -> None:
+    """It takes a while over each: so it was not the end of an idle connection that the request met."""
+    with FakeLb(config(keep_alive="{idle_timeout: 60s}")) as lb:
+        client = lb.connect()
+        for _ in range(4):
+            server = lb.exchange(client, GET)
+            server.send(ok())
+            client.send(post())
+            lb.advance(0.3)
+            server.reset()
+        assert lb.runtimes[0].most_requests > 1 << 30
+        assert lb.runtimes[0].server.idle_timeout.learned_s == 0.0
+
+
 def test_a_restart_that_closes_everything_at_once_teaches_nothing() -> None:
     with FakeLb(config(keep_alive="{idle_timeout: 60s}")) as lb:
         servers = [asked(lb)[1] for _ in range(5)]

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from lbproxy.domain.idle_timeout import EVIDENCE_S, RETIRE_AT, IdleTimeout, is_about
+from lbproxy.domain.idle_timeout import EVIDENCE_S, MARGIN_S, MIN_AGE_S, RETIRE_AT, IdleTimeout, is_about
 
 
 def learned(*closings: tuple[float, float]) -> IdleTimeout:
@@ -19,7 +19,7 @@ def learned(*closings: tuple[float, float]) -> IdleTimeout:
 
 def test_nothing_is_known_at_first() -> None:
     timeout = IdleTimeout()
-    assert timeout.learned_s == timeout.announced_s == 0.0
+    assert timeout.learned_s == 0.0 and timeout.announced_s < 0.0
     assert timeout.retire_after_s(5.0) == inf
 
 
@@ -43,7 +43,35 @@ def test_a_restart_closes_what_became_idle_together_and_teaches_nothing() -> Non
 
 
 def test_a_close_right_after_an_answer_is_not_a_time_out() -> None:
-    assert learned((10.0, 0.01), (20.0, 0.01), (30.0, 0.2)).learned_s == 0.0
+    assert learned(*((10.0 * n, 0.9 * MIN_AGE_S) for n in range(9))).learned_s == 0.0
+
+
+@pytest.mark.parametrize("age_s", [0.03, 0.1, 0.2, 0.24])
+def test_a_short_time_out_takes_three(age_s: float) -> None:
+    assert learned((10.0, age_s), (20.0, age_s)).learned_s == 0.0
+    assert learned((10.0, age_s), (20.0, age_s), (30.0, 1.02 * age_s)).learned_s == age_s
+
+
+def test_of_a_short_time_out_there_is_time_left_for_the_request_to_get_there() -> None:
+    timeout = learned(*((10.0 * n, 0.2) for n in range(3)))
+    assert timeout.retire_after_s(30.0) == pytest.approx(0.2 * RETIRE_AT)
+    timeout = learned(*((10.0 * n, 0.05) for n in range(3)))
+    assert timeout.retire_after_s(30.0) == pytest.approx(0.05 - MARGIN_S)
+    timeout = learned(*((10.0 * n, 0.025) for n in range(3)))
+    assert timeout.retire_after_s(30.0) == 0.0
+
+
+@pytest.mark.parametrize(("age_s", "waves"), [(2.0, 2), (0.2, 3)])
+def test_connections_that_fall_idle_in_waves(age_s: float, waves: int) -> None:
+    """All of a wave close in one moment, which is one event; the next wave is another, however many each has."""
+    closings = [(10.0 * wave + n / 1000, age_s) for wave in range(waves) for n in range(100)]
+    assert learned(*closings).learned_s == age_s
+    assert learned(*closings[:-100]).learned_s == 0.0
+
+
+def test_restarts_do_not_push_out_what_is_remembered() -> None:
+    restart = [(15.0 + n / 1000, 4.0 + n / 1000) for n in range(100)]
+    assert learned((10.0, 2.0), *restart, (20.0, 2.0)).learned_s == 2.0
 
 
 def test_what_was_open_longer_a_moment_ago_is_evidence_against_a_short_time_out() -> None:

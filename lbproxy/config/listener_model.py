@@ -146,7 +146,7 @@ class Listener(Section):
     half_close: Literal["abort", "answer"] = setting(
         "abort",
         "What the end of a client's sending means after a complete request. `abort`: the client has left, its request "
-        "is cancelled. `answer`: it is still answered. TCP mode always passes it on.",
+        "is cancelled. `answer`: it is still answered, with all that were pipelined. TCP mode always passes it on.",
     )
     underscore_headers: Literal["drop", "pass", "reject"] = setting(
         "drop",

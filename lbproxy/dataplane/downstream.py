@@ -28,6 +28,7 @@ from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
+from lbproxy.dataplane.read_ahead import ReadAhead
 from lbproxy.dataplane.services import abort
 from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.dataplane.upload_rate import UploadRate
@@ -52,8 +53,6 @@ CLOSED: Final = 5
 
 NEVER: Final = float("inf")
 HIGH_WATER: Final = 64 * 1024
-READ_AHEAD_BYTES: Final = 64 * 1024
-READ_AHEAD_REQUESTS: Final = 32
 LINGER_IDLE_S: Final = 5.0
 LINGER_TOTAL_S: Final = 30.0
 DRAIN_IDLE_S: Final = 1.0
@@ -64,6 +63,7 @@ class Downstream(ClientSide):
     """One client connection of an HTTP listener."""
 
     __slots__ = (
+        "_ahead",
         "_buffer",
         "_bulk",
         "_client_fin",
@@ -71,7 +71,6 @@ class Downstream(ClientSide):
         "_deadline",
         "_exchange",
         "_extra",
-        "_hangup",
         "_heads",
         "_is_chunking",
         "_is_paused",
@@ -84,7 +83,6 @@ class Downstream(ClientSide):
         "_owner",
         "_peer_ip",
         "_port",
-        "_read_ahead",
         "_reader",
         "_state",
         "_taken",
@@ -109,7 +107,7 @@ class Downstream(ClientSide):
         self._bulk: bulk.BulkReader | None = None
         self._reader: LengthReader | ChunkedReader | None = None
         self._exchange: Exchange | None = None
-        self._read_ahead = b""
+        self._ahead: ReadAhead | None = None
         self._deadline = NEVER
         self._linger_end = NEVER
         self._is_chunking = False
@@ -120,7 +118,6 @@ class Downstream(ClientSide):
         self._written = 0
         self._taken = 0
         self._taken_at = 0.0
-        self._hangup = -1
         self._upload: UploadRate | None = None
         self._noted = 0  # of what is not sent, told to the services since this connection is blocked
         self._extra = b""
@@ -183,9 +180,9 @@ class Downstream(ClientSide):
         self._state = CLOSED
         self.services.swept.discard(self)
         self._owner.connection_closed(self._peer_ip)
-        self._unwatch()
         self._note_buffered(0)
-        self._buffer = self._read_ahead = b""
+        self._buffer = b""
+        self._ahead = None
         self._bulk = None  # which knows this object
         exchange = self._exchange
         if exchange is not None and not was_tunnel:
@@ -196,7 +193,7 @@ class Downstream(ClientSide):
 
     def data_received(self, data: bytes) -> None:
         try:
-            if self._state == HEAD and not self._buffer and not self._read_ahead and not self._write_blocked:
+            if self._state == HEAD and not self._buffer and self._ahead is None and not self._write_blocked:
                 # The usual: a whole head in one piece, with nothing waiting before it.
                 end = data.find(b"\r\n\r\n") + 4
                 if end > 3:
@@ -213,7 +210,7 @@ class Downstream(ClientSide):
         state = self._state
         if state == HEAD:
             # What came before is not parsed yet (_next_request), or the last answer is not taken.
-            if self._read_ahead or self._write_blocked:
+            if self._ahead is not None or self._write_blocked:
                 self._keep_for_later(data)
             else:
                 self._partial_head(data)
@@ -406,12 +403,14 @@ class Downstream(ClientSide):
         """Bytes behind the request: the next ones, if the client pipelines. Bounded; then reading pauses."""
         if self._closes and not (self._exchange is not None and self._exchange.prepared.upgrade):
             return  # RFC 9112 section 9.6: nothing after a last request is looked at; but a tunnel may be coming
-        self._read_ahead = self._read_ahead + data if self._read_ahead else data
-        if (
-            len(self._read_ahead) > READ_AHEAD_BYTES
-            or self._read_ahead.count(b"\r\n\r\n") > READ_AHEAD_REQUESTS
-            or (self._read_ahead and self.services.pressure.is_holding)
-        ):
+        if not data:
+            return
+        ahead = self._ahead
+        if ahead is None:
+            ahead = self._ahead = ReadAhead(data)
+        else:
+            ahead.add(data)
+        if ahead.is_full or self.services.pressure.is_holding:
             self.pause_body()
 
     # --- the next request, or the end -------------------------------------------------------------------------------
@@ -422,7 +421,7 @@ class Downstream(ClientSide):
         if exchange is None or self._state in (CLOSED, TUNNEL):
             return
         self._exchange = None
-        if self._closes or self._client_fin or not exchange.request_done:
+        if self._closes or not exchange.request_done or (self._client_fin and self._ahead is None):
             self._linger()
             return
         self._state = HEAD
@@ -430,7 +429,7 @@ class Downstream(ClientSide):
         self._deadline = now + self.listener.timeouts.keep_alive
         if self.services.is_draining:  # the head had left before, so the client does not know: its next answer says it
             self.begin_drain(now)
-        if self._read_ahead or self._is_paused:
+        if self._ahead is not None or self._is_paused:
             self.services.loop.call_soon(self._next_request)
 
     def _next_request(self) -> None:
@@ -439,24 +438,43 @@ class Downstream(ClientSide):
             return
         if self._write_blocked:
             return  # resume_writing comes back here
-        data, self._read_ahead = self._read_ahead, b""
-        if data:
-            self.data_received(data)
-        if self._is_paused and self._may_read_on():
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            self.data_received(ahead.take())
+        if self._client_fin:
+            self._end_behind_fin()
+        elif self._is_paused and self._may_read_on():
             self.resume_body()
+
+    def _end_behind_fin(self) -> None:
+        """The client has ended its side and this is the rest of what it sent: a part of a request is none."""
+        if self._state == HEAD and self._ahead is None:
+            if self._buffer:
+                self._drop_part(self._buffer)
+            self._linger()
+        elif self._state == BODY:
+            self._client_left()
+
+    def _drop_part(self, raw: bytes) -> None:
+        """Nobody gets what came of a head before the client's FIN. It has its line in the log."""
+        self._buffer = b""
+        prepared = rejected(self.listener, raw, HeadError(errors.CLIENT_ABORT, ""), self.services.log_format)
+        exchange = Exchange(self, prepared, self.services.next_request_id(), self.services.clock())
+        exchange.client_left()
 
     def _may_read_on(self) -> bool:
         """Reading paused behind a request; has what was read made room, and does nobody else want it paused?"""
         if self._state == BODY:
             return self._exchange is not None and not self._exchange.is_body_paused
-        return self._state in (HEAD, WAIT) and len(self._read_ahead) <= READ_AHEAD_BYTES
+        return self._state in (HEAD, WAIT) and (self._ahead is None or self._ahead.has_room)
 
     def _linger(self) -> None:
         """End the connection so that the client can read the answer: FIN now, discard until its FIN (RFC 9112 9.6)."""
         self._state = LINGER
         self._reader = self._upload = None
         self._end_bulk()
-        self._buffer = self._read_ahead = b""
+        self._buffer = b""
+        self._ahead = None
         now = self.services.clock()
         self._linger_end = now + LINGER_TOTAL_S
         self._deadline = now + LINGER_IDLE_S
@@ -478,17 +496,25 @@ class Downstream(ClientSide):
             return False
 
     def _eof_received(self) -> bool:
-        exchange = self._exchange
-        if exchange is None or self._state in (HEAD, LINGER):
+        if self._state == HEAD and self._buffer:
+            self._drop_part(self._buffer)
+        is_asked = self._state == WAIT or (self._state == HEAD and self._ahead is not None)
+        if is_asked and self.listener.answers_half_closed:
+            self._client_fin = True
+            self.transport.watch_end(None)  # it waits for its answers, unless it is reset
+            return True
+        if self._exchange is None or self._state in (HEAD, LINGER):
             return False
         self._client_fin = True
-        if self._state == WAIT and self.listener.answers_half_closed:
-            return True
-        # In HTTP a FIN says that the client has left: a time-out of `requests` looks like this.
-        exchange.client_left()
-        self._exchange = None
-        self.cut()
+        self._client_left()
         return False
+
+    def _client_left(self) -> None:
+        """In HTTP a FIN says that the client has left: a time-out of `requests` looks like this."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_left()
+        self.cut()
 
     def cut(self) -> None:
         """End the connection with a reset, so that a truncated answer can't look complete."""
@@ -531,7 +557,7 @@ class Downstream(ClientSide):
                     self._exchange = None
                     self._state = HEAD
                     self._deadline = exchange.ended_at + self.listener.timeouts.keep_alive
-                    if self._read_ahead or self._is_paused:
+                    if self._ahead is not None or self._is_paused:
                         self.services.loop.call_soon(self._next_request)
                     return
                 self._exchange_done()
@@ -641,9 +667,8 @@ class Downstream(ClientSide):
         self._write(status_line(101, head.reason) + head.lines + lines)
         self._state = TUNNEL
         self.services.swept.discard(self)
-        self._unwatch()
-        ahead, self._read_ahead = self._read_ahead, b""
-        return self.transport, ahead, self._client_fin
+        ahead, self._ahead = self._ahead, None
+        return self.transport, ahead.take() if ahead is not None else b"", self._client_fin
 
     def tunnel_closed(self) -> None:
         """The relay that had the transport is done."""
@@ -683,7 +708,7 @@ class Downstream(ClientSide):
         self._noted = n_bytes
 
     def pause_body(self) -> None:
-        """Stop reading from the client; its leaving is then seen by the hang-up watch."""
+        """Stop reading from the client; that it leaves is seen all the same."""
         if self._is_paused or self._state in (CLOSED, TUNNEL, LINGER) or self.transport.is_closing():
             return
         self._is_paused = True
@@ -691,15 +716,12 @@ class Downstream(ClientSide):
         if self._upload is not None:
             self._upload.stop(self.services.clock())
         self.transport.pause_reading()
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and not self.listener.answers_half_closed:
-            self._hangup = self.services.hangups.watch(sock.fileno(), self._hung_up)
+        self.transport.watch_end(None if self.listener.answers_half_closed else self._hung_up)
 
     def resume_body(self) -> None:
         if not self._is_paused:
             return
         self._is_paused = False
-        self._unwatch()
         if self._state == BODY:
             self._deadline = self.services.clock() + self.listener.timeouts.request_body
             if self._upload is not None:
@@ -707,17 +729,12 @@ class Downstream(ClientSide):
         if self._state not in (CLOSED, TUNNEL) and not self.transport.is_closing():
             self.transport.resume_reading()
 
-    def _unwatch(self) -> None:
-        if self._hangup >= 0:
-            self.services.hangups.unwatch(self._hangup)
-            self._hangup = -1
-
     def _hung_up(self) -> None:
-        self._hangup = -1
-        if self._state in (BODY, WAIT) and self._exchange is not None:
-            exchange, self._exchange = self._exchange, None
-            exchange.client_left()
-            self.cut()
+        """The FIN of a client that is not being read."""
+        if self._state in (BODY, WAIT):
+            self._client_left()
+        elif self._state == HEAD:
+            self.transport.close()  # what it asked in advance is not begun; the last answer still leaves
 
     # --- the sweeper's calls ----------------------------------------------------------------------------------------
 
@@ -785,7 +802,9 @@ class Downstream(ClientSide):
     def buffered_bytes(self) -> int:
         if self._state in (CLOSED, TUNNEL):
             return 0
-        size = self.transport.get_write_buffer_size() + len(self._read_ahead) + len(self._buffer)
+        size = self.transport.get_write_buffer_size() + len(self._buffer)
+        if self._ahead is not None:
+            size += self._ahead.size
         return size + self._exchange.buffered_bytes() if self._exchange is not None else size
 
     def begin_drain(self, now: float) -> None:

@@ -10,7 +10,7 @@ old one's events. So a Pollable asks the kernel (recv, send, accept, connect) an
 these answer EAGAIN where there is nothing.
 
 Level-triggered, so whoever does not take what is reported must `forget` the descriptor: EPOLLHUP and EPOLLERR are
-reported whatever was asked for.
+reported whatever was asked for. Or it is watched with EDGE, which reports each change once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lbproxy.dataplane.turn_end import TurnEnd, Writer
 
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
 WRITABLE: Final = select.EPOLLOUT
+EDGE: Final = select.EPOLLET  # by itself: errors and hang-ups
 BATCH: Final = 256  # events a turn; the rest comes with the next one, the loop's other work in between
 
 
@@ -74,6 +75,14 @@ class Poller:
         if self._pollables.pop(fd, None) is not None:
             with contextlib.suppress(OSError):  # not there: nothing to forget
                 self._epoll.unregister(fd)
+
+    def ends(self, fd: int) -> int:
+        """What there is now of POLLRDHUP, POLLHUP and POLLERR: an event may be another socket's (see the module)."""
+        poll = select.poll()
+        poll.register(fd, select.POLLRDHUP)
+        for _, events in poll.poll(0):
+            return events
+        return 0
 
     def drop(self, fd: int, *, is_shared: bool) -> None:
         """The same for one that is closed next. is_shared: a duplicate may keep it, and with it its place here."""

@@ -146,6 +146,12 @@ class RelayEnd(Receiver):
         if sum(map(len, self.early)) > HIGH_WATER and not self._paused:
             self._paused = True
             self.transport.pause_reading()
+            self._watch_reset()
+
+    def _watch_reset(self) -> None:
+        """A client that waits for a server, and of which nothing more is read: a reset ends the waiting."""
+        if self._sink is None and not self._is_over and self is self.relay.client:
+            self.transport.watch_end(None)
 
     def flush_early(self) -> None:
         """The peer is there now: pass on what came before. Until this, neither data nor FIN may go past it."""
@@ -165,6 +171,7 @@ class RelayEnd(Receiver):
     def eof_received(self) -> bool:
         self.has_ended = True
         try:
+            self._watch_reset()
             self.relay.direction_ended(self)
         except Exception as error:  # a defect
             self._defect(error)

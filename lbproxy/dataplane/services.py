@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from lbproxy.dataplane.dialer import Dialer
-from lbproxy.dataplane.hangup import HangupWatch
 from lbproxy.dataplane.poller import Poller
 from lbproxy.dataplane.pressure import Pressure
 from lbproxy.dataplane.splice import PipePool
@@ -53,7 +52,6 @@ class Services:
         "clock",
         "dialer",
         "dials",
-        "hangups",
         "is_draining",
         "log_format",
         "loop",
@@ -89,7 +87,6 @@ class Services:
         self.tasks = Tasks(self.task_crashed)
         self.poller = Poller(loop, self.internal_error)
         self.dialer = Dialer(loop, self.poller)
-        self.hangups = HangupWatch(loop)
         self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied
         self.is_draining = False
         self.n_cut = 0
@@ -150,7 +147,6 @@ class Services:
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()
         await self.tasks.cancel_all()
-        self.hangups.close()
         self.poller.close()
         self.pipes.close()
 

@@ -8,6 +8,8 @@ connections (poller.py has the numbers). How it does that:
 - `connection_lost` comes when the callback that ended the connection is over, and its descriptor is still open then.
 - Pausing is lazy: the descriptor leaves the epoll when something arrives while reading is paused. Pauses are short, and
   most see no event.
+- Whoever must know that the peer is gone while nothing is read of it asks for that (`watch_end`). That needs no
+  descriptor of its own: the entry in the epoll stays, and waits for the end only.
 - It leaves the epoll by being closed. Only where somebody asked for the socket, who may have duplicated its
   descriptor and so keep it open, is that said to the kernel (one system call more).
 - Using a transport that is over does nothing; whether that was a defect its protocol knows better.
@@ -16,7 +18,7 @@ connections (poller.py has the numbers). How it does that:
     on          bytes                                   data_received / buffer_updated
                 nothing: the peer's FIN                 eof_received; reading is over; closed unless it returns True
                 an error                                connection_lost with it
-    paused      (an event, whatever it is)              unwatched until `resume_reading`
+    paused      (an event, whatever it is)              unwatched until `resume_reading`, but for `watch_end`
     over        -
 """
 
@@ -24,12 +26,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import select
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
-from lbproxy.dataplane.poller import READABLE, WRITABLE, Pollable, Poller
+from lbproxy.dataplane.poller import EDGE, READABLE, WRITABLE, Pollable, Poller
 from lbproxy.dataplane.unsent import Data, Unsent
 
 FIRST_READ: Final = 96 * 1024  # a body of 64 KiB and its head come in one
@@ -39,6 +42,7 @@ SMALL: Final = 4 * 1024  # is kept until the end of the turn
 MOST_HELD: Final = 64 * 1024
 _MAY_WRITE: Final = WRITABLE | select.EPOLLHUP | select.EPOLLERR
 _ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_POLL_FIN: Final = select.POLLRDHUP | select.POLLHUP
 # socket.socket is a Python class around this one, which adds files, context managers and enums; made and closed without
 # them a socket costs 1.5 us less.
 plain_socket = cast(Callable[..., socket.socket], socket.SocketType)
@@ -73,12 +77,14 @@ class SocketTransport(Pollable, asyncio.Transport):
         "_is_writing_ended",
         "_local",
         "_low",
+        "_on_fin",
         "_peer",
         "_poller",
         "_protocol",
         "_read_size",
         "_receiver",
         "_recv",
+        "_sees_end",
         "_send",
         "_sock",
         "_turn_end",
@@ -112,6 +118,8 @@ class SocketTransport(Pollable, asyncio.Transport):
         self._is_closing = False
         self._is_lost = False
         self._is_shared = False  # somebody may have duplicated the descriptor
+        self._sees_end = False  # also while nothing is read
+        self._on_fin: Callable[[], None] | None = None
         self._error: Exception | None = None
 
     def start(self, protocol: asyncio.BaseProtocol) -> None:
@@ -133,7 +141,7 @@ class SocketTransport(Pollable, asyncio.Transport):
             return
         if not self._is_reading:
             if not self._is_closing:
-                self._rewatch()
+                self._event_while_paused(events)
             return
         if self._get_buffer is not None:
             self._read_into()
@@ -199,6 +207,11 @@ class SocketTransport(Pollable, asyncio.Transport):
     def _rewatch(self) -> None:
         """Wait for what is wanted now."""
         wanted = READABLE if self._is_reading else 0
+        if self._sees_end and not wanted:
+            # What is not read stays, and a hang-up too: each is told once. Room to write is told until it is used up.
+            wanted = EDGE if self._unsent is None else 0
+            if self._on_fin is not None:
+                wanted |= select.EPOLLRDHUP
         self._watch(wanted | WRITABLE if self._unsent is not None else wanted)
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -209,7 +222,38 @@ class SocketTransport(Pollable, asyncio.Transport):
     def resume_reading(self) -> None:
         if not self._is_reading and not self._has_eof and not self._is_closing:
             self._is_reading = True
+            self._sees_end = False
+            self._on_fin = None
             self._rewatch()
+
+    def watch_end(self, on_fin: Callable[[], None] | None) -> None:
+        """Until `resume_reading`, or for good behind the peer's FIN: see the peer leave although nothing is read.
+
+        A reset ends the connection at once, with what was not read (`connection_lost`). A FIN is told to `on_fin`,
+        once; with None it is left where it is, behind what was not read.
+        """
+        self._sees_end = True
+        self._on_fin = on_fin
+        if not self._is_reading and not self._is_closing and (not self._events or self._events & EDGE):
+            self._rewatch()
+
+    def _event_while_paused(self, events: int) -> None:
+        if self._sees_end and events & _ENDED:
+            ends = self._poller.ends(self._fd)
+            error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if ends & select.POLLERR else 0
+            if error:
+                self._fail(OSError(error, os.strerror(error)))
+                return
+            on_fin = self._on_fin
+            if on_fin is not None and ends & _POLL_FIN:
+                self._on_fin = None
+                try:
+                    on_fin()
+                except Exception as defect:  # confined to this connection
+                    self._defect(defect)
+                if self._is_closing:
+                    return
+        self._rewatch()
 
     def is_reading(self) -> bool:
         return self._is_reading
@@ -398,7 +442,7 @@ class SocketTransport(Pollable, asyncio.Transport):
         finally:
             self._sock.close()
             # Protocol and transport know each other: neither must wait for the collector.
-            self._protocol = self._receiver = self._get_buffer = self._buffer_updated = None
+            self._protocol = self._receiver = self._get_buffer = self._buffer_updated = self._on_fin = None
             self._error = None
             self._held = None
 

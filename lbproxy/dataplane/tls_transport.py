@@ -407,6 +407,10 @@ class TlsTransport(Receiver, asyncio.Transport):
             self._is_paused = False
             self._loop.call_soon(self._go_on_reading)
 
+    def watch_end(self, on_fin: Callable[[], None] | None) -> None:
+        """See SocketTransport. A close_notify among what was not read can't be seen; the FIN behind it can."""
+        self._raw.watch_end(on_fin)
+
     def _go_on_reading(self) -> None:
         if self._is_paused or self._state != OPEN:
             return

@@ -244,6 +244,9 @@ class FakeTransport(asyncio.Transport):
         self.written: list[bytes] = []
         self.unsent = 0  # what get_write_buffer_size says
         self.is_lost = False
+        self.has_eof = False
+        self.sees_end = False  # watch_end was called
+        self.on_fin: Callable[[], None] | None = None
 
     @property
     def is_paused(self) -> bool:
@@ -322,7 +325,12 @@ class FakeTransport(asyncio.Transport):
     def resume_reading(self) -> None:
         self._ensure_alive()
         self.calls.append("resume_reading")
+        self.sees_end, self.on_fin = False, None
         self._loop.call_soon(self._deliver)
+
+    def watch_end(self, on_fin: Callable[[], None] | None) -> None:
+        self._ensure_alive()
+        self.sees_end, self.on_fin = True, on_fin
 
     def receive(self, data: bytes | None) -> None:
         """Bytes arrive, or a FIN (None)."""
@@ -333,6 +341,7 @@ class FakeTransport(asyncio.Transport):
         while self._inbox and not self.is_paused and not self._is_closing:
             data = self._inbox.pop(0)
             if data is None:
+                self.has_eof = True
                 if not self.protocol.eof_received():
                     self.close()
             elif isinstance(self.protocol, asyncio.BufferedProtocol):
@@ -448,9 +457,15 @@ class Peer:
         self.transport.lose(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
         self._acted(turns)
 
-    def leave_unseen(self) -> None:
-        """Leave while the transport is paused, so that only the hang-up watch can tell."""
-        self.transport.sock.hang_up()
+    def leave_unseen(self, *, by_reset: bool = False) -> None:
+        """Leave while the transport is paused, or behind a FIN: only who watches the end can tell."""
+        transport = self.transport
+        assert transport.is_paused or transport.has_eof, "this is seen by reading"
+        if transport.sees_end and by_reset:
+            transport.lose(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+        elif transport.sees_end and transport.on_fin is not None:
+            on_fin, transport.on_fin = transport.on_fin, None
+            on_fin()
         self._loop.run()
 
     def stop_reading(self, unsent: int = 1 << 20) -> None:
@@ -568,7 +583,6 @@ class FakeLb:
         finally:
             for peer in self.clients + self.servers:
                 peer.transport.sock.close()
-            self.services.hangups.close()
             self.services.poller.close()
 
     def check(self) -> None:
@@ -585,7 +599,6 @@ class FakeLb:
         assert self.listener.runtime.n_connections == 0
         assert self.gate.n_connections == 0
         assert self.services.dials == 0
-        assert not self.services.hangups._callbacks, "a hang-up watch was forgotten"
         for runtime in self.runtimes:
             name = runtime.server.name
             assert runtime.server.inflight == 0, f"{name}: {runtime.server.inflight} leases are out"

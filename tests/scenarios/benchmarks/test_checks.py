@@ -28,7 +28,6 @@ def built() -> Iterator[Built]:
         cast(Downstream, end).transport.abort()
     services.poller.turn_end.flush()  # and then their sockets are closed
     services.poller.close()
-    services.hangups.close()
     loop.close()
 
 

@@ -685,6 +685,106 @@ def test_half_close_answer_serves_a_client_that_shut_down_writing() -> None:
         assert lb.ends == ["ok"]
 
 
+HALF_CLOSE = CONFIG.replace('bind: "127.0.0.1:5000"', 'bind: "127.0.0.1:5000"\n  half_close: answer')
+HERE = b"GET /here HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+@pytest.mark.parametrize("queued", ["GET /a HTTP/1.1", "GET /here HTTP/1.1", "POST /a HTTP/1.1"])
+def test_half_close_answer_serves_all_that_was_asked_before_the_fin(queued: str) -> None:
+    """From the server and by routes; the last answer is followed by the end."""
+    body = "Content-Length: 2\r\n\r\nhi" if queued.startswith("POST") else "\r\n"
+    other = f"{queued}\r\nHost: h\r\n{body}".encode()
+    with FakeLb(HALF_CLOSE) as lb:
+        client = lb.connect()
+        client.send(GET + other * 3 + HERE)
+        client.fin()
+        server = lb.accept()
+        assert client.is_open
+        server.send(ok(b"one"))
+        if "/here" not in queued:
+            for number in range(3):
+                assert client.is_open
+                server.send(ok(b"%d" % number))
+        answers = client.got()
+        assert answers.count(b"HTTP/1.1 200") == 5 and answers.endswith(b"\r\n\r\nhere")
+        assert lb.ends == ["ok"] * 5
+        assert client.transport.calls[-1] == "close" and not client.saw_reset
+
+
+def test_half_close_answer_to_a_fin_between_two_requests() -> None:
+    """The first answer has not left when the FIN comes, and the second request is not begun."""
+    with FakeLb(HALF_CLOSE) as lb:
+        client = lb.connect()
+        client.stop_reading()
+        client.send(HERE + HERE)
+        client.fin()
+        assert client.is_open
+        client.read_again()
+        assert client.got().count(b"\r\n\r\nhere") == 2
+        assert not client.is_open and not client.saw_reset
+
+
+@pytest.mark.parametrize("part", [b"GE", HERE[:-1], post(b"12345")[:-1]])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_part_of_a_request_before_the_fin_is_dropped_and_logged(part: bytes, is_first: bool) -> None:
+    with FakeLb(HALF_CLOSE) as lb:
+        client = lb.connect()
+        if not is_first:
+            client.send(GET)
+        client.send(part)
+        if is_first and part.startswith(b"POST"):
+            lb.accept()
+        client.fin()
+        if not is_first:
+            lb.accept().send(ok())
+        assert client.got().count(b"HTTP/1.1") == (0 if is_first else 1)
+        assert lb.ends == [*([] if is_first else ["ok"]), "client_abort"]
+        assert lb.log[-1]["status"] == 499
+        assert not client.is_open
+
+
+@pytest.mark.parametrize("is_behind_fin", [True, False])
+def test_a_reset_is_seen_while_nothing_is_read(is_behind_fin: bool) -> None:
+    with FakeLb(HALF_CLOSE) as lb:
+        client = lb.connect()
+        if is_behind_fin:
+            client.send(GET)
+            client.fin()
+        else:
+            client.send(GET + b"x" * 70_000)
+            assert client.transport.is_paused
+            client.leave_unseen()  # a FIN is no end here
+            assert lb.ends == []
+        server = lb.accept()
+        client.leave_unseen(by_reset=True)
+        assert lb.ends == ["client_abort"] and server.saw_reset
+
+
+def test_a_client_that_ends_between_answers_while_it_is_not_read() -> None:
+    """What it asked in advance is not begun: in HTTP a FIN says that it has left."""
+    with FakeLb(CONFIG) as lb:
+        client = lb.connect()
+        client.stop_reading()
+        client.send(HERE * 40)
+        assert client.transport.is_paused
+        client.leave_unseen()
+        assert not client.is_open and not client.saw_reset and lb.ends == []
+
+
+def test_reading_does_not_flap_at_the_bound() -> None:
+    """One pause for a row of answers, not one for each."""
+    with FakeLb(PLAIN) as lb:
+        client = lb.connect()
+        client.send(GET * 34)
+        server = lb.accept()
+        for _ in range(16):
+            server.send(ok())
+            assert client.transport.is_paused
+        for _ in range(18):
+            server.send(ok())
+        assert client.transport.calls.count("pause_reading") == 1 and not client.transport.is_paused
+
+
 # --- however it is cut ----------------------------------------------------------------------------------------------
 
 REQUESTS = st.lists(

@@ -991,15 +991,15 @@ def test_a_server_that_reads_again_lets_the_client_go_on() -> None:
         assert lb.ends == ["ok"]
 
 
-def test_each_pause_has_its_own_hang_up_watch_and_no_longer() -> None:
+def test_a_pause_watches_the_end_of_the_client_and_no_longer() -> None:
     with FakeLb(ONE) as lb:
         client, server = sending(lb)
         assert server is not None
         for piece in (b"56", b"789"):
             server.stop_reading()
-            assert len(lb.services.hangups._callbacks) == 1
+            assert client.transport.sees_end and client.transport.on_fin is not None
             server.read_again()
-            assert not lb.services.hangups._callbacks
+            assert not client.transport.sees_end
             client.send(piece)
         server.send(ok())
         assert lb.ends == ["ok"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -154,6 +156,19 @@ def test_outside_of_a_batch_it_comes_in_the_next_turn(setting: Setting) -> None:
     assert order == []
     setting.loop.run()
     assert order == ["second", "third"] and len(setting.defects) == 1
+
+
+def test_the_end_of_a_peer_is_asked_of_the_kernel(setting: Setting) -> None:
+    """A pipe's end hangs up as a socket's does."""
+    read, write = os.pipe()
+    try:
+        assert setting.poller.ends(read) == 0
+        os.write(write, b"unread")
+        assert setting.poller.ends(read) == 0
+        os.close(write)
+        assert setting.poller.ends(read) == select.POLLHUP
+    finally:
+        os.close(read)
 
 
 def test_closing(setting: Setting) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from lbproxy.dataplane.poller import READABLE, WRITABLE, Poller
+from lbproxy.dataplane.poller import EDGE, READABLE, WRITABLE, Poller
 from lbproxy.dataplane.socket_transport import (
     FIRST_READ,
     HIGH_WATER,
@@ -53,6 +53,10 @@ class FakePoller:
         self.defects: list[BaseException] = []
         self.calls: list[str] = []
         self.is_full = False
+        self.now = 0  # what `ends` says
+
+    def ends(self, fd: int) -> int:
+        return self.now
 
     def watch(self, fd: int, events: int, pollable: object) -> None:
         if self.is_full:
@@ -89,6 +93,12 @@ class FakeSocket:
         self.room = 1 << 30
         self.send_error: OSError | None = None
         self.calls: list[str] = []
+        self.error = 0
+
+    def getsockopt(self, level: int, option: int) -> int:
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
+        error, self.error = self.error, 0
+        return error
 
     def fileno(self) -> int:
         return 7
@@ -321,6 +331,96 @@ def test_a_protocol_may_pause_or_end_it_from_the_start() -> None:
     ended.on_made = lambda transport: transport.abort()
     assert not Setting(paused).watched
     assert not Setting(ended).watched
+
+
+RESET = select.EPOLLERR | select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLIN
+
+
+def paused(setting: Setting, *, tells_fin: bool) -> list[str]:
+    """Pause, with the end watched, and let something arrive; what is told is in the list."""
+    told: list[str] = []
+    setting.transport.pause_reading()
+    setting.transport.watch_end((lambda: told.append("fin")) if tells_fin else None)
+    assert setting.watched == READABLE, "a short pause costs nothing"
+    setting.arrives(b"unread")
+    return told
+
+
+def test_the_fin_of_a_paused_one_is_told_once(setting: Setting) -> None:
+    told = paused(setting, tells_fin=True)
+    assert setting.watched == EDGE | select.EPOLLRDHUP
+    setting.arrives(events=READABLE)  # it was another socket's
+    assert told == []
+    setting.poller.now = select.POLLRDHUP
+    setting.transport.ready(select.EPOLLRDHUP)
+    setting.transport.ready(select.EPOLLRDHUP | select.EPOLLHUP)
+    assert told == ["fin"] and setting.watched == EDGE and setting.events == []
+    setting.transport.resume_reading()
+    assert setting.watched == READABLE
+    setting.arrives(FIN, events=READABLE)
+    assert setting.events == [b"unread", "eof"]
+
+
+def test_a_fin_that_is_not_asked_for_stays_behind_what_is_unread(setting: Setting) -> None:
+    paused(setting, tells_fin=False)
+    setting.poller.now = select.POLLRDHUP | select.POLLHUP  # both directions are shut down, which is no reset
+    setting.transport.ready(RESET)
+    assert setting.watched == EDGE and setting.events == [] and not setting.transport.is_closing()
+
+
+@pytest.mark.parametrize("tells_fin", [True, False])
+def test_the_reset_of_a_paused_one_ends_it(setting: Setting, tells_fin: bool) -> None:
+    told = paused(setting, tells_fin=tells_fin)
+    setting.poller.now = select.POLLERR | select.POLLHUP | select.POLLRDHUP
+    setting.sock.error = errno.ECONNRESET
+    setting.transport.ready(RESET)
+    setting.batch_ends()
+    ((what, error),) = cast(list[tuple[str, OSError]], setting.events)
+    assert (what, error.errno, told) == ("lost", errno.ECONNRESET, [])
+
+
+def test_the_reset_behind_a_fin_ends_it(setting: Setting) -> None:
+    setting.protocol.keeps_open = True
+    setting.transport.watch_end(None)
+    setting.arrives(FIN, events=READABLE)
+    assert setting.watched == EDGE
+    setting.poller.now, setting.sock.error = select.POLLERR, errno.ECONNRESET
+    setting.transport.ready(RESET)
+    setting.batch_ends()
+    assert setting.transport.is_closing() and len(setting.events) == 2
+
+
+def test_a_paused_one_that_is_watched_still_writes(setting: Setting) -> None:
+    """Room to write is told again and again, until it is used up."""
+    paused(setting, tells_fin=True)
+    setting.sock.room = 0
+    setting.transport.write(b"x")
+    assert setting.watched == WRITABLE | select.EPOLLRDHUP
+    setting.sock.room = 1
+    setting.transport.ready(WRITABLE)
+    assert setting.sock.taken == b"x"
+    setting.transport.ready(select.EPOLLIN)
+    assert setting.watched == EDGE | select.EPOLLRDHUP
+
+
+def test_one_that_is_paused_and_out_of_the_epoll_comes_back_to_be_watched(setting: Setting) -> None:
+    setting.transport.pause_reading()
+    setting.arrives(b"unread")
+    assert not setting.watched
+    setting.transport.watch_end(None)
+    assert setting.watched == EDGE
+
+
+def test_a_defect_of_who_is_told_ends_it(setting: Setting) -> None:
+    def fail() -> None:
+        raise RuntimeError("defect")
+
+    setting.transport.pause_reading()
+    setting.transport.watch_end(fail)
+    setting.poller.now = select.POLLRDHUP
+    setting.transport.ready(select.EPOLLRDHUP)
+    setting.batch_ends()
+    assert len(setting.poller.defects) == 1 and setting.transport.is_closing()
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

@@ -66,6 +66,24 @@ def test_what_is_kept_during_the_dial_is_bounded() -> None:
         assert len(server.got()) == 120_003
 
 
+@pytest.mark.parametrize("is_behind_fin", [True, False])
+def test_a_client_that_waits_in_the_queue_and_is_not_read_resets(is_behind_fin: bool) -> None:
+    """It loses its place, and nothing of it is delivered when a slot becomes free."""
+    with FakeLb(CONFIG.replace("strategy: round_robin", "max_inflight: 1, queue: {timeout: 60s}")) as lb:
+        holders = [lb.connect() for _ in range(2)]
+        servers = [lb.accept() for _ in range(2)]
+        waiting = lb.connect()
+        waiting.send(bytes(1000) if is_behind_fin else bytes(70_000))
+        if is_behind_fin:
+            waiting.fin()
+        assert lb.pool.n_queued == 1
+        waiting.leave_unseen(by_reset=True)
+        assert lb.pool.n_queued == 0 and lb.ends == ["client_abort"]
+        holders[0].fin()
+        servers[0].fin()
+        assert not lb.loop.dials and lb.of_pool("client_aborts_total", "queued") == 1
+
+
 def test_each_side_s_fin_is_passed_on_and_the_other_direction_goes_on() -> None:
     with FakeLb(CONFIG) as lb:
         client, server = joined(lb)

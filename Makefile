@@ -16,10 +16,16 @@ TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=p
 	iperf3=iperf3
 # Packages that bring no command, or none on the PATH.
 MODULES := libnginx-mod-stream postgresql
+# Processes that run tests: as many as processors for what computes, twice as many for what mostly waits.
+CPUS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+WORKERS ?= $(shell echo $$((2 * $(CPUS))))
+PARALLEL := -n $(CPUS) --dist worksteal
 export PIP_ROOT_USER_ACTION := ignore
+# Tests install lbproxy several times; the same sources are compiled once.
+export LBPROXY_COMPILE_CACHE ?= $(abspath $(VENV))/.compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system run test bench soak fuzz format docs-check clean
+.PHONY: help setup system run test wheel pythons bench soak fuzz format docs-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +34,7 @@ setup: $(STAMP) ## create .venv with lbproxy, compiled as users get it, and all 
 
 # Again after each change of the sources: this is the lbproxy that `make run`, the scenario tests and the benchmarks start.
 $(STAMP): $(TOOLS_STAMP) hatch_build.py $(shell find lbproxy -type f ! -name '*.pyc')
-	@echo "compiling and installing lbproxy (a minute)"
+	@echo "compiling and installing lbproxy (a minute or two)"
 	@LBPROXY_COMPILE=$${LBPROXY_COMPILE:-$${CI:+require}} $(PIP) install --no-deps --force-reinstall .
 	@[ -n "$$(find $(VENV) -path '*/lbproxy/dataplane/*.so' -print -quit)" ] || \
 		echo "it runs interpreted; LBPROXY_COMPILE=require make setup says why it is not compiled" >&2
@@ -50,43 +56,43 @@ $(TOOLS_STAMP): pyproject.toml
 	@LBPROXY_COMPILE=no $(PIP) install '.[demo,dev]'
 	@touch $@
 
-system: ## install the programs that tests and benchmarks drive (haproxy, redis, postgresql ...)
-	@missing=; for tool in $(TOOLS); do \
+# SYSTEM=no: nothing is installed, and tests that need a program that is missing are skipped (on a build server they fail).
+system: ## install the programs that tests and benchmarks drive (haproxy, redis, postgresql ...); SYSTEM=no: do not
+	@[ "$(SYSTEM)" != no ] || { echo "SYSTEM=no: programs that tests drive are not installed"; exit 0; }; \
+	missing=; for tool in $(TOOLS); do \
 		program=$${tool%%=*}; \
 		PATH="$$PATH:/usr/sbin:/sbin" command -v "$$program" >/dev/null || missing="$$missing $${tool#*=}"; \
 	done; \
 	for module in $(MODULES); do \
 		dpkg -s "$$module" >/dev/null 2>&1 || missing="$$missing $$module"; \
 	done; \
-	missing=$$(printf '%s\n' $$missing | sort -u | xargs); \
-	[ -n "$$missing" ] || exit 0; \
-	as_root=; \
-	if [ "$$(id -u)" != 0 ]; then \
-		if sudo -n true 2>/dev/null || { [ -t 0 ] && command -v sudo >/dev/null; }; then as_root=sudo; else as_root=none; fi; \
-	fi; \
-	if ! command -v apt-get >/dev/null || [ "$$as_root" = none ]; then \
-		echo "some tests need programs that are missing; install these (Debian names): $$missing" >&2; exit 0; \
-	fi; \
-	echo "installing $$missing"; \
-	log=$$(mktemp); \
-	if $$as_root apt-get update -qq >"$$log" 2>&1 && \
-		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >>"$$log" 2>&1; \
-	then rm -f "$$log"; \
-	else tail -n 5 "$$log" >&2; rm -f "$$log"; echo "could not install $$missing: tests that need them cannot pass" >&2; fi
+	tests/support/system.sh $$(printf '%s\n' $$missing | sort -u)
 
 run: setup ## three Flask predict servers on 5001-5003 and lbproxy on 5000; Ctrl-C stops all
 	@exec $(BIN)/lbproxy demo --config config/flask.yaml --servers 127.0.0.1:5001-5003
 
-# All steps run, so that a slip in formatting does not hide what the tests say.
+# All steps run, so that a slip in formatting does not hide what the tests say. Unit tests run twice: with the sources, and
+# with what is installed, which is compiled. Scenarios mostly wait, so there are more of them at once than processors.
 test: setup system ## everything that a change must pass: format, lint, types, import rules, tests
-	@failed=; \
-	step() { echo "-- $$*"; $(BIN)/"$$@" || failed="$$failed$${failed:+, }$$*"; }; \
+	@failed=; began=$$(date +%s); \
+	step() { echo "-- $$* ($$(($$(date +%s) - began)) s)"; $(BIN)/"$$@" || failed="$$failed$${failed:+, }$$*"; }; \
 	step ruff format --check .; \
 	step ruff check --quiet .; \
 	step mypy; \
 	step lint-imports; \
-	step pytest $(PYTEST_ARGS); \
+	step pytest $(PARALLEL) tests/unit tests/architecture tests/fuzz $(PYTEST_ARGS); \
+	step pytest $(PARALLEL) tests/unit --under-test installed $(PYTEST_ARGS); \
+	step pytest -n $(WORKERS) --dist worksteal -m 'not alone' tests/scenarios $(PYTEST_ARGS); \
+	step pytest -m alone tests/scenarios $(PYTEST_ARGS); \
+	echo "-- $$(($$(date +%s) - began)) s"; \
 	if [ -n "$$failed" ]; then echo "make test: failed: $$failed" >&2; exit 1; fi
+
+wheel: $(TOOLS_STAMP) ## dist/*.whl for this Python version and processor: whoever installs it needs no compiler
+	@LBPROXY_COMPILE=require $(PIP) wheel --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+pythons: ## compile, install and run the unit tests with each Python from 3.11 on that this machine has
+	@tests/support/pythons.sh
 
 bench: setup system ## measure speed and balance; writes benchmarks/out
 	@mkdir -p benchmarks/out

@@ -4,12 +4,19 @@ The sources are ordinary Python and run as they are: an editable install and the
 code takes half the time (benchmarks/RESULTS.md). LBPROXY_COMPILE says what is wanted: `auto`, the default, compiles,
 and makes a wheel of plain Python where that fails (no C compiler); `require` fails then; `no` does not try.
 
+LBPROXY_COMPILE_CACHE names a directory that keeps what was compiled: the same sources are not compiled twice. `make`
+uses it, because its tests install lbproxy several times; users need it not.
+
 Run as a program it compiles into a directory: `python hatch_build.py DIRECTORY`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import os
+import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +41,22 @@ def compiled_sources() -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in files if path not in left_out)
 
 
+# What compiled modules may import, hence what decides about their machine code (imports go one way; pyproject.toml).
+LAYERS = ("address", "compiling", "config", "dataplane", "domain", "errors", "protocol", "tasks", "telemetry")
+
+
+def fingerprint() -> str:
+    """Equal for equal sources, tools and interpreters."""
+    digest = hashlib.sha256()
+    for fact in (sys.version, platform.machine(), importlib.metadata.version("mypy"), *sorted(compiled_sources())):
+        digest.update(fact.encode() + b"\0")
+    package = ROOT / "lbproxy"
+    for path in sorted([Path(__file__), package / "__init__.py", *package.rglob("*.py")]):
+        if path.parent in (ROOT, package) or path.relative_to(package).parts[0] in LAYERS:
+            digest.update(str(path).removeprefix(str(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
 class CompileHook(BuildHookInterface[Any]):
     """hatchling calls it for each wheel."""
 
@@ -48,6 +71,11 @@ class CompileHook(BuildHookInterface[Any]):
             return
         self._directory = tempfile.TemporaryDirectory(prefix="lbproxy-compile-")
         target = Path(self._directory.name)
+        cache = os.environ.get("LBPROXY_COMPILE_CACHE")
+        kept = Path(cache, fingerprint()) if cache else None
+        if kept is not None and kept.is_dir():
+            self._add(kept, build_data)
+            return
         done = subprocess.run(
             [sys.executable, __file__, str(target)],
             cwd=ROOT,
@@ -61,15 +89,35 @@ class CompileHook(BuildHookInterface[Any]):
                 raise RuntimeError(f"compiling lbproxy failed:\n{reason}")
             self.app.display_warning(f"lbproxy is installed without compiled modules, it needs more CPU:\n{reason}")
             return
+        if kept is not None:
+            keep(target / "out", kept)
+        self._add(target / "out", build_data)
+
+    @staticmethod
+    def _add(compiled: Path, build_data: dict[str, Any]) -> None:
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        for path in (target / "out").rglob("*.so"):
-            build_data["force_include"][str(path)] = str(path.relative_to(target / "out"))
+        for path in compiled.rglob("*.so"):
+            build_data["force_include"][str(path)] = str(path.relative_to(compiled))
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """The wheel is written: what went into it is no longer needed."""
         if hasattr(self, "_directory"):
             self._directory.cleanup()
+
+
+def keep(compiled: Path, place: Path) -> None:
+    """Copy to the cache, whole or not at all: others may do the same at this moment. The three youngest stay."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".new-") as new:
+        shutil.copytree(compiled, Path(new, "out"))
+        try:
+            Path(new, "out").rename(place)
+        except OSError:
+            if not place.is_dir():
+                raise
+    for old in sorted(place.parent.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)[:-3]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def compile_into(target: Path) -> None:

@@ -155,7 +155,9 @@ class Image:
     @staticmethod
     def _passed_on() -> dict[str, str]:
         """What a build gets from outside: how to reach the package index, its trust store, and whether to compile."""
-        wanted = re.compile(r"(?i)^(https?_proxy|no_proxy|pip_.*|ssl_cert_file|requests_ca_bundle|lbproxy_compile)$")
+        wanted = re.compile(
+            r"(?i)^(https?_proxy|no_proxy|pip_.*|ssl_cert_file|requests_ca_bundle|lbproxy_compile(_cache)?)$"
+        )
         return {name: value for name, value in os.environ.items() if wanted.match(name)}
 
     def _copy(self, arguments: str) -> None:
@@ -231,6 +233,9 @@ def smoke_test(image: Image, server: str) -> Iterator[str]:
         raise StepError(f"the bundled config is refused:\n{checked.stderr}")
     yield f"the bundled config is valid: {checked.stdout.strip().rpartition('/')[2]}"
     interpreter = Path(command[0]).with_name("python")
+    place = [str(interpreter), "-P", "-c", "import lbproxy.domain.pool as pool; print(pool.__file__)"]
+    kind = subprocess.run(place, env=environ, capture_output=True, text=True, check=True).stdout.strip()
+    yield f"its modules are {'compiled' if kind.endswith('.so') else 'interpreted'}"
     subprocess.run([interpreter, "-c", CHANGE_ADDRESSES, config, server], env=environ, check=True)
     log_path = image.root / "stderr.log"
     with log_path.open("wb") as log:

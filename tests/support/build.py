@@ -1,7 +1,7 @@
 """Which lbproxy is tested: the checkout's sources, or the one that is installed, as users have it.
 
 Scenario tests start the installed one (`make setup` compiles it); `-P` keeps the sources from taking its place. Unit
-tests import the sources, or, with LBPROXY_UNDER_TEST=installed, the installed one.
+tests import the sources, or, with `--under-test installed`, the installed one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-P", "-m", "lbproxy")
+COMPILE_CACHE = os.environ.get("LBPROXY_COMPILE_CACHE") or str(Path(sys.prefix, ".compiled"))  # as in the Makefile
 
 
 def installed() -> Path | None:
@@ -38,14 +39,6 @@ def what_is_wrong() -> str:
 
 def _sources(package: Path) -> dict[str, bytes]:
     return {str(path.relative_to(package)): path.read_bytes() for path in package.rglob("*.py")}
-
-
-def wants_installed() -> bool:
-    """LBPROXY_UNDER_TEST: `installed`, or `sources` (the default). Raises ValueError."""
-    wish = os.environ.get("LBPROXY_UNDER_TEST") or "sources"
-    if wish not in ("installed", "sources"):
-        raise ValueError(f"LBPROXY_UNDER_TEST is {wish!r}; it can be installed or sources")
-    return wish == "installed"
 
 
 def import_installed() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.build import ROOT
-from tests.support.servers import needed
+from tests.support.servers import missing, needed
 from tests.support.waiting import wait_until
 
 START_S = 20.0
@@ -110,7 +110,8 @@ def redis(folder: Path, name: str = "redis") -> contextlib.AbstractContextManage
 def _postgres_folder() -> Path:
     """Where Debian keeps the server's programs, which are not on the PATH; the newest version."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
-    assert found, "postgresql is not installed; `make system` installs it"
+    if not found:
+        missing("postgresql")
     return found[-1].parent
 
 

@@ -99,8 +99,9 @@ def test_instances_can_be_made_of_every_class(cls: type) -> None:
         assert "interpreted classes cannot inherit" not in str(error)
 
 
-def test_the_installed_lbproxy_is_compiled_where_that_is_what_is_tested() -> None:
+def test_what_is_tested_is_what_was_asked_for(pytestconfig: pytest.Config) -> None:
+    """The installed lbproxy with all its compiled modules, or the sources."""
+    is_installed = pytestconfig.getoption("--under-test") == "installed"
     suffixes = {Path(str(module.__file__)).suffix for module in modules() if module.__name__ in COMPILED}
-    assert suffixes == ({".so"} if build.wants_installed() else {".py"})
-    there = Path(str(lbproxy.__file__)).parent
-    assert there == (build.installed() if build.wants_installed() else ROOT / "lbproxy")
+    assert suffixes == {".so" if is_installed else ".py"}
+    assert Path(str(lbproxy.__file__)).parent == (build.installed() if is_installed else ROOT / "lbproxy")

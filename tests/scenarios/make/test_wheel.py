@@ -1,0 +1,61 @@
+"""A wheel that `make wheel` has built is installed where there is no compiler, and runs compiled."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import hatch_build
+from tests.support import build
+from tests.support.build import ROOT
+
+
+def run(*command: str | Path, path: str = os.environ["PATH"]) -> str:
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_wheel_needs_no_compiler(tmp_path: Path) -> None:
+    # As the Makefile does it; what `make setup` compiled is taken from its cache.
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--no-input"]
+    run(
+        "env",
+        "LBPROXY_COMPILE=require",
+        f"LBPROXY_COMPILE_CACHE={build.COMPILE_CACHE}",
+        *pip,
+        "wheel",
+        "--no-deps",
+        "--wheel-dir",
+        tmp_path,
+        ".",
+    )
+    [wheel] = tmp_path.glob("*.whl")
+    number = f"{sys.version_info.major}{sys.version_info.minor}"
+    # No manylinux: it runs where the C library is as new as on the machine that built it.
+    assert re.fullmatch(rf"lbproxy-[\d.]+-cp{number}-cp{number}-linux_{platform.machine()}\.whl", wheel.name)
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    modules = [re.sub(r"\.py$", "", name) for name in hatch_build.compiled_sources()]
+    libraries = {name.partition(".")[0] for name in names if name.endswith(".so")}
+    assert libraries == {*modules, "lbproxy__mypyc"}
+
+    nowhere = tmp_path / "bin"
+    nowhere.mkdir()
+    venv = tmp_path / "venv"
+    run(sys.executable, "-m", "venv", venv)
+    python = str(venv / "bin/python")
+    run(python, *pip[1:], "install", "--only-binary=:all:", wheel, path=str(nowhere))
+    said = run(venv / "bin/lbproxy", "check", "config/sidecar.yaml", path=str(nowhere))
+    assert said.startswith("config/sidecar.yaml: ok (")
+    where = run(python, "-P", "-c", "import lbproxy.domain.pool as pool; print(pool.__file__)")
+    assert where.startswith(str(venv)) and where.rstrip().endswith(".so")

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
+from typing import Final
+
+_ESCAPED_ZONE: Final = re.compile(
+    "%25([A-Za-z])"
+)  # RFC 6874 section 2: as a URL has it. %25 alone is the 25th interface
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,23 @@ class AddressRange(Address):
     last_port: int = 0
 
 
+def known_as(host: str) -> str:
+    """The name or address by which a peer knows itself: for Host, SNI and the comparison with its certificate.
+
+    Lower case, without the dot that ends an absolute name (RFC 6066 section 3: SNI has none; certificates neither) and
+    without a zone, which means something on this machine only (RFC 6874 section 1). "" for a unix socket.
+    """
+    return host.partition("%")[0].rstrip(".").lower()
+
+
+def authority(host: str, port: int) -> str:
+    """The Host field value for a server, `localhost` for a unix socket."""
+    name = known_as(host)
+    if not name:
+        return "localhost"
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
 def parse_address(text: str, *, default_host: str | None = None) -> Address:
     """Read one address. `:port` is allowed only with a default host. Raises ValueError with a sentence for the user."""
     if text.startswith("unix:"):
@@ -63,7 +86,7 @@ def parse_address(text: str, *, default_host: str | None = None) -> Address:
     if not colon:
         raise ValueError(f"{text!r} has no port; write host:port")
     if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
+        host = _ESCAPED_ZONE.sub(r"%\1", host[1:-1])
         try:
             host = str(ipaddress.IPv6Address(host))
         except ValueError:

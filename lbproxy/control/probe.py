@@ -12,11 +12,10 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
-import httptools
-
-from lbproxy.address import Address
+from lbproxy.address import Address, authority
 from lbproxy.config.model import HealthCheck
 from lbproxy.dataplane.introduction import introduced
 from lbproxy.dataplane.tls import ClientTls
@@ -25,6 +24,12 @@ from lbproxy.protocol.proxy_protocol import build
 
 LIMIT_BYTES = 65_536
 _SHOWN = 80  # characters of a server's answer that a message quotes
+
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?")
+_NO_ANSWER = re.compile(rb"(?!H?$|HT?$|HTT?$|HTTP?$|HTTP/)|(?!HTTP/1\.[0-9] [1-9][0-9]{2}[ \r\n])[^\n]*\n")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\n]*)?\r?$")
+_CHUNK_END = re.compile(rb"\r?\n")
 
 _OUR_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _NOBODY_LISTENS = frozenset({errno.ECONNREFUSED, errno.ENOENT})  # ENOENT: the unix socket does not exist
@@ -98,10 +103,7 @@ class ProbeSpec:
         return address if self.port is None or address.is_unix else Address(address.host, self.port)
 
     def _authority(self, address: Address) -> str:
-        if address.is_unix:
-            return "localhost"
-        is_name = self.server_host and ":" not in self.server_host
-        return f"{self.server_host}:{address.port}" if is_name else str(address)
+        return authority(self.server_host or address.host, address.port)
 
     def request(self, address: Address) -> bytes:
         """The HTTP request, with `Connection: close`: the connection is used once."""
@@ -119,41 +121,111 @@ class ProbeSpec:
         return head.encode("latin-1", "replace") + self.body
 
 
-class Answer:
-    """Takes in an HTTP response as it arrives, within bounds. httptools calls the `on_...` methods."""
+class Conversation:
+    """What a server says to a check, as it arrives. Subclasses say what becomes of it."""
+
+    def feed(self, data: bytes) -> Result | None:
+        """The result as soon as it is certain, else None."""
+        raise NotImplementedError
+
+    def end(self) -> Result | None:
+        """The result from what has arrived, as nothing more comes; None if that is nothing to judge by.
+
+        How the stream ended does not matter: a server that answers without reading closes with a reset.
+        """
+        raise NotImplementedError
+
+    def in_time(self) -> Result | None:
+        """The same when the time is over: None if more is needed."""
+        raise NotImplementedError
+
+
+class Answer(Conversation):
+    """An HTTP response, within bounds, read as leniently as can be understood in one way only.
+
+    Lines may end in LF alone, as those of small check scripts do. The status line counts once it is complete, whatever
+    becomes of the fields behind it. Nothing is forwarded from here, so leniency opens no door.
+    """
 
     def __init__(self, spec: ProbeSpec) -> None:
         self._spec = spec
-        self._parser = httptools.HttpResponseParser(self)
+        self._buffer = b""
         self._received = 0
+        self._left: float | None = None  # of a body with a length, inf if it ends with the connection
         self.status: int | None = None
         self.body = bytearray()
         self.is_complete = False
 
     def feed(self, data: bytes) -> Result | None:
-        """The result as soon as it is certain, else None. `data` b"" is the end of the connection."""
-        if not data:
-            return self.judge() if self.status is not None else _failed("closed", "closed the connection unanswered")
         self._received += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.status = 101
-            return self.judge()
-        except httptools.HttpParserError as error:
-            if self.status is None or not self.is_complete:
-                return _failed("bad_response", f"sent an answer that is not valid HTTP: {error}")
-        if self.is_complete:
-            return self.judge()
-        if self._received >= LIMIT_BYTES:
-            if self.status is None:
-                return _failed("bad_response", f"sent a response head of more than {LIMIT_BYTES} bytes")
-            return self.judge()
-        return None
+        self._buffer += data
+        while self.status is None:
+            head = _HEAD_END.search(self._buffer)
+            if head is None:
+                if _NO_ANSWER.match(self._buffer):
+                    return _failed("bad_response", f"sent no HTTP/1 answer but {quoted(self._buffer)}")
+                if self._received >= LIMIT_BYTES:
+                    return _failed("bad_response", f"sent a response head of more than {LIMIT_BYTES} bytes")
+                return None
+            lines = self._buffer[: head.start()].split(b"\n")
+            self._buffer = self._buffer[head.end() :]
+            status = _status_of(lines[0])
+            if status is None:
+                return _failed("bad_response", f"sent no HTTP/1 answer but {quoted(lines[0])}")
+            if status == 101 or status >= 200:
+                self._begin_body(status, lines[1:])
+        self._take_body()
+        return self.judge() if self.is_complete or self._received >= LIMIT_BYTES else None
 
-    def close(self) -> None:
-        """Nothing more comes. The parser knows this object, and the two would wait for the garbage collector."""
-        del self._parser
+    def end(self) -> Result | None:
+        if self.status is None:
+            self.status = _status_of(self._buffer.partition(b"\n")[0]) if b"\n" in self._buffer else None
+            if self.status is None or 101 != self.status < 200:
+                return _failed("closed", "closed the connection in the middle of an answer") if self._received else None
+        if self._left is None:
+            self._take_chunks(is_cut=True)
+        return self.judge()
+
+    def in_time(self) -> Result | None:
+        """A stalled body is not waited for when only the status counts, or when what counts is there."""
+        if self.status is None:
+            return None
+        result = self.judge()
+        return None if result.reason == "body" else result
+
+    def _begin_body(self, status: int, lines: list[bytes]) -> None:
+        self.status = status
+        fields = dict(_field(line) for line in lines)
+        length = fields.get(b"content-length", b"")
+        if self._spec.method == "HEAD" or status in (101, 204, 304):
+            self.is_complete = True
+        elif fields.get(b"transfer-encoding", b"").lower().endswith(b"chunked"):
+            self._left = None
+        else:
+            self._left = int(length) if length.isdigit() and len(length) < 19 else inf
+
+    def _take_body(self) -> None:
+        if self._left is None:
+            self._take_chunks()
+            return
+        self.body += self._buffer
+        self._left -= len(self._buffer)
+        self._buffer = b""
+        self.is_complete = self.is_complete or self._left <= 0
+
+    def _take_chunks(self, *, is_cut: bool = False) -> None:
+        while not self.is_complete and b"\n" in self._buffer:
+            line, _, rest = self._buffer.partition(b"\n")
+            size = _CHUNK_SIZE.match(line)
+            if size is None or int(size[1], 16) == 0:
+                self.is_complete = True  # or broken: what has arrived is judged
+                return
+            n = int(size[1], 16)
+            chunk = _CHUNK_END.match(rest, n)
+            if chunk is None and not is_cut:
+                return  # more of it is to come
+            self.body += rest[:n]
+            self._buffer = rest[chunk.end() :] if chunk is not None else b""
 
     def judge(self) -> Result:
         """The result from what has arrived; the status must be known."""
@@ -166,81 +238,119 @@ class Answer:
             return _failed("body", f"answered {asked} with a body that does not match {pattern.pattern[:_SHOWN]!r}")
         return Result(Verdict.PASS, why=f"answered {status} to {asked}")
 
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status >= 200:
-            self.status = status
-            # The parser does not know the method, and would wait for the body that HEAD never brings.
-            self.is_complete = self._spec.method == "HEAD"
 
-    def on_body(self, data: bytes) -> None:
-        if len(self.body) < LIMIT_BYTES:
-            self.body += data
+class Greeting(Conversation):
+    """What a TCP check waits for: a text that the server's answer begins with, or nothing."""
 
-    def on_message_complete(self) -> None:
-        self.is_complete = self.status is not None  # otherwise it was a 1xx
+    def __init__(self, spec: ProbeSpec) -> None:
+        self._expect = spec.expect
+        self._received = b""
+
+    def feed(self, data: bytes) -> Result | None:
+        self._received += data
+        if self._received.startswith(self._expect):
+            return Result(Verdict.PASS, why="answered as expected" if self._expect else "accepted a connection")
+        return None if self._expect.startswith(self._received) else self.end()
+
+    def end(self) -> Result | None:
+        if not self._received:
+            return None
+        return _failed("answer", f"answered {quoted(self._received)} instead of {quoted(self._expect)}")
+
+    def in_time(self) -> Result | None:
+        return None
+
+
+def quoted(data: bytes) -> str:
+    """The beginning of what a server sent, for a message."""
+    return repr(data[:_SHOWN].decode("utf-8", "replace"))
+
+
+def _status_of(line: bytes) -> int | None:
+    found = _STATUS_LINE.fullmatch(line)
+    return int(found[1]) if found is not None else None
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name.strip().lower(), value.strip()
+
+
+class _Exchange(asyncio.Protocol):
+    """Gives what arrives to a conversation; `done` is its result. What came before a reset counts like any other."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._conversation = conversation
+
+    def data_received(self, data: bytes) -> None:
+        if not self.done.done():
+            self.settle(self._conversation.feed(data))
+
+    def eof_received(self) -> None:
+        self.connection_lost(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.done.done():
+            return
+        result = self._conversation.end()
+        if result is None:
+            if isinstance(exc, (ssl.SSLError, ssl.CertificateError)):
+                fault, why = tls_fault(exc)
+                result = _failed(fault.reason, why)
+            elif isinstance(exc, OSError):
+                result = _from_os_error(exc)
+            else:
+                result = _failed("closed", "closed the connection unanswered")
+        self.done.set_result(result)
+
+    def settle(self, result: Result | None) -> None:
+        if result is not None:
+            self.done.set_result(result)
 
 
 async def probe(spec: ProbeSpec, address: Address) -> Result:
     """Check one server; takes at most spec.timeout_s. Never raises, except when cancelled."""
     target = spec.target(address)
-    answer = Answer(spec)
-    writer: asyncio.StreamWriter | None = None
+    conversation: Conversation = Answer(spec) if spec.is_http else Greeting(spec)
+    transport: asyncio.Transport | None = None
     try:
         async with asyncio.timeout(spec.timeout_s):
-            reader, writer = await _connect(spec, target)
+            transport, exchange = await _connect(spec, target, conversation)
             if spec.is_http:
-                return await _ask_http(spec, target, answer, reader, writer)
-            return await _ask_tcp(spec, reader, writer)
+                transport.write(spec.request(target))
+            else:
+                if spec.send:
+                    transport.write(spec.send)
+                exchange.data_received(b"")  # nothing may be what is expected
+            return await exchange.done
     except TimeoutError:
-        # A stalled body is not waited for when only the status counts (an endless /events may be the check).
-        if answer.status is not None and spec.body_pattern is None:
-            return answer.judge()
-        waited = "no answer" if writer is not None else "no connection"
-        return Result(Verdict.TIMEOUT, "timeout", f"{waited} within {spec.timeout_s:g} s")
+        waited = "no answer" if transport is not None else "no connection"
+        late = Result(Verdict.TIMEOUT, "timeout", f"{waited} within {spec.timeout_s:g} s")
+        return conversation.in_time() or late
     except (ssl.SSLError, ssl.CertificateError) as error:
         fault, why = tls_fault(error)
         return _failed(fault.reason, why)
     except OSError as error:
         return _from_os_error(error)
     finally:
-        answer.close()
-        if writer is not None:
-            writer.transport.abort()
+        if transport is not None:
+            transport.abort()
 
 
-async def _connect(spec: ProbeSpec, target: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    options: dict[str, Any] = {"limit": LIMIT_BYTES}
+async def _connect(spec: ProbeSpec, target: Address, conversation: Conversation) -> tuple[asyncio.Transport, _Exchange]:
+    loop = asyncio.get_running_loop()
+    sock = await introduced(loop, target, spec.introduction)
+    options: dict[str, Any] = {}
     if spec.tls is not None:
         # "" switches the loop's own idea of a name off; the time-out of the whole check is enough of a bound.
-        options |= {"ssl": spec.tls.context, "server_hostname": spec.tls_name or ""}
-    connect = asyncio.open_unix_connection if target.is_unix else asyncio.open_connection
-    return await connect(sock=await introduced(asyncio.get_running_loop(), target, spec.introduction), **options)
-
-
-async def _ask_http(
-    spec: ProbeSpec, target: Address, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> Result:
-    writer.write(spec.request(target))
-    result: Result | None = None
-    while result is None:
-        result = answer.feed(await reader.read(LIMIT_BYTES))
-    return result
-
-
-async def _ask_tcp(spec: ProbeSpec, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Result:
-    if spec.send:
-        writer.write(spec.send)
-    received = b""
-    while len(received) < len(spec.expect):
-        data = await reader.read(LIMIT_BYTES)
-        received += data
-        if not data or not spec.expect.startswith(received[: len(spec.expect)]):
-            break
-    if received.startswith(spec.expect):
-        return Result(Verdict.PASS, why="answered as expected" if spec.expect else "accepted a connection")
-    got = received[:_SHOWN].decode("utf-8", "replace")
-    return _failed("answer", f"answered {got!r} instead of {spec.expect[:_SHOWN].decode('utf-8', 'replace')!r}")
+        options = {"ssl": spec.tls.context, "server_hostname": spec.tls_name or ""}
+    try:
+        transport, exchange = await loop.create_connection(lambda: _Exchange(conversation), sock=sock, **options)
+    except BaseException:  # also when the time is over: the loop has not taken the socket yet, or has closed it
+        sock.close()
+        raise
+    return transport, exchange
 
 
 def _failed(reason: str, why: str) -> Result:

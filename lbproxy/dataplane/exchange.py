@@ -525,7 +525,8 @@ class Exchange(LogRecord):
     def _release_by_status(self, lease: Lease, head: ResponseHead, now: float) -> None:
         pool = self.pool_runtime
         assert pool is not None
-        outcome, penalty_s, what = outcome_of(head, pool.failure_statuses)
+        wall = now + self.side.services.wall_offset
+        outcome, penalty_s, what = outcome_of(head, pool.failure_statuses, wall)
         lease.release(outcome, now, penalty_s=penalty_s, what=what)
 
     # --- answers that may be retried (R8) ---------------------------------------------------------------------------
@@ -553,7 +554,7 @@ class Exchange(LogRecord):
         return may_retry_status(
             self.prepared.route.retry,
             head.status,
-            has_retry_after=retry_after_s(head) is not None,
+            has_retry_after=retry_after_s(head, now + self.side.services.wall_offset) is not None,
             is_idempotent=self.prepared.is_idempotent,
             retries_done=self._retries,
             is_replayable=not self._dropped_body and self.request_done,

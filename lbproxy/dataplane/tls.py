@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lbproxy.address import known_as
 from lbproxy.config.certificates import Certificate, client_context, server_context
 from lbproxy.telemetry.log import ThrottledLog
 
@@ -139,7 +140,7 @@ class ClientTls:
 
     def name_of(self, host: str) -> str | None:
         """The name that a server configured as `host` is asked for; None for a unix socket without server_name."""
-        return self.files.server_name or host or None
+        return known_as(self.files.server_name or host) or None
 
     def session(self, server: object) -> Any:
         """The session to offer to a server; None for a full handshake."""

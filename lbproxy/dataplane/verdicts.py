@@ -8,6 +8,7 @@ from lbproxy import errors
 from lbproxy.domain.pool import Outcome
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
+from lbproxy.protocol.http_date import parse_http_date
 
 MAX_RETRY_AFTER_S: Final = 300.0
 
@@ -32,22 +33,29 @@ def plural_of(fault: Fault) -> str:
     return _PLURALS.get(fault, "bad answers")
 
 
-def retry_after_s(head: ResponseHead) -> float | None:
-    """Retry-After in seconds, at most 300; None without one or where it is a date."""
+def retry_after_s(head: ResponseHead, wall: float) -> float | None:
+    """Retry-After (RFC 9110 section 10.2.3) in seconds, at most 300; None without one. wall: Unix time now.
+
+    0.0 is one that names no time to come: 0, a date that has passed, or something that cannot be read. The server asks
+    for patience with those as well, and does not say how much.
+    """
     for name, value in head.fields:
         if name.lower() == b"retry-after":
-            return min(float(value), MAX_RETRY_AFTER_S) if value.isdigit() and len(value) < 10 else None
+            if value.isdigit():
+                return min(float(value), MAX_RETRY_AFTER_S)
+            date = parse_http_date(value, wall)
+            return 0.0 if date is None else min(max(0.0, date - wall), MAX_RETRY_AFTER_S)
     return None
 
 
-def outcome_of(head: ResponseHead, failures: frozenset[int]) -> tuple[Outcome, float, str]:
-    """(outcome, penalty in seconds or 0 for the usual one, plural noun) of an answer's status.
+def outcome_of(head: ResponseHead, failures: frozenset[int], wall: float) -> tuple[Outcome, float, str]:
+    """(outcome, penalty in seconds or 0 for the usual one, plural noun) of an answer's status. wall: Unix time now.
 
     429, and 503 with Retry-After, are push-back: less load, no blame. `failures` are the breaker's statuses.
     """
     status = head.status
     if status in (429, 503):
-        seconds = retry_after_s(head)
+        seconds = retry_after_s(head, wall)
         if status == 429 or seconds is not None:
             return Outcome.PUSH_BACK, seconds or 0.0, "refusals"
     if status in failures:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproxy.address import Address, parse_address
+from lbproxy.address import Address, authority, known_as, parse_address
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,9 @@ from lbproxy.address import Address, parse_address
         ("app.local:65535", Address("app.local", 65535)),
         ("[::1]:80", Address("::1", 80)),
         ("[2001:DB8:0::1]:80", Address("2001:db8::1", 80)),
+        ("[FE80::1%eth0]:80", Address("fe80::1%eth0", 80)),
+        ("[fe80::1%25eth0]:80", Address("fe80::1%eth0", 80)),
+        ("[fe80::1%25]:80", Address("fe80::1%25", 80)),
         ("h:0", Address("h", 0)),
         ("unix:/run/app.sock", Address("", 0, "/run/app.sock")),
         ("unix:@name", Address("", 0, "@name")),
@@ -73,3 +76,18 @@ def test_what_the_kernel_is_given_for_unix_sockets() -> None:
 def test_a_name_needs_a_look_up() -> None:
     assert not Address("localhost", 80).is_literal
     assert not Address("127.0.0.1.example", 80).is_literal
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "field"),
+    [
+        ("a.example", "a.example", "a.example:80"),
+        ("A.Example.", "a.example", "a.example:80"),
+        ("10.0.0.1", "10.0.0.1", "10.0.0.1:80"),
+        ("::1", "::1", "[::1]:80"),
+        ("fe80::1%eth0", "fe80::1", "[fe80::1]:80"),
+        ("", "", "localhost"),
+    ],
+)
+def test_a_peer_has_one_name_however_it_is_written(host: str, name: str, field: str) -> None:
+    assert (known_as(host), authority(host, 80)) == (name, field)

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import struct
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,71 @@ async def test_a_reset_is_a_failure(serve: Serve) -> None:
 
     result = await check(await serve(reset), type="http")
     assert (result.verdict, result.reason) == (Verdict.FAIL, "reset")
+
+
+@pytest.fixture
+def respond() -> Iterator[Callable[[socket.socket, bytes], None]]:
+    """Answers each connection and closes it with what it sent unread, so that the kernel resets it."""
+    listening: list[socket.socket] = []
+
+    def start(sock: socket.socket, reply: bytes) -> None:
+        listening.append(sock)
+        sock.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    peer, _ = sock.accept()
+                except OSError:
+                    return
+                peer.recv(1, socket.MSG_PEEK)  # the request is there, and stays unread
+                peer.sendall(reply)
+                peer.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+
+    yield start
+    for sock in listening:
+        sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        (OK, Verdict.PASS),
+        (b"HTTP/1.1 200 OK\n", Verdict.PASS),
+        (b"HTTP/1.1 503 No\r\n\r\n", Verdict.FAIL),
+        (b"HTTP/1.1 2", Verdict.FAIL),
+    ],
+)
+async def test_an_answer_before_a_reset_counts(
+    respond: Callable[[socket.socket, bytes], None], tmp_path: Path, kind: str, reply: bytes, verdict: Verdict
+) -> None:
+    """As keepalived's HTTP_GET sees it from a responder that never reads: 30 times, for the reset races the answer."""
+    if kind == "unix":
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(tmp_path / "s"))
+        address = parse_address(f"unix:{tmp_path}/s")
+    else:
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        address = Address("127.0.0.1", sock.getsockname()[1])
+    respond(sock, reply)
+    results = [await check(address, type="http") for _ in range(30)]
+    assert {result.verdict for result in results} == {verdict}, results
+
+
+async def test_an_answer_to_a_tcp_check_before_a_reset_counts(
+    respond: Callable[[socket.socket, bytes], None],
+) -> None:
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    respond(sock, b"+PONG")
+    address = Address("127.0.0.1", sock.getsockname()[1])
+    results = [await check(address, type="tcp", send="PING\r\n", expect="+PONG") for _ in range(30)]
+    assert {result.verdict for result in results} == {Verdict.PASS}
 
 
 @pytest.mark.parametrize(

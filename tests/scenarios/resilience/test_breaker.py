@@ -19,7 +19,15 @@ LONG = {"open": "60s"}
 QUICK = {"open": f"{OPEN_S}s"}
 NO_RETRY = {"retry": {"attempts": 0}}
 HIDDEN = {"retry": {"idempotent": True, "backoff": {"base": 0, "max": 0}}}
-NEVER = ("429", "503-retry-after", "500", "404", "abort")
+RETRY_AFTER = {
+    "503-retry-after": "1",
+    "503-retry-after-0": "0",
+    "503-retry-after-date": "Fri, 31 Dec 2100 23:59:59 GMT",
+    "503-retry-after-rfc850": "Friday, 31-Dec-60 23:59:59 GMT",
+    "503-retry-after-asctime": "Fri Dec 31 23:59:59 2100",
+    "503-retry-after-unreadable": "in a while",
+}
+NEVER = ("429", *RETRY_AFTER, "500", "404", "abort")
 PLAN: dict[str, dict[str, object]] = {
     "closes": {"circuit_breaker": LONG, **NO_RETRY},
     "resets": {"circuit_breaker": LONG, **NO_RETRY},
@@ -297,7 +305,7 @@ def test_with_slots_a_recovered_server_takes_its_share_again(site: Site) -> None
 @pytest.mark.parametrize("name", NEVER[:-1])
 def test_answers_that_never_eject(site: Site, name: str) -> None:
     pool = site.pool(f"never-{name}")
-    fields = ["Retry-After: 1"] if name.endswith("retry-after") else []
+    fields = [f"Retry-After: {RETRY_AFTER[name]}"] if name in RETRY_AFTER else []
     code = int(name[:3])
     for server in pool.servers:
         server.answer = status(code, *fields)

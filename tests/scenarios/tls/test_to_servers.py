@@ -18,6 +18,7 @@ from tests.support.build import ROOT
 from tests.support.certificates import Authority, TlsClient, server_wrap
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
+from tests.support.hooked import HookedDaemon
 from tests.support.origin import Origin, Peer, close_unanswered, silent, stalls_after, steps
 from tests.support.rig import get, post
 from tests.support.servers import in_threads
@@ -215,6 +216,35 @@ def test_the_name_is_that_of_the_config_not_the_address(authority: Authority, tm
             assert ask(lb, get("/host"), "host").status == 200
             assert ask(lb, get("/own"), "own").status == 200
     assert asked == ["localhost", "model.internal"]
+
+
+def test_the_dot_that_ends_an_absolute_name_is_for_look_ups_only(authority: Authority, tmp_path: Path) -> None:
+    """SNI, the certificate, and Host go without it, in checks as in traffic."""
+    asked: list[str | None] = []
+
+    def remember(_sock: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        asked.append(name)
+
+    files = authority.issue("dot", "model.internal")
+    with Origin(wrap=server_wrap(files, sni_callback=remember)) as origin:
+        settings: dict[str, object] = {
+            "listeners": [{"name": "p", "bind": "127.0.0.1:0", "pool": "p"}],
+            "pools": {
+                "p": {
+                    "servers": [f"Model.Internal.:{origin.port}"],
+                    "tls": {"ca": authority.ca},
+                    "health_check": {"type": "http", "path": "/check", "interval": "100ms", "rise": 1},
+                }
+            },
+        }
+        lb = HookedDaemon(settings, tmp_path)
+        lb.set_names(**{"Model.Internal.": "127.0.0.1"})
+        with lb:
+            wait_until(lambda: server_state(lb, "p")["health"] == "up", "the check to pass")
+            assert ask(lb, get("/x")).status == 200
+        hosts = {request.get("host") for request in origin.requests if request.target == "/check"}
+    assert hosts == {f"model.internal:{origin.port}"}
+    assert set(asked) == {"model.internal"}
 
 
 # --- failures (reliability, row 48) ---------------------------------------------------------------------------------

@@ -2,7 +2,7 @@ import pytest
 
 from lbproxy.address import Address, parse_address
 from lbproxy.config.model import Expect, HealthCheck
-from lbproxy.control.probe import LIMIT_BYTES, Answer, ProbeSpec, Result, Verdict
+from lbproxy.control.probe import LIMIT_BYTES, Answer, Greeting, ProbeSpec, Result, Verdict
 from lbproxy.dataplane.tls import ClientFiles, ClientTls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready"
@@ -13,11 +13,12 @@ def spec(**settings: object) -> ProbeSpec:
 
 
 def feed(made: ProbeSpec, *pieces: bytes) -> Result | None:
+    """The result after these pieces; b"" is the end of the stream, by FIN or by a reset."""
     answer = Answer(made)
     result = None
     for piece in pieces:
         assert result is None
-        result = answer.feed(piece)
+        result = answer.feed(piece) if piece else answer.end()
     return result
 
 
@@ -124,7 +125,17 @@ def test_an_answer_may_end_with_the_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    "pieces", [(b"",), (b"HTTP/1.1 2", b""), (b"SSH-2.0-OpenSSH_9\r\n",), (b"HTTP/1.1 101 X\r\n\r\n",)]
+    "pieces",
+    [
+        (b"HTTP/1.1 2", b""),
+        (b"HTTP/1.1 200 OK", b""),
+        (b"HTTP/1.1 100 Continue\r\n", b""),
+        (b"SSH-2.0-OpenSSH_9\r\n",),
+        (b"\x16\x03\x01",),
+        (b"HTTP/2 200 OK\r\n",),
+        (b"HTTP/1.1 2000 OK\r\n",),
+        (b"HTTP/1.1 101 X\r\n\r\n",),
+    ],
 )
 def test_what_is_no_answer_fails(pieces: tuple[bytes, ...]) -> None:
     assert verdict(spec(), *pieces) is Verdict.FAIL
@@ -141,3 +152,74 @@ def test_the_name_of_a_server_over_tls() -> None:
     assert made.named("model.internal").tls_name == "model.internal"
     assert made.named("").tls_name is None
     assert spec().named("model.internal").tls_name is None
+
+
+# --- how an answer is written, and how it ends ----------------------------------------------------------------------
+
+
+def test_the_end_of_a_stream_without_an_answer_is_no_verdict() -> None:
+    assert Answer(spec()).end() is None
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"HTTP/1.1 200 OK\nContent-Length: 5\nX: y\n\nready",),  # bare LF: health scripts with echo
+        (b"HTTP/1.1 200 OK\n\nready\n", b""),
+        (b"HTTP/1.0 200 OK\r\n\nready", b""),
+        (b"HTTP/1.1 200\r\n\r\nready", b""),  # no reason phrase
+        (b"HTTP/1.1 200 OK\r\n", b""),  # a status line and nothing else
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nready", b""),  # cut, but it was read
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n", b""),
+        (b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n5 \nready\n0\n\n",),
+        (b"HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\n\n", b""),
+    ],
+)
+def test_what_arrived_is_judged(pieces: tuple[bytes, ...]) -> None:
+    assert verdict(spec(), *pieces) is Verdict.PASS
+
+
+@pytest.mark.parametrize("newline", [b"\r\n", b"\n"])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_chunked_body_is_read_however_it_is_cut(newline: bytes, size: int) -> None:
+    lines = [b"HTTP/1.1 200 OK", b"Transfer-Encoding: chunked", b"", b"3;x=y", b"rea", b"2", b"dy", b"0", b"", b""]
+    data = newline.join(lines)
+    answer = Answer(spec(expect={"body": "^ready$"}))
+    results = [answer.feed(data[start : start + size]) for start in range(0, len(data), size)]
+    assert next(result for result in results if result is not None).verdict is Verdict.PASS
+
+
+def test_a_body_that_was_cut_is_judged_by_what_arrived() -> None:
+    made = spec(expect={"body": "ready"})
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"
+    assert verdict(made, head + b"ready", b"") is Verdict.PASS
+    assert verdict(made, head + b"rea", b"") is Verdict.FAIL
+    assert verdict(made, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nready", b"") is Verdict.PASS
+
+
+def test_a_bad_status_fails_however_the_stream_ends() -> None:
+    result = feed(spec(), b"HTTP/1.1 503 Loading\n", b"")
+    assert result == Result(Verdict.FAIL, "status", "answered 503 to GET /health, expected 200-399")
+
+
+def test_a_tcp_answer_is_judged_by_what_arrived() -> None:
+    made = ProbeSpec.from_config(HealthCheck(type="tcp", send="PING\r\n", expect=Expect(text="+PONG"), timeout=1.0))
+    greeting = Greeting(made)
+    assert greeting.feed(b"+PO") is None
+    assert greeting.feed(b"NG\r\n") == Result(Verdict.PASS, why="answered as expected")
+    cut = Greeting(made)
+    assert cut.feed(b"+PO") is None
+    assert cut.end() == Result(Verdict.FAIL, "answer", "answered '+PO' instead of '+PONG'")
+    assert Greeting(made).end() is None
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "expected"),
+    [
+        ("A.Example.", "10.0.0.1:5001", b"a.example:5001"),
+        ("fe80::1%eth0", "[fe80::1%eth0]:5001", b"[fe80::1]:5001"),
+    ],
+)
+def test_every_spelling_of_a_server_is_one_host(host: str, address: str, expected: bytes) -> None:
+    request = spec().named(host).request(parse_address(address))
+    assert request.split(b"\r\n")[1] == b"Host: " + expected

@@ -85,6 +85,7 @@ def test_a_pool_s_files(authority: Authority) -> None:
     assert tls.name_of("10.0.0.1") == "model.internal"
     plain = ClientTls(ClientFiles(verify=False), ClientFiles(verify=False).load())
     assert (plain.name_of("host"), plain.name_of("")) == ("host", None)
+    assert (plain.name_of("A.Example."), plain.name_of("fe80::1%eth0")) == ("a.example", "fe80::1")
     assert plain.files.paths == ()
 
 

@@ -10,6 +10,7 @@ from lbproxy.domain.pool import Outcome
 from lbproxy.protocol.http1 import ResponseHead, parse_response_head
 
 FAILURES = frozenset((502, 503, 504))
+WALL = 1_795_000_000.0  # Wed, 18 Nov 2026 11:06:40 GMT
 
 
 def answer(status: int, *lines: str) -> ResponseHead:
@@ -26,25 +27,48 @@ def answer(status: int, *lines: str) -> ResponseHead:
         (502, (), Outcome.FAILURE, 0.0),
         (503, (), Outcome.FAILURE, 0.0),
         (503, ("Retry-After: 7",), Outcome.PUSH_BACK, 7.0),
+        (503, ("Retry-After: 0",), Outcome.PUSH_BACK, 0.0),
+        (503, ("Retry-After: Wed, 18 Nov 2026 11:06:49 GMT",), Outcome.PUSH_BACK, 9.0),
+        (503, ("Retry-After: Wed, 18 Nov 2026 11:06:00 GMT",), Outcome.PUSH_BACK, 0.0),
+        (503, ("Retry-After: soon",), Outcome.PUSH_BACK, 0.0),
+        (503, ("Retry-After:",), Outcome.PUSH_BACK, 0.0),
         (429, (), Outcome.PUSH_BACK, 0.0),
         (429, ("Retry-After: 2",), Outcome.PUSH_BACK, 2.0),
     ],
 )
 def test_outcomes(status: int, lines: tuple[str, ...], outcome: Outcome, penalty_s: float) -> None:
-    assert outcome_of(answer(status, *lines), FAILURES)[:2] == (outcome, penalty_s)
+    assert outcome_of(answer(status, *lines), FAILURES, WALL)[:2] == (outcome, penalty_s)
 
 
 def test_which_statuses_are_failures_is_the_configs_business() -> None:
-    assert outcome_of(answer(500), frozenset((500,)))[0] is Outcome.FAILURE
-    assert outcome_of(answer(502), frozenset())[0] is Outcome.ERROR
-    assert outcome_of(answer(502), FAILURES)[2] == "answers 502"
+    assert outcome_of(answer(500), frozenset((500,)), WALL)[0] is Outcome.FAILURE
+    assert outcome_of(answer(502), frozenset(), WALL)[0] is Outcome.ERROR
+    assert outcome_of(answer(502), FAILURES, WALL)[2] == "answers 502"
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("5", 5.0), ("86400", 300.0), ("-1", None), ("1e3", None), ("Mon, 23 Nov 2026", None)]
+    ("value", "seconds"),
+    [
+        ("5", 5.0),
+        ("0", 0.0),
+        ("86400", 300.0),
+        ("9" * 400, 300.0),
+        ("Wed, 18 Nov 2026 11:07:00 GMT", 20.0),
+        ("Wednesday, 18-Nov-26 11:07:00 GMT", 20.0),
+        ("Wed Nov 18 11:07:00 2026", 20.0),
+        ("Thu, 18 Nov 2027 11:07:00 GMT", 300.0),
+        ("Wed, 18 Nov 2020 11:07:00 GMT", 0.0),
+        ("-1", 0.0),
+        ("1e3", 0.0),
+        ("Mon, 23 Nov 2026", 0.0),
+    ],
 )
-def test_retry_after(value: str, seconds: float | None) -> None:
-    assert retry_after_s(answer(503, f"retry-after: {value}")) == seconds
+def test_retry_after(value: str, seconds: float) -> None:
+    assert retry_after_s(answer(503, f"retry-after: {value}"), WALL) == seconds
+
+
+def test_absent_is_not_unreadable() -> None:
+    assert retry_after_s(answer(503), WALL) is None
 
 
 def test_every_fault_has_a_plural() -> None:

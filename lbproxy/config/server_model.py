@@ -45,6 +45,7 @@ def parse_server_address(value: object) -> Address:
     if isinstance(value, int) and not isinstance(value, bool):
         raise ValueError(f"expected host:port, got {shown(value)}; did you mean 127.0.0.1:{shown(value)}?")
     text = parse_text(value)
+    refuse_several_hosts(text)
     ports = re.search(r":([0-9]+)-([0-9]+)$", text)
     if ports and not text.startswith("unix:"):
         first = checked_address(text[: ports.start()] + ":" + ports.group(1))
@@ -58,6 +59,28 @@ def parse_server_address(value: object) -> Address:
     if not address.is_unix and address.port == 0:
         raise ValueError("a server's port is from 1 to 65535")
     return address
+
+
+def refuse_several_hosts(text: str) -> None:
+    """Ports can be a range, hosts cannot; some ways to write several would pass for the name of one.
+
+    Raises ValueError with what to write.
+    """
+    if text.startswith("unix:") or "://" in text:
+        return
+    host, _, port = text.rpartition(":")
+    if re.search(r"[,;\s]", text):
+        raise ValueError(f"{text!r} is several servers in one text; make it a list: [host-1:80, host-2:80]")
+    if re.search(r"[{*]|\[[^:]*\]", host):
+        raise ValueError(f"{text!r} is a pattern for several hosts, and only ports can be a range; write each host")
+    if "/" in host:
+        raise ValueError(f"{text!r} names a network or a path; write each host as host:port, and a socket as unix:PATH")
+    span = re.fullmatch(r"([0-9.]+\.)([0-9]+)(?:-|\.\.)(?:[0-9.]*\.)?([0-9]+)", host)
+    if span is not None:
+        first, last = f"{span[1]}{span[2]}:{port}", f"{span[1]}{span[3]}:{port}"
+        raise ValueError(
+            f"{text!r} is a range of hosts, and only ports can be one; write each host: {first}, ..., {last}"
+        )
 
 
 SERVER_ADDRESS: Final = Notation(

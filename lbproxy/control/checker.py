@@ -1,7 +1,8 @@
 """Active health checks: when to check which server, and what becomes of the results.
 
-Each server has a task, hence one check in flight at most. First checks are spread over one interval and every wait is
-jittered, so that many servers (or many proxies) do not check in step. Servers in maintenance are not checked.
+Each server has a task, hence one check in flight at most. First checks are spread over FIRST_WITHIN_S, as /readyz waits
+for one to pass, and every wait is jittered, so that many servers (or many proxies) do not check in step. Servers in
+maintenance are not checked.
 
 What a verdict means (decisions, "Server states"; the counting of rise and fall is in domain/health.py):
 
@@ -30,6 +31,7 @@ from lbproxy.domain.server import Admin, Health, Server
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import SERVER, Row
 
+FIRST_WITHIN_S = 0.5
 MIN_GAP_S = 0.25  # between two checks of a server, whoever asks for them
 LATE_FACTOR = 1.5  # a check that took this many time-outs was held up by us: the timer fires at one
 
@@ -96,10 +98,10 @@ class Checker:
     def add_pool(
         self, pool: Pool, check: HealthCheck, proxy_protocol: str = "off", tls: ClientTls | None = None
     ) -> None:
-        """Check the servers of a pool from now on, the first time at some moment within one interval."""
+        """Check the servers of a pool from now on, the first time at some moment within FIRST_WITHIN_S."""
         self._checks[pool.name] = (check, ProbeSpec.from_config(check, proxy_protocol, tls))
         for server in pool.servers:
-            self._watch(pool, server, self._clock() + self._rng.random() * check.interval)
+            self._watch(pool, server, self._clock() + self._rng.random() * min(check.interval, FIRST_WITHIN_S))
 
     def add(self, pool: Pool, server: Server) -> None:
         """A server joined: check it at once, because it may be waiting for its first pass."""
@@ -146,6 +148,8 @@ class Checker:
     async def _check(self, watch: _Watch) -> None:
         started = watch.checked_at = self._clock()
         watch.due_at = float("inf")
+        if watch.spec.server_host != watch.server.host:  # its address is another name's now
+            watch.spec = watch.spec.named(watch.server.host)
         result = await self._probe(watch.spec, watch.server.address)
         now = self._clock()
         self.take(watch, result, started, now)

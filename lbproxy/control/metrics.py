@@ -18,7 +18,18 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from lbproxy.domain.pool import Pool
-from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, SERVER_STATES, TRAFFIC, Family, Layout, Row
+from lbproxy.telemetry.slots import (
+    LISTENER,
+    POOL,
+    PROCESS,
+    SERVER,
+    SERVER_STATES,
+    TRAFFIC,
+    UNRESOLVED,
+    Family,
+    Layout,
+    Row,
+)
 
 PREFIX = "lbproxy_"
 LAYOUTS = (SERVER, POOL, LISTENER, TRAFFIC, PROCESS)
@@ -50,7 +61,11 @@ READINGS = (
     Reading("server_state", "1 for the state that the server is in, 0 for the others.", ("pool", "server", "state")),
     Reading("server_inflight", "Requests (TCP: connections) at the server now.", ("pool", "server")),
     Reading("server_weight", "Weight of the server.", ("pool", "server")),
-    Reading("pool_servers", "Servers of the pool by state.", ("pool", "state")),
+    Reading(
+        "pool_servers",
+        "Servers of the pool by state; unresolved: the name of a configured one has no address yet.",
+        ("pool", "state"),
+    ),
     Reading("pool_saturation_ratio", "Requests in flight and queued, over slots; 0 without max_inflight.", ("pool",)),
     Reading("queue_depth", "Requests that wait for a server.", ("pool",)),
     Reading("client_connections", "Client connections open now.", ("listener",)),
@@ -283,6 +298,7 @@ def _pool_readers(registry: Registry) -> dict[str, Reader]:
         for name, pool in pools.items():
             shown = [server.shown for server in pool.servers]
             yield from (((name, state), shown.count(state)) for state in SERVER_STATES)
+            yield (name, UNRESOLVED), sum(len(item.servers) for item in pool.names if item.is_unresolved)
 
     def saturation() -> Iterable[tuple[tuple[str, ...], float]]:
         queued = dict(registry.readers["queue_depth"]()) if "queue_depth" in registry.readers else {}

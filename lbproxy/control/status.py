@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.reuse import NO_LIMIT
-from lbproxy.domain.server import Server
+from lbproxy.domain.server import Admin, Health, Server
+from lbproxy.telemetry.slots import UNRESOLVED
 
 Json = dict[str, object]
+SHOWN = 5  # servers that a reason of /readyz names
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,13 @@ class StatusSource:
             "failing_open": pool.is_failing_open,
             "inflight": sum(server.inflight for server in pool.servers),
             "queue": {"depth": queue.depth, "size": queue.size},
-            "servers": [server_status(pool, server, now) for server in pool.servers],
+            "servers": [server_status(pool, server, now) for server in pool.servers]
+            + [
+                unresolved_status(name, server, now)
+                for name in pool.names
+                if name.is_unresolved
+                for server in name.servers
+            ],
         }
 
 
@@ -98,25 +107,52 @@ def server_status(pool: Pool, server: Server, now: float) -> Json:
     }
 
 
+def unresolved_status(name: Name, server: str, now: float) -> Json:
+    """The row of a configured server whose name has no address."""
+    return {
+        "name": server,
+        "address": server,
+        "admin": Admin.READY.value,
+        "health": Health.UNKNOWN.value,
+        "state": UNRESOLVED,
+        "why": f"{name.host}: {name.why}",
+        "since": round(now - name.changed_at, 3),
+        "weight": None,
+        "inflight": 0,
+        "max_inflight": None,
+        "requests": 0,
+        "errors": 0,
+        "latency": 0.0,
+        "idle_timeout": {"announced": None, "learned": None},
+        "requests_per_connection": None,
+    }
+
+
 def not_ready_reason(pools: Iterable[Pool], rule: str) -> str | None:
     """Why /readyz must say 503, or None.
 
-    rule "any": ready while at least one pool can take requests; "all": every pool has to. Fail-open counts as able.
+    A pool is ready when a server may be used that has passed a check; one without checks, when a server may be used at
+    all, since only traffic would tell more. Fail-open counts: it uses servers that were up. rule "any": one ready pool
+    is enough; "all": every pool has to be.
     """
-    unusable: list[Pool] = []
+    waiting: list[Pool] = []
     total = 0
     for pool in pools:
         total += 1
-        if not pool.eligible():
-            unusable.append(pool)
-    if not unusable or (rule == "any" and len(unusable) < total):
+        if not pool.eligible() or not pool.is_proven:
+            waiting.append(pool)
+    if not waiting or (rule == "any" and len(waiting) < total):
         return None
-    return "; ".join(_why_unusable(pool) for pool in unusable)
+    return "; ".join(_why_not_ready(pool) for pool in waiting)
 
 
-def _why_unusable(pool: Pool) -> str:
-    if not pool.servers:
-        return f"pool {pool.name} has no usable server: no address is known"
-    shown = [f"{server.name} {server.shown}{f' ({server.why})' if server.why else ''}" for server in pool.servers[:5]]
-    more = len(pool.servers) - len(shown)
-    return f"pool {pool.name} has no usable server: {', '.join(shown)}{f' and {more} more' if more else ''}"
+def _why_not_ready(pool: Pool) -> str:
+    problem = "waits for a server to pass its first check" if pool.eligible() else "has no usable server"
+    unresolved = [name for name in pool.names if name.is_unresolved]
+    items = [f"{server} unresolved ({name.host}: {name.why})" for name in unresolved for server in name.servers]
+    for server in pool.servers:
+        why = server.why or ("not checked yet" if server.health is Health.UNKNOWN else "")
+        items.append(f"{server.name} {server.shown}{f' ({why})' if why else ''}")
+    shown = ", ".join(items[:SHOWN]) or "no address is known"
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return f"pool {pool.name} {problem}: {shown}{more}"

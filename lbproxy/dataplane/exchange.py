@@ -59,7 +59,7 @@ from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.tls_client import TlsUpstream
 from lbproxy.dataplane.upstream import SMALL_BODY, UpstreamConnection
-from lbproxy.dataplane.verdicts import STILL_WORKING, outcome_of, plural_of, retry_after_s
+from lbproxy.dataplane.verdicts import STILL_WORKING, has_retry_after, outcome_of, plural_of
 from lbproxy.domain.pool import Lease, Outcome, Refusal
 from lbproxy.domain.queue import Ticket
 from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
@@ -554,7 +554,7 @@ class Exchange(LogRecord):
         return may_retry_status(
             self.prepared.route.retry,
             head.status,
-            has_retry_after=retry_after_s(head, now + self.side.services.wall_offset) is not None,
+            has_retry_after=has_retry_after(head),
             is_idempotent=self.prepared.is_idempotent,
             retries_done=self._retries,
             is_replayable=not self._dropped_body and self.request_done,

@@ -48,6 +48,11 @@ def retry_after_s(head: ResponseHead, wall: float) -> float | None:
     return None
 
 
+def has_retry_after(head: ResponseHead) -> bool:
+    """Is there one, whatever it says?"""
+    return retry_after_s(head, 0.0) is not None
+
+
 def outcome_of(head: ResponseHead, failures: frozenset[int], wall: float) -> tuple[Outcome, float, str]:
     """(outcome, penalty in seconds or 0 for the usual one, plural noun) of an answer's status. wall: Unix time now.
 

@@ -31,6 +31,7 @@ from typing import Final
 from lbproxy.domain.breaker import BreakerPolicy, CircuitBreaker
 from lbproxy.domain.forecast import earliest_end_s
 from lbproxy.domain.lease import Lease, Outcome, Refusal
+from lbproxy.domain.names import Name
 from lbproxy.domain.queue import Ticket, WaitQueue
 from lbproxy.domain.server import ERRORS_IN_A_ROW, PENALTY_S, REFUSED, Admin, Breaker, Health, Server
 from lbproxy.domain.slow_start import SlowStart
@@ -48,7 +49,8 @@ FlipListener = Callable[[Server, str, str], None]
 class Pool:
     """The servers behind one name. All times are monotonic seconds given by the caller.
 
-    fail_open: share of usable servers at or below which verdicts of checks are not believed; None = never.
+    fail_open: share of usable servers at or below which verdicts of checks are not believed, about servers that were up
+    once; None = never.
     passive_retry_s: with health checks off, how long a server that refused a connection is left alone; None = checks
     bring it back. breaker None: no ejections. max_ejected: share of the members that may be out at once. queue None:
     who finds no slot is refused. slow_start_s: how long a server that came back or joined is ramped up, 0 = not.
@@ -71,6 +73,7 @@ class Pool:
         "is_failing_open",
         "max_ejected",
         "name",
+        "names",
         "passive_retry_s",
         "queue",
         "servers",
@@ -95,6 +98,7 @@ class Pool:
     ) -> None:
         self.name = name
         self.servers = list(servers)
+        self.names: list[Name] = []  # host names that servers come from; discovery keeps them
         self.strategy = strategy
         self.fail_open = fail_open
         self.passive_retry_s = passive_retry_s
@@ -160,6 +164,7 @@ class Pool:
             return False
         was_down, old = server.health is Health.DOWN, server.shown
         server.health = health
+        server.was_up = server.was_up or health is Health.UP or health is Health.BUSY
         server.down_reason = reason if health is Health.DOWN else ""
         if health is Health.DOWN and not was_down:
             self._slow_start.left(server, now)
@@ -207,7 +212,8 @@ class Pool:
         """What people are told about the state of a server; "" if there is nothing to say."""
         circuit = server.circuit
         if server.admin is not Admin.READY or circuit is None or circuit.state is Breaker.CLOSED:
-            return server.why
+            is_unchecked = server.health is Health.UNKNOWN and self.passive_retry_s is None
+            return server.why or ("not checked yet" if is_unchecked else "")
         if server.health is Health.DOWN and circuit.state is Breaker.PROBING:
             return server.why
         ago = f"{circuit.state.value} {max(0.0, now - circuit.changed_at):.0f} s ago: {circuit.what}"
@@ -369,6 +375,11 @@ class Pool:
             self._is_dirty = False
         return self._eligible
 
+    @property
+    def is_proven(self) -> bool:
+        """Has a server that may be used now passed a check? Without checks nothing can be asked for."""
+        return self.passive_retry_s is not None or any(server.was_up for server in self.eligible())
+
     def _compute_eligible(self) -> tuple[Server, ...]:
         usable = tuple(server for server in self.servers if server.is_usable)
         self.is_failing_open = False
@@ -379,7 +390,7 @@ class Pool:
                 if server.admin is Admin.READY
                 and server.weight > 0
                 and server.breaker is Breaker.CLOSED
-                and not (server.health is Health.DOWN and server.down_reason == REFUSED)
+                and (server.health is not Health.DOWN or (server.was_up and server.down_reason != REFUSED))
             )
             if len(believed) > len(usable):
                 self.is_failing_open = True

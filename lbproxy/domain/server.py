@@ -18,7 +18,8 @@ Truth table of `shown` (what users see) and `is_usable` (may take a new request)
     ready   closed    up, unknown   up        yes
 
 `down_reason` "refused" means that the kernel said no: nobody listens there, and fail-open never uses such a server.
-Any other reason is a verdict of checks, which may be wrong.
+Any other reason is a verdict of checks, which may be wrong: but only about a server that they have once found well. One
+that never passed is as likely still loading its model, or not the right program at all.
 
 Load. Strategies that go by load pick by `inflight` and look at `penalty_until` of the winner only: a penalty can only
 make a server less attractive, so a winner without one has won. `load(now)` is inflight plus the failure penalty. A
@@ -77,7 +78,7 @@ class Server:
 
     inflight counts requests (TCP: connections) given to it and not finished; the pool alone changes it. max_inflight 0
     means no limit. progress_at is the last time (monotonic seconds) it finished a request or sent a byte. host is the
-    name or address that the config gives for it, which TLS verifies.
+    name or address that the config gives for it, which TLS verifies. was_up: a check has found it well at least once.
 
     limit is what max_inflight comes to now: during slow start it is less. n_quarantined of its slots were given up by
     requests that ended before their answer (the server may still be at work on them), and free_limit = limit -
@@ -120,6 +121,7 @@ class Server:
         "reuse",
         "service_min_s",
         "service_p95_s",
+        "was_up",
         "why",
     )
 
@@ -148,6 +150,7 @@ class Server:
         self.breaker = Breaker.CLOSED
         self.circuit: CircuitBreaker | None = None
         self.down_reason = ""
+        self.was_up = False
         self.why = ""
         self.changed_at = 0.0
         self.progress_at = float("-inf")

@@ -200,6 +200,7 @@ class Controller:
                 row[SERVER.column("server_ejections_total", server.circuit.reason)] += 1
         level = logging.WARNING if new in ("down", "ejected") else logging.INFO
         why = f": {server.why}" if server.why else ""
+        old = old if server.was_up or old != "up" else "never up"  # what has not been checked counts as up
         cause = f"{pool.name}/{server.name} {new}"  # with the state, so that the last word is not the one left out
         self._log.log(level, cause, "pool %s: server %s is %s, was %s%s", pool.name, server.name, new, old, why)
         if not pool.eligible():

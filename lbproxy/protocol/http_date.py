@@ -15,7 +15,7 @@ _DAY: Final = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _LONG_DAY: Final = rb"(?:Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)"
 _MONTH: Final = b"(?P<month>" + b"|".join(_MONTHS) + b")"
 _TIME: Final = rb"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
-_FORMS: Final = (
+_FORMS: Final[tuple[re.Pattern[bytes], ...]] = (
     re.compile(_DAY + rb", (?P<day>[0-9]{2}) " + _MONTH + rb" (?P<year>[0-9]{4}) " + _TIME + rb" GMT"),
     re.compile(_LONG_DAY + rb", (?P<day>[0-9]{2})-" + _MONTH + rb"-(?P<year>[0-9]{2}) " + _TIME + rb" GMT"),  # RFC 850
     re.compile(_DAY + rb" " + _MONTH + rb" (?P<day>[0-9]{2}| [0-9]) " + _TIME + rb" (?P<year>[0-9]{4})"),  # asctime

@@ -27,6 +27,7 @@ QUEUE_BUCKETS: Final[tuple[float, ...]] = (
     0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 SERVER_STATES: Final[tuple[str, ...]] = ("up", "busy", "down", "ejected", "probing", "drain", "maint")
+UNRESOLVED: Final = "unresolved"  # of a configured server whose name has no address yet
 TLS_ERRORS: Final[tuple[str, ...]] = (
     "timeout",  # longer than timeouts.tls_handshake
     "closed",  # the client left before the end

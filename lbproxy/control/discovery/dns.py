@@ -1,12 +1,17 @@
 """Servers from DNS: names in `servers` become one server per address, looked up again and again.
 
-The resolver of the C library blocks, at worst for half a minute, so each look-up has a daemon thread; at most
-MAX_THREADS exist, a name has one look-up under way at most, and nothing waits for one longer than TIMEOUT_S. A failed
-or empty look-up changes nothing: the last good answer stays (reliability E7).
+The resolver of the C library blocks, at worst for half a minute, so each look-up has a daemon thread. MAX_THREADS work
+at a time; who comes later waits for a turn. A look-up that is late (TIMEOUT_S) gives its turn to the next and goes on:
+there are MAX_LATE of those at most, so that a resolver that hangs neither collects threads nor holds up the names that
+it could answer. A name has one look-up under way at most. Rounds begin at different moments of the interval for
+different names.
+
+A failed or empty look-up changes nothing: the last good answer stays in use. A name that never had one has no server,
+and stands in the pool's `names` with the reason.
 
 Life of an address: first answer for its name -> joins `unknown` and takes traffic, as at start-up; in a later answer ->
-joins `down` until its first pass; no longer in the answer -> `drain`, and leaves when nothing is in flight; back in the
-answer before that -> ready again.
+joins `down` until its first pass; in no name's answer any more -> `drain`, and leaves when nothing is in flight; back
+in an answer before that -> ready again. Several names may hold one address: it is one server, and stays while one does.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from typing import Protocol
 
 from lbproxy.address import Address
 from lbproxy.config.model import ServerSpec
+from lbproxy.domain.names import NOT_LOOKED_UP, Name
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Admin, Health, Server
 from lbproxy.tasks import Tasks
@@ -35,6 +41,7 @@ TIMEOUT_S = 2.0
 MIN_GAP_S = 1.0  # between two look-ups of a name, whatever asks for them
 DRAIN_POLL_S = 0.5
 MAX_THREADS = 8
+MAX_LATE = 56
 JOINING = "joining"
 _FAILURES = PROCESS.column("dns_failures_total")
 
@@ -51,20 +58,31 @@ class Membership(Protocol):
 
 
 class ThreadResolver:
-    """getaddrinfo in daemon threads, which do not delay the end of the process as executor threads do."""
+    """getaddrinfo in daemon threads, which do not delay the end of the process as executor threads do.
 
-    def __init__(self, timeout_s: float = TIMEOUT_S, max_threads: int = MAX_THREADS) -> None:
+    max_threads look-ups have their turn at once, for timeout_s each; max_late more may be at work beyond their time.
+    """
+
+    def __init__(self, timeout_s: float = TIMEOUT_S, max_threads: int = MAX_THREADS, max_late: int = MAX_LATE) -> None:
         self._timeout_s = timeout_s
-        self._free = max_threads
+        self._most = max_threads + max_late
+        self._turns = asyncio.Semaphore(max_threads)
         self._under_way: dict[str, asyncio.Future[list[str]]] = {}
 
     async def __call__(self, host: str) -> Sequence[str]:
-        """Addresses of `host`. Raises OSError, TimeoutError included."""
+        """Addresses of `host`, after waiting for a turn. Raises OSError, TimeoutError included."""
         future = self._under_way.get(host)
-        if future is None:
-            if not self._free:
-                raise TimeoutError("all resolver threads are blocked")
-            future = self._start(host)
+        if future is not None:
+            return await self._wait(future)
+        async with self._turns:
+            future = self._under_way.get(host)
+            if future is None:
+                if len(self._under_way) >= self._most:
+                    raise TimeoutError(f"{len(self._under_way)} look-ups of other names hang")
+                future = self._start(host)
+            return await self._wait(future)
+
+    async def _wait(self, future: asyncio.Future[list[str]]) -> list[str]:
         try:
             # A look-up that is late stays under way, so that a blocked resolver does not collect threads.
             return await asyncio.wait_for(asyncio.shield(future), self._timeout_s)
@@ -75,10 +93,8 @@ class ThreadResolver:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[str]] = loop.create_future()
         self._under_way[host] = future
-        self._free -= 1
 
         def finished(addresses: list[str], error: OSError | None) -> None:
-            self._free += 1
             del self._under_way[host]
             if future.cancelled():
                 return
@@ -116,19 +132,21 @@ def blocking_look_up(host: str) -> list[str]:
     return sorted(found, key=lambda text: (":" in text, int(ip_address(text.partition("%")[0])), text))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Name:
-    """One host name of a pool: the specs that use it (a range of ports is several) and the servers made from it."""
+    """One host name of a pool: the specs that use it (a range of ports is several) and the servers that it gives."""
 
     pool: Pool
-    host: str
+    known: Name
     specs: list[ServerSpec]
     interval_s: float
     is_checked: bool
     servers: dict[tuple[str, str], Server] = field(default_factory=dict)  # by configured address and IP
-    leaving: set[Server] = field(default_factory=set)
-    has_answer: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def host(self) -> str:
+        return self.known.host
 
 
 class DnsDiscovery:
@@ -143,6 +161,8 @@ class DnsDiscovery:
         self._clock = clock
         self._resolve = resolve if resolve is not None else ThreadResolver()
         self._names: dict[tuple[str, str], _Name] = {}
+        self._holders: dict[Server, dict[tuple[_Name, tuple[str, str]], None]] = {}  # who gives each server, in order
+        self._leaving: dict[Server, Pool] = {}
         self._log = ThrottledLog(log, clock=clock)
 
     def add_pool(self, pool: Pool, specs: Sequence[ServerSpec], interval_s: float, *, is_checked: bool) -> None:
@@ -152,15 +172,22 @@ class DnsDiscovery:
                 continue
             key = (pool.name, spec.address.host)
             if key not in self._names:
-                self._names[key] = _Name(pool, spec.address.host, [], max(interval_s, MIN_GAP_S), is_checked)
+                known = Name(spec.address.host, self._clock())
+                pool.names.append(known)
+                self._names[key] = _Name(pool, known, [], max(interval_s, MIN_GAP_S), is_checked)
             self._names[key].specs.append(spec)
+            self._names[key].known.servers += (spec.name or str(spec.address),)
 
     async def start(self) -> None:
-        """Look every name up once (this takes TIMEOUT_S at most, failed look-ups included), then go on doing so."""
-        await asyncio.gather(*(self._refresh(name) for name in self._names.values()))
-        for name in self._names.values():
-            self._tasks.spawn(self._follow(name), f"dns:{name.pool.name}/{name.host}")
-            self._tasks.spawn(self._drain(name), f"dns-drain:{name.pool.name}/{name.host}")
+        """Look every name up once, then go on doing so. Who has no answer within TIMEOUT_S gets it later."""
+        names = list(self._names.values())
+        first = [self._tasks.spawn(self._refresh(name), f"dns:{name.pool.name}/{name.host}") for name in names]
+        if first:
+            await asyncio.wait(first, timeout=TIMEOUT_S)
+            self._tasks.spawn(self._drain(), "dns-drain")
+        for number, name in enumerate(names, 1):
+            first_s = name.interval_s * number / len(names)
+            self._tasks.spawn(self._follow(name, first_s), f"dns:{name.pool.name}/{name.host}")
 
     def kick(self, pool: Pool, server: Server) -> None:
         """A connect to this server failed: if it came from a name, look that up soon."""
@@ -168,11 +195,14 @@ class DnsDiscovery:
             if name.pool is pool and server in name.servers.values():
                 name.wake.set()
 
-    async def _follow(self, name: _Name) -> None:
+    async def _follow(self, name: _Name, first_s: float) -> None:
+        """first_s: the time to the first round, which sets this name apart from the others."""
+        wait_s = first_s
         while True:
             await asyncio.sleep(MIN_GAP_S)
             with contextlib.suppress(TimeoutError):  # nobody asked for it: the interval is over
-                await asyncio.wait_for(name.wake.wait(), name.interval_s - MIN_GAP_S)
+                await asyncio.wait_for(name.wake.wait(), max(0.0, wait_s - MIN_GAP_S))
+            wait_s = name.interval_s
             name.wake.clear()
             await self._refresh(name)
 
@@ -188,8 +218,12 @@ class DnsDiscovery:
         self.apply(name, addresses)
 
     def _failed(self, name: _Name, why: str) -> None:
+        """Logged when it is news: a name that stays wrong must not fill the log."""
         self._row[_FAILURES] += 1
-        kept = "the last good answer stays in use" if name.has_answer else "it has no server yet"
+        known = name.known
+        if not known.failed(why, self._clock()):
+            return
+        kept = "it has no server yet" if known.is_unresolved else "the last good answer stays in use"
         cause = f"{name.pool.name}/{name.host}"
         self._log.warning(cause, "pool %s: looking up %s failed: %s; %s", name.pool.name, name.host, why, kept)
 
@@ -197,44 +231,67 @@ class DnsDiscovery:
         """Bring the members in line with an answer that is not empty."""
         wanted = {(str(spec.address), ip): spec for spec in name.specs for ip in addresses}
         for key, spec in wanted.items():
-            server = name.servers.get(key)
-            if server is None:
-                self._join(name, key, spec)
-            elif server in name.leaving:
-                name.leaving.discard(server)
-                name.pool.set_admin(server, Admin.READY, f"{name.host} has this address again", self._clock())
-        for key, server in name.servers.items():
-            if key not in wanted and server not in name.leaving:
-                name.leaving.add(server)
-                log.info("pool %s: server %s leaves: %s lost this address", name.pool.name, server.name, name.host)
-                name.pool.set_admin(server, Admin.DRAIN, f"{name.host} no longer has this address", self._clock())
-        name.has_answer = True
-        self.remove_drained(name)
+            if key not in name.servers:
+                self._take(name, key, spec)
+        for key in [key for key in name.servers if key not in wanted]:
+            self._let_go(name, key)
+        before = name.known.why
+        if name.known.answered(len(addresses), self._clock()) and before and before != NOT_LOOKED_UP:
+            log.info("pool %s: %s resolves again, to %d addresses", name.pool.name, name.host, len(addresses))
+        self.remove_drained()
 
-    def _join(self, name: _Name, key: tuple[str, str], spec: ServerSpec) -> None:
-        ip = key[1]
-        server = server_at(spec, ip)
-        if any(other.key == server.key for other in name.pool.servers):
-            return  # identity is the address within the pool: it is configured twice, which one server serves
-        if name.has_answer and name.is_checked:
-            server.health, server.down_reason, server.why = Health.DOWN, JOINING, "joined; no check has passed yet"
-            server.changed_at = self._clock()
+    def _take(self, name: _Name, key: tuple[str, str], spec: ServerSpec) -> None:
+        """A name has an address that it did not have before."""
+        pool = name.pool
+        made = server_at(spec, key[1])
+        server = next((other for other in pool.servers if other.key == made.key), None)
+        if server is not None and server not in self._holders:
+            return  # it is configured by its address too, which no answer takes away
+        if server is None:
+            server = made
+            if not name.known.is_unresolved and name.is_checked:
+                server.health, server.down_reason, server.why = Health.DOWN, JOINING, "joined; no check has passed yet"
+                server.changed_at = self._clock()
+            log.info("pool %s: server %s joins", pool.name, server.name)
+            self._membership.add(pool, server)
+        elif server in self._leaving:
+            del self._leaving[server]
+            server.host = name.host
+            pool.set_admin(server, Admin.READY, f"{name.host} has this address again", self._clock())
         name.servers[key] = server
-        log.info("pool %s: server %s joins", name.pool.name, server.name)
-        self._membership.add(name.pool, server)
+        self._holders.setdefault(server, {})[name, key] = None
 
-    def remove_drained(self, name: _Name) -> None:
+    def _let_go(self, name: _Name, key: tuple[str, str]) -> None:
+        """A name lost an address: the server leaves, unless another name has it."""
+        pool, server = name.pool, name.servers.pop(key)
+        holders = self._holders[server]
+        del holders[name, key]
+        other = next(iter(holders), None)
+        if other is not None:
+            server.host = other[0].host  # whose certificate and Host it is from now on
+            log.info(
+                "pool %s: server %s stays: %s lost this address, %s has it",
+                pool.name,
+                server.name,
+                name.host,
+                server.host,
+            )
+            return
+        self._leaving[server] = pool
+        log.info("pool %s: server %s leaves: %s lost this address", pool.name, server.name, name.host)
+        pool.set_admin(server, Admin.DRAIN, f"{name.host} no longer has this address", self._clock())
+
+    def remove_drained(self) -> None:
         """Let servers go that have nothing in flight any more."""
-        for key, server in list(name.servers.items()):
-            if server in name.leaving and server.inflight == 0:
-                del name.servers[key]
-                name.leaving.discard(server)
-                self._membership.remove(name.pool, server)
+        for server, pool in list(self._leaving.items()):
+            if server.inflight == 0:
+                del self._leaving[server], self._holders[server]
+                self._membership.remove(pool, server)
 
-    async def _drain(self, name: _Name) -> None:
+    async def _drain(self) -> None:
         while True:
             await asyncio.sleep(DRAIN_POLL_S)
-            self.remove_drained(name)
+            self.remove_drained()
 
 
 def server_at(spec: ServerSpec, ip: str) -> Server:

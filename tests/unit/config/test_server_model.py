@@ -60,3 +60,30 @@ def test_names_and_weights_agree_with_the_strategies_themselves() -> None:
     refused = UNAVAILABLE_VALUES["pools.*.strategy"]
     assert [name for name in BUILT_IN_STRATEGIES if name not in refused] == list(NAMES)
     assert set(WEIGHTLESS) == set(NAMES) - USES_WEIGHT
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("10.0.0.1-4:80", "range of hosts.*write each host: 10.0.0.1:80, ..., 10.0.0.4:80"),
+        ("10.0.0.1-4:5001-5004", "range of hosts"),
+        ("10.0.0.1-10.0.0.4:80", "range of hosts.*10.0.0.1:80, ..., 10.0.0.4:80"),
+        ("10.0.0.1..4:80", "range of hosts"),
+        ("model-[1-3]:80", "pattern for several hosts"),
+        ("10.0.0.{1,2}:80", "several servers in one text"),
+        ("model-*:80", "pattern for several hosts"),
+        ("10.0.0.0/30:80", "names a network"),
+        ("a:80,b:80", "several servers in one text"),
+        ("a:80 b:80", "several servers in one text"),
+    ],
+)
+def test_only_ports_can_be_a_range(written: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_server_address(written)
+
+
+@pytest.mark.parametrize(
+    "written", ["model-1-4:80", "predict-0.predict:80", "[fd00::1]:80", "10-0-0-1.pod:80", "1a-2:80"]
+)
+def test_names_with_dashes_are_names(written: str) -> None:
+    assert str(parse_server_address(written)) == written

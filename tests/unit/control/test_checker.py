@@ -187,12 +187,14 @@ async def test_kicks_do_not_bring_more_than_four_checks_a_second(bench: Bench) -
     server = bench.watch()
     watch = bench.checker._watches["predict", server.key]
     watch.checked_at = bench.now
+    watch.due_at = bench.now + 1000
     bench.checker.kick(bench.pool, server)
     assert watch.due_at == bench.now + 0.25
 
 
 async def test_a_server_refused_under_traffic_is_checked_soon(bench: Bench) -> None:
     server = bench.watch()
+    bench.checker._watches["predict", server.key].due_at = bench.now + 1000
     bench.pool.server_refused(server, bench.now)
     bench.checker.refused(bench.pool, server)
     due_in = bench.checker._watches["predict", server.key].due_at - bench.now

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from lbproxy.address import parse_address
 from lbproxy.control.metrics import LAYOUTS, READINGS, Exposition, Registry, Reloads, wants_openmetrics
+from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Health, Server
 from lbproxy.domain.strategies.base import PickContext
@@ -150,9 +151,22 @@ def test_states_are_one_hot_and_counted_per_pool() -> None:
 
 def test_a_server_is_not_up_just_because_the_pool_fails_open() -> None:
     pool = make_pool(1)
+    pool.set_health(pool.servers[0], Health.UP, "", "", 0.5)
     pool.set_health(pool.servers[0], Health.DOWN, "timeout", "no answer", 1.0)
     assert pool.eligible()
     assert one(samples(make_registry(pool, Slots())), "server_up", pool="predict", server="127.0.0.1:5001") == 0
+
+
+def test_a_name_without_an_address_is_counted() -> None:
+    pool = make_pool(2)
+    registry = make_registry(pool, Slots())
+    assert one(samples(registry), "pool_servers", pool="predict", state="unresolved") == 0
+    name = Name("gone.example", 1.0)
+    name.servers = ("gone.example:1", "gone.example:2")
+    pool.names.append(name)
+    assert one(samples(registry), "pool_servers", pool="predict", state="unresolved") == 2
+    name.answered(1, 2.0)
+    assert one(samples(registry), "pool_servers", pool="predict", state="unresolved") == 0
 
 
 def test_saturation_is_work_over_slots() -> None:

@@ -3,15 +3,19 @@ import random
 from lbproxy.address import parse_address
 from lbproxy.control.status import ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
 from lbproxy.domain.breaker import BreakerPolicy
+from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Lease, Outcome, Pool
 from lbproxy.domain.server import Admin, Health, Server
 from lbproxy.domain.strategies.least_connections import LeastConnections
 
 
-def make_pool(name: str, *ports: int) -> Pool:
+def make_pool(name: str, *ports: int, has_passed: bool = False, is_checked: bool = True) -> Pool:
     servers = [Server(f"127.0.0.1:{port}", parse_address(f"127.0.0.1:{port}")) for port in ports]
     strategy = LeastConnections({}, random.Random(1))
-    return Pool(name, servers, strategy, strategy)
+    pool = Pool(name, servers, strategy, strategy, passive_retry_s=None if is_checked else 10.0)
+    for server in servers if has_passed else ():
+        pool.set_health(server, Health.UP, "", "accepts connections", 0.5)
+    return pool
 
 
 def refuse(pool: Pool) -> None:
@@ -71,7 +75,7 @@ def test_an_ejected_server_says_when_it_is_tried_again() -> None:
     assert server_status(pool, servers[0], 112.0)["why"] == (
         "probing 2 s ago: 2 consecutive resets, the next request is a probe"
     )
-    assert server_status(pool, servers[1], 112.0)["why"] == ""
+    assert server_status(pool, servers[1], 112.0)["why"] == "not checked yet"
 
 
 def test_the_whole_status() -> None:
@@ -110,7 +114,7 @@ def test_the_whole_status() -> None:
 
 
 def test_ready_while_any_pool_is_usable() -> None:
-    good, bad = make_pool("good", 5001), make_pool("bad", 5002)
+    good, bad = make_pool("good", 5001, has_passed=True), make_pool("bad", 5002, has_passed=True)
     assert not_ready_reason([good, bad], "any") is None
     refuse(bad)
     assert not_ready_reason([good, bad], "any") is None
@@ -121,11 +125,74 @@ def test_ready_while_any_pool_is_usable() -> None:
 
 
 def test_ready_only_while_all_pools_are_usable() -> None:
-    good, bad = make_pool("good", 5001), make_pool("bad", 5002)
+    good, bad = make_pool("good", 5001, has_passed=True), make_pool("bad", 5002, has_passed=True)
     assert not_ready_reason([good, bad], "all") is None
     refuse(bad)
     assert not_ready_reason([good, bad], "all") == (
         "pool bad has no usable server: 127.0.0.1:5002 down (connection refused under traffic)"
+    )
+
+
+def test_a_pool_is_not_ready_before_a_check_has_passed() -> None:
+    pool = make_pool("p", 5001, 5002)
+    assert pool.eligible(), "requests are taken all the same"
+    assert not_ready_reason([pool], "any") == (
+        "pool p waits for a server to pass its first check: 127.0.0.1:5001 up (not checked yet), "
+        "127.0.0.1:5002 up (not checked yet)"
+    )
+    pool.set_health(pool.servers[0], Health.DOWN, "status", "answered 503 to GET /health", 1.0)
+    assert not_ready_reason([pool], "any") is not None
+    pool.set_health(pool.servers[1], Health.UP, "", "", 1.0)
+    assert not_ready_reason([pool], "any") is None
+
+
+def test_servers_that_never_were_up_make_no_pool_ready() -> None:
+    pool = make_pool("p", 5001)
+    pool.fail_open = 0.0
+    pool.set_health(pool.servers[0], Health.DOWN, "status", "answered 503 to GET /health", 1.0)
+    assert not_ready_reason([pool], "any") == (
+        "pool p has no usable server: 127.0.0.1:5001 down (answered 503 to GET /health)"
+    )
+    pool.set_health(pool.servers[0], Health.UP, "", "", 2.0)
+    pool.set_health(pool.servers[0], Health.DOWN, "status", "answered 503 to GET /health", 3.0)
+    assert not_ready_reason([pool], "any") is None, "it fails open"
+
+
+def test_a_pool_without_checks_is_ready_at_once() -> None:
+    pool = make_pool("p", 5001, is_checked=False)
+    assert not_ready_reason([pool], "all") is None
+    refuse(pool)
+    assert not_ready_reason([pool], "any") is not None
+
+
+def test_any_and_all_count_pools_whose_first_check_has_not_passed() -> None:
+    good, new = make_pool("good", 5001, has_passed=True), make_pool("new", 5002)
+    assert not_ready_reason([good, new], "any") is None
+    assert (not_ready_reason([good, new], "all") or "").startswith("pool new waits for a server to pass")
+
+
+def test_a_name_without_an_address_is_a_row_with_the_reason() -> None:
+    pool = make_pool("p", 5001, has_passed=True)
+    name = Name("gone.example", 90.0)
+    name.servers = ("gone.example:80",)
+    name.failed("Name or service not known", 95.0)
+    pool.names.append(name)
+    source = StatusSource("1.2.3", 10.0, {"p": pool}, {"p": "least_connections"})
+    pools = source.build("running", None, 100.0)["pools"]
+    assert isinstance(pools, list)
+    known, row = pools[0]["servers"]
+    assert (known["state"], pools[0]["usable"]) == ("up", 1)
+    assert set(row) == set(known)
+    assert {key: row[key] for key in ("name", "state", "health", "why", "since")} == {
+        "name": "gone.example:80",
+        "state": "unresolved",
+        "health": "unknown",
+        "why": "gone.example: Name or service not known",
+        "since": 5.0,
+    }
+    pool.server_refused(pool.servers[0], 100.0)
+    assert "gone.example:80 unresolved (gone.example: Name or service not known)" in (
+        not_ready_reason([pool], "any") or ""
     )
 
 

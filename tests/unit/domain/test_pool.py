@@ -66,6 +66,8 @@ def names(servers: Sequence[Server]) -> str:
 
 
 def down(pool: Pool, server: Server, reason: str = "check") -> None:
+    """After it was up."""
+    pool.set_health(server, Health.UP, "", "", 0.5)
     pool.set_health(server, Health.DOWN, reason, "said the test", 1.0)
 
 
@@ -139,6 +141,32 @@ def test_fail_open_disbelieves_checks_at_its_share(share: float | None, n_down: 
         down(pool, server)
     assert names(pool.eligible()) == eligible
     assert pool.is_failing_open is (len(eligible) > 4 - n_down)
+
+
+def test_fail_open_is_for_servers_that_were_up_once() -> None:
+    """One that never passed a check is as likely still loading, or the wrong program."""
+    a, b = make("a"), make("b")
+    pool = pool_of(a, b, fail_open=0.5)
+    for server in (a, b):
+        pool.set_health(server, Health.DOWN, "status", "answered 503", 1.0)
+    assert pool.eligible() == () and not pool.is_failing_open
+    pool.set_health(a, Health.UP, "", "", 2.0)
+    assert pool.eligible() == (a,) and not pool.is_failing_open, "b is as before, whatever the share"
+    pool.set_health(a, Health.DOWN, "status", "answered 503", 3.0)
+    assert pool.eligible() == (a,) and pool.is_failing_open
+
+
+def test_a_pool_is_proven_by_a_server_in_use_that_has_passed() -> None:
+    a, b = make("a"), make("b")
+    pool = pool_of(a, b, fail_open=0.0)
+    assert pool.eligible() == (a, b) and not pool.is_proven
+    pool.set_health(b, Health.BUSY, "", "it works, but not on checks", 1.0)
+    assert pool.is_proven
+    down(pool, b, REFUSED)
+    assert pool.eligible() == (a,) and not pool.is_proven, "who has passed is gone"
+    pool.set_health(a, Health.UP, "", "", 2.0)
+    assert pool.is_proven
+    assert pool_of(make("a"), passive_retry_s=1.0).is_proven, "without checks nobody can pass one"
 
 
 def test_fail_open_never_takes_what_is_certainly_gone_or_unwanted() -> None:
@@ -370,5 +398,6 @@ def model_eligible(pool: Pool) -> list[Server]:
     ready = [item for item in pool.servers if item.admin is Admin.READY and item.weight > 0]
     usable = [item for item in ready if item.health is not Health.DOWN]
     if pool.fail_open is not None and len(usable) <= pool.fail_open * len(pool.servers):
-        usable = [item for item in ready if item.health is not Health.DOWN or item.down_reason != REFUSED]
+        believed = [item for item in ready if item.was_up and item.down_reason != REFUSED]
+        usable = [item for item in ready if item.health is not Health.DOWN or item in believed]
     return [item for item in usable if not item.backup] or usable

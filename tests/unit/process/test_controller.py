@@ -73,6 +73,8 @@ async def test_readiness_follows_the_life_of_the_process(bench: Bench) -> None:
     controller = bench.controller
     assert controller.ready_reason() == "starting"
     controller.running()
+    assert (controller.ready_reason() or "").startswith("pool predict waits for a server to pass its first check")
+    bench.pool.set_health(bench.pool.servers[0], Health.UP, "", "", bench.now)
     assert controller.ready_reason() is None
     for server in bench.pool.servers:
         controller.server_refused(bench.pool, server)
@@ -86,11 +88,15 @@ async def test_transitions_are_counted_and_logged(bench: Bench, caplog: pytest.L
     server = bench.pool.servers[0]
     with caplog.at_level(logging.INFO, "lbproxy"):
         bench.controller.server_refused(bench.pool, server)
+        bench.now += 2.0
         bench.pool.set_health(server, Health.UP, "", "answered 200 to GET /", bench.now)
-    assert (bench.transitions("down"), bench.transitions("up")) == (1, 1)
+        bench.now += 2.0
+        bench.controller.server_refused(bench.pool, server)
+    assert (bench.transitions("down"), bench.transitions("up")) == (2, 1)
     assert caplog.messages == [
-        "pool predict: server 127.0.0.1:5001 is down, was up: connection refused under traffic",
+        "pool predict: server 127.0.0.1:5001 is down, was never up: connection refused under traffic",
         "pool predict: server 127.0.0.1:5001 is up, was down: answered 200 to GET /",
+        "pool predict: server 127.0.0.1:5001 is down, was up: connection refused under traffic",
     ]
 
 
@@ -134,6 +140,7 @@ async def test_failing_open_is_announced_once_each_way(bench: Bench, caplog: pyt
     await bench.controller.start()
     caplog.set_level(logging.INFO, "lbproxy")
     for server in bench.pool.servers:
+        bench.pool.set_health(server, Health.UP, "", "", bench.now)
         bench.pool.set_health(server, Health.DOWN, "timeout", "no answer", bench.now)
     for _ in range(3):
         bench.controller._tick()

@@ -27,7 +27,8 @@ class Bench:
         self.asked: list[str] = []
         self.tasks = Tasks()
         self.row = Slots().allocate(PROCESS)
-        self.discovery = DnsDiscovery(self, self.tasks, self.row, lambda: 100.0, self.resolve)
+        self.now = 100.0
+        self.discovery = DnsDiscovery(self, self.tasks, self.row, lambda: self.now, self.resolve)
         made = [ServerSpec(address=parse_address(text)) for text in specs or ("model:5001",)]
         self.discovery.add_pool(self.pool, made, 5.0, is_checked=is_checked)
 
@@ -43,11 +44,12 @@ class Bench:
     def remove(self, pool: Pool, server: Server) -> None:
         pool.remove(server)
 
-    async def refresh(self, *answer: str, error: OSError | None = None) -> list[str]:
-        """Another answer; returns the members as `name state`."""
+    async def refresh(self, *answer: str, host: str = "", error: OSError | None = None) -> list[str]:
+        """Another answer, for one host or all; returns the members as `name state`."""
         self.answer = error if error is not None else answer
         for name in self.discovery._names.values():
-            await self.discovery._refresh(name)
+            if host in ("", name.host):
+                await self.discovery._refresh(name)
         return [f"{server.name} {server.shown}" for server in self.pool.servers]
 
 
@@ -82,11 +84,39 @@ async def test_the_last_good_answer_is_kept(bench: Bench, error: OSError | None)
     assert bench.row[PROCESS.column("dns_failures_total")] == 1
 
 
-async def test_failures_are_logged_once_a_second(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
+async def test_a_look_up_is_logged_when_its_result_changes(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
         for _ in range(5):
             await bench.refresh(error=OSError(1, "Name or service not known"))
-    assert caplog.messages == ["pool predict: looking up model failed: Name or service not known; it has no server yet"]
+        bench.now += 60.0
+        for _ in range(5):
+            await bench.refresh(error=OSError(1, "Name or service not known"))
+        for _ in range(2):
+            await bench.refresh("10.0.0.1")
+        bench.now += 60.0
+        for _ in range(5):
+            await bench.refresh(error=OSError(2, "Temporary failure"))
+    assert caplog.messages == [
+        "pool predict: looking up model failed: Name or service not known; it has no server yet",
+        "pool predict: server model:5001/10.0.0.1 joins",
+        "pool predict: model resolves again, to 1 addresses",
+        "pool predict: looking up model failed: Temporary failure; the last good answer stays in use",
+    ]
+    assert bench.row[PROCESS.column("dns_failures_total")] == 15
+
+
+async def test_a_name_without_an_answer_is_known_to_its_pool() -> None:
+    bench = Bench("model:5001", "model:5002", "gone:80", "10.9.9.9:1")
+    assert [(name.host, name.servers, name.why) for name in bench.pool.names] == [
+        ("model", ("model:5001", "model:5002"), "not looked up yet"),
+        ("gone", ("gone:80",), "not looked up yet"),
+    ]
+    await bench.refresh("10.0.0.1", host="model")
+    await bench.refresh(host="gone", error=OSError(1, "Name or service not known"))
+    assert [(name.host, name.is_unresolved, name.why, name.n_addresses) for name in bench.pool.names] == [
+        ("model", False, "", 1),
+        ("gone", True, "Name or service not known", 0),
+    ]
 
 
 async def test_a_removed_address_leaves_when_it_is_drained(bench: Bench) -> None:
@@ -124,6 +154,56 @@ async def test_an_address_that_is_configured_too_is_one_server(bench: Bench) -> 
     assert await bench.refresh("10.0.0.1", "10.0.0.2") == ["10.0.0.1:5001 up", "model:5001/10.0.0.2 up"]
 
 
+async def test_an_address_under_two_names_stays_while_one_has_it() -> None:
+    """It is one server, however the names are written; drained when the last name has lost it."""
+    bench = Bench("blue:80", "Green.:80")
+    await bench.refresh("10.0.0.1", host="blue")
+    assert await bench.refresh("10.0.0.1", "10.0.0.2", host="Green.") == [
+        "blue:80/10.0.0.1 up",
+        "Green.:80/10.0.0.2 up",
+    ]
+    server = bench.pool.servers[0]
+    server.inflight = 1
+    assert await bench.refresh("10.0.0.3", host="blue") == [
+        "blue:80/10.0.0.1 up",
+        "Green.:80/10.0.0.2 up",
+        "blue:80/10.0.0.3 down",
+    ]
+    assert server.host == "Green.", "TLS and checks ask for the name that has the address"
+    assert (await bench.refresh("10.0.0.2", host="Green."))[0] == "blue:80/10.0.0.1 drain"
+    assert (await bench.refresh("10.0.0.2", "10.0.0.1", host="Green."))[0] == "blue:80/10.0.0.1 up"
+    server.inflight = 0
+    assert await bench.refresh("10.0.0.2", host="Green.") == ["Green.:80/10.0.0.2 up", "blue:80/10.0.0.3 down"]
+    assert not bench.discovery._leaving and server not in bench.discovery._holders
+
+
+async def test_two_names_that_leave_in_either_order_leave_nothing() -> None:
+    for first, second in (("blue", "green"), ("green", "blue")):
+        bench = Bench("blue:80", "green:80")
+        await bench.refresh("10.0.0.1")
+        await bench.refresh("10.0.0.2", host=first)
+        assert [server.key for server in bench.pool.servers] == ["10.0.0.1:80", "10.0.0.2:80"]
+        await bench.refresh("10.0.0.2", host=second)
+        assert [server.key for server in bench.pool.servers] == ["10.0.0.2:80"]
+        assert len(bench.discovery._holders) == 1
+
+
+async def test_rounds_are_spread_over_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are not looked up in step: the first round of each has a moment of its own."""
+    bench = Bench(*(f"model-{number}:80" for number in range(5)))
+    firsts: list[float] = []
+
+    async def follow(name: object, first_s: float) -> None:
+        firsts.append(first_s)
+
+    monkeypatch.setattr(bench.discovery, "_follow", follow)
+    bench.answer = ["10.0.0.1"]
+    await bench.discovery.start()
+    await asyncio.sleep(0)
+    assert firsts == pytest.approx([1.0, 2.0, 3.0, 4.0, 5.0])
+    await bench.tasks.cancel_all()
+
+
 async def test_ipv6_addresses_are_written_in_brackets(bench: Bench) -> None:
     await bench.refresh("fd00::1")
     assert [server.key for server in bench.pool.servers] == ["[fd00::1]:5001"]
@@ -133,7 +213,6 @@ async def test_start_survives_a_name_that_does_not_resolve(bench: Bench) -> None
     bench.answer = OSError("SERVFAIL")
     await bench.discovery.start()
     assert bench.pool.servers == []
-    assert len(bench.tasks) == 2
 
 
 async def test_a_failed_connect_wakes_only_the_name_of_that_server(bench: Bench) -> None:
@@ -148,25 +227,74 @@ async def test_a_failed_connect_wakes_only_the_name_of_that_server(bench: Bench)
 # --- the resolver ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_blocked_resolver_collects_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
-    calls: list[str] = []
+class Blocked:
+    """Look-ups that do not return before `release`."""
 
-    def block(host: str) -> list[str]:
-        calls.append(host)
-        release.wait(10)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.release = threading.Event()
+        self.calls: list[str] = []
+        monkeypatch.setattr(dns, "blocking_look_up", self._look_up)
+
+    def _look_up(self, host: str) -> list[str]:
+        self.calls.append(host)
+        self.release.wait(10)
         return ["10.0.0.1"]
 
-    monkeypatch.setattr(dns, "blocking_look_up", block)
-    resolve = ThreadResolver(timeout_s=0.01, max_threads=2)
+
+async def test_a_blocked_resolver_collects_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = Blocked(monkeypatch)
+    resolve = ThreadResolver(timeout_s=0.01, max_threads=1, max_late=1)
     for host in ("a", "a", "b", "a", "c"):
         with pytest.raises(TimeoutError):
             await resolve(host)
-    assert sorted(calls) == ["a", "b"]
+    assert sorted(blocked.calls) == ["a", "b"]
+    with pytest.raises(TimeoutError, match="2 look-ups of other names hang"):
+        await resolve("c")
     under_way = list(resolve._under_way.values())
-    release.set()
+    blocked.release.set()
     assert await asyncio.gather(*under_way) == [["10.0.0.1"]] * 2
-    assert (resolve._under_way, resolve._free) == ({}, 2)
+    assert resolve._under_way == {}
+    assert await resolve("c") == ["10.0.0.1"]
+
+
+async def test_more_names_than_threads_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 names at once: each is answered, by 8 threads at a time."""
+    at_work = most = 0
+    lock = threading.Lock()
+
+    def look_up(host: str) -> list[str]:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        threading.Event().wait(0.002)
+        with lock:
+            at_work -= 1
+        return [host.replace("model-", "10.0.0.")]
+
+    monkeypatch.setattr(dns, "blocking_look_up", look_up)
+    resolve = ThreadResolver()
+    answers = await asyncio.gather(*(resolve(f"model-{number}") for number in range(30)))
+    assert answers == [[f"10.0.0.{number}"] for number in range(30)]
+    assert most <= dns.MAX_THREADS
+
+
+async def test_names_that_hang_do_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def look_up(host: str) -> list[str]:
+        if host.startswith("dead"):
+            release.wait(10)
+        return ["10.0.0.1"]
+
+    monkeypatch.setattr(dns, "blocking_look_up", look_up)
+    resolve = ThreadResolver(timeout_s=0.02, max_threads=2)
+    hosts = [*(f"dead-{number}" for number in range(6)), *(f"good-{number}" for number in range(6))]
+    answers = await asyncio.gather(*map(resolve, hosts), return_exceptions=True)
+    assert [type(answer) for answer in answers[:6]] == [TimeoutError] * 6
+    assert answers[6:] == [["10.0.0.1"]] * 6
+    release.set()
+    await asyncio.gather(*resolve._under_way.values())
 
 
 async def test_a_look_up_that_fails_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Active health checks: when to check which server, and what becomes of the results.
 
-Each server has a task, hence one check in flight at most. First checks are spread over FIRST_WITHIN_S, as /readyz waits
-for one to pass, and every wait is jittered, so that many servers (or many proxies) do not check in step. Servers in
-maintenance are not checked.
+Each server has a task, hence one check in flight at most. First checks come soon, as /readyz waits for one to pass, and
+are spread out where there are many servers; every wait is jittered, so that many servers (or many proxies) do not check
+in step. Servers in maintenance are not checked.
 
 What a verdict means (decisions, "Server states"; the counting of rise and fall is in domain/health.py):
 
@@ -31,7 +31,8 @@ from lbproxy.domain.server import Admin, Health, Server
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import SERVER, Row
 
-FIRST_WITHIN_S = 0.5
+FIRST_GAP_S = 0.005  # between first checks of a pool, on average
+FIRST_WITHIN_S = 0.5  # and all of them
 MIN_GAP_S = 0.25  # between two checks of a server, whoever asks for them
 LATE_FACTOR = 1.5  # a check that took this many time-outs was held up by us: the timer fires at one
 
@@ -100,8 +101,9 @@ class Checker:
     ) -> None:
         """Check the servers of a pool from now on, the first time at some moment within FIRST_WITHIN_S."""
         self._checks[pool.name] = (check, ProbeSpec.from_config(check, proxy_protocol, tls))
+        spread_s = min(check.interval, FIRST_WITHIN_S, len(pool.servers) * FIRST_GAP_S)
         for server in pool.servers:
-            self._watch(pool, server, self._clock() + self._rng.random() * min(check.interval, FIRST_WITHIN_S))
+            self._watch(pool, server, self._clock() + self._rng.random() * spread_s)
 
     def add(self, pool: Pool, server: Server) -> None:
         """A server joined: check it at once, because it may be waiting for its first pass."""

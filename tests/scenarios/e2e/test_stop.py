@@ -218,7 +218,7 @@ def test_what_is_pipelined_behind_an_answer_that_is_read_late_is_served(tmp_path
 def test_ready_says_draining_and_new_clients_are_refused(servers: list[Gunicorn], tmp_path: Path) -> None:
     lb = daemon(servers, tmp_path)
     try:
-        assert lb.admin_get("/readyz")[0] == 200
+        wait_until(lambda: lb.admin_get("/readyz")[0] == 200, "a first check to pass")
         slow = Slow(lb, 1.5)
         lb.signal(signal.SIGTERM)
         wait_until(lambda: lb.admin_get("/readyz")[0] == 503, "/readyz to be 503")

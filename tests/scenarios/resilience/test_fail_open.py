@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.origin import Peer, Script
+from tests.support.client import Client
+from tests.support.daemon import LbProxy
+from tests.support.origin import Origin, Peer, Script, silent
 from tests.support.rig import get
-from tests.support.site import Crowd, Pool, Site
+from tests.support.site import Crowd, Pool, Server, Site
 from tests.support.waiting import wait_until
 
 CHECK = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "5s", "rise": 1, "fall": 1}
@@ -49,6 +51,8 @@ def make_sick(pool: Pool, *numbers: int) -> threading.Event:
     is_sick = threading.Event()
     is_sick.set()
     well = threading.Event()
+    for number in range(len(pool.servers)):
+        wait_until(lambda: pool.member(number)["health"] == "up", "a first check to pass")  # noqa: B023
     for number, server in enumerate(pool.servers):
         server.default = sick(is_sick if number in numbers else well)
     for number in numbers:
@@ -154,3 +158,59 @@ def test_why_says_what_happened(tmp_path: Path) -> None:
         assert whys[1].startswith("ejected ") and "2 consecutive answers 503, next probe in " in whys[1]
         assert whys[2] == "connection refused under traffic"
         site.check()
+
+
+def readiness(lb: LbProxy) -> tuple[int, str]:
+    status, body = lb.admin_get("/readyz")
+    return status, body.decode()
+
+
+def test_servers_that_load_their_models_are_not_announced(tmp_path: Path) -> None:
+    """A rollout waits for /readyz: it must not become 200 because nobody is well, nor before anybody was asked."""
+    with Site(tmp_path, {"p": {"health_check": CHECK}}, admin={"bind": "127.0.0.1:0"}) as site:
+        pool = site.pool("p")
+        for server in pool.servers:
+            server.close()
+        wait_until(lambda: "down" in readiness(pool.lb)[1], "the closed ports to be noticed")
+        assert readiness(pool.lb)[0] == 503
+    loading = threading.Event()
+    loading.set()
+    servers = [Server() for _ in range(2)]
+    for server in servers:
+        server.default = sick(loading)
+    config: dict[str, object] = {
+        "admin": {"bind": "127.0.0.1:0"},
+        "listeners": [{"name": "p", "bind": "127.0.0.1:0", "pool": "p"}],
+        "pools": {"p": {"servers": [server.address for server in servers], "health_check": CHECK}},
+    }
+    try:
+        with LbProxy(config, tmp_path / "loading") as lb:
+            wait_until(lambda: "answered 500 to GET /health" in readiness(lb)[1], "the checks to fail")
+            for _ in range(5):
+                assert readiness(lb)[0] == 503
+            with Client(lb.port("p")) as client:
+                assert client.ask(get("/x")).status == 503, "who never was well gets no requests"
+            assert "is down, was never up: answered 500 to GET /health" in lb.stderr
+            loading.clear()
+            wait_until(lambda: readiness(lb) == (200, "ready\n"), "a server to pass")
+            loading.set()
+            wait_until(lambda: lb.status()["pools"][0]["failing_open"], "it to fail open")  # type: ignore[index]
+            assert readiness(lb) == (200, "ready\n"), "those that were up are used all the same"
+    finally:
+        for server in servers:
+            server.close()
+
+
+def test_nobody_is_announced_before_the_first_check(tmp_path: Path) -> None:
+    """A server that accepts and stays silent: no check has passed or failed for as long as its time-out."""
+    with Origin(default=silent) as origin:
+        config: dict[str, object] = {
+            "admin": {"bind": "127.0.0.1:0"},
+            "listeners": [{"name": "p", "bind": "127.0.0.1:0", "pool": "p"}],
+            "pools": {
+                "p": {"servers": [origin.address], "health_check": {"type": "http", "path": "/", "timeout": "30s"}}
+            },
+        }
+        with LbProxy(config, tmp_path) as lb:
+            why = f"pool p waits for a server to pass its first check: {origin.address} up (not checked yet)"
+            assert readiness(lb) == (503, f"not ready: {why}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -128,6 +129,87 @@ def test_row_49_nothing_resolves_at_the_start(tmp_path: Path) -> None:
     finally:
         made.one.close()
         made.two.close()
+
+
+def test_thirty_names_have_thirty_servers(tmp_path: Path) -> None:
+    """More than the threads that look names up, some of which hang."""
+    names = {f"model-{number}.test": f"127.0.1.{number + 1}" for number in range(30)}
+    hanging = {f"dead-{number}.test": "~" for number in range(4)}
+    config: dict[str, object] = {
+        "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
+        "pools": {"p": {"servers": [f"{name}:9" for name in [*hanging, *names]], "health_check": "off"}},
+    }
+    lb = HookedDaemon(config, tmp_path / "lb")
+    lb.set_names(**names, **hanging)
+    with lb:
+
+        def states() -> Counter[str]:
+            pools = lb.status()["pools"]
+            assert isinstance(pools, list)
+            return Counter(server["state"] for server in pools[0]["servers"])
+
+        wait_until(lambda: states() == {"up": 30, "unresolved": 4}, "every name that answers to have its server", 8.0)
+        assert lb.metric("pool_servers", state="unresolved") == 4
+        lb.set_names(**names, **dict.fromkeys(hanging, "127.0.2.1"))
+        wait_until(lambda: lb.metric("pool_servers", state="unresolved") == 0, "the late names to resolve", 15.0)
+        # The four hung names have one address, which is one server.
+        assert states() == {"up": 31}
+
+
+def test_a_name_that_does_not_resolve_is_seen(tmp_path: Path) -> None:
+    with Origin() as origin:
+        config: dict[str, object] = {
+            "admin": {"bind": "127.0.0.1:0"},
+            "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
+            "pools": {"p": {"servers": [f"gone.test:{origin.port}", origin.address], "dns": {"interval": "1s"}}},
+        }
+        lb = HookedDaemon(config, tmp_path / "lb")
+        lb.set_names(**{"other.test": ONE})
+        with lb:
+            wait_until(lambda: lb.metric("dns_failures_total") >= 3, "three look-ups to fail")
+            pools = lb.status()["pools"]
+            assert isinstance(pools, list)
+            rows = {row["name"]: row for row in pools[0]["servers"]}
+            row = rows[f"gone.test:{origin.port}"]
+            assert (row["state"], row["why"]) == ("unresolved", "gone.test: scripted failure")
+            assert lb.metric("pool_servers", state="unresolved") == 1
+            logged = [line for line in lb.stderr.splitlines() if "looking up gone.test" in line]
+            assert len(logged) == 1 and "it has no server yet" in logged[0], "news only"
+            lb.set_names(**{"gone.test": TWO})
+            wait_until(lambda: lb.metric("pool_servers", state="unresolved") == 0, "the name to resolve")
+            assert "gone.test resolves again, to 1 addresses" in lb.stderr
+
+
+def test_an_address_under_two_names_stays_while_one_has_it(tmp_path: Path) -> None:
+    """A blue-green switch: both names point to the server for a while, then one goes on."""
+    go = threading.Event()
+    with Origin() as origin:
+        config: dict[str, object] = {
+            "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
+            "pools": {
+                "p": {
+                    "servers": [f"blue.test:{origin.port}", f"green.test:{origin.port}"],
+                    "dns": {"interval": "1s"},
+                    "health_check": {"interval": "100ms", "rise": 1},
+                }
+            },
+        }
+        lb = HookedDaemon(config, tmp_path / "lb")
+        lb.set_names(**{"blue.test": ONE, "green.test": ONE})
+        with lb, Client(lb.port("in")) as client:
+            origin.default = partial(hold, go=go)
+            client.send(get("/held"))
+            wait_until(lambda: any(r.target == "/held" for r in origin.requests), "a request at the server")
+            lb.set_names(**{"blue.test": TWO, "green.test": ONE})
+            wait_until(lambda: "green.test has it" in lb.stderr, "blue to lose the address")
+            pools = lb.status()["pools"]
+            assert isinstance(pools, list)
+            states = {server["address"].partition(":")[0]: server["state"] for server in pools[0]["servers"]}
+            assert states[ONE] == "up"
+            lb.set_names(**{"blue.test": TWO, "green.test": TWO})
+            wait_until(lambda: " is drain, was up" in lb.stderr, "green to lose it too")
+            go.set()
+            assert client.response().status == 200
 
 
 def test_row_50_a_server_that_is_lbproxy_itself(tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ async def test_a_registry_without_process_counters_is_refused() -> None:
 
 async def test_a_process_that_takes_no_requests_for_now_is_not_ready(bench: Bench) -> None:
     bench.controller.running()
+    bench.pool.set_health(bench.pool.servers[0], Health.UP, "", "", bench.now)
     bench.overload = "overloaded: 250 MiB"
     assert bench.controller.ready_reason() == "overloaded: 250 MiB"
     bench.overload = None

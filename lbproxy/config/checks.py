@@ -12,10 +12,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from lbproxy.config import foreign_words
 from lbproxy.config.availability import UNAVAILABLE_VALUES
 from lbproxy.config.bind_checks import check_binds
 from lbproxy.config.model import Config, HealthCheck, Pool, ServerSpec
 from lbproxy.config.notation import one_is_list
+from lbproxy.config.pool_model import HTTP_CHECK_KEYS
 from lbproxy.config.problems import Path
 from lbproxy.config.proxy_checks import check_proxy_protocol
 from lbproxy.config.route_checks import check_header_rules, check_listener_routes, referenced_pools
@@ -28,7 +30,6 @@ STRATEGY_GROUP: Final = "lbproxy.strategies"
 WEIGHTLESS: Final = ("round_robin",)
 """Built-in strategies that do not look at weights (a weight of 0 takes a server out of every strategy)."""
 
-_HTTP_CHECK_KEYS: Final = ("method", "path", "host", "headers", "body")
 _HTTP_LISTENER_KEYS: Final = ("underscore_headers", "half_close", "upgrade")
 _HTTP_LISTENER_TIMEOUTS: Final = ("request_head", "request_body", "keep_alive")
 _HTTP_LISTENER_LIMITS: Final = ("head_bytes", "headers", "body_bytes", "trailer_bytes", "chunk_overhead", "min_rate")
@@ -78,7 +79,7 @@ def _check_references(config: Config, data: Any, document: Document) -> None:
     used: set[str] = set()
     for path, name in referenced_pools(config):
         used.add(name)
-        if name not in known:
+        if name not in known and not any(blamed in document.blamed for blamed in ((), ("pools",))):
             close = closest(name, known)
             hint = (
                 f"did you mean {close}?" if close else "pools: " + ", ".join(known) if known else "there are no pools"
@@ -164,7 +165,8 @@ def _check_strategy(pool: Pool, path: Path, document: Document) -> None:
     if spec.name not in installed:
         refused = UNAVAILABLE_VALUES["pools.*.strategy"]
         known = [name for name in BUILT_IN_STRATEGIES if name not in refused] + installed
-        close = closest(str(spec.name), known)
+        foreign = foreign_words.strategy(str(spec.name))
+        close = foreign if foreign in known else closest(str(spec.name), known)
         hint = f"did you mean {close}?" if close else "strategies: " + ", ".join(known)
         document.object_to(named, f"there is no strategy {spec.name}", hint)
 
@@ -185,13 +187,15 @@ def _check_health_check(spec: HealthCheck, raw: Any, path: Path, document: Docum
         where = (*path, "timeout") if "timeout" in given else (*path, "interval")
         document.warn(where, f"the timeout ({spec.timeout:g}s) is longer than the interval ({spec.interval:g}s)")
     if spec.type == "tcp":
-        for name in _HTTP_CHECK_KEYS:
+        for name in HTTP_CHECK_KEYS:
             if name in given:
-                document.object_to((*path, name), "belongs to an HTTP check", "add `type: http`", at_key=True)
+                document.object_to((*path, name), "belongs to an HTTP check", "write `type: http`", at_key=True)
         expect = given.get("expect")
         for name in ("status", "body"):
             if isinstance(expect, dict) and name in expect:
-                document.object_to((*path, "expect", name), "belongs to an HTTP check", "add `type: http`", at_key=True)
+                document.object_to(
+                    (*path, "expect", name), "belongs to an HTTP check", "write `type: http`", at_key=True
+                )
         return
     if "send" in given:
         document.object_to((*path, "send"), "belongs to a TCP check", "use `body`", at_key=True)

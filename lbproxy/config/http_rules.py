@@ -27,8 +27,9 @@ from lbproxy.config.notation import (
     one_is_list,
     parse_token,
     setting,
+    switch,
 )
-from lbproxy.config.units import parse_text
+from lbproxy.config.units import is_off, parse_text
 
 HeaderMap = Mapping[Annotated[str, FIELD_NAME], Annotated[str, FIELD_VALUE]]
 RetryCause = Literal["connect", "reset", "timeout"]
@@ -52,13 +53,13 @@ def parse_protocol(value: object) -> str:
 PROTOCOL: Final = Notation("protocol", parse_protocol, {"type": "string", "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z/-]+$"})
 PROTOCOLS: Final = Shorthand(
     "list of protocols, one, or `off`",
-    lambda value: value if value is None else () if value == "off" else one_is_list(value),
+    lambda value: value if value is None else () if is_off(value) else one_is_list(value),
     (OFF_SCHEMA, PROTOCOL.schema),
 )
 
 
 def off_is_no_retry(value: object) -> object:
-    return {"attempts": 0} if value == "off" else value
+    return {"attempts": 0} if is_off(value) else value
 
 
 class HeaderEdits(Section):
@@ -149,7 +150,7 @@ class RetryOverride(Section):
     body_bytes: Annotated[int | None, BYTES_OR_ZERO.or_unset()] = setting(
         None, "Longest request body that is kept for a retry. Not set: the pool's."
     )
-    unacked: Literal["auto", "on", "off"] | None = setting(
+    unacked: Annotated[Literal["auto", "on", "off"] | None, switch("auto", "on", "off")] = setting(
         None, "As in the pool: retry any method on a reused connection that ended unread. Not set: the pool's."
     )
     idempotency_key: Annotated[bool | None, FLAG.or_unset()] = setting(

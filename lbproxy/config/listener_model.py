@@ -25,6 +25,7 @@ from lbproxy.config.notation import (
     integer,
     one_is_list,
     setting,
+    switch,
 )
 from lbproxy.config.units import parse_text, shown
 
@@ -104,7 +105,7 @@ class ListenerTls(Section):
     client_ca: Annotated[str | None, TEXT.or_unset()] = setting(
         None, "File of the CA certificates that sign those of clients. Needed for `client_verify`."
     )
-    client_verify: Literal["off", "optional", "required"] = setting(
+    client_verify: Annotated[Literal["off", "optional", "required"], switch("off", "optional", "required")] = setting(
         "off",
         "`required`: only clients with a certificate of `client_ca` are served. `optional`: those without are served "
         "too, those with another are not. Servers see `X-Client-Cert-Verify`, `-Subject` and `-Fingerprint`.",
@@ -157,7 +158,7 @@ class Listener(Section):
         "0660", "Permissions of the file of a unix socket, octal and in quotes."
     )
     tls: Annotated[ListenerTls | None, OR_OFF] = setting(None, "TLS towards clients. `off`: plain text.")
-    proxy_protocol: Literal["off", "accept"] = setting(
+    proxy_protocol: Annotated[Literal["off", "accept"], switch("off", "accept")] = setting(
         "off",
         "`accept`: every connection begins with a PROXY header (v1 or v2) that names the client. Only "
         "`trusted_proxies` may connect, and peers on a unix socket. `off`: no header is expected.",

@@ -45,13 +45,16 @@ JSON Schema complete and check keys; `lbproxy schema` prints the schema, docs/lb
 | duration | `250ms`, `2s`, `1.5m`, `1h`, or a number of seconds |
 | size | `64KiB`, `10MB`, `512B` (KB, MB, GB are powers of 1000, KiB, MiB, GiB of 1024), or a number of bytes |
 | boolean | `true` or `false` only: `on`, `off`, `yes` and `no` are texts, as in YAML 1.2 |
-| `off` | disables what the key describes, where the table allows it |
+| `off` | disables what the key describes, where the table allows it; `false` is the same there |
 | environment | `${VAR}`, or `${VAR:-default}` where VAR may be unset or empty; `$${` stands for a literal `${` |
 
-Variables are replaced inside values after the YAML was parsed, so a value never adds keys or lists; keys are taken as
-they are. An unquoted value gets its type after the replacement: `${PORT}` may be a number. Inside `[ ]` and `{ }` put
-quotes around `${...}`. A file has at most 1 MiB, 10,000 nodes (aliases expanded) and 64 levels; keys given twice are
-refused, and so are `<<` merge keys.
+`off` and `false` both mean off wherever off is allowed, since tools that speak YAML 1.1 rewrite one into the other.
+
+A default may hold variables in turn: `${A:-${B:-c}}`. Variables are replaced inside values after the YAML was parsed,
+so a value never adds keys or lists; keys are taken as they are. An unquoted value gets its type after the replacement:
+`${PORT}` may be a number. Inside `[ ]` and `{ }` put quotes around `${...}`. A file has at most 1 MiB, 10,000 nodes
+(aliases expanded) and 64 levels; keys given twice are refused, and so are `<<` merge keys. JSON is fine, with tabs too;
+UTF-8, or UTF-16 with a byte order mark.
 
 ```yaml
 listeners:

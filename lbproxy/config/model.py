@@ -27,12 +27,14 @@ from lbproxy.config.notation import (
     BIND,
     BYTES,
     NETWORK,
+    OFF_SCHEMA,
     OR_OFF,
     POOL_NAME,
     SECONDS_OR_ZERO,
     TEXT,
     Notation,
     Section,
+    Shorthand,
     integer,
     setting,
 )
@@ -53,6 +55,7 @@ from lbproxy.config.pool_model import (
     Sticky,
 )
 from lbproxy.config.server_model import ServerSpec, StrategySpec
+from lbproxy.config.units import is_off
 
 
 def _parse_workers(value: object) -> int:
@@ -76,6 +79,12 @@ class Admin(Section):
     ready: Literal["any", "all"] = setting(
         "any", "/readyz says 200 while `any` pool has a usable server, or only while `all` pools have one."
     )
+
+
+def expand_admin(value: object) -> object:
+    if is_off(value) or (isinstance(value, (str, int, float)) and not isinstance(value, bool)):
+        return {"bind": value}
+    return value
 
 
 class AccessLog(Section):
@@ -119,7 +128,9 @@ class Config(Section):
     """Everything that lbproxy can be told."""
 
     workers: Annotated[int, WORKERS] = setting(1, "Data processes.")
-    admin: Admin = setting(Admin(), "The address for operators and monitoring.")
+    admin: Annotated[Admin, Shorthand("`off`, an address, or a mapping", expand_admin, (OFF_SCHEMA, BIND.schema))] = (
+        setting(Admin(), "The address for operators and monitoring. `off`: none; an address: `bind` alone.")
+    )
     access_log: Annotated[AccessLog | None, OR_OFF] = setting(AccessLog(), "One line a request (TCP: a connection).")
     log: Log = setting(Log(), "lbproxy's own messages, on stderr.")
     shutdown: Shutdown = setting(Shutdown(), "What SIGTERM does.")

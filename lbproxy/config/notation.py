@@ -16,9 +16,10 @@ from pydantic_core import CoreSchema, core_schema
 
 import lbproxy.config.units as units
 from lbproxy.address import Address, parse_address
+from lbproxy.config import slips
 
 JsonSchema = Mapping[str, object]
-OFF_SCHEMA: Final[JsonSchema] = {"const": "off"}
+OFF_SCHEMA: Final[JsonSchema] = {"enum": ["off", False]}
 TEXT_SCHEMA: Final[JsonSchema] = {"type": ["string", "number"]}
 
 TOKEN_PATTERN: Final = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"  # RFC 9110 section 5.6.2
@@ -56,11 +57,15 @@ class Notation:
 
     def or_off(self) -> Notation:
         """The same, or `off`, which is None."""
-        return Notation(
-            f"{self.words} or `off`",
-            lambda value: None if value is None or value == "off" else self.parse(value),
-            {"anyOf": [dict(OFF_SCHEMA), dict(self.schema)]},
-        )
+
+        def parse(value: object) -> object:
+            if value is None or units.is_off(value):
+                return None
+            if isinstance(value, str) and value.lower() in slips.NEVER:
+                raise ValueError(f"expected {self.words} or `off`, got {value!r}; did you mean off?")
+            return self.parse(value)
+
+        return Notation(f"{self.words} or `off`", parse, {"anyOf": [dict(OFF_SCHEMA), dict(self.schema)]})
 
     def or_unset(self) -> Notation:
         """The same; None, which no user can write, says that the key is not there."""
@@ -83,12 +88,23 @@ class Shorthand:
 
 
 def off_is_none(value: object) -> object:
-    return None if value == "off" else value
+    return None if units.is_off(value) else value
+
+
+def switch_word(value: object) -> object:
+    """`off` and `on` where words are expected, as tools that speak YAML 1.1 rewrite them: false and true."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def one_is_list(value: object) -> object:
     """A single value stands for a list of one."""
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+def switch(*words: str) -> Shorthand:
+    """Words of which `off`, perhaps also `on`, is one."""
+    schemas = tuple({"const": flag} for word, flag in (("off", False), ("on", True)) if word in words)
+    return Shorthand(", ".join(f"`{word}`" for word in words), switch_word, schemas)
 
 
 OR_OFF: Final = Shorthand("`off` or a mapping", off_is_none, (OFF_SCHEMA,))
@@ -98,7 +114,9 @@ def integer(low: int, high: int) -> Notation:
     def parse(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return int(value)
-        raise ValueError(f"expected a whole number from {low} to {high}, got {units.shown(value)}")
+        raise units.refusal(
+            f"expected a whole number from {low} to {high}, got {units.shown(value)}", slips.number(value)
+        )
 
     return Notation(f"whole number, {low} to {high}", parse, {"type": "integer", "minimum": low, "maximum": high})
 
@@ -205,11 +223,11 @@ def parse_location(value: object) -> str:
 
 
 def checked_address(text: str, *, default_host: str | None = None) -> Address:
-    """`parse_address`, and the host must be an address or a name."""
-    if "://" in text:
-        raise ValueError(f"{text!r} is a URL; write host:port without {text.partition('://')[0]}://")
+    """`parse_address`, and the host must be an address or a name. Without a default host it is a server's."""
     if text.startswith("*:") and default_host is not None:
         raise ValueError(f"{text!r} has no host that can be bound; did you mean {text[1:]}?")
+    if told := slips.address(text, is_server=default_host is None):
+        raise ValueError(told)
     address = parse_address(text, default_host=default_host)
     if not address.is_literal:
         if re.fullmatch(r"[0-9.]+", address.host):

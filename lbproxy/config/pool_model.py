@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator
@@ -30,6 +31,7 @@ from lbproxy.config.notation import (
     Shorthand,
     integer,
     setting,
+    switch,
 )
 from lbproxy.config.server_model import (
     BUILT_IN_STRATEGIES,
@@ -40,7 +42,8 @@ from lbproxy.config.server_model import (
     expand_servers,
 )
 from lbproxy.config.server_model import ServerSpec as ServerSpec
-from lbproxy.config.units import parse_text, shown
+from lbproxy.config.slips import NEVER
+from lbproxy.config.units import is_off, parse_text, shown
 
 
 class Dns(Section):
@@ -102,7 +105,7 @@ class PoolTls(Section):
 
 
 def tls_from_flag(value: object) -> object:
-    return None if value == "off" else {} if value is True else value
+    return None if is_off(value) else {} if value is True else value
 
 
 TRUE_OR_TLS: Final = Shorthand("`true`, `off` or a mapping", tls_from_flag, (OFF_SCHEMA, {"const": True}))
@@ -110,7 +113,9 @@ TRUE_OR_TLS: Final = Shorthand("`true`, `off` or a mapping", tls_from_flag, (OFF
 
 class HealthCheck(Section):
     type: Literal["tcp", "http"] = setting(
-        "tcp", "`tcp`: a connection is accepted. `http`: a request is answered as expected."
+        "tcp",
+        "`tcp`: a connection is accepted. `http`: a request is answered as expected. Not set: `http` where a key is "
+        "there that only HTTP has, such as `path`.",
     )
     method: Annotated[str, METHOD] = setting("GET", "HTTP: method of the check.")
     path: Annotated[str, PATH] = setting("/", "HTTP: path, with query if needed.")
@@ -137,15 +142,32 @@ class HealthCheck(Section):
 
 
 def expand_health_check(value: object) -> object:
-    if value == "off":
+    if is_off(value):
         return None
     if value == "tcp":
         return {"type": "tcp"}
     if isinstance(value, str):
-        if not value.startswith("/"):
-            raise ValueError(f"expected off, tcp, a path that starts with /, or a mapping, got {value!r}")
-        return {"type": "http", "path": value}
+        if value.startswith("/"):
+            return {"type": "http", "path": value}
+        path = re.sub(r"^https?://[^/]*", "", value)
+        hint = "/" if value == "http" else f"/{path.lstrip('/')}" if path and path.lower() not in NEVER else "off"
+        raise ValueError(
+            f"expected off, tcp, a path that starts with /, or a mapping, got {value!r}; did you mean {hint}?"
+        )
+    if isinstance(value, dict) and "type" not in value and says_http(value):
+        return {**value, "type": "http"}
     return value
+
+
+HTTP_CHECK_KEYS: Final = ("method", "path", "host", "headers", "body")
+
+
+def says_http(check: Mapping[str, object]) -> bool:
+    """Whether a mapping without `type` has what only an HTTP check has."""
+    expect = check.get("expect")
+    return any(name in check for name in HTTP_CHECK_KEYS) or (
+        isinstance(expect, dict) and ("status" in expect or "body" in expect)
+    )
 
 
 class RetryBudget(Section):
@@ -179,7 +201,7 @@ class Retry(Section):
     body_bytes: Annotated[int, BYTES_OR_ZERO] = setting(
         "1MiB", "Longest request body that is kept for a retry. A request with a longer one is not retried once sent."
     )
-    unacked: Literal["auto", "on", "off"] = setting(
+    unacked: Annotated[Literal["auto", "on", "off"], switch("auto", "on", "off")] = setting(
         "auto",
         "Retry any method when a reused connection turns out to have been closed by the server before it acknowledged "
         "a byte of the request. `auto`: on for unix, loopback and on-link addresses.",
@@ -341,7 +363,7 @@ class Pool(Section):
     tls: Annotated[PoolTls | None, TRUE_OR_TLS] = setting(
         None, "TLS to servers. `true`: with the defaults. `off`: plain text."
     )
-    proxy_protocol: Literal["off", "v1", "v2"] = setting(
+    proxy_protocol: Annotated[Literal["off", "v1", "v2"], switch("off", "v1", "v2")] = setting(
         "off",
         "PROXY header sent first on every connection to a server, which must expect it. Checks send one too, without a "
         "client, unless they have a `port` of their own. In HTTP mode it needs `keep_alive: off`.",

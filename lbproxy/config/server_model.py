@@ -47,6 +47,8 @@ def parse_server_address(value: object) -> Address:
     text = parse_text(value)
     refuse_several_hosts(text)
     ports = re.search(r":([0-9]+)-([0-9]+)$", text)
+    if ports and int(ports[1]) >= int(ports[2]):
+        checked_address(text)  # says how to write the range
     if ports and not text.startswith("unix:"):
         first = checked_address(text[: ports.start()] + ":" + ports.group(1))
         last = checked_address(text[: ports.start()] + ":" + ports.group(2)).port
@@ -110,6 +112,11 @@ class ServerSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: object) -> object:
+        if isinstance(value, dict) and len(value) == 1:
+            [(name, port)] = value.items()
+            if name not in cls.model_fields and re.fullmatch(r"[\w-]+(\.[\w-]+)+|localhost", str(name)):
+                told = f"{name}:{'PORT' if port is None else shown(port)}"
+                raise ValueError(f"{name}: is read as a key; write {told} without a space behind the colon")
         return value if isinstance(value, (dict, ServerSpec)) else {"address": value}
 
 

@@ -10,6 +10,7 @@ aliases are expanded, 64 levels.
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 from collections.abc import Mapping
@@ -20,7 +21,10 @@ from typing import Final
 
 import yaml
 
+from lbproxy.config import variables
 from lbproxy.config.problems import ConfigError, Path, Problem, path_text
+from lbproxy.config.syntax import explain
+from lbproxy.config.tabs import without_separating_tabs
 from lbproxy.config.units import TypedFloat, TypedInt
 
 MAX_BYTES: Final = 1 << 20
@@ -32,7 +36,7 @@ _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?
 _DOT_BEFORE_WORD: Final = re.compile(r"\.(?=[iInN])")
 _NULLS: Final = ("", "~", "null", "Null", "NULL")
 _BOOLEANS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_VARIABLE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
+_TYPESET: Final = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab"
 _TAG: Final = "tag:yaml.org,2002:"
 
 
@@ -53,6 +57,8 @@ class _Node:
     tag: str = ""
     text: str = ""
     plain: bool = False
+    end_line: int = 0
+    is_flow: bool = False
     items: list[_Node] = field(default_factory=list)
     keys: list[_Node] = field(default_factory=list)
     size: int = 1
@@ -69,6 +75,7 @@ class Document:
     values: dict[Path, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     blamed: set[Path] = field(default_factory=set)
+    flow: set[Path] = field(default_factory=set)  # lists and mappings in brackets
 
     def place(self, path: Path, *, at_key: bool = False) -> Place:
         """Where to point for a path. A path that is not in the file is looked for in what encloses it."""
@@ -80,6 +87,16 @@ class Document:
                 return self.values[path]
             path = path[:-1]
         return self.values.get((), Place(1, 1))
+
+    def at(self, path: Path) -> object:
+        """The value at a path, None where there is nothing."""
+        value = self.data
+        for part in path:
+            if isinstance(value, dict):
+                value = value.get(str(part))
+            else:
+                value = value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
+        return value
 
     def complain(self, path: Path, message: str, suggestion: str = "", *, at_key: bool = False) -> None:
         """Add a problem, unless the path lies in something that was complained about before."""
@@ -147,12 +164,14 @@ def read_text(path: str | FilePath) -> str:
     if len(raw) > MAX_BYTES:
         raise ConfigError((Problem(name, 0, 0, "", "is larger than 1 MiB"),))
     try:
+        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return raw.decode("utf-16")  # as YAML allows, and PowerShell writes
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = raw[: error.start]
         line = before.count(b"\n") + 1
         column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
-        message = f"byte 0x{raw[error.start]:02x} is not UTF-8"
+        message = f"byte 0x{raw[error.start]:02x} is not {error.encoding.upper()}"
         raise ConfigError((Problem(name, line, column, "", message, "save the file as UTF-8"),)) from None
 
 
@@ -162,14 +181,15 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Document:
     try:
         if len(text) > MAX_BYTES:
             raise _Refused(Place(1, 1), "the file is larger than 1 MiB")
-        root = _compose(text)
+        root = _compose(without_separating_tabs(text))
         _Builder(document, environ).build(root)
     except _Refused as refused:
         place = refused.place
         problem = Problem(file, place.line, place.column, "", refused.message, refused.suggestion)
         raise ConfigError((*document.problems, problem)) from None
     except yaml.MarkedYAMLError as error:
-        raise ConfigError((_syntax_problem(error, text, file),)) from None
+        told = explain(error, text)
+        raise ConfigError((Problem(file, told.line, told.column, "", told.message, told.suggestion),)) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
@@ -177,26 +197,6 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Document:
         message = f"the character U+{code:04X} is not allowed in YAML"
         raise ConfigError((Problem(file, line, column, "", message),)) from None
     return document
-
-
-def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    said = " ".join(part for part in (error.context, error.problem) if part)
-    lines = text.splitlines()
-    written = lines[line - 1] if line <= len(lines) else ""
-    suggestion = ""
-    if "\t" in written[: len(written) - len(written.lstrip())]:
-        suggestion = "indent with spaces, not tabs"
-    elif "${" in written:
-        suggestion = "inside [ ] and { } put a value that holds ${...} in quotes"
-    elif said.startswith("mapping values are not allowed"):
-        suggestion = "put a value that holds ': ' in quotes, and check the indentation"
-    elif said.startswith("while parsing a block"):
-        # The parser names its own tokens here, which tell a user nothing.
-        said = "this line does not continue what stands above it"
-        suggestion = "keys of one mapping begin in the same column, and so do the items of a list"
-    return Problem(file, line, column, "", f"is not YAML: {said}", suggestion)
 
 
 def _place(event: yaml.Event) -> Place:
@@ -209,20 +209,25 @@ def _compose(text: str) -> _Node:
     anchors: dict[str, _Node] = {}
     stack: list[tuple[_Node, str | None]] = []
     root: _Node | None = None
+    second: Place | None = None
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         place = _place(event)
         if isinstance(event, yaml.DocumentStartEvent):
-            if root is not None:
-                raise _Refused(place, "a second document begins here", "a config file holds one document")
+            second = place if root is not None else None
             continue
+        if second is not None and not isinstance(event, (yaml.DocumentEndEvent, yaml.StreamEndEvent)):
+            if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and not event.value:
+                continue  # nothing but a marker, which some tools leave at the end
+            raise _Refused(second, "a second document begins here", "a config file holds one document")
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
-            stack.append((_Node(kind, place, event.tag or ""), event.anchor))
+            stack.append((_Node(kind, place, event.tag or "", is_flow=bool(event.flow_style)), event.anchor))
             if len(stack) > MAX_DEPTH:
                 raise _Refused(place, f"is nested more than {MAX_DEPTH} levels deep")
             continue
         if isinstance(event, yaml.ScalarEvent):
-            node = _Node("scalar", place, event.tag or "", event.value, plain=event.implicit[0])
+            end_line = event.end_mark.line + 1 if event.end_mark else place.line
+            node = _Node("scalar", place, event.tag or "", event.value, plain=event.implicit[0], end_line=end_line)
             anchor = event.anchor
         elif isinstance(event, yaml.AliasEvent):
             node, anchor = _aliased(anchors, event.anchor or "", place), None
@@ -243,7 +248,8 @@ def _compose(text: str) -> _Node:
 
 def _aliased(anchors: Mapping[str, _Node], name: str, place: Place) -> _Node:
     if name not in anchors:
-        raise _Refused(place, f"the alias *{name} refers to no anchor &{name} before it")
+        message = f"the alias *{name} refers to no anchor &{name} before it"
+        raise _Refused(place, message, "put a value that begins with * in quotes")
     return anchors[name]
 
 
@@ -277,6 +283,8 @@ class _Builder:
         if node.tag and tag not in (*expected, "!"):
             shown = node.tag.replace(_TAG, "!!")
             self.document.complain(path, f"the tag {shown} is not known here", "remove it")
+        if node.is_flow:
+            self.document.flow.add(path)
         if node.kind == "mapping":
             return self._mapping(node, path)
         if node.kind == "list":
@@ -288,9 +296,14 @@ class _Builder:
         for key_node, item in zip(node.keys, node.items, strict=True):
             if key_node.kind != "scalar":
                 self.document.values[(*path, "?")] = key_node.place
-                self.document.complain((*path, "?"), f"a key is a text, not a {key_node.kind}")
+                self.document.complain((*path, "?"), f"a key is a text, not a {key_node.kind}", _template(key_node))
                 continue
             key = key_node.text
+            if key[:1].isspace():
+                self.document.values[(*path, key)] = key_node.place
+                message = f"the line begins with U+{ord(key[0]):04X}, which only looks like a space"
+                self.document.complain((*path, key), message, "indent with ordinary spaces")
+                continue
             inner = (*path, key)
             if key in made:
                 first = self.document.keys[inner]
@@ -310,6 +323,8 @@ class _Builder:
         return made
 
     def _scalar(self, node: _Node, path: Path, tag: str) -> object:
+        if node.plain and not tag:
+            self._suspect(node, path)
         text = self._replaced(node.text, path) if "${" in node.text else node.text
         if tag == "str" or (not node.plain and not tag) or tag == "!":
             return text
@@ -318,27 +333,27 @@ class _Builder:
             self.document.complain(path, *_why_empty(node.text))
         return value
 
-    def _replaced(self, text: str, path: Path) -> str:
-        def value_of(found: re.Match[str]) -> str:
-            name, default = found.group(1), found.group(2)
-            if found.group() == "$${":
-                return "${"
-            if name is None:
-                self.document.complain(
-                    path, f"{text!r} holds ${{ without a variable", "write ${NAME} or ${NAME:-default}, or $${ for ${"
-                )
-                return "?"
-            value = self.environ.get(name, "")
-            if value or (default is None and name in self.environ):
-                return value
-            if default is None:
-                self.document.complain(
-                    path, f"the environment variable {name} is not set", f"set it, or write ${{{name}:-default}}"
-                )
-                return "?"
-            return default
+    def _suspect(self, node: _Node, path: Path) -> None:
+        """Plain text that is legal YAML and never meant: a list that slid into the value above it, typeset quotes."""
+        if node.end_line > node.place.line and (node.text.startswith("-") or " -" in node.text):
+            if node.text.startswith("-"):
+                self.document.complain(path, "these lines are one text, not a list", "put a space behind each `-`")
+            else:
+                message = f"the lines to line {node.end_line} are read as part of this text"
+                self.document.complain(path, message, "a list stands below its own key, indented")
+        elif node.text[:1] in _TYPESET and node.text[:1]:
+            message = f"{node.text[0]} is not a quote in YAML"
+            self.document.complain(path, message, "use ' or \"")
 
-        return _VARIABLE.sub(value_of, text)
+    def _replaced(self, text: str, path: Path) -> str:
+        def complain(message: str, suggestion: str) -> None:
+            self.document.complain(path, message, suggestion)
+
+        return variables.replaced(text, self.environ, complain)
+
+
+def _template(key: _Node) -> str:
+    return "{{ }} is what a template tool should have filled in" if key.is_flow and key.kind == "mapping" else ""
 
 
 def _why_empty(written: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from lbproxy.config.model import Config
 from lbproxy.config.pool_model import Pool, PoolTls
 from lbproxy.config.problems import Path
 from lbproxy.config.source import Document
+from lbproxy.config.units import is_off
 
 _NO_TLS: Final = "has no effect: there is no `tls` here"
 _NOT_CHECKED: Final = "servers are not authenticated: whoever is on the way can read and change everything"
@@ -41,7 +42,7 @@ def _check_listener(listener: Listener, raw: Any, path: Path, document: Document
     tls = listener.tls
     if tls is None:
         for section, key in (("timeouts", "tls_handshake"), ("limits", "handshakes")):
-            if _has(raw, section, key) and raw.get("tls", "off") == "off":
+            if _has(raw, section, key) and is_off(raw.get("tls", "off")):
                 document.warn((*path, section, key), _NO_TLS, at_key=True)
         return
     place: Path = (*path, "tls")
@@ -69,7 +70,7 @@ def _check_both(tls: ListenerTls | PoolTls, place: Path, document: Document) -> 
 
 
 def _check_pool(pool: Pool, raw: Any, path: Path, document: Document) -> None:
-    if pool.tls is None and _has(raw, "timeouts", "tls_handshake") and raw.get("tls", "off") == "off":
+    if pool.tls is None and _has(raw, "timeouts", "tls_handshake") and is_off(raw.get("tls", "off")):
         document.warn((*path, "timeouts", "tls_handshake"), _NO_TLS, at_key=True)
     check = pool.health_check
     own = check.tls if check is not None and "tls" in check.model_fields_set else None

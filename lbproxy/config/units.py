@@ -10,6 +10,8 @@ import math
 import re
 from typing import Final
 
+from lbproxy.config import slips
+
 LONGEST_S: Final = 366 * 86400.0
 BIGGEST_BYTES: Final = 1 << 40
 _MEANT_BOOLEANS: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
@@ -59,6 +61,11 @@ class TypedFloat(float):
         return float(self), self.text
 
 
+def is_off(value: object) -> bool:
+    """`off`, or `false`: tools that still speak YAML 1.1 rewrite one into the other."""
+    return value == "off" or value is False
+
+
 def plain(value: object) -> object:
     """The value without the memory of how it was written."""
     if isinstance(value, dict):
@@ -85,6 +92,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def refusal(message: str, hint: str = "") -> ValueError:
+    """A sentence for the user and, behind `; `, what to write."""
+    return ValueError(f"{message}; {hint}" if hint else message)
+
+
 def parse_duration(value: object) -> float:
     """`250ms`, `2s`, `5m`, `1h` or a number of seconds -> seconds, 0 to 366 days."""
     seconds = math.nan
@@ -94,7 +106,7 @@ def parse_duration(value: object) -> float:
         unit = found.group(2)
         seconds = float(value[: -len(unit)]) * _SECONDS[unit]
     if not math.isfinite(seconds):
-        raise ValueError(f"expected a duration such as 250ms, 2s, 5m, got {shown(value)}")
+        raise refusal(f"expected a duration such as 250ms, 2s, 5m, got {shown(value)}", slips.duration(value))
     if not 0.0 <= seconds <= LONGEST_S:
         raise ValueError(f"expected a duration from 0 to 366 days, got {shown(value)}")
     return seconds
@@ -102,7 +114,7 @@ def parse_duration(value: object) -> float:
 
 def parse_positive_duration(value: object) -> float:
     """Like `parse_duration`, without zero."""
-    if value == "off":
+    if is_off(value):
         raise ValueError("cannot be off; write a long duration such as 24h")
     seconds = parse_duration(value)
     if seconds <= 0.0:
@@ -119,7 +131,9 @@ def parse_size(value: object) -> int:
         unit = found.group(2)
         size = float(value[: -len(unit)]) * _BYTES[unit]
     if size != int(size) or size < 0:
-        raise ValueError(f"expected a size such as 64KiB, 10MB or a number of bytes, got {shown(value)}")
+        raise refusal(
+            f"expected a size such as 64KiB, 10MB or a number of bytes, got {shown(value)}", slips.size(value)
+        )
     if size > BIGGEST_BYTES:
         raise ValueError(f"is larger than 1024GiB: {shown(value)}")
     return int(size)
@@ -127,7 +141,7 @@ def parse_size(value: object) -> int:
 
 def parse_positive_size(value: object) -> int:
     """Like `parse_size`, without zero."""
-    if value == "off":
+    if is_off(value):
         raise ValueError("cannot be off; write a large size such as 1GiB")
     size = parse_size(value)
     if size == 0:
@@ -154,6 +168,8 @@ def parse_text(value: object) -> str:
         return value.text
     if isinstance(value, (int, float)):
         return str(value)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], (str, int, float)):
+        raise refusal("expected text, got a list", slips.meant(getattr(value[0], "text", value[0])))
     raise ValueError(f"expected text, got {shown(value)}")
 
 

@@ -13,10 +13,11 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from lbproxy.config import foreign_words
 from lbproxy.config.availability import UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
 from lbproxy.config.model import Config
 from lbproxy.config.notation import Shorthand
-from lbproxy.config.problems import Path
+from lbproxy.config.problems import Path, path_text
 from lbproxy.config.sections import holds_many, section_at, section_of
 from lbproxy.config.source import Document
 from lbproxy.config.units import shown
@@ -32,7 +33,8 @@ def validate(document: Document) -> Config | None:
     """
     data = document.data
     if not isinstance(data, dict):
-        document.complain((), f"expected a mapping with `listeners` and `pools`, got {shown(data)}")
+        message = f"expected a mapping with `listeners` and `pools`, got {shown(data)}"
+        document.complain((), message, _as_mapping((), data, is_flow=False))
         return None
     data = copy.deepcopy(data)
     for round_number in range(ROUNDS):
@@ -51,7 +53,7 @@ def _report(document: Document, details: list[ErrorDetails]) -> None:
     for detail in details:
         if detail["type"] == "extra_forbidden":
             path = _path(detail)
-            suggestion, guess = _suggest_key(path)
+            suggestion, guess = _suggest_key(path, document)
             if guess:
                 meant.add((*path[:-1], guess))
             document.complain(path, "unknown key", suggestion, at_key=True)
@@ -61,9 +63,9 @@ def _report(document: Document, details: list[ErrorDetails]) -> None:
         if detail["type"] == "extra_forbidden":
             continue
         if path[-1:] == ("[key]",):
-            document.complain(path[:-1], *_sentence(detail), at_key=True)
+            document.complain(path[:-1], *_sentence(detail, document), at_key=True)
         else:
-            document.complain(_written(path, detail, document), *_sentence(detail))
+            document.complain(_written(path, detail, document), *_sentence(detail, document))
 
 
 def _path(detail: ErrorDetails) -> Path:
@@ -77,7 +79,7 @@ def _written(path: Path, detail: ErrorDetails, document: Document) -> Path:
     return path
 
 
-def _sentence(detail: ErrorDetails) -> tuple[str, str]:
+def _sentence(detail: ErrorDetails, document: Document) -> tuple[str, str]:
     """The message and the suggestion for anything but an unknown key."""
     kind, given = detail["type"], detail["input"]
     if kind == "missing":
@@ -90,21 +92,47 @@ def _sentence(detail: ErrorDetails) -> tuple[str, str]:
         refused = [v for line, values in UNAVAILABLE_VALUES.items() if _describes(line, _path(detail)) for v in values]
         return _not_among(given, [choice for choice in choices if choice not in refused])
     if kind in ("tuple_type", "list_type"):
-        return f"expected a list, got {shown(given)}", _as_list(given)
+        return f"expected a list, got {shown(given)}", _as_list(given, is_flow=_path(detail) in document.flow)
     if kind in ("model_type", "dict_type", "mapping_type", "model_attributes_type"):
         forms = _forms(_path(detail))
-        is_list_by_mistake = isinstance(given, list) and forms == "a mapping"
-        suggestion = "write `key: value`, without `- ` before it" if is_list_by_mistake else ""
+        suggestion = _as_mapping(_path(detail), given, is_flow=_path(detail) in document.flow)
         return f"expected {forms}, got {shown(given)}", suggestion
     return f"is not valid here: {shown(given)}", ""
 
 
-def _as_list(given: object) -> str:
+def _as_list(given: object, *, is_flow: bool) -> str:
     """How to make a list of what was written."""
     if isinstance(given, dict):
-        return "begin each item with `- `"
+        return "put it in brackets: [{...}]" if is_flow else "begin each item with `- `"
     text = getattr(given, "text", given)
     return f"did you mean [{text}]?" if isinstance(text, (str, int)) and not isinstance(text, bool) else ""
+
+
+def _as_mapping(path: Path, given: object, *, is_flow: bool) -> str:
+    """How to make the section at a path of what was written."""
+    text = getattr(given, "text", given)
+    if len(path) == 2 and path[0] == "pools":
+        if isinstance(given, list):
+            return "write {servers: [...]}" if is_flow else "write `servers:` above the list and indent it"
+        if isinstance(text, str) and re.fullmatch(r"\S+:[0-9-]+|unix:\S+", text):
+            return f"write {{servers: [{text}]}}"
+    if isinstance(given, list):
+        if path == ("pools",) and given and all(isinstance(item, dict) and "name" in item for item in given):
+            shape = f"{{{given[0]['name']}: {{...}}}}" if is_flow else f"`{given[0]['name']}:`"
+            return f"the name of a pool is its key: {shape}"
+        if path == () or _forms(path) != "a mapping":
+            return ""
+        return "write {key: value}, without [ ]" if is_flow else "write `key: value`, without `- ` before it"
+    section = section_at(path)
+    if isinstance(text, str) and section is not None:
+        word = re.match(r"([\w-]+)\s*[:=]?\s*(.*)", text, re.DOTALL)
+        if word and word[1] in section.model_fields and len(text) <= 200:
+            return f"did you mean `{word[1]}: {word[2]}`?"
+        if "{" in text and ";" in text:
+            return "this looks like a config of nginx; docs/configuration.md shows one of lbproxy"
+        if re.match(r"(global|defaults|frontend|backend|listen)\s", text):
+            return "this looks like a config of haproxy; docs/configuration.md shows one of lbproxy"
+    return ""
 
 
 def _forms(path: Path) -> str:
@@ -132,9 +160,13 @@ def closest(given: str, choices: list[str]) -> str | None:
     return found[0] if found else None
 
 
-def _suggest_key(path: Path) -> tuple[str, str | None]:
+def _suggest_key(path: Path, document: Document) -> tuple[str, str | None]:
     """What to do about an unknown key, and the known key that it probably is."""
     name = str(path[-1])
+    if name.endswith(":"):
+        return "one colon is enough", name.rstrip(":")
+    if above := _belongs_above(path, document):
+        return f"indent it if it belongs to `{above}` above", None
     if name == "<<":
         return "merge keys are not part of YAML 1.2; use an alias for a whole value", None
     section = section_at(path[:-1])
@@ -144,12 +176,34 @@ def _suggest_key(path: Path) -> tuple[str, str | None]:
         line.rpartition(".")[2] for line in UNAVAILABLE_KEYS if _describes(line.rpartition(".")[0], path[:-1])
     }
     known = [field for field in section.model_fields if field not in unavailable]
+    if foreign := foreign_words.key(section.__name__, name):
+        own = foreign.removeprefix("did you mean ").rstrip("?").partition(".")[0]
+        return foreign, own if own in known else None
     if guess := closest(name, known):
         return f"did you mean {guess}?", guess
     homes = [home for parent in known if (home := _home(parent, section.model_fields[parent].annotation, name))]
     if homes:
         return f"did you mean {' or '.join(homes)}?", None
     return "known keys: " + ", ".join(known), None
+
+
+def _belongs_above(path: Path, document: Document) -> str:
+    """The key of the same mapping, right above, that an unknown key was probably meant to be indented under.
+
+    That one has no value, or is a list whose items have such a key.
+    """
+    place, name = document.keys.get(path), str(path[-1])
+    if place is None or path[:-1] in document.flow:
+        return ""
+    before = [(other.line, key) for key, other in document.keys.items() if key[:-1] == path[:-1] and key != path]
+    above = max((item for item in before if item[0] < place.line), default=None)
+    if above is None:
+        return ""
+    value = document.at(above[1])
+    section = section_at((*above[1], 0))
+    if isinstance(value, list) and value and section is not None and name in section.model_fields:
+        return path_text(above[1])
+    return str(above[1][-1]) if value is None and section_at(above[1]) is not None else ""
 
 
 def _describes(pattern: str, path: Path) -> bool:

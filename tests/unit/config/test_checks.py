@@ -238,11 +238,11 @@ def test_strategies_are_suggested_if_they_can_be_had() -> None:
 )
 def test_keys_of_an_http_check_in_a_tcp_check(key: str) -> None:
     name = "expect.status" if key.startswith("expect") else key.partition(":")[0]
-    for kind in ("", "type: tcp, "):
-        assert about_pool(f"health_check: {{{kind}{key}}}") == [
-            f"pools.p.health_check.{name}: belongs to an HTTP check"
-        ]
-    assert about_pool(f"health_check: {{type: http, {key}}}") == []
+    assert about_pool(f"health_check: {{type: tcp, {key}}}") == [
+        f"pools.p.health_check.{name}: belongs to an HTTP check"
+    ]
+    for kind in ("type: http, ", ""):
+        assert about_pool(f"health_check: {{{kind}{key}}}") == []
 
 
 def test_keys_of_a_tcp_check_in_an_http_check() -> None:

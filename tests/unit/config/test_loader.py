@@ -1,4 +1,5 @@
-"""Transcripts: a config, and every line that lbproxy says about it; they stand in refused.txt and warned.txt.
+"""Transcripts: a config, and every line that lbproxy says about it; they stand in refused.txt, slips.txt (what
+people mistype, or bring from other programs) and warned.txt.
 
 Columns count from 1. `${WORD}` is "many" and `${EMPTY}` is set but empty in all of them.
 """
@@ -35,11 +36,14 @@ def transcripts(file: str) -> list[Transcript]:
 
 def test_there_are_transcripts() -> None:
     assert len(transcripts("refused.txt")) >= 50
+    assert len(transcripts("slips.txt")) >= 100
     assert len(transcripts("warned.txt")) >= 8
     assert all(transcript.said for transcript in transcripts("refused.txt") + transcripts("warned.txt"))
 
 
-@pytest.mark.parametrize("transcript", transcripts("refused.txt"), ids=lambda transcript: transcript.name)
+@pytest.mark.parametrize(
+    "transcript", transcripts("refused.txt") + transcripts("slips.txt"), ids=lambda transcript: transcript.name
+)
 def test_a_bad_config_is_refused_with_every_problem_at_its_place(transcript: Transcript) -> None:
     with pytest.raises(ConfigError) as raised:
         load_text(transcript.config, "lb.yaml", ENVIRON)

@@ -115,7 +115,24 @@ def test_a_pool_takes_the_short_forms() -> None:
     assert pool(sticky="off").sticky is None
     assert pool(tls=True).tls == pool(tls={}).tls == PoolTls()
     assert pool(tls="off").tls is None
-    assert refused_at(Pool, {"servers": ["a:1"], "tls": False}) == [("tls",)]
+    for written in ("off", False):
+        made = pool(health_check=written, retry=written, keep_alive=written, circuit_breaker=written, tls=written)
+        assert (made.health_check, made.retry.attempts, made.keep_alive, made.circuit_breaker, made.tls) == (
+            (None, 0, None, None, None)
+        )
+        assert pool(proxy_protocol=written, max_inflight=written, fail_open=written) == pool(
+            proxy_protocol="off", max_inflight="off", fail_open="off"
+        )
+        assert pool(retry={"unacked": written}).retry.unacked == "off"
+    assert pool(retry={"unacked": True}).retry.unacked == "on"
+
+
+@pytest.mark.parametrize("check", [{"path": "/h"}, {"host": "a"}, {"expect": {"status": "200"}}, {"method": "HEAD"}])
+def test_a_check_with_what_only_http_has_is_one(check: dict[str, object]) -> None:
+    made = pool(health_check=check).health_check
+    assert made is not None
+    assert made.type == "http"
+    assert pool(health_check={"interval": "5s", "expect": {"text": "x"}}).health_check.type == "tcp"  # type: ignore[union-attr]
     for key in ("keep_alive", "circuit_breaker", "retry", "sticky"):
         assert refused_at(Pool, {"servers": ["a:1"], key: True}) == [(key,)]
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from lbproxy.config import foreign_words
 from lbproxy.config.availability import UNAVAILABLE_VALUES
 from lbproxy.config.bind_checks import check_binds
+from lbproxy.config.doubts import check_doubts
 from lbproxy.config.model import Config, HealthCheck, Pool, ServerSpec
 from lbproxy.config.notation import one_is_list
 from lbproxy.config.pool_model import HTTP_CHECK_KEYS
@@ -55,6 +56,7 @@ def check(config: Config, document: Document) -> None:
             check_header_rules(pool.headers, (*path, "headers"), document)
         if pool.health_check is not None:
             _check_health_check(pool.health_check, data["pools"][name], (*path, "health_check"), document)
+    check_doubts(config, document)
     if config.shutdown.delay > config.shutdown.grace:
         document.warn(
             ("shutdown", "delay"), "is longer than `grace`, which includes it: no request can finish in peace"

@@ -1,5 +1,7 @@
 """Child processes that end with their parent's wish, whatever they do.
 
+On Linux the kernel ends a child with its parent, so that none outlives one that got SIGKILL.
+
 Each child leads its own process group, so that Ctrl-C at the terminal reaches the parent alone, which then stops the
 children in order, and so that the processes which a child started can be ended when the child itself was killed.
 """
@@ -7,6 +9,7 @@ children in order, and so that the processes which a child started can be ended 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -54,12 +57,43 @@ class Child:
         return f"<Child {self.name} {self.pid} {self.how_it_ended}>"
 
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def end_with_parent(number: signal.Signals, parent: int) -> None:
+    """The kernel sends the caller this signal when its parent, `parent`, ends (prctl(2)). Only on Linux.
+
+    What is executed later inherits it, what is forked does not.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        if os.getppid() != parent:  # it ended before this was said
+            os.kill(os.getpid(), number)
+
+
 def start(
-    name: str, command: Sequence[str], *, environ: Mapping[str, str] | None = None, fds: Sequence[int] = ()
+    name: str,
+    command: Sequence[str],
+    *,
+    environ: Mapping[str, str] | None = None,
+    fds: Sequence[int] = (),
+    orphan_signal: signal.Signals = signal.SIGTERM,
 ) -> Child:
-    """Start a command with the terminal's output and no input. Raises OSError."""
+    """Start a command with the terminal's output and no input. Raises OSError.
+
+    orphan_signal: what it gets when this process ends before it, on Linux. Call it from the main thread: the kernel
+    looks at the thread that started the child.
+    """
+    parent = os.getpid()
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, env=environ, pass_fds=fds, start_new_session=True, close_fds=True
+        command,
+        stdin=subprocess.DEVNULL,
+        env=environ,
+        pass_fds=fds,
+        start_new_session=True,
+        close_fds=True,
+        preexec_fn=lambda: end_with_parent(orphan_signal, parent),
     )
     return Child(name, process)
 

@@ -1,7 +1,7 @@
 """`lbproxy demo`: three predict servers and lbproxy in front of them, until Ctrl-C, SIGTERM or SIGHUP.
 
-Rules: nothing that was started outlives the runner, except when the runner gets SIGKILL. A predict server that dies is
-reported and left dead, because losing one is what the demo is for; without lbproxy there is no demo, so it ends.
+Rules: nothing that was started outlives the runner, on Linux not even when it gets SIGKILL. A predict server that dies
+is reported and left dead, because losing one is what the demo is for; without lbproxy there is no demo, so it ends.
 lbproxy is stopped before the servers, so that requests in flight still find them.
 """
 
@@ -12,6 +12,8 @@ import errno
 import importlib.util
 import os
 import select
+import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -130,18 +132,40 @@ def server_command(fd: int) -> list[str]:
     ]
 
 
+FLOWERS = '{"instances": [[5.1, 3.5, 1.4, 0.2], [6.3, 2.9, 5.6, 1.8]]}'
+
+
+def own_command(which: Callable[[str], str | None] = shutil.which) -> str:
+    """How a shell calls this lbproxy: by its name only if that finds this one and no other."""
+    script = Path(sys.executable).with_name("lbproxy")
+    found = which("lbproxy")
+    if found is not None and Path(found).resolve() == script.resolve():
+        return "lbproxy"
+    return shlex.quote(str(script)) if script.exists() else f"{shlex.quote(sys.executable)} -m lbproxy"
+
+
+def fetch_command(url: str, body: str = "", which: Callable[[str], str | None] = shutil.which) -> str:
+    """How a shell asks for a URL: with curl, or with this Python where there is none."""
+    if which("curl") is not None:
+        return f"curl {url}" + (f" -H 'Content-Type: application/json' -d {shlex.quote(body)}" if body else "")
+    data = f", {body.encode()!r}, {{'Content-Type': 'application/json'}}" if body else ""
+    code = f"from urllib.request import *; print(urlopen(Request({url!r}{data})).read().decode())"
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+
+
 def what_to_try(bind: Address, admin: Address, servers: Sequence[Child], pid: int) -> str:
-    """The page that the demo prints: commands to copy."""
-    flower = """'{"instances": [[5.1, 3.5, 1.4, 0.2], [6.3, 2.9, 5.6, 1.8]]}'"""
+    """The page that the demo prints: what it is and commands to copy. bind, admin: as they are bound."""
+    to, asked = reachable(bind), reachable(admin)
+    everywhere = "" if to == bind else f", that is on every address of this machine, here {to},"
     return "\n".join(
         (
-            f"lbproxy (pid {pid}) listens on {bind} and balances over:",
+            f"lbproxy (pid {pid}) listens on {bind}{everywhere} and balances over:",
             *(f"  {server.name} (pid {server.pid})" for server in servers),
             "",
             "Try this in another terminal:",
-            f"  curl http://{bind}/predict -H 'Content-Type: application/json' -d {flower}",
-            f"  curl http://{admin}/metrics",
-            f"  lbproxy status --admin {admin}",
+            f"  {fetch_command(f'http://{to}/predict', FLOWERS)}",
+            f"  {fetch_command(f'http://{asked}/metrics')}",
+            f"  {own_command()} status --admin {asked}",
             f"  kill -9 {servers[0].pid}     # requests go on without it",
             "",
             "Ctrl-C stops everything.",
@@ -192,7 +216,12 @@ def _start_servers(addresses: Sequence[Address], started: list[Child]) -> list[t
         sockets = [stack.enter_context(listen(address, "--servers")) for address in addresses]
         for sock in sockets:
             address = bound_address(sock)
-            child = children.start(f"predict server {address}", server_command(sock.fileno()), fds=[sock.fileno()])
+            child = children.start(
+                f"predict server {address}",
+                server_command(sock.fileno()),
+                fds=[sock.fileno()],
+                orphan_signal=signal.SIGKILL,
+            )
             started.append(child)
             servers.append((child, address))
     # Leaving the block closes the runner's copies: the port of a server that dies must refuse, not hang.
@@ -254,11 +283,13 @@ def run(plan: Plan) -> int:
     with signals() as watched:
         try:
             bind, admin = free(plan.bind, "--bind"), free(plan.admin, "--admin")
+            _say(f"starting {SERVERS} predict servers (gunicorn and Flask)")
             servers = _start_servers(server_addresses(plan.servers), started)
+            _say(f"starting lbproxy before {', '.join(str(address) for _, address in servers)}")
             proxy = _start_proxy(plan, [address for _, address in servers], bind, admin)
             started.append(proxy)
             processes = [child for child, _ in servers]
-            page = what_to_try(reachable(bind), reachable(admin), processes, proxy.pid)
+            page = what_to_try(bind, admin, processes, proxy.pid)
             return _watch(proxy, processes, watched, reachable(bind), page)
         except DemoError as error:
             print(f"lbproxy demo: {error}", file=sys.stderr)

@@ -150,6 +150,29 @@ def test_it_ends_with_lbproxy(tmp_path: Path) -> None:
         running.assert_nothing_is_left()
 
 
+def test_nothing_outlives_a_demo_that_was_killed(tmp_path: Path) -> None:
+    with demo(tmp_path) as running:
+        running.wait_started()
+        assert classes(running.predict())
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait()
+        running.assert_nothing_is_left()
+
+
+def test_workers_do_not_outlive_a_server_that_was_killed(tmp_path: Path) -> None:
+    with demo(tmp_path) as running:
+        running.wait_started()
+        # The whole group is ended by the demo, too; here it is stopped and cannot.
+        workers = descendants(running.server_pids[0])
+        assert workers
+        running.process.send_signal(signal.SIGSTOP)
+        try:
+            os.kill(running.server_pids[0], signal.SIGKILL)
+            wait_until(lambda: not any(map(is_alive, workers)), "the workers to end with their master", 0.8)
+        finally:
+            running.process.send_signal(signal.SIGCONT)
+
+
 @pytest.mark.parametrize("option", ["--bind", "--admin", "--servers"])
 def test_a_port_in_use_is_named(option: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

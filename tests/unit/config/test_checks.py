@@ -178,7 +178,7 @@ def test_weights_and_strategies(strategy: str, weight: int) -> None:
     expected = [
         f"warning pools.p.servers[0].weight: the strategy {strategy} ignores weights"
         for _ in range(weight > 1 and strategy in checks.WEIGHTLESS)
-    ]
+    ] + ["warning pools.p.servers: no server gets traffic: every weight is 0"] * (weight == 0)
     servers = f"servers: [{{address: 'a:1-3', weight: {weight}}}]"
     assert about_pool(servers, f"strategy: {strategy}") == expected
     assert about_pool(servers, f"strategy: {{name: {strategy}}}") == expected

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from pathlib import Path
 from subprocess import Popen
 from types import SimpleNamespace
 from typing import cast
@@ -51,10 +54,10 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_the_page_has_commands_to_copy() -> None:
     server = Child("predict server 127.0.0.1:1", cast("Popen[bytes]", SimpleNamespace(pid=41)))
     page = runner.what_to_try(Address("127.0.0.1", 5000), Address("127.0.0.1", 8404), [server], pid=40)
-    assert "lbproxy (pid 40) listens on 127.0.0.1:5000" in page
+    assert "lbproxy (pid 40) listens on 127.0.0.1:5000 and balances" in page
     assert "  predict server 127.0.0.1:1 (pid 41)" in page
-    assert "  curl http://127.0.0.1:5000/predict " in page
-    assert "  lbproxy status --admin 127.0.0.1:8404" in page
+    assert f"  {runner.fetch_command('http://127.0.0.1:5000/predict', runner.FLOWERS)}\n" in page
+    assert f"  {runner.own_command()} status --admin 127.0.0.1:8404\n" in page
     assert "  kill -9 41 " in page
 
 
@@ -67,3 +70,28 @@ def test_the_bundled_config_takes_the_addresses_that_the_runner_sets() -> None:
     assert loaded.warnings == ()
     assert [str(server.address) for server in config.pools["predict"].servers] == [f"127.0.0.1:{n}" for n in (1, 2, 3)]
     assert (config.listeners[0].bind[0].port, config.admin.bind) == (4, Address("::1", 5))
+
+
+def test_the_page_says_the_address_that_is_bound() -> None:
+    server = Child("predict server 127.0.0.1:1", cast("Popen[bytes]", SimpleNamespace(pid=41)))
+    page = runner.what_to_try(Address("0.0.0.0", 5000), Address("::", 8404), [server], pid=40)
+    assert "listens on 0.0.0.0:5000, that is on every address of this machine, here 127.0.0.1:5000, and" in page
+    assert "http://127.0.0.1:5000/predict" in page
+    assert "http://[::1]:8404/metrics" in page
+
+
+def test_commands_are_such_as_the_shell_has() -> None:
+    """Without lbproxy on the PATH, or with another one there, and without curl."""
+    own = str(Path(sys.executable).with_name("lbproxy"))
+    assert runner.own_command(lambda _: own) == "lbproxy"
+    for found in (None, "/usr/bin/lbproxy"):
+        assert runner.own_command(lambda _, found=found: found) in (  # type: ignore[misc]
+            shlex.quote(own),
+            f"{shlex.quote(sys.executable)} -m lbproxy",
+        )
+    assert runner.fetch_command("http://a/", "{}", lambda _: "/usr/bin/curl") == (
+        "curl http://a/ -H 'Content-Type: application/json' -d '{}'"
+    )
+    words = shlex.split(runner.fetch_command("http://a/", '{"x": 1}', lambda _: None))
+    assert words[:2] == [sys.executable, "-c"]
+    compile(words[2], "page", "exec")

@@ -110,7 +110,7 @@ BAD_TARGET = _client("bad_target", 400, "Send an origin-form request target such
 BAD_PATH = _client("bad_path", 400, "Send the path without '..' segments and without an encoded slash.", close=False)
 BAD_FRAMING = _client("bad_framing", 400, "Send either one Content-Length or Transfer-Encoding: chunked, not both.")
 BAD_CHUNK = _client("bad_chunk", 400, "The chunked request body is malformed; see RFC 9112 section 7.1.")
-CHUNK_OVERHEAD = _client("chunk_overhead", 400, "The chunked body is mostly chunk headers; send larger chunks.")
+CHUNK_OVERHEAD = _client("chunk_overhead", 400, "The chunked body is mostly chunk extensions; send it without them.")
 UNDERSCORE_HEADER = _client(
     "underscore_header", 400, "Header names with an underscore are refused here; use a hyphen.", close=False
 )

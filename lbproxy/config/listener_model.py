@@ -61,7 +61,9 @@ class ListenerLimits(Section):
         "8KiB", "Longest trailer section of a chunked request; a longer one is 431."
     )
     chunk_overhead: Annotated[int, BYTES] = setting(
-        "16KiB", "Most bytes of a chunked body that are chunk sizes and extensions instead of data; more are 400."
+        "16KiB",
+        "Most bytes of chunk extensions, and of zeros and white space around chunk sizes, in a chunked body, with an "
+        "eighth of its data on top; more are 400. The sizes themselves do not count, however small the chunks are.",
     )
     min_rate: Annotated[int | None, BYTES.or_off()] = setting(
         "off",

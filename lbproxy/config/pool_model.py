@@ -290,7 +290,7 @@ class PoolLimits(Section):
     head_bytes: Annotated[int, BYTES] = setting("64KiB", "Longest head of a response; a longer one is 502.")
     headers: Annotated[int, integer(1, 10_000)] = setting(200, "Most header fields of a response; more are 502.")
     interim_responses: Annotated[int, integer(1, 1000)] = setting(
-        16, "Most 1xx responses before the final one; more are 502."
+        16, "Most 1xx responses before the final one, and one more for every 5 s of waiting; more are 502."
     )
 
 
@@ -359,6 +359,12 @@ class Pool(Section):
         KeepAlive(), "Idle connections to servers that are kept for later requests. `off`: one request a connection."
     )
     limits: PoolLimits = setting(PoolLimits(), "Bounds on what servers send.")
+    lenient: Annotated[bool, FLAG] = setting(
+        False,
+        "Read answers that are not quite HTTP: lines that end in a bare LF, folded fields, white space before a colon, "
+        "control characters in values, a length beside `chunked`, odd chunk extensions. What the client gets is strict "
+        "all the same. Not where strangers can put text into a field of the servers' answers.",
+    )
     headers: HeaderRules | None = setting(None, "Header changes for every request to this pool.")
     tls: Annotated[PoolTls | None, TRUE_OR_TLS] = setting(
         None, "TLS to servers. `true`: with the defaults. `off`: plain text."

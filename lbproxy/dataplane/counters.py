@@ -21,8 +21,9 @@ BUDGET_EXHAUSTED: Final = POOL.column("retry_budget_exhausted_total")
 FAIL_OPEN: Final = POOL.column("fail_open_total")
 BYTES_IN: Final = LISTENER.column("request_bytes_total")
 BYTES_OUT: Final = LISTENER.column("response_bytes_total")
+# Statuses of 600 and more count as 5xx, as RFC 9110 section 15 tells clients to read them.
 CODE_INDEX: Final = tuple(
-    CODES.index("499") if status == 499 else max(0, min(4, status // 100 - 1)) for status in range(600)
+    CODES.index("499") if status == 499 else max(0, min(4, status // 100 - 1)) for status in range(1000)
 )
 UPSTREAM_ERROR: Final = {
     fault.word: SERVER.column("upstream_errors_total", fault.reason)

@@ -179,6 +179,7 @@ class PoolRuntime:
         "failure_statuses",
         "head_bytes",
         "idle_timeout_s",
+        "is_lenient",
         "keep_alive",
         "max_fields",
         "max_interim",
@@ -211,8 +212,10 @@ class PoolRuntime:
         failure_statuses: frozenset[int] = frozenset(),
         tls: ClientTls | None = None,
         proxy_protocol: str = "off",
+        is_lenient: bool = False,
     ) -> None:
         self.name = pool.name
+        self.is_lenient = is_lenient
         self.pool = pool
         self.proxy_protocol = proxy_protocol
         self.row = row

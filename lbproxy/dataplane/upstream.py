@@ -24,6 +24,7 @@ from lbproxy.domain.idle_timeout import EARLY_S, RETIRE_AT
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import BodyError, BodyReader, ChunkedReader, LengthReader, UntilCloseReader
 from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, parse_response_head
+from lbproxy.protocol.repair import lenient_end
 from lbproxy.telemetry.slots import SERVER
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 HIGH_WATER: Final = 64 * 1024
 SMALL_BODY: Final = 16 * 1024  # joined with the head for one write; longer ones are not copied
+# A server that says 102 or 103 now and then while it works for an hour is not the flood that the limit is for.
+INTERIM_EVERY_S: Final = 5.0
 MEMO_HEADS: Final = 256
 MEMO_HEAD_BYTES: Final = 4096
 _EXTRA_DATA: Final = SERVER.column("upstream_errors_total", errors.EXTRA_DATA.reason)
@@ -236,9 +239,10 @@ class UpstreamConnection(Receiver):
             checked = 0
         pool = self.runtime.pool
         while True:
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                check_partial(bytearray(data), checked, head_bytes=pool.head_bytes, is_response=True)
+            end = lenient_end(data) if pool.is_lenient else data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                if not pool.is_lenient:
+                    check_partial(bytearray(data), checked, head_bytes=pool.head_bytes, is_response=True)
                 if len(data) > pool.head_bytes:
                     raise HeadError(
                         errors.RESPONSE_HEADER_TOO_LARGE, f"the head is longer than {pool.head_bytes} bytes"
@@ -247,7 +251,6 @@ class UpstreamConnection(Receiver):
                     raise HeadError(errors.BAD_RESPONSE, "the answer does not begin with HTTP/1.")
                 self._buffer = data
                 return
-            end += 4
             raw = data[:end]
             head = pool.response_memo.get(raw)
             if head is None:
@@ -260,7 +263,7 @@ class UpstreamConnection(Receiver):
                 exchange.upgraded(head, data)
                 return
             self._interim += 1
-            if self._interim > pool.max_interim:
+            if self._interim > pool.max_interim + exchange.waited_s(self._services.clock()) / INTERIM_EVERY_S:
                 raise HeadError(errors.TOO_MANY_INTERIM, f"more than {pool.max_interim} interim responses")
             exchange.interim_received(head)
             checked = 0
@@ -271,7 +274,7 @@ class UpstreamConnection(Receiver):
         pool = self.runtime.pool
         if len(raw) > pool.head_bytes:
             raise HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"the head is longer than {pool.head_bytes} bytes")
-        head = parse_response_head(raw, max_fields=pool.max_fields)
+        head = parse_response_head(raw, max_fields=pool.max_fields, is_lenient=pool.is_lenient)
         if len(raw) <= MEMO_HEAD_BYTES:
             if len(pool.response_memo) >= MEMO_HEADS:
                 pool.response_memo.clear()
@@ -285,7 +288,7 @@ class UpstreamConnection(Receiver):
             length = 0
         elif head.chunked:
             self._head = head
-            self._reader = ChunkedReader(counts_sizes=False)
+            self._reader = ChunkedReader(is_lenient=self.runtime.pool.is_lenient)
             self._first_body(head, data, exchange, now)
             return
         elif length is None:

@@ -136,6 +136,7 @@ class Wiring:
             failure_statuses=frozenset(config.circuit_breaker.status if config.circuit_breaker is not None else ()),
             tls=tls,
             proxy_protocol=config.proxy_protocol,
+            is_lenient=config.lenient,
         )
         for spec in config.servers:
             if spec.address.is_literal:

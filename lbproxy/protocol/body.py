@@ -15,19 +15,26 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.message import TOKEN, Fields, value_match
 
 MAX_TRAILER_FIELDS: Final = 64
-# A chunk line is 16 hex digits at most, which is already more than any body limit.
+# A chunk line is 16 hex digits at most, which is already more than any body limit. White space behind it is skipped, as
+# haproxy, nginx and h11 do: the number has been read by then, and the line ends at its CR LF. White space inside or
+# before is refused, because readers differ there: nginx 1.22 takes `0 5` for 0, and the rest for the next message.
 _size_line = re.compile(
-    rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*"
+    rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[ \t]*"
     + TOKEN
     + rb"(?:[ \t]*=[ \t]*(?:"
     + TOKEN
     + rb'|"(?:[\t \x21\x23-\x5b\x5d-\x7e'
-    rb'\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"))?)*)'
+    rb'\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"))?)*[ \t]*'
 ).fullmatch
+# From servers of a lenient pool: any extension, also an empty one. It is dropped, and the line still ends at its CR LF.
+_lenient_size_line = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
 # What a size line may begin with, while its end has not come.
 _size_line_so_far = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)").fullmatch
 _field_line = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}):[ \t]*(.*?)[ \t]*", re.DOTALL).fullmatch
 LAST_CHUNK: Final = b"0\r\n\r\n"
+# Size lines as everybody writes small ones: a body of 5 MB in chunks of a byte has 5 million of them.
+_SMALL_SIZES: Final = {form % size: size for size in range(1, 1024) for form in (b"%x", b"%X")}
+_SMALL_LINE: Final = 5  # its digits and CR LF
 
 
 class BodyError(Exception):
@@ -84,16 +91,17 @@ _TRAILER: Final = 3
 
 
 class ChunkedReader:
-    """The chunked coding (RFC 9112 section 7.1), strictly: CR LF only, no white space around sizes.
+    """The chunked coding (RFC 9112 section 7.1): CR LF only, no white space but behind a size or around its extension.
 
-    overhead_bytes bounds what is not payload, beyond an eighth of the payload (one-byte chunks and long extensions cost
-    CPU and memory, and no client needs them). counts_sizes: False for responses, where a token a chunk is what
-    streaming looks like and only extensions are overhead. trailer_bytes bounds the trailer section.
+    overhead_bytes bounds what a size line has beyond the digits that it needs (extensions, zeros in front, white
+    space), with an eighth of the payload on top. The size lines themselves are free: a token a chunk is what streaming
+    looks like, and a byte of them costs less CPU than a byte of small requests. trailer_bytes bounds the trailer
+    section. is_lenient: takes any extension.
     """
 
     __slots__ = (
         "_buffer",
-        "_counts_sizes",
+        "_is_lenient",
         "_left",
         "_overhead",
         "_overhead_limit",
@@ -106,7 +114,7 @@ class ChunkedReader:
     )
 
     def __init__(
-        self, *, overhead_bytes: int = 16 * 1024, trailer_bytes: int = 8 * 1024, counts_sizes: bool = True
+        self, *, overhead_bytes: int = 16 * 1024, trailer_bytes: int = 8 * 1024, is_lenient: bool = False
     ) -> None:
         self.done = False
         self.rest = b""
@@ -117,7 +125,7 @@ class ChunkedReader:
         self._overhead = 0
         self._payload = 0
         self._overhead_limit = overhead_bytes
-        self._counts_sizes = counts_sizes
+        self._is_lenient = is_lenient
         self._trailer_limit = trailer_bytes
 
     def feed(self, data: bytes) -> bytes:
@@ -149,6 +157,14 @@ class ChunkedReader:
                 position += 2
                 self._state = _SIZE
             else:
+                if self._state == _SIZE:
+                    end = data.find(b"\r\n", position, position + _SMALL_LINE)
+                    small = _SMALL_SIZES.get(data[position:end]) if end > 0 else None
+                    if small is not None:
+                        self._left = small
+                        self._state = _DATA
+                        position = end + 2
+                        continue
                 position = self._feed_line(data, position)
                 if position < 0:
                     break
@@ -191,11 +207,11 @@ class ChunkedReader:
             raise BodyError(errors.CHUNK_OVERHEAD, "too many bytes of chunk headers for the data in them")
 
     def _size_line_received(self, line: bytes) -> None:
-        match = _size_line(line)
+        match = _lenient_size_line(line) if self._is_lenient else _size_line(line)
         if match is None:
             raise BodyError(errors.BAD_CHUNK, "the chunk size is not a hexadecimal number")
         size = int(match[1], 16)
-        self._overhead += len(line) + 2 if self._counts_sizes else len(match[2])
+        self._overhead += len(line) - max(1, (size.bit_length() + 3) >> 2)
         self._check_overhead(0)
         if size >= 1 << 63:
             raise BodyError(errors.BAD_CHUNK, "the chunk size is out of range")

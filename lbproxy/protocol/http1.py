@@ -5,6 +5,8 @@ body. So the parser's traps about bodies, upgrades and following messages (seman
 M12) cannot happen: `BodyReader`s in body.py own all framing behind the blank line. What llhttp lets through and HTTP
 does
 not (T8, M1, M2, M4, M5, M7) is checked here. A parsed head is a pure function of its bytes, so callers may memoise it.
+
+It is longer than 600 lines because requests and responses are read alike: one parser, one set of names, one error.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from lbproxy.protocol.message import (
     parse_length,
     token_match,
 )
+from lbproxy.protocol.repair import as_http11, collapse_lengths, repaired
 from lbproxy.protocol.status import status_line
 from lbproxy.protocol.upgrade import offered_protocols
 
@@ -39,13 +42,16 @@ MAX_NAME: Final = 256
 NO_PROMISE: Final = -1.0  # seconds: no `Keep-Alive: timeout`; 0 is one, and means now
 
 _request_line = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n").match
-_status_line = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n").match
+_status_line = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n").match
 # No control character belongs into a head but HTAB and the CR LF pairs that end its lines.
 _FIELD_OCTETS: Final = bytes(code for code in range(256) if (code >= 32 and code != 127) or code == 9)
 _bad_octet_so_far = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)").search
 _plain_line = re.compile(
     rb"(" + TOKEN + rb"):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
 ).fullmatch
+_padded_framing = re.compile(
+    rb"(\r\n(?:transfer-encoding|content-length):)[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE
+)
 _te_line = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE).findall
 _cl_line = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE).search
 _absolute = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE).fullmatch
@@ -225,6 +231,11 @@ def _llhttp_fields(raw: bytes) -> Fields:
     except httptools.HttpParserInvalidMethodError:
         raise HeadError(errors.BAD_METHOD, "this method is not known") from None
     except httptools.HttpParserError as error:
+        # White space around a value is not part of it (RFC 9110 section 5.5), but llhttp does not know all that a
+        # framing field may have. Whatever else is wrong with the head still is when that has gone.
+        trimmed = _padded_framing.sub(rb"\1 \2", raw)
+        if trimmed != raw:
+            return _llhttp_fields(trimmed)
         raise _request_refused(raw, error) from None
     return sink.fields
 
@@ -511,8 +522,23 @@ _keep_alive_timeout = re.compile(rb"(?:^|[,; \t])timeout=([0-9]{1,6})").search
 _no_more_requests = re.compile(rb"(?:^|[,; \t])max=0+(?![0-9])").search
 
 
-def parse_response_head(raw: bytes, *, max_fields: int) -> ResponseHead:
-    """Parse one response head: `raw` ends with its blank line. Raises HeadError (bad_response and kin)."""
+def parse_response_head(raw: bytes, *, max_fields: int, is_lenient: bool = False) -> ResponseHead:
+    """Parse one response head: `raw` ends with its blank line. Raises HeadError (bad_response and kin).
+
+    is_lenient: what is not strict HTTP is repaired where that is sound (repair.py), and then parsed strictly.
+    """
+    try:
+        return _parse_strictly(raw, max_fields)
+    except HeadError as error:
+        found = repaired(raw) if is_lenient and error.fault is errors.BAD_RESPONSE else None
+        if found is None:
+            raise
+    head = _parse_strictly(found[0], max_fields)
+    head.keep_alive = head.keep_alive and found[1]
+    return head
+
+
+def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
     match = _status_line(raw)
     if match is None or _has_bad_octet(raw):
         raise HeadError(errors.BAD_RESPONSE, "the status line or a field has octets that HTTP does not allow")
@@ -557,12 +583,15 @@ def parse_response_head(raw: bytes, *, max_fields: int) -> ResponseHead:
 def _response_fields(raw: bytes) -> Fields:
     sink = _Sink()
     try:
-        httptools.HttpResponseParser(sink).feed_data(raw)
+        httptools.HttpResponseParser(sink).feed_data(as_http11(raw))
     except httptools.HttpParserUpgrade:
         return sink.fields
     except httptools.HttpParserError as error:
         if raw[9:12] == b"101" and "Upgrade" in str(error):
-            return sink.fields  # 101 without Upgrade (T4): the exchange refuses it by its status
+            return sink.fields  # 101 without Upgrade: the exchange refuses it by its status
+        single = collapse_lengths(raw)
+        if single is not None:
+            return _response_fields(single)  # it has one length now, so this comes back here at most once
         raise HeadError(errors.BAD_RESPONSE, str(error)) from None
     return sink.fields
 
@@ -571,9 +600,11 @@ def _set_response_framing(head: ResponseHead, lines: dict[bytes, list[bytes]], m
     codings = lines.get(b"transfer-encoding")
     lengths = lines.get(b"content-length")
     if codings is not None:
-        if minor == 0 or lengths is not None or len(codings) != 1 or codings[0].lower() != b"chunked":
+        if lengths is not None or len(codings) != 1 or codings[0].lower() != b"chunked":
             raise HeadError(errors.BAD_RESPONSE, "Transfer-Encoding is not exactly 'chunked' and alone")
         head.chunked = True
+        if minor == 0:  # RFC 9112 section 6.1: process it, and close the connection
+            head.keep_alive = False
     elif lengths is not None:
         length = parse_length(lengths[0])
         if len(lengths) != 1 or length is None:

@@ -47,7 +47,7 @@ NEVER_NOMINATED = {
 MAX_FIELDS = 100
 MAX_RESPONSE_FIELDS = 200
 
-# What lbproxy accepts although h11 does not, each with the reason. For heads there is nothing.
+# What lbproxy accepts although h11 does not, each with the reason. For heads of requests there is nothing.
 EXCEPTIONS = {
     "white space around the `;` of a chunk extension": "RFC 9112 section 7.1.1 allows it; it goes no further",
     "framing fields in the trailer section": "h11 checks their values as if they stood in the head; lbproxy drops them",
@@ -260,8 +260,9 @@ def _compare_response(raw: bytes, head: ResponseHead, event: h11.Response | h11.
     differ("framing", framing, _framing(fields, raw), raw)
     dropped = HOP_BY_HOP | {b"content-length", b"x-request-id"} | gone
     differ("fields", head.fields, [field for field in fields if field[0].lower() not in dropped], raw)
-    is_11 = event.http_version == b"1.1"
-    differ("keep-alive", head.keep_alive, b"close" not in options and (is_11 or b"keep-alive" in options), raw)
+    is_11 = event.http_version >= b"1.1"
+    keep = b"close" not in options and (is_11 or (b"keep-alive" in options and not head.chunked))
+    differ("keep-alive", head.keep_alive, keep, raw)
     if head.status != 101:
         _check_sent(raw, head, status_line(head.status, head.reason) + head.lines + b"\r\n", [])
     if head.is_plain:

@@ -343,6 +343,38 @@ def test_what_is_no_response_is_502_and_cuts_the_server(answer: bytes, word: str
         assert lb.runtimes[0].server.errors == 1
 
 
+def test_interim_answers_over_a_long_time_are_no_flood() -> None:
+    """RFC 2518 asked servers for a 102 every 20 s, however long they work."""
+    with FakeLb(config(limits="{interim_responses: 3}\n    timeouts: {response_head: 1h}")) as lb:
+        client, server = asked(lb)
+        for _ in range(30):
+            server.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+            lb.advance(20)
+        server.send(ok(b"hi"))
+        assert client.everything.count(b"102 Processing") == 30 and client.everything.endswith(b"\r\n\r\nhi")
+        assert lb.ends == ["ok"]
+
+
+def test_a_lenient_pool_is_lenient_to_heads_in_pieces() -> None:
+    answer = b"HTTP/1.1 200 OK\nX : y\nContent-Length: 2\n\nhi"
+    for step in (1, 2, 7, len(answer)):
+        with FakeLb(config(limits="{}\n    lenient: true")) as lb:
+            client, server = asked(lb)
+            for start in range(0, len(answer), step):
+                server.send(answer[start : start + step])
+            assert b"\r\nX: y\r\n" in client.everything and client.everything.endswith(b"\r\n\r\nhi")
+            assert lb.ends == ["ok"]
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nX: y\nZ: 1", b"HTTP/1.1 200 OK\nX: y\r", b"garbage\n"])
+def test_a_lenient_pool_does_not_wait_for_the_end_of_a_bad_head(answer: bytes) -> None:
+    with FakeLb(config(limits="{}\n    lenient: true")) as lb:
+        client, server = asked(lb)
+        server.send(answer)
+        assert status_of(client.got()) == 502 and server.saw_reset
+        assert lb.ends == ["bad_response"]
+
+
 def test_a_bad_chunk_in_the_body_cuts_both() -> None:
     with FakeLb(config()) as lb:
         client, server = asked(lb)

@@ -40,7 +40,20 @@ def test_chunks_are_decoded_however_they_are_cut(step: int) -> None:
         (b"+5\r\nhello\r\n", "bad_chunk"),
         (b"-5\r\nhello\r\n", "bad_chunk"),
         (b" 5\r\nhello\r\n", "bad_chunk"),
-        (b"5 \r\nhello\r\n", "bad_chunk"),
+        (b"\t5\r\nhello\r\n", "bad_chunk"),
+        (b"0 5\r\nhello\r\n", "bad_chunk"),
+        (b"5 0\r\nhello\r\n", "bad_chunk"),
+        (b"5 a\r\nhello\r\n", "bad_chunk"),
+        (b"5 \x0b\r\nhello\r\n", "bad_chunk"),
+        (b"5\x0c\r\nhello\r\n", "bad_chunk"),
+        (b"5\xa0\r\nhello\r\n", "bad_chunk"),
+        (b"5 \rhello\r\n", "bad_chunk"),
+        (b"5 \nhello\r\n", "bad_chunk"),
+        (b"5 \r\r\nhello\r\n", "bad_chunk"),
+        (b" \r\nhello\r\n", "bad_chunk"),
+        (b"5;\r\nhello\r\n", "bad_chunk"),
+        (b"5;a;\r\nhello\r\n", "bad_chunk"),
+        (b"5;a b\r\nhello\r\n", "bad_chunk"),
         (b"5_0\r\n", "bad_chunk"),
         (b"\r\nhello\r\n", "bad_chunk"),
         (b";a\r\n", "bad_chunk"),
@@ -55,7 +68,10 @@ def test_chunks_are_decoded_however_they_are_cut(step: int) -> None:
         (b"0\r\nA: b\r\n folded\r\n\r\n", "bad_chunk"),
         (b"0\r\nA: \x00\r\n\r\n", "bad_chunk"),
         (b"5;" + b"a" * 20_000 + b"\r\n", "chunk_overhead"),
-        (b"1\r\na\r\n" * 7_000, "chunk_overhead"),
+        (b"1;a=b\r\na\r\n" * 7_000, "chunk_overhead"),
+        (b"0000000000000001\r\na\r\n" * 7_000, "chunk_overhead"),
+        (b"1     \r\na\r\n" * 7_000, "chunk_overhead"),
+        (b"1" + b" " * 20_000 + b"\r\na\r\n", "chunk_overhead"),
         (b"0\r\nA: " + b"a" * 9_000 + b"\r\n\r\n", "trailer_too_large"),
         (b"0\r\n" + b"A: b\r\n" * 70 + b"\r\n", "trailer_too_large"),
     ],
@@ -95,8 +111,43 @@ def test_until_close_is_never_done_by_itself() -> None:
     assert reader.feed(b"abc") == b"abc" and not reader.done
 
 
-def test_a_token_a_chunk_is_fine_in_a_response_but_extensions_are_bounded() -> None:
-    reader = ChunkedReader(counts_sizes=False)
-    assert len(reader.feed(b"1\r\na\r\n" * 50_000)) == 50_000
+@pytest.mark.parametrize("size", [1, 20])
+def test_small_chunks_are_no_overhead_however_many_they_are(size: int) -> None:
+    """`requests` sends a chunk for each item of a generator: lines of a file, tokens. Peers take any number of them."""
+    reader = ChunkedReader(overhead_bytes=0)
+    one = b"%x\r\n%b\r\n" % (size, b"x" * size)
+    count = 200_000 // size
+    assert len(feed_all(reader, one * count, 65_536)) == size * count
+    assert len(reader.feed(b"3FF\r\n" + b"y" * 1023 + b"\r\n400\r\n" + b"z" * 1024 + b"\r\n0\r\n\r\n")) == 2047
+    assert reader.done
+
+
+def test_extensions_are_bounded_beyond_an_eighth_of_the_data() -> None:
     with pytest.raises(BodyError):
-        ChunkedReader(counts_sizes=False).feed((b"1;" + b"x" * 1000 + b"\r\na\r\n") * 20)
+        ChunkedReader().feed((b"1;" + b"x" * 1000 + b"\r\na\r\n") * 20)
+    signed = b"1000;chunk-signature=" + b"a" * 64 + b"\r\n" + b"x" * 4096 + b"\r\n"
+    assert len(feed_all(ChunkedReader(), signed * 2_000, 65_536)) == 4096 * 2_000
+
+
+@pytest.mark.parametrize("step", [1, 2, 1000])
+@pytest.mark.parametrize("line", [b"5 ", b"5\t", b"5  \t ", b"5;a ", b"5 ; a = b\t", b'5;a="b" '])
+def test_white_space_behind_a_size_is_skipped(line: bytes, step: int) -> None:
+    """haproxy 2.6, nginx 1.22 and h11 take it, from both sides."""
+    reader = ChunkedReader()
+    assert feed_all(reader, line + b"\r\nhello\r\n0 \r\n\r\nGET /", step) == b"hello"
+    assert reader.done and reader.rest == b"GET /"
+
+
+@pytest.mark.parametrize("line", [b"5;", b"5 ;", b"5;a b=@", b"5;;", b'5;a="', b"5;\xe9"])
+def test_odd_extensions_are_skipped_from_servers_of_a_lenient_pool(line: bytes) -> None:
+    data = line + b"\r\nhello\r\n0;\r\n\r\nrest"
+    reader = ChunkedReader(is_lenient=True)
+    assert reader.feed(data) == b"hello" and reader.done and reader.rest == b"rest"
+    with pytest.raises(BodyError):
+        ChunkedReader().feed(data)
+
+
+@pytest.mark.parametrize("line", [b" 5", b"0 5", b"5 5", b"0x5", b"+5", b"5\x0b", b"5;\x00", b"5;\ra", b"5;\na", b""])
+def test_a_lenient_pool_guesses_no_size(line: bytes) -> None:
+    with pytest.raises(BodyError):
+        ChunkedReader(is_lenient=True).feed(line + b"\r\nhello\r\n0\r\n\r\n")

@@ -233,6 +233,61 @@ def test_an_unfinished_head_may_be_cut_anywhere() -> None:
             check_partial(bytearray(raw[:end]), start, head_bytes=32768)
 
 
+PADDED = ("{}", " {}", "\t{}", "{} ", "{}\t", " \t {} \t ", "  {} \t")
+
+
+@pytest.mark.parametrize("padded", PADDED)
+def test_white_space_around_a_value_is_not_part_of_it(padded: str) -> None:
+    """RFC 9110 section 5.5. haproxy 2.6 takes all of these; nginx 1.22 refuses those with a tab."""
+
+    def head(*fields: str) -> RequestHead:
+        lines = [f"{name}:{padded.format(value)}" for name, _, value in (field.partition(": ") for field in fields)]
+        raw = "\r\n".join(["POST / HTTP/1.1", *lines]) + "\r\n\r\n"
+        return parse_request_head(raw.encode(), max_fields=9)
+
+    assert head("Host: a", "Transfer-Encoding: chunked").chunked
+    assert head("Host: a", "Content-Length: 5").content_length == 5
+    assert head("Host: a", "Content-Length: 5", "Expect: 100-continue").expects_continue
+    assert not head("Host: a", "Connection: close").keep_alive
+    assert head("Host: a", "Connection: upgrade", "Upgrade: websocket").upgrade == (b"websocket",)
+    assert head("Host: a", "Connection: x-a", "X-A: 1", "X-B: 2").fields == [(b"X-B", b"2")]
+    assert head("Host: a").host == "a"
+
+
+@pytest.mark.parametrize("octet", ["\x0b", "\x0c", "\x00", "\x85", "\xa0", "\x1f", "\r", "\n", "\r\n "])
+@pytest.mark.parametrize(
+    "framing",
+    ["Transfer-Encoding:{}chunked \t", "Transfer-Encoding: chunked{}", "Content-Length:{}5", "Content-Length: 5{}"],
+)
+def test_only_space_and_tab_are_white_space(framing: str, octet: str) -> None:
+    with pytest.raises(HeadError):
+        parse_request_head(
+            f"POST / HTTP/1.1\r\nHost: a\r\n{framing.format(octet)}\r\n\r\n".encode("latin-1"), max_fields=9
+        )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Transfer-Encoding:  chunked \t\r\nContent-Length: 5",
+        "Transfer-Encoding:  chunked \t\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding:  chun ked \t",
+        "Transfer-Encoding:  chunked, \t",
+        "Transfer-Encoding: \t, chunked",
+        "Transfer-Encoding:  chunked \t\r\n , gzip",
+        "Transfer-Encoding :  chunked \t",
+        "Content-Length:  5 \t\r\nContent-Length: 5",
+        "Content-Length:  5 5 \t",
+        "X: y\r\n Transfer-Encoding:  chunked \t",
+    ],
+)
+def test_white_space_hides_no_second_meaning(lines: str) -> None:
+    """An empty list element beside `chunked` would be legal, and stays refused: haproxy passes `chunked,` on as it is,
+    nginx says 501, and servers have read it as no coding at all."""
+    with pytest.raises(HeadError):
+        parse_request_head(f"POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n".encode(), max_fields=9)
+
+
 # --- responses ------------------------------------------------------------------------------------------------------
 
 
@@ -256,17 +311,15 @@ def test_a_usual_response_is_understood() -> None:
         "HTTP/1.1 99 Low",
         "HTTP/1.1 2000 Long",
         "HTTP/1.1 abc Word",
-        "HTTP/1.1 600 High",
         "HTTP/2.0 200 OK",
         "HTTP/0.9 200 OK",
         "ICY 200 OK",
         "hello",
         "HTTP/1.1 200 OK\nContent-Length: 1\nContent-Length: 2",
-        "HTTP/1.1 200 OK\nContent-Length: 1, 1",
+        "HTTP/1.1 200 OK\nContent-Length: 1, 2",
         "HTTP/1.1 200 OK\nContent-Length: x",
         "HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked",
         "HTTP/1.1 200 OK\nTransfer-Encoding: gzip",
-        "HTTP/1.0 200 OK\nTransfer-Encoding: chunked",
         "HTTP/1.1 200 OK\nA : b",
         "HTTP/1.1 200 OK\nA: b\n folded",
         "HTTP/1.1 200 OK\nA: \x00",

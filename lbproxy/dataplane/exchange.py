@@ -473,10 +473,6 @@ class Exchange(LogRecord):
         mode = self.prepared.route.retry.unacked
         return mode == "on" or (mode == "auto" and runtime.is_direct)
 
-    def waited_s(self, now: float) -> float:
-        """How long ago this attempt's request was sent."""
-        return now - self._sent_at
-
     def interim_received(self, head: ResponseHead) -> None:
         """A 1xx other than 101: passed on, except a 100 that was not asked for or was sent by lbproxy already."""
         if head.status == 100:

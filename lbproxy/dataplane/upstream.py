@@ -263,7 +263,7 @@ class UpstreamConnection(Receiver):
                 exchange.upgraded(head, data)
                 return
             self._interim += 1
-            if self._interim > pool.max_interim + exchange.waited_s(self._services.clock()) / INTERIM_EVERY_S:
+            if self._interim > pool.max_interim + (self._services.clock() - exchange.sent_at) / INTERIM_EVERY_S:
                 raise HeadError(errors.TOO_MANY_INTERIM, f"more than {pool.max_interim} interim responses")
             exchange.interim_received(head)
             checked = 0

@@ -139,6 +139,11 @@ def _line(rng: random.Random, name: bytes, value: bytes) -> bytes:
     return name + b": " + value
 
 
+def response_field(rng: random.Random) -> bytes:
+    """One line, without its end."""
+    return _line(rng, *_field(rng, is_request=False))
+
+
 def _lines(rng: random.Random, *, is_request: bool) -> list[bytes]:
     lines = []
     if is_request and rng.random() < 0.97:

@@ -52,8 +52,8 @@ EXCEPTIONS = {
     "white space around the `;` of a chunk extension": "RFC 9112 section 7.1.1 allows it; it goes no further",
     "framing fields in the trailer section": "h11 checks their values as if they stood in the head; lbproxy drops them",
 }
-_SPACED_EXTENSION = re.compile(rb"([0-9A-Fa-f])[ \t]+;")
-_FRAMING = (b"content-length", b"transfer-encoding")
+SPACED_EXTENSION = re.compile(rb"([0-9A-Fa-f])[ \t]+;")
+FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
 
 
 class Disagreement(AssertionError):
@@ -342,7 +342,7 @@ def _without_spaces(data: bytes) -> bytes:
     out, at = b"", 0
     while True:
         end = data.index(b"\r\n", at) + 2
-        line = _SPACED_EXTENSION.sub(rb"\1;", data[at:end])
+        line = SPACED_EXTENSION.sub(rb"\1;", data[at:end])
         size = int(line.partition(b";")[0], 16)
         if not size:
             return out + line + data[end:]
@@ -352,9 +352,9 @@ def _without_spaces(data: bytes) -> bytes:
 
 def _is_exception(data: bytes, whole: Body) -> bool:
     """One of EXCEPTIONS; what can still be compared, is."""
-    if any(name.lower() in _FRAMING for name, _ in whole.trailers):
+    if any(name.lower() in FRAMING_FIELDS for name, _ in whole.trailers):
         return True
-    if _SPACED_EXTENSION.search(data) is None:
+    if SPACED_EXTENSION.search(data) is None:
         return False
     plain = theirs(_without_spaces(data[: whole.end]))
     differ(

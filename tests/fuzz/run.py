@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import forwarded, generate, oracle
+from tests.fuzz import answers, forwarded, generate, oracle
 from tests.fuzz.oracle import Verdict
 
 FAILURES = Path(__file__).parent / "failures"
@@ -38,6 +38,8 @@ KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[bytes], Verdi
     "request": (generate.request_head, try_request, 0.8),
     "response": (generate.response_head, oracle.check_response, 0.2),
     "chunked": (generate.chunked_body, try_chunked, 0.2),
+    "answer": (answers.stream, answers.check_answer, 0.02),
+    "lenient": (answers.stream, answers.check_lenient, 0.02),
     "memo": (forwarded.heads_sequence, forwarded.check_memo, 0.01),
 }
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz import forwarded, generate, oracle, run
+from tests.fuzz import answers, forwarded, generate, oracle, run
 
 SEED = 1
-COUNTS = {"request": 12_000, "response": 6_000, "chunked": 6_000, "memo": 300}
+COUNTS = {"request": 12_000, "response": 6_000, "chunked": 6_000, "answer": 600, "lenient": 600, "memo": 300}
 chance = st.randoms(use_true_random=False)
 
 
@@ -68,6 +68,13 @@ def test_sound_chunked_bodies_are_accepted_by_both(payloads: list[bytes], rng: r
 
 
 @given(chance)
+def test_sound_answers_reach_the_client_as_they_are(rng: random.Random) -> None:
+    data = answers.clean_stream(rng)
+    for is_lenient in (False, True):
+        assert answers.check_answer(data, is_lenient=is_lenient) == oracle.Verdict(True, True)
+
+
+@given(chance)
 def test_the_memo_of_heads_changes_nothing(rng: random.Random) -> None:
     forwarded.check_memo(forwarded.heads_sequence(rng))
 
@@ -116,6 +123,26 @@ def test_the_oracle_sees_a_body_that_ends_elsewhere(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(oracle, "theirs", lambda data: read(data[7:]))
     with pytest.raises(oracle.Disagreement):
         oracle.check_chunked([b"1\r\nx\r\n0\r\n\r\n0\r\n\r\n"])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhellO",
+        b"HTTP/1.1 404 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello",
+        b"HTTP/1.1 103 Hint\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nhello",
+    ],
+)
+def test_the_oracle_sees_an_answer_that_is_another(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    answers.check_answer(data)
+    theirs, _ = answers.read(sent, b"GET", is_ended=False)
+    got, _ = answers.read(data, b"GET", is_ended=False)
+    with pytest.raises(oracle.Disagreement):
+        answers._compare(data, got, theirs)
 
 
 def test_data_that_looks_like_an_extension_is_data() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import ConfigDict, Field, model_validator
 
 from lbproxy.address import Address, AddressRange
+from lbproxy.config import slips
 from lbproxy.config.notation import (
     FLAG,
     NAME,
@@ -70,6 +71,9 @@ def refuse_several_hosts(text: str) -> None:
     """
     if text.startswith("unix:") or "://" in text:
         return
+    told = "" if re.search(r"[{*\[-]", text) else slips.address(text, is_server=True)
+    if told:
+        raise ValueError(told)
     host, _, port = text.rpartition(":")
     if re.search(r"[,;\s]", text):
         raise ValueError(f"{text!r} is several servers in one text; make it a list: [host-1:80, host-2:80]")

@@ -93,6 +93,21 @@ def _sinkhole(status: int, policies: tuple[str, ...], checks: tuple[Check, ...])
     )
 
 
+_SINKHOLE_CHECKS = tuple(
+    check
+    for words, limited in (("", ""), (", with slots", "_slots"))
+    for check in (
+        Check(
+            f"at most 0.3 % errors without retries{words}",
+            "failed",
+            f"lbproxy{limited}_no_retry",
+            at_most=0.003,
+            is_worst=True,
+        ),
+        Check(f"no error with retries{words}", "failed", f"lbproxy{limited}_retry", at_most=0.0, is_worst=True),
+    )
+)
+
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
@@ -148,15 +163,27 @@ CASES: dict[str, Case] = {
         _overload(1.3),
         _sinkhole(
             503,
-            ("lbproxy_no_retry", "lbproxy_retry", "haproxy_least"),
             (
-                Check("at most 1 % errors without retries", "failed", "lbproxy_no_retry", at_most=0.01, is_worst=True),
-                Check("no error with retries", "failed", "lbproxy_retry", at_most=0.0, is_worst=True),
+                "lbproxy_no_retry",
+                "lbproxy_slots_no_retry",
+                "lbproxy_retry",
+                "lbproxy_slots_retry",
+                "haproxy_least",
+                "haproxy_slots",
             ),
+            _SINKHOLE_CHECKS,
         ),
         _sinkhole(
             500,
-            ("lbproxy_no_retry_500", "lbproxy_no_retry", "lbproxy_retry", "haproxy_least"),
+            (
+                "lbproxy_no_retry_500",
+                "lbproxy_no_retry",
+                "lbproxy_slots_no_retry",
+                "lbproxy_retry",
+                "lbproxy_slots_retry",
+                "haproxy_least",
+                "haproxy_slots",
+            ),
             (
                 Check(
                     "at most 1 % errors without retries where 500 counts",
@@ -165,8 +192,7 @@ CASES: dict[str, Case] = {
                     at_most=0.01,
                     is_worst=True,
                 ),
-                Check("at most 1 % errors without retries", "failed", "lbproxy_no_retry", at_most=0.01, is_worst=True),
-                Check("no error with retries", "failed", "lbproxy_retry", at_most=0.0, is_worst=True),
+                *_SINKHOLE_CHECKS,
             ),
         ),
         Case(

@@ -39,6 +39,15 @@ POLICIES: dict[str, Policy] = {
         "least_connections",
         options={"retry": {"attempts": 0}, "circuit_breaker": {"status": _FAILURES}},
     ),
+    "lbproxy_slots_no_retry": Policy(
+        "lbproxy", "least_connections", has_slots=True, options={"retry": {"attempts": 0}}
+    ),
+    "lbproxy_slots_retry": Policy(
+        "lbproxy",
+        "least_connections",
+        has_slots=True,
+        options={"retry": {"idempotent": True, "status": [500, 503]}},
+    ),
     "lbproxy_retry": Policy(
         "lbproxy", "least_connections", options={"retry": {"idempotent": True, "status": [500, 503]}}
     ),

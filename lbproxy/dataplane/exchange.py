@@ -59,11 +59,18 @@ from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.tls_client import TlsUpstream
 from lbproxy.dataplane.upstream import SMALL_BODY, UpstreamConnection
-from lbproxy.dataplane.verdicts import STILL_WORKING, has_retry_after, outcome_of, plural_of
+from lbproxy.dataplane.verdicts import (
+    BAD_ANSWERS,
+    STILL_WORKING,
+    has_retry_after,
+    outcome_of,
+    plural_of,
+    request_key,
+)
 from lbproxy.domain.pool import Lease, Outcome, Refusal
 from lbproxy.domain.queue import Ticket
 from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
-from lbproxy.domain.server import Server
+from lbproxy.domain.server import PENALTY_S, Server
 from lbproxy.errors import Fault, Side
 from lbproxy.protocol.body import LAST_CHUNK, BodyReader, chunk
 from lbproxy.protocol.http1 import ResponseHead
@@ -252,7 +259,7 @@ class Exchange(LogRecord):
             self.fail(errors.OVERLOADED, "")
 
     def _attempt(self, pool: PoolRuntime, now: float) -> None:
-        lease = pool.pool.acquire(self.side.context, self._tried, now)
+        lease = pool.pool.acquire(self.side.context, self._tried, now, self._total_deadline)
         if isinstance(lease, Lease):
             self._leased(pool, lease, now)
         elif lease is Refusal.NO_SERVER:
@@ -527,7 +534,12 @@ class Exchange(LogRecord):
         assert pool is not None
         wall = now + self.side.services.wall_offset
         outcome, penalty_s, what = outcome_of(head, pool.failure_statuses, wall)
-        lease.release(outcome, now, penalty_s=penalty_s, what=what)
+        key = 0
+        if outcome is Outcome.ERROR:
+            key = request_key(self.client, self.prepared.head.target)
+            if head.status in self.prepared.route.retry.status:
+                penalty_s = PENALTY_S  # the config takes it for a failure
+        lease.release(outcome, now, penalty_s=penalty_s, what=what, request_key=key)
 
     # --- answers that may be retried (R8) ---------------------------------------------------------------------------
 
@@ -815,7 +827,11 @@ class Exchange(LogRecord):
             quarantine_s = self._timeouts().response_head
             if not fault.blames:
                 outcome = Outcome.ABORTED
-        lease.release(outcome, self.side.services.clock(), quarantine_s=quarantine_s, what=plural_of(fault))
+        key = 0
+        if fault in BAD_ANSWERS:
+            outcome, key = Outcome.BAD_ANSWER, request_key(self.client, self.prepared.head.target)
+        what, now = plural_of(fault), self.side.services.clock()
+        lease.release(outcome, now, quarantine_s=quarantine_s, what=what, request_key=key)
 
     def _finish(self, end: str, now: float) -> None:
         """Count, log and let go. Runs once per exchange, on every path."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Final
+from zlib import crc32
 
 from lbproxy import errors
 from lbproxy.domain.pool import Outcome
+from lbproxy.domain.strategies.hashing import client_key
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.http_date import parse_http_date
@@ -26,6 +28,25 @@ _PLURALS: Final = {
 }
 # Faults after which the server may still be at work on the request: its slot is used last for a while.
 STILL_WORKING: Final = frozenset((errors.RESPONSE_TIMEOUT, errors.IDLE_TIMEOUT, errors.TOTAL_TIMEOUT))
+
+
+# Answers that cannot be used. What a request holds may have made them so.
+BAD_ANSWERS: Final = frozenset(
+    (
+        errors.TRUNCATED_HEAD,
+        errors.BAD_RESPONSE,
+        errors.BAD_UPGRADE,
+        errors.RESPONSE_HEADER_TOO_LARGE,
+        errors.TOO_MANY_INTERIM,
+        errors.TRUNCATED_BODY,
+        errors.RESPONSE_BAD_CHUNK,
+    )
+)
+
+
+def request_key(client: str, target: bytes) -> int:
+    """A number for a sort of requests: those of one client (IPv6: one /64) for one path, whatever their query."""
+    return crc32(target.partition(b"?")[0], crc32(client_key(client)))
 
 
 def plural_of(fault: Fault) -> str:

@@ -7,6 +7,7 @@
     probing   a real request is answered     closed    counters start at 0
     probing   a real request fails           ejected   "probe_failed"
     probing   a request ends without verdict probing   its permit goes back
+    closed    errors where others give none  ejected   "outlier": the pool compares (domain/outliers.py)
 
 The breaker proposes and the pool disposes: `observe` returns the reason to eject, and the pool, which knows how many
 servers are out already, calls `eject` or leaves it; if the server goes on failing the next answer proposes again.
@@ -14,6 +15,10 @@ servers are out already, calls `eject` or leaves it; if the server goes on faili
 Generations. Each change of state starts a new one, and an answer counts only in the generation in which its request
 began: what was sent before the flip says nothing about the time after it. Permits belong to a generation too, so a
 probe that outlives its own probing period holds nothing.
+
+Bad answers. What cannot be used as an answer (not valid HTTP, cut off, too long) may be the request's doing: a server
+that puts a query into a field echoes a control octet to whoever sends one. So such a failure counts once for each of
+the last SEEN sorts of requests (`is_news`), and one client that repeats one request never ejects a server.
 
 Levels. Open time is open_s x 2^level; every ejection adds a level, every `open_s` spent closed takes one off.
 
@@ -28,6 +33,8 @@ from typing import Final
 from lbproxy.domain.server import Breaker
 
 _BUCKETS: Final = 10
+OUTLIER: Final = "outlier"
+SEEN: Final = 16  # sorts of requests with bad answers that are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +65,24 @@ class CircuitBreaker:
     __slots__ = (
         "_bad",
         "_closed_at",
+        "_errors",
         "_hold_until",
         "_index",
         "_level",
         "_ok",
         "_permits",
         "_policy",
+        "_repeats",
+        "_seen",
         "bucket_ends_at",
         "changed_at",
         "generation",
         "in_a_row",
+        "is_outlier",
         "n_bad",
+        "n_errors",
         "n_ok",
+        "n_repeats",
         "open_until",
         "reason",
         "state",
@@ -88,11 +101,15 @@ class CircuitBreaker:
         self.changed_at = float("-inf")
         self.reason = ""
         self.what = ""
+        self.is_outlier = False  # it is out because of errors that are not failures: so probes may fail by such
         self._index = 0
         self.n_ok = 0
         self.n_bad = 0
+        self.n_errors = 0  # answers 5xx that are not failures: they are among `n_ok` too
+        self.n_repeats = 0  # bad answers to sorts of requests that had one before: they are nowhere else
         self.in_a_row = 0
         self.bucket_ends_at = float("-inf")
+        self._seen: list[int] = []
         self._reset_window()
 
     # --- answers ----------------------------------------------------------------------------------------------------
@@ -124,6 +141,44 @@ class CircuitBreaker:
         bad = self.n_bad + sum(self._bad)
         return bad, bad + self.n_ok + sum(self._ok)
 
+    def errors(self, now: float) -> tuple[int, int]:
+        """All bad ends and all answers within the window: failures, errors 5xx and bad answers, repeats included."""
+        if now >= self.bucket_ends_at:
+            self._turn_buckets(now)
+        repeats = self.n_repeats + sum(self._repeats)
+        bad, total = self.counts()
+        return bad + self.n_errors + sum(self._errors) + repeats, total + repeats
+
+    def is_exceeded_by(self, errors: int, total: int) -> bool:
+        """Would so many bad ends of so many answers be too many, by the pool's settings?"""
+        return total >= self._policy.min_requests and errors >= self._policy.error_rate * total
+
+    def is_enough(self, total: int) -> bool:
+        """Can a share be taken of so many answers?"""
+        return total >= self._policy.min_requests
+
+    @property
+    def failures(self) -> int:
+        """How many failures in a row are too many."""
+        return self._policy.failures
+
+    def is_news(self, request_key: int) -> bool:
+        """A bad end. True if this sort of request is not among those that had one lately."""
+        seen = self._seen
+        if request_key in seen:
+            seen.remove(request_key)
+            seen.append(request_key)
+            return False
+        seen.append(request_key)
+        if len(seen) > SEEN:
+            del seen[0]
+        return True
+
+    @property
+    def n_seen(self) -> int:
+        """How many sorts of requests had a bad end lately."""
+        return len(self._seen)
+
     def _turn_buckets(self, now: float) -> None:
         """Put the counts of the current bucket into the ring and start as many new ones as time has passed."""
         length = self._policy.window_s / _BUCKETS
@@ -133,14 +188,17 @@ class CircuitBreaker:
         for _ in range(turns):
             self._index = (self._index + 1) % (_BUCKETS - 1)
             self._ok[self._index], self._bad[self._index] = self.n_ok, self.n_bad
-            self.n_ok = self.n_bad = 0
+            self._errors[self._index], self._repeats[self._index] = self.n_errors, self.n_repeats
+            self.n_ok = self.n_bad = self.n_errors = self.n_repeats = 0
         self.bucket_ends_at = now + length
 
     def _reset_window(self) -> None:
         self._ok = [0] * (_BUCKETS - 1)
         self._bad = [0] * (_BUCKETS - 1)
+        self._errors = [0] * (_BUCKETS - 1)
+        self._repeats = [0] * (_BUCKETS - 1)
         self._index = 0
-        self.n_ok = self.n_bad = self.in_a_row = 0
+        self.n_ok = self.n_bad = self.n_errors = self.n_repeats = self.in_a_row = 0
         self.bucket_ends_at = float("-inf")
 
     # --- changes of state -------------------------------------------------------------------------------------------
@@ -149,7 +207,8 @@ class CircuitBreaker:
         """Open. reason: a word of `observe`. what: the failures as a noun, for people."""
         policy = self._policy
         self.reason = reason
-        self.what = self._describe(reason, what)
+        self.what = self._describe(reason, what, now)
+        self.is_outlier = reason == OUTLIER or (reason == "probe_failed" and self.is_outlier)
         if self.state is Breaker.CLOSED:
             self._level = max(0, self._level - int(min((now - self._closed_at) / policy.open_s, 64.0)))
         self.open_until = now + min(policy.open_s * 2.0**self._level, policy.max_open_s)
@@ -177,12 +236,15 @@ class CircuitBreaker:
         self._permits = 0
         self._reset_window()
 
-    def _describe(self, reason: str, what: str) -> str:
+    def _describe(self, reason: str, what: str, now: float) -> str:
         if reason == "consecutive_failures":
             return f"{self.in_a_row} consecutive {what}"
         if reason == "error_rate":
             bad, total = self.counts()
             return f"{bad} of {total} requests failed within {self._policy.window_s:g} s, the last ones by {what}"
+        if reason == OUTLIER:
+            errors, total = self.errors(now)
+            return f"{errors} of {total} answers within {self._policy.window_s:g} s were errors, of the others' few"
         return f"the probe met {what}" if what != "failures" else "the probe failed"
 
     # --- probes -----------------------------------------------------------------------------------------------------

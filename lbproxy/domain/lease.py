@@ -17,6 +17,7 @@ class Outcome(enum.Enum):
     SUCCESS = "success"
     FAILURE = "failure"
     ERROR = "error"  # a 5xx that is not the breaker's business: by the server's or by the request's fault
+    BAD_ANSWER = "bad_answer"  # an answer that cannot be used: by the server's or by the request's fault
     NEUTRAL = "neutral"  # lbproxy itself failed, or the attempt was not made: says nothing about the server
     PUSH_BACK = "push_back"  # 429, or 503 with Retry-After: the server asks for less; never the breaker's business
     ABORTED = "aborted"  # the client left or a time-out struck: the server may still be at work
@@ -58,13 +59,16 @@ class Lease:
         quarantine_s: float = 0.0,
         what: str = "failures",
         is_timed: bool = True,
+        request_key: int = 0,
     ) -> None:
         """Give the slot back and feed the result to the server's records; the head of the queue gets the slot.
 
-        penalty_s: for FAILURE and PUSH_BACK, what the server's Retry-After said, else 0 for the usual 5 s.
+        penalty_s: for FAILURE and PUSH_BACK, what the server's Retry-After said, else 0 for the usual 5 s. For ERROR,
+        above 0 if it is one already, and not only after several on end.
         quarantine_s: for ABORTED, and FAILURE by a time-out, at most how long the slot is used last (the response_head
         time-out). what: for FAILURE, the failure as a noun in the plural ("connect failures"), shown to people.
         is_timed: the time since the start is what the server needed, which is not so for TCP connections and tunnels.
+        request_key: for ERROR and BAD_ANSWER, a number for the sort of request: one client and one path, one number.
         Raises RuntimeError the second time.
         """
         if not self._is_out:
@@ -95,7 +99,7 @@ class Lease:
                 if server.n_quarantined:
                     server.end_quarantine(now, newest_start=self.started_at)
         else:
-            self.pool.settle(self, outcome, now, penalty_s, quarantine_s, what)
+            self.pool.settle(self, outcome, now, penalty_s, quarantine_s, what, request_key)
         queue = self.pool.queue
         if queue is not None and queue.n_waiting:
             self.pool.hand_over(now)

@@ -9,9 +9,12 @@ Order of preference for a request: a server that is due to be probed; a free slo
 strategies that go by load first of those that are not measurably slower; a free slot of one that was tried; a
 quarantined slot (its last request was given up, and the server may still be at work on it).
 
+Penalties. Under strategies that go by load a slot of a server that has just failed is not free while others are merely
+full: domain/holding.py.
+
 Hand-over: whatever frees a slot (a release, a flip, a higher limit, a new member, the sweep) gives it to the head of
-the queue in the same call, so nobody waits while a usable server has a free slot, and nobody overtakes: a request that
-arrives while others wait finds no slot.
+the queue in the same call, so nobody waits while a usable server has a free slot (penalties aside), and nobody
+overtakes: a request that arrives while others wait finds no slot.
 
 Ejections: the breaker of a server proposes, and the pool agrees if not more than `max_ejected` of its members are then
 out (ejected or probing) and somebody else is usable. An ejection ends only by a successful real request, or when the
@@ -28,10 +31,20 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Final
 
-from lbproxy.domain.breaker import BreakerPolicy, CircuitBreaker
+from lbproxy.domain.breaker import OUTLIER, BreakerPolicy, CircuitBreaker
 from lbproxy.domain.forecast import earliest_end_s
+from lbproxy.domain.holding import (
+    FREE_SLOT,
+    NO_SLOT,
+    is_worth_a_wait,
+    longest_hold_s,
+    needed_s,
+    slot_among,
+    sound_among,
+)
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.names import Name
+from lbproxy.domain.outliers import Outliers, are_well
 from lbproxy.domain.queue import Ticket, WaitQueue
 from lbproxy.domain.server import ERRORS_IN_A_ROW, PENALTY_S, REFUSED, Admin, Breaker, Health, Server
 from lbproxy.domain.slow_start import SlowStart
@@ -62,9 +75,11 @@ class Pool:
         "_fallback",
         "_fast",
         "_flip_listeners",
+        "_heeds_penalties",
         "_is_dirty",
         "_is_handing_over",
         "_out",
+        "_outliers",
         "_probing",
         "_quarantined",
         "_slow_start",
@@ -117,6 +132,8 @@ class Pool:
         self._probing: tuple[Server, ...] = ()  # those of them that may be sent a probe, permits aside
         self._quarantined: set[Server] = set()
         self._slow_start = SlowStart(slow_start_s)
+        self._heeds_penalties = bool(getattr(strategy, "heeds_penalties", False))
+        self._outliers = Outliers(is_hashing=bool(getattr(strategy, "hash_on", "")))
         self._speeds = Speeds() if getattr(strategy, "fills_fast_first", False) else None
         for server in self.servers:
             self._equip(server)
@@ -276,7 +293,14 @@ class Pool:
     # --- ejections --------------------------------------------------------------------------------------------------
 
     def settle(
-        self, lease: Lease, outcome: Outcome, now: float, penalty_s: float, quarantine_s: float, what: str
+        self,
+        lease: Lease,
+        outcome: Outcome,
+        now: float,
+        penalty_s: float,
+        quarantine_s: float,
+        what: str,
+        request_key: int,
     ) -> None:
         """The books of a lease that did not end in success."""
         server = lease.server
@@ -289,13 +313,17 @@ class Pool:
         if outcome is Outcome.PUSH_BACK:
             server.progress_at = now
             server.penalise(penalty_s or PENALTY_S, now, is_firm=penalty_s > 0.0)
-        if outcome is Outcome.ERROR:
+        if outcome is Outcome.ERROR or outcome is Outcome.BAD_ANSWER:
             # Not a reason to eject, as the requests may be at fault; but errors are quick, and the server looks idle.
-            server.progress_at = now
             server.errors_in_a_row += 1
-            if server.errors_in_a_row >= ERRORS_IN_A_ROW:
+            is_bad = outcome is Outcome.BAD_ANSWER
+            if is_bad:
+                server.errors += 1
+            else:
+                server.progress_at = now
+            if is_bad or penalty_s > 0.0 or server.errors_in_a_row >= ERRORS_IN_A_ROW:
                 server.penalise(PENALTY_S, now)
-            self.judge(lease, True, now)
+            self._judge_error(lease, now, request_key, is_bad=is_bad, what=what)
         elif outcome is Outcome.FAILURE:
             server.errors += 1
             server.penalise(penalty_s or PENALTY_S, now, is_firm=penalty_s > 0.0)
@@ -303,6 +331,31 @@ class Pool:
         else:
             hold_s = (penalty_s or PENALTY_S) if outcome is Outcome.PUSH_BACK else 0.0
             self.judge(lease, None, now, hold_s=HOLD_AFTER_ABORT_S if outcome is Outcome.ABORTED else hold_s)
+
+    def _judge_error(self, lease: Lease, now: float, request_key: int, *, is_bad: bool, what: str) -> None:
+        """An error that the request may be to blame for: what it says alone, and what it says beside the others'."""
+        server = lease.server
+        circuit = server.circuit
+        if circuit is None or lease.generation != circuit.generation:
+            return
+        is_news = circuit.is_news(request_key)
+        verdict: bool | None = True  # an answer 5xx is one for the breaker's own rules
+        if is_bad:
+            verdict = False if is_news else None
+        elif circuit.state is Breaker.PROBING and circuit.is_outlier and are_well(server, self.servers, now):
+            verdict, what = False, "another error"
+        self.judge(lease, verdict, now, what=what)
+        if server.breaker is Breaker.CLOSED and circuit.generation == lease.generation:
+            if verdict:
+                circuit.n_errors += 1
+            elif verdict is None:
+                circuit.n_repeats += 1
+            self._eject_outlier(server, now, what)
+
+    def _eject_outlier(self, server: Server, now: float, what: str) -> None:
+        circuit = server.circuit
+        if circuit is not None and self._outliers.stands_out(server, self.servers, now) and self._can_spare(server):
+            self._eject(server, circuit, OUTLIER, now, what)
 
     def judge(self, lease: Lease, ok: bool | None, now: float, *, hold_s: float = 0.0, what: str = "failures") -> None:
         """Tell the breaker; ok None says nothing about the server, but gives a probe's permit back."""
@@ -319,15 +372,19 @@ class Pool:
         else:
             reason = circuit.observe(ok, lease.generation, now) if ok is not None else None
         if reason is not None and (is_probe or self._can_spare(server)):
-            circuit.eject(reason, now, what)
-            server.breaker = Breaker.EJECTED
-            if server in self._out:
-                self._out.remove(server)
-            elif server in self.servers:
-                self._slow_start.left(server, now)
-            if server in self.servers:
-                self._out.append(server)
-            self._changed(server, old, circuit.what, now)
+            self._eject(server, circuit, reason, now, what)
+
+    def _eject(self, server: Server, circuit: CircuitBreaker, reason: str, now: float, what: str) -> None:
+        old = server.shown
+        circuit.eject(reason, now, what)
+        server.breaker = Breaker.EJECTED
+        if server in self._out:
+            self._out.remove(server)
+        elif server in self.servers:
+            self._slow_start.left(server, now)
+        if server in self.servers:
+            self._out.append(server)
+        self._changed(server, old, circuit.what, now)
 
     def _ejection_cap(self) -> int:
         return int(self.max_ejected * len(self.servers))
@@ -407,20 +464,25 @@ class Pool:
             and (not server.backup or not self._eligible or self._eligible[0].backup)
         )
 
-    def acquire(self, ctx: PickContext, tried: Sequence[Server], now: float) -> Lease | Refusal:
+    def acquire(
+        self, ctx: PickContext, tried: Sequence[Server], now: float, deadline_at: float = inf
+    ) -> Lease | Refusal:
         """A lease on the server of the strategy's choice, or why not.
 
-        A server in `tried` is chosen only if there is no other. After FULL the caller may `enqueue`.
+        A server in `tried` is chosen only if there is no other. After FULL the caller may `enqueue`; with a deadline
+        near, FULL is not said because of a penalty.
         """
         eligible = self._fast
         if not eligible:
-            return self._place(ctx, tried, now)
+            return self._place(ctx, tried, now, deadline_at)
         server = eligible[0] if len(eligible) == 1 else self._pick(eligible, ctx, now)
         if server.inflight >= server.free_limit or (tried and server in tried):
-            return self._place(ctx, tried, now)
+            return self._place(ctx, tried, now, deadline_at)
         return Lease(self, server, now)
 
-    def _place(self, ctx: PickContext, tried: Sequence[Server], now: float) -> Lease | Refusal:
+    def _place(
+        self, ctx: PickContext, tried: Sequence[Server], now: float, deadline_at: float, *, may_wait: bool = True
+    ) -> Lease | Refusal:
         """`acquire` with all that may be in its way."""
         eligible = self.eligible()
         probe = self._due_probe(tried, now)
@@ -434,6 +496,14 @@ class Pool:
             # While a probe is out its server is at its limit, and a queue can wait for the verdict.
             return Refusal.FULL if eligible or (self._probing and self.queue is not None) else Refusal.NO_SERVER
         rest = [server for server in slots if server not in tried] or slots
+        if self._heeds_penalties:
+            sound = sound_among(rest, now)
+            if not sound and not sound_among(slots, now):
+                quarantined = [s for s in eligible if s.inflight < s.limit and s not in tried]
+                sound = sound_among(quarantined, now)
+                if not sound and may_wait and is_worth_a_wait(self.queue, eligible, tried, deadline_at, now):
+                    return Refusal.FULL
+            rest = sound or rest
         return Lease(self, self._pick(self._prefer(rest), ctx, now), now)
 
     def _prefer(self, servers: Sequence[Server]) -> tuple[Server, ...]:
@@ -477,7 +547,9 @@ class Pool:
 
     def is_hopeless(self, deadline_at: float, now: float) -> bool:
         """Would a request that joins the queue now end after its deadline, even if all goes well? No if unsure."""
-        return self.queue is not None and self._ends_late(deadline_at, now, self.queue.n_ahead)
+        if self.queue is None or self._slot(now) != NO_SLOT:
+            return False
+        return self._ends_late(deadline_at, now, self.queue.n_ahead)
 
     def _ends_late(self, deadline_at: float, now: float, n_ahead: int) -> bool:
         candidates = self.eligible() + self._probing
@@ -493,14 +565,17 @@ class Pool:
             return
         self._is_handing_over = True
         try:
-            while len(queue) and self._has_slot(now):
-                ticket = queue.pop(now)
+            while len(queue) and (slot := self._slot(now)) != NO_SLOT:
+                if slot == FREE_SLOT:
+                    ticket = queue.pop(now)
+                else:
+                    ticket = queue.pop_urgent(now, longest_hold_s(queue, now), needed_s(self.eligible()))
                 if ticket is None:
                     break
                 if ticket.deadline_at < inf and self._ends_late(ticket.deadline_at, now, 0):
                     ticket.refused("hopeless")  # its slot goes to somebody who can still be answered
                     continue
-                lease = self._place(ticket.ctx, ticket.tried, now)
+                lease = self._place(ticket.ctx, ticket.tried, now, ticket.deadline_at, may_wait=False)
                 if isinstance(lease, Refusal):
                     raise AssertionError(f"a slot of pool {self.name} vanished between two statements")
                 ticket.granted(lease, now)
@@ -509,10 +584,14 @@ class Pool:
         if len(queue):
             self._refuse_late(now)
 
-    def _has_slot(self, now: float) -> bool:
-        return any(server.inflight < server.limit for server in self.eligible()) or (
-            self._due_probe((), now) is not None
-        )
+    def _slot(self, now: float) -> int:
+        """Is there a slot for who waits (domain/holding.py)?"""
+        eligible = self.eligible()
+        if self._heeds_penalties:
+            slot = slot_among(eligible, now)
+        else:
+            slot = FREE_SLOT if any(server.inflight < server.limit for server in eligible) else NO_SLOT
+        return FREE_SLOT if slot != FREE_SLOT and self._due_probe((), now) is not None else slot
 
     def __repr__(self) -> str:
         return f"<Pool {self.name} {self.servers}>"

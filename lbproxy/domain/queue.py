@@ -156,6 +156,26 @@ class WaitQueue:
             self._look(now)
         return found
 
+    def pop_urgent(self, now: float, longest_s: float, needed_s: float) -> Ticket | None:
+        """The oldest ticket if it has waited for `longest_s`, or else the one that has the least time, if that is
+        `needed_s` or less. None if nobody is in such a hurry, or who is is late already: `expire` returns it."""
+        arrivals, heap = self._arrivals, self._by_expiry
+        while arrivals and not arrivals[0].is_waiting:
+            arrivals.popleft()
+        while heap and not heap[0][2].is_waiting:
+            heappop(heap)
+        found: Ticket | None = None
+        if arrivals and now - arrivals[0].enqueued_at >= longest_s:
+            found = arrivals[0]
+        elif heap and heap[0][0] - now <= needed_s:
+            found = heap[0][2]
+        if found is None or found.expires_at <= now:
+            return None
+        self._leave(found)
+        self._count_drained(now)
+        self._look(now)
+        return found
+
     def remove(self, ticket: Ticket, now: float | None = None) -> None:
         """The client left. Nothing happens if the ticket does not wait. now: lets the order learn of it."""
         if ticket.is_waiting:

@@ -102,7 +102,7 @@ SERVER: Final = Layout(
     Family(
         "server_ejections_total",
         "Ejections by the circuit breaker.",
-        (("reason", ("consecutive_failures", "error_rate", "probe_failed")),),
+        (("reason", ("consecutive_failures", "error_rate", "outlier", "probe_failed")),),
     ),
 )
 

@@ -26,6 +26,7 @@ class LeastConnections:
     OPTIONS: ClassVar[tuple[str, ...]] = ()
     hash_on: str = ""
     fills_fast_first = True
+    heeds_penalties = True
 
     def __init__(self, options: Mapping[str, object], rng: Rng) -> None:
         self._due: dict[Server, float] = {}

@@ -56,6 +56,7 @@ class PowerOfTwo:
 
     OPTIONS: ClassVar[tuple[str, ...]] = ()
     hash_on: str = ""
+    heeds_penalties = True
 
     def __init__(self, options: Mapping[str, object], rng: Rng) -> None:
         self._rng = rng

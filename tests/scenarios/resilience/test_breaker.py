@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.support.origin import Peer, close_unanswered, reset_unanswered, silen
 from tests.support.rig import get, post
 from tests.support.site import SLACK_S, SWEEP_S, Crowd, Pool, Server, Site, status
 from tests.support.waiting import wait_until
+from tests.support.wire import Request
 
 OPEN_S = 0.3
 LONG = {"open": "60s"}
@@ -42,6 +44,10 @@ PLAN: dict[str, dict[str, object]] = {
     "probe-left": {"circuit_breaker": QUICK, **HIDDEN},
     **{f"never-{name}": {"circuit_breaker": {"failures": 3, "min_requests": 5}} for name in NEVER},
     "configured": {"circuit_breaker": {**LONG, "status": [500]}},
+    "poisoned": {"n": 3, "circuit_breaker": LONG, **NO_RETRY},
+    "poisoned-hash": {"n": 3, "strategy": "ip_hash", "circuit_breaker": LONG, **NO_RETRY},
+    "all-bad": {"circuit_breaker": LONG, **NO_RETRY},
+    "outlier": {"n": 3, "circuit_breaker": LONG, **NO_RETRY},
     "off": {"circuit_breaker": "off", **NO_RETRY},
     "single": {"n": 1, "circuit_breaker": {"failures": 3, "min_requests": 5}, **NO_RETRY},
     "rate": {"circuit_breaker": {**LONG, "failures": 1000, "min_requests": 10, "error_rate": 0.5}},
@@ -312,6 +318,45 @@ def test_answers_that_never_eject(site: Site, name: str) -> None:
     assert ask(pool, 60) == [code] * 60
     assert pool.states() == ["up", "up"]
     assert ejections(pool) == 0
+
+
+def echo_into_a_field(request: Request) -> bytes:
+    """A server that trusts its query: whatever stands behind n= is the value of a field."""
+    value = unquote_to_bytes(request.target.partition("n=")[2])
+    return b"HTTP/1.1 200 OK\r\nX-Name: " + value + b"\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize("name", ["poisoned", "poisoned-hash"])
+def test_one_poisoned_url_ejects_nobody(site: Site, name: str) -> None:
+    """1,000 times, whatever the query; everybody else is served."""
+    pool = site.pool(name)
+    for server in pool.servers:
+        server.answer = echo_into_a_field
+    with pool.client() as client:
+        for number in range(1000):
+            assert client.ask(get(f"/echo?i={number}&n=a%1bb")).status == 502
+            if number % 100 == 0:
+                assert ask(pool, 3, "echo?n=well") == [200] * 3
+    assert pool.states() == ["up"] * 3
+    assert ejections(pool) == 0
+
+
+def test_a_server_whose_answers_are_all_bad_is_ejected_quickly(site: Site) -> None:
+    pool = site.pool("all-bad")
+    pool.servers[0].answer = lambda request: b"HTTP/1.1 200 OK\r\nX: \x1b\r\nContent-Length: 2\r\n\r\nok"
+    assert ask(pool, 30).count(502) == 5
+    assert pool.states() == ["ejected", "up"]
+    assert "5 consecutive bad answers" in str(pool.member(0)["why"])
+
+
+def test_errors_that_the_others_do_not_give_eject(site: Site) -> None:
+    """500 is not in `circuit_breaker.status`."""
+    pool = site.pool("outlier")
+    pool.servers[1].answer = status(500)
+    assert ask(pool, 120).count(500) <= 25
+    assert pool.states() == ["up", "ejected", "up"]
+    assert ejections(pool, "outlier") == ejections(pool) == 1
+    assert "of the others' few" in str(pool.member(1)["why"])
 
 
 def test_clients_that_leave_never_eject(site: Site) -> None:

@@ -36,6 +36,13 @@ PLAN: dict[str, dict[str, object]] = {
     "wedged": {"health_check": {**HASTY, "busy_window": "400ms"}, "timeouts": {"response_head": "20s"}},
     "sink-500": {**SINK, **NO_RETRY},
     "sink-503": {**SINK, **NO_RETRY},
+    "sink-slots": {**SINK, "circuit_breaker": {"open": "60s"}, "max_inflight": 2, **NO_RETRY},
+    "sink-slots-retried": {
+        **SINK,
+        "circuit_breaker": {"open": "60s"},
+        "max_inflight": 2,
+        "retry": {"idempotent": True, "status": [500], "backoff": {"base": "1ms"}, "budget": {"min": 10}},
+    },
     "sink-retried": {
         **SINK,
         "retry": {"idempotent": True, "status": [500, 503], "backoff": {"base": "1ms"}, "budget": {"min": 10}},
@@ -242,6 +249,34 @@ def test_one_bad_server_of_eight_costs_a_handful_of_answers(pool: Pool, code: in
     assert found[code] <= 16, "what was sent before the first answer was there"
     later = statuses(pool, 800, clients=16)
     assert set(later) <= {200, code} and later[code] <= 8, "1 % once it was found out"
+
+
+@with_pool("sink-slots")
+def test_with_slots_the_one_bad_server_is_not_used_because_the_others_are_full(pool: Pool) -> None:
+    """500 is not the breaker's business; 16 clients at the 14 slots of the others, so somebody waits nearly always."""
+    bad = begin_sinkhole(pool, 500)
+    statuses(pool, 320, clients=16)
+    before = len(bad.requests)
+    later = statuses(pool, 1600, clients=16)
+    assert set(later) <= {200, 500} and later[500] <= 5, "0.3 % once it was found out"
+    assert sum(request.target != "/health" for request in bad.requests[before:]) == later[500]
+
+
+@with_pool("sink-slots-retried")
+def test_with_slots_and_retries_the_one_bad_server_is_not_seen(pool: Pool) -> None:
+    begin_sinkhole(pool, 500)
+    assert statuses(pool, 800, clients=16) == {200: 800}
+
+
+def begin_sinkhole(pool: Pool, code: int) -> Server:
+    """The first server answers `code` at once from now on, while the others take 10 ms."""
+    for server in pool.servers:
+        server.default = checked_by(healthy, work=lambda: 0.01)
+    bad = pool.servers[0]
+    bad.default = checked_by(healthy)
+    wait_well(pool)
+    bad.answer = status(code)
+    return bad
 
 
 @with_pool("sink-retried")

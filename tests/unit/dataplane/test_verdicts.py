@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from lbproxy import errors
-from lbproxy.dataplane.verdicts import STILL_WORKING, outcome_of, plural_of, retry_after_s
+from lbproxy.dataplane.verdicts import (
+    BAD_ANSWERS,
+    STILL_WORKING,
+    has_retry_after,
+    outcome_of,
+    plural_of,
+    request_key,
+    retry_after_s,
+)
 from lbproxy.domain.pool import Outcome
 from lbproxy.protocol.http1 import ResponseHead, parse_response_head
 
@@ -69,6 +77,8 @@ def test_retry_after(value: str, seconds: float) -> None:
 
 def test_absent_is_not_unreadable() -> None:
     assert retry_after_s(answer(503), WALL) is None
+    assert not has_retry_after(answer(503))
+    assert has_retry_after(answer(503, "Retry-After: whenever"))
 
 
 def test_every_fault_has_a_plural() -> None:
@@ -78,3 +88,18 @@ def test_every_fault_has_a_plural() -> None:
 
 def test_after_a_time_out_the_server_may_still_be_at_work() -> None:
     assert errors.RESPONSE_TIMEOUT in STILL_WORKING and errors.RESET not in STILL_WORKING
+
+
+def test_sorts_of_requests() -> None:
+    """One client and one path are one sort: whoever finds a poisoned query can write it in many ways."""
+    key = request_key("192.0.2.1", b"/echo?n=a%1bb")
+    assert request_key("192.0.2.1", b"/echo?n=%00") == key
+    assert request_key("::ffff:192.0.2.1", b"/echo") == key
+    assert request_key("192.0.2.2", b"/echo?n=a%1bb") != key
+    assert request_key("192.0.2.1", b"/other?n=a%1bb") != key
+    assert request_key("2001:db8::1", b"/") == request_key("2001:db8::2", b"/"), "a host owns its /64"
+
+
+def test_bad_answers_blame_the_server_and_leave_no_doubt_that_it_answered() -> None:
+    assert all(fault.blames and fault.side is errors.Side.UPSTREAM for fault in BAD_ANSWERS)
+    assert errors.CONNECT_REFUSED not in BAD_ANSWERS and errors.RESET not in BAD_ANSWERS

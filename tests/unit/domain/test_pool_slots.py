@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lbproxy.address import Address
 from lbproxy.domain.breaker import BreakerPolicy
+from lbproxy.domain.holding import FREE_SLOT, HELD_SLOT, slot_among
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import Ticket, WaitQueue
@@ -546,13 +547,13 @@ class Machine:
         assert server.inflight <= server.limit
         others = [other for other in self.pool.eligible() if other is not server]
         if server.max_inflight == 1 and server.n_quarantined and server.breaker is Breaker.CLOSED:
-            assert all(other.inflight >= other.free_limit for other in others)
+            assert all(other.inflight >= other.free_limit or other.penalty_until for other in others)
         self.leases.append(lease)
 
     def release(self, number: int) -> None:
         if self.leases:
             lease = self.leases.pop(number % len(self.leases))
-            outcome = list(Outcome)[number % 5]
+            outcome = list(Outcome)[number % len(Outcome)]
             lease.release(outcome, self.now, quarantine_s=1.0 if outcome is ABORTED else 0.0)
 
     def time(self, number: int) -> None:
@@ -560,6 +561,10 @@ class Machine:
 
     def sweep(self, number: int) -> None:
         self.pool.sweep(self.now)
+        if self.waiting:
+            assert slot_among(self.pool.eligible(), self.now) != FREE_SLOT
+            if slot_among(self.pool.eligible(), self.now) == HELD_SLOT:
+                assert min(ticket.enqueued_at for ticket in self.waiting) > self.now - 1.5, "half of the time-out"
 
     def health(self, number: int) -> None:
         server, health = self.known[number % len(self.known)], list(Health)[number % 4]
@@ -594,7 +599,8 @@ class Machine:
         for server in self.known:
             assert server.inflight == sum(lease.server is server for lease in self.leases)
         if self.waiting:
-            assert all(server.inflight >= server.limit for server in pool.eligible())
+            # A slot beside somebody who waits is that of a server with a penalty.
+            assert all(server.inflight >= server.limit or server.penalty_until for server in pool.eligible())
         out = [server for server in pool.servers if server.breaker is not Breaker.CLOSED]
         assert len(out) <= int(pool.max_ejected * len(pool.servers))
         for server in self.known:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lbproxy.address import Address
@@ -106,61 +106,3 @@ def get_object(
     if not isinstance(value, dict):
         raise AdminError(f"{address} answered GET {path} with something other than a JSON object")
     return value
-
-
-COLUMNS = ("SERVER", "ADDRESS", "STATE", "WEIGHT", "IN FLIGHT", "REQUESTS", "ERRORS", "LATENCY", "WHY")
-_NUMBERS = range(3, 8)  # these columns are aligned to the right
-
-
-def _objects(value: object) -> list[Mapping[str, object]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _shown(value: object) -> str:
-    return "-" if value is None else str(value)
-
-
-def _latency(value: object) -> str:
-    """Seconds as a person reads them. 0 means that no answer was measured yet."""
-    if not isinstance(value, (int, float)) or value <= 0:
-        return "-"
-    return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
-
-
-def _server_row(server: Mapping[str, object]) -> tuple[str, ...]:
-    inflight, limit = _shown(server.get("inflight")), server.get("max_inflight")
-    return (
-        *(_shown(server.get(key)) for key in ("name", "address", "state", "weight")),
-        f"{inflight}/{limit}" if limit else inflight,
-        *(_shown(server.get(key)) for key in ("requests", "errors")),
-        _latency(server.get("latency")),
-        _shown(server.get("why") or ""),
-    )
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[index]) for row in rows) for index in range(len(COLUMNS))]
-    return [
-        "  ".join(
-            cell.rjust(width) if index in _NUMBERS else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def status_table(status: Mapping[str, object]) -> str:
-    """The status of the admin API as a page for a terminal: the process, its listeners, a table for every pool."""
-    uptime = status.get("uptime")
-    since = f", up {uptime:.0f} s" if isinstance(uptime, (int, float)) else ""
-    reason = status.get("reason")
-    lines = [f"lbproxy {_shown(status.get('version'))}{since}: {reason or 'ready'}"]
-    for listener in _objects(status.get("listeners")):
-        name, mode, count = (_shown(listener.get(key)) for key in ("name", "mode", "connections"))
-        lines.append(f"listener {name} ({mode}): client connections {count}")
-    for pool in _objects(status.get("pools")):
-        servers = _objects(pool.get("servers"))
-        name, strategy, usable = (_shown(pool.get(key)) for key in ("name", "strategy", "usable"))
-        lines += ["", f"pool {name} ({strategy}): {usable} of {len(servers)} usable"]
-        lines += _aligned([COLUMNS, *(_server_row(server) for server in servers)])
-    return "\n".join(lines)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import sys
 from collections.abc import Mapping
 
 from lbproxy import _client
 from lbproxy.address import Address, parse_address
-from lbproxy.cli import streams
+from lbproxy.cli import status_page, streams
 from lbproxy.cli.common import (
     DEFAULT_ADMIN,
     FAILURE,
@@ -64,7 +66,11 @@ def _admin_of(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Add
 def status(args: argparse.Namespace) -> int:
     address, token = _admin_of(args, os.environ)
     answer = _client.get_object(address, "/api/v1/status", token=token, timeout_s=args.timeout)
-    streams.say(json.dumps(answer, indent=2) if args.json else _client.status_table(answer))
+    if args.json:
+        streams.say(json.dumps(answer, indent=2))
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+        streams.say(status_page.page(answer, width=width, is_verbose=args.verbose))
     return OK
 
 

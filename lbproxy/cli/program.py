@@ -87,6 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     status = command("status", asking.status, "show servers and their states", "lbproxy status --admin 127.0.0.1:8404")
     status.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
+    status.add_argument(
+        "-v", "--verbose", action="store_true", help="say all that is known: what makes each state, names, connections"
+    )
     asking.add_options(status)
     health = command(
         "healthcheck", asking.healthcheck, "exit 0 if lbproxy is ready, 1 if not", "lbproxy healthcheck --live"

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
+from lbproxy.domain.queue import WaitQueue
 from lbproxy.domain.reuse import NO_LIMIT
-from lbproxy.domain.server import Admin, Health, Server
+from lbproxy.domain.server import Admin, Breaker, Health, Server
 from lbproxy.telemetry.slots import UNRESOLVED
 
 Json = dict[str, object]
@@ -27,10 +28,23 @@ class ListenerStatus:
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """Requests that wait for a server of a pool, and how many may; size None: there is no queue."""
+    """Requests that wait for a server of a pool, and how many may; size None: there is no queue.
+
+    oldest_s: how long the oldest has waited. timeout_s: how long one may. is_newest_first: the order of the moment.
+    """
 
     depth: int = 0
     size: int | None = None
+    oldest_s: float | None = None
+    timeout_s: float | None = None
+    is_newest_first: bool = False
+
+    @classmethod
+    def of(cls, queue: WaitQueue | None, now: float) -> QueueStatus:
+        """The queue of a pool, None if it has none."""
+        if queue is None:
+            return cls()
+        return cls(len(queue), queue.size, queue.oldest_wait_s(now), queue.timeout_s, queue.is_newest_first)
 
 
 @dataclass(slots=True)
@@ -62,13 +76,33 @@ class StatusSource:
     def _pool(self, name: str, pool: Pool, now: float) -> Json:
         queue = self.queue(name)
         eligible = pool.eligible()  # also settles is_failing_open
+        is_ready = bool(eligible) and pool.is_proven
         return {
             "name": name,
             "strategy": self.strategies.get(name, ""),
             "usable": len(eligible),
+            "ready": is_ready,
+            "reason": None if is_ready else _problem(pool),
             "failing_open": pool.is_failing_open,
+            "ejected": sum(server.breaker is not Breaker.CLOSED for server in pool.servers),
+            "max_ejected": int(pool.max_ejected * len(pool.servers)),
             "inflight": sum(server.inflight for server in pool.servers),
-            "queue": {"depth": queue.depth, "size": queue.size},
+            "queue": {
+                "depth": queue.depth,
+                "size": queue.size,
+                "oldest": None if queue.oldest_s is None else round(queue.oldest_s, 3),
+                "timeout": queue.timeout_s,
+                "newest_first": queue.is_newest_first,
+            },
+            "names": [
+                {
+                    "host": item.host,
+                    "addresses": item.n_addresses,
+                    "why": item.why,
+                    "since": round(now - item.changed_at, 3),
+                }
+                for item in pool.names
+            ],
             "servers": [server_status(pool, server, now) for server in pool.servers]
             + [
                 unresolved_status(name, server, now)
@@ -82,6 +116,9 @@ class StatusSource:
 def server_status(pool: Pool, server: Server, now: float) -> Json:
     """One server. latency is the decayed peak average in seconds, since the seconds in the present state.
 
+    used: it may get a request now, by its own state or because the pool fails open. was_up: a check has found it well.
+    penalty: for how many seconds it is used last, as it has failed. quarantined: slots that are used last, as their
+    requests were given up. slower: it is used last, as it takes longer than the others. ramp: its share in slow start.
     idle_timeout: after how many seconds the server closes an idle connection, as it announces and as was learned.
     requests_per_connection: how many it answers on one before it closes it without a word, None if that is not known.
     """
@@ -99,6 +136,14 @@ def server_status(pool: Pool, server: Server, now: float) -> Json:
         "requests": server.requests,
         "errors": server.errors,
         "latency": round(server.latency(now), 6),
+        "used": server in pool.eligible(),
+        "was_up": server.was_up,
+        "backup": server.backup,
+        "breaker": server.breaker.value,
+        "penalty": round(server.penalty_s(now), 3) or None,
+        "quarantined": server.n_quarantined,
+        "slower": pool.is_slower(server),
+        "ramp": round(server.effective_weight / server.weight, 3) if server.effective_weight != server.weight else None,
         "idle_timeout": {
             "announced": server.idle_timeout.announced_s if server.idle_timeout.announced_s >= 0.0 else None,
             "learned": round(server.idle_timeout.learned_s, 3) or None,
@@ -123,6 +168,14 @@ def unresolved_status(name: Name, server: str, now: float) -> Json:
         "requests": 0,
         "errors": 0,
         "latency": 0.0,
+        "used": False,
+        "was_up": False,
+        "backup": False,
+        "breaker": Breaker.CLOSED.value,
+        "penalty": None,
+        "quarantined": 0,
+        "slower": False,
+        "ramp": None,
         "idle_timeout": {"announced": None, "learned": None},
         "requests_per_connection": None,
     }
@@ -146,8 +199,12 @@ def not_ready_reason(pools: Iterable[Pool], rule: str) -> str | None:
     return "; ".join(_why_not_ready(pool) for pool in waiting)
 
 
+def _problem(pool: Pool) -> str:
+    return "waits for a server to pass its first check" if pool.eligible() else "has no usable server"
+
+
 def _why_not_ready(pool: Pool) -> str:
-    problem = "waits for a server to pass its first check" if pool.eligible() else "has no usable server"
+    problem = _problem(pool)
     unresolved = [name for name in pool.names if name.is_unresolved]
     items = [f"{server} unresolved ({name.host}: {name.why})" for name in unresolved for server in name.servers]
     for server in pool.servers:

@@ -54,8 +54,6 @@ from lbproxy.domain.strategies.base import PickContext, Strategy
 __all__ = ["FlipListener", "Lease", "Outcome", "Pool", "Refusal"]
 
 HOLD_AFTER_ABORT_S: Final = 1.0  # a client that gave up on a probe: do not send the next client after it at once
-
-
 FlipListener = Callable[[Server, str, str], None]
 
 
@@ -224,6 +222,10 @@ class Pool:
     def server_refused(self, server: Server, now: float) -> bool:
         """The kernel of the server said that nobody listens. True if this is news."""
         return self.set_health(server, Health.DOWN, REFUSED, "connection refused under traffic", now)
+
+    def is_slower(self, server: Server) -> bool:
+        """Is it measurably slower than the others, so that its slots are used last?"""
+        return self._speeds is not None and server in self._speeds.slower
 
     def why(self, server: Server, now: float) -> str:
         """What people are told about the state of a server; "" if there is nothing to say."""

@@ -212,6 +212,13 @@ class WaitQueue:
         if len(self._arrivals) > limit:
             self._arrivals = deque(item for item in self._arrivals if item.is_waiting)
 
+    def oldest_wait_s(self, now: float) -> float:
+        """How long the oldest ticket has waited, 0 if there is none."""
+        arrivals = self._arrivals
+        while arrivals and not arrivals[0].is_waiting:
+            arrivals.popleft()
+        return now - arrivals[0].enqueued_at if arrivals else 0.0
+
     # --- order ------------------------------------------------------------------------------------------------------
 
     def _look(self, now: float) -> None:

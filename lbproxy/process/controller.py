@@ -160,8 +160,7 @@ class Controller:
         return self._status.build(self._state, self.ready_reason(), self._clock())
 
     def _queue_status(self, pool: str) -> QueueStatus:
-        queue = self._pools[pool].queue
-        return QueueStatus(len(queue), queue.size) if queue is not None else QueueStatus()
+        return QueueStatus.of(self._pools[pool].queue, self._clock())
 
     # --- what is reported -------------------------------------------------------------------------------------------
 

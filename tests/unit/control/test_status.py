@@ -5,7 +5,9 @@ from lbproxy.control.status import ListenerStatus, QueueStatus, StatusSource, no
 from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Lease, Outcome, Pool
+from lbproxy.domain.queue import Ticket, WaitQueue
 from lbproxy.domain.server import Admin, Health, Server
+from lbproxy.domain.strategies.base import PickContext
 from lbproxy.domain.strategies.least_connections import LeastConnections
 
 
@@ -45,6 +47,14 @@ def test_a_server_says_what_it_does_and_why() -> None:
         "requests": 10,
         "errors": 1,
         "latency": 0.25,
+        "used": False,
+        "was_up": False,
+        "backup": False,
+        "breaker": "closed",
+        "penalty": None,
+        "quarantined": 0,
+        "slower": False,
+        "ramp": None,
         "idle_timeout": {"announced": None, "learned": 2.0},
         "requests_per_connection": None,
     }
@@ -87,7 +97,7 @@ def test_the_whole_status() -> None:
         {"predict": pool},
         {"predict": "least_connections"},
         listeners=lambda: [ListenerStatus("front", "http", ("0.0.0.0:5000",), 7)],
-        queue=lambda name: QueueStatus(3, 1024),
+        queue=lambda name: QueueStatus(3, 1024, 0.25, 10.0, is_newest_first=True),
     )
     status = source.build("running", None, 40.5)
     pools = status.pop("pools")
@@ -106,9 +116,14 @@ def test_the_whole_status() -> None:
             "name": "predict",
             "strategy": "least_connections",
             "usable": 1,
+            "ready": False,
+            "reason": "waits for a server to pass its first check",
             "failing_open": False,
+            "ejected": 0,
+            "max_ejected": 1,
             "inflight": 0,
-            "queue": {"depth": 3, "size": 1024},
+            "queue": {"depth": 3, "size": 1024, "oldest": 0.25, "timeout": 10.0, "newest_first": True},
+            "names": [],
         }
     ]
 
@@ -210,3 +225,27 @@ def test_the_reason_stays_short() -> None:
 
 def test_a_process_without_pools_is_ready() -> None:
     assert not_ready_reason([], "all") is None
+
+
+def test_everything_that_decides_is_in_the_status() -> None:
+    servers = [Server(f"s{port}", parse_address(f"127.0.0.1:{port}"), max_inflight=4) for port in (5001, 5002, 5003)]
+    strategy = LeastConnections({}, random.Random(1))
+    queue = WaitQueue(100, 7.0)
+    pool = Pool("p", servers, strategy, strategy, queue=queue, slow_start_s=60.0, fail_open=0.5)
+    for server in servers:
+        pool.set_health(server, Health.UP, "", "", 10.0)
+    Lease(pool, servers[0], 99.0).release(Outcome.PUSH_BACK, 99.0, penalty_s=30.0)
+    Lease(pool, servers[0], 99.0).release(Outcome.ABORTED, 99.0, quarantine_s=60.0)
+    pool.server_refused(servers[1], 20.0)
+    pool.set_health(servers[1], Health.UP, "", "", 85.0)
+    pool.sweep(100.0)
+    first, second, _ = (server_status(pool, server, 100.0) for server in servers)
+    assert (first["penalty"], first["quarantined"], first["used"], first["was_up"]) == (29.0, 1, True, True)
+    assert (first["ramp"], second["ramp"]) == (None, 0.25)
+    for server in servers[1:]:
+        pool.set_health(server, Health.DOWN, "status", "answered 500", 100.0)
+    assert pool.is_failing_open or pool.eligible()
+    assert server_status(pool, servers[1], 100.0)["used"] is True, "the pool fails open"
+    pool.enqueue(Ticket(PickContext("192.0.2.1"), lambda lease, now: None, lambda reason: None, enqueued_at=99.5), 99.5)
+    assert QueueStatus.of(queue, 100.0) == QueueStatus(1, 100, 0.5, 7.0)
+    assert QueueStatus.of(None, 100.0) == QueueStatus()

@@ -1,0 +1,169 @@
+"""What people see of a pool in many states, on terminals of different widths."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbproxy.cli.status_page import page
+
+Server = dict[str, object]
+
+
+def server(name: str, state: str = "up", **fields: object) -> Server:
+    made: Server = {
+        "name": name,
+        "address": name,
+        "admin": "ready",
+        "health": "up",
+        "breaker": "closed",
+        "state": state,
+        "why": "",
+        "since": 61.0,
+        "weight": 1,
+        "inflight": 0,
+        "max_inflight": None,
+        "requests": 1234,
+        "errors": 0,
+        "latency": 0.0123,
+        "used": state == "up",
+        "was_up": True,
+    }
+    return {**made, **fields}
+
+
+def status(*servers: Server, **pool: object) -> dict[str, object]:
+    made: dict[str, object] = {"name": "predict", "strategy": "random", "usable": 1, "servers": list(servers), **pool}
+    return {
+        "version": "0.1.0",
+        "uptime": 61.2,
+        "reason": None,
+        "listeners": [{"name": "main", "mode": "http", "connections": 7, "bind": ["0.0.0.0:5000"]}],
+        "pools": [made],
+    }
+
+
+MANY = status(
+    server("10.0.0.7:5001", why="answered 200 to GET /health", max_inflight=2, inflight=2),
+    server("10.0.0.7:5002", "busy", why="no answer within 2 s", health="busy", used=True, since=3.0),
+    server("10.0.0.7:5003", "down", why="answered 503 to GET /health, expected 200-399", health="down"),
+    server("10.0.0.7:5004", "down", why="answered 404 to GET /health", health="down", was_up=False, since=7200.0),
+    server("10.0.0.7:5005", "ejected", why="ejected 3 s ago: 5 consecutive resets, next probe in 7 s", penalty=2.0),
+    server("10.0.0.7:5006", why="answered 200 to GET /health", penalty=28.0, quarantined=1),
+    server("10.0.0.7:5007", why="not checked yet", health="unknown", since=None, latency=0.0),
+    server("10.0.0.7:5008", slower=True, ramp=0.25, backup=True, used=False),
+    server("gone.example:80", "unresolved", why="gone.example: Name or service not known", weight=None, latency=0),
+    usable=4,
+    queue={"depth": 3, "size": 1024, "oldest": 0.41, "newest_first": True, "timeout": 10.0},
+    ejected=1,
+    max_ejected=4,
+)
+
+
+def test_what_explains_a_decision_is_on_the_page() -> None:
+    assert page(MANY, width=80).splitlines() == [
+        "lbproxy 0.1.0, up 61 s: ready",
+        "listener main (http): client connections 7",
+        "",
+        "pool predict (random): 4 of 9 usable",
+        "  queue: 3 of 1024 waiting, the oldest for 0.4 s; the newest goes first while",
+        "    the queue stands",
+        "  ejected: 1 of at most 4 servers",
+        "SERVER           STATE       SINCE  IN FLIGHT  REQUESTS  ERRORS  LATENCY",
+        "10.0.0.7:5001    up           61 s        2/2      1234       0  12.3 ms",
+        "10.0.0.7:5002    busy        3.0 s          0      1234       0  12.3 ms",
+        "    no answer within 2 s",
+        "10.0.0.7:5003    down         61 s          0      1234       0  12.3 ms",
+        "    answered 503 to GET /health, expected 200-399",
+        "10.0.0.7:5004    down          2 h          0      1234       0  12.3 ms",
+        "    answered 404 to GET /health; it never was up",
+        "10.0.0.7:5005    ejected      61 s          0      1234       0  12.3 ms",
+        "    ejected 3 s ago: 5 consecutive resets, next probe in 7 s",
+        "10.0.0.7:5006    up           61 s          0      1234       0  12.3 ms",
+        "    failed lately: used last for 28 s; 1 slot used last: given up, maybe still",
+        "      at work",
+        "10.0.0.7:5007    up              -          0      1234       0        -",
+        "    not checked yet",
+        "10.0.0.7:5008    up           61 s          0      1234       0  12.3 ms",
+        "    backup; slower than the others: used last; slow start: 25% of its share",
+        "gone.example:80  unresolved   61 s          0      1234       0        -",
+        "    gone.example: Name or service not known",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    for is_verbose in (False, True) if width >= 100 else (False,):
+        assert max(map(len, page(MANY, width=width, is_verbose=is_verbose).splitlines())) <= width
+
+
+def test_where_it_fits_the_reason_stands_beside() -> None:
+    well = server("127.0.0.1:5001", inflight=3, why="accepts connections")
+    down = server("127.0.0.1:5002", "down", health="down", why="connection refused", latency=0.0)
+    for width in (120, None):
+        assert page(status(well, down), width=width).splitlines()[4:] == [
+            "SERVER          STATE  SINCE  IN FLIGHT  REQUESTS  ERRORS  LATENCY  WHY",
+            "127.0.0.1:5001  up      61 s          3      1234       0  12.3 ms  accepts connections",
+            "127.0.0.1:5002  down    61 s          0      1234       0        -  connection refused",
+        ]
+
+
+def test_columns_that_say_nothing_are_left_out() -> None:
+    named = page(status(server("a", address="10.0.0.1:80"), server("b", weight=3))).splitlines()
+    assert " ".join(named[4].split()) == "SERVER ADDRESS STATE SINCE WEIGHT IN FLIGHT REQUESTS ERRORS LATENCY WHY"
+    assert "ADDRESS" in page(status(server("a")), is_verbose=True)
+
+
+def test_fail_open_says_who_is_used_all_the_same() -> None:
+    text = page(
+        status(
+            server("a", "down", health="down", why="answered 500", used=True),
+            server("b", "down", health="down", why="answered 500", used=False, was_up=False),
+            failing_open=True,
+        )
+    )
+    assert "  fails open: too few servers pass their checks, so those that were up are used all the same" in text
+    assert "answered 500; used all the same, as the pool fails open" in text
+    assert "answered 500; it never was up" in text
+
+
+def test_a_pool_that_is_not_ready_says_why() -> None:
+    text = page(status(server("a"), reason="waits for a server to pass its first check"))
+    assert "  not ready: it waits for a server to pass its first check" in text
+
+
+def test_all_that_is_known_is_one_flag_away() -> None:
+    text = page(
+        status(
+            server("a", idle_timeout={"announced": 2.0, "learned": None}, requests_per_connection=100),
+            names=[
+                {"host": "model.example", "addresses": 2, "why": "no answer within 2 s", "since": 30.0},
+                {"host": "gone.example", "addresses": 0, "why": "no such name", "since": 300.0},
+                {"host": "good.example", "addresses": 1, "why": "", "since": 9.0},
+            ],
+            queue={"depth": 0, "size": 1024, "timeout": 10.0},
+            ejected=0,
+            max_ejected=1,
+        ),
+        is_verbose=True,
+    ).splitlines()
+    assert text[1:8] == [
+        "listener main (http): client connections 7, bound to 0.0.0.0:5000",
+        "",
+        "pool predict (random): 1 of 1 usable",
+        "  queue: 0 of 1024 waiting; each for at most 10 s",
+        "  ejected: 0 of at most 1 servers",
+        "  name model.example: 2 addresses; for 30 s: no answer within 2 s, the last good answer stays in use",
+        "  name gone.example: no address; for 5 min: no such name",
+    ]
+    assert text[8] == "  name good.example: 1 address"
+    assert text[-1] == (
+        "    admin ready, health up, breaker closed; closes idle connections after 2.0 s (as it says); "
+        "closes connections after 100 requests"
+    )
+
+
+def test_an_answer_of_another_version_is_shown_as_far_as_it_goes() -> None:
+    assert page({"reason": "draining", "pools": [{"servers": "?"}, 7], "listeners": None}).splitlines()[0] == (
+        "lbproxy -: draining"
+    )
+    assert page({"pools": [{"name": "p", "servers": [{}]}]}).splitlines()[4].split()[:3] == ["-", "-", "-"]

@@ -193,15 +193,6 @@ DRAINING = _row(
     metric="rejected_total",
     close=True,
 )
-MAX_CONNECTIONS = _row(
-    "max_connections",
-    503,
-    "connection_limit_reached",
-    "limits.connections is reached.",
-    side=Side.SELF,
-    metric="rejected_total",
-    close=True,
-)
 OVERLOADED = _row(
     "overloaded",
     503,

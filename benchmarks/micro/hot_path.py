@@ -22,7 +22,8 @@ from benchmarks.load.configs import LBPROXY_EXTRAS
 from lbproxy.config.loader import load_text
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.listener import ConnectionGate, Listener
+from lbproxy.dataplane.gate import ConnectionGate
+from lbproxy.dataplane.listener import Listener
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.socket_transport import SocketTransport
 from lbproxy.dataplane.upstream import UpstreamConnection

@@ -55,7 +55,8 @@ class ListenerLimits(Section):
         "off", "Longest body of a request; a longer one is 413."
     )
     connections_per_ip: Annotated[int | None, integer(1, 1_000_000).or_off()] = setting(
-        "off", "Connections at once from one client address; more are closed."
+        "off",
+        "Connections at once from one client address (IPv6: one /64); more are closed. Unix sockets do not count.",
     )
     trailer_bytes: Annotated[int, BYTES] = setting(
         "8KiB", "Longest trailer section of a chunked request; a longer one is 431."
@@ -72,7 +73,9 @@ class ListenerLimits(Section):
         "`100 Continue`, does not count.",
     )
     handshakes: Annotated[int, integer(1, 1_000_000)] = setting(
-        1000, "TLS handshakes in progress at once; connections beyond that are closed."
+        1000,
+        "TLS handshakes in progress at once; connections beyond that wait for their turn, as part of "
+        "`timeouts.tls_handshake`.",
     )
 
 

@@ -113,8 +113,8 @@ class Shutdown(Section):
 class Limits(Section):
     connections: Annotated[int | None, integer(1, 10_000_000).or_unset()] = setting(
         None,
-        "Client connections at once; beyond them lbproxy stops accepting. Default: 10000, or what the limit on open "
-        "files allows if that is less.",
+        "Client connections at once; who comes then is accepted when an idle one has made way. Default: 10000, or what "
+        "the limit on open files allows if that is less.",
     )
     buffered_bytes: Annotated[int, BYTES] = setting(
         "256MiB",

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lbproxy.dataplane.room import Guest
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
-from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.exchange import Exchange
 
 
-class ClientSide(Receiver):
+class ClientSide(Guest):
     """See the module. A base class, not a Protocol: compiled code calls methods of a class that it knows directly."""
 
     __slots__ = ("client_ip", "context", "listener", "proxied", "services", "transport")

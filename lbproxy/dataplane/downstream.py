@@ -40,6 +40,7 @@ from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial
 from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.protocol.status import status_line
+from lbproxy.telemetry.slots import LISTENER
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener import Listener
@@ -56,6 +57,8 @@ HIGH_WATER: Final = 64 * 1024
 LINGER_IDLE_S: Final = 5.0
 LINGER_TOTAL_S: Final = 30.0
 DRAIN_IDLE_S: Final = 1.0
+_EVICTED_IDLE: Final = LISTENER.column("client_connections_evicted_total", "idle")
+_EVICTED_ANSWERED: Final = LISTENER.column("client_connections_evicted_total", "answered")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -72,6 +75,7 @@ class Downstream(ClientSide):
         "_exchange",
         "_extra",
         "_heads",
+        "_idle_since",
         "_is_chunking",
         "_is_paused",
         "_is_trusted",
@@ -84,6 +88,7 @@ class Downstream(ClientSide):
         "_peer_ip",
         "_port",
         "_reader",
+        "_refusal",
         "_state",
         "_taken",
         "_taken_at",
@@ -97,9 +102,11 @@ class Downstream(ClientSide):
     cert_fields: Sequence[Field] = ()
     subject = ""  # of the client's certificate
 
-    def __init__(self, owner: Listener, proxied: ProxyHeader | None = None) -> None:
+    def __init__(self, owner: Listener, proxied: ProxyHeader | None = None, refusal: Fault | None = None) -> None:
+        """refusal: why it may not be served, known before it said anything."""
         self._owner = owner
         self.proxied = proxied
+        self._refusal = refusal
         self.services = owner.services
         self.listener = owner.runtime
         self._state = HEAD
@@ -110,6 +117,7 @@ class Downstream(ClientSide):
         self._ahead: ReadAhead | None = None
         self._deadline = NEVER
         self._linger_end = NEVER
+        self._idle_since = NEVER  # in HEAD
         self._is_chunking = False
         self._closes = False
         self._client_fin = False
@@ -160,11 +168,11 @@ class Downstream(ClientSide):
             self._heads = self._memo.heads
         self._port = port
         self._lines = connection_lines(self.client_ip, port)
-        self._deadline = self.services.clock() + self.listener.timeouts.request_head
+        self._idle_since = self.services.clock()
+        self._deadline = self._idle_since + self.listener.timeouts.request_head
         self.services.swept.add(self)
-        refusal = self._owner.admit(self._peer_ip)
-        if refusal is not None:
-            self._refuse(b"", HeadError(refusal, ""))
+        if self._refusal is not None:
+            self._refuse(b"", HeadError(self._refusal, ""))
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:
@@ -425,7 +433,7 @@ class Downstream(ClientSide):
             self._linger()
             return
         self._state = HEAD
-        now = self.services.clock()
+        now = self._idle_since = self.services.clock()
         self._deadline = now + self.listener.timeouts.keep_alive
         if self.services.is_draining:  # the head had left before, so the client does not know: its next answer says it
             self.begin_drain(now)
@@ -556,7 +564,8 @@ class Downstream(ClientSide):
                 if not self._client_fin:
                     self._exchange = None
                     self._state = HEAD
-                    self._deadline = exchange.ended_at + self.listener.timeouts.keep_alive
+                    self._idle_since = exchange.ended_at
+                    self._deadline = self._idle_since + self.listener.timeouts.keep_alive
                     if self._ahead is not None or self._is_paused:
                         self.services.loop.call_soon(self._next_request)
                     return
@@ -753,11 +762,12 @@ class Downstream(ClientSide):
         if self._state == CLOSED:
             return
         unsent = self.transport.get_write_buffer_size()
+        taken = self.transport.taken(self._written)
         if self._exchange is not None:
             unsent += self._exchange.n_unsent
+            taken -= self._exchange.n_unsent
         elif unsent:
             self._not_idle_yet(now)
-        taken = self._written - unsent
         if not unsent or taken != self._taken:
             self._taken = taken
             self._taken_at = now
@@ -774,6 +784,7 @@ class Downstream(ClientSide):
             self._deadline = now + LINGER_IDLE_S
         elif self._state == HEAD and not self._buffer:
             idle_s = DRAIN_IDLE_S if self.services.is_draining else self.listener.timeouts.keep_alive
+            self._idle_since = now
             self._deadline = now + idle_s
 
     def _check_upload(self, upload: UploadRate, now: float) -> None:
@@ -798,6 +809,35 @@ class Downstream(ClientSide):
                 self._exchange.fail(errors.BODY_TIMEOUT, "the body stalled")
         elif state == LINGER:
             self.transport.abort()
+
+    # --- making way for others (room.py) ----------------------------------------------------------------------------
+
+    def idle_since(self) -> float:
+        if self._state == LINGER:
+            return self._linger_end - LINGER_TOTAL_S
+        if self._state != HEAD or self._buffer or self._ahead is not None or self.transport.get_write_buffer_size():
+            return NEVER
+        return self._idle_since
+
+    def makes_way(self) -> bool:
+        if self._state == LINGER:
+            self.transport.abort()  # it was sent all there is, a while ago
+        elif self._state != HEAD or self.transport.has_unread:
+            return False
+        else:
+            self.transport.close()
+        self.listener.row[_EVICTED_IDLE] += 1
+        return True
+
+    def closes_after_answer(self) -> bool:
+        exchange = self._exchange
+        if exchange is None or exchange.response_started or self._closes or self._ahead is not None:
+            return False  # what it sent in advance would be lost
+        if self._client_fin or exchange.prepared.upgrade:
+            return False
+        self._closes = True
+        self.listener.row[_EVICTED_ANSWERED] += 1
+        return True
 
     def buffered_bytes(self) -> int:
         if self._state in (CLOSED, TUNNEL):

@@ -902,9 +902,10 @@ class Exchange(LogRecord):
 
     def _check_upstream_write(self, connection: UpstreamConnection, now: float) -> None:
         unsent = connection.transport.get_write_buffer_size()
+        progress = connection.transport.taken(connection.written)
         if self._upload is not None:
             unsent += self._upload.pending
-        progress = connection.written - unsent
+            progress -= self._upload.pending
         if not unsent or progress != self._upstream_unsent:
             self._upstream_unsent = progress
             self._progress_at = now

@@ -11,15 +11,17 @@ import contextlib
 import errno
 import logging
 import resource
+import select
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from lbproxy import errors
 from lbproxy.address import Address
+from lbproxy.dataplane.acceptor import REASONS, Acceptor
 from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.poller import READABLE, Pollable
+from lbproxy.dataplane.gate import ConnectionGate, Gated
+from lbproxy.dataplane.poller import EDGE, READABLE
 from lbproxy.dataplane.proxy_header import ProxyHeaders
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
@@ -30,20 +32,18 @@ from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.dataplane.unix_socket import SocketFile, bind_hint, bind_unix
 from lbproxy.errors import Fault
 from lbproxy.protocol.proxy_protocol import ProxyHeader
+from lbproxy.telemetry.log import ThrottledLog
 from lbproxy.telemetry.slots import LISTENER
 
 log = logging.getLogger("lbproxy")
 
 _ACCEPTED: Final = LISTENER.column("client_connections_total")
+_FAILED: Final = {reason: LISTENER.column("accept_errors_total", reason) for reason in REASONS}
 # Descriptors for everything that is no connection: epolls, logs, admin, checks, Python's own.
 BASE_FDS: Final = 40
 SPARE_FDS: Final = 8  # scrapes, checks and dials in progress take some
 BACKLOG: Final = 1024  # a shorter queue loses SYNs, and their clients wait seconds for TCP to try again
 DEFAULT_LIMIT: Final = 10_000
-
-
-ACCEPT_BATCH: Final = 64
-OUT_OF_FILES: Final[tuple[int, ...]] = (errno.EMFILE, errno.ENFILE)
 RETRY_ACCEPT_S: Final = 0.1
 
 
@@ -91,49 +91,7 @@ def plan_connections(wanted: int | None) -> ConnectionPlan:
     return ConnectionPlan(limit, warning, flows)
 
 
-class ConnectionGate:
-    """Counts the client connections of all listeners; pauses accepting at the limit and resumes below it."""
-
-    __slots__ = ("_listeners", "is_open", "limit", "n_connections")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.n_connections = 0
-        self._listeners: list[Listener] = []
-        self.is_open = True
-
-    def add(self, listener: Listener) -> None:
-        self._listeners.append(listener)
-
-    def opened(self) -> None:
-        self.n_connections += 1
-        if self.n_connections >= self.limit and self.is_open:
-            self.is_open = False
-            for listener in self._listeners:
-                listener.pause()
-
-    def closed(self) -> None:
-        self.n_connections -= 1
-        self.reconsider()
-
-    def reconsider(self) -> None:
-        if not self.is_open and self.n_connections < self.limit and not self._is_overloaded():
-            self.is_open = True
-            for listener in self._listeners:
-                listener.resume()
-
-    def hold(self) -> None:
-        """Too much is buffered: accept nobody until `reconsider`."""
-        if self.is_open:
-            self.is_open = False
-            for listener in self._listeners:
-                listener.pause()
-
-    def _is_overloaded(self) -> bool:
-        return any(listener.services.pressure.is_refusing for listener in self._listeners)
-
-
-class Listener:
+class Listener(Gated):
     """One entry of `listeners`: its sockets and the connections that came through them."""
 
     __slots__ = (
@@ -141,11 +99,11 @@ class Listener:
         "_gate",
         "_is_closed",
         "_is_paused",
+        "_log",
         "_proxy_headers",
         "_socket_files",
         "_sockets",
         "runtime",
-        "services",
     )
 
     def __init__(self, services: Services, runtime: ListenerRuntime, gate: ConnectionGate) -> None:
@@ -154,7 +112,8 @@ class Listener:
         self._gate = gate
         self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
         self._sockets: list[socket.socket] = []
-        self._acceptors: list[_Acceptor] = []
+        self._acceptors: list[Acceptor] = []
+        self._log = ThrottledLog(log)
         self._socket_files: list[SocketFile] = []
         self._is_paused = False
         self._is_closed = False
@@ -188,12 +147,12 @@ class Listener:
 
     def start(self) -> None:
         """Begin to accept."""
-        self._acceptors = [_Acceptor(self, sock) for sock in self._sockets]
-        self._watch()
+        self._acceptors = [Acceptor(self, sock) for sock in self._sockets]
+        self._watch(READABLE)
 
-    def _watch(self) -> None:
+    def _watch(self, events: int) -> None:
         for acceptor in self._acceptors:
-            self.services.poller.watch(acceptor.fd, READABLE, acceptor)
+            self.services.poller.watch(acceptor.fd, events, acceptor)
 
     def _unwatch(self) -> None:
         for acceptor in self._acceptors:
@@ -201,11 +160,29 @@ class Listener:
 
     @property
     def may_accept(self) -> bool:
-        """Is there room for one more?"""
         return not self._is_paused and self._gate.n_connections < self._gate.limit
 
-    def accepted(self, connection: socket.socket, peer: object, local: object) -> None:
-        """Take charge of a connection. local: its own end's address, None if that is not known."""
+    def somebody_waits(self) -> None:
+        if self.has_queued:
+            self._gate.make_room()
+
+    @property
+    def has_queued(self) -> bool:
+        """Does somebody wait in the kernel's queue?"""
+        poll = select.poll()
+        for fd in self.filenos():
+            poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def accept_failed(self, reason: str, error: OSError) -> None:
+        self.runtime.row[_FAILED[reason]] += 1
+        self._log.warning(
+            f"accept {reason}", "listener %s: a connection could not be accepted: %s", self.runtime.name, error.strerror
+        )
+
+    def accepted(self, fd: int, family: int, peer: object, local: object) -> None:
+        connection = plain_socket(family, socket.SOCK_STREAM, 0, fd)
+        connection.setblocking(False)
         self._count()
         if self._proxy_headers is not None:
             self._proxy_headers.receive(connection, peer)
@@ -216,17 +193,19 @@ class Listener:
         self, connection: socket.socket, peer: object, local: object = None, proxied: ProxyHeader | None = None
     ) -> None:
         """Serve a connection that was accepted and counted; proxied: what its PROXY header said."""
+        ip = peer[0] if isinstance(peer, tuple) and peer else ""
+        if proxied is not None:
+            ip, _ = proxied.seen_from(ip, 0)
         try:
-            protocol = self._protocol(proxied)
+            protocol = self._protocol(proxied, self.admit(ip))
         except Exception as error:  # a defect: confined to this connection
             self.services.internal_error("accept", error)
             connection.close()
-            self.connection_closed("")
+            self.connection_closed(ip)
             return
         SocketTransport(self.services.poller, connection, peer, local).start(protocol)
 
-    def wait_for_files(self) -> None:
-        """Somebody else took the descriptors: try again soon."""
+    def try_later(self) -> None:
         self.pause()
         self.services.loop.call_later(RETRY_ACCEPT_S, self.resume)
 
@@ -235,28 +214,21 @@ class Listener:
         self.runtime.n_connections += 1
         self._gate.opened()
 
-    def _protocol(self, proxied: ProxyHeader | None = None) -> asyncio.BaseProtocol:
+    def _protocol(self, proxied: ProxyHeader | None, refusal: Fault | None) -> asyncio.BaseProtocol:
         if self.runtime.tls is not None:
-            return TlsServer(self, self.runtime.tls, proxied)
-        return Downstream(self, proxied) if self.runtime.mode == "http" else TcpClient(self, proxied)
+            return TlsServer(self, self.runtime.tls, proxied, refusal)
+        if self.runtime.mode == "http":
+            return Downstream(self, proxied, refusal)
+        return TcpClient(self, proxied, refusal)
 
     def admit(self, ip: str) -> Fault | None:
-        """Called once a connection is made: the fault to answer if its address has too many already."""
-        limit = self.runtime.connections_per_ip
-        if limit == float("inf"):
-            return None
-        count = self.runtime.per_ip.get(ip, 0) + 1
-        self.runtime.per_ip[ip] = count
-        return errors.TOO_MANY_PER_IP if count > limit else None
+        """Count a connection of this address; the fault to answer if it has too many already."""
+        return None if self.runtime.per_ip.enter(ip) else errors.TOO_MANY_PER_IP
 
     def connection_closed(self, ip: str) -> None:
+        """ip: what it was admitted by; "" if it was not yet, or has no address."""
         self.runtime.n_connections -= 1
-        if self.runtime.per_ip:
-            count = self.runtime.per_ip.get(ip, 0) - 1
-            if count > 0:
-                self.runtime.per_ip[ip] = count
-            else:
-                self.runtime.per_ip.pop(ip, None)
+        self.runtime.per_ip.leave(ip)
         self._gate.closed()
 
     def pause(self) -> None:
@@ -265,11 +237,19 @@ class Listener:
             self._is_paused = True
             self._unwatch()
 
+    def wait_for_room(self) -> None:
+        """The same, but hear of each newcomer."""
+        if not self._is_paused and not self._is_closed:
+            self._is_paused = True
+            for acceptor in self._acceptors:
+                self.services.poller.change(acceptor.fd, READABLE | EDGE)
+
     def resume(self) -> None:
         """Accept again, unless the gate is shut: it calls this when it opens. Watching would spin until then."""
         if self._is_paused and not self._is_closed and self._gate.is_open:
             self._is_paused = False
-            self._watch()
+            self._unwatch()
+            self._watch(READABLE)
 
     def close(self) -> None:
         """Stop accepting for good. Connections that were accepted go on."""
@@ -284,52 +264,6 @@ class Listener:
         for file in self._socket_files:
             file.remove()
         self._socket_files.clear()
-
-
-class _Acceptor(Pollable):
-    """One listening socket, as the poller knows it."""
-
-    __slots__ = ("_accept", "_family", "_listener", "_local", "fd")
-
-    def __init__(self, listener: Listener, sock: socket.socket) -> None:
-        self._listener = listener
-        # socket.accept() is this private method and Python code that asks for the family, the type (both enums) and the
-        # default time-out, for each connection.
-        self._accept: Callable[[], tuple[int, object]] = sock._accept  # type: ignore[attr-defined]
-        self._family = int(sock.family)
-        self.fd = sock.fileno()
-        self._local = _known_name(sock)
-
-    def ready(self, events: int) -> None:
-        """Accept what is queued, up to the limit; a flood leaves the others their turn."""
-        listener = self._listener
-        for _ in range(ACCEPT_BATCH):
-            if not listener.may_accept:
-                return
-            try:
-                fd, peer = self._accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in OUT_OF_FILES:
-                    raise
-                listener.wait_for_files()
-                return
-            connection = plain_socket(self._family, socket.SOCK_STREAM, 0, fd)
-            connection.setblocking(False)
-            listener.accepted(connection, peer, self._local)
-
-    def crashed(self, error: Exception) -> None:
-        """What went wrong with one connection is no reason to accept no others; pausing keeps it from spinning."""
-        self._listener.wait_for_files()
-
-
-def _known_name(sock: socket.socket) -> object:
-    """The local address of every connection that this socket accepts; None if each has its own."""
-    if sock.family == socket.AF_UNIX:
-        return ""
-    name = sock.getsockname()
-    return None if name[0] in ("0.0.0.0", "::") else name
 
 
 def _bind_tcp(address: Address) -> list[socket.socket]:

@@ -76,6 +76,12 @@ class Poller:
             with contextlib.suppress(OSError):  # not there: nothing to forget
                 self._epoll.unregister(fd)
 
+    def has_unread(self, fd: int) -> bool:
+        """Is there anything to be read, an end included?"""
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
+
     def ends(self, fd: int) -> int:
         """What there is now of POLLRDHUP, POLLHUP and POLLERR: an event may be another socket's (see the module)."""
         poll = select.poll()

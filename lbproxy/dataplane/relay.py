@@ -461,7 +461,9 @@ class Relay:
         """Has this end taken nothing of what waits for it for the write time-out?"""
         unsent = end.unsent
         peer = end.peer
-        taken = peer.n_received - unsent if peer is not None else -unsent
+        taken = 0
+        if peer is not None:
+            taken = end.transport.taken(peer.n_received) - (peer.flow.pending if peer.flow is not None else 0)
         before, since = self._progress.get(end, (None, now))
         if not unsent or taken != before:
             self._progress[end] = (taken, now)

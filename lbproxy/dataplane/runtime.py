@@ -15,6 +15,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
+from lbproxy.dataplane.admission import AddressCounts
 from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.idle_pool import IdlePool
 from lbproxy.domain.pool import Pool
@@ -330,8 +331,11 @@ class ListenerRuntime:
     takes_proxy_header: bool = False
     deadline_names: frozenset[bytes] = frozenset()  # fields by which a trusted peer says how long it waits
     tls: ServerTls | None = None
-    per_ip: dict[str, int] = field(default_factory=dict)
+    per_ip: AddressCounts = field(init=False)
     n_connections: int = 0
+
+    def __post_init__(self) -> None:
+        self.per_ip = AddressCounts(self.connections_per_ip)
 
     def is_trusted(self, client_ip: str) -> bool:
         """Is this peer one whose forwarding fields are believed?"""

@@ -258,6 +258,11 @@ class SocketTransport(Pollable, asyncio.Transport):
     def is_reading(self) -> bool:
         return self._is_reading
 
+    @property
+    def has_unread(self) -> bool:
+        """Has something arrived that was not read yet, or an end?"""
+        return not self._is_lost and self._poller.has_unread(self._fd)
+
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def write(self, data: Data) -> None:
@@ -389,6 +394,10 @@ class SocketTransport(Pollable, asyncio.Transport):
         if self._held is not None:
             return len(self._held)
         return self._unsent.size if self._unsent is not None else 0
+
+    def taken(self, written: int) -> int:
+        """How much the kernel has taken of so many bytes that were written. It grows when the peer makes room."""
+        return written - self.get_write_buffer_size()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         return self._low, self._high

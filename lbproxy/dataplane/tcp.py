@@ -55,9 +55,10 @@ class TcpClient(RelayEnd):
     __deletable__ = ("session",)  # mypyc asks for it
     __slots__ = ("proxied", "session")
 
-    def __init__(self, owner: Listener, proxied: ProxyHeader | None = None) -> None:
+    def __init__(self, owner: Listener, proxied: ProxyHeader | None = None, refusal: Fault | None = None) -> None:
+        """refusal: why it may not be served."""
         self.proxied = proxied
-        self.session = TcpSession(owner, self)
+        self.session = TcpSession(owner, self, refusal)
         super().__init__(self.session.relay)
         self.relay.pair(self, RelayEnd(self.relay))
 
@@ -81,6 +82,7 @@ class TcpSession(LogRecord):
         "_is_counted",
         "_lease",
         "_owner",
+        "_refusal",
         "_retries",
         "_route",
         "_runtime",
@@ -90,9 +92,10 @@ class TcpSession(LogRecord):
         "relay",
     )
 
-    def __init__(self, owner: Listener, client: TcpClient) -> None:
+    def __init__(self, owner: Listener, client: TcpClient, refusal: Fault | None) -> None:
         services = owner.services
         self._owner = owner
+        self._refusal = refusal
         self._client = client
         self._route: RouteRuntime = owner.runtime.routes[0]
         timeouts = self._route.timeouts
@@ -140,9 +143,8 @@ class TcpSession(LogRecord):
         subject = self._client.transport.get_extra_info("client_subject")
         if subject:
             self.log_head = self._owner.services.log_format.with_subject("", subject)
-        refusal = self._owner.admit(self.client)
-        if refusal is not None:
-            self._reject(refusal)
+        if self._refusal is not None:
+            self._reject(self._refusal)
             return
         self._attempt()
 

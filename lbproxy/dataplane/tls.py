@@ -14,6 +14,7 @@ from typing import Any
 
 from lbproxy.address import known_as
 from lbproxy.config.certificates import Certificate, client_context, server_context
+from lbproxy.dataplane.admission import Turns
 from lbproxy.telemetry.log import ThrottledLog
 
 
@@ -79,14 +80,13 @@ class LoadedServer:
 class ServerTls:
     """TLS of one listener. limit: handshakes at once. timeout_s: for one of them; inf for off."""
 
-    __slots__ = ("files", "limit", "loaded", "log", "n_handshakes", "timeout_s")
+    __slots__ = ("files", "loaded", "log", "timeout_s", "turns")
 
     def __init__(self, files: ServerFiles, loaded: LoadedServer, *, limit: int, timeout_s: float) -> None:
         self.files = files
         self.loaded = loaded
-        self.limit = limit
         self.timeout_s = timeout_s
-        self.n_handshakes = 0
+        self.turns = Turns(limit)
         self.log = ThrottledLog(logging.getLogger("lbproxy"))  # of handshakes that failed
 
     @property

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.forwarding import connection_lines
 from lbproxy.dataplane.prepare import Prepared
-from lbproxy.dataplane.services import abort
 from lbproxy.dataplane.tcp import TcpClient
 from lbproxy.dataplane.tls_transport import CLOSED, TlsTransport
+from lbproxy.errors import Fault
 from lbproxy.protocol.message import Fields, join_fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
@@ -30,6 +30,7 @@ _DONE: Final = {
 }
 # RFC 8446 section 6.2: fatal, unexpected_message. OpenSSL sends none for a request in plain HTTP.
 _ALERT: Final = bytes((21, 3, 3, 0, 2, 2, 10))
+_ACCESS_DENIED: Final = bytes((21, 3, 3, 0, 2, 2, 49))
 _QUIET: Final = frozenset(("closed", "timeout"))  # port scanners and probes: of no interest one by one
 _REASON: Final = {
     "HTTP_REQUEST": "plain_http",
@@ -60,8 +61,9 @@ class TlsServer(TlsTransport):
 
     __slots__ = (
         "_deadline",
-        "_is_counted",
+        "_is_in_line",
         "_owner",
+        "_refusal",
         "_tls",
         "_was_started",
         "client_fields",
@@ -69,36 +71,80 @@ class TlsServer(TlsTransport):
         "proxied",
     )
 
-    def __init__(self, owner: Listener, tls: ServerTls, proxied: ProxyHeader | None = None) -> None:
-        """proxied: what a PROXY header before the handshake said of the client."""
+    def __init__(
+        self, owner: Listener, tls: ServerTls, proxied: ProxyHeader | None = None, refusal: Fault | None = None
+    ) -> None:
+        """proxied: what a PROXY header before the handshake said of the client. refusal: why there will be none."""
         super().__init__(owner.services.loop, owner.services.internal_error)
         self.proxied = proxied
         self._owner = owner
         self._tls = tls
         self._deadline = NEVER
-        self._is_counted = False
+        self._refusal = refusal
+        self._is_in_line = False  # has its turn, or waits for it
         self._was_started = False
         self.client_fields: Fields = []  # what is sent up about the client's certificate
         self.client_subject = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        tls, services = self._tls, self._owner.services
-        if tls.n_handshakes >= tls.limit:
-            self._count("limit", "limits.handshakes is reached")
-            abort(self._raw)
-            return
-        tls.n_handshakes += 1
-        self._is_counted = True
-        self._deadline = services.clock() + tls.timeout_s
+        services = self._owner.services
         services.swept.add(self)
-        self.begin(tls.loaded.context, is_server=True)
+        if self._refusal is not None:
+            self._turn_away(self._refusal)
+            return
+        self._deadline = services.clock() + self._tls.timeout_s
+        self._is_in_line = True
+        if self._tls.turns.enter(self, self._turn_came):
+            self.begin(self._tls.loaded.context, is_server=True)
+        else:
+            self._raw.pause_reading()  # what it says stays in the kernel; that it leaves is seen
+            self._raw.watch_end(self._left_the_line)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._is_waiting:
+            self._count("closed", "the client left before its turn")
         super().connection_lost(exc)
+        self._over()
         self._owner.services.swept.discard(self)
         if not self._was_started:
-            self._owner.connection_closed("")
+            self._owner.connection_closed(self._client_ip())
+
+    # --- before the handshake ---------------------------------------------------------------------------------------
+
+    @property
+    def _is_waiting(self) -> bool:
+        return self._is_in_line and self._tls.turns.is_waiting(self)
+
+    def _turn_came(self) -> None:
+        try:
+            self.begin(self._tls.loaded.context, is_server=True)
+            self._raw.resume_reading()
+        except Exception as error:  # a defect: confined to this connection
+            self._defect("tls", error)
+            self.abort()
+
+    def _left_the_line(self) -> None:
+        self._raw.close()
+
+    def _turn_away(self, refusal: Fault) -> None:
+        """An alert is all that can be said; the connection has cost no handshake."""
+        runtime = self._owner.runtime
+        runtime.row[LISTENER.column("rejected_total", refusal.reason)] += 1
+        self._say(logging.INFO, refusal.word, refusal.hint)
+        self._raw.write(_ACCESS_DENIED)
+        self._end_gently()
+
+    def _end_gently(self) -> None:
+        # Closing now would reset the connection if the client has more on its way, and the alert could be lost.
+        self._raw.write_eof()
+        self._deadline = self._owner.services.clock() + LINGER_S
+
+    def _client_ip(self) -> str:
+        """Whose connection it is, as it was admitted; "" on a unix socket."""
+        peer = self._raw.get_extra_info("peername")
+        ip = peer[0] if isinstance(peer, tuple) and peer else ""
+        return ip if self.proxied is None else self.proxied.seen_from(ip, 0)[0]
 
     # --- the handshake ----------------------------------------------------------------------------------------------
 
@@ -130,26 +176,21 @@ class TlsServer(TlsTransport):
             return
         if reason == "plain_http":
             raw.write(_ALERT)
-        # Closing now would reset the connection if the client has more on its way, and the alert could be lost.
-        raw.write_eof()
-        self._deadline = self._owner.services.clock() + LINGER_S
+        self._end_gently()
 
     def _over(self) -> None:
-        if self._is_counted:
-            self._is_counted = False
-            self._tls.n_handshakes -= 1
+        if self._is_in_line:
+            self._is_in_line = False
+            self._tls.turns.leave(self)
 
     def _count(self, reason: str, why: str) -> None:
-        runtime = self._owner.runtime
-        runtime.row[_ERROR[reason]] += 1
-        peer = self._raw.get_extra_info("peername")
-        client = peer[0] if isinstance(peer, tuple) and peer else ""
-        if self.proxied is not None:
-            client, _ = self.proxied.seen_from(client, 0)
-        level = logging.DEBUG if reason in _QUIET else logging.INFO
-        self._tls.log.log(
-            level, f"{runtime.name} {reason}", "listener %s: no TLS with %s: %s", runtime.name, client or "unix", why
-        )
+        self._owner.runtime.row[_ERROR[reason]] += 1
+        self._say(logging.DEBUG if reason in _QUIET else logging.INFO, reason, why)
+
+    def _say(self, level: int, cause: str, why: str) -> None:
+        name = self._owner.runtime.name
+        client = self._client_ip() or "unix"
+        self._tls.log.log(level, f"{name} {cause}", "listener %s: no TLS with %s: %s", name, client, why)
 
     def _read_certificate(self) -> None:
         der = self.ssl_object.getpeercert(True)
@@ -171,9 +212,11 @@ class TlsServer(TlsTransport):
     def sweep(self, now: float) -> None:
         if now < self._deadline:
             return
-        if self._state != CLOSED:
-            self._over()
+        if self._is_waiting:
+            self._count("limit", "limits.handshakes is reached, and its turn did not come in time")
+        elif self._state != CLOSED:
             self._count("timeout", "the handshake took longer than timeouts.tls_handshake")
+        self._over()
         self.abort()
 
     def buffered_bytes(self) -> int:

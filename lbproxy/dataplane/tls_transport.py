@@ -8,7 +8,10 @@ hides what a proxy must know and decide:
 - whether the peer's stream ended with close_notify or was cut off (RFC 8446 section 6.1), and that an abort sends none,
   so that a truncated answer shows as truncated;
 - the end of one direction: close_notify ends the sender's direction only, as a FIN does, so half-closed tunnels work;
-- what was really written to the socket, to know whether a server acknowledged any of a request.
+- what was really written to the socket, to know whether a server acknowledged any of a request, and whether the peer
+  takes anything;
+- records that bring no data, of which a peer may send without end: a key update (RFC 8446 section 4.6.3), which has an
+  answer, or an attempt to renegotiate. No time-out sees them, so they are bounded.
 
     state       raw data goes to     leaves by
     HANDSHAKE   OpenSSL              `_handshake_done` -> OPEN; `_handshake_failed` (the subclass closes)
@@ -41,13 +44,17 @@ RECORD: Final = 16 * 1024  # the longest plaintext of a record
 PIECE: Final = 64 * 1024  # read or written at once
 _MUCH: Final = 32 * 1024  # a read of so much is followed by others
 _SMALL: Final = 4 * 1024  # written without a loop over pieces
+BARREN_BYTES: Final = 32 * 1024  # received in a row without data: a whole record, and a thousand key updates
+ANSWER_BYTES: Final = 16 * 1024  # to records without data, while the peer does not take what it is sent
 
 
 class TlsTransport(Receiver, asyncio.Transport):
     """See the module. Subclasses make the SSLObject (`begin`) and say what follows the handshake."""
 
     __slots__ = (
+        "_answered",
         "_app",
+        "_barren",
         "_defect",
         "_error",
         "_get_buffer",
@@ -87,6 +94,8 @@ class TlsTransport(Receiver, asyncio.Transport):
         self._has_fin = False  # and the FIN behind it
         self.has_close_notify = False  # the peer has ended its direction as it should
         self.wire_written = 0  # bytes handed to the raw transport
+        self._barren = 0  # bytes received since there was data
+        self._answered = 0  # bytes of answers since the peer had taken everything
 
     # --- what subclasses do -----------------------------------------------------------------------------------------
 
@@ -142,13 +151,15 @@ class TlsTransport(Receiver, asyncio.Transport):
             # one whose first part came before. To ask for RECORD would cost a large block of memory each time.
             record = self._recv(size)
             if record and len(record) < size and not incoming.pending:
+                self._barren = 0
                 if self._receiver is not None:
                     self._receiver.data_received(record)
                 if self._outgoing.pending:
-                    self._flush()  # an answer to a key update
+                    self._answer()
             else:
                 self._read(record)
         except ssl.SSLError as error:
+            self._barren += size
             self._no_data(error)
         except Exception as defect:  # confined to this connection
             self._defect("tls", defect)
@@ -172,6 +183,7 @@ class TlsTransport(Receiver, asyncio.Transport):
                     self._kept = bytes(data[at:])
                     return
                 self._incoming.write(data[at : at + PIECE])
+                self._barren += min(PIECE, len(data) - at)
                 if self._state == OPEN:
                     self._read()
                 else:
@@ -222,6 +234,7 @@ class TlsTransport(Receiver, asyncio.Transport):
             return
         self._flush()
         self._state = OPEN
+        self._barren = 0
         self._handshake_done()
         if self._state == OPEN and self._incoming.pending:
             self._read()
@@ -245,6 +258,7 @@ class TlsTransport(Receiver, asyncio.Transport):
                     if data and self._has_more():
                         data = self._read_more(data)
                     if data:
+                        self._barren = 0
                         self._app.data_received(data)
                     else:
                         self._close_notify_received()
@@ -254,7 +268,7 @@ class TlsTransport(Receiver, asyncio.Transport):
             self._no_data(error)
             return
         if self._outgoing.pending:
-            self._flush()  # an answer to a key update
+            self._answer()
 
     def _no_data(self, error: ssl.SSLError) -> None:
         """What a read says that gave no data."""
@@ -265,7 +279,17 @@ class TlsTransport(Receiver, asyncio.Transport):
             return
         # Or a record is not complete, or what came was no data: a session ticket, a key update with its answer.
         if self._outgoing.pending:
-            self._flush()
+            self._answer()
+        if self._barren > BARREN_BYTES:
+            self._fail(ConnectionAbortedError("the peer sends TLS records without data"))
+
+    def _answer(self) -> None:
+        """Send what OpenSSL says to a key update."""
+        size = self._outgoing.pending
+        self._answered = self._answered + size if self._raw.get_write_buffer_size() else size
+        self._flush()
+        if self._answered > ANSWER_BYTES:
+            self._fail(ConnectionAbortedError("the peer does not take the answers to its TLS key updates"))
 
     def _has_more(self) -> bool:
         """Is something left to decode, or of a record to hand on?"""
@@ -308,6 +332,7 @@ class TlsTransport(Receiver, asyncio.Transport):
         except ssl.SSLZeroReturnError:
             self._end_soon()
         if filled:
+            self._barren = 0
             self._app.buffer_updated(filled)
 
     def _close_notify_received(self) -> None:
@@ -423,11 +448,20 @@ class TlsTransport(Receiver, asyncio.Transport):
         if self.is_reading():
             self._raw.resume_reading()
 
+    @property
+    def has_unread(self) -> bool:
+        """Has something arrived that was not read yet, or an end?"""
+        return bool(self._kept) or self._raw.has_unread
+
     def is_reading(self) -> bool:
         return not self._is_paused and not self.is_closing()
 
     def get_write_buffer_size(self) -> int:
         return self._raw.get_write_buffer_size()
+
+    def taken(self, written: int) -> int:
+        """See SocketTransport. In bytes of the connection: what TLS adds must not look like progress, or hide it."""
+        return self.wire_written - self._raw.get_write_buffer_size()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._raw.set_write_buffer_limits(high, low)

@@ -13,7 +13,6 @@ import gc
 import logging
 import os
 import random
-import select
 import signal
 from pathlib import Path
 
@@ -24,7 +23,8 @@ from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
 from lbproxy.control.status import ListenerStatus
 from lbproxy.dataplane import exchange
-from lbproxy.dataplane.listener import BindError, ConnectionGate, Listener, plan_connections
+from lbproxy.dataplane.gate import ConnectionGate
+from lbproxy.dataplane.listener import BindError, Listener, plan_connections
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.splice import CAN_SPLICE
 from lbproxy.domain.pool import Pool
@@ -158,7 +158,7 @@ class Worker:
         services.on_sweep += [
             wiring.sweep,
             services.pipes.sweep,
-            lambda now: gate.hold() if services.pressure.is_refusing else gate.reconsider(),
+            gate.sweep,
         ]
         services.start()
         for listener in self._listeners:
@@ -227,7 +227,7 @@ class Worker:
         ends_at = services.clock() + shutdown.grace
         self._controller.draining()
         await self._wait_for(lambda: False, services.clock() + min(shutdown.delay, shutdown.grace))
-        await self._wait_for(lambda: not any(_has_queued(item) for item in self._listeners), services.clock() + 1.0)
+        await self._wait_for(lambda: not any(item.has_queued for item in self._listeners), services.clock() + 1.0)
         services.is_draining = True
         for listener in self._listeners:
             listener.close()
@@ -283,14 +283,6 @@ def tune_malloc() -> None:
     largest block ever returned (mallopt(3), M_MMAP_THRESHOLD): after one of 512 KiB, up to 1 MiB is kept.
     """
     bytearray(1 << 19)
-
-
-def _has_queued(listener: Listener) -> bool:
-    """Do clients wait in the kernel's accept queue?"""
-    poll = select.poll()
-    for fd in listener.filenos():
-        poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def run(config: Config, *, config_path: str = "") -> int:

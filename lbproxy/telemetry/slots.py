@@ -31,7 +31,7 @@ UNRESOLVED: Final = "unresolved"  # of a configured server whose name has no add
 TLS_ERRORS: Final[tuple[str, ...]] = (
     "timeout",  # longer than timeouts.tls_handshake
     "closed",  # the client left before the end
-    "limit",  # limits.handshakes
+    "limit",  # limits.handshakes, and no turn in time
     "plain_http",  # http:// to a TLS port
     "version",  # older than min_version
     "cipher",  # nothing in common
@@ -126,6 +126,16 @@ POOL: Final = Layout(
 LISTENER: Final = Layout(
     ("listener",),
     Family("client_connections_total", "Client connections accepted."),
+    Family(
+        "client_connections_evicted_total",
+        "Client connections that made way for others when limits.connections was reached.",
+        (("reason", ("idle", "answered")),),
+    ),
+    Family(
+        "accept_errors_total",
+        "Connections that could not be accepted.",
+        (("reason", ("network", "resources")),),
+    ),
     Family("rejected_total", "Requests and connections that lbproxy itself refused.", (("reason", REJECTED_REASONS),)),
     Family("request_bytes_total", "Bytes of request bodies received (TCP mode: bytes from clients)."),
     Family("response_bytes_total", "Bytes of response bodies sent (TCP mode: bytes to clients)."),
@@ -148,7 +158,6 @@ PROCESS: Final = Layout(
         "Request fields dropped.",
         (("reason", ("underscore", "nominated", "spoofed", "bad_deadline")),),
     ),
-    Family("read_paused_total", "Times that reading was paused.", (("side", ("client", "upstream")),)),
     Family(
         "replay_copies_dropped_total", "Request bodies whose copy for a retry was given up: memory was short (limits)."
     ),

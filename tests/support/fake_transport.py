@@ -34,7 +34,8 @@ from lbproxy.address import Address
 from lbproxy.config.loader import load_text
 from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
-from lbproxy.dataplane.listener import ConnectionGate, Listener
+from lbproxy.dataplane.gate import ConnectionGate
+from lbproxy.dataplane.listener import Listener
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.domain.pool import Pool
@@ -289,6 +290,9 @@ class FakeTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return 0 if self.is_lost else self.unsent
 
+    def taken(self, written: int) -> int:
+        return written - self.get_write_buffer_size()
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._ensure_alive()
 
@@ -327,6 +331,10 @@ class FakeTransport(asyncio.Transport):
         self.calls.append("resume_reading")
         self.sees_end, self.on_fin = False, None
         self._loop.call_soon(self._deliver)
+
+    @property
+    def has_unread(self) -> bool:
+        return bool(self._inbox)
 
     def watch_end(self, on_fin: Callable[[], None] | None) -> None:
         self._ensure_alive()
@@ -611,7 +619,8 @@ class FakeLb:
     def connect(self, peer: object = CLIENT) -> Peer:
         """A client connects."""
         self.listener._count()
-        protocol = cast(asyncio.Protocol, self.listener._protocol())
+        ip = peer[0] if isinstance(peer, tuple) else ""
+        protocol = cast(asyncio.Protocol, self.listener._protocol(None, self.listener.admit(ip)))
         transport = FakeTransport(self.loop, protocol, peer, ("127.0.0.1", 5000))
         client = Peer(self.loop, transport)
         self.clients.append(client)

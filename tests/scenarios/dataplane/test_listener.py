@@ -12,7 +12,8 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.address import Address, parse_address
-from lbproxy.dataplane.listener import BindError, ConnectionGate, Listener
+from lbproxy.dataplane.gate import ConnectionGate
+from lbproxy.dataplane.listener import BindError, Listener
 
 
 def listener() -> Listener:

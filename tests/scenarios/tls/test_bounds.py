@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
 from tests.support.rig import get
+from tests.support.site import Crowd
 from tests.support.waiting import wait_until
 
 STALLED = 100
@@ -71,16 +73,69 @@ def test_the_number_of_handshakes_is_bounded(authority: Authority, tmp_path: Pat
     ):
         stalled = [stack.enter_context(Client(lb.port("in"))) for _ in range(3)]
         wait_until(lambda: lb.metric("client_connections") == 3, "all to be counted")
-        with Client(lb.port("in")) as surplus:
-            assert surplus.wait_end() == "rst"
-        assert lb.metric("tls_handshake_errors_total", reason="limit") == 1
-        stalled[0].close()
-        wait_until(lambda: lb.metric("client_connections") == 2, "one to be gone")
+        with Crowd() as crowd:
+            first = crowd.start(lambda: served(lb, authority))
+            wait_until(lambda: lb.metric("client_connections") == 4, "another to wait for its turn")
+            with Client(lb.port("in")) as leaving:
+                wait_until(lambda: lb.metric("client_connections") == 5, "and one more")
+                leaving.reset()
+            wait_until(lambda: lb.metric("client_connections") == 4, "who leaves to be forgotten")
+            assert not first.done() and lb.metric("tls_handshakes_total") == 0
+            stalled[0].close()
+            assert first.result() == 200
+        assert lb.metric("tls_handshake_errors_total", reason="closed") == 2
         # Connections whose handshake is over do not count.
         for _ in range(5):
             client = stack.enter_context(TlsClient(lb.port("in"), authority.trusting()))
             assert client.ask(get("/served")).status == 200  # so lbproxy is through with its handshake
-        assert lb.metric("tls_handshake_errors_total", reason="closed") == 1
+        assert lb.metric("tls_handshake_errors_total", reason="limit") == 0
+
+
+def served(lb: LbProxy, authority: Authority) -> int:
+    with TlsClient(lb.port("in"), authority.trusting(), timeout_s=20) as client:
+        return client.ask(get("/served")).status
+
+
+def test_who_waits_too_long_for_a_handshake(authority: Authority, tmp_path: Path) -> None:
+    limits, timeouts = {"handshakes": 1}, {"tls_handshake": "1s"}
+    with proxy(authority, tmp_path, limits=limits, timeouts=timeouts) as lb, Client(lb.port("in")) as stalled:
+        wait_until(lambda: lb.metric("client_connections") == 1, "it to be counted")
+        with Client(lb.port("in")) as late:
+            assert late.wait_end() and stalled.wait_end()
+        # Which of the two was seen late first decides whether the other had its turn after all.
+        metrics = {reason: lb.metric("tls_handshake_errors_total", reason=reason) for reason in ("limit", "timeout")}
+        assert sum(metrics.values()) == 2 and metrics["timeout"] >= 1
+        assert served(lb, authority) == 200
+
+
+@pytest.mark.parametrize("mode", ["http", "tcp"])
+def test_one_address_does_not_hold_all_handshakes(authority: Authority, tmp_path: Path, mode: str) -> None:
+    """`connections_per_ip` counts before the handshake: who is over it gets an alert, and the others their turn."""
+    limits = {"handshakes": 8, "connections_per_ip": 4}
+    with (
+        proxy(authority, tmp_path, mode, limits=limits, timeouts={"tls_handshake": "30s"}) as lb,
+        contextlib.ExitStack() as stack,
+    ):
+        silent = [stack.enter_context(Client(lb.port("in"))) for _ in range(4)]
+        wait_until(lambda: lb.metric("client_connections") == 4, "four to be counted")
+        for _ in range(20):
+            with pytest.raises(ssl.SSLError, match=r"(?i)access.denied"):
+                TlsClient(lb.port("in"), authority.trusting())
+        assert lb.metric("rejected_total", reason="max_per_ip") == 20
+        assert served_from("127.0.0.2", lb, authority) == 200
+        silent[0].close()
+        wait_until(lambda: lb.metric("client_connections") == 3, "one to be gone")
+        assert served(lb, authority) == 200
+        assert lb.metric("tls_handshake_errors_total", reason="limit") == 0
+
+
+def served_from(ip: str, lb: LbProxy, authority: Authority) -> int:
+    with (
+        socket.create_connection(("127.0.0.1", lb.port("in")), 10, (ip, 0)) as sock,
+        authority.trusting().wrap_socket(sock, server_hostname="localhost") as tls,
+    ):
+        tls.sendall(get("/other"))
+        return int(tls.recv(64).split()[1])
 
 
 def test_handshakes_count_as_connections(authority: Authority, tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import errno
 import os
 import resource
 import socket
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
@@ -16,74 +14,22 @@ from lbproxy.dataplane.listener import (
     BASE_FDS,
     RETRY_ACCEPT_S,
     SPARE_FDS,
-    ConnectionGate,
-    Listener,
     _bind_message,
     plan_connections,
 )
 from tests.support.fake_transport import FakeLb
 
 
-class Gated:
-    """A listener as the gate knows it."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.services = SimpleNamespace(pressure=SimpleNamespace(is_refusing=False))
-
-    def pause(self) -> None:
-        self.calls.append("pause")
-
-    def resume(self) -> None:
-        self.calls.append("resume")
-
-
-def gate_of(limit: int) -> tuple[ConnectionGate, list[Gated]]:
-    gate, listeners = ConnectionGate(limit), [Gated(), Gated()]
-    for listener in listeners:
-        gate.add(cast(Listener, listener))
-    return gate, listeners
-
-
-def test_all_listeners_pause_at_the_limit_and_resume_below() -> None:
-    gate, listeners = gate_of(2)
-    gate.opened()
-    assert listeners[0].calls == []
-    gate.opened()
-    gate.opened()  # an accept burst may go over
-    assert [listener.calls for listener in listeners] == [["pause"], ["pause"]]
-    gate.closed()
-    assert listeners[0].calls == ["pause"]
-    gate.closed()
-    gate.closed()
-    assert [listener.calls for listener in listeners] == [["pause", "resume"], ["pause", "resume"]]
-
-
-def test_the_gate_stays_shut_while_too_much_is_buffered() -> None:
-    gate, listeners = gate_of(10)
-    listeners[1].services.pressure.is_refusing = True
-    gate.hold()
-    gate.hold()
-    gate.opened()
-    gate.closed()
-    gate.reconsider()
-    assert listeners[0].calls == ["pause"]
-    listeners[1].services.pressure.is_refusing = False
-    gate.reconsider()
-    gate.reconsider()
-    assert listeners[0].calls == ["pause", "resume"]
-
-
 def test_a_listener_that_waits_for_descriptors_stays_paused_while_the_gate_is_shut() -> None:
     with FakeLb() as lb:
         lb.listener.start()
-        lb.listener.wait_for_files()
+        lb.listener.try_later()
         lb.gate.hold()
         lb.advance(RETRY_ACCEPT_S + 0.01)
         assert not lb.listener.may_accept
         lb.gate.reconsider()
         assert lb.listener.may_accept
-        lb.listener.wait_for_files()
+        lb.listener.try_later()
         assert not lb.listener.may_accept
         lb.advance(RETRY_ACCEPT_S + 0.01)
         assert lb.listener.may_accept
@@ -96,10 +42,10 @@ pools: {app: {servers: ["127.0.0.1:9001"]}}
 """
     with FakeLb(config) as lb:
         clients = [lb.connect(), lb.connect(("192.0.2.8", 1)), lb.connect(("::ffff:192.0.2.7", 1))]
-        assert lb.listener.runtime.per_ip == {"192.0.2.7": 2, "192.0.2.8": 1}
+        assert lb.listener.runtime.per_ip.counts == {"192.0.2.7": 2, "192.0.2.8": 1}
         for client in clients:
             client.reset()
-        assert lb.listener.runtime.per_ip == {}
+        assert lb.listener.runtime.per_ip.counts == {}
 
 
 def limits(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> list[tuple[int, int]]:

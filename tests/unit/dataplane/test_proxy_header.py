@@ -121,7 +121,7 @@ class Setting(FakeLb):
         self.listener._proxy_headers.owner = cast(Any, Owner(self))
 
     def adopt(self, sock: RawSocket, peer: object, proxied: ProxyHeader) -> None:
-        protocol = cast(Any, self.listener._protocol(proxied))
+        protocol = cast(Any, self.listener._protocol(proxied, None))
         transport = FakeTransport(self.loop, protocol, peer, ("127.0.0.1", 5000))
         self.clients.append(Peer(self.loop, transport))
         protocol.connection_made(transport)

@@ -86,7 +86,7 @@ class Bench:
 
     def connect(self) -> tuple[TlsServer, FakeTransport]:
         self.lb.listener._count()
-        protocol = self.lb.listener._protocol()
+        protocol = self.lb.listener._protocol(None, self.lb.listener.admit("10.0.0.9"))
         assert isinstance(protocol, TlsServer)
         transport = FakeTransport(self.lb.loop, cast(asyncio.Protocol, protocol), ("10.0.0.9", 7), ("127.0.0.1", 5000))
         protocol.connection_made(transport)
@@ -125,9 +125,9 @@ class Client:
 def test_a_client_is_counted_from_the_start_and_served_after_its_handshake(authority: Authority) -> None:
     bench = Bench(authority)
     client = Client(bench, authority.trusting())
-    assert (bench.n_connections, bench.tls.n_handshakes) == (1, 1)
+    assert (bench.n_connections, bench.tls.turns.n_active) == (1, 1)
     client.shake()
-    assert (bench.n_connections, bench.tls.n_handshakes) == (1, 0)
+    assert (bench.n_connections, bench.tls.turns.n_active) == (1, 0)
     app = client.server.get_protocol()
     assert isinstance(app, TlsDownstream)
     assert app in bench.lb.services.swept
@@ -145,22 +145,70 @@ def test_a_client_that_stalls_is_gone_after_the_time_out(authority: Authority) -
     server.sweep(bench.lb.services.clock() + 5.0)
     assert bench.count("timeout") == 1
     server.connection_lost(None)
-    assert (bench.n_connections, bench.tls.n_handshakes) == (0, 0)
+    assert (bench.n_connections, bench.tls.turns.n_active) == (0, 0)
     assert not bench.lb.services.swept
 
 
-def test_the_bound_on_handshakes(authority: Authority) -> None:
-    bench = Bench(authority, limit=2)
+def test_who_comes_when_there_are_enough_handshakes_waits_for_its_turn(authority: Authority) -> None:
+    bench = Bench(authority, limit=1)
     first, _ = bench.connect()
-    bench.connect()
-    surplus, _ = bench.connect()
-    assert bench.count("limit") == 1
-    surplus.connection_lost(None)
-    assert (bench.n_connections, bench.tls.n_handshakes) == (2, 2)
+    client = Client(bench, authority.trusting())
+    assert client.transport.is_paused and client.transport.sees_end
+    assert (bench.n_connections, bench.tls.turns.n_active) == (2, 1)
     first.connection_lost(None)
-    assert (bench.n_connections, bench.tls.n_handshakes, bench.count("closed")) == (1, 1, 1)
+    assert not client.transport.is_paused
+    client.shake()
+    assert (bench.n_connections, bench.tls.turns.n_active, bench.count("closed")) == (1, 0, 1)
+    assert isinstance(client.server.get_protocol(), TlsDownstream)
+
+
+def test_a_turn_that_does_not_come_in_time(authority: Authority) -> None:
+    bench = Bench(authority, limit=1)
     bench.connect()
-    assert bench.count("limit") == 1
+    waiting, transport = bench.connect()
+    waiting.sweep(bench.lb.services.clock() + 4.9)
+    assert not transport.is_closing()
+    waiting.sweep(bench.lb.services.clock() + 5.0)
+    assert transport.is_closing() and (bench.count("limit"), bench.count("timeout")) == (1, 0)
+    waiting.connection_lost(None)
+    assert (bench.n_connections, bench.tls.turns.n_active) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["fin", "rst", "stop"])
+def test_who_leaves_before_its_turn_is_forgotten(authority: Authority, how: str) -> None:
+    bench = Bench(authority, limit=1)
+    bench.connect()
+    waiting, transport = bench.connect()
+    if how == "fin":
+        assert transport.on_fin is not None
+        transport.on_fin()
+    elif how == "stop":
+        waiting.shut_down()
+    else:
+        transport.lose(ConnectionResetError())
+    bench.lb.loop.run()
+    assert transport.is_lost and bench.count("closed") == (how != "stop")
+    assert (bench.n_connections, bench.tls.turns.n_active) == (1, 1)
+    last, _ = bench.connect()
+    assert bench.tls.turns.is_waiting(last) and len(bench.lb.services.swept) == 2
+
+
+def test_too_many_of_an_address_are_turned_away_before_their_handshake(authority: Authority) -> None:
+    bench = Bench(authority, limit=1)
+    bench.lb.listener.runtime.per_ip.limit = 1
+    first, _ = bench.connect()
+    client = Client(bench, authority.trusting())
+    with pytest.raises(ssl.SSLError, match=r"(?i)access.denied"):
+        client.shake()
+    runtime = bench.lb.listener.runtime
+    assert runtime.row[LISTENER.column("rejected_total", "max_per_ip")] == 1
+    assert client.transport.calls == ["write_eof"]
+    client.server.sweep(bench.lb.services.clock() + 2.0)
+    bench.lb.loop.run()
+    assert client.transport.is_lost
+    assert (bench.n_connections, bench.tls.turns.n_active) == (1, 1)
+    first.connection_lost(None)
+    assert runtime.per_ip.counts == {}
 
 
 def test_plain_http_gets_an_alert_and_time_to_read_it(authority: Authority) -> None:
@@ -169,7 +217,7 @@ def test_plain_http_gets_an_alert_and_time_to_read_it(authority: Authority) -> N
     server.data_received(GET)
     assert b"".join(transport.written) == b"\x15\x03\x03\x00\x02\x02\x0a"
     assert bench.count("plain_http") == 1
-    assert bench.tls.n_handshakes == 0
+    assert bench.tls.turns.n_active == 0
     server.data_received(GET)  # more of it is not looked at
     assert bench.count("plain_http") == 1
     server.sweep(bench.lb.services.clock() + 60)
@@ -208,4 +256,4 @@ def test_stopping_ends_a_handshake(authority: Authority) -> None:
     server.begin_drain(0.0)
     server.shut_down()
     server.connection_lost(None)
-    assert (bench.n_connections, bench.tls.n_handshakes) == (0, 0)
+    assert (bench.n_connections, bench.tls.turns.n_active) == (0, 0)

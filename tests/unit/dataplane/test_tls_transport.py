@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from lbproxy.config.certificates import client_context, server_context
 from lbproxy.dataplane.record_reader import RecordReader
-from lbproxy.dataplane.tls_transport import PIECE, TlsTransport
+from lbproxy.dataplane.tls_transport import ANSWER_BYTES, BARREN_BYTES, PIECE, TlsTransport
 from tests.support.certificates import Authority
+from tests.support.key_updates import KeyUpdates
 
 KIB = 1024
 
@@ -130,6 +133,45 @@ class App(asyncio.Protocol):
         return b"".join(self.received)
 
 
+class Client:
+    """A client of memory that sends key updates (support/key_updates.py)."""
+
+    def __init__(self, authority: Authority, keylog: Path) -> None:
+        files = authority.issue("updates", "localhost")
+        context, _ = server_context(
+            files.cert, files.key, min_version="1.3", alpn=(), client_ca=None, client_verify="off"
+        )
+        self.app = App()
+        self.server = Server(self.app)
+        self.raw = Raw(self.server)
+        self.server.connection_made(cast(Any, self.raw))
+        self.server.begin(context, is_server=True)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = authority.trusting(keylog_filename=str(keylog)).wrap_bio(incoming, outgoing, server_hostname="localhost")
+        while "made" not in self.app.events:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+            self.server.data_received(outgoing.read())
+            incoming.write(self.raw.out)
+            self.raw.out = b""
+        cipher = tls.cipher()
+        assert cipher is not None
+        self.records = KeyUpdates(keylog, cipher[0])
+
+    @property
+    def was_ended(self) -> bool:
+        return "abort" in self.raw.events
+
+
+class Server(TlsTransport):
+    def __init__(self, app: App) -> None:
+        super().__init__(cast(Any, Loop()), lambda where, error: pytest.fail(f"{where}: {error!r}"))
+        self.waiting = app
+
+    def _handshake_done(self) -> None:
+        self.start(self.waiting)
+
+
 class Buffered(asyncio.BufferedProtocol):
     """Stands in for an App, as a BulkReader does."""
 
@@ -193,8 +235,12 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = Authority(tmp_path_factory.mktemp("ca"))
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def contexts(authority: Authority) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     files = authority.issue("server", "localhost")
     server, _ = server_context(
         files.cert, files.key, min_version="1.2", alpn=["http/1.1"], client_ca=None, client_verify="off"
@@ -492,3 +538,52 @@ def test_what_follows_close_notify_is_not_kept(bench: Bench) -> None:
         bench.server_raw.deliver(os.urandom(size), 250 * KIB)
     assert bench.server._incoming.pending == 0
     assert bench.server_raw.events == []
+
+
+# --- records without data -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_request", [True, False])
+@pytest.mark.parametrize("piece", [100, PIECE])
+def test_key_updates_in_a_row_are_bounded(authority: Authority, tmp_path: Path, is_request: bool, piece: int) -> None:
+    client = Client(authority, tmp_path / "keys")
+    flood = b"".join(client.records.update(is_request=is_request) for _ in range(8000))
+    for at in range(0, len(flood), piece):
+        if client.was_ended:
+            break
+        client.raw.deliver(flood[at : at + piece], piece)
+        client.raw.out = b""  # it reads
+    assert client.was_ended and at <= BARREN_BYTES + 2 * piece
+
+
+def test_their_answers_are_bounded_while_the_client_does_not_read(authority: Authority, tmp_path: Path) -> None:
+    """Data between them is no excuse."""
+    client = Client(authority, tmp_path / "keys")
+    while not client.was_ended:
+        client.raw.deliver(client.records.update() + client.records.record(b"x"))
+        assert len(client.raw.out) <= ANSWER_BYTES + 100
+    assert len(client.app.data) > 100
+
+
+@pytest.mark.parametrize("size", [1, 50_000])
+def test_key_updates_between_data_are_answered(authority: Authority, tmp_path: Path, size: int) -> None:
+    client = Client(authority, tmp_path / "keys")
+    for _ in range(1500):
+        client.raw.deliver(client.records.update(), 10)
+        for _ in range(0, size, 10_000):
+            client.raw.deliver(client.records.record(b"y" * min(size, 10_000)), 2000)
+        client.server.write(b"a")  # OpenSSL answers with this, or with the next update
+        assert len(client.raw.out) >= 50
+        client.raw.out = b""
+    assert not client.was_ended and len(client.app.data) == 1500 * size
+
+
+def test_an_answer_to_a_key_update_is_no_progress(authority: Authority, tmp_path: Path) -> None:
+    client = Client(authority, tmp_path / "keys")
+    client.server.write(b"z" * 1000)
+    taken = client.server.taken(1000)
+    for _ in range(3):
+        client.raw.deliver(client.records.update())
+        assert client.server.taken(1000) == taken
+    client.raw.out = client.raw.out[100:]
+    assert client.server.taken(1000) == taken + 100

@@ -141,8 +141,10 @@ def test_row_85_a_full_disk(tmp_path: Path) -> None:
 def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tmp_path: Path) -> None:
     answers: list[object] = []
     with Daemon(pooled(echo_server), tmp_path / "lb", nofile=64) as lb, ExitStack() as stack:
-        # More than may be served at once: the gate is shut.
+        # More than may be served at once, and none of them idle: the gate is shut.
         holders = [stack.enter_context(Client(lb.port("in"))) for _ in range(15)]
+        for holder in holders:
+            holder.send(b"GET /half HTTP/1.1\r\n")
         wait_until(lambda: lb.metric("client_connections") >= 10, "the limit to be reached")
 
         def client(number: int) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from lbproxy import __version__, _client
 from lbproxy.cli import asking, options_only, running, streams
@@ -31,12 +31,19 @@ from lbproxy.cli.common import (
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
+HEALTHCHECK = "healthcheck"
 ALONE = ("-h", "--help", "-V", "--version")  # options of the program itself
 DEBUG = "LBPROXY_DEBUG"  # set: a defect is shown with its traceback
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse keeps quiet when --help or --version cannot be written."""
+    """argparse keeps quiet when --help or --version cannot be written, and ends with 2 after bad usage, always."""
+
+    usage_status = USAGE
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(self.usage_status, f"{self.prog}: error: {message}\n")
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         if file is sys.stdout and message:
@@ -45,7 +52,7 @@ class _Parser(argparse.ArgumentParser):
             super()._print_message(message, file)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> _Parser:
     parser = _Parser(
         prog="lbproxy",
         description="A TCP and HTTP load balancer. `lbproxy FILE` is short for `lbproxy run FILE`.",
@@ -54,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=f"lbproxy {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
 
-    def command(name: str, function: Command, text: str, example: str) -> argparse.ArgumentParser:
+    def command(name: str, function: Command, text: str, example: str) -> _Parser:
         added = commands.add_parser(name, help=text, description=f"{text}.", epilog=f"example: {example}")
         added.set_defaults(function=function)
         return added
@@ -92,8 +99,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     asking.add_options(status)
     health = command(
-        "healthcheck", asking.healthcheck, "exit 0 if lbproxy is ready, 1 if not", "lbproxy healthcheck --live"
+        HEALTHCHECK, asking.healthcheck, "exit 0 if lbproxy is ready, 1 if not", "lbproxy healthcheck --live"
     )
+    health.usage_status = FAILURE
     health.add_argument("--live", action="store_true", help="ask only whether the process lives (/healthz)")
     asking.add_options(health)
     return parser
@@ -146,6 +154,9 @@ def _run(argv: Sequence[str]) -> int:
         if not words:
             parser.print_help(sys.stderr)
             return USAGE
+        if words[0] == HEALTHCHECK:
+            # Container runtimes reserve 2, whatever is wrong with the options.
+            parser.usage_status = FAILURE
         args = parser.parse_args(words)
         name = f"lbproxy {args.command}"
         function: Command = args.function

@@ -71,8 +71,7 @@ def refuse_several_hosts(text: str) -> None:
     """
     if text.startswith("unix:") or "://" in text:
         return
-    told = "" if re.search(r"[{*\[-]", text) else slips.address(text, is_server=True)
-    if told:
+    if told := slips.address(text, is_server=True):
         raise ValueError(told)
     host, _, port = text.rpartition(":")
     if re.search(r"[,;\s]", text):

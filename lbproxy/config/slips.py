@@ -139,19 +139,18 @@ def address(text: str, *, is_server: bool) -> str:
         return f"{text!r} has no host; {meant(here.format(f'{low}-{high}'))}"
     if found := re.fullmatch(r":([0-9]{1,5}(?:-[0-9]{1,5})?)", text):
         return f"{text!r} has no host; {meant(here.format(found[1]))}" if is_server else ""
-    if found := re.fullmatch(r"([0-9]+\.[0-9]+\.[0-9]+)\.([0-9]+)-([0-9.]+)(:[0-9-]+)?", text):
-        first, port = f"{found[1]}.{found[2]}{found[4] or ':PORT'}", found[4] or ":PORT"
-        last = f"{found[1]}.{found[3]}{port}" if "." not in found[3] else f"{found[3]}{port}"
-        return f"{text!r} looks like a range of hosts; write each host as an item of its own, {first} to {last}"
     if "/" in text and (found := re.fullmatch(r"([^/\s]+:[0-9]+)(/.*)", text)):
         return f"{text!r} has a path, which an address has not; {meant(found[1])}"
     if found := re.fullmatch(r"([0-9.]+/[0-9]{1,2})(:[0-9]+)?", text):
-        return f"{found[1]!r} is a network; an address is one host and port"
-    if found := re.fullmatch(r"(\S+:)([0-9]{1,5})(?:-|\.\.|:)([0-9]{1,5})", text):
-        low, high = sorted((int(found[2]), int(found[3])))
-        if low != high and ":" not in found[1][:-1]:
+        return f"{text!r} names a network; an address is one host and port"
+    found = re.fullmatch(r"(\S+:)([0-9]{1,5})(-|\.\.|:)([0-9]{1,5})", text)
+    if found and ":" not in found[1][:-1]:
+        first, last = int(found[2]), int(found[4])
+        is_range = found[3] == "-" and first < last
+        if first != last and not is_range:
+            low, high = sorted((first, last))
             return f"{text!r} is not a range of ports; {meant(f'{found[1]}{low}-{high}')}"
-    return _several_words(text)
+    return _several_words(text, is_server=is_server)
 
 
 def _url(text: str, *, is_server: bool) -> str:
@@ -171,13 +170,16 @@ def _url(text: str, *, is_server: bool) -> str:
     return f"{text!r} is a URL; write {host}{less}{more}"
 
 
-def _several_words(text: str) -> str:
+def _several_words(text: str, *, is_server: bool) -> str:
+    if re.search(r"[{}*]", text):
+        return ""
     words = re.split(r"[,\s]+", text)
     if len(words) < 2:
         return ""
     addresses = [word for word in words if re.fullmatch(r"\S+:[0-9]{1,5}", word)]
     if len(addresses) == len(words):
-        return f"{text!r} is more than one address; write each as an item of its own, [{', '.join(words)}]"
+        what = "servers" if is_server else "addresses"
+        return f"{text!r} is several {what} in one text; make it a list: [{', '.join(words)}]"
     if weight := re.fullmatch(r"(\S+:[0-9]+)\s+weight\s*=\s*([0-9]+).*", text):
         return f"{text!r} is not an address; {meant('{address: ' + weight[1] + ', weight: ' + weight[2] + '}')}"
     if len(addresses) == 1:

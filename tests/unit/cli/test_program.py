@@ -331,6 +331,12 @@ def test_healthcheck_never_ends_with_2(calls: Calls, monkeypatch: pytest.MonkeyP
     assert "LBPROXY_ADMIN" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--nonsense", "--timeout=never", "--admin=8404", "extra"])
+def test_a_healthcheck_with_bad_options_is_unhealthy(option: str, calls: Calls, capsys: Capture) -> None:
+    assert exit_status(["healthcheck", option]) == 1
+    assert "error: " in capsys.readouterr().err
+
+
 def test_no_answer_is_a_failure_with_one_sentence(calls: Calls, capsys: Capture) -> None:
     calls.answer = AdminError("nothing listens on 127.0.0.1:8404")
     assert cli.main(["status"]) == 1

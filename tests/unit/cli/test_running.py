@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lbproxy import cli
 from lbproxy.cli import running
+from tests.architecture.rules import ROOT
 
 Capture = pytest.CaptureFixture[str]
 
@@ -60,3 +65,45 @@ def test_check_imports_and_makes_strategies(tmp_path: Path, code: str, said: str
     assert err.count("\n") == 1
     if said != "there is no module":
         assert said in err
+
+
+FILES = [(ROOT / "config" / name).read_text().split("\n") for name in ("flask.yaml", "tcp.yaml", "minimal.yaml")]
+PIECES = (
+    "",
+    " ",
+    "\t",
+    "- ",
+    ":",
+    "[",
+    "{",
+    "'",
+    "off",
+    "-1",
+    "${X:-1}",
+    "é",
+    "\x00",
+    "{python: x.py:Y}",
+    "a\nb: c",
+    "/",
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(FILES),
+    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 40), st.sampled_from(PIECES)), min_size=1, max_size=4),
+)
+def test_check_ends_in_ok_or_in_sentences_whatever_the_file(
+    lines: list[str], changes: list[tuple[int, int, str]]
+) -> None:
+    changed = list(lines)
+    for at, place, piece in changes:
+        line = changed[at % len(changed)]
+        changed[at % len(changed)] = line[:place] + piece + line[place + len(piece) :]
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(changed).encode())))
+        status = cli.main(["check", "-"])
+    assert status in (0, 2), err.getvalue()
+    assert out.getvalue().startswith("<stdin>: ok (") == (status == 0)
+    assert all(line.startswith("<stdin>") for line in err.getvalue().split("\n") if line), err.getvalue()

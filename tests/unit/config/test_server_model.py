@@ -72,9 +72,9 @@ def test_names_and_weights_agree_with_the_strategies_themselves() -> None:
         ("model-[1-3]:80", "pattern for several hosts"),
         ("10.0.0.{1,2}:80", "several servers in one text"),
         ("model-*:80", "pattern for several hosts"),
-        ("10.0.0.0/30:80", "is a network"),
-        ("a:80,b:80", "more than one address"),
-        ("a:80 b:80", "more than one address"),
+        ("10.0.0.0/30:80", "names a network"),
+        ("a:80,b:80", "several servers in one text"),
+        ("a:80 b:80", "several servers in one text"),
     ],
 )
 def test_only_ports_can_be_a_range(written: str, words: str) -> None:

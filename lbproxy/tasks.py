@@ -12,9 +12,12 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from lbproxy.compiling import mypyc_attr
+
 log = logging.getLogger("lbproxy")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Tasks:
     """A set of running tasks that end together."""
 

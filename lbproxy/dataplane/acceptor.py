@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.poller import Pollable
 
 ACCEPT_BATCH: Final = 64
@@ -35,6 +36,7 @@ OF_THE_SYSTEM: Final[frozenset[int]] = frozenset((errno.EMFILE, errno.ENFILE, er
 REASONS: Final[tuple[str, ...]] = ("network", "resources")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Accepting:
     """Who takes the connections. A base class, so that compiled code calls it directly."""
 

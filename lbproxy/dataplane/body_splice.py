@@ -14,7 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
-from lbproxy.dataplane.splice import Flow, PipePool, is_plain, open_flow
+from lbproxy.dataplane.splice import Flow, PipePool, is_plain
 from lbproxy.protocol.body import BodyReader, LengthReader
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class BodySplice:
 
     def _start(self) -> None:
         services = self._exchange.side.services
-        flow = open_flow(services.loop, services.pipes, self._source, self._sink, self, self._reader.left)
+        flow = services.pipes.open_flow(services.loop, self._source, self._sink, self, self._reader.left)
         if flow is None:
             self._give_back()
         else:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar, cast
 
 from lbproxy.address import Address
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.poller import WRITABLE, Pollable, Poller
 from lbproxy.dataplane.socket_transport import SocketTransport, plain_socket
 from lbproxy.dataplane.unix_socket import connect_unix
@@ -32,6 +33,7 @@ MOST_TARGETS: Final = 1024
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Opening:
     """One connection on its way. is_open: it stands, and `attach` may be called instead of `connect`."""
 
@@ -136,6 +138,7 @@ class _Wait(Pollable):
             self.done.set_exception(error)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Dialer:
     """Begins connections to literal addresses."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.acceptor import Accepting
 from lbproxy.dataplane.room import NOBODY, Room
 from lbproxy.dataplane.services import Services
@@ -14,6 +15,7 @@ log = logging.getLogger("lbproxy")
 FULL_LOG_S: Final = 60.0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Gated(Accepting):
     """A listener, as the gate knows it."""
 

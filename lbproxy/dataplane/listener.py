@@ -18,6 +18,7 @@ from typing import Final
 
 from lbproxy import errors
 from lbproxy.address import Address
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.acceptor import REASONS, Acceptor
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.gate import ConnectionGate, Gated
@@ -91,6 +92,7 @@ def plan_connections(wanted: int | None) -> ConnectionPlan:
     return ConnectionPlan(limit, warning, flows)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Listener(Gated):
     """One entry of `listeners`: its sockets and the connections that came through them."""
 

@@ -21,6 +21,7 @@ import select
 from collections.abc import Callable
 from typing import Final
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.turn_end import TurnEnd, Writer
 
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
@@ -29,6 +30,7 @@ EDGE: Final = select.EPOLLET  # by itself: errors and hang-ups
 BATCH: Final = 256  # events a turn; the rest comes with the next one, the loop's other work in between
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Pollable(Writer):
     """Somebody with a descriptor. A Writer because a compiled class has one base; only transports do write."""
 
@@ -43,6 +45,7 @@ class Pollable(Writer):
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Poller:
     """See the module. `defect` is told of exceptions that should not be (Services.internal_error)."""
 

@@ -21,7 +21,7 @@ from typing import Final, Protocol, cast
 
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.socket_transport import Receiver
-from lbproxy.dataplane.splice import Flow, is_plain, is_reset, open_flow
+from lbproxy.dataplane.splice import Flow, is_plain, is_reset
 from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.errors import (
     CLIENT_ABORT,
@@ -232,7 +232,7 @@ class RelayEnd(Receiver):
         if self._awaits_empty:
             self._awaits_empty = False
             peer.transport.set_write_buffer_limits(high=HIGH_WATER)
-        flow = open_flow(services.loop, services.pipes, self.transport, peer.transport, self)
+        flow = services.pipes.open_flow(services.loop, self.transport, peer.transport, self)
         if flow is None:
             self._run = -NOT_SOON
             self.transport.resume_reading()

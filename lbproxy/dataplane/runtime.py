@@ -15,6 +15,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.admission import AddressCounts
 from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.idle_pool import IdlePool
@@ -109,6 +110,7 @@ class Edits:
         return self.remove | frozenset(name.lower() for name, _ in self.set)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ServerRuntime:
     """What the data plane keeps for one server."""
 

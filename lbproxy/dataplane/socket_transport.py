@@ -32,6 +32,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.poller import EDGE, READABLE, WRITABLE, Pollable, Poller
 from lbproxy.dataplane.unsent import Data, Unsent
 
@@ -48,6 +49,7 @@ _POLL_FIN: Final = select.POLLRDHUP | select.POLLHUP
 plain_socket = cast(Callable[..., socket.socket], socket.SocketType)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Receiver(asyncio.Protocol):
     """A protocol that takes what was read as bytes. A base class, so that compiled code calls it directly."""
 
@@ -57,6 +59,7 @@ class Receiver(asyncio.Protocol):
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class SocketTransport(Pollable, asyncio.Transport):
     """See the module. `start` begins; from then on the transport owns the socket."""
 

@@ -30,6 +30,8 @@ import socket
 import sys
 from typing import Final, Protocol
 
+from lbproxy.compiling import mypyc_attr
+
 CAN_SPLICE: Final = sys.platform == "linux" and hasattr(os, "splice")
 
 PIPE_SIZES: Final[tuple[int, ...]] = (1 << 20, 1 << 18, 1 << 16)  # bytes; a smaller pipe is slower than copying
@@ -66,6 +68,7 @@ class Pipe:
         os.close(self.write)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PipePool:
     """Empty pipes for the next flow, and the bound on flows at once. `limit` 0 turns splicing off."""
 
@@ -93,6 +96,17 @@ class PipePool:
         else:
             self.n_flows += 1
         return pipe
+
+    def open_flow(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        source: asyncio.Transport,
+        sink: asyncio.Transport,
+        owner: Owner,
+        left: int = UNBOUNDED,
+    ) -> Flow | None:
+        """See `open_flow` below."""
+        return open_flow(loop, self, source, sink, owner, left)
 
     def give_back(self, pipe: Pipe, *, is_empty: bool) -> None:
         """The flow is over. A pipe with bytes of a dead connection in it is never used again."""
@@ -197,6 +211,7 @@ class Owner(Protocol):
         ...
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Flow:
     """One direction of a connection. left: bytes still to take from the source; pending: taken and not yet sent."""
 

@@ -33,6 +33,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, cast
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.record_reader import RecordReader
 from lbproxy.dataplane.socket_transport import Receiver, SocketTransport
 
@@ -48,6 +49,7 @@ BARREN_BYTES: Final = 32 * 1024  # received in a row without data: a whole recor
 ANSWER_BYTES: Final = 16 * 1024  # to records without data, while the peer does not take what it is sent
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TlsTransport(Receiver, asyncio.Transport):
     """See the module. Subclasses make the SSLObject (`begin`) and say what follows the handshake."""
 

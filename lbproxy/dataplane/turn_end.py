@@ -12,7 +12,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from lbproxy.compiling import mypyc_attr
 
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Writer:
     """A transport with something to write. A base class, so that compiled code calls it directly."""
 
@@ -22,6 +25,7 @@ class Writer:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TurnEnd:
     """Whom to tell at the end of this turn, in the order in which they asked."""
 

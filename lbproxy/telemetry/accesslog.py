@@ -20,6 +20,7 @@ from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _json_string  # the C function where there is one
 from typing import Final
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.telemetry import wire_text
 
 FIELD_LIMIT: Final = 2048  # characters of one request field in a line
@@ -226,6 +227,7 @@ _REOPEN_RETRY_S: Final = 1.0
 _BLOCKED_POLL_MS: Final = 50
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class LogWriter:
     """Lines to stdout, stderr or a file, through a daemon thread.
 

@@ -7,11 +7,11 @@ import asyncio
 from lbproxy.dataplane import splice
 
 
-class FakeFlow:
+class FakeFlow(splice.Flow):
     """Stands for splice.Flow. The test says what the kernel moved, and how it ended."""
 
     def __init__(self, owner: splice.Owner, left: int) -> None:
-        self.owner = owner
+        self.owner: splice.Owner = owner
         self.left = left
         self.pending = 0
         self.is_closed = False
@@ -53,17 +53,17 @@ class FakeFlow:
         self.owner.flow_failed(ConnectionResetError(104, "reset"), at_source=at_source)
 
 
-class FakeKernel:
-    """Gives out flows in place of splice.open_flow."""
+class FakeKernel(splice.PipePool):
+    """Stands for splice.PipePool: gives out flows that the test moves."""
 
     def __init__(self) -> None:
+        super().__init__(limit=10)
         self.flows: list[FakeFlow] = []
         self.is_out_of_pipes = False
 
     def open_flow(
         self,
         loop: asyncio.AbstractEventLoop,
-        pool: splice.PipePool,
         source: asyncio.Transport,
         sink: asyncio.Transport,
         owner: splice.Owner,

@@ -27,22 +27,25 @@ import os
 import random
 import socket
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, Self, cast
 
 from lbproxy.address import Address
 from lbproxy.config.loader import load_text
 from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
+from lbproxy.dataplane.dialer import Dialer, Opening
 from lbproxy.dataplane.gate import ConnectionGate
 from lbproxy.dataplane.listener import Listener
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime
 from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.socket_transport import SocketTransport
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.errors import CONNECT_REFUSED, Fault
 from lbproxy.process.wiring import Wiring
-from lbproxy.telemetry.accesslog import make_format
+from lbproxy.tasks import Tasks
+from lbproxy.telemetry.accesslog import LogWriter, make_format
 from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, Slots
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -180,15 +183,16 @@ class FakeTask:
             dial.waiter = self
 
 
-class FakeTasks:
+class FakeTasks(Tasks):
     """Stands for lbproxy.tasks.Tasks."""
 
     def __init__(self, loop: FakeLoop, crashed: Callable[[BaseException], None]) -> None:
+        super().__init__(crashed)
         self._loop = loop
         self._crashed = crashed
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> FakeTask:
-        return FakeTask(self._loop, coroutine, self._crashed)
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        return cast("asyncio.Task[Any]", FakeTask(self._loop, coroutine, self._crashed))
 
 
 class FakeSocket:
@@ -199,6 +203,7 @@ class FakeSocket:
         self._read, self._write = os.pipe()
         self.options: list[tuple[int, int, object]] = []
         self.bytes_acked = 1  # the SYN
+        self.is_reset = False
 
     def fileno(self) -> int:
         return self._read
@@ -206,7 +211,11 @@ class FakeSocket:
     def setsockopt(self, level: int, option: int, value: object) -> None:
         self.options.append((level, option, value))
 
-    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+    def getsockopt(self, level: int, option: int, size: int = 0) -> bytes | int:
+        if option == socket.SO_ERROR and level == socket.SOL_SOCKET:
+            return errno.ECONNRESET if self.is_reset else 0
+        if self.is_reset:
+            return bytes([7]) + bytes(size)  # TCP_CLOSE
         return bytes(120) + self.bytes_acked.to_bytes(8, "little") + bytes(size - 128)
 
     def hang_up(self) -> None:
@@ -222,7 +231,7 @@ class FakeSocket:
             self._read = -1
 
 
-class FakeTransport(asyncio.Transport):
+class FakeTransport(SocketTransport):
     """Records what a protocol does to its connection."""
 
     def __init__(
@@ -234,7 +243,6 @@ class FakeTransport(asyncio.Transport):
         *,
         sock: FakeSocket | None = None,
     ) -> None:
-        super().__init__()
         self._loop = loop
         self.sock = sock or FakeSocket()
         self._info = {"peername": peer, "sockname": local, "socket": self.sock}
@@ -279,6 +287,9 @@ class FakeTransport(asyncio.Transport):
         if not self._is_closing:
             self.written.append(bytes(data))
 
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview[int]]) -> None:
+        self.write(b"".join(list_of_data))
+
     def can_write_eof(self) -> bool:
         return True
 
@@ -297,13 +308,13 @@ class FakeTransport(asyncio.Transport):
         self._ensure_alive()
 
     def close(self) -> None:
-        self._end("close")
+        self._over("close")
 
     def abort(self) -> None:
         self.unsent = 0
-        self._end("abort")
+        self._over("abort")
 
-    def _end(self, call: str) -> None:
+    def _over(self, call: str) -> None:
         if not self._is_closing:
             self.calls.append(call)
             self._is_closing = True
@@ -405,28 +416,28 @@ class Dial:
             self._loop.call_soon(self.waiter.step)
 
 
-class FakeOpening:
+class FakeOpening(Opening):
     """Stands for dialer.Opening. At once: the kernel has connected it already."""
 
     def __init__(self, loop: FakeLoop, address: Address, accepted: list[Peer] | None) -> None:
         self._loop = loop
-        self._address = address.sock_path if address.is_unix else (address.host, address.port)
+        self._target = address.sock_path if address.is_unix else (address.host, address.port)
         self._accepted = accepted
         self.is_open = accepted is not None
 
-    def attach(self, protocol: asyncio.Protocol) -> asyncio.Protocol:
+    def attach(self, protocol: Any) -> Any:
         assert self._accepted is not None
-        transport = FakeTransport(self._loop, protocol, self._address, ("127.0.0.1", 50000))
+        transport = FakeTransport(self._loop, protocol, self._target, ("127.0.0.1", 50000))
         self._accepted.append(Peer(self._loop, transport))
         protocol.connection_made(transport)
         return protocol
 
-    async def connect(self, factory: Callable[[], asyncio.Protocol], header: bytes) -> asyncio.Protocol:
-        _, protocol = await self._loop.connect(factory, self._address)
+    async def connect(self, factory: Callable[[], Any], header: bytes) -> Any:
+        _, protocol = await self._loop.connect(factory, self._target)
         return protocol
 
 
-class FakeDialer:
+class FakeDialer(Dialer):
     """Stands for dialer.Dialer. With `at_once` dials succeed in the turn in which they begin, into that list."""
 
     def __init__(self, loop: FakeLoop) -> None:
@@ -515,7 +526,7 @@ class Peer:
         return "abort" in calls and bool(lingers)
 
 
-class FakeWriter:
+class FakeWriter(LogWriter):
     """Stands for the access log's writer."""
 
     def __init__(self) -> None:
@@ -549,13 +560,13 @@ class FakeLb:
         self.services = Services(
             cast(asyncio.AbstractEventLoop, self.loop),
             slots.allocate(PROCESS),
-            access_writer=cast(Any, self.writer),
+            access_writer=self.writer,
             log_format=make_format("json"),
             buffered_limit=loaded.limits.buffered_bytes,
             clock=self.clock,
         )
-        self.services.dialer = cast(Any, FakeDialer(self.loop))
-        self.services.tasks = cast(Any, FakeTasks(self.loop, self.services.task_crashed))
+        self.services.dialer = FakeDialer(self.loop)
+        self.services.tasks = FakeTasks(self.loop, self.services.task_crashed)
         self.wiring = Wiring(
             loaded,
             slots,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lbproxy.dataplane import body_splice
 from lbproxy.dataplane.body_splice import SPLICE_FROM, spliceable
 from lbproxy.dataplane.bulk import BulkReader
 from lbproxy.dataplane.downstream import Downstream
@@ -39,7 +38,7 @@ class Setting:
     """A daemon with pipes, and one client of it."""
 
     def __init__(self, lb: FakeLb, kernel: FakeKernel) -> None:
-        lb.services.pipes.limit = 10
+        lb.services.pipes = kernel
         self.lb = lb
         self.kernel = kernel
         self.client = lb.connect()
@@ -60,9 +59,8 @@ class Setting:
 
 
 @pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
+def web() -> Iterator[Setting]:
     kernel = FakeKernel()
-    monkeypatch.setattr(body_splice, "open_flow", kernel.open_flow)
     with FakeLb(CONFIG) as lb:
         yield Setting(lb, kernel)
 

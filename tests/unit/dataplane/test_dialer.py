@@ -11,7 +11,8 @@ import pytest
 
 from lbproxy.address import parse_address
 from lbproxy.dataplane.dialer import MOST_TARGETS, Dialer
-from lbproxy.dataplane.poller import READABLE, WRITABLE, Poller
+from lbproxy.dataplane.poller import READABLE, WRITABLE, Pollable, Poller
+from lbproxy.dataplane.turn_end import TurnEnd
 from lbproxy.tasks import Tasks
 
 V4, V6, UNIX = (parse_address(text) for text in ("127.0.0.1:80", "[::1]:80", "unix:@name"))
@@ -56,13 +57,12 @@ class FakeSocket:
         self.is_closed = True
 
 
-class FakePoller:
+class FakePoller(Poller):
     def __init__(self) -> None:
         self.watched: dict[int, tuple[int, Any]] = {}
-        self.turn_end = None
-        self.has_ends = False
+        self.turn_end = TurnEnd(cast(Any, None), lambda where, error: None)
 
-    def watch(self, fd: int, events: int, pollable: object) -> None:
+    def watch(self, fd: int, events: int, pollable: Pollable) -> None:
         assert fd not in self.watched
         self.watched[fd] = events, pollable
 
@@ -93,7 +93,7 @@ class Setting:
         self.results = list(results)
         self.made: list[FakeSocket] = []
         self.error: OSError | None = None
-        self.dialer = Dialer(loop or cast(Any, NoLoop()), cast(Poller, self.poller), cast(Any, self._make))
+        self.dialer = Dialer(loop or cast(Any, NoLoop()), self.poller, cast(Any, self._make))
         self.tasks = Tasks()
 
     def _make(self, family: int, kind: int) -> FakeSocket:

@@ -2,125 +2,142 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import functools
 from typing import Any, cast
 
 import pytest
 
+from lbproxy.address import Address
 from lbproxy.dataplane.idle_pool import IdlePool
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.upstream import UpstreamConnection
-from lbproxy.domain.idle_timeout import IdleTimeout
-from lbproxy.domain.reuse import FIRST_TRIAL_S, TRIAL_S, ReuseLimit
+from lbproxy.domain.reuse import FIRST_TRIAL_S, TRIAL_S
+from lbproxy.domain.server import Server
 from lbproxy.telemetry.slots import SERVER, Slots
+from tests.support.fake_transport import FakeLb, FakeTransport
 
 STALE = SERVER.column("stale_connections_total")
 
 
-class Connection:
-    """What the pool knows of a connection."""
+POLLS: dict[UpstreamConnection, int] = {}  # how often each was looked at
 
-    def __init__(self, expires_at: float = 100.0, *, is_readable: bool = False) -> None:
-        self.expires_at = expires_at
-        self.idle_since = self.created_at = 0.0
-        self.n_requests = 1
-        self.is_readable = is_readable
-        self.is_closed = False
-        self.polls = 0
 
-    def poll(self, timeout: int) -> list[tuple[int, int]]:
+@functools.cache
+def a_daemon() -> FakeLb:
+    """What connections belong to; nothing of it is tested here."""
+    return FakeLb()
+
+
+def connection(expires_at: float = 100.0, *, is_readable: bool = False) -> UpstreamConnection:
+    """One that is idle."""
+    lb = a_daemon()
+    made = UpstreamConnection(lb.services, next(iter(lb.wiring.pools["app"].servers.values())))
+    made.transport = FakeTransport(lb.loop, made, ("127.0.0.1", 9001), ("127.0.0.1", 50000))
+    made.expires_at = expires_at
+    made.idle_since = made.created_at = 0.0
+    made.n_requests = 1
+    POLLS[made] = 0
+
+    def poll(timeout: int) -> list[tuple[int, int]]:
         assert timeout == 0
-        self.polls += 1
-        return [(3, 1)] if self.is_readable else []
+        POLLS[made] += 1
+        return [(3, 1)] if is_readable else []
 
-    def close_idle(self) -> None:
-        self.is_closed = True
+    made.poll = cast(Any, poll)
+    return made
 
 
-def pool_of(*connections: Connection, limit: int = 10) -> tuple[IdlePool, Any]:
-    closings: list[float] = []
-    lifted: list[bool] = []
-    runtime = SimpleNamespace(
-        row=Slots().allocate(SERVER),
-        server=SimpleNamespace(idle_timeout=IdleTimeout(), reuse=ReuseLimit()),
-        closings=closings,
-        closed_by_server=lambda age_s, answers, opened_at, now: closings.append(age_s),
-        limit_lifted=lambda: lifted.append(True),
-        lifted=lifted,
-    )
-    pool = IdlePool(cast(ServerRuntime, runtime))
-    for connection in connections:
-        pool.put(cast(UpstreamConnection, connection), limit)
+class Runtime(ServerRuntime):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        server = Server("s", Address("127.0.0.1", 9001))
+        super().__init__(server, a_daemon().wiring.pools["app"], Slots().allocate(SERVER), is_direct=True)
+        self.closings: list[float] = []
+        self.lifted: list[bool] = []
+
+    def closed_by_server(self, age_s: float, answers: int, opened_at: float, now: float) -> None:
+        self.closings.append(age_s)
+
+    def limit_lifted(self) -> None:
+        self.lifted.append(True)
+
+
+def pool_of(*connections: UpstreamConnection, limit: int = 10) -> tuple[IdlePool, Runtime]:
+    runtime = Runtime()
+    pool = IdlePool(runtime)
+    for item in connections:
+        pool.put(item, limit)
     return pool, runtime
 
 
-def taken(pool: IdlePool, now: float = 0.0) -> Connection | None:
-    return cast(Connection | None, pool.take(now))
+def taken(pool: IdlePool, now: float = 0.0) -> UpstreamConnection | None:
+    return pool.take(now)
 
 
 def test_last_in_first_out() -> None:
-    first, second = Connection(), Connection()
+    first, second = connection(), connection()
     pool, _ = pool_of(first, second)
     assert [taken(pool), taken(pool), taken(pool)] == [second, first, None]
-    assert first.polls == second.polls == 1
+    assert POLLS[first] == POLLS[second] == 1
 
 
 def test_a_readable_connection_is_dead_and_counted() -> None:
-    good, dead = Connection(), Connection(is_readable=True)
+    good, dead = connection(), connection(is_readable=True)
     pool, runtime = pool_of(good, dead)
     assert taken(pool) is good
-    assert dead.is_closed and runtime.row[STALE] == 1 and len(pool) == 0
+    assert dead.has_ended and runtime.row[STALE] == 1 and len(pool) == 0
 
 
 def test_an_expired_connection_is_closed_and_not_called_stale() -> None:
-    pool, runtime = pool_of(Connection(10.0), Connection(5.0))
+    pool, runtime = pool_of(connection(10.0), connection(5.0))
     expired = cast(Any, pool).connections[-1]
     assert pool.take(5.0) is not None
-    assert expired.is_closed and runtime.row[STALE] == 0
+    assert expired.has_ended and runtime.row[STALE] == 0
 
 
 def test_surplus_is_closed_at_once() -> None:
-    first, second = Connection(), Connection()
+    first, second = connection(), connection()
     pool, _ = pool_of(first, second, limit=1)
-    assert len(pool) == 1 and second.is_closed and not first.is_closed
-    none = Connection()
-    pool.put(cast(UpstreamConnection, none), 0)
-    assert none.is_closed
+    assert len(pool) == 1 and second.has_ended and not first.has_ended
+    none = connection()
+    pool.put(none, 0)
+    assert none.has_ended
 
 
 def test_one_that_its_server_closed_is_forgotten() -> None:
-    first, second = Connection(), Connection()
+    first, second = connection(), connection()
     pool, _ = pool_of(first, second)
-    assert pool.discard(cast(UpstreamConnection, first))
-    assert not pool.discard(cast(UpstreamConnection, first))
-    assert taken(pool) is second and not first.is_closed
+    assert pool.discard(first)
+    assert not pool.discard(first)
+    assert taken(pool) is second and not first.has_ended
 
 
 def test_the_sweep_closes_what_has_expired() -> None:
-    old, young = Connection(10.0), Connection(20.0)
+    old, young = connection(10.0), connection(20.0)
     pool, _ = pool_of(old, young)
     pool.sweep(9.9)
     assert len(pool) == 2
     pool.sweep(10.0)
-    assert old.is_closed and not young.is_closed and len(pool) == 1
+    assert old.has_ended and not young.has_ended and len(pool) == 1
 
 
 def test_a_descriptor_is_given_back_from_the_oldest() -> None:
-    old, young = Connection(), Connection()
+    old, young = connection(), connection()
     pool, _ = pool_of(old, young)
-    assert pool.close_oldest() and old.is_closed and not young.is_closed
+    assert pool.close_oldest() and old.has_ended and not young.has_ended
     assert pool.close_oldest() and not pool.close_oldest()
 
 
 def test_closing_all() -> None:
-    connections = [Connection() for _ in range(3)]
+    connections = [connection() for _ in range(3)]
     pool, _ = pool_of(*connections)
     pool.close_all()
-    assert len(pool) == 0 and all(connection.is_closed for connection in connections)
+    assert len(pool) == 0 and all(connection.has_ended for connection in connections)
 
 
 def test_the_age_of_a_dead_connection_is_told() -> None:
-    dead = Connection(is_readable=True)
+    dead = connection(is_readable=True)
     pool, runtime = pool_of(dead)
     dead.idle_since = 3.0
     assert taken(pool, 5.5) is None
@@ -128,7 +145,7 @@ def test_the_age_of_a_dead_connection_is_told() -> None:
 
 
 def test_connections_are_retired_sooner_once_more_is_known() -> None:
-    old, new = Connection(), Connection()
+    old, new = connection(), connection()
     new.idle_since = 1.0
     pool, _ = pool_of(old, new)
     pool.retire_after(2.0)
@@ -138,7 +155,7 @@ def test_connections_are_retired_sooner_once_more_is_known() -> None:
 
 
 def test_the_sweep_tells_how_long_the_oldest_has_been_open() -> None:
-    old, new = Connection(), Connection()
+    old, new = connection(), connection()
     new.idle_since = 8.0
     pool, runtime = pool_of(old, new)
     pool.sweep(10.0)
@@ -150,37 +167,37 @@ def test_the_sweep_tells_how_long_the_oldest_has_been_open() -> None:
 # --- a server that answers only so many requests on one connection ---------------------------------------------------
 
 
-def on_trial(now: float = 20.0) -> tuple[IdlePool, Any, Connection]:
+def on_trial(now: float = 20.0) -> tuple[IdlePool, Runtime, UpstreamConnection]:
     """A server that answers once on each connection, and one connection whose end is waited for."""
     pool, runtime = pool_of()
     for number in range(2):
         runtime.server.reuse.explains(1, 0.0, float(number), number + 0.5)
     assert runtime.server.reuse.limit == 1
-    connection = Connection()
-    connection.idle_since = now
-    pool.put_used_up(cast(UpstreamConnection, connection), now)
-    return pool, runtime, connection
+    used_up = connection()
+    used_up.idle_since = now
+    pool.put_used_up(used_up, now)
+    return pool, runtime, used_up
 
 
 def test_used_up_connections_are_closed_but_for_one_now_and_then() -> None:
     pool, _, early = on_trial(1.0 + FIRST_TRIAL_S / 2)
-    assert early.is_closed and len(pool) == 0
+    assert early.has_ended and len(pool) == 0
     pool, _, watched = on_trial()
-    another = Connection()
-    pool.put_used_up(cast(UpstreamConnection, another), 20.0)
-    assert not watched.is_closed and another.is_closed and len(pool) == 1
+    another = connection()
+    pool.put_used_up(another, 20.0)
+    assert not watched.has_ended and another.has_ended and len(pool) == 1
 
 
 def test_one_on_trial_gets_no_request() -> None:
     pool, _, watched = on_trial()
     assert taken(pool, 20.1) is None
-    assert not watched.is_closed and watched.polls == 0
+    assert not watched.has_ended and POLLS[watched] == 0
 
 
 @pytest.mark.parametrize("is_fin", [True, False])
 def test_a_server_that_ends_the_one_on_trial_is_as_it_was(is_fin: bool) -> None:
     pool, runtime, watched = on_trial()
-    pool.ended(cast(UpstreamConnection, watched), 20.01, is_fin=is_fin)
+    pool.ended(watched, 20.01, is_fin=is_fin)
     assert len(pool) == 0 and runtime.server.reuse.limit == 1 and not runtime.closings
     assert not runtime.server.reuse.is_trial_due(20.01)
 
@@ -188,41 +205,41 @@ def test_a_server_that_ends_the_one_on_trial_is_as_it_was(is_fin: bool) -> None:
 def test_a_server_that_leaves_it_open_answers_more() -> None:
     pool, runtime, watched = on_trial()
     pool.sweep(20.0 + TRIAL_S - 0.01)
-    assert not runtime.lifted and not watched.is_closed
+    assert not runtime.lifted and not watched.has_ended
     pool.sweep(20.0 + TRIAL_S)
-    assert runtime.lifted and watched.is_closed and len(pool) == 0
+    assert runtime.lifted and watched.has_ended and len(pool) == 0
 
 
 @pytest.mark.parametrize("how", ["close_all", "close_oldest", "discard"])
 def test_one_on_trial_holds_nothing_up(how: str) -> None:
     pool, _, watched = on_trial()
     if how == "discard":
-        assert pool.discard(cast(UpstreamConnection, watched))
+        assert pool.discard(watched)
     else:
         getattr(pool, how)()
-        assert watched.is_closed
+        assert watched.has_ended
     assert len(pool) == 0
 
 
 def test_what_is_learned_holds_for_those_that_are_idle() -> None:
-    fresh, used = Connection(), Connection()
+    fresh, used = connection(), connection()
     used.n_requests = 3
     pool, _ = pool_of(fresh, used)
     pool.close_used_up(3)
-    assert used.is_closed and not fresh.is_closed and len(pool) == 1
+    assert used.has_ended and not fresh.has_ended and len(pool) == 1
 
 
 def test_the_sweep_tells_how_many_answers_were_seen() -> None:
-    busy = Connection()
+    busy = connection()
     busy.n_requests = 9
-    pool, runtime = pool_of(busy, Connection())
+    pool, runtime = pool_of(busy, connection())
     pool.sweep(10.0)
     assert not runtime.server.reuse.explains(8, 0.2, 10.0, 11.0)
 
 
 def test_only_a_fin_teaches_an_idle_time_out() -> None:
     for is_fin in (True, False):
-        idle = Connection()
+        idle = connection()
         pool, runtime = pool_of(idle)
-        pool.ended(cast(UpstreamConnection, idle), 5.0, is_fin=is_fin)
+        pool.ended(idle, 5.0, is_fin=is_fin)
         assert len(pool) == 0 and runtime.closings == ([5.0] if is_fin else [])

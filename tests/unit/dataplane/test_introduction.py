@@ -7,9 +7,13 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane.introduction import introduction
-from lbproxy.dataplane.runtime import PoolRuntime
 from lbproxy.protocol.proxy_protocol import OWN_ADDRESSES, Endpoint, ProxyHeader, build
+from tests.support.fake_transport import FakeLb
 
+CONFIG = """
+listeners: [{bind: "127.0.0.1:5000", mode: tcp, pool: app}]
+pools: {app: {servers: ["127.0.0.1:9001"], proxy_protocol: "VERSION"}}
+"""
 PEER, LOCAL = ("192.0.2.7", 40000), ("198.51.100.1", 443)
 OUTER = ProxyHeader(("203.0.113.9", 1234), ("203.0.113.1", 80))
 
@@ -27,10 +31,8 @@ class Client:
 
 
 def introduced(client: Client, version: str = "v1") -> bytes:
-    class Pool:
-        proxy_protocol = version
-
-    return introduction(cast(PoolRuntime, Pool()), client)
+    with FakeLb(CONFIG.replace("VERSION", version)) as lb:
+        return introduction(lb.wiring.pools["app"], client)
 
 
 def test_no_header_without_the_option() -> None:

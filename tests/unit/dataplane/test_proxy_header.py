@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.poller import READABLE, Pollable
+from lbproxy.dataplane.listener import Listener
+from lbproxy.dataplane.poller import READABLE, Pollable, Poller
 from lbproxy.dataplane.proxy_header import DRAIN_S, HEADER_S
 from lbproxy.dataplane.tcp import TcpClient
 from lbproxy.dataplane.turn_end import TurnEnd
@@ -42,7 +43,7 @@ class RawSocket:
         self.family = family
         self.arrived = b""
         self.has_ended = False
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self.options: list[tuple[int, int, object]] = []
         self.is_closed = False
         self.n_reads = 0
@@ -77,35 +78,37 @@ class RawSocket:
         return self.is_closed and any(option == socket.SO_LINGER for _, option, _ in self.options)
 
 
-class FakePoller:
+class FakePoller(Poller):
     """Every turn of the loop says that each watched socket may be ready."""
 
     def __init__(self, loop: FakeLoop) -> None:
         self.turn_end = TurnEnd(cast(Any, loop), lambda where, error: None)
-        self._loop = loop
+        self._fake_loop = loop
 
     def watch(self, fd: int, events: int, pollable: Pollable) -> None:
         assert events == READABLE
-        self._loop.add_reader(fd, pollable.ready, events)
+        self._fake_loop.add_reader(fd, pollable.ready, events)
 
     def forget(self, fd: int) -> None:
-        assert self._loop.remove_reader(fd)
+        assert self._fake_loop.remove_reader(fd)
 
     def close(self) -> None:
         pass
 
 
-class Owner:
+class Owner(Listener):
     """The listener, but for what it makes of a socket."""
 
     def __init__(self, lb: Setting) -> None:
         self._lb = lb
         self.services = lb.services
         self.runtime = lb.listener.runtime
-        self.connection_closed = lb.listener.connection_closed
 
-    def adopt(self, sock: RawSocket, peer: object, *, proxied: ProxyHeader) -> None:
-        assert peer in (CLIENT, "")
+    def connection_closed(self, client_ip: str) -> None:
+        self._lb.listener.connection_closed(client_ip)
+
+    def adopt(self, sock: Any, peer: object, local: object = None, proxied: ProxyHeader | None = None) -> None:
+        assert peer in (CLIENT, "") and proxied is not None
         self._lb.adopt(sock, peer, proxied)
 
 
@@ -116,9 +119,9 @@ class Setting(FakeLb):
         super().__init__(config)
         self.adopted: list[Downstream | TcpClient] = []
         self.services.poller.close()
-        self.services.poller = cast(Any, FakePoller(self.loop))
+        self.services.poller = FakePoller(self.loop)
         assert self.listener._proxy_headers is not None
-        self.listener._proxy_headers.owner = cast(Any, Owner(self))
+        self.listener._proxy_headers.owner = Owner(self)
 
     def adopt(self, sock: RawSocket, peer: object, proxied: ProxyHeader) -> None:
         protocol = cast(Any, self.listener._protocol(proxied, None))
@@ -314,10 +317,10 @@ def test_a_waiting_socket_counts_as_a_connection() -> None:
         assert (lb.listener.runtime.n_connections, lb.gate.n_connections) == (0, 0)
 
 
-def test_a_defect_is_confined_to_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_is_confined_to_its_connection() -> None:
     with Setting() as lb:
         sock = lb.arrive()
-        monkeypatch.setattr("lbproxy.dataplane.proxy_header.parse", lambda data: 1 / 0)
+        sock.error = ZeroDivisionError("on purpose")
         lb.feed(sock, V1)
         assert sock.was_reset
         defects = PROCESS.column("internal_errors_total")

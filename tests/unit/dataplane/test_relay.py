@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import pytest
 
-from lbproxy.dataplane import relay as relay_module
 from lbproxy.dataplane.relay import (
     BULK_READ,
     HIGH_WATER,
@@ -187,16 +186,14 @@ def test_when_is_it_no_longer() -> None:
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
-    kernel = FakeKernel()
-    monkeypatch.setattr(relay_module, "open_flow", kernel.open_flow)
-    return kernel
+def kernel() -> FakeKernel:
+    return FakeKernel()
 
 
 @pytest.fixture
 def bulky(pair: Pair, kernel: FakeKernel) -> Pair:
     """A pair whose server has proved to be bulk."""
-    pair.lb.services.pipes.limit = 10
+    pair.lb.services.pipes = kernel
     pair.server.send(*[CHUNK] * N_CHUNKS)
     assert len(kernel.flows) == 1
     return pair
@@ -213,7 +210,7 @@ def test_a_bulk_direction_is_left_to_the_kernel(bulky: Pair, kernel: FakeKernel)
 
 
 def test_one_small_read_among_large_ones_is_not_bulk(pair: Pair, kernel: FakeKernel) -> None:
-    pair.lb.services.pipes.limit = 10
+    pair.lb.services.pipes = kernel
     for _ in range(3):
         pair.server.send(*[CHUNK] * (N_CHUNKS - 1), b"x")
     assert not kernel.flows
@@ -225,7 +222,7 @@ def test_without_pipes_everything_is_copied(pair: Pair, kernel: FakeKernel) -> N
 
 
 def test_when_the_pipe_cannot_be_had_copying_goes_on(pair: Pair, kernel: FakeKernel) -> None:
-    pair.lb.services.pipes.limit = 10
+    pair.lb.services.pipes = kernel
     kernel.is_out_of_pipes = True
     pair.server.send(*[CHUNK] * N_CHUNKS)
     assert not pair.server.transport.is_paused
@@ -237,14 +234,14 @@ def test_when_the_pipe_cannot_be_had_copying_goes_on(pair: Pair, kernel: FakeKer
 
 
 def test_tls_is_copied(pair: Pair, kernel: FakeKernel) -> None:
-    pair.lb.services.pipes.limit = 10
+    pair.lb.services.pipes = kernel
     pair.client.transport._info["ssl_object"] = object()
     pair.server.send(*[CHUNK] * N_CHUNKS * 3)
     assert not kernel.flows and not pair.server.transport.is_paused
 
 
 def test_what_the_transport_still_holds_goes_first(pair: Pair, kernel: FakeKernel) -> None:
-    pair.lb.services.pipes.limit = 10
+    pair.lb.services.pipes = kernel
     pair.client.transport.unsent = 100
     pair.server.send(*[CHUNK] * N_CHUNKS)
     assert not kernel.flows and pair.server.transport.is_paused
@@ -316,10 +313,8 @@ def test_a_peer_that_takes_nothing_from_the_pipe_is_given_up(bulky: Pair, kernel
     assert bulky.ends == [("client_write_timeout", Side.CLIENT)] and kernel.flow.is_closed
 
 
-def test_a_reset_behind_back_pressure_is_looked_for(
-    bulky: Pair, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay_module, "is_reset", lambda transport: transport is bulky.server.transport)
+def test_a_reset_behind_back_pressure_is_looked_for(bulky: Pair, kernel: FakeKernel) -> None:
+    bulky.server.transport.sock.is_reset = True
     bulky.lb.advance(0.5)
     assert bulky.ends == [], "a side that is read tells it by itself"
     kernel.flow.moves(100_000, pending=50_000)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from ipaddress import ip_network
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
 from lbproxy.dataplane.runtime import Edits, KeepAliveSettings, ListenerRuntime, RouteRuntime
 from lbproxy.domain.retry import RetryPolicy
 from lbproxy.telemetry.slots import TRAFFIC, Slots
+from tests.support.fake_transport import CONFIG, FakeLb
 
 INF = float("inf")
 
@@ -44,8 +42,8 @@ def test_a_route_s_edits_follow_the_pool_s(pool: Edits, route: Edits, sent: list
 
 
 def runtime(*networks: str) -> ListenerRuntime:
-    trusted = SimpleNamespace(trusted=tuple(ip_network(network) for network in networks))
-    return cast(ListenerRuntime, trusted)
+    with FakeLb(f"trusted_proxies: {list(networks)}\n{CONFIG}") as lb:
+        return lb.listener.runtime
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from lbproxy.dataplane.poller import EDGE, READABLE, WRITABLE, Poller
+from lbproxy.dataplane.poller import EDGE, READABLE, WRITABLE, Pollable, Poller
 from lbproxy.dataplane.socket_transport import (
     FIRST_READ,
     HIGH_WATER,
@@ -20,19 +20,20 @@ from lbproxy.dataplane.socket_transport import (
     SMALL,
     SocketTransport,
 )
+from lbproxy.dataplane.turn_end import TurnEnd, Writer
 
 ERROR = select.EPOLLERR | select.EPOLLHUP
 FIN = object()
 
 
-class FakeTurnEnd:
+class FakeTurnEnd(TurnEnd):
     """Each write is a turn of its own until `is_turning`."""
 
     def __init__(self) -> None:
         self.is_turning = False
-        self.due: list[SocketTransport] = []
+        self.due: list[Writer] = []
 
-    def add(self, writer: SocketTransport) -> None:
+    def add(self, writer: Writer) -> None:
         self.due.append(writer)
         if not self.is_turning:
             self.end()
@@ -44,10 +45,11 @@ class FakeTurnEnd:
             writer.flush()
 
 
-class FakePoller:
+class FakePoller(Poller):
     def __init__(self) -> None:
-        self.turn_end = FakeTurnEnd()
-        self.has_ends = False
+        self.turns = self.turn_end = FakeTurnEnd()
+        self.defect = self._note
+        self.is_ending = False
         self.watched: dict[int, int] = {}
         self.later: list[Callable[[], None]] = []
         self.defects: list[BaseException] = []
@@ -58,7 +60,7 @@ class FakePoller:
     def ends(self, fd: int) -> int:
         return self.now
 
-    def watch(self, fd: int, events: int, pollable: object) -> None:
+    def watch(self, fd: int, events: int, pollable: Pollable) -> None:
         if self.is_full:
             raise OSError(errno.ENOSPC, "max_user_watches")
         assert fd not in self.watched
@@ -79,7 +81,11 @@ class FakePoller:
     def after_batch(self, callback: Callable[[], None]) -> None:
         self.later.append(callback)
 
-    def defect(self, where: str, error: BaseException) -> None:
+    @property
+    def has_ends(self) -> bool:
+        return self.is_ending
+
+    def _note(self, where: str, error: BaseException) -> None:
         self.defects.append(error)
 
 
@@ -188,7 +194,7 @@ class Setting:
         self.poller = FakePoller()
         self.poller.is_full = is_full
         self.protocol = protocol or Recorder()
-        self.transport = SocketTransport(cast(Poller, self.poller), cast(socket.socket, self.sock))
+        self.transport = SocketTransport(self.poller, cast(socket.socket, self.sock))
         self.transport.start(self.protocol)
 
     @property
@@ -664,7 +670,7 @@ def test_no_room_in_the_epoll_ends_it() -> None:
 
 @pytest.fixture
 def turning(setting: Setting) -> Setting:
-    setting.poller.turn_end.is_turning = True
+    setting.poller.turns.is_turning = True
     return setting
 
 
@@ -672,8 +678,8 @@ def test_small_writes_of_one_turn_are_one_system_call(turning: Setting) -> None:
     turning.transport.write(b"head")
     turning.transport.write(b"body")
     assert (turning.sock.taken, turning.transport.get_write_buffer_size()) == (b"", 8)
-    assert len(turning.poller.turn_end.due) == 1
-    turning.poller.turn_end.end()
+    assert len(turning.poller.turns.due) == 1
+    turning.poller.turns.end()
     assert (turning.sock.taken, turning.transport.get_write_buffer_size()) == (b"headbody", 0)
     turning.transport.flush()
     assert turning.sock.taken == b"headbody"
@@ -687,7 +693,7 @@ def test_nothing_overtakes_what_is_held(turning: Setting) -> None:
     turning.transport.write(b"2")
     turning.transport.writelines([b"3", b"4"])
     assert turning.sock.taken == b"1" + large + b"234"
-    turning.poller.turn_end.end()
+    turning.poller.turns.end()
     assert turning.sock.taken == b"1" + large + b"234"
 
 
@@ -716,7 +722,7 @@ def test_aborting_drops_what_is_held(turning: Setting) -> None:
     turning.transport.write(b"never")
     turning.transport.abort()
     turning.transport.close()
-    turning.poller.turn_end.end()
+    turning.poller.turns.end()
     assert turning.sock.taken == b""
     assert turning.transport.get_write_buffer_size() == 5, "its protocol cannot tell that nothing was sent"
     turning.batch_ends()
@@ -727,14 +733,14 @@ def test_a_limit_of_nothing_tells_when_what_is_held_is_sent(turning: Setting) ->
     turning.transport.write(b"last")
     turning.transport.set_write_buffer_limits(high=0)
     assert turning.events[-1] == "pause"
-    turning.poller.turn_end.end()
+    turning.poller.turns.end()
     assert turning.events == ["resume"]
 
 
 def test_what_the_kernel_does_not_take_at_the_end_of_the_turn_follows(turning: Setting) -> None:
     turning.sock.room = 2
     turning.transport.write(b"four")
-    turning.poller.turn_end.end()
+    turning.poller.turns.end()
     assert (turning.sock.taken, turning.transport.get_write_buffer_size()) == (b"fo", 2)
     turning.sock.room = 10
     turning.transport.ready(select.EPOLLOUT)
@@ -744,12 +750,12 @@ def test_what_the_kernel_does_not_take_at_the_end_of_the_turn_follows(turning: S
 def test_while_another_one_waits_to_be_closed_nothing_is_sent_at_once(turning: Setting) -> None:
     """Its reset goes first: a server with one slot must not see the next request before it."""
     large = b"x" * (SMALL + 1)
-    turning.poller.has_ends = True
+    turning.poller.is_ending = True
     turning.transport.write(large)
     turning.transport.writelines([large, b"!"])
     assert turning.sock.taken == b""
     for _ in range(MOST_HELD // SMALL):
         turning.transport.write(large)
-    turning.poller.turn_end.end()
+    turning.poller.turns.end()
     assert turning.sock.taken.startswith(large + large + b"!" + large)
     assert len(turning.sock.taken) == len(large) * (2 + MOST_HELD // SMALL) + 1

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import ssl
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
 from lbproxy import errors
 from lbproxy.dataplane.tls_client import TLS_FAULTS, TlsUpstream, tls_fault
+from lbproxy.dataplane.tls_transport import TlsTransport
+from tests.support.fake_transport import FakeLb
+
+
+class Sent(TlsTransport):
+    """Has handed so much to the kernel, `left` bytes of which have not left yet."""
+
+    def __init__(self, left: int, wire_written: int) -> None:
+        self.left = left
+        self.wire_written = wire_written
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
 
 
 def ssl_error(reason: str) -> ssl.SSLError:
@@ -52,8 +63,9 @@ def test_a_request_in_many_small_records_has_left_when_one_of_them_has(left: int
 
     Without the head, 2300 bytes are left, more than was written; to send the request again would be to send it twice.
     """
-    connection = cast(Any, TlsUpstream.__new__(TlsUpstream))
+    with FakeLb() as lb:
+        connection = TlsUpstream(lb.services, next(iter(lb.wiring.pools["app"].servers.values())))
     connection.written, connection._written_before = 1400, 1000
     connection._wire_before = 5000
-    connection.transport = SimpleNamespace(get_write_buffer_size=lambda: left, wire_written=5000 + 322 + 100 * 23)
+    connection.transport = Sent(left, 5000 + 322 + 100 * 23)
     assert connection._nothing_has_left() is is_all

@@ -9,7 +9,7 @@ import pytest
 from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.upstream import MEMO_HEADS, UpstreamConnection
 from lbproxy.telemetry.slots import PROCESS
-from tests.support.fake_transport import GET, FakeLb, Peer, body_of, ok, post, status_of
+from tests.support.fake_transport import GET, FakeLb, FakeTransport, Peer, body_of, ok, post, status_of
 
 INTERNAL_ERRORS = PROCESS.column("internal_errors_total")
 
@@ -529,7 +529,7 @@ def test_a_defect_when_it_is_connected_is_a_connection_that_failed(monkeypatch: 
     with FakeLb(config()) as lb:
         client = lb.connect()
         client.send(GET)
-        monkeypatch.setattr(UpstreamConnection, "_connected", broken)
+        monkeypatch.setattr(FakeTransport, "set_write_buffer_limits", broken)
         lb.accept()
         monkeypatch.undo()
         assert hurt(lb) == 1

@@ -3,14 +3,14 @@ import json
 import os
 import re
 import select
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproxy.telemetry.accesslog import LogFormat, LogRecord, LogWriter, make_format
+from lbproxy.telemetry.accesslog import LogFormat, LogWriter, make_format
+from tests.support.log_records import record
 
 KEYS = re.findall(
     r"\w+",
@@ -19,33 +19,13 @@ KEYS = re.findall(
 )
 
 
-@dataclass
-class Record(LogRecord):
-    wall: float = 1_796_076_129.5
-    log_head: str = ""
-    request_id: str = "0123456789abcdef0123456789abcdef"
-    client: str = "192.0.2.7"
-    listener: str = "0.0.0.0:5000"
-    status: int = 200
-    bytes_in: int = 12
-    bytes_out: int = 34
-    pool: str = "predict"
-    server: str = "127.0.0.1:5001"
-    attempts: int = 1
-    queue_s: float | None = None
-    connect_s: float | None = 0.0004
-    ttfb_s: float | None = 0.25
-    total_s: float = 0.3
-    end: str = "ok"
-
-
 def head(log_format: LogFormat, target: str = "/predict", user_agent: str = "curl/8", referer: str = "") -> str:
     return log_format.head_part("POST", target, "example.org", "HTTP/1.1", user_agent, referer)
 
 
 def test_a_json_line_has_every_key_in_the_documented_order() -> None:
     log_format = make_format("json")
-    pairs = json.loads(log_format.line(Record(log_head=head(log_format))), object_pairs_hook=list)
+    pairs = json.loads(log_format.line(record(log_head=head(log_format))), object_pairs_hook=list)
     assert [key for key, _ in pairs] == KEYS
     fields = dict(pairs)
     assert fields["ts"] == "2026-11-30T22:02:09.500Z"
@@ -58,14 +38,14 @@ def test_a_json_line_has_every_key_in_the_documented_order() -> None:
     [(None, "null"), (0.0, "0.000"), (0.0000004, "0.000"), (0.0012345, "1.235"), (61.5, "61500.000")],
 )
 def test_times_are_milliseconds_to_the_microsecond(seconds: float | None, shown: str) -> None:
-    line = make_format("json").line(Record(queue_s=seconds, connect_s=seconds, ttfb_s=seconds, total_s=seconds or 0.0))
+    line = make_format("json").line(record(queue_s=seconds, connect_s=seconds, ttfb_s=seconds, total_s=seconds or 0.0))
     for key in ("queue_ms", "connect_ms", "ttfb_ms"):
         assert f'"{key}":{shown},' in line
     assert f'"total_ms":{"0.000" if seconds is None else shown},' in line
 
 
 def test_a_tcp_line_has_no_request() -> None:
-    fields = json.loads(make_format("json").line(Record(status=0)))
+    fields = json.loads(make_format("json").line(record(status=0)))
     assert list(fields) == KEYS
     assert [fields[key] for key in ("method", "target", "status", "host", "user_agent")] == [None] * 5
 
@@ -74,7 +54,7 @@ def test_a_tcp_line_has_no_request() -> None:
 def test_nothing_in_a_request_breaks_out_of_its_json_field(text: str, request_id: str) -> None:
     log_format = make_format("json")
     part = log_format.head_part(text, text, text, text, text, text)
-    line = log_format.line(Record(log_head=part, request_id=request_id, client=text, end=text))
+    line = log_format.line(record(log_head=part, request_id=request_id, client=text, end=text))
     assert "\n" not in line and "\r" not in line
     fields = json.loads(line)
     assert list(fields) == KEYS
@@ -85,7 +65,7 @@ def test_nothing_in_a_request_breaks_out_of_its_json_field(text: str, request_id
 @pytest.mark.parametrize("name", ["json", "common", "combined"])
 def test_a_field_is_capped_at_2_kib(name: str) -> None:
     log_format = make_format(name)
-    line = log_format.line(Record(log_head=head(log_format, target="/" + "a" * 5000)))
+    line = log_format.line(record(log_head=head(log_format, target="/" + "a" * 5000)))
     longest = max(re.findall(r"/a+\.*", line), key=len)
     assert len(longest) == 2048
     assert longest.endswith("a...")
@@ -93,28 +73,28 @@ def test_a_field_is_capped_at_2_kib(name: str) -> None:
 
 def test_the_second_changes_with_the_clock_in_both_directions() -> None:
     log_format = make_format("json")
-    stamps = [json.loads(log_format.line(Record(wall=wall)))["ts"] for wall in (10.0, 11.999, 9.25)]
+    stamps = [json.loads(log_format.line(record(wall=wall)))["ts"] for wall in (10.0, 11.999, 9.25)]
     assert stamps == ["1970-01-01T00:00:10.000Z", "1970-01-01T00:00:11.999Z", "1970-01-01T00:00:09.250Z"]
 
 
 def test_common_and_combined_look_like_apache() -> None:
     common, combined = make_format("common"), make_format("combined")
     start = '192.0.2.7 - - [30/Nov/2026:22:02:09 +0000] "POST /predict HTTP/1.1" 200 34'
-    assert common.line(Record(log_head=head(common))) == start
-    assert combined.line(Record(log_head=head(combined, referer="http://a/"))) == start + ' "http://a/" "curl/8"'
-    assert combined.line(Record(log_head=head(combined, user_agent=""))) == start + ' "-" "-"'
+    assert common.line(record(log_head=head(common))) == start
+    assert combined.line(record(log_head=head(combined, referer="http://a/"))) == start + ' "http://a/" "curl/8"'
+    assert combined.line(record(log_head=head(combined, user_agent=""))) == start + ' "-" "-"'
 
 
 def test_apache_lines_of_tcp_connections_and_empty_answers() -> None:
     start = '192.0.2.7 - - [30/Nov/2026:22:02:09 +0000] "-" - -'
-    assert make_format("common").line(Record(status=0, bytes_out=0)) == start
-    assert make_format("combined").line(Record(status=0, bytes_out=0)) == start + ' "-" "-"'
+    assert make_format("common").line(record(status=0, bytes_out=0)) == start
+    assert make_format("combined").line(record(status=0, bytes_out=0)) == start + ' "-" "-"'
 
 
 @given(text=st.text(max_size=50))
 def test_apache_fields_are_printable_ascii_and_keep_their_quotes(text: str) -> None:
     log_format = make_format("combined")
-    line = log_format.line(Record(log_head=head(log_format, target=text, user_agent=text)))
+    line = log_format.line(record(log_head=head(log_format, target=text, user_agent=text)))
     assert line.isascii() and line.isprintable()
     assert re.fullmatch(r'\S+ - - \[[^]]+\] "(?:[^"\\]|\\.)*" 200 34 "-" "(?:[^"\\]|\\.)*"', line)
 

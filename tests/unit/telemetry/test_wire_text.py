@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lbproxy.telemetry import wire_text
 from lbproxy.telemetry.accesslog import make_format
 from lbproxy.telemetry.log import JsonFormatter, TextFormatter
-from tests.unit.telemetry.test_accesslog import Record
+from tests.support.log_records import record as log_record
 
 ALL_BYTES = bytes(range(256))
 NASTY = (ALL_BYTES, b"-", b"", b"\\x41", b'\\"', b"\r\n2026 CRITICAL", "é\u2028".encode(), b"a b", b"\\\\u0041")
@@ -29,7 +29,7 @@ def nasty(test: Callable[..., None]) -> Callable[..., None]:
 def rendered(name: str, raw: bytes) -> str:
     text = wire_text.from_wire(raw)
     log_format = make_format(name)
-    line = log_format.line(Record(log_head=log_format.head_part("GET", text, "h", "HTTP/1.1", text, text)))
+    line = log_format.line(log_record(log_head=log_format.head_part("GET", text, "h", "HTTP/1.1", text, text)))
     assert line.isascii() and line.isprintable()
     return line
 

@@ -52,8 +52,12 @@ def import_installed() -> None:
         sys.path.remove(path)
 
 
+def is_compiled() -> bool:
+    """Does `import lbproxy` give compiled modules in this process?"""
+    return Path(importlib.import_module("lbproxy.domain.pool").__file__ or "").suffix != ".py"
+
+
 def imported() -> str:
     """In words: which lbproxy `import lbproxy` gives in this process."""
-    modules = [importlib.import_module(name) for name in ("lbproxy", "lbproxy.domain.pool")]
-    package, pool = (Path(module.__file__ or "") for module in modules)
-    return f"{package.parent} ({'interpreted' if pool.suffix == '.py' else 'compiled'})"
+    package = Path(importlib.import_module("lbproxy").__file__ or "").parent
+    return f"{package} ({'compiled' if is_compiled() else 'interpreted'})"

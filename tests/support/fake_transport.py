@@ -164,10 +164,12 @@ class FakeTask:
         self.is_done = False
         loop.call_soon(self.step)
 
-    def cancel(self) -> None:
-        if not self.is_done:
-            self._must_cancel = True
-            self._loop.call_soon(self.step)
+    def cancel(self) -> bool:
+        if self.is_done:
+            return False
+        self._must_cancel = True
+        self._loop.call_soon(self.step)
+        return True
 
     def step(self) -> None:
         if self.is_done:

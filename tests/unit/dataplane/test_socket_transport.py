@@ -18,6 +18,7 @@ from lbproxy.dataplane.socket_transport import (
     LARGE_READ,
     MOST_HELD,
     SMALL,
+    Receiver,
     SocketTransport,
 )
 from lbproxy.dataplane.turn_end import TurnEnd, Writer
@@ -159,7 +160,7 @@ class FakeSocket:
         self.calls.append("close")
 
 
-class Recorder(asyncio.Protocol):
+class Recorder(Receiver):
     def __init__(self) -> None:
         self.events: list[object] = []
         self.keeps_open = False

@@ -13,6 +13,7 @@ import pytest
 
 from lbproxy.config.certificates import client_context, server_context
 from lbproxy.dataplane.record_reader import RecordReader
+from lbproxy.dataplane.socket_transport import Receiver, SocketTransport
 from lbproxy.dataplane.tls_transport import ANSWER_BYTES, BARREN_BYTES, PIECE, TlsTransport
 from tests.support.certificates import Authority
 from tests.support.key_updates import KeyUpdates
@@ -34,7 +35,7 @@ class Loop:
             self.due.pop(0)()
 
 
-class Raw:
+class Raw(SocketTransport):
     """A raw transport that keeps what is written until the test delivers it."""
 
     def __init__(self, protocol: TlsTransport) -> None:
@@ -42,13 +43,13 @@ class Raw:
         self.out = b""
         self.n_writes = 0
         self.events: list[str] = []
-        self.is_reading = True
+        self.reads = True
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Any) -> None:
         self.out += data
         self.n_writes += 1
 
-    def writelines(self, pieces: list[bytes]) -> None:
+    def writelines(self, pieces: Any) -> None:
         self.write(b"".join(pieces))
 
     def write_eof(self) -> None:
@@ -64,15 +65,15 @@ class Raw:
         return "close" in self.events or "abort" in self.events
 
     def pause_reading(self) -> None:
-        self.is_reading = False
+        self.reads = False
 
     def resume_reading(self) -> None:
-        self.is_reading = True
+        self.reads = True
 
     def get_write_buffer_size(self) -> int:
         return len(self.out)
 
-    def set_write_buffer_limits(self, high: int | None, low: int | None) -> None:
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self.events.append(f"limits {high}")
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -99,7 +100,7 @@ class Raw:
             data = data[len(part) :]
 
 
-class App(asyncio.Protocol):
+class App(Receiver):
     def __init__(self) -> None:
         self.received: list[bytes] = []
         self.events: list[str] = []
@@ -314,14 +315,14 @@ def test_what_was_decrypted_waits_while_reading_is_paused(bench: Bench) -> None:
     for number in range(20):
         bench.client.write(b"%d" % number * 16 * KIB)
     bench.to_server()
-    assert not bench.server_raw.is_reading
+    assert not bench.server_raw.reads
     first = len(app.data)
     assert first < 200 * KIB
     app.on_data = None
     bench.server.resume_reading()
     bench.loop.run()
     assert app.data == b"".join(b"%d" % number * 16 * KIB for number in range(20))
-    assert bench.server_raw.is_reading
+    assert bench.server_raw.reads
 
 
 def test_an_end_behind_data_that_waits(bench: Bench) -> None:
@@ -524,7 +525,7 @@ def test_the_rest_of_a_large_read_waits_while_reading_is_paused(bench: Bench) ->
     app.on_data = None
     bench.server.resume_reading()
     bench.loop.run()
-    assert bench.server_raw.is_reading
+    assert bench.server_raw.reads
     bench.server_raw.deliver(out[250 * KIB :], 250 * KIB)
     assert app.data == data
 

@@ -9,8 +9,13 @@ import pytest
 from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.upstream import MEMO_HEADS, UpstreamConnection
 from lbproxy.telemetry.slots import PROCESS
+from tests.support import build
 from tests.support.fake_transport import GET, FakeLb, FakeTransport, Peer, body_of, ok, post, status_of
 
+# Nothing that a test can hand in fails between these two objects, and compiled code calls methods without a look-up.
+sets_methods = pytest.mark.skipif(
+    build.is_compiled(), reason="it sets a method of a class, which compiled code ignores"
+)
 INTERNAL_ERRORS = PROCESS.column("internal_errors_total")
 
 
@@ -536,6 +541,7 @@ def test_a_defect_when_it_is_connected_is_a_connection_that_failed(monkeypatch: 
         assert status_of(client.got()) == 502 and lb.inflight == 0
 
 
+@sets_methods
 @pytest.mark.parametrize("name", ["upstream_blocked", "upstream_unblocked"])
 def test_a_defect_in_flow_control_is_500(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with FakeLb(config()) as lb:
@@ -554,6 +560,7 @@ def broken(*args: object, **kwargs: object) -> None:
     raise ZeroDivisionError("on purpose")
 
 
+@sets_methods
 def test_a_defect_behind_a_whole_answer_does_not_leave_the_connection_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection was kept already when the exchange failed."""
     with FakeLb(config()) as lb:

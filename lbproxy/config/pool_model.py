@@ -231,7 +231,9 @@ class PoolTimeouts(Section):
         "60s", "Longest time from the end of the request to the head of the final response; then 504."
     )
     read: Annotated[float, SECONDS] = setting(
-        "60s", "Longest pause between two reads of a response body. Not used in TCP mode."
+        "60s",
+        "Longest pause between two reads of a response body; what the server still takes of the request counts as well. "
+        "Not used in TCP mode.",
     )
     write: Annotated[float, SECONDS] = setting("30s", "Longest time without progress while data is sent to a server.")
     total: Annotated[float | None, SECONDS.or_off()] = setting(

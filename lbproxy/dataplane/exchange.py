@@ -884,6 +884,12 @@ class Exchange(LogRecord):
         # Once an answer is on its way, a server that takes no more of the request is no reason to cut it.
         if self._phase in (WAITING, KEEPING) and self.upstream is not None:
             self._check_upstream_write(self.upstream, now)
+        elif self._phase == STREAMING and self.upstream is not None and self._deadline != NEVER:
+            # A server that answers while it reads may be silent for as long as it is given something to read.
+            progress = self._taken(self.upstream)
+            if progress != self._upstream_unsent:
+                self._upstream_unsent = progress
+                self._deadline = now + self._timeouts().read
         if now < self._deadline:
             return
         self._deadline = NEVER
@@ -900,12 +906,16 @@ class Exchange(LogRecord):
                 self.upstream.abort()
             self.attempt_failed(fault, "the time-out passed")
 
+    def _taken(self, connection: UpstreamConnection) -> int:
+        """Bytes of the request that the server's kernel, or ours, has taken."""
+        taken = connection.transport.taken(connection.written)
+        return taken - self._upload.pending if self._upload is not None else taken
+
     def _check_upstream_write(self, connection: UpstreamConnection, now: float) -> None:
         unsent = connection.transport.get_write_buffer_size()
-        progress = connection.transport.taken(connection.written)
         if self._upload is not None:
             unsent += self._upload.pending
-            progress -= self._upload.pending
+        progress = self._taken(connection)
         if not unsent or progress != self._upstream_unsent:
             self._upstream_unsent = progress
             self._progress_at = now

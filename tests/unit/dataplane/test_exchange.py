@@ -1102,6 +1102,36 @@ def test_a_body_that_still_waits_for_its_server_is_not_given_up() -> None:
         assert body_of(lb.accept().got()) == BODY[:50_000]
 
 
+def test_a_server_may_be_silent_while_it_is_given_something_to_read() -> None:
+    """Its head comes early and its body when it has read the whole upload; haproxy and nginx count both directions."""
+    with FakeLb(ONE.replace("request_body: 1s", "request_body: 5s")) as lb:
+        client = lb.connect()
+        client.send(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 300\r\n\r\n" + bytes(100))
+        server = lb.accept()
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        for _ in range(100):
+            lb.advance(1.5)
+            client.send(b"x")
+        client.send(bytes(100))
+        lb.advance(1.5)
+        server.send(b"hi")
+        assert client.got().endswith(b"\r\n\r\nhi") and lb.ends == ["ok"]
+
+
+def test_silence_in_both_directions_is_too_long_behind_an_early_head() -> None:
+    with FakeLb(ONE.replace("request_body: 1s", "request_body: 5s")) as lb:
+        client = lb.connect()
+        client.send(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 300\r\n\r\n" + bytes(100))
+        server = lb.accept()
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        lb.advance(1.5)
+        client.send(b"x")
+        lb.advance(1.5)
+        assert lb.ends == []
+        lb.advance(2)
+        assert lb.ends == ["idle_timeout"] and client.saw_reset
+
+
 def test_an_upload_that_waits_is_not_read_further_when_memory_is_short() -> None:
     with FakeLb(ONE) as lb:
         lb.services.pressure.count(NO_MEMORY)

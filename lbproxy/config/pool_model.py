@@ -232,7 +232,7 @@ class PoolTimeouts(Section):
     )
     read: Annotated[float, SECONDS] = setting(
         "60s",
-        "Longest pause between two reads of a response body; what the server still takes of the request counts as well. "
+        "Longest pause between two reads of a response body; what the server still takes of the request counts too. "
         "Not used in TCP mode.",
     )
     write: Annotated[float, SECONDS] = setting("30s", "Longest time without progress while data is sent to a server.")

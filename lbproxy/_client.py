@@ -66,10 +66,13 @@ def _connection(address: Address, timeout_s: float) -> http.client.HTTPConnectio
 
 
 def get(address: Address, path: str, *, token: str | None = None, timeout_s: float = 5.0) -> Answer:
-    """GET `path` from the admin address. Raises AdminError if nothing answers, too late, or not in HTTP."""
-    headers = {"Accept": "application/json", "Connection": "close"}
+    """GET `path` from the admin address.
+
+    Raises AdminError if nothing answers, too late, or not in HTTP, and for a token that no header can carry.
+    """
+    headers: dict[str, str | bytes] = {"Accept": "application/json", "Connection": "close"}
     if token:
-        headers["Authorization"] = f"Bearer {token}"
+        headers["Authorization"] = b"Bearer " + _sendable(token)
     connection = _connection(address, timeout_s)
     try:
         connection.request("GET", path, headers=headers)
@@ -82,10 +85,18 @@ def get(address: Address, path: str, *, token: str | None = None, timeout_s: flo
         raise AdminError(f"nothing listens on {address}: is lbproxy running, and is this its admin.bind?") from None
     except OSError as error:
         raise AdminError(f"cannot talk to {address}: {error.strerror or error}") from None
-    except http.client.HTTPException as error:
+    except (http.client.HTTPException, ValueError) as error:  # ValueError: such as a length that is no number
         raise AdminError(f"{address} does not speak HTTP ({type(error).__name__}): is it the admin address?") from None
     finally:
         connection.close()
+
+
+def _sendable(token: str) -> bytes:
+    """The token's octets, as `lbproxy check` allows them (admin.token). Messages do not show it."""
+    if any(not 33 <= ord(char) <= 126 for char in token):
+        what = "ends with a line break" if token[-1] in "\r\n" else "holds a space, a control or a non-ASCII character"
+        raise AdminError(f"the token (--token, LBPROXY_TOKEN or admin.token) {what}, which no header can carry")
+    return token.encode()
 
 
 def get_object(
@@ -101,7 +112,7 @@ def get_object(
         raise AdminError(f"{address} answered {answer.status} to GET {path}: is it lbproxy's admin address?")
     try:
         value = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second: a million brackets
         value = None
     if not isinstance(value, dict):
         raise AdminError(f"{address} answered GET {path} with something other than a JSON object")

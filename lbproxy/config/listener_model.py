@@ -9,6 +9,7 @@ from pydantic import model_validator
 from lbproxy.address import Address
 from lbproxy.config.http_rules import PROTOCOL, PROTOCOLS, Route
 from lbproxy.config.notation import (
+    ALPN,
     BIND,
     BYTES,
     FIELD_NAME,
@@ -116,7 +117,7 @@ class ListenerTls(Section):
         "too, those with another are not. Servers see `X-Client-Cert-Verify`, `-Subject` and `-Fingerprint`.",
     )
     min_version: Annotated[str, TLS_VERSION] = setting("1.2", "Oldest version of TLS that is accepted.")
-    alpn: tuple[Annotated[str, TEXT], ...] = setting(
+    alpn: tuple[Annotated[str, ALPN], ...] = setting(
         ("http/1.1",),
         "Protocols offered to clients by ALPN, first choice first. In TCP mode say what the servers speak.",
     )

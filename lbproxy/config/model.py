@@ -31,6 +31,7 @@ from lbproxy.config.notation import (
     OR_OFF,
     POOL_NAME,
     SECONDS_OR_ZERO,
+    SECRET,
     TEXT,
     Notation,
     Section,
@@ -71,9 +72,10 @@ class Admin(Section):
     bind: Annotated[Address | None, BIND.or_off()] = setting(
         "127.0.0.1:8404", "Where metrics, health and the API are served. `off`: nowhere. Keep it off public addresses."
     )
-    token: Annotated[str | None, TEXT.or_off()] = setting(
+    token: Annotated[str | None, SECRET.or_off()] = setting(
         "off",
-        "Bearer token that every changing call needs, and every call from elsewhere than loopback that is not a probe "
+        "Bearer token, visible ASCII without spaces, that every changing call needs, and every call from elsewhere than "
+        "loopback that is not a probe "
         "or /metrics. Without a token changing calls are allowed from loopback and the unix socket only.",
     )
     ready: Literal["any", "all"] = setting(

@@ -145,11 +145,43 @@ def parse_field_name(value: object) -> str:
 def parse_field_value(value: object) -> str:
     """A header value, free of CR, LF, NUL and other control characters (RFC 9110 section 5.5)."""
     text = units.parse_text(value).strip(" \t")
+    if text.endswith(("\r", "\n")):
+        raise ValueError(
+            "the header value ends with a line break, which a header cannot hold; leave it out where the value is made"
+        )
     for char in text:
         if (ord(char) < 32 and char != "\t") or ord(char) == 127:
             raise ValueError(f"the header value holds a control character (U+{ord(char):04X})")
         if ord(char) > 255:
             raise ValueError(f"the header value holds {char!r}, which is not Latin-1")
+    return text
+
+
+def parse_secret(value: object) -> str:
+    """A bearer token as clients can send it: visible ASCII without spaces. Messages do not show it."""
+    text = units.parse_text(value)
+    if not text:
+        raise ValueError("the secret is empty: is the variable that it comes from set? `off` means none")
+    if text[-1] in "\r\n":
+        raise ValueError(
+            "the secret ends with a line break, which no client can send; leave it out where the secret is made, as "
+            "`printf %s`, `echo -n` and $(cat FILE) do"
+        )
+    for char in text:
+        if not 33 <= ord(char) <= 126:
+            what = "a space" if char == " " else f"U+{ord(char):04X}"
+            raise ValueError(
+                f"the secret holds {what}, which no client can send; use visible ASCII without spaces, such as "
+                "`openssl rand -hex 32` prints"
+            )
+    return text
+
+
+def parse_alpn(value: object) -> str:
+    """An ALPN protocol (RFC 7301 section 3.1): 1 to 255 octets; those in use are ASCII."""
+    text = units.parse_text(value)
+    if not 1 <= len(text) <= 255 or any(not 33 <= ord(char) <= 126 for char in text):
+        raise ValueError(f"expected a protocol name of 1 to 255 visible ASCII characters, got {text!r}")
     return text
 
 
@@ -296,6 +328,8 @@ REGEX: Final = Notation("regular expression", parse_regex, {"type": "string", "f
 HOST: Final = Notation("host name, with a port or without", parse_host, {"type": "string"})
 HOST_NAME: Final = Notation("host name", parse_host_name, {"type": "string"})
 HOST_PATTERN: Final = Notation("host name or `*.name`", parse_host_pattern, {"type": "string"})
+SECRET: Final = Notation("secret", parse_secret, {"type": ["string", "number"], "pattern": "^[!-~]+$"})
+ALPN: Final = Notation("protocol name", parse_alpn, {"type": "string", "pattern": "^[!-~]{1,255}$"})
 LOCATION: Final = Notation("URL or path", parse_location, {"type": "string"})
 BIND: Final = Notation("`host:port`, `[v6]:port`, `:port` or `unix:PATH`", parse_bind, {"type": "string"})
 NETWORK: Final = Notation("network such as `10.0.0.0/8`", parse_network, {"type": "string"})

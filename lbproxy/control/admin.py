@@ -15,6 +15,7 @@ reach of pages and are exempt.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hmac
 import ipaddress
@@ -22,6 +23,7 @@ import json
 import logging
 import socket
 import stat
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -31,6 +33,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from lbproxy.address import Address
+from lbproxy.control.admin_guard import BACKLOG, CONNECTIONS, REQUEST_S, AdminGuard
 from lbproxy.control.metrics import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from lbproxy.control.status import Json
 
@@ -57,6 +60,7 @@ class AdminServer:
     """Serves the admin address on the running event loop.
 
     metrics(is_openmetrics) renders the exposition, status() the JSON, not_ready() gives the reason of a 503 or None.
+    limit: connections at once. may_move: a port that is taken is replaced by a free one.
     """
 
     def __init__(
@@ -67,13 +71,19 @@ class AdminServer:
         metrics: Callable[[bool], bytes],
         status: Callable[[], Json],
         not_ready: Callable[[], str | None],
+        limit: int = CONNECTIONS,
+        may_move: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bind = bind
+        self._may_move = may_move
+        self._guard = AdminGuard(limit, clock)
         self._token = token
         self._metrics = metrics
         self._status = status
         self._not_ready = not_ready
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
         self.bound: tuple[str, ...] = ()
 
     async def start(self) -> None:
@@ -81,35 +91,69 @@ class AdminServer:
         runner = web.AppRunner(self.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            if self._bind.is_unix:
-                site: web.BaseSite = web.SockSite(runner, _unix_socket(self._bind.sock_path))
-            else:
-                site = web.TCPSite(runner, self._bind.host, self._bind.port, reuse_address=True)
-            await site.start()
+            server = self._server = await self._listen(runner)
         except BaseException:
             await runner.cleanup()
             raise
         self._runner = runner
-        names = (item if self._bind.is_unix else str(Address(item[0], item[1])) for item in runner.addresses)
-        self.bound = (str(self._bind),) if self._bind.is_unix else tuple(names)
+        self._guard.start(asyncio.get_running_loop())
+        names = (sock.getsockname() for sock in server.sockets)
+        self.bound = (
+            (str(self._bind),) if self._bind.is_unix else tuple(str(Address(name[0], name[1])) for name in names)
+        )
+
+    async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
+        loop, serve = asyncio.get_running_loop(), runner.server
+        backlog = min(BACKLOG, self._guard.limit)
+        assert serve is not None  # since setup()
+
+        def connection() -> asyncio.Protocol:
+            return self._guard.guarded(serve())
+
+        if self._bind.is_unix:
+            return await loop.create_server(connection, sock=_unix_socket(self._bind.sock_path), backlog=backlog)
+        host, port = self._bind.host, self._bind.port
+        try:
+            return await loop.create_server(connection, host, port, reuse_address=True, backlog=backlog)
+        except OSError as error:
+            if not self._may_move or error.errno != errno.EADDRINUSE:
+                raise
+        server = await loop.create_server(connection, host, 0, reuse_address=True, backlog=backlog)
+        chosen = Address(host, server.sockets[0].getsockname()[1])
+        log.warning(
+            "%s is taken, perhaps by another lbproxy: the admin address of this one is %s (lbproxy status --admin %s)",
+            self._bind,
+            chosen,
+            chosen,
+        )
+        return server
 
     async def stop(self) -> None:
         """Stop serving; calls in progress get a second to finish."""
-        if self._runner is None:
+        if self._runner is None or self._server is None:
             return
+        self._server.close()
         await self._runner.cleanup()
-        self._runner = None
+        self._guard.stop()
+        self._runner = self._server = None
         if self._bind.is_unix and not self._bind.path.startswith("@"):
             _unlink(self._bind.path)
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[_problems, self._guard])
-        app.router.add_get("/", self._index)
-        app.router.add_get("/metrics", self._get_metrics)
-        app.router.add_get("/healthz", self._get_healthz)
-        app.router.add_get("/readyz", self._get_readyz)
-        app.router.add_get("/api/v1/status", self._get_status)
+        app = web.Application(middlewares=[self._bounded, _problems, self._check])
+        self._add(app, "GET", "/", self._index)
+        self._add(app, "GET", "/metrics", self._get_metrics)
+        self._add(app, "GET", "/healthz", self._get_healthz)
+        self._add(app, "GET", "/readyz", self._get_readyz)
+        self._add(app, "GET", "/api/v1/status", self._get_status)
+        app.router.add_route("*", "/{path:.*}", _nothing_there, expect_handler=_invite)  # as its own 404 has no handler
         return app
+
+    def _add(self, app: web.Application, method: str, path: str, handler: Handler) -> None:
+        resource = app.router.add_resource(path)
+        resource.add_route(method, handler, expect_handler=_invite)
+        if method == "GET":
+            resource.add_route("HEAD", handler, expect_handler=_invite)
 
     # --- handlers ---
 
@@ -138,7 +182,18 @@ class AdminServer:
     # --- who may call ---
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._guard.began(request.protocol)
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                return await handler(request)
+        except TimeoutError:
+            return _problem(408, f"The request was not complete after {REQUEST_S:g} s.", {"Connection": "close"})
+        finally:
+            self._guard.ended(request.protocol)
+
+    @web.middleware
+    async def _check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path.startswith("/api/"):
             refusal = check_call(
                 method=request.method,
@@ -159,7 +214,7 @@ def check_call(
     """Whether an API call is allowed: None, or the answer that refuses it. peer is an IP address or "unix"."""
     if token is not None and authorization is not None:
         scheme, _, given = authorization.partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+        if scheme.lower() == "bearer" and hmac.compare_digest(_octets(given.strip()), _octets(token)):
             return None
         return _unauthorized("The bearer token is wrong.")
     is_near = is_local_peer(peer)
@@ -174,9 +229,39 @@ def check_call(
         return None
     if not is_local_host(host):
         return _refused("Call by IP address or localhost, or send the bearer token: a Host name could be rebound.")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and _host_of(origin) != host.lower():
         return _refused("Calls from pages of another origin need the bearer token.")
     return None
+
+
+async def _invite(request: web.Request) -> None:
+    """Expect: 100-continue is answered; any other value is ignored (RFC 9110 section 10.1.1 allows that).
+
+    aiohttp answers 417 with the value in it, and throws when that is no UTF-8.
+    """
+    if request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _nothing_there(request: web.Request) -> web.StreamResponse:
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        _, methods = await resource.resolve(request)
+        allowed |= methods - {"*"}
+    raise web.HTTPMethodNotAllowed(request.method, allowed) if allowed else web.HTTPNotFound
+
+
+def _octets(text: str) -> bytes:
+    """A header value as it was on the wire: octets that are no UTF-8 come from aiohttp as lone surrogates."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _host_of(origin: str) -> str | None:
+    """The host of an Origin value; None for one that is none, such as `http://[`."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def is_local_peer(peer: str) -> bool:

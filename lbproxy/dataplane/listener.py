@@ -42,7 +42,10 @@ _ACCEPTED: Final = LISTENER.column("client_connections_total")
 _FAILED: Final = {reason: LISTENER.column("accept_errors_total", reason) for reason in REASONS}
 # Descriptors for everything that is no connection: epolls, logs, admin, checks, Python's own.
 BASE_FDS: Final = 40
-SPARE_FDS: Final = 8  # scrapes, checks and dials in progress take some
+SPARE_FDS: Final = 8  # checks and dials in progress take some
+ADMIN_CONNECTIONS: Final = 64
+ADMIN_BACKLOG: Final = 16  # control.admin_guard: so many more for a moment
+ADMIN_FDS: Final = ADMIN_CONNECTIONS + ADMIN_BACKLOG
 BACKLOG: Final = 1024  # a shorter queue loses SYNs, and their clients wait seconds for TCP to try again
 DEFAULT_LIMIT: Final = 10_000
 RETRY_ACCEPT_S: Final = 0.1
@@ -57,17 +60,20 @@ class ConnectionPlan:
     """limit: client connections at once.
 
     flows: how many directions may be spliced at once; only descriptors that no connection can need are used for it.
+    admin: connections of the admin address at once.
     """
 
     limit: int
     warning: str
     flows: int
+    admin: int = ADMIN_CONNECTIONS
 
 
-def plan_connections(wanted: int | None) -> ConnectionPlan:
+def plan_connections(wanted: int | None, *, has_admin: bool = True) -> ConnectionPlan:
     """How many clients RLIMIT_NOFILE allows; its soft limit is raised to the hard one first.
 
-    Every client may need a server connection, so twice the limit and the base must fit.
+    Every client may need a server connection, so twice the limit and the base must fit. The admin address has its own
+    share, so that neither those who scrape nor those who are served can shut the others out.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -76,7 +82,8 @@ def plan_connections(wanted: int | None) -> ConnectionPlan:
             soft = hard
     if soft == resource.RLIM_INFINITY:
         return ConnectionPlan(wanted or DEFAULT_LIMIT, "", MOST_FLOWS)
-    base = min(BASE_FDS, soft // 2)
+    admin = min(ADMIN_CONNECTIONS, max(2, soft // 16)) if has_admin else 0
+    base = min(BASE_FDS + admin + min(ADMIN_BACKLOG, admin), soft // 2)
     available = soft - base
     if wanted is None:
         available -= min(MOST_FLOWS * FDS_PER_FLOW, soft // 16)  # for splicing
@@ -86,10 +93,10 @@ def plan_connections(wanted: int | None) -> ConnectionPlan:
     if wanted is not None and limit < wanted:
         warning = (
             f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
-            f"(ulimit -n {2 * wanted + SPARE_FDS + BASE_FDS}, LimitNOFILE=)"
+            f"(ulimit -n {2 * wanted + SPARE_FDS + BASE_FDS + ADMIN_FDS}, LimitNOFILE=)"
         )
     flows = flow_limit(soft, limit, base + SPARE_FDS)
-    return ConnectionPlan(limit, warning, flows)
+    return ConnectionPlan(limit, warning, flows, admin)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

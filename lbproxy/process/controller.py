@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lbproxy.config.model import Config
 from lbproxy.control.admin import AdminServer
+from lbproxy.control.admin_guard import CONNECTIONS
 from lbproxy.control.checker import Checker
 from lbproxy.control.discovery.dns import DnsDiscovery, Membership
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
@@ -44,6 +45,7 @@ class Controller:
     listeners: what /api/v1/status shows. log_dropped: lines that the access log lost. clock: monotonic seconds, the one
     that the pools are told. watched: certificate files to read again when they change. check_tls: TLS of the health
     checks, by pool. overloaded: why the data plane takes no new requests for now, None if it does.
+    admin_limit: connections of the admin address. admin_may_move: a free port will do where its own is taken.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Controller:
         watched: Sequence[WatchedFiles] = (),
         check_tls: Mapping[str, ClientTls] | None = None,
         overloaded: Callable[[], str | None] = lambda: None,
+        admin_limit: int = CONNECTIONS,
+        admin_may_move: bool = False,
     ) -> None:
         row = registry.row(PROCESS, ())
         if row is None:
@@ -86,11 +90,11 @@ class Controller:
         self._discovery = DnsDiscovery(self, self._tasks, row, clock)
         self._file_watch = FileWatch(watched)
         self._check_tls = check_tls or {}
-        self._admin = self._make_admin()
+        self._admin = self._make_admin(admin_limit, admin_may_move)
         for pool in pools.values():
             self._observe_flips(pool)
 
-    def _make_admin(self) -> AdminServer | None:
+    def _make_admin(self, limit: int, may_move: bool) -> AdminServer | None:
         admin = self._config.admin
         if admin.bind is None:
             return None
@@ -100,6 +104,9 @@ class Controller:
             metrics=lambda is_openmetrics: self._exposition.render(is_openmetrics=is_openmetrics),
             status=self.status,
             not_ready=self.ready_reason,
+            limit=limit,
+            may_move=may_move,
+            clock=self._clock,
         )
 
     # --- life -------------------------------------------------------------------------------------------------------

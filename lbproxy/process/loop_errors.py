@@ -13,7 +13,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-log = logging.getLogger("lbproxy")
+from lbproxy.telemetry.log import ThrottledLog
+
+throttled = ThrottledLog(logging.getLogger("lbproxy"))
 
 InternalError = Callable[[str, BaseException], None]
 
@@ -27,7 +29,7 @@ def handle(context: dict[str, Any], internal_error: InternalError) -> None:
     """One report of the loop. An OSError is the network's doing and no defect: it is logged only."""
     error, message = context.get("exception"), str(context.get("message", ""))
     if error is None or isinstance(error, OSError):
-        log.warning("event loop: %s: %s", message, error)
+        throttled.warning(message, "event loop: %s: %s", message, error)
         return
     internal_error(f"the event loop ({message})", error)
     transport = context.get("transport")

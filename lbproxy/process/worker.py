@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 
 from lbproxy import __version__, errors
-from lbproxy.config.model import Config
+from lbproxy.config.model import Admin, Config
 from lbproxy.control.metrics import Registry
 from lbproxy.control.status import ListenerStatus
 from lbproxy.dataplane import exchange
@@ -123,7 +123,7 @@ class Worker:
             wiring.build_pools()
         except ValueError as error:
             raise StartError(str(error), 2) from None
-        plan = plan_connections(config.limits.connections)
+        plan = plan_connections(config.limits.connections, has_admin=config.admin.bind is not None)
         if plan.warning:
             log.warning("%s", plan.warning)
         services.pipes.limit = plan.flows if CAN_SPLICE else 0
@@ -149,6 +149,8 @@ class Worker:
             watched=wiring.watched,
             check_tls=wiring.check_tls,
             overloaded=lambda: services.pressure.reason,
+            admin_limit=plan.admin,
+            admin_may_move=not self._config_path and config.admin.bind == Admin().bind,
         )
         try:
             await self._controller.start()

@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 from lbproxy.telemetry import wire_text
 from lbproxy.telemetry.accesslog import LogWriter
+from lbproxy.telemetry.log_limits import LogLimits
+from lbproxy.telemetry.throttle import Throttle
 
 MESSAGE_LIMIT = 8192  # characters; a value from the network is capped at 2 KiB by whoever logs it
 
@@ -57,16 +59,18 @@ class JsonFormatter(logging.Formatter):
 
 
 class WriterHandler(logging.Handler):
-    """Sends records to a LogWriter. Handler.handle() holds a lock, so several threads may log."""
+    """Sends records to a LogWriter, within LogLimits. Handler.handle() holds a lock, so several threads may log."""
 
     def __init__(self, writer: LogWriter) -> None:
         super().__init__()
         self.writer = writer
+        self._limits = LogLimits()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.writer.append(self.format(record))
-            self.writer.flush_soon()
+            if self._limits.admit(record):
+                self.writer.append(self.format(record))
+                self.writer.flush_soon()
         except Exception:
             self.handleError(record)
 
@@ -90,28 +94,6 @@ def configure(level: str = "info", format: str = "text", path: str = "stderr") -
     root.addHandler(handler)
     root.setLevel(level.upper())
     return handler
-
-
-class Throttle:
-    """Lets one line a second pass per cause and says how many were left out.
-
-    cause: a short word from code or configuration, never from the network; at most 1024 are remembered.
-    """
-
-    def __init__(self, interval_s: float = 1.0) -> None:
-        self._interval_s = interval_s
-        self._seen: dict[str, tuple[float, int]] = {}
-
-    def admit(self, cause: str, now: float) -> int | None:
-        """None: keep quiet. Otherwise log, and the number is how many of this cause were kept quiet since the last."""
-        last, skipped = self._seen.get(cause, (float("-inf"), 0))
-        if now - last < self._interval_s:
-            self._seen[cause] = (last, skipped + 1)
-            return None
-        if len(self._seen) >= 1024:
-            self._seen.clear()
-        self._seen[cause] = (now, 0)
-        return skipped
 
 
 class ThrottledLog:

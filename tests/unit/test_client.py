@@ -32,9 +32,18 @@ def test_a_wildcard_is_asked_on_loopback(bound: str, asked: str) -> None:
         (Answer(404, b""), "answered 404"),
         (Answer(200, b"<html>"), "JSON"),
         (Answer(200, b"[]"), "JSON"),
+        (Answer(200, b"\xff\xfe\x00"), "JSON"),
+        (Answer(200, b"[" * 1_000_000), "JSON"),
     ],
 )
 def test_an_answer_that_is_no_object_is_explained(answer: Answer, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_client, "get", lambda *args, **options: answer)
     with pytest.raises(AdminError, match=words):
         _client.get_object(ADMIN, "/api/v1/status")
+
+
+@pytest.mark.parametrize("token", ["s3cret\n", "s3cr\u00e9t", "\u2192", "two words", "a\r\nX-Evil: 1", "\udcff", "\0"])
+def test_a_token_that_no_header_can_carry_is_explained_and_not_shown(token: str) -> None:
+    with pytest.raises(AdminError, match="the token") as raised:
+        _client.get(ADMIN, "/healthz", token=token)
+    assert token.strip() not in str(raised.value)

@@ -167,3 +167,18 @@ def test_an_answer_of_another_version_is_shown_as_far_as_it_goes() -> None:
         "lbproxy -: draining"
     )
     assert page({"pools": [{"name": "p", "servers": [{}]}]}).splitlines()[4].split()[:3] == ["-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"pools": 5, "listeners": "x"},
+        {"pools": [{"servers": [{"latency": "x", "weight": [], "name": {}, "max_inflight": "many", "since": "x"}]}]},
+        {"uptime": float("inf"), "version": None, "reason": ["x"]},
+        {"uptime": float("nan"), "pools": [{"servers": [{"latency": float("nan")}, 5, None], "queue": 7}]},
+        {"listeners": [{"name": "\ud800", "connections": 1e308}], "pools": [{"queue": {"depth": []}}]},
+    ],
+)
+def test_an_answer_of_any_shape_is_a_page(found: dict[str, object]) -> None:
+    for is_verbose in (False, True):
+        assert page(found, width=80, is_verbose=is_verbose).startswith("lbproxy ")

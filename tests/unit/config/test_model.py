@@ -160,3 +160,13 @@ def test_models_import_neither_yaml_nor_io() -> None:
             assert not forbidden & {imported.split(".")[0] for imported in names}, name
             pending += [n for n in names if n.startswith("lbproxy.") and n not in seen and n != "lbproxy.config"]
     assert "lbproxy.config.notation" in seen
+
+
+@pytest.mark.parametrize("text", ["off", "false", "{bind: off}"])
+def test_the_admin_address_can_be_off_as_a_whole(text: str) -> None:
+    assert load_text(f"admin: {text}\n{SMALL}", "lb.yaml", {}).config.admin.bind is None
+
+
+def test_a_secret_is_kept_as_it_was_written() -> None:
+    found = load_text(f"admin: {{token: '${{T}}'}}\n{SMALL}", "lb.yaml", {"T": "aB3/+=~x"}).config
+    assert found.admin.token == "aB3/+=~x"

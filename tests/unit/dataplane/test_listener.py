@@ -11,6 +11,7 @@ import pytest
 
 from lbproxy.address import parse_address
 from lbproxy.dataplane.listener import (
+    ADMIN_FDS,
     BASE_FDS,
     RETRY_ACCEPT_S,
     SPARE_FDS,
@@ -67,7 +68,15 @@ def test_the_plan_fits_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch, 
     plan = plan_connections(wanted)
     assert 1 <= plan.limit <= (wanted or 10_000)
     assert 2 * plan.limit + min(BASE_FDS, files // 2) <= files
+    assert 2 <= plan.admin <= files // 16 or files < 64
+    if files >= 128:  # the two cannot take descriptors from one another
+        assert 2 * plan.limit + 2 * min(plan.admin, 16) + plan.admin - min(plan.admin, 16) + BASE_FDS <= files
     assert bool(plan.warning) is (wanted is not None and plan.limit < wanted)
+
+
+def test_without_an_admin_address_its_descriptors_are_for_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits(monkeypatch, 1024, 1024)
+    assert plan_connections(None, has_admin=False).limit == plan_connections(None).limit + ADMIN_FDS // 2
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +89,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatc
 def test_a_warning_says_what_would_be_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     limits(monkeypatch, 1024, 1024)
     warning = plan_connections(5_000).warning
-    assert "lowered from 5000" in warning and f"ulimit -n {2 * 5000 + SPARE_FDS + BASE_FDS}" in warning
+    assert "lowered from 5000" in warning and f"ulimit -n {2 * 5000 + SPARE_FDS + BASE_FDS + ADMIN_FDS}" in warning
 
 
 def test_without_a_limit_of_open_files_the_config_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lbproxy.telemetry.log import JsonFormatter, TextFormatter, Throttle, ThrottledLog, configure
+from lbproxy.telemetry.log import JsonFormatter, TextFormatter, ThrottledLog, configure
 
 
 def record(message: str, *args: object, with_error: bool = False) -> logging.LogRecord:
@@ -50,19 +50,6 @@ def test_a_json_line_is_one_object() -> None:
 def test_messages_are_bounded() -> None:
     for formatter in (TextFormatter(), JsonFormatter()):
         assert len(formatter.format(record("x" * 100_000))) < 9000
-
-
-def test_one_line_a_second_per_cause() -> None:
-    throttle = Throttle()
-    admitted = [throttle.admit(cause, now) for cause, now in [("a", 0), ("a", 0.5), ("b", 0.5), ("a", 0.9), ("a", 1)]]
-    assert admitted == [0, None, 0, None, 2]
-
-
-def test_causes_are_forgotten_before_they_fill_memory() -> None:
-    throttle = Throttle()
-    for number in range(5000):
-        throttle.admit(str(number), 0)
-    assert len(throttle._seen) <= 1024
 
 
 def test_a_throttled_log_says_what_it_left_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,213 @@
+"""The admin address among strangers, with the installed daemon: few connections, no 500, no flood of lines."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support import build
+from tests.support.client import Client
+from tests.support.daemon import LbProxy
+from tests.support.origin import Origin
+from tests.support.rig import get
+from tests.support.servers import Daemon
+from tests.support.waiting import wait_until
+
+TOKEN = "s3cret"
+
+
+def config(origin: Origin, **more: object) -> dict[str, object]:
+    return {
+        "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "app"}],
+        "pools": {"app": {"servers": [origin.address]}},
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def lb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LbProxy]:
+    admin = {"bind": "127.0.0.1:0", "token": TOKEN}
+    with Origin() as origin, LbProxy(config(origin, admin=admin), tmp_path_factory.mktemp("admin")) as running:
+        yield running
+
+
+def send(lb: LbProxy, data: bytes, *, leaves: bool = False) -> bytes:
+    """Everything that comes back for these bytes; leaves: a FIN follows them."""
+    with socket.create_connection(("127.0.0.1", lb.port("admin")), timeout=5.0) as sock:
+        sock.sendall(data)
+        if leaves:
+            sock.shutdown(socket.SHUT_WR)
+        answer = b""
+        try:
+            while piece := sock.recv(65536):
+                answer += piece
+        except ConnectionResetError:
+            pass
+        return answer
+
+
+def test_silent_connections_take_nothing_from_the_traffic(tmp_path: Path) -> None:
+    with Origin() as origin, Daemon(config(origin), tmp_path / "lb", nofile=200) as lb, ExitStack() as stack:
+        for _ in range(180):
+            sock = stack.enter_context(socket.socket())
+            sock.settimeout(5)
+            sock.connect(("127.0.0.1", lb.port("admin")))
+        clients = [stack.enter_context(Client(lb.port("in"))) for _ in range(50)]
+        for number, client in enumerate(clients):
+            assert client.ask(get(f"/{number}")).status == 200
+        assert lb.admin_get("/readyz")[0] == 200
+        assert lb.fd_count() - lb.baseline_fds <= 50 + 50 + 12
+        assert "its limit: the longest silent one is closed" in lb.stderr
+        assert lb.metric("rejected_total") == 0
+        stack.close()
+
+
+def test_a_silent_and_a_trickling_connection_are_closed_within_seconds(lb: LbProxy) -> None:
+    address = ("127.0.0.1", lb.port("admin"))
+    with socket.create_connection(address) as silent, socket.create_connection(address) as slow:
+        began = time.monotonic()
+        head = iter(b"GET /healthz HTTP/1.1\r\nX: " + b"y" * 1000)
+
+        def is_closed() -> bool:
+            try:
+                slow.sendall(bytes([next(head)]))
+                time.sleep(0.2)
+            except OSError:
+                return True
+            return False
+
+        wait_until(is_closed, "the slow head to be cut", 15.0)
+        silent.settimeout(5.0)
+        with pytest.raises(ConnectionResetError):
+            assert silent.recv(1) == b""
+            raise ConnectionResetError
+        assert time.monotonic() - began > 8.0
+
+
+def test_a_scraper_may_keep_its_connection(lb: LbProxy) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", lb.port("admin"), timeout=5)
+    try:
+        for pause_s in (0.0, 12.0, 0.0):
+            time.sleep(pause_s)
+            connection.request("GET", "/healthz")
+            sock = connection.sock
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (200, b"ok\n")
+            assert connection.sock is sock and sock is not None, "not the same connection"
+    finally:
+        connection.close()
+
+
+HEADERS = [
+    b"Authorization: Bearer \xff",
+    b"Authorization: Bearer \xc3\xa9",
+    b"Authorization: \xff\xfe",
+    b"Authorization: Bearer",
+    b"Authorization:",
+    b"Origin: http://[",
+    b"Origin: http://[::1]]:80",
+    b"Origin: \xff",
+    b"Origin: null",
+    b"Origin: http://\xe2\x84\x80.example",
+    b"Host: [",
+    b"Host: \xff",
+    b"Host: ::::::",
+    b"Host: 127.0.0.1:99999999",
+    b"Accept: \xff;q=\xff, application/openmetrics-text;q=nan;q=, ,;",
+    b"Accept: text/plain;q=1e999",
+    b"Accept-Encoding: \xff",
+    b"If-None-Match: \xff",
+    b"If-Modified-Since: Mon, 99 Foo 0000 99:99:99 GMT",
+    b"Range: bytes=-\xff",
+    b'Cookie: \xff=\xff; =; a="',
+    b"Content-Type: \xff/\xff; charset=\xff",
+    b"Content-Length: 0",
+    b"Expect: 100-continue",
+    b"Expect: \xff",
+    b"Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Key: \xff",
+    b"X-Forwarded-For: \xff",
+]
+
+
+PATHS = [b"/api/v1/status", b"/metrics", b"/readyz", b"/", b"/nothing", b"/%ff%00?%ff=\xc3", b"*", b"http://a/b"]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=repr)
+def test_a_header_of_any_shape_never_gives_a_500(lb: LbProxy, header: bytes) -> None:
+    before = len(lb.stderr)
+    host = b"" if header.startswith(b"Host:") else b"Host: 127.0.0.1\r\n"
+    for path in PATHS:
+        for method in (b"GET", b"POST"):
+            answer = send(
+                lb, method + b" " + path + b" HTTP/1.1\r\n" + host + header + b"\r\nConnection: close\r\n\r\n"
+            )
+            status = re.match(rb"HTTP/1\.[01] (\d+) ", answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n"))
+            assert status is not None, (path, answer)
+            assert 200 <= int(status[1]) < 500 or path == b"/readyz", (path, answer)
+    assert not lb.error_lines(before), lb.stderr[before:]
+
+
+JUNK = [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03secret-of-a-stranger" + bytes(200),
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nsecret-of-a-stranger",
+    b"secret-of-a-stranger\r\n\r\n",
+    b"GET http://[secret-of-a-stranger HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nsecret-of-a-stranger\r\n\r\n",
+    b"GET / HTTP/1.1\r\nsecret-of-a-stranger\x00: x\r\n\r\n",
+    b"POST / HTTP/1.1\r\nContent-Length: secret-of-a-stranger\r\n\r\n",
+    b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nsecret-of-a-stranger\r\n",
+    b"GET /" + b"secret-of-a-stranger" * 1000 + b" HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nX: " + b"secret-of-a-stranger" * 1000 + b"\r\n\r\n",
+    b"GET / HTTP/9.9 secret-of-a-stranger\r\n\r\n",
+]
+
+
+def test_junk_is_a_line_a_second_without_the_junk(lb: LbProxy) -> None:
+    before, began = len(lb.stderr), time.monotonic()
+    for _ in range(20):
+        for junk in JUNK:
+            answer = send(lb, junk, leaves=True)
+            assert not answer.startswith(b"HTTP/1.1 500") and not answer.startswith(b"HTTP/1.0 500"), (junk, answer)
+    assert lb.admin_get("/healthz")[0] == 200
+    new, seconds = lb.stderr[before:], time.monotonic() - began
+    assert "secret" not in new and "Traceback" not in new and "ERROR" not in new, new
+    assert len(new.splitlines()) <= 5 * (seconds + 2), new
+
+
+def test_a_second_run_without_a_file_finds_a_free_admin_address(tmp_path: Path) -> None:
+    """Whoever has port 8404, the first or a stranger: both run and say where."""
+    with Origin() as origin, ExitStack() as stack:
+        found = []
+        for name in ("first", "second"):
+            path = tmp_path / name
+            with path.open("wb") as stderr:
+                process = stack.enter_context(
+                    subprocess.Popen(
+                        [*build.COMMAND, "run", "--to", origin.address, "--bind", "127.0.0.1:0"],
+                        stdout=subprocess.DEVNULL,
+                        stderr=stderr,
+                    )
+                )
+            stack.callback(process.kill)
+
+            def said(path: Path = path) -> str:
+                match = re.search(r"listening name=admin address=(\S+)", path.read_text())
+                return match[1] if match else ""
+
+            found.append(wait_until(said, "the admin address", 30.0))
+        assert found[0] != found[1]
+        told = (tmp_path / "second").read_text()
+        assert f"the admin address of this one is {found[1]}" in told, told
+        for address in found:
+            done = subprocess.run(
+                [*build.COMMAND, "status", "--admin", address], capture_output=True, text=True, timeout=30, check=False
+            )
+            assert done.returncode == 0 and "pool default" in done.stdout, done

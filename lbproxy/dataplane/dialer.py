@@ -21,9 +21,9 @@ from typing import Final, TypeVar, cast
 
 from lbproxy.address import Address
 from lbproxy.compiling import mypyc_attr
+from lbproxy.dataplane.backlog import Backlog
 from lbproxy.dataplane.poller import WRITABLE, Pollable, Poller
 from lbproxy.dataplane.socket_transport import SocketTransport, plain_socket
-from lbproxy.dataplane.unix_socket import connect_unix
 
 Q = TypeVar("Q", bound=asyncio.BaseProtocol)
 Target = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | str]
@@ -47,6 +47,9 @@ class Opening:
         self.is_open = False
         try:
             family, target = dialer.target(address)
+            if family == socket.AF_UNIX and dialer.has_waiters(address):
+                self._error = errno.EAGAIN  # they were first
+                return
             sock = self._sock = dialer.make_socket(int(family), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             number = sock.connect_ex(target)
             if number == errno.EINPROGRESS:
@@ -90,7 +93,7 @@ class Opening:
             return
         if self._address.is_unix and self._error == errno.EAGAIN:
             self.close()
-            self._sock = await connect_unix(self._address)
+            self._sock = await self._dialer.backlog(self._address).connect()
             return
         if self._error:
             raise OSError(self._error, os.strerror(self._error))
@@ -142,7 +145,7 @@ class _Wait(Pollable):
 class Dialer:
     """Begins connections to literal addresses."""
 
-    __slots__ = ("_targets", "loop", "make_socket", "poller")
+    __slots__ = ("_backlogs", "_targets", "loop", "make_socket", "poller")
 
     def __init__(
         self,
@@ -155,10 +158,24 @@ class Dialer:
         self.poller = poller
         # By identity: an Address is hashed by Python code, and each server keeps the one that it has.
         self._targets: dict[int, tuple[Address, Target]] = {}
+        self._backlogs: dict[str, Backlog] = {}  # of unix servers that somebody waits for
 
     def begin(self, address: Address) -> Opening:
         """Connect. Raises nothing: look at `is_open`, or await `connect`."""
         return Opening(self, address)
+
+    def has_waiters(self, address: Address) -> bool:
+        """Does somebody wait for room in the accept queue of this unix server?"""
+        return bool(self._backlogs) and address.sock_path in self._backlogs
+
+    def backlog(self, address: Address) -> Backlog:
+        """Those who wait for room there; `connect` joins them."""
+        path = address.sock_path
+        found = self._backlogs.get(path)
+        if found is None:
+            found = Backlog(self.loop, path, self.make_socket, lambda: self._backlogs.pop(path, None))
+            self._backlogs[path] = found
+        return found
 
     def target(self, address: Address) -> Target:
         """What the kernel calls this address. Raises OSError for a scope that is no interface (fe80::1%eth9)."""

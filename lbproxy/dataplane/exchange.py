@@ -53,6 +53,7 @@ from lbproxy.dataplane.counters import (
 from lbproxy.dataplane.dialer import Opening
 from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.kept_answer import KEEP_BYTES, KeptAnswer
+from lbproxy.dataplane.pieces import add_piece
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.pressure import COUNTED_FROM
 from lbproxy.dataplane.relay import Relay, RelayEnd
@@ -432,7 +433,7 @@ class Exchange(LogRecord):
         self.bytes_in += len(data)
         self.request_done = is_done
         if data and not self._dropped_body:
-            self._body.append(data)
+            add_piece(self._body, data)
             self._body_bytes += len(data)
             if self._body_bytes > COUNTED_FROM:
                 self.side.services.pressure.copy_grew(self, self._body_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from lbproxy.dataplane.pieces import add_piece
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
 
@@ -29,8 +30,9 @@ class KeptAnswer:
 
     def add(self, data: bytes, trailers: Sequence[Field]) -> None:
         """More of the body; trailers come with its end."""
-        self._pieces.append(data)
-        self.size += len(data)
+        if data:
+            add_piece(self._pieces, data)
+            self.size += len(data)
         self.trailers = trailers
 
     def body(self) -> bytes:

@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from lbproxy.dataplane.pieces import add_piece
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.dataplane.splice import Flow, is_plain, is_reset
@@ -142,8 +143,8 @@ class RelayEnd(Receiver):
     def _keep_early(self, data: bytes) -> None:
         if self._is_over:
             return
-        self.early.append(data)
-        if sum(map(len, self.early)) > HIGH_WATER and not self._paused:
+        add_piece(self.early, data)
+        if self.n_received > HIGH_WATER and not self._paused:  # all of it is early
             self._paused = True
             self.transport.pause_reading()
             self._watch_reset()

@@ -1,4 +1,4 @@
-"""Unix sockets: the file of a listener, and connecting to a server whose accept queue may be full."""
+"""Unix sockets: the file of a listener, and connecting to a server whose accept queue may be full, for checks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lbproxy.address import Address
 
 DEFAULT_MODE = 0o660
 RETRY_S = 0.01
+MOST_RETRY_S = 0.1
 _PROBE_S = 1.0
 
 
@@ -103,13 +104,16 @@ async def connect_unix(address: Address) -> socket.socket:
     """A connected socket. Raises OSError; the caller's time-out ends the wait.
 
     Where the accept queue is full TCP sends its SYN again; connect(2) on a unix socket gives up with EAGAIN, which
-    uvloop's and asyncio's sock_connect take for success. So it is tried again here.
+    uvloop's and asyncio's sock_connect take for success. So it is tried again here. For checks, of which there is one at a
+    time; requests wait in a Backlog.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        while not _is_connected(sock, address.sock_path):  # noqa: ASYNC110
-            await asyncio.sleep(RETRY_S)  # nobody says when there is room
+        pause_s = RETRY_S
+        while not _is_connected(sock, address.sock_path):
+            await asyncio.sleep(pause_s)  # nobody says when there is room
+            pause_s = min(2 * pause_s, MOST_RETRY_S)
     except BaseException:  # also when the dial is cancelled: nobody else knows of this socket
         sock.close()
         raise

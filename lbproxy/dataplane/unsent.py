@@ -1,4 +1,7 @@
-"""What a socket has not taken yet: the pieces as they came, since joining 1 MiB of them means copying it."""
+"""What a socket has not taken yet: the pieces as they came, since joining 1 MiB of them means copying it.
+
+Small ones are joined (pieces.py says why).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 from typing import Final
+
+from lbproxy.dataplane.pieces import SMALL
 
 Data = bytes | bytearray | memoryview
 MOST_AT_ONCE: Final = 64  # pieces for one system call; the kernel takes up to 1024
@@ -24,8 +29,13 @@ class Unsent:
         """Keep what is behind `start`. What is not bytes may change, and is copied."""
         if start < len(data):
             fixed = data if isinstance(data, bytes) else bytes(data)
-            self._pieces.append(memoryview(fixed)[start:] if start else fixed)
             self.size += len(data) - start
+            if len(fixed) < SMALL and self._pieces:
+                last = self._pieces[-1]
+                if isinstance(last, bytes) and len(last) < SMALL:
+                    self._pieces[-1] = last + fixed[start:]  # a stream of words, each of which has its own object
+                    return
+            self._pieces.append(memoryview(fixed)[start:] if start else fixed)
 
     def add_rest(self, pieces: Sequence[Data], sent: int) -> None:
         """Keep of these pieces what is behind the first `sent` bytes."""

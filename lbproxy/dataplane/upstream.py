@@ -239,7 +239,7 @@ class UpstreamConnection(Receiver):
             checked = 0
         pool = self.runtime.pool
         while True:
-            end = lenient_end(data) if pool.is_lenient else data.find(b"\r\n\r\n") + 4
+            end = lenient_end(data) if pool.is_lenient else data.find(b"\r\n\r\n", max(0, checked - 3)) + 4
             if end < 4:
                 if not pool.is_lenient:
                     check_partial(bytearray(data), checked, head_bytes=pool.head_bytes, is_response=True)

@@ -8,7 +8,9 @@ import os
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -334,3 +336,32 @@ def answers(server: socket.socket) -> list[socket.socket]:
                 return accepted
         except TimeoutError:
             continue
+
+
+def test_five_hundred_who_wait_for_room_cost_nothing_and_are_served_in_order(tmp_path: Path) -> None:
+    n, path = 500, f"{tmp_path}/server.sock"
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as filler, ExitStack() as stack:
+        server.bind(path)
+        server.listen(0)
+        filler.connect(path)
+        settings = {"timeouts": {"connect": "60s", "response_head": "60s"}, "retry": "off", "keep_alive": "off"}
+        with LbProxy(served(path, "http", health_check="off", **settings), tmp_path) as lb:
+            clients = [stack.enter_context(Client(lb.port("in"), timeout_s=30)) for _ in range(n)]
+            for number, client in enumerate(clients):
+                client.send(get(f"/{number}"))
+            wait_until(lambda: lb.metric("server_inflight") == n, "all to wait")
+            before, seconds = lb.cpu_s(), 3.0
+            time.sleep(seconds)
+            used = (lb.cpu_s() - before) / seconds
+            assert used < 0.05, f"{used:.0%} of a processor"
+            server.accept()[0].close()
+            targets = []
+            server.settimeout(10)
+            for _ in range(n):
+                sock, _ = server.accept()
+                with sock:
+                    targets.append(sock.recv(1000).split()[1].decode())
+                    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            assert targets == [f"/{number}" for number in range(n)]
+            assert [client.response().status for client in clients] == [200] * n
+            stack.close()

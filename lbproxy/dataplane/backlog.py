@@ -34,7 +34,7 @@ class Backlog:
         loop: asyncio.AbstractEventLoop,
         path: str,
         make_socket: Callable[[int, int], socket.socket],
-        on_empty: Callable[[], None],
+        on_empty: Callable[[], object],
     ) -> None:
         self._loop = loop
         self._path = path

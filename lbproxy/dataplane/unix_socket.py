@@ -104,8 +104,8 @@ async def connect_unix(address: Address) -> socket.socket:
     """A connected socket. Raises OSError; the caller's time-out ends the wait.
 
     Where the accept queue is full TCP sends its SYN again; connect(2) on a unix socket gives up with EAGAIN, which
-    uvloop's and asyncio's sock_connect take for success. So it is tried again here. For checks, of which there is one at a
-    time; requests wait in a Backlog.
+    uvloop's and asyncio's sock_connect take for success. So it is tried again here. This is for checks, of which there
+    is one at a time; requests wait in a Backlog.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

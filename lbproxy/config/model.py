@@ -75,7 +75,8 @@ class Admin(Section):
     token: Annotated[str | None, SECRET.or_off()] = setting(
         "off",
         "Bearer token, visible ASCII without spaces, that every changing call needs, and every call from elsewhere "
-        "than loopback that is not a probe or /metrics. Without a token changing calls are allowed from loopback and the unix socket only.",
+        "than loopback that is not a probe or /metrics. "
+        "Without a token changing calls are allowed from loopback and the unix socket only.",
     )
     ready: Literal["any", "all"] = setting(
         "any", "/readyz says 200 while `any` pool has a usable server, or only while `all` pools have one."

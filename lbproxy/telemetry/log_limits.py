@@ -24,6 +24,7 @@ from lbproxy.telemetry.throttle import Throttle
 LIBRARIES: Final[tuple[str, ...]] = ("aiohttp", "asyncio", "uvloop")
 """Loggers of what lbproxy is made of. A plug-in's own logger writes what it likes."""
 TRACEBACKS_A_SECOND: Final = 5
+_FRAMES: Final = 12  # that tell two causes apart
 _BEGINNING: Final = re.compile(r"[^:;,=\"'<({\[\r\n]{0,100}")
 _PLACEHOLDER: Final = re.compile(r"%(?:\(\w+\))?[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]|\{[^{}]*\}")
 
@@ -47,7 +48,7 @@ class LogLimits:
 
     def _admit_traceback(self, record: logging.LogRecord, error: BaseException) -> bool:
         now = self._clock()
-        skipped = self._throttle.admit(f"{type(error).__name__} at {place_of(error.__traceback__)}", now)
+        skipped = self._throttle.admit(f"{type(error).__name__} at {places_of(error.__traceback__)}", now)
         if skipped is None:
             return False
         if now - self._second >= 1.0:
@@ -90,6 +91,11 @@ def place_of(trace: TracebackType | None) -> str:
     """file:line of the innermost frame."""
     frames = traceback.extract_tb(trace, limit=-1)
     return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+
+
+def places_of(trace: TracebackType | None) -> str:
+    """The same for the innermost frames: what a helper raises comes from more than one place."""
+    return " ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace, limit=-_FRAMES))
 
 
 def _template_of(record: logging.LogRecord) -> str:

@@ -57,7 +57,7 @@ def test_refusing_shows_in_readyz_in_the_log_and_in_the_gauge(tmp_path: Path) ->
             c.send(c.origin.answer(request))
             return
         c.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 * MIB) + bytes(8 * MIB))
-        done.wait(30)
+        done.wait(60)
 
     with (
         Origin() as origin,
@@ -70,17 +70,17 @@ def test_refusing_shows_in_readyz_in_the_log_and_in_the_gauge(tmp_path: Path) ->
         readers: list[Client] = []
 
         def is_refusing() -> bool:
-            if len(readers) < 40:
+            if len(readers) < 120:
                 readers.append(stack.enter_context(Client(lb.port("in"), receive_buffer=4096)))
                 readers[-1].send(get("/big"))
             return lb.admin_get("/readyz")[0] == 503
 
-        wait_until(is_refusing, "readiness to end", 20.0)
+        wait_until(is_refusing, "readiness to end", 40.0)
         status, reason = lb.admin_get("/readyz")
         assert status == 503 and b"limits.buffered_bytes" in reason, reason
         assert lb.metric("buffered_bytes") >= 0.85 * lb.metric("buffered_limit_bytes")
         assert kept.ask(get("/during")).status == 503
-        assert lb.metric("rejected_total", reason="overloaded") == 1
+        assert lb.metric("rejected_total", reason="overloaded") >= 1
         assert lb.stderr.count("nobody is accepted and new requests get 503") == 1
         for client in readers:
             client.reset()

@@ -9,7 +9,6 @@ OpenMetrics, all of it on the event loop; with names and labels rendered once pe
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -77,37 +76,8 @@ READINGS = (
         "Unix time at which the certificate that clients are shown expires.",
         ("listener", "certificate"),
     ),
-    Reading("config_last_reload_successful", "1 if the last load of the configuration succeeded."),
-    Reading("config_last_reload_success_timestamp_seconds", "Unix time of the last successful load."),
-    Reading("config_reloads_total", "Reloads of the configuration.", ("result",)),
-    Reading("worker_up", "1 if the worker process runs.", ("worker",)),
-    Reading("worker_restarts_total", "Workers started again after they died."),
 )
 _GAUGES = frozenset(reading.name for reading in READINGS if reading.kind == "gauge")
-
-
-@dataclass(slots=True)
-class Reloads:
-    """The record of configuration loads; start-up counts as a successful load but not as a reload."""
-
-    is_last_successful: bool = True
-    succeeded_at: float = field(default_factory=time.time)  # Unix time
-    successes: int = 0
-    failures: int = 0
-
-    def succeeded(self, wall: float) -> None:
-        self.is_last_successful, self.succeeded_at, self.successes = True, wall, self.successes + 1
-
-    def failed(self) -> None:
-        self.is_last_successful, self.failures = False, self.failures + 1
-
-
-@dataclass(slots=True)
-class Workers:
-    """Which workers run, by number, and how often one was started again."""
-
-    up: dict[str, bool] = field(default_factory=lambda: {"0": True})
-    restarts: int = 0
 
 
 class _Entry:
@@ -131,8 +101,6 @@ class Registry:
     version: str
     pools: Mapping[str, Pool] = field(default_factory=dict)
     readers: dict[str, Reader] = field(default_factory=dict)
-    reloads: Reloads = field(default_factory=Reloads)
-    workers: Workers = field(default_factory=Workers)
     _entries: dict[Layout, dict[tuple[str, ...], _Entry]] = field(
         default_factory=lambda: {layout: {} for layout in LAYOUTS}
     )
@@ -320,12 +288,4 @@ def _pool_readers(registry: Registry) -> dict[str, Reader]:
 
 
 def _own_readers(registry: Registry) -> dict[str, Reader]:
-    reloads, workers = registry.reloads, registry.workers
-    return {
-        "build_info": lambda: [((registry.version,), 1)],
-        "config_last_reload_successful": lambda: [((), int(reloads.is_last_successful))],
-        "config_last_reload_success_timestamp_seconds": lambda: [((), reloads.succeeded_at)],
-        "config_reloads_total": lambda: [(("success",), reloads.successes), (("failure",), reloads.failures)],
-        "worker_up": lambda: [((worker,), int(is_up)) for worker, is_up in workers.up.items()],
-        "worker_restarts_total": lambda: [((), workers.restarts)],
-    }
+    return {"build_info": lambda: [((registry.version,), 1)]}

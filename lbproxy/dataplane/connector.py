@@ -133,7 +133,7 @@ async def _dial_tls(
     header: bytes,
 ) -> P:
     """Each half has its time-out here; the caller's is for both."""
-    connection = TlsClient(services, tls, tls.name_of(runtime.server.host), runtime.server, factory)
+    connection = TlsClient(services, tls, tls.name_of(runtime.server.host), runtime, factory)
     try:
         try:
             async with asyncio.timeout(timeouts.connect):

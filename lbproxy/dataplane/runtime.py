@@ -124,6 +124,7 @@ class ServerRuntime:
         "pool",
         "row",
         "server",
+        "tls_session",
     )
 
     def __init__(self, server: Server, pool: PoolRuntime, row: Row, *, is_direct: bool) -> None:
@@ -136,6 +137,7 @@ class ServerRuntime:
         self.idle = IdlePool(self)
         self.idle_timeout_s = pool.idle_timeout_s
         """After how much silence a connection to this server is closed: the config's, or less where it is learned."""
+        self.tls_session: tuple[object, object] | None = None  # tls.SessionHolder
         self.most_requests = server.reuse.limit
         """How many requests one connection to this server carries: any number, unless fewer are learned."""
 

@@ -10,7 +10,7 @@ import logging
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from lbproxy.address import known_as
 from lbproxy.config.certificates import Certificate, client_context, server_context
@@ -120,39 +120,44 @@ class ClientFiles:
         return client_context(verify=self.verify, ca=self.ca, cert=self.cert, key=self.key)
 
 
-class ClientTls:
-    """TLS towards the servers of one pool. Sessions to resume are kept per server, for the context that made them."""
+class SessionHolder(Protocol):
+    """A server's runtime. tls_session: the context that a session was made with, and the session."""
 
-    __slots__ = ("_sessions", "context", "files")
+    tls_session: tuple[object, object] | None
+
+
+class ClientTls:
+    """TLS towards the servers of one pool. Sessions to resume are kept on each server's runtime, and go with it."""
+
+    __slots__ = ("context", "files")
 
     def __init__(self, files: ClientFiles, context: ssl.SSLContext) -> None:
         self.files = files
         self.context = context
-        self._sessions: dict[object, Any] = {}
 
     def load(self) -> ssl.SSLContext:
         return self.files.load()
 
     def use(self, context: ssl.SSLContext) -> None:
         """New connections are made with this from now on."""
-        self.context = context
-        self._sessions.clear()
+        self.context = context  # sessions of the one before are found to be its, and not offered
 
     def name_of(self, host: str) -> str | None:
         """The name that a server configured as `host` is asked for; None for a unix socket without server_name."""
         return known_as(self.files.server_name or host) or None
 
-    def session(self, server: object) -> Any:
+    def session(self, server: SessionHolder) -> Any:
         """The session to offer to a server; None for a full handshake."""
-        return self._sessions.get(server)
+        kept = server.tls_session
+        return kept[1] if kept is not None and kept[0] is self.context else None
 
-    def keep_session(self, server: object, connection: ssl.SSLObject) -> None:
+    def keep_session(self, server: SessionHolder, connection: ssl.SSLObject) -> None:
         """Remember what a connection that ends can be resumed by."""
         if connection.context is self.context:
             session = connection.session
             if session is not None and session.has_ticket:
-                self._sessions[server] = session
+                server.tls_session = (self.context, session)
 
-    def forget(self, server: object) -> None:
-        """The server is gone, or its session was no good."""
-        self._sessions.pop(server, None)
+    def forget(self, server: SessionHolder) -> None:
+        """Its session was no good."""
+        server.tls_session = None

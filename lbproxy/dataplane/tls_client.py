@@ -19,7 +19,7 @@ from lbproxy.protocol.body import UntilCloseReader
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.exchange import Exchange
-    from lbproxy.dataplane.tls import ClientTls
+    from lbproxy.dataplane.tls import ClientTls, SessionHolder
 
 TLS_FAULTS: Final = frozenset((errors.TLS_HANDSHAKE, errors.TLS_VERIFY, errors.TLS_TIMEOUT))
 _HINTS: Final = {
@@ -60,7 +60,7 @@ class TlsClient(TlsTransport):
         services: Services,
         tls: ClientTls,
         name: str | None,
-        server: object,
+        server: SessionHolder,
         factory: Callable[[], asyncio.Protocol],
     ) -> None:
         super().__init__(services.loop, services.internal_error)

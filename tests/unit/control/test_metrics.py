@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from lbproxy.address import parse_address
-from lbproxy.control.metrics import LAYOUTS, READINGS, Exposition, Registry, Reloads, wants_openmetrics
+from lbproxy.control.metrics import LAYOUTS, READINGS, Exposition, Registry, wants_openmetrics
 from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Health, Server
@@ -181,18 +181,11 @@ def test_saturation_is_work_over_slots() -> None:
     assert one(samples(registry), "queue_depth", pool="predict") == 8
 
 
-def test_reloads_are_recorded() -> None:
-    registry = make_registry(make_pool(1), Slots())
-    registry.reloads = Reloads(succeeded_at=5.0)
-    registry.reloads.failed()
-    found = samples(registry)
-    assert one(found, "config_last_reload_successful") == 0
-    assert one(found, "config_last_reload_success_timestamp_seconds") == 5
-    assert one(found, "config_reloads_total", result="failure") == 1
-    registry.reloads.succeeded(9.0)
-    found = samples(registry)
-    assert one(found, "config_last_reload_successful") == 1
-    assert one(found, "config_last_reload_success_timestamp_seconds") == 9
+def test_what_does_not_exist_yet_has_no_series() -> None:
+    """A series at its good value says that something is watched. Reloads and workers come with their series."""
+    text = Exposition(make_registry(make_pool(1), Slots())).render().decode()
+    for word in ("reload", "worker", "read_paused"):
+        assert word not in text
 
 
 def test_label_values_are_escaped() -> None:
@@ -203,7 +196,6 @@ def test_label_values_are_escaped() -> None:
 
 def test_openmetrics_is_valid_and_says_the_same() -> None:
     registry = make_registry(make_pool(2), Slots())
-    registry.reloads.succeeded_at = 1.0
     text = Exposition(registry).render(is_openmetrics=True).decode()
     assert text.endswith("# EOF\n")
     found = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import weakref
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -92,7 +93,7 @@ def test_a_pool_s_files(authority: Authority) -> None:
 def test_sessions_are_kept_for_the_context_that_made_them(authority: Authority) -> None:
     files = ClientFiles(ca=authority.ca)
     tls = ClientTls(files, files.load())
-    server, session = object(), SimpleNamespace(has_ticket=True)
+    server, session = SimpleNamespace(tls_session=None), SimpleNamespace(has_ticket=True)
 
     def ended(context: ssl.SSLContext, session: object) -> ssl.SSLObject:
         return cast(ssl.SSLObject, SimpleNamespace(context=context, session=session))
@@ -108,3 +109,20 @@ def test_sessions_are_kept_for_the_context_that_made_them(authority: Authority) 
     tls.keep_session(server, ended(tls.context, session))
     tls.use(tls.load())
     assert tls.session(server) is None  # whom the old CA trusted the new one may not
+
+
+def test_a_session_goes_with_its_server(authority: Authority) -> None:
+    """Servers found by name come and go for months; a session is some kilobytes."""
+
+    class Session:
+        has_ticket = True
+
+    files = ClientFiles(ca=authority.ca)
+    tls = ClientTls(files, files.load())
+    server, session = SimpleNamespace(tls_session=None), Session()
+    left = weakref.ref(session)
+    tls.keep_session(server, cast(ssl.SSLObject, SimpleNamespace(context=tls.context, session=session)))
+    del session
+    assert left() is not None and tls.session(server) is left()
+    del server
+    assert left() is None

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
-from lbproxy.address import Address, AddressRange
+from lbproxy.address import Address, AddressRange, known_as
 from lbproxy.config.model import Config
 from lbproxy.config.notation import one_is_list, parse_bind
 from lbproxy.config.problems import Path, path_text
@@ -79,7 +79,7 @@ def overlaps(one: Address, other: Address) -> bool:
         return False
     first, second = _ip(one.host), _ip(other.host)
     if first is None or second is None:
-        return one.host.lower() == other.host.lower()
+        return known_as(one.host) == known_as(other.host)
     return first == second or (first.version == second.version and (first.is_unspecified or second.is_unspecified))
 
 
@@ -91,7 +91,7 @@ def reaches(server: Address, bound: Address) -> bool:
         return False
     target, listening = _ip(server.host), _ip(bound.host)
     if target is None or listening is None:
-        return server.host.lower() == bound.host.lower()
+        return known_as(server.host) == known_as(bound.host)
     if target == listening:
         return True
     here = target.is_loopback or target.is_unspecified
@@ -103,6 +103,6 @@ def reaches(server: Address, bound: Address) -> bool:
 def _ip(host: str) -> IpAddress | None:
     """The address that a host stands for without asking a resolver; `localhost` is taken as 127.0.0.1."""
     try:
-        return ipaddress.ip_address("127.0.0.1" if host.lower() == "localhost" else host)
+        return ipaddress.ip_address("127.0.0.1" if known_as(host) == "localhost" else host)
     except ValueError:
         return None

@@ -79,7 +79,9 @@ class Admin(Section):
         "Without a token changing calls are allowed from loopback and the unix socket only.",
     )
     ready: Literal["any", "all"] = setting(
-        "any", "/readyz says 200 while `any` pool has a usable server, or only while `all` pools have one."
+        "any",
+        "/readyz says 200 while `any` pool has a usable server that has passed a check, or only while `all` pools have "
+        "one.",
     )
 
 

@@ -351,8 +351,8 @@ class Pool(Section):
     )
     fail_open: Annotated[float | None, SHARE.or_off()] = setting(
         0,
-        "Share of usable servers at or below which the verdict of checks is not believed and every server that still "
-        "accepts connections is used. 0: only when none is left. `off`: never, the answer is 503 at once.",
+        "Share of usable servers at or below which the verdict of checks is not believed and every server that was up "
+        "and still accepts connections is used. 0: only when none is left. `off`: never, the answer is 503 at once.",
     )
     slow_start: Annotated[float, SECONDS_OR_ZERO] = setting(
         "0s", "Time over which a server that came back or joined gets its full weight and limit. 0: at once."

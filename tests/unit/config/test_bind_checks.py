@@ -39,6 +39,8 @@ def test_overlaps(one: str, other: str, expected: bool) -> None:
         ("0.0.0.0:80", "127.0.0.1:80", True),
         ("0.0.0.0:80", "10.0.0.1:80", False),
         ("localhost:80", "127.0.0.1:80", True),
+        ("LocalHost.:80", "127.0.0.1:80", True),
+        ("Me.Example.:80", "me.example:80", True),
         ("[::1]:80", ":80", False),
         ("gpu:80", ":80", False),
         ("127.0.0.1:80", "127.0.0.1:81", False),

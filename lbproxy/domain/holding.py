@@ -22,10 +22,10 @@ HELD_SLOT: Final = 2
 
 
 def slot_among(eligible: Sequence[Server], now: float) -> int:
-    """Is there a slot for who waits? HELD_SLOT: only of servers with a penalty, while sound ones are merely full."""
+    """Is there a slot for who waits? HELD_SLOT: only of servers that are held, while others are merely full."""
     has_held = is_anybody_sound = False
     for server in eligible:
-        if server.penalty_s(now):
+        if server.is_held(now):
             has_held = has_held or server.inflight < server.limit
         elif server.inflight < server.limit:
             return FREE_SLOT
@@ -36,9 +36,13 @@ def slot_among(eligible: Sequence[Server], now: float) -> int:
     return NO_SLOT
 
 
-def sound_among(servers: Sequence[Server], now: float) -> list[Server]:
-    """Those that have not failed of late."""
-    return [server for server in servers if not server.penalty_s(now)]
+def sound_among(servers: Sequence[Server], tried: Sequence[Server], now: float) -> list[Server]:
+    """Those that are not held and have not just failed this request."""
+    return [
+        server
+        for server in servers
+        if not server.is_held(now) and not (server in tried and server.penalty_s(now) > 0.0)
+    ]
 
 
 def is_worth_a_wait(
@@ -49,7 +53,7 @@ def is_worth_a_wait(
         queue is not None
         and queue.n_waiting < queue.size
         and now + needed_s(eligible) < deadline_at
-        and any(server not in tried and not server.penalty_s(now) for server in eligible)
+        and bool(sound_among(eligible, tried, now))
     )
 
 
@@ -59,7 +63,7 @@ def needed_s(eligible: Sequence[Server]) -> float:
 
 
 def longest_hold_s(queue: WaitQueue, now: float) -> float:
-    """How long somebody waits beside a slot of a penalised server, at most; 0 where the queue is longer than that."""
+    """How long somebody waits beside a slot that is held, at most; 0 where the queue is longer than that."""
     longest_s = min(PENALTY_S, queue.timeout_s / 2)
     rate = queue.drain_rate(now)  # 0: nothing came for a second, which slow answers explain
     return longest_s if not rate or queue.n_waiting <= rate * longest_s else 0.0

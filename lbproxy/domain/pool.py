@@ -328,6 +328,7 @@ class Pool:
             self._judge_error(lease, now, request_key, is_bad=is_bad, what=what)
         elif outcome is Outcome.FAILURE:
             server.errors += 1
+            server.errors_in_a_row += 1
             server.penalise(penalty_s or PENALTY_S, now, is_firm=penalty_s > 0.0)
             self.judge(lease, False, now, what=what)
         else:
@@ -499,10 +500,10 @@ class Pool:
             return Refusal.FULL if eligible or (self._probing and self.queue is not None) else Refusal.NO_SERVER
         rest = [server for server in slots if server not in tried] or slots
         if self._heeds_penalties:
-            sound = sound_among(rest, now)
-            if not sound and not sound_among(slots, now):
+            sound = sound_among(rest, tried, now)
+            if not sound and not sound_among(slots, tried, now):
                 quarantined = [s for s in eligible if s.inflight < s.limit and s not in tried]
-                sound = sound_among(quarantined, now)
+                sound = sound_among(quarantined, tried, now)
                 if not sound and may_wait and is_worth_a_wait(self.queue, eligible, tried, deadline_at, now):
                     return Refusal.FULL
             rest = sound or rest

@@ -83,7 +83,7 @@ class Server:
     limit is what max_inflight comes to now: during slow start it is less. n_quarantined of its slots were given up by
     requests that ended before their answer (the server may still be at work on them), and free_limit = limit -
     n_quarantined. effective_weight is the weight times the ramp of slow start. penalty_until is 0.0 or the time at
-    which its failure penalty ends. errors_in_a_row counts answers 5xx on end that are not the breaker's business.
+    which its failure penalty ends. errors_in_a_row counts bad ends on end: failures, answers 5xx and bad answers.
     """
 
     __slots__ = (
@@ -300,6 +300,13 @@ class Server:
             self.penalty_until = 0.0
             return 0.0
         return until - now
+
+    def is_held(self, now: float) -> bool:
+        """Has it done nothing but fail of late, or asked for less? Then its slots are not for who can wait for others.
+
+        One failure among good answers is no reason: a pool of which each server fails now and then needs all its slots.
+        """
+        return (self.errors_in_a_row >= ERRORS_IN_A_ROW or self._penalty_is_firm) and self.penalty_s(now) > 0.0
 
     def penalise(self, penalty_s: float, now: float, *, is_firm: bool = False) -> None:
         """A failed answer. The longer penalty wins. is_firm: the server named the time, answers do not shorten it."""

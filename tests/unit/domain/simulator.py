@@ -52,7 +52,7 @@ class Report:
 class Simulation:
     """One run. slots: real workers of each server; speeds: how fast each works; failing: those that fail after 1 ms.
 
-    failure: how they fail.
+    failure: how they fail. bad_share: of the answers of all others that fail too, after their work.
     """
 
     def __init__(
@@ -70,7 +70,10 @@ class Simulation:
         failure: Outcome = Outcome.FAILURE,
         patience_s: float = inf,
         sigma: float = 1.0,
+        bad_share: float = 0.0,
     ) -> None:
+        self.bad_share = bad_share
+        self._luck = random.Random(seed + 2)
         self.rng = random.Random(seed)
         self.servers = [Server(f"s{i}", Address("10.0.0.1", 5001 + i), max_inflight=max_inflight) for i in range(n)]
         chance = random.Random(seed + 1)
@@ -182,5 +185,9 @@ class Simulation:
         if request.is_over or request.lease is None:
             return
         request.is_over = True
+        if self.bad_share and self._luck.random() < self.bad_share:
+            self.report.errors.append(request.arrived_at)
+            request.lease.release(self.failure, now)
+            return
         self.report.answered.append((request.arrived_at, now - request.arrived_at))
         request.lease.release(Outcome.SUCCESS, now)

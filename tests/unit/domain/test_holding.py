@@ -12,7 +12,7 @@ from lbproxy.domain.holding import FREE_SLOT, HELD_SLOT, NO_SLOT, slot_among
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import Ticket, WaitQueue
-from lbproxy.domain.server import Server
+from lbproxy.domain.server import ERRORS_IN_A_ROW, Server
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext
 
@@ -32,7 +32,8 @@ class Bench:
             "p", [self.bad, self.good], create(strategy, {}, rng), create("random", {}, rng), queue=self.queue
         )
         self.work = Lease(self.pool, self.good, 0.0)
-        Lease(self.pool, self.bad, 0.0).release(Outcome.FAILURE, 0.0)
+        for _ in range(ERRORS_IN_A_ROW):
+            Lease(self.pool, self.bad, 0.0).release(Outcome.FAILURE, 0.0)
         self.granted: list[tuple[str, float]] = []
         self.leases: list[Lease] = []
         self.refused: list[str] = []
@@ -136,7 +137,7 @@ def test_a_queue_longer_than_the_hold_takes_what_there_is() -> None:
 
 def test_where_everybody_has_failed_slots_are_slots() -> None:
     bench = Bench()
-    bench.work.release(Outcome.FAILURE, 0.1)
+    bench.work.release(Outcome.PUSH_BACK, 0.1, penalty_s=5.0)
     assert {bench.ask(0.2), bench.ask(0.2)} == {"bad", "good"}
 
 
@@ -153,7 +154,25 @@ def test_the_only_server_is_used_whatever_it_did() -> None:
 def test_a_retry_does_not_wait_for_the_server_that_failed_it() -> None:
     """Only the one that has failed this request is sound; the other has a slot and a penalty."""
     bench = Bench()
+    bench.good.penalise(5.0, 0.0)
     assert bench.ask(0.1, tried=(bench.good,)) == "bad"
+
+
+def test_one_failure_among_good_answers_takes_no_slot_away() -> None:
+    bench = Bench()
+    Lease(bench.pool, bench.bad, 0.0).release(Outcome.SUCCESS, 0.0)
+    Lease(bench.pool, bench.bad, 0.0).release(Outcome.FAILURE, 0.0)
+    assert bench.bad.penalty_s(0.1) > 0
+    assert bench.ask(0.1) == "bad"
+
+
+def test_a_retry_waits_rather_than_meet_the_same_server_again() -> None:
+    bench = Bench()
+    Lease(bench.pool, bench.bad, 0.0).release(Outcome.SUCCESS, 0.0)
+    Lease(bench.pool, bench.bad, 0.0).release(Outcome.ERROR, 0.0, penalty_s=5.0)
+    assert bench.ask(0.1, tried=(bench.bad,)) == ""
+    bench.work.release(Outcome.SUCCESS, 0.2)
+    assert bench.granted == [("good", 0.2)]
 
 
 def test_the_kinds_of_slots() -> None:

@@ -123,6 +123,21 @@ def test_sinkhole_with_limits_is_held_off_by_waiting_alone(load: float) -> None:
     assert errors_of_one_in_eight(4, load, breaker=None) <= 0.003
 
 
+@pytest.mark.parametrize("failure", [Outcome.FAILURE, Outcome.ERROR])
+def test_servers_that_fail_now_and_then_are_all_used(failure: Outcome) -> None:
+    """One answer in fifty is bad, everywhere: nobody may wait for that."""
+
+    def p99(share: float) -> float:
+        simulation = Simulation(
+            n=4, slots=2, max_inflight=2, queue=WaitQueue(), breaker=BreakerPolicy(), failure=failure, bad_share=share
+        )
+        report = simulation.run(0.85, 120.0)
+        assert_everything_is_back(simulation)
+        return report.p99(WARM_UP_S)
+
+    assert p99(0.02) < 1.1 * p99(0.0)
+
+
 def test_latency_aware_choice_wins_where_speeds_differ() -> None:
     speeds = [1.0] * 12 + [0.25] * 4
     p99 = {

@@ -23,7 +23,7 @@ class Side(enum.Enum):
 
 
 class Retry(enum.Enum):
-    """When a request that met this fault may be sent again (semantics section 1)."""
+    """When a request that met this fault may be sent again."""
 
     NEVER = "never"
     ALWAYS = "always"  # no byte of it reached a server's application: any method

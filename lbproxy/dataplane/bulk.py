@@ -1,7 +1,7 @@
 """Reading large bodies in pieces of a size that fits the reader on the other side.
 
 A transport reads up to 256 KiB at once for a Protocol, which is right for a fast peer and wrong for 500 clients that
-don't read: each would hold one such piece (reliability D7, row 61). A BufferedProtocol chooses the size. So once a read
+don't read: each would hold one such piece. A BufferedProtocol chooses the size. So once a read
 shows that a body is large, the transport is given to a BulkReader until the body ends. It reads 250 KiB at a time while
 the other side takes what it gets (its kernel queue is empty, one ioctl of 0.5 us a read), and 64 KiB otherwise.
 

@@ -11,8 +11,8 @@
 This module is longer than 600 lines because these states share one connection's books; what needs no state is in
 answers.py, forwarding.py and head_memo.py.
 
-The connection is kept only if the request was read to its exact end and its head said nothing else (reliability, rule
-3).
+The connection is kept only if the request was read to its exact end and its head said nothing else:
+what is left over would be read as the next request.
 """
 
 from __future__ import annotations
@@ -534,7 +534,7 @@ class Downstream(ClientSide):
     # --- what an exchange asks for (ClientSide) ---------------------------------------------------------------------
 
     def forwarding_lines(self, exchange: Exchange) -> bytes:
-        """The fields that lbproxy adds, after everything received was cleaned (reliability C1, C2)."""
+        """The fields that lbproxy adds, after everything received was cleaned: a client cannot forge or name them."""
         prepared = exchange.prepared
         if not self._is_trusted and not prepared.route.skip:
             return self._lines + prepared.host_line + exchange.id_line

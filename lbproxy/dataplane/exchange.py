@@ -477,7 +477,7 @@ class Exchange(LogRecord):
     # --- what the upstream connection reports -----------------------------------------------------------------------
 
     def trusts_unacked(self, runtime: ServerRuntime) -> bool:
-        """Is rule R4 (FIN and nothing acknowledged: not delivered) on for this server?"""
+        """Does a FIN with nothing acknowledged prove, for this server, that nothing was delivered?"""
         mode = self.prepared.route.retry.unacked
         return mode == "on" or (mode == "auto" and runtime.is_direct)
 
@@ -542,7 +542,7 @@ class Exchange(LogRecord):
                 penalty_s = PENALTY_S  # the config takes it for a failure
         lease.release(outcome, now, penalty_s=penalty_s, what=what, request_key=key)
 
-    # --- answers that may be retried (R8) ---------------------------------------------------------------------------
+    # --- answers that may be retried ---------------------------------------------------------------------------
 
     def _is_kept_back(
         self, head: ResponseHead, body: bytes, now: float, *, is_done: bool, trailers: Sequence[Field]

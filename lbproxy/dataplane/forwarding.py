@@ -1,4 +1,4 @@
-"""Fields about the client: what is believed of a trusted peer, and what lbproxy adds (reliability C1, C2)."""
+"""Fields about the client: what is believed of a trusted peer, and what lbproxy adds."""
 
 from __future__ import annotations
 

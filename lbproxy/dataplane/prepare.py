@@ -178,7 +178,7 @@ def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) ->
 
 
 def _forward_head(head: RequestHead, route: RouteRuntime, path: str, local_host: str, upgrade: bytes) -> bytes:
-    """The head as the server gets it: re-serialised from what was understood (reliability, rule 1)."""
+    """The head as the server gets it: re-serialised from what was understood, never passed on raw."""
     target = head.target
     if (route.strip_prefix or route.path_prefix) and path != "*":
         target = rewrite_path(path, route.strip_prefix, route.path_prefix).encode("latin-1")

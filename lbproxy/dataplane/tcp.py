@@ -1,7 +1,7 @@
 """TCP mode: one client connection, one server connection, bytes both ways.
 
 The client is read while the server is being dialled, up to a bound, so that a client that leaves is seen. A dial that
-fails is tried at another server (nothing was sent: rule R2). Time-outs: connect, write, tunnel, half_closed; never
+fails is tried at another server, since nothing was sent. Time-outs: connect, write, tunnel, half_closed; never
 read.
 """
 

@@ -1,9 +1,8 @@
 """The protocol object towards a server: reads one response at a time and decides whether the connection may be kept.
 
-Reuse rule (reliability, rule 4): request fully sent, response fully read, framing known, no surplus byte, the server
-did
-not say close, not after 101, an error, a time-out or an early answer. Bytes on an idle connection close it: they are
-nobody's answer.
+A connection is used again only after this: request fully sent, response fully read, framing known, no surplus byte, the
+server did not say close, not after 101, an error, a time-out or an early answer. Bytes on an idle connection close it:
+they are nobody's answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which requests may be sent again (semantics section 1, rules R1 to R10): pure decisions over facts.
+"""Which requests may be sent again: pure decisions over facts.
 
-An answer with a status that `status` lists is a failed attempt too (R8), as is a time-out if the config says so (R7).
+An answer with a status that `status` lists is a failed attempt too, as is a time-out if the config says so.
 The caller states what is known about a failed attempt; the answer is yes or no. Every yes also needs that no byte of a
-final answer went to the client (R9), that the client is still there (R10), and that the body can be replayed.
+final answer went to the client, that the client is still there, and that the body can be replayed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _NO_BACKOFF: Final[tuple[str, ...]] = ("connect", "dns", "tls")
 class RetryPolicy:
     """The `retry` key of a pool or route. attempts: extra tries. body_bytes: how much of a body is kept for replay.
 
-    unacked: rule R4 is on for servers that are directly connected ("auto"), for all ("on") or for none ("off").
-    status: answers that are retried (R8). budget_ratio, budget_min: see RetryBudget. backoff_base_s, backoff_max_s: see
+    unacked: a FIN with nothing acknowledged proves that nothing was taken in, for servers that
+    are directly connected ("auto"), for all ("on") or for none ("off").
+    status: answers that are retried. budget_ratio, budget_min: see RetryBudget. backoff_base_s, backoff_max_s: see
     `backoff_s`. trust_retry_after: a 503 with Retry-After was not executed, so that any method may be repeated.
     idempotency_key: a request with that header may be repeated.
     """
@@ -55,7 +56,7 @@ def may_retry(
     if fault.retry is Retry.NEVER or retries_done >= policy.attempts or not is_replayable:
         return False
     if fault.retry is Retry.ALWAYS:
-        # R1, R2, R4: provably not executed. `connect` in retry.on switches the dial failures only.
+        # Provably not executed. `connect` in retry.on switches the dial failures only.
         return policy.on_connect if fault.word.startswith(_NO_BACKOFF) else True
     if not is_idempotent:
         return False
@@ -71,7 +72,7 @@ def may_retry_status(
     retries_done: int,
     is_replayable: bool,
 ) -> bool:
-    """R8: may a request be repeated whose answer has this status? Keep that answer: it is returned if retries fail."""
+    """May a request be repeated whose answer has this status? Keep that answer: it is returned if retries fail."""
     if status not in policy.status or retries_done >= policy.attempts or not is_replayable:
         return False
     return is_idempotent or (policy.trust_retry_after and status == 503 and has_retry_after)

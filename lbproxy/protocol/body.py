@@ -2,7 +2,7 @@
 
 Readers own all framing behind the blank line. `feed` takes what arrived and returns the payload of it; what belongs to
 the next message stays in `rest`. Chunked bodies are decoded and re-chunked by the writer, so neither extensions nor odd
-chunk syntax ever reach the other side (reliability, rule 1).
+chunk syntax ever reach the other side: what two parsers may read in two ways is how requests are smuggled.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """HTTP/1.x heads: bytes to meaning, and nothing that was not fully understood gets through.
 
 A head is cut off the stream at its blank line and parsed alone, by a fresh httptools (llhttp) parser that never sees a
-body. So the parser's traps about bodies, upgrades and following messages (semantics section 2, T1 to T5, T10; M3, M10,
-M12) cannot happen: `BodyReader`s in body.py own all framing behind the blank line. What llhttp lets through and HTTP
-does
-not (T8, M1, M2, M4, M5, M7) is checked here. A parsed head is a pure function of its bytes, so callers may memoise it.
+body. So its traps cannot happen: that it raises at `Upgrade` before any byte of the body, takes bytes behind the answer
+to a HEAD for a body, parses a second message that nobody asked for, decodes chunks under HTTP/1.0. `BodyReader`s in
+body.py own all framing behind the blank line. What llhttp lets through and HTTP does not is checked here: no Host or
+two, versions that do not exist, heads without a bound, codings besides `chunked`, odd targets. A parsed head is a pure
+function of its bytes, so callers may memoise it.
 
 It is longer than 600 lines because requests and responses are read alike: one parser, one set of names, one error.
 """
@@ -226,7 +227,7 @@ def _llhttp_fields(raw: bytes) -> Fields:
     try:
         httptools.HttpRequestParser(sink).feed_data(raw)
     except httptools.HttpParserUpgrade:
-        # The head is complete; nothing of what follows was fed, so nothing can be lost or misread (T1).
+        # The head is complete; nothing of what follows was fed, so nothing can be lost or misread.
         return sink.fields
     except httptools.HttpParserInvalidMethodError:
         raise HeadError(errors.BAD_METHOD, "this method is not known") from None
@@ -280,7 +281,7 @@ _MAX_NAMES: Final = 1024
 
 
 def _is_disguised(lower: bytes) -> bool:
-    """Would a WSGI server read this underscored name as a field that only lbproxy may set (reliability C2)?"""
+    """Would a WSGI server read this underscored name as a field that only lbproxy may set?"""
     real = lower.replace(b"_", b"-")
     return real != lower and (real in FORWARDING or real.startswith(CLIENT_CERT))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -120,6 +121,21 @@ def blocking_names(tree: ast.AST) -> list[tuple[int, str]]:
         if isinstance(node, ast.Call)
         and ((name := ast.unparse(node.func)) in forbidden or name.startswith("subprocess."))
     ]
+
+
+# Names of pages and numbers of their rows that no reader of this tree has: a comment gives the reason itself.
+_POINTERS = re.compile(
+    r"semantics,? section|\bas in semantics\b|\breliability,? (?:rows?|rule|section|[A-Z]\d)"
+    r"|\b(?:decisions|contract|semantics)\.md|\b[Rr]ows? \d+|\btest_rows?_\d|\b(?:torture|threat) list"
+    r"|\b[Rr]ule R\d|# R\d+\b|\(R\d+\)|\((?:[TMBCD]\d+(?:, )?)+\)"
+    r"|^[\w-]+ \| (?:[ABCDMT]\d+|rule \d+) \|",
+    re.MULTILINE,
+)
+
+
+def pointers_outside(text: str) -> list[int]:
+    """Lines that point to a page outside of the tree."""
+    return sorted({text.count("\n", 0, found.start()) + 1 for found in _POINTERS.finditer(text)})
 
 
 def complaints(paths: Iterable[Path], rule: str, lines_of: object) -> list[str]:

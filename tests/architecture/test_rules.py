@@ -119,3 +119,39 @@ def test_unit_tests_contain_no_sleep_no_socket_no_process() -> None:
     assert unit
     found = [f"{path}:{line}: {name}" for path in unit for line, name in rules.blocking_names(rules.parsed(path))]
     assert found == []
+
+
+def test_no_comment_points_to_a_page_that_readers_do_not_have() -> None:
+    """The reason stands where it is needed."""
+    told = (
+        "(reliability C1, C2)",
+        "# row 61",
+        "def test_row_12_x():",
+        "rule R4",
+        "see decisions.md",
+        "a | A1 | b",
+        "(T8, M1)",
+    )
+    assert [rules.pointers_outside(f"x = 1\n{text}\n") for text in told] == [[2]] * len(told)
+    fine = (
+        "RFC 9112 section 6.3, rule 6",
+        "three rows",
+        "row = 5",
+        "T10 = 1",
+        "semantics of PATCH",
+        "reliability matters",
+    )
+    assert [rules.pointers_outside(text) for text in fine] == [[]] * len(fine)
+    folders = ("lbproxy", "tests", "benchmarks", "deploy", "docs", "config")
+    places = [path for name in folders for path in (rules.ROOT / name).rglob("*")]
+    texts = [
+        path
+        for path in [*places, *rules.ROOT.glob("*.md"), *rules.ROOT.glob("*.py"), rules.ROOT / "Makefile"]
+        if path.suffix in (".py", ".md", ".txt", ".yaml", ".yml", ".html", ".sh", "")
+        and path.is_file()
+        and "architecture" not in path.parent.parts
+        and "out" not in path.parts
+    ]
+    assert len(texts) > 300
+    found = [f"{path}:{line}" for path in texts for line in rules.pointers_outside(path.read_text())]
+    assert found == []

@@ -34,7 +34,7 @@ FORWARDING = {
     b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded", b"x-real-ip",
     b"x-request-id",
 }  # fmt: skip
-# A Connection field can't take these away (semantics section 2), or they are options and not names.
+# A Connection field can't take these away, or they are options and not names.
 NEVER_NOMINATED = {
     b"host",
     b"content-length",

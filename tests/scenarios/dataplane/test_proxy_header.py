@@ -1,4 +1,4 @@
-"""Row 70: PROXY headers from those who may send them, and from those who may not, through real sockets."""
+"""PROXY headers from those who may send them, and from those who may not, through real sockets."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def n_rejected(lb: LbProxy) -> float:
 
 @pytest.mark.parametrize("cut", ["one segment", "two segments", "byte by byte", "header and request"])
 @pytest.mark.parametrize("name", HEADERS)
-def test_row_70_a_header_names_the_client(site: tuple[LbProxy, Origin, Origin], name: str, cut: str) -> None:
+def test_a_header_names_the_client(site: tuple[LbProxy, Origin, Origin], name: str, cut: str) -> None:
     lb, web, _ = site
     header = HEADERS[name]
     target = f"/{name}-{cut}".replace(" ", "-")
@@ -100,7 +100,7 @@ def test_row_70_a_header_names_the_client(site: tuple[LbProxy, Origin, Origin], 
 
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("listener", ["web", "raw"])
-def test_row_70_what_is_no_header_is_reset_without_an_answer(
+def test_what_is_no_header_is_reset_without_an_answer(
     site: tuple[LbProxy, Origin, Origin], listener: str, name: str
 ) -> None:
     lb, web, raw = site
@@ -115,9 +115,7 @@ def test_row_70_what_is_no_header_is_reset_without_an_answer(
 
 @pytest.mark.parametrize("listener", ["web", "raw"])
 @pytest.mark.parametrize("name", ["v1", "v2"])
-def test_row_70_a_peer_that_is_not_trusted_is_reset(
-    site: tuple[LbProxy, Origin, Origin], name: str, listener: str
-) -> None:
+def test_a_peer_that_is_not_trusted_is_reset(site: tuple[LbProxy, Origin, Origin], name: str, listener: str) -> None:
     lb, web, _ = site
     before = n_rejected(lb)
     with socket.socket() as sock:
@@ -306,7 +304,7 @@ def test_a_stop_does_not_wait_for_headers_that_never_come(tmp_path: Path) -> Non
 
 
 def test_out_of_descriptors(tmp_path: Path) -> None:
-    """Row 83 with headers: whoever does not fit waits, and nobody is lost."""
+    """With headers: whoever does not fit waits, and nobody is lost."""
     with Origin() as origin, one(tmp_path, origin, nofile=64) as lb:
         clients = [Client(lb.port("web")) for _ in range(60)]
         for number, client in enumerate(clients):

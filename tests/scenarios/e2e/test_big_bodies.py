@@ -1,4 +1,4 @@
-"""Rows 37 and 38: bodies past peers that are much slower than the other side, several at once. Nothing is lost, memory
+"""Bodies past peers that are much slower than the other side, several at once. Nothing is lost, memory
 stays flat, and the fast side is held back by TCP.
 
 In `make test` four clients move 48 MiB each. The size that the rows name, 1 GB for each of four clients that take 1 MB
@@ -154,7 +154,7 @@ def upload(port: int, framing: str) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("listener", ["http", "tcp"])
-def test_row_37_downloads_by_slow_clients(lb: Daemon, echo_server: Gunicorn, listener: str) -> None:
+def test_downloads_by_slow_clients(lb: Daemon, echo_server: Gunicorn, listener: str) -> None:
     wanted = (expected(), BLOCKS * len(BLOCK))
     with flat_memory(lb, listener), ThreadPoolExecutor(CLIENTS) as threads:
         clients = [threads.submit(download, lb.port(listener)) for _ in range(CLIENTS)]
@@ -163,7 +163,7 @@ def test_row_37_downloads_by_slow_clients(lb: Daemon, echo_server: Gunicorn, lis
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("listener", ["http", "tcp"])
-def test_row_38_uploads_to_a_slow_server(lb: Daemon, listener: str, framing: str) -> None:
+def test_uploads_to_a_slow_server(lb: Daemon, listener: str, framing: str) -> None:
     wanted = (expected(), BLOCKS * len(BLOCK))
     port = lb.port(listener)
     with flat_memory(lb, listener), ThreadPoolExecutor(CLIENTS) as threads:

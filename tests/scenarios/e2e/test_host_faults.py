@@ -1,4 +1,4 @@
-"""The machine misbehaves: logs that cannot be written, no descriptors, ports in use (reliability rows 82 to 85)."""
+"""The machine misbehaves: logs that cannot be written, no descriptors, ports in use."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def ask_many(lb: Daemon, count: int, target: str = "/") -> None:
             assert client.ask(get(target)).status == 200
 
 
-# --- row 85: logs ---
+# --- logs ---
 
 
-def test_row_85_sigusr1_opens_the_access_log_again(tmp_path: Path) -> None:
+def test_sigusr1_opens_the_access_log_again(tmp_path: Path) -> None:
     with Daemon(RESPOND, tmp_path / "lb") as lb:
         old = lb.access_log_path.with_suffix(".1")
         is_over = threading.Event()
@@ -74,7 +74,7 @@ def test_row_85_sigusr1_opens_the_access_log_again(tmp_path: Path) -> None:
         assert old.read_bytes().endswith(b"\n")
 
 
-def test_row_85_no_line_is_lost_by_a_rotation(tmp_path: Path) -> None:
+def test_no_line_is_lost_by_a_rotation(tmp_path: Path) -> None:
     with Daemon(RESPOND, tmp_path / "lb") as lb:
         old = lb.access_log_path.with_suffix(".1")
         ask_many(lb, 300)
@@ -96,7 +96,7 @@ def wrk(port: int, seconds: int = 1) -> int:
     return next(int(line.split()[0]) for line in done.stdout.splitlines() if "requests in" in line)
 
 
-def test_row_85_stdout_that_nobody_reads(tmp_path: Path) -> None:
+def test_stdout_that_nobody_reads(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     settings = {**RESPOND, "access_log": {"path": "stdout"}}
     with Daemon(settings, tmp_path / "lb", stdout=writer) as lb:
@@ -114,7 +114,7 @@ def test_row_85_stdout_that_nobody_reads(tmp_path: Path) -> None:
         assert lb.rss_bytes() < 150 * 1024 * 1024
 
 
-def test_row_85_stdout_whose_reader_left(tmp_path: Path) -> None:
+def test_stdout_whose_reader_left(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     settings = {**RESPOND, "access_log": {"path": "stdout"}}
     with Daemon(settings, tmp_path / "lb", stdout=writer) as lb:
@@ -127,7 +127,7 @@ def test_row_85_stdout_whose_reader_left(tmp_path: Path) -> None:
         ask_many(lb, 100)
 
 
-def test_row_85_a_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk(tmp_path: Path) -> None:
     settings = {**RESPOND, "access_log": {"path": "/dev/full"}}
     with Daemon(settings, tmp_path / "lb") as lb:
         ask_many(lb, 300)
@@ -135,10 +135,10 @@ def test_row_85_a_full_disk(tmp_path: Path) -> None:
         ask_many(lb, 10)
 
 
-# --- row 83: fewer descriptors than clients ---
+# --- fewer descriptors than clients ---
 
 
-def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tmp_path: Path) -> None:
+def test_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tmp_path: Path) -> None:
     answers: list[object] = []
     with Daemon(pooled(echo_server), tmp_path / "lb", nofile=64) as lb, ExitStack() as stack:
         # More than may be served at once, and none of them idle: the gate is shut.
@@ -171,10 +171,10 @@ def test_row_83_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tm
         assert lb.metric("internal_errors_total") == 0
 
 
-# --- row 84: no descriptor, or no local port, for the server's connection ---
+# --- no descriptor, or no local port, for the server's connection ---
 
 
-def test_row_84_no_descriptor_for_a_server_connection(echo_server: Gunicorn, tmp_path: Path) -> None:
+def test_no_descriptor_for_a_server_connection(echo_server: Gunicorn, tmp_path: Path) -> None:
     with Daemon(pooled(echo_server), tmp_path / "lb") as lb, ExitStack() as stack:
         clients = [stack.enter_context(Client(lb.port("in"))) for _ in range(5)]
         lb.wait_metric("client_connections", 5)
@@ -198,7 +198,7 @@ def test_row_84_no_descriptor_for_a_server_connection(echo_server: Gunicorn, tmp
             assert client.ask(get("/row-84")).status == 200
 
 
-def test_row_84_no_local_port_for_a_server_connection(tmp_path: Path) -> None:
+def test_no_local_port_for_a_server_connection(tmp_path: Path) -> None:
     """EADDRNOTAVAIL from the kernel itself: the daemon runs in a network namespace with a few ports."""
     if refusal := namespace_refusal():
         pytest.skip(
@@ -222,7 +222,7 @@ def lowest_free(pid: int) -> int:
     return min(look() for _ in range(20))
 
 
-# --- row 82 and others: it cannot start ---
+# --- it cannot start ---
 
 
 def assert_one_clear_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -246,28 +246,28 @@ def write(folder: Path, **settings: object) -> Path:
     return path
 
 
-def test_row_82_a_port_in_use(tmp_path: Path, taken: int) -> None:
+def test_a_port_in_use(tmp_path: Path, taken: int) -> None:
     listeners = [{"bind": f"127.0.0.1:{taken}", "routes": [{"respond": {}}]}]
     assert_one_clear_line(run_refused(write(tmp_path, listeners=listeners)), f"127.0.0.1:{taken}", "in use")
 
 
-def test_row_82_the_admin_port_in_use(tmp_path: Path, taken: int) -> None:
+def test_the_admin_port_in_use(tmp_path: Path, taken: int) -> None:
     done = run_refused(write(tmp_path, admin={"bind": f"127.0.0.1:{taken}"}))
     assert_one_clear_line(done, f"127.0.0.1:{taken}", "in use", "admin.bind")
 
 
-def test_row_82_an_address_of_another_machine(tmp_path: Path) -> None:
+def test_an_address_of_another_machine(tmp_path: Path) -> None:
     listeners = [{"bind": "192.0.2.1:0", "routes": [{"respond": {}}]}]
     assert_one_clear_line(run_refused(write(tmp_path, listeners=listeners)), "192.0.2.1", "does not have that address")
 
 
-def test_row_82_an_access_log_that_cannot_be_opened(tmp_path: Path) -> None:
+def test_an_access_log_that_cannot_be_opened(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "access.log"
     done = run_refused(write(tmp_path, access_log={"path": str(path)}))
     assert_one_clear_line(done, str(path), "No such file or directory")
 
 
-def test_row_82_a_unix_socket_where_a_file_is(tmp_path: Path) -> None:
+def test_a_unix_socket_where_a_file_is(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")
     listeners = [{"bind": f"unix:{path}", "routes": [{"respond": {}}]}]

@@ -1,4 +1,4 @@
-"""Rows 73 to 75, SIGTERM: what is in flight finishes, what takes too long is cut, nobody is left hanging."""
+"""SIGTERM: what is in flight finishes, what takes too long is cut, nobody is left hanging."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_requests_in_flight_finish(servers: list[Gunicorn], tmp_path: Path, dela
 RATE = 500.0
 
 
-def test_row_73_stopping_under_500_requests_a_second(tmp_path: Path) -> None:
+def test_stopping_under_500_requests_a_second(tmp_path: Path) -> None:
     """Clients that honour `Connection: close` see no error: what was sent is answered, and then nobody listens."""
     with OpenLoopServers(3, service_s=0.05) as servers, Origin() as slow, ExitStack() as stack:
         settings: dict[str, object] = {
@@ -304,7 +304,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_row_74_a_stream_that_never_ends_is_cut_at_grace(tmp_path: Path, kind: str) -> None:
+def test_a_stream_that_never_ends_is_cut_at_grace(tmp_path: Path, kind: str) -> None:
     """It goes on until then, the cut shows on both sides, and the exit status says that something was cut."""
 
     ends: list[str] = []
@@ -356,7 +356,7 @@ def test_row_74_a_stream_that_never_ends_is_cut_at_grace(tmp_path: Path, kind: s
         (signal.SIGINT, signal.SIGINT),
     ],
 )
-def test_row_75_a_second_signal_ends_it_at_once(
+def test_a_second_signal_ends_it_at_once(
     servers: list[Gunicorn], tmp_path: Path, first: signal.Signals, number: signal.Signals
 ) -> None:
     lb = daemon(servers, tmp_path)

@@ -249,7 +249,7 @@ def test_silence_after_one_end_ends_it_sooner(tcp: Setting) -> None:
     assert tcp.last_end() == "tunnel_timeout"
 
 
-def test_row_39_silence_after_the_server_s_end_ends_it_too(tcp: Setting) -> None:
+def test_silence_after_the_server_s_end_ends_it_too(tcp: Setting) -> None:
     """half_closed bounds how long the client may say nothing when the server has said all."""
     tcp.origin.default = fin_first
     with tcp.client("short") as client:

@@ -1,4 +1,4 @@
-"""What a server may do wrong, one scenario a row of the torture list (section 3.1), each through the real daemon."""
+"""What a server may do wrong, one scenario each, through the real daemon."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def assert_next_request_is_fine(rig: Rig, client: Client | None = None) -> Respo
     return answer
 
 
-# --- rows 1, 2: no connection; these need servers of their own, and so a daemon of their own ---
+# --- no connection; these need servers of their own, and so a daemon of their own ---
 
 
 def unconnectable(bad: str, good: str) -> dict[str, object]:
@@ -77,7 +77,7 @@ def unconnectable(bad: str, good: str) -> dict[str, object]:
     [(refusing_port, "connect_refused", {502, 503}), (black_hole_port, "connect_timeout", {504})],
     ids=["row-1-refused", "row-2-black-hole"],
 )
-def test_rows_1_2_no_connection(
+def test_no_connection(
     port: Callable[[], AbstractContextManager[int]], reason: str, statuses: set[int], tmp_path: Path
 ) -> None:
     with (
@@ -108,13 +108,13 @@ def test_rows_1_2_no_connection(
         lb.check_idle()
 
 
-# --- rows 3-7: closed before the first byte of an answer ---
+# --- closed before the first byte of an answer ---
 
 
 @pytest.mark.parametrize(
     ("fault", "word"), [(close_unanswered, "closed_early"), (reset_unanswered, "reset")], ids=["fin", "rst"]
 )
-def test_rows_3_4_get_on_a_fresh_connection_is_tried_on_another_server(rig: Rig, fault: Script, word: str) -> None:
+def test_get_on_a_fresh_connection_is_tried_on_another_server(rig: Rig, fault: Script, word: str) -> None:
     rig.script(first_only(fault))
     with rig.client("pair") as client:
         answer = client.ask(get("/row-3"))
@@ -130,7 +130,7 @@ def test_rows_3_4_get_on_a_fresh_connection_is_tried_on_another_server(rig: Rig,
 @pytest.mark.parametrize(
     ("fault", "word"), [(close_unanswered, "closed_early"), (reset_unanswered, "reset")], ids=["fin", "rst"]
 )
-def test_rows_3_4_no_try_left_is_502(rig: Rig, fault: Script, word: str) -> None:
+def test_no_try_left_is_502(rig: Rig, fault: Script, word: str) -> None:
     rig.script(fault)
     with rig.client("once") as client:
         assert_problem(client.ask(get("/row-3-last")), 502)
@@ -138,7 +138,7 @@ def test_rows_3_4_no_try_left_is_502(rig: Rig, fault: Script, word: str) -> None
     assert rig.grown("upstream_errors_total", pool="once", reason=word) == 1
 
 
-def test_row_3_attempts_bound_the_tries(rig: Rig) -> None:
+def test_attempts_bound_the_tries(rig: Rig) -> None:
     """Two extra tries are the default: three servers' connections at most, then 502."""
     rig.script(*[close_unanswered] * 5)
     with rig.client("pair") as client:
@@ -148,7 +148,7 @@ def test_row_3_attempts_bound_the_tries(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("fault", [close_unanswered, reset_unanswered], ids=["fin", "rst"])
-def test_row_5_post_is_not_repeated(rig: Rig, fault: Script) -> None:
+def test_post_is_not_repeated(rig: Rig, fault: Script) -> None:
     rig.script(fault)
     with rig.client("pair") as client:
         assert_problem(client.ask(post("/row-5")), 502)
@@ -157,7 +157,7 @@ def test_row_5_post_is_not_repeated(rig: Rig, fault: Script) -> None:
 
 
 @pytest.mark.parametrize("fault", [close_unanswered, reset_unanswered], ids=["fin", "rst"])
-def test_row_5_post_is_repeated_where_the_pool_says_that_requests_are_idempotent(rig: Rig, fault: Script) -> None:
+def test_post_is_repeated_where_the_pool_says_that_requests_are_idempotent(rig: Rig, fault: Script) -> None:
     rig.script(first_only(fault))
     with rig.client("idem") as client:
         answer = client.ask(post("/row-5-idem", b"x" * 1000))
@@ -165,7 +165,7 @@ def test_row_5_post_is_repeated_where_the_pool_says_that_requests_are_idempotent
     assert [request.body for origin in (rig.a, rig.b) for request in origin.requests] == [b"x" * 1000] * 2
 
 
-def test_row_5_a_body_above_the_replay_limit_is_not_repeated(rig: Rig) -> None:
+def test_a_body_above_the_replay_limit_is_not_repeated(rig: Rig) -> None:
     rig.script(first_only(close_unanswered))
     with rig.client("idem") as client:
         assert_problem(client.ask(post("/row-5-big", b"x" * (MIB + 1))), 502)
@@ -173,7 +173,7 @@ def test_row_5_a_body_above_the_replay_limit_is_not_repeated(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-def test_row_3_idempotent_methods_are_repeated(rig: Rig, method: str) -> None:
+def test_idempotent_methods_are_repeated(rig: Rig, method: str) -> None:
     rig.script(first_only(close_unanswered))
     with rig.client("pair") as client:
         request = f"{method} /row-3-m HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi".encode()
@@ -182,7 +182,7 @@ def test_row_3_idempotent_methods_are_repeated(rig: Rig, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_row_5_other_methods_are_not_repeated(rig: Rig, method: str) -> None:
+def test_other_methods_are_not_repeated(rig: Rig, method: str) -> None:
     rig.script(first_only(close_unanswered))
     with rig.client("pair") as client:
         request = f"{method} /row-5-m HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi".encode()
@@ -191,7 +191,7 @@ def test_row_5_other_methods_are_not_repeated(rig: Rig, method: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [close_unanswered, reset_unanswered], ids=["fin", "rst"])
-def test_row_6_get_on_a_kept_connection_that_the_server_closes(rig: Rig, fault: Script) -> None:
+def test_get_on_a_kept_connection_that_the_server_closes(rig: Rig, fault: Script) -> None:
     rig.a.script(after_warm_up(fault))
     with rig.client() as client:
         client.ask(get("/warm"))
@@ -205,8 +205,8 @@ def test_row_6_get_on_a_kept_connection_that_the_server_closes(rig: Rig, fault: 
 
 @pytest.mark.parametrize("request_bytes", [get("/row-6-idle"), post("/row-6-idle")], ids=["get", "post"])
 @pytest.mark.parametrize("how", [FIN, RST])
-def test_row_6_a_kept_connection_that_died_idle_costs_nothing(rig: Rig, request_bytes: bytes, how: str) -> None:
-    """The close is in the socket before the request is written: any method may take another connection (rule R3)."""
+def test_a_kept_connection_that_died_idle_costs_nothing(rig: Rig, request_bytes: bytes, how: str) -> None:
+    """The close is in the socket before the request is written: any method may take another connection."""
 
     def dies_idle(c: Peer) -> None:
         if how == FIN:
@@ -228,7 +228,7 @@ def test_row_6_a_kept_connection_that_died_idle_costs_nothing(rig: Rig, request_
 
 
 @pytest.mark.parametrize("fault", [close_unanswered, reset_unanswered], ids=["fin", "rst"])
-def test_row_7_post_on_a_kept_connection_reaches_the_server_once(rig: Rig, fault: Script) -> None:
+def test_post_on_a_kept_connection_reaches_the_server_once(rig: Rig, fault: Script) -> None:
     rig.a.script(after_warm_up(fault))
     with rig.client() as client:
         client.ask(get("/warm"))
@@ -237,14 +237,14 @@ def test_row_7_post_on_a_kept_connection_reaches_the_server_once(rig: Rig, fault
     assert rig.log("/row-7")["end"] == "upstream_closed_reused_conn"
 
 
-def test_row_3_closed_before_the_request_was_read(rig: Rig) -> None:
+def test_closed_before_the_request_was_read(rig: Rig) -> None:
     rig.script(first_only(close_at_once))
     with rig.client("pair") as client:
         answer = client.ask(get("/row-3-unread"))
     assert (answer.status, answer.body) == (200, b"GET /row-3-unread 0\n")
 
 
-def test_row_3_closed_before_the_request_was_read_many_times(rig: Rig) -> None:
+def test_closed_before_the_request_was_read_many_times(rig: Rig) -> None:
     """The close races with the daemon's own connect and write; whoever wins, the client hears of it at once."""
     rig.script(*[close_at_once] * 300)
     with rig.client("pair") as client:
@@ -254,11 +254,11 @@ def test_row_3_closed_before_the_request_was_read_many_times(rig: Rig) -> None:
             assert time.monotonic() - started < 7, "the daemon did not see that its fresh connection was closed"
 
 
-# --- rows 8-13: broken off ---
+# --- broken off ---
 
 
 @pytest.mark.parametrize("how", [FIN, RST])
-def test_row_8_dies_inside_the_head(rig: Rig, how: str) -> None:
+def test_dies_inside_the_head(rig: Rig, how: str) -> None:
     rig.a.script(steps(b"HTTP/1.1 200 OK\r\nContent-Le", how))
     with rig.client() as client:
         assert_problem(client.ask(get("/row-8")), 502)
@@ -293,7 +293,7 @@ def broken_off(rig: Rig, target: str, head: bytes, body: bytes, how: str, versio
 
 @pytest.mark.parametrize("how", [FIN, RST])
 @pytest.mark.parametrize("framing", BROKEN_OFF)
-def test_rows_9_to_12_broken_off_in_the_body(rig: Rig, framing: str, how: str) -> None:
+def test_broken_off_in_the_body(rig: Rig, framing: str, how: str) -> None:
     head, body = BROKEN_OFF[framing]
     partial = broken_off(rig, "/row-10", head, body, how)
     assert partial.body == b"hello"
@@ -304,21 +304,21 @@ def test_rows_9_to_12_broken_off_in_the_body(rig: Rig, framing: str, how: str) -
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-def test_row_10_reset_of_a_body_that_ends_with_the_connection(rig: Rig, version: str) -> None:
+def test_reset_of_a_body_that_ends_with_the_connection(rig: Rig, version: str) -> None:
     partial = broken_off(rig, "/row-10-close", OK_CLOSE, b"hello", RST, version)
     assert partial.body == b"hello"
     assert rig.log("/row-10-close")["end"] == "truncated_body"
 
 
 @pytest.mark.parametrize("framing", BROKEN_OFF)
-def test_row_10_an_http_1_0_client_sees_the_cut_too(rig: Rig, framing: str) -> None:
+def test_an_http_1_0_client_sees_the_cut_too(rig: Rig, framing: str) -> None:
     head, body = BROKEN_OFF[framing]
     broken_off(rig, "/row-10-old", head, body, FIN, "1.0")
     assert rig.log("/row-10-old")["end"] == "truncated_body"
 
 
 @pytest.mark.parametrize("how", [FIN, RST])
-def test_row_9_dies_between_head_and_body(rig: Rig, how: str) -> None:
+def test_dies_between_head_and_body(rig: Rig, how: str) -> None:
     seen = threading.Event()
     rig.a.script(steps(OK_10, seen, how))
     with rig.client() as client:
@@ -331,7 +331,7 @@ def test_row_9_dies_between_head_and_body(rig: Rig, how: str) -> None:
     assert rig.log("/row-9")["end"] == "truncated_body"
 
 
-def test_row_13_bad_chunk_in_the_middle(rig: Rig) -> None:
+def test_bad_chunk_in_the_middle(rig: Rig) -> None:
     seen = threading.Event()
     rig.a.script(steps(OK_CHUNKED + b"5\r\nhello\r\n", seen, b"xyz\r\nhello\r\n0\r\n\r\n"))
     with rig.client() as client:
@@ -345,7 +345,7 @@ def test_row_13_bad_chunk_in_the_middle(rig: Rig) -> None:
     assert rig.grown("upstream_errors_total", reason="bad_chunk") == 1
 
 
-# --- rows 14-17: more than was asked for ---
+# --- more than was asked for ---
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_row_13_bad_chunk_in_the_middle(rig: Rig) -> None:
     [b"EXTRA", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"],
     ids=["row-14-bytes", "row-15-second-answer"],
 )
-def test_rows_14_15_surplus_in_the_same_segment(rig: Rig, surplus: bytes) -> None:
+def test_surplus_in_the_same_segment(rig: Rig, surplus: bytes) -> None:
     rig.a.script(steps(OK_5 + surplus))
     with rig.client() as client:
         assert client.ask(get("/row-14")).body == b"hello"
@@ -363,7 +363,7 @@ def test_rows_14_15_surplus_in_the_same_segment(rig: Rig, surplus: bytes) -> Non
     assert rig.grown("upstream_errors_total", reason="extra_data") == 1
 
 
-def test_row_16_second_answer_on_the_idle_connection(rig: Rig) -> None:
+def test_second_answer_on_the_idle_connection(rig: Rig) -> None:
     idle = threading.Event()
     rig.a.script(steps(OK_5, idle, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"))
     with rig.client() as client:
@@ -379,7 +379,7 @@ def test_row_16_second_answer_on_the_idle_connection(rig: Rig) -> None:
     [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", b"junk"],
     ids=["408", "junk"],
 )
-def test_row_17_farewell_on_the_idle_connection_just_before_reuse(rig: Rig, farewell: bytes) -> None:
+def test_farewell_on_the_idle_connection_just_before_reuse(rig: Rig, farewell: bytes) -> None:
     idle, said = threading.Event(), threading.Event()
 
     def says_farewell(c: Peer) -> None:
@@ -399,7 +399,7 @@ def test_row_17_farewell_on_the_idle_connection_just_before_reuse(rig: Rig, fare
     assert rig.requests == [("GET", "/warm"), ("POST", "/row-17")]
 
 
-# --- rows 18-27: answers that are not HTTP ---
+# --- answers that are not HTTP ---
 
 NOT_HTTP = {
     "row-18 garbage": (b"hello world\r\n\r\n", "bad_response"),
@@ -419,7 +419,7 @@ NOT_HTTP = {
 
 
 @pytest.mark.parametrize("name", NOT_HTTP)
-def test_rows_18_to_27_not_an_http_answer(rig: Rig, name: str) -> None:
+def test_not_an_http_answer(rig: Rig, name: str) -> None:
     answer, word = NOT_HTTP[name]
     rig.a.script(steps(answer))
     with rig.client() as client:
@@ -434,7 +434,7 @@ def test_rows_18_to_27_not_an_http_answer(rig: Rig, name: str) -> None:
 @pytest.mark.parametrize(
     "fields", [b"X: " + b"y" * 70_000 + b"\r\n", b"X: y\r\n" * 20_000], ids=["70 kB value", "20000 fields"]
 )
-def test_row_20_huge_head(rig: Rig, fields: bytes) -> None:
+def test_huge_head(rig: Rig, fields: bytes) -> None:
     answer = b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 5\r\n\r\nhello"
     rig.a.script(*[steps(answer)] * 11)
     with rig.client() as client:
@@ -447,7 +447,7 @@ def test_row_20_huge_head(rig: Rig, fields: bytes) -> None:
     assert rig.grown("upstream_errors_total", reason="header_too_large") == 11
 
 
-def test_row_22_length_and_chunked_together(rig: Rig) -> None:
+def test_length_and_chunked_together(rig: Rig) -> None:
     rig.a.script(
         steps(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
     )
@@ -458,7 +458,7 @@ def test_row_22_length_and_chunked_together(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "cow"])
-def test_row_23_unknown_transfer_coding(rig: Rig, coding: str) -> None:
+def test_unknown_transfer_coding(rig: Rig, coding: str) -> None:
     rig.a.script(steps(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\nhello".encode(), FIN))
     with rig.client() as client:
         answer = client.ask(get("/row-23"))
@@ -471,7 +471,7 @@ def test_row_23_unknown_transfer_coding(rig: Rig, coding: str) -> None:
     [("GET", b"HTTP/1.1 204 No Content"), ("GET", b"HTTP/1.1 304 Not Modified"), ("HEAD", b"HTTP/1.1 200 OK")],
     ids=["204", "304", "HEAD"],
 )
-def test_row_24_body_where_none_may_be(rig: Rig, method: str, head: bytes) -> None:
+def test_body_where_none_may_be(rig: Rig, method: str, head: bytes) -> None:
     rig.a.script(steps(head + b"\r\nContent-Length: 38\r\n\r\n" + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
     with rig.client() as client:
         answer = client.ask(f"{method} /row-24 HTTP/1.1\r\nHost: a\r\n\r\n".encode(), is_head=method == "HEAD")
@@ -483,7 +483,7 @@ def test_row_24_body_where_none_may_be(rig: Rig, method: str, head: bytes) -> No
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 3 + OK_5
 
 
-def test_row_25_interim_answers_reach_an_http_1_1_client(rig: Rig) -> None:
+def test_interim_answers_reach_an_http_1_1_client(rig: Rig) -> None:
     rig.a.script(steps(INTERIM))
     with rig.client() as client:
         answer = client.ask(get("/row-25"))
@@ -529,7 +529,7 @@ def test_a_post_that_got_an_interim_answer_is_not_repeated(rig: Rig, how: str) -
     assert rig.log("/interim-post")["end"] == ("closed_early" if how == FIN else "reset")
 
 
-def test_row_25_interim_answers_do_not_reach_an_http_1_0_client(rig: Rig) -> None:
+def test_interim_answers_do_not_reach_an_http_1_0_client(rig: Rig) -> None:
     rig.a.script(steps(INTERIM))
     with rig.client() as client:
         answer = client.ask(get("/row-25-old", version="1.0"))
@@ -537,10 +537,10 @@ def test_row_25_interim_answers_do_not_reach_an_http_1_0_client(rig: Rig) -> Non
         assert client.wait_end() == "fin"
 
 
-# --- rows 30-33: early answers and expectations ---
+# --- early answers and expectations ---
 
 
-def test_row_30_early_answer_while_the_client_uploads(rig: Rig) -> None:
+def test_early_answer_while_the_client_uploads(rig: Rig) -> None:
     def answers_early(c: Peer) -> None:
         request = c.read_head()
         c.send(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno")
@@ -563,7 +563,7 @@ def test_row_30_early_answer_while_the_client_uploads(rig: Rig) -> None:
     assert rig.log("/row-30")["status"] == 401
 
 
-def test_row_31_413_and_reset_while_the_client_uploads(rig: Rig) -> None:
+def test_413_and_reset_while_the_client_uploads(rig: Rig) -> None:
     def refuses(c: Peer) -> None:
         c.read_head()
         c.stream.take(100_000)
@@ -605,7 +605,7 @@ def test_expect_the_servers_100_is_passed_on(rig: Rig) -> None:
         assert_next_request_is_fine(rig, client)
 
 
-def test_row_32_final_answer_to_an_expectation(rig: Rig) -> None:
+def test_final_answer_to_an_expectation(rig: Rig) -> None:
     def refuses(c: Peer) -> None:
         c.read_head()
         c.send(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno")
@@ -623,7 +623,7 @@ def test_row_32_final_answer_to_an_expectation(rig: Rig) -> None:
     assert_next_request_is_fine(rig)
 
 
-def test_row_33_no_answer_to_an_expectation(rig: Rig) -> None:
+def test_no_answer_to_an_expectation(rig: Rig) -> None:
     started = time.monotonic()
     with rig.client() as client:
         client.send(EXPECT.format("/row-33").encode())
@@ -635,7 +635,7 @@ def test_row_33_no_answer_to_an_expectation(rig: Rig) -> None:
         assert [one.status for one in answer.interim] == [100]
 
 
-def test_row_33_a_late_100_is_not_passed_on_a_second_time(rig: Rig) -> None:
+def test_a_late_100_is_not_passed_on_a_second_time(rig: Rig) -> None:
     def late(c: Peer) -> None:
         request = c.read_body(c.read_head())
         c.send(b"HTTP/1.1 100 Continue\r\n\r\n", c.origin.answer(request))
@@ -649,10 +649,10 @@ def test_row_33_a_late_100_is_not_passed_on_a_second_time(rig: Rig) -> None:
         assert [one.status for one in client.response().interim] == [100]
 
 
-# --- rows 34-36: slow and stalled ---
+# --- slow and stalled ---
 
 
-def test_row_34_never_answers(rig: Rig) -> None:
+def test_never_answers(rig: Rig) -> None:
     rig.a.script(silent)
     with rig.client("quick") as client:
         started = time.monotonic()
@@ -664,7 +664,7 @@ def test_row_34_never_answers(rig: Rig) -> None:
     assert rig.grown("upstream_errors_total", reason="response_timeout") == 1
 
 
-def test_row_35_one_byte_at_a_time_for_longer_than_the_time_out(rig: Rig) -> None:
+def test_one_byte_at_a_time_for_longer_than_the_time_out(rig: Rig) -> None:
     """Each byte resets the idle time-out, and each is relayed before the next is sent."""
     got = [threading.Event() for _ in range(6)]
 
@@ -693,7 +693,7 @@ def test_row_35_one_byte_at_a_time_for_longer_than_the_time_out(rig: Rig) -> Non
     assert rig.log("/row-35")["end"] == "ok"
 
 
-def test_row_36_stalls_in_the_body(rig: Rig) -> None:
+def test_stalls_in_the_body(rig: Rig) -> None:
     rig.a.script(stalls_after(OK_10 + b"hello"))
     with rig.client("quick") as client:
         client.send(get("/row-36"))

@@ -1,8 +1,7 @@
-"""What a client may do wrong, one scenario a row of the torture list (section 3.2).
+"""What a client may do wrong, one scenario each.
 
-Rows 54, 56 and 57 follow decisions.md, "Client gone": over HTTP a client that ends its direction has left, unless the
-listener says `half_close: answer`. Row 55 (leaves while queued) is in test_client_gone.py and in
-resilience/test_queue.py.
+Over HTTP a client that ends its direction has left, unless the listener says `half_close: answer`. One that leaves
+while its request is queued is in test_client_gone.py and in resilience/test_queue.py.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ def assert_given_up(rig: Rig, since: float) -> None:
     assert not rig.lb.metric("upstream_connections"), "the connection was kept"
 
 
-# --- row 53: silence ---
+# --- silence ---
 
 
-def test_row_53_says_nothing(rig: Rig) -> None:
+def test_says_nothing(rig: Rig) -> None:
     stderr = len(rig.lb.stderr)
     started = time.monotonic()
     with rig.client("quick") as client:
@@ -64,7 +63,7 @@ def test_row_53_says_nothing(rig: Rig) -> None:
     assert rig.a.peers == []
 
 
-def test_row_53_says_half_a_head(rig: Rig) -> None:
+def test_says_half_a_head(rig: Rig) -> None:
     with rig.client("quick") as client:
         client.send(b"GET /row-53 HTTP/1.1\r\nHost:")
         exchange = receive(client, None)
@@ -72,7 +71,7 @@ def test_row_53_says_half_a_head(rig: Rig) -> None:
     assert rig.grown("rejected_total", listener="quick", reason="header_timeout") == 1
 
 
-def test_row_53_each_byte_does_not_reset_the_deadline(rig: Rig) -> None:
+def test_each_byte_does_not_reset_the_deadline(rig: Rig) -> None:
     """Slowloris: the deadline of a head is absolute."""
     started = time.monotonic()
     stop = threading.Event()
@@ -92,17 +91,17 @@ def test_row_53_each_byte_does_not_reset_the_deadline(rig: Rig) -> None:
         thread.join()
 
 
-def test_row_53_idle_after_an_answer(rig: Rig) -> None:
+def test_idle_after_an_answer(rig: Rig) -> None:
     with rig.client("quick") as client:
         assert client.ask(get("/row-53-idle")).status == 200
         assert client.wait_end() == "fin"
 
 
-# --- rows 54-58: leaving ---
+# --- leaving ---
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])
-def test_row_54_leaves_while_waiting(rig: Rig, how: str) -> None:
+def test_leaves_while_waiting(rig: Rig, how: str) -> None:
     rig.a.script(silent)
     with rig.client() as client:
         client.send(get("/row-54"))
@@ -116,7 +115,7 @@ def test_row_54_leaves_while_waiting(rig: Rig, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])
-def test_row_54_a_post_whose_client_leaves(rig: Rig, how: str) -> None:
+def test_a_post_whose_client_leaves(rig: Rig, how: str) -> None:
     rig.script(silent)
     with rig.client("pair") as client:
         client.send(post("/row-54-post"))
@@ -129,7 +128,7 @@ def test_row_54_a_post_whose_client_leaves(rig: Rig, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["rst", "fin"])
 @pytest.mark.parametrize("head", [b"Content-Length: 1000000\r\n", b"Transfer-Encoding: chunked\r\n"])
-def test_row_56_leaves_in_the_middle_of_the_answer(rig: Rig, how: str, head: bytes) -> None:
+def test_leaves_in_the_middle_of_the_answer(rig: Rig, how: str, head: bytes) -> None:
     rig.a.script(stalls_after(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n5\r\nhello\r\n"))
     with rig.client() as client:
         client.send(get("/row-56"))
@@ -140,7 +139,7 @@ def test_row_56_leaves_in_the_middle_of_the_answer(rig: Rig, how: str, head: byt
     assert rig.grown("upstream_errors_total") == 0
 
 
-def test_row_57_half_close_is_answered_where_the_listener_says_so(rig: Rig) -> None:
+def test_half_close_is_answered_where_the_listener_says_so(rig: Rig) -> None:
     gone = threading.Event()
 
     def waits(c: Peer) -> None:
@@ -161,7 +160,7 @@ def test_row_57_half_close_is_answered_where_the_listener_says_so(rig: Rig) -> N
     assert rig.log("/row-57")["end"] == "ok"
 
 
-def test_row_57_request_and_fin_together_are_answered_where_the_listener_says_so(rig: Rig) -> None:
+def test_request_and_fin_together_are_answered_where_the_listener_says_so(rig: Rig) -> None:
     with rig.client("half") as client:
         client.send(post("/row-57-both"))
         client.finish_writing()
@@ -169,7 +168,7 @@ def test_row_57_request_and_fin_together_are_answered_where_the_listener_says_so
         assert client.wait_end() == "fin"
 
 
-def test_row_57_tcp_mode_relays_a_half_close(rig: Rig) -> None:
+def test_tcp_mode_relays_a_half_close(rig: Rig) -> None:
     def counts(c: Peer) -> None:
         data = c.stream.read_to_end()
         assert c.end == "fin"
@@ -190,7 +189,7 @@ def test_row_57_tcp_mode_relays_a_half_close(rig: Rig) -> None:
     ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"],
     ids=["length", "chunked"],
 )
-def test_row_58_leaves_inside_the_body(rig: Rig, listener: str, how: str, body: str) -> None:
+def test_leaves_inside_the_body(rig: Rig, listener: str, how: str, body: str) -> None:
     with rig.client(listener) as client:
         client.send(f"POST /row-58 HTTP/1.1\r\nHost: a\r\n{body}".encode())
         wait_until(lambda: rig.a.partials, "the head to reach the server")
@@ -211,10 +210,10 @@ def test_leaves_before_the_head_is_complete(rig: Rig) -> None:
     assert rig.a.peers == []
 
 
-# --- row 62: pipelining ---
+# --- pipelining ---
 
 
-def test_row_62_ten_pipelined_requests_one_slow(rig: Rig) -> None:
+def test_ten_pipelined_requests_one_slow(rig: Rig) -> None:
     release = threading.Event()
     active: list[int] = []
     most: list[int] = []
@@ -242,7 +241,7 @@ def test_row_62_ten_pipelined_requests_one_slow(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("segments", [2, 3, 20])
-def test_row_62_segments_that_arrive_while_a_request_is_active_stay_in_order(rig: Rig, segments: int) -> None:
+def test_segments_that_arrive_while_a_request_is_active_stay_in_order(rig: Rig, segments: int) -> None:
     """Cut at many places; the first request is held until every segment has been sent."""
     data = b"".join(get(f"/order-{number}") for number in range(6))
     answers = [b"GET /order-%d 0\n" % number for number in range(6)]
@@ -255,7 +254,7 @@ def test_row_62_segments_that_arrive_while_a_request_is_active_stay_in_order(rig
 
 
 @pytest.mark.parametrize("cut", range(40, 200, 8))
-def test_row_62_the_rest_arrives_while_the_first_request_is_active(rig: Rig, cut: int) -> None:
+def test_the_rest_arrives_while_the_first_request_is_active(rig: Rig, cut: int) -> None:
     release = threading.Event()
 
     def holds(c: Peer) -> None:
@@ -276,7 +275,7 @@ def test_row_62_the_rest_arrives_while_the_first_request_is_active(rig: Rig, cut
 
 @pytest.mark.parametrize("size", [70_000, 300_000, 3_000_000])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_row_62_a_large_body_behind_a_request_that_takes_a_while(rig: Rig, size: int, framing: str) -> None:
+def test_a_large_body_behind_a_request_that_takes_a_while(rig: Rig, size: int, framing: str) -> None:
     """More than is read ahead, so reading pauses until the request before is answered, and must go on then."""
     release = threading.Event()
     received: list[bytes] = []
@@ -311,7 +310,7 @@ def test_row_62_a_large_body_behind_a_request_that_takes_a_while(rig: Rig, size:
     assert received == [body]
 
 
-def test_row_62_a_pipelining_client_that_leaves(rig: Rig) -> None:
+def test_a_pipelining_client_that_leaves(rig: Rig) -> None:
     """The abort is seen although surplus requests are buffered; none of them reaches the server."""
     rig.a.script(silent)
     with rig.client() as client:
@@ -322,7 +321,7 @@ def test_row_62_a_pipelining_client_that_leaves(rig: Rig) -> None:
     assert rig.requests == [("GET", "/left-0")]
 
 
-def test_row_62_a_flooding_client_that_leaves(rig: Rig) -> None:
+def test_a_flooding_client_that_leaves(rig: Rig) -> None:
     """The same with more read ahead than the daemon takes, so that it does not read when the end comes."""
     rig.a.script(silent)
     with rig.client() as client:
@@ -337,10 +336,10 @@ def test_row_62_a_flooding_client_that_leaves(rig: Rig) -> None:
     assert rig.requests == [("GET", "/flood")]
 
 
-# --- rows 64 and 72: another protocol ---
+# --- another protocol ---
 
 
-def test_row_64_tls_to_a_plain_port(rig: Rig) -> None:
+def test_tls_to_a_plain_port(rig: Rig) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="a.example")
@@ -355,7 +354,7 @@ def test_row_64_tls_to_a_plain_port(rig: Rig) -> None:
     assert rig.grown("rejected_total", listener="solo") == 1
 
 
-def test_row_72_http_2_preface(rig: Rig) -> None:
+def test_http_2_preface(rig: Rig) -> None:
     with rig.client() as client:
         client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12\x04\x00\x00\x00\x00\x00")
         exchange = receive(client, None)
@@ -363,7 +362,7 @@ def test_row_72_http_2_preface(rig: Rig) -> None:
     assert rig.a.peers == []
 
 
-# --- rows 66-68: too much, too slow ---
+# --- too much, too slow ---
 
 
 @pytest.mark.parametrize(
@@ -375,7 +374,7 @@ def test_row_72_http_2_preface(rig: Rig) -> None:
     ],
     ids=["200 kB target", "1 MB field", "20000 fields"],
 )
-def test_row_66_huge_head(rig: Rig, request_bytes: bytes, status: int, reason: str) -> None:
+def test_huge_head(rig: Rig, request_bytes: bytes, status: int, reason: str) -> None:
     before = 0
     for _ in range(11):
         with rig.client() as client:
@@ -388,7 +387,7 @@ def test_row_66_huge_head(rig: Rig, request_bytes: bytes, status: int, reason: s
     assert rig.grown("rejected_total", listener="solo", reason=reason) == 11
 
 
-def test_row_67_announced_body_over_the_limit(rig: Rig) -> None:
+def test_announced_body_over_the_limit(rig: Rig) -> None:
     with rig.client("quick") as client:
         client.send(f"POST /row-67 HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_LIMIT + 1}\r\n\r\n".encode())
         exchange = receive(client, None)
@@ -398,7 +397,7 @@ def test_row_67_announced_body_over_the_limit(rig: Rig) -> None:
     assert rig.grown("rejected_total", listener="quick", reason="body_too_large") == 1
 
 
-def test_row_67_chunked_body_over_the_limit(rig: Rig) -> None:
+def test_chunked_body_over_the_limit(rig: Rig) -> None:
     chunk = b"1000\r\n" + b"x" * 4096 + b"\r\n"
     with rig.client("quick") as client:
         client.send(b"POST /row-67-chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk)
@@ -411,7 +410,7 @@ def test_row_67_chunked_body_over_the_limit(rig: Rig) -> None:
     assert len(rig.a.partials[0].body) <= BODY_LIMIT
 
 
-def test_row_67_a_body_of_exactly_the_limit_passes(rig: Rig) -> None:
+def test_a_body_of_exactly_the_limit_passes(rig: Rig) -> None:
     with rig.client("quick") as client:
         assert (
             client.ask(post("/row-67-exact", b"x" * BODY_LIMIT)).body == f"POST /row-67-exact {BODY_LIMIT}\n".encode()
@@ -431,7 +430,7 @@ def test_slow_body(rig: Rig, body: str) -> None:
     assert rig.grown("rejected_total", listener="slow-body", reason="body_timeout") == 1
 
 
-def test_row_68_expects_100_and_never_sends_the_body(rig: Rig) -> None:
+def test_expects_100_and_never_sends_the_body(rig: Rig) -> None:
     def continues(c: Peer) -> None:
         c.read_head()
         c.send(b"HTTP/1.1 100 Continue\r\n\r\n")

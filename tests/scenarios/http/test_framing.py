@@ -22,10 +22,10 @@ SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-# --- rows 28, 29: upgrades ---
+# --- upgrades ---
 
 
-def test_row_28_frames_sent_with_the_upgrade_arrive_once_and_in_order(rig: Rig) -> None:
+def test_frames_sent_with_the_upgrade_arrive_once_and_in_order(rig: Rig) -> None:
     heard: list[bytes] = []
 
     def switches(c: Peer) -> None:
@@ -52,7 +52,7 @@ def test_row_28_frames_sent_with_the_upgrade_arrive_once_and_in_order(rig: Rig) 
     assert (entry["status"], entry["end"]) == (101, "ok")
 
 
-def test_row_28_nothing_is_passed_raw_before_the_101(rig: Rig) -> None:
+def test_nothing_is_passed_raw_before_the_101(rig: Rig) -> None:
     asked = threading.Event()
 
     def waits(c: Peer) -> None:
@@ -71,7 +71,7 @@ def test_row_28_nothing_is_passed_raw_before_the_101(rig: Rig) -> None:
         assert client.read_to_end() == b"hello"
 
 
-def test_row_29_refused_upgrade_leaves_http(rig: Rig) -> None:
+def test_refused_upgrade_leaves_http(rig: Rig) -> None:
     rig.a.script(steps(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno"))
     with rig.client() as client:
         client.send(get("/row-29", *UPGRADE) + get("/behind"))
@@ -80,7 +80,7 @@ def test_row_29_refused_upgrade_leaves_http(rig: Rig) -> None:
     assert rig.requests == [("GET", "/row-29"), ("GET", "/behind")]
 
 
-def test_row_29_bytes_behind_a_refused_upgrade_are_not_passed_raw(rig: Rig) -> None:
+def test_bytes_behind_a_refused_upgrade_are_not_passed_raw(rig: Rig) -> None:
     rig.a.script(steps(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno"))
     with rig.client() as client:
         client.send(get("/row-29-raw", *UPGRADE) + b"\x81\x85\x00\x00\x00\x00hello\r\n\r\n")
@@ -90,10 +90,10 @@ def test_row_29_bytes_behind_a_refused_upgrade_are_not_passed_raw(rig: Rig) -> N
     assert b"hello" not in b"".join(peer.received for peer in rig.a.peers)
 
 
-# --- rows 51, 52: downgrade and trailers ---
+# --- downgrade and trailers ---
 
 
-def test_row_51_chunked_answer_to_an_http_1_0_client(rig: Rig) -> None:
+def test_chunked_answer_to_an_http_1_0_client(rig: Rig) -> None:
     rig.a.script(steps(OK_CHUNKED + b"5\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n"))
     with rig.client() as client:
         answer = client.ask(get("/row-51", version="1.0"))
@@ -108,7 +108,7 @@ TRAILERS = (
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_row_52_response_trailers(rig: Rig, wanted: bool) -> None:
+def test_response_trailers(rig: Rig, wanted: bool) -> None:
     """Dropped, or passed on to a client that asked for them; never names that mean something before the body."""
     rig.a.script(steps(OK_CHUNKED + TRAILERS))
     with rig.client() as client:
@@ -118,7 +118,7 @@ def test_row_52_response_trailers(rig: Rig, wanted: bool) -> None:
         assert not answer.all("set-cookie") and not answer.all("x-sum")
 
 
-def test_row_52_request_trailers(rig: Rig) -> None:
+def test_request_trailers(rig: Rig) -> None:
     with rig.client() as client:
         answer = client.ask(
             b"POST /row-52-up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -132,7 +132,7 @@ def test_row_52_request_trailers(rig: Rig) -> None:
     assert not request.all("x-sum") and not request.all("authorization")
 
 
-# --- row 69: two lengths and a request hidden behind them ---
+# --- two lengths and a request hidden behind them ---
 
 CHUNKED = "Transfer-Encoding: chunked\r\n"
 CONFLICTS = {
@@ -156,7 +156,7 @@ CONFLICTS = {
 
 
 @pytest.mark.parametrize("name", CONFLICTS)
-def test_row_69_conflicting_lengths(rig: Rig, name: str) -> None:
+def test_conflicting_lengths(rig: Rig, name: str) -> None:
     with rig.client() as client:
         client.send(f"POST /row-69 HTTP/1.1\r\nHost: a\r\n{CONFLICTS[name]}\r\n0\r\n\r\n".encode("latin-1") + SMUGGLED)
         exchange = receive(client, None)
@@ -165,7 +165,7 @@ def test_row_69_conflicting_lengths(rig: Rig, name: str) -> None:
     assert rig.a.peers == [], "a byte of it went upstream"
 
 
-# --- row 71: forged fields ---
+# --- forged fields ---
 
 FORGED = {
     "X-Forwarded-For": "6.6.6.6",
@@ -180,7 +180,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("nominated", [False, True])
-def test_row_71_forged_forwarding_fields(rig: Rig, nominated: bool) -> None:
+def test_forged_forwarding_fields(rig: Rig, nominated: bool) -> None:
     lines = [f"{name}: {value}" for name, value in FORGED.items()]
     lines += [f"{name.replace('-', '_')}: {value}" for name, value in FORGED.items() if "-" in name]
     if nominated:

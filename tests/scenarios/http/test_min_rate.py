@@ -1,4 +1,4 @@
-"""Uploads below `limits.min_rate` (threat B2), with the grace as it is: ten seconds, all cases in the same ten."""
+"""Uploads below `limits.min_rate`, with the grace as it is: ten seconds, all cases in the same ten."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def dripping(clients: dict[Client, bytes]) -> Iterator[None]:
         thread.join()
 
 
-def test_row_60_uploads_below_the_minimum_rate(rig: Rig) -> None:
+def test_uploads_below_the_minimum_rate(rig: Rig) -> None:
     release = threading.Event()
 
     def does_not_read(c: Peer) -> None:

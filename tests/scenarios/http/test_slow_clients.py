@@ -1,4 +1,4 @@
-"""Clients that are slow on purpose, in the numbers of the torture list: they are closed at the deadline, cost little
+"""Clients that are slow on purpose, by the hundred: they are closed at the deadline, cost little
 memory and CPU, and nobody else notices.
 
 Time is judged in ways that a busy machine cannot upset: deadlines exactly from below and patiently from above, other
@@ -84,7 +84,7 @@ def crowd(stage: Stage) -> Iterator[Crowd]:
 
 
 @pytest.mark.timeout(300)
-def test_row_59_slowloris(stage: Stage, crowd: Crowd) -> None:
+def test_slowloris(stage: Stage, crowd: Crowd) -> None:
     """A thousand heads that never end; who is closed comes back, for as long as the attack lasts."""
     rss, before = stage.lb.rss_bytes(), stage.rejected("header_timeout")
     most = attackers = 0
@@ -126,7 +126,7 @@ def test_a_head_has_its_whole_time_and_not_more(crowd: Crowd) -> None:
     ["Content-Length: 100000\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"],
     ids=["length", "chunked"],
 )
-def test_row_60_a_body_that_stalls(stage: Stage, crowd: Crowd, head: str) -> None:
+def test_a_body_that_stalls(stage: Stage, crowd: Crowd, head: str) -> None:
     count = SLOW_POSTS
     rss, before = stage.lb.rss_bytes(), stage.rejected("body_timeout")
     stage.origin.reset()
@@ -145,7 +145,7 @@ def test_row_60_a_body_that_stalls(stage: Stage, crowd: Crowd, head: str) -> Non
     assert not stage.origin.requests
 
 
-def test_row_60_a_body_that_drips_costs_nobody_else(stage: Stage, crowd: Crowd) -> None:
+def test_a_body_that_drips_costs_nobody_else(stage: Stage, crowd: Crowd) -> None:
     """The deadline of a body is between reads, so that a slow link can upload: such clients stay, and stay cheap.
 
     What bounds them is `limits.min_rate`: test_min_rate.py.
@@ -185,7 +185,7 @@ def drip_bodies(stage: Stage, crowd: Crowd) -> tuple[float, float, int]:
 
 
 @pytest.mark.timeout(300)
-def test_row_61_slow_read(stage: Stage, crowd: Crowd) -> None:
+def test_slow_read(stage: Stage, crowd: Crowd) -> None:
     """10 MB answers that nobody takes: reset at the deadline, and never held in memory."""
     count = SLOW_READERS
     rss = stage.lb.rss_bytes()
@@ -257,7 +257,7 @@ def visit(port: int, number: int) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_row_63_connections_that_come_and_go(stage: Stage) -> None:
+def test_connections_that_come_and_go(stage: Stage) -> None:
     stage.lb.check_idle(PATIENCE_S)
     fds = stage.lb.fd_count()
     total = stage.lb.metric("client_connections_total", listener="main")

@@ -1,4 +1,4 @@
-"""Row 89: an exception in each protocol callback. One client is hurt, it is counted once, nothing is left behind."""
+"""An exception in each protocol callback. One client is hurt, it is counted once, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def stage(running: Stage) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("method", DEFECTS, ids=lambda method: method.partition(":")[2])
-def test_row_89_an_exception_in_a_callback(stage: Stage, method: str) -> None:
+def test_an_exception_in_a_callback(stage: Stage, method: str) -> None:
     stage.lb.arm(method)
     ACTIONS[method.partition(":")[2]](stage)
     stage.lb.wait_fired(method)

@@ -1,4 +1,4 @@
-"""Rows 86 to 88: the clock is set, the process is stopped for a while, memory runs short. Nobody is blamed for it."""
+"""The clock is set, the process is stopped for a while, memory runs short. Nobody is blamed for it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def blames(lb: LbProxy) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("offset_s", [-HOUR, DAY], ids=["an-hour-back", "a-day-ahead"])
-def test_row_86_the_clock_is_set(origins: list[Origin], tmp_path: Path, offset_s: float) -> None:
+def test_the_clock_is_set(origins: list[Origin], tmp_path: Path, offset_s: float) -> None:
     held = threading.Event()
     lb = HookedDaemon(config(origins, {"interval": "100ms", "timeout": "5s"}), tmp_path / "lb")
     with lb:
@@ -84,7 +84,7 @@ def held_until(event: threading.Event):  # type: ignore[no-untyped-def]
     return answer
 
 
-def test_row_87_the_process_is_stopped_for_a_while(origins: list[Origin], tmp_path: Path) -> None:
+def test_the_process_is_stopped_for_a_while(origins: list[Origin], tmp_path: Path) -> None:
     """Checks that were under way are late when it goes on: that says nothing about the servers."""
     check = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "1s", "fall": 1, "busy_window": "10ms"}
     holding, stopped = threading.Event(), threading.Event()
@@ -119,7 +119,7 @@ def test_row_87_the_process_is_stopped_for_a_while(origins: list[Origin], tmp_pa
                 stopped.clear()
 
 
-def test_row_87_time_outs_that_passed_meanwhile_strike_once(origins: list[Origin], tmp_path: Path) -> None:
+def test_time_outs_that_passed_meanwhile_strike_once(origins: list[Origin], tmp_path: Path) -> None:
     never = threading.Event()
     settings = config(origins[:1], "off", timeouts={"response_head": "500ms"}, retry="off", circuit_breaker="off")
     origins[0].default = steps(never)
@@ -142,7 +142,7 @@ def is_refused(client: Client) -> bool:
     return answer.status == 503
 
 
-def test_row_88_slow_clients_and_little_memory(origins: list[Origin], tmp_path: Path) -> None:
+def test_slow_clients_and_little_memory(origins: list[Origin], tmp_path: Path) -> None:
     """2000 clients that do not read their answers: memory is bounded, newcomers are refused, nothing dies."""
     n, size, limit = 2000, 8 * MIB, 32 * MIB
     big = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)

@@ -1,4 +1,4 @@
-"""Kept connections and servers that close them: the time-out is learned, and no request is lost (rows 40, 41)."""
+"""Kept connections and servers that close them: the time-out is learned, and no request is lost."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_what_a_server_announces_is_shown(site: Site) -> None:
     assert idle_timeout(pool) == {"announced": 7.0, "learned": None}
 
 
-def test_row_41_posts_at_awkward_intervals_are_answered_and_executed_once(site: Site) -> None:
+def test_posts_at_awkward_intervals_are_answered_and_executed_once(site: Site) -> None:
     """Each client pauses for about the server's patience: the worst moment to reuse a connection."""
     pool = site.pool("awkward")
     for server in pool.servers:
@@ -178,7 +178,7 @@ def test_a_time_out_is_learned_from_waves(site: Site) -> None:
     assert learned is not None and 0.9 < learned < 1.5
 
 
-def test_row_40_servers_that_close_after_half_of_their_answers(site: Site) -> None:
+def test_servers_that_close_after_half_of_their_answers(site: Site) -> None:
     pool = site.pool("closes-half")
     count = [0]
     lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Rows 49, 50 and 90: name look-ups that fail, change or hang, and a server address that points back to lbproxy."""
+"""Name look-ups that fail, change or hang, and a server address that points back to lbproxy."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("answer", ["!", ""], ids=["no-such-name", "empty"])
-def test_row_49_the_last_good_answer_is_kept(stage: Stage, answer: str) -> None:
+def test_the_last_good_answer_is_kept(stage: Stage, answer: str) -> None:
     before = stage.lb.metric("dns_failures_total")
     stage.set_name(answer)
     stage.lb.wait_metric("dns_failures_total", before + 3)
@@ -83,7 +83,7 @@ def test_row_49_the_last_good_answer_is_kept(stage: Stage, answer: str) -> None:
     stage.wait_servers(one="up", two="up")
 
 
-def test_rows_49_90_a_look_up_that_hangs_costs_nothing(stage: Stage) -> None:
+def test_a_look_up_that_hangs_costs_nothing(stage: Stage) -> None:
     stage.set_name("~")
     for _ in range(20):
         assert stage.ask() == 200
@@ -92,7 +92,7 @@ def test_rows_49_90_a_look_up_that_hangs_costs_nothing(stage: Stage) -> None:
     stage.wait_servers(one="up", two="up")
 
 
-def test_row_49_a_changed_answer(stage: Stage) -> None:
+def test_a_changed_answer(stage: Stage) -> None:
     """The new address gets requests after its first check; the old one finishes what it has and goes."""
     go = threading.Event()
     with Client(stage.lb.port("in")) as client:
@@ -117,7 +117,7 @@ def hold(c: Peer, go: threading.Event) -> None:
     c.serve()
 
 
-def test_row_49_nothing_resolves_at_the_start(tmp_path: Path) -> None:
+def test_nothing_resolves_at_the_start(tmp_path: Path) -> None:
     made = Stage(tmp_path / "lb")
     made.set_name("!")
     try:
@@ -212,7 +212,7 @@ def test_an_address_under_two_names_stays_while_one_has_it(tmp_path: Path) -> No
             assert client.response().status == 200
 
 
-def test_row_50_a_server_that_is_lbproxy_itself(tmp_path: Path) -> None:
+def test_a_server_that_is_lbproxy_itself(tmp_path: Path) -> None:
     """A literal address is refused when the config is read; behind another name it is found by Via."""
     own, alias = tmp_path / "own.sock", tmp_path / "alias.sock"
     alias.symlink_to(own)

@@ -247,7 +247,7 @@ def test_the_dot_that_ends_an_absolute_name_is_for_look_ups_only(authority: Auth
     assert set(asked) == {"model.internal"}
 
 
-# --- failures (reliability, row 48) ---------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------
 
 
 def faults(authority: Authority, stranger: Authority, what: str) -> Origin:
@@ -406,7 +406,7 @@ def test_an_answer_that_ends_with_the_connection(authority: Authority, tmp_path:
 
 
 def test_a_kept_connection_that_the_server_closed(authority: Authority, tmp_path: Path) -> None:
-    """It is seen before anything is written to it (rule R3), whether or not close_notify came before the FIN."""
+    """It is seen before anything is written to it, whether or not close_notify came before the FIN."""
     with (
         server(authority, "127.0.0.1") as origin,
         proxy(tmp_path, p={"servers": [origin.address], "tls": {"ca": authority.ca}}) as lb,

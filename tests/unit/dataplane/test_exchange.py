@@ -292,7 +292,7 @@ def test_413_after_the_answer_began_is_a_cut() -> None:
 
 
 def test_a_refused_dial_goes_to_another_server_for_any_method() -> None:
-    with FakeLb(two()) as lb:  # R2
+    with FakeLb(two()) as lb:  # no connection, nothing sent
         client = lb.connect()
         client.send(post())
         first = lb.loop.dials[0].address
@@ -382,7 +382,7 @@ KEPT_ONE = ONE.replace("retry: {attempts: 0}", "retry: {attempts: 1}")
 
 
 def test_a_kept_connection_that_died_is_replaced_before_anything_is_sent() -> None:
-    with FakeLb(KEPT_ONE) as lb:  # R3
+    with FakeLb(KEPT_ONE) as lb:  # found dead before writing
         client, server = kept(lb)
         server.transport.sock.hang_up()
         fresh = lb.exchange(client, post())
@@ -394,7 +394,7 @@ def test_a_kept_connection_that_died_is_replaced_before_anything_is_sent() -> No
 
 
 def test_fin_and_nothing_acknowledged_is_retried_for_any_method() -> None:
-    with FakeLb(KEPT_ONE) as lb:  # R4
+    with FakeLb(KEPT_ONE) as lb:  # FIN and nothing acknowledged
         client, server = kept(lb)
         server.transport.sock.bytes_acked = 1 + sum(map(len, server.transport.written))
         client.send(post())
@@ -431,7 +431,7 @@ def test_a_kernel_that_does_not_count_proves_nothing_for_idempotent_requests_eit
 
 
 def test_fin_after_the_request_was_acknowledged_is_not_retried_for_post() -> None:
-    with FakeLb(KEPT_ONE) as lb:  # R5
+    with FakeLb(KEPT_ONE) as lb:  # may have been executed
         client, server = kept(lb)
         client.send(post())
         server.transport.sock.bytes_acked = 1 + sum(map(len, server.transport.written))
@@ -441,7 +441,7 @@ def test_fin_after_the_request_was_acknowledged_is_not_retried_for_post() -> Non
 
 
 def test_rst_on_a_kept_connection_proves_nothing() -> None:
-    with FakeLb(KEPT_ONE) as lb:  # R5: after RST a delta of 0 may be a delayed ACK
+    with FakeLb(KEPT_ONE) as lb:  # may have been executed: after RST a delta of 0 may be a delayed ACK
         client, server = kept(lb)
         server.transport.sock.bytes_acked = 1 + sum(map(len, server.transport.written))
         client.send(post())
@@ -480,11 +480,11 @@ def test_what_has_not_left_this_process_was_not_delivered(is_fin: bool, sent: in
 
 
 def test_an_idempotent_request_is_repeated_on_a_fresh_connection_to_the_same_server() -> None:
-    with FakeLb(KEPT_ONE) as lb:  # R5 for GET; not an attempt against retry.attempts
+    with FakeLb(KEPT_ONE) as lb:  # may have been executed for GET; not an attempt against retry.attempts
         client, server = kept(lb)
         client.send(GET)
         server.reset()
-        lb.accept().fin()  # R6: now the one retry is used
+        lb.accept().fin()  # a new connection that closed: now the one retry is used
         lb.accept().send(ok())
         assert status_of(client.got()) == 200
         assert lb.log[0]["attempts"] == 3
@@ -505,7 +505,7 @@ def test_a_stale_retry_never_takes_another_kept_connection() -> None:
 
 
 def test_a_fresh_connection_closed_without_an_answer() -> None:
-    with FakeLb(two()) as lb:  # R6
+    with FakeLb(two()) as lb:  # a new connection that closed
         client = lb.connect()
         lb.exchange(client, GET).fin()
         lb.accept().send(ok())
@@ -531,7 +531,7 @@ def test_the_config_may_say_that_requests_are_idempotent() -> None:
     ids=["half a head", "half a head after an interim one", "half a body"],
 )
 def test_a_partial_answer_is_never_retried(part: bytes) -> None:
-    with FakeLb(two(retry="{idempotent: true}")) as lb:  # R9
+    with FakeLb(two(retry="{idempotent: true}")) as lb:  # a part of the answer came
         client = lb.connect()
         server = lb.exchange(client, GET)
         server.send(part)
@@ -586,7 +586,7 @@ def test_a_retry_after_100_expects_nothing_and_gives_no_second_one() -> None:
 
 
 def test_nothing_is_retried_for_a_client_that_left() -> None:
-    with FakeLb(two()) as lb:  # R10
+    with FakeLb(two()) as lb:  # the client is gone
         client = lb.connect()
         client.send(GET)
         client.reset()

@@ -1,4 +1,4 @@
-"""Which attempts may be repeated (semantics section 1): every rule by its words, every fault by its row."""
+"""Which attempts may be repeated: every rule by its words, every fault by its row."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def allowed(
 @pytest.mark.parametrize(
     ("fault", "post", "get"),
     [
-        (errors.CONNECT_REFUSED, True, True),  # R2
+        (errors.CONNECT_REFUSED, True, True),  # no connection, nothing sent
         (errors.CONNECT_UNREACHABLE, True, True),
         (errors.CONNECT_TIMEOUT, True, True),
         (errors.CONNECT_ERROR, True, True),
-        (errors.DNS_ERROR, True, True),  # R1
+        (errors.DNS_ERROR, True, True),  # no server took it
         (errors.TLS_HANDSHAKE, True, True),
-        (errors.CLOSED_UNSENT, True, True),  # R3: nothing was sent
-        (errors.CLOSED_UNACKED, True, True),  # R4
-        (errors.CLOSED_REUSED, False, True),  # R5
-        (errors.CLOSED_EARLY, False, True),  # R6
+        (errors.CLOSED_UNSENT, True, True),  # found dead before writing: nothing was sent
+        (errors.CLOSED_UNACKED, True, True),  # FIN and nothing acknowledged
+        (errors.CLOSED_REUSED, False, True),  # may have been executed
+        (errors.CLOSED_EARLY, False, True),  # a new connection that closed
         (errors.RESET, False, True),
-        (errors.RESPONSE_TIMEOUT, False, False),  # R7: only with on_timeout
-        (errors.TRUNCATED_HEAD, False, False),  # R9
+        (errors.RESPONSE_TIMEOUT, False, False),  # a time-out: only with on_timeout
+        (errors.TRUNCATED_HEAD, False, False),  # a part of the answer came
         (errors.TRUNCATED_BODY, False, False),
         (errors.BAD_RESPONSE, False, False),
-        (errors.CLIENT_ABORT, False, False),  # R10
+        (errors.CLIENT_ABORT, False, False),  # the client is gone
         (errors.LOCAL_RESOURCE, False, False),
         (errors.LOCAL_PORTS, False, False),
     ],

@@ -52,7 +52,7 @@ def test_rebuild_keeps_credit_of_members_and_forgets_who_left() -> None:
 
 
 def picks_by_hand(credit: list[int], weights: list[int], n: int) -> str:
-    """The scheme written as in semantics: grow all, take the maximum, subtract the total."""
+    """The scheme as nginx describes it: grow all, take the maximum, subtract the total."""
     names = ""
     for _ in range(n):
         credit = [c + w for c, w in zip(credit, weights, strict=True)]

@@ -1,7 +1,7 @@
 """What of a log record may be written: tracebacks are rare, and libraries speak in one line.
 
 A traceback is for whoever mends lbproxy. The first tells everything; a thousand a second hide all other lines and fill
-the disk. So each place in the code shows one a second at most, and all together five.
+the disk. So each place in the code shows one a second at most, and all together twenty.
 
 A library that meets nonsense from the network logs it: with a dozen lines of traceback, and with the nonsense in them.
 Of its records the template is kept, the name of the exception and where it was raised; values and texts are not,
@@ -23,7 +23,7 @@ from lbproxy.telemetry.throttle import Throttle
 
 LIBRARIES: Final[tuple[str, ...]] = ("aiohttp", "asyncio", "uvloop")
 """Loggers of what lbproxy is made of. A plug-in's own logger writes what it likes."""
-TRACEBACKS_A_SECOND: Final = 5
+TRACEBACKS_A_SECOND: Final = 20
 _FRAMES: Final = 12  # that tell two causes apart
 _BEGINNING: Final = re.compile(r"[^:;,=\"'<({\[\r\n]{0,100}")
 _PLACEHOLDER: Final = re.compile(r"%(?:\(\w+\))?[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]|\{[^{}]*\}")

@@ -18,12 +18,13 @@ from lbproxy.protocol.proxy_protocol import ProxyHeader
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.exchange import Exchange
+    from lbproxy.dataplane.upstream import UpstreamConnection
 
 
 class ClientSide(Guest):
     """See the module. A base class, not a Protocol: compiled code calls methods of a class that it knows directly."""
 
-    __slots__ = ("client_ip", "context", "listener", "proxied", "services", "transport")
+    __slots__ = ("bound", "client_ip", "context", "listener", "proxied", "services", "transport")
 
     services: Services
     listener: ListenerRuntime
@@ -31,6 +32,8 @@ class ClientSide(Guest):
     context: PickContext
     transport: StreamTransport
     proxied: ProxyHeader | None
+    bound: UpstreamConnection | None
+    """The server's connection that nobody but this client may use (binding.py); perhaps it has ended meanwhile."""
 
     def forwarding_lines(self, exchange: Exchange) -> bytes:
         """The fields that lbproxy adds to the head that goes up, request id included."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, cast
 from lbproxy import errors
 from lbproxy.dataplane import bulk
 from lbproxy.dataplane.answers import answer_bytes, local_answer, problem, response_head
+from lbproxy.dataplane.binding import unbind
 from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
@@ -107,6 +108,7 @@ class Downstream(ClientSide):
         self._owner = owner
         self.proxied = proxied
         self._refusal = refusal
+        self.bound = None
         self.services = owner.services
         self.listener = owner.runtime
         self._state = HEAD
@@ -196,6 +198,8 @@ class Downstream(ClientSide):
         if exchange is not None and not was_tunnel:
             exchange.client_left()  # if this has a defect, `_defect` still finds the exchange
         self._exchange = None
+        if self.bound is not None:
+            unbind(self)
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -479,6 +483,7 @@ class Downstream(ClientSide):
     def _linger(self) -> None:
         """End the connection so that the client can read the answer: FIN now, discard until its FIN (RFC 9112 9.6)."""
         self._state = LINGER
+        unbind(self)
         self._reader = self._upload = None
         self._end_bulk()
         self._buffer = b""
@@ -675,6 +680,7 @@ class Downstream(ClientSide):
         lines = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b\r\n" % (head.upgrade, exchange.id_line)
         self._write(status_line(101, head.reason) + head.lines + lines)
         self._state = TUNNEL
+        unbind(self)  # from the connection that is the tunnel's other end, or any other
         self.services.swept.discard(self)
         ahead, self._ahead = self._ahead, None
         return self.transport, ahead.take() if ahead is not None else b"", self._client_fin

@@ -26,6 +26,7 @@ from typing import Final
 
 from lbproxy import errors
 from lbproxy.dataplane import connector
+from lbproxy.dataplane.binding import bind, lease_at, take_bound
 from lbproxy.dataplane.body_splice import BodySplice, Download, Upload, spliceable
 from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.connector import DIAL_FAULTS
@@ -260,7 +261,12 @@ class Exchange(LogRecord):
             self.fail(errors.OVERLOADED, "")
 
     def _attempt(self, pool: PoolRuntime, now: float) -> None:
-        lease = pool.pool.acquire(self.side.context, self._tried, now, self._total_deadline)
+        lease: Lease | Refusal | None = None
+        bound = self.side.bound
+        if bound is not None and bound.runtime.pool is pool and not self._retries and not self._wants_fresh:
+            lease = lease_at(pool.pool, bound.runtime.server, now)
+        if lease is None:
+            lease = pool.pool.acquire(self.side.context, self._tried, now, self._total_deadline)
         if isinstance(lease, Lease):
             self._leased(pool, lease, now)
         elif lease is Refusal.NO_SERVER:
@@ -317,6 +323,11 @@ class Exchange(LogRecord):
         self.server = runtime.label
         if pool.pool.is_failing_open:
             pool.row[FAIL_OPEN] += 1
+        if self.side.bound is not None:
+            connection = take_bound(self.side, runtime, now)
+            if connection is not None:
+                self._send(connection, now)
+                return
         if pool.keep_alive is not None and not self._wants_fresh:
             idle = runtime.idle.connections
             if idle and idle[-1].expires_at > now and not idle[-1].poll(0):
@@ -396,6 +407,8 @@ class Exchange(LogRecord):
         self._phase = WAITING
         self.sent_at = now
         if prepared.needs_care:
+            if prepared.binds:
+                bind(self.side, connection)
             head, body = self._careful_start(head, body, now)
         else:
             head += b"\r\n"

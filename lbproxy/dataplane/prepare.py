@@ -43,6 +43,7 @@ class Prepared:
     """
 
     __slots__ = (
+        "binds",
         "chunked",
         "content_length",
         "deadlines",
@@ -94,7 +95,8 @@ class Prepared:
         self.takes_extra = not head.nominates
         self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
         self.names: frozenset[bytes] | None = None  # of its fields, in lower case; HeadMemo asks and fills it in
-        self.needs_care = head.chunked or head.expects_continue
+        self.binds = head.binds
+        self.needs_care = head.chunked or head.expects_continue or head.binds
         self.minor = head.minor
         self.upgrade = allowed_protocols(head.upgrade, route.upgrades, head.method) if head.upgrade else b""
 

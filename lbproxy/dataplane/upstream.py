@@ -64,6 +64,7 @@ class UpstreamConnection(Receiver):
         "has_ended",
         "idle_since",
         "introduced",
+        "is_bound",
         "n_requests",
         "poll",
         "request_done",
@@ -86,6 +87,7 @@ class UpstreamConnection(Receiver):
         self._bulk: bulk.BulkReader | None = None
         self._memo = runtime.pool.response_memo
         self.has_ended = False
+        self.is_bound = False  # to one client: see binding.py
         self._written_before = 0
         self._poller = select.poll()
         # Has the server closed this idle connection, or sent bytes on it? `poll(0)` is one system call, no exception.
@@ -351,7 +353,8 @@ class UpstreamConnection(Receiver):
             runtime.server.idle_timeout.announced_s = promise_s
         if (
             settings is None
-            or not head.keep_alive
+            or not head.is_shared
+            or self.is_bound
             or not self.request_done
             or surplus
             or self.has_ended
@@ -360,6 +363,8 @@ class UpstreamConnection(Receiver):
         ):
             if surplus:
                 runtime.row[_EXTRA_DATA] += 1
+            elif self._may_stay_bound(head, now):
+                return
             self.give_up()
             return
         self.exchange = None
@@ -376,6 +381,33 @@ class UpstreamConnection(Receiver):
             runtime.idle.put_used_up(self, now)
             return
         runtime.idle.put(self, settings.idle)
+
+    def _may_stay_bound(self, head: ResponseHead, now: float) -> bool:
+        """Leave a connection on which a user is authenticated to its client, if it would be kept otherwise."""
+        exchange, runtime = self.exchange, self.runtime
+        if (
+            exchange is None
+            or runtime.pool.keep_alive is None
+            or not (head.binds or self.is_bound)
+            or not head.keep_alive
+            or not self.request_done
+            or self.has_ended
+            or self._services.is_draining
+            or self.transport.get_write_buffer_size()
+            or self.n_requests >= min(self._max_requests, runtime.most_requests)
+        ):
+            return False
+        self.exchange = None
+        self.idle_since = now
+        self.expires_at = min(now + runtime.idle_timeout_s, self._retires_at)
+        if head.keep_alive_timeout_s >= 0.0:
+            self.expires_at = min(self.expires_at, now + RETIRE_AT * head.keep_alive_timeout_s)
+        self.is_bound = True
+        side = exchange.side
+        other, side.bound = side.bound, self
+        if other is not None and other is not self and not other.has_ended:
+            other.close_idle()
+        return True
 
     def _end_body(self) -> None:
         """Leave behind what is not there in the usual case."""

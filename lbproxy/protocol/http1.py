@@ -20,6 +20,7 @@ import httptools
 
 from lbproxy import errors
 from lbproxy.errors import Fault
+from lbproxy.protocol.connection_auth import CHALLENGES, binds, is_bound_by
 from lbproxy.protocol.message import (
     CLIENT_CERT,
     FORWARDING,
@@ -94,12 +95,13 @@ class RequestHead:
     fields: end-to-end fields in order, without Host, framing, hop-by-hop, nominated and forwarding fields.
     forwarding: lower-case name -> values of the forwarding family, to be believed from trusted peers only.
     content_length: None without one. keep_alive: the client wants the connection kept. upgrade: the protocols that the
-    client offers to switch to, () with a body.
+    client offers to switch to, () with a body. binds: its credentials hold for the connection that it is sent on.
     """
 
     __slots__ = (
         "_headers",
         "accepts_trailers",
+        "binds",
         "chunked",
         "content_length",
         "expects_continue",
@@ -124,6 +126,7 @@ class RequestHead:
 
     def __init__(self) -> None:
         self._headers: Mapping[str, str] | None = None
+        self.binds = False
         self.method = ""
         self.target = b""
         self.path = ""
@@ -277,6 +280,7 @@ _LOGGED: Final = 2
 _UNDERSCORE: Final = 3
 _DROP: Final = 4
 _TOO_LONG: Final = 5
+_CREDENTIALS: Final = 6
 _MAX_NAMES: Final = 1024
 
 
@@ -297,6 +301,8 @@ class _NameKinds(dict[bytes, tuple[int, bytes]]):
             kind = _LOOK
         elif lower in (b"user-agent", b"referer"):
             kind = _LOGGED
+        elif lower == b"authorization":
+            kind = _CREDENTIALS
         elif lower.startswith(CLIENT_CERT) or _is_disguised(lower):
             kind = _DROP
         else:
@@ -316,7 +322,9 @@ def plain_field(line: bytes) -> tuple[bytes, bytes] | None:
     if match is None:
         return None
     kind, lower = _name_kinds[match[1]]
-    return (lower, b"%b: %b\r\n" % match.groups()) if kind == _PASS else None
+    if kind == _PASS or (kind == _CREDENTIALS and not is_bound_by(match[2])):
+        return lower, b"%b: %b\r\n" % match.groups()
+    return None
 
 
 def _sort_fields(head: RequestHead, fields: Fields, underscores: str) -> dict[bytes, list[bytes]]:
@@ -340,6 +348,10 @@ def _sort_fields(head: RequestHead, fields: Fields, underscores: str) -> dict[by
                 head.referer = field[1]
             else:
                 head.user_agent = field[1]
+        elif kind == _CREDENTIALS:
+            kept.append(field)
+            if is_bound_by(field[1]):
+                head.binds = True
         elif kind == _TOO_LONG:
             raise HeadError(errors.HEADER_TOO_LARGE, f"a field name is longer than {MAX_NAME} bytes")
         elif kind == _UNDERSCORE:
@@ -464,16 +476,19 @@ class ResponseHead:
     content_length: None without one. keep_alive: the server will keep the connection. keep_alive_timeout_s: what its
     Keep-Alive field promises, negative without one. is_bodiless: the status alone says so (1xx, 204, 304). lines: the
     fields as they are sent. body_length: what follows unless the request was HEAD, -1 if that is not known. is_plain:
-    has a length, so that `wire` (status line, fields and length) can be sent as it is.
+    has a length, so that `wire` (status line, fields and length) can be sent as it is. binds: the connection is, or can
+    become, one user's. is_shared: it is kept and not bound, so that the next request on it may be anybody's.
     """
 
     __slots__ = (
+        "binds",
         "body_length",
         "chunked",
         "content_length",
         "fields",
         "is_bodiless",
         "is_plain",
+        "is_shared",
         "keep_alive",
         "keep_alive_timeout_s",
         "lines",
@@ -491,6 +506,8 @@ class ResponseHead:
         self.lines = b""
         self.wire = b""
         self.is_plain = False
+        self.is_shared = True
+        self.binds = False
         self.body_length = -1
         self.is_bodiless = status < 200 or status in (204, 304)
         self.content_length: int | None = None
@@ -509,7 +526,7 @@ class _LookedAt(dict[bytes, bytes]):
 
     def __missing__(self, name: bytes) -> bytes:
         lower = name.lower()
-        found = lower if lower in _RESPONSE_SINGLED_OUT else b""
+        found = lower if lower in _RESPONSE_SINGLED_OUT or lower in CHALLENGES else b""
         if len(name) <= MAX_NAME:
             if len(self) >= _MAX_NAMES:
                 self.clear()
@@ -554,6 +571,10 @@ def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
         lower = _looked_at[field[0]]
         if not lower:
             kept.append(field)
+        elif lower in CHALLENGES:
+            head.binds = head.binds or binds(lower, field[1])
+            if lower not in HOP_BY_HOP:
+                kept.append(field)
         elif lower in lines:
             lines[lower].append(field[1])
         else:
@@ -570,6 +591,7 @@ def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
             head.keep_alive_timeout_s = float(timeout[1])
         if head.keep_alive_timeout_s == 0.0 or _no_more_requests(value.lower()):
             head.keep_alive = False  # it closes at once, though it does not say `Connection: close`
+    head.is_shared = head.keep_alive and not head.binds
     if status == 101 and b"upgrade" in options and minor:  # HTTP/1.0 has no 1xx (RFC 9110 section 15.2)
         head.upgrade = b", ".join(lines.get(b"upgrade", [])).lower()
     head.lines = b"".join([b"%b: %b\r\n" % field for field in head.fields])

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib
 import json
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-SERVERS = ("gunicorn-sync", "gunicorn-gthread", "waitress", "werkzeug", "uvicorn-h11", "uvicorn-httptools", "hypercorn")
+SERVERS = (
+    "gunicorn-sync",
+    "gunicorn-gthread",
+    "waitress",
+    "werkzeug",
+    "uvicorn-h11",
+    "uvicorn-httptools",
+    "hypercorn",
+    "uwsgi",
+)
 FILE = "RECORDING_FILE"
 Message = dict[str, Any]
 
@@ -46,6 +58,9 @@ def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
         body = stream.read(int(length))
         if len(body) != int(length):
             raise ConnectionError("the body is shorter than announced")
+    elif "uwsgi.version" in environ and "HTTP_TRANSFER_ENCODING" in environ:
+        uwsgi: Any = importlib.import_module("uwsgi")  # there is one inside of that server only
+        body = b"".join(iter(uwsgi.chunked_read, b""))
     else:
         body = stream.read() if environ.get("wsgi.input_terminated") or "HTTP_TRANSFER_ENCODING" in environ else b""
     headers = [(key[5:].lower().replace("_", "-"), str(value)) for key, value in environ.items() if key[:5] == "HTTP_"]
@@ -53,6 +68,24 @@ def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     answer = b"%d\n" % len(body)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
     return [b""] if environ["REQUEST_METHOD"] == "HEAD" else [answer]
+
+
+class _Slow:
+    """An answer after which the application has 5 ms of work left; its connection is open for so long."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+    def close(self) -> None:
+        time.sleep(0.005)
+
+
+def slow_to_end(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """The same application, with something to do when its answer has left."""
+    return _Slow(wsgi(environ, start_response))
 
 
 async def asgi(
@@ -112,6 +145,23 @@ def _hypercorn(fd: int) -> None:
     asyncio.run(serve(cast(Any, asgi), config))
 
 
+def uwsgi_command(fd: int, callable_: str) -> list[str]:
+    """uWSGI as its users run it behind a proxy that speaks HTTP: it ends each connection and does not say so."""
+    return [
+        "uwsgi",
+        "--plugin=python3",
+        f"--http-socket=fd://{fd}",
+        "--master",
+        "--processes=2",
+        "--die-on-term",
+        "--need-app",
+        "--disable-logging",
+        "--buffer-size=65535",  # for the head; 4 KiB else
+        f"--pythonpath={Path(__file__).resolve().parents[2]}",
+        f"--module={callable_}",
+    ]
+
+
 def main(server: str, fd: int) -> None:
     os.set_inheritable(fd, True)
     kind, _, variant = server.partition("-")
@@ -121,6 +171,8 @@ def main(server: str, fd: int) -> None:
         _uvicorn(variant, fd)
     elif kind == "hypercorn":
         _hypercorn(fd)
+    elif kind == "uwsgi":
+        os.execvp("uwsgi", uwsgi_command(fd, "tests.support.recording_app:wsgi"))
     elif kind == "waitress":
         _waitress(socket.socket(fileno=fd))
     else:

@@ -139,6 +139,8 @@ def same_request(seen: Entry, logged: Entry) -> bool:
     if logged["listener"] == "uwsgi":  # it resolves dot segments and merges slashes itself
         spellings |= {normpath(spelling) + "/" * spelling.endswith(("/", "/.", "/..")) for spelling in spellings}
         spellings |= {re.sub("/+", "/", spelling) for spelling in spellings}
+        if re.search("%(?![0-9A-Fa-f]{2})", path):  # and makes of such a thing whatever comes
+            spellings.add(str(seen["path"]))
     spellings |= {spelling.partition(";")[0] for spelling in spellings} | ({"", "/*"} if path == "*" else set())
     headers = seen["headers"]
     assert isinstance(headers, list)

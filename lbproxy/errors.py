@@ -128,7 +128,11 @@ BODY_TOO_SLOW = _client(
 BODY_TOO_LARGE = _client("body_too_large", 413, "The body is larger than limits.body_bytes; send less or raise it.")
 URI_TOO_LONG = _client("uri_too_long", 414, "The request line is longer than 8 KiB.")
 BAD_EXPECT = _client("bad_expect", 417, "The only expectation that is understood is 100-continue.")
-MISDIRECTED = _client("misdirected", 421, "This connection is not for that host.")
+MISDIRECTED = _client(
+    "misdirected",
+    421,
+    "This connection is for another host, whose certificate was shown; open one for this host (SNI).",
+)
 TOO_MANY_PER_IP = _client("max_per_ip", 429, "Too many connections from this address (limits.connections_per_ip).")
 BAD_PROXY_HEADER = _client(
     "bad_proxy_header",
@@ -232,9 +236,6 @@ CONNECT_ERROR = _upstream(
     "destination_unavailable",
     "The connection to the server could not be made; the log has the operating system's reason.",
     retry=Retry.ALWAYS,
-)
-DNS_ERROR = _upstream(
-    "dns_error", 502, "dns_error", "The server's name does not resolve.", retry=Retry.ALWAYS, blames=False
 )
 TLS_HANDSHAKE = _upstream(
     "tls_handshake",

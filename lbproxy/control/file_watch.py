@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,18 @@ from typing import Any, Protocol
 log = logging.getLogger("lbproxy.control")
 
 INTERVAL_S = 2.0
+RETRY_S = 60.0  # after the same files could not be loaded again
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 
 
 class Reloadable(Protocol):
     """Something made from files. `load` runs in a thread and may raise anything; `use` runs in the loop."""
+
+    @property
+    def renew_s(self) -> float | None:
+        """After so long it is loaded again, changed or not; None for never."""
+        ...
 
     def load(self) -> Any: ...
 
@@ -51,14 +58,19 @@ def signature(paths: Sequence[str]) -> Signature:
 
 
 class _Entry:
-    __slots__ = ("files", "seen", "tried", "used", "was_reported")
+    __slots__ = ("files", "renew_at", "seen", "tried", "used", "was_reported")
 
-    def __init__(self, files: WatchedFiles, used: Signature) -> None:
+    def __init__(self, files: WatchedFiles, used: Signature, now: float) -> None:
         self.files = files
+        self.loaded(now)
         self.used = used  # what is in place was made from these
         self.seen = used  # at the last look
         self.tried: Signature | None = None  # these could not be loaded
         self.was_reported = False
+
+    def loaded(self, now: float) -> None:
+        renew_s = self.files.target.renew_s
+        self.renew_at = now + (float("inf") if renew_s is None else renew_s)
 
 
 class FileWatch:
@@ -70,10 +82,12 @@ class FileWatch:
         *,
         in_thread: Callable[..., Any] = asyncio.to_thread,
         look: Callable[[Sequence[str]], Signature] = signature,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._in_thread = in_thread
         self._look = look
-        self._entries = [_Entry(item, look(item.paths)) for item in files]
+        self._clock = clock
+        self._entries = [_Entry(item, look(item.paths), clock()) for item in files]
 
     @property
     def has_files(self) -> bool:
@@ -94,7 +108,9 @@ class FileWatch:
         is_at_rest, entry.seen = now == entry.seen, now
         if now == entry.used:
             entry.tried, entry.was_reported = None, False
-            return
+            if self._clock() < entry.renew_at:
+                return
+            entry.renew_at = self._clock() + RETRY_S  # should it fail
         if now == entry.tried and (entry.was_reported or not is_at_rest):
             return
         try:
@@ -110,5 +126,7 @@ class FileWatch:
                 entry.was_reported = False
             return
         entry.files.target.use(loaded)
+        if now != entry.used:
+            log.info("%s: certificate files changed and are in use", entry.files.name)
         entry.used, entry.tried, entry.was_reported = now, None, False
-        log.info("%s: certificate files changed and are in use", entry.files.name)
+        entry.loaded(self._clock())

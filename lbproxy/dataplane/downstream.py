@@ -54,6 +54,7 @@ TUNNEL: Final = 4
 CLOSED: Final = 5
 
 NEVER: Final = float("inf")
+NO_ADDRESS: Final = "unknown"  # of a client on a unix socket, for servers (RFC 7239 section 6.2)
 HIGH_WATER: Final = 64 * 1024
 LINGER_IDLE_S: Final = 5.0
 LINGER_TOTAL_S: Final = 30.0
@@ -162,14 +163,15 @@ class Downstream(ClientSide):
         self.local_host = f"{local[0]}:{port}" if isinstance(local, tuple) and ":" not in local[0] else "localhost"
         if self.proxied is not None:
             ip, port = self.proxied.seen_from(ip, port)
-        self.client_ip = self._peer_ip = ip or "unix"
+        self.client_ip = ip or "unix"
+        self._peer_ip = ip or NO_ADDRESS
         self.context.client_ip = self.client_ip
         self._is_trusted = self.listener.is_trusted(ip)
         if self._is_trusted:
             self._memo = self.listener.memo_trusted
             self._heads = self._memo.heads
         self._port = port
-        self._lines = connection_lines(self.client_ip, port)
+        self._lines = connection_lines(self._peer_ip, port)
         self._idle_since = self.services.clock()
         self._deadline = self._idle_since + self.listener.timeouts.request_head
         self.services.swept.add(self)

@@ -17,6 +17,8 @@ from lbproxy.config.certificates import Certificate, client_context, server_cont
 from lbproxy.dataplane.admission import Turns
 from lbproxy.telemetry.log import ThrottledLog
 
+TICKET_KEYS_S = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
@@ -52,13 +54,15 @@ class ServerFiles:
 class LoadedServer:
     """Contexts for every certificate of a listener; `context` is the one that connections begin with."""
 
-    __slots__ = ("_by_name", "certificates", "context")
+    __slots__ = ("_by_name", "_names", "certificates", "context")
 
     def __init__(self, contexts: Sequence[ssl.SSLContext], certificates: tuple[Certificate, ...]) -> None:
         self.certificates = certificates
         self.context = contexts[0]
         self._by_name: dict[str, ssl.SSLContext] = {}
+        self._names: dict[ssl.SSLContext, frozenset[str]] = {}
         for context, certificate in zip(contexts, certificates, strict=True):
+            self._names[context] = frozenset(certificate.names)
             for name in certificate.names:
                 self._by_name.setdefault(name, context)
         if len(contexts) > 1:
@@ -66,19 +70,52 @@ class LoadedServer:
 
     def find(self, name: str) -> ssl.SSLContext:
         """The context whose certificate is for this name: exactly, by a wildcard for one label, or the first."""
-        name = name.lower().rstrip(".")
-        found = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
-        return found or self.context
+        return self._find(_normal(name)) or self.context
+
+    def _find(self, name: str) -> ssl.SSLContext | None:
+        return self._by_name.get(name) or self._by_name.get(_wildcard(name))
+
+    def is_misdirected(self, name: str, host: str) -> bool:
+        """Is a request for `host` on the wrong connection, whose client has asked for `name`?
+
+        It is where the certificate that was shown is not for the host, and another one is (RFC 9110 section 15.5.20).
+        Where no certificate is for it, nobody would be better served by another connection.
+        """
+        host = _normal(host)
+        other = self._find(host)
+        shown = self._names[self.find(name)]
+        return other is not None and host not in shown and _wildcard(host) not in shown
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         if name:
+            connection.asked_for = name  # type: ignore[attr-defined]
             chosen = self.find(name)
             if chosen is not self.context:
                 connection.context = chosen
 
 
+def _normal(name: str) -> str:
+    return name.lower().rstrip(".")
+
+
+def _wildcard(name: str) -> str:
+    """The certificate's name that is for it and its neighbours."""
+    return "*." + name.partition(".")[2]
+
+
+def asked_for(connection: object) -> str:
+    """The name that chose among several certificates (SNI); "" without one, or where there is one certificate."""
+    return getattr(connection, "asked_for", "")
+
+
 class ServerTls:
-    """TLS of one listener. limit: handshakes at once. timeout_s: for one of them; inf for off."""
+    """TLS of one listener. limit: handshakes at once. timeout_s: for one of them; inf for off.
+
+    renew_s: the files are read again after so long although they are the same, because a context encrypts its session
+    tickets with one key for ever, and who learns it can read every TLS 1.2 connection that was resumed with them.
+    """
+
+    renew_s: float | None = TICKET_KEYS_S
 
     __slots__ = ("files", "loaded", "log", "timeout_s", "turns")
 
@@ -128,6 +165,8 @@ class SessionHolder(Protocol):
 
 class ClientTls:
     """TLS towards the servers of one pool. Sessions to resume are kept on each server's runtime, and go with it."""
+
+    renew_s: float | None = None
 
     __slots__ = ("context", "files")
 

@@ -8,19 +8,21 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
+from lbproxy import errors
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.forwarding import connection_lines
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.tcp import TcpClient
+from lbproxy.dataplane.tls import LoadedServer, ServerTls, asked_for
 from lbproxy.dataplane.tls_transport import CLOSED, TlsTransport
 from lbproxy.errors import Fault
+from lbproxy.protocol.http1 import HeadError
 from lbproxy.protocol.message import Fields, join_fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener import Listener
-    from lbproxy.dataplane.tls import ServerTls
 
 LINGER_S: Final = 2.0  # for the client to read why its handshake failed
 NEVER: Final = float("inf")
@@ -62,6 +64,7 @@ class TlsServer(TlsTransport):
     __slots__ = (
         "_deadline",
         "_is_in_line",
+        "_loaded",
         "_owner",
         "_refusal",
         "_tls",
@@ -81,6 +84,7 @@ class TlsServer(TlsTransport):
         self._tls = tls
         self._deadline = NEVER
         self._refusal = refusal
+        self._loaded = tls.loaded
         self._is_in_line = False  # has its turn, or waits for it
         self._was_started = False
         self.client_fields: Fields = []  # what is sent up about the client's certificate
@@ -96,7 +100,7 @@ class TlsServer(TlsTransport):
         self._deadline = services.clock() + self._tls.timeout_s
         self._is_in_line = True
         if self._tls.turns.enter(self, self._turn_came):
-            self.begin(self._tls.loaded.context, is_server=True)
+            self._begin()
         else:
             self._raw.pause_reading()  # what it says stays in the kernel; that it leaves is seen
             self._raw.watch_end(self._left_the_line)
@@ -118,11 +122,15 @@ class TlsServer(TlsTransport):
 
     def _turn_came(self) -> None:
         try:
-            self.begin(self._tls.loaded.context, is_server=True)
+            self._begin()
             self._raw.resume_reading()
         except Exception as error:  # a defect: confined to this connection
             self._defect("tls", error)
             self.abort()
+
+    def _begin(self) -> None:
+        loaded = self._loaded = self._tls.loaded
+        self.begin(loaded.context, is_server=True)
 
     def _left_the_line(self) -> None:
         self._raw.close()
@@ -160,7 +168,8 @@ class TlsServer(TlsTransport):
         if not is_http:
             self.start(TcpClient(self._owner, self.proxied))
             return
-        app = TlsDownstream(self._owner, self)
+        name = asked_for(self.ssl_object)
+        app = NamedDownstream(self._owner, self, self._loaded, name) if name else TlsDownstream(self._owner, self)
         self.start(app)
         if services.is_draining:
             app.begin_drain(services.clock())
@@ -245,13 +254,42 @@ class TlsDownstream(Downstream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._lines = connection_lines(self.client_ip, self._port, self.scheme) + join_fields(self.cert_fields)
+        self._lines = connection_lines(self._peer_ip, self._port, self.scheme) + join_fields(self.cert_fields)
 
     def named_head(self, prepared: Prepared) -> str:
         """The last one is kept: heads repeat."""
         if self._last is None or self._last[0] is not prepared:
             self._last = prepared, super().named_head(prepared)
         return self._last[1]
+
+
+class NamedDownstream(TlsDownstream):
+    """One of a listener with several certificates, whose client has said for which host it is."""
+
+    __slots__ = ("_certificates", "_is_here", "_name")
+
+    def __init__(self, owner: Listener, tls: TlsServer, certificates: LoadedServer, name: str) -> None:
+        super().__init__(owner, tls)
+        self._certificates = certificates
+        self._name = name
+        self._is_here = ""  # a host that was found to be on the right connection
+
+    def _begin(self, prepared: Prepared, rest: bytes, *, is_refused: bool = False) -> None:
+        host = prepared.head.host
+        if host and host != self._is_here and not is_refused and not self._is_trusted:
+            if self._certificates.is_misdirected(self._name, without_port(host)):
+                asked = f"{prepared.head.method} ".encode() + prepared.head.target + b" HTTP/1.1"
+                self._refuse(asked, HeadError(errors.MISDIRECTED, f"the connection was made for {self._name[:255]}"))
+                return
+            self._is_here = host
+        super()._begin(prepared, rest, is_refused=is_refused)
+
+
+def without_port(host: str) -> str:
+    """The host of a Host field."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
 
 
 _SHORT: Final = {

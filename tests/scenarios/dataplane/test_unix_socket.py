@@ -156,7 +156,21 @@ def test_clients_come_through_a_file_with_its_permissions(tmp_path: Path, origin
             assert client.ask(get("/x")).status == 200
         wait_until(lambda: len(lb.access_log()) == 1, "its line")
         assert lb.access_log()[0]["client"] == "unix"
+        if mode == "http":  # no address, and no word that looks like a name (RFC 7239 section 6.2)
+            assert origin.requests[0].all("x-forwarded-for") == ["unknown"]
     assert not path.exists()
+
+
+def test_clients_without_address_are_not_counted_by_address(tmp_path: Path, origin: Origin) -> None:
+    path = tmp_path / "in.sock"
+    with (
+        LbProxy(listening(f"unix:{path}", origin, limits={"connections_per_ip": 1}), tmp_path) as lb,
+        Client(str(path)) as first,
+        Client(str(path)) as second,
+    ):
+        for client in (first, second):
+            assert client.ask(get("/x")).status == 200
+        assert lb.metric("rejected_total", reason="max_per_ip") == 0
 
 
 @pytest.mark.parametrize("mode", ["http", "tcp"])

@@ -14,6 +14,8 @@ from lbproxy.control.file_watch import FileWatch, Signature, WatchedFiles, signa
 
 
 class Target:
+    renew_s: float | None = 100.0
+
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.loads = 0
@@ -35,8 +37,15 @@ class Bench:
     def __init__(self) -> None:
         self.target = Target()
         self.now: Signature = ((1, 1, 1),)
-        self.watch = FileWatch(
-            [WatchedFiles("listener in", ("a.pem",), self.target)], in_thread=self.in_thread, look=self.look
+        self.clock = 0.0
+        self.watch = self.make()
+
+    def make(self) -> FileWatch:
+        return FileWatch(
+            [WatchedFiles("listener in", ("a.pem",), self.target)],
+            in_thread=self.in_thread,
+            look=self.look,
+            clock=lambda: self.clock,
         )
 
     async def in_thread(self, function: Callable[..., Any], *args: object) -> Any:
@@ -60,6 +69,35 @@ def bench(caplog: pytest.LogCaptureFixture) -> Bench:
 async def test_unchanged_files_are_left_alone(bench: Bench) -> None:
     await bench.rounds(5)
     assert bench.target.loads == 0
+
+
+async def test_unchanged_files_are_loaded_again_after_a_while(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """What is made of them wears out: keys of session tickets. Nobody needs to read of that."""
+    for at, loads in ((99.0, 0), (100.0, 1), (199.0, 1), (200.0, 2)):
+        bench.clock = at
+        await bench.rounds(2)
+        assert bench.target.used == list(range(1, loads + 1))
+    assert caplog.messages == []
+
+
+async def test_what_does_not_wear_out_is_not_loaded_again(bench: Bench) -> None:
+    bench.target.renew_s = None
+    bench.watch = bench.make()
+    bench.clock = 1e9
+    await bench.rounds(2)
+    assert bench.target.loads == 0
+
+
+async def test_files_that_can_t_be_loaded_again_are_tried_again(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.clock, bench.target.error = 100.0, PermissionError("no permission")
+    await bench.rounds(5)
+    assert len(caplog.messages) == 1 and bench.target.used == []
+    bench.target.error = None
+    await bench.rounds(2)
+    assert bench.target.used == []
+    bench.clock = 160.0
+    await bench.rounds(2)
+    assert len(bench.target.used) == 1
 
 
 async def test_changed_files_are_used_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

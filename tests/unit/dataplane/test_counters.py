@@ -92,7 +92,6 @@ def test_every_phase_of_an_abort_has_a_cell() -> None:
     ("fault", "reason"),
     [
         (errors.CONNECT_REFUSED, "connect"),
-        (errors.DNS_ERROR, "connect"),
         (errors.CLOSED_UNSENT, "connect"),
         (errors.CLOSED_UNACKED, "stale"),
         (errors.CLOSED_REUSED, "stale"),
@@ -117,7 +116,6 @@ def test_every_fault_that_may_be_retried_has_its_reason() -> None:
         "connect_unreachable",
         "connect_timeout",
         "connect_error",
-        "dns_error",
         "tls_handshake",
         "tls_verify",
         "tls_timeout",

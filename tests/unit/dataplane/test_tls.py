@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.config.certificates import Certificate, FileProblem
-from lbproxy.dataplane.tls import ClientFiles, ClientTls, LoadedServer, ServerFiles, ServerTls
+from lbproxy.dataplane.tls import ClientFiles, ClientTls, LoadedServer, ServerFiles, ServerTls, asked_for
 from tests.support.certificates import Authority
 
 
@@ -45,6 +45,39 @@ def test_the_certificate_for_a_name(name: str, index: int) -> None:
     made = contexts(len(NAMES))
     loaded = LoadedServer(made, tuple(Certificate("", names, 0, 0) for names in NAMES))
     assert loaded.find(name) is made[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "is_misdirected"),
+    [
+        ("first.org", "first.org", False),
+        ("first.org", "FIRST.org.", False),
+        ("first.org", "a.example.com", True),
+        ("first.org", "z.example.com", True),
+        ("first.org", "10.0.0.1", True),
+        ("a.example.com", "b.example.com", False),  # one certificate for both
+        ("a.example.com", "c.example.com", True),
+        ("c.example.com", "d.example.com", False),  # the wildcard is for both
+        ("c.example.com", "a.example.com", False),  # and has this name besides
+        ("c.example.com", "first.org", True),
+        ("first.org", "elsewhere.net", False),  # no certificate is for it
+        ("nowhere.net", "first.org", False),  # the first one is shown to who asks for something else
+        ("nowhere.net", "a.example.com", True),
+        ("first.org", "", False),
+    ],
+)
+def test_a_host_of_another_certificate(name: str, host: str, is_misdirected: bool) -> None:
+    loaded = LoadedServer(contexts(len(NAMES)), tuple(Certificate("", names, 0, 0) for names in NAMES))
+    assert loaded.is_misdirected(name, host) is is_misdirected
+
+
+def test_what_was_asked_for_is_remembered_where_it_matters() -> None:
+    made = contexts(2)
+    loaded = LoadedServer(made, (Certificate("", ("a",), 0, 0), Certificate("", ("b",), 0, 0)))
+    connection: Any = SimpleNamespace(context=made[0])
+    assert asked_for(connection) == ""
+    loaded._choose(connection, "a", made[0])
+    assert asked_for(connection) == "a"
 
 
 def test_the_first_certificate_needs_no_callback() -> None:

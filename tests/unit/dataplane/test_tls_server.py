@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane.tls import ServerFiles, ServerTls
-from lbproxy.dataplane.tls_server import TlsDownstream, TlsServer, handshake_reason, subject_text
+from lbproxy.dataplane.tls_server import TlsDownstream, TlsServer, handshake_reason, subject_text, without_port
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
 from tests.support.certificates import Authority
 from tests.support.fake_transport import FakeLb, FakeTransport
@@ -101,9 +101,9 @@ class Bench:
 
 
 class Client:
-    def __init__(self, bench: Bench, context: ssl.SSLContext) -> None:
+    def __init__(self, bench: Bench, context: ssl.SSLContext, session: Any = None) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost", session=session)
         self.server, self.transport = bench.connect()
         self._taken = 0
 
@@ -209,6 +209,36 @@ def test_too_many_of_an_address_are_turned_away_before_their_handshake(authority
     assert (bench.n_connections, bench.tls.turns.n_active) == (1, 1)
     first.connection_lost(None)
     assert runtime.per_ip.counts == {}
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_ticket_of_an_older_key_means_a_full_handshake(authority: Authority, version: ssl.TLSVersion) -> None:
+    """Contexts that were loaded again have new keys; nobody is refused for having an old ticket."""
+    bench = Bench(authority)
+    context = authority.trusting(minimum_version=version, maximum_version=version)
+
+    def resumed(session: Any) -> tuple[bool, Any]:
+        client = Client(bench, context, session)
+        client.shake()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.tls.read(1)  # the ticket
+        client.server.connection_lost(None)
+        return bool(client.tls.session_reused), client.tls.session
+
+    _, session = resumed(None)
+    assert resumed(session)[0]
+    bench.tls.use(bench.tls.load())
+    was_resumed, session = resumed(session)
+    assert not was_resumed and resumed(session)[0]
+    assert bench.tls.renew_s == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("field", "host"),
+    [("a.org", "a.org"), ("a.org:443", "a.org"), ("[::1]:443", "::1"), ("[::1]", "::1"), ("10.0.0.1:1", "10.0.0.1")],
+)
+def test_the_host_of_a_host_field(field: str, host: str) -> None:
+    assert without_port(field) == host
 
 
 def test_plain_http_gets_an_alert_and_time_to_read_it(authority: Authority) -> None:

@@ -31,7 +31,6 @@ def allowed(
         (errors.CONNECT_UNREACHABLE, True, True),
         (errors.CONNECT_TIMEOUT, True, True),
         (errors.CONNECT_ERROR, True, True),
-        (errors.DNS_ERROR, True, True),  # no server took it
         (errors.TLS_HANDSHAKE, True, True),
         (errors.CLOSED_UNSENT, True, True),  # found dead before writing: nothing was sent
         (errors.CLOSED_UNACKED, True, True),  # FIN and nothing acknowledged

@@ -237,8 +237,8 @@ class SocketTransport(Pollable, asyncio.Transport):
         """
         self._sees_end = True
         self._on_fin = on_fin
-        if not self._is_reading and not self._is_closing and (not self._events or self._events & EDGE):
-            self._rewatch()
+        if not self._is_reading and not self._is_closing and not self._events & select.EPOLLIN:
+            self._rewatch()  # else what is still watched tells the end, or that something is unread
 
     def _event_while_paused(self, events: int) -> None:
         if self._sees_end and events & _ENDED:

@@ -129,6 +129,33 @@ def test_one_address_does_not_hold_all_handshakes(authority: Authority, tmp_path
         assert lb.metric("tls_handshake_errors_total", reason="limit") == 0
 
 
+def test_behind_a_balancer_each_client_s_address_counts(authority: Authority, tmp_path: Path) -> None:
+    """As soon as the PROXY header has said it, and before TLS."""
+    files = authority.issue("proxied", "localhost")
+    listener = {"name": "in", "bind": "127.0.0.1:0", "pool": "p", "tls": files.tls, "proxy_protocol": "accept"}
+    with Origin() as origin, contextlib.ExitStack() as stack:
+        settings: dict[str, object] = {
+            "listeners": [{**listener, "limits": {"connections_per_ip": 1}}],
+            "pools": {"p": {"servers": [origin.address]}},
+            "trusted_proxies": ["127.0.0.1"],
+        }
+        lb = stack.enter_context(LbProxy(settings, tmp_path))
+
+        def connect(header: str) -> ssl.SSLSocket:
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", lb.port("in")), 10))
+            sock.sendall(header.encode())
+            return stack.enter_context(authority.trusting().wrap_socket(sock, server_hostname="localhost"))
+
+        for last in (1, 2):  # two networks of IPv6, of which the first has many addresses
+            connect(f"PROXY TCP6 2001:db8:0:{last}::1 2001:db8::9 1 443\r\n")
+        for address in ("2001:db8:0:1::2", "2001:db8:0:1:ffff::"):
+            with pytest.raises(ssl.SSLError, match=r"(?i)access.denied"):
+                connect(f"PROXY TCP6 {address} 2001:db8::9 1 443\r\n")
+        connect("PROXY TCP4 192.0.2.1 192.0.2.9 1 443\r\n").sendall(get("/served"))
+        wait_until(lambda: origin.requests, "the request")
+        assert lb.metric("rejected_total", reason="max_per_ip") == 2
+
+
 def served_from(ip: str, lb: LbProxy, authority: Authority) -> int:
     with (
         socket.create_connection(("127.0.0.1", lb.port("in")), 10, (ip, 0)) as sock,

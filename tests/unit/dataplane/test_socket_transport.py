@@ -410,6 +410,16 @@ def test_a_paused_one_that_is_watched_still_writes(setting: Setting) -> None:
     assert setting.watched == EDGE | select.EPOLLRDHUP
 
 
+def test_one_that_is_paused_and_writes_comes_to_be_watched(setting: Setting) -> None:
+    setting.transport.pause_reading()
+    setting.arrives(b"unread")
+    setting.sock.room = 0
+    setting.transport.write(b"x")
+    assert setting.watched == WRITABLE
+    setting.transport.watch_end(lambda: None)
+    assert setting.watched == WRITABLE | select.EPOLLRDHUP
+
+
 def test_one_that_is_paused_and_out_of_the_epoll_comes_back_to_be_watched(setting: Setting) -> None:
     setting.transport.pause_reading()
     setting.arrives(b"unread")

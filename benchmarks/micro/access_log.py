@@ -24,6 +24,7 @@ def _record(log_head: str) -> LogRecord:
     record.attempts = 1
     record.queue_s, record.connect_s, record.ttfb_s, record.total_s = 0.0, None, 0.0123, 0.0125
     record.end = "ok"
+    record.tries = ()
     return record
 
 

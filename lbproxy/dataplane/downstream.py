@@ -766,7 +766,10 @@ class Downstream(ClientSide):
             self._deadline_passed()
 
     def _check_write(self, now: float) -> None:
-        """RUDY's sister: a client that does not read is reset after `timeouts.write` without progress."""
+        """RUDY's sister: a client that does not read is reset after `timeouts.write` without progress.
+
+        One that is still sending its request has not stopped: many read nothing before they have sent all.
+        """
         if self._state == CLOSED:
             return
         unsent = self.transport.get_write_buffer_size()
@@ -774,6 +777,8 @@ class Downstream(ClientSide):
         if self._exchange is not None:
             unsent += self._exchange.n_unsent
             taken -= self._exchange.n_unsent
+            if self._state == BODY:
+                taken += self._exchange.bytes_in
         elif unsent:
             self._not_idle_yet(now)
         if not unsent or taken != self._taken:

@@ -106,6 +106,7 @@ class Exchange(LogRecord):
 
     # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
     __slots__ = (
+        "_attempted_at",
         "_body",
         "_body_bytes",
         "_client_is_blocked",
@@ -187,6 +188,8 @@ class Exchange(LogRecord):
         self.total_s = self.ended_at = 0.0
         self._deadline = self._expect_deadline = self._total_deadline = NEVER
         self._tried: tuple[Server, ...] = ()
+        self.tries = ()
+        self._attempted_at = now
         self._body: list[bytes] = _NO_BODY
         # request_done: the request was read to its exact end.
         self.response_started = self.request_done = self._wants_fresh = self.is_body_paused = False
@@ -316,6 +319,7 @@ class Exchange(LogRecord):
 
     def _leased(self, pool: PoolRuntime, lease: Lease, now: float) -> None:
         self._lease = lease
+        self._attempted_at = now
         self.attempts += 1
         if self.queue_s is None:
             self.queue_s = 0.0
@@ -723,6 +727,7 @@ class Exchange(LogRecord):
 
     def _retry(self, fault: Fault, runtime: ServerRuntime, *, is_stale: bool) -> None:
         self._retried = fault
+        self._note_try(fault.word, self.side.services.clock())
         self._unsent = False
         if is_stale:
             # Not an attempt: the server may be well, only the kept connection was not. A fresh one can't be stale.
@@ -742,6 +747,10 @@ class Exchange(LogRecord):
             self._timer = services.loop.call_later(delay_s, self._retry_now)
         else:
             self._attempt(pool, services.clock())
+
+    def _note_try(self, reason: str, now: float) -> None:
+        """For the log, which names each server that was tried; only if there are several."""
+        self.tries = (*self.tries, (self.server, reason, now - self._attempted_at))
 
     def _retry_now(self) -> None:
         self._timer = None
@@ -854,6 +863,8 @@ class Exchange(LogRecord):
         if self._has_permit:
             self._return_permit()
         self.end = end
+        if self.tries and self.attempts > len(self.tries):
+            self._note_try(end, now)
         total = self.total_s = now - self._started
         side, prepared = self.side, self.prepared
         code = CODE_INDEX[self.status]

@@ -459,12 +459,12 @@ class Relay:
             end.take_back()
 
     def _is_stuck(self, end: RelayEnd, now: float) -> bool:
-        """Has this end taken nothing of what waits for it for the write time-out?"""
+        """Has this end taken nothing of what waits for it, and sent nothing, for the write time-out?"""
         unsent = end.unsent
         peer = end.peer
-        taken = 0
+        taken = end.n_received
         if peer is not None:
-            taken = end.transport.taken(peer.n_received) - (peer.flow.pending if peer.flow is not None else 0)
+            taken += end.transport.taken(peer.n_received) - (peer.flow.pending if peer.flow is not None else 0)
         before, since = self._progress.get(end, (None, now))
         if not unsent or taken != before:
             self._progress[end] = (taken, now)

@@ -126,6 +126,7 @@ class TcpSession(LogRecord):
         self.server = ""
         self.status = 0
         self.attempts = 0
+        self.tries = ()
         self.bytes_in = 0
         self.bytes_out = 0
         self.queue_s = None

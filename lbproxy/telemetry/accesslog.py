@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as _json_string  # the C function where there is one
 from typing import Final
 
@@ -25,6 +25,10 @@ from lbproxy.telemetry import wire_text
 
 FIELD_LIMIT: Final = 2048  # characters of one request field in a line
 _SPLIT: Final = "\n"  # between the two halves of a head part; neither escaping leaves one in a field
+
+
+Try = tuple[str, str, float]
+"""One attempt of several: the server's name, the word of what ended it ("ok" for an answer), and its seconds."""
 
 
 class LogRecord:
@@ -49,6 +53,7 @@ class LogRecord:
         "server",
         "status",
         "total_s",
+        "tries",
         "ttfb_s",
         "wall",
     )
@@ -69,6 +74,7 @@ class LogRecord:
     ttfb_s: float | None
     total_s: float
     end: str
+    tries: tuple[Try, ...]
 
 
 class LogFormat:
@@ -134,6 +140,7 @@ class JsonFormat(LogFormat):
         queue_s, connect_s, ttfb_s = rec.queue_s, rec.connect_s, rec.ttfb_s
         ttfb_us = int((ttfb_s or 0.0) * 1e6 + 0.5)
         total_us = int(rec.total_s * 1e6 + 0.5)
+        tries = _tries(rec.tries) if rec.tries else ""
         return (
             f'{{"ts":"{self._stamp}{_MILLIS[int((wall - second) * 1000)]}Z","request_id":{_json_string(rec.request_id)}'
             f"{client}{head}{status}{rec.bytes_in},"
@@ -141,7 +148,7 @@ class JsonFormat(LogFormat):
             f'"queue_ms":{"0.000" if queue_s == 0.0 else _milliseconds(queue_s)},'
             f'"connect_ms":{"null" if connect_s is None else _milliseconds(connect_s)},'
             f'"ttfb_ms":{"null" if ttfb_s is None else f"{ttfb_us // 1000}{_MILLIS[ttfb_us % 1000]}"},'
-            f'"total_ms":{total_us // 1000}{_MILLIS[total_us % 1000]}{end}{user_agent}}}'
+            f'"total_ms":{total_us // 1000}{_MILLIS[total_us % 1000]}{end}{user_agent}{tries}}}'
         )
 
     def _fix(self, rec: LogRecord, key: tuple[object, ...]) -> tuple[str, str, str, str]:
@@ -157,6 +164,14 @@ class JsonFormat(LogFormat):
             f',"end":{text(rec.end)},"user_agent":',
         )
         return fixed
+
+
+def _tries(tries: Sequence[Try]) -> str:
+    items = [
+        f'{{"server":{_json_string(_capped(server))},"reason":"{reason}","ms":{_milliseconds(seconds)}}}'
+        for server, reason, seconds in tries
+    ]
+    return f',"tries":[{",".join(items)}]'
 
 
 def _milliseconds(seconds: float | None) -> str:

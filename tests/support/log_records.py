@@ -26,6 +26,7 @@ DEFAULTS: dict[str, object] = {
 
 def record(**fields: object) -> LogRecord:
     made = LogRecord()
+    made.tries = ()
     for name, value in {**DEFAULTS, **fields}.items():
         setattr(made, name, value)
     return made

@@ -1016,6 +1016,22 @@ def test_a_server_that_never_reads_is_given_up() -> None:
         assert server.saw_reset
 
 
+def test_a_client_that_sends_before_it_reads_is_not_stuck() -> None:
+    """The answer comes while it is still sending; many clients read nothing before they have sent all."""
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        client.send(post(bytes(40))[:-40])
+        server = lb.accept()
+        server.send(ok(b"hi")[:-2])
+        client.stop_reading()
+        for _ in range(20):
+            client.send(b"xx")
+            lb.advance(0.9)  # of 4 s for `timeouts.write`
+        assert lb.inflight == 1, lb.ends
+        lb.advance(5.0)
+        assert lb.ends == ["client_write_timeout"]
+
+
 def test_a_client_that_never_reads_is_reset() -> None:
     with FakeLb(ONE) as lb:
         client, server = streaming(lb)
@@ -1210,3 +1226,18 @@ def test_times_are_of_the_attempt_that_counted() -> None:
         server.send(b"5")
         entry = lb.log[0]
         assert (entry["connect_ms"], entry["ttfb_ms"], entry["total_ms"]) == (250.0, 500.0, 2250.0)
+
+
+def test_the_log_names_each_server_that_was_tried() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        lb.advance(0.25)
+        lb.refuse()
+        lb.accept().send(ok())
+        assert status_of(client.got()) == 200
+        lb.exchange(client, post()).fin()
+        assert "tries" not in lb.log[1], "there was one attempt only"
+        first, second = lb.log[0]["tries"]
+        assert (first["server"], first["reason"]) == ("127.0.0.1:9001", "connect_refused") and first["ms"] >= 250
+        assert (second["server"], second["reason"]) == ("127.0.0.1:9002", "ok") and second["ms"] < first["ms"]

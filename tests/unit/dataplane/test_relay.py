@@ -148,6 +148,16 @@ def test_a_write_that_is_stuck_needs_the_whole_time_out_without_progress(pair: P
     assert pair.ends == [("client_write_timeout", Side.CLIENT)]
 
 
+def test_an_end_that_sends_before_it_reads_is_not_stuck(pair: Pair) -> None:
+    pair.client.stop_reading(unsent=100)
+    for _ in range(4):
+        pair.lb.advance(4.0)
+        pair.client.send(b"more")
+    assert pair.ends == []
+    pair.lb.advance(5.5)
+    assert pair.ends == [("client_write_timeout", Side.CLIENT)]
+
+
 def test_bytes_that_leave_slowly_keep_a_tunnel_open() -> None:
     with FakeLb() as lb:
         pair = Pair(lb, tunnel_s=3.0)

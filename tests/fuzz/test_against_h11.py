@@ -88,11 +88,6 @@ def test_many(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert kind == "memo" or counts["both refuse"] > COUNTS[kind] // 4
 
 
-def test_kept_failures_do_not_come_back() -> None:
-    for path in sorted(run.FAILURES.glob("*-*")):
-        run.KINDS[path.name.partition("-")[0]][1](path.read_bytes())
-
-
 # --- the oracle itself: it must notice ---
 
 

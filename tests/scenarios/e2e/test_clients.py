@@ -88,8 +88,10 @@ def test_curl(lb: Daemon, counted: Callable[[int], None], name: str) -> None:
 
 
 def test_curl_head(lb: Daemon, counted: Callable[[int], None]) -> None:
-    body, heads = curl(lb, "--head", path="/health")
-    assert body.replace("\r\n", "\n") == heads.replace("\r\n", "\n") or not body or body.startswith("HTTP/1.1 200")
+    said, heads = curl(lb, "--head", path="/health")
+    assert heads.startswith("HTTP/1.1 200 ")
+    # Some versions of curl print the head as the body of HEAD too; nothing else may come.
+    assert said.replace(heads, "") == ""
     assert re.search(r"(?im)^content-length: [1-9]", heads)
     counted(1)
 

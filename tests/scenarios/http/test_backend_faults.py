@@ -453,7 +453,7 @@ def test_length_and_chunked_together(rig: Rig) -> None:
     )
     with rig.client() as client:
         answer = client.ask(get("/row-22"))
-        assert answer.status == 502 or answer.body == b"hello"
+        assert answer.status == 502
     assert_next_request_is_fine(rig)
 
 
@@ -462,7 +462,7 @@ def test_unknown_transfer_coding(rig: Rig, coding: str) -> None:
     rig.a.script(steps(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\nhello".encode(), FIN))
     with rig.client() as client:
         answer = client.ask(get("/row-23"))
-        assert answer.status == 502 or (answer.body == b"hello" and not answer.all("transfer-encoding"))
+        assert answer.status == 502
     assert assert_next_request_is_fine(rig).get("x-connection") != "0"
 
 

@@ -113,7 +113,7 @@ def test_response_trailers(rig: Rig, wanted: bool) -> None:
     rig.a.script(steps(OK_CHUNKED + TRAILERS))
     with rig.client() as client:
         answer = client.ask(get("/row-52", *(["Connection: TE", "TE: trailers"] if wanted else [])))
-        assert answer.status == 502 or answer.body == b"hello"
+        assert (answer.status, answer.body) == (200, b"hello")
         assert {name for name, _ in answer.trailers} <= ({"x-sum"} if wanted else set())
         assert not answer.all("set-cookie") and not answer.all("x-sum")
 

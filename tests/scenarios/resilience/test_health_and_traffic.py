@@ -167,7 +167,7 @@ def test_the_health_end_point_hangs(pool: Pool) -> None:
     pool.servers[0].default = checked_by(counted_hang)
     pool.servers[1].default = checked_by(healthy)
     member = pool.wait_state(0, "down")
-    assert "no answer" in str(member["why"]) or "time" in str(member["why"]), member["why"]
+    assert "no answer" in str(member["why"])
     failed = checks(pool, "fail", pool.servers[0])
     wait_until(lambda: checks(pool, "fail", pool.servers[0]) >= failed + 6, "six more checks")
     assert most[0] <= 2, "checks pile up"  # 2: a thread here has not seen yet that the last one is over

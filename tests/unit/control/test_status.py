@@ -244,7 +244,7 @@ def test_everything_that_decides_is_in_the_status() -> None:
     assert (first["ramp"], second["ramp"]) == (None, 0.25)
     for server in servers[1:]:
         pool.set_health(server, Health.DOWN, "status", "answered 500", 100.0)
-    assert pool.is_failing_open or pool.eligible()
+    assert pool.eligible()
     assert server_status(pool, servers[1], 100.0)["used"] is True, "the pool fails open"
     pool.enqueue(Ticket(PickContext("192.0.2.1"), lambda lease, now: None, lambda reason: None, enqueued_at=99.5), 99.5)
     assert QueueStatus.of(queue, 100.0) == QueueStatus(1, 100, 0.5, 7.0)

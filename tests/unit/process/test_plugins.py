@@ -52,7 +52,8 @@ def test_class_from_a_file_beside_the_config(tmp_path: Path) -> None:
 
 def test_absolute_file_needs_no_directory(tmp_path: Path) -> None:
     (tmp_path / "plugin.py").write_text(FIRST)
-    load_python(f"{tmp_path}/plugin.py:First", {}, random.Random(), base_dir="/nowhere")
+    strategy = load_python(f"{tmp_path}/plugin.py:First", {}, random.Random(), base_dir="/nowhere")
+    assert strategy.pick(servers(), PickContext(""), 0.0).name == "s0"
 
 
 def test_file_is_read_again_each_time(tmp_path: Path) -> None:
@@ -70,8 +71,10 @@ def test_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_file_may_hold_dataclasses(tmp_path: Path) -> None:
-    load(tmp_path, "from __future__ import annotations\nfrom dataclasses import dataclass\n"
-         "@dataclass\nclass Note:\n    text: str\n" + FIRST)  # fmt: skip
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    note = "@dataclass\nclass Note:\n    text: str\n"
+    strategy = load(tmp_path, head + note + FIRST.replace("return eligible[0]", "return (eligible[0], Note('x'))[0]"))
+    assert strategy.pick(servers(), PickContext(""), 0.0).name == "s0"
 
 
 def test_class_from_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

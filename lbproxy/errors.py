@@ -107,7 +107,12 @@ def _upstream(
 BAD_REQUEST = _client("bad_request", 400, "The request is not valid HTTP/1.1; see RFC 9112.")
 BAD_HOST = _client("bad_host", 400, "Send exactly one valid Host header field.")
 BAD_TARGET = _client("bad_target", 400, "Send an origin-form request target such as /predict.")
-BAD_PATH = _client("bad_path", 400, "Send the path without '..' segments and without an encoded slash.", close=False)
+BAD_PATH = _client(
+    "bad_path",
+    400,
+    "Send the path in normal form: no dot segments, no backslash, no encoded slash (path_rules).",
+    close=False,
+)
 BAD_FRAMING = _client("bad_framing", 400, "Send either one Content-Length or Transfer-Encoding: chunked, not both.")
 BAD_CHUNK = _client("bad_chunk", 400, "The chunked request body is malformed; see RFC 9112 section 7.1.")
 CHUNK_OVERHEAD = _client("chunk_overhead", 400, "The chunked body is mostly chunk extensions; send it without them.")
@@ -115,7 +120,9 @@ UNDERSCORE_HEADER = _client(
     "underscore_header", 400, "Header names with an underscore are refused here; use a hyphen.", close=False
 )
 NO_ROUTE = _client("no_route", 404, "No route matches this request; check host, path and method.", close=False)
-METHOD_NOT_ALLOWED = _client("method_not_allowed", 405, "Use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS.")
+METHOD_NOT_ALLOWED = _client(
+    "method_not_allowed", 405, "The Allow field lists what is served here; CONNECT and TRACE never are."
+)
 HEADER_TIMEOUT = _client(
     "header_timeout", 408, "The request head did not arrive within timeouts.request_head.", error="http_request_error"
 )
@@ -126,7 +133,9 @@ BODY_TOO_SLOW = _client(
     "The request body came more slowly than limits.min_rate, on average and after the first 10 seconds.",
 )
 BODY_TOO_LARGE = _client("body_too_large", 413, "The body is larger than limits.body_bytes; send less or raise it.")
-URI_TOO_LONG = _client("uri_too_long", 414, "The request line is longer than 8 KiB.")
+URI_TOO_LONG = _client(
+    "uri_too_long", 414, "The request line is longer than limits.request_line_bytes of the listener."
+)
 BAD_EXPECT = _client("bad_expect", 417, "The only expectation that is understood is 100-continue.")
 MISDIRECTED = _client(
     "misdirected",
@@ -143,7 +152,7 @@ HEADER_TOO_LARGE = _client(
     "header_too_large", 431, "The header section exceeds limits.head_bytes or limits.headers of the listener."
 )
 TRAILER_TOO_LARGE = _client("trailer_too_large", 431, "The trailer section exceeds limits.trailer_bytes.")
-BAD_METHOD = _client("bad_method", 501, "This method is not known here.")
+BAD_METHOD = _client("bad_method", 501, "Methods are written in upper case; this one is not served here.")
 BAD_TRANSFER_CODING = _client("bad_transfer_coding", 501, "The only transfer coding that is understood is chunked.")
 BAD_VERSION = _client("bad_version", 505, "Use HTTP/1.1 or HTTP/1.0.")
 LOOP_DETECTED = _client(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
@@ -25,6 +26,7 @@ from lbproxy.config.notation import (
     Shorthand,
     integer,
     one_is_list,
+    parse_location,
     parse_token,
     setting,
     switch,
@@ -170,9 +172,36 @@ class Rewrite(Section):
     )
 
 
+_PLACE: Final = re.compile(r"\{[^{}]*\}?|\}")
+PLACES: Final = ("{host}", "{path}", "{query}")
+
+
+def parse_redirect(value: object) -> str:
+    """A location in which {host}, {path} and {query} may stand for those of the request."""
+    text = parse_location(value)
+    for found in _PLACE.finditer(text):
+        if found[0] not in PLACES:
+            raise ValueError(f"{found[0]!r} is none of {', '.join(PLACES)}; a brace of the URL itself is %7B or %7D")
+    before, path, _ = text.partition("{path}")
+    if path and before.endswith("/"):
+        raise ValueError("{path} begins with a slash itself; without the one before it, no path can name another host")
+    before, query, behind = text.partition("{query}")
+    if query and ("?" in before or "#" in before or behind):
+        raise ValueError("{query} brings its own `?`, so it stands at the end, and nothing before it has a `?` or `#`")
+    return text
+
+
+REDIRECT: Final = Notation("URL or path", parse_redirect, LOCATION.schema)
+
+
 class Redirect(Section):
     status: Literal[301, 302, 303, 307, 308] = setting(302, "Status of the redirect.")
-    location: Annotated[str, LOCATION] = setting(..., "Value of the `Location` header: a URL or a path.")
+    location: Annotated[str, REDIRECT] = setting(
+        ...,
+        "Value of the `Location` header: a URL or a path. `{host}` (without port), `{path}` and `{query}` (with its "
+        "`?`, if there is one) stand for those of the request: `https://{host}{path}{query}`. The path is normalised, "
+        "whatever `path_rules` says.",
+    )
 
 
 class Respond(Section):

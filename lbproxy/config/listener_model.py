@@ -13,6 +13,7 @@ from lbproxy.config.notation import (
     BIND,
     BYTES,
     FIELD_NAME,
+    METHOD,
     MODE_BITS,
     NAME,
     OR_OFF,
@@ -25,6 +26,7 @@ from lbproxy.config.notation import (
     Shorthand,
     integer,
     one_is_list,
+    parse_method,
     setting,
     switch,
 )
@@ -49,7 +51,12 @@ class ListenerTimeouts(Section):
 
 class ListenerLimits(Section):
     head_bytes: Annotated[int, BYTES] = setting(
-        "32KiB", "Longest head of a request; a longer one is 431 (414 where the request line alone is over 8 KiB)."
+        "32KiB", "Longest head of a request; a longer one is 431 (414 where the request line alone is over its limit)."
+    )
+    request_line_bytes: Annotated[int, BYTES] = setting(
+        "8KiB",
+        "Longest request line (method, target and version); a longer one is 414. Raise it for large queries, such as "
+        "base64 in a GET, and `head_bytes` with it. Servers have limits of their own (gunicorn: `limit_request_line`).",
     )
     headers: Annotated[int, integer(1, 10_000)] = setting(100, "Most header fields of a request; more are 431.")
     body_bytes: Annotated[int | None, BYTES.or_off()] = setting(
@@ -89,6 +96,17 @@ def parse_tls_version(value: object) -> str:
 
 
 TLS_VERSION: Final = Notation("`1.2` or `1.3`", parse_tls_version, {"enum": ["1.2", "1.3", 1.2, 1.3]})
+
+
+def parse_served_method(value: object) -> str:
+    """A method that a listener may be limited to."""
+    method = parse_method(value)
+    if method in ("CONNECT", "TRACE"):
+        raise ValueError(f"{method} is never served")
+    return method
+
+
+SERVED_METHOD: Final = Notation("method", parse_served_method, METHOD.schema)
 
 
 class CertificateFiles(Section):
@@ -149,6 +167,28 @@ class Listener(Section):
     limits: ListenerLimits = setting(ListenerLimits(), "Bounds on what clients send.")
     upgrade: Annotated[tuple[Annotated[str, PROTOCOL], ...], PROTOCOLS] = setting(
         ("websocket",), "Protocols that a request may switch to (`Upgrade`), for routes that do not say it themselves."
+    )
+    path_rules: Literal["normalise", "strict", "raw"] = setting(
+        "normalise",
+        "How paths are read where a route matches by path or rewrites it. `normalise`: runs of `/` become one, `%XX` "
+        "of letters, digits and `-._~` are decoded, and the server gets what the rule saw; dot segments, backslashes "
+        "and broken or disguised encodings are refused with 400. `strict`: every request whose path is not in that "
+        "form is refused. `raw`: paths are compared and sent just as they come. **Danger**: with `raw` a rule for "
+        "`/admin` does not see `//admin`, `/./admin` or `/%61dmin`, which most servers serve as `/admin`, and `..` "
+        "leaves the `path_prefix` of a rewrite. Use it only where the servers themselves decide who may do what.",
+    )
+    encoded_slashes: Literal["refuse", "pass"] = setting(
+        "refuse",
+        "`%2F` and `%5C` in a path that a route looks at: refused with 400, or passed on as they are. Some servers "
+        "take them for slashes; so if the path would belong to another route with slashes, or has dot segments, it is "
+        "refused all the same.",
+    )
+    methods: Annotated[
+        tuple[Annotated[str, SERVED_METHOD], ...], Shorthand("list of methods, or one", one_is_list, (METHOD.schema,))
+    ] = setting(
+        (),
+        "Methods that are served, upper case; others are refused: 405 if they are registered ones, else 501. GET "
+        "stands for HEAD too. Empty: any method, besides CONNECT and TRACE.",
     )
     half_close: Literal["abort", "answer"] = setting(
         "abort",

@@ -23,11 +23,27 @@ from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane import bulk
-from lbproxy.dataplane.answers import answer_bytes, local_answer, problem, response_head
+from lbproxy.dataplane.answers import (
+    answer_bytes,
+    edited,
+    interim_head,
+    local_answer,
+    problem,
+    response_head,
+    sent_trailers,
+    switching_head,
+)
 from lbproxy.dataplane.binding import unbind
 from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.exchange import Exchange
-from lbproxy.dataplane.forwarding import client_address, connection_lines, kept_request_id, request_lines
+from lbproxy.dataplane.forwarding import (
+    UNIX,
+    client_address,
+    connection_lines,
+    kept_request_id,
+    port_line,
+    request_lines,
+)
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.read_ahead import ReadAhead
 from lbproxy.dataplane.services import abort
@@ -37,10 +53,9 @@ from lbproxy.dataplane.upstream import SMALL_BODY
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import LAST_CHUNK, BodyError, ChunkedReader, LengthReader, chunk
-from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial
-from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
+from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, line_too_long
+from lbproxy.protocol.message import Field, Fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
-from lbproxy.protocol.status import status_line
 from lbproxy.telemetry.slots import LISTENER
 
 if TYPE_CHECKING:
@@ -82,13 +97,14 @@ class Downstream(ClientSide):
         "_is_paused",
         "_is_trusted",
         "_lines",
+        "_lines_and_port",
         "_linger_end",
         "_memo",
         "_nominated",
         "_noted",
         "_owner",
         "_peer_ip",
-        "_port",
+        "_port_line",
         "_reader",
         "_refusal",
         "_state",
@@ -135,9 +151,8 @@ class Downstream(ClientSide):
         self._nominated: frozenset[bytes] = frozenset()
         self.client_ip = ""
         self._peer_ip = ""
-        self._port = 0
         self._is_trusted = False
-        self._lines = b""
+        self._lines = self._lines_and_port = self._port_line = b""
         self._memo = self.listener.memo
         self._heads = self._memo.heads
         self.context = PickContext("")
@@ -156,22 +171,23 @@ class Downstream(ClientSide):
         transport.set_write_buffer_limits(high=HIGH_WATER)
         peer = transport.get_extra_info("peername")
         ip = peer[0] if isinstance(peer, tuple) and peer else ""
-        if ip.startswith("::ffff:"):
-            ip = ip[7:]
         local = transport.get_extra_info("sockname")
         port = local[1] if isinstance(local, tuple) else 0
         self.local_host = f"{local[0]}:{port}" if isinstance(local, tuple) and ":" not in local[0] else "localhost"
         if self.proxied is not None:
-            ip, port = self.proxied.seen_from(ip, port)
-        self.client_ip = ip or "unix"
+            ip, _ = self.proxied.seen_from(ip, port)
+        if ip.startswith("::ffff:"):
+            ip = ip[7:]
+        self.client_ip = ip or UNIX
         self._peer_ip = ip or NO_ADDRESS
         self.context.client_ip = self.client_ip
         self._is_trusted = self.listener.is_trusted(ip)
         if self._is_trusted:
             self._memo = self.listener.memo_trusted
             self._heads = self._memo.heads
-        self._port = port
-        self._lines = connection_lines(self._peer_ip, port)
+        self._port_line = port_line(self.proxied.published_port if self.proxied is not None else 0, self.scheme)
+        self._lines = connection_lines(self._peer_ip)
+        self._lines_and_port = self._lines + self._port_line
         self._idle_since = self.services.clock()
         self._deadline = self._idle_since + self.listener.timeouts.request_head
         self.services.swept.add(self)
@@ -268,7 +284,8 @@ class Downstream(ClientSide):
             return
         self._buffer = data
         try:
-            check_partial(bytearray(data), checked, head_bytes=self.listener.head_bytes)
+            limits = self.listener
+            check_partial(bytearray(data), checked, head_bytes=limits.head_bytes, line_bytes=limits.line_bytes)
         except HeadError as error:
             self._refuse(data, error)
 
@@ -302,8 +319,8 @@ class Downstream(ClientSide):
         )
 
     def _too_large(self, raw: bytes) -> HeadError:
-        if raw.find(b"\r\n") > 8192:
-            return HeadError(errors.URI_TOO_LONG, "the request line is longer than 8 KiB")
+        if raw.find(b"\r\n") > self.listener.line_bytes:
+            return line_too_long(self.listener.line_bytes)
         return HeadError(errors.HEADER_TOO_LARGE, f"the head is longer than {self.listener.head_bytes} bytes")
 
     def _refuse(self, raw: bytes, error: HeadError) -> None:
@@ -544,10 +561,12 @@ class Downstream(ClientSide):
         """The fields that lbproxy adds, after everything received was cleaned: a client cannot forge or name them."""
         prepared = exchange.prepared
         if not self._is_trusted and not prepared.route.skip:
-            return self._lines + prepared.host_line + exchange.id_line
+            lines = self._lines_and_port if prepared.takes_port else self._lines
+            return lines + prepared.host_line + exchange.id_line
         known = prepared.head.forwarding if self._is_trusted else {}
         skip = prepared.route.skip
-        lines = request_lines(known, self._peer_ip, self._port, prepared.host_line, skip, self.scheme, self.cert_fields)
+        host_line = prepared.host_line + self._port_line if prepared.takes_port else prepared.host_line
+        lines = request_lines(known, self._peer_ip, host_line, skip, self.scheme, self.cert_fields)
         if prepared.deadlines is not None:
             lines += prepared.deadlines.lines(exchange.time_left_s(), skip)
         return lines if b"x-request-id" in prepared.route.skip else lines + exchange.id_line
@@ -600,8 +619,7 @@ class Downstream(ClientSide):
         if not is_done:
             return data
         if trailers and prepared.head.accepts_trailers:
-            kept = forwardable_trailers(trailers, self._nominated)
-            return data + b"0\r\n" + join_fields(kept) + b"\r\n"
+            return data + b"0\r\n" + sent_trailers(prepared, trailers, self._nominated) + b"\r\n"
         return data + LAST_CHUNK
 
     def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
@@ -623,7 +641,7 @@ class Downstream(ClientSide):
         if head is None:
             self._write(_CONTINUE)
         else:
-            self._write(status_line(head.status, head.reason) + head.lines + b"\r\n")
+            self._write(interim_head(exchange.prepared, head))
 
     def _body_invited(self) -> None:
         """The client has its 100: from now on it is the one who takes time."""
@@ -637,13 +655,13 @@ class Downstream(ClientSide):
         """Answer with problem+json."""
         if fault.close:
             self._closes = True
-        fields, body = problem(fault, detail, exchange.request_id, retry_after_s)
+        fields, body = problem(fault, detail, exchange.request_id, retry_after_s, self.listener.allow)
         exchange.bytes_out = 0 if exchange.is_head else len(body)
-        self._answer(exchange, fault.status, fields, body)
+        self._answer(exchange, fault.status, edited(exchange.prepared, fields), body)
 
     def answer_locally(self, exchange: Exchange) -> None:
         """A route's redirect or fixed response, or OPTIONS with Max-Forwards: 0."""
-        status, fields, body = local_answer(exchange.prepared)
+        status, fields, body = local_answer(exchange.prepared, self.listener.allow)
         self._answer(exchange, status, fields, body)
         exchange.answered_locally(status, len(body))
 
@@ -679,8 +697,7 @@ class Downstream(ClientSide):
 
     def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[StreamTransport, bytes, bool]:
         """Send the 101 and let go of the transport and of what was read ahead."""
-        lines = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b\r\n" % (head.upgrade, exchange.id_line)
-        self._write(status_line(101, head.reason) + head.lines + lines)
+        self._write(switching_head(exchange.prepared, head, exchange.id_line))
         self._state = TUNNEL
         unbind(self)  # from the connection that is the tunnel's other end, or any other
         self.services.swept.discard(self)

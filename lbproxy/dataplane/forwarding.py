@@ -5,23 +5,68 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
 from lbproxy.protocol.message import Field, Fields, join_fields
 
+UNIX: Final = "unix"
+"""What stands for the address of a client on a unix socket, in logs and for strategies."""
+
 _request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+# An element of X-Forwarded-For: Azure and others append the port, and IPv6 then needs brackets.
+_node = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[^\]]*)?)\]|([0-9.]+)|([0-9A-Fa-f:.]+(?:%.*)?))(?::[0-9]{1,5})?").fullmatch
+_host_port = re.compile(r":([0-9]{1,5})\Z").search
+_ADDED: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-request-id"))
 Forwarding = Mapping[bytes, list[bytes]]
 
 
-def connection_lines(client_ip: str, port: int, scheme: bytes = b"http") -> bytes:
+def node_name(client_ip: str) -> bytes:
+    """A client's address as a forwarding field has it; `unknown` (RFC 7239 section 6.2) if it has none.
+
+    A zone is left out: it names an interface of this host, and means nothing to another.
+    """
+    return b"unknown" if client_ip == UNIX else client_ip.partition("%")[0].encode()
+
+
+def connection_lines(client_ip: str, scheme: bytes = b"http") -> bytes:
     """The lines that are the same for every request of an untrusted connection."""
-    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %d\r\n"
-    return lines % (client_ip.encode(), scheme, port)
+    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (node_name(client_ip), scheme)
+
+
+def port_line(published_port: int, scheme: bytes) -> bytes:
+    """X-Forwarded-Port where the request does not say it. published_port: from a PROXY header, 0 if it is not known."""
+    return b"X-Forwarded-Port: %d\r\n" % (published_port or (443 if scheme == b"https" else 80))
+
+
+def published_lines(host: str, known: Forwarding, skip: Collection[bytes], local_host: str) -> tuple[bytes, bool]:
+    """X-Forwarded-Host and -Port: under which name and port the client sees the service, and whether `port_line` is
+    still missing.
+
+    The port is that of the Host field: where a port is published elsewhere than it is bound, only the client knows it.
+    A Host without one means the port of the scheme. known: what a trusted peer said, which stays (request_lines).
+    local_host: what stands for Host where an HTTP/1.0 client sent none.
+    """
+    lines = b""
+    if host and b"x-forwarded-host" not in skip and b"x-forwarded-host" not in known:
+        lines = b"X-Forwarded-Host: %b\r\n" % host.encode("latin-1")
+    if b"x-forwarded-port" in skip or b"x-forwarded-port" in known:
+        return lines, False
+    port = _host_port(_last(known, b"x-forwarded-host") or host or local_host)
+    if port is not None:
+        return lines + b"X-Forwarded-Port: %b\r\n" % port[1].encode(), False
+    scheme = _last(known, b"x-forwarded-proto").lower()
+    return (lines + port_line(0, scheme.encode("latin-1")), False) if scheme else (lines, True)
+
+
+def _last(known: Forwarding, name: bytes) -> str:
+    """What the nearest peer says, as the one that is trusted: the last of a list."""
+    values = known.get(name, ())
+    return values[-1].rpartition(b",")[2].strip(b" \t").decode("latin-1") if values else ""
 
 
 def request_lines(
     known: Forwarding,
     peer_ip: str,
-    port: int,
     host_line: bytes,
     skip: Collection[bytes],
     scheme: bytes = b"http",
@@ -29,27 +74,55 @@ def request_lines(
 ) -> bytes:
     """The lines for a request of a trusted peer (`known` is what it said), or where edits replace some (`skip`).
 
-    cert_fields: what TLS knows of the peer's certificate; a peer is never believed about that.
+    host_line: from `published_lines`, with `port_line` if that is missing. cert_fields: what TLS knows of the peer's
+    certificate; a peer is never believed about that.
     """
-    chain = [*known.get(b"x-forwarded-for", ()), peer_ip.encode()]
+    chain = [*known.get(b"x-forwarded-for", ()), node_name(peer_ip)]
     fields: Fields = [(b"X-Forwarded-For", b", ".join(chain))]
-    for name, own in ((b"X-Forwarded-Proto", scheme), (b"X-Forwarded-Port", b"%d" % port)):
-        fields += [(name, value) for value in known.get(name.lower(), [own])]
-    for name in (b"X-Forwarded-Host", b"Forwarded", b"X-Real-IP"):
-        fields += [(name, value) for value in known.get(name.lower(), ())]
+    fields += [(b"X-Forwarded-Proto", value) for value in known.get(b"x-forwarded-proto", [scheme])]
+    for name, values in known.items():
+        if name not in _ADDED:
+            spelled = _SPELLINGS.get(name) or name.title()
+            fields += [(spelled, value) for value in values]
     fields += cert_fields
     return host_line + join_fields([field for field in fields if field[0].lower() not in skip])
 
 
+_SPELLINGS: Final = {b"x-real-ip": b"X-Real-IP", b"true-client-ip": b"True-Client-IP", b"x-client-ip": b"X-Client-IP"}
+
+
+def address_of(element: str) -> str:
+    """The address in an element of X-Forwarded-For, "" if it holds none (`unknown`, a name, an obfuscated node).
+
+    With or without a port, brackets or a zone; IPv4 that is written as IPv6 (`::ffff:203.0.113.9`) is IPv4.
+    """
+    found = _node(element)
+    if found is None:
+        return ""
+    text = found[1] or found[2] or found[3]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return ""
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
 def client_address(known: Forwarding, peer_ip: str, is_trusted: Callable[[str], bool]) -> str:
-    """The client behind trusted peers: X-Forwarded-For from the right, past every trusted address."""
+    """The client behind trusted peers: X-Forwarded-For from the right, past every trusted address.
+
+    Empty elements are skipped. What is no address ends the search, since whatever stands before it was written by
+    somebody who is not known: the client is then the last address that was.
+    """
     client = peer_ip
     chain = [part.strip(b" \t") for value in known.get(b"x-forwarded-for", ()) for part in value.split(b",")]
     for part in reversed(chain):
-        try:
-            client = str(ipaddress.ip_address(part.decode("latin-1").strip("[]")))
-        except ValueError:
+        if not part:
+            continue
+        address = address_of(part.decode("latin-1"))
+        if not address:
             break
+        client = address
         if not is_trusted(client):
             break
     return client

@@ -8,15 +8,18 @@ costs a dictionary look-up. What differs between equal heads (client address, re
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from lbproxy import errors
 from lbproxy.dataplane.deadline import NEVER, Deadlines, take_deadlines
+from lbproxy.dataplane.forwarding import published_lines
+from lbproxy.dataplane.location import fill_location
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
-from lbproxy.domain.routing import BadPath, normalise_path, rewrite_path
+from lbproxy.domain.paths import BadPath, ReadPath, rewrite_path
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
-from lbproxy.protocol.message import IDEMPOTENT_METHODS, VIA_PSEUDONYM, join_fields
+from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM, join_fields
 from lbproxy.protocol.upgrade import allowed_protocols
 from lbproxy.telemetry.accesslog import LogFormat
 from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
@@ -39,6 +42,7 @@ class Prepared:
     forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
     total_s: the whole time that the request may take, in seconds, inf = any.
     fault: this request is answered with it (no route, body too large ...), although its framing is fine.
+    location: where a redirect leads, b"" if that is the same for every request.
     upgrade: the protocols of the client's Upgrade that the server is offered, b"" for none.
     """
 
@@ -58,6 +62,7 @@ class Prepared:
         "is_idempotent",
         "is_local",
         "keep_alive",
+        "location",
         "log_head",
         "minor",
         "names",
@@ -67,6 +72,7 @@ class Prepared:
         "requests_column",
         "route",
         "takes_extra",
+        "takes_port",
         "total_s",
         "upgrade",
     )
@@ -87,12 +93,14 @@ class Prepared:
         self.is_idempotent = route.retry.idempotent or head.method in IDEMPOTENT_METHODS
         self.is_local = False
         self.keep_alive = head.keep_alive
+        self.location = b""  # of a redirect that depends on the request
         self.log_head = ""
         self.requests_column = _REQUESTS + _METHOD_INDEX.get(head.method, _OTHER) * len(CODES)
         # May an ordinary response go to this client as the memo has it?
         self.passes_responses = head.minor == 1 and not route.edits_responses
         self.pool: PoolRuntime | None = None  # where it goes; None: lbproxy answers it
         self.takes_extra = not head.nominates
+        self.takes_port = False  # does the connection say the port that is published?
         self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
         self.names: frozenset[bytes] | None = None  # of its fields, in lower case; HeadMemo asks and fills it in
         self.binds = head.binds
@@ -112,28 +120,40 @@ def prepare(
 
     local_host: what Host becomes if an HTTP/1.0 client sent none.
     """
-    head = parse_request_head(raw, max_fields=listener.max_fields, underscores=listener.underscores)
+    head = parse_request_head(
+        raw, max_fields=listener.max_fields, underscores=listener.underscores, line_bytes=listener.line_bytes
+    )
     fault: Fault | None = None
-    path = head.path
-    index: int | None = None
+    route = listener.no_route
+    path: ReadPath | None = None
+    location = b""
     try:
         if listener.has_default_only:
-            index = 0
+            route = listener.routes[0]
         else:
-            if listener.router.has_path_routes and path != "*":
-                path = normalise_path(path)
-            index = listener.router.find(head.method, head.host, path, head.query, head.headers)
+            choice = listener.router.choose(
+                head.method, head.host, head.path, head.query, _matched_headers(head, is_trusted=is_trusted)
+            )
+            path = choice.path
+            if choice.index is not None:
+                route = listener.routes[choice.index]
+        if route.reads_path and path is None:
+            path = listener.path_rules.read(head.path)
+        if route.redirect is not None and route.fills_location:
+            location = fill_location(route.redirect[1], head.host or local_host, head.target)
     except BadPath as error:
-        fault, detail = errors.BAD_PATH, str(error)
-    route = listener.routes[index] if index is not None else listener.no_route
+        fault, detail, route = errors.BAD_PATH, str(error), listener.no_route
+    if listener.methods is not None and head.method not in listener.methods:
+        fault, detail = _refused_method(head.method)
     prepared = Prepared(head, route)
+    prepared.location = location
     if is_trusted and listener.deadline_names:
         prepared.deadlines = take_deadlines(head, listener.deadline_names)
         if prepared.deadlines is not None:
             prepared.total_s = min(prepared.total_s, prepared.deadlines.timeout_s)
     if fault is not None:
         prepared.fault, prepared.fault_detail = fault, detail
-    elif index is None:
+    elif route is listener.no_route:
         prepared.fault, prepared.fault_detail = errors.NO_ROUTE, f"no route for {head.method} {head.path[:200]}"
     elif head.content_length is not None and head.content_length > listener.body_bytes:
         prepared.fault = errors.BODY_TOO_LARGE
@@ -146,11 +166,25 @@ def prepare(
         prepared.pool = route.pool
         prepared.forward = _forward_head(head, route, path, local_host, prepared.upgrade)
     _note_dropped(prepared, head, is_trusted=is_trusted)
-    if b"x-forwarded-host" not in route.skip and not (is_trusted and b"x-forwarded-host" in head.forwarding):
-        prepared.host_line = b"X-Forwarded-Host: %b\r\n" % head.host.encode("latin-1") if head.host else b""
+    known = head.forwarding if is_trusted else {}
+    prepared.host_line, prepared.takes_port = published_lines(head.host, known, route.skip, local_host)
     if log_format is not None:
         prepared.log_head = log_head(log_format, head, f"HTTP/1.{head.minor}")
     return prepared
+
+
+def _matched_headers(head: RequestHead, *, is_trusted: bool) -> Mapping[str, str]:
+    """What rules about headers see: of forwarding fields only those that are believed."""
+    if not is_trusted or not head.forwarding:
+        return head.headers
+    known = {name.decode(): b", ".join(values).decode("latin-1") for name, values in head.forwarding.items()}
+    return {**head.headers, **known}
+
+
+def _refused_method(method: str) -> tuple[Fault, str]:
+    """A method that the listener does not list (RFC 9110 section 9.1: 405 if it is known, else 501)."""
+    fault = errors.METHOD_NOT_ALLOWED if method.encode() in KNOWN_METHODS else errors.BAD_METHOD
+    return fault, f"{method} is not among the methods of this listener"
 
 
 def log_head(log_format: LogFormat, head: RequestHead, protocol: str) -> str:
@@ -179,13 +213,20 @@ def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) ->
     prepared.dropped = tuple((column, count) for column, count in counts if count)
 
 
-def _forward_head(head: RequestHead, route: RouteRuntime, path: str, local_host: str, upgrade: bytes) -> bytes:
-    """The head as the server gets it: re-serialised from what was understood, never passed on raw."""
+def _forward_head(
+    head: RequestHead, route: RouteRuntime, path: ReadPath | None, local_host: str, upgrade: bytes
+) -> bytes:
+    """The head as the server gets it: written anew from what was understood.
+
+    path: as the rules saw it, which is then how it is sent; None if none has looked at it.
+    """
     target = head.target
-    if (route.strip_prefix or route.path_prefix) and path != "*":
-        target = rewrite_path(path, route.strip_prefix, route.path_prefix).encode("latin-1")
-        if b"?" in head.target:
-            target += b"?" + head.query.encode("latin-1")
+    if path is not None:
+        sent = rewrite_path(path.sent, route.strip_prefix, route.path_prefix)
+        if sent != head.path:
+            target = sent.encode("latin-1")
+            if b"?" in head.target:
+                target += b"?" + head.query.encode("latin-1")
     fields = [(b"Host", (head.host or local_host).encode("latin-1")), *head.fields]
     fields += [(b"Via", value) for value in head.via]
     fields.append((b"Via", b"1.%d %b" % (head.minor, VIA_PSEUDONYM)))
@@ -200,12 +241,15 @@ def _forward_head(head: RequestHead, route: RouteRuntime, path: str, local_host:
         fields.append((b"Max-Forwards", b"%d" % (head.max_forwards - 1)))
     if upgrade:
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]
-    elif route.pool is not None and route.pool.keep_alive is None:
-        fields.append((b"Connection", b"close"))
-    if head.accepts_trailers and not upgrade:
-        fields += [(b"TE", b"trailers")]
-        if route.pool is not None and route.pool.keep_alive is not None:
-            fields.append((b"Connection", b"TE"))
+    else:
+        options = []
+        if head.accepts_trailers:  # TE needs its option (RFC 9110 section 10.1.4)
+            fields.append((b"TE", b"trailers"))
+            options.append(b"TE")
+        if route.pool is not None and route.pool.keep_alive is None:
+            options.append(b"close")
+        if options:
+            fields.append((b"Connection", b", ".join(options)))
     return b"%b %b HTTP/1.1\r\n%b" % (head.method.encode(), target, join_fields(fields))
 
 

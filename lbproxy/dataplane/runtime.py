@@ -22,16 +22,17 @@ from lbproxy.dataplane.idle_pool import IdlePool
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
 from lbproxy.domain.rng import Rng
-from lbproxy.domain.routing import Router
+from lbproxy.domain.routing import NORMALISE, PathRules, Router
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
-from lbproxy.protocol.http1 import ResponseHead
+from lbproxy.protocol.http1 import MAX_REQUEST_LINE, ResponseHead
 from lbproxy.telemetry.slots import Row
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.tls import ClientTls, ServerTls
 
 JITTER: Final = 0.1
+DEFAULT_METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # what Allow says where all are served
 
 log = logging.getLogger("lbproxy")
 
@@ -290,10 +291,17 @@ class RouteRuntime:
     skip: frozenset[bytes] = frozenset()
     upgrades: frozenset[bytes] = frozenset()  # protocols, lower case, that a client may switch to
     edits_responses: bool = False
+    response_touched: frozenset[bytes] = frozenset()  # lower-case names that no response has from the server
+    fills_location: bool = False  # does a redirect depend on the request?
+    reads_path: bool = False  # is the path that goes out made of the one that came in?
     notable_from: int = 429  # answers with a lower status are plain successes
 
     def __post_init__(self) -> None:
         self.edits_responses = not self.response_edits.is_empty
+        self.response_touched = self.response_edits.touched
+        self.fills_location = self.redirect is not None and b"{" in self.redirect[1]
+        shows_path = self.redirect is not None and b"{path}" in self.redirect[1]
+        self.reads_path = bool(self.strip_prefix or self.path_prefix) or shows_path
         failures = self.pool.failure_statuses if self.pool is not None else frozenset()
         self.notable_from = min({429} | self.retry.status | failures)
 
@@ -335,6 +343,10 @@ class ListenerRuntime:
     takes_proxy_header: bool = False
     deadline_names: frozenset[bytes] = frozenset()  # fields by which a trusted peer says how long it waits
     tls: ServerTls | None = None
+    line_bytes: int = MAX_REQUEST_LINE
+    path_rules: PathRules = NORMALISE
+    methods: frozenset[str] | None = None  # that are served; None: any
+    allow: bytes = DEFAULT_METHODS
     per_ip: AddressCounts = field(init=False)
     n_connections: int = 0
 

@@ -254,7 +254,8 @@ class TlsDownstream(Downstream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._lines = connection_lines(self._peer_ip, self._port, self.scheme) + join_fields(self.cert_fields)
+        self._lines = connection_lines(self._peer_ip, self.scheme) + join_fields(self.cert_fields)
+        self._lines_and_port = self._lines + self._port_line
 
     def named_head(self, prepared: Prepared) -> str:
         """The last one is kept: heads repeat."""

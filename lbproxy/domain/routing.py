@@ -4,35 +4,37 @@ What is compared:
 
     key          matches                                                     compared with
     host         the name, or one label for the `*` in `*.example.org`       Host without case, port and final dot
-    path         the whole path                                              the normalised path
-    path_prefix  the path or a part that ends before a `/`: /api takes /api  the normalised path
+    path         the whole path                                              the path (see paths.py)
+    path_prefix  the path or a part that ends before a `/`: /api takes /api  the path
                  and /api/x, not /apix; /api/ takes /api/x, not /api
-    path_regex   a regular expression from the start of the path; what       the normalised path
+    path_regex   a regular expression from the start of the path; what       the path
                  follows is free unless the expression ends in `$`
-    methods      one of them                                                 the method
+    methods      one of them; GET stands for HEAD as well                    the method without case
     headers      the exact value, or `*` for any; repeated fields are        names without case
                  joined with ", "
     query        the exact value of one of the parameters of that name,      names and values percent-decoded, `+` is
                  or `*` for any, also none                                    a space
 
-A path is normalised (RFC 3986 section 6.2.2) by decoding %XX of unreserved characters and writing the other ones in
-upper case. What servers are known to read differently from proxies is refused instead of interpreted: dot segments
-(also in front of a `;`), encoded slashes, backslashes, NUL, and a `%` without two hexadecimal digits, from which a
-second decoding could make any of these.
+Methods differ by case (RFC 9110 section 9.1), but Werkzeug and others read `delete` as `DELETE`; a rule that does not
+could be walked around. A route that lists GET and not HEAD takes HEAD too, unless another route with the same match
+otherwise lists HEAD.
+
+The path is read when the first rule asks for it. So what makes a path refused (paths.py) is no reason to refuse a
+request that an earlier route takes by its host, say.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
+
+from lbproxy.domain.paths import BadPath, PathRules, ReadPath, normalise_path, rewrite_path
 
 ANY: Final = "*"
-_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})?")
-_REFUSED_ESCAPES: Final = {"%2F": "an encoded slash", "%5C": "an encoded backslash", "%00": "an encoded NUL"}
+NORMALISE: Final = PathRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +57,45 @@ class RouteSpec:
     match: MatchSpec | None = None
 
 
-class BadPath(ValueError):
-    """A path that is refused rather than routed; the message says why. The request is answered with 400."""
+class Choice:
+    """What was found for a request. index: of the route, None if there is none. path: None if no rule asked for it."""
+
+    __slots__ = ("index", "path")
+
+    def __init__(self, index: int | None, path: ReadPath | None) -> None:
+        self.index = index
+        self.path = path
 
 
-@dataclass(slots=True)
 class _Request:
-    """What the tests of one request look at. Not frozen: that would cost 1 us per request."""
+    """What the tests of one request look at."""
 
-    method: str
-    host: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
+    __slots__ = ("_compared", "_raw_path", "_rules", "headers", "host", "method", "path", "query")
+
+    def __init__(
+        self, method: str, host: str, raw_path: str, query: str, headers: Mapping[str, str], rules: PathRules
+    ) -> None:
+        self.method = method
+        self.host = host
+        self.query = query
+        self.headers = headers
+        self.path: ReadPath | None = None
+        self._raw_path = raw_path
+        self._rules = rules
+        self._compared = ""
+
+    def compared_path(self) -> str:
+        """The path, or the reading of it that is tried. Raises BadPath."""
+        if self.path is None:
+            self.read_path()
+        return self._compared
+
+    def read_path(self) -> None:
+        self.path = self._rules.read(self._raw_path)
+        self._compared = self.path.readings[0]
+
+    def try_reading(self, text: str) -> None:
+        self._compared = text
 
 
 _Test = Callable[[_Request], bool]
@@ -76,16 +104,19 @@ _Test = Callable[[_Request], bool]
 class Router:
     """Compiled routes. `find` costs nothing if the first route is the default."""
 
-    __slots__ = ("_default", "_rules", "_uses_host", "has_path_routes")
+    __slots__ = ("_default", "_path_rules", "_rules", "_uses_host", "has_path_routes")
 
-    def __init__(self, rules: Sequence[tuple[int, tuple[_Test, ...]]], default: int | None) -> None:
+    def __init__(
+        self, rules: Sequence[tuple[int, tuple[_Test, ...]]], default: int | None, path_rules: PathRules = NORMALISE
+    ) -> None:
         self._rules = tuple(rules)
         self._default = default
+        self._path_rules = path_rules
         self._uses_host = False
         self.has_path_routes = False
 
     @classmethod
-    def compile(cls, routes: Sequence[RouteSpec]) -> Router:
+    def compile(cls, routes: Sequence[RouteSpec], path_rules: PathRules = NORMALISE) -> Router:
         """Raises ValueError with a sentence if a path or a regular expression cannot be used.
 
         Routes behind a default route can never match and are left out.
@@ -93,27 +124,50 @@ class Router:
         rules: list[tuple[int, tuple[_Test, ...]]] = []
         default: int | None = None
         seen: list[MatchSpec] = []
+        heads = [replace(r.match, methods=()) for r in routes if r.match is not None and "HEAD" in _methods(r.match)]
         for index, route in enumerate(routes):
-            tests = _tests(route.match) if route.match is not None else ()
+            tests: tuple[_Test, ...] = ()
+            if route.match is not None:
+                takes_head = replace(route.match, methods=()) not in heads
+                tests = _tests(route.match, path_rules, takes_head=takes_head)
             if route.match is None or not tests:
                 default = index
                 break
             rules.append((index, tests))
             seen.append(route.match)
-        router = cls(rules, default)
+        router = cls(rules, default, path_rules)
         router._uses_host = any(match.host for match in seen)
         router.has_path_routes = any(match.path or match.path_prefix or match.path_regex for match in seen)
         return router
 
     def find(self, method: str, host: str, path: str, query: str, headers: Mapping[str, str]) -> int | None:
-        """The index of the first route that matches, or None.
+        """The index of the first route that matches, or None. As `choose`, for who needs no more."""
+        return self.choose(method, host, path, query, headers).index
 
-        path: from `normalise_path` if `has_path_routes`, else anything. query: raw, without `?`. headers: lower-case
-        names. host: the Host field as received.
+    def choose(self, method: str, host: str, path: str, query: str, headers: Mapping[str, str]) -> Choice:
+        """The first route that matches, and the path if it was looked at.
+
+        path: as received, without the query. query: raw, without `?`. headers: lower-case names. host: the Host field
+        as received. Raises BadPath if a rule asks for the path and it cannot be understood, or if what it means to
+        different servers would lead to different routes. `path_rules: strict` looks at every path.
         """
-        if not self._rules:
-            return self._default
-        request = _Request(method, normalise_host(host) if self._uses_host else host, path, query, headers)
+        if not self._rules and not self._path_rules.is_strict:
+            return Choice(self._default, None)
+        request = _Request(
+            method.upper(), normalise_host(host) if self._uses_host else host, path, query, headers, self._path_rules
+        )
+        if self._path_rules.is_strict:
+            request.read_path()
+        index = self._first_match(request)
+        read = request.path
+        if read is not None and len(read.readings) > 1:
+            for reading in read.readings[1:]:
+                request.try_reading(reading)
+                if self._first_match(request) != index:
+                    raise BadPath("servers read this path in several ways, and for them different routes match")
+        return Choice(index, read)
+
+    def _first_match(self, request: _Request) -> int | None:
         for index, tests in self._rules:
             for test in tests:  # not all(...): a generator per route doubles the cost
                 if not test(request):
@@ -123,19 +177,24 @@ class Router:
         return self._default
 
 
-def _tests(match: MatchSpec) -> tuple[_Test, ...]:
-    """The tests of one match, the cheapest and most telling first."""
+def _methods(match: MatchSpec) -> frozenset[str]:
+    return frozenset(method.upper() for method in match.methods)
+
+
+def _tests(match: MatchSpec, path_rules: PathRules, *, takes_head: bool) -> tuple[_Test, ...]:
+    """The tests of one match, the cheapest and most telling first. takes_head: a GET among the methods covers HEAD."""
     tests: list[_Test] = []
     if match.host:
         tests.append(_host_test(match.host))
     if match.methods:
-        methods = frozenset(method.upper() for method in match.methods)
-        tests.append(lambda request: request.method in methods)
+        methods = _methods(match)
+        if takes_head and "GET" in methods:
+            methods |= {"HEAD"}
+        tests.append(_method_test(methods))
     if match.path:
-        path = _configured_path(match.path)
-        tests.append(lambda request: request.path == path)
+        tests.append(_path_test(path_rules.configured(match.path)))
     if match.path_prefix:
-        tests.append(_prefix_test(_configured_path(match.path_prefix)))
+        tests.append(_prefix_test(path_rules.configured(match.path_prefix)))
     if match.path_regex:
         tests.append(_regex_test(match.path_regex))
     tests.extend(_header_test(name.lower(), value) for name, value in match.headers.items())
@@ -157,11 +216,24 @@ def _host_test(host: str) -> _Test:
     return has_one_more_label
 
 
+def _method_test(methods: frozenset[str]) -> _Test:
+    return lambda request: request.method in methods
+
+
+def _path_test(path: str) -> _Test:
+    return lambda request: request.compared_path() == path
+
+
 def _prefix_test(prefix: str) -> _Test:
     if prefix.endswith("/"):
-        return lambda request: request.path.startswith(prefix)
+        return lambda request: request.compared_path().startswith(prefix)
     below = prefix + "/"
-    return lambda request: request.path == prefix or request.path.startswith(below)
+
+    def is_at_or_below(request: _Request) -> bool:
+        path = request.compared_path()
+        return path == prefix or path.startswith(below)
+
+    return is_at_or_below
 
 
 def _regex_test(text: str) -> _Test:
@@ -169,7 +241,7 @@ def _regex_test(text: str) -> _Test:
         expression = re.compile(text)
     except re.error as error:
         raise ValueError(f"{text!r} is not a regular expression: {error}") from error
-    return lambda request: expression.match(request.path) is not None
+    return lambda request: expression.match(request.compared_path()) is not None
 
 
 def _header_test(name: str, value: str) -> _Test:
@@ -198,60 +270,15 @@ def normalise_host(host: str) -> str:
     return host.partition(":")[0].removesuffix(".").lower()
 
 
-def normalise_path(raw_path: str) -> str:
-    """The path for comparison and rewriting (see the preface). Raises BadPath."""
-    if "%" not in raw_path and "/." not in raw_path and "\\" not in raw_path and "\0" not in raw_path:
-        return raw_path  # nearly all requests
-    if "\\" in raw_path:
-        raise BadPath("the path has a backslash")
-    if "\0" in raw_path:
-        raise BadPath("the path has a NUL character")
-    path = _ESCAPE.sub(_decode_unreserved, raw_path)
-    for segment in path.split("/"):
-        if segment.partition(";")[0] in (".", ".."):
-            raise BadPath(f"the path has a {segment!r} segment")
-    return path
-
-
-def _decode_unreserved(escape: re.Match[str]) -> str:
-    digits = escape[1]
-    if digits is None:
-        raise BadPath("the path has a '%' without two hexadecimal digits")
-    character = chr(int(digits, 16))
-    if character in _UNRESERVED:
-        return character
-    text = "%" + digits.upper()
-    if text in _REFUSED_ESCAPES:
-        raise BadPath(f"the path has {_REFUSED_ESCAPES[text]}")
-    return text
-
-
-def _configured_path(text: str) -> str:
-    """A path of a match as `normalise_path` would give it. Raises BadPath."""
-    return normalise_path(_encoded(text))
-
-
-def _encoded(text: str) -> str:
-    """A path of the config as clients send it: characters that a path cannot hold are percent-encoded."""
-    return quote(text, safe="/%:@!$&'()*+,;=~-._")
-
-
-def rewrite_path(path: str, strip_prefix: str | None, path_prefix: str | None) -> str:
-    """The path that the server gets: `strip_prefix` taken off if the path is at or below it, then `path_prefix` put on.
-
-    With strip_prefix /api and path_prefix /v2: /api is /v2, /api/ is /v2/, /api/x is /v2/x. The result starts with
-    exactly one slash if something was stripped, so that no server reads the first segment as a host. `*` (OPTIONS)
-    stays. Never raises.
-    """
-    if not path.startswith("/"):
-        return path
-    rest = path
-    if strip_prefix:
-        prefix = _encoded(strip_prefix).rstrip("/")
-        if path == prefix:
-            rest = ""
-        elif path.startswith(prefix + "/"):
-            rest = "/" + path[len(prefix) :].lstrip("/")
-    if path_prefix:
-        rest = _encoded(path_prefix).rstrip("/") + rest
-    return rest or "/"
+__all__ = [
+    "BadPath",
+    "Choice",
+    "MatchSpec",
+    "PathRules",
+    "ReadPath",
+    "RouteSpec",
+    "Router",
+    "normalise_host",
+    "normalise_path",
+    "rewrite_path",
+]

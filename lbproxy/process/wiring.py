@@ -22,6 +22,7 @@ from lbproxy.control.file_watch import WatchedFiles
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.runtime import (
+    DEFAULT_METHODS,
     ClientTimeouts,
     Edits,
     KeepAliveSettings,
@@ -36,7 +37,7 @@ from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import WaitQueue
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
-from lbproxy.domain.routing import MatchSpec, Router, RouteSpec
+from lbproxy.domain.routing import MatchSpec, PathRules, Router, RouteSpec
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies import NAMES, create
 from lbproxy.errors import Fault
@@ -254,6 +255,8 @@ class Wiring:
         row = self._slots.allocate(LISTENER)
         self._registry.add(LISTENER, (config.name,), row)
         routes = config.effective_routes()
+        methods = [*config.methods, *(["HEAD"] if "GET" in config.methods and "HEAD" not in config.methods else [])]
+        path_rules = PathRules(config.path_rules, passes_slashes=config.encoded_slashes == "pass")
         limits, timeouts = config.limits, config.timeouts
         reads_fields = any(
             route.match is not None
@@ -267,7 +270,7 @@ class Wiring:
         return ListenerRuntime(
             name=config.name,
             mode=config.mode,
-            router=Router.compile([_route_spec(route.match) for route in routes]),
+            router=Router.compile([_route_spec(route.match) for route in routes], path_rules),
             routes=tuple(self._build_route(config, route) for route in routes),
             no_route=RouteRuntime(None, self._traffic(config.name, ""), RetryPolicy(), None),
             timeouts=ClientTimeouts(timeouts.request_head, timeouts.request_body, timeouts.keep_alive, timeouts.write),
@@ -287,9 +290,13 @@ class Wiring:
             deadline_names=frozenset()
             if config.deadline_header is None
             else frozenset((config.deadline_header.lower().encode(), GRPC_TIMEOUT)),
-            has_default_only=len(routes) == 1 and routes[0].match is None,
+            has_default_only=len(routes) == 1 and routes[0].match is None and not path_rules.is_strict,
             tls=self._server_tls(config),
             takes_proxy_header=config.proxy_protocol == "accept",
+            line_bytes=limits.request_line_bytes,
+            path_rules=path_rules,
+            methods=frozenset(methods) or None,
+            allow=", ".join(methods).encode() or DEFAULT_METHODS,
         )
 
     def _traffic(self, listener: str, pool: str):  # type: ignore[no-untyped-def]

@@ -19,7 +19,6 @@ from typing import Final
 import httptools
 
 from lbproxy import errors
-from lbproxy.errors import Fault
 from lbproxy.protocol.connection_auth import CHALLENGES, binds, is_bound_by
 from lbproxy.protocol.message import (
     CLIENT_CERT,
@@ -32,18 +31,24 @@ from lbproxy.protocol.message import (
     connection_options,
     count_own_via,
     host_match,
+    is_forwarding,
     parse_length,
     token_match,
 )
 from lbproxy.protocol.repair import as_http11, collapse_lengths, repaired
+from lbproxy.protocol.request_line import (
+    MAX_REQUEST_LINE,
+    USUAL_METHODS,
+    HeadError,
+    check_request_line,
+    line_too_long,
+)
 from lbproxy.protocol.status import status_line
 from lbproxy.protocol.upgrade import offered_protocols
 
-MAX_REQUEST_LINE: Final = 8 * 1024
 MAX_NAME: Final = 256
 NO_PROMISE: Final = -1.0  # seconds: no `Keep-Alive: timeout`; 0 is one, and means now
 
-_request_line = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n").match
 _status_line = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n").match
 # No control character belongs into a head but HTAB and the CR LF pairs that end its lines.
 _FIELD_OCTETS: Final = bytes(code for code in range(256) if (code >= 32 and code != 127) or code == 9)
@@ -66,15 +71,6 @@ def _has_bad_octet(raw: bytes) -> bool:
     Two passes in C: a regular expression with look-arounds took fifteen times as long.
     """
     return len(raw.translate(None, _FIELD_OCTETS)) != 2 * raw.count(b"\r\n")
-
-
-class HeadError(Exception):
-    """A head that is refused. `fault` says how; `detail` says what was wrong with this one."""
-
-    def __init__(self, fault: Fault, detail: str) -> None:
-        super().__init__(detail)
-        self.fault = fault
-        self.detail = detail
 
 
 class _Sink:
@@ -166,10 +162,13 @@ class RequestHead:
         return self._headers
 
 
-def check_partial(buffer: bytearray, start: int, *, head_bytes: int, is_response: bool = False) -> None:
+def check_partial(
+    buffer: bytearray, start: int, *, head_bytes: int, line_bytes: int = MAX_REQUEST_LINE, is_response: bool = False
+) -> None:
     """Refuse an unfinished head as soon as it can't become a good one. `start`: how much was checked before.
 
-    Each byte is looked at a bounded number of times, however the head is cut. Raises HeadError.
+    Each byte is looked at a bounded number of times, however the head is cut. line_bytes: the longest request line,
+    without its CR LF. Raises HeadError.
     """
     if _bad_octet_so_far(buffer, max(0, start - 1)) is not None:
         raise HeadError(errors.BAD_REQUEST, "a control character, a bare CR or a bare LF in the head")
@@ -179,43 +178,26 @@ def check_partial(buffer: bytearray, start: int, *, head_bytes: int, is_response
     if line_end >= 0 and start <= line_end + 1:
         first = buffer.find(b"\r\n")
         if first == line_end:
-            _check_request_line(bytes(buffer[: first + 2]))
-    if len(buffer) > MAX_REQUEST_LINE and buffer.find(b"\r\n", 0, MAX_REQUEST_LINE + 2) < 0:
-        raise HeadError(errors.URI_TOO_LONG, "the request line is longer than 8 KiB")
+            check_request_line(bytes(buffer[: first + 2]), line_bytes)
+    if len(buffer) > line_bytes and buffer.find(b"\r\n", 0, line_bytes + 2) < 0:
+        raise line_too_long(line_bytes)
     if len(buffer) > head_bytes:
         raise HeadError(errors.HEADER_TOO_LARGE, f"the head is longer than {head_bytes} bytes")
 
 
-def _check_request_line(raw: bytes) -> tuple[str, bytes, int]:
-    """Method, target and minor version of the line that `raw` starts with. Raises HeadError."""
-    match = _request_line(raw)
-    if match is None:
-        line, _, _ = raw.partition(b"\r\n")
-        if len(line) > MAX_REQUEST_LINE:
-            raise HeadError(errors.URI_TOO_LONG, "the request line is longer than 8 KiB")
-        raise HeadError(errors.BAD_REQUEST, "the request line is not METHOD SP TARGET SP HTTP/1.1")
-    method, target, major, minor = match.groups()
-    if match.end() > MAX_REQUEST_LINE + 2:
-        raise HeadError(errors.URI_TOO_LONG, "the request line is longer than 8 KiB")
-    if major == b"0":
-        raise HeadError(errors.BAD_REQUEST, "HTTP/0.9 is not served")
-    if major != b"1" or minor not in (b"0", b"1"):
-        raise HeadError(errors.BAD_VERSION, f"HTTP/{major.decode()}.{minor.decode()} is not served")
-    if method in (b"CONNECT", b"TRACE"):
-        raise HeadError(errors.METHOD_NOT_ALLOWED, f"{method.decode()} is not served")
-    return method.decode(), target, int(minor)
-
-
-def parse_request_head(raw: bytes, *, max_fields: int, underscores: str = "drop") -> RequestHead:
+def parse_request_head(
+    raw: bytes, *, max_fields: int, underscores: str = "drop", line_bytes: int = MAX_REQUEST_LINE
+) -> RequestHead:
     """Parse one request head: `raw` ends with its blank line. Raises HeadError with the fault to answer.
 
     underscores: what happens to field names with an underscore, which WSGI folds onto real ones: drop, pass or reject.
+    line_bytes: the longest request line.
     """
     if _has_bad_octet(raw):
         raise HeadError(errors.BAD_REQUEST, "a control character, a bare CR or a bare LF in the head")
     head = RequestHead()
-    head.method, target, head.minor = _check_request_line(raw)
-    fields = _trimmed(raw, _llhttp_fields(raw))
+    head.method, target, head.minor = check_request_line(raw, line_bytes)
+    fields = _trimmed(raw, _llhttp_fields(raw, len(head.method)))
     if len(fields) > max_fields:
         raise HeadError(errors.HEADER_TOO_LARGE, f"more than {max_fields} header fields")
     lines = _sort_fields(head, fields, underscores)
@@ -225,21 +207,28 @@ def parse_request_head(raw: bytes, *, max_fields: int, underscores: str = "drop"
     return head
 
 
-def _llhttp_fields(raw: bytes) -> Fields:
+def _llhttp_fields(raw: bytes, method_length: int) -> Fields:
+    """The fields as llhttp reads them.
+
+    llhttp knows a table of methods and refuses all others, so it is shown POST in their place. That is sound because
+    nothing that it says depends on the method, but for CONNECT, PRI and those of RTSP and ICE, which are not served:
+    the method was checked before, the framing is decided from the fields (_set_framing), and llhttp never sees a body.
+    """
     sink = _Sink()
+    if raw[:method_length] not in USUAL_METHODS:
+        raw = b"POST" + raw[method_length:]
+        method_length = 4
     try:
         httptools.HttpRequestParser(sink).feed_data(raw)
     except httptools.HttpParserUpgrade:
         # The head is complete; nothing of what follows was fed, so nothing can be lost or misread.
         return sink.fields
-    except httptools.HttpParserInvalidMethodError:
-        raise HeadError(errors.BAD_METHOD, "this method is not known") from None
     except httptools.HttpParserError as error:
         # White space around a value is not part of it (RFC 9110 section 5.5), but llhttp does not know all that a
         # framing field may have. Whatever else is wrong with the head still is when that has gone.
         trimmed = _padded_framing.sub(rb"\1 \2", raw)
         if trimmed != raw:
-            return _llhttp_fields(trimmed)
+            return _llhttp_fields(trimmed, method_length)
         raise _request_refused(raw, error) from None
     return sink.fields
 
@@ -263,7 +252,7 @@ def _request_refused(raw: bytes, error: Exception) -> HeadError:
     return HeadError(errors.BAD_REQUEST, text)
 
 
-# Fields that the gateway reads or rewrites; all others pass in order.
+# Fields that the gateway reads or rewrites, besides forwarding fields with a prefix; all others pass in order.
 _SINGLED_OUT: Final = (
     HOP_BY_HOP | FORWARDING | frozenset((b"host", b"content-length", b"expect", b"max-forwards", b"via"))
 )
@@ -287,7 +276,7 @@ _MAX_NAMES: Final = 1024
 def _is_disguised(lower: bytes) -> bool:
     """Would a WSGI server read this underscored name as a field that only lbproxy may set?"""
     real = lower.replace(b"_", b"-")
-    return real != lower and (real in FORWARDING or real.startswith(CLIENT_CERT))
+    return real != lower and (is_forwarding(real) or real.startswith(CLIENT_CERT))
 
 
 class _NameKinds(dict[bytes, tuple[int, bytes]]):
@@ -297,7 +286,7 @@ class _NameKinds(dict[bytes, tuple[int, bytes]]):
         lower = name.lower()
         if len(name) > MAX_NAME:
             return _TOO_LONG, lower
-        if lower in _SINGLED_OUT:
+        if lower in _SINGLED_OUT or is_forwarding(lower):
             kind = _LOOK
         elif lower in (b"user-agent", b"referer"):
             kind = _LOGGED
@@ -372,7 +361,7 @@ def _sort_fields(head: RequestHead, fields: Fields, underscores: str) -> dict[by
         head.nominated_dropped = before - len(head.fields) - len(lines)
     head.keep_alive = b"close" not in options if head.minor else b"keep-alive" in options and b"close" not in options
     if not lines.keys() <= _USUAL:
-        head.forwarding = {name: values for name, values in lines.items() if name in FORWARDING}
+        head.forwarding = {name: values for name, values in lines.items() if is_forwarding(name)}
     head.via = lines.get(b"via", _NO_VALUES)
     if head.via and count_own_via(head.via) >= MAX_VIA:
         raise HeadError(errors.LOOP_DETECTED, f"Via names lbproxy {MAX_VIA} times")
@@ -455,10 +444,9 @@ def _set_expectations(head: RequestHead, lines: dict[bytes, list[bytes]]) -> Non
     """Expect (RFC 9110 section 10.1.1) and Max-Forwards (7.6.2)."""
     expectations = lines.get(b"expect")
     if expectations is not None and head.minor == 1:
-        announced = head.chunked or head.content_length is not None
-        if len(expectations) != 1 or expectations[0].lower() != b"100-continue" or not announced:
-            raise HeadError(errors.BAD_EXPECT, "Expect is not 100-continue with a body")
-        head.expects_continue = head.has_body
+        if len(expectations) != 1 or expectations[0].lower() != b"100-continue":
+            raise HeadError(errors.BAD_EXPECT, "Expect is not exactly one 100-continue")
+        head.expects_continue = head.has_body  # without one there is nothing to wait with: ignored, and not passed on
     forwards = lines.get(b"max-forwards")
     if forwards is not None:
         if head.method != "OPTIONS":
@@ -476,8 +464,10 @@ class ResponseHead:
     content_length: None without one. keep_alive: the server will keep the connection. keep_alive_timeout_s: what its
     Keep-Alive field promises, negative without one. is_bodiless: the status alone says so (1xx, 204, 304). lines: the
     fields as they are sent. body_length: what follows unless the request was HEAD, -1 if that is not known. is_plain:
-    has a length, so that `wire` (status line, fields and length) can be sent as it is. binds: the connection is, or can
-    become, one user's. is_shared: it is kept and not bound, so that the next request on it may be anybody's.
+    has a length and a date, so that `wire` (status line, fields and length) can be sent as it is. has_date: whoever
+    forwards an answer without a Date adds one. upgrade: of a 101 what was chosen, of a 426 what the server asks for.
+    binds: the connection is, or can become, one user's. is_shared: it is kept and not bound, so that the next request
+    on it may be anybody's.
     """
 
     __slots__ = (
@@ -486,6 +476,7 @@ class ResponseHead:
         "chunked",
         "content_length",
         "fields",
+        "has_date",
         "is_bodiless",
         "is_plain",
         "is_shared",
@@ -508,6 +499,7 @@ class ResponseHead:
         self.is_plain = False
         self.is_shared = True
         self.binds = False
+        self.has_date = False
         self.body_length = -1
         self.is_bodiless = status < 200 or status in (204, 304)
         self.content_length: int | None = None
@@ -518,7 +510,7 @@ class ResponseHead:
         self.nominated: frozenset[bytes] = frozenset()
 
 
-_RESPONSE_SINGLED_OUT: Final = HOP_BY_HOP | {b"content-length", b"x-request-id"}
+_RESPONSE_SINGLED_OUT: Final = HOP_BY_HOP | {b"content-length", b"date", b"x-request-id"}
 
 
 class _LookedAt(dict[bytes, bytes]):
@@ -575,6 +567,9 @@ def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
             head.binds = head.binds or binds(lower, field[1])
             if lower not in HOP_BY_HOP:
                 kept.append(field)
+        elif lower == b"date":
+            kept.append(field)
+            head.has_date = True
         elif lower in lines:
             lines[lower].append(field[1])
         else:
@@ -583,6 +578,7 @@ def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
     head.nominated = options - _RESPONSE_OPTIONS
     if head.nominated:
         head.fields = [field for field in head.fields if field[0].lower() not in head.nominated]
+        head.has_date = head.has_date and b"date" not in head.nominated
     head.keep_alive = b"close" not in options if minor else b"keep-alive" in options and b"close" not in options
     _set_response_framing(head, lines, minor)
     for value in lines.get(b"keep-alive", _NO_VALUES):
@@ -594,9 +590,11 @@ def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
     head.is_shared = head.keep_alive and not head.binds
     if status == 101 and b"upgrade" in options and minor:  # HTTP/1.0 has no 1xx (RFC 9110 section 15.2)
         head.upgrade = b", ".join(lines.get(b"upgrade", [])).lower()
+    elif status == 426:
+        head.upgrade = b", ".join(lines.get(b"upgrade", _NO_VALUES))
     head.lines = b"".join([b"%b: %b\r\n" % field for field in head.fields])
     if head.content_length is not None and status >= 200 and status != 204:
-        head.is_plain = True
+        head.is_plain = head.has_date and status != 426
         if not head.is_bodiless:
             head.body_length = head.content_length
         head.wire = b"%b%bContent-Length: %d\r\n" % (status_line(status, head.reason), head.lines, head.content_length)
@@ -636,11 +634,13 @@ def _set_response_framing(head: ResponseHead, lines: dict[bytes, list[bytes]], m
 
 
 __all__ = [
+    "MAX_REQUEST_LINE",
     "Field",
     "HeadError",
     "RequestHead",
     "ResponseHead",
     "check_partial",
+    "line_too_long",
     "parse_request_head",
     "parse_response_head",
     "plain_field",

@@ -44,18 +44,56 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 
-# What a client could claim about itself. The value is taken from a trusted peer only.
+# What a client could claim about itself, about the request before it was forwarded, or about who has checked it. The
+# value is taken from a trusted peer only. Servers and frameworks believe these without asking who sent them.
 FORWARDING: Final = frozenset(
     (
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
         b"forwarded",
+        b"x-forwarded",
         b"x-real-ip",
         b"x-request-id",
+        # the client's address, as CDNs and older proxies name it
+        b"true-client-ip",
+        b"cf-connecting-ip",
+        b"cf-connecting-ipv6",
+        b"cf-pseudo-ipv4",
+        b"fastly-client-ip",
+        b"client-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-envoy-external-address",
+        b"x-appengine-user-ip",
+        b"x-azure-clientip",
+        b"x-azure-socketip",
+        b"x-originating-ip",
+        b"x-remote-addr",
+        b"x-remote-ip",
+        b"x-original-forwarded-for",
+        b"proxy-client-ip",
+        b"wl-proxy-client-ip",
+        # the path, host, method and scheme before a proxy has changed them: with these a rule could be walked around
+        b"x-original-url",
+        b"x-original-uri",
+        b"x-original-host",
+        b"x-original-method",
+        b"x-original-scheme",
+        b"x-rewrite-url",
+        b"x-script-name",
+        b"x-url-scheme",
+        b"front-end-https",
+        b"x-arr-ssl",
     )
 )
+# X-Forwarded-For, -Proto, -Host, -Port, -Prefix, -Server, -Scheme, -Ssl, -Uri, -User, -Client-Cert ... : each of them
+# says what a proxy has seen.
+FORWARDING_PREFIX: Final = b"x-forwarded-"
+
+
+def is_forwarding(name: bytes) -> bool:
+    """Is this lower-case name one of the family that only a trusted peer may send?"""
+    return name in FORWARDING or name.startswith(FORWARDING_PREFIX)
+
+
 CLIENT_CERT: Final = b"x-client-cert-"
 
 # RFC 9110 section 6.5.1: fields that must never be smuggled in behind a body.
@@ -91,6 +129,12 @@ FORBIDDEN_TRAILERS: Final = (
 VIA_PSEUDONYM: Final = b"lbproxy"
 MAX_VIA: Final = 5
 
+# Registered methods (RFC 9110 section 16.1.1) that servers implement; for what depends on knowing one when it is seen.
+KNOWN_METHODS: Final = frozenset(
+    b"GET HEAD POST PUT DELETE PATCH OPTIONS CONNECT TRACE ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY LABEL LINK "
+    b"LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH QUERY REBIND "
+    b"REPORT SEARCH UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
+)
 IDEMPOTENT_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
 
 
@@ -139,7 +183,7 @@ def forwardable_trailers(trailers: Sequence[Field], nominated: frozenset[bytes])
         for name, value in trailers
         if name.lower() not in FORBIDDEN_TRAILERS
         and name.lower() not in nominated
-        and not name.lower().startswith(CLIENT_CERT)
+        and not name.lower().startswith((CLIENT_CERT, FORWARDING_PREFIX))
         and b"_" not in name
     ]
 

@@ -49,6 +49,12 @@ class ProxyHeader:
     destination: Endpoint | None = None
     is_unix: bool = False
 
+    @property
+    def published_port(self) -> int:
+        """The port that the client connected to, 0 if the header does not say it."""
+        known = self.source is not None and self.destination is not None
+        return self.destination[1] if known and self.destination is not None else 0
+
     def seen_from(self, ip: str, port: int) -> tuple[str, int]:
         """The client's address, "" for a unix client, and the port that it connected to.
 

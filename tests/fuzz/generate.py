@@ -15,7 +15,9 @@ METHODS: Weighted = (
     *([b"GET"] * 8),
     *([b"POST"] * 6),
     b"HEAD", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"OPTIONS",
-    b"TRACE", b"CONNECT", b"PRI", b"BREW", b"get", b"Get", b"G@T", b"GE\x00T", b"M-SEARCH", b"PROPFIND", b"QUERY", b"",
+    b"TRACE", b"CONNECT", b"PRI", b"BREW", b"LIST",
+    b"purge", b"head", b"SETUP", b"SOURCE", b"A" * 33, b"get", b"Get", b"G@T", b"GE\x00T", b"M-SEARCH",
+    b"PROPFIND", b"QUERY", b"",
 )  # fmt: skip
 TARGETS: Weighted = (
     *([b"/"] * 4),
@@ -80,7 +82,8 @@ PLAIN_NAMES: Weighted = (
 )  # fmt: skip
 MARKED_NAMES: Weighted = (
     b"X_A", b"Content_Length", b"Transfer_Encoding", b"X_Forwarded_For", b"X-Forwarded-For", b"x-forwarded-proto",
-    b"X-Forwarded-Host", b"X-Forwarded-Port", b"Forwarded", b"X-Real-IP", b"X-Request-ID", b"X-Client-Cert-Subject",
+    b"X-Forwarded-Host", b"X-Forwarded-Port", b"Forwarded", b"X-Real-IP", b"X-Request-ID", b"X-Original-URL",
+    b"X-Forwarded-User", b"True_Client_IP", b"X-Client-Cert-Subject",
     b"X_Client_Cert_Verify", b"Via", b"Keep-Alive", b"Proxy-Connection", b"Proxy-Authorization", b"Proxy-Authenticate",
     b"Trailer", b"HTTP2-Settings", b"Proxy-Authentication-Info", b"Max-Forwards", b"Expect", b"TE", b"Upgrade",
 )  # fmt: skip

@@ -31,8 +31,12 @@ HOP_BY_HOP = {
     b"proxy-authenticate", b"proxy-authorization", b"proxy-authentication-info", b"http2-settings",
 }  # fmt: skip
 FORWARDING = {
-    b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded", b"x-real-ip",
-    b"x-request-id",
+    b"forwarded", b"x-forwarded", b"x-real-ip", b"x-request-id", b"true-client-ip", b"cf-connecting-ip",
+    b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"fastly-client-ip", b"client-ip", b"x-client-ip", b"x-cluster-client-ip",
+    b"x-envoy-external-address", b"x-appengine-user-ip", b"x-azure-clientip", b"x-azure-socketip", b"x-originating-ip",
+    b"x-remote-addr", b"x-remote-ip", b"x-original-forwarded-for", b"proxy-client-ip", b"wl-proxy-client-ip",
+    b"x-original-url", b"x-original-uri", b"x-original-host", b"x-original-method", b"x-original-scheme",
+    b"x-rewrite-url", b"x-script-name", b"x-url-scheme", b"front-end-https", b"x-arr-ssl",
 }  # fmt: skip
 # A Connection field can't take these away, or they are options and not names.
 NEVER_NOMINATED = {
@@ -127,17 +131,21 @@ def _is_reserved(lower: bytes) -> bool:
     return lower.replace(b"_", b"-").startswith(b"x-client-cert-")
 
 
+def _is_forwarding(lower: bytes) -> bool:
+    return lower in FORWARDING or lower.startswith(b"x-forwarded-")
+
+
 def _forwarded_names(fields: Fields, *, underscores: str) -> Fields:
     """The end-to-end fields of a request, in order."""
     gone = _options(fields) - NEVER_NOMINATED - {b"te", b"upgrade"}
     out = []
     for name, value in fields:
         lower = name.lower()
-        if lower in HOP_BY_HOP | FORWARDING | {b"host", b"content-length", b"expect", b"max-forwards", b"via"}:
+        if lower in HOP_BY_HOP | {b"host", b"content-length", b"expect", b"max-forwards", b"via"}:
             continue
-        if _is_reserved(lower) or lower in gone:
+        if _is_reserved(lower) or _is_forwarding(lower) or lower in gone:
             continue
-        if b"_" in lower and (underscores != "pass" or lower.replace(b"_", b"-") in FORWARDING):
+        if b"_" in lower and (underscores != "pass" or _is_forwarding(lower.replace(b"_", b"-"))):
             continue
         out.append((name, value))
     return out
@@ -208,7 +216,8 @@ def _compare_request(raw: bytes, head: RequestHead, event: h11.Request, undersco
         expected += [(b"Max-Forwards", value) for value in _of(fields, b"max-forwards")]
     differ("fields", head.fields, expected, raw)
     differ("Via", head.via, _of(fields, b"via") if b"via" not in gone else [], raw)
-    claims = {name: values for name in FORWARDING - gone if (values := _of(fields, name))}
+    names = {lower for name, _ in fields if _is_forwarding(lower := name.lower())} - gone
+    claims = {name: _of(fields, name) for name in names}
     differ("forwarding", head.forwarding, claims, raw)
     keep = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
     differ("keep-alive", head.keep_alive, keep, raw)

@@ -712,8 +712,8 @@ def post(body: bytes = b"hello", *fields: str, target: str = "/a") -> bytes:
 
 
 def ok(body: bytes = b"hi", *fields: str, status: str = "200 OK") -> bytes:
-    """An answer with Content-Length."""
-    lines = [f"HTTP/1.1 {status}", *fields, f"Content-Length: {len(body)}"]
+    """An answer with Content-Length, and a Date as every framework sends it."""
+    lines = [f"HTTP/1.1 {status}", "Date: Sun, 06 Nov 1994 08:49:37 GMT", *fields, f"Content-Length: {len(body)}"]
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 

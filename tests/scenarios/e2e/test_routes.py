@@ -156,7 +156,7 @@ def test_the_first_route_that_matches_decides(lb: Daemon, name: str) -> None:
     sent, server = MATCHES[name]
     told = seen(ask(lb, sent))
     assert told["name"] == server
-    assert told["target"] == sent.split(b" ")[1].decode()
+    assert told["target"] == sent.split(b" ")[1].decode().replace("%61", "a")  # as the rule has seen it
 
 
 @pytest.mark.parametrize("name", MISSES)
@@ -245,7 +245,7 @@ def test_the_client_is_named(lb: Daemon) -> None:
     told = seen(ask(lb, request("/x", host="shop.example:81"), "plain", source="127.0.0.5"))
     assert fields(told, "x-forwarded-for") == ["127.0.0.5"]
     assert fields(told, "x-forwarded-proto") == ["http"]
-    assert fields(told, "x-forwarded-port") == [str(lb.port("plain"))]
+    assert fields(told, "x-forwarded-port") == ["81"]
     assert fields(told, "x-forwarded-host") == ["shop.example:81"]
     assert fields(told, "host") == ["shop.example:81"]
     assert fields(told, "via") == ["1.1 lbproxy"]
@@ -268,7 +268,7 @@ def test_claims_of_an_untrusted_peer_are_replaced(lb: Daemon) -> None:
     assert fields(told, "x-forwarded-for") == ["127.0.0.8"]
     assert fields(told, "x-forwarded-proto") == ["http"]
     assert fields(told, "x-forwarded-host") == ["x.example"]
-    assert fields(told, "x-forwarded-port") == [str(lb.port("plain"))]
+    assert fields(told, "x-forwarded-port") == ["80"]
     assert fields(told, "forwarded") == fields(told, "x-real-ip") == []
     assert fields(told, "x-request-id") == [answer.get("x-request-id")]
     assert len(answer.get("x-request-id") or "") == 32

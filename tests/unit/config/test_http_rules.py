@@ -183,6 +183,43 @@ def test_redirects() -> None:
             Redirect.model_validate(written)
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://{host}{path}{query}",
+        "https://b.example{path}",
+        "/new{path}{query}",
+        "{path}",
+        "https://{host}/x",
+        "/x%7By",
+    ],
+)
+def test_redirects_that_keep_what_was_asked_for(location: str) -> None:
+    assert Redirect.model_validate({"location": location}).location == location
+
+
+@pytest.mark.parametrize(
+    ("location", "complaint"),
+    [
+        ("https://{hots}/", "'{hots}' is none of {host}, {path}, {query}"),
+        ("https://{Host}/", "'{Host}' is none"),
+        ("/x{}", "'{}' is none"),
+        ("/x{host", "'{host' is none"),
+        ("/x}", "'}' is none"),
+        ("https://{{host}}/", "'{' is none"),
+        ("/{path}", "begins with a slash itself"),
+        ("https://{host}/{path}", "begins with a slash itself"),
+        ("/x?a=1{query}", "brings its own"),
+        ("/x{query}&a=1", "brings its own"),
+        ("/x#a{query}", "brings its own"),
+    ],
+)
+def test_a_location_with_something_else_in_braces_is_refused(location: str, complaint: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Redirect.model_validate({"location": location})
+    assert complaint in str(raised.value)
+
+
 def test_fixed_answers() -> None:
     plain = Respond()
     assert (plain.status, dict(plain.headers), plain.body) == (200, {}, "")

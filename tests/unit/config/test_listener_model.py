@@ -47,6 +47,24 @@ def test_names_are_short_and_printable(name: object) -> None:
     assert [error["loc"] for error in raised.value.errors()] == [("name",)]
 
 
+def test_how_paths_and_methods_are_read() -> None:
+    plain = listener()
+    assert (plain.path_rules, plain.encoded_slashes, plain.methods) == ("normalise", "refuse", ())
+    assert listener(methods="PURGE").methods == ("PURGE",)
+    assert listener(path_rules="raw", encoded_slashes="pass").path_rules == "raw"
+    assert ListenerLimits().request_line_bytes == 8192
+    for written in (
+        {"path_rules": "normalize"},
+        {"encoded_slashes": "decode"},
+        {"methods": ["get"]},
+        {"methods": ["TRACE"]},
+        {"methods": ["CONNECT"]},
+        {"methods": ["A B"]},
+    ):
+        with pytest.raises(ValidationError):
+            listener(**written)
+
+
 def test_one_bind_is_a_list_of_one() -> None:
     assert listener(bind="127.0.0.1:80").bind == listener(bind=["127.0.0.1:80"]).bind == (Address("127.0.0.1", 80),)
     with pytest.raises(ValidationError, match="missing"):

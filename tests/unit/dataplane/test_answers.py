@@ -8,14 +8,27 @@ import re
 import pytest
 
 from lbproxy import errors
-from lbproxy.dataplane.answers import answer_bytes, http_date, local_answer, problem, reason_of, response_head
+from lbproxy.dataplane.answers import (
+    answer_bytes,
+    edited,
+    http_date,
+    interim_head,
+    local_answer,
+    problem,
+    reason_of,
+    response_head,
+    sent_trailers,
+    switching_head,
+)
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.runtime import Edits, RouteRuntime
 from lbproxy.domain.retry import RetryPolicy
-from lbproxy.protocol.http1 import parse_request_head, parse_response_head
+from lbproxy.protocol.http1 import ResponseHead, parse_request_head, parse_response_head
 from lbproxy.telemetry.slots import TRAFFIC, Slots
 
 ID = b"X-Request-ID: 1\r\n"
+DATE = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+EDITS = Edits(set=((b"Server", b"lb"),), remove=frozenset((b"x-powered-by",)))
 
 
 def prepared_of(line: str = "GET / HTTP/1.1", *, edits: Edits | None = None, **route: object) -> Prepared:
@@ -29,6 +42,11 @@ def prepared_of(line: str = "GET / HTTP/1.1", *, edits: Edits | None = None, **r
         **route,  # type: ignore[arg-type]
     )
     return Prepared(head, runtime)
+
+
+def response(*lines: str, date: bytes = DATE, status: str = "200 OK") -> ResponseHead:
+    raw = "\r\n".join([f"HTTP/1.1 {status}", *lines]).encode() + b"\r\n" + date + b"\r\n"
+    return parse_response_head(raw, max_fields=10)
 
 
 @pytest.mark.parametrize("fault", errors.FAULTS.values(), ids=lambda fault: fault.word)
@@ -69,8 +87,8 @@ def test_redirects_and_fixed_responses() -> None:
     assert (status, fields[-1], body) == (308, (b"Location", b"/x"), b"")
     status, fields, body = local_answer(prepared_of(respond=(503, ((b"A", b"b"),), b"closed")))
     assert (status, fields[-1], body) == (503, (b"A", b"b"), b"closed")
-    edited = prepared_of(edits=Edits(remove=frozenset((b"date",))), respond=(200, (), b""))
-    assert local_answer(edited)[1] == []
+    dateless = prepared_of(edits=Edits(remove=frozenset((b"date",))), respond=(200, (), b""))
+    assert local_answer(dateless)[1] == []
 
 
 def test_options_that_went_far_enough() -> None:
@@ -136,16 +154,109 @@ def test_own_answers_are_framed(line: str, status: int, closes: bool, expected: 
 def test_a_server_s_head_is_framed_for_the_client(
     line: str, status: int, framing: bytes, closes: bool, sent: bytes, is_chunking: bool, ends: bool
 ) -> None:
-    head = parse_response_head(b"HTTP/1.1 %d Why\r\n%b\r\nKeep-Alive: 5\r\n\r\n" % (status, framing), max_fields=10)
-    plain = framing + b"\r\n" if framing.startswith(b"Server") else b""
+    raw = b"HTTP/1.1 %d Why\r\n%b\r\nKeep-Alive: 5\r\n%b\r\n" % (status, framing, DATE)
+    head = parse_response_head(raw, max_fields=10)
+    plain = (framing + b"\r\n" if framing.startswith(b"Server") else b"") + DATE
     expected = b"HTTP/1.1 %d Why\r\n" % status + plain + sent + ID + b"\r\n"
     assert response_head(prepared_of(line), head, ID, closes=closes) == (expected, is_chunking, ends)
 
 
 def test_edits_of_the_answer() -> None:
-    edits = Edits(set=((b"Server", b"lb"),), remove=frozenset((b"x-powered-by",)))
-    head = parse_response_head(
-        b"HTTP/1.1 200 OK\r\nServer: a\r\nX-Powered-By: b\r\nContent-Length: 1\r\n\r\n", max_fields=9
+    head = response("Server: a", "X-Powered-By: b", "Content-Length: 1")
+    data, _, _ = response_head(prepared_of(edits=EDITS), head, ID, closes=False)
+    assert data == b"HTTP/1.1 200 OK\r\n" + DATE + b"Server: lb\r\nContent-Length: 1\r\n" + ID + b"\r\n"
+
+
+def test_an_answer_without_a_date_gets_one() -> None:
+    """RFC 9110 section 6.6.1: who has a clock must add it to what is forwarded."""
+    head = response("Content-Length: 1", date=b"")
+    assert not head.is_plain
+    for edits in (None, EDITS):
+        data, _, _ = response_head(prepared_of(edits=edits), head, ID, closes=False)
+        assert b"\r\nDate: " + http_date() + b"\r\n" in data
+    without = Edits(remove=frozenset((b"date",)))
+    assert b"Date:" not in response_head(prepared_of(edits=without), head, ID, closes=False)[0]
+    assert response("Content-Length: 1").is_plain
+    assert not response("Content-Length: 1", "Connection: Date").is_plain  # named away, so it is gone
+
+
+@pytest.mark.parametrize(
+    ("line", "closes", "connection"),
+    [
+        ("GET / HTTP/1.1", False, b"Connection: Upgrade\r\n"),
+        ("GET / HTTP/1.1", True, b"Connection: Upgrade, close\r\n"),
+        ("GET / HTTP/1.0", False, b"Connection: Upgrade, keep-alive\r\n"),
+    ],
+)
+def test_a_426_says_what_it_asks_for(line: str, closes: bool, connection: bytes) -> None:
+    """RFC 9110 section 15.5.22: it must have Upgrade, which belongs to a connection and so is made anew."""
+    head = response("Upgrade: websocket", "Connection: upgrade", "Content-Length: 1", status="426 Upgrade Required")
+    assert not head.is_plain
+    data, _, _ = response_head(prepared_of(line), head, ID, closes=closes)
+    assert b"Upgrade: websocket\r\n" + connection in data
+    other = response("Upgrade: h2c", "Connection: upgrade", "Content-Length: 1")
+    assert b"Upgrade" not in response_head(prepared_of(line), other, ID, closes=closes)[0]
+
+
+def test_edits_hold_for_what_comes_before_and_behind_the_answer() -> None:
+    prepared = prepared_of(edits=EDITS)
+    early = response("Server: a", "Link: </x>", "X-Powered-By: b", date=b"", status="103 Early Hints")
+    assert interim_head(prepared, early) == b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    trailers = [(b"X-Sum", b"1"), (b"X-POWERED-BY", b"b"), (b"Server", b"a"), (b"X-Gone", b"1")]
+    assert sent_trailers(prepared, trailers, frozenset((b"x-gone",))) == b"X-Sum: 1\r\n"
+    switching = response("Server: a", "X-Powered-By: b", "Upgrade: x", "Connection: upgrade", date=b"", status="101 S")
+    assert switching_head(prepared, switching, ID) == (
+        b"HTTP/1.1 101 S\r\nServer: lb\r\nConnection: Upgrade\r\nUpgrade: x\r\n" + ID + b"\r\n"
     )
-    data, _, _ = response_head(prepared_of(edits=edits), head, ID, closes=False)
-    assert data == b"HTTP/1.1 200 OK\r\nServer: lb\r\nContent-Length: 1\r\n" + ID + b"\r\n"
+
+
+def test_without_edits_they_are_passed_on_as_they_are() -> None:
+    prepared = prepared_of()
+    early = response("Server: a", date=b"", status="103 Early Hints")
+    assert interim_head(prepared, early) == b"HTTP/1.1 103 Early Hints\r\nServer: a\r\n\r\n"
+    assert sent_trailers(prepared, [(b"Server", b"a")], frozenset()) == b"Server: a\r\n"
+
+
+@pytest.mark.parametrize("edits", [Edits(remove=frozenset((b"x-request-id",))), Edits(set=((b"X-Request-ID", b"2"),))])
+def test_edits_hold_for_the_request_id(edits: Edits) -> None:
+    prepared = prepared_of(edits=edits)
+    wanted = [value for _, value in edits.set]
+    head = response("Content-Length: 1", "X-Request-ID: 3")
+    answers = [
+        response_head(prepared, head, ID, closes=False)[0],
+        answer_bytes(prepared, 502, edited(prepared, []), b"", ID, closes=False),
+        switching_head(prepared, response("Upgrade: x", "Connection: upgrade", date=b"", status="101 S"), ID),
+    ]
+    for answer in answers:
+        assert re.findall(rb"X-Request-ID: (\d)", answer) == wanted
+
+
+def test_edits_of_errors_leave_out_what_is_said_of_the_server_s_answer() -> None:
+    edits = Edits(
+        set=((b"Strict-Transport-Security", b"max-age=1"), (b"Content-Type", b"a/b"), (b"Cache-Control", b"max-age=9")),
+        add=((b"Access-Control-Allow-Origin", b"*"), (b"Set-Cookie", b"a=b")),
+        remove=frozenset((b"proxy-status",)),
+    )
+    fields, _ = problem(errors.NO_SERVER, "", "id", 3)
+    assert edited(prepared_of(edits=edits), fields) == [
+        *((name, value) for name, value in fields if name != b"Proxy-Status"),
+        (b"Strict-Transport-Security", b"max-age=1"),
+        (b"Access-Control-Allow-Origin", b"*"),
+    ]
+    assert edited(prepared_of(), fields) == fields
+
+
+def test_allow_is_what_the_listener_serves() -> None:
+    fields, _ = problem(errors.METHOD_NOT_ALLOWED, "", "id", None, b"GET, HEAD")
+    assert (b"Allow", b"GET, HEAD") in fields
+    prepared = prepared_of("OPTIONS * HTTP/1.1")
+    prepared.is_local = True
+    assert (b"Allow", b"PURGE") in local_answer(prepared, b"PURGE")[1]
+
+
+def test_a_location_that_was_filled_in_and_a_date_of_one_s_own() -> None:
+    prepared = prepared_of(redirect=(302, b"https://{host}/"))
+    prepared.location = b"https://a/"
+    assert local_answer(prepared)[1][-1] == (b"Location", b"https://a/")
+    dated = prepared_of(respond=(200, ((b"date", b"then"),), b""))
+    assert local_answer(dated)[1] == [(b"date", b"then")]

@@ -824,7 +824,7 @@ def served(stream: list[bytes], answers: list[bytes]) -> tuple[list[bytes], byte
 
 
 def _without_id(message: bytes) -> bytes:
-    return b"\r\n".join(line for line in message.split(b"\r\n") if not line.startswith(b"X-Request-ID: "))
+    return b"\r\n".join(line for line in message.split(b"\r\n") if not line.startswith((b"X-Request-ID: ", b"Date: ")))
 
 
 @given(REQUESTS, st.lists(st.integers(0, 1000), max_size=12))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import random
+import re
 
 import pytest
 
@@ -206,8 +207,13 @@ def test_what_was_dropped_is_counted_once_per_field() -> None:
 
 def test_x_forwarded_host_is_what_the_client_sent() -> None:
     assert prepared_of("GET /x HTTP/1.1").host_line == b"X-Forwarded-Host: known\r\n"
-    trusted = prepared_of("GET /x HTTP/1.1", "X-Forwarded-Host: outer", is_trusted=True)
-    assert trusted.host_line == b""
+    assert prepared_of("GET /x HTTP/1.1").takes_port
+    untrusted = prepared_of("GET /x HTTP/1.1", "X-Forwarded-Port: 1", "X-Forwarded-Host: outer:2", host="known:81")
+    assert untrusted.host_line == b"X-Forwarded-Host: known:81\r\nX-Forwarded-Port: 81\r\n"
+    trusted = prepared_of("GET /x HTTP/1.1", "X-Forwarded-Host: outer:82", is_trusted=True)
+    assert trusted.host_line == b"X-Forwarded-Port: 82\r\n" and not trusted.takes_port
+    old = prepared_of("GET /x HTTP/1.0", host=None)
+    assert old.host_line == b"X-Forwarded-Port: 1\r\n"
 
 
 def test_the_counter_is_the_method_s() -> None:
@@ -251,3 +257,112 @@ def test_equal_bytes_prepare_to_the_same() -> None:
     for name in names:
         if name not in ("head",):
             assert getattr(first, name) == getattr(second, name), name
+
+
+# --- paths and methods ----------------------------------------------------------------------------------------------
+
+
+def listener_of(text: str) -> ListenerRuntime:
+    config_text = f"listeners: [{{bind: ':1', {text}}}]\npools: {{app: {{servers: ['127.0.0.1:2']}}}}\n"
+    config = load_text(config_text, "t.yaml", {}).config
+    wiring = Wiring(
+        config,
+        Slots(),
+        Registry("test"),
+        rng=random.Random(1),
+        dial_failed=lambda pool, server, fault: None,
+        strategy_failed=lambda pool, error: None,
+        base_dir=".",
+    )
+    wiring.build_pools()
+    return wiring.build_listener(config.listeners[0])
+
+
+def outcome(listener: ListenerRuntime, line: str, *fields: str, is_trusted: bool = False) -> str:
+    """The request line that goes up, else the Location or the fault's word."""
+    raw = "\r\n".join([f"{line} HTTP/1.1", "Host: h:5000", *fields, "", ""]).encode()
+    prepared = prepare(listener, raw, is_trusted=is_trusted, log_format=None, local_host="local:1")
+    if prepared.fault is not None:
+        return prepared.fault.word
+    if prepared.location:
+        return prepared.location.decode()
+    return prepared.forward.decode().partition(" HTTP/1.1")[0] if prepared.pool is not None else "own"
+
+
+ADMIN = "routes: [{match: {path_prefix: /admin}, respond: {status: 403}}, {pool: app}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "expected"),
+    [
+        (ADMIN, "/a//b?x=//y", "GET /a/b?x=//y"),
+        (ADMIN, "/%61%2D?", "GET /a-?"),
+        (ADMIN, "//admin", "own"),
+        (ADMIN, "http://h//admin", "own"),
+        (ADMIN, "/x/../admin", "bad_path"),
+        (ADMIN, "/a%2fb", "bad_path"),
+        (ADMIN, "/a;b", "GET /a;b"),
+        (ADMIN, "/admin;b", "bad_path"),
+        (ADMIN + ", encoded_slashes: pass", "/a%2fb?x", "GET /a%2Fb?x"),
+        (ADMIN + ", encoded_slashes: pass", "/%2fadmin", "bad_path"),
+        (ADMIN + ", path_rules: strict", "/a//b", "bad_path"),
+        (ADMIN + ", path_rules: raw", "//admin/../%61", "GET //admin/../%61"),
+        ("pool: app", "//a/../%61?x", "GET //a/../%61?x"),
+        ("pool: app, path_rules: strict", "//a", "bad_path"),
+        ("pool: app, path_rules: strict", "/a", "GET /a"),
+        ("routes: [{match: {host: h}, pool: app}, {match: {path: /x}, respond: {}}]", "/a%2fb/..", "GET /a%2fb/.."),
+        ("routes: [{pool: app, rewrite: {path_prefix: /t}}]", "/../b", "bad_path"),
+        ("routes: [{pool: app, rewrite: {path_prefix: /t}}]", "/%2e%2e/b", "bad_path"),
+        ("routes: [{pool: app, rewrite: {path_prefix: /t}}]", "/..%2fb", "bad_path"),
+        ("routes: [{pool: app, rewrite: {path_prefix: /t}}]", "/..;/b", "bad_path"),
+        ("routes: [{pool: app, rewrite: {path_prefix: /t}}]", "//b", "GET /t/b"),
+        ("routes: [{pool: app, rewrite: {strip_prefix: /t}}]", "/%74/b?c", "GET /b?c"),
+        ("routes: [{match: {host: h}, pool: app, rewrite: {path_prefix: /t}}]", "/..", "bad_path"),
+        ("routes: [{redirect: {location: 'https://{host}{path}{query}'}}]", "//e.x/a?b", "https://h/e.x/a?b"),
+        ("routes: [{redirect: {location: 'https://{host}{path}'}}]", "/../a", "bad_path"),
+        ("routes: [{redirect: {location: '{path}'}}], path_rules: raw", "//e.x", "/e.x"),
+        ("routes: [{redirect: {location: '{path}'}}], path_rules: raw", "/x/..", "bad_path"),
+        ("routes: [{redirect: {location: 'https://{host}/'}}]", "/../a", "https://h/"),
+        ("routes: [{redirect: {location: /a}}]", "/../a", "own"),
+    ],
+)  # fmt: skip
+def test_what_a_rule_sees_is_what_is_sent(text: str, target: str, expected: str) -> None:
+    assert outcome(listener_of(text), f"GET {target}") == expected
+
+
+def test_a_star_is_no_path() -> None:
+    for text in (ADMIN, ADMIN + ", path_rules: strict", "routes: [{pool: app, rewrite: {path_prefix: /t}}]"):
+        assert outcome(listener_of(text), "OPTIONS *") == "OPTIONS *"
+    assert outcome(listener_of("routes: [{redirect: {location: '{path}'}}]"), "OPTIONS *") == "/"
+
+
+def test_a_listener_s_methods() -> None:
+    limited = listener_of("pool: app, methods: [GET, PURGE]")
+    assert limited.allow == b"GET, PURGE, HEAD"
+    for method, expected in (
+        ("GET", "GET /"), ("HEAD", "HEAD /"), ("PURGE", "PURGE /"), ("POST", "method_not_allowed"),
+        ("PROPFIND", "method_not_allowed"), ("BREW", "bad_method"), ("purge", "bad_method"),
+    ):  # fmt: skip
+        assert outcome(limited, f"{method} /") == expected, method
+    assert outcome(listener_of("pool: app"), "BREW /") == "BREW /"
+
+
+def test_rules_see_forwarding_fields_of_trusted_peers_only() -> None:
+    redirect = "redirect: {location: 'https://{host}{path}'}"
+    text = f"routes: [{{match: {{headers: {{X-Forwarded-Proto: http}}}}, {redirect}}}, {{pool: app}}]"
+    claim = "X-Forwarded-Proto: http"
+    assert outcome(listener_of(text), "GET /a", claim) == "GET /a"
+    assert outcome(listener_of(text), "GET /a", claim, is_trusted=True) == "https://h/a"
+
+
+def test_te_has_its_option_on_a_connection_that_closes_too() -> None:
+    lines = forwarded("GET /closing HTTP/1.1", "Connection: TE", "TE: trailers", host="h")
+    assert lines[-2:] == ["TE: trailers", "Connection: TE, close"]
+
+
+def test_the_whole_family_of_forwarding_fields_is_dropped_and_counted() -> None:
+    prepared = prepared_of(
+        "GET /x HTTP/1.1", "X-Original-URL: /admin", "True-Client-IP: 1.1.1.1", "X-Forwarded-User: root"
+    )
+    assert prepared.dropped == ((PROCESS.column("headers_dropped_total", "spoofed"), 3),)
+    assert not re.search(b"(?i)original|true-client|forwarded-user", prepared.forward)

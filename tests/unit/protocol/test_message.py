@@ -17,6 +17,7 @@ from lbproxy.protocol.message import (
     count_own_via,
     forwardable_trailers,
     host_match,
+    is_forwarding,
     join_fields,
     parse_length,
     token_match,
@@ -92,7 +93,7 @@ def test_own_via_lines_are_counted(values: list[bytes], count: int) -> None:
 def test_trailers_that_may_not_pass() -> None:
     kept = [(b"X-Sum", b"1"), (b"Server-Timing", b"a")]
     forbidden = [(name.title(), b"x") for name in sorted(FORBIDDEN_TRAILERS)]
-    others = [(b"X-Named", b"1"), (b"x_under", b"1"), (b"X-Client-Cert-Subject", b"me")]
+    others = [(b"X-Named", b"1"), (b"x_under", b"1"), (b"X-Client-Cert-Subject", b"me"), (b"X-Forwarded-Any", b"1")]
     assert forwardable_trailers(kept + forbidden + others, frozenset((b"x-named",))) == kept
     for name in (b"content-length", b"transfer-encoding", b"host", b"set-cookie", b"authorization"):
         assert name in FORBIDDEN_TRAILERS
@@ -140,6 +141,8 @@ def test_names_are_lower_case_and_the_families_are_apart() -> None:
     for name in HOP_BY_HOP | FORWARDING | FORBIDDEN_TRAILERS | {CLIENT_CERT}:
         assert name == name.lower()
     assert not HOP_BY_HOP & FORWARDING
+    assert all(is_forwarding(name) for name in FORWARDING)
+    assert is_forwarding(b"x-forwarded-anything") and not is_forwarding(b"x-forward")
     assert {"POST", "PATCH"}.isdisjoint(IDEMPOTENT_METHODS)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from heapq import nsmallest
 from typing import Final
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.socket_transport import Receiver
 
 IDLE_S: Final = 1.0
@@ -26,6 +27,7 @@ IDLE: Final = "idle"
 ANSWERED: Final = "answered"
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Guest(Receiver):
     """The connection of a client, as seen by who looks for room."""
 

@@ -88,6 +88,35 @@ def test_the_rule_sees_such_a_class() -> None:
     assert closed_bases(Mine) == closed_bases(Other) == []
 
 
+def closed_bases_of_stand_ins(tree: ast.Module) -> list[str]:
+    """Classes of a test that derive from a compiled one that does not allow it: they would only work uncompiled."""
+    imported = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in COMPILED
+        for alias in node.names
+    }
+    found = []
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        for base in node.bases:
+            module, name = imported.get(ast.unparse(base), ("", ""))
+            if not module or node.name == "Range":  # which is there to be refused, below
+                continue
+            definition = definitions((ROOT / f"{module.replace('.', '/')}.py").read_text()).get(name)
+            if definition is not None and not may_be_derived_from(definition):
+                found.append(f"{node.name}({name})")
+    return found
+
+
+def test_stand_ins_of_tests_work_with_compiled_code_too() -> None:
+    bad = ast.parse("from lbproxy.domain.pool import Pool\nclass Fake(Pool): ...")
+    assert closed_bases_of_stand_ins(bad) == ["Fake(Pool)"]
+    paths = [path for folder in ("unit", "support") for path in (ROOT / "tests" / folder).rglob("*.py")]
+    assert len(paths) > 100
+    found = {str(path.relative_to(ROOT)): closed_bases_of_stand_ins(ast.parse(path.read_text())) for path in paths}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.__module__}.{cls.__qualname__}")
 def test_instances_can_be_made_of_every_class(cls: type) -> None:
     """That a class is there says nothing: the compiled base refuses only when an instance is made."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
-
 from lbproxy.dataplane.gate import ConnectionGate, Gated
-from lbproxy.dataplane.services import Services
 from tests.support.fake_transport import CONFIG, GET, FakeLb, ok
 
 NOT_KEPT = CONFIG.replace("health_check: off", "health_check: off, keep_alive: off")
@@ -15,9 +11,7 @@ NOT_KEPT = CONFIG.replace("health_check: off", "health_check: off, keep_alive: o
 class FakeListener(Gated):
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.services = cast(
-            Services, SimpleNamespace(pressure=SimpleNamespace(is_refusing=False), swept=set(), clock=lambda: 0.0)
-        )
+        self.services = FakeLb().services
         self.is_wanted = False
 
     @property

@@ -84,6 +84,7 @@ class UntilCloseReader:
         return data
 
 
+MAX_DIGITS: Final = 16  # of a chunk's size
 _SIZE: Final = 0
 _DATA: Final = 1
 _DATA_END: Final = 2
@@ -198,12 +199,14 @@ class ChunkedReader:
             head = buffer[:-1] if buffer.endswith(b"\r") else buffer
             if head and _size_line_so_far(head) is None:
                 raise BodyError(errors.BAD_CHUNK, "the chunk size is not a hexadecimal number")
-            self._check_overhead(pending)
+            self._check_overhead(pending, pending)
         elif pending > self._trailer_limit:
             raise BodyError(errors.TRAILER_TOO_LARGE, "the trailer section is too long")
 
-    def _check_overhead(self, more: int) -> None:
-        if self._overhead + more > self._overhead_limit + (self._payload >> 3):
+    def _check_overhead(self, more: int, line: int) -> None:
+        # One line is bounded by itself, however much payload came: an unfinished one is kept, and looked at again.
+        limit = self._overhead_limit
+        if line > limit + MAX_DIGITS or self._overhead + more > limit + (self._payload >> 3):
             raise BodyError(errors.CHUNK_OVERHEAD, "too many bytes of chunk headers for the data in them")
 
     def _size_line_received(self, line: bytes) -> None:
@@ -212,7 +215,7 @@ class ChunkedReader:
             raise BodyError(errors.BAD_CHUNK, "the chunk size is not a hexadecimal number")
         size = int(match[1], 16)
         self._overhead += len(line) - max(1, (size.bit_length() + 3) >> 2)
-        self._check_overhead(0)
+        self._check_overhead(0, len(line))
         if size >= 1 << 63:
             raise BodyError(errors.BAD_CHUNK, "the chunk size is out of range")
         if size:

@@ -72,6 +72,8 @@ def test_chunks_are_decoded_however_they_are_cut(step: int) -> None:
         (b"0000000000000001\r\na\r\n" * 7_000, "chunk_overhead"),
         (b"1     \r\na\r\n" * 7_000, "chunk_overhead"),
         (b"1" + b" " * 20_000 + b"\r\na\r\n", "chunk_overhead"),
+        # One line has a bound of its own, however much came before it.
+        (b"%x\r\n%b\r\n5;" % (1 << 16, bytes(1 << 16)) + b"a" * 20_000 + b"\r\n", "chunk_overhead"),
         (b"0\r\nA: " + b"a" * 9_000 + b"\r\n\r\n", "trailer_too_large"),
         (b"0\r\n" + b"A: b\r\n" * 70 + b"\r\n", "trailer_too_large"),
     ],

@@ -544,7 +544,8 @@ def parse_response_head(raw: bytes, *, max_fields: int, is_lenient: bool = False
         if found is None:
             raise
     head = _parse_strictly(found[0], max_fields)
-    head.keep_alive = head.keep_alive and found[1]
+    if not found[1]:
+        head.keep_alive = head.is_shared = False
     return head
 
 

@@ -199,10 +199,10 @@ def _compare(data: bytes, got: Answer, theirs: Answer) -> None:
 
 
 def _without_controls(answer: Answer) -> Answer:
-    """h11 lets control characters through; a lenient pool makes spaces of them."""
+    """h11 lets control characters through, and keeps white space before a fold; a lenient pool makes spaces of both."""
 
     def text(value: bytes) -> bytes:
-        return value.translate(_AS_SPACES).strip(b" \t")
+        return re.sub(rb"[ \t]+", b" ", value.translate(_AS_SPACES)).strip(b" ")
 
     fields = tuple((name, text(value)) for name, value in answer.fields)
     return replace(answer, reason=text(answer.reason), fields=fields)

@@ -125,6 +125,7 @@ def test_a_length_beside_chunked_is_dropped_and_the_connection_with_it() -> None
     ):
         head = parse(OK + lines + b"\r\n")
         assert (head.chunked, head.content_length, head.keep_alive) == (True, None, False)
+        assert not head.is_shared
         assert is_refused(OK + lines + b"\r\n", is_lenient=False)
 
 

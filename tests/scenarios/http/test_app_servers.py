@@ -40,6 +40,17 @@ MAY_REFUSE = {
     "hop-upgrade-list": ("hypercorn",),  # as above
     "hop-upgrade-two-lines": ("hypercorn",),
     "hop-upgrade-pipelined-websocket": ("hypercorn",),
+    "hop-upgrade-expect": ("hypercorn",),
+    # gunicorn takes methods of 3 to 20 characters, llhttp those of its table
+    "method-truncated": ("gunicorn-sync", "gunicorn-gthread", "uvicorn-httptools"),
+    "method-longest": ("gunicorn-sync", "gunicorn-gthread", "uvicorn-httptools"),
+    "method-unknown": ("uvicorn-httptools",),
+    "method-unknown-body": ("uvicorn-httptools",),
+    "method-unknown-pipelined": ("uvicorn-httptools",),
+    "method-prefix": ("uvicorn-httptools",),
+    "method-list": ("uvicorn-httptools",),
+    "method-rtsp": ("uvicorn-httptools",),
+    "method-ice": ("uvicorn-httptools",),
 }
 
 

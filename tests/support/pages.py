@@ -56,8 +56,8 @@ def place_certificates(text: str, authority: Authority) -> str:
 
 
 def move_ports(text: str, ports: Mapping[int, int]) -> str:
-    """The same text with other ports, as numbers of their own and as the ends of ranges."""
-    return re.sub(r"(?<=[:-])\d{4}(?!\d)", lambda found: str(ports.get(int(found[0]), found[0])), text)
+    """The same text with other ports."""
+    return re.sub(r"\b\d{4}\b", lambda found: str(ports.get(int(found[0]), found[0])), text)
 
 
 def name(page: Path) -> str:

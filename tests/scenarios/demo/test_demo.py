@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import build
+from tests.support.ports import consecutive_ports
 from tests.support.waiting import wait_until
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -191,19 +192,6 @@ def test_a_config_that_lbproxy_refuses_is_status_2(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 2
     assert done.stderr.startswith(f"{config}:1:")
-
-
-def consecutive_ports(count: int) -> int:
-    """The first of `count` ports in a row that were all free a moment ago."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = int(first.getsockname()[1])
-            try:
-                for number in range(port + 1, port + count):
-                    socket.create_server(("127.0.0.1", number)).close()
-            except OSError:
-                continue
-            return port
 
 
 def test_make_run_s_command_with_its_config(tmp_path: Path) -> None:

@@ -1,0 +1,290 @@
+"""Every command on the pages does what its page says, with the lbproxy that is installed.
+
+Ports and files of a page are moved to free ports and a folder of the test's own; nothing else of a command is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import START_S
+from tests.support.origin import Origin
+from tests.support.pages import PAGES, blocks, inline_code, move_ports, name
+from tests.support.ports import consecutive_ports
+from tests.support.waiting import wait_until
+
+# First words of a command; a single word is a name and no command.
+PROGRAMS = (
+    r"(?:[A-Z_]+=\S+ )?(?:\S+/)?(?:lbproxy|curl|gunicorn|uvicorn|pip|python3?|make|docker|sudo|systemctl|journalctl|apt"
+    r"|kill|ulimit|promtool|openssl|ss|bash|for) \S"
+)
+# What no test can run as it stands, and why. Whatever else is on a page is run.
+NOT_HERE = {
+    "make ": "tests/architecture/test_docs.py looks whether the target exists; tests/scenarios/make runs what it can",
+    r"(sudo|systemctl|journalctl) ": "needs root and systemd",
+    "docker ": "needs Docker; tests/scenarios/deploy/test_image.py performs the steps of the image",
+    r"(\S+=\S+ )?(\S+/)?pip install|python3 -m venv|apt ": "installs from an index",
+    "openssl s_client -connect HOST": "asks a machine of the reader's",
+    "ss ": "is a tool of the system, which may be without it",
+    r"kill -9$": "says how, not which process; the demo's own tests kill one",
+}
+PYTHON_APPS = {
+    "app.py": "def app(environ, start):\n    start('200 OK', [('Content-Length', '0')])\n    return []\n",
+    "asgi.py": "async def app(scope, receive, send):\n    pass\n",
+}
+BIN = Path(sys.executable).parent  # of the installed command
+PORTS = (5000, 5001, 5002, 5003, 5004, 8404)
+
+
+def commands(page: str) -> Iterator[str]:
+    """Commands in blocks of shell, behind a prompt, at the start of a line where no language is named, in the prose."""
+    for block in blocks(page):
+        if block.info == "sh":
+            text = re.sub(r"(?ms)^for .*?^done$", lambda loop: loop[0].replace("\n", " "), block.text)
+            yield from (line for line in text.splitlines() if line)
+        elif block.info in ("console", ""):
+            yield from re.findall(r"(?m)^\$ (.+)$", block.text)
+            yield from re.findall(r"(?m)^lbproxy (?!\d).+$", block.text)
+    for code in inline_code(page):
+        if re.match(PROGRAMS, code) and not re.match(r"lbproxy \d", code):
+            yield code
+
+
+def is_run_elsewhere(command: str) -> bool:
+    return any(re.match(pattern, command) for pattern in NOT_HERE)
+
+
+def collected() -> dict[str, str]:
+    """Each command once, with the first page that shows it."""
+    found: dict[str, str] = {}
+    for page in PAGES:
+        for line in commands(page.read_text()):
+            command = re.sub(r"\s+# .*", "", line).removesuffix(";").strip()
+            found.setdefault(command.replace("COMMAND", "check").replace("FILE", "lb.yaml"), name(page))
+    return found
+
+
+ALL = collected()
+HERE = {command: page for command, page in ALL.items() if not is_run_elsewhere(command)}
+SERVES = re.compile(r"(\S+/)?lbproxy (lb\.yaml|-c|demo|run (?!--to$|.*--print))")
+SERVER = re.compile(r"gunicorn|uvicorn|for ")
+ASKS = re.compile(r"curl|lbproxy (status|healthcheck)")
+NAMES = re.compile(r"lbproxy (run|check|demo|schema)( --to)?$")  # how the prose names a command
+
+
+@dataclass
+class Machine:
+    """A folder and free ports that stand for the reader's."""
+
+    folder: Path
+    ports: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        first = consecutive_ports(len(PORTS))
+        self.ports = {port: first + number for number, port in enumerate(PORTS)}
+        readme = next(page for page in PAGES if page.name == "README.md").read_text()
+        smallest = next(block.text for block in blocks(readme) if block.info == "yaml")
+        (self.folder / "lb.yaml").write_text(self.moved(f"{smallest}admin: 127.0.0.1:8404\n"))
+        for file, text in PYTHON_APPS.items():
+            (self.folder / file).write_text(text)
+
+    def moved(self, text: str) -> str:
+        return move_ports(text, self.ports)
+
+    def shell(self, command: str) -> list[str]:
+        return ["bash", "-c", self.moved(command).replace("venv/bin/", "")]
+
+    @property
+    def env(self) -> dict[str, str]:
+        admin = f"127.0.0.1:{self.ports[8404]}"  # `status` without an option asks 8404, which may be somebody else's
+        return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "LBPROXY_ADMIN": admin}
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.shell(command),
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+
+    @contextmanager
+    def running(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command that does not end by itself, in a group of its own, of which nothing is left."""
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                self.shell(command), stdout=log, stderr=log, cwd=self.folder, env=self.env, start_new_session=True
+            )
+        try:
+            yield process
+        finally:
+            if process.poll() is None or SERVER.match(command):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "output.log"
+
+    def wait_said(self, text: str, process: subprocess.Popen[bytes]) -> None:
+        def said() -> bool:
+            assert process.poll() is None, self.log.read_text()
+            return text in self.log.read_text()
+
+        wait_until(said, f"{process.args!r} to say {text!r}", START_S)
+
+    def wait_listens(self, port: int) -> None:
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.ports[port])) == 0
+
+        wait_until(listens, f"a server on port {port}", START_S)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def of(pattern: re.Pattern[str]) -> list[str]:
+    return [command for command in HERE if pattern.match(command)]
+
+
+OTHERS = [command for command in HERE if not any(kind.match(command) for kind in (SERVES, SERVER, ASKS, NAMES))]
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_a_command_that_ends_by_itself_ends_well(command: str, machine: Machine) -> None:
+    done = machine.run(command)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", of(NAMES))
+def test_a_command_that_is_only_named_exists(command: str, machine: Machine) -> None:
+    words = command.split(" ")
+    done = machine.run(" ".join([*words[:2], "--help"]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [word for word in words[1:] if word not in done.stdout] == []
+
+
+@pytest.mark.parametrize("command", of(SERVES))
+def test_a_command_that_serves_serves_until_it_is_stopped(command: str, machine: Machine) -> None:
+    if command.endswith("demo"):  # its defaults are the machine's real ports
+        command += " --bind 127.0.0.1:5000 --admin 127.0.0.1:8404"
+    with machine.running(f"exec {command}") as process:
+        machine.wait_said("Ctrl-C stops everything" if "demo" in command else "ready", process)
+        machine.wait_listens(5000)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, machine.log.read_text()
+
+
+@pytest.mark.parametrize("command", of(SERVER))
+def test_a_command_that_starts_servers_starts_them(command: str, machine: Machine) -> None:
+    ports = [int(port) for port in re.findall(r"\b500\d\b", command)]
+    assert ports
+    with machine.running(command):
+        for port in ports:
+            machine.wait_listens(port)
+
+
+@contextmanager
+def one_lbproxy(machine: Machine, *, servers: bool) -> Iterator[None]:
+    """README's smallest config, or, as the pages on trouble show it, a pool whose server is gone."""
+    origin = Origin(port=machine.ports[5001]) if servers else None
+    only = "listeners: [{bind: 127.0.0.1:5000, pool: predict}]\npools: {predict: {servers: [127.0.0.1:5001]}}\n"
+    (machine.folder / "lb.yaml").write_text(machine.moved(f"{only}admin: 127.0.0.1:8404\n"))
+    try:
+        with machine.running("exec lbproxy lb.yaml") as process:
+            machine.wait_listens(8404)
+            expected = "0" if servers else "1"
+            wait_until(lambda: str(machine.run("lbproxy healthcheck").returncode) == expected, "the first checks")
+            yield
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, machine.log.read_text()
+    finally:
+        if origin is not None:
+            origin.close()
+
+
+def shown() -> dict[str, str]:
+    """What the pages show below each command behind a prompt, `curl` only."""
+    found = {}
+    for page in PAGES:
+        for block in blocks(page.read_text()):
+            for command, answer in re.findall(r"(?ms)\A\$ (curl [^\n]+)\n(.*)\Z", block.text):
+                found[command] = answer
+    return found
+
+
+def alike(text: str) -> str:
+    """Without what differs from one time to another."""
+    text = re.sub(r"\b[0-9a-f]{32}\b", "ID", text.replace("\r", ""))
+    return re.sub(r"(?m)^Date: .*$", "Date", re.sub(r"(?m)^Retry-After: \d+$", "Retry-After", text)).strip()
+
+
+def test_commands_that_ask_a_running_lbproxy_get_their_answer(machine: Machine) -> None:
+    with one_lbproxy(machine, servers=True):
+        for command in of(ASKS):
+            done = machine.run(command)
+            assert (done.returncode, done.stderr) == (0, ""), command
+            assert done.stdout or "healthcheck" in command, command
+            if "curl -si" in command and " 200 " in shown()[command]:
+                assert done.stdout.splitlines()[0] == shown()[command].splitlines()[0]
+
+
+def test_what_check_says_is_on_the_page(machine: Machine) -> None:
+    page = (PAGES[0].parent / "docs/cli.md").read_text()
+    answers = [
+        found for block in blocks(page) for found in re.findall(r"\A\$ (lbproxy check \S+)\n(.+)\n\Z", block.text)
+    ]
+    [(command, answer)] = answers
+    assert machine.run(command).stdout == f"{answer}\n"
+
+
+def test_what_check_complains_of_is_on_the_page(machine: Machine) -> None:
+    page = (PAGES[0].parent / "docs/cli.md").read_text()
+    [line] = [block.text for block in blocks(page) if re.match(r"lb\.yaml:\d", block.text)]
+    file = machine.folder / "lb.yaml"
+    file.write_text(file.read_text().replace("    pool: predict", "    pol: predict"))
+    assert line in machine.run("lbproxy check lb.yaml").stderr
+
+
+def test_answers_without_servers_are_those_on_the_pages(machine: Machine) -> None:
+    wanted = {command: text for command, text in shown().items() if "503" in text}
+    assert len(wanted) >= 2
+    with one_lbproxy(machine, servers=False):
+        for command, text in wanted.items():
+            assert alike(machine.run(command).stdout) == alike(machine.moved(text)), command
+
+
+def test_no_reason_for_leaving_out_is_idle() -> None:
+    assert [pattern for pattern in NOT_HERE if not any(re.match(pattern, command) for command in ALL)] == []
+    assert all(of(kind) for kind in (SERVES, SERVER, ASKS, NAMES))
+    assert OTHERS
+
+
+def test_commands_are_found_in_every_kind_of_place() -> None:
+    page = "`lbproxy` and `lbproxy check -c a`\n\n```\nlbproxy b.yaml  # c\n$ lbproxy d\nlbproxy 0.1.0, up\n```\n"
+    page += "```sh\nfor x in 1; do\n  echo $x\ndone\n\ne\n```\n```console\n$ curl f\nHTTP/1.1 200 OK\n```\n"
+    assert sorted(commands(page)) == [
+        "curl f",
+        "e",
+        "for x in 1; do   echo $x done",
+        "lbproxy b.yaml  # c",
+        "lbproxy check -c a",
+        "lbproxy d",
+    ]

@@ -11,10 +11,12 @@ from typing import Final
 
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.runtime import DEFAULT_METHODS
+from lbproxy.dataplane.tries import details
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
 from lbproxy.protocol.status import REASONS, status_line
+from lbproxy.telemetry.accesslog import Try
 
 # What a server says of its own answer, and a route's edits repeat, is not true of one that lbproxy gives in its place:
 # an error would be kept by caches for as long as a good answer.
@@ -45,11 +47,16 @@ def reason_of(status: int) -> bytes:
 
 
 def problem(
-    fault: Fault, detail: str, request_id: str, retry_after_s: int | None, allow: bytes = DEFAULT_METHODS
+    fault: Fault,
+    detail: str,
+    request_id: str,
+    retry_after_s: int | None,
+    allow: bytes = DEFAULT_METHODS,
+    tries: Sequence[Try] = (),
 ) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Fields and body of the answer to a fault. `detail` says what happened here, the fault's hint what to do.
 
-    allow: the methods that the listener serves.
+    allow: the methods that the listener serves. tries: the attempts, where there were several.
     """
     text = f"{detail[:1].upper()}{detail[1:]}. {fault.hint}" if detail else fault.hint
     body = json.dumps(
@@ -64,7 +71,7 @@ def problem(
     fields = [
         (b"Date", http_date()),
         (b"Content-Type", b"application/problem+json"),
-        (b"Proxy-Status", b'lbproxy; error=%b; details="%b"' % (fault.error.encode(), fault.word.encode())),
+        (b"Proxy-Status", b"lbproxy; error=%b; details=%b" % (fault.error.encode(), details(fault.word, tries))),
     ]
     if fault.status == 405:
         fields.append((b"Allow", allow))

@@ -655,7 +655,7 @@ class Downstream(ClientSide):
         """Answer with problem+json."""
         if fault.close:
             self._closes = True
-        fields, body = problem(fault, detail, exchange.request_id, retry_after_s, self.listener.allow)
+        fields, body = problem(fault, detail, exchange.request_id, retry_after_s, self.listener.allow, exchange.tries)
         exchange.bytes_out = 0 if exchange.is_head else len(body)
         self._answer(exchange, fault.status, edited(exchange.prepared, fields), body)
 

@@ -711,6 +711,7 @@ class Exchange(LogRecord):
             else:
                 self.fail(fault, f"server {runtime.label}: {detail}; no retry, the budget is spent", is_counted=True)
         elif fault is errors.CONNECT_REFUSED and not pool.pool.eligible():
+            self._note_last_try(fault.word, self.side.services.clock())  # what this one did, not what it led to
             self.fail(errors.NO_SERVER, f"pool {pool.name} has no usable server; the last one refused the connection")
         else:
             self.fail(fault, f"server {runtime.label}: {detail}", is_counted=True)
@@ -752,6 +753,11 @@ class Exchange(LogRecord):
         """For the log, which names each server that was tried; only if there are several."""
         self.tries = (*self.tries, (self.server, reason, now - self._attempted_at))
 
+    def _note_last_try(self, reason: str, now: float) -> None:
+        """The one that ended the exchange, if it was not the only one and is not noted yet."""
+        if self.tries and self.attempts > len(self.tries):
+            self._note_try(reason, now)
+
     def _retry_now(self) -> None:
         self._timer = None
         pool = self.pool_runtime
@@ -788,6 +794,7 @@ class Exchange(LogRecord):
             self._cut(fault)
             return
         self.status = fault.status
+        self._note_last_try(fault.word, self.side.services.clock())  # the answer names it, too
         retry_after = (
             self.pool_runtime.retry_after(fault, self.side.services.clock()) if self.pool_runtime is not None else None
         )
@@ -863,8 +870,8 @@ class Exchange(LogRecord):
         if self._has_permit:
             self._return_permit()
         self.end = end
-        if self.tries and self.attempts > len(self.tries):
-            self._note_try(end, now)
+        if self.tries:
+            self._note_last_try(end, now)
         total = self.total_s = now - self._started
         side, prepared = self.side, self.prepared
         code = CODE_INDEX[self.status]

@@ -76,6 +76,7 @@ class TcpSession(LogRecord):
     """One connection in TCP mode. Public attributes are what the access log reads."""
 
     __slots__ = (
+        "_attempted_at",
         "_client",
         "_deadline",
         "_dialing",
@@ -116,7 +117,7 @@ class TcpSession(LogRecord):
         self._tried: tuple[Server, ...] = ()
         self._retries = 0
         self._is_counted = False
-        self._started = services.clock()
+        self._started = self._attempted_at = services.clock()
         self.wall = time.time()
         self.log_head = ""
         self.request_id, _ = services.next_request_id()
@@ -190,6 +191,7 @@ class TcpSession(LogRecord):
         self._runtime = pool.servers[lease.server]
         self.server = self._runtime.label
         self.attempts += 1
+        self._attempted_at = now
         self._deadline = now + self._route.timeouts.dial
         services = self._owner.services
         opening = connector.dial_now(services, self._runtime)
@@ -254,10 +256,15 @@ class TcpSession(LogRecord):
             self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True
         ) and connector.is_worth_a_retry(fault, runtime, self._tried):
             self._retries += 1
+            self._note_try(fault.word, self._owner.services.clock())
             self._tried = (*self._tried, runtime.server)
             self._attempt()
         else:
             self.relay.fail(fault.word, None)
+
+    def _note_try(self, reason: str, now: float) -> None:
+        """For the log, which names each server that was tried; only if there are several."""
+        self.tries = (*self.tries, (self.server, reason, now - self._attempted_at))
 
     def _release(self, outcome: Outcome, what: str = "failures") -> None:
         lease, self._lease = self._lease, None
@@ -300,6 +307,8 @@ class TcpSession(LogRecord):
         row[_BYTES_IN] += self.bytes_in
         row[_BYTES_OUT] += self.bytes_out
         self.end = end
+        if self.tries and self.attempts > len(self.tries):
+            self._note_try(end, now)
         self.total_s = now - self._started
         if pool is not None:
             observe(pool.row, _DURATION, DURATION_BUCKETS, self.total_s)

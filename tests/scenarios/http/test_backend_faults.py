@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -136,6 +137,30 @@ def test_no_try_left_is_502(rig: Rig, fault: Script, word: str) -> None:
         assert_problem(client.ask(get("/row-3-last")), 502)
     assert rig.log("/row-3-last")["end"] == word
     assert rig.grown("upstream_errors_total", pool="once", reason=word) == 1
+
+
+def test_an_error_and_its_log_name_every_server_that_was_tried(tmp_path: Path) -> None:
+    """Each dead server with what it did and how long it took, for the client's owner and for ours."""
+    with refusing_port() as first, refusing_port() as second:
+        dead = [f"127.0.0.1:{port}" for port in (first, second)]
+        servers = [{"name": f"predict-{number}", "address": address} for number, address in enumerate(dead, 1)]
+        config = {
+            "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
+            "pools": {"p": {"servers": servers, "health_check": "off", "strategy": "round_robin"}},
+        }
+        with LbProxy(config, tmp_path) as lb:
+            with Client(lb.port("in")) as client:
+                answer = client.ask(post("/dead"))
+            assert_problem(answer, 503)
+            tried = r"predict-[12] connect_refused \d+ms"
+            shown = re.search(rf'; details="no_server; tries: ({tried}), ({tried})"$', answer.get("proxy-status") or "")
+            assert shown is not None, answer.get("proxy-status")
+            assert {item.split()[0] for item in shown.groups()} == {"predict-1", "predict-2"}
+            wait_until(lambda: len(lb.access_log()) == 1, "its line")
+            tries = lb.access_log()[0]["tries"]
+            assert [f"{item['server']} {item['reason']} {round(item['ms'])}ms" for item in tries] == list(
+                shown.groups()
+            )
 
 
 def test_attempts_bound_the_tries(rig: Rig) -> None:

@@ -1241,3 +1241,28 @@ def test_the_log_names_each_server_that_was_tried() -> None:
         first, second = lb.log[0]["tries"]
         assert (first["server"], first["reason"]) == ("127.0.0.1:9001", "connect_refused") and first["ms"] >= 250
         assert (second["server"], second["reason"]) == ("127.0.0.1:9002", "ok") and second["ms"] < first["ms"]
+
+
+def test_an_error_names_each_server_that_was_tried() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        for _ in range(3):
+            lb.advance(0.25)
+            lb.refuse()
+        answer = client.got()
+        assert status_of(answer) == 503
+        tries = lb.log[0]["tries"]
+        assert [item["server"] for item in tries] == [f"127.0.0.1:900{number}" for number in (1, 2, 3)]
+        assert {item["reason"] for item in tries} == {"connect_refused"}, "what each did, not what it led to"
+        shown = ", ".join(f"{item['server']} connect_refused {round(item['ms'])}ms" for item in tries)
+        assert f'; details="no_server; tries: {shown}"\r\n'.encode() in answer
+
+
+def test_an_error_of_the_only_attempt_names_no_others() -> None:
+    with FakeLb(ONE) as lb:
+        client = lb.connect()
+        client.send(GET)
+        lb.accept().reset()
+        assert b'; details="reset"\r\n' in client.got()
+        assert "tries" not in lb.log[0]

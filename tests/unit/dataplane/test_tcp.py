@@ -221,6 +221,12 @@ def test_a_failed_dial_is_tried_at_the_other_server() -> None:
         client.fin()
         server.fin()
         assert lb.log[0]["attempts"] == 2
+        tries = [(item["server"], item["reason"]) for item in lb.log[0]["tries"]]
+        assert tries == [("127.0.0.1:9001", "connect_refused"), ("127.0.0.1:9002", "ok")]
+        client, server = joined(lb)
+        client.fin()
+        server.fin()
+        assert "tries" not in lb.log[1], "there was one attempt only"
 
 
 def test_when_every_dial_fails_the_client_is_reset() -> None:
@@ -235,6 +241,7 @@ def test_when_every_dial_fails_the_client_is_reset() -> None:
         for _ in range(2):
             lb.refuse()
         assert client.saw_reset and lb.ends == ["no_server"]
+        assert [item["reason"] for item in lb.log[0]["tries"]] == ["connect_refused"] * 2
         assert lb.of_listener("rejected_total", "no_server") == 1
 
 

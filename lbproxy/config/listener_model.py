@@ -13,13 +13,13 @@ from lbproxy.config.notation import (
     BIND,
     BYTES,
     FIELD_NAME,
+    FILE,
     METHOD,
     MODE_BITS,
     NAME,
     OR_OFF,
     POOL_NAME,
     SECONDS,
-    TEXT,
     TEXT_SCHEMA,
     Notation,
     Section,
@@ -110,23 +110,23 @@ SERVED_METHOD: Final = Notation("method", parse_served_method, METHOD.schema)
 
 
 class CertificateFiles(Section):
-    cert: Annotated[str, TEXT] = setting(..., "File of the certificate chain, PEM, the server's own first.")
-    key: Annotated[str, TEXT] = setting(..., "File of its private key, PEM, without a passphrase.")
+    cert: Annotated[str, FILE] = setting(..., "File of the certificate chain, PEM, the server's own first.")
+    key: Annotated[str, FILE] = setting(..., "File of its private key, PEM, without a passphrase.")
 
 
 class ListenerTls(Section):
-    cert: Annotated[str | None, TEXT.or_unset()] = setting(
+    cert: Annotated[str | None, FILE.or_unset()] = setting(
         None,
         "File of the certificate chain, PEM, the server's own first. Relative paths start at the config file. It is "
         "read again when they change.",
     )
-    key: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of its private key, PEM, without a passphrase.")
+    key: Annotated[str | None, FILE.or_unset()] = setting(None, "File of its private key, PEM, without a passphrase.")
     certs: tuple[CertificateFiles, ...] = setting(
         (),
         "More certificates. The name that the client asks for (SNI) chooses: the one that has it, exactly or by a "
         "wildcard for one label; else the first of all.",
     )
-    client_ca: Annotated[str | None, TEXT.or_unset()] = setting(
+    client_ca: Annotated[str | None, FILE.or_unset()] = setting(
         None, "File of the CA certificates that sign those of clients. Needed for `client_verify`."
     )
     client_verify: Annotated[Literal["off", "optional", "required"], switch("off", "optional", "required")] = setting(

@@ -26,13 +26,13 @@ from lbproxy.config.listener_model import Listener, ListenerLimits, ListenerTime
 from lbproxy.config.notation import (
     BIND,
     BYTES,
+    FILE,
     NETWORK,
     OFF_SCHEMA,
     OR_OFF,
     POOL_NAME,
     SECONDS_OR_ZERO,
     SECRET,
-    TEXT,
     Notation,
     Section,
     Shorthand,
@@ -92,7 +92,7 @@ def expand_admin(value: object) -> object:
 
 
 class AccessLog(Section):
-    path: Annotated[str, TEXT] = setting("stdout", "`stdout`, `stderr`, or a file, which SIGUSR1 opens again.")
+    path: Annotated[str, FILE] = setting("stdout", "`stdout`, `stderr`, or a file, which SIGUSR1 opens again.")
     format: Literal["json", "common", "combined"] = setting(
         "json", "`json`: one object a line with everything known. `common`, `combined`: the formats of web servers."
     )

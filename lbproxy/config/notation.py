@@ -114,6 +114,8 @@ def integer(low: int, high: int) -> Notation:
     def parse(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return int(value)
+        if low == 0 and units.is_off(value):
+            raise ValueError("cannot be off; write 0")
         raise units.refusal(
             f"expected a whole number from {low} to {high}, got {units.shown(value)}", slips.number(value)
         )
@@ -314,6 +316,7 @@ BYTES: Final = Notation("size", units.parse_positive_size, _SIZE_SCHEMA)
 BYTES_OR_ZERO: Final = Notation("size, 0 allowed", units.parse_size, _SIZE_SCHEMA)
 FLAG: Final = Notation("`true` or `false`", units.parse_flag, {"type": "boolean"})
 TEXT: Final = Notation("text", units.parse_text, TEXT_SCHEMA)
+FILE: Final = Notation("text", units.parse_file_name, {**TEXT_SCHEMA, "minLength": 1})
 NAME: Final = Notation("name", units.parse_name, TEXT_SCHEMA)
 SHARE: Final = Notation("number, 0 to 1", units.parse_share, {"type": "number", "minimum": 0, "maximum": 1})
 MODE_BITS: Final = Notation(

@@ -12,6 +12,7 @@ from lbproxy.config.http_rules import STATUS, HeaderMap, HeaderRules, RetryCause
 from lbproxy.config.notation import (
     BYTES,
     BYTES_OR_ZERO,
+    FILE,
     FLAG,
     HOST,
     HOST_NAME,
@@ -61,13 +62,15 @@ def parse_status_ranges(value: object) -> tuple[tuple[int, int], ...]:
         if not found or int(found.group(1)) > int(found.group(2) or found.group(1)):
             raise ValueError(f"expected statuses such as 200, 200-399 or 200,204, got {shown(item)}")
         ranges.append((int(found.group(1)), int(found.group(2) or found.group(1))))
+    if not ranges:
+        raise ValueError("needs at least one status; without any, no check could pass")
     return tuple(ranges)
 
 
 STATUS_RANGES: Final = Notation(
     "statuses such as `200-399`",
     parse_status_ranges,
-    {"anyOf": [dict(TEXT_SCHEMA), {"type": "array", "items": dict(TEXT_SCHEMA)}]},
+    {"anyOf": [dict(TEXT_SCHEMA), {"type": "array", "items": dict(TEXT_SCHEMA), "minItems": 1}]},
 )
 
 
@@ -92,16 +95,16 @@ class PoolTls(Section):
         True,
         "Whether the server's certificate must be trusted, valid and for its name. `false` only to try things out.",
     )
-    ca: Annotated[str | None, TEXT.or_unset()] = setting(
+    ca: Annotated[str | None, FILE.or_unset()] = setting(
         None, "File of the CA certificates to trust, PEM; those of the system if not set. Read again when it changes."
     )
     server_name: Annotated[str | None, HOST_NAME.or_unset()] = setting(
         None, "Name to ask for (SNI) and to verify; if not set, the host as it is written in `servers`."
     )
-    cert: Annotated[str | None, TEXT.or_unset()] = setting(
+    cert: Annotated[str | None, FILE.or_unset()] = setting(
         None, "File of the client certificate that is shown to servers, PEM. Read again when it changes."
     )
-    key: Annotated[str | None, TEXT.or_unset()] = setting(None, "File of its private key, PEM, without a passphrase.")
+    key: Annotated[str | None, FILE.or_unset()] = setting(None, "File of its private key, PEM, without a passphrase.")
 
 
 def tls_from_flag(value: object) -> object:

@@ -99,6 +99,8 @@ def refusal(message: str, hint: str = "") -> ValueError:
 
 def parse_duration(value: object) -> float:
     """`250ms`, `2s`, `5m`, `1h` or a number of seconds -> seconds, 0 to 366 days."""
+    if is_off(value):
+        raise ValueError("cannot be off; write 0s")
     seconds = math.nan
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         seconds = float(value) if abs(value) <= LONGEST_S else math.nan
@@ -124,6 +126,8 @@ def parse_positive_duration(value: object) -> float:
 
 def parse_size(value: object) -> int:
     """`64KiB`, `10MB` or a number of bytes -> bytes, 0 to 1 TiB."""
+    if is_off(value):
+        raise ValueError("cannot be off; write 0")
     size = -1.0
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
@@ -147,6 +151,14 @@ def parse_positive_size(value: object) -> int:
     if size == 0:
         raise ValueError("must be larger than 0")
     return size
+
+
+def parse_file_name(value: object) -> str:
+    """The name of a file. An empty one is nobody's intention: it comes from a variable that is not set."""
+    text = parse_text(value)
+    if not text:
+        raise ValueError("the name of the file is empty: is the variable that it comes from set?")
+    return text
 
 
 def parse_flag(value: object) -> bool:

@@ -31,6 +31,9 @@ _NO_ANSWER = re.compile(rb"(?!H?$|HT?$|HTT?$|HTTP?$|HTTP/)|(?!HTTP/1\.[0-9] [1-9
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\n]*)?\r?$")
 _CHUNK_END = re.compile(rb"\r?\n")
 
+# A request with one of these and no body says so (RFC 9110 section 8.6): some servers answer 411 else.
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
 _OUR_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _NOBODY_LISTENS = frozenset({errno.ECONNREFUSED, errno.ENOENT})  # ENOENT: the unix socket does not exist
 
@@ -112,7 +115,7 @@ class ProbeSpec:
             "User-Agent": "lbproxy-health-check",
             "Accept": "*/*",
         }
-        if self.body:
+        if self.body or self.method in _WITH_BODY:
             fields["Content-Length"] = str(len(self.body))
         own = {name.lower() for name in self.headers}
         lines = [f"{name}: {value}" for name, value in fields.items() if name.lower() not in own]

@@ -497,7 +497,8 @@ class Pool:
             if tried and (probe := self._due_probe((), now)) is not None:
                 return self._probe(probe, now)
             # While a probe is out its server is at its limit, and a queue can wait for the verdict.
-            return Refusal.FULL if eligible or (self._probing and self.queue is not None) else Refusal.NO_SERVER
+            can_wait = self._probing and self.queue is not None and self.queue.size > 0
+            return Refusal.FULL if eligible or can_wait else Refusal.NO_SERVER
         rest = [server for server in slots if server not in tried] or slots
         if self._heeds_penalties:
             sound = sound_among(rest, tried, now)

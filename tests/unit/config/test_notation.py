@@ -6,6 +6,7 @@ import pytest
 
 from lbproxy.address import Address
 from lbproxy.config.notation import (
+    FILE,
     SECONDS,
     integer,
     parse_bind,
@@ -27,6 +28,19 @@ def test_off_and_unset_are_none() -> None:
     assert SECONDS.or_unset().parse(None) is None
     with pytest.raises(ValueError, match="cannot be off"):
         SECONDS.or_unset().parse("off")
+
+
+def test_a_number_that_may_be_0_says_so_to_who_turns_it_off() -> None:
+    with pytest.raises(ValueError, match="cannot be off; write 0"):
+        integer(0, 10).parse(False)
+    with pytest.raises(ValueError, match="whole number from 1 to 10"):
+        integer(1, 10).parse("off")
+
+
+def test_no_file_has_an_empty_name() -> None:
+    assert FILE.parse("a.pem") == "a.pem"
+    with pytest.raises(ValueError, match="is empty: is the variable that it comes from set"):
+        FILE.parse("")
 
 
 @pytest.mark.parametrize("value", [0, 11, True, 1.0, "5", None])

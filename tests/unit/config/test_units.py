@@ -62,6 +62,8 @@ def test_a_duration_has_an_end_and_some_have_no_zero() -> None:
         parse_positive_duration("0ms")
     with pytest.raises(ValueError, match="cannot be off"):
         parse_positive_duration("off")
+    with pytest.raises(ValueError, match="cannot be off; write 0s"):
+        parse_duration(False)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,8 @@ def test_a_size_has_an_end_and_some_have_no_zero() -> None:
         parse_positive_size(0)
     with pytest.raises(ValueError, match="cannot be off"):
         parse_positive_size("off")
+    with pytest.raises(ValueError, match=r"cannot be off; write 0$"):
+        parse_size("off")
 
 
 def test_a_number_is_text_as_it_was_written() -> None:

@@ -49,6 +49,14 @@ def test_the_request_carries_what_was_configured() -> None:
     assert body == b"{}"
 
 
+@pytest.mark.parametrize(("method", "is_said"), [("POST", True), ("PUT", True), ("PATCH", True), ("GET", False)])
+def test_a_check_without_a_body_says_so_where_one_is_expected(method: str, is_said: bool) -> None:
+    """Some servers answer 411 else, and would be down for ever."""
+    made = spec(method=method).request(parse_address("127.0.0.1:5001"))
+    assert (b"\r\nContent-Length: 0\r\n" in made) is is_said
+    assert made.endswith(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     ("host", "address", "expected"),
     [

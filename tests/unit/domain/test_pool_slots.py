@@ -414,6 +414,17 @@ def test_results_from_before_the_flip_do_not_count() -> None:
     assert (a.breaker, a.inflight) == (Breaker.CLOSED, 0)
 
 
+@pytest.mark.parametrize(("size", "expected"), [(0, Refusal.NO_SERVER), (1, Refusal.FULL)])
+def test_nobody_waits_for_a_probe_in_a_queue_without_places(size: int, expected: Refusal) -> None:
+    """`queue.size: 0` is no queue: the reason is that no server is usable, not that a queue is full."""
+    pool, (a, b) = make_pool(breaker=QUICK, queue=WaitQueue(size))
+    fail(pool, a, 0.0)
+    pool.set_admin(b, Admin.DRAIN, "", 1.0)
+    pool.sweep(10.0)
+    assert got(pool, 10.0).server is a, "the only probe"
+    assert pool.acquire(CTX, (), 10.0) is expected
+
+
 def test_a_queue_is_served_by_a_probe() -> None:
     pool, (a, b) = make_pool(max_inflight=1, breaker=QUICK, queue=WaitQueue(timeout_s=60.0))
     fail(pool, a, 0.0)

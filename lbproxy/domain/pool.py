@@ -497,8 +497,8 @@ class Pool:
             if tried and (probe := self._due_probe((), now)) is not None:
                 return self._probe(probe, now)
             # While a probe is out its server is at its limit, and a queue can wait for the verdict.
-            can_wait = self._probing and self.queue is not None and self.queue.size > 0
-            return Refusal.FULL if eligible or can_wait else Refusal.NO_SERVER
+            is_waited_for = self._probing and self.queue is not None and self.queue.size
+            return Refusal.FULL if eligible or is_waited_for else Refusal.NO_SERVER
         rest = [server for server in slots if server not in tried] or slots
         if self._heeds_penalties:
             sound = sound_among(rest, tried, now)
@@ -545,9 +545,7 @@ class Pool:
 
     def enqueue(self, ticket: Ticket, now: float) -> bool:
         """Wait for a slot, after `acquire` said FULL. False: no queue, it is full, or the deadline has passed."""
-        if self.queue is None or ticket.deadline_at <= now:
-            return False
-        return self.queue.push(ticket, now)
+        return self.queue is not None and ticket.deadline_at > now and self.queue.push(ticket, now)
 
     def is_hopeless(self, deadline_at: float, now: float) -> bool:
         """Would a request that joins the queue now end after its deadline, even if all goes well? No if unsure."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import resource
 import select
 import socket
@@ -143,7 +144,7 @@ class Listener(Gated):
                     self._sockets += _bind_tcp(address)
         except OSError as error:
             self.close_sockets()
-            raise BindError(_bind_message(self.runtime.name, address, error)) from None
+            raise BindError(bind_message(f"listener {self.runtime.name}", address, error)) from None
 
     @property
     def addresses(self) -> list[str]:
@@ -306,11 +307,15 @@ _BIND_HINTS: Final = {
 }
 
 
-def _bind_message(name: str, address: Address, error: OSError) -> str:
+def bind_message(what: str, address: Address, error: OSError) -> str:
+    """What went wrong and what to do. what: whose address it is."""
     if isinstance(error, socket.gaierror):
-        return f"listener {name}: the host of {address} does not resolve: {error.strerror}"
-    hint = bind_hint(error) if address.is_unix else _BIND_HINTS.get(error.errno or 0, "")
-    text = f"listener {name}: cannot listen on {address}: {error.strerror}"
+        return f"{what}: the host of {address} does not resolve: {error.strerror}"
+    number = error.errno or 0
+    hint = bind_hint(error) if address.is_unix else _BIND_HINTS.get(number, "")
+    # asyncio puts a sentence with the address into strerror; a unix socket's own words say more than the system's.
+    reason = os.strerror(number) if number > 0 and not address.is_unix else error.strerror or str(error)
+    text = f"{what}: cannot listen on {address}: {reason}"
     return f"{text} ({hint})" if hint else text
 
 

@@ -24,7 +24,7 @@ from lbproxy.control.metrics import Registry
 from lbproxy.control.status import ListenerStatus
 from lbproxy.dataplane import exchange
 from lbproxy.dataplane.gate import ConnectionGate
-from lbproxy.dataplane.listener import BindError, Listener, plan_connections
+from lbproxy.dataplane.listener import BindError, Listener, bind_message, plan_connections
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.splice import CAN_SPLICE
 from lbproxy.domain.pool import Pool
@@ -156,7 +156,8 @@ class Worker:
             await self._controller.start()
         except OSError as error:
             self._close_listeners()
-            raise StartError(f"admin.bind: cannot listen on {config.admin.bind}: {error.strerror or error}") from None
+            assert config.admin.bind is not None  # else nothing was bound
+            raise StartError(bind_message("admin.bind", config.admin.bind, error)) from None
         services.on_sweep += [
             wiring.sweep,
             services.pipes.sweep,

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import build
+from tests.support.build import ROOT
+from tests.support.pages import blocks
 from tests.support.ports import consecutive_ports
 from tests.support.waiting import wait_until
 
@@ -194,11 +196,11 @@ def test_a_config_that_lbproxy_refuses_is_status_2(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"{config}:1:")
 
 
-def test_make_run_s_command_with_its_config(tmp_path: Path) -> None:
+@contextmanager
+def make_run(tmp_path: Path) -> Iterator[tuple[Demo, int]]:
+    """What `make run` starts, at free ports. Gives the first: of three servers, lbproxy, its admin address."""
     first = consecutive_ports(5)
-    text = (
-        (Path(__file__).parents[3] / "config/flask.yaml").read_text().replace("0.0.0.0:5000", f"127.0.0.1:{first + 3}")
-    )
+    text = (ROOT / "config/flask.yaml").read_text().replace("0.0.0.0:5000", f"127.0.0.1:{first + 3}")
     for number in range(3):
         text = text.replace(f"127.0.0.1:{5001 + number}", f"127.0.0.1:{first + number}")
     config = tmp_path / "flask.yaml"
@@ -207,9 +209,44 @@ def test_make_run_s_command_with_its_config(tmp_path: Path) -> None:
     command = [*build.COMMAND, "demo", "--config", str(config), "--servers", servers]
     with running_demo(command, tmp_path / "demo.log") as running:
         running.wait_started()
+        yield running, first
+
+
+def test_make_run_s_command_with_its_config(tmp_path: Path) -> None:
+    with make_run(tmp_path) as (running, first):
         assert running.url == f"127.0.0.1:{first + 3}"
         # Round robin: three requests in a row meet three servers.
         assert {running.predict()["server"] for _ in range(3)} == {f"127.0.0.1:{first + n}" for n in range(3)}
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(20) == 0
         running.assert_nothing_is_left()
+
+
+def shape(text: str) -> list[str]:
+    """Lines without numbers and without how wide columns are."""
+    return [" ".join(re.sub(r"\d+(\.\d+)*", "N", line).split()) for line in text.strip().splitlines()]
+
+
+def test_the_readme_shows_what_happens(tmp_path: Path) -> None:
+    """Its prediction, its line of the access log, and its status after a server was killed."""
+    shown = {block.text.partition("\n")[0][:16]: block.text for block in blocks((ROOT / "README.md").read_text())}
+    line = next(text for text in shown.values() if text.startswith('{"ts"'))
+    prediction = next(text for text in shown.values() if text.startswith("$ curl")).splitlines()[-1]
+    status = shown["$ lbproxy status"].partition("\n")[2]
+    with make_run(tmp_path) as (running, first):
+        assert running.predict().keys() == json.loads(prediction).keys()
+        wait_until(lambda: '{"ts"' in running.text, "a line of the access log")
+        logged = next(text for text in running.text.splitlines() if text.startswith('{"ts"'))
+        assert list(json.loads(logged)) == list(json.loads(line))
+        os.kill(running.server_pids[0], signal.SIGKILL)
+        for _ in range(9):
+            running.predict()
+        command = [*build.COMMAND, "status", "--admin", f"127.0.0.1:{first + 4}"]
+
+        def said() -> str:
+            return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+
+        wait_until(lambda: "connection refused" in said(), "the server to be down")
+        assert shape(said().replace("127.0.0.1", "0.0.0.0", 1)) == shape(status)
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(20) == 0

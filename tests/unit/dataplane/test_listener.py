@@ -15,7 +15,7 @@ from lbproxy.dataplane.listener import (
     BASE_FDS,
     RETRY_ACCEPT_S,
     SPARE_FDS,
-    _bind_message,
+    bind_message,
     plan_connections,
 )
 from tests.support.fake_transport import FakeLb
@@ -108,11 +108,20 @@ def test_without_a_limit_of_open_files_the_config_counts(monkeypatch: pytest.Mon
     ],
 )
 def test_a_failed_bind_says_what_to_do(number: int, words: str) -> None:
-    message = _bind_message("web", parse_address("1.2.3.4:80"), OSError(number, os.strerror(number)))
+    message = bind_message("listener web", parse_address("1.2.3.4:80"), OSError(number, os.strerror(number)))
     assert message.startswith("listener web: cannot listen on 1.2.3.4:80: ") and words in message
+
+
+def test_the_words_are_the_system_s_for_an_address_and_the_binder_s_for_a_file() -> None:
+    asyncio_s = OSError(errno.EADDRINUSE, "error while attempting to bind on address ('1.2.3.4', 80)")
+    message = bind_message("admin.bind", parse_address("1.2.3.4:80"), asyncio_s)
+    assert message.startswith("admin.bind: cannot listen on 1.2.3.4:80: Address already in use (something else listens")
+    other = OSError(errno.EEXIST, "exists and is not a socket")
+    message = bind_message("admin.bind", parse_address("unix:/run/a.sock"), other)
+    assert message == "admin.bind: cannot listen on unix:/run/a.sock: exists and is not a socket"
 
 
 def test_a_name_that_does_not_resolve_is_named() -> None:
     error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    message = _bind_message("web", parse_address("nope:80"), error)
+    message = bind_message("listener web", parse_address("nope:80"), error)
     assert message == "listener web: the host of nope:80 does not resolve: Name or service not known"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lbproxy.cli.status_page import page
@@ -182,3 +184,45 @@ def test_an_answer_of_another_version_is_shown_as_far_as_it_goes() -> None:
 def test_an_answer_of_any_shape_is_a_page(found: dict[str, object]) -> None:
     for is_verbose in (False, True):
         assert page(found, width=80, is_verbose=is_verbose).startswith("lbproxy ")
+
+
+def test_the_manual_shows_what_is_printed() -> None:
+    manual = (Path(__file__).parents[3] / "docs/cli.md").read_text().partition("## `lbproxy status`")[2]
+    shown = manual.split("```")[1].strip("\n").splitlines()
+    made = status(
+        server("10.0.0.7:5001", max_inflight=2, inflight=2),
+        server(
+            "10.0.0.7:5002",
+            max_inflight=2,
+            inflight=2,
+            requests=1198,
+            errors=3,
+            latency=0.014,
+            penalty=2.8,
+        ),
+        server(
+            "10.0.0.7:5003",
+            "ejected",
+            why="ejected 3 s ago: 5 consecutive answers 503, next probe in 7 s",
+            since=3.0,
+            max_inflight=2,
+            requests=402,
+            errors=5,
+            latency=0.0,
+        ),
+        server(
+            "gone.example:80",
+            "unresolved",
+            why="gone.example: Name or service not known",
+            weight=None,
+            requests=0,
+            latency=0.0,
+        ),
+        strategy="least_connections",
+        usable=2,
+        queue={"depth": 3, "size": 1024, "oldest": 0.2, "newest_first": False, "timeout": 10.0},
+        ejected=1,
+        max_ejected=2,
+    )
+    made["listeners"] = [{"name": "0.0.0.0:5000", "mode": "http", "connections": 7, "bind": ["0.0.0.0:5000"]}]
+    assert page(made, width=80).splitlines() == shown

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.architecture.test_deployment import command_lines
 from tests.support.daemon import START_S
 from tests.support.origin import Origin
 from tests.support.pages import PAGES, blocks, inline_code, move_ports, name
@@ -188,6 +189,20 @@ def test_a_command_that_serves_serves_until_it_is_stopped(command: str, machine:
     with machine.running(f"exec {command}") as process:
         machine.wait_said("Ctrl-C stops everything" if "demo" in command else "ready", process)
         machine.wait_listens(5000)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, machine.log.read_text()
+
+
+DEPLOYED = {place: " ".join(["lbproxy", *words]) for place, words in command_lines()}
+
+
+@pytest.mark.parametrize("place", [place for place, command in DEPLOYED.items() if "lbproxy run" in command])
+def test_what_a_deployment_file_starts_serves(place: str, machine: Machine) -> None:
+    command = DEPLOYED[place].replace("/etc/lbproxy/lbproxy.yaml", "lb.yaml")
+    assert "lb.yaml" in command
+    with machine.running(f"exec {command}") as process:
+        machine.wait_said("ready", process)
+        assert machine.run(DEPLOYED["Dockerfile HEALTHCHECK"]).returncode == 1  # its servers are not there
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, machine.log.read_text()
 

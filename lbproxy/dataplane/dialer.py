@@ -56,7 +56,7 @@ class Opening:
                 number = sock.connect_ex(target)
             if not number:
                 if family != socket.AF_UNIX:
-                    refuse_itself(sock)
+                    refuse_itself(sock, address.port)
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.is_open = True
             elif number not in _IN_PROGRESS:
@@ -105,7 +105,7 @@ class Opening:
             await wait.done
         finally:  # before the socket is closed, after which the number may be another's
             poller.forget(fd)
-        refuse_itself(self._sock)
+        refuse_itself(self._sock, self._address.port)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
@@ -187,15 +187,14 @@ class Dialer:
         return found[1]
 
 
-def refuse_itself(sock: socket.socket) -> None:
+def refuse_itself(sock: socket.socket, port: int) -> None:
     """Raises ConnectionRefusedError, and closes the socket, if both ends of this TCP connection are itself.
 
     It is closed with a reset: after a FIN it would hold the port for a minute, which the server that is meant to listen
     there could then not have.
     """
     own = sock.getsockname()
-    peer = sock.getpeername()
-    if own == peer:
+    if own[1] == port and own == sock.getpeername():  # asked second: ports are hardly ever the same
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
         sock.close()
         raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")

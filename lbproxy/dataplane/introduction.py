@@ -64,7 +64,7 @@ async def _connect_tcp(loop: asyncio.AbstractEventLoop, address: Address) -> soc
     try:
         sock.setblocking(False)
         await loop.sock_connect(sock, target)
-        refuse_itself(sock)
+        refuse_itself(sock, address.port)
     except BaseException:  # as above
         sock.close()
         raise

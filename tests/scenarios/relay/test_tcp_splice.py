@@ -260,13 +260,13 @@ def test_a_daemon_with_few_descriptors_keeps_them_for_connections(tmp_path: Path
             "pools": {"p": {"servers": [f"127.0.0.1:{listener.getsockname()[1]}"], "health_check": "off"}},
             "limits": {"connections": 20},
         }
-        with Daemon(settings, tmp_path, nofile=100) as lb:
+        with Daemon(settings, tmp_path, nofile=112) as lb:
             bench = Bench(lb, listener)
             with contextlib.ExitStack() as stack:
                 pairs = [stack.enter_context(bench.pair()) for _ in range(20)]
                 for client, server in pairs:
                     move(server, client, 2 * MIB)
-                    assert bench.n_splicing <= 3, "20 connections and the daemon's own need the other 88"
+                    assert bench.n_splicing <= 3, "20 connections and the daemon's own need the other 100"
                 assert bench.n_splicing > 0
             lb.check_idle()
             assert lb.metric("upstream_errors_total") == 0

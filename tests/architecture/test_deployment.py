@@ -18,6 +18,8 @@ from tests.architecture.rules import ROOT
 
 Tree = dict[str, Any]
 DEPLOY_YAML = sorted((ROOT / "deploy").rglob("*.y*ml"))
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+assert DEPLOY_YAML and CONFIGS
 
 
 def kubernetes() -> dict[str, Tree]:
@@ -43,7 +45,7 @@ def test_every_yaml_file_loads(path: Path) -> None:
     assert all(isinstance(document, dict) for document in yaml.safe_load_all(path.read_text()))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_example_config_is_accepted(path: Path) -> None:
     assert loader.load_file(path, {}).config.listeners
 

@@ -85,7 +85,8 @@ def test_many(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert not failed, capsys.readouterr().err
     # A generator that makes nothing but rubbish, or nothing but good heads, proves nothing.
     assert counts["both accept"] > COUNTS[kind] // 4
-    assert kind == "memo" or counts["both refuse"] > COUNTS[kind] // 4
+    if kind != "memo":  # its heads are sound: what it compares is two ways of reading them
+        assert counts["both refuse"] > COUNTS[kind] // 4
 
 
 # --- the oracle itself: it must notice ---

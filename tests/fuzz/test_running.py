@@ -78,7 +78,8 @@ def test_answers(stage: Stage) -> None:
             client.send(b"GET /case HTTP/1.1\r\nHost: a\r\n\r\n")
             exchange = receive(client, 1)
             assert not exchange.error, f"{exchange.error} from {head + body!r}"
-            assert exchange.cut is None or exchange.end == "rst", f"looks complete: {head + body!r}"
+            if exchange.cut is not None:
+                assert exchange.end == "rst", f"looks complete: {head + body!r}"
             if exchange.responses and exchange.responses[0].is_kept_alive:
                 probe = client.ask(b"GET /probe HTTP/1.1\r\nHost: a\r\n\r\n")
                 # Bytes behind an answer that come after the connection was taken again end the probe: 502, no more.

@@ -217,8 +217,9 @@ def test_an_odd_answer_is_read_strictly_or_refused(stage: Stage, name: str, kind
         assert answer.body == b"hello" and not answer.all("set-cookie")
         assert len(answer.all("content-length")) + len(answer.all("transfer-encoding")) == 1
         assert client.ask(get("/next")).body == b"GET /next 0\n"
-    # It may also be closed because servers that are reset between tests look like those that close after each answer.
-    assert odd.keeps or len(stage.origin.peers[0].requests) == 1
+    # Others may be closed as well: servers that are reset between tests look like those that close after each answer.
+    if not odd.keeps:
+        assert len(stage.origin.peers[0].requests) == 1
 
 
 @pytest.mark.parametrize("kind", ["strict", "lenient"])

@@ -206,7 +206,8 @@ def test_whatever_is_in_a_file_check_refuses_it_with_words(content: bytes) -> No
         with contextlib.redirect_stdout(io.StringIO()):
             status = cli.main(["check", "-c", file.name])
     assert status in REFUSED_OR_OK, said.getvalue()
-    assert status == 0 or said.getvalue().startswith(file.name)
+    if status:
+        assert said.getvalue().startswith(file.name)
 
 
 @pytest.mark.parametrize("name", ["", "directory", "none/at/all", "nul\0byte", "x" * 5000])

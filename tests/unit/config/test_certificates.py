@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_a_listener_s_context(authority: Authority) -> None:
     assert context.verify_mode is ssl.CERT_NONE
     old = {cipher["name"] for cipher in context.get_ciphers() if cipher["protocol"] != "TLSv1.3"}
     assert old
-    assert all(name.startswith("ECDHE-") and ("GCM" in name or "CHACHA20" in name) for name in old)
+    assert [name for name in old if not re.match("ECDHE-.*(GCM|CHACHA20)", name)] == []
     for verify, mode in (("optional", ssl.CERT_OPTIONAL), ("required", ssl.CERT_REQUIRED)):
         context, _ = serve(files, client_ca=authority.ca, client_verify=verify)
         assert context.verify_mode is mode

@@ -16,6 +16,8 @@ from lbproxy.config.sections import available_fields, available_sections
 from lbproxy.config.source import parse
 
 CONFIG = Path(__file__).parents[3] / "config"
+EXAMPLES = sorted(CONFIG.glob("*.yaml"))
+assert EXAMPLES
 EVERY_SECTION: list[tuple[str, type[BaseModel]]] = [("", Config), *available_sections()]
 HEADER = "# yaml-language-server: $schema=../docs/lbproxy.schema.json\n"
 
@@ -26,7 +28,7 @@ def loaded(name: str, environ: Mapping[str, str] | None = None) -> Config:
     return made.config
 
 
-@pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_load_and_point_to_the_schema(path: Path) -> None:
     loaded(path.name)
     assert path.read_text().startswith(HEADER)

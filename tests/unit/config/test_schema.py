@@ -16,6 +16,7 @@ from lbproxy.config.sections import available_fields, available_sections, sectio
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "config").glob("*.yaml"))
+assert EXAMPLES
 
 EVERY_SECTION: list[tuple[str, type[BaseModel]]] = [("", Config), *available_sections()]
 
@@ -56,7 +57,8 @@ def test_there_is_nothing_in_it_that_only_the_model_library_understands() -> Non
     def walk(node: Any) -> None:
         if isinstance(node, dict):
             assert node.get("type") != "null"
-            assert "title" not in node or node is schema or isinstance(node["title"], dict)
+            if node is not schema and "title" in node:  # only as the name of a property
+                assert isinstance(node["title"], dict)
             for child in node.values():
                 walk(child)
         elif isinstance(node, list):

@@ -34,7 +34,8 @@ def test_there_is_not_always_a_hint(value: object) -> None:
 def test_hints_about_addresses_never_fail(text: str, is_server: bool) -> None:
     told = slips.address(text, is_server=is_server)
     assert isinstance(told, str)
-    assert "\n" not in told.replace(repr(text), "") or "\n" in text
+    if "\n" not in text:
+        assert "\n" not in told
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_the_plan_fits_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch, 
     plan = plan_connections(wanted)
     assert 1 <= plan.limit <= (wanted or 10_000)
     assert 2 * plan.limit + min(BASE_FDS, files // 2) <= files
-    assert 2 <= plan.admin <= files // 16 or files < 64
+    assert 2 <= plan.admin <= files // 16
     if files >= 128:  # the two cannot take descriptors from one another
         assert 2 * plan.limit + 2 * min(plan.admin, 16) + plan.admin - min(plan.admin, 16) + BASE_FDS <= files
     assert bool(plan.warning) is (wanted is not None and plan.limit < wanted)

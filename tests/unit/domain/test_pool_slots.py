@@ -558,7 +558,7 @@ class Machine:
         assert server.inflight <= server.limit
         others = [other for other in self.pool.eligible() if other is not server]
         if server.max_inflight == 1 and server.n_quarantined and server.breaker is Breaker.CLOSED:
-            assert all(other.inflight >= other.free_limit or other.penalty_until for other in others)
+            assert [o for o in others if o.inflight < o.free_limit and not o.penalty_until] == []
         self.leases.append(lease)
 
     def release(self, number: int) -> None:
@@ -611,7 +611,7 @@ class Machine:
             assert server.inflight == sum(lease.server is server for lease in self.leases)
         if self.waiting:
             # A slot beside somebody who waits is that of a server with a penalty.
-            assert all(server.inflight >= server.limit or server.penalty_until for server in pool.eligible())
+            assert [s for s in pool.eligible() if s.inflight < s.limit and not s.penalty_until] == []
         out = [server for server in pool.servers if server.breaker is not Breaker.CLOSED]
         assert len(out) <= int(pool.max_ejected * len(pool.servers))
         for server in self.known:

@@ -188,7 +188,7 @@ def test_where_a_lenient_head_ends() -> None:
 )
 def test_a_head_with_mixed_line_ends_ends_at_once_and_is_refused(mixed: bytes) -> None:
     end = lenient_end(mixed)
-    assert end == len(mixed) or (end, mixed) == (-1, b"\n")
+    assert end == (-1 if mixed == b"\n" else len(mixed))
     assert is_refused(mixed[:end], is_lenient=True)
 
 
@@ -202,7 +202,8 @@ def test_whatever_is_repaired_is_strict(pair: list[bytes], data: st.DataObject) 
     raw = pair[0][: cut[0]] + pair[1][cut[1] :]
     made = repaired(raw)
     if made is None or is_refused(made[0], is_lenient=False):
-        assert is_refused(raw, is_lenient=True) or not is_refused(raw, is_lenient=False)
+        if is_refused(raw, is_lenient=False):
+            assert is_refused(raw, is_lenient=True)
         return
     once = parse(made[0], is_lenient=False)
     sent = b"HTTP/1.1 %d %b\r\n%b\r\n" % (once.status, once.reason, once.lines)

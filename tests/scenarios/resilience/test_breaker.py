@@ -353,7 +353,8 @@ def test_errors_that_the_others_do_not_give_eject(site: Site) -> None:
     """500 is not in `circuit_breaker.status`."""
     pool = site.pool("outlier")
     pool.servers[1].answer = status(500)
-    assert ask(pool, 120).count(500) <= 25
+    # Ten or so until the others have answered enough to compare with, and what comes in the 20 ms between two looks.
+    assert ask(pool, 120).count(500) <= 34, "40 are its share"
     assert pool.states() == ["up", "ejected", "up"]
     assert ejections(pool, "outlier") == ejections(pool) == 1
     assert "of the others' few" in str(pool.member(1)["why"])

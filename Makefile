@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # command=Debian package: other programs that tests and benchmarks drive or compare with
 TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl \
 	openssl=openssl psql=postgresql-client redis-server=redis-server redis-benchmark=redis-tools redis-cli=redis-tools \
-	iperf3=iperf3 uwsgi=uwsgi-plugin-python3
+	iperf3=iperf3 uwsgi=uwsgi-plugin-python3 valgrind=valgrind
 # Packages that bring no command, or none on the PATH.
 MODULES := libnginx-mod-stream postgresql
 # Processes that run tests: as many as processors for what computes, twice as many for what mostly waits.
@@ -25,7 +25,7 @@ export PIP_ROOT_USER_ACTION := ignore
 export LBPROXY_COMPILE_CACHE ?= $(abspath $(VENV))/.compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system run test wheel pythons bench soak fuzz format docs-check clean
+.PHONY: help setup system run test wheel pythons bench instructions soak fuzz format docs-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ bench: setup system ## measure speed and balance; writes benchmarks/out
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.tls | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.balancing --json benchmarks/out/balancing.json --markdown benchmarks/out/balancing.md
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
+
+instructions: setup system ## count the instructions of each kind of request anew, and record them for `make test`
+	@$(BIN)/python -m benchmarks.instructions --record
 
 soak: setup ## an hour of gunicorns that restart, and of kills, stalls, resets and aborts at random
 	@$(BIN)/python -m tests.soak gunicorn --worker-class gthread

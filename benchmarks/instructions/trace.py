@@ -1,0 +1,57 @@
+"""The fixed trace: requests through the protocol objects of a client and of a server, without kernel or event loop.
+
+python -P benchmarks/installed.py benchmarks.instructions.trace MARKS
+
+MARKS is the library that was compiled from marks.c. Each kind has a client, a server and memos of its own, and requests
+that are not counted before those that are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import sys
+from typing import Final
+
+from benchmarks.instructions.kinds import COUNTED, KINDS, WARM
+from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build
+from benchmarks.traffic import Traffic
+from lbproxy.process.worker import tune_gc
+
+_SAME: Final = HEAD + b"\r\n" + BODY
+
+
+def make_pairs(kind: str, traffic: Traffic) -> list[tuple[bytes, bytes]]:
+    """Requests with their answers."""
+    return [
+        (
+            traffic.request() if kind == "real" else _SAME,
+            RESPONSE if kind == "repeated" else traffic.answer(),
+        )
+        for _ in range(WARM + COUNTED)
+    ]
+
+
+def main() -> None:
+    marks = ctypes.CDLL(sys.argv[1])
+    loop = asyncio.new_event_loop()
+    traffic = Traffic(7)
+    prepared = [(kind, make_pairs(kind, traffic), *build(loop)) for kind in KINDS]
+    tune_gc()
+    marks.start()
+    for kind, pairs, client, server, writer in prepared:
+        end_turn = client.services.poller.turn_end.flush
+        for number, (request, answer) in enumerate(pairs):
+            if number == WARM:
+                marks.zero()
+            client.data_received(request)
+            end_turn()  # the request leaves before it is answered
+            server.data_received(answer)
+        marks.dump(kind.encode())
+        if server.n_requests != len(pairs):
+            raise SystemExit(f"{kind}: the server saw {server.n_requests} requests of {len(pairs)}")
+        writer.close(1.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,8 @@ from lbproxy.control.probe import ProbeSpec, Result, Verdict, probe
 from lbproxy.dataplane.tls import ClientTls
 from lbproxy.domain.health import CheckResult, HealthMachine
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.server import Admin, Health, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Admin, Health
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import SERVER, Row
 

@@ -9,7 +9,8 @@ from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import WaitQueue
 from lbproxy.domain.reuse import NO_LIMIT
-from lbproxy.domain.server import Admin, Breaker, Health, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Admin, Breaker, Health
 from lbproxy.telemetry.slots import UNRESOLVED
 
 Json = dict[str, object]
@@ -85,7 +86,7 @@ class StatusSource:
             "reason": None if is_ready else _problem(pool),
             "failing_open": pool.is_failing_open,
             "ejected": sum(server.breaker is not Breaker.CLOSED for server in pool.servers),
-            "max_ejected": int(pool.max_ejected * len(pool.servers)),
+            "max_ejected": pool.most_ejected,
             "inflight": sum(server.inflight for server in pool.servers),
             "queue": {
                 "depth": queue.depth,

@@ -11,9 +11,6 @@ from __future__ import annotations
 from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.upstream import UpstreamConnection
-from lbproxy.domain.lease import Lease
-from lbproxy.domain.pool import Pool
-from lbproxy.domain.server import Server
 
 
 def bind(side: ClientSide, connection: UpstreamConnection) -> None:
@@ -29,11 +26,6 @@ def unbind(side: ClientSide) -> None:
     connection, side.bound = side.bound, None
     if connection is not None and not connection.has_ended and connection.exchange is None:
         connection.close_idle()
-
-
-def lease_at(pool: Pool, server: Server, now: float) -> Lease | None:
-    """The right to have a request at the server of the client's own connection, if that is usable and has a slot."""
-    return Lease(pool, server, now) if server in pool.eligible() and server.inflight < server.limit else None
 
 
 def take_bound(side: ClientSide, runtime: ServerRuntime, now: float) -> UpstreamConnection | None:

@@ -180,7 +180,7 @@ class Downstream(ClientSide):
             ip = ip[7:]
         self.client_ip = ip or UNIX
         self._peer_ip = ip or NO_ADDRESS
-        self.context.client_ip = self.client_ip
+        self.context.is_from(self.client_ip)
         self._is_trusted = self.listener.is_trusted(ip)
         if self._is_trusted:
             self._memo = self.listener.memo_trusted
@@ -380,7 +380,7 @@ class Downstream(ClientSide):
         """Take over what a trusted peer says of the client; returns the identity to keep, if it sent one."""
         known = prepared.head.forwarding
         self.client_ip = client_address(known, self._peer_ip, self.listener.is_trusted)
-        self.context.client_ip = self.client_ip
+        self.context.is_from(self.client_ip)
         request_id = kept_request_id(known)
         return (request_id, b"X-Request-ID: %b\r\n" % request_id.encode()) if request_id else None
 

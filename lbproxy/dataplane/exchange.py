@@ -26,7 +26,7 @@ from typing import Final
 
 from lbproxy import errors
 from lbproxy.dataplane import connector
-from lbproxy.dataplane.binding import bind, lease_at, take_bound
+from lbproxy.dataplane.binding import bind, take_bound
 from lbproxy.dataplane.body_splice import BodySplice, Download, Upload, spliceable
 from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.connector import DIAL_FAULTS
@@ -39,7 +39,6 @@ from lbproxy.dataplane.counters import (
     DURATION,
     DURATION_SUM,
     FAIL_OPEN,
-    QUEUE_WAIT,
     REJECTED,
     RETRY,
     SERVER_REQUESTS,
@@ -55,6 +54,7 @@ from lbproxy.dataplane.dialer import Opening
 from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.kept_answer import KEEP_BYTES, KeptAnswer
 from lbproxy.dataplane.pieces import add_piece
+from lbproxy.dataplane.placing import Claimant
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.pressure import COUNTED_FROM
 from lbproxy.dataplane.relay import Relay, RelayEnd
@@ -69,17 +69,15 @@ from lbproxy.dataplane.verdicts import (
     plural_of,
     request_key,
 )
-from lbproxy.domain.pool import Lease, Outcome, Refusal
-from lbproxy.domain.queue import Ticket
+from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
-from lbproxy.domain.server import PENALTY_S, Server
+from lbproxy.domain.server import PENALTY_S
 from lbproxy.errors import Fault, Side
 from lbproxy.protocol.body import LAST_CHUNK, BodyReader, chunk
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
 from lbproxy.protocol.upgrade import is_answer_to
-from lbproxy.telemetry.accesslog import LogRecord
-from lbproxy.telemetry.slots import DURATION_BUCKETS, QUEUE_BUCKETS, observe
+from lbproxy.telemetry.slots import DURATION_BUCKETS, observe
 
 QUEUED: Final = 0
 CONNECTING: Final = 1
@@ -93,15 +91,10 @@ PHASES: Final[tuple[str, ...]] = ("queued", "connecting", "waiting", "waiting", 
 NEVER: Final = float("inf")
 EXPECT_WAIT_S: Final = 1.0
 DIAL_BUFFER: Final = 64 * 1024
-_QUEUE_FAULTS: Final = {  # by the reason that the pool gives
-    "timeout": errors.QUEUE_TIMEOUT,
-    "deadline": errors.TOTAL_TIMEOUT,
-    "hopeless": errors.DEADLINE_UNREACHABLE,
-}
 _NO_BODY: Final[list[bytes]] = []  # replaced by `start` before anything is added
 
 
-class Exchange(LogRecord):
+class Exchange(Claimant):
     """See the module. The access log reads it as a LogRecord."""
 
     # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
@@ -128,10 +121,8 @@ class Exchange(LogRecord):
         "_retries",
         "_runtime",
         "_started",
-        "_ticket",
         "_timer",
         "_total_deadline",
-        "_tried",
         "_unsent",
         "_upload",
         "_upstream_unsent",
@@ -152,6 +143,7 @@ class Exchange(LogRecord):
 
     def __init__(self, side: ClientSide, prepared: Prepared, identity: tuple[str, bytes], now: float) -> None:
         """identity: the request id and its field line."""
+        super().__init__()
         self.side = side
         self.prepared = prepared
         # id_line is the last line of the head that goes up and of the one that comes back.
@@ -172,11 +164,9 @@ class Exchange(LogRecord):
         self._head: ResponseHead | None = None
         self._kept: KeptAnswer | None = None  # whole, of an earlier attempt
         self._half_kept: KeptAnswer | None = None  # in phase KEEPING: what has come of this attempt's
-        self._ticket: Ticket | None = None
         self._download: Download | None = None
         self._upload: Upload | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.queue_s = None
         self.connect_s = None
         self.ttfb_s = None
         self._phase = self.status = self.attempts = self.bytes_in = self.bytes_out = self._body_bytes = (
@@ -187,7 +177,6 @@ class Exchange(LogRecord):
         self.extra = b""  # field lines of the request that its prepared head does not have
         self.total_s = self.ended_at = 0.0
         self._deadline = self._expect_deadline = self._total_deadline = NEVER
-        self._tried: tuple[Server, ...] = ()
         self.tries = ()
         self._attempted_at = now
         self._body: list[bytes] = _NO_BODY
@@ -264,61 +253,32 @@ class Exchange(LogRecord):
             self.fail(errors.OVERLOADED, "")
 
     def _attempt(self, pool: PoolRuntime, now: float) -> None:
-        lease: Lease | Refusal | None = None
         bound = self.side.bound
         if bound is not None and bound.runtime.pool is pool and not self._retries and not self._wants_fresh:
-            lease = lease_at(pool.pool, bound.runtime.server, now)
-        if lease is None:
-            lease = pool.pool.acquire(self.side.context, self._tried, now, self._total_deadline)
-        if isinstance(lease, Lease):
-            self._leased(pool, lease, now)
-        elif lease is Refusal.NO_SERVER:
-            self.fail(errors.NO_SERVER, f"pool {pool.name} has no usable server")
-        else:
-            self._wait_in_queue(pool, now)
+            lease = pool.pool.acquire_at(bound.runtime.server, now)
+            if lease is not None:
+                self.leased(lease, now)
+                return
+        side = self.side
+        self.claim(side.services, pool.pool, pool.row, side.context, now, self._total_deadline)
 
-    def _wait_in_queue(self, pool: PoolRuntime, now: float) -> None:
-        if now < self._total_deadline < NEVER and pool.pool.is_hopeless(self._total_deadline, now):
-            self.fail(errors.DEADLINE_UNREACHABLE, f"the queue of pool {pool.name} is too long for it")
-            return
-        ticket = Ticket(
-            self.side.context,
-            self._granted,
-            self._refused,
-            enqueued_at=now,
-            deadline_at=self._total_deadline,
-            tried=self._tried,
-        )
-        if pool.pool.enqueue(ticket, now):
-            self._phase = QUEUED
-            self._ticket = ticket
-        elif self._total_deadline <= now:
-            self.fail(errors.TOTAL_TIMEOUT, "no server was free")
-        else:
-            self.fail(errors.QUEUE_FULL, f"pool {pool.name} is at its limits")
+    def waits(self) -> None:
+        """See Claimant."""
+        self._phase = QUEUED
 
-    def _granted(self, lease: Lease, now: float) -> None:
-        """A slot, after waiting. Called by the pool in the middle of its books: nothing may be raised into it."""
-        ticket, self._ticket = self._ticket, None
-        pool = self.pool_runtime
-        assert pool is not None and ticket is not None
-        waited = now - ticket.enqueued_at
-        self.queue_s = (self.queue_s or 0.0) + waited
-        observe(pool.row, QUEUE_WAIT, QUEUE_BUCKETS, waited)
-        try:
-            self._leased(pool, lease, now)
-        except Exception as error:  # a defect: confined to this exchange
-            self.side.services.internal_error("queue", error)
-            self.fail(errors.INTERNAL_ERROR, "internal error")
+    def not_placed(self, fault: Fault, detail: str) -> None:
+        """See Claimant."""
+        self.fail(fault, detail)
 
-    def _refused(self, reason: str) -> None:
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self.queue_s = (self.queue_s or 0.0) + self.side.services.clock() - ticket.enqueued_at
-        self.fail(_QUEUE_FAULTS[reason], "no server became free")
+    def broke(self, error: Exception) -> None:
+        """See Claimant."""
+        self.fail(errors.INTERNAL_ERROR, "internal error")
 
-    def _leased(self, pool: PoolRuntime, lease: Lease, now: float) -> None:
+    def leased(self, lease: Lease, now: float) -> None:
+        """See Claimant."""
         self._lease = lease
+        pool = self.pool_runtime
+        assert pool is not None
         self._attempted_at = now
         self.attempts += 1
         if self.queue_s is None:
@@ -701,7 +661,7 @@ class Exchange(LogRecord):
             is_idempotent=self.prepared.is_idempotent,
             retries_done=self._retries,
             is_replayable=not self._dropped_body,
-        ) and connector.is_worth_a_retry(fault, runtime, self._tried):
+        ) and connector.is_worth_a_retry(fault, runtime, self.tried):
             if (
                 fault.retry is errors.Retry.ALWAYS  # it did no work anywhere, so it multiplies none
                 or is_stale
@@ -735,7 +695,7 @@ class Exchange(LogRecord):
             self._wants_fresh = True
         else:
             self._retries += 1
-            self._tried = (*self._tried, runtime.server)
+            self.tried = (*self.tried, runtime.server)
         self._phase = QUEUED
         self._deadline = self._expect_deadline = NEVER
         services, pool = self.side.services, self.pool_runtime
@@ -835,12 +795,8 @@ class Exchange(LogRecord):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._ticket is not None:
-            ticket, self._ticket = self._ticket, None
-            now, pool = self.side.services.clock(), self.pool_runtime
-            self.queue_s = (self.queue_s or 0.0) + now - ticket.enqueued_at
-            if pool is not None and pool.pool.queue is not None:
-                pool.pool.queue.remove(ticket, now)
+        if self._place is not None:
+            self.stop_waiting(self.side.services.clock())
         if self.upstream is not None:
             self.upstream.abort()
             self.upstream = None

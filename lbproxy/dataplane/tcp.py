@@ -16,18 +16,16 @@ from lbproxy.dataplane import connector
 from lbproxy.dataplane.connector import DIAL_FAULTS
 from lbproxy.dataplane.dialer import Opening
 from lbproxy.dataplane.introduction import introduction
+from lbproxy.dataplane.placing import Claimant
 from lbproxy.dataplane.relay import Relay, RelayEnd
 from lbproxy.dataplane.runtime import RouteRuntime, ServerRuntime
 from lbproxy.dataplane.verdicts import plural_of
-from lbproxy.domain.pool import Lease, Outcome, Refusal
-from lbproxy.domain.queue import Ticket
+from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.retry import may_retry
-from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault, Side
 from lbproxy.protocol.proxy_protocol import ProxyHeader
-from lbproxy.telemetry.accesslog import LogRecord
-from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, QUEUE_BUCKETS, SERVER, TRAFFIC, observe
+from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, SERVER, TRAFFIC, observe
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener import Listener
@@ -37,7 +35,6 @@ _IN: Final = TRAFFIC.column("tcp_bytes_total", "in")
 _OUT: Final = TRAFFIC.column("tcp_bytes_total", "out")
 _BYTES_IN: Final = LISTENER.column("request_bytes_total")
 _BYTES_OUT: Final = LISTENER.column("response_bytes_total")
-_QUEUE_WAIT: Final = POOL.offset["queue_wait_seconds"]
 _DURATION: Final = POOL.offset["request_duration_seconds"]
 _RETRY_OK: Final = POOL.column("retries_total", "connect", "success")
 _RETRY_FAILED: Final = POOL.column("retries_total", "connect", "failure")
@@ -72,7 +69,7 @@ class TcpClient(RelayEnd):
             self._defect(error)
 
 
-class TcpSession(LogRecord):
+class TcpSession(Claimant):
     """One connection in TCP mode. Public attributes are what the access log reads."""
 
     __slots__ = (
@@ -88,12 +85,11 @@ class TcpSession(LogRecord):
         "_route",
         "_runtime",
         "_started",
-        "_ticket",
-        "_tried",
         "relay",
     )
 
     def __init__(self, owner: Listener, client: TcpClient, refusal: Fault | None) -> None:
+        super().__init__()
         services = owner.services
         self._owner = owner
         self._refusal = refusal
@@ -112,9 +108,7 @@ class TcpSession(LogRecord):
         self._deadline = NEVER
         self._dialing: asyncio.Task[None] | None = None
         self._lease: Lease | None = None
-        self._ticket: Ticket | None = None
         self._runtime: ServerRuntime | None = None
-        self._tried: tuple[Server, ...] = ()
         self._retries = 0
         self._is_counted = False
         self._started = self._attempted_at = services.clock()
@@ -130,7 +124,6 @@ class TcpSession(LogRecord):
         self.tries = ()
         self.bytes_in = 0
         self.bytes_out = 0
-        self.queue_s = None
         self.connect_s = None
         self.ttfb_s = None
         self.total_s = 0.0
@@ -154,38 +147,25 @@ class TcpSession(LogRecord):
         services, pool = self._owner.services, self._route.pool
         assert pool is not None
         now = services.clock()
-        lease = pool.pool.acquire(PickContext(self.client), self._tried, now)
-        if isinstance(lease, Lease):
-            self._leased(lease, now)
-            return
-        if lease is Refusal.FULL:
-            ticket = Ticket(PickContext(self.client), self._granted, self._refused, enqueued_at=now, tried=self._tried)
-            if pool.pool.enqueue(ticket, now):
-                self._ticket = ticket
-                return
-        self._reject(errors.NO_SERVER if lease is Refusal.NO_SERVER else errors.QUEUE_FULL)
+        self.claim(services, pool.pool, pool.row, PickContext(self.client), now, NEVER)
 
-    def _granted(self, lease: Lease, now: float) -> None:
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None and self._route.pool is not None:
-            self.queue_s = now - ticket.enqueued_at
-            observe(self._route.pool.row, _QUEUE_WAIT, QUEUE_BUCKETS, self.queue_s)
-        self._leased(lease, now)
+    def not_placed(self, fault: Fault, detail: str) -> None:
+        """See Claimant."""
+        self._reject(fault)
 
-    def _refused(self, reason: str) -> None:
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self.queue_s = self._owner.services.clock() - ticket.enqueued_at
-        self._reject(errors.QUEUE_TIMEOUT)
+    def broke(self, error: Exception) -> None:
+        """See Claimant."""
+        self.relay.fail(errors.INTERNAL_ERROR.word, None)
 
     def _reject(self, fault: Fault) -> None:
         self._owner.runtime.row[LISTENER.column("rejected_total", fault.reason)] += 1
         self.relay.fail(fault.word, None)
 
-    def _leased(self, lease: Lease, now: float) -> None:
+    def leased(self, lease: Lease, now: float) -> None:
+        """See Claimant."""
+        self._lease = lease
         pool = self._route.pool
         assert pool is not None and self._route.timeouts is not None
-        self._lease = lease
         if self.queue_s is None:
             self.queue_s = 0.0
         self._runtime = pool.servers[lease.server]
@@ -254,10 +234,10 @@ class TcpSession(LogRecord):
             self._count(_RETRY_FAILED)
         if may_retry(
             self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True
-        ) and connector.is_worth_a_retry(fault, runtime, self._tried):
+        ) and connector.is_worth_a_retry(fault, runtime, self.tried):
             self._retries += 1
             self._note_try(fault.word, self._owner.services.clock())
-            self._tried = (*self._tried, runtime.server)
+            self.tried = (*self.tried, runtime.server)
             self._attempt()
         else:
             self.relay.fail(fault.word, None)
@@ -288,10 +268,7 @@ class TcpSession(LogRecord):
         if self._dialing is not None:
             self._dialing.cancel()
             self._dialing = None
-        if self._ticket is not None and pool is not None and pool.pool.queue is not None:
-            self.queue_s = now - self._ticket.enqueued_at
-            pool.pool.queue.remove(self._ticket, now)
-            self._ticket = None
+        self.stop_waiting(now)
         if runtime is not None and self._is_counted:
             runtime.n_connections -= 1
         if end == errors.RESET.word and runtime is not None:

@@ -6,7 +6,7 @@ from typing import Final
 from zlib import crc32
 
 from lbproxy import errors
-from lbproxy.domain.pool import Outcome
+from lbproxy.domain.lease import Outcome
 from lbproxy.domain.strategies.hashing import client_key
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead

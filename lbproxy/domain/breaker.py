@@ -30,7 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lbproxy.domain.server import Breaker
+from lbproxy.domain.states import Breaker
 
 _BUCKETS: Final = 10
 OUTLIER: Final = "outlier"

@@ -29,7 +29,7 @@ import enum
 from typing import Final
 
 from lbproxy.domain.rng import Rng
-from lbproxy.domain.server import REFUSED, Health
+from lbproxy.domain.states import REFUSED, Health
 
 QUICK_S: Final = 0.25
 JITTER: Final = 0.1

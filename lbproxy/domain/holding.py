@@ -51,7 +51,7 @@ def is_worth_a_wait(
     """Is a place in the queue better than a slot of a server that has just failed? Somebody sound must be there."""
     return (
         queue is not None
-        and queue.n_waiting < queue.size
+        and len(queue) < queue.size
         and now + needed_s(eligible) < deadline_at
         and bool(sound_among(eligible, tried, now))
     )
@@ -66,4 +66,4 @@ def longest_hold_s(queue: WaitQueue, now: float) -> float:
     """How long somebody waits beside a slot that is held, at most; 0 where the queue is longer than that."""
     longest_s = min(PENALTY_S, queue.timeout_s / 2)
     rate = queue.drain_rate(now)  # 0: nothing came for a second, which slow answers explain
-    return longest_s if not rate or queue.n_waiting <= rate * longest_s else 0.0
+    return longest_s if not rate or len(queue) <= rate * longest_s else 0.0

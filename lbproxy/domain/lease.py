@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from lbproxy.domain.books import Books
 from lbproxy.domain.server import NO_LIMIT, Server
-
-if TYPE_CHECKING:
-    from lbproxy.domain.pool import Pool
 
 
 class Outcome(enum.Enum):
@@ -33,20 +31,51 @@ class Refusal(enum.Enum):
 _SUCCESS: Final = Outcome.SUCCESS
 
 
+class Lessor:
+    """Who gives leases and hears of their end: the pool."""
+
+    __slots__ = ("books",)
+
+    def __init__(self, books: Books) -> None:
+        self.books = books
+
+    def judge(self, lease: Lease, ok: bool, now: float) -> None:
+        """An answer that the server's breaker must hear of."""
+        raise NotImplementedError
+
+    def settle(
+        self,
+        lease: Lease,
+        outcome: Outcome,
+        now: float,
+        penalty_s: float,
+        quarantine_s: float,
+        what: str,
+        request_key: int,
+    ) -> None:
+        """A lease did not end in success; the arguments are those of `Lease.release`."""
+        raise NotImplementedError
+
+    def hand_over(self, now: float) -> None:
+        """A slot is free, and somebody waits."""
+        raise NotImplementedError
+
+
 class Lease:
     """The right to have one request at a server.
 
     generation: of the server's breaker when the request was given to it; later ones do not believe its outcome.
+    is_out: not released yet.
     """
 
-    __slots__ = ("_is_out", "generation", "pool", "server", "started_at")
+    __slots__ = ("_lessor", "generation", "is_out", "server", "started_at")
 
-    def __init__(self, pool: Pool, server: Server, now: float) -> None:
-        self.pool = pool
+    def __init__(self, lessor: Lessor, server: Server, now: float) -> None:
+        self._lessor = lessor
         self.server = server
         self.started_at = now
-        self._is_out = True
-        server.inflight += 1
+        self.is_out = True
+        lessor.books.began(server)
         circuit = server.circuit
         self.generation = circuit.generation if circuit is not None else 0
 
@@ -71,12 +100,13 @@ class Lease:
         request_key: for ERROR and BAD_ANSWER, a number for the sort of request: one client and one path, one number.
         Raises RuntimeError the second time.
         """
-        if not self._is_out:
+        if not self.is_out:
             raise RuntimeError(f"the lease on {self.server.name} was released twice")
-        self._is_out = False
+        self.is_out = False
         server = self.server
-        server.inflight -= 1
-        server.requests += 1
+        lessor = self._lessor
+        books = lessor.books
+        books.ended(server)
         if outcome is _SUCCESS:
             server.progress_at = now
             server.observe_latency(now - self.started_at, now)
@@ -87,7 +117,7 @@ class Lease:
                     circuit.in_a_row = 0
                     circuit.n_ok += 1
                 else:
-                    self.pool.judge(self, True, now)
+                    lessor.judge(self, True, now)
             if server.errors_in_a_row:
                 server.errors_in_a_row = 0
             if server.penalty_until:
@@ -99,7 +129,6 @@ class Lease:
                 if server.n_quarantined:
                     server.end_quarantine(now, newest_start=self.started_at)
         else:
-            self.pool.settle(self, outcome, now, penalty_s, quarantine_s, what, request_key)
-        queue = self.pool.queue
-        if queue is not None and queue.n_waiting:
-            self.pool.hand_over(now)
+            lessor.settle(self, outcome, now, penalty_s, quarantine_s, what, request_key)
+        if books.n_waiting:
+            lessor.hand_over(now)

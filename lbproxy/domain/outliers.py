@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from lbproxy.domain.server import Breaker, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Breaker
 
 IN_A_ROW: Final = 8
 FEW: Final = 0.1

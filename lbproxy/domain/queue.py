@@ -25,16 +25,15 @@ until more than half of them are such, and is never counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from math import ceil, inf
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from lbproxy.compiling import mypyc_attr
+from lbproxy.domain.books import Books
+from lbproxy.domain.lease import Lease
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import PickContext
-
-if TYPE_CHECKING:
-    from lbproxy.domain.pool import Lease
 
 TARGET_S: Final = 0.2
 INTERVAL_S: Final = 0.5
@@ -43,40 +42,51 @@ RETRY_AFTER_MAX_S: Final = 60
 _COMPACT_FROM: Final = 64
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Ticket:
-    """A place in the queue.
+    """A place in the queue, and how the pool speaks to who waits: whoever asks for a slot derives from it.
 
-    deadline_at: when the client's or the config's deadline passes, inf if there is none. granted(lease, now) and
-    refused("timeout", "deadline" or "hopeless"): exactly one of them is called, once, unless the ticket was removed;
-    from inside `Pool.release`, `Pool.sweep` and others, so they must not raise. is_waiting: in the queue now.
+    deadline_at: when the client's or the config's deadline passes, inf if there is none. is_waiting: in the queue now.
+    `granted` or `refused` is called, once, unless the ticket was removed; from inside `Lease.release`, `Pool.sweep`
+    and others, while other requests wait for their turn. What one of them raises goes no further than `failed`.
     """
 
-    __slots__ = ("ctx", "deadline_at", "enqueued_at", "expires_at", "granted", "is_waiting", "refused", "tried")
+    __slots__ = ("ctx", "deadline_at", "enqueued_at", "expires_at", "is_waiting", "tried")
 
     def __init__(
         self,
         ctx: PickContext,
-        granted: Callable[[Lease, float], None],
-        refused: Callable[[str], None],
         *,
         enqueued_at: float,
         deadline_at: float = inf,
         tried: tuple[Server, ...] = (),
     ) -> None:
         self.ctx = ctx
-        self.granted = granted
-        self.refused = refused
         self.enqueued_at = enqueued_at
         self.deadline_at = deadline_at
         self.tried = tried
         self.expires_at = deadline_at
         self.is_waiting = False
 
+    def granted(self, lease: Lease, now: float) -> None:
+        """Its turn has come; it must see to it that the lease is released."""
+        raise NotImplementedError
+
+    def refused(self, why: str) -> None:
+        """It waited in vain. why: "timeout", "deadline" or "hopeless"."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """`granted` or `refused` raised this: a defect. End what waited; the pool takes a lease back that is still
+        out after this call."""
+        raise NotImplementedError
+
 
 class WaitQueue:
     """Waiting tickets, at most `size`, each for at most `timeout_s` seconds. order: "adaptive" or "fifo".
 
-    Whoever pops a ticket calls its `granted`; whoever gets it from `expire` calls `refused`.
+    Whoever pops a ticket calls its `granted`; whoever gets it from `expire` calls `refused`. books: where it is counted
+    who waits; the pool's, once it has one.
     """
 
     __slots__ = (
@@ -89,8 +99,8 @@ class WaitQueue:
         "_rate",
         "_rate_from",
         "_serial",
+        "books",
         "is_newest_first",
-        "n_waiting",
         "size",
         "timeout_s",
     )
@@ -105,7 +115,7 @@ class WaitQueue:
         self._arrivals: deque[Ticket] = deque()
         self._by_expiry: list[tuple[float, int, Ticket]] = []
         self._serial = 0
-        self.n_waiting = 0
+        self.books = Books()
         self._above_since: float | None = None
         self._left_at = -inf
         self._n_drained = 0
@@ -114,21 +124,21 @@ class WaitQueue:
 
     def __len__(self) -> int:
         """Tickets that wait."""
-        return self.n_waiting
+        return self.books.n_waiting
 
     # --- in and out -------------------------------------------------------------------------------------------------
 
     def push(self, ticket: Ticket, now: float) -> bool:
         """Join the queue. False if it is full."""
-        if self.n_waiting >= self.size:
+        if self.books.n_waiting >= self.size:
             return False
-        if not self.n_waiting:
+        if not self.books.n_waiting:
             self._arrivals.clear()
             self._by_expiry.clear()
             self._rate_from, self._n_drained = now, 0
         ticket.is_waiting = True
         ticket.expires_at = min(ticket.enqueued_at + self.timeout_s, ticket.deadline_at)
-        self.n_waiting += 1
+        self.books.joined()
         self._serial += 1
         self._arrivals.append(ticket)
         heappush(self._by_expiry, (ticket.expires_at, self._serial, ticket))
@@ -204,8 +214,8 @@ class WaitQueue:
 
     def _leave(self, ticket: Ticket) -> None:
         ticket.is_waiting = False
-        self.n_waiting -= 1
-        limit = 2 * self.n_waiting + _COMPACT_FROM
+        self.books.left()
+        limit = 2 * self.books.n_waiting + _COMPACT_FROM
         if len(self._by_expiry) > limit:
             self._by_expiry = [item for item in self._by_expiry if item[2].is_waiting]
             heapify(self._by_expiry)
@@ -241,7 +251,7 @@ class WaitQueue:
     def _count_drained(self, now: float) -> None:
         self._n_drained += 1
         elapsed = now - self._rate_from
-        if elapsed >= RATE_WINDOW_S or (elapsed >= 1.0 and not self.n_waiting):
+        if elapsed >= RATE_WINDOW_S or (elapsed >= 1.0 and not self.books.n_waiting):
             self._rate = self._n_drained / elapsed
             self._n_drained = 0
             self._rate_from = now
@@ -261,15 +271,15 @@ class WaitQueue:
 
         Under the adaptive order nobody is while the queue stands: it may turn to newest-first at any moment.
         """
-        return 0 if self.is_newest_first or self._above_since is not None else self.n_waiting
+        return 0 if self.is_newest_first or self._above_since is not None else self.books.n_waiting
 
     def retry_after_s(self, now: float) -> int:
         """Whole seconds, 1 to 60, until those that wait now will be gone, at the rate at which the queue drains."""
-        if not self.n_waiting:
+        if not self.books.n_waiting:
             return 1
         rate = self.drain_rate(now)
         if rate is None:
             return max(1, min(RETRY_AFTER_MAX_S, ceil(self.timeout_s)))  # nobody waits longer than that
         if rate == 0.0:
             return RETRY_AFTER_MAX_S
-        return max(1, min(RETRY_AFTER_MAX_S, ceil(self.n_waiting / rate)))
+        return max(1, min(RETRY_AFTER_MAX_S, ceil(self.books.n_waiting / rate)))

@@ -1,12 +1,7 @@
 """A server of a pool: what the operator wants of it, what is observed of it, and what it is doing.
 
-Three axes that are never mixed (decisions, "Server states"):
-
-    admin    what the operator wants          ready | drain | maint
-    health   what checks and connects say     unknown | up | busy | down
-    breaker  what its answers say             closed | ejected | probing
-
-Truth table of `shown` (what users see) and `is_usable` (may take a new request); the first matching row holds:
+Truth table of `shown` (what users see) and `is_usable` (may take a new request), from the three axes of
+domain/states.py; the first matching row holds:
 
     admin   breaker   health        shown     usable
     maint   any       any           maint     no
@@ -29,38 +24,15 @@ penalty it draws the traffic of the whole pool (16.8 % client errors with one su
 
 from __future__ import annotations
 
-import enum
 from math import ceil, exp
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lbproxy.address import Address
+from lbproxy.domain.breaker import CircuitBreaker
 from lbproxy.domain.idle_timeout import IdleTimeout
 from lbproxy.domain.reuse import ReuseLimit
+from lbproxy.domain.states import Admin, Breaker, Health
 
-if TYPE_CHECKING:
-    from lbproxy.domain.breaker import CircuitBreaker
-
-
-class Admin(enum.StrEnum):
-    READY = "ready"
-    DRAIN = "drain"
-    MAINT = "maint"
-
-
-class Health(enum.StrEnum):
-    UNKNOWN = "unknown"
-    UP = "up"
-    BUSY = "busy"
-    DOWN = "down"
-
-
-class Breaker(enum.StrEnum):
-    CLOSED = "closed"
-    EJECTED = "ejected"
-    PROBING = "probing"
-
-
-REFUSED: Final = "refused"
 LATENCY_TAU_S: Final = 10.0
 NO_LIMIT: Final = 1 << 60
 PENALTY_S: Final = 5.0  # Linkerd's load biaser: a failed answer is as bad as one that takes 5 s
@@ -76,9 +48,10 @@ PENALTY_LOAD_PER_S: Final = 10.0
 class Server:
     """One address of a pool. Identity = pool + address; counters and states survive a change of anything else.
 
-    inflight counts requests (TCP: connections) given to it and not finished; the pool alone changes it. max_inflight 0
-    means no limit. progress_at is the last time (monotonic seconds) it finished a request or sent a byte. host is the
-    name or address that the config gives for it, which TLS verifies. was_up: a check has found it well at least once.
+    inflight counts requests (TCP: connections) given to it and not finished; the pool's books alone change it.
+    max_inflight 0 means no limit. progress_at is the last time (monotonic seconds) it finished a request or sent a
+    byte. host is the name or address that the config gives for it, which TLS verifies. was_up: a check has found it
+    well at least once.
 
     limit is what max_inflight comes to now: during slow start it is less. n_quarantined of its slots were given up by
     requests that ended before their answer (the server may still be at work on them), and free_limit = limit -
@@ -217,10 +190,6 @@ class Server:
             and self.health is not Health.DOWN
             and self.weight > 0
         )
-
-    @property
-    def is_full(self) -> bool:
-        return self.inflight >= self.limit
 
     @property
     def n_quarantined(self) -> int:

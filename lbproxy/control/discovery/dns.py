@@ -30,7 +30,8 @@ from lbproxy.address import Address
 from lbproxy.config.model import ServerSpec
 from lbproxy.domain.names import NOT_LOOKED_UP, Name
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.server import Admin, Health, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Admin, Health
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.log import ThrottledLog
 from lbproxy.telemetry.slots import PROCESS, Row

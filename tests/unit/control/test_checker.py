@@ -10,7 +10,8 @@ from lbproxy.config.model import HealthCheck
 from lbproxy.control.checker import Checker
 from lbproxy.control.probe import ProbeSpec, Result, Verdict
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.server import Admin, Health, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Admin, Health
 from lbproxy.domain.strategies.least_connections import LeastConnections
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import SERVER, Slots

@@ -12,7 +12,8 @@ from lbproxy.address import parse_address
 from lbproxy.control.metrics import LAYOUTS, READINGS, Exposition, Registry, wants_openmetrics
 from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.server import Health, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Health
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Slots, observe
 

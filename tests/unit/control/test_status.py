@@ -3,12 +3,15 @@ import random
 from lbproxy.address import parse_address
 from lbproxy.control.status import ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
 from lbproxy.domain.breaker import BreakerPolicy
+from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.names import Name
-from lbproxy.domain.pool import Lease, Outcome, Pool
-from lbproxy.domain.queue import Ticket, WaitQueue
-from lbproxy.domain.server import Admin, Health, Server
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.queue import WaitQueue
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Admin, Health
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.domain.strategies.least_connections import LeastConnections
+from tests.support.tickets import CallingTicket
 
 
 def make_pool(name: str, *ports: int, has_passed: bool = False, is_checked: bool = True) -> Pool:
@@ -163,7 +166,7 @@ def test_a_pool_is_not_ready_before_a_check_has_passed() -> None:
 
 def test_servers_that_never_were_up_make_no_pool_ready() -> None:
     pool = make_pool("p", 5001)
-    pool.fail_open = 0.0
+    pool.members.fail_open = 0.0
     pool.set_health(pool.servers[0], Health.DOWN, "status", "answered 503 to GET /health", 1.0)
     assert not_ready_reason([pool], "any") == (
         "pool p has no usable server: 127.0.0.1:5001 down (answered 503 to GET /health)"
@@ -246,6 +249,8 @@ def test_everything_that_decides_is_in_the_status() -> None:
         pool.set_health(server, Health.DOWN, "status", "answered 500", 100.0)
     assert pool.eligible()
     assert server_status(pool, servers[1], 100.0)["used"] is True, "the pool fails open"
-    pool.enqueue(Ticket(PickContext("192.0.2.1"), lambda lease, now: None, lambda reason: None, enqueued_at=99.5), 99.5)
+    pool.enqueue(
+        CallingTicket(PickContext("192.0.2.1"), lambda lease, now: None, lambda reason: None, enqueued_at=99.5), 99.5
+    )
     assert QueueStatus.of(queue, 100.0) == QueueStatus(1, 100, 0.5, 7.0)
     assert QueueStatus.of(None, 100.0) == QueueStatus()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbproxy.domain.server import Admin
+from lbproxy.domain.states import Admin
 from tests.support.fake_transport import FakeLb, Peer, ok, status_of
 
 CHALLENGE = "WWW-Authenticate: NTLM TlRMTVNTUAAC"

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from lbproxy.domain.server import Admin
+from lbproxy.domain.states import Admin
 from tests.support.fake_transport import GET, SWITCHING, UPGRADE, FakeLb, Peer, body_of, ok, post, status_of
 
 TIMEOUTS = "timeouts: {connect: 1s, response_head: 2s, read: 3s, write: 4s, tunnel: 5s, half_closed: 2s}"

@@ -14,7 +14,7 @@ from lbproxy.dataplane.verdicts import (
     request_key,
     retry_after_s,
 )
-from lbproxy.domain.pool import Outcome
+from lbproxy.domain.lease import Outcome
 from lbproxy.protocol.http1 import ResponseHead, parse_response_head
 
 FAILURES = frozenset((502, 503, 504))

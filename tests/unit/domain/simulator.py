@@ -11,11 +11,13 @@ from typing import Final
 
 from lbproxy.address import Address
 from lbproxy.domain.breaker import BreakerPolicy
-from lbproxy.domain.pool import Lease, Outcome, Pool, Refusal
+from lbproxy.domain.lease import Lease, Outcome, Refusal
+from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import Ticket, WaitQueue
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext
+from tests.support.tickets import CallingTicket
 
 SWEEP_S: Final = 0.25
 MEAN_S: Final = 0.1
@@ -132,7 +134,7 @@ class Simulation:
             self._at(now + self.patience_s, lambda at: self._give_up(request, at))
 
     def _wait(self, request: Request, now: float) -> None:
-        request.ticket = Ticket(
+        request.ticket = CallingTicket(
             CTX,
             lambda lease, at: self._start(request, lease, at),
             lambda reason: self._refuse(request),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy.domain.breaker import BreakerPolicy, CircuitBreaker
-from lbproxy.domain.server import Breaker
+from lbproxy.domain.states import Breaker
 
 POLICY = BreakerPolicy()
 

@@ -8,11 +8,13 @@ import pytest
 
 from lbproxy.address import parse_address
 from lbproxy.domain.forecast import earliest_end_s
-from lbproxy.domain.pool import Lease, Outcome, Pool
-from lbproxy.domain.queue import Ticket, WaitQueue
+from lbproxy.domain.lease import Lease, Outcome
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.queue import WaitQueue
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.domain.strategies.least_connections import LeastConnections
+from tests.support.tickets import CallingTicket
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ class Books:
         return lease
 
     def wait(self, now: float, deadline_at: float = float("inf")) -> None:
-        ticket = Ticket(
+        ticket = CallingTicket(
             PickContext(""),
             lambda lease, at: self.leases.append(lease),
             self.refused.append,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy.domain.health import CheckResult, HealthMachine, next_check_delay
-from lbproxy.domain.server import REFUSED, Health
+from lbproxy.domain.states import REFUSED, Health
 
 RESULTS = {"p": CheckResult.PASS, "f": CheckResult.FAIL, "b": CheckResult.BUSY}
 EVENTS = st.text(st.sampled_from("pfbrR"), max_size=30)

@@ -11,10 +11,11 @@ from lbproxy.address import Address
 from lbproxy.domain.holding import FREE_SLOT, HELD_SLOT, NO_SLOT, slot_among
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.queue import Ticket, WaitQueue
+from lbproxy.domain.queue import WaitQueue
 from lbproxy.domain.server import ERRORS_IN_A_ROW, Server
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext
+from tests.support.tickets import CallingTicket
 
 CTX = PickContext("192.0.2.1")
 
@@ -48,7 +49,7 @@ class Bench:
         if isinstance(lease, Lease):
             return lease.server.name
         assert lease is Refusal.FULL
-        ticket = Ticket(
+        ticket = CallingTicket(
             CTX,
             self._granted,
             self.refused.append,

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from lbproxy.address import Address
-from lbproxy.domain.pool import Lease, Outcome, Pool
+from lbproxy.domain.lease import Lease, Outcome
+from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lbproxy.address import Address
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.server import REFUSED, Admin, Breaker, Health, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import REFUSED, Admin, Breaker, Health
 from lbproxy.domain.strategies.base import PickContext
 
 CTX = PickContext("192.0.2.1")
@@ -194,7 +195,7 @@ def test_one_server_needs_no_strategy() -> None:
 def test_tried_and_full_servers_are_passed_over_with_a_second_pick_at_most() -> None:
     a, b, c = make("a", max_inflight=1), make("b"), make("c")
     pool = pool_of(a, b, c)
-    strategy = pool.strategy
+    strategy = pool.picker.strategy
     assert isinstance(strategy, First)
     assert acquired(pool) == "a"
     assert acquired(pool) == "b"
@@ -253,7 +254,7 @@ def test_members_join_and_leave_while_leases_are_out() -> None:
     lease = pool.acquire(CTX, (), 0.0)
     assert isinstance(lease, Lease)
     pool.add(b)
-    strategy = pool.strategy
+    strategy = pool.picker.strategy
     assert isinstance(strategy, First) and strategy.members == "ab"
     pool.remove(a)
     assert strategy.members == "b" and pool.eligible() == (b,)
@@ -398,7 +399,7 @@ def model_eligible(pool: Pool) -> list[Server]:
     """The contract's words, without the pool's memory."""
     ready = [item for item in pool.servers if item.admin is Admin.READY and item.weight > 0]
     usable = [item for item in ready if item.health is not Health.DOWN]
-    if pool.fail_open is not None and len(usable) <= pool.fail_open * len(pool.servers):
+    if pool.members.fail_open is not None and len(usable) <= pool.members.fail_open * len(pool.servers):
         believed = [item for item in ready if item.was_up and item.down_reason != REFUSED]
         usable = [item for item in ready if item.health is not Health.DOWN or item in believed]
     return [item for item in usable if not item.backup] or usable

@@ -15,9 +15,11 @@ from lbproxy.domain.holding import FREE_SLOT, HELD_SLOT, slot_among
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import Ticket, WaitQueue
-from lbproxy.domain.server import Admin, Breaker, Health, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Admin, Breaker, Health
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext
+from tests.support.tickets import CallingTicket
 
 CTX = PickContext("192.0.2.1")
 SUCCESS, FAILURE, NEUTRAL = Outcome.SUCCESS, Outcome.FAILURE, Outcome.NEUTRAL
@@ -65,7 +67,7 @@ class Client:
     def __init__(self, pool: Pool, now: float, deadline_at: float = float("inf")) -> None:
         self.lease: Lease | None = None
         self.reason = ""
-        self.ticket = Ticket(CTX, self._granted, self._refused, enqueued_at=now, deadline_at=deadline_at)
+        self.ticket = CallingTicket(CTX, self._granted, self._refused, enqueued_at=now, deadline_at=deadline_at)
         self.is_in = pool.enqueue(self.ticket, now)
 
     def _granted(self, lease: Lease, now: float) -> None:
@@ -179,10 +181,75 @@ def test_grants_that_end_at_once_do_not_recurse() -> None:
         return granted
 
     for i in range(3000):
-        assert pool.enqueue(Ticket(CTX, grant(i), lambda reason: None, enqueued_at=0.0), 0.0)
+        assert pool.enqueue(CallingTicket(CTX, grant(i), lambda reason: None, enqueued_at=0.0), 0.0)
     lease.release(SUCCESS, 0.1)
     assert order == list(range(3000))
     assert a.inflight == 0
+
+
+class Defective:
+    """A ticket that raises whatever it is told, and keeps what it is given."""
+
+    def __init__(self, pool: Pool, now: float, *, is_orderly: bool = False) -> None:
+        self.lease: Lease | None = None
+        self.errors: list[Exception] = []
+        self.is_orderly = is_orderly
+        ticket = CallingTicket(CTX, self._granted, self._refused, enqueued_at=now, failed=self._failed)
+        assert pool.enqueue(ticket, now)
+
+    def _granted(self, lease: Lease, now: float) -> None:
+        self.lease = lease
+        raise ZeroDivisionError("granted")
+
+    def _refused(self, why: str) -> None:
+        raise ZeroDivisionError(why)
+
+    def _failed(self, error: Exception) -> None:
+        self.errors.append(error)
+        if self.is_orderly and self.lease is not None:
+            self.lease.release(NEUTRAL, 1.0)
+
+
+@pytest.mark.parametrize("is_orderly", [True, False])
+def test_a_ticket_that_raises_loses_its_slot_and_nobody_else_s_turn(is_orderly: bool) -> None:
+    """Nor does who released the slot hear of it: it is another request, which is at its end."""
+    pool, (a,) = make_pool(1, max_inflight=1, queue=WaitQueue())
+    lease = got(pool)
+    defective = Defective(pool, 0.1, is_orderly=is_orderly)
+    sound = Client(pool, 0.2)
+    lease.release(SUCCESS, 1.0)
+    assert [str(error) for error in defective.errors] == ["granted"]
+    assert defective.lease is not None and not defective.lease.is_out
+    assert sound.lease is not None and a.inflight == 1 and pool.queue is not None and not len(pool.queue)
+    sound.lease.release(SUCCESS, 2.0)
+    assert (a.inflight, a.requests, a.errors) == (0, 3, 0)
+
+
+def test_a_ticket_that_raises_when_it_is_refused_hides_no_other() -> None:
+    pool, (a,) = make_pool(1, max_inflight=1, queue=WaitQueue(timeout_s=1.0))
+    lease = got(pool)
+    defective = Defective(pool, 0.1)
+    sound = Client(pool, 0.2)
+    pool.sweep(5.0)
+    assert [str(error) for error in defective.errors] == ["timeout"] and sound.reason == "timeout"
+    lease.release(SUCCESS, 6.0)
+    assert a.inflight == 0
+
+
+def test_a_defect_in_a_defect_leaves_the_books_even() -> None:
+    pool, (a,) = make_pool(1, max_inflight=1, queue=WaitQueue())
+    lease = got(pool)
+
+    def fail(*anything: object) -> None:
+        raise ZeroDivisionError
+
+    assert pool.enqueue(CallingTicket(CTX, fail, fail, enqueued_at=0.1), 0.1)
+    sound = Client(pool, 0.2)
+    with pytest.raises(ZeroDivisionError):
+        lease.release(SUCCESS, 1.0)
+    assert a.inflight == 0
+    pool.sweep(1.2)
+    assert sound.lease is not None, "the sweep serves who was left"
 
 
 def test_a_tried_server_is_used_only_if_there_is_no_other_slot() -> None:
@@ -538,7 +605,7 @@ class Machine:
         if isinstance(lease, Lease):
             self.granted(lease)
         elif lease is Refusal.FULL:
-            ticket = Ticket(
+            ticket = CallingTicket(
                 CTX, lambda lease, now: self.ended(ticket, lease), lambda reason: self.ended(ticket, None),
                 enqueued_at=self.now, tried=tried,
             )  # fmt: skip
@@ -613,7 +680,7 @@ class Machine:
             # A slot beside somebody who waits is that of a server with a penalty.
             assert [s for s in pool.eligible() if s.inflight < s.limit and not s.penalty_until] == []
         out = [server for server in pool.servers if server.breaker is not Breaker.CLOSED]
-        assert len(out) <= int(pool.max_ejected * len(pool.servers))
+        assert len(out) <= pool.most_ejected
         for server in self.known:
             circuit = server.circuit
             assert circuit is not None and circuit.state is server.breaker

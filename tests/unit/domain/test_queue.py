@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 
 from lbproxy.domain.queue import INTERVAL_S, TARGET_S, Ticket, WaitQueue
 from lbproxy.domain.strategies.base import PickContext
+from tests.support.tickets import CallingTicket
 
 CTX = PickContext("192.0.2.1")
 
 
 def ticket(at: float, deadline_at: float = float("inf")) -> Ticket:
-    return Ticket(CTX, lambda lease, now: None, lambda reason: None, enqueued_at=at, deadline_at=deadline_at)
+    return CallingTicket(CTX, lambda lease, now: None, lambda reason: None, enqueued_at=at, deadline_at=deadline_at)
 
 
 def pushed(queue: WaitQueue, at: float, deadline_at: float = float("inf")) -> Ticket:

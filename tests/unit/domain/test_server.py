@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy.address import Address
-from lbproxy.domain.server import LATENCY_TAU_S, Admin, Breaker, Health, Server
+from lbproxy.domain.server import LATENCY_TAU_S, Server
+from lbproxy.domain.states import Admin, Breaker, Health
 
 
 def make(weight: int = 1, max_inflight: int = 0) -> Server:
@@ -49,15 +50,10 @@ def test_weight_zero_takes_nothing_but_is_not_down() -> None:
     assert not server.is_usable and server.shown == "up"
 
 
-def test_full_is_at_the_limit_and_zero_is_no_limit() -> None:
+def test_the_limit_is_as_configured_and_zero_is_no_limit() -> None:
     limited, unlimited = make(max_inflight=2), make()
-    for server in (limited, unlimited):
-        server.inflight = 1
-        assert not server.is_full
-        server.inflight = 2
-    assert limited.is_full and not unlimited.is_full
-    unlimited.inflight = 10**9
-    assert not unlimited.is_full
+    assert (limited.limit, limited.free_limit) == (2, 2)
+    assert unlimited.limit == unlimited.free_limit > 10**9
 
 
 def test_latency_rises_at_once_and_decays() -> None:

@@ -10,7 +10,8 @@ from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
 from lbproxy.control.probe import ProbeSpec, Result
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.server import Health, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Health
 from lbproxy.domain.strategies.least_connections import LeastConnections
 from lbproxy.process.controller import Controller
 from lbproxy.telemetry.slots import PROCESS, SERVER, Slots

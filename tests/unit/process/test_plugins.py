@@ -11,7 +11,8 @@ import pytest
 from lbproxy.address import Address
 from lbproxy.domain.lease import Lease
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.server import Health, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Health
 from lbproxy.domain.strategies import NAMES, create
 from lbproxy.domain.strategies.base import PickContext, Strategy
 from lbproxy.process.plugins import PluginError, load_entry_point, load_python

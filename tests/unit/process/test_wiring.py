@@ -15,8 +15,9 @@ from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.prepare import Prepared, prepare
 from lbproxy.dataplane.runtime import KeepAliveSettings, ListenerRuntime
-from lbproxy.domain.pool import Lease, Outcome
-from lbproxy.domain.server import REFUSED, Health, Server
+from lbproxy.domain.lease import Lease, Outcome
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import REFUSED, Health
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.process.wiring import PASSIVE_RETRY_S, Wiring, is_direct
@@ -89,9 +90,9 @@ def test_a_pool_has_its_settings() -> None:
     timeouts = app.timeouts
     assert (timeouts.connect, timeouts.response_head, timeouts.read) == (1.0, 2.0, 3.0)
     assert (timeouts.write, timeouts.tunnel, timeouts.half_closed) == (4.0, 5.0, 6.0)
-    assert app.pool.fail_open is None and app.pool.passive_retry_s == PASSIVE_RETRY_S
+    assert app.pool.members.fail_open is None and app.pool.members.passive_retry_s == PASSIVE_RETRY_S
     other = built.pools["other"]
-    assert other.keep_alive is None and other.pool.passive_retry_s is None
+    assert other.keep_alive is None and other.pool.members.passive_retry_s is None
     assert app.retry_after_s == PASSIVE_RETRY_S and other.retry_after_s == 4
 
 

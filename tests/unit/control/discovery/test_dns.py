@@ -11,7 +11,8 @@ from lbproxy.config.model import ServerSpec
 from lbproxy.control.discovery import dns
 from lbproxy.control.discovery.dns import DnsDiscovery, ThreadResolver, blocking_look_up
 from lbproxy.domain.pool import Pool
-from lbproxy.domain.server import Admin, Health, Server
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Admin, Health
 from lbproxy.domain.strategies.least_connections import LeastConnections
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import PROCESS, Slots

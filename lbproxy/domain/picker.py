@@ -1,0 +1,67 @@
+"""Which of the servers that may take a request gets it: a strategy, and what the pool does around one.
+
+A plug-in's defect must not fail traffic: where a strategy raises, or returns a server that it was not offered, the
+fallback picks, and `failed` hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lbproxy.domain.server import Server
+from lbproxy.domain.speed import Speeds
+from lbproxy.domain.strategies.base import PickContext, Strategy
+from lbproxy.domain.strategies.hashing import IpHash, client_key
+
+
+class Picker:
+    """The strategy of one pool. heeds_penalties, is_hashing: what the strategy says of itself (strategies/base.py)."""
+
+    __slots__ = ("_failed", "_fallback", "_keys_clients", "_speeds", "heeds_penalties", "is_hashing", "strategy")
+
+    def __init__(self, strategy: Strategy, fallback: Strategy, failed: Callable[[Exception], None]) -> None:
+        hash_on = getattr(strategy, "hash_on", "")
+        self.strategy = strategy
+        self.heeds_penalties = bool(getattr(strategy, "heeds_penalties", False))
+        self.is_hashing = bool(hash_on)
+        # Who derives from IpHash may read the key; it itself does without, as it remembers what an address comes to.
+        self._keys_clients = hash_on == "client_ip" and type(strategy) is not IpHash
+        self._fallback = fallback
+        self._failed = failed
+        self._speeds = Speeds() if getattr(strategy, "fills_fast_first", False) else None
+
+    def rebuild(self, servers: Sequence[Server]) -> None:
+        """Membership or a weight changed: all servers of the pool."""
+        self._fallback.rebuild(servers)
+        try:
+            self.strategy.rebuild(servers)
+        except Exception as error:  # a plug-in's defect
+            self._failed(error)
+
+    def pick(self, eligible: tuple[Server, ...], ctx: PickContext, now: float) -> Server:
+        """One of `eligible`, which is not empty."""
+        if self._keys_clients and not ctx.key:
+            ctx.key = client_key(ctx.client_ip)  # the same for all requests of a client, which may keep its context
+        try:
+            server = self.strategy.pick(eligible, ctx, now)
+        except Exception as error:  # a plug-in's defect
+            self._failed(error)
+            return self._fallback.pick(eligible, ctx, now)
+        if server not in eligible:
+            self._failed(LookupError(f"the strategy returned {server!r}, which is not eligible"))
+            return self._fallback.pick(eligible, ctx, now)
+        return server
+
+    # --- slower servers last ----------------------------------------------------------------------------------------
+
+    def prefer(self, servers: Sequence[Server]) -> tuple[Server, ...]:
+        """Those of them that are not measurably slower than the others; all if there is no other."""
+        return tuple(servers) if self._speeds is None else self._speeds.prefer(servers)
+
+    def is_slower(self, server: Server) -> bool:
+        """Is it measurably slower than the others, so that its slots are used last?"""
+        return self._speeds is not None and server in self._speeds.slower
+
+    def step(self, servers: Sequence[Server], now: float) -> bool:
+        """Time passed. True if it is other servers that are slower now."""
+        return self._speeds is not None and self._speeds.step(servers, now)

@@ -1,0 +1,127 @@
+"""Asking for a slot, waiting for it, and what a defect in between costs: the same for HTTP and TCP."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from lbproxy.dataplane.runtime import ServerRuntime
+from lbproxy.domain.server import Server
+from lbproxy.telemetry.slots import POOL, PROCESS, QUEUE_BUCKETS
+from tests.support.fake_transport import FakeLb, Peer, ok, post
+
+DEFECTS = PROCESS.column("internal_errors_total")
+WAITED = POOL.offset["queue_wait_seconds"]
+
+
+def config(mode: str, queue: str = "") -> str:
+    return f"""
+access_log: {{path: /dev/null}}
+listeners: [{{name: main, bind: "127.0.0.1:5000", mode: {mode}, pool: app}}]
+pools: {{app: {{servers: ["127.0.0.1:9001"], health_check: off, keep_alive: off, max_inflight: 1{queue}}}}}
+"""
+
+
+class FailsOnce(dict[Server, ServerRuntime]):
+    """A defect that the first who looks for its server meets."""
+
+    def __getitem__(self, server: Server) -> ServerRuntime:
+        if not hasattr(self, "has_failed"):
+            self.has_failed = True
+            raise ZeroDivisionError("a defect")
+        return super().__getitem__(server)
+
+
+@contextlib.contextmanager
+def one_defect(lb: FakeLb) -> Iterator[None]:
+    """Who gets a slot next fails."""
+    lb.pool.servers = FailsOnce(lb.pool.servers)
+    yield
+    assert lb.services.row[DEFECTS] == 1
+    lb.services.row[DEFECTS] = 0  # it was expected
+
+
+def ask(lb: FakeLb, mode: str) -> Peer:
+    client = lb.connect()
+    if mode == "http":
+        client.send(post())
+    return client
+
+
+def end(lb: FakeLb, mode: str, client: Peer, server: Peer) -> None:
+    if mode == "http":
+        server.send(ok())
+    client.fin()
+    server.fin()
+    lb.loop.run()
+
+
+@pytest.mark.parametrize("mode", ["tcp", "http"])
+def test_a_defect_of_who_is_granted_a_slot_costs_nobody_else(mode: str) -> None:
+    """The pool tells it in the middle of its books, from inside the end of another request."""
+    with FakeLb(config(mode)) as lb:
+        first = ask(lb, mode)
+        server = lb.accept()
+        defective, next_one = ask(lb, mode), ask(lb, mode)
+        assert lb.pool.n_queued == 2
+        with one_defect(lb):
+            end(lb, mode, first, server)
+        assert sorted(lb.ends) == ["internal_error", "ok"]
+        assert lb.pool.n_queued == 0 and lb.inflight == 1
+        answer = defective.got()
+        assert answer.startswith(b"HTTP/1.1 500 ") if mode == "http" else defective.transport.is_lost and not answer
+        end(lb, mode, next_one, lb.accept())
+        assert sorted(lb.ends) == ["internal_error", "ok", "ok"]
+
+
+@pytest.mark.parametrize("mode", ["tcp", "http"])
+def test_a_wait_is_counted_and_logged_when_it_brings_a_slot(mode: str) -> None:
+    with FakeLb(config(mode)) as lb:
+        first = ask(lb, mode)
+        server = lb.accept()
+        second = ask(lb, mode)
+        lb.advance(0.25)
+        end(lb, mode, first, server)
+        end(lb, mode, second, lb.accept())
+        waits = [entry["queue_ms"] for entry in lb.log]
+        assert waits[0] == 0 and 240 < waits[1] < 260
+        buckets = lb.pool.row[WAITED : WAITED + len(QUEUE_BUCKETS) + 1]
+        assert sum(buckets) == 1, "who did not wait is not counted"
+
+
+@pytest.mark.parametrize(
+    ("queue", "word"), [(", queue: {timeout: 1s}", "queue_timeout"), (", queue: {size: 0}", "queue_full")]
+)
+@pytest.mark.parametrize("mode", ["tcp", "http"])
+def test_who_gets_no_slot_is_told_why(mode: str, queue: str, word: str) -> None:
+    with FakeLb(config(mode, queue)) as lb:
+        ask(lb, mode)
+        lb.accept()
+        ask(lb, mode)
+        lb.advance(1.5)
+        assert lb.ends == [word] and lb.of_listener("rejected_total", word) == 1
+        assert lb.inflight == 1
+
+
+@pytest.mark.parametrize("mode", ["tcp", "http"])
+def test_no_usable_server_is_told_at_once(mode: str) -> None:
+    with FakeLb(config(mode)) as lb:
+        for runtime in lb.runtimes:
+            lb.pool.pool.server_refused(runtime.server, 1.0)
+        ask(lb, mode)
+        assert lb.ends == ["no_server"] and lb.of_listener("rejected_total", "no_server") == 1
+
+
+@pytest.mark.parametrize("mode", ["tcp", "http"])
+def test_a_client_that_leaves_loses_its_place_and_its_wait_is_logged(mode: str) -> None:
+    with FakeLb(config(mode)) as lb:
+        ask(lb, mode)
+        lb.accept()
+        waiting = ask(lb, mode)
+        lb.advance(0.5)
+        waiting.reset()
+        lb.loop.run()
+        assert lb.pool.n_queued == 0 and lb.inflight == 1
+        assert lb.ends == ["client_abort"] and 490 < lb.log[0]["queue_ms"] < 510

@@ -28,35 +28,30 @@ def counted_as(ip: str) -> str:
 class AddressCounts:
     """Connections at once, by address. limit: inf for off. What has no address (unix sockets) is not counted."""
 
-    __slots__ = ("_counts", "limit")
+    __slots__ = ("counts", "limit")
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self._counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
 
     def enter(self, ip: str) -> bool:
         """One more, over the limit too; False if it is over. Each call is followed by one of `leave`."""
         if self.limit == float("inf") or not ip:
             return True
         key = counted_as(ip)
-        count = self._counts.get(key, 0) + 1
-        self._counts[key] = count
+        count = self.counts.get(key, 0) + 1
+        self.counts[key] = count
         return count <= self.limit
 
     def leave(self, ip: str) -> None:
-        if not self._counts or not ip:
+        if not self.counts or not ip:
             return
         key = counted_as(ip)
-        count = self._counts.get(key, 0)
+        count = self.counts.get(key, 0)
         if count > 1:
-            self._counts[key] = count - 1
+            self.counts[key] = count - 1
         elif count:
-            del self._counts[key]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """By what addresses are counted under."""
-        return self._counts
+            del self.counts[key]
 
 
 class Turns:

@@ -116,7 +116,6 @@ class Exchange(Claimant):
         "_lease",
         "_phase",
         "_progress_at",
-        "_relay",
         "_retried",
         "_retries",
         "_runtime",
@@ -160,7 +159,6 @@ class Exchange(Claimant):
         self._runtime: ServerRuntime | None = None
         self._dialing: asyncio.Task[None] | None = None
         self._retried: Fault | None = None
-        self._relay: Relay | None = None
         self._head: ResponseHead | None = None
         self._kept: KeptAnswer | None = None  # whole, of an earlier attempt
         self._half_kept: KeptAnswer | None = None  # in phase KEEPING: what has come of this attempt's
@@ -330,7 +328,6 @@ class Exchange(Claimant):
 
     async def _connect(self, runtime: ServerRuntime, started: float, opening: Opening | None) -> None:
         services = self.side.services
-        services.dials += 1
         me = self._dialing
         secure = runtime.pool.tls is not None
         connection = TlsUpstream(services, runtime) if secure else UpstreamConnection(services, runtime)
@@ -347,8 +344,6 @@ class Exchange(Claimant):
                 self._dialing = None
                 self.attempt_failed(error.fault, error.detail)
             return
-        finally:
-            services.dials -= 1
         if self._phase != CONNECTING or self._dialing is not me:
             connection.close_idle()
             return
@@ -1019,7 +1014,7 @@ class Exchange(Claimant):
         self._deadline = NEVER
         self.upstream = None
         timeouts = self._timeouts()
-        relay = self._relay = Relay(
+        relay = Relay(
             self.side.services,
             tunnel_s=timeouts.tunnel,
             half_closed_s=timeouts.half_closed,
@@ -1051,6 +1046,5 @@ class Exchange(Claimant):
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now, is_timed=False)
-        self._relay = None
         self.side.tunnel_closed()
         self._finish(end, now)

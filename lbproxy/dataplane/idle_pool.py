@@ -92,17 +92,6 @@ class IdlePool:
             return False
         return True
 
-    def close_oldest(self) -> bool:
-        """Give back one descriptor. False if there is none."""
-        if self.on_trial is not None:
-            connection, self.on_trial = self.on_trial, None
-            connection.close_idle()
-            return True
-        if not self.connections:
-            return False
-        self.connections.pop(0).close_idle()
-        return True
-
     def sweep(self, now: float) -> None:
         """Close what has expired, and learn from what is still open."""
         if self.on_trial is not None:

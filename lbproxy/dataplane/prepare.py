@@ -108,10 +108,6 @@ class Prepared:
         self.minor = head.minor
         self.upgrade = allowed_protocols(head.upgrade, route.upgrades, head.method) if head.upgrade else b""
 
-    @property
-    def has_body(self) -> bool:
-        return self.chunked or self.content_length > 0
-
 
 def prepare(
     listener: ListenerRuntime, raw: bytes, *, is_trusted: bool, log_format: LogFormat | None, local_host: str

@@ -49,7 +49,7 @@ class Guest(Receiver):
 class Room:
     """`swept`: everything with deadlines (Services.swept), the client connections among it."""
 
-    __slots__ = ("_busy", "_idle", "_looked_at", "_may_be_more", "_swept", "n_looked_at")
+    __slots__ = ("_busy", "_idle", "_looked_at", "_may_be_more", "_swept")
 
     def __init__(self, swept: Iterable[object]) -> None:
         self._swept = swept
@@ -57,7 +57,6 @@ class Room:
         self._busy: list[Guest] = []
         self._looked_at = float("-inf")
         self._may_be_more = False
-        self.n_looked_at = 0  # connections, in all looks
 
     def make(self, now: float) -> str:
         """Have one client leave: IDLE, ANSWERED (it leaves when it has its answer), or NOBODY can."""
@@ -92,7 +91,6 @@ class Room:
         for item in self._swept:
             if not isinstance(item, Guest):
                 continue
-            self.n_looked_at += 1
             if now - item.idle_since() >= IDLE_S:
                 idle.append(item)
             elif len(busy) < FOUND_AT_ONCE:

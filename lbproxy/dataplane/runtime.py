@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, Final
@@ -197,7 +197,6 @@ class PoolRuntime:
         "rng",
         "row",
         "servers",
-        "timeouts",
         "tls",
     )
 
@@ -206,7 +205,6 @@ class PoolRuntime:
         pool: Pool,
         row: Row,
         *,
-        timeouts: UpstreamTimeouts,
         keep_alive: KeepAliveSettings | None,
         head_bytes: int,
         max_fields: int,
@@ -225,7 +223,6 @@ class PoolRuntime:
         self.pool = pool
         self.proxy_protocol = proxy_protocol
         self.row = row
-        self.timeouts = timeouts
         self.keep_alive = keep_alive
         self.idle_timeout_s = keep_alive.idle_timeout_s if keep_alive is not None else 0.0
         self.head_bytes = head_bytes
@@ -287,7 +284,6 @@ class RouteRuntime:
     path_prefix: str = ""
     redirect: tuple[int, bytes] | None = None
     respond: tuple[int, tuple[tuple[bytes, bytes], ...], bytes] | None = None
-    hash_on: str = ""
     skip: frozenset[bytes] = frozenset()
     upgrades: frozenset[bytes] = frozenset()  # protocols, lower case, that a client may switch to
     edits_responses: bool = False
@@ -363,6 +359,3 @@ class ListenerRuntime:
             return False
         mapped = getattr(address, "ipv4_mapped", None)
         return any((mapped or address) in network for network in self.trusted)
-
-
-ServerRuntimes = Mapping[Server, ServerRuntime]

@@ -51,7 +51,6 @@ class Services:
         "access_writer",
         "clock",
         "dialer",
-        "dials",
         "is_draining",
         "log_format",
         "loop",
@@ -91,7 +90,6 @@ class Services:
         self.is_draining = False
         self.n_cut = 0
         self.wall_offset = time.time() - clock()  # the log's time; follows the wall clock at each sweep
-        self.dials = 0
         self._ids: list[tuple[str, bytes]] = []
         self._sweep_handle: asyncio.TimerHandle | None = None
 

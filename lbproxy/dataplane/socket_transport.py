@@ -402,9 +402,6 @@ class SocketTransport(Pollable, asyncio.Transport):
         """How much the kernel has taken of so many bytes that were written. It grows when the peer makes room."""
         return written - self.get_write_buffer_size()
 
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        return self._low, self._high
-
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         if high is None:
             high = HIGH_WATER if low is None else 4 * low
@@ -477,9 +474,6 @@ class SocketTransport(Pollable, asyncio.Transport):
         else:
             self._get_buffer = None
             self._receiver = cast(Receiver, protocol)
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        return cast(asyncio.BaseProtocol, self._protocol)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "socket":

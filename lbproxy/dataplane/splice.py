@@ -310,10 +310,6 @@ class Flow:
         os.close(self._sink)
         self._pool.give_back(self._pipe, is_empty=not self.pending)
 
-    @property
-    def is_blocked(self) -> bool:
-        return self._waits_for == _WRITE
-
     # --- the work ---------------------------------------------------------------------------------------------------
 
     def _pump(self) -> int:

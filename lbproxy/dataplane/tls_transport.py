@@ -476,9 +476,6 @@ class TlsTransport(Receiver, asyncio.Transport):
             self._get_buffer = None
             self._receiver = cast(Receiver, protocol)
 
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        return cast(asyncio.BaseProtocol, self._app)
-
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "ssl_object":
             return self.ssl_object

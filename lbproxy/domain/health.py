@@ -74,11 +74,10 @@ _TRANSITIONS: Final[dict[tuple[Health, CheckResult], tuple[Health, _After]]] = {
 class HealthMachine:
     """The state of one server's checks. `rise` and `fall` are at least 1.
 
-    health: what is believed now. reason: why it is down, as the last result said. changed_at: monotonic time of the
-    last change that `observe` or `refused` returned.
+    health: what is believed now. reason: why it is down, as the last result said.
     """
 
-    __slots__ = ("_fall", "_last", "_quick_checks", "_rise", "_rise_needed", "_run", "changed_at", "health", "reason")
+    __slots__ = ("_fall", "_last", "_quick_checks", "_rise", "_rise_needed", "_run", "health", "reason")
 
     def __init__(self, rise: int, fall: int, *, has_joined: bool = False) -> None:
         """has_joined: the server was added to a running pool, not there from the start."""
@@ -92,7 +91,6 @@ class HealthMachine:
         self._quick_checks: int | None = None
         self.health = Health.DOWN if has_joined else Health.UNKNOWN
         self.reason = "not checked yet" if has_joined else ""
-        self.changed_at = float("-inf")
 
     def observe(self, result: CheckResult, reason: str, now: float, *, is_only_hope: bool = False) -> Health | None:
         """A check ended. Returns the health to record, or None if nothing changed.
@@ -145,7 +143,6 @@ class HealthMachine:
             self._rise_needed = self._rise
         if not is_new:
             return None
-        self.changed_at = now
         return health
 
 

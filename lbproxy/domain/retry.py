@@ -25,7 +25,7 @@ class RetryPolicy:
 
     unacked: a FIN with nothing acknowledged proves that nothing was taken in, for servers that
     are directly connected ("auto"), for all ("on") or for none ("off").
-    status: answers that are retried. budget_ratio, budget_min: see RetryBudget. backoff_base_s, backoff_max_s: see
+    status: answers that are retried. backoff_base_s, backoff_max_s: see
     `backoff_s`. trust_retry_after: a 503 with Retry-After was not executed, so that any method may be repeated.
     idempotency_key: a request with that header may be repeated.
     """
@@ -38,8 +38,6 @@ class RetryPolicy:
     body_bytes: int = 1 << 20
     unacked: str = "auto"
     status: frozenset[int] = frozenset()
-    budget_ratio: float = 0.2
-    budget_min: int = 3
     backoff_base_s: float = 0.025
     backoff_max_s: float = 0.25
     trust_retry_after: bool = False
@@ -99,7 +97,7 @@ class RetryBudget:
     give it the numbers: retries of the last ten seconds stay within max(min_ a second, ratio x requests of that time).
     """
 
-    __slots__ = ("_marks", "_min", "_ratio", "_started", "active", "n_refused", "n_started")
+    __slots__ = ("_marks", "_min", "_ratio", "_started", "active", "n_started")
 
     def __init__(self, ratio: float = 0.2, min_: int = 3) -> None:
         self._ratio = ratio
@@ -108,7 +106,6 @@ class RetryBudget:
         self._started: deque[float] = deque()
         self.active = 0
         self.n_started = 0
-        self.n_refused = 0
 
     def may_start(self, active_requests: int, *, requests_total: int | None = None, now: float = 0.0) -> bool:
         """Take a permit for one retry; False: the budget is spent. Every True is followed by one `finished()`.
@@ -124,8 +121,6 @@ class RetryBudget:
             self.n_started += 1
             if requests_total is not None:
                 self._started.append(now)
-        else:
-            self.n_refused += 1
         return granted
 
     def finished(self) -> None:

@@ -102,9 +102,9 @@ _Test = Callable[[_Request], bool]
 
 
 class Router:
-    """Compiled routes. `find` costs nothing if the first route is the default."""
+    """Compiled routes. `choose` costs nothing if the first route is the default."""
 
-    __slots__ = ("_default", "_path_rules", "_rules", "_uses_host", "has_path_routes")
+    __slots__ = ("_default", "_path_rules", "_rules", "_uses_host")
 
     def __init__(
         self, rules: Sequence[tuple[int, tuple[_Test, ...]]], default: int | None, path_rules: PathRules = NORMALISE
@@ -113,7 +113,6 @@ class Router:
         self._default = default
         self._path_rules = path_rules
         self._uses_host = False
-        self.has_path_routes = False
 
     @classmethod
     def compile(cls, routes: Sequence[RouteSpec], path_rules: PathRules = NORMALISE) -> Router:
@@ -137,12 +136,7 @@ class Router:
             seen.append(route.match)
         router = cls(rules, default, path_rules)
         router._uses_host = any(match.host for match in seen)
-        router.has_path_routes = any(match.path or match.path_prefix or match.path_regex for match in seen)
         return router
-
-    def find(self, method: str, host: str, path: str, query: str, headers: Mapping[str, str]) -> int | None:
-        """The index of the first route that matches, or None. As `choose`, for who needs no more."""
-        return self.choose(method, host, path, query, headers).index
 
     def choose(self, method: str, host: str, path: str, query: str, headers: Mapping[str, str]) -> Choice:
         """The first route that matches, and the path if it was looked at.

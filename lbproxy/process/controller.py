@@ -150,11 +150,6 @@ class Controller:
         """The process was told to stop: /readyz says 503 from now on."""
         self._state = "draining"
 
-    @property
-    def admin_bound(self) -> tuple[str, ...]:
-        """The addresses of the admin server, with real ports. Empty if it is off."""
-        return self._admin.bound if self._admin is not None else ()
-
     # --- what is asked ----------------------------------------------------------------------------------------------
 
     def ready_reason(self) -> str | None:

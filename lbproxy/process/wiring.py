@@ -123,7 +123,6 @@ class Wiring:
         runtime = PoolRuntime(
             pool,
             row,
-            timeouts=pool_timeouts(config),
             keep_alive=None
             if keep is None
             else KeepAliveSettings(keep.idle, keep.idle_timeout, _inf(keep.max_requests), _inf(keep.max_age)),
@@ -409,8 +408,6 @@ def retry_policy(config: PoolConfig, override: RetryOverride | None) -> RetryPol
         body_bytes=value("body_bytes"),
         unacked=value("unacked"),
         status=frozenset(value("status")),
-        budget_ratio=pool.budget.ratio,
-        budget_min=pool.budget.min,
         backoff_base_s=pool.backoff.base,
         backoff_max_s=pool.backoff.max,
         trust_retry_after=value("trust_retry_after"),

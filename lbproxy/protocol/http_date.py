@@ -20,7 +20,6 @@ _FORMS: Final[tuple[re.Pattern[bytes], ...]] = (
     re.compile(_LONG_DAY + rb", (?P<day>[0-9]{2})-" + _MONTH + rb"-(?P<year>[0-9]{2}) " + _TIME + rb" GMT"),  # RFC 850
     re.compile(_DAY + rb" " + _MONTH + rb" (?P<day>[0-9]{2}| [0-9]) " + _TIME + rb" (?P<year>[0-9]{4})"),  # asctime
 )
-_DAY_S: Final = 86_400
 _YEAR_S: Final = 31_556_952  # of the Gregorian calendar, on average
 
 

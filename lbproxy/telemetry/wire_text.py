@@ -6,8 +6,6 @@ up, whatever it was meant to be. What is not fit for a line is escaped when the 
 - JSON has its own escapes (`\u00e9`); reading the JSON and encoding the value as ISO 8859-1 gives the bytes.
 - `common` and `combined` are printable ASCII: `\"` and `\\` for `"` and `\`, `\xe9` for any other byte.
 - The text log escapes control characters and the backslash, `\x0a`, `\u2028`; other letters stay readable.
-
-`unescaped` reads the last two.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_ESCAPE_RE: Final = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([\\\"]))")
 # Controls, what ends a line for some readers, and halves of characters, which no file can hold.
 _NOT_FOR_A_LINE: Final = re.compile(r"[\x00-\x1f\\\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -23,11 +20,6 @@ _NOT_FOR_A_LINE: Final = re.compile(r"[\x00-\x1f\\\x7f-\x9f\u2028\u2029\ud800-\u
 def from_wire(raw: bytes) -> str:
     """Bytes as the text that stands for them."""
     return raw.decode("latin-1")
-
-
-def to_wire(text: str) -> bytes:
-    """The bytes that a text stands for. Raises UnicodeEncodeError for text that did not come from `from_wire`."""
-    return text.encode("latin-1")
 
 
 def _escape(char: str) -> str:
@@ -53,13 +45,3 @@ def without_spaces(text: str) -> str:
 def one_line(text: str) -> str:
     """For a line of its own; letters of every script stay."""
     return _NOT_FOR_A_LINE.sub(lambda match: _escape(match.group()), text)
-
-
-def unescaped(text: str) -> str:
-    """What `quotable`, `without_spaces` and `one_line` were given."""
-
-    def char_of(match: re.Match[str]) -> str:
-        code = match[1] or match[2] or match[3]
-        return chr(int(code, 16)) if code else match[4]
-
-    return _ESCAPE_RE.sub(char_of, text)

@@ -619,7 +619,6 @@ class FakeLb:
         assert not self.services.swept, self.services.swept
         assert self.listener.runtime.n_connections == 0
         assert self.gate.n_connections == 0
-        assert self.services.dials == 0
         for runtime in self.runtimes:
             name = runtime.server.name
             assert runtime.server.inflight == 0, f"{name}: {runtime.server.inflight} leases are out"

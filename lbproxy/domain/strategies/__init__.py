@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from lbproxy.domain.rng import Rng
@@ -13,8 +13,6 @@ from lbproxy.domain.strategies.peak_ewma import PeakEwma
 from lbproxy.domain.strategies.random_choice import PowerOfTwo, RandomChoice
 from lbproxy.domain.strategies.round_robin import RoundRobin
 from lbproxy.domain.strategies.weighted import WeightedRoundRobin
-
-StrategyFactory = Callable[[Mapping[str, object], Rng], Strategy]
 
 _BY_NAME: Final[
     Mapping[
@@ -38,7 +36,6 @@ _BY_NAME: Final[
 }
 
 NAMES: Final = tuple(_BY_NAME)
-USES_WEIGHT: Final = frozenset(NAMES) - {"round_robin"}
 
 
 def create(name: str, options: Mapping[str, object], rng: Rng) -> Strategy:

@@ -79,10 +79,6 @@ class IpHash:
                 return server
         raise LookupError("none of the eligible servers was in the last rebuild()")
 
-    def rank(self, eligible: Sequence[Server], ctx: PickContext) -> list[Server]:
-        """`eligible` in the order in which this client would use them."""
-        return [server for server in self._ranked(ctx) if server in eligible]
-
     def _ranked(self, ctx: PickContext) -> tuple[Server, ...]:
         key: bytes | str = ctx.key or ctx.client_ip
         ranked = self._memo.get(key)

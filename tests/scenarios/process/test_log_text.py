@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lbproxy.telemetry import wire_text
+from tests.support import log_text
 from tests.support.client import Client
 from tests.support.daemon import LbProxy, Settings
 from tests.support.waiting import wait_until
@@ -45,15 +45,15 @@ def test_bytes_survive(log_format: str, tmp_path: Path) -> None:
         else:
             request = re.search(r'"((?:[^"\\]|\\.)*)"', line)
             assert request is not None
-            target, protocol = map(wire_text.unescaped, request[1].split(" ")[1:])
-        targets.append(wire_text.to_wire(target))
+            target, protocol = map(log_text.unescaped, request[1].split(" ")[1:])
+        targets.append(log_text.to_wire(target))
         protocols.append(protocol)
     assert targets == [b'/a"b\\c', b"/caf\xe9\x07", b"*"]
     assert protocols == ["HTTP/1.1", "HTTP/1.1", "HTTP/2.0"]
     if log_format == "json":
-        assert wire_text.to_wire(json.loads(lines[0])["user_agent"]) == AGENT
+        assert log_text.to_wire(json.loads(lines[0])["user_agent"]) == AGENT
     elif log_format == "combined":
-        assert wire_text.to_wire(wire_text.unescaped(re.findall(r'"((?:[^"\\]|\\.)*)"', lines[0])[-1])) == AGENT
+        assert log_text.to_wire(log_text.unescaped(re.findall(r'"((?:[^"\\]|\\.)*)"', lines[0])[-1])) == AGENT
 
 
 def test_the_first_lines_tell_what_runs(tmp_path: Path) -> None:

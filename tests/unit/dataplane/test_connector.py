@@ -82,7 +82,7 @@ def test_the_detail_is_the_system_s_sentence() -> None:
         client.send(GET)
         lb.refuse(errno.EACCES)
         assert b"Permission denied" in client.got()
-        assert lb.services.dials == 0
+        assert not lb.loop.dials
 
 
 def test_a_dial_that_times_out_is_counted_once() -> None:

@@ -122,13 +122,6 @@ def test_the_sweep_closes_what_has_expired() -> None:
     assert old.has_ended and not young.has_ended and len(pool) == 1
 
 
-def test_a_descriptor_is_given_back_from_the_oldest() -> None:
-    old, young = connection(), connection()
-    pool, _ = pool_of(old, young)
-    assert pool.close_oldest() and old.has_ended and not young.has_ended
-    assert pool.close_oldest() and not pool.close_oldest()
-
-
 def test_closing_all() -> None:
     connections = [connection() for _ in range(3)]
     pool, _ = pool_of(*connections)
@@ -210,7 +203,7 @@ def test_a_server_that_leaves_it_open_answers_more() -> None:
     assert runtime.lifted and watched.has_ended and len(pool) == 0
 
 
-@pytest.mark.parametrize("how", ["close_all", "close_oldest", "discard"])
+@pytest.mark.parametrize("how", ["close_all", "discard"])
 def test_one_on_trial_holds_nothing_up(how: str) -> None:
     pool, _, watched = on_trial()
     if how == "discard":

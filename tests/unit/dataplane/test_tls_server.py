@@ -128,7 +128,7 @@ def test_a_client_is_counted_from_the_start_and_served_after_its_handshake(autho
     assert (bench.n_connections, bench.tls.turns.n_active) == (1, 1)
     client.shake()
     assert (bench.n_connections, bench.tls.turns.n_active) == (1, 0)
-    app = client.server.get_protocol()
+    app = client.server._app
     assert isinstance(app, TlsDownstream)
     assert app in bench.lb.services.swept
     assert cast(Any, client.server) not in bench.lb.services.swept
@@ -159,7 +159,7 @@ def test_who_comes_when_there_are_enough_handshakes_waits_for_its_turn(authority
     assert not client.transport.is_paused
     client.shake()
     assert (bench.n_connections, bench.tls.turns.n_active, bench.count("closed")) == (1, 0, 1)
-    assert isinstance(client.server.get_protocol(), TlsDownstream)
+    assert isinstance(client.server._app, TlsDownstream)
 
 
 def test_a_turn_that_does_not_come_in_time(authority: Authority) -> None:

@@ -260,7 +260,6 @@ def test_the_application_comes_after_the_handshake(bench: Bench) -> None:
     assert bench.server.get_extra_info("peername") == ("10.0.0.1", 5)
     assert bench.server.get_extra_info("ssl_object") is bench.server.ssl_object
     assert bench.client.get_extra_info("peercert")["subjectAltName"] == (("DNS", "localhost"),)
-    assert bench.server.get_protocol() is bench.server.app
     bench.server.set_write_buffer_limits(high=7)
     assert bench.server_raw.events == ["limits 7"]
 
@@ -425,7 +424,7 @@ def test_the_end_of_the_raw_connection_is_passed_on_once(bench: Bench) -> None:
 def test_nothing_holds_openssl_s_memory_after_the_end(bench: Bench) -> None:
     bench.server.connection_lost(None)
     assert bench.server.ssl_object is None
-    assert bench.server.get_protocol() is None
+    assert bench.server._app is None
 
 
 def test_back_pressure_is_passed_on(bench: Bench) -> None:

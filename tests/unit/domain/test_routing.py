@@ -29,7 +29,7 @@ def find(
     query: str = "",
     headers: Mapping[str, str] | None = None,
 ) -> int | None:
-    return router.find(method, host, path, query, headers or {})
+    return router.choose(method, host, path, query, headers or {}).index
 
 
 def router_of(*matches: MatchSpec | None) -> Router:
@@ -64,8 +64,7 @@ def test_pure_default_looks_at_nothing() -> None:
         __iter__ = __len__ = None  # type: ignore[assignment]
 
     router = router_of(None)
-    assert router.find("GET", "h", "/", "", Untouchable()) == 0
-    assert not router.has_path_routes
+    assert router.choose("GET", "h", "/", "", Untouchable()).index == 0
 
 
 def test_all_keys_of_a_match_must_hold() -> None:
@@ -78,19 +77,6 @@ def test_all_keys_of_a_match_must_hold() -> None:
     assert find(router, "/v1/x", headers={"x-a": "2"}, **whole) is None
     for key, other in (("method", "GET"), ("host", "b.org"), ("query", "q=3")):
         assert find(router, "/v1/x", headers={"x-a": "1"}, **{**whole, key: other}) is None
-
-
-@pytest.mark.parametrize(
-    ("match", "has_path_routes"),
-    [
-        (MatchSpec(path="/a"), True),
-        (MatchSpec(path_prefix="/a"), True),
-        (MatchSpec(path_regex="/a"), True),
-        (MatchSpec(host="a", methods=("GET",), headers={"a": "b"}, query={"a": "b"}), False),
-    ],
-)
-def test_tells_whether_paths_matter(match: MatchSpec, has_path_routes: bool) -> None:
-    assert router_of(match, None).has_path_routes is has_path_routes
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

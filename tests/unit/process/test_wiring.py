@@ -20,7 +20,7 @@ from lbproxy.domain.server import Server
 from lbproxy.domain.states import REFUSED, Health
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
-from lbproxy.process.wiring import PASSIVE_RETRY_S, Wiring, is_direct
+from lbproxy.process.wiring import PASSIVE_RETRY_S, Wiring, is_direct, pool_timeouts
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Slots
 from tests.support.certificates import Authority
 
@@ -87,7 +87,7 @@ def test_a_pool_has_its_settings() -> None:
     app = built.pools["app"]
     assert app.keep_alive == KeepAliveSettings(2, 3.0, 4, 5.0)
     assert (app.head_bytes, app.max_fields, app.max_interim) == (1024, 10, 2)
-    timeouts = app.timeouts
+    timeouts = pool_timeouts(built.config.pools["app"])
     assert (timeouts.connect, timeouts.response_head, timeouts.read) == (1.0, 2.0, 3.0)
     assert (timeouts.write, timeouts.tunnel, timeouts.half_closed) == (4.0, 5.0, 6.0)
     assert app.pool.members.fail_open is None and app.pool.members.passive_retry_s == PASSIVE_RETRY_S
@@ -350,8 +350,13 @@ def test_tls_of_pools_and_their_checks(tls_directory: Path) -> None:
     assert "raw" not in wiring.check_tls
     assert (plain.tls, own.tls) == (None, None)
     assert wiring.check_tls["own"].files.server_name == "x.org"
-    assert (app.timeouts.connect, app.timeouts.tls_handshake, app.timeouts.dial) == (2.0, 3.0, 5.0)
-    assert plain.timeouts.dial == plain.timeouts.connect
+
+
+def test_the_time_for_a_dial_is_that_of_both_its_parts() -> None:
+    pools = load_text(TLS_CONFIG, "lb.yaml", {}).config.pools
+    timeouts, plain = pool_timeouts(pools["app"]), pool_timeouts(pools["plain"])
+    assert (timeouts.connect, timeouts.tls_handshake, timeouts.dial) == (2.0, 3.0, 5.0)
+    assert plain.dial == plain.connect
 
 
 def test_every_file_is_watched(tls_directory: Path) -> None:

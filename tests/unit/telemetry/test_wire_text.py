@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lbproxy.telemetry import wire_text
 from lbproxy.telemetry.accesslog import make_format
 from lbproxy.telemetry.log import JsonFormatter, TextFormatter
+from tests.support import log_text
 from tests.support.log_records import record as log_record
 
 ALL_BYTES = bytes(range(256))
@@ -38,7 +39,7 @@ def rendered(name: str, raw: bytes) -> str:
 def test_json(raw: bytes) -> None:
     fields = json.loads(rendered("json", raw))
     for key in ("target", "user_agent"):
-        assert wire_text.to_wire(fields[key]) == raw
+        assert log_text.to_wire(fields[key]) == raw
 
 
 @nasty
@@ -47,14 +48,14 @@ def test_common(raw: bytes) -> None:
     assert request is not None
     method, target, protocol = request[1].split(" ")
     assert (method, protocol) == ("GET", "HTTP/1.1")
-    assert wire_text.to_wire(wire_text.unescaped(target)) == raw
+    assert log_text.to_wire(log_text.unescaped(target)) == raw
 
 
 @nasty
 def test_combined(raw: bytes) -> None:
     _, referer, agent = re.findall(r'"((?:[^"\\]|\\.)*)"', rendered("combined", raw))
     for quoted in (referer, agent):
-        assert wire_text.to_wire("" if quoted == "-" else wire_text.unescaped(quoted)) == raw
+        assert log_text.to_wire("" if quoted == "-" else log_text.unescaped(quoted)) == raw
 
 
 def record(text: str) -> logging.LogRecord:
@@ -65,14 +66,14 @@ def record(text: str) -> logging.LogRecord:
 def test_the_text_log(raw: bytes) -> None:
     line = TextFormatter().format(record(wire_text.from_wire(raw)))
     assert len(line.splitlines()) == 1
-    assert wire_text.to_wire(wire_text.unescaped(line).partition("said ")[2]) == raw
+    assert log_text.to_wire(log_text.unescaped(line).partition("said ")[2]) == raw
 
 
 @nasty
 def test_the_json_log(raw: bytes) -> None:
     line = JsonFormatter().format(record(wire_text.from_wire(raw)))
     assert len(line.splitlines()) == 1
-    assert wire_text.to_wire(json.loads(line)["message"].partition("said ")[2]) == raw
+    assert log_text.to_wire(json.loads(line)["message"].partition("said ")[2]) == raw
 
 
 @given(text=st.text(st.characters(), max_size=60))
@@ -80,7 +81,7 @@ def test_text_of_the_config_survives_too(text: str) -> None:
     """Names of pools and subjects of certificates hold more than bytes; even halves of characters are kept."""
     for escape in (wire_text.quotable, wire_text.without_spaces, wire_text.one_line):
         escaped = escape(text)
-        assert wire_text.unescaped(escaped) == text
+        assert log_text.unescaped(escaped) == text
         escaped.encode()
 
 

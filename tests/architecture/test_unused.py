@@ -1,0 +1,78 @@
+"""Nothing in lbproxy is there for nobody: what only tests use goes, and its tests with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.architecture import unused
+from tests.architecture.rules import PACKAGE, ROOT, modules
+
+# Used by somebody whom this does not see, by whom. Take out what is used by name or gone.
+SEEN_BY_OTHERS = {
+    "lbproxy/_client.py: _UnixConnection.sock": "http.client reads it",
+    "lbproxy/config/notation.py: Section.model_config": "pydantic reads it",
+    "lbproxy/config/server_model.py: StrategySpec.model_config": "pydantic reads it",
+    "lbproxy/protocol/http1.py: _Sink.on_header": "httptools calls it",
+    "lbproxy/telemetry/log.py: WriterHandler.emit": "logging calls it",
+    # Keys that have a model, so that a config that has them is told what they will be; availability.py refuses them.
+    "lbproxy/config/pool_model.py: Pool.servers_file": "refused as not built",
+    "lbproxy/config/pool_model.py: Pool.sticky": "refused as not built",
+    "lbproxy/config/pool_model.py: Sticky.same_site": "refused as not built",
+    "lbproxy/config/pool_model.py: Sticky.secure": "refused as not built",
+    # A pool whose weights and limits never change would hide what the property tests find by changing them.
+    "lbproxy/domain/pool.py: Pool.set_max_inflight": "tests of the invariants; a config that is read again",
+    "lbproxy/domain/pool.py: Pool.set_weight": "tests of the invariants; a config that is read again",
+}
+SETTINGS_OF_OTHERS = {"lbproxy/demo/gunicorn_settings.py"}  # gunicorn reads all of it
+
+
+def found() -> set[str]:
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in modules(PACKAGE)}
+    return {f"{path}: {item}" for path, item in unused.unused(sources) if path not in SETTINGS_OF_OTHERS}
+
+
+def test_nothing_is_there_for_nobody() -> None:
+    names = found()
+    assert sorted(names - SEEN_BY_OTHERS.keys()) == [], "delete it, or say who uses it"
+    assert sorted(SEEN_BY_OTHERS.keys() - names) == [], "used, or gone: take it off the list"
+
+
+USED = """
+class Base:
+    def step(self): ...
+
+class A(Base):
+    __slots__ = ("x", "y", "z")
+    def __init__(self):
+        self.x = 1
+        self.y, self.z = 2, 3
+    def step(self):
+        return self.x
+    def counted(self):
+        self.z += 1
+
+class B:
+    def __init__(self):
+        self.x = 2
+
+def run(a: A):
+    Base.step(a)
+    return getattr(a, "counted")()
+
+LIMIT = 5
+run(A()), B()
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("", {"A.y", "A.z", "B.x", "LIMIT"}),
+        ("LIMIT.y", {"A.z", "B.x"}),
+        ("import m\nm.LIMIT, m.z", {"A.y", "B.x"}),
+        ("def f(b: B, y):\n    'y: z'\n    return b.x, y, 'LIMIT'", {"A.y", "A.z", "f"}),
+        ("@app.route\ndef f(): ...\nclass C(B):\n    def g(self): return self.x", {"A.y", "A.z", "LIMIT", "C", "C.g"}),
+    ],
+)
+def test_what_is_unused(more: str, expected: set[str]) -> None:
+    assert {str(item) for _, item in unused.unused({"a.py": USED, "b.py": more})} == expected

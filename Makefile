@@ -94,7 +94,7 @@ wheel: $(TOOLS_STAMP) ## dist/*.whl for this Python version and processor: whoev
 pythons: ## compile, install and run the unit tests with each Python from 3.11 on that this machine has
 	@tests/support/pythons.sh
 
-bench: setup system ## measure speed and balance; writes benchmarks/out
+bench: setup system ## measure speed, latency, memory and balance; writes benchmarks/out
 	@mkdir -p benchmarks/out
 	@$(BIN)/python -m benchmarks.micro | tee benchmarks/out/micro.txt
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
@@ -102,6 +102,8 @@ bench: setup system ## measure speed and balance; writes benchmarks/out
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.tls | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.balancing --json benchmarks/out/balancing.json --markdown benchmarks/out/balancing.md
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.latency --json benchmarks/out/latency.json --markdown benchmarks/out/latency.md
+	@$(BIN)/python -m benchmarks.memory --json benchmarks/out/memory.json --markdown benchmarks/out/memory.md
 
 instructions: setup system ## count the instructions of each kind of request anew, and record them for `make test`
 	@$(BIN)/python -m benchmarks.instructions --record

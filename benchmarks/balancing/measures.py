@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from statistics import fmean, median
 
 from benchmarks.balancing.cases import Case, Check
@@ -13,6 +12,7 @@ from benchmarks.balancing.client import Asked
 from benchmarks.balancing.ideal import central_queue
 from benchmarks.balancing.origin import Books
 from benchmarks.balancing.trace import Trace
+from benchmarks.percentiles import percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,6 @@ class Verdict:
     @property
     def is_met(self) -> bool:
         return self.check.at_least <= self.value <= self.check.at_most
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value with at least `share` of all at or below it; `values` is not empty."""
-    return sorted(values)[max(0, ceil(share * len(values)) - 1)]
 
 
 def figures(

@@ -1,9 +1,9 @@
 """What was counted against what was recorded. Pure.
 
 In the environment of the record 5 % more are too many. Another version of Python, of the compiler or of the C library
-moves the sum without a change in the sources: Debian's Python 3.11 needs 11 % less than a plain build. So there is more
-room elsewhere, also for what lies in lbproxy's own modules, which is a tenth of the whole. On another kind of processor
-nothing can be compared.
+moves the sum without a change in the sources: Debian's Python 3.11 needs 11 % less than a plain build, Python 3.12
+up to 18 % more. So there is more room elsewhere, also for what lies in lbproxy's own modules, which is a tenth to a
+quarter of the whole. On another kind of processor nothing can be compared.
 
 Fewer are no failure: whoever made it cheaper is asked to record that, so that what comes next is compared with it.
 """
@@ -20,7 +20,7 @@ from benchmarks.instructions.counting import Environment
 from benchmarks.instructions.profile import Profile
 
 TOLERANCE: Final = 0.05
-TOLERANCE_ELSEWHERE: Final = 0.25
+TOLERANCE_ELSEWHERE: Final = 0.3
 AGAIN: Final = "make instructions"
 _NAMED: Final = 6
 _WORTH_NAMING: Final = 0.002  # of the whole: below that a function is noise

@@ -21,6 +21,7 @@ _NGINX_LARGE_BUFFERS = """\
 _HAPROXY_LARGE_BUFFERS = """\
     tune.bufsize 65536
     tune.pipesize 1048576"""
+_CONNECTIONS = 4096
 TEMP_PATH_MODULES = ("proxy", "fastcgi", "uwsgi", "scgi")
 
 
@@ -58,8 +59,12 @@ def render_nginx(
     *,
     tuned: bool = False,
     pem: Path | None = None,
+    clients: int = 0,
 ) -> str:
-    """nginx as a proxy. `module` is the file of the stream module if that has to be loaded (TCP mode)."""
+    """nginx as a proxy. `module` is the file of the stream module if that has to be loaded (TCP mode).
+
+    clients: connections of clients that must fit, if there are more than usual.
+    """
     tls = f"""
         ssl_certificate {pem};
         ssl_certificate_key {pem};
@@ -69,7 +74,7 @@ def render_nginx(
     if mode == "tcp":
         return f"""\
 {f"load_module {module};" if module else ""}
-{_nginx_main(directory)}
+{_nginx_main(directory, clients)}
 stream {{
     log_format connections '$remote_addr [$time_local] $protocol $status $bytes_sent $bytes_received $session_time';
     access_log /dev/null connections;
@@ -87,7 +92,7 @@ stream {{
 }}
 """
     return f"""\
-{_nginx_main(directory)}
+{_nginx_main(directory, clients)}
 http {{
 {_nginx_temp_paths(directory, temp_modules)}
     access_log /dev/null combined;
@@ -117,9 +122,18 @@ http {{
 
 
 def render_haproxy(
-    mode: Mode, port: int, servers: Sequence[int], *, tuned: bool = False, pem: Path | None = None
+    mode: Mode,
+    port: int,
+    servers: Sequence[int],
+    *,
+    tuned: bool = False,
+    pem: Path | None = None,
+    clients: int = 0,
 ) -> str:
-    """HAProxy with one thread. Its log goes to its standard output, which the runner connects to /dev/null."""
+    """HAProxy with one thread. Its log goes to its standard output, which the runner connects to /dev/null.
+
+    clients: as for nginx.
+    """
     lines = "\n".join(f"    server s{server} 127.0.0.1:{server} check inter 2s" for server in servers)
     in_http = """\
     option httplog
@@ -130,7 +144,7 @@ def render_haproxy(
     return f"""\
 global
     nbthread 1
-    maxconn 4096
+    maxconn {clients or _CONNECTIONS}
     log stdout format raw local0 info
 {_HAPROXY_LARGE_BUFFERS if tuned else ""}
 defaults
@@ -193,13 +207,13 @@ pools:
 {LBPROXY_EXTRAS[extras]}"""
 
 
-def _nginx_main(directory: Path) -> str:
+def _nginx_main(directory: Path, clients: int = 0) -> str:
     return f"""\
 daemon off;
 worker_processes 1;
 pid {directory}/pid;
 error_log stderr warn;
-events {{ worker_connections 4096; }}"""
+events {{ worker_connections {2 * clients or _CONNECTIONS}; }}"""
 
 
 def _nginx_temp_paths(directory: Path, modules: Sequence[str]) -> str:

@@ -91,6 +91,19 @@ def read_rss_kib(pids: Iterable[int]) -> int:
     return sum(parse_rss_kib((_PROC / str(pid) / "status").read_text()) for pid in pids)
 
 
+def parse_pss_kib(rollup: str) -> int:
+    """Pss of /proc/PID/smaps_rollup. Raises ValueError if it is not there."""
+    for line in rollup.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    raise ValueError("smaps_rollup has no Pss")
+
+
+def read_pss_kib(pids: Iterable[int]) -> int:
+    """Sum over the processes; a page that several share is divided among them."""
+    return sum(parse_pss_kib((_PROC / str(pid) / "smaps_rollup").read_text()) for pid in pids)
+
+
 def read_core(core: int) -> CoreTime:
     return parse_core((_PROC / "stat").read_text(), core)
 

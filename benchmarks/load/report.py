@@ -61,12 +61,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), line(rule), *(line(row) for row in rows)])
 
 
-def _render_header(options: Options, environment: Environment) -> str:
+def render_where(environment: Environment) -> str:
+    """When, on what and with which versions: the first line of every report."""
     versions = ", ".join(f"{name} {number}" for name, number in environment.versions.items())
     commit = f", commit {environment.commit}" if environment.commit else ""
     return (
         f"{environment.date}{commit}. {environment.cpu}, {environment.cores} cores, Linux {environment.kernel}. "
-        f"{versions}.\n"
+        f"{versions}."
+    )
+
+
+def _render_header(options: Options, environment: Environment) -> str:
+    return (
+        f"{render_where(environment)}\n"
         f"Each proxy alone on core {environment.proxy_core}; {options.connections} connections, "
         f"{options.seconds} s per run, {options.rounds} round{'s' if options.rounds > 1 else ''}; medians."
     )

@@ -50,7 +50,8 @@ class Nginx:
 class Setup:
     """What a proxy is to do: listen on `port` in `mode`, before `servers`, with its files in `directory`.
 
-    pem: certificate and key in one file, if clients are to speak TLS.
+    pem: certificate and key in one file, if clients are to speak TLS. clients: how many connections
+    of clients it must hold, if that is more than usual.
     """
 
     mode: Mode
@@ -59,6 +60,7 @@ class Setup:
     directory: Path
     nginx: Nginx
     pem: Path | None = None
+    clients: int = 0
 
 
 def find_program(name: str) -> str:
@@ -147,7 +149,9 @@ def version(name: str) -> str:
 
 
 def _haproxy_command(setup: Setup, *, tuned: bool = False) -> list[str]:
-    text = configs.render_haproxy(setup.mode, setup.port, setup.servers, tuned=tuned, pem=setup.pem)
+    text = configs.render_haproxy(
+        setup.mode, setup.port, setup.servers, tuned=tuned, pem=setup.pem, clients=setup.clients
+    )
     return [find_program("haproxy"), "-db", "-f", str(_write(setup.directory / "haproxy.cfg", text))]
 
 
@@ -164,6 +168,7 @@ def _nginx_command(setup: Setup, *, tuned: bool = False) -> list[str]:
         nginx.stream_module,
         tuned=tuned,
         pem=setup.pem,
+        clients=setup.clients,
     )
     return _nginx_argv(nginx, setup.directory, text)
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.balancing.cases import Case, Check
 from benchmarks.balancing.client import Asked
-from benchmarks.balancing.measures import Figures, Run, figures, free_slots, idle_wait_s, judge, latency_s, percentile
+from benchmarks.balancing.measures import Figures, Run, figures, free_slots, idle_wait_s, judge, latency_s
 from benchmarks.balancing.origin import Books, Visit
 from benchmarks.balancing.trace import Trace
 
@@ -19,11 +19,6 @@ def a_case(*checks: Check, patience_s: float = 10.0) -> Case:
 
 def answered(due: float, after_s: float, status: int = 200, *, gave_up: bool = False) -> Asked:
     return Asked(due, sent=due, answered=due + after_s, status=status, gave_up=gave_up)
-
-
-def test_percentiles_are_values_that_occurred() -> None:
-    values = [float(number) for number in range(1, 101)]
-    assert (percentile(values, 0.99), percentile(values, 0.5), percentile([7.0], 0.99)) == (99.0, 50.0, 7.0)
 
 
 def test_a_failure_is_no_quick_answer() -> None:

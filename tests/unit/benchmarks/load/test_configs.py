@@ -87,3 +87,13 @@ def test_lbproxy_with_everything_on_and_with_everything_off() -> None:
     assert full.circuit_breaker is not None and bare.circuit_breaker is None
     assert (full.retry.attempts, bare.retry.attempts) == (2, 0)
     assert full.retry.status and full.timeouts.total and full.slow_start
+
+
+def test_more_connections_than_usual_fit_if_asked_for() -> None:
+    assert "maxconn 4096\n" in render_haproxy("http", 9000, SERVERS)
+    assert "worker_connections 4096;" in nginx("http")
+    assert "maxconn 6000\n" in render_haproxy("http", 9000, SERVERS, clients=6000)
+    # nginx counts those to servers too.
+    for mode in MODES:
+        text = render_nginx(mode, 9000, SERVERS, HERE, TEMP_PATH_MODULES, None, clients=6000)
+        assert "worker_connections 12000;" in text

@@ -7,6 +7,7 @@ from benchmarks.load.procfs import (
     descendants,
     parse_core,
     parse_listeners,
+    parse_pss_kib,
     parse_rss_kib,
     parse_stat,
 )
@@ -57,3 +58,10 @@ def test_a_core_that_does_not_exist() -> None:
 def test_a_tree_holds_grandchildren_and_no_strangers() -> None:
     parents = {1: 0, 50: 40, 40: 30, 30: 1, 60: 1, 70: 60}
     assert descendants(parents, 30) == {30, 40, 50}
+
+
+def test_pss_is_read_from_the_rollup() -> None:
+    rollup = "5581-7ffc ---p 00000000 00:00 0    [rollup]\nRss:    6820 kB\nPss:    5031 kB\nPss_Anon:  900 kB\n"
+    assert parse_pss_kib(rollup) == 5031
+    with pytest.raises(ValueError, match="no Pss"):
+        parse_pss_kib("Rss: 1 kB\n")

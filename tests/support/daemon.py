@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import build
+from tests.support import build, nursery
 from tests.support.waiting import POLL_S, wait_until
 
 START_S = 30.0  # a start takes 14 s when thirty processes want the two cores
@@ -44,7 +44,10 @@ class _PlainDumper(yaml.SafeDumper):
 class LbProxy:
     """One running daemon. Bind listeners to `127.0.0.1:0`; the ports are found in the daemon's own log."""
 
-    def __init__(self, config: Settings, directory: Path) -> None:
+    def __init__(self, config: Settings, directory: Path, *, stdout: int = subprocess.DEVNULL, nofile: int = 0) -> None:
+        """stdout: a descriptor. nofile: the limit on open files, 0 for that of the tests."""
+        self._stdout = stdout
+        self._nofile = nofile
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.access_log_path = directory / "access.log"
@@ -57,7 +60,7 @@ class LbProxy:
         }
         self.config_path.write_text(yaml.dump(complete, Dumper=_PlainDumper, sort_keys=False))
         self.addresses: dict[str, str] = {}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | nursery.Nursling | None = None
         self.baseline_fds = 0
 
     def __enter__(self) -> LbProxy:
@@ -73,11 +76,7 @@ class LbProxy:
 
     def start(self, env: Mapping[str, str] | None = None) -> LbProxy:
         """Start and wait until every listener and the admin address answer."""
-        command = [*self._program(), "--config", str(self.config_path)]
-        with self.stderr_path.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=stderr, env={**os.environ, **(env or {})}
-            )
+        self.process = self._started(env or {})
         try:
             wait_until(self._is_listening, "the daemon to say where it listens", START_S)
             wait_until(lambda: self._admin_status("/healthz") == 200, "/healthz to answer 200", START_S)
@@ -87,6 +86,16 @@ class LbProxy:
             self.process.wait()
             raise
         return self
+
+    def _started(self, env: Mapping[str, str]) -> subprocess.Popen[bytes] | nursery.Nursling:
+        arguments = ["--config", str(self.config_path)]
+        with self.stderr_path.open("wb") as stderr, Path(os.devnull).open("wb") as devnull:
+            stdout = devnull.fileno() if self._stdout == subprocess.DEVNULL else self._stdout
+            if self._program() == [*build.COMMAND] and nursery.can_start(env):
+                return nursery.start(arguments, env, stdout=stdout, stderr=stderr.fileno(), nofile=self._nofile)
+            limit = ["sh", "-c", f'ulimit -n {self._nofile}; exec "$@"', "sh"] if self._nofile else []
+            command = [*limit, *self._program(), *arguments]
+            return subprocess.Popen(command, stdout=stdout, stderr=stderr, env={**os.environ, **env})
 
     def _program(self) -> list[str]:
         return [*build.COMMAND]

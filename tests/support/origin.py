@@ -26,6 +26,7 @@ from tests.support.client import SEGMENT_GAP_S, linger_reset
 from tests.support.wire import Ended, Request, Stream, WireError, read_request_body, read_request_head
 
 IO_TIMEOUT_S = 20.0
+_WAKE_S = 1.0
 FIN: Final = "fin"
 RST: Final = "rst"
 Step = bytes | threading.Event | str
@@ -50,7 +51,8 @@ class Peer:
         self.partial: Request | None = None  # a head whose body is not, or never became, complete
         self.closed = threading.Event()  # this connection is over, whoever ended it
         self.closed_at = 0.0
-        self.is_abandoned = False
+        self.is_abandoned = False  # the test is over
+        self.is_broken_off = False  # ... and the connection ends with RST
 
     @property
     def received(self) -> bytes:
@@ -149,6 +151,9 @@ class Peer:
             if error.errno not in (errno.EBADF, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):
                 raise
         finally:
+            if self.is_broken_off:
+                with contextlib.suppress(OSError):  # the script has closed it
+                    self.reset()
             self.sock.close()
             self.closed_at = time.monotonic()
             self.closed.set()
@@ -222,7 +227,29 @@ class Origin:
         return sum(not peer.closed.is_set() for peer in self.peers)
 
     def reset(self) -> None:
-        """Close every connection, forget all scripts and records."""
+        """Break off every connection, forget all scripts and records.
+
+        With RST, by the thread that serves it: from a FIN the daemon learns how long, and for how many requests, this
+        server keeps connections, and the next test would meet what the end of this one taught.
+        """
+        for peer in self.peers:
+            peer.is_abandoned = peer.is_broken_off = True
+            with contextlib.suppress(OSError):
+                peer.sock.shutdown(socket.SHUT_RD)  # wakes who reads, and sends nothing
+        deadline = time.monotonic() + _WAKE_S
+        for peer in self.peers:
+            peer.closed.wait(max(0.0, deadline - time.monotonic()))
+        self._end()
+
+    def close(self) -> None:
+        """Stop listening and end every connection and thread, as a server that stops does."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._end()
+        self._acceptor.join(IO_TIMEOUT_S)
+
+    def _end(self) -> None:
         for peer in self.peers:
             peer.is_abandoned = True
             with contextlib.suppress(OSError):
@@ -234,14 +261,6 @@ class Origin:
             self.requests.clear()
             self.violations.clear()
             self._scripts.clear()
-
-    def close(self) -> None:
-        """Stop listening and end every connection and thread."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.reset()
-        self._acceptor.join(IO_TIMEOUT_S)
 
     def _accept(self) -> None:
         number = 0

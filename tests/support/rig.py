@@ -88,24 +88,26 @@ class Rig:
             self.lb.stop(allow_errors=True)
         if not self.lb.is_running:
             self.lb.start()
-        wait_until(
-            lambda: (
-                not total(metrics := self.lb.metrics(), "upstream_connections")
-                and not total(metrics, "server_inflight")
-            ),
-            "the daemon to see that the servers closed its idle connections",
-        )
-        self._before = self.lb.exposition()
+        wait_until(self._is_empty, "the daemon to see that the servers closed its idle connections")
         self._stderr_at = len(self.lb.stderr)
         self._log_at = len(self.lb.access_log())
 
+    def _is_empty(self) -> bool:
+        self._before = self.lb.exposition()
+        metrics = parse_metrics(self._before, "upstream_connections", "server_inflight")
+        return not total(metrics, "upstream_connections") and not total(metrics, "server_inflight")
+
     def _has_learned(self) -> bool:
-        """Does the daemon keep fewer connections than before, since servers closed some without a word?
+        """Does the daemon keep connections less long than before, since servers closed some without a word?
 
         Several scenarios do just that, and the next one may need a connection that is kept.
         """
         pools = json.loads(self.lb.admin_get("/api/v1/status")[1])["pools"]
-        return any(server["requests_per_connection"] is not None for pool in pools for server in pool["servers"])
+        return any(
+            server["requests_per_connection"] is not None or server["idle_timeout"]["learned"] is not None
+            for pool in pools
+            for server in pool["servers"]
+        )
 
     def check(self) -> None:
         """The invariants that hold after every scenario."""

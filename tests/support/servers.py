@@ -21,7 +21,7 @@ import requests
 
 from tests.support import build
 from tests.support.build import ROOT
-from tests.support.daemon import START_S, STOP_S, LbProxy
+from tests.support.daemon import START_S, STOP_S
 from tests.support.waiting import wait_until
 
 DEMO_APP = "lbproxy.demo.app:app"
@@ -150,40 +150,6 @@ def gunicorns(directory: Path, count: int, app: str = E2E_APP, **options: str) -
         for server in servers:
             with contextlib.suppress(AssertionError):  # one that never started
                 server.kill()
-
-
-class Daemon(LbProxy):
-    """A daemon with another standard output, or below a limit on open files."""
-
-    def __init__(
-        self, config: Mapping[str, object], directory: Path, *, stdout: int = subprocess.DEVNULL, nofile: int = 0
-    ) -> None:
-        super().__init__(config, directory)
-        self._stdout = stdout
-        self._nofile = nofile
-
-    def start(self, env: Mapping[str, str] | None = None) -> Daemon:
-        limit = f"ulimit -n {self._nofile}; " if self._nofile else ""
-        command = ["sh", "-c", f'{limit}exec "$@"', "sh", *build.COMMAND, "-c", str(self.config_path)]
-        with self.stderr_path.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                command,
-                stdout=self._stdout,
-                stderr=stderr,
-                env={**os.environ, **(env or {})},
-            )
-        wait_until(self._is_listening, "the daemon to say where it listens", START_S)
-        wait_until(lambda: self._admin_status("/healthz") == 200, "/healthz to answer 200", START_S)
-        self.baseline_fds = self._settled_fds()
-        return self
-
-    def __enter__(self) -> Daemon:
-        return self.start()
-
-    def cpu_s(self) -> float:
-        """CPU time used so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def run_refused(config_path: Path) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,6 @@ from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
 from tests.support.rig import get
-from tests.support.servers import Daemon
 from tests.support.waiting import wait_until
 
 TOKEN = "s3cret"
@@ -55,7 +54,7 @@ def send(lb: LbProxy, data: bytes, *, leaves: bool = False) -> bytes:
 
 
 def test_silent_connections_take_nothing_from_the_traffic(tmp_path: Path) -> None:
-    with Origin() as origin, Daemon(config(origin), tmp_path / "lb", nofile=200) as lb, ExitStack() as stack:
+    with Origin() as origin, LbProxy(config(origin), tmp_path / "lb", nofile=200) as lb, ExitStack() as stack:
         for _ in range(180):
             sock = stack.enter_context(socket.socket())
             sock.settimeout(5)

@@ -15,7 +15,6 @@ from tests.support.client import Client, each_byte
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer
 from tests.support.rig import get
-from tests.support.servers import Daemon
 from tests.support.waiting import wait_until
 
 FRONT = ("203.0.113.1", 443)
@@ -245,14 +244,14 @@ def test_ip_hash_takes_the_client_s_address(tmp_path: Path) -> None:
         assert min(map(len, homes)) > 0 and sum(map(len, homes)) == 20
 
 
-def one(tmp_path: Path, origin: Origin, nofile: int = 0, **more: object) -> Daemon:
+def one(tmp_path: Path, origin: Origin, nofile: int = 0, **more: object) -> LbProxy:
     config = {
         "trusted_proxies": TRUSTED,
         "listeners": [{"name": "web", "bind": "127.0.0.1:0", "pool": "p", "proxy_protocol": "accept"}],
         "pools": {"p": {"servers": [origin.address], "health_check": "off"}},
         **more,
     }
-    return Daemon(config, tmp_path, nofile=nofile)
+    return LbProxy(config, tmp_path, nofile=nofile)
 
 
 def test_who_waits_for_a_header_counts_as_a_connection(tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import LbProxy
 from tests.support.e2e_app import BLOCK, blocks
-from tests.support.servers import Daemon, Gunicorn, session
+from tests.support.servers import Gunicorn, session
 
 MIB = 1024 * 1024
 FULL = os.environ.get("LBPROXY_BIG_BODY_MB")
@@ -54,7 +55,7 @@ def expected() -> str:
 
 
 @pytest.fixture(scope="module")
-def lb(echo_server: Gunicorn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def lb(echo_server: Gunicorn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LbProxy]:
     settings: dict[str, object] = {
         "listeners": [
             {"name": "http", "bind": "127.0.0.1:0", "pool": "p"},
@@ -62,12 +63,12 @@ def lb(echo_server: Gunicorn, tmp_path_factory: pytest.TempPathFactory) -> Itera
         ],
         "pools": {"p": {"servers": [echo_server.address], "health_check": "/health"}},
     }
-    with Daemon(settings, tmp_path_factory.mktemp("big")) as daemon:
+    with LbProxy(settings, tmp_path_factory.mktemp("big")) as daemon:
         yield daemon
 
 
 @contextmanager
-def flat_memory(lb: Daemon, listener: str) -> Iterator[None]:
+def flat_memory(lb: LbProxy, listener: str) -> Iterator[None]:
     """The daemon's RSS does not grow by more than the bound at any moment of the block; afterwards it holds nothing."""
     with session() as client:
         assert client.get(f"http://127.0.0.1:{lb.port(listener)}/download/4", timeout=20).status_code == 200
@@ -154,7 +155,7 @@ def upload(port: int, framing: str) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("listener", ["http", "tcp"])
-def test_downloads_by_slow_clients(lb: Daemon, echo_server: Gunicorn, listener: str) -> None:
+def test_downloads_by_slow_clients(lb: LbProxy, echo_server: Gunicorn, listener: str) -> None:
     wanted = (expected(), BLOCKS * len(BLOCK))
     with flat_memory(lb, listener), ThreadPoolExecutor(CLIENTS) as threads:
         clients = [threads.submit(download, lb.port(listener)) for _ in range(CLIENTS)]
@@ -163,7 +164,7 @@ def test_downloads_by_slow_clients(lb: Daemon, echo_server: Gunicorn, listener: 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("listener", ["http", "tcp"])
-def test_uploads_to_a_slow_server(lb: Daemon, listener: str, framing: str) -> None:
+def test_uploads_to_a_slow_server(lb: LbProxy, listener: str, framing: str) -> None:
     wanted = (expected(), BLOCKS * len(BLOCK))
     port = lb.port(listener)
     with flat_memory(lb, listener), ThreadPoolExecutor(CLIENTS) as threads:

@@ -13,7 +13,8 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.support.servers import FLOWERS, Daemon, Gunicorn, in_threads, needed, session
+from tests.support.daemon import LbProxy
+from tests.support.servers import FLOWERS, Gunicorn, in_threads, needed, session
 from tests.support.waiting import wait_until
 
 BODY = json.dumps(FLOWERS)
@@ -21,18 +22,18 @@ JSON = "Content-Type: application/json"
 
 
 @pytest.fixture(scope="module")
-def lb(demo_servers: list[Gunicorn], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def lb(demo_servers: list[Gunicorn], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LbProxy]:
     pool = {"servers": [server.address for server in demo_servers], "health_check": "/health"}
     settings: dict[str, object] = {
         "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
         "pools": {"p": pool},
     }
-    with Daemon(settings, tmp_path_factory.mktemp("clients")) as daemon:
+    with LbProxy(settings, tmp_path_factory.mktemp("clients")) as daemon:
         yield daemon
 
 
 @pytest.fixture
-def counted(lb: Daemon) -> Iterator[Callable[[int], None]]:
+def counted(lb: LbProxy) -> Iterator[Callable[[int], None]]:
     """Call it with the number of requests that were answered 200: lbproxy counted as many, and nothing else."""
     before = lb.metric("requests_total")
     before_2xx = lb.metric("requests_total", code="2xx")
@@ -46,7 +47,7 @@ def counted(lb: Daemon) -> Iterator[Callable[[int], None]]:
     lb.check_idle()
 
 
-def url(lb: Daemon, path: str = "/predict") -> str:
+def url(lb: LbProxy, path: str = "/predict") -> str:
     return f"http://127.0.0.1:{lb.port('in')}{path}"
 
 
@@ -67,7 +68,7 @@ CURL = {
 }
 
 
-def curl(lb: Daemon, *arguments: str, path: str = "/predict", count: int = 1) -> tuple[str, str]:
+def curl(lb: LbProxy, *arguments: str, path: str = "/predict", count: int = 1) -> tuple[str, str]:
     """Body and head of the last answer, with `count` requests over one connection."""
     urls = [url(lb, path)] * count
     command = [needed("curl"), "-sS", "--noproxy", "*", "-m", "20", "-D", "/dev/stderr", *arguments, *urls]
@@ -77,7 +78,7 @@ def curl(lb: Daemon, *arguments: str, path: str = "/predict", count: int = 1) ->
 
 
 @pytest.mark.parametrize("name", CURL)
-def test_curl(lb: Daemon, counted: Callable[[int], None], name: str) -> None:
+def test_curl(lb: LbProxy, counted: Callable[[int], None], name: str) -> None:
     body, heads = curl(lb, "-H", JSON, *CURL[name])
     check(body)
     statuses = re.findall(r"^HTTP/([0-9.]+) (\d+)", heads, re.MULTILINE)
@@ -87,7 +88,7 @@ def test_curl(lb: Daemon, counted: Callable[[int], None], name: str) -> None:
     counted(1)
 
 
-def test_curl_head(lb: Daemon, counted: Callable[[int], None]) -> None:
+def test_curl_head(lb: LbProxy, counted: Callable[[int], None]) -> None:
     said, heads = curl(lb, "--head", path="/health")
     assert heads.startswith("HTTP/1.1 200 ")
     # Some versions of curl print the head as the body of HEAD too; nothing else may come.
@@ -96,7 +97,7 @@ def test_curl_head(lb: Daemon, counted: Callable[[int], None]) -> None:
     counted(1)
 
 
-def test_curl_waits_for_100_before_a_big_body(lb: Daemon, counted: Callable[[int], None], tmp_path: Path) -> None:
+def test_curl_waits_for_100_before_a_big_body(lb: LbProxy, counted: Callable[[int], None], tmp_path: Path) -> None:
     """Above 1 MiB curl sends `Expect` by itself."""
     many = tmp_path / "many.json"
     many.write_text(json.dumps(FLOWERS) + " " * 1_500_000)
@@ -106,7 +107,7 @@ def test_curl_waits_for_100_before_a_big_body(lb: Daemon, counted: Callable[[int
     counted(1)
 
 
-def test_curl_reuses_its_connection(lb: Daemon, counted: Callable[[int], None]) -> None:
+def test_curl_reuses_its_connection(lb: LbProxy, counted: Callable[[int], None]) -> None:
     before = lb.metric("client_connections_total")
     curl(lb, path="/health", count=20)
     counted(20)
@@ -116,7 +117,7 @@ def test_curl_reuses_its_connection(lb: Daemon, counted: Callable[[int], None]) 
 # --- Python ---
 
 
-def test_requests_session(lb: Daemon, counted: Callable[[int], None]) -> None:
+def test_requests_session(lb: LbProxy, counted: Callable[[int], None]) -> None:
     before = lb.metric("client_connections_total")
 
     def client(_: int) -> None:
@@ -131,7 +132,7 @@ def test_requests_session(lb: Daemon, counted: Callable[[int], None]) -> None:
     assert lb.metric("client_connections_total") == before + 4
 
 
-async def test_httpx(lb: Daemon, counted: Callable[[int], None]) -> None:
+async def test_httpx(lb: LbProxy, counted: Callable[[int], None]) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=20, limits=httpx.Limits(max_connections=20)) as client:
         answers = await asyncio.gather(*(client.post(url(lb), json=FLOWERS) for _ in range(200)))
         assert [answer.status_code for answer in answers] == [200] * 200
@@ -147,7 +148,7 @@ async def test_httpx(lb: Daemon, counted: Callable[[int], None]) -> None:
     counted(201)
 
 
-async def test_aiohttp(lb: Daemon, counted: Callable[[int], None]) -> None:
+async def test_aiohttp(lb: LbProxy, counted: Callable[[int], None]) -> None:
     connector = aiohttp.TCPConnector(limit=20)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(20)) as client:
 
@@ -166,7 +167,7 @@ async def test_aiohttp(lb: Daemon, counted: Callable[[int], None]) -> None:
 
 
 @pytest.mark.parametrize("keep_alive", [True, False])
-def test_ab(lb: Daemon, counted: Callable[[int], None], tmp_path: Path, keep_alive: bool) -> None:
+def test_ab(lb: LbProxy, counted: Callable[[int], None], tmp_path: Path, keep_alive: bool) -> None:
     """HTTP/1.0, where a connection is kept only if both sides say so."""
     body = tmp_path / "body.json"
     body.write_text(BODY)
@@ -187,7 +188,7 @@ def test_ab(lb: Daemon, counted: Callable[[int], None], tmp_path: Path, keep_ali
     assert opened == 8 if keep_alive else 1000 <= opened <= 1008
 
 
-def test_wrk(lb: Daemon, tmp_path: Path) -> None:
+def test_wrk(lb: LbProxy, tmp_path: Path) -> None:
     """wrk leaves its last requests unanswered: those are 499, everything else is 200."""
     script = tmp_path / "post.lua"
     script.write_text(f"wrk.method = 'POST'\nwrk.body = '{BODY}'\nwrk.headers['Content-Type'] = 'application/json'\n")

@@ -18,9 +18,10 @@ import pytest
 import yaml
 
 from tests.support.client import Client
+from tests.support.daemon import LbProxy
 from tests.support.port_famine import in_namespace, namespace_refusal
 from tests.support.rig import get
-from tests.support.servers import Daemon, Gunicorn, in_threads, needed, run_refused
+from tests.support.servers import Gunicorn, in_threads, needed, run_refused
 from tests.support.waiting import wait_until
 from tests.support.wire import Stream, read_response
 
@@ -38,7 +39,7 @@ def pooled(server: Gunicorn, **more: object) -> dict[str, object]:
     }
 
 
-def ask_many(lb: Daemon, count: int, target: str = "/") -> None:
+def ask_many(lb: LbProxy, count: int, target: str = "/") -> None:
     with Client(lb.port("in")) as client:
         for _ in range(count):
             assert client.ask(get(target)).status == 200
@@ -48,7 +49,7 @@ def ask_many(lb: Daemon, count: int, target: str = "/") -> None:
 
 
 def test_sigusr1_opens_the_access_log_again(tmp_path: Path) -> None:
-    with Daemon(RESPOND, tmp_path / "lb") as lb:
+    with LbProxy(RESPOND, tmp_path / "lb") as lb:
         old = lb.access_log_path.with_suffix(".1")
         is_over = threading.Event()
         asked = [0]
@@ -75,7 +76,7 @@ def test_sigusr1_opens_the_access_log_again(tmp_path: Path) -> None:
 
 
 def test_no_line_is_lost_by_a_rotation(tmp_path: Path) -> None:
-    with Daemon(RESPOND, tmp_path / "lb") as lb:
+    with LbProxy(RESPOND, tmp_path / "lb") as lb:
         old = lb.access_log_path.with_suffix(".1")
         ask_many(lb, 300)
         lb.access_log_path.rename(old)
@@ -99,7 +100,7 @@ def wrk(port: int, seconds: int = 1) -> int:
 def test_stdout_that_nobody_reads(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     settings = {**RESPOND, "access_log": {"path": "stdout"}}
-    with Daemon(settings, tmp_path / "lb", stdout=writer) as lb:
+    with LbProxy(settings, tmp_path / "lb", stdout=writer) as lb:
         os.close(writer)
         n_answered = 0
         # 64 KiB fit the pipe and 16 MiB the queue behind it.
@@ -117,7 +118,7 @@ def test_stdout_that_nobody_reads(tmp_path: Path) -> None:
 def test_stdout_whose_reader_left(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     settings = {**RESPOND, "access_log": {"path": "stdout"}}
-    with Daemon(settings, tmp_path / "lb", stdout=writer) as lb:
+    with LbProxy(settings, tmp_path / "lb", stdout=writer) as lb:
         os.close(writer)
         ask_many(lb, 10)
         assert len(os.read(reader, 65536).splitlines()) > 0
@@ -129,7 +130,7 @@ def test_stdout_whose_reader_left(tmp_path: Path) -> None:
 
 def test_a_full_disk(tmp_path: Path) -> None:
     settings = {**RESPOND, "access_log": {"path": "/dev/full"}}
-    with Daemon(settings, tmp_path / "lb") as lb:
+    with LbProxy(settings, tmp_path / "lb") as lb:
         ask_many(lb, 300)
         lb.wait_metric("log_dropped_total", 300)
         ask_many(lb, 10)
@@ -140,7 +141,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 def test_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tmp_path: Path) -> None:
     answers: list[object] = []
-    with Daemon(pooled(echo_server), tmp_path / "lb", nofile=64) as lb, ExitStack() as stack:
+    with LbProxy(pooled(echo_server), tmp_path / "lb", nofile=64) as lb, ExitStack() as stack:
         # More than may be served at once, and none of them idle: the gate is shut.
         holders = [stack.enter_context(Client(lb.port("in"))) for _ in range(15)]
         for holder in holders:
@@ -175,7 +176,7 @@ def test_no_client_is_lost_below_64_descriptors(echo_server: Gunicorn, tmp_path:
 
 
 def test_no_descriptor_for_a_server_connection(echo_server: Gunicorn, tmp_path: Path) -> None:
-    with Daemon(pooled(echo_server), tmp_path / "lb") as lb, ExitStack() as stack:
+    with LbProxy(pooled(echo_server), tmp_path / "lb") as lb, ExitStack() as stack:
         clients = [stack.enter_context(Client(lb.port("in"))) for _ in range(5)]
         lb.wait_metric("client_connections", 5)
         lb.wait_metric("health_checks_total", 1, result="pass")

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.build import ROOT
-from tests.support.servers import Daemon, Gunicorn, needed, session
+from tests.support.daemon import LbProxy
+from tests.support.servers import Gunicorn, needed, session
 from tests.support.waiting import wait_until
 
 DELIVERED = ROOT / "deploy" / "prometheus"
@@ -83,7 +84,7 @@ def test_prometheus_scrapes_what_lbproxy_counts(echo_server: Gunicorn, tmp_path:
     }
     (tmp_path / "prometheus").mkdir()
     with (
-        Daemon(settings, tmp_path / "lb") as lb,
+        LbProxy(settings, tmp_path / "lb") as lb,
         session() as client,
         prometheus(lb.port("admin"), tmp_path / "prometheus") as seen,
     ):
@@ -122,7 +123,7 @@ def test_promtool_finds_no_fault_in_the_live_text(echo_server: Gunicorn, tmp_pat
         ],
         "pools": {"p": pool},
     }
-    with Daemon(settings, tmp_path) as lb, session() as client:
+    with LbProxy(settings, tmp_path) as lb, session() as client:
         for listener in ("in", "tcp"):
             assert client.get(f"http://127.0.0.1:{lb.port(listener)}/", timeout=10).status_code == 200
         text = lb.exposition()

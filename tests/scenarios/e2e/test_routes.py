@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.client import Client
+from tests.support.daemon import LbProxy
 from tests.support.rig import get, post
-from tests.support.servers import Daemon, Gunicorn, gunicorns
+from tests.support.servers import Gunicorn, gunicorns
 from tests.support.wire import Response, Stream, read_response
 
 Seen = dict[str, Any]
@@ -61,14 +62,14 @@ def routes() -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def lb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def lb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LbProxy]:
     folder = tmp_path_factory.mktemp("routes")
     with gunicorns(folder / "one", 1, E2E_NAME="one") as (one,), gunicorns(folder / "two", 1, E2E_NAME="two") as (two,):
         local = Gunicorn(folder / "unix", E2E_NAME="unix")
         local.start(str(folder / "app.sock"))
         local.wait()
         try:
-            with Daemon(config(one, two, local, folder), folder / "lb") as daemon:
+            with LbProxy(config(one, two, local, folder), folder / "lb") as daemon:
                 yield daemon
         finally:
             local.kill()
@@ -97,7 +98,7 @@ def config(one: Gunicorn, two: Gunicorn, local: Gunicorn, folder: Path) -> dict[
     return {"listeners": listeners, "pools": pools, "trusted_proxies": ["127.0.0.9/32", "10.0.0.0/8"]}
 
 
-def ask(lb: Daemon, request: bytes, listener: str = "routed", source: str = "127.0.0.1") -> Response:
+def ask(lb: LbProxy, request: bytes, listener: str = "routed", source: str = "127.0.0.1") -> Response:
     with socket.socket() as sock:
         sock.bind((source, 0))
         sock.settimeout(10)
@@ -152,7 +153,7 @@ MISSES = {
 
 
 @pytest.mark.parametrize("name", MATCHES)
-def test_the_first_route_that_matches_decides(lb: Daemon, name: str) -> None:
+def test_the_first_route_that_matches_decides(lb: LbProxy, name: str) -> None:
     sent, server = MATCHES[name]
     told = seen(ask(lb, sent))
     assert told["name"] == server
@@ -160,7 +161,7 @@ def test_the_first_route_that_matches_decides(lb: Daemon, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MISSES)
-def test_no_route_is_404(lb: Daemon, name: str) -> None:
+def test_no_route_is_404(lb: LbProxy, name: str) -> None:
     answer = ask(lb, MISSES[name])
     assert answer.status == 404
     assert answer.get("content-type") == "application/problem+json"
@@ -174,7 +175,7 @@ def test_no_route_is_404(lb: Daemon, name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
-def test_redirect(lb: Daemon, method: str) -> None:
+def test_redirect(lb: LbProxy, method: str) -> None:
     extra = ["Content-Length: 0"] if method == "POST" else []
     for path, status, location in (("/old", 308, "https://new.example/x"), ("/found", 302, "/elsewhere")):
         answer = ask(lb, request(path, *extra, method=method))
@@ -182,7 +183,7 @@ def test_redirect(lb: Daemon, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_respond(lb: Daemon, method: str) -> None:
+def test_respond(lb: LbProxy, method: str) -> None:
     answer = ask(lb, request("/robots.txt", method=method))
     assert answer.status == 203
     assert answer.get("content-type") == "text/plain"
@@ -191,7 +192,7 @@ def test_respond(lb: Daemon, method: str) -> None:
     assert answer.body == (b"" if method == "HEAD" else b"Disallow: /\n")
 
 
-def test_the_body_of_a_request_that_lbproxy_answers_is_read(lb: Daemon) -> None:
+def test_the_body_of_a_request_that_lbproxy_answers_is_read(lb: LbProxy) -> None:
     """What follows on the connection is the next request or, where that was announced, the end: never the body."""
     with Client(lb.port("routed")) as client:
         client.send(post("/robots.txt", b"GET /old HTTP/1.1\r\nHost: a\r\n\r\n"), request("/found"))
@@ -216,11 +217,11 @@ REWRITES = {
 
 
 @pytest.mark.parametrize("target", REWRITES)
-def test_rewrite(lb: Daemon, target: str) -> None:
+def test_rewrite(lb: LbProxy, target: str) -> None:
     assert seen(ask(lb, request(target)))["target"] == REWRITES[target]
 
 
-def test_header_edits(lb: Daemon) -> None:
+def test_header_edits(lb: LbProxy) -> None:
     answer = ask(lb, request("/edit", "X-Set: client", "X-Add: client", "X-Secret: 1", "x-secret: 2", "X-Pool: client"))
     told = seen(answer)
     assert fields(told, "x-set") == ["route"]
@@ -232,7 +233,7 @@ def test_header_edits(lb: Daemon) -> None:
     assert answer.all("x-powered-by") == []
 
 
-def test_without_edits_the_answer_is_the_server_s(lb: Daemon) -> None:
+def test_without_edits_the_answer_is_the_server_s(lb: LbProxy) -> None:
     answer = ask(lb, request("/x"), "plain")
     assert answer.get("x-powered-by") == "flask"
     assert "gunicorn" in (answer.get("server") or "")
@@ -241,7 +242,7 @@ def test_without_edits_the_answer_is_the_server_s(lb: Daemon) -> None:
 # --- who asks ---
 
 
-def test_the_client_is_named(lb: Daemon) -> None:
+def test_the_client_is_named(lb: LbProxy) -> None:
     told = seen(ask(lb, request("/x", host="shop.example:81"), "plain", source="127.0.0.5"))
     assert fields(told, "x-forwarded-for") == ["127.0.0.5"]
     assert fields(told, "x-forwarded-proto") == ["http"]
@@ -262,7 +263,7 @@ CLAIMS = (
 )
 
 
-def test_claims_of_an_untrusted_peer_are_replaced(lb: Daemon) -> None:
+def test_claims_of_an_untrusted_peer_are_replaced(lb: LbProxy) -> None:
     answer = ask(lb, request("/untrusted", *CLAIMS), "plain", source="127.0.0.8")
     told = seen(answer)
     assert fields(told, "x-forwarded-for") == ["127.0.0.8"]
@@ -276,7 +277,7 @@ def test_claims_of_an_untrusted_peer_are_replaced(lb: Daemon) -> None:
     assert (entry["client"], entry["request_id"]) == ("127.0.0.8", answer.get("x-request-id"))
 
 
-def test_claims_of_a_trusted_peer_are_kept(lb: Daemon) -> None:
+def test_claims_of_a_trusted_peer_are_kept(lb: LbProxy) -> None:
     answer = ask(lb, request("/trusted", *CLAIMS), "plain", source="127.0.0.9")
     told = seen(answer)
     assert fields(told, "x-forwarded-for") == ["203.0.113.7, 10.1.2.3, 127.0.0.9"]
@@ -289,7 +290,7 @@ def test_claims_of_a_trusted_peer_are_kept(lb: Daemon) -> None:
     assert (entry["client"], entry["request_id"]) == ("203.0.113.7", "from-the-edge-1")
 
 
-def test_a_claim_ends_at_the_first_untrusted_address(lb: Daemon) -> None:
+def test_a_claim_ends_at_the_first_untrusted_address(lb: LbProxy) -> None:
     claim = "X-Forwarded-For: 198.51.100.1, 203.0.113.7, 10.9.9.9"
     seen(ask(lb, request("/chain", claim), "plain", source="127.0.0.9"))
     assert lb.entry("/chain")["client"] == "203.0.113.7"
@@ -298,19 +299,19 @@ def test_a_claim_ends_at_the_first_untrusted_address(lb: Daemon) -> None:
 # --- names and unix sockets ---
 
 
-def test_a_name_as_server(lb: Daemon) -> None:
+def test_a_name_as_server(lb: LbProxy) -> None:
     assert seen(ask(lb, request("/"), "named"))["name"] == "one"
     names = {dict(labels)["server"] for _, labels in lb.metrics("server_up") if ("pool", "named") in labels}
     assert any(name.startswith("localhost:") and name.endswith("/127.0.0.1") for name in names), names
 
 
-def test_a_unix_socket_as_server(lb: Daemon) -> None:
+def test_a_unix_socket_as_server(lb: LbProxy) -> None:
     assert seen(ask(lb, post("/x", b"hello"), "to-unix"))["body"] == "hello"
     assert seen(ask(lb, post("/x", b"hello"), "to-unix"))["name"] == "unix"
 
 
 @pytest.mark.parametrize("listener", ["at-unix", "abstract"])
-def test_a_unix_socket_as_listener(lb: Daemon, listener: str) -> None:
+def test_a_unix_socket_as_listener(lb: LbProxy, listener: str) -> None:
     path = lb.addresses[listener].removeprefix("unix:")
     with Client("\0" + path[1:] if path.startswith("@") else path) as client:
         for _ in range(3):

@@ -14,10 +14,10 @@ from typing import ClassVar
 import pytest
 
 from tests.support.client import Client
-from tests.support.daemon import START_S
+from tests.support.daemon import START_S, LbProxy
 from tests.support.e2e_app import EXECUTED
 from tests.support.rig import get
-from tests.support.servers import Daemon, Gunicorn, Load, gunicorns, in_threads, session
+from tests.support.servers import Gunicorn, Load, gunicorns, in_threads, session
 from tests.support.waiting import wait_until
 
 CLIENTS = 16
@@ -38,7 +38,7 @@ class Cluster:
             "health_check": {"type": "http", "path": "/health", "interval": f"{CHECK_S}s", "timeout": f"{CHECK_S}s"},
             "retry": {"idempotent": idempotent},
         }
-        self.lb = Daemon(
+        self.lb = LbProxy(
             {"listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}], "pools": {"p": pool}}, folder
         )
 

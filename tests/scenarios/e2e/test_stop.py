@@ -17,11 +17,12 @@ import pytest
 import requests
 
 from tests.support.client import Client
+from tests.support.daemon import LbProxy
 from tests.support.e2e_app import EXECUTED
 from tests.support.open_loop import Servers as OpenLoopServers
 from tests.support.origin import Origin, Peer
 from tests.support.rig import get
-from tests.support.servers import Daemon, Gunicorn, Load, gunicorns, session
+from tests.support.servers import Gunicorn, Load, gunicorns, session
 from tests.support.waiting import wait_until
 
 CLIENTS = 12
@@ -34,9 +35,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Gunicorn]
         yield started
 
 
-def daemon(servers: list[Gunicorn], folder: Path, *, grace: str = "10s", delay: str = "0s") -> Daemon:
+def daemon(servers: list[Gunicorn], folder: Path, *, grace: str = "10s", delay: str = "0s") -> LbProxy:
     pool = {"servers": [server.address for server in servers], "health_check": "/health"}
-    return Daemon(
+    return LbProxy(
         {
             "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
             "pools": {"p": pool},
@@ -49,7 +50,7 @@ def daemon(servers: list[Gunicorn], folder: Path, *, grace: str = "10s", delay: 
 class Slow:
     """One POST that takes so many seconds at the server."""
 
-    def __init__(self, lb: Daemon, seconds: float) -> None:
+    def __init__(self, lb: LbProxy, seconds: float) -> None:
         self.status = 0
         self.error = ""
         self._url = f"http://127.0.0.1:{lb.port('in')}/work"
@@ -69,7 +70,7 @@ class Slow:
         self._thread.join()
 
 
-def ended(lb: Daemon, within_s: float) -> int:
+def ended(lb: LbProxy, within_s: float) -> int:
     """The exit status."""
     assert lb.process is not None
     return lb.process.wait(within_s)
@@ -118,7 +119,7 @@ def test_stopping_under_500_requests_a_second(tmp_path: Path) -> None:
             c.send(c.origin.answer(request))
 
         slow.script(held)
-        lb = Daemon(settings, tmp_path).start()
+        lb = LbProxy(settings, tmp_path).start()
         stack.callback(lb.kill)
         idle = [stack.enter_context(Client(lb.port("in"))) for _ in range(3)]
         for client in idle[1:]:  # the first says nothing at all
@@ -161,7 +162,7 @@ def test_whose_answer_began_before_the_signal_is_told_with_the_next_one(tmp_path
         origin.script(in_two_pieces)
         listener = {"name": "in", "bind": "127.0.0.1:0", "pool": "p"}
         pools = {"p": {"servers": [origin.address], "health_check": "off"}}
-        lb = Daemon({"listeners": [listener], "pools": pools}, tmp_path).start()
+        lb = LbProxy({"listeners": [listener], "pools": pools}, tmp_path).start()
         try:
             with Client(lb.port("in")) as client:
                 client.send(get("/first"))
@@ -195,7 +196,7 @@ def test_what_is_pipelined_behind_an_answer_that_is_read_late_is_served(tmp_path
     with Origin(default=answers) as origin, ExitStack() as stack:
         listener = {"name": "in", "bind": "127.0.0.1:0", "pool": "p"}
         pools = {"p": {"servers": [origin.address], "health_check": "off"}}
-        lb = Daemon({"listeners": [listener], "pools": pools}, tmp_path).start()
+        lb = LbProxy({"listeners": [listener], "pools": pools}, tmp_path).start()
         stack.callback(lb.kill)
         clients = [stack.enter_context(Client(lb.port("in"), receive_buffer=4096)) for _ in sizes]
         for client, size in zip(clients, sizes, strict=True):
@@ -325,7 +326,7 @@ def test_a_stream_that_never_ends_is_cut_at_grace(tmp_path: Path, kind: str) -> 
     with Origin(default=streams) as origin:
         listener = {"name": "in", "bind": "127.0.0.1:0", "pool": "p", "mode": "tcp" if kind == "tcp" else "http"}
         pools = {"p": {"servers": [origin.address], "health_check": "off"}}
-        lb = Daemon({"listeners": [listener], "pools": pools, "shutdown": {"grace": "1s"}}, tmp_path).start()
+        lb = LbProxy({"listeners": [listener], "pools": pools, "shutdown": {"grace": "1s"}}, tmp_path).start()
         try:
             with Client(lb.port("in")) as client:
                 upgrade = ("Connection: Upgrade", "Upgrade: websocket") if kind == "tunnel" else ()

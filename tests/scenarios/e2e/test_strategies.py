@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.build import ROOT
-from tests.support.servers import FLOWERS, Daemon, Gunicorn, in_threads, session
+from tests.support.daemon import LbProxy
+from tests.support.servers import FLOWERS, Gunicorn, in_threads, session
 from tests.support.waiting import wait_until
 
 REQUESTS = 1000
@@ -55,12 +56,12 @@ def config(servers: list[Gunicorn], strategies: dict[str, object]) -> dict[str, 
 
 
 @pytest.fixture(scope="module")
-def lb(demo_servers: list[Gunicorn], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with Daemon(config(demo_servers, STRATEGIES), tmp_path_factory.mktemp("strategies")) as daemon:
+def lb(demo_servers: list[Gunicorn], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LbProxy]:
+    with LbProxy(config(demo_servers, STRATEGIES), tmp_path_factory.mktemp("strategies")) as daemon:
         yield daemon
 
 
-def ask(lb: Daemon, listener: str, count: int, *, source: str = "", user: str = "") -> list[int]:
+def ask(lb: LbProxy, listener: str, count: int, *, source: str = "", user: str = "") -> list[int]:
     """The pids that answered `count` predictions of one client, in order; each answer is right."""
     pids = []
     with session(source) as client:
@@ -76,7 +77,7 @@ def ask(lb: Daemon, listener: str, count: int, *, source: str = "", user: str = 
     return pids
 
 
-def spread(lb: Daemon, listener: str, clients: int = CLIENTS, total: int = REQUESTS) -> list[int]:
+def spread(lb: LbProxy, listener: str, clients: int = CLIENTS, total: int = REQUESTS) -> list[int]:
     """How many of 1,000 predictions each server answered, most first, as told by the answers and by the metrics."""
     pids: list[int] = []
     in_threads(clients, lambda _: pids.extend(ask(lb, listener, total // clients)))
@@ -87,28 +88,28 @@ def spread(lb: Daemon, listener: str, clients: int = CLIENTS, total: int = REQUE
     return counts
 
 
-def answered(lb: Daemon, pool: str, total: int) -> list[float]:
+def answered(lb: LbProxy, pool: str, total: int) -> list[float]:
     """The 2xx of each server, most first, once there are `total`."""
     wanted = {("pool", pool), ("code", "2xx")}
     counts = [value for (_, labels), value in lb.metrics("server_requests_total").items() if wanted <= labels]
     return sorted(counts, reverse=True) if sum(counts) >= total else []
 
 
-def test_round_robin_is_exactly_even(lb: Daemon) -> None:
+def test_round_robin_is_exactly_even(lb: LbProxy) -> None:
     assert spread(lb, "round_robin") == [334, 333, 333]
 
 
-def test_weights_of_5_1_1_are_kept_exactly(lb: Daemon) -> None:
+def test_weights_of_5_1_1_are_kept_exactly(lb: LbProxy) -> None:
     # 1,000 = 142 turns of seven and a rest of six, which begins a a b a c a.
     assert spread(lb, "weighted_round_robin") == [142 * 5 + 4, 143, 143]
 
 
-def test_least_connections_of_one_client_is_even(lb: Daemon) -> None:
+def test_least_connections_of_one_client_is_even(lb: LbProxy) -> None:
     """Nothing is in flight when a request comes, so everybody is equal and takes turns."""
     assert spread(lb, "least_connections", clients=1) == [334, 333, 333]
 
 
-def test_least_connections_of_several_clients_is_about_even(lb: Daemon) -> None:
+def test_least_connections_of_several_clients_is_about_even(lb: LbProxy) -> None:
     """A server that the machine gives less CPU gets less: that is the strategy's purpose, hence no tighter bound."""
     pids: list[int] = []
     in_threads(CLIENTS, lambda _: pids.extend(ask(lb, "least_connections", REQUESTS // CLIENTS)))
@@ -117,7 +118,7 @@ def test_least_connections_of_several_clients_is_about_even(lb: Daemon) -> None:
     assert min(counts.values()) > REQUESTS / SERVERS / 3, counts
 
 
-def test_random_is_within_five_standard_deviations(lb: Daemon) -> None:
+def test_random_is_within_five_standard_deviations(lb: LbProxy) -> None:
     counts = spread(lb, "random")
     deviation = math.sqrt(REQUESTS * (1 / SERVERS) * (1 - 1 / SERVERS))
     assert len(counts) == SERVERS
@@ -125,13 +126,13 @@ def test_random_is_within_five_standard_deviations(lb: Daemon) -> None:
     assert counts != [334, 333, 333], "chance is not even to the last request (1 in 1,000)"
 
 
-def test_power_of_two_is_about_even(lb: Daemon) -> None:
+def test_power_of_two_is_about_even(lb: LbProxy) -> None:
     counts = spread(lb, "power_of_two", clients=1)
     assert len(counts) == SERVERS
     assert all(abs(count - REQUESTS / SERVERS) < 60 for count in counts), counts
 
 
-def homes(lb: Daemon, addresses: list[str]) -> dict[str, int]:
+def homes(lb: LbProxy, addresses: list[str]) -> dict[str, int]:
     """The one server of each client address, asked several times over several connections."""
     found = {}
     for source in addresses:
@@ -144,18 +145,18 @@ def homes(lb: Daemon, addresses: list[str]) -> dict[str, int]:
 def test_ip_hash_keeps_a_client_at_its_server(demo_servers: list[Gunicorn], tmp_path: Path) -> None:
     addresses = [f"127.0.0.{number}" for number in range(2, 62)]
     settings = config(demo_servers, {"ip_hash": "ip_hash"})
-    with Daemon(settings, tmp_path / "before") as lb:
+    with LbProxy(settings, tmp_path / "before") as lb:
         assert len(spread(lb, "ip_hash", total=700)) == 1
         before = homes(lb, addresses)
     counts = Counter(before.values())
     assert len(counts) == SERVERS
     assert max(counts.values()) <= 40, f"60 clients are spread {counts}"
     settings["pools"]["ip_hash"]["servers"].reverse()  # type: ignore[index]
-    with Daemon(settings, tmp_path / "after") as lb:
+    with LbProxy(settings, tmp_path / "after") as lb:
         assert homes(lb, addresses) == before, "a restart moved clients"
 
 
-def test_the_example_of_the_docs_keeps_a_user_at_a_server(lb: Daemon) -> None:
+def test_the_example_of_the_docs_keeps_a_user_at_a_server(lb: LbProxy) -> None:
     users = [f"user-{number}" for number in range(50)]
     homes: dict[str, set[int]] = {}
 
@@ -173,7 +174,7 @@ def test_a_plug_in_that_fails_costs_no_request(demo_servers: list[Gunicorn], tmp
     (tmp_path / "lb").mkdir()
     (tmp_path / "lb" / "raises.py").write_text(RAISES)
     settings = config(demo_servers, {"failing": {"python": "raises.py:Raises", "wrong": wrong}})
-    lb = Daemon(settings, tmp_path / "lb").start()
+    lb = LbProxy(settings, tmp_path / "lb").start()
     try:
         counts = spread(lb, "failing", total=300)
         assert len(counts) == SERVERS and min(counts) > 30, counts

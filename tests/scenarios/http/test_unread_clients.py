@@ -26,13 +26,6 @@ MUCH = 300_000  # more than is read ahead
 OPEN_FILES = 160
 
 
-class FewFiles(LbProxy):
-    """The daemon under `ulimit -n`."""
-
-    def _program(self) -> list[str]:
-        return ["sh", "-c", f'ulimit -n {OPEN_FILES}; exec "$@"', "sh", *super()._program()]
-
-
 def is_stuck(client: Client) -> bool:
     """Has nothing of what was sent been taken for a while?"""
 
@@ -58,7 +51,7 @@ def test_clients_that_are_held_back_need_no_descriptor_more(tmp_path: Path) -> N
             "pools": {"p": {"servers": [origin.address], "health_check": "off"}},
             "limits": {"connections": 1000},
         }
-        lb = stack.enter_context(FewFiles(config, tmp_path))
+        lb = stack.enter_context(LbProxy(config, tmp_path, nofile=OPEN_FILES))
         stack.callback(gate.set)
         wait_until(lambda: "is lowered from 1000" in lb.stderr, "the daemon to say how many fit")
         limit = int(lb.stderr.partition("is lowered from 1000 to ")[2].partition(":")[0])

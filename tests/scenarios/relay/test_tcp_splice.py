@@ -15,7 +15,6 @@ import pytest
 from tests.support.bulk import MIB, Check, Pattern, flat_memory, pipes, receive_pattern, send_pattern, sending
 from tests.support.client import linger_reset
 from tests.support.daemon import LbProxy
-from tests.support.servers import Daemon
 from tests.support.waiting import wait_until
 
 BULK = 8 * MIB
@@ -260,7 +259,7 @@ def test_a_daemon_with_few_descriptors_keeps_them_for_connections(tmp_path: Path
             "pools": {"p": {"servers": [f"127.0.0.1:{listener.getsockname()[1]}"], "health_check": "off"}},
             "limits": {"connections": 20},
         }
-        with Daemon(settings, tmp_path, nofile=112) as lb:
+        with LbProxy(settings, tmp_path, nofile=112) as lb:
             bench = Bench(lb, listener)
             with contextlib.ExitStack() as stack:
                 pairs = [stack.enter_context(bench.pair()) for _ in range(20)]

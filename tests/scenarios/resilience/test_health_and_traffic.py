@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import LbProxy
 from tests.support.origin import Peer, Script
 from tests.support.rig import post
-from tests.support.servers import Daemon, Load, gunicorns
+from tests.support.servers import Load, gunicorns
 from tests.support.site import SLACK_S, Crowd, Pool, Server, Site, status
 from tests.support.waiting import wait_until
 
@@ -309,7 +310,7 @@ def test_a_stopped_server_is_out_and_comes_back(tmp_path: Path) -> None:
                 }
             },
         }
-        with Daemon(settings, tmp_path / "lb") as lb:
+        with LbProxy(settings, tmp_path / "lb") as lb:
             wait_until(lambda: lb.metric("server_up") == 3, "all servers to be up")
             with Load(lb.port("in"), 8, (0.01, 0.03)) as load:
                 load.wait_for(50)

@@ -17,7 +17,6 @@ from tests.support.daemon import LbProxy
 from tests.support.hooked import HookedDaemon
 from tests.support.origin import Origin, Peer, steps
 from tests.support.rig import get
-from tests.support.servers import Daemon
 from tests.support.waiting import wait_until
 from tests.support.wire import Request
 
@@ -159,7 +158,7 @@ def test_slow_clients_and_little_memory(origins: list[Origin], tmp_path: Path) -
         origin.default = serve
     settings = config(origins, "tcp", timeouts={"read": "60s"})
     settings["limits"] = {"connections": n + 100, "buffered_bytes": limit}
-    with Daemon(settings, tmp_path / "lb") as lb, ExitStack() as stack:
+    with LbProxy(settings, tmp_path / "lb") as lb, ExitStack() as stack:
         with Client(lb.port("in")) as early:
             assert early.ask(get("/early")).status == 200
             base = lb.rss_bytes()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import LbProxy
 from tests.support.e2e_app import EXECUTED
-from tests.support.servers import Daemon, Gunicorn, Load, gunicorns, session
+from tests.support.servers import Gunicorn, Load, gunicorns, session
 from tests.support.waiting import wait_until
 
 RAMP_S = 6.0
@@ -24,9 +25,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Gunicorn]
         yield started
 
 
-def daemon(servers: list[Gunicorn], folder: Path, **pool: object) -> Daemon:
+def daemon(servers: list[Gunicorn], folder: Path, **pool: object) -> LbProxy:
     check = {"type": "http", "path": "/health", "interval": "200ms", "timeout": "2s"}
-    return Daemon(
+    return LbProxy(
         {
             "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
             "pools": {
@@ -43,16 +44,16 @@ def daemon(servers: list[Gunicorn], folder: Path, **pool: object) -> Daemon:
     )
 
 
-def is_up(lb: Daemon, server: str) -> bool:
+def is_up(lb: LbProxy, server: str) -> bool:
     return lb.metric("server_up", server=server) == 1
 
 
-def given(lb: Daemon) -> list[float]:
+def given(lb: LbProxy) -> list[float]:
     """Requests that each server has answered."""
     return [lb.metric("server_requests_total", server=f"s{n}", code="2xx") for n in range(3)]
 
 
-def die_and_return(lb: Daemon, server: Gunicorn, name: str) -> float:
+def die_and_return(lb: LbProxy, server: Gunicorn, name: str) -> float:
     """Kill it, start it after a while; returns when it was used again."""
     server.kill()
     wait_until(lambda: not is_up(lb, name), f"{name} to be out")

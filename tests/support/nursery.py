@@ -1,0 +1,200 @@
+"""Daemons at a tenth of the price: a process that has imported the installed lbproxy forks for each that is wanted.
+
+Half a second of CPU goes into the imports of each start, which is most of what many a scenario costs. What is forked
+runs the same `main` of the same installed package, in a process of its own, with its own descriptors, environment,
+directory and limits. What is about the start itself (tests/scenarios/cli, process, demo, deploy) starts the command,
+and so does everything with NURSERY=no.
+
+This file is also the program that forks: `python -P nursery.py`, one for each process that runs tests.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_MAX_MESSAGE = 1 << 20
+_PATIENCE_S = 60.0
+_UNIMPORTABLE = ("PYTHON", "LD_", "MALLOC_", "GLIBC_")  # variables that count when a process starts, and not later
+
+
+class Nursling:
+    """A process that the nursery forked. What tests use of `subprocess.Popen`, with the same meaning."""
+
+    def __init__(self, pid: int, life: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._life = life
+        self._lock = threading.Lock()
+
+    def poll(self) -> int | None:
+        return self._ended(0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises subprocess.TimeoutExpired."""
+        code = self._ended(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(f"nursling {self.pid}", timeout or 0.0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Nothing once it has ended: its id may be another's."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def _ended(self, timeout_s: float | None) -> int | None:
+        with self._lock:
+            if self.returncode is None:
+                life = select.poll()  # descriptors of tests may be too many for select
+                life.register(self._life, select.POLLIN)
+                if life.poll(None if timeout_s is None else timeout_s * 1000):
+                    self.returncode = int(self._life.recv(64))
+                    self._life.close()
+            return self.returncode
+
+
+class _Nursery:
+    """The forking process, seen from the tests."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", __file__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._control = ours
+        self._lock = threading.Lock()
+
+    def fork(self, order: Mapping[str, object], stdout: int, stderr: int) -> Nursling:
+        life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, self._lock:
+            socket.send_fds(self._control, [json.dumps(order).encode()], [theirs.fileno(), stdout, stderr])
+        life.settimeout(_PATIENCE_S)
+        pid = int(life.recv(64))
+        life.settimeout(None)
+        return Nursling(pid, life)
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.wait(_PATIENCE_S)
+
+
+_nursery: _Nursery | None = None
+_start = threading.Lock()
+
+
+def can_start(env: Mapping[str, str]) -> bool:
+    """Is a forked process what a start with these additional variables would give?"""
+    return os.environ.get("NURSERY") != "no" and not any(name.startswith(_UNIMPORTABLE) for name in env)
+
+
+def start(arguments: Sequence[str], env: Mapping[str, str], *, stdout: int, stderr: int, nofile: int = 0) -> Nursling:
+    """Like `lbproxy ARGUMENTS` in this directory, with `env` on top of this environment, no standard input, and below
+    a limit of `nofile` descriptors if that is not 0.
+    """
+    global _nursery
+    with _start:
+        if _nursery is None:
+            _nursery = _Nursery()
+            atexit.register(_nursery.close)
+    order = {"argv": [*arguments], "env": {**os.environ, **env}, "cwd": str(Path.cwd()), "nofile": nofile}
+    return _nursery.fork(order, stdout, stderr)
+
+
+# --- the process that forks ---
+
+
+def _serve(control: socket.socket) -> list[str]:
+    """Fork on order and tell how each child ended, until nobody gives orders. Returns in a child: its arguments."""
+    lives: dict[int, socket.socket] = {}
+    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    events = select.poll()
+    events.register(control, select.POLLIN)
+    events.register(woken, select.POLLIN)
+    while True:
+        ready = [fd for fd, _ in events.poll()]
+        if woken in ready:
+            os.read(woken, 4096)
+            _tell(lives)
+        if control.fileno() not in ready:
+            continue
+        message, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE, 3)
+        if not message:
+            for pid in lives:
+                os.kill(pid, signal.SIGKILL)
+            raise SystemExit
+        order = json.loads(message)
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for held in (control, *lives.values()):
+                held.detach()  # or it would close what has its number by then
+            return _become(order, fds[1], fds[2])
+        lives[pid] = socket.socket(fileno=fds[0])
+        os.close(fds[1])
+        os.close(fds[2])
+        lives[pid].send(b"%d" % pid)
+
+
+def _tell(lives: dict[int, socket.socket]) -> None:
+    while lives:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with lives.pop(pid) as life, contextlib.suppress(BrokenPipeError):
+            life.send(b"%d" % os.waitstatus_to_exitcode(status))
+
+
+def _become(order: dict[str, object], stdout: int, stderr: int) -> list[str]:
+    """Make this process what the order says; it has no descriptor of the nursery's then."""
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.closerange(3, 1 << 16)
+    # As the interpreter makes them when it starts: what they are depends on what they write to.
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: PTH123, SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: PTH123, SIM115
+    environ, nofile, argv = order["env"], order["nofile"], order["argv"]
+    assert isinstance(environ, dict) and isinstance(nofile, int) and isinstance(argv, list)
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(str(order["cwd"]))
+    if nofile:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+    return argv
+
+
+def _main() -> int:
+    from lbproxy.cli import main
+    from lbproxy.config import loader  # noqa: F401  what the command imports when it runs
+    from lbproxy.process import worker  # noqa: F401
+
+    sys.argv[1:] = _serve(socket.socket(fileno=int(sys.argv[1])))
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -95,12 +95,6 @@ def bound_address(sock: socket.socket) -> Address:
     return Address(str(host), int(port))
 
 
-def free(address: Address, option: str) -> Address:
-    """The same address, with the port chosen by the kernel for port 0. Raises DemoError if it is in use."""
-    with listen(address, option) as sock:
-        return bound_address(sock)
-
-
 def accepts(address: Address) -> bool:
     """Whether a connection to the address succeeds now."""
     try:
@@ -282,9 +276,11 @@ def run(plan: Plan) -> int:
     started: list[Child] = []
     with signals() as watched:
         try:
-            bind, admin = free(plan.bind, "--bind"), free(plan.admin, "--admin")
-            _say(f"starting {SERVERS} predict servers (gunicorn and Flask)")
-            servers = _start_servers(server_addresses(plan.servers), started)
+            # Held until the servers have their ports, or one of them would be given lbproxy's.
+            with listen(plan.bind, "--bind") as held, listen(plan.admin, "--admin") as held_admin:
+                bind, admin = bound_address(held), bound_address(held_admin)
+                _say(f"starting {SERVERS} predict servers (gunicorn and Flask)")
+                servers = _start_servers(server_addresses(plan.servers), started)
             _say(f"starting lbproxy before {', '.join(str(address) for _, address in servers)}")
             proxy = _start_proxy(plan, [address for _, address in servers], bind, admin)
             started.append(proxy)

@@ -54,8 +54,13 @@ def download(count: int) -> Response:
 
 @app.post("/upload")
 def upload() -> Response:
-    """The checksum of the body, which is read with a pause of ?pause= seconds for every MiB."""
-    pause = float(request.args.get("pause", 0))
+    """The checksum of the body, which is read with a pause of ?pause= seconds for every MiB, and none of it before the
+    file ?until= is there.
+    """
+    pause, until = float(request.args.get("pause", 0)), request.args.get("until", "")
+    deadline = time.monotonic() + 100.0
+    while until and not os.path.exists(until) and time.monotonic() < deadline:
+        time.sleep(0.01)
     checksum, size = hashlib.sha256(), 0
     while data := request.stream.read(1024 * 1024):
         checksum.update(data)

@@ -175,8 +175,8 @@ def _become(order: dict[str, object], stdout: int, stderr: int) -> list[str]:
     os.dup2(stderr, 2)
     os.closerange(3, 1 << 16)
     # As the interpreter makes them when it starts: what they are depends on what they write to.
-    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: PTH123, SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: PTH123, SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     environ, nofile, argv = order["env"], order["nofile"], order["argv"]
     assert isinstance(environ, dict) and isinstance(nofile, int) and isinstance(argv, list)
     os.environ.clear()

@@ -182,7 +182,7 @@ def in_threads(count: int, work: Callable[[int], object]) -> None:
 
 @dataclass
 class Outcome:
-    """One request of a load. status 0: there was no answer, `error` says why."""
+    """One request of a load. error: why it has no (status 0) or no complete answer."""
 
     id: str
     status: int
@@ -234,14 +234,17 @@ class Load:
 
     def _ask(self, client: requests.Session, name: str, seconds: float) -> Outcome:
         started = time.monotonic()
+        status = 0
         try:
             if self._is_get:
-                answer = client.get(self._url, timeout=30)
+                answer = client.get(self._url, timeout=30, stream=True)
             else:
-                answer = client.post(self._url, json={"id": name, "seconds": seconds}, timeout=30)
+                answer = client.post(self._url, json={"id": name, "seconds": seconds}, timeout=30, stream=True)
+            status = answer.status_code
+            _ = answer.content
         except requests.RequestException as error:
-            return Outcome(name, 0, started, time.monotonic(), repr(error))
-        return Outcome(name, answer.status_code, started, time.monotonic(), "", answer.headers)
+            return Outcome(name, status, started, time.monotonic(), repr(error))
+        return Outcome(name, status, started, time.monotonic(), "", answer.headers)
 
     def wait_for(self, count: int) -> None:
         """Wait until so many more requests have ended."""
@@ -250,4 +253,13 @@ class Load:
 
     @property
     def failed(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.status != 200]
+        return [outcome for outcome in self.outcomes if outcome.status != 200 or outcome.error]
+
+    @property
+    def lost(self) -> list[Outcome]:
+        """Those that failed before their answer began.
+
+        A server sends the head of an answer and then the body. Killed between the two, it leaves an answer that the
+        client has had the beginning of, so nobody can ask again for it.
+        """
+        return [outcome for outcome in self.failed if outcome.status != 200]

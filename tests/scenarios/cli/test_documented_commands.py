@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,7 +134,8 @@ class Machine:
             yield process
         finally:
             if process.poll() is None or SERVER.match(command):
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # all have ended
+                    os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     @property

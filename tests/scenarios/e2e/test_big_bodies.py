@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -108,22 +108,27 @@ def held_back(local_port: int | None, remote_port: int | None) -> set[tuple[int,
 
 
 def results(
-    clients: list[Future[tuple[str, int]]], local_port: int | None, remote_port: int | None
+    clients: list[Future[tuple[str, int]]], local_port: int | None, remote_port: int | None, go_on: Callable[[], None]
 ) -> list[tuple[str, int]]:
     """What came of the transfers, each of whose connections was seen to be held back by TCP.
 
-    Seen several times: in 17 minutes one look met the answer to a health check on its way.
+    The slow side waits within its first MiB until `go_on` is called: when each was seen. Seen several times: in 17
+    minutes one look met the answer to a health check on its way.
     """
     looks: Counter[tuple[int, int]] = Counter()
-    while not all(client.done() for client in clients):
+    seen: set[tuple[int, int]] = set()
+    deadline = time.monotonic() + PATIENCE_S / 2
+    while len(seen) < len(clients) and time.monotonic() < deadline:
         looks.update(held_back(local_port, remote_port))
+        seen = {connection for connection, count in looks.items() if count >= 3}
         time.sleep(LOOK_S)
-    seen = {connection for connection, count in looks.items() if count >= 3}
+    go_on()
+    done = [client.result() for client in clients]
     assert len(seen) == len(clients), f"held back: {looks}"
-    return [client.result() for client in clients]
+    return done
 
 
-def download(port: int) -> tuple[str, int]:
+def download(port: int, may_go_on: threading.Event) -> tuple[str, int]:
     """The checksum and the size of what a slow client gets."""
     checksum, size = hashlib.sha256(), 0
     with socket.socket() as sock:
@@ -136,18 +141,25 @@ def download(port: int) -> tuple[str, int]:
             while stream.readline() != b"\r\n":
                 pass
             while data := stream.read(MIB):
+                may_go_on.wait(PATIENCE_S)
                 checksum.update(data)
                 size += len(data)
                 time.sleep(PAUSE_S)
     return checksum.hexdigest(), size
 
 
-def upload(port: int, framing: str) -> tuple[str, int]:
-    """What a slow server says that it got."""
+def upload(port: int, framing: str, may_go_on: Path) -> tuple[str, int]:
+    """What a slow server says that it got, which waits for that file."""
     whole = BLOCKS * len(BLOCK)
     headers = {"Content-Length": str(whole)} if framing == "length" else {"Transfer-Encoding": "chunked"}
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as client:
-        client.request("POST", f"/upload?pause={PAUSE_S}", blocks(BLOCKS), headers, encode_chunked=framing == "chunked")
+        client.request(
+            "POST",
+            f"/upload?pause={PAUSE_S}&until={may_go_on}",
+            blocks(BLOCKS),
+            headers,
+            encode_chunked=framing == "chunked",
+        )
         answer = client.getresponse()
         assert answer.status == 200
         got = json.load(answer)
@@ -157,16 +169,18 @@ def upload(port: int, framing: str) -> tuple[str, int]:
 @pytest.mark.parametrize("listener", ["http", "tcp"])
 def test_downloads_by_slow_clients(lb: LbProxy, echo_server: Gunicorn, listener: str) -> None:
     wanted = (expected(), BLOCKS * len(BLOCK))
+    may_go_on = threading.Event()
     with flat_memory(lb, listener), ThreadPoolExecutor(CLIENTS) as threads:
-        clients = [threads.submit(download, lb.port(listener)) for _ in range(CLIENTS)]
-        assert results(clients, echo_server.port, None) == [wanted] * CLIENTS
+        clients = [threads.submit(download, lb.port(listener), may_go_on) for _ in range(CLIENTS)]
+        assert results(clients, echo_server.port, None, may_go_on.set) == [wanted] * CLIENTS
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("listener", ["http", "tcp"])
-def test_uploads_to_a_slow_server(lb: LbProxy, listener: str, framing: str) -> None:
+def test_uploads_to_a_slow_server(lb: LbProxy, tmp_path: Path, listener: str, framing: str) -> None:
+    may_go_on = tmp_path / "go-on"
     wanted = (expected(), BLOCKS * len(BLOCK))
     port = lb.port(listener)
     with flat_memory(lb, listener), ThreadPoolExecutor(CLIENTS) as threads:
-        clients = [threads.submit(upload, port, framing) for _ in range(CLIENTS)]
-        assert results(clients, None, port) == [wanted] * CLIENTS
+        clients = [threads.submit(upload, port, framing, may_go_on) for _ in range(CLIENTS)]
+        assert results(clients, None, port, may_go_on.touch) == [wanted] * CLIENTS

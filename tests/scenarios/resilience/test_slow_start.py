@@ -75,7 +75,7 @@ def test_its_share_grows_with_its_weight(servers: list[Gunicorn], tmp_path: Path
                 time.sleep(max(0.1, end - time.monotonic()))
                 growth = [now - then for now, then in zip(given(lb), before, strict=True)]
                 shares.append(growth[0] / sum(growth))
-        assert not load.failed
+        assert not load.lost
         first, ramp, after = shares
         assert first < 0.2, shares  # a tenth to a third of a full weight beside two whole ones: 0.05 to 0.14
         assert first < ramp < after, shares

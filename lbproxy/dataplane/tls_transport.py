@@ -206,9 +206,10 @@ class TlsTransport(Receiver, asyncio.Transport):
         self._state = CLOSED
         if was_in_handshake:
             self._handshake_failed(exc or ConnectionResetError("closed during the handshake"))
+        error, self._error = self._error or exc, None  # its traceback knows this object
         if self._has_app:
             self._has_app = False
-            self._app.connection_lost(self._error or exc)
+            self._app.connection_lost(error)
         self._kept = b""
         # Application and transport know each other, and OpenSSL's part is large: it must not wait for the collector.
         self._app = self._receiver = self._get_buffer = self._recv = self._send = None

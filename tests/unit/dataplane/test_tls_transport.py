@@ -16,6 +16,7 @@ from lbproxy.dataplane.record_reader import RecordReader
 from lbproxy.dataplane.socket_transport import Receiver, SocketTransport
 from lbproxy.dataplane.tls_transport import ANSWER_BYTES, BARREN_BYTES, PIECE, TlsTransport
 from tests.support.certificates import Authority
+from tests.support.collector import without_collector
 from tests.support.key_updates import KeyUpdates
 
 KIB = 1024
@@ -405,6 +406,18 @@ def test_a_forged_record_ends_the_connection(bench: Bench) -> None:
     bench.server.connection_lost(None)
     assert bench.server.app.events == ["made", "lost SSLError"]
     assert bench.server.app.received == []
+
+
+def test_what_ended_it_does_not_keep_it(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """An exception knows, by its traceback, the frames that it passed, and they know the connection."""
+    with without_collector() as gone:
+        bench = Bench(*contexts)
+        bench.server_raw.deliver(b"GET / HTTP/1.1\r\n\r\n")
+        bench.server.connection_lost(None)
+        # What knows it in this test only.
+        bench.server_raw.protocol = bench.server.app.transport = bench.server._defect = cast(Any, None)
+        gone.watch(bench.server)
+        del bench
 
 
 def test_plain_text_behind_the_handshake_ends_the_connection(bench: Bench) -> None:

@@ -414,6 +414,7 @@ def test_what_ended_it_does_not_keep_it(contexts: tuple[ssl.SSLContext, ssl.SSLC
         bench = Bench(*contexts)
         bench.server_raw.deliver(b"GET / HTTP/1.1\r\n\r\n")
         bench.server.connection_lost(None)
+        assert bench.server.app.events == ["made", "lost SSLError"]
         # What knows it in this test only.
         bench.server_raw.protocol = bench.server.app.transport = bench.server._defect = cast(Any, None)
         gone.watch(bench.server)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.instructions.counting import CountError, Missing, count, read_environment
-from benchmarks.instructions.verdict import Record, from_json, judge, render, to_json
+from benchmarks.instructions.verdict import AGAIN, Record, from_json, judge, render, to_json
 
 RECORDED: Final = Path(__file__).with_name("recorded.json")
 
@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         record = from_json(RECORDED.read_text())
         verdicts = judge(record, counted, environment)
         print(render(verdicts, record, environment))
+    elif not args.record:
+        print(f"nothing is recorded: run `{AGAIN}`")
     if args.record:
         RECORDED.write_text(to_json(Record(environment, counted)))
         print(f"recorded: {', '.join(f'{kind} {found.total:,}' for kind, found in counted.items())}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,17 +33,17 @@ class Valgrind:
         self.stderr = ""
         self.parts = [PART.format(kind=kind, cost=400 * 1000) for kind in KINDS]
 
-    def run(self, argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    def run(self, argv: list[str], **options: object) -> SimpleNamespace:
         out = [word.partition("=")[2] for word in argv if word.startswith("--callgrind-out-file=")]
         for number, text in enumerate(self.parts if out else []):
             Path(f"{out[0]}.{number}").write_text(text)
-        return subprocess.CompletedProcess(argv, self.status, "", self.stderr)
+        return SimpleNamespace(returncode=self.status, stdout="", stderr=self.stderr)
 
 
 @pytest.fixture
 def valgrind(monkeypatch: pytest.MonkeyPatch) -> Valgrind:
     made = Valgrind()
-    monkeypatch.setattr(subprocess, "run", made.run)
+    monkeypatch.setattr("benchmarks.instructions.counting.subprocess.run", made.run)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(counting, "read_environment", lambda: HERE)
     return made

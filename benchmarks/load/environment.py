@@ -35,8 +35,7 @@ def read_environment(
     versions = {name: version(name) for name in names}
     if "lbproxy" in versions:
         versions["Python"] = platform.python_version()
-        for package in ("uvloop", "httptools"):
-            versions[package] = importlib.metadata.version(package)
+        versions["uvloop"] = importlib.metadata.version("uvloop")
     return Environment(
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         cpu=parse_cpu_model(Path("/proc/cpuinfo").read_text()),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lbproxy.protocol.deadline import parse_timeout, write_timeout
+from lbproxy.protocol.field_lines import without
 from lbproxy.protocol.http1 import RequestHead
 
 NEVER: Final = float("inf")
@@ -37,10 +38,11 @@ class Deadlines:
 
 def take_deadlines(head: RequestHead, names: frozenset[bytes]) -> Deadlines | None:
     """Remove the fields with these lower-case names from the head; None if there is none."""
-    found = [field for field in head.fields if field[0].lower() in names]
-    if not found:
+    left = without(head.lines, names)
+    if len(left) == len(head.lines):
         return None
-    head.fields = [field for field in head.fields if field[0].lower() not in names]
+    found = [field for field in head.fields if field[0].lower() in names]
+    head.lines = left
     timeout_s, fields, n_unreadable = NEVER, [], 0
     for name, value in found:
         lower = name.lower()

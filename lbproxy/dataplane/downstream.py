@@ -90,7 +90,6 @@ class Downstream(ClientSide):
         "_closes",
         "_deadline",
         "_exchange",
-        "_extra",
         "_heads",
         "_idle_since",
         "_is_chunking",
@@ -147,13 +146,12 @@ class Downstream(ClientSide):
         self._taken_at = 0.0
         self._upload: UploadRate | None = None
         self._noted = 0  # of what is not sent, told to the services since this connection is blocked
-        self._extra = b""
         self._nominated: frozenset[bytes] = frozenset()
         self.client_ip = ""
         self._peer_ip = ""
         self._is_trusted = False
         self._lines = self._lines_and_port = self._port_line = b""
-        self._memo = self.listener.memo
+        self._memo = owner.memo
         self._heads = self._memo.heads
         self.context = PickContext("")
         self.local_host = ""
@@ -183,7 +181,7 @@ class Downstream(ClientSide):
         self.context.is_from(self.client_ip)
         self._is_trusted = self.listener.is_trusted(ip)
         if self._is_trusted:
-            self._memo = self.listener.memo_trusted
+            self._memo = self._owner.memo_trusted
             self._heads = self._memo.heads
         self._port_line = port_line(self.proxied.published_port if self.proxied is not None else 0, self.scheme)
         self._lines = connection_lines(self._peer_ip)
@@ -225,10 +223,9 @@ class Downstream(ClientSide):
         try:
             if self._state == HEAD and not self._buffer and self._ahead is None and not self._write_blocked:
                 # The usual: a whole head in one piece, with nothing waiting before it.
-                end = data.find(b"\r\n\r\n") + 4
-                if end > 3:
-                    raw, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
-                    prepared = self._heads.get(raw) or self._prepare(raw)
+                text, blank, rest = data.partition(b"\r\n\r\n")
+                if blank:
+                    prepared = self._heads.get(text) or self._prepare(text)
                     if prepared is not None:
                         self._begin(prepared, rest)
                     return
@@ -277,8 +274,8 @@ class Downstream(ClientSide):
         end = data.find(b"\r\n\r\n", max(0, checked - 3))
         if end >= 0:
             self._buffer = b""
-            raw, rest = data[: end + 4], data[end + 4 :]
-            prepared = self._heads.get(raw) or self._prepare(raw)
+            text, rest = data[:end], data[end + 4 :]
+            prepared = self._heads.get(text) or self._prepare(text)
             if prepared is not None:
                 self._begin(prepared, rest)
             return
@@ -289,34 +286,31 @@ class Downstream(ClientSide):
         except HeadError as error:
             self._refuse(data, error)
 
-    def _prepare(self, raw: bytes) -> Prepared | None:
-        """What to do with a head that the memo does not have as it is; a bad one is answered, and None returned."""
+    def _prepare(self, text: bytes) -> Prepared | None:
+        """What to do with a head that is not remembered; a bad one is answered, and None returned.
+
+        text: the head without its blank line.
+        """
         listener = self.listener
+        raw = text + b"\r\n\r\n"
         try:
             if raw[:2] == b"\r\n":
                 raw = raw[2:]
             if len(raw) > listener.head_bytes:
                 raise self._too_large(raw)
-            found = self._memo.find(raw, listener.max_fields)
-            if found is not None:
-                prepared, self._extra = found
-                return prepared
-            prepared = self._parse(raw)
-            if prepared.head.host:  # without one the Host that is made up is that of this connection
-                self._memo.learn(raw, prepared, self._parse)
+            prepared = prepare(
+                listener,
+                raw,
+                is_trusted=self._is_trusted,
+                log_format=self.services.log_format if self.services.access_writer is not None else None,
+                local_host=self.local_host,
+            )
         except HeadError as error:
             self._refuse(raw, error)
             return None
+        if prepared.head.host:  # without one the Host that is made up is that of this connection
+            self._memo.learn(text, prepared)
         return prepared
-
-    def _parse(self, raw: bytes) -> Prepared:
-        return prepare(
-            self.listener,
-            raw,
-            is_trusted=self._is_trusted,
-            log_format=self.services.log_format if self.services.access_writer is not None else None,
-            local_host=self.local_host,
-        )
 
     def _too_large(self, raw: bytes) -> HeadError:
         if raw.find(b"\r\n") > self.listener.line_bytes:
@@ -337,8 +331,6 @@ class Downstream(ClientSide):
         exchange = self._exchange = Exchange(self, prepared, identity, services.clock())
         if self.subject:
             exchange.log_head = self.named_head(prepared)
-        if self._extra:
-            exchange.extra, self._extra = self._extra, b""
         self._closes = not prepared.keep_alive
         length = prepared.content_length
         if length == len(rest) and not prepared.chunked:

@@ -127,7 +127,6 @@ class Exchange(Claimant):
         "_upstream_unsent",
         "_wants_fresh",
         "ended_at",
-        "extra",
         "id_line",
         "is_body_paused",  # the server takes no more for now
         "is_head",
@@ -172,7 +171,6 @@ class Exchange(Claimant):
         ) = 0
         self._upstream_unsent = -1
         self.pool = self.server = self.end = ""
-        self.extra = b""  # field lines of the request that its prepared head does not have
         self.total_s = self.ended_at = 0.0
         self._deadline = self._expect_deadline = self._total_deadline = NEVER
         self.tries = ()
@@ -360,7 +358,7 @@ class Exchange(Claimant):
         self.upstream = connection  # first, so that a defect below does not leave it open
         prepared = self.prepared
         route = prepared.route
-        head = prepared.forward + self.extra + self.side.forwarding_lines(self)
+        head = prepared.forward + self.side.forwarding_lines(self)
         pieces = self._body
         body = b"".join(pieces) if len(pieces) != 1 else pieces[0]
         self._phase = WAITING

@@ -23,7 +23,9 @@ from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.acceptor import REASONS, Acceptor
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.gate import ConnectionGate, Gated
+from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.poller import EDGE, READABLE
+from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.proxy_header import ProxyHeaders
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
@@ -113,12 +115,17 @@ class Listener(Gated):
         "_proxy_headers",
         "_socket_files",
         "_sockets",
+        "memo",
+        "memo_trusted",
         "runtime",
     )
 
     def __init__(self, services: Services, runtime: ListenerRuntime, gate: ConnectionGate) -> None:
         self.services = services
         self.runtime = runtime
+        # By trust, which changes what is forwarded.
+        self.memo: HeadMemo[Prepared] = HeadMemo()
+        self.memo_trusted: HeadMemo[Prepared] = HeadMemo()
         self._gate = gate
         self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
         self._sockets: list[socket.socket] = []

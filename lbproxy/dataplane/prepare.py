@@ -1,8 +1,7 @@
 """From the bytes of a request head to everything that forwarding needs: a pure function of the bytes and the config.
 
-That it is pure is what makes the memo sound: a keep-alive client sends the same head again and again, and the second
-time
-costs a dictionary look-up. What differs between equal heads (client address, request id) is added by the client side.
+That it is pure is what makes the memo of heads sound (head_memo.py). What differs between equal heads (client address,
+request id) is added by the client side.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from lbproxy.dataplane.location import fill_location
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.paths import BadPath, ReadPath, rewrite_path
 from lbproxy.errors import Fault
+from lbproxy.protocol.field_lines import fields_of, lines_of
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
-from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM, join_fields
+from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM
 from lbproxy.protocol.upgrade import allowed_protocols
 from lbproxy.telemetry.accesslog import LogFormat
 from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
@@ -32,6 +32,8 @@ _UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
 _REQUESTS: Final = TRAFFIC.offset["requests_total"]
 _METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}
 _OTHER: Final = _METHOD_INDEX["other"]
+_VIA: Final = "Via: 1.1 " + VIA_PSEUDONYM.decode()
+_VIA_10: Final = "Via: 1.0 " + VIA_PSEUDONYM.decode()
 # Of a request line that was refused: what the log can tell, however odd. Its protocol only if there is one.
 _said = re.compile(rb"([!-~]+) ([^ \r\n]+)(?: (HTTP/[0-9]\.[0-9])\r?\n)?").match
 
@@ -65,13 +67,11 @@ class Prepared:
         "location",
         "log_head",
         "minor",
-        "names",
         "needs_care",
         "passes_responses",
         "pool",
         "requests_column",
         "route",
-        "takes_extra",
         "takes_port",
         "total_s",
         "upgrade",
@@ -99,10 +99,8 @@ class Prepared:
         # May an ordinary response go to this client as the memo has it?
         self.passes_responses = head.minor == 1 and not route.edits_responses
         self.pool: PoolRuntime | None = None  # where it goes; None: lbproxy answers it
-        self.takes_extra = not head.nominates
         self.takes_port = False  # does the connection say the port that is published?
         self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
-        self.names: frozenset[bytes] | None = None  # of its fields, in lower case; HeadMemo asks and fills it in
         self.binds = head.binds
         self.needs_care = head.chunked or head.expects_continue or head.binds
         self.minor = head.minor
@@ -157,7 +155,7 @@ def prepare(
     elif head.max_forwards == 0:
         prepared.is_local = True
     elif route.pool is not None:
-        if route.retry.idempotency_key and any(name.lower() == b"idempotency-key" for name, _ in head.fields):
+        if route.retry.idempotency_key and _has_field(head, b"idempotency-key"):
             prepared.is_idempotent = True
         prepared.pool = route.pool
         prepared.forward = _forward_head(head, route, path, local_host, prepared.upgrade)
@@ -187,26 +185,34 @@ def log_head(log_format: LogFormat, head: RequestHead, protocol: str) -> str:
     """The part of the log line that depends on the head alone."""
     return log_format.head_part(
         head.method,
-        from_wire(head.target),
+        head.target_text,
         head.host,
         protocol,
-        from_wire(head.user_agent),
-        from_wire(head.referer),
+        head.user_agent,
+        head.referer,
     )
+
+
+def _has_field(head: RequestHead, lower: bytes) -> bool:
+    return any(name.lower() == lower for name, _ in head.fields)
 
 
 def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) -> None:
+    spoofed = 0
+    if head.forwarding and not is_trusted:
+        for values in head.forwarding.values():
+            spoofed += len(values)
     unreadable = prepared.deadlines.n_unreadable if prepared.deadlines is not None else 0
-    if not (head.underscore_dropped or head.nominated_dropped or head.forwarding or unreadable):
-        return
-    spoofed = 0 if is_trusted else sum(map(len, head.forwarding.values()))
-    counts = (
-        (_UNDERSCORE, head.underscore_dropped),
-        (_NOMINATED, head.nominated_dropped),
-        (_SPOOFED, spoofed),
-        (_UNREADABLE, unreadable),
-    )
-    prepared.dropped = tuple((column, count) for column, count in counts if count)
+    if head.underscore_dropped or head.nominated_dropped or unreadable:
+        counts = (
+            (_UNDERSCORE, head.underscore_dropped),
+            (_NOMINATED, head.nominated_dropped),
+            (_SPOOFED, spoofed),
+            (_UNREADABLE, unreadable),
+        )
+        prepared.dropped = tuple([(column, count) for column, count in counts if count])
+    elif spoofed:
+        prepared.dropped = ((_SPOOFED, spoofed),)
 
 
 def _forward_head(
@@ -216,37 +222,35 @@ def _forward_head(
 
     path: as the rules saw it, which is then how it is sent; None if none has looked at it.
     """
-    target = head.target
+    target = head.target_text
     if path is not None:
         sent = rewrite_path(path.sent, route.strip_prefix, route.path_prefix)
         if sent != head.path:
-            target = sent.encode("latin-1")
-            if b"?" in head.target:
-                target += b"?" + head.query.encode("latin-1")
-    fields = [(b"Host", (head.host or local_host).encode("latin-1")), *head.fields]
-    fields += [(b"Via", value) for value in head.via]
-    fields.append((b"Via", b"1.%d %b" % (head.minor, VIA_PSEUDONYM)))
+            target = f"{sent}?{head.query}" if "?" in target else sent
+    start = f"{head.method} {target} HTTP/1.1"
+    lines = [start, "Host: " + (head.host or local_host), *head.lines]
+    if head.via:
+        lines += ["Via: " + value.decode("latin-1") for value in head.via]
+    lines.append(_VIA if head.minor else _VIA_10)
     if not route.request_edits.is_empty:
-        fields = route.request_edits.apply(fields)
+        lines = [start, *lines_of(route.request_edits.apply(fields_of(lines[1:])))]
     # Framing and connection management are not for edits to touch.
     if head.chunked:
-        fields.append((b"Transfer-Encoding", b"chunked"))
+        lines.append("Transfer-Encoding: chunked")
     elif head.content_length is not None:
-        fields.append((b"Content-Length", b"%d" % head.content_length))
+        lines.append("Content-Length: " + str(head.content_length))
     if head.max_forwards is not None:
-        fields.append((b"Max-Forwards", b"%d" % (head.max_forwards - 1)))
+        lines.append("Max-Forwards: " + str(head.max_forwards - 1))
     if upgrade:
-        fields += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]
+        lines += ["Connection: Upgrade", "Upgrade: " + upgrade.decode("latin-1")]
     else:
-        options = []
+        closes = route.pool is not None and route.pool.keep_alive is None
         if head.accepts_trailers:  # TE needs its option (RFC 9110 section 10.1.4)
-            fields.append((b"TE", b"trailers"))
-            options.append(b"TE")
-        if route.pool is not None and route.pool.keep_alive is None:
-            options.append(b"close")
-        if options:
-            fields.append((b"Connection", b", ".join(options)))
-    return b"%b %b HTTP/1.1\r\n%b" % (head.method.encode(), target, join_fields(fields))
+            lines += ["TE: trailers", "Connection: TE, close" if closes else "Connection: TE"]
+        elif closes:
+            lines.append("Connection: close")
+    lines.append("")
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def rejected(listener: ListenerRuntime, raw: bytes, error: HeadError, log_format: LogFormat | None) -> Prepared:
@@ -255,7 +259,7 @@ def rejected(listener: ListenerRuntime, raw: bytes, error: HeadError, log_format
     match = _said(raw[:2048])
     protocol = ""
     if match is not None:
-        head.method, head.target = match[1][:20].decode("latin-1"), match[2]
+        head.method, head.target_text = match[1][:20].decode("latin-1"), from_wire(match[2])
         protocol = (match[3] or b"").decode()
     head.keep_alive = False
     prepared = Prepared(head, listener.no_route)

@@ -235,7 +235,7 @@ class PoolRuntime:
         self.failure_statuses = failure_statuses
         self.tls = tls
         self.servers: dict[Server, ServerRuntime] = {}
-        self.response_memo: dict[bytes, ResponseHead] = {}
+        self.response_memo: HeadMemo[ResponseHead] = HeadMemo()
 
     def may_retry(self, now: float, *, is_lost: bool) -> bool:
         """Take a permit of the retry budget; every True is followed by one `budget.finished()`.
@@ -314,7 +314,7 @@ class ClientTimeouts:
 
 @dataclass(slots=True, eq=False)
 class ListenerRuntime:
-    """A listener with its settings and the memo of parsed heads (by trust, which changes what is forwarded)."""
+    """A listener with its settings."""
 
     name: str
     mode: str
@@ -334,8 +334,6 @@ class ListenerRuntime:
     connections_per_ip: float
     min_rate: float  # bytes a second of an upload; 0: off
     has_default_only: bool  # one route without a match: nothing to look for
-    memo: HeadMemo
-    memo_trusted: HeadMemo
     takes_proxy_header: bool = False
     deadline_names: frozenset[bytes] = frozenset()  # fields by which a trusted peer says how long it waits
     tls: ServerTls | None = None

@@ -34,8 +34,6 @@ HIGH_WATER: Final = 64 * 1024
 SMALL_BODY: Final = 16 * 1024  # joined with the head for one write; longer ones are not copied
 # A server that says 102 or 103 now and then while it works for an hour is not the flood that the limit is for.
 INTERIM_EVERY_S: Final = 5.0
-MEMO_HEADS: Final = 256
-MEMO_HEAD_BYTES: Final = 4096
 _EXTRA_DATA: Final = SERVER.column("upstream_errors_total", errors.EXTRA_DATA.reason)
 _POLL_EVENTS: Final = select.POLLIN | select.POLLRDHUP
 _BYTES_ACKED: Final = slice(120, 128)  # struct tcp_info: tcpi_bytes_acked
@@ -49,10 +47,11 @@ class UpstreamConnection(Receiver):
         "_buffer",
         "_bulk",
         "_head",
+        "_heads",
         "_interim",
         "_is_counted",
+        "_is_lenient",
         "_max_requests",
-        "_memo",
         "_poller",
         "_reader",
         "_retires_at",
@@ -85,7 +84,8 @@ class UpstreamConnection(Receiver):
         self._interim = 0
         self._is_counted = False
         self._bulk: bulk.BulkReader | None = None
-        self._memo = runtime.pool.response_memo
+        self._heads = runtime.pool.response_memo.heads
+        self._is_lenient = runtime.pool.is_lenient
         self.has_ended = False
         self.is_bound = False  # to one client: see binding.py
         self._written_before = 0
@@ -176,14 +176,19 @@ class UpstreamConnection(Receiver):
             return
         try:
             if self._reader is None and not self._buffer:
-                # The usual: a whole response in one piece, whose head was seen before.
-                end = data.find(b"\r\n\r\n") + 4
-                head = self._memo.get(data[:end])
-                if head is not None and head.body_length == len(data) - end and not exchange.is_head:
-                    body = data[end:]
-                    now = self._services.clock()
-                    self._release(head, b"", now)
-                    exchange.response_received(head, body, now, is_done=True)
+                # The usual: a whole response in one piece.
+                text, blank, body = data.partition(b"\r\n\r\n")
+                head = self._heads.get(text) if blank else None
+                if head is None and blank and not self._is_lenient:
+                    head = self._parse_head(text)
+                if head is not None and head.status >= 200:
+                    if head.body_length == len(body) and not exchange.is_head:
+                        now = self._services.clock()
+                        self._release(head, b"", now)
+                        exchange.response_received(head, body, now, is_done=True)
+                    else:
+                        self._final_head(head, body, exchange)
+                        self._look_for_bulk(data, exchange)
                     return
             self._other_data(data, exchange)
         except HeadError as error:
@@ -206,6 +211,10 @@ class UpstreamConnection(Receiver):
             self._head_data(data, exchange)
         else:
             self._body_data(data, exchange)
+        self._look_for_bulk(data, exchange)
+
+    def _look_for_bulk(self, data: bytes, exchange: Exchange) -> None:
+        """Is so much coming that it is read, or left to the kernel, in large pieces?"""
         reader = self._reader
         if (
             reader is not None
@@ -252,10 +261,10 @@ class UpstreamConnection(Receiver):
                     raise HeadError(errors.BAD_RESPONSE, "the answer does not begin with HTTP/1.")
                 self._buffer = data
                 return
-            raw = data[:end]
-            head = pool.response_memo.get(raw)
+            text = data[: end - 4]
+            head = self._heads.get(text) if data[end - 4 : end] == b"\r\n\r\n" else None
             if head is None:
-                head = self._parse_head(raw)
+                head = self._parse_head(text, data[end - 4 : end])
             if head.status >= 200:
                 self._final_head(head, data[end:], exchange)
                 return
@@ -271,15 +280,15 @@ class UpstreamConnection(Receiver):
             if not data or self.exchange is not exchange:
                 return
 
-    def _parse_head(self, raw: bytes) -> ResponseHead:
+    def _parse_head(self, text: bytes, blank: bytes = b"\r\n\r\n") -> ResponseHead:
+        """Read a head that is not remembered. blank: its last four octets; those of a lenient server may be others."""
         pool = self.runtime.pool
+        raw = text + blank
         if len(raw) > pool.head_bytes:
             raise HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"the head is longer than {pool.head_bytes} bytes")
         head = parse_response_head(raw, max_fields=pool.max_fields, is_lenient=pool.is_lenient)
-        if len(raw) <= MEMO_HEAD_BYTES:
-            if len(pool.response_memo) >= MEMO_HEADS:
-                pool.response_memo.clear()
-            pool.response_memo[raw] = head
+        if blank == b"\r\n\r\n":
+            pool.response_memo.learn(text, head)
         return head
 
     def _final_head(self, head: ResponseHead, data: bytes, exchange: Exchange) -> None:

@@ -20,7 +20,6 @@ from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.config.tls_checks import absolute
 from lbproxy.control.file_watch import WatchedFiles
 from lbproxy.control.metrics import Registry
-from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.runtime import (
     DEFAULT_METHODS,
     ClientTimeouts,
@@ -257,15 +256,6 @@ class Wiring:
         methods = [*config.methods, *(["HEAD"] if "GET" in config.methods and "HEAD" not in config.methods else [])]
         path_rules = PathRules(config.path_rules, passes_slashes=config.encoded_slashes == "pass")
         limits, timeouts = config.limits, config.timeouts
-        reads_fields = any(
-            route.match is not None
-            or route.headers is not None
-            or route.pool is None
-            or self._config.pools[route.pool].headers is not None
-            or self._config.pools[route.pool].strategy.name not in NAMES
-            or retry_policy(self._config.pools[route.pool], route.retry).idempotency_key
-            for route in routes
-        )
         return ListenerRuntime(
             name=config.name,
             mode=config.mode,
@@ -284,8 +274,6 @@ class Wiring:
             trusted=self._config.trusted_proxies,
             connections_per_ip=_inf(limits.connections_per_ip),
             min_rate=limits.min_rate or 0,
-            memo=HeadMemo(takes_extra=not reads_fields),
-            memo_trusted=HeadMemo(takes_extra=False),
             deadline_names=frozenset()
             if config.deadline_header is None
             else frozenset((config.deadline_header.lower().encode(), GRPC_TIMEOUT)),

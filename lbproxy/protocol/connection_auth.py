@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+_MAY_BEGIN: Final = frozenset((b"n", b"N", b"k", b"K", b" ", b"\t"))  # a scheme of these; most credentials do not
 _scheme = re.compile(rb"[ \t]*(?:ntlm|negotiate|kerberos|nego2)(?![!#$%&'*+.^_`|~0-9a-z-])", re.IGNORECASE).match
 # In a list of challenges, in any place. That of a quoted string counts too: to share less than one might does no harm.
 _challenge = re.compile(
@@ -20,7 +21,7 @@ CHALLENGES: Final = frozenset((b"www-authenticate", b"proxy-authenticate", b"aut
 
 def is_bound_by(credentials: bytes) -> bool:
     """Does this value of Authorization authenticate its connection?"""
-    return _scheme(credentials) is not None
+    return credentials[:1] in _MAY_BEGIN and _scheme(credentials) is not None
 
 
 def binds(name: bytes, value: bytes) -> bool:

@@ -17,7 +17,6 @@ TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 token_match = re.compile(TOKEN).fullmatch
 # field-value of RFC 9110 section 5.5; obs-text is let through, as everybody does.
 value_match = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
-digits_match = re.compile(rb"[0-9]{1,19}").fullmatch
 # RFC 9110 section 7.2: Host = uri-host [ ":" port ]. No comma: a list of hosts is an attack, not a name. Nothing
 # percent-encoded that would be a control character, a space or a delimiter (#%/:?@[\]) once somebody decodes it.
 host_match = re.compile(
@@ -26,6 +25,7 @@ host_match = re.compile(
 ).fullmatch
 
 MAX_LENGTH: Final = (1 << 63) - 1
+_MAX_DIGITS: Final = 19
 
 # RFC 9110 section 7.6.1, plus the fields that are for the next hop only (11.7) or belong to connection set-up.
 HOP_BY_HOP: Final = frozenset(
@@ -160,7 +160,7 @@ def connection_options(values: list[bytes]) -> frozenset[bytes]:
 
 def parse_length(value: bytes) -> int | None:
     """Content-Length as RFC 9110 section 8.6 has it: digits only, at most 2^63-1. None if it is anything else."""
-    if digits_match(value) is None:
+    if not value.isdigit() or len(value) > _MAX_DIGITS:  # of bytes: 0 to 9 and nothing else
         return None
     length = int(value)
     return length if length <= MAX_LENGTH else None

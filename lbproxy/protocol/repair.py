@@ -1,9 +1,9 @@
 """Heads of servers that are not quite HTTP: turned into strict ones before the strict parser sees them, or left alone.
 
 The strict parser has the last word on whatever comes out, so a mistake here refuses an answer and never lets one
-through unread. What goes to the client is written anew from what was parsed. `collapse_lengths` and `as_http11` are for
-every pool: they have one reading. `repaired` is for pools that are `lenient`: each of its readings is the one that RFC
-9112 allows or asks for, but somebody who can write into a field of an answer could profit where another reader differs.
+through unread. What goes to the client is written from what was parsed. `one_length` is for every pool: it has one
+reading. `repaired` is for pools that are `lenient`: each of its readings is the one that RFC 9112 allows or asks for,
+but somebody who can write into a field of an answer could profit where another reader differs.
 """
 
 from __future__ import annotations
@@ -13,33 +13,19 @@ from typing import Final
 
 _status_line = re.compile(rb"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t]+(.*?))?[ \t]*", re.DOTALL).fullmatch
 _field = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)", re.DOTALL).fullmatch
-_length_lines = re.compile(rb"\r\ncontent-length:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
-_coding_line = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE).search
 # Control octets that mean nothing to a parser; CR, LF and NUL do to some, and are never repaired.
 _CONTROLS: Final = bytes(code for code in range(1, 32) if code not in (9, 10, 13)) + b"\x7f"
 _AS_SPACES: Final = bytes.maketrans(_CONTROLS, b" " * len(_CONTROLS))
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection"))
 
 
-def collapse_lengths(raw: bytes) -> bytes | None:
-    """The head with one Content-Length where all that it has are the same digits (RFC 9110 section 8.6), else None.
+def one_length(values: list[bytes]) -> bytes:
+    """The one Content-Length that all these values are, alone or in lists (RFC 9110 section 8.6); b"" if there is none.
 
-    `5` and `05` are not the same, nor is `5, 6`: two readers could then differ. Not beside a Transfer-Encoding, and not
-    with folded lines, of which a rest would be left.
+    `5` and `05` are not the same, nor is `5, 6`: two readers could then differ.
     """
-    values = _length_lines.findall(raw)
-    if not values or _coding_line(raw) is not None or b"\r\n " in raw or b"\r\n\t" in raw:
-        return None
     each = [one.strip(b" \t") for value in values for one in value.split(b",")]
-    if len(each) < 2 or len(set(each)) != 1 or not each[0].isdigit():
-        return None
-    without = _length_lines.sub(b"", raw)
-    return b"%b\r\nContent-Length: %b\r\n\r\n" % (without[:-4], each[0])
-
-
-def as_http11(raw: bytes) -> bytes:
-    """HTTP/1.2 to 1.9 are read as the highest minor version that is known (RFC 9110 section 6.2)."""
-    return raw if raw[7:8] in (b"0", b"1") else b"HTTP/1.1" + raw[8:]
+    return each[0] if len(set(each)) == 1 and each[0].isdigit() else b""
 
 
 def lenient_end(data: bytes) -> int:

@@ -6,23 +6,15 @@ import re
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.errors import Fault
+from lbproxy.protocol.field_lines import HeadError
 from lbproxy.protocol.message import KNOWN_METHODS, TOKEN
 
 MAX_REQUEST_LINE: Final = 8 * 1024
 MAX_METHOD: Final = 32  # the longest that is registered has 17 characters
-USUAL_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
+_USUAL_METHODS: Final = {method: method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
+_VERSIONS: Final = {"HTTP/1.1": 1, "HTTP/1.0": 0}
 
 _request_line = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n").match
-
-
-class HeadError(Exception):
-    """A head that is refused. `fault` says how; `detail` says what was wrong with this one."""
-
-    def __init__(self, fault: Fault, detail: str) -> None:
-        super().__init__(detail)
-        self.fault = fault
-        self.detail = detail
 
 
 def line_too_long(line_bytes: int) -> HeadError:
@@ -30,11 +22,24 @@ def line_too_long(line_bytes: int) -> HeadError:
     return HeadError(errors.URI_TOO_LONG, f"the request line is longer than {line_bytes} bytes")
 
 
-def check_request_line(raw: bytes, line_bytes: int) -> tuple[str, bytes, int]:
-    """Method, target and minor version of the line that `raw` starts with (RFC 9112 section 3). Raises HeadError.
+def read_request_line(line: str, line_bytes: int) -> tuple[str, str, int]:
+    """Method, target and minor version (RFC 9112 section 3) of a line with field octets only. Raises HeadError.
 
-    line_bytes: the longest that is accepted, without its CR LF.
+    line: without its CR LF. line_bytes: the longest that is accepted.
     """
+    parts = line.split(" ")
+    if len(parts) == 3 and len(line) <= line_bytes:
+        method, target = _USUAL_METHODS.get(parts[0]), parts[1]
+        minor = _VERSIONS.get(parts[2])
+        # What may stand in a line but not in a target: white space, and what is not ASCII.
+        if method is not None and minor is not None and target and target.isascii() and "\t" not in target:
+            return method, target, minor
+    method, odd, minor = check_request_line(line.encode("latin-1") + b"\r\n", line_bytes)
+    return method, odd.decode("latin-1"), minor
+
+
+def check_request_line(raw: bytes, line_bytes: int) -> tuple[str, bytes, int]:
+    """The same of the line, with its CR LF, that `raw` starts with; any octets, any method."""
     match = _request_line(raw)
     if match is None:
         line, _, _ = raw.partition(b"\r\n")
@@ -48,7 +53,7 @@ def check_request_line(raw: bytes, line_bytes: int) -> tuple[str, bytes, int]:
         raise HeadError(errors.BAD_REQUEST, "HTTP/0.9 is not served")
     if major != b"1" or minor not in (b"0", b"1"):
         raise HeadError(errors.BAD_VERSION, f"HTTP/{major.decode()}.{minor.decode()} is not served")
-    if method not in USUAL_METHODS:
+    if method.decode() not in _USUAL_METHODS:
         _check_method(method)
     return method.decode(), target, int(minor)
 

@@ -27,6 +27,10 @@ FIELD_LIMIT: Final = 2048  # characters of one request field in a line
 _SPLIT: Final = "\n"  # between the two halves of a head part; neither escaping leaves one in a field
 
 
+_MAX_REMEMBERED: Final = 256  # characters of a text, and
+_MAX_TEXTS: Final = 1024  # texts, whose escaped form is kept
+
+
 Try = tuple[str, str, float]
 """One attempt of several: the server's name, the word of what ended it ("ok" for an answer), and its seconds."""
 
@@ -111,16 +115,35 @@ def _capped(text: str) -> str:
 class JsonFormat(LogFormat):
     """One JSON object a line, keys always present and in one order; what does not apply is null."""
 
-    __slots__ = ("_fixed", "_second", "_stamp")
+    __slots__ = ("_agents", "_fixed", "_hosts", "_second", "_stamp")
 
     def __init__(self) -> None:
         self._fixed: dict[tuple[object, ...], tuple[str, str, str, str]] = {}
+        self._hosts: dict[str, str] = {}
+        self._agents: dict[str, str] = {}
         self._second = -1
         self._stamp = ""
 
     def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
-        quoted = [_json_string(_capped(text)) for text in (method, host, target, protocol, user_agent)]
-        return f'"method":{quoted[0]},"host":{quoted[1]},"target":{quoted[2]},"protocol":{quoted[3]}{_SPLIT}{quoted[4]}'
+        # What repeats from head to head is escaped once; the target rarely does.
+        agent = self._agents.get(user_agent)
+        if agent is None:
+            agent = self._remember(self._agents, user_agent)
+        known_host = self._hosts.get(host)
+        if known_host is None:
+            known_host = self._remember(self._hosts, host)
+        return (
+            f'"method":{_json_string(_capped(method))},"host":{known_host},"target":{_json_string(_capped(target))},'
+            f'"protocol":{_json_string(_capped(protocol))}{_SPLIT}{agent}'
+        )
+
+    def _remember(self, table: dict[str, str], text: str) -> str:
+        quoted = _json_string(_capped(text))
+        if len(text) <= _MAX_REMEMBERED:
+            if len(table) >= _MAX_TEXTS:
+                table.clear()
+            table[text] = quoted
+        return quoted
 
     def with_subject(self, head_part: str, subject: str) -> str:
         # The head part ends a line, so what is added to it stands behind the last key.

@@ -1,7 +1,7 @@
 """What goes up to a server, without a socket: the head that is written, and the memo that saves writing it.
 
 Every head that is accepted must read as strict HTTP/1.1 again, with the same meaning, and the memo must give the same
-fields as a fresh parse, whatever heads came before.
+as a fresh parse, whatever heads came before.
 """
 
 from __future__ import annotations
@@ -127,13 +127,10 @@ def _client_lines(rng: random.Random) -> list[bytes]:
     return [rng.choice((b"GET / HTTP/1.1", b"GET / HTTP/1.1", b"POST /x HTTP/1.1", b"GET /y HTTP/1.0")), *lines]
 
 
-def _meaning(prepared: Prepared, extra: bytes) -> tuple[object, ...]:
-    """What is sent and what is decided. Only the order of fields with the same name means something."""
-    lines = (prepared.forward + extra).split(b"\r\n")[:-1]
-    fields = sorted(lines[1:], key=lambda line: line.partition(b":")[0].lower())
+def _meaning(prepared: Prepared) -> tuple[object, ...]:
+    """What is sent and what is decided."""
     return (
-        lines[0],
-        fields,
+        prepared.forward,
         prepared.chunked,
         prepared.content_length,
         prepared.keep_alive,
@@ -143,13 +140,13 @@ def _meaning(prepared: Prepared, extra: bytes) -> tuple[object, ...]:
 
 
 def check_memo(sequence: bytes) -> Verdict:
-    """Head for head the same with the memo as without. Raises Disagreement."""
-    memo = HeadMemo(takes_extra=True)
+    """Head for head the same with the memo as without, whatever came before. Raises Disagreement."""
+    memo: HeadMemo[Prepared] = HeadMemo()
     accepted = False
     for part in sequence.split(b"\r\n\r\n")[:-1]:
         raw = part + b"\r\n\r\n"
         try:
-            wanted: tuple[object, ...] | str = _meaning(fresh(raw), b"")
+            wanted: tuple[object, ...] | str = _meaning(fresh(raw))
             accepted = True
         except HeadError as error:
             wanted = error.fault.word
@@ -157,17 +154,13 @@ def check_memo(sequence: bytes) -> Verdict:
     return Verdict(accepted, True)
 
 
-def _through_memo(memo: HeadMemo, raw: bytes) -> tuple[object, ...] | str:
+def _through_memo(memo: HeadMemo[Prepared], raw: bytes) -> tuple[object, ...] | str:
     """As the client side does it."""
-    known = memo.heads.get(raw)
-    if known is not None:
-        return _meaning(known, b"")
-    found = memo.find(raw, LISTENER.max_fields)
-    if found is not None:
-        return _meaning(*found)
-    try:
-        prepared = fresh(raw)
-        memo.learn(raw, prepared, fresh)
-    except HeadError as error:
-        return error.fault.word
-    return _meaning(prepared, b"")
+    prepared = memo.heads.get(raw)
+    if prepared is None:
+        try:
+            prepared = fresh(raw)
+        except HeadError as error:
+            return error.fault.word
+        memo.learn(raw, prepared)
+    return _meaning(prepared)

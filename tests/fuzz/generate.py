@@ -99,6 +99,16 @@ SPECIAL: dict[bytes, Weighted] = {
     b"Upgrade": (b"websocket", b"WebSocket", b"h2c", b"cow, websocket", b"TLS/1.2"),
     b"Via": (b"1.1 lbproxy", b"1.0 a, 1.1 b", b"1.1 lbproxy, 1.1 LBPROXY, 1.1 lbproxy, 1.1 lbproxy, 1.1 lbproxy"),
 }
+# Names that mean something to a gateway, of which near misses are made: those must mean nothing, or be refused.
+KNOWN_NAMES: Weighted = (
+    b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Expect", b"Upgrade", b"TE", b"Via", b"Trailer",
+    b"Keep-Alive", b"Authorization", b"User-Agent", b"Max-Forwards", b"Date", *MARKED_NAMES[4:14],
+)  # fmt: skip
+NEAR: Weighted = (
+    b"-", b"_", b" ", b"\t", b".", b"s", b"\x00", b"\x0b", b"\xa0", b"\xc4\xb0", b"\xe2\x84\xaa", b"\xc5\xbf", b"\\",
+    b"+", b":", b"\r", b"\n",
+)  # fmt: skip
+NAME_OCTETS = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SPACES: Weighted = (*([b" "] * 8), b"", b"  ", b"\t", b" \t ", b"\x0b", b"\xa0")
 ENDS: Weighted = (*([b""] * 12), b" ", b"\t", b" \t")
 SPLICES: Weighted = (
@@ -115,7 +125,33 @@ def _pick(rng: random.Random, values: Weighted, sound: int) -> bytes:
     return rng.choice(values[:sound] if rng.random() < 0.8 else values)
 
 
+def near_miss(rng: random.Random) -> bytes:
+    """Almost a known name: one octet too many, too few or another, or only another spelling."""
+    name = rng.choice(KNOWN_NAMES)
+    at = rng.randrange(len(name) + 1)
+    how = rng.random()
+    if how < 0.4:
+        return name[:at] + rng.choice(NEAR) + name[at:]
+    if how < 0.6:
+        return name[:at] + name[at + 1 :]
+    if how < 0.75:
+        return name[:at] + rng.choice(NEAR) + name[at + 1 :]
+    if how < 0.9:
+        return bytes(rng.choice((octet, octet ^ 32)) if octet > 64 else octet for octet in name)
+    return name.replace(b"-", rng.choice((b"_", b"--", b"")))
+
+
+def new_name(rng: random.Random) -> bytes:
+    """A token that nobody has used before."""
+    return bytes(rng.choices(NAME_OCTETS, k=rng.choice((1, 2, 8, 20, 40))))
+
+
 def _field(rng: random.Random, *, is_request: bool) -> tuple[bytes, bytes]:
+    odd = rng.random()
+    if odd < 0.04:
+        return near_miss(rng), _pick(rng, (b"5", b"chunked", b"close", b"a", *OTHER_VALUES), 5)
+    if odd < 0.08:
+        return new_name(rng), _pick(rng, OTHER_VALUES, 7)
     kind = rng.random()
     if kind < 0.08:
         return b"Content-Length", _pick(rng, LENGTHS, 10)
@@ -155,9 +191,21 @@ def _lines(rng: random.Random, *, is_request: bool) -> list[bytes]:
         lines.append(_line(rng, *_field(rng, is_request=is_request)))
     if len(lines) > 1 and rng.random() < 0.1:
         lines.append(rng.choice(lines))
+    if rng.random() < 0.03:
+        lines.append(_line(rng, b"Content-Length", rng.choice(LENGTHS)))
+        lines.append(_line(rng, b"Content-Length", rng.choice(LENGTHS)))
+    if rng.random() < 0.01:
+        lines += _many(rng)
     if len(lines) > 1 and rng.random() < 0.2:
         rng.shuffle(lines)
     return lines
+
+
+def _many(rng: random.Random) -> list[bytes]:
+    """Fields around the limits: 100 of them, 32 KiB of them."""
+    if rng.random() < 0.5:
+        return [b"%b: %d" % (new_name(rng), number) for number in range(rng.randrange(85, 105))]
+    return [b"%b: %b" % (new_name(rng), b"v" * rng.randrange(1000)) for _ in range(rng.randrange(30, 64))]
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""What lbproxy understood, held against h11: the same message, or no message.
+"""What lbproxy understood, held against h11 and llhttp: the same message, or no message.
 
-h11 is another author's strict parser. lbproxy may refuse more than it does, never less (EXCEPTIONS says where and why),
-and what both accept must mean the same: method, target, version, framing, and every field, less those that docs/http.md
-says are taken out. The rules for taking out are written here again, from that page, and not imported.
+They are other authors' strict parsers. lbproxy may refuse more than they do, never less (EXCEPTIONS says where and
+why), and what is accepted must mean the same: method, target, version, framing, and every field, less those that
+docs/http.md says are taken out. The rules for taking out are written here again, from that page, and not imported.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import h11
+import httptools
 
 from lbproxy.protocol.body import BodyError, ChunkedReader
 from lbproxy.protocol.http1 import (
@@ -55,6 +56,11 @@ MAX_RESPONSE_FIELDS = 200
 EXCEPTIONS = {
     "white space around the `;` of a chunk extension": "RFC 9112 section 7.1.1 allows it; it goes no further",
     "framing fields in the trailer section": "h11 checks their values as if they stood in the head; lbproxy drops them",
+    "white space around a framing value": "no part of the value (RFC 9110 section 5.5); llhttp does not know all of it",
+    "the same Content-Length several times": "llhttp refuses it in answers; RFC 9110 section 8.6 lets it be one",
+    "methods": "llhttp has a table of them, and is shown POST; lbproxy takes any token but what it names",
+    "HTTP/1.2 to 1.9 in answers": "llhttp refuses them; RFC 9110 section 6.2 reads them as 1.1",
+    "101 without Upgrade": "llhttp refuses it; here it is refused by its status, behind the parser",
 }
 SPACED_EXTENSION = re.compile(rb"([0-9A-Fa-f])[ \t]+;")
 FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
@@ -103,6 +109,56 @@ def _h11_response(raw: bytes) -> h11.Response | h11.InformationalResponse:
     if not isinstance(event, h11.Response | h11.InformationalResponse) or connection.trailing_data[0]:
         raise h11.RemoteProtocolError(f"not exactly one head: {event}")
     return event
+
+
+# --- llhttp ---
+
+
+class _Sink:
+    def __init__(self) -> None:
+        self.fields: Fields = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        value = value.rstrip(b" \t")
+        self.fields.append((name, value.lower() if name.lower() == b"transfer-encoding" else value))  # as h11 has it
+
+
+_padded = re.compile(rb"(?i)(\r\n(?:transfer-encoding|content-length):)[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)")
+_lengths = re.compile(rb"(?i)\r\ncontent-length: ([^\r\n]*)(?=\r\n)")
+
+
+def _llhttp_request(raw: bytes) -> Fields | None:
+    """The fields that llhttp reads, None if it refuses the head."""
+    method, _, rest = raw.partition(b" ")
+    shown = raw if method in (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS") else b"POST " + rest
+    sink = _Sink()
+    try:
+        httptools.HttpRequestParser(sink).feed_data(_padded.sub(rb"\1 \2", shown))
+    except httptools.HttpParserUpgrade:
+        pass  # the head is complete, and nothing follows
+    except httptools.HttpParserError:
+        return None
+    return sink.fields
+
+
+def _llhttp_response(raw: bytes) -> Fields | None:
+    """The same for an answer."""
+    shown = _padded.sub(rb"\1 \2", raw if raw[7:8] in b"01" else b"HTTP/1.1" + raw[8:])
+    values = {part.strip(b" \t") for value in _lengths.findall(shown) for part in value.split(b",")}
+    if len(values) == 1 and b"" not in values:
+        shown = _lengths.sub(b"", shown)[:-4] + b"\r\nContent-Length: " + values.pop() + b"\r\n\r\n"
+    sink = _Sink()
+    try:
+        httptools.HttpResponseParser(sink).feed_data(shown)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as error:
+        return sink.fields if raw[9:12] == b"101" and "Upgrade" in str(error) else None
+    return sink.fields
+
+
+def _without_lengths(fields: Fields) -> Fields:
+    return [(name, value) for name, value in fields if name.lower() != b"content-length"]
 
 
 # --- what should be left of a head ---
@@ -182,6 +238,7 @@ def check_request(raw: bytes, *, underscores: str = "drop") -> Verdict:
     except h11.RemoteProtocolError as error:
         raise Disagreement(f"lbproxy accepts what h11 refuses ({error}): {raw!r}") from None
     _compare_request(raw, head, event, underscores)
+    differ("fields of h11", _raw_fields(event), _llhttp_request(raw), raw)
     return Verdict(True, True)
 
 
@@ -194,7 +251,7 @@ def _is_accepted(read: Callable[[bytes], object], raw: bytes) -> bool:
 
 
 def _compare_request(raw: bytes, head: RequestHead, event: h11.Request, underscores: str) -> None:
-    fields = [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
+    fields = _raw_fields(event)
     options = _options(fields)
     gone = options - NEVER_NOMINATED
     method = bytes(event.method)
@@ -252,11 +309,17 @@ def check_response(raw: bytes) -> Verdict:
     except h11.RemoteProtocolError as error:
         raise Disagreement(f"lbproxy accepts what h11 refuses ({error}): {raw!r}") from None
     _compare_response(raw, head, event)
+    seen = _llhttp_response(raw)
+    differ("fields of h11", _without_lengths(_raw_fields(event)), seen and _without_lengths(seen), raw)
     return Verdict(True, True)
 
 
+def _raw_fields(event: h11.Request | h11.Response | h11.InformationalResponse) -> Fields:
+    return [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
+
+
 def _compare_response(raw: bytes, head: ResponseHead, event: h11.Response | h11.InformationalResponse) -> None:
-    fields = [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
+    fields = _raw_fields(event)
     options = _options(fields)
     gone = options - {b"close", b"keep-alive", b"upgrade"}
     differ("status", head.status, event.status_code, raw)
@@ -284,7 +347,7 @@ def _check_sent(raw: bytes, head: ResponseHead, sent: bytes, lengths: list[bytes
         event = _h11_response(sent)
     except h11.RemoteProtocolError as error:
         raise Disagreement(f"lbproxy sends what h11 refuses ({error}): {sent!r} of {raw!r}") from None
-    fields = [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
+    fields = _raw_fields(event)
     differ("sent status", event.status_code, head.status, raw)
     differ("sent reason", bytes(event.reason), head.reason, raw)
     differ("sent version", bytes(event.http_version), b"1.1", raw)

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from lbproxy.dataplane.deadline import NEVER, Deadlines, take_deadlines
+from lbproxy.protocol.field_lines import lines_of
 from lbproxy.protocol.http1 import RequestHead
 from lbproxy.telemetry.slots import PROCESS
 from tests.support.fake_transport import FakeLb, ok, status_of
@@ -37,7 +38,7 @@ def sent(data: bytes, name: str) -> list[str]:
 
 def head_with(*fields: tuple[bytes, bytes]) -> RequestHead:
     head = RequestHead()
-    head.fields = list(fields)
+    head.lines = lines_of(fields)
     return head
 
 

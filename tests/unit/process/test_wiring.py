@@ -13,7 +13,6 @@ from lbproxy.address import Address, parse_address
 from lbproxy.config.loader import load_text
 from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
-from lbproxy.dataplane.prepare import Prepared, prepare
 from lbproxy.dataplane.runtime import KeepAliveSettings, ListenerRuntime
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.server import Server
@@ -152,34 +151,6 @@ pools: {p: {servers: ["127.0.0.1:2"], keep_alive: {max_age: off}}}
     keep_alive = built.pools["p"].keep_alive
     assert keep_alive is not None and keep_alive.max_age_s == keep_alive.max_requests == float("inf")
     assert not keep_alive.is_limited
-
-
-@pytest.mark.parametrize(
-    ("route", "takes"),
-    [
-        ("pool: p", True),
-        ("routes: [{pool: p, headers: {request: {set: {A: b}}}}]", False),
-        ("routes: [{match: {path: /a}, pool: p}, {pool: p}]", False),
-        ("routes: [{respond: {status: 200}}]", False),
-    ],
-)
-def test_fields_are_set_aside_only_where_nothing_reads_them(route: str, takes: bool) -> None:
-    built = Built(f"""
-listeners: [{{bind: "127.0.0.1:1", {route}}}]
-pools: {{p: {{servers: ["127.0.0.1:2"]}}}}
-""")
-    web = built.listener()
-    heads = [b"GET / HTTP/1.1\r\nHost: h\r\nAccept: x\r\nX-Id: %d\r\n\r\n" % number for number in range(6)]
-
-    def parse(raw: bytes) -> Prepared:
-        return prepare(web, raw, is_trusted=False, log_format=None, local_host="h")
-
-    for raw in heads:
-        for memo in (web.memo, web.memo_trusted):
-            memo.learn(raw, parse(raw), parse)
-    new = heads[0].replace(b"X-Id: 0", b"X-Id: new")
-    assert (web.memo.find(new, 100) is not None) is takes
-    assert web.memo_trusted.find(new, 100) is None
 
 
 def test_rows_follow_the_membership() -> None:

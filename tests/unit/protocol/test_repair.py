@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy.protocol.http1 import HeadError, ResponseHead, parse_response_head
-from lbproxy.protocol.repair import as_http11, collapse_lengths, lenient_end, repaired
+from lbproxy.protocol.repair import lenient_end, one_length, repaired
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -63,8 +63,25 @@ def test_lengths_of_which_two_readings_exist_are_refused(lines: bytes) -> None:
 
 
 def test_a_head_with_one_length_is_left_alone() -> None:
-    assert collapse_lengths(OK + b"Content-Length: 5\r\n\r\n") is None
-    assert collapse_lengths(OK + b"\r\n") is None
+    assert parse(OK + b"Content-Length: 5\r\n\r\n", is_lenient=False).content_length == 5
+    assert parse(OK + b"\r\n", is_lenient=False).content_length is None
+
+
+@pytest.mark.parametrize(
+    ("values", "one"),
+    [
+        ([b"5"], b"5"),
+        ([b"5", b"5"], b"5"),
+        ([b"5 ,\t5", b"5"], b"5"),
+        ([b"5", b"05"], b""),
+        ([b"5,", b"5"], b""),
+        ([b"", b""], b""),
+        ([b"\xb2", b"\xb2"], b""),
+        ([b"+5, +5"], b""),
+    ],
+)
+def test_lengths_are_one_where_their_digits_are_the_same(values: list[bytes], one: bytes) -> None:
+    assert one_length(values) == one
 
 
 @pytest.mark.parametrize("status", [600, 799, 999])
@@ -81,7 +98,6 @@ def test_statuses_that_are_no_statuses_are_refused(status: bytes) -> None:
 
 
 def test_a_later_minor_version_is_read_as_1_1() -> None:
-    assert as_http11(OK) is OK
     head = parse(b"HTTP/1.2 200 OK\r\nContent-Length: 5\r\n\r\n", is_lenient=False)
     assert (head.content_length, head.keep_alive) == (5, True)
     assert head.wire.startswith(OK)

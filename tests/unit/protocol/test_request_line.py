@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from lbproxy.protocol.field_lines import HeadError
 from lbproxy.protocol.message import KNOWN_METHODS
-from lbproxy.protocol.request_line import MAX_METHOD, HeadError, check_request_line, line_too_long
+from lbproxy.protocol.request_line import MAX_METHOD, check_request_line, line_too_long, read_request_line
 
 
 def refused(line: str, line_bytes: int = 8192) -> str:
@@ -76,3 +79,25 @@ def test_how_long_it_may_be() -> None:
     assert refused(line, len(line) - 1) == "uri_too_long"
     assert refused("x" * 200, 100) == "uri_too_long"
     assert "100 bytes" in line_too_long(100).detail
+
+
+LINES = (
+    "GET / HTTP/1.1", "POST /x?y HTTP/1.0", "GET /caf\xe9 HTTP/1.1", "GET /a\tb HTTP/1.1", "GET  HTTP/1.1", "",
+    "GET / HTTP/1.1 ", "BREW / HTTP/1.1", "get / HTTP/1.1", "TRACE / HTTP/1.1", "GET /", "GET\t/\tHTTP/1.1", " ", "  ",
+    "GET / HTTP/1.2",
+    "GET /x HTTP/0.9", "GET /" + "a" * 90 + " HTTP/1.1", "B /" + "a" * 90 + " HTTP/1.1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_quick_way_is_the_strict_one(line: str) -> None:
+    raw = line.encode("latin-1")
+
+    def outcome(read: Callable[[], tuple[str, bytes | str, int]]) -> object:
+        try:
+            method, target, minor = read()
+        except HeadError as error:
+            return error.fault.word
+        return method, target if isinstance(target, str) else target.decode("latin-1"), minor
+
+    assert outcome(lambda: read_request_line(line, 80)) == outcome(lambda: check_request_line(raw + b"\r\n", 80))

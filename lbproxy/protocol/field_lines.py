@@ -4,7 +4,7 @@ Most lines of a head mean nothing to a gateway. So a line stays what it is, `nam
 that; pairs are made for the few that look at them. What a name means is looked up by the name *as it was sent*, in a
 table that holds only names which have passed the strict check: a near miss of a known name is another name.
 
-Lines are text of one character for each octet (ISO 8859-1), because text is cut and looked up in half the time of bytes.
+Lines are text of one character for each octet (ISO 8859-1), because text is cut and looked up in half the time.
 What is interpreted is made bytes again first: the methods of text know more letters and digits than HTTP does.
 
 Strict means: field octets only (RFC 9110 section 5.5: no control character but HTAB), CR LF at the end of each line and

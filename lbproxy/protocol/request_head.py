@@ -26,6 +26,8 @@ from lbproxy.protocol.field_lines import (
 )
 from lbproxy.protocol.message import (
     CLIENT_CERT,
+    FORWARDING,
+    FORWARDING_PREFIX,
     HOP_BY_HOP,
     MAX_VIA,
     Fields,
@@ -148,6 +150,7 @@ class RequestHead:
 # --- names ----------------------------------------------------------------------------------------------------------
 
 _SPACE: Final = 32
+_UNDERLINE: Final = 95
 _PASS: Final = 0
 _LOOK: Final = 1
 _CLAIM: Final = 2
@@ -158,13 +161,19 @@ _UNDERSCORE: Final = 6
 _DROP: Final = 7
 _TOO_LONG: Final = 8
 
-# Fields that the gateway reads or rewrites.
+# Fields that the gateway reads, rewrites or removes.
 _LOOKED_AT: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"max-forwards", b"via"}
-_SPECIAL: Final = {b"user-agent": _AGENT, b"referer": _REFERER, b"authorization": _CREDENTIALS}
+_KINDS: Final = {
+    **dict.fromkeys(FORWARDING, _CLAIM),
+    **dict.fromkeys(_LOOKED_AT, _LOOK),
+    b"user-agent": _AGENT,
+    b"referer": _REFERER,
+    b"authorization": _CREDENTIALS,
+}
 
 
 class _Name:
-    """What is done with the fields of one name."""
+    """What is done with the fields of one name. lower: only of those that are looked at."""
 
     __slots__ = ("kind", "lower")
 
@@ -173,18 +182,22 @@ class _Name:
         self.lower = lower
 
 
-def _kind_of(lower: bytes) -> int:
-    if lower in _LOOKED_AT:
-        return _LOOK
-    if is_forwarding(lower):
-        return _CLAIM
-    if lower in _SPECIAL:
-        return _SPECIAL[lower]
-    if b"_" not in lower:
-        return _DROP if lower.startswith(CLIENT_CERT) else _PASS
-    # Would a WSGI server read this underscored name as a field that only lbproxy may set?
-    real = lower.replace(b"_", b"-")
-    return _DROP if is_forwarding(real) or real.startswith(CLIENT_CERT) else _UNDERSCORE
+_PLAIN: Final = _Name(_PASS, b"")
+
+
+def _judged(lower: bytes) -> _Name:
+    """What is to be done with a name that was never met. Names may be new in every head, so this must not cost much."""
+    kind = _KINDS.get(lower, _PASS)
+    if kind == _PASS and lower.startswith(b"x"):
+        if lower.startswith(FORWARDING_PREFIX):
+            kind = _CLAIM
+        elif lower.startswith(CLIENT_CERT):
+            kind = _DROP
+    if kind == _PASS and _UNDERLINE in lower:
+        # Would a WSGI server read this underscored name as a field that only lbproxy may set?
+        real = lower.replace(b"_", b"-")
+        kind = _DROP if is_forwarding(real) or real.startswith(CLIENT_CERT) else _UNDERSCORE
+    return _Name(kind, lower) if kind else _PLAIN
 
 
 _names: Final[dict[str, _Name]] = {}  # as sent
@@ -195,11 +208,11 @@ def _met(name: str) -> _Name:
     lower = lower_name(name)
     if not lower:
         raise HeadError(errors.BAD_REQUEST, "a field name is empty or has octets that HTTP does not allow")
-    if len(name) > MAX_NAME:
+    if len(lower) > MAX_NAME:
         return _Name(_TOO_LONG, lower)
     if len(_names) >= MAX_REMEMBERED:
         _names.clear()
-    found = _names[name] = _Name(_kind_of(lower), lower)
+    found = _names[name] = _judged(lower)
     return found
 
 

@@ -107,14 +107,24 @@ _CHALLENGE: Final = 2
 _LOOK: Final = 3
 
 
+_KINDS: Final = {
+    **dict.fromkeys((*HOP_BY_HOP, b"content-length", b"x-request-id"), _LOOK),
+    **dict.fromkeys(CHALLENGES, _CHALLENGE),
+    b"date": _DATE,
+}
+
+
 class _Name:
-    """What is done with the fields of one name."""
+    """What is done with the fields of one name. lower: only of those that are looked at."""
 
     __slots__ = ("kind", "lower")
 
     def __init__(self, kind: int, lower: bytes) -> None:
         self.kind = kind
         self.lower = lower
+
+
+_PLAIN: Final = _Name(_PASS, b"")
 
 
 class _Start:
@@ -138,13 +148,8 @@ def _met(name: str) -> _Name:
     lower = lower_name(name)
     if not lower:
         raise HeadError(errors.BAD_RESPONSE, "a field name is empty or has octets that HTTP does not allow")
-    if lower in CHALLENGES:
-        kind = _CHALLENGE
-    elif lower in HOP_BY_HOP or lower in (b"content-length", b"x-request-id"):
-        kind = _LOOK
-    else:
-        kind = _DATE if lower == b"date" else _PASS
-    found = _Name(kind, lower)
+    kind = _KINDS.get(lower, _PASS)
+    found = _Name(kind, lower) if kind else _PLAIN
     if len(name) <= MAX_NAME:
         if len(_names) >= MAX_REMEMBERED:
             _names.clear()

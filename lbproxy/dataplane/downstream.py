@@ -9,7 +9,7 @@
     CLOSED     nothing
 
 This module is longer than 600 lines because these states share one connection's books; what needs no state is in
-answers.py, forwarding.py and head_memo.py.
+answers.py, forwarding.py and protocol/repeats.py.
 
 The connection is kept only if the request was read to its exact end and its head said nothing else:
 what is left over would be read as the next request.
@@ -152,7 +152,7 @@ class Downstream(ClientSide):
         self._is_trusted = False
         self._lines = self._lines_and_port = self._port_line = b""
         self._memo = owner.memo
-        self._heads = self._memo.heads
+        self._heads = self._memo.known
         self.context = PickContext("")
         self.local_host = ""
 
@@ -182,7 +182,7 @@ class Downstream(ClientSide):
         self._is_trusted = self.listener.is_trusted(ip)
         if self._is_trusted:
             self._memo = self._owner.memo_trusted
-            self._heads = self._memo.heads
+            self._heads = self._memo.known
         self._port_line = port_line(self.proxied.published_port if self.proxied is not None else 0, self.scheme)
         self._lines = connection_lines(self._peer_ip)
         self._lines_and_port = self._lines + self._port_line

@@ -23,11 +23,10 @@ from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.acceptor import REASONS, Acceptor
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.gate import ConnectionGate, Gated
-from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.poller import EDGE, READABLE
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.proxy_header import ProxyHeaders
-from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.dataplane.runtime import MAX_HEAD_BYTES, MAX_HEADS, ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.socket_transport import SocketTransport, plain_socket
 from lbproxy.dataplane.splice import FDS_PER_FLOW, MOST_FLOWS, flow_limit
@@ -36,6 +35,7 @@ from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.dataplane.unix_socket import SocketFile, bind_hint, bind_unix
 from lbproxy.errors import Fault
 from lbproxy.protocol.proxy_protocol import ProxyHeader
+from lbproxy.protocol.repeats import Repeats
 from lbproxy.telemetry.log import ThrottledLog
 from lbproxy.telemetry.slots import LISTENER
 
@@ -124,8 +124,8 @@ class Listener(Gated):
         self.services = services
         self.runtime = runtime
         # By trust, which changes what is forwarded.
-        self.memo: HeadMemo[Prepared] = HeadMemo()
-        self.memo_trusted: HeadMemo[Prepared] = HeadMemo()
+        self.memo: Repeats[bytes, Prepared] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+        self.memo_trusted: Repeats[bytes, Prepared] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
         self._gate = gate
         self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
         self._sockets: list[socket.socket] = []

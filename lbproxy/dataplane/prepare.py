@@ -1,7 +1,7 @@
 """From the bytes of a request head to everything that forwarding needs: a pure function of the bytes and the config.
 
-That it is pure is what makes the memo of heads sound (head_memo.py). What differs between equal heads (client address,
-request id) is added by the client side.
+That it is pure is what makes the memo of heads sound (protocol/repeats.py). What differs between equal heads (client
+address, request id) is added by the client side.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
 _REQUESTS: Final = TRAFFIC.offset["requests_total"]
 _METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}
 _OTHER: Final = _METHOD_INDEX["other"]
+_PROTOCOLS: Final = ("HTTP/1.0", "HTTP/1.1")
 _VIA: Final = "Via: 1.1 " + VIA_PSEUDONYM.decode()
 _VIA_10: Final = "Via: 1.0 " + VIA_PSEUDONYM.decode()
 # Of a request line that was refused: what the log can tell, however odd. Its protocol only if there is one.
@@ -163,7 +164,9 @@ def prepare(
     known = head.forwarding if is_trusted else {}
     prepared.host_line, prepared.takes_port = published_lines(head.host, known, route.skip, local_host)
     if log_format is not None:
-        prepared.log_head = log_head(log_format, head, f"HTTP/1.{head.minor}")
+        prepared.log_head = log_format.usual_head_part(
+            head.method, head.target_text, head.host, _PROTOCOLS[head.minor], head.user_agent, head.referer
+        )
     return prepared
 
 
@@ -182,7 +185,7 @@ def _refused_method(method: str) -> tuple[Fault, str]:
 
 
 def log_head(log_format: LogFormat, head: RequestHead, protocol: str) -> str:
-    """The part of the log line that depends on the head alone."""
+    """The part of the log line that depends on the head alone; of one that was refused."""
     return log_format.head_part(
         head.method,
         head.target_text,

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.admission import AddressCounts
-from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.idle_pool import IdlePool
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
@@ -26,11 +25,16 @@ from lbproxy.domain.routing import NORMALISE, PathRules, Router
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import MAX_REQUEST_LINE, ResponseHead
+from lbproxy.protocol.repeats import Repeats
 from lbproxy.telemetry.slots import Row
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.tls import ClientTls, ServerTls
 
+# Of the heads, without their blank line, that come twice, and then again and again: from a client in a loop, a health
+# check.
+MAX_HEADS: Final = 1024
+MAX_HEAD_BYTES: Final = 4096
 JITTER: Final = 0.1
 DEFAULT_METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # what Allow says where all are served
 
@@ -235,7 +239,7 @@ class PoolRuntime:
         self.failure_statuses = failure_statuses
         self.tls = tls
         self.servers: dict[Server, ServerRuntime] = {}
-        self.response_memo: HeadMemo[ResponseHead] = HeadMemo()
+        self.response_memo: Repeats[bytes, ResponseHead] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
 
     def may_retry(self, now: float, *, is_lost: bool) -> bool:
         """Take a permit of the retry budget; every True is followed by one `budget.finished()`.

@@ -84,7 +84,7 @@ class UpstreamConnection(Receiver):
         self._interim = 0
         self._is_counted = False
         self._bulk: bulk.BulkReader | None = None
-        self._heads = runtime.pool.response_memo.heads
+        self._heads = runtime.pool.response_memo.known
         self._is_lenient = runtime.pool.is_lenient
         self.has_ended = False
         self.is_bound = False  # to one client: see binding.py

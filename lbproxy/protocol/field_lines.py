@@ -7,6 +7,9 @@ table that holds only names which have passed the strict check: a near miss of a
 Lines are text of one character for each octet (ISO 8859-1), because text is cut and looked up in half the time.
 What is interpreted is made bytes again first: the methods of text know more letters and digits than HTTP does.
 
+What a line says depends on the line alone, so that of lines which come again and again (Host, User-Agent, a length) is
+remembered. All that is remembered is bounded.
+
 Strict means: field octets only (RFC 9110 section 5.5: no control character but HTAB), CR LF at the end of each line and
 nowhere else, and a token before the colon, without white space around it (RFC 9112 section 5.1). A folded line begins
 with white space, which no token does.
@@ -21,6 +24,10 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.message import Fields
 
 MAX_NAME: Final = 256
+MAX_LINES: Final = 2048
+"""How many lines are remembered, each of at most MAX_NAME characters."""
+NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_SPACE: Final = 32
 WHITE: Final = " \t"
 """White space around a value (RFC 9110 section 5.6.3)."""
 MAX_REMEMBERED: Final = 1024
@@ -29,6 +36,7 @@ MAX_REMEMBERED: Final = 1024
 # What each octet becomes: itself if it may stand in a line, else NUL. One pass in C, and `0 in` is a search in memory.
 # `bytes.translate` takes three times as long where it also deletes.
 _OCTETS: Final = bytes(code if code == 9 or (code >= 32 and code != 127) else 0 for code in range(256))
+_VISIBLE: Final = bytes(code if 32 < code < 127 else 0 for code in range(256))
 # The same for a token, and lower case.
 _TOKEN: Final = bytes(
     ord(chr(code).lower()) if code < 128 and (chr(code).isalnum() or chr(code) in "!#$%&'*+-.^_`|~") else 0
@@ -45,26 +53,88 @@ class HeadError(Exception):
         self.detail = detail
 
 
+class Name:
+    """What is done with the fields of one name, as it is spelled.
+
+    kind: of whoever made it. lower: of those that are looked at. last: the last line with it that was not remembered.
+    """
+
+    __slots__ = ("kind", "last", "lower")
+
+    def __init__(self, kind: int, lower: bytes) -> None:
+        self.kind = kind
+        self.lower = lower
+        self.last = ""
+
+
+class Line:
+    """What one line says, as far as it depends on nothing but the line.
+
+    kind: what is done with it. lower: its name, if it is looked at. sent: the line as it goes on. text, value: its
+    value. number: a length, -1 if it is none. options: of a Connection field.
+    """
+
+    __slots__ = ("kind", "lower", "number", "options", "sent", "text", "value")
+
+    def __init__(self, kind: int, lower: bytes, text: str, sent: str) -> None:
+        self.kind = kind
+        self.lower = lower
+        self.text = text
+        self.value = text.encode("latin-1")
+        self.sent = sent
+        self.number = -1
+        self.options = NO_OPTIONS
+
+
+def remember(lines: dict[str, Line], name: Name, line: str, found: Line) -> None:
+    """Keep what a line says if it came twice in a row under its name: so nothing is kept of what never repeats, which
+    costs a comparison, and what repeats now and then comes to be known."""
+    if name.last != line:
+        name.last = line if len(line) <= MAX_NAME else ""
+    else:
+        if len(lines) >= MAX_LINES:
+            lines.clear()
+        lines[line] = found
+
+
 def cut(raw: bytes) -> list[str] | None:
     """The lines of a head, without their ends and without the blank line that ends it; the first is the start line.
 
-    None: it does not end with its blank line, or an octet in it is none of a line.
+    None: it does not end with its blank line. What is in the lines has still to be looked at.
     """
     lines = raw.decode("latin-1").split("\r\n")
-    if len(lines) < 3 or lines.pop() or lines.pop() or 0 in "".join(lines).encode("latin-1").translate(_OCTETS):
+    if len(lines) < 3 or lines.pop() or lines.pop():
         return None
     return lines
+
+
+def colon_of(line: str) -> tuple[int, bool]:
+    """Where the name ends, and whether the line is `name: value` exactly as it would be sent.
+
+    -1 where there is no colon, or where an octet is none of a line.
+    """
+    colon = line.find(":")
+    if colon < 0 or 0 in line.encode("latin-1").translate(_OCTETS):
+        return -1, False
+    size = len(line)
+    is_plain = (
+        size > colon + 2
+        and ord(line[colon + 1]) == _SPACE
+        and ord(line[colon + 2]) > _SPACE
+        and ord(line[size - 1]) > _SPACE
+    )
+    return colon, is_plain
+
+
+def is_visible(text: str) -> bool:
+    """Is it ASCII, without white space and control characters?"""
+    return 0 not in text.encode("latin-1").translate(_VISIBLE)
 
 
 def lower_name(name: str) -> bytes:
     """The name in lower case; b"" if it is no token."""
     lower = name.encode("latin-1").translate(_TOKEN)
     return b"" if 0 in lower else lower
-
-
-def written_anew(line: str, colon: int) -> str:
-    """A line whose value may have any white space around it: one space before, none behind. colon: where it is."""
-    return f"{line[:colon]}: {line[colon + 1 :].strip(WHITE)}"
 
 
 def fields_of(lines: Iterable[str]) -> Fields:

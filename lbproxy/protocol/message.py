@@ -138,9 +138,10 @@ KNOWN_METHODS: Final = frozenset(
 IDEMPOTENT_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
 
 
+KEEP_ALIVE: Final = frozenset((b"keep-alive",))
 _USUAL_OPTIONS: Final = {
-    b"keep-alive": frozenset((b"keep-alive",)),
-    b"Keep-Alive": frozenset((b"keep-alive",)),
+    b"keep-alive": KEEP_ALIVE,
+    b"Keep-Alive": KEEP_ALIVE,
     b"close": frozenset((b"close",)),
 }
 
@@ -162,7 +163,7 @@ def parse_length(value: bytes) -> int | None:
     """Content-Length as RFC 9110 section 8.6 has it: digits only, at most 2^63-1. None if it is anything else."""
     if not value.isdigit() or len(value) > _MAX_DIGITS:  # of bytes: 0 to 9 and nothing else
         return None
-    length = int(value)
+    length = int(value.decode("ascii"))
     return length if length <= MAX_LENGTH else None
 
 

@@ -16,19 +16,24 @@ from lbproxy.protocol.connection_auth import is_bound_by
 from lbproxy.protocol.field_lines import (
     MAX_NAME,
     MAX_REMEMBERED,
+    NO_OPTIONS,
     WHITE,
     HeadError,
+    Line,
+    Name,
+    colon_of,
     cut,
     fields_of,
     lower_name,
+    remember,
     without,
-    written_anew,
 )
 from lbproxy.protocol.message import (
     CLIENT_CERT,
     FORWARDING,
     FORWARDING_PREFIX,
     HOP_BY_HOP,
+    KEEP_ALIVE,
     MAX_VIA,
     Fields,
     connection_options,
@@ -49,9 +54,8 @@ _has_form = re.compile(
 ).fullmatch
 _Lines = dict[bytes, list[bytes]]  # by lower-case name, the values of the fields that are read
 
-_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 _NO_VALUES: Final[list[bytes]] = []
-_NO_CLAIMS: Final[_Lines] = {}
+_NOTHING: Final[_Lines] = {}  # never added to
 _NOT_NOMINATIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 _KEPT_IF_NOMINATED: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"max-forwards"))
 
@@ -97,7 +101,7 @@ class RequestHead:
         self.minor = 1
         self.lines: list[str] = []
         self.via: list[bytes] = _NO_VALUES
-        self.forwarding: _Lines = _NO_CLAIMS
+        self.forwarding: _Lines = _NOTHING
         self.content_length: int | None = None
         self.chunked = False
         self.keep_alive = True
@@ -149,43 +153,37 @@ class RequestHead:
 
 # --- names ----------------------------------------------------------------------------------------------------------
 
-_SPACE: Final = 32
 _UNDERLINE: Final = 95
-_PASS: Final = 0
-_LOOK: Final = 1
-_CLAIM: Final = 2
-_AGENT: Final = 3
-_REFERER: Final = 4
-_CREDENTIALS: Final = 5
-_UNDERSCORE: Final = 6
-_DROP: Final = 7
-_TOO_LONG: Final = 8
+_PASS: Final = 0  # and it is what is sent
+_ANEW: Final = 1  # passes, but is written anew
+_HOST: Final = 2
+_LENGTH: Final = 3
+_CONNECTION: Final = 4
+_CLAIM: Final = 5  # of the forwarding family
+_LOOK: Final = 6  # needs a decision of another kind
+_AGENT: Final = 7
+_REFERER: Final = 8
+_CREDENTIALS: Final = 9
+_BINDING: Final = 10  # credentials that hold for the connection
+_UNDERSCORE: Final = 11
+_DROP: Final = 12
+_TOO_LONG: Final = 13
 
 # Fields that the gateway reads, rewrites or removes.
-_LOOKED_AT: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"max-forwards", b"via"}
+_LOOKED_AT: Final = HOP_BY_HOP | {b"expect", b"max-forwards", b"via"}
 _KINDS: Final = {
     **dict.fromkeys(FORWARDING, _CLAIM),
     **dict.fromkeys(_LOOKED_AT, _LOOK),
+    b"host": _HOST,
+    b"content-length": _LENGTH,
+    b"connection": _CONNECTION,
     b"user-agent": _AGENT,
     b"referer": _REFERER,
     b"authorization": _CREDENTIALS,
 }
 
 
-class _Name:
-    """What is done with the fields of one name. lower: only of those that are looked at."""
-
-    __slots__ = ("kind", "lower")
-
-    def __init__(self, kind: int, lower: bytes) -> None:
-        self.kind = kind
-        self.lower = lower
-
-
-_PLAIN: Final = _Name(_PASS, b"")
-
-
-def _judged(lower: bytes) -> _Name:
+def _judged(lower: bytes) -> Name:
     """What is to be done with a name that was never met. Names may be new in every head, so this must not cost much."""
     kind = _KINDS.get(lower, _PASS)
     if kind == _PASS and lower.startswith(b"x"):
@@ -197,23 +195,75 @@ def _judged(lower: bytes) -> _Name:
         # Would a WSGI server read this underscored name as a field that only lbproxy may set?
         real = lower.replace(b"_", b"-")
         kind = _DROP if is_forwarding(real) or real.startswith(CLIENT_CERT) else _UNDERSCORE
-    return _Name(kind, lower) if kind else _PLAIN
+    return Name(kind, lower)
 
 
-_names: Final[dict[str, _Name]] = {}  # as sent
+_names: Final[dict[str, Name]] = {}  # as sent
 
 
-def _met(name: str) -> _Name:
+def _met(name: str) -> Name:
     """A name that is not in the table. Raises HeadError for what is none."""
     lower = lower_name(name)
     if not lower:
         raise HeadError(errors.BAD_REQUEST, "a field name is empty or has octets that HTTP does not allow")
     if len(lower) > MAX_NAME:
-        return _Name(_TOO_LONG, lower)
+        return Name(_TOO_LONG, lower)
     if len(_names) >= MAX_REMEMBERED:
         _names.clear()
     found = _names[name] = _judged(lower)
     return found
+
+
+# --- lines ----------------------------------------------------------------------------------------------------------
+
+_lines: Final[dict[str, Line]] = {}
+_AS_IT_IS: Final = Line(_PASS, b"", "", "")
+
+
+def _read(line: str) -> Line:
+    """What a line says that is not remembered. Raises HeadError for what is no field."""
+    colon, is_plain = colon_of(line)
+    if colon < 0:
+        raise HeadError(errors.BAD_REQUEST, "a line without a colon, or with octets that HTTP does not allow")
+    name = line[:colon]
+    known = _names.get(name)
+    if known is None:
+        known = _met(name)
+    kind = known.kind
+    if kind == _PASS and is_plain:
+        found = _AS_IT_IS
+    else:
+        text = line[colon + 2 :] if is_plain else line[colon + 1 :].strip(WHITE)
+        found = Line(kind or _ANEW, known.lower, text, line if is_plain else f"{name}: {text}")
+        if kind == _LENGTH:
+            length = parse_length(found.value)
+            found.number = -1 if length is None else length
+        elif kind == _CONNECTION:
+            found.options = connection_options([found.value])
+        elif kind == _CREDENTIALS and is_bound_by(found.value):
+            found.kind = _BINDING
+    remember(_lines, known, line, found)
+    return found
+
+
+class _Found:
+    """What the lines of a head say that needs a decision. others: lower-case name -> values."""
+
+    __slots__ = ("host", "length", "n_hosts", "n_lengths", "options", "others", "refusal")
+
+    def __init__(self) -> None:
+        self.host = b""
+        self.n_hosts = 0
+        self.length = -1
+        self.n_lengths = 0
+        self.options = NO_OPTIONS
+        self.others = _NOTHING
+        self.refusal: HeadError | None = None
+
+    def add(self, name: bytes, value: bytes) -> None:
+        if self.others is _NOTHING:
+            self.others = {}
+        self.others.setdefault(name, []).append(value)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -229,7 +279,7 @@ def parse_request_head(
     """
     lines = cut(raw)
     if lines is None:
-        raise HeadError(errors.BAD_REQUEST, "a control character, a bare CR or a bare LF in the head")
+        raise HeadError(errors.BAD_REQUEST, "the head does not end with a blank line")
     head = RequestHead()
     head.method, target, head.minor = read_request_line(lines[0], line_bytes)
     is_path = target[0] == "/" and "#" not in target
@@ -237,92 +287,86 @@ def parse_request_head(
         raise HeadError(errors.BAD_REQUEST, "the target is neither a path nor a URL")
     if len(lines) > max_fields + 1:  # before any of them is looked at: the least of fields costs more than its bytes
         raise HeadError(errors.HEADER_TOO_LARGE, f"more than {max_fields} header fields")
-    looked_at = _read_lines(head, lines, underscores)
-    _set_framing(head, looked_at)
-    _set_connection(head, looked_at)
-    if b"via" in looked_at:
-        _set_via(head, looked_at[b"via"])
-    _set_host(head, looked_at)
+    found = _read_lines(head, lines, underscores)
+    _set_framing(head, found)
+    if found.refusal is not None:
+        raise found.refusal
+    options = found.options
+    if options:
+        _set_connection(head, found, options)
+    else:
+        head.keep_alive = head.minor == 1
+    if found.others:
+        _set_via(head, found.others)
+    _set_host(head, found)
     if is_path:
         head.target_text = target
     else:
         _set_target(head, target)
-    if b"expect" in looked_at or b"max-forwards" in looked_at:
-        _set_expectations(head, looked_at)
+    if found.others:
+        _set_expectations(head, found.others)
     return head
 
 
-def _read_lines(head: RequestHead, lines: list[str], underscores: str) -> _Lines:
+def _read_lines(head: RequestHead, lines: list[str], underscores: str) -> _Found:
     """Split the fields into those that go on (`head.lines`), claims, and those that need a decision (returned)."""
-    looked_at: _Lines = {}
-    claims: _Lines = _NO_CLAIMS
+    found = _Found()
     kept = head.lines
-    refusal: HeadError | None = None
     for index in range(1, len(lines)):
         line = lines[index]
-        colon = line.find(":")
-        if colon < 0:
-            raise HeadError(errors.BAD_REQUEST, "a line of the head has no colon")
-        name = line[:colon]
-        known = _names.get(name)
-        if known is None:
-            known = _met(name)
-        size = len(line)
-        # Is it `name: value` as it will be sent?
-        is_plain = (
-            size > colon + 2
-            and ord(line[colon + 1]) == _SPACE
-            and ord(line[colon + 2]) > _SPACE
-            and ord(line[size - 1]) > _SPACE
-        )
-        kind = known.kind
+        one = _lines.get(line)
+        if one is None:
+            one = _read(line)
+        kind = one.kind
         if kind == _PASS:
-            kept.append(line if is_plain else written_anew(line, colon))
-            continue
-        text = line[colon + 2 :] if is_plain else line[colon + 1 :].strip(WHITE)
-        if kind == _LOOK:
-            value = text.encode("latin-1")
-            if known.lower in looked_at:
-                looked_at[known.lower].append(value)
-            else:
-                looked_at[known.lower] = [value]
+            kept.append(line)
+        elif kind == _HOST:
+            found.n_hosts += 1
+            found.host = one.value
+        elif kind == _LENGTH:
+            found.n_lengths += 1
+            found.length = one.number
+        elif kind == _CONNECTION:
+            found.options = found.options | one.options if found.options else one.options
         elif kind == _CLAIM:
-            value = text.encode("latin-1")
-            if claims is _NO_CLAIMS:
-                claims = head.forwarding = {}
-            if known.lower in claims:
-                claims[known.lower].append(value)
-            else:
-                claims[known.lower] = [value]
-        elif kind == _DROP:
-            head.underscore_dropped += "_" in name
-        elif kind == _TOO_LONG:
-            refusal = refusal or HeadError(errors.HEADER_TOO_LARGE, f"a field name is longer than {MAX_NAME} bytes")
-        elif kind == _UNDERSCORE and underscores == "drop":
-            head.underscore_dropped += 1
-        elif kind == _UNDERSCORE and underscores == "reject":
-            refusal = refusal or HeadError(errors.UNDERSCORE_HEADER, f"field name {name[:80]!r}")
-        else:
-            kept.append(line if is_plain else written_anew(line, colon))
+            if head.forwarding is _NOTHING:
+                head.forwarding = {}
+            head.forwarding.setdefault(one.lower, []).append(one.value)
+        elif kind == _LOOK:
+            found.add(one.lower, one.value)
+        elif kind <= _BINDING:
+            kept.append(one.sent)
             if kind == _AGENT:
-                head.user_agent = text
+                head.user_agent = one.text
             elif kind == _REFERER:
-                head.referer = text
-            elif kind == _CREDENTIALS and is_bound_by(text.encode("latin-1")):
+                head.referer = one.text
+            elif kind == _BINDING:
                 head.binds = True
-    if refusal is not None:
-        # Framing first: who sent it should know that, rather than change a name and send the same again.
-        _set_framing(head, looked_at)
-        raise refusal
-    return looked_at
+        else:
+            _read_odd_name(head, one, underscores, found)
+    return found
 
 
-def _set_framing(head: RequestHead, lines: _Lines) -> None:
+def _read_odd_name(head: RequestHead, line: Line, underscores: str, found: _Found) -> None:
+    """A name with an underscore, or too long, or of a field that only lbproxy may set."""
+    if line.kind == _TOO_LONG:
+        if found.refusal is None:
+            found.refusal = HeadError(errors.HEADER_TOO_LARGE, f"a field name is longer than {MAX_NAME} bytes")
+    elif line.kind == _DROP:
+        head.underscore_dropped += _UNDERLINE in line.lower
+    elif underscores == "pass":
+        head.lines.append(line.sent)
+    elif underscores == "drop":
+        head.underscore_dropped += 1
+    elif found.refusal is None:
+        found.refusal = HeadError(errors.UNDERSCORE_HEADER, f"field name {line.sent.partition(':')[0][:80]!r}")
+
+
+def _set_framing(head: RequestHead, found: _Found) -> None:
     """Content-Length or chunked, never both, never twice (RFC 9112 section 6.3)."""
-    codings = lines.get(b"transfer-encoding")
-    lengths = lines.get(b"content-length")
-    if codings is not None:
-        if lengths is not None:
+    if b"transfer-encoding" in found.others:
+        codings = found.others[b"transfer-encoding"]
+        if found.n_lengths:
             raise HeadError(errors.BAD_FRAMING, "both Transfer-Encoding and Content-Length")
         if len(codings) != 1 or codings[0].lower() != b"chunked":
             unknown = len(codings) == 1 and token_match(codings[0]) is not None
@@ -332,31 +376,32 @@ def _set_framing(head: RequestHead, lines: _Lines) -> None:
         if head.minor == 0:
             raise HeadError(errors.BAD_FRAMING, "Transfer-Encoding in an HTTP/1.0 request")
         head.chunked = True
-    elif lengths is not None:
-        length = parse_length(lengths[0])
-        if len(lengths) != 1 or length is None:
+    elif found.n_lengths:
+        if found.n_lengths != 1 or found.length < 0:
             raise HeadError(errors.BAD_FRAMING, "Content-Length is not one number")
-        head.content_length = length
+        head.content_length = found.length
 
 
-def _set_connection(head: RequestHead, lines: _Lines) -> None:
+def _set_connection(head: RequestHead, found: _Found, options: frozenset[bytes]) -> None:
     """Whether the connection is kept, and what goes because the Connection field names it (RFC 9110 section 7.6.1)."""
-    options = connection_options(lines[b"connection"]) if b"connection" in lines else _NO_OPTIONS
     head.keep_alive = b"close" not in options if head.minor else b"keep-alive" in options and b"close" not in options
+    if options is KEEP_ALIVE:
+        return
+    others = found.others
     nominated = options - _NOT_NOMINATIONS
     if nominated:
         claims = head.forwarding
-        before = len(head.lines) + len(lines) + len(claims)
+        before = len(head.lines) + len(others) + len(claims) + (b"connection" in nominated)
         head.lines = without(head.lines, nominated)
         for name in nominated - _KEPT_IF_NOMINATED:
-            lines.pop(name, None)
+            others.pop(name, None)
             claims.pop(name, None)
-        head.nominated_dropped = before - len(head.lines) - len(lines) - len(claims)
-    if b"upgrade" in options and b"upgrade" in lines and head.minor == 1 and not head.has_body:
-        head.upgrade = offered_protocols(lines[b"upgrade"])
-    if b"te" in options and b"te" in lines:
+        head.nominated_dropped = before - len(head.lines) - len(others) - len(claims)
+    if b"upgrade" in options and b"upgrade" in others and head.minor == 1 and not head.has_body:
+        head.upgrade = offered_protocols(others[b"upgrade"])
+    if b"te" in options and b"te" in others:
         head.accepts_trailers = any(
-            element.strip(b" \t").lower() == b"trailers" for value in lines[b"te"] for element in value.split(b",")
+            element.strip(b" \t").lower() == b"trailers" for value in others[b"te"] for element in value.split(b",")
         )
 
 
@@ -381,12 +426,12 @@ class _KnownHosts(dict[bytes, str]):
 _known_hosts = _KnownHosts()
 
 
-def _set_host(head: RequestHead, lines: _Lines) -> None:
+def _set_host(head: RequestHead, found: _Found) -> None:
     """RFC 9112 section 3.2: exactly one valid Host, which HTTP/1.0 may do without."""
-    hosts = lines.get(b"host", _NO_VALUES)
-    if len(hosts) > 1 or (not hosts and head.minor == 1):
-        raise HeadError(errors.BAD_HOST, f"{len(hosts)} Host fields")
-    head.host = _known_hosts[hosts[0]] if hosts else ""
+    if found.n_hosts != 1 and (found.n_hosts or head.minor):
+        raise HeadError(errors.BAD_HOST, f"{found.n_hosts} Host fields")
+    if found.n_hosts:
+        head.host = _known_hosts[found.host]
 
 
 def _set_target(head: RequestHead, target: str) -> None:
@@ -407,11 +452,12 @@ def _set_target(head: RequestHead, target: str) -> None:
     head.target_text = target
 
 
-def _set_via(head: RequestHead, values: list[bytes]) -> None:
+def _set_via(head: RequestHead, lines: _Lines) -> None:
     """RFC 9110 section 7.6.3: who passed it on; it must not go round."""
-    head.via = values
-    if count_own_via(values) >= MAX_VIA:
-        raise HeadError(errors.LOOP_DETECTED, f"Via names lbproxy {MAX_VIA} times")
+    if b"via" in lines:
+        head.via = lines[b"via"]
+        if count_own_via(head.via) >= MAX_VIA:
+            raise HeadError(errors.LOOP_DETECTED, f"Via names lbproxy {MAX_VIA} times")
 
 
 def _set_expectations(head: RequestHead, lines: _Lines) -> None:

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.protocol.field_lines import HeadError
+from lbproxy.protocol.field_lines import HeadError, is_visible
 from lbproxy.protocol.message import KNOWN_METHODS, TOKEN
 
 MAX_REQUEST_LINE: Final = 8 * 1024
@@ -23,7 +23,7 @@ def line_too_long(line_bytes: int) -> HeadError:
 
 
 def read_request_line(line: str, line_bytes: int) -> tuple[str, str, int]:
-    """Method, target and minor version (RFC 9112 section 3) of a line with field octets only. Raises HeadError.
+    """Method, target and minor version (RFC 9112 section 3) of a line. Raises HeadError.
 
     line: without its CR LF. line_bytes: the longest that is accepted.
     """
@@ -31,8 +31,7 @@ def read_request_line(line: str, line_bytes: int) -> tuple[str, str, int]:
     if len(parts) == 3 and len(line) <= line_bytes:
         method, target = _USUAL_METHODS.get(parts[0]), parts[1]
         minor = _VERSIONS.get(parts[2])
-        # What may stand in a line but not in a target: white space, and what is not ASCII.
-        if method is not None and minor is not None and target and target.isascii() and "\t" not in target:
+        if method is not None and minor is not None and target and is_visible(target):
             return method, target, minor
     method, odd, minor = check_request_line(line.encode("latin-1") + b"\r\n", line_bytes)
     return method, odd.decode("latin-1"), minor

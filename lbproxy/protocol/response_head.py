@@ -14,15 +14,19 @@ from lbproxy.protocol.connection_auth import CHALLENGES, binds
 from lbproxy.protocol.field_lines import (
     MAX_NAME,
     MAX_REMEMBERED,
+    NO_OPTIONS,
     WHITE,
     HeadError,
+    Line,
+    Name,
+    colon_of,
     cut,
     fields_of,
     lower_name,
+    remember,
     without,
-    written_anew,
 )
-from lbproxy.protocol.message import HOP_BY_HOP, Fields, connection_options, parse_length
+from lbproxy.protocol.message import HOP_BY_HOP, KEEP_ALIVE, Fields, connection_options, parse_length
 from lbproxy.protocol.repair import one_length, repaired
 from lbproxy.protocol.status import status_line
 
@@ -33,8 +37,8 @@ _keep_alive_timeout = re.compile(rb"(?:^|[,; \t])timeout=([0-9]{1,6})").search
 _no_more_requests = re.compile(rb"(?:^|[,; \t])max=0+(?![0-9])").search
 _Lines = dict[bytes, list[bytes]]  # by lower-case name, the values of the fields that are read
 
-_ONE: Final = [b""]  # the same length several times counts once
-_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_NO_VALUES: Final[list[bytes]] = []
+_NOTHING: Final[_Lines] = {}  # never added to
 _OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))
 
 
@@ -85,7 +89,7 @@ class ResponseHead:
         self.keep_alive = True
         self.keep_alive_timeout_s = NO_PROMISE
         self.upgrade = b""
-        self.nominated: frozenset[bytes] = _NO_OPTIONS
+        self.nominated: frozenset[bytes] = NO_OPTIONS
 
     @property
     def fields(self) -> Fields:
@@ -100,31 +104,21 @@ class ResponseHead:
 
 # --- names and status lines -----------------------------------------------------------------------------------------
 
-_SPACE: Final = 32
-_PASS: Final = 0
-_DATE: Final = 1
-_CHALLENGE: Final = 2
-_LOOK: Final = 3
-
+_PASS: Final = 0  # and it is what is sent
+_ANEW: Final = 1  # passes, but is written anew
+_DATE: Final = 2
+_LENGTH: Final = 3
+_CONNECTION: Final = 4
+_LOOK: Final = 5  # needs a decision of another kind
+_CHALLENGE: Final = 6
 
 _KINDS: Final = {
-    **dict.fromkeys((*HOP_BY_HOP, b"content-length", b"x-request-id"), _LOOK),
+    **dict.fromkeys((*HOP_BY_HOP, b"x-request-id"), _LOOK),
     **dict.fromkeys(CHALLENGES, _CHALLENGE),
+    b"content-length": _LENGTH,
+    b"connection": _CONNECTION,
     b"date": _DATE,
 }
-
-
-class _Name:
-    """What is done with the fields of one name. lower: only of those that are looked at."""
-
-    __slots__ = ("kind", "lower")
-
-    def __init__(self, kind: int, lower: bytes) -> None:
-        self.kind = kind
-        self.lower = lower
-
-
-_PLAIN: Final = _Name(_PASS, b"")
 
 
 class _Start:
@@ -139,17 +133,17 @@ class _Start:
         self.sent = status_line(status, reason)[:-2].decode("latin-1")
 
 
-_names: Final[dict[str, _Name]] = {}  # as sent
+_names: Final[dict[str, Name]] = {}  # as sent
 _starts: Final[dict[str, _Start]] = {}
 
 
-def _met(name: str) -> _Name:
+def _met(name: str) -> Name:
     """A name that is not in the table. Raises HeadError for what is none."""
     lower = lower_name(name)
     if not lower:
         raise HeadError(errors.BAD_RESPONSE, "a field name is empty or has octets that HTTP does not allow")
     kind = _KINDS.get(lower, _PASS)
-    found = _Name(kind, lower) if kind else _PLAIN
+    found = Name(kind, lower)
     if len(name) <= MAX_NAME:
         if len(_names) >= MAX_REMEMBERED:
             _names.clear()
@@ -168,6 +162,53 @@ def _begun(line: str) -> _Start:
             _starts.clear()
         _starts[line] = found
     return found
+
+
+# --- lines ----------------------------------------------------------------------------------------------------------
+
+_lines: Final[dict[str, Line]] = {}
+_AS_IT_IS: Final = Line(_PASS, b"", "", "")
+
+
+def _read(line: str) -> Line:
+    """What a line says that is not remembered. Raises HeadError for what is no field."""
+    colon, is_plain = colon_of(line)
+    if colon < 0:
+        raise HeadError(errors.BAD_RESPONSE, "a line without a colon, or with octets that HTTP does not allow")
+    name = line[:colon]
+    known = _names.get(name)
+    if known is None:
+        known = _met(name)
+    kind = known.kind
+    if kind == _PASS and is_plain:
+        found = _AS_IT_IS
+    else:
+        text = line[colon + 2 :] if is_plain else line[colon + 1 :].strip(WHITE)
+        found = Line(kind or _ANEW, known.lower, text, line if is_plain else f"{name}: {text}")
+        if kind == _LENGTH:
+            length = parse_length(found.value)
+            found.number = -1 if length is None else length
+        elif kind == _CONNECTION:
+            found.options = connection_options([found.value])
+    remember(_lines, known, line, found)
+    return found
+
+
+class _Found:
+    """What the lines of a head say that needs a decision. others: lower-case name -> values."""
+
+    __slots__ = ("length", "lengths", "options", "others")
+
+    def __init__(self) -> None:
+        self.length = -1
+        self.lengths = _NO_VALUES
+        self.options = NO_OPTIONS
+        self.others = _NOTHING
+
+    def add(self, name: bytes, value: bytes) -> None:
+        if self.others is _NOTHING:
+            self.others = {}
+        self.others.setdefault(name, []).append(value)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -193,16 +234,20 @@ def parse_response_head(raw: bytes, *, max_fields: int, is_lenient: bool = False
 def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
     lines = cut(raw)
     if lines is None:
-        raise HeadError(errors.BAD_RESPONSE, "the status line or a field has octets that HTTP does not allow")
+        raise HeadError(errors.BAD_RESPONSE, "the head does not end with a blank line")
     start = _starts.get(lines[0])
     if start is None:
         start = _begun(lines[0])
     head = ResponseHead(start.status, start.reason)
-    looked_at = _read_lines(head, lines)
-    _set_connection(head, looked_at, start.minor)
-    _set_framing(head, looked_at, start.minor)
-    if len(lines) > max_fields + 1 and len(lines) > max_fields + len(looked_at.get(b"content-length", _ONE)):
+    found = _read_lines(head, lines)
+    options, minor = found.options, start.minor
+    if options is not KEEP_ALIVE or not minor:
+        _set_connection(head, options, minor)
+    _set_framing(head, found, minor)
+    if len(lines) > max_fields + max(1, len(found.lengths)):  # the same length several times is one field
         raise HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"more than {max_fields} header fields")
+    if found.others:
+        _set_others(head, found.others, options, minor)
     head.is_shared = head.keep_alive and not head.binds
     length = head.content_length
     if length is not None and start.status >= 200 and start.status != 204:
@@ -213,54 +258,48 @@ def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
     return head
 
 
-def _read_lines(head: ResponseHead, lines: list[str]) -> _Lines:
+def _read_lines(head: ResponseHead, lines: list[str]) -> _Found:
     """Split the fields into those that go on (`head.kept`) and those that need a decision (returned)."""
-    looked_at: _Lines = {}
+    found = _Found()
     kept = head.kept
     for index in range(1, len(lines)):
         line = lines[index]
-        colon = line.find(":")
-        if colon < 0:
-            raise HeadError(errors.BAD_RESPONSE, "a line of the head has no colon")
-        name = line[:colon]
-        known = _names.get(name)
-        if known is None:
-            known = _met(name)
-        size = len(line)
-        # Is it `name: value` as it will be sent?
-        is_plain = (
-            size > colon + 2
-            and ord(line[colon + 1]) == _SPACE
-            and ord(line[colon + 2]) > _SPACE
-            and ord(line[size - 1]) > _SPACE
-        )
-        kind = known.kind
-        if kind == _LOOK:
-            value = (line[colon + 2 :] if is_plain else line[colon + 1 :].strip(WHITE)).encode("latin-1")
-            if known.lower in looked_at:
-                looked_at[known.lower].append(value)
-            else:
-                looked_at[known.lower] = [value]
-            continue
-        if kind == _DATE:
+        one = _lines.get(line)
+        if one is None:
+            one = _read(line)
+        kind = one.kind
+        if kind == _PASS:
+            kept.append(line)
+        elif kind == _DATE:
+            kept.append(one.sent)
             head.has_date = True
-        elif kind == _CHALLENGE:
-            head.binds = head.binds or binds(known.lower, line[colon + 1 :].encode("latin-1"))
-            if known.lower in HOP_BY_HOP:
-                continue
-        kept.append(line if is_plain else written_anew(line, colon))
-    return looked_at
+        elif kind == _LENGTH:
+            found.length = one.number
+            found.lengths = [*found.lengths, one.value]
+        elif kind == _CONNECTION:
+            found.options = found.options | one.options if found.options else one.options
+        elif kind == _LOOK:
+            found.add(one.lower, one.value)
+        else:
+            if kind == _CHALLENGE:
+                head.binds = head.binds or binds(one.lower, one.value)
+            if one.lower not in HOP_BY_HOP:
+                kept.append(one.sent)
+    return found
 
 
-def _set_connection(head: ResponseHead, lines: _Lines, minor: int) -> None:
-    """What goes because the Connection field names it, whether the connection is kept, and for how long."""
-    options = connection_options(lines[b"connection"]) if b"connection" in lines else _NO_OPTIONS
+def _set_connection(head: ResponseHead, options: frozenset[bytes], minor: int) -> None:
+    """Whether the connection is kept, and what goes because the Connection field names it."""
     head.keep_alive = b"close" not in options if minor else b"keep-alive" in options and b"close" not in options
     nominated = options - _OPTIONS
     if nominated:
         head.nominated = nominated
         head.kept = without(head.kept, nominated)
         head.has_date = head.has_date and b"date" not in nominated
+
+
+def _set_others(head: ResponseHead, lines: _Lines, options: frozenset[bytes], minor: int) -> None:
+    """How long the connection is kept, and what is said of a switch of protocols."""
     if b"keep-alive" in lines:
         for value in lines[b"keep-alive"]:
             timeout = _keep_alive_timeout(value.lower())
@@ -275,20 +314,19 @@ def _set_connection(head: ResponseHead, lines: _Lines, minor: int) -> None:
         head.upgrade = b", ".join(lines.get(b"upgrade", []))
 
 
-def _set_framing(head: ResponseHead, lines: _Lines, minor: int) -> None:
+def _set_framing(head: ResponseHead, found: _Found, minor: int) -> None:
     """chunked, or one length (RFC 9112 section 6.3); the same one several times is one (RFC 9110 section 8.6)."""
-    codings = lines.get(b"transfer-encoding")
-    lengths = lines.get(b"content-length")
-    if codings is not None:
-        if lengths is not None or len(codings) != 1 or codings[0].lower() != b"chunked":
+    if b"transfer-encoding" in found.others:
+        codings = found.others[b"transfer-encoding"]
+        if found.lengths or len(codings) != 1 or codings[0].lower() != b"chunked":
             raise HeadError(errors.BAD_RESPONSE, "Transfer-Encoding is not exactly 'chunked' and alone")
         head.chunked = True
         if minor == 0:  # RFC 9112 section 6.1: process it, and close the connection
             head.keep_alive = False
-    elif lengths is not None:
-        length = parse_length(lengths[0]) if len(lengths) == 1 else None
-        if length is None:
-            length = parse_length(one_length(lengths))
+    elif found.lengths:
+        length: int | None = found.length
+        if len(found.lengths) != 1 or found.length < 0:
+            length = parse_length(one_length(found.lengths))
         if length is None:
             raise HeadError(errors.BAD_RESPONSE, "Content-Length is not one number")
         head.content_length = length

@@ -90,6 +90,10 @@ class LogFormat:
         """What a line needs of the request head, escaped and capped at 2 KiB a field. Pure."""
         raise NotImplementedError
 
+    def usual_head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
+        """The same of a head that was accepted: its target is visible ASCII, and much else comes again and again."""
+        return self.head_part(method, target, host, protocol, user_agent, referer)
+
     def with_subject(self, head_part: str, subject: str) -> str:
         """The head part ("" in TCP mode) of a client that showed a certificate, with its subject."""
         raise NotImplementedError
@@ -115,34 +119,40 @@ def _capped(text: str) -> str:
 class JsonFormat(LogFormat):
     """One JSON object a line, keys always present and in one order; what does not apply is null."""
 
-    __slots__ = ("_agents", "_fixed", "_hosts", "_second", "_stamp")
+    __slots__ = ("_fixed", "_second", "_stamp", "_texts")
 
     def __init__(self) -> None:
         self._fixed: dict[tuple[object, ...], tuple[str, str, str, str]] = {}
-        self._hosts: dict[str, str] = {}
-        self._agents: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
         self._second = -1
         self._stamp = ""
 
     def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
-        # What repeats from head to head is escaped once; the target rarely does.
-        agent = self._agents.get(user_agent)
-        if agent is None:
-            agent = self._remember(self._agents, user_agent)
-        known_host = self._hosts.get(host)
-        if known_host is None:
-            known_host = self._remember(self._hosts, host)
         return (
-            f'"method":{_json_string(_capped(method))},"host":{known_host},"target":{_json_string(_capped(target))},'
-            f'"protocol":{_json_string(_capped(protocol))}{_SPLIT}{agent}'
+            f'"method":{_json_string(_capped(method))},"host":{_json_string(_capped(host))},'
+            f'"target":{_json_string(_capped(target))},"protocol":{_json_string(_capped(protocol))}'
+            f"{_SPLIT}{_json_string(_capped(user_agent))}"
         )
 
-    def _remember(self, table: dict[str, str], text: str) -> str:
+    def usual_head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
+        texts = self._texts
+        if len(target) > FIELD_LIMIT or '"' in target or "\\" in target:
+            shown = _json_string(_capped(target))
+        else:
+            shown = f'"{target}"'
+        return (
+            f'"method":{texts.get(method) or self._text(method)},"host":{texts.get(host) or self._text(host)},'
+            f'"target":{shown},"protocol":{texts.get(protocol) or self._text(protocol)}'
+            f"{_SPLIT}{texts.get(user_agent) or self._text(user_agent)}"
+        )
+
+    def _text(self, text: str) -> str:
+        """A text that comes again and again, escaped once."""
         quoted = _json_string(_capped(text))
         if len(text) <= _MAX_REMEMBERED:
-            if len(table) >= _MAX_TEXTS:
-                table.clear()
-            table[text] = quoted
+            if len(self._texts) >= _MAX_TEXTS:
+                self._texts.clear()
+            self._texts[text] = quoted
         return quoted
 
     def with_subject(self, head_part: str, subject: str) -> str:

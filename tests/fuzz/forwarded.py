@@ -12,11 +12,11 @@ import h11
 
 from lbproxy.config.loader import load_text
 from lbproxy.control.metrics import Registry
-from lbproxy.dataplane.head_memo import HeadMemo
 from lbproxy.dataplane.prepare import Prepared, prepare
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.process.wiring import Wiring
 from lbproxy.protocol.http1 import HeadError
+from lbproxy.protocol.repeats import Repeats
 from lbproxy.telemetry.slots import Slots
 from tests.fuzz.oracle import Disagreement, Verdict, differ
 
@@ -141,7 +141,7 @@ def _meaning(prepared: Prepared) -> tuple[object, ...]:
 
 def check_memo(sequence: bytes) -> Verdict:
     """Head for head the same with the memo as without, whatever came before. Raises Disagreement."""
-    memo: HeadMemo[Prepared] = HeadMemo()
+    memo: Repeats[bytes, Prepared] = Repeats(most=20, longest=200)
     accepted = False
     for part in sequence.split(b"\r\n\r\n")[:-1]:
         raw = part + b"\r\n\r\n"
@@ -154,9 +154,9 @@ def check_memo(sequence: bytes) -> Verdict:
     return Verdict(accepted, True)
 
 
-def _through_memo(memo: HeadMemo[Prepared], raw: bytes) -> tuple[object, ...] | str:
+def _through_memo(memo: Repeats[bytes, Prepared], raw: bytes) -> tuple[object, ...] | str:
     """As the client side does it."""
-    prepared = memo.heads.get(raw)
+    prepared = memo.known.get(raw)
     if prepared is None:
         try:
             prepared = fresh(raw)

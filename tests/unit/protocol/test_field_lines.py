@@ -9,15 +9,17 @@ from hypothesis import strategies as st
 from lbproxy import errors
 from lbproxy.protocol import request_head, response_head
 from lbproxy.protocol.field_lines import (
+    MAX_LINES,
     MAX_NAME,
     MAX_REMEMBERED,
     HeadError,
+    colon_of,
     cut,
     fields_of,
+    is_visible,
     lines_of,
     lower_name,
     without,
-    written_anew,
 )
 from lbproxy.protocol.message import token_match, value_match
 from lbproxy.protocol.request_head import parse_request_head
@@ -25,6 +27,19 @@ from lbproxy.protocol.response_head import parse_response_head
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "colon", "is_plain"),
+    [
+        ("A: b", 1, True), ("A: b c:\td", 1, True), ("A-B: \xe9", 3, True), ("A: \xa0", 1, True), ("A:: b", 1, False),
+        ("A:b", 1, False), ("A:  b", 1, False), ("A: b ", 1, False), ("A: b\t", 1, False), ("A:\tb", 1, False),
+        ("A:", 1, False), ("A: ", 1, False), (": b", 0, True), ("A", -1, False), ("", -1, False),
+        ("A: \x00", -1, False), ("A\r: b", -1, False), ("A: b\n", -1, False), ("A: \x7f", -1, False),
+    ],
+)  # fmt: skip
+def test_where_the_name_ends_and_whether_the_line_may_stay(line: str, colon: int, is_plain: bool) -> None:
+    assert colon_of(line) == (colon, is_plain)
 
 
 def test_a_head_is_cut_at_its_line_ends() -> None:
@@ -43,9 +58,11 @@ def test_what_does_not_end_with_a_blank_line_is_no_head(raw: bytes) -> None:
 @pytest.mark.parametrize("at", ["name", "value", "start"])
 def test_only_field_octets_pass(code: int, at: str) -> None:
     odd = bytes([code])
-    lines = {"name": b"GET / HTTP/1.1\r\nA%bB: c\r\n\r\n", "value": b"GET / HTTP/1.1\r\nA: b%bc\r\n\r\n"}
-    raw = lines.get(at, b"GET /%b HTTP/1.1\r\nA: b\r\n\r\n") % odd
-    assert (cut(raw) is not None) is (value_match(odd) is not None)
+    if at == "start":
+        assert is_visible("/" + chr(code)) is (33 <= code <= 126)
+    else:
+        line = {"name": b"A%bB: c", "value": b"A: b%bc"}[at] % odd
+        assert (colon_of(line.decode("latin-1"))[0] >= 0) is (value_match(odd) is not None)
 
 
 @pytest.mark.parametrize("code", range(256))
@@ -64,8 +81,6 @@ def test_lines_and_fields() -> None:
     fields = [(b"A", b"b"), (b"C", b""), (b"D", b": e: ")]
     assert lines_of(fields) == ["A: b", "C: ", "D: : e: "]
     assert fields_of(lines_of(fields)) == fields
-    assert written_anew("A: \t b c\t ", 1) == "A: b c" and written_anew("A:\xa0b", 1) == "A: \xa0b"
-    assert written_anew("A:", 1) == written_anew("A:\t", 1) == "A: "
     assert without(["A: b", "a: c", "A-B: d"], frozenset((b"a",))) == ["A-B: d"]
 
 
@@ -107,14 +122,30 @@ def test_other_tables_stay_small() -> None:
         assert len(request_head._known_hosts) <= MAX_REMEMBERED and len(response_head._starts) <= MAX_REMEMBERED
 
 
+def test_lines_that_come_twice_in_a_row_are_remembered_and_others_are_not() -> None:
+    request_head._lines.clear()
+    for number in range(MAX_LINES + 10):
+        for again in (0, 0, 0):
+            line = b"X-Twice: %d\r\nX-Never: %d-%d\r\n" % (number, number, again)
+            head = parse_request_head(REQUEST + line + b"\r\n", max_fields=9)
+            assert head.lines == [f"X-Twice: {number}", f"X-Never: {number}-{again}"]
+        assert f"X-Twice: {number}" in request_head._lines and len(request_head._lines) <= MAX_LINES
+
+
 def test_long_texts_are_not_remembered() -> None:
     long = b"a" * (MAX_NAME + 1)
-    parse_response_head(b"HTTP/1.1 200 %b\r\n%b: v\r\n\r\n" % (long, long), max_fields=9)
+    for _ in range(3):
+        parse_response_head(b"HTTP/1.1 200 %b\r\n%b: v\r\nA: %b\r\n\r\n" % (long, long, long), max_fields=9)
+        parse_request_head(REQUEST + b"A: %b\r\n\r\n" % long, max_fields=9)
     parse_request_head(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % long, max_fields=9)
     with pytest.raises(HeadError):
         parse_request_head(REQUEST + long + b": v\r\n\r\n", max_fields=9)
     tables = (request_head._names, response_head._names, response_head._starts, request_head._known_hosts)
     assert not any(len(text) > MAX_NAME for table in tables for text in table)
+    assert not any(len(line) > MAX_NAME for line in (*request_head._lines, *response_head._lines))
+    assert not any(
+        len(name.last) > MAX_NAME for name in (*request_head._names.values(), *response_head._names.values())
+    )
 
 
 @pytest.mark.parametrize(

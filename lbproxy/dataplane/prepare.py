@@ -32,7 +32,7 @@ _UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
 _REQUESTS: Final = TRAFFIC.offset["requests_total"]
 _METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}
 _OTHER: Final = _METHOD_INDEX["other"]
-_PROTOCOLS: Final = ("HTTP/1.0", "HTTP/1.1")
+_PROTOCOLS: Final[tuple[str, ...]] = ("HTTP/1.0", "HTTP/1.1")
 _VIA: Final = "Via: 1.1 " + VIA_PSEUDONYM.decode()
 _VIA_10: Final = "Via: 1.0 " + VIA_PSEUDONYM.decode()
 # Of a request line that was refused: what the log can tell, however odd. Its protocol only if there is one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lbproxy.dataplane import forwarding
 from lbproxy.dataplane.forwarding import (
     address_of,
     client_address,
@@ -153,3 +154,13 @@ def test_one_sane_request_id_is_kept() -> None:
     assert kept_request_id({b"x-request-id": [b"a", b"b"]}) == ""
     assert kept_request_id({b"x-request-id": [b"a b"]}) == ""
     assert kept_request_id({}) == ""
+
+
+def test_lines_of_hosts_are_remembered_and_bounded() -> None:
+    for number in range(3000):
+        for _ in range(2):
+            lines, takes_port = published_lines(f"h{number}:81", {}, frozenset(), "local")
+            assert lines == b"X-Forwarded-Host: h%d:81\r\nX-Forwarded-Port: 81\r\n" % number and not takes_port
+        published_lines("h" * (257 + number), {}, frozenset(), "local")
+        assert len(forwarding._published) <= 1024
+    assert max(map(len, forwarding._published)) <= 256

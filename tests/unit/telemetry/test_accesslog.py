@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproxy.telemetry.accesslog import LogFormat, LogWriter, make_format
+from lbproxy.telemetry.accesslog import JsonFormat, LogFormat, LogWriter, make_format
 from tests.support.log_records import record
 
 KEYS = re.findall(
@@ -17,6 +17,9 @@ KEYS = re.findall(
     "ts request_id client listener method host target protocol status bytes_in bytes_out pool server attempts queue_ms"
     " connect_ms ttfb_ms total_ms end user_agent",
 )
+
+
+USUAL = {name: make_format(name) for name in ("json", "common", "combined")}
 
 
 def head(log_format: LogFormat, target: str = "/predict", user_agent: str = "curl/8", referer: str = "") -> str:
@@ -60,6 +63,29 @@ def test_nothing_in_a_request_breaks_out_of_its_json_field(text: str, request_id
     assert list(fields) == KEYS
     assert {fields[key] for key in ("method", "host", "target", "protocol", "user_agent", "client", "end")} == {text}
     assert fields["request_id"] == request_id
+
+
+@pytest.mark.parametrize("name", ["json", "common", "combined"])
+@given(
+    target=st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), max_size=60)
+    | st.just("/" + "a" * 3000),
+    texts=st.lists(st.text(max_size=300), min_size=3, max_size=3),
+)
+def test_the_usual_part_is_the_part(name: str, target: str, texts: list[str]) -> None:
+    """Whatever came before: what is remembered is what would be made."""
+    log_format = USUAL[name]
+    host, agent, referer = texts
+    for method in ("GET", "BREW"):
+        wanted = log_format.head_part(method, target, host, "HTTP/1.1", agent, referer)
+        assert log_format.usual_head_part(method, target, host, "HTTP/1.1", agent, referer) == wanted
+
+
+def test_what_is_remembered_of_heads_is_bounded() -> None:
+    log_format = make_format("json")
+    assert isinstance(log_format, JsonFormat)
+    for number in range(3000):
+        log_format.usual_head_part("GET", "/", f"host{number}", "HTTP/1.1", "a" * number, "")
+        assert len(log_format._texts) <= 1024 and max(map(len, log_format._texts)) <= 256
 
 
 @pytest.mark.parametrize("name", ["json", "common", "combined"])

@@ -1,6 +1,6 @@
 """The admin address: metrics, probes and the API, over TCP or a unix socket.
 
-Who may do what (decisions, "Admin"):
+Who may do what:
 
     /metrics /healthz /readyz   anybody who can connect; no Host check, so probes by address work
     /                           anybody: a page of links that holds no data
@@ -22,12 +22,9 @@ import ipaddress
 import json
 import logging
 import socket
-import stat
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from http import HTTPStatus
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -36,6 +33,7 @@ from lbproxy.address import Address
 from lbproxy.control.admin_guard import BACKLOG, CONNECTIONS, REQUEST_S, AdminGuard
 from lbproxy.control.metrics import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from lbproxy.control.status import Json
+from lbproxy.dataplane.unix_socket import SocketFile, bind_unix
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +82,7 @@ class AdminServer:
         self._not_ready = not_ready
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
+        self._file: SocketFile | None = None
         self.bound: tuple[str, ...] = ()
 
     async def start(self) -> None:
@@ -94,6 +93,7 @@ class AdminServer:
             server = self._server = await self._listen(runner)
         except BaseException:
             await runner.cleanup()
+            self._remove_file()
             raise
         self._runner = runner
         self._guard.start(asyncio.get_running_loop())
@@ -111,7 +111,8 @@ class AdminServer:
             return self._guard.guarded(serve())
 
         if self._bind.is_unix:
-            return await loop.create_server(connection, sock=_unix_socket(self._bind.sock_path), backlog=backlog)
+            sock, self._file = bind_unix(self._bind, SOCKET_MODE, backlog)
+            return await loop.create_server(connection, sock=sock, backlog=backlog)
         host, port = self._bind.host, self._bind.port
         try:
             return await loop.create_server(connection, host, port, reuse_address=True, backlog=backlog)
@@ -136,8 +137,12 @@ class AdminServer:
         await self._runner.cleanup()
         self._guard.stop()
         self._runner = self._server = None
-        if self._bind.is_unix and not self._bind.path.startswith("@"):
-            _unlink(self._bind.path)
+        self._remove_file()
+
+    def _remove_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.remove()
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._bounded, _problems, self._check])
@@ -330,41 +335,3 @@ def _problem(status: int, detail: str, headers: dict[str, str]) -> web.Response:
     title = HTTPStatus(status).phrase
     body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
     return web.Response(status=status, text=body, content_type="application/problem+json", headers=headers)
-
-
-def _unix_socket(path: str) -> socket.socket:
-    """A bound unix socket that only our user may connect to. Replaces a socket that nobody listens on."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if not path.startswith("\0"):
-            _remove_stale(path)
-        # The mode is set before listen(), so nobody else gets in between.
-        sock.bind(path)
-        if not path.startswith("\0"):
-            Path(path).chmod(SOCKET_MODE)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
-        Path(path).unlink()
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        if not stat.S_ISSOCK(Path(path).stat().st_mode):
-            raise FileExistsError(errno.EEXIST, "exists and is not a socket", path)
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-        trial.settimeout(0.2)
-        try:
-            trial.connect(path)
-        except ConnectionRefusedError:
-            _unlink(path)
-            return
-    raise OSError(errno.EADDRINUSE, "another process listens there", path)

@@ -4,7 +4,7 @@ Each server has a task, hence one check in flight at most. First checks come soo
 are spread out where there are many servers; every wait is jittered, so that many servers (or many proxies) do not check
 in step. Servers in maintenance are not checked.
 
-What a verdict means (decisions, "Server states"; the counting of rise and fall is in domain/health.py):
+What a verdict means (the counting of rise and fall is in domain/health.py):
 
     pass                          a pass
     fail                          a failure

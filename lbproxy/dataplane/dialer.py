@@ -15,13 +15,13 @@ import asyncio
 import errno
 import os
 import socket
-import struct
 from collections.abc import Callable
 from typing import Final, TypeVar, cast
 
 from lbproxy.address import Address
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.backlog import Backlog
+from lbproxy.dataplane.last_bytes import reset_on_close
 from lbproxy.dataplane.poller import WRITABLE, Pollable, Poller
 from lbproxy.dataplane.socket_transport import SocketTransport, plain_socket
 
@@ -30,7 +30,6 @@ Target = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]
 
 _IN_PROGRESS: Final[tuple[int, ...]] = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 MOST_TARGETS: Final = 1024
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -195,7 +194,7 @@ def refuse_itself(sock: socket.socket, port: int) -> None:
     """
     own = sock.getsockname()
     if own[1] == port and own == sock.getpeername():  # asked second: ports are hardly ever the same
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        reset_on_close(sock)
         sock.close()
         raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
 

@@ -52,7 +52,7 @@ from lbproxy.dataplane.upload_rate import UploadRate
 from lbproxy.dataplane.upstream import SMALL_BODY
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
-from lbproxy.protocol.body import LAST_CHUNK, BodyError, ChunkedReader, LengthReader, chunk
+from lbproxy.protocol.body import BodyError, ChunkedReader, LengthReader, chunked
 from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, line_too_long
 from lbproxy.protocol.message import Field, Fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
@@ -607,12 +607,10 @@ class Downstream(ClientSide):
             self._exchange_done()
 
     def _chunked(self, prepared: Prepared, data: bytes, trailers: Sequence[Field], *, is_done: bool) -> bytes:
-        data = chunk(data) if data else b""
-        if not is_done:
-            return data
-        if trailers and prepared.head.accepts_trailers:
-            return data + b"0\r\n" + sent_trailers(prepared, trailers, self._nominated) + b"\r\n"
-        return data + LAST_CHUNK
+        lines = b""
+        if is_done and trailers and prepared.head.accepts_trailers:
+            lines = sent_trailers(prepared, trailers, self._nominated)
+        return chunked(data, is_done=is_done, trailers=lines)
 
     def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
         """Send more of the body, in the same turn of the loop in which it was read."""

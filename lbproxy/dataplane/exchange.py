@@ -73,7 +73,7 @@ from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
 from lbproxy.domain.server import PENALTY_S
 from lbproxy.errors import Fault, Side
-from lbproxy.protocol.body import LAST_CHUNK, BodyReader, chunk
+from lbproxy.protocol.body import BodyReader, chunked
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
 from lbproxy.protocol.upgrade import is_answer_to
@@ -322,7 +322,7 @@ class Exchange(Claimant):
             await self._connect(runtime, started, opening)
         except Exception as error:  # a defect: confined to this exchange
             self.side.services.internal_error("dial", error)
-            self.fail(errors.INTERNAL_ERROR, "internal error")
+            self.broke(error)
 
     async def _connect(self, runtime: ServerRuntime, started: float, opening: Opening | None) -> None:
         services = self.side.services
@@ -387,7 +387,7 @@ class Exchange(Claimant):
             self._expect_deadline = now + EXPECT_WAIT_S
             return head + b"Expect: 100-continue\r\n\r\n", b""
         if self.prepared.chunked:
-            body = (chunk(body) if body else b"") + (LAST_CHUNK if self.request_done else b"")
+            body = chunked(body, is_done=self.request_done)
         return head + b"\r\n", body
 
     def _drop_body(self) -> None:
@@ -416,7 +416,7 @@ class Exchange(Claimant):
             self._send_held_body(connection)
             return
         if self.prepared.chunked:
-            data = (chunk(data) if data else b"") + (LAST_CHUNK if is_done else b"")
+            data = chunked(data, is_done=is_done)
         if self._body_bytes > self.prepared.route.retry.body_bytes:
             self._drop_body()
         if is_done:
@@ -435,7 +435,7 @@ class Exchange(Claimant):
         self._expect_deadline = NEVER
         body = b"".join(self._body)
         if self.prepared.chunked:
-            body = (chunk(body) if body else b"") + (LAST_CHUNK if self.request_done else b"")
+            body = chunked(body, is_done=self.request_done)
         if self._body_bytes > self.prepared.route.retry.body_bytes:
             self._drop_body()
         if self.request_done:

@@ -15,12 +15,11 @@ again and again.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
-import struct
 from typing import TYPE_CHECKING, Final
 
+from lbproxy.dataplane.last_bytes import reset_on_close
 from lbproxy.dataplane.poller import READABLE, Pollable
 from lbproxy.errors import BAD_PROXY_HEADER
 from lbproxy.protocol.proxy_protocol import LIMIT_BYTES, ProxyHeader, ProxyHeaderError, parse
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 HEADER_S: Final = 5.0
 DRAIN_S: Final = 1.0
 _REJECTED: Final = LISTENER.column("rejected_total", BAD_PROXY_HEADER.reason)
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class ProxyHeaders:
@@ -67,9 +65,7 @@ class ProxyHeaders:
             ip or "a unix socket",
             why,
         )
-        if sock.family != socket.AF_UNIX:
-            with contextlib.suppress(OSError):  # it is gone already
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        reset_on_close(sock)
         self.close(sock)
 
     def close(self, sock: socket.socket) -> None:

@@ -6,16 +6,14 @@ Nothing here is global: the composition root (process/worker.py) makes one Servi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import socket
-import struct
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from lbproxy.dataplane.dialer import Dialer
+from lbproxy.dataplane.last_bytes import reset_on_close
 from lbproxy.dataplane.poller import Poller
 from lbproxy.dataplane.pressure import Pressure
 from lbproxy.dataplane.splice import PipePool
@@ -26,7 +24,6 @@ from lbproxy.telemetry.slots import PROCESS, Row
 log = logging.getLogger("lbproxy")
 
 SWEEP_S: Final = 0.2
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
 _INTERNAL_ERRORS: Final = PROCESS.column("internal_errors_total")
 
 
@@ -164,7 +161,6 @@ def abort(transport: asyncio.Transport) -> None:
     `transport.abort()` alone sends FIN, which makes a truncated close-delimited body look whole.
     """
     sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError, ValueError):  # already closed: nothing to reset
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    if sock is not None:
+        reset_on_close(sock)
     transport.abort()

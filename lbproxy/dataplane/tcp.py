@@ -186,7 +186,7 @@ class TcpSession(Claimant):
             await self._connect(runtime, started, opening)
         except Exception as error:  # a defect: confined to this connection
             self._owner.services.internal_error("tcp", error)
-            self.relay.fail(errors.INTERNAL_ERROR.word, None)
+            self.broke(error)
 
     async def _connect(self, runtime: ServerRuntime, started: float, opening: Opening | None) -> None:
         me, timeouts, end = self._dialing, self._route.timeouts, self.relay.server

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
+from lbproxy.dataplane.last_bytes import read_what_is_left
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.tls_transport import CLOSED, OPEN, RECORD, TlsTransport
 from lbproxy.dataplane.upstream import UpstreamConnection, acknowledged
@@ -86,15 +84,9 @@ class TlsClient(TlsTransport):
         super().connection_lost(exc)
 
     def _read_what_is_left(self) -> None:
-        """A write that failed ended the transport before it read what explains that: an alert, or an early answer."""
-        try:
-            copy = socket.socket(fileno=os.dup(self._raw.get_extra_info("socket").fileno()))
-        except (OSError, AttributeError):
-            return
-        with copy, contextlib.suppress(OSError):
-            copy.setblocking(False)
-            while self._state == OPEN and (data := copy.recv(RECORD)):
-                self.records_received(data)
+        """Perhaps an alert, or an early answer, that explains why a write failed."""
+        sock = self._raw.get_extra_info("socket")
+        read_what_is_left(sock, RECORD, self.records_received, lambda: self._state == OPEN)
 
     def _handshake_done(self) -> None:
         app = self._factory()

@@ -8,14 +8,13 @@ they are nobody's answer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import select
 import socket
 from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane import bulk
+from lbproxy.dataplane.last_bytes import read_what_is_left
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.dataplane.tls_transport import StreamTransport
@@ -456,22 +455,9 @@ class UpstreamConnection(Receiver):
             self._defect(error, exchange)
 
     def _read_what_is_left(self) -> None:
-        """A failed write ends the transport before it has read the answer that explains the failure (413, then RST).
-
-        The descriptor is still open here, and the kernel keeps what arrived before the reset.
-        """
+        """Perhaps an answer that explains why a write failed: 413, then RST."""
         sock = self.transport.get_extra_info("socket")
-        try:
-            copy = socket.socket(fileno=os.dup(sock.fileno()))
-        except (OSError, AttributeError):
-            return
-        with copy, contextlib.suppress(OSError):
-            copy.setblocking(False)
-            while self.exchange is not None:
-                data = copy.recv(65536)
-                if not data:
-                    break
-                self.data_received(data)
+        read_what_is_left(sock, 65536, self.data_received, lambda: self.exchange is not None)
 
     def _ended(self, *, is_fin: bool) -> None:
         if self.has_ended:

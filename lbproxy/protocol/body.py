@@ -244,3 +244,12 @@ BodyReader = LengthReader | ChunkedReader | UntilCloseReader
 def chunk(data: bytes) -> bytes:
     """One chunk that holds `data`, which is not empty."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def chunked(data: bytes, *, is_done: bool, trailers: bytes = b"") -> bytes:
+    """A piece of a body, perhaps empty, in chunked coding; with `is_done` the body's end, with trailer field lines."""
+    if data:
+        data = chunk(data)
+    if is_done:
+        data += b"0\r\n%b\r\n" % trailers if trailers else LAST_CHUNK
+    return data

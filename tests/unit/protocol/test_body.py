@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproxy.protocol.body import BodyError, ChunkedReader, LengthReader, UntilCloseReader, chunk
+from lbproxy.protocol.body import BodyError, ChunkedReader, LengthReader, UntilCloseReader, chunk, chunked
 
 
 def feed_all(reader: ChunkedReader, data: bytes, step: int) -> bytes:
@@ -153,3 +153,18 @@ def test_odd_extensions_are_skipped_from_servers_of_a_lenient_pool(line: bytes) 
 def test_a_lenient_pool_guesses_no_size(line: bytes) -> None:
     with pytest.raises(BodyError):
         ChunkedReader(is_lenient=True).feed(line + b"\r\nhello\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "is_done", "trailers", "sent"),
+    [
+        (b"", False, b"", b""),
+        (b"hello", False, b"", b"5\r\nhello\r\n"),
+        (b"", True, b"", b"0\r\n\r\n"),
+        (b"hello", True, b"", b"5\r\nhello\r\n0\r\n\r\n"),
+        (b"hello", True, b"A: 1\r\nB: 2\r\n", b"5\r\nhello\r\n0\r\nA: 1\r\nB: 2\r\n\r\n"),
+        (b"hello", False, b"A: 1\r\n", b"5\r\nhello\r\n"),
+    ],
+)
+def test_a_piece_in_chunked_coding(data: bytes, is_done: bool, trailers: bytes, sent: bytes) -> None:
+    assert chunked(data, is_done=is_done, trailers=trailers) == sent

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane import bulk
@@ -35,6 +35,7 @@ from lbproxy.dataplane.answers import (
 )
 from lbproxy.dataplane.binding import unbind
 from lbproxy.dataplane.client_side import ClientSide
+from lbproxy.dataplane.door import Door
 from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.forwarding import (
     UNIX,
@@ -57,9 +58,6 @@ from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, line_
 from lbproxy.protocol.message import Field, Fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import LISTENER
-
-if TYPE_CHECKING:
-    from lbproxy.dataplane.listener import Listener
 
 HEAD: Final = 0
 BODY: Final = 1
@@ -119,7 +117,7 @@ class Downstream(ClientSide):
     cert_fields: Sequence[Field] = ()
     subject = ""  # of the client's certificate
 
-    def __init__(self, owner: Listener, proxied: ProxyHeader | None = None, refusal: Fault | None = None) -> None:
+    def __init__(self, owner: Door, proxied: ProxyHeader | None = None, refusal: Fault | None = None) -> None:
         """refusal: why it may not be served, known before it said anything."""
         self._owner = owner
         self.proxied = proxied

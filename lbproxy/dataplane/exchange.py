@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane import connector
@@ -291,11 +291,12 @@ class Exchange(Claimant):
         if pool.keep_alive is not None and not self._wants_fresh:
             idle = runtime.idle.connections
             if idle and idle[-1].expires_at > now and not idle[-1].poll(0):
-                self._send(idle.pop(), now)  # the usual case of IdlePool.take, without the call
+                # The usual case of IdlePool.take, without the call.
+                self._send(cast(UpstreamConnection, idle.pop()), now)
                 return
-            connection = runtime.idle.take(now)
-            if connection is not None:
-                self._send(connection, now)
+            kept = runtime.idle.take(now)
+            if kept is not None:
+                self._send(cast(UpstreamConnection, kept), now)
                 return
         self._phase = CONNECTING
         self._deadline = now + self._timeouts().dial

@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
+from lbproxy.compiling import mypyc_attr
+from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.domain.reuse import TRIAL_S
-from lbproxy.telemetry.slots import SERVER
-
-if TYPE_CHECKING:
-    from lbproxy.dataplane.runtime import ServerRuntime
-    from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.domain.server import Server
+from lbproxy.telemetry.slots import SERVER, Row
 
 _STALE: Final = SERVER.column("stale_connections_total")
+
+
+class Kept(Receiver):
+    """A connection to a server, as far as keeping it goes. Times are monotonic seconds.
+
+    n_requests: that it has carried. poll: has the server closed it, or sent bytes, while it was idle? `poll(0)` is one
+    system call, without an exception.
+    """
+
+    __slots__ = ("created_at", "expires_at", "has_ended", "idle_since", "n_requests", "poll")
+
+    def __init__(self, poll: Callable[[float], list[tuple[int, int]]]) -> None:
+        self.poll = poll
+        self.has_ended = False
+        self.created_at = 0.0
+        self.idle_since = 0.0
+        self.expires_at = float("inf")
+        self.n_requests = 0
+
+    def close_idle(self) -> None:
+        """End it; it has no request."""
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Keeper:
+    """Whose connections are kept: one server, and what is learned of it. row: its counters."""
+
+    __slots__ = ("row", "server")
+
+    def __init__(self, server: Server, row: Row) -> None:
+        self.server = server
+        self.row = row
+
+    def closed_by_server(self, age_s: float, answers: int, opened_at: float, now: float) -> None:
+        """The server ended a kept connection after so much silence and so many answers."""
+        raise NotImplementedError
+
+    def limit_lifted(self) -> None:
+        """The server left a connection open that had carried as many requests as was thought that it would."""
+        raise NotImplementedError
 
 
 class IdlePool:
@@ -21,17 +62,17 @@ class IdlePool:
     the server closes it is what one wants to know (domain/reuse.py).
     """
 
-    __slots__ = ("_runtime", "connections", "on_trial")
+    __slots__ = ("_keeper", "connections", "on_trial")
 
-    def __init__(self, runtime: ServerRuntime) -> None:
-        self._runtime = runtime
-        self.connections: list[UpstreamConnection] = []
-        self.on_trial: UpstreamConnection | None = None
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.connections: list[Kept] = []
+        self.on_trial: Kept | None = None
 
     def __len__(self) -> int:
         return len(self.connections) + (self.on_trial is not None)
 
-    def take(self, now: float) -> UpstreamConnection | None:
+    def take(self, now: float) -> Kept | None:
         """The youngest connection that is still alive, or None. Dead and expired ones on the way are closed.
 
         Each is looked at once, with one poll of its descriptor (0.4 us): a FIN, RST or stray byte that the loop has not
@@ -43,21 +84,21 @@ class IdlePool:
             if connection.expires_at > now and not connection.poll(0):
                 return connection
             if connection.expires_at > now:
-                self._runtime.row[_STALE] += 1
+                self._keeper.row[_STALE] += 1
                 self._closed_by_server(connection, now)
             connection.close_idle()
         return None
 
-    def put(self, connection: UpstreamConnection, limit: int) -> None:
+    def put(self, connection: Kept, limit: int) -> None:
         """Keep a connection, or close it when `limit` are kept already."""
         if len(self.connections) >= limit:
             connection.close_idle()
         else:
             self.connections.append(connection)
 
-    def put_used_up(self, connection: UpstreamConnection, now: float) -> None:
+    def put_used_up(self, connection: Kept, now: float) -> None:
         """One that its server will not answer on again: it is closed, or now and then watched."""
-        if self.on_trial is None and self._runtime.server.reuse.is_trial_due(now):
+        if self.on_trial is None and self._keeper.server.reuse.is_trial_due(now):
             self.on_trial = connection
         else:
             connection.close_idle()
@@ -69,19 +110,19 @@ class IdlePool:
         for connection in used_up:
             connection.close_idle()
 
-    def _closed_by_server(self, connection: UpstreamConnection, now: float) -> None:
+    def _closed_by_server(self, connection: Kept, now: float) -> None:
         age_s = now - connection.idle_since
-        self._runtime.closed_by_server(age_s, connection.n_requests, connection.created_at, now)
+        self._keeper.closed_by_server(age_s, connection.n_requests, connection.created_at, now)
 
-    def ended(self, connection: UpstreamConnection, now: float, *, is_fin: bool) -> None:
+    def ended(self, connection: Kept, now: float, *, is_fin: bool) -> None:
         """The server, or the network, ended a connection that may have been idle: what that teaches is learned."""
         if connection is self.on_trial:
             self.on_trial = None
-            self._runtime.server.reuse.confirmed(now)
+            self._keeper.server.reuse.confirmed(now)
         elif self.discard(connection) and is_fin:
             self._closed_by_server(connection, now)
 
-    def discard(self, connection: UpstreamConnection) -> bool:
+    def discard(self, connection: Kept) -> bool:
         """Forget a connection that has ended. False if it was not idle."""
         if connection is self.on_trial:
             self.on_trial = None
@@ -97,7 +138,7 @@ class IdlePool:
         if self.on_trial is not None:
             self._judge(self.on_trial, now)
         if self.connections:
-            server = self._runtime.server
+            server = self._keeper.server
             server.idle_timeout.still_open(now - self.connections[0].idle_since, now)
             server.reuse.seen(max([connection.n_requests for connection in self.connections]), now)
         expired = [connection for connection in self.connections if connection.expires_at <= now]
@@ -106,11 +147,11 @@ class IdlePool:
             for connection in expired:
                 connection.close_idle()
 
-    def _judge(self, connection: UpstreamConnection, now: float) -> None:
+    def _judge(self, connection: Kept, now: float) -> None:
         if now - connection.idle_since >= TRIAL_S:
             self.on_trial = None
-            self._runtime.server.reuse.lifted(now)
-            self._runtime.limit_lifted()
+            self._keeper.server.reuse.lifted(now)
+            self._keeper.limit_lifted()
             connection.close_idle()
 
     def retire_after(self, silence_s: float) -> None:

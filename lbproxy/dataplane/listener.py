@@ -21,8 +21,9 @@ from lbproxy import errors
 from lbproxy.address import Address
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.acceptor import REASONS, Acceptor
+from lbproxy.dataplane.door import Door
 from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.gate import ConnectionGate, Gated
+from lbproxy.dataplane.gate import ConnectionGate
 from lbproxy.dataplane.poller import EDGE, READABLE
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.proxy_header import ProxyHeaders
@@ -103,7 +104,7 @@ def plan_connections(wanted: int | None, *, has_admin: bool = True) -> Connectio
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Listener(Gated):
+class Listener(Door):
     """One entry of `listeners`: its sockets and the connections that came through them."""
 
     __slots__ = (
@@ -115,9 +116,6 @@ class Listener(Gated):
         "_proxy_headers",
         "_socket_files",
         "_sockets",
-        "memo",
-        "memo_trusted",
-        "runtime",
     )
 
     def __init__(self, services: Services, runtime: ListenerRuntime, gate: ConnectionGate) -> None:
@@ -209,7 +207,7 @@ class Listener(Gated):
     def adopt(
         self, connection: socket.socket, peer: object, local: object = None, proxied: ProxyHeader | None = None
     ) -> None:
-        """Serve a connection that was accepted and counted; proxied: what its PROXY header said."""
+        """See Door."""
         ip = peer[0] if isinstance(peer, tuple) and peer else ""
         if proxied is not None:
             ip, _ = proxied.seen_from(ip, 0)
@@ -243,7 +241,7 @@ class Listener(Gated):
         return None if self.runtime.per_ip.enter(ip) else errors.TOO_MANY_PER_IP
 
     def connection_closed(self, ip: str) -> None:
-        """ip: what it was admitted by; "" if it was not yet, or has no address."""
+        """See Door."""
         self.runtime.n_connections -= 1
         self.runtime.per_ip.leave(ip)
         self._gate.closed()

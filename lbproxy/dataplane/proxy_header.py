@@ -2,7 +2,7 @@
 
     accepted    the peer may not speak for others       -> reset
     waiting     more of the header                      -> waiting
-                its last byte                           -> adopted: Listener.adopt
+                its last byte                           -> adopted: Door.adopt
                 bytes that are no header, or its end    -> reset
                 HEADER_S without the last byte          -> reset
                 a second after a stop began             -> closed
@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import logging
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from lbproxy.dataplane.door import Door
 from lbproxy.dataplane.last_bytes import reset_on_close
 from lbproxy.dataplane.poller import READABLE, Pollable
 from lbproxy.errors import BAD_PROXY_HEADER
 from lbproxy.protocol.proxy_protocol import LIMIT_BYTES, ProxyHeader, ProxyHeaderError, parse
 from lbproxy.telemetry.log import ThrottledLog
 from lbproxy.telemetry.slots import LISTENER
-
-if TYPE_CHECKING:
-    from lbproxy.dataplane.listener import Listener
 
 HEADER_S: Final = 5.0
 DRAIN_S: Final = 1.0
@@ -37,7 +35,7 @@ _REJECTED: Final = LISTENER.column("rejected_total", BAD_PROXY_HEADER.reason)
 class ProxyHeaders:
     """What a listener with `proxy_protocol: accept` does with the sockets that it accepts."""
 
-    def __init__(self, owner: Listener) -> None:
+    def __init__(self, owner: Door) -> None:
         self.owner = owner
         self._log = ThrottledLog(logging.getLogger("lbproxy"), clock=owner.services.clock)
 

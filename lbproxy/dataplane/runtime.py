@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.admission import AddressCounts
-from lbproxy.dataplane.idle_pool import IdlePool
+from lbproxy.dataplane.idle_pool import IdlePool, Keeper
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
 from lbproxy.domain.rng import Rng
@@ -116,7 +116,7 @@ class Edits:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class ServerRuntime:
+class ServerRuntime(Keeper):
     """What the data plane keeps for one server."""
 
     __slots__ = (
@@ -127,15 +127,12 @@ class ServerRuntime:
         "most_requests",
         "n_connections",
         "pool",
-        "row",
-        "server",
         "tls_session",
     )
 
     def __init__(self, server: Server, pool: PoolRuntime, row: Row, *, is_direct: bool) -> None:
-        self.server = server
+        super().__init__(server, row)
         self.pool = pool
-        self.row = row
         self.label = server.name
         self.is_direct = is_direct
         self.n_connections = 0
@@ -151,7 +148,7 @@ class ServerRuntime:
         return self.n_connections - len(self.idle)
 
     def closed_by_server(self, age_s: float, answers: int, opened_at: float, now: float) -> None:
-        """The server ended a kept connection after so much silence and so many answers."""
+        """See Keeper."""
         reuse = self.server.reuse
         if reuse.explains(answers, age_s, opened_at, now):
             if reuse.limit < self.most_requests:
@@ -167,7 +164,7 @@ class ServerRuntime:
             self.idle.retire_after(self.idle_timeout_s)
 
     def limit_lifted(self) -> None:
-        """The server left a connection open that had carried as many requests as was thought that it would."""
+        """See Keeper."""
         self.most_requests = self.server.reuse.limit
 
     def _retire_in_time(self, now: float) -> None:

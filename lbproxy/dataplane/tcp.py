@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lbproxy import errors
 from lbproxy.dataplane import connector
 from lbproxy.dataplane.connector import DIAL_FAULTS
 from lbproxy.dataplane.dialer import Opening
+from lbproxy.dataplane.door import Door
 from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.placing import Claimant
 from lbproxy.dataplane.relay import Relay, RelayEnd
@@ -26,9 +27,6 @@ from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault, Side
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, SERVER, TRAFFIC, observe
-
-if TYPE_CHECKING:
-    from lbproxy.dataplane.listener import Listener
 
 NEVER: Final = float("inf")
 _IN: Final = TRAFFIC.column("tcp_bytes_total", "in")
@@ -52,7 +50,7 @@ class TcpClient(RelayEnd):
     __deletable__ = ("session",)  # mypyc asks for it
     __slots__ = ("proxied", "session")
 
-    def __init__(self, owner: Listener, proxied: ProxyHeader | None = None, refusal: Fault | None = None) -> None:
+    def __init__(self, owner: Door, proxied: ProxyHeader | None = None, refusal: Fault | None = None) -> None:
         """refusal: why it may not be served."""
         self.proxied = proxied
         self.session = TcpSession(owner, self, refusal)
@@ -88,7 +86,7 @@ class TcpSession(Claimant):
         "relay",
     )
 
-    def __init__(self, owner: Listener, client: TcpClient, refusal: Fault | None) -> None:
+    def __init__(self, owner: Door, client: TcpClient, refusal: Fault | None) -> None:
         super().__init__()
         services = owner.services
         self._owner = owner

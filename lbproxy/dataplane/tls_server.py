@@ -6,9 +6,10 @@ import asyncio
 import hashlib
 import logging
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lbproxy import errors
+from lbproxy.dataplane.door import Door
 from lbproxy.dataplane.downstream import Downstream
 from lbproxy.dataplane.forwarding import connection_lines
 from lbproxy.dataplane.prepare import Prepared
@@ -20,9 +21,6 @@ from lbproxy.protocol.http1 import HeadError
 from lbproxy.protocol.message import Fields, join_fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
-
-if TYPE_CHECKING:
-    from lbproxy.dataplane.listener import Listener
 
 LINGER_S: Final = 2.0  # for the client to read why its handshake failed
 NEVER: Final = float("inf")
@@ -75,7 +73,7 @@ class TlsServer(TlsTransport):
     )
 
     def __init__(
-        self, owner: Listener, tls: ServerTls, proxied: ProxyHeader | None = None, refusal: Fault | None = None
+        self, owner: Door, tls: ServerTls, proxied: ProxyHeader | None = None, refusal: Fault | None = None
     ) -> None:
         """proxied: what a PROXY header before the handshake said of the client. refusal: why there will be none."""
         super().__init__(owner.services.loop, owner.services.internal_error)
@@ -246,7 +244,7 @@ class TlsDownstream(Downstream):
 
     scheme = b"https"
 
-    def __init__(self, owner: Listener, tls: TlsServer) -> None:
+    def __init__(self, owner: Door, tls: TlsServer) -> None:
         super().__init__(owner, tls.proxied)
         self.cert_fields = tls.client_fields
         self.subject = tls.client_subject
@@ -269,7 +267,7 @@ class NamedDownstream(TlsDownstream):
 
     __slots__ = ("_certificates", "_is_here", "_name")
 
-    def __init__(self, owner: Listener, tls: TlsServer, certificates: LoadedServer, name: str) -> None:
+    def __init__(self, owner: Door, tls: TlsServer, certificates: LoadedServer, name: str) -> None:
         super().__init__(owner, tls)
         self._certificates = certificates
         self._name = name

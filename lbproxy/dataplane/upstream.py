@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane import bulk
+from lbproxy.dataplane.idle_pool import Kept
 from lbproxy.dataplane.last_bytes import read_what_is_left
 from lbproxy.dataplane.services import Services, abort
-from lbproxy.dataplane.socket_transport import Receiver
 from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.domain.idle_timeout import EARLY_S, RETIRE_AT
 from lbproxy.errors import Fault
@@ -38,7 +38,7 @@ _POLL_EVENTS: Final = select.POLLIN | select.POLLRDHUP
 _BYTES_ACKED: Final = slice(120, 128)  # struct tcp_info: tcpi_bytes_acked
 
 
-class UpstreamConnection(Receiver):
+class UpstreamConnection(Kept):
     """One connection to one server; serves one exchange at a time."""
 
     __deletable__ = ("transport",)  # mypyc asks for it
@@ -56,15 +56,9 @@ class UpstreamConnection(Receiver):
         "_retires_at",
         "_services",
         "_written_before",
-        "created_at",
         "exchange",
-        "expires_at",
-        "has_ended",
-        "idle_since",
         "introduced",
         "is_bound",
-        "n_requests",
-        "poll",
         "request_done",
         "runtime",
         "transport",
@@ -74,6 +68,8 @@ class UpstreamConnection(Receiver):
     transport: StreamTransport
 
     def __init__(self, services: Services, runtime: ServerRuntime) -> None:
+        self._poller = select.poll()
+        super().__init__(self._poller.poll)
         self._services = services
         self.runtime = runtime
         self.exchange: Exchange | None = None
@@ -85,17 +81,9 @@ class UpstreamConnection(Receiver):
         self._bulk: bulk.BulkReader | None = None
         self._heads = runtime.pool.response_memo.known
         self._is_lenient = runtime.pool.is_lenient
-        self.has_ended = False
         self.is_bound = False  # to one client: see binding.py
         self._written_before = 0
-        self._poller = select.poll()
-        # Has the server closed this idle connection, or sent bytes on it? `poll(0)` is one system call, no exception.
-        self.poll = self._poller.poll
         self._max_requests = self._retires_at = float("inf")
-        self.created_at = 0.0
-        self.idle_since = 0.0
-        self.expires_at = float("inf")
-        self.n_requests = 0
         self.request_done = False
         self.written = 0
         self.introduced = 0  # bytes of a PROXY header, which went before what is counted as written

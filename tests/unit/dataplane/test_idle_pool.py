@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.address import Address
-from lbproxy.dataplane.idle_pool import IdlePool
+from lbproxy.dataplane.idle_pool import IdlePool, Kept
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.upstream import UpstreamConnection
 from lbproxy.domain.reuse import FIRST_TRIAL_S, TRIAL_S
@@ -71,7 +71,7 @@ def pool_of(*connections: UpstreamConnection, limit: int = 10) -> tuple[IdlePool
     return pool, runtime
 
 
-def taken(pool: IdlePool, now: float = 0.0) -> UpstreamConnection | None:
+def taken(pool: IdlePool, now: float = 0.0) -> Kept | None:
     return pool.take(now)
 
 

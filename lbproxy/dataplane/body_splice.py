@@ -11,15 +11,14 @@ A body that is moved is not kept, so a request must be past the point where it c
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lbproxy import errors
+from lbproxy.dataplane.client_side import ClientSide
+from lbproxy.dataplane.ports import Underway
 from lbproxy.dataplane.splice import Flow, PipePool, is_plain
+from lbproxy.dataplane.upstream import UpstreamConnection
 from lbproxy.protocol.body import BodyReader, LengthReader
-
-if TYPE_CHECKING:
-    from lbproxy.dataplane.exchange import Exchange
-    from lbproxy.dataplane.upstream import UpstreamConnection
 
 SPLICE_FROM: Final = 192 * 1024  # bytes left; below it the set-up costs more than it saves
 HIGH_WATER: Final = 64 * 1024
@@ -39,17 +38,19 @@ def spliceable(
 class BodySplice:
     """What both directions have in common. `close` releases everything, at any time."""
 
-    __slots__ = ("_connection", "_exchange", "_flow", "_is_waiting", "_reader", "_sink", "_source")
+    __slots__ = ("_connection", "_exchange", "_flow", "_is_waiting", "_reader", "_side", "_sink", "_source")
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: Underway,
+        side: ClientSide,
         connection: UpstreamConnection,
         reader: LengthReader,
         source: asyncio.Transport,
         sink: asyncio.Transport,
     ) -> None:
         self._exchange = exchange
+        self._side = side
         self._connection = connection
         self._reader = reader
         self._source = source
@@ -73,7 +74,7 @@ class BodySplice:
             self._start()
 
     def _start(self) -> None:
-        services = self._exchange.side.services
+        services = self._side.services
         flow = services.pipes.open_flow(services.loop, self._source, self._sink, self, self._reader.left)
         if flow is None:
             self._give_back()
@@ -111,9 +112,8 @@ class BodySplice:
         raise NotImplementedError
 
     def flow_crashed(self, error: Exception) -> None:
-        exchange = self._exchange
-        exchange.side.services.internal_error("splice", error)
-        exchange.fail(errors.INTERNAL_ERROR, "internal error")
+        self._side.services.internal_error("splice", error)
+        self._exchange.fail(errors.INTERNAL_ERROR, "internal error")
 
     def _count(self, size: int, *, is_blocked: bool) -> None:
         raise NotImplementedError
@@ -125,9 +125,8 @@ class BodySplice:
         raise NotImplementedError
 
     def _client_left(self) -> None:
-        side = self._exchange.side
         self._exchange.client_left()
-        side.cut()
+        self._side.cut()
 
 
 class Download(BodySplice):
@@ -137,7 +136,7 @@ class Download(BodySplice):
 
     def _count(self, size: int, *, is_blocked: bool) -> None:
         self._exchange.response_spliced(size, is_blocked=is_blocked)
-        self._exchange.side.response_moved(size)
+        self._side.response_moved(size)
 
     def _complete(self) -> None:
         self._exchange.splice_over(self)
@@ -162,11 +161,11 @@ class Upload(BodySplice):
     def _count(self, size: int, *, is_blocked: bool) -> None:
         self._connection.written += size
         self._exchange.bytes_in += size
-        self._exchange.side.request_moved(is_blocked=is_blocked)
+        self._side.request_moved(is_blocked=is_blocked)
 
     def _complete(self) -> None:
         self._exchange.splice_over(self)
-        self._exchange.side.request_spliced()
+        self._side.request_spliced()
 
     def _give_back(self) -> None:
         self._exchange.splice_over(self)

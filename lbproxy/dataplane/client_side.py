@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from lbproxy.dataplane.ports import Underway
 from lbproxy.dataplane.room import Guest
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tls_transport import StreamTransport
+from lbproxy.dataplane.upstream import UpstreamConnection
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
 from lbproxy.protocol.proxy_protocol import ProxyHeader
-
-if TYPE_CHECKING:
-    from lbproxy.dataplane.exchange import Exchange
-    from lbproxy.dataplane.upstream import UpstreamConnection
 
 
 class ClientSide(Guest):
@@ -35,17 +32,17 @@ class ClientSide(Guest):
     bound: UpstreamConnection | None
     """The server's connection that nobody but this client may use (binding.py); perhaps it has ended meanwhile."""
 
-    def forwarding_lines(self, exchange: Exchange) -> bytes:
+    def forwarding_lines(self, exchange: Underway) -> bytes:
         """The fields that lbproxy adds to the head that goes up, request id included."""
         raise NotImplementedError
 
     def respond(
-        self, exchange: Exchange, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
+        self, exchange: Underway, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
     ) -> None:
         """Send the final head and what there is of the body; with `is_done` that is all."""
         raise NotImplementedError
 
-    def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
+    def send_body(self, exchange: Underway, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
         """Send more of the body, now."""
         raise NotImplementedError
 
@@ -53,11 +50,11 @@ class ClientSide(Guest):
         """Send a 1xx; None is lbproxy's own 100."""
         raise NotImplementedError
 
-    def answer_fault(self, exchange: Exchange, fault: Fault, detail: str, retry_after_s: int | None) -> None:
+    def answer_fault(self, exchange: Underway, fault: Fault, detail: str, retry_after_s: int | None) -> None:
         """Answer with an error of lbproxy's own; nothing was sent yet."""
         raise NotImplementedError
 
-    def answer_locally(self, exchange: Exchange) -> None:
+    def answer_locally(self, exchange: Underway) -> None:
         """Give the route's own answer."""
         raise NotImplementedError
 
@@ -89,7 +86,7 @@ class ClientSide(Guest):
         """The last byte of the request's body was read, and sent."""
         raise NotImplementedError
 
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[StreamTransport, bytes, bool]:
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Underway) -> tuple[StreamTransport, bytes, bool]:
         """Send the 101 and give away the transport, what was read behind the request, and whether its FIN was."""
         raise NotImplementedError
 

@@ -45,6 +45,7 @@ from lbproxy.dataplane.forwarding import (
     port_line,
     request_lines,
 )
+from lbproxy.dataplane.ports import Underway
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.read_ahead import ReadAhead
 from lbproxy.dataplane.services import abort
@@ -547,7 +548,7 @@ class Downstream(ClientSide):
 
     # --- what an exchange asks for (ClientSide) ---------------------------------------------------------------------
 
-    def forwarding_lines(self, exchange: Exchange) -> bytes:
+    def forwarding_lines(self, exchange: Underway) -> bytes:
         """The fields that lbproxy adds, after everything received was cleaned: a client cannot forge or name them."""
         prepared = exchange.prepared
         if not self._is_trusted and not prepared.route.skip:
@@ -562,7 +563,7 @@ class Downstream(ClientSide):
         return lines if b"x-request-id" in prepared.route.skip else lines + exchange.id_line
 
     def respond(
-        self, exchange: Exchange, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
+        self, exchange: Underway, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
     ) -> None:
         """Send the final head, re-framed for this client, and what there is of the body."""
         self._is_chunking = False
@@ -610,7 +611,7 @@ class Downstream(ClientSide):
             lines = sent_trailers(prepared, trailers, self._nominated)
         return chunked(data, is_done=is_done, trailers=lines)
 
-    def send_body(self, exchange: Exchange, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
+    def send_body(self, exchange: Underway, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
         """Send more of the body, in the same turn of the loop in which it was read."""
         if self._is_chunking:
             data = self._chunked(exchange.prepared, data, trailers, is_done=is_done)
@@ -639,7 +640,7 @@ class Downstream(ClientSide):
             if self._upload is not None:
                 self._upload.go(now)
 
-    def answer_fault(self, exchange: Exchange, fault: Fault, detail: str, retry_after_s: int | None) -> None:
+    def answer_fault(self, exchange: Underway, fault: Fault, detail: str, retry_after_s: int | None) -> None:
         """Answer with problem+json."""
         if fault.close:
             self._closes = True
@@ -647,13 +648,13 @@ class Downstream(ClientSide):
         exchange.bytes_out = 0 if exchange.is_head else len(body)
         self._answer(exchange, fault.status, edited(exchange.prepared, fields), body)
 
-    def answer_locally(self, exchange: Exchange) -> None:
+    def answer_locally(self, exchange: Underway) -> None:
         """A route's redirect or fixed response, or OPTIONS with Max-Forwards: 0."""
         status, fields, body = local_answer(exchange.prepared, self.listener.allow)
         self._answer(exchange, status, fields, body)
         exchange.answered_locally(status, len(body))
 
-    def _answer(self, exchange: Exchange, status: int, fields: Fields, body: bytes) -> None:
+    def _answer(self, exchange: Underway, status: int, fields: Fields, body: bytes) -> None:
         if self._state == CLOSED:
             return
         if not exchange.request_done or self.services.is_draining:
@@ -683,7 +684,7 @@ class Downstream(ClientSide):
         exchange.request_body(b"", is_done=True)
         exchange.upstream_unblocked()
 
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Exchange) -> tuple[StreamTransport, bytes, bool]:
+    def switch_to_tunnel(self, head: ResponseHead, exchange: Underway) -> tuple[StreamTransport, bytes, bool]:
         """Send the 101 and let go of the transport and of what was read ahead."""
         self._write(switching_head(exchange.prepared, head, exchange.id_line))
         self._state = TUNNEL

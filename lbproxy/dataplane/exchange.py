@@ -27,7 +27,7 @@ from typing import Final, cast
 from lbproxy import errors
 from lbproxy.dataplane import connector
 from lbproxy.dataplane.binding import bind, take_bound
-from lbproxy.dataplane.body_splice import BodySplice, Download, Upload, spliceable
+from lbproxy.dataplane.body_splice import Download, Upload, spliceable
 from lbproxy.dataplane.client_side import ClientSide
 from lbproxy.dataplane.connector import DIAL_FAULTS
 from lbproxy.dataplane.counters import (
@@ -54,7 +54,7 @@ from lbproxy.dataplane.dialer import Opening
 from lbproxy.dataplane.introduction import introduction
 from lbproxy.dataplane.kept_answer import KEEP_BYTES, KeptAnswer
 from lbproxy.dataplane.pieces import add_piece
-from lbproxy.dataplane.placing import Claimant
+from lbproxy.dataplane.ports import Underway
 from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.pressure import COUNTED_FROM
 from lbproxy.dataplane.relay import Relay, RelayEnd
@@ -94,7 +94,7 @@ DIAL_BUFFER: Final = 64 * 1024
 _NO_BODY: Final[list[bytes]] = []  # replaced by `start` before anything is added
 
 
-class Exchange(Claimant):
+class Exchange(Underway):
     """See the module. The access log reads it as a LogRecord."""
 
     # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
@@ -126,32 +126,23 @@ class Exchange(Claimant):
         "_upload",
         "_upstream_unsent",
         "_wants_fresh",
-        "ended_at",
-        "id_line",
         "is_body_paused",  # the server takes no more for now
-        "is_head",
         "pool_runtime",
-        "prepared",
-        "request_done",
         "response_started",
-        "sent_at",
         "side",
         "upstream",
     )
 
     def __init__(self, side: ClientSide, prepared: Prepared, identity: tuple[str, bytes], now: float) -> None:
         """identity: the request id and its field line."""
-        super().__init__()
+        self.request_id, id_line = identity
+        super().__init__(prepared, id_line, now)
         self.side = side
-        self.prepared = prepared
-        # id_line is the last line of the head that goes up and of the one that comes back.
-        self.request_id, self.id_line = identity
-        self._started = self._progress_at = self.sent_at = now
+        self._started = self._progress_at = now
         self.wall = now + side.services.wall_offset
         self.client = side.client_ip
         self.listener = side.listener.name
         self.log_head = prepared.log_head
-        self.is_head = prepared.is_head
         self.pool_runtime: PoolRuntime | None = None
         self.upstream: UpstreamConnection | None = None
         self._lease: Lease | None = None
@@ -171,13 +162,12 @@ class Exchange(Claimant):
         ) = 0
         self._upstream_unsent = -1
         self.pool = self.server = self.end = ""
-        self.total_s = self.ended_at = 0.0
+        self.total_s = 0.0
         self._deadline = self._expect_deadline = self._total_deadline = NEVER
         self.tries = ()
         self._attempted_at = now
         self._body: list[bytes] = _NO_BODY
-        # request_done: the request was read to its exact end.
-        self.response_started = self.request_done = self._wants_fresh = self.is_body_paused = False
+        self.response_started = self._wants_fresh = self.is_body_paused = False
         self._client_is_blocked = self._dropped_body = self._unsent = self._continue_sent = self._has_permit = False
 
     # --- what is asked of it ----------------------------------------------------------------------------------------
@@ -943,14 +933,25 @@ class Exchange(Claimant):
 
     # --- large bodies, left to the kernel ---------------------------------------------------------------------------
 
-    def splice_response(self, connection: UpstreamConnection, reader: BodyReader) -> bool:
-        """Leave the rest of the response to the kernel if that is possible and pays."""
-        sink = self.side.raw_transport()
+    def bind_upstream(self) -> None:
+        """See Underway."""
+        if self.upstream is not None:
+            bind(self.side, self.upstream)
+
+    def client_transport(self) -> asyncio.Transport | None:
+        """See Underway."""
+        return self.side.transport
+
+    def splice_response(self, reader: BodyReader) -> bool:
+        """See Underway."""
+        sink, connection = self.side.raw_transport(), self.upstream
+        if connection is None:
+            return False
         found = spliceable(reader, self.side.services.pipes, connection.transport, sink)
         if found is None or sink is None or self._phase != STREAMING:
             return False
         connection.pause_reading()
-        self._download = Download(self, connection, found, connection.transport, sink)
+        self._download = Download(self, self.side, connection, found, connection.transport, sink)
         self._download.begin()
         return True
 
@@ -963,7 +964,7 @@ class Exchange(Claimant):
         if found is None:
             return False
         self._pause_body()
-        self._upload = Upload(self, connection, found, source, connection.transport)
+        self._upload = Upload(self, self.side, connection, found, source, connection.transport)
         self._upload.begin()
         return True
 
@@ -976,7 +977,7 @@ class Exchange(Claimant):
         if size and self._lease is not None:
             self._lease.server.progress_at = now
 
-    def splice_over(self, splice: BodySplice) -> None:
+    def splice_over(self, splice: object) -> None:
         """The transports have the connections back."""
         if splice is self._download:
             self._download = None

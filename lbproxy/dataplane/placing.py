@@ -17,6 +17,7 @@ from math import inf
 from typing import Final
 
 from lbproxy import errors
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.counters import QUEUE_WAIT
 from lbproxy.dataplane.services import Services
 from lbproxy.domain.lease import Lease, Refusal
@@ -35,6 +36,7 @@ _FAULTS: Final = {  # by the reason that the pool gives
 }
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Claimant(LogRecord):
     """What needs a slot; `queue_s` of its log record is the time that it waited for slots, None before the first.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane.last_bytes import read_what_is_left
+from lbproxy.dataplane.ports import Underway
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.tls_transport import CLOSED, OPEN, RECORD, TlsTransport
 from lbproxy.dataplane.upstream import UpstreamConnection, acknowledged
@@ -16,7 +17,6 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.body import UntilCloseReader
 
 if TYPE_CHECKING:
-    from lbproxy.dataplane.exchange import Exchange
     from lbproxy.dataplane.tls import ClientTls, SessionHolder
 
 TLS_FAULTS: Final = frozenset((errors.TLS_HANDSHAKE, errors.TLS_VERIFY, errors.TLS_TIMEOUT))
@@ -121,7 +121,7 @@ class TlsUpstream(UpstreamConnection):
 
     __slots__ = ("_wire_before",)
 
-    def begin(self, exchange: Exchange, data: bytes) -> None:
+    def begin(self, exchange: Underway, data: bytes) -> None:
         self._wire_before = cast(TlsTransport, self.transport).wire_written
         super().begin(exchange, data)
 

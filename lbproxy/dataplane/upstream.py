@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane import bulk
 from lbproxy.dataplane.idle_pool import Kept
 from lbproxy.dataplane.last_bytes import read_what_is_left
+from lbproxy.dataplane.ports import Underway
+from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.dataplane.tls_transport import StreamTransport
 from lbproxy.domain.idle_timeout import EARLY_S, RETIRE_AT
@@ -24,10 +26,6 @@ from lbproxy.protocol.body import BodyError, BodyReader, ChunkedReader, LengthRe
 from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, parse_response_head
 from lbproxy.protocol.repair import lenient_end
 from lbproxy.telemetry.slots import SERVER
-
-if TYPE_CHECKING:
-    from lbproxy.dataplane.exchange import Exchange
-    from lbproxy.dataplane.runtime import ServerRuntime
 
 HIGH_WATER: Final = 64 * 1024
 SMALL_BODY: Final = 16 * 1024  # joined with the head for one write; longer ones are not copied
@@ -72,7 +70,7 @@ class UpstreamConnection(Kept):
         super().__init__(self._poller.poll)
         self._services = services
         self.runtime = runtime
-        self.exchange: Exchange | None = None
+        self.exchange: Underway | None = None
         self._buffer = b""
         self._reader: BodyReader | None = None
         self._head: ResponseHead | None = None
@@ -120,7 +118,7 @@ class UpstreamConnection(Kept):
             self._is_counted = False
             self.runtime.n_connections -= 1
 
-    def begin(self, exchange: Exchange, data: bytes) -> None:
+    def begin(self, exchange: Underway, data: bytes) -> None:
         """Send a request, or the first part of one; `exchange.request_done` says which."""
         self.exchange = exchange
         self.n_requests += 1
@@ -185,7 +183,7 @@ class UpstreamConnection(Kept):
         except Exception as defect:  # confined to this exchange
             self._defect(defect, exchange)
 
-    def _defect(self, error: Exception, exchange: Exchange | None) -> None:
+    def _defect(self, error: Exception, exchange: Underway | None) -> None:
         self._services.internal_error("upstream", error)
         self.runtime.idle.discard(self)
         if exchange is not None and not exchange.is_done:
@@ -193,7 +191,7 @@ class UpstreamConnection(Kept):
         else:
             self.abort()
 
-    def _other_data(self, data: bytes, exchange: Exchange) -> None:
+    def _other_data(self, data: bytes, exchange: Underway) -> None:
         if self._reader is None:
             self._head_data(data, exchange)
         else:
@@ -209,7 +207,7 @@ class UpstreamConnection(Kept):
             and len(data) >= bulk.FROM_BYTES
             and not self.has_ended
             and bulk.is_much_left(reader)
-            and not exchange.splice_response(self, reader)
+            and not exchange.splice_response(reader)
         ):
             self._bulk = bulk.BulkReader(self, self._client_transport)
 
@@ -220,14 +218,14 @@ class UpstreamConnection(Kept):
             self.runtime.idle.discard(self)
             self.close_idle()
 
-    def _fail(self, exchange: Exchange, fault: Fault, detail: str) -> None:
+    def _fail(self, exchange: Underway, fault: Fault, detail: str) -> None:
         self._buffer = b""
         self.abort()
         if fault.side is errors.Side.CLIENT:
             fault = errors.BAD_RESPONSE
         exchange.attempt_failed(fault, detail)
 
-    def _head_data(self, data: bytes, exchange: Exchange) -> None:
+    def _head_data(self, data: bytes, exchange: Underway) -> None:
         if self._buffer:
             checked = len(self._buffer)
             data = self._buffer + data
@@ -278,7 +276,7 @@ class UpstreamConnection(Kept):
             pool.response_memo.learn(text, head)
         return head
 
-    def _final_head(self, head: ResponseHead, data: bytes, exchange: Exchange) -> None:
+    def _final_head(self, head: ResponseHead, data: bytes, exchange: Underway) -> None:
         length = head.content_length
         now = self._services.clock()
         if exchange.is_head or head.is_bodiless:
@@ -304,7 +302,7 @@ class UpstreamConnection(Kept):
             self._reader = LengthReader(length)
             self._first_body(head, data, exchange, now)
 
-    def _first_body(self, head: ResponseHead, data: bytes, exchange: Exchange, now: float) -> None:
+    def _first_body(self, head: ResponseHead, data: bytes, exchange: Underway, now: float) -> None:
         reader = self._reader
         assert reader is not None
         body = reader.feed(data) if data else b""
@@ -312,7 +310,7 @@ class UpstreamConnection(Kept):
             self._release(head, reader.rest, now)
         exchange.response_received(head, body, now, is_done=reader.done, trailers=reader.trailers)
 
-    def _body_data(self, data: bytes, exchange: Exchange) -> None:
+    def _body_data(self, data: bytes, exchange: Underway) -> None:
         reader, head = self._reader, self._head
         assert reader is not None and head is not None
         body = reader.feed(data)
@@ -399,10 +397,7 @@ class UpstreamConnection(Kept):
         if head.keep_alive_timeout_s >= 0.0:
             self.expires_at = min(self.expires_at, now + RETIRE_AT * head.keep_alive_timeout_s)
         self.is_bound = True
-        side = exchange.side
-        other, side.bound = side.bound, self
-        if other is not None and other is not self and not other.has_ended:
-            other.close_idle()
+        exchange.bind_upstream()
         return True
 
     def _end_body(self) -> None:
@@ -479,7 +474,7 @@ class UpstreamConnection(Kept):
         else:
             exchange.attempt_failed(errors.RESET, "reset without an answer")
 
-    def _note_lost(self, exchange: Exchange, *, is_crossed: bool, is_fin: bool) -> None:
+    def _note_lost(self, exchange: Underway, *, is_crossed: bool, is_fin: bool) -> None:
         """Learn from a request that was not answered on a kept connection, if it was the connection's end that met it.
 
         A FIN after the server's kernel had taken the request means that somebody read it; a reset, that nobody did, or
@@ -519,7 +514,7 @@ class UpstreamConnection(Kept):
                 self._defect(error, exchange)
 
     def _client_transport(self) -> asyncio.Transport | None:
-        return self.exchange.side.transport if self.exchange is not None else None
+        return self.exchange.client_transport() if self.exchange is not None else None
 
     def pause_reading(self) -> None:
         if not self.has_ended:

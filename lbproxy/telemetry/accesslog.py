@@ -35,6 +35,7 @@ Try = tuple[str, str, float]
 """One attempt of several: the server's name, the word of what ended it ("ok" for an answer), and its seconds."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class LogRecord:
     """What a line is made from. Times are seconds; None means that the request never got there.
 

@@ -9,6 +9,7 @@ import pytest
 from lbproxy.dataplane.body_splice import SPLICE_FROM, spliceable
 from lbproxy.dataplane.bulk import BulkReader
 from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.exchange import Exchange
 from lbproxy.dataplane.splice import PipePool
 from lbproxy.dataplane.upstream import UpstreamConnection
 from lbproxy.protocol.body import ChunkedReader, LengthReader
@@ -356,7 +357,7 @@ def test_no_part_of_a_spliced_exchange_waits_for_the_collector(
         server = web.download()
         client_side, connection = web.client.transport.protocol, server.transport.protocol
         assert isinstance(client_side, Downstream) and isinstance(connection, UpstreamConnection)
-        assert connection.exchange is not None
+        assert isinstance(connection.exchange, Exchange)
         gone.watch(client_side, connection, connection.exchange, connection.exchange._download)
         del client_side, connection
         end(web, server)

@@ -55,7 +55,7 @@ def test_an_exchange_asks_for_nothing_else() -> None:
         node.attr
         for module in (exchange, body_splice)
         for node in ast.walk(ast.parse(source(module)))
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self.side", "side", "self._exchange.side")
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self.side", "side", "self._side")
     }
     assert used
     assert used <= set(METHODS) | ATTRIBUTES

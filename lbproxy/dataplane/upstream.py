@@ -198,7 +198,7 @@ class UpstreamConnection(Kept):
             self._body_data(data, exchange)
         self._look_for_bulk(data, exchange)
 
-    def _look_for_bulk(self, data: bytes, exchange: Exchange) -> None:
+    def _look_for_bulk(self, data: bytes, exchange: Underway) -> None:
         """Is so much coming that it is read, or left to the kernel, in large pieces?"""
         reader = self._reader
         if (

@@ -10,15 +10,11 @@ import random
 
 import h11
 
-from lbproxy.config.loader import load_text
-from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.prepare import Prepared, prepare
-from lbproxy.dataplane.runtime import ListenerRuntime
-from lbproxy.process.wiring import Wiring
 from lbproxy.protocol.http1 import HeadError
 from lbproxy.protocol.repeats import Repeats
-from lbproxy.telemetry.slots import Slots
 from tests.fuzz.oracle import Disagreement, Verdict, differ
+from tests.support.listeners import listener_of
 
 CONFIG = """
 listeners:
@@ -47,22 +43,7 @@ UNIQUE = (
 )  # fmt: skip
 
 
-def _listener() -> ListenerRuntime:
-    config = load_text(CONFIG, "fuzz.yaml", {}).config
-    wiring = Wiring(
-        config,
-        Slots(),
-        Registry("fuzz"),
-        rng=random.Random(1),
-        dial_failed=lambda pool, server, fault: None,
-        strategy_failed=lambda pool, error: None,
-        base_dir=".",
-    )
-    wiring.build_pools()
-    return wiring.build_listener(config.listeners[0])
-
-
-LISTENER = _listener()
+LISTENER = listener_of(CONFIG)
 
 
 def fresh(raw: bytes) -> Prepared:

@@ -240,8 +240,8 @@ def test_a_failed_probe_doubles_the_time(site: Site) -> None:
     pool.wait_state(0, "up")
 
 
-def test_one_probe_at_a_time(site: Site) -> None:
-    pool = site.pool("one-probe")
+def probed_at_a_gate(pool: Pool) -> tuple[Server, int]:
+    """A server that was ejected, is well again, and holds its probe back; how many requests it has had."""
     bad = pool.servers[0]
     bad.default = close_unanswered
     until_ejected(pool)
@@ -249,6 +249,12 @@ def test_one_probe_at_a_time(site: Site) -> None:
     bad.gate.clear()
     before = len(bad.requests)
     pool.wait_state(0, "probing")
+    return bad, before
+
+
+def test_one_probe_at_a_time(site: Site) -> None:
+    pool = site.pool("one-probe")
+    bad, before = probed_at_a_gate(pool)
     with Crowd() as crowd:
         answers = [crowd.start(partial(pool.ask, get(f"/probe-{number}"))) for number in range(12)]
         wait_until(lambda: sum(answer.done() for answer in answers) == 11, "all but the probe to be answered")
@@ -261,13 +267,7 @@ def test_one_probe_at_a_time(site: Site) -> None:
 
 def test_a_client_that_leaves_a_probe_proves_nothing(site: Site) -> None:
     pool = site.pool("probe-left")
-    bad = pool.servers[0]
-    bad.default = close_unanswered
-    until_ejected(pool)
-    recover(bad)
-    bad.gate.clear()
-    before = len(bad.requests)
-    pool.wait_state(0, "probing")
+    bad, before = probed_at_a_gate(pool)
     with pool.client() as client:
         client.send(get("/probe-left"))
         wait_until(lambda: len(bad.requests) > before, "the probe to arrive")

@@ -13,6 +13,7 @@ class Hole(Door):
     def __init__(self, lb: FakeLb) -> None:
         self.services = lb.services
         self.runtime = lb.listener.runtime
+        self.memo, self.memo_trusted = lb.listener.memo, lb.listener.memo_trusted
         self.left: list[str] = []
 
     def connection_closed(self, ip: str) -> None:

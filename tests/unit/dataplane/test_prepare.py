@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
-import random
 import re
 
 import pytest
 
 from lbproxy import errors
-from lbproxy.config.loader import load_text
-from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.runtime import ListenerRuntime
-from lbproxy.process.wiring import Wiring
 from lbproxy.protocol.http1 import HeadError
 from lbproxy.telemetry.accesslog import make_format
-from lbproxy.telemetry.slots import METHODS, PROCESS, TRAFFIC, Slots
+from lbproxy.telemetry.slots import METHODS, PROCESS, TRAFFIC
+from tests.support.listeners import listener_of
 
 CONFIG = """
 listeners:
@@ -42,17 +39,7 @@ OTHERS_COLUMN = TRAFFIC.column("requests_total", "other", "1xx")
 
 @functools.cache
 def listener() -> ListenerRuntime:
-    wiring = Wiring(
-        load_text(CONFIG, "test.yaml", {}).config,
-        Slots(),
-        Registry("test"),
-        rng=random.Random(1),
-        dial_failed=lambda pool, server, fault: None,
-        strategy_failed=lambda pool, error: None,
-        base_dir=".",
-    )
-    wiring.build_pools()
-    return wiring.build_listener(load_text(CONFIG, "test.yaml", {}).config.listeners[0])
+    return listener_of(CONFIG)
 
 
 def prepared_of(line: str, *fields: str, host: str | None = "known", is_trusted: bool = False) -> Prepared:
@@ -262,20 +249,8 @@ def test_equal_bytes_prepare_to_the_same() -> None:
 # --- paths and methods ----------------------------------------------------------------------------------------------
 
 
-def listener_of(text: str) -> ListenerRuntime:
-    config_text = f"listeners: [{{bind: ':1', {text}}}]\npools: {{app: {{servers: ['127.0.0.1:2']}}}}\n"
-    config = load_text(config_text, "t.yaml", {}).config
-    wiring = Wiring(
-        config,
-        Slots(),
-        Registry("test"),
-        rng=random.Random(1),
-        dial_failed=lambda pool, server, fault: None,
-        strategy_failed=lambda pool, error: None,
-        base_dir=".",
-    )
-    wiring.build_pools()
-    return wiring.build_listener(config.listeners[0])
+def listener_with(text: str) -> ListenerRuntime:
+    return listener_of(f"listeners: [{{bind: ':1', {text}}}]\npools: {{app: {{servers: ['127.0.0.1:2']}}}}\n")
 
 
 def outcome(listener: ListenerRuntime, line: str, *fields: str, is_trusted: bool = False) -> str:
@@ -327,32 +302,32 @@ ADMIN = "routes: [{match: {path_prefix: /admin}, respond: {status: 403}}, {pool:
     ],
 )  # fmt: skip
 def test_what_a_rule_sees_is_what_is_sent(text: str, target: str, expected: str) -> None:
-    assert outcome(listener_of(text), f"GET {target}") == expected
+    assert outcome(listener_with(text), f"GET {target}") == expected
 
 
 def test_a_star_is_no_path() -> None:
     for text in (ADMIN, ADMIN + ", path_rules: strict", "routes: [{pool: app, rewrite: {path_prefix: /t}}]"):
-        assert outcome(listener_of(text), "OPTIONS *") == "OPTIONS *"
-    assert outcome(listener_of("routes: [{redirect: {location: '{path}'}}]"), "OPTIONS *") == "/"
+        assert outcome(listener_with(text), "OPTIONS *") == "OPTIONS *"
+    assert outcome(listener_with("routes: [{redirect: {location: '{path}'}}]"), "OPTIONS *") == "/"
 
 
 def test_a_listener_s_methods() -> None:
-    limited = listener_of("pool: app, methods: [GET, PURGE]")
+    limited = listener_with("pool: app, methods: [GET, PURGE]")
     assert limited.allow == b"GET, PURGE, HEAD"
     for method, expected in (
         ("GET", "GET /"), ("HEAD", "HEAD /"), ("PURGE", "PURGE /"), ("POST", "method_not_allowed"),
         ("PROPFIND", "method_not_allowed"), ("BREW", "bad_method"), ("purge", "bad_method"),
     ):  # fmt: skip
         assert outcome(limited, f"{method} /") == expected, method
-    assert outcome(listener_of("pool: app"), "BREW /") == "BREW /"
+    assert outcome(listener_with("pool: app"), "BREW /") == "BREW /"
 
 
 def test_rules_see_forwarding_fields_of_trusted_peers_only() -> None:
     redirect = "redirect: {location: 'https://{host}{path}'}"
     text = f"routes: [{{match: {{headers: {{X-Forwarded-Proto: http}}}}, {redirect}}}, {{pool: app}}]"
     claim = "X-Forwarded-Proto: http"
-    assert outcome(listener_of(text), "GET /a", claim) == "GET /a"
-    assert outcome(listener_of(text), "GET /a", claim, is_trusted=True) == "https://h/a"
+    assert outcome(listener_with(text), "GET /a", claim) == "GET /a"
+    assert outcome(listener_with(text), "GET /a", claim, is_trusted=True) == "https://h/a"
 
 
 def test_te_has_its_option_on_a_connection_that_closes_too() -> None:

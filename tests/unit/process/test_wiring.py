@@ -22,6 +22,7 @@ from lbproxy.errors import Fault
 from lbproxy.process.wiring import PASSIVE_RETRY_S, Wiring, is_direct, pool_timeouts
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Slots
 from tests.support.certificates import Authority
+from tests.support.listeners import wiring_of
 
 CONFIG = """
 trusted_proxies: [10.0.0.0/8]
@@ -283,18 +284,7 @@ def tls_directory(tmp_path: Path) -> Path:
 
 
 def wired(directory: Path) -> tuple[Wiring, list[ListenerRuntime]]:
-    config = load_text(TLS_CONFIG, "lb.yaml", {}).config
-    wiring = Wiring(
-        config,
-        Slots(),
-        Registry("test"),
-        rng=random.Random(1),
-        dial_failed=lambda *_: None,
-        strategy_failed=lambda *_: None,
-        base_dir=str(directory),
-    )
-    wiring.build_pools()
-    return wiring, [wiring.build_listener(listener) for listener in config.listeners]
+    return wiring_of(TLS_CONFIG, str(directory))
 
 
 def test_tls_of_listeners(tls_directory: Path) -> None:

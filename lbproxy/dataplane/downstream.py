@@ -89,7 +89,6 @@ class Downstream(ClientSide):
         "_closes",
         "_deadline",
         "_exchange",
-        "_heads",
         "_idle_since",
         "_is_chunking",
         "_is_paused",
@@ -151,7 +150,6 @@ class Downstream(ClientSide):
         self._is_trusted = False
         self._lines = self._lines_and_port = self._port_line = b""
         self._memo = owner.memo
-        self._heads = self._memo.known
         self.context = PickContext("")
         self.local_host = ""
 
@@ -181,8 +179,7 @@ class Downstream(ClientSide):
         self._is_trusted = self.listener.is_trusted(ip)
         if self._is_trusted:
             self._memo = self._owner.memo_trusted
-            self._heads = self._memo.known
-        self._port_line = port_line(self.proxied.published_port if self.proxied is not None else 0, self.scheme)
+            self._port_line = port_line(self.proxied.published_port if self.proxied is not None else 0, self.scheme)
         self._lines = connection_lines(self._peer_ip)
         self._lines_and_port = self._lines + self._port_line
         self._idle_since = self.services.clock()
@@ -224,7 +221,7 @@ class Downstream(ClientSide):
                 # The usual: a whole head in one piece, with nothing waiting before it.
                 text, blank, rest = data.partition(b"\r\n\r\n")
                 if blank:
-                    prepared = self._heads.get(text) or self._prepare(text)
+                    prepared = self._memo.find(text) or self._prepare(text)
                     if prepared is not None:
                         self._begin(prepared, rest)
                     return
@@ -274,7 +271,7 @@ class Downstream(ClientSide):
         if end >= 0:
             self._buffer = b""
             text, rest = data[:end], data[end + 4 :]
-            prepared = self._heads.get(text) or self._prepare(text)
+            prepared = self._memo.find(text) or self._prepare(text)
             if prepared is not None:
                 self._begin(prepared, rest)
             return

@@ -122,8 +122,8 @@ class Listener(Door):
         self.services = services
         self.runtime = runtime
         # By trust, which changes what is forwarded.
-        self.memo: Repeats[bytes, Prepared] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
-        self.memo_trusted: Repeats[bytes, Prepared] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+        self.memo: Repeats[Prepared] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+        self.memo_trusted: Repeats[Prepared] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
         self._gate = gate
         self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
         self._sockets: list[socket.socket] = []

@@ -236,7 +236,7 @@ class PoolRuntime:
         self.failure_statuses = failure_statuses
         self.tls = tls
         self.servers: dict[Server, ServerRuntime] = {}
-        self.response_memo: Repeats[bytes, ResponseHead] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+        self.response_memo: Repeats[ResponseHead] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
 
     def may_retry(self, now: float, *, is_lost: bool) -> bool:
         """Take a permit of the retry budget; every True is followed by one `budget.finished()`.

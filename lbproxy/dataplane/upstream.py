@@ -77,7 +77,7 @@ class UpstreamConnection(Kept):
         self._interim = 0
         self._is_counted = False
         self._bulk: bulk.BulkReader | None = None
-        self._heads = runtime.pool.response_memo.known
+        self._heads = runtime.pool.response_memo
         self._is_lenient = runtime.pool.is_lenient
         self.is_bound = False  # to one client: see binding.py
         self._written_before = 0
@@ -163,7 +163,7 @@ class UpstreamConnection(Kept):
             if self._reader is None and not self._buffer:
                 # The usual: a whole response in one piece.
                 text, blank, body = data.partition(b"\r\n\r\n")
-                head = self._heads.get(text) if blank else None
+                head = self._heads.find(text) if blank else None
                 if head is None and blank and not self._is_lenient:
                     head = self._parse_head(text)
                 if head is not None and head.status >= 200:
@@ -247,7 +247,7 @@ class UpstreamConnection(Kept):
                 self._buffer = data
                 return
             text = data[: end - 4]
-            head = self._heads.get(text) if data[end - 4 : end] == b"\r\n\r\n" else None
+            head = self._heads.find(text) if data[end - 4 : end] == b"\r\n\r\n" else None
             if head is None:
                 head = self._parse_head(text, data[end - 4 : end])
             if head.status >= 200:

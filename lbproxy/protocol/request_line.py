@@ -12,7 +12,7 @@ from lbproxy.protocol.message import KNOWN_METHODS, TOKEN
 MAX_REQUEST_LINE: Final = 8 * 1024
 MAX_METHOD: Final = 32  # the longest that is registered has 17 characters
 _USUAL_METHODS: Final = {method: method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
-_VERSIONS: Final = {"HTTP/1.1": 1, "HTTP/1.0": 0}
+_HTTP_11: Final = " HTTP/1.1"
 
 _request_line = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n").match
 
@@ -27,12 +27,12 @@ def read_request_line(line: str, line_bytes: int) -> tuple[str, str, int]:
 
     line: without its CR LF. line_bytes: the longest that is accepted.
     """
-    parts = line.split(" ")
-    if len(parts) == 3 and len(line) <= line_bytes:
-        method, target = _USUAL_METHODS.get(parts[0]), parts[1]
-        minor = _VERSIONS.get(parts[2])
-        if method is not None and minor is not None and target and is_visible(target):
-            return method, target, minor
+    space = line.find(" ")
+    end = len(line) - len(_HTTP_11)
+    if 0 < space < end and line.endswith(_HTTP_11) and len(line) <= line_bytes:
+        usual, target = _USUAL_METHODS.get(line[:space]), line[space + 1 : end]
+        if usual is not None and target and is_visible(target):
+            return usual, target, 1
     method, odd, minor = check_request_line(line.encode("latin-1") + b"\r\n", line_bytes)
     return method, odd.decode("latin-1"), minor
 

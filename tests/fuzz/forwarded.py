@@ -122,7 +122,7 @@ def _meaning(prepared: Prepared) -> tuple[object, ...]:
 
 def check_memo(sequence: bytes) -> Verdict:
     """Head for head the same with the memo as without, whatever came before. Raises Disagreement."""
-    memo: Repeats[bytes, Prepared] = Repeats(most=20, longest=200)
+    memo: Repeats[Prepared] = Repeats(most=20, longest=200)
     accepted = False
     for part in sequence.split(b"\r\n\r\n")[:-1]:
         raw = part + b"\r\n\r\n"
@@ -135,9 +135,9 @@ def check_memo(sequence: bytes) -> Verdict:
     return Verdict(accepted, True)
 
 
-def _through_memo(memo: Repeats[bytes, Prepared], raw: bytes) -> tuple[object, ...] | str:
+def _through_memo(memo: Repeats[Prepared], raw: bytes) -> tuple[object, ...] | str:
     """As the client side does it."""
-    prepared = memo.known.get(raw)
+    prepared = memo.find(raw)
     if prepared is None:
         try:
             prepared = fresh(raw)

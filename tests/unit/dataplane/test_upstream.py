@@ -445,7 +445,7 @@ def test_equal_heads_share_a_parse_but_never_a_body() -> None:
             assert body_of(client.got()) == body
             client.send(GET)
         server.send(ok(b"gh"))
-        assert len(lb.pool.response_memo.known) == 1
+        assert len(lb.pool.response_memo._known) == 1
 
 
 def test_a_known_head_of_a_get_is_no_head_s_answer() -> None:
@@ -471,7 +471,7 @@ def test_answers_that_never_repeat_are_not_remembered() -> None:
             assert b"X-Id: %d\r\n" % number in client.got()
             client.send(GET)
         server.send(ok())
-        assert lb.pool.response_memo.known == {}
+        assert lb.pool.response_memo._known == {}
 
 
 # --- large bodies ---------------------------------------------------------------------------------------------------

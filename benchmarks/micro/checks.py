@@ -24,6 +24,7 @@ from lbproxy.dataplane.prepare import Prepared
 from lbproxy.dataplane.upstream import UpstreamConnection
 from lbproxy.process.worker import tune_gc
 from lbproxy.protocol.message import Fields
+from lbproxy.protocol.repeats import Repeats
 from lbproxy.telemetry.accesslog import LogWriter
 
 ROUNDS = 7
@@ -39,10 +40,6 @@ class Collector:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields.append((name, value))
-
-
-class NoHeads(dict[bytes, Prepared]):
-    """A memo that knows nothing."""
 
 
 class BareDownstream(Downstream):
@@ -102,7 +99,7 @@ def bare_of(downstream: Downstream) -> BareDownstream:
     assert prepared is not None
     bare = BareDownstream(downstream._owner)
     bare.template = prepared
-    bare._heads = NoHeads()
+    bare._memo = Repeats(most=1, longest=0)  # which knows nothing
     connect(downstream.services, bare)
     return bare
 

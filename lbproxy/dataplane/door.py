@@ -21,8 +21,8 @@ class Door(Gated):
 
     __slots__ = ("memo", "memo_trusted", "runtime")
 
-    memo: Repeats[bytes, Prepared]
-    memo_trusted: Repeats[bytes, Prepared]
+    memo: Repeats[Prepared]
+    memo_trusted: Repeats[Prepared]
     runtime: ListenerRuntime
 
     def adopt(

@@ -179,7 +179,7 @@ class Downstream(ClientSide):
         self._is_trusted = self.listener.is_trusted(ip)
         if self._is_trusted:
             self._memo = self._owner.memo_trusted
-            self._port_line = port_line(self.proxied.published_port if self.proxied is not None else 0, self.scheme)
+        self._port_line = port_line(self.proxied.published_port if self.proxied is not None else 0, self.scheme)
         self._lines = connection_lines(self._peer_ip)
         self._lines_and_port = self._lines + self._port_line
         self._idle_since = self.services.clock()

@@ -82,6 +82,7 @@ DEFECTS = (
     "lbproxy.dataplane.exchange:Exchange._timeouts",
     "lbproxy.dataplane.upstream:UpstreamConnection._connected",
     "lbproxy.dataplane.upstream:UpstreamConnection._other_data",
+    "lbproxy.dataplane.upstream:UpstreamConnection._final_head",
     "lbproxy.dataplane.upstream:UpstreamConnection._ended",
     "lbproxy.dataplane.tcp:TcpSession.start",
     "lbproxy.dataplane.relay:RelayEnd._leave_to_kernel",

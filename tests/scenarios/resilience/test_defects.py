@@ -103,9 +103,9 @@ def sends_in_pieces(stage: Stage) -> None:
         hurt(client)
 
 
-def is_answered_in_pieces(stage: Stage, *, has_first: bool) -> None:
-    head = (HEAD % 6).replace(b"\r\n\r\n", b"\r\nX-New: %d\r\n\r\n" % has_first)  # a head that is not known
-    stage.origin.script(steps(head + b"ab", stage.go, b"cdef"))
+def is_answered_in_pieces(stage: Stage, *, has_first: bool, cut: int = -4) -> None:
+    answer = (HEAD % 6).replace(b"\r\n\r\n", b"\r\nX-New: %d\r\n\r\n" % has_first) + b"abcdef"  # it is not known
+    stage.origin.script(steps(answer[:cut], stage.go, answer[cut:]))
     with stage.client() as client:
         client.send(get("/answered"))
         if has_first:
@@ -219,7 +219,8 @@ ACTIONS: dict[str, Callable[[Stage], None]] = {
     "Exchange._send": asks,
     "Exchange._timeouts": asks,
     "UpstreamConnection._connected": asks,
-    "UpstreamConnection._other_data": partial(is_answered_in_pieces, has_first=False),
+    "UpstreamConnection._other_data": partial(is_answered_in_pieces, has_first=False, cut=12),
+    "UpstreamConnection._final_head": partial(is_answered_in_pieces, has_first=False),
     "UpstreamConnection._ended": is_not_answered,
     "TcpSession.start": talks_tcp,
     "RelayEnd._leave_to_kernel": sends_much_by_tcp,

@@ -16,9 +16,9 @@ TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=p
 	iperf3=iperf3 uwsgi=uwsgi-plugin-python3 valgrind=valgrind
 # Packages that bring no command, or none on the PATH.
 MODULES := libnginx-mod-stream postgresql
-# Processes that run tests: as many as processors for what computes, twice as many for what mostly waits.
+# Processes that run tests: as many as processors for what computes, three times as many for what mostly waits.
 CPUS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-WORKERS ?= $(shell echo $$((2 * $(CPUS))))
+WORKERS ?= $(shell echo $$((3 * $(CPUS))))
 PARALLEL := -n $(CPUS) --dist worksteal
 export PIP_ROOT_USER_ACTION := ignore
 # Tests install lbproxy several times; the same sources are compiled once.

@@ -138,7 +138,9 @@ class LbProxy:
         return self.process.pid
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        """Nothing once it has ended."""
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def stop(self, *, exit_code: int = 0, allow_errors: bool = False, timeout_s: float = STOP_S) -> None:
         """Wait for idle gauges, SIGTERM, and check the exit status and the log."""

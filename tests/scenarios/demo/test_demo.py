@@ -10,7 +10,7 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -108,7 +108,8 @@ def running_demo(command: list[str], output: Path) -> Iterator[Demo]:
         yield running
     finally:
         for pid in [*descendants(process.pid), process.pid] if process.poll() is None else []:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(pid, signal.SIGKILL)
         process.wait()
 
 

@@ -105,13 +105,25 @@ def sends_in_pieces(stage: Stage) -> None:
 
 def is_answered_in_pieces(stage: Stage, *, has_first: bool, cut: int = -4) -> None:
     answer = (HEAD % 6).replace(b"\r\n\r\n", b"\r\nX-New: %d\r\n\r\n" % has_first) + b"abcdef"  # it is not known
-    stage.origin.script(steps(answer[:cut], stage.go, answer[cut:]))
+    is_begun = threading.Event()
+
+    def script(c: Peer) -> None:
+        c.read_request()
+        c.send(answer[:cut])
+        is_begun.set()
+        c.wait(stage.go)
+        c.send(answer[cut:])
+        c.serve()
+
+    stage.origin.script(script)
     with stage.client() as client:
         client.send(get("/answered"))
         if has_first:
             client.wait_for(b"ab")
         else:
-            wait_until(lambda: stage.origin.requests, "the request to be at the server")
+            assert is_begun.wait(10.0)
+            with stage.client("tcp") as later:  # when it has its answer, what came before it was read
+                assert later.ask(get("/later")).status == 200
         stage.go.set()
         if has_first:
             assert receive(client, 1).cut is not None

@@ -26,10 +26,18 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).resolve().parent
-PACKAGES = ("dataplane", "domain", "domain/strategies", "protocol", "telemetry")
+ROOMS = ("net", "exchange", "client", "server", "tcp")
+PACKAGES = (
+    "dataplane",
+    *(f"dataplane/{room}" for room in ROOMS),
+    "domain",
+    "domain/strategies",
+    "protocol",
+    "telemetry",
+)
 MODULES = ("address", "errors", "tasks")
 # Not worth it: set-up only.
-LEFT_OUT = ("telemetry/log.py", "dataplane/tls.py", "dataplane/unix_socket.py")
+LEFT_OUT = ("telemetry/log.py", "dataplane/tls.py", "dataplane/net/unix_socket.py")
 
 
 def compiled_sources() -> list[str]:

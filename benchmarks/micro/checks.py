@@ -19,9 +19,9 @@ from collections.abc import Callable
 import httptools
 
 from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build, connect
-from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.prepare import Prepared
-from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.process.worker import tune_gc
 from lbproxy.protocol.message import Fields
 from lbproxy.protocol.repeats import Repeats

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 
 from benchmarks.micro.hot_path import build
-from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.prepare import prepare
+from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.exchange.prepare import prepare
 from lbproxy.process.worker import tune_gc
 from lbproxy.protocol.http1 import HeadError
 

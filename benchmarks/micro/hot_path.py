@@ -21,12 +21,12 @@ from typing import cast
 from benchmarks.load.configs import LBPROXY_EXTRAS
 from lbproxy.config.loader import load_text
 from lbproxy.control.metrics import Registry
-from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.gate import ConnectionGate
+from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.listener import Listener
+from lbproxy.dataplane.net.socket_transport import SocketTransport
+from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services
-from lbproxy.dataplane.socket_transport import SocketTransport
-from lbproxy.dataplane.upstream import UpstreamConnection
 from lbproxy.process.wiring import Wiring
 from lbproxy.process.worker import tune_gc
 from lbproxy.telemetry.accesslog import LogWriter, make_format

@@ -29,7 +29,7 @@ from pathlib import Path
 from benchmarks.load.targets import make_pem
 from benchmarks.micro.hot_path import BODY, CONFIG, HEAD, RESPONSE, build_listener, connect
 from lbproxy.config.certificates import client_context, server_context
-from lbproxy.dataplane.downstream import Downstream
+from lbproxy.dataplane.client.downstream import Downstream
 from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.process.worker import tune_gc
 from lbproxy.telemetry.accesslog import LogWriter

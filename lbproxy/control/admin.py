@@ -33,7 +33,7 @@ from lbproxy.address import Address
 from lbproxy.control.admin_guard import BACKLOG, CONNECTIONS, REQUEST_S, AdminGuard
 from lbproxy.control.metrics import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from lbproxy.control.status import Json
-from lbproxy.dataplane.unix_socket import SocketFile, bind_unix
+from lbproxy.dataplane.net.unix_socket import SocketFile, bind_unix
 
 log = logging.getLogger(__name__)
 

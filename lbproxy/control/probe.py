@@ -17,9 +17,9 @@ from typing import Any
 
 from lbproxy.address import Address, authority
 from lbproxy.config.model import HealthCheck
-from lbproxy.dataplane.introduction import introduced
+from lbproxy.dataplane.server.introduction import introduced
+from lbproxy.dataplane.server.tls_client import tls_fault
 from lbproxy.dataplane.tls import ClientTls
-from lbproxy.dataplane.tls_client import tls_fault
 from lbproxy.protocol.proxy_protocol import build
 
 LIMIT_BYTES = 65_536

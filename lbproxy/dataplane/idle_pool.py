@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lbproxy.compiling import mypyc_attr
-from lbproxy.dataplane.socket_transport import Receiver
+from lbproxy.dataplane.net.socket_transport import Receiver
 from lbproxy.domain.reuse import TRIAL_S
 from lbproxy.domain.server import Server
 from lbproxy.telemetry.slots import SERVER, Row

@@ -20,20 +20,20 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.address import Address
 from lbproxy.compiling import mypyc_attr
-from lbproxy.dataplane.acceptor import REASONS, Acceptor
-from lbproxy.dataplane.door import Door
-from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.gate import ConnectionGate
-from lbproxy.dataplane.poller import EDGE, READABLE
-from lbproxy.dataplane.prepare import Prepared
-from lbproxy.dataplane.proxy_header import ProxyHeaders
+from lbproxy.dataplane.client.door import Door
+from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.client.gate import ConnectionGate
+from lbproxy.dataplane.client.proxy_header import ProxyHeaders
+from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.net.acceptor import REASONS, Acceptor
+from lbproxy.dataplane.net.poller import EDGE, READABLE
+from lbproxy.dataplane.net.socket_transport import SocketTransport, plain_socket
+from lbproxy.dataplane.net.splice import FDS_PER_FLOW, MOST_FLOWS, flow_limit
+from lbproxy.dataplane.net.unix_socket import SocketFile, bind_hint, bind_unix
 from lbproxy.dataplane.runtime import MAX_HEAD_BYTES, MAX_HEADS, ListenerRuntime
 from lbproxy.dataplane.services import Services
-from lbproxy.dataplane.socket_transport import SocketTransport, plain_socket
-from lbproxy.dataplane.splice import FDS_PER_FLOW, MOST_FLOWS, flow_limit
-from lbproxy.dataplane.tcp import TcpClient
+from lbproxy.dataplane.tcp.session import TcpClient
 from lbproxy.dataplane.tls_server import TlsServer
-from lbproxy.dataplane.unix_socket import SocketFile, bind_hint, bind_unix
 from lbproxy.errors import Fault
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.protocol.repeats import Repeats

@@ -16,7 +16,7 @@ from heapq import nsmallest
 from typing import Final
 
 from lbproxy.compiling import mypyc_attr
-from lbproxy.dataplane.socket_transport import Receiver
+from lbproxy.dataplane.net.socket_transport import Receiver
 
 IDLE_S: Final = 1.0
 FOUND_AT_ONCE: Final = 256

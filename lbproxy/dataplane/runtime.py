@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
-from lbproxy.dataplane.admission import AddressCounts
 from lbproxy.dataplane.idle_pool import IdlePool, Keeper
+from lbproxy.dataplane.net.admission import AddressCounts
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
 from lbproxy.domain.rng import Rng

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from lbproxy.dataplane.dialer import Dialer
-from lbproxy.dataplane.last_bytes import reset_on_close
-from lbproxy.dataplane.poller import Poller
+from lbproxy.dataplane.net.dialer import Dialer
+from lbproxy.dataplane.net.last_bytes import reset_on_close
+from lbproxy.dataplane.net.poller import Poller
+from lbproxy.dataplane.net.splice import PipePool
 from lbproxy.dataplane.pressure import Pressure
-from lbproxy.dataplane.splice import PipePool
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.accesslog import LogFormat, LogWriter
 from lbproxy.telemetry.slots import PROCESS, Row

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from lbproxy.address import known_as
 from lbproxy.config.certificates import Certificate, client_context, server_context
-from lbproxy.dataplane.admission import Turns
+from lbproxy.dataplane.net.admission import Turns
 from lbproxy.telemetry.log import ThrottledLog
 
 TICKET_KEYS_S = 3600.0

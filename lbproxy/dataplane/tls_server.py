@@ -9,13 +9,13 @@ import ssl
 from typing import Any, Final
 
 from lbproxy import errors
-from lbproxy.dataplane.door import Door
-from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.forwarding import connection_lines
-from lbproxy.dataplane.prepare import Prepared
-from lbproxy.dataplane.tcp import TcpClient
+from lbproxy.dataplane.client.door import Door
+from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.exchange.forwarding import connection_lines
+from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.net.tls_transport import CLOSED, TlsTransport
+from lbproxy.dataplane.tcp.session import TcpClient
 from lbproxy.dataplane.tls import LoadedServer, ServerTls, asked_for
-from lbproxy.dataplane.tls_transport import CLOSED, TlsTransport
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import HeadError
 from lbproxy.protocol.message import Fields, join_fields

@@ -22,11 +22,11 @@ from lbproxy import __version__, errors
 from lbproxy.config.model import Admin, Config
 from lbproxy.control.metrics import Registry
 from lbproxy.control.status import ListenerStatus
-from lbproxy.dataplane import exchange
-from lbproxy.dataplane.gate import ConnectionGate
+from lbproxy.dataplane.client.gate import ConnectionGate
+from lbproxy.dataplane.exchange import exchange
 from lbproxy.dataplane.listener import BindError, Listener, bind_message, plan_connections
+from lbproxy.dataplane.net.splice import CAN_SPLICE
 from lbproxy.dataplane.services import Services
-from lbproxy.dataplane.splice import CAN_SPLICE
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault

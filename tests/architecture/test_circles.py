@@ -17,7 +17,7 @@ def test_there_is_no_circle() -> None:
 def test_the_graph_has_all_modules() -> None:
     graph = circles.graph_of(PACKAGE, ROOT)
     assert len(graph) > 150 and "lbproxy.domain.lease" in graph["lbproxy.domain.pool"]
-    assert "lbproxy.errors" in graph["lbproxy.dataplane.exchange"], "from lbproxy import errors"
+    assert "lbproxy.errors" in graph["lbproxy.dataplane.exchange.exchange"], "from lbproxy import errors"
 
 
 A = "import p.b\n"

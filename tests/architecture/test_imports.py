@@ -7,12 +7,14 @@ import sys
 import tomllib
 from pathlib import Path
 
-from tests.architecture.rules import PACKAGE, ROOT
+import pytest
+
+from tests.architecture.rules import ROOT
 
 
-def contracts() -> dict[str, dict[str, list[str]]]:
+def contracts(kind: str) -> list[dict[str, list[str]]]:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    return {contract["type"]: contract for contract in settings["contracts"]}
+    return [contract for contract in settings["contracts"] if contract["type"] == kind]
 
 
 def test_imports_go_one_way() -> None:
@@ -21,14 +23,21 @@ def test_imports_go_one_way() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_contract_orders_every_part_of_the_package() -> None:
-    words = {word.strip(" ()") for layer in contracts()["layers"]["layers"] for word in layer.split("|")}
-    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+@pytest.mark.parametrize("contract", contracts("layers"), ids=lambda contract: contract["containers"][0])
+def test_the_contract_orders_every_part_of_a_package(contract: dict[str, list[str]]) -> None:
+    words = {word.strip(" ()") for layer in contract["layers"] for word in layer.split("|")}
+    (package,) = contract["containers"]
+    paths = ROOT.joinpath(*package.split(".")).iterdir()
+    parts = {path.stem for path in paths if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert parts - {"__init__"} <= words
 
 
+def test_the_whole_package_and_the_data_plane_are_ordered() -> None:
+    assert [contract["containers"] for contract in contracts("layers")] == [["lbproxy"], ["lbproxy.dataplane"]]
+
+
 def test_pure_code_has_no_way_to_the_outside() -> None:
-    contract = contracts()["forbidden"]
+    (contract,) = contracts("forbidden")
     assert {"lbproxy.domain", "lbproxy.protocol", "lbproxy.config.model"} <= set(contract["source_modules"])
     assert {"asyncio", "socket", "ssl", "time", "random", "yaml", "prometheus_client"} <= set(
         contract["forbidden_modules"]

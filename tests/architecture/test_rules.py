@@ -46,9 +46,9 @@ def test_the_list_of_exceptions_only_shrinks() -> None:
 def test_a_module_s_test_is_where_the_module_is() -> None:
     assert rules.places_of_tests(Path("lbproxy/domain/pool.py")) == [Path("tests/unit/domain/test_pool.py")]
     assert rules.places_of_tests(Path("lbproxy/_client.py")) == [Path("tests/unit/test_client.py")]
-    assert rules.places_of_tests(Path("lbproxy/dataplane/relay.py")) == [
-        Path("tests/unit/dataplane/test_relay.py"),
-        Path("tests/scenarios/dataplane/test_relay.py"),
+    assert rules.places_of_tests(Path("lbproxy/dataplane/exchange/relay.py")) == [
+        Path("tests/unit/dataplane/exchange/test_relay.py"),
+        Path("tests/scenarios/dataplane/exchange/test_relay.py"),
     ]
 
 

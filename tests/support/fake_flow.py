@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lbproxy.dataplane import splice
+from lbproxy.dataplane.net import splice
 
 
 class FakeFlow(splice.Flow):

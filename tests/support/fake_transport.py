@@ -34,12 +34,12 @@ from lbproxy.address import Address
 from lbproxy.config.loader import load_text
 from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
-from lbproxy.dataplane.dialer import Dialer, Opening
-from lbproxy.dataplane.gate import ConnectionGate
+from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.listener import Listener
+from lbproxy.dataplane.net.dialer import Dialer, Opening
+from lbproxy.dataplane.net.socket_transport import SocketTransport
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime
 from lbproxy.dataplane.services import Services
-from lbproxy.dataplane.socket_transport import SocketTransport
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.errors import CONNECT_REFUSED, Fault

@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.micro import checks
 from benchmarks.micro.hot_path import HEAD, build
-from lbproxy.dataplane.downstream import Downstream
-from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.telemetry.accesslog import LogWriter
 
 Built = tuple[Downstream, UpstreamConnection, LogWriter]

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.address import Address, parse_address
-from lbproxy.dataplane.gate import ConnectionGate
+from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.listener import BindError, Listener
 
 

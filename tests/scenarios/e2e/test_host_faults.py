@@ -203,7 +203,8 @@ def test_no_local_port_for_a_server_connection(tmp_path: Path) -> None:
     """EADDRNOTAVAIL from the kernel itself: the daemon runs in a network namespace with a few ports."""
     if refusal := namespace_refusal():
         pytest.skip(
-            f"this machine gives no network namespace ({refusal}); tests/unit/dataplane/test_exchange.py pretends"
+            f"this machine gives no network namespace ({refusal}); "
+            "tests/unit/dataplane/exchange/test_exchange.py pretends"
         )
     done = in_namespace(tmp_path, timeout_s=50.0)
     assert done.returncode == 0, done.stdout + done.stderr

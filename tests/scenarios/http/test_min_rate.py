@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from lbproxy.dataplane.upload_rate import GRACE_S
+from lbproxy.dataplane.client.upload_rate import GRACE_S
 from tests.support.client import Client, receive
 from tests.support.origin import Peer
 from tests.support.rig import MIN_RATE, Rig

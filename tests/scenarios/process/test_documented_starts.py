@@ -31,8 +31,8 @@ CAUSES: dict[str, dict[str, object]] = {
         "pools": {"p": {"servers": ["127.0.0.1:1"], "strategy": {"python": "file.py:Class"}}}
     },
 }
-# Shown by others: a right that root has does not fail (tests/scenarios/dataplane/test_unix_socket.py), and a package
-# that is missing (tests/unit/demo).
+# Shown by others: a right that root has does not fail (tests/scenarios/dataplane/net/test_unix_socket.py), and a
+# package that is missing (tests/unit/demo).
 ELSEWHERE = {"cannot listen on ...: Permission denied", "the demo needs flask and gunicorn"}
 WRONG = "listeners:\n  - bind: 127.0.0.1:0\n    pol: p\npools: {p: {servers: ['127.0.0.1:1']}}\n"
 

@@ -10,7 +10,7 @@ import pytest
 from lbproxy.address import Address
 from lbproxy.dataplane.idle_pool import IdlePool, Kept
 from lbproxy.dataplane.runtime import ServerRuntime
-from lbproxy.dataplane.upstream import UpstreamConnection
+from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.domain.reuse import FIRST_TRIAL_S, TRIAL_S
 from lbproxy.domain.server import Server
 from lbproxy.telemetry.slots import SERVER, Slots

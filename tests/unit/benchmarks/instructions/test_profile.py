@@ -91,7 +91,7 @@ def test_per_request() -> None:
         ("CPyDef_http1____Sink___on_header", OWN, "http1._Sink.on_header"),
         ("CPyPy_turn_end___TurnEnd___flush", OWN, "turn_end.TurnEnd.flush (called by the interpreter)"),
         ("CPyDef_prepare___prepare.part.0.cold", OWN, "prepare.prepare"),
-        ("CPyDef_prepare___prepare", "/x/site-packages/lbproxy/dataplane/prepare.so", "prepare.prepare"),
+        ("CPyDef_prepare___prepare", "/x/site-packages/lbproxy/dataplane/exchange/prepare.so", "prepare.prepare"),
         ("CPyDef_build___build", "/x/site-packages/6ec57f84__mypyc.so", "CPyDef_build___build [6ec57f84__mypyc]"),
         ("list_dealloc'2", "/usr/bin/python3.11", "list_dealloc [python]"),
         ("memcpy@GLIBC_2.2.5", "/usr/lib/libc.so.6", "memcpy@GLIBC_2.2.5 [libc]"),

@@ -1,0 +1,191 @@
+"""Answers that lbproxy gives itself: problem+json (RFC 9457) with Proxy-Status (RFC 9209)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+from lbproxy.dataplane.client.tries import details
+from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.runtime import DEFAULT_METHODS
+from lbproxy.errors import Fault
+from lbproxy.protocol.http1 import ResponseHead
+from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
+from lbproxy.protocol.status import REASONS, status_line
+from lbproxy.telemetry.accesslog import Try
+
+# What a server says of its own answer, and a route's edits repeat, is not true of one that lbproxy gives in its place:
+# an error would be kept by caches for as long as a good answer.
+_ABOUT_ANOTHER_ANSWER: Final = frozenset(
+    b"age cache-control cdn-cache-control clear-site-data content-disposition content-encoding content-language "
+    b"content-location content-md5 content-range content-type etag expires last-modified location retry-after "
+    b"set-cookie surrogate-control www-authenticate".split()
+)
+_date = (0, b"")
+
+
+def http_date() -> bytes:
+    """The Date field's value, made once a second (RFC 9110 section 6.6.1)."""
+    global _date
+    second = int(time.time())
+    if _date[0] != second:
+        _date = (second, formatdate(second, usegmt=True).encode())
+    return _date[1]
+
+
+def reason_of(status: int) -> bytes:
+    if status in REASONS:
+        return REASONS[status]
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b"Unknown"
+
+
+def problem(
+    fault: Fault,
+    detail: str,
+    request_id: str,
+    retry_after_s: int | None,
+    allow: bytes = DEFAULT_METHODS,
+    tries: Sequence[Try] = (),
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Fields and body of the answer to a fault. `detail` says what happened here, the fault's hint what to do.
+
+    allow: the methods that the listener serves. tries: the attempts, where there were several.
+    """
+    text = f"{detail[:1].upper()}{detail[1:]}. {fault.hint}" if detail else fault.hint
+    body = json.dumps(
+        {
+            "type": f"urn:lbproxy:fault:{fault.word}",
+            "title": reason_of(fault.status).decode(),
+            "status": fault.status,
+            "detail": text,
+            "request_id": request_id,
+        }
+    ).encode()
+    fields = [
+        (b"Date", http_date()),
+        (b"Content-Type", b"application/problem+json"),
+        (b"Proxy-Status", b"lbproxy; error=%b; details=%b" % (fault.error.encode(), details(fault.word, tries))),
+    ]
+    if fault.status == 405:
+        fields.append((b"Allow", allow))
+    if fault.status in (429, 503):
+        fields.append((b"Retry-After", b"%d" % (retry_after_s if retry_after_s is not None else 1)))
+    return fields, body + b"\n"
+
+
+def edited(prepared: Prepared, fields: Fields) -> Fields:
+    """The fields of an error of lbproxy's own with the route's edits, without what is meant for the server's answer."""
+    edits = prepared.route.response_edits
+    if edits.is_empty:
+        return fields
+    put = [item for item in edits.set if item[0].lower() not in _ABOUT_ANOTHER_ANSWER]
+    gone = edits.remove | {name.lower() for name, _ in put}
+    added = [item for item in edits.add if item[0].lower() not in _ABOUT_ANOTHER_ANSWER]
+    return [item for item in fields if item[0].lower() not in gone] + put + added
+
+
+def local_answer(prepared: Prepared, allow: bytes = DEFAULT_METHODS) -> tuple[int, Fields, bytes]:
+    """Status, fields and body of a route's redirect or fixed response, or of OPTIONS with Max-Forwards: 0."""
+    route = prepared.route
+    status, body = 200, b""
+    fields: Fields = [(b"Date", http_date())]
+    if prepared.is_local:
+        fields.append((b"Allow", allow))
+    elif route.redirect is not None:
+        status, location = route.redirect
+        fields.append((b"Location", prepared.location or location))
+    elif route.respond is not None:
+        status, extra, body = route.respond
+        if any(name.lower() == b"date" for name, _ in extra):
+            fields = []
+        fields += extra
+    return status, route.response_edits.apply(fields) if route.edits_responses else fields, body
+
+
+def answer_bytes(
+    prepared: Prepared, status: int, fields: Fields, body: bytes, id_line: bytes, *, closes: bool
+) -> bytes:
+    """A whole answer of lbproxy's own, framed for this client."""
+    fields = list(fields)
+    if status not in (204, 304):
+        fields.append((b"Content-Length", b"%d" % len(body)))
+    if closes:
+        fields.append((b"Connection", b"close"))
+    elif not prepared.minor:
+        fields.append((b"Connection", b"keep-alive"))
+    data = status_line(status, reason_of(status)) + join_fields(fields) + _shown(prepared, id_line) + b"\r\n"
+    return data if prepared.is_head or status in (204, 304) else data + body
+
+
+def _shown(prepared: Prepared, id_line: bytes) -> bytes:
+    """The line of X-Request-ID, unless the route's edits take it out or set another."""
+    return b"" if b"x-request-id" in prepared.route.response_touched else id_line
+
+
+def interim_head(prepared: Prepared, head: ResponseHead) -> bytes:
+    """A server's 1xx as the client gets it. What edits remove or set is taken out; they put nothing in.
+
+    A 103 (Early Hints) shows fields of the answer that is to come, and must not show what that will not have.
+    """
+    return status_line(head.status, head.reason) + _untouched(prepared, head) + b"\r\n"
+
+
+def _untouched(prepared: Prepared, head: ResponseHead) -> bytes:
+    touched = prepared.route.response_touched
+    if not touched:
+        return head.lines
+    return join_fields([field for field in head.fields if field[0].lower() not in touched])
+
+
+def switching_head(prepared: Prepared, head: ResponseHead, id_line: bytes) -> bytes:
+    """A server's 101 as the client gets it: its last answer in HTTP, so all edits hold."""
+    edits = prepared.route.response_edits
+    lines = head.lines if edits.is_empty else join_fields(edits.apply(head.fields))
+    own = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b\r\n" % (head.upgrade, _shown(prepared, id_line))
+    return status_line(101, head.reason) + lines + own
+
+
+def sent_trailers(prepared: Prepared, trailers: Sequence[Field], nominated: frozenset[bytes]) -> bytes:
+    """The trailer section of an answer: what edits remove or set is taken out, as it would add to the head."""
+    return join_fields(forwardable_trailers(trailers, nominated | prepared.route.response_touched))
+
+
+def response_head(prepared: Prepared, head: ResponseHead, id_line: bytes, *, closes: bool) -> tuple[bytes, bool, bool]:
+    """A server's head as this client gets it: (bytes, is the body chunked, does the connection end with it).
+
+    Hop-by-hop fields are gone, the framing is lbproxy's own: a length where it is known, else chunks for HTTP/1.1, and
+    the end of the connection for HTTP/1.0. Who forwards an answer without a Date must add the time at which it came
+    (RFC 9110 section 6.6.1), and a 426 must say to what it asks to upgrade (section 15.5.22).
+    """
+    status = head.status
+    edits = prepared.route.response_edits
+    if edits.is_empty:
+        lines = head.lines if head.has_date else b"%bDate: %b\r\n" % (head.lines, http_date())
+    else:
+        lines = join_fields(edits.apply(head.fields if head.has_date else [*head.fields, (b"Date", http_date())]))
+    is_chunking = False
+    framing = b""
+    if head.content_length is not None:
+        if status != 204:
+            framing = b"Content-Length: %d\r\n" % head.content_length
+    elif status not in (204, 304):
+        if prepared.minor:
+            framing = b"Transfer-Encoding: chunked\r\n"
+            is_chunking = not prepared.is_head
+        elif not prepared.is_head:
+            closes = True
+    option = b"close" if closes else b"" if prepared.minor else b"keep-alive"
+    if head.upgrade:
+        framing += b"Upgrade: %b\r\n" % head.upgrade
+        option = b"Upgrade, " + option if option else b"Upgrade"
+    if option:
+        framing += b"Connection: %b\r\n" % option
+    shown = _shown(prepared, id_line)
+    return b"%b%b%b%b\r\n" % (status_line(status, head.reason), lines, framing, shown), is_chunking, closes

@@ -1,0 +1,36 @@
+"""What a client's connection knows of the listener through which it came."""
+
+from __future__ import annotations
+
+import socket
+
+from lbproxy.compiling import mypyc_attr
+from lbproxy.dataplane.client.gate import Gated
+from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.protocol.proxy_protocol import ProxyHeader
+from lbproxy.protocol.repeats import Repeats
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Door(Gated):
+    """See the module. runtime: the listener's settings, counters and counts.
+
+    memo, memo_trusted: request heads that came twice, by whether the peer's forwarding fields are believed.
+    """
+
+    __slots__ = ("memo", "memo_trusted", "runtime")
+
+    memo: Repeats[Prepared]
+    memo_trusted: Repeats[Prepared]
+    runtime: ListenerRuntime
+
+    def adopt(
+        self, connection: socket.socket, peer: object, local: object = None, proxied: ProxyHeader | None = None
+    ) -> None:
+        """Serve a connection that was accepted and counted; proxied: what its PROXY header said."""
+        raise NotImplementedError
+
+    def connection_closed(self, ip: str) -> None:
+        """ip: what it was admitted by; "" if it was not yet, or has no address."""
+        raise NotImplementedError

@@ -1,0 +1,272 @@
+"""From the bytes of a request head to everything that forwarding needs: a pure function of the bytes and the config.
+
+That it is pure is what makes the memo of heads sound (protocol/repeats.py). What differs between equal heads (client
+address, request id) is added by the client side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from lbproxy import errors
+from lbproxy.dataplane.exchange.deadline import NEVER, Deadlines, take_deadlines
+from lbproxy.dataplane.exchange.forwarding import published_lines
+from lbproxy.dataplane.exchange.location import fill_location
+from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
+from lbproxy.domain.paths import BadPath, ReadPath, rewrite_path
+from lbproxy.errors import Fault
+from lbproxy.protocol.field_lines import fields_of, lines_of
+from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
+from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM
+from lbproxy.protocol.upgrade import allowed_protocols
+from lbproxy.telemetry.accesslog import LogFormat
+from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
+from lbproxy.telemetry.wire_text import from_wire
+
+_UNDERSCORE: Final = PROCESS.column("headers_dropped_total", "underscore")
+_NOMINATED: Final = PROCESS.column("headers_dropped_total", "nominated")
+_SPOOFED: Final = PROCESS.column("headers_dropped_total", "spoofed")
+_UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
+_REQUESTS: Final = TRAFFIC.offset["requests_total"]
+_METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}
+_OTHER: Final = _METHOD_INDEX["other"]
+_PROTOCOLS: Final[tuple[str, ...]] = ("HTTP/1.0", "HTTP/1.1")
+_VIA: Final = "Via: 1.1 " + VIA_PSEUDONYM.decode()
+_VIA_10: Final = "Via: 1.0 " + VIA_PSEUDONYM.decode()
+# Of a request line that was refused: what the log can tell, however odd. Its protocol only if there is one.
+_said = re.compile(rb"([!-~]+) ([^ \r\n]+)(?: (HTTP/[0-9]\.[0-9])\r?\n)?").match
+
+
+class Prepared:
+    """A request head with its route and the head to forward. Shared by all requests with the same bytes.
+
+    forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
+    total_s: the whole time that the request may take, in seconds, inf = any.
+    fault: this request is answered with it (no route, body too large ...), although its framing is fine.
+    location: where a redirect leads, b"" if that is the same for every request.
+    upgrade: the protocols of the client's Upgrade that the server is offered, b"" for none.
+    """
+
+    __slots__ = (
+        "binds",
+        "chunked",
+        "content_length",
+        "deadlines",
+        "dropped",
+        "expects_continue",
+        "fault",
+        "fault_detail",
+        "forward",
+        "head",
+        "host_line",
+        "is_head",
+        "is_idempotent",
+        "is_local",
+        "keep_alive",
+        "location",
+        "log_head",
+        "minor",
+        "needs_care",
+        "passes_responses",
+        "pool",
+        "requests_column",
+        "route",
+        "takes_port",
+        "total_s",
+        "upgrade",
+    )
+
+    def __init__(self, head: RequestHead, route: RouteRuntime) -> None:
+        self.head = head
+        self.route = route
+        self.chunked = head.chunked
+        self.content_length = head.content_length or 0
+        self.deadlines: Deadlines | None = None  # what a trusted peer says of its patience
+        self.dropped: tuple[tuple[int, int], ...] = ()
+        self.expects_continue = head.expects_continue
+        self.fault: Fault | None = None
+        self.fault_detail = ""
+        self.forward = b""
+        self.host_line = b""
+        self.is_head = head.method == "HEAD"
+        self.is_idempotent = route.retry.idempotent or head.method in IDEMPOTENT_METHODS
+        self.is_local = False
+        self.keep_alive = head.keep_alive
+        self.location = b""  # of a redirect that depends on the request
+        self.log_head = ""
+        self.requests_column = _REQUESTS + _METHOD_INDEX.get(head.method, _OTHER) * len(CODES)
+        # May an ordinary response go to this client as the memo has it?
+        self.passes_responses = head.minor == 1 and not route.edits_responses
+        self.pool: PoolRuntime | None = None  # where it goes; None: lbproxy answers it
+        self.takes_port = False  # does the connection say the port that is published?
+        self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
+        self.binds = head.binds
+        self.needs_care = head.chunked or head.expects_continue or head.binds
+        self.minor = head.minor
+        self.upgrade = allowed_protocols(head.upgrade, route.upgrades, head.method) if head.upgrade else b""
+
+
+def prepare(
+    listener: ListenerRuntime, raw: bytes, *, is_trusted: bool, log_format: LogFormat | None, local_host: str
+) -> Prepared:
+    """Parse, route and rewrite one head. Raises HeadError if its framing can't be trusted.
+
+    local_host: what Host becomes if an HTTP/1.0 client sent none.
+    """
+    head = parse_request_head(
+        raw, max_fields=listener.max_fields, underscores=listener.underscores, line_bytes=listener.line_bytes
+    )
+    fault: Fault | None = None
+    route = listener.no_route
+    path: ReadPath | None = None
+    location = b""
+    try:
+        if listener.has_default_only:
+            route = listener.routes[0]
+        else:
+            choice = listener.router.choose(
+                head.method, head.host, head.path, head.query, _matched_headers(head, is_trusted=is_trusted)
+            )
+            path = choice.path
+            if choice.index is not None:
+                route = listener.routes[choice.index]
+        if route.reads_path and path is None:
+            path = listener.path_rules.read(head.path)
+        if route.redirect is not None and route.fills_location:
+            location = fill_location(route.redirect[1], head.host or local_host, head.target)
+    except BadPath as error:
+        fault, detail, route = errors.BAD_PATH, str(error), listener.no_route
+    if listener.methods is not None and head.method not in listener.methods:
+        fault, detail = _refused_method(head.method)
+    prepared = Prepared(head, route)
+    prepared.location = location
+    if is_trusted and listener.deadline_names:
+        prepared.deadlines = take_deadlines(head, listener.deadline_names)
+        if prepared.deadlines is not None:
+            prepared.total_s = min(prepared.total_s, prepared.deadlines.timeout_s)
+    if fault is not None:
+        prepared.fault, prepared.fault_detail = fault, detail
+    elif route is listener.no_route:
+        prepared.fault, prepared.fault_detail = errors.NO_ROUTE, f"no route for {head.method} {head.path[:200]}"
+    elif head.content_length is not None and head.content_length > listener.body_bytes:
+        prepared.fault = errors.BODY_TOO_LARGE
+        prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes}"
+    elif head.max_forwards == 0:
+        prepared.is_local = True
+    elif route.pool is not None:
+        if route.retry.idempotency_key and _has_field(head, b"idempotency-key"):
+            prepared.is_idempotent = True
+        prepared.pool = route.pool
+        prepared.forward = _forward_head(head, route, path, local_host, prepared.upgrade)
+    _note_dropped(prepared, head, is_trusted=is_trusted)
+    known = head.forwarding if is_trusted else {}
+    prepared.host_line, prepared.takes_port = published_lines(head.host, known, route.skip, local_host)
+    if log_format is not None:
+        prepared.log_head = log_format.usual_head_part(
+            head.method, head.target_text, head.host, _PROTOCOLS[head.minor], head.user_agent, head.referer
+        )
+    return prepared
+
+
+def _matched_headers(head: RequestHead, *, is_trusted: bool) -> Mapping[str, str]:
+    """What rules about headers see: of forwarding fields only those that are believed."""
+    if not is_trusted or not head.forwarding:
+        return head.headers
+    known = {name.decode(): b", ".join(values).decode("latin-1") for name, values in head.forwarding.items()}
+    return {**head.headers, **known}
+
+
+def _refused_method(method: str) -> tuple[Fault, str]:
+    """A method that the listener does not list (RFC 9110 section 9.1: 405 if it is known, else 501)."""
+    fault = errors.METHOD_NOT_ALLOWED if method.encode() in KNOWN_METHODS else errors.BAD_METHOD
+    return fault, f"{method} is not among the methods of this listener"
+
+
+def log_head(log_format: LogFormat, head: RequestHead, protocol: str) -> str:
+    """The part of the log line that depends on the head alone; of one that was refused."""
+    return log_format.head_part(
+        head.method,
+        head.target_text,
+        head.host,
+        protocol,
+        head.user_agent,
+        head.referer,
+    )
+
+
+def _has_field(head: RequestHead, lower: bytes) -> bool:
+    return any(name.lower() == lower for name, _ in head.fields)
+
+
+def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) -> None:
+    spoofed = 0
+    if head.forwarding and not is_trusted:
+        for values in head.forwarding.values():
+            spoofed += len(values)
+    unreadable = prepared.deadlines.n_unreadable if prepared.deadlines is not None else 0
+    if head.underscore_dropped or head.nominated_dropped or unreadable:
+        counts = (
+            (_UNDERSCORE, head.underscore_dropped),
+            (_NOMINATED, head.nominated_dropped),
+            (_SPOOFED, spoofed),
+            (_UNREADABLE, unreadable),
+        )
+        prepared.dropped = tuple([(column, count) for column, count in counts if count])
+    elif spoofed:
+        prepared.dropped = ((_SPOOFED, spoofed),)
+
+
+def _forward_head(
+    head: RequestHead, route: RouteRuntime, path: ReadPath | None, local_host: str, upgrade: bytes
+) -> bytes:
+    """The head as the server gets it: written anew from what was understood.
+
+    path: as the rules saw it, which is then how it is sent; None if none has looked at it.
+    """
+    target = head.target_text
+    if path is not None:
+        sent = rewrite_path(path.sent, route.strip_prefix, route.path_prefix)
+        if sent != head.path:
+            target = f"{sent}?{head.query}" if "?" in target else sent
+    start = f"{head.method} {target} HTTP/1.1"
+    lines = [start, "Host: " + (head.host or local_host), *head.lines]
+    if head.via:
+        lines += ["Via: " + value.decode("latin-1") for value in head.via]
+    lines.append(_VIA if head.minor else _VIA_10)
+    if not route.request_edits.is_empty:
+        lines = [start, *lines_of(route.request_edits.apply(fields_of(lines[1:])))]
+    # Framing and connection management are not for edits to touch.
+    if head.chunked:
+        lines.append("Transfer-Encoding: chunked")
+    elif head.content_length is not None:
+        lines.append("Content-Length: " + str(head.content_length))
+    if head.max_forwards is not None:
+        lines.append("Max-Forwards: " + str(head.max_forwards - 1))
+    if upgrade:
+        lines += ["Connection: Upgrade", "Upgrade: " + upgrade.decode("latin-1")]
+    else:
+        closes = route.pool is not None and route.pool.keep_alive is None
+        if head.accepts_trailers:  # TE needs its option (RFC 9110 section 10.1.4)
+            lines += ["TE: trailers", "Connection: TE, close" if closes else "Connection: TE"]
+        elif closes:
+            lines.append("Connection: close")
+    lines.append("")
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def rejected(listener: ListenerRuntime, raw: bytes, error: HeadError, log_format: LogFormat | None) -> Prepared:
+    """What stands for a request whose head was refused: enough to answer, count and log it."""
+    head = RequestHead()
+    match = _said(raw[:2048])
+    protocol = ""
+    if match is not None:
+        head.method, head.target_text = match[1][:20].decode("latin-1"), from_wire(match[2])
+        protocol = (match[3] or b"").decode()
+    head.keep_alive = False
+    prepared = Prepared(head, listener.no_route)
+    prepared.fault, prepared.fault_detail = error.fault, error.detail
+    if log_format is not None:
+        prepared.log_head = log_head(log_format, head, protocol)
+    return prepared

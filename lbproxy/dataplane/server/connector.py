@@ -1,0 +1,154 @@
+"""Opening connections to servers, and the only place where a failed dial becomes a Fault."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar, cast
+
+from lbproxy import errors
+from lbproxy.dataplane.net.dialer import Opening
+from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
+from lbproxy.dataplane.server.tls_client import TLS_FAULTS, TlsClient, tls_fault
+from lbproxy.dataplane.services import Services
+from lbproxy.dataplane.tls import ClientTls
+from lbproxy.domain.server import Server
+from lbproxy.errors import Fault
+from lbproxy.telemetry.slots import SERVER
+
+P = TypeVar("P", bound=asyncio.Protocol)
+Q = TypeVar("Q", bound=asyncio.BaseProtocol)
+
+_CONNECTED: Final = SERVER.column("upstream_connects_total", "ok")
+_RESULT: Final = {
+    errors.CONNECT_REFUSED.word: SERVER.column("upstream_connects_total", "refused"),
+    errors.CONNECT_TIMEOUT.word: SERVER.column("upstream_connects_total", "timeout"),
+}
+_ERROR: Final = SERVER.column("upstream_connects_total", "error")
+
+FAULT_BY_ERRNO: Final[dict[int, Fault]] = {
+    errno.ECONNREFUSED: errors.CONNECT_REFUSED,
+    errno.ENOENT: errors.CONNECT_REFUSED,  # a unix socket that is not there: nobody listens
+    errno.ECONNRESET: errors.CONNECT_REFUSED,
+    errno.EHOSTUNREACH: errors.CONNECT_UNREACHABLE,
+    errno.ENETUNREACH: errors.CONNECT_UNREACHABLE,
+    errno.EHOSTDOWN: errors.CONNECT_UNREACHABLE,
+    errno.ETIMEDOUT: errors.CONNECT_TIMEOUT,
+    errno.EMFILE: errors.LOCAL_RESOURCE,
+    errno.ENFILE: errors.LOCAL_RESOURCE,
+    errno.ENOBUFS: errors.LOCAL_RESOURCE,
+    errno.ENOMEM: errors.LOCAL_RESOURCE,
+    errno.EADDRNOTAVAIL: errors.LOCAL_PORTS,
+}
+
+
+# Dials that failed at the server's end; being out of local descriptors or ports says nothing about it.
+DIAL_FAULTS: Final = TLS_FAULTS | frozenset(
+    (errors.CONNECT_REFUSED, errors.CONNECT_UNREACHABLE, errors.CONNECT_TIMEOUT, errors.CONNECT_ERROR)
+)
+
+
+class DialError(Exception):
+    """A connection that was not made."""
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+        self.detail = detail
+
+
+def fault_of(error: OSError) -> Fault:
+    """The row for an error of connect(2)."""
+    return FAULT_BY_ERRNO.get(error.errno or 0, errors.CONNECT_ERROR)
+
+
+def count_dial(runtime: ServerRuntime, fault: Fault | None) -> None:
+    """Count one finished dial in upstream_connects_total."""
+    runtime.row[_CONNECTED if fault is None else _RESULT.get(fault.word, _ERROR)] += 1
+
+
+def is_worth_a_retry(fault: Fault, runtime: ServerRuntime, tried: Sequence[Server]) -> bool:
+    """False if only this server is left: a certificate that was not accepted will not be the second time either."""
+    if fault not in TLS_FAULTS:
+        return True
+    return any(server is not runtime.server and server not in tried for server in runtime.pool.pool.eligible())
+
+
+def dial_now(services: Services, runtime: ServerRuntime) -> Opening | None:
+    """Begin to connect to a server that needs neither TLS nor a header; None if it does.
+
+    Often it stands at once (`is_open`): then `attached` makes it a connection, without a task. Else `dial` goes on with
+    it, and that is where a failure shows, even one that is known already: the caller may be in the middle of its books.
+    """
+    pool = runtime.pool
+    if pool.tls is not None or pool.proxy_protocol != "off":
+        return None
+    return services.dialer.begin(runtime.server.address)
+
+
+def attached(runtime: ServerRuntime, opening: Opening, protocol: P) -> P:
+    """The protocol object on its open connection, counted."""
+    count_dial(runtime, None)
+    return opening.attach(protocol)
+
+
+async def dial(
+    services: Services,
+    runtime: ServerRuntime,
+    factory: Callable[[], P],
+    timeouts: UpstreamTimeouts,
+    header: bytes = b"",
+    opening: Opening | None = None,
+) -> P:
+    """Connect to a server, TLS included. Raises DialError; the caller owns the time-out (`dial`) and cancels.
+
+    header: a PROXY header, which is sent before anything else. opening: what `dial_now` has begun.
+    """
+    try:
+        if runtime.pool.tls is None:
+            protocol = await _connect(opening or services.dialer.begin(runtime.server.address), factory, header)
+        else:
+            protocol = await _dial_tls(services, runtime, runtime.pool.tls, factory, timeouts, header)
+    except DialError as error:
+        count_dial(runtime, error.fault)
+        raise
+    count_dial(runtime, None)
+    return protocol
+
+
+async def _connect(opening: Opening, factory: Callable[[], Q], header: bytes) -> Q:
+    try:
+        return await opening.connect(factory, header)
+    except OSError as error:
+        raise DialError(fault_of(error), error.strerror or str(error)) from None
+
+
+async def _dial_tls(
+    services: Services,
+    runtime: ServerRuntime,
+    tls: ClientTls,
+    factory: Callable[[], P],
+    timeouts: UpstreamTimeouts,
+    header: bytes,
+) -> P:
+    """Each half has its time-out here; the caller's is for both."""
+    connection = TlsClient(services, tls, tls.name_of(runtime.server.host), runtime, factory)
+    try:
+        try:
+            async with asyncio.timeout(timeouts.connect):
+                await _connect(services.dialer.begin(runtime.server.address), lambda: connection, header)
+        except TimeoutError:
+            raise DialError(errors.CONNECT_TIMEOUT, "no answer to the connection request") from None
+        try:
+            async with asyncio.timeout(timeouts.tls_handshake):
+                protocol = cast(P, await connection.done)
+        except TimeoutError:
+            raise DialError(errors.TLS_TIMEOUT, "the TLS handshake took too long") from None
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise DialError(*tls_fault(error)) from None
+    except BaseException:  # whatever it is, cancelling included: the transport must not stay
+        connection.give_up()
+        raise
+    connection.dialled()
+    return protocol

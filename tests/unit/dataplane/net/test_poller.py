@@ -1,0 +1,195 @@
+"""Who is told of an event, and what a defect in one connection does to the others. The epoll is a list of events."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+
+from lbproxy.dataplane.net import poller as module
+from lbproxy.dataplane.net.poller import BATCH, READABLE, WRITABLE, Pollable, Poller
+from lbproxy.dataplane.net.turn_end import Writer
+from tests.support.fake_transport import FakeClock, FakeLoop
+
+
+class FakeEpoll:
+    """Gives out the events that the test has put in."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[int, int]] = []
+        self.calls: list[tuple[object, ...]] = []
+        self.is_closed = False
+
+    def fileno(self) -> int:
+        return 999
+
+    def register(self, fd: int, events: int) -> None:
+        self.calls.append(("register", fd, events))
+
+    def modify(self, fd: int, events: int) -> None:
+        self.calls.append(("modify", fd, events))
+
+    def unregister(self, fd: int) -> None:
+        self.calls.append(("unregister", fd))
+        raise FileNotFoundError
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        assert (timeout, most) == (0, BATCH)
+        events, self.events = self.events, []
+        return events
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Setting:
+    def __init__(self, epoll: FakeEpoll) -> None:
+        self.epoll = epoll
+        self.loop = FakeLoop(FakeClock())
+        self.defects: list[BaseException] = []
+        self.poller = Poller(
+            cast(asyncio.AbstractEventLoop, self.loop), lambda where, error: self.defects.append(error)
+        )
+
+    def happens(self, *events: tuple[int, int]) -> None:
+        self.epoll.events += events
+        self.loop.turn()
+
+
+class Connection(Pollable):
+    def __init__(self, act: Callable[[], object] = lambda: None, crash: Callable[[], object] = lambda: None) -> None:
+        self.seen: list[int] = []
+        self.errors: list[Exception] = []
+        self._act = act
+        self._crash = crash
+
+    def ready(self, events: int) -> None:
+        self.seen.append(events)
+        self._act()
+
+    def crashed(self, error: Exception) -> None:
+        self.errors.append(error)
+        self._crash()
+
+
+@pytest.fixture
+def setting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
+    epoll = FakeEpoll()
+    monkeypatch.setattr(cast(Any, module).select, "epoll", lambda: epoll)
+    yield Setting(epoll)
+
+
+def test_events_go_to_whoever_watches(setting: Setting) -> None:
+    a, b = Connection(), Connection()
+    setting.poller.watch(7, READABLE, a)
+    setting.poller.watch(8, WRITABLE, b)
+    setting.happens((8, WRITABLE), (7, READABLE), (7, WRITABLE))
+    assert (a.seen, b.seen) == ([READABLE, WRITABLE], [WRITABLE])
+    setting.poller.change(8, READABLE)
+    assert setting.epoll.calls == [("register", 7, READABLE), ("register", 8, WRITABLE), ("modify", 8, READABLE)]
+
+
+def test_an_event_of_one_that_was_forgotten_in_the_same_batch_goes_nowhere(setting: Setting) -> None:
+    b = Connection()
+    setting.poller.watch(7, READABLE, Connection(act=lambda: setting.poller.forget(8)))
+    setting.poller.watch(8, READABLE, b)
+    setting.happens((7, READABLE), (8, READABLE))
+    assert b.seen == [] and not setting.defects
+
+
+def test_forgetting_twice_is_nothing(setting: Setting) -> None:
+    setting.poller.watch(7, READABLE, Connection())
+    setting.poller.forget(7)
+    setting.poller.forget(7)
+    assert setting.epoll.calls == [("register", 7, READABLE), ("unregister", 7)]
+
+
+def test_who_closes_the_descriptor_next_need_not_tell_the_kernel_unless_it_has_a_duplicate(setting: Setting) -> None:
+    for fd, is_shared in ((7, False), (8, True)):
+        connection = Connection()
+        setting.poller.watch(fd, READABLE, connection)
+        setting.poller.drop(fd, is_shared=is_shared)
+        setting.happens((fd, READABLE))
+        assert connection.seen == []
+    assert [call for call in setting.epoll.calls if call[0] == "unregister"] == [("unregister", 8)]
+
+
+def test_a_defect_is_reported_and_ends_one_connection_only(setting: Setting) -> None:
+    def fail() -> None:
+        raise RuntimeError("defect")
+
+    a, b, c = Connection(act=fail), Connection(act=fail, crash=fail), Connection()
+    for fd, connection in enumerate((a, b, c), 7):
+        setting.poller.watch(fd, READABLE, connection)
+    setting.happens((7, READABLE), (8, READABLE), (9, READABLE))
+    assert len(a.errors) == len(b.errors) == len(c.seen) == 1
+    assert len(setting.defects) == 3  # one of them in `crashed`
+
+
+def test_what_is_to_follow_comes_when_the_batch_is_over(setting: Setting) -> None:
+    order: list[str] = []
+    later = setting.poller.after_batch
+
+    def first() -> None:
+        order.append("first")
+        later(lambda: order.append("later"))
+
+    setting.poller.watch(7, READABLE, Connection(act=first))
+    setting.poller.watch(8, READABLE, Connection(act=lambda: order.append("second")))
+    setting.happens((7, READABLE), (8, READABLE))
+    assert order == ["first", "second", "later"]
+
+
+def test_outside_of_a_batch_it_comes_in_the_next_turn(setting: Setting) -> None:
+    order: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("defect")
+
+    setting.poller.after_batch(fail)
+    setting.poller.after_batch(lambda: setting.poller.after_batch(lambda: order.append("third")))
+    setting.poller.after_batch(lambda: order.append("second"))
+    assert order == []
+    setting.loop.run()
+    assert order == ["second", "third"] and len(setting.defects) == 1
+
+
+def test_the_end_of_a_peer_is_asked_of_the_kernel(setting: Setting) -> None:
+    """A pipe's end hangs up as a socket's does."""
+    read, write = os.pipe()
+    try:
+        assert setting.poller.ends(read) == 0
+        os.write(write, b"unread")
+        assert setting.poller.ends(read) == 0
+        os.close(write)
+        assert setting.poller.ends(read) == select.POLLHUP
+    finally:
+        os.close(read)
+
+
+def test_closing(setting: Setting) -> None:
+    setting.poller.watch(7, READABLE, Connection())
+    setting.poller.close()
+    assert setting.epoll.is_closed and setting.loop.remove_reader(999) is False
+
+
+def test_what_is_over_is_closed_before_what_is_held_is_sent(setting: Setting) -> None:
+    said: list[str] = []
+
+    class Held(Writer):
+        def flush(self) -> None:
+            said.append("sent")
+
+    def act() -> None:
+        setting.poller.turn_end.add(Held())
+        setting.poller.after_batch(lambda: said.append("closed"))
+        assert setting.poller.has_ends
+
+    setting.poller.watch(5, 1, Connection(act))
+    setting.happens((5, 1))
+    assert said == ["closed", "sent"]
+    assert not setting.poller.has_ends

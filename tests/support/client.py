@@ -31,14 +31,16 @@ class Client:
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(timeout_s)
+        self.stream = Stream(self.sock)
         try:
             self.sock.connect(address if isinstance(address, str) else ("127.0.0.1", address))
+            if family == socket.AF_INET:
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except ConnectionResetError:
+            self.stream.end = "rst"  # it was accepted and cut off before this process ran again
         except OSError:
             self.sock.close()
             raise
-        if family == socket.AF_INET:
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.stream = Stream(self.sock)
 
     def __enter__(self) -> Client:
         return self

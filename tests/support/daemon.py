@@ -171,6 +171,11 @@ class LbProxy:
     def stderr(self) -> str:
         return self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""
 
+    def wait_logged(self, text: str, times: int = 1) -> None:
+        """Wait for its log to say this; what it counts and what it does may be seen before the line is written."""
+        wait_until(lambda: self.stderr.count(text) >= times, f"the log to say {text!r}")
+        assert self.stderr.count(text) == times
+
     def error_lines(self, since: int = 0) -> list[str]:
         """Lines of stderr from offset `since` on that no run may have: ERROR, tracebacks, asyncio's complaints."""
         return [line for line in self.stderr[since:].splitlines() if _ERROR_LINE.search(line)]

@@ -64,7 +64,7 @@ def test_silent_connections_take_nothing_from_the_traffic(tmp_path: Path) -> Non
             assert client.ask(get(f"/{number}")).status == 200
         assert lb.admin_get("/readyz")[0] == 200
         assert lb.fd_count() - lb.baseline_fds <= 50 + 50 + 12
-        assert "its limit: the longest silent one is closed" in lb.stderr
+        wait_until(lambda: "its limit: the longest silent one is closed" in lb.stderr, "the log to say it")
         assert lb.metric("rejected_total") == 0
         stack.close()
 

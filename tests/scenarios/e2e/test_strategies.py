@@ -180,7 +180,7 @@ def test_a_plug_in_that_fails_costs_no_request(demo_servers: list[Gunicorn], tmp
         assert len(counts) == SERVERS and min(counts) > 30, counts
         assert lb.metric("strategy_errors_total", pool="failing") == 300
         assert lb.metric("requests_total", code="2xx") == 300
-        assert "the strategy failed, least connections picks instead" in lb.stderr
+        wait_until(lambda: "the strategy failed, least connections picks instead" in lb.stderr, "the log to say it")
         assert len(lb.error_lines()) < 10, "a line for every request"
         lb.stop(allow_errors=True)
     finally:

@@ -67,7 +67,7 @@ def test_the_longest_idle_make_way(authority: Authority, tmp_path: Path, secure:
             assert client.wait_end() == "fin"
         for client in kept[:5] + kept[15:]:
             assert client.ask(get("/still-there")).status == 200
-        assert lb.stderr.count("limits.connections (20) is reached") == 1
+        lb.wait_logged("limits.connections (20) is reached")
         assert {entry["end"] for entry in lb.access_log()} == {"ok"}
 
 

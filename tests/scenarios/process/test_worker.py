@@ -111,7 +111,7 @@ def test_signals_that_are_not_available_are_told_and_survived(origin: Origin, tm
         for number in (signal.SIGHUP, signal.SIGUSR2):
             lb.signal(number)
             wait_until(lambda name=number.name: f"{name}: " in lb.stderr, f"a word about {number.name}")  # type: ignore[misc]
-        assert lb.stderr.count("is not available in this version") == 2
+        lb.wait_logged("is not available in this version", times=2)
         with Client(lb.port("web")) as client:
             client.send(get("/x"))
             assert client.response().status == 200

@@ -190,7 +190,7 @@ def test_servers_that_load_their_models_are_not_announced(tmp_path: Path) -> Non
                 assert readiness(lb)[0] == 503
             with Client(lb.port("p")) as client:
                 assert client.ask(get("/x")).status == 503, "who never was well gets no requests"
-            assert "is down, was never up: answered 500 to GET /health" in lb.stderr
+            wait_until(lambda: "is down, was never up: answered 500 to GET /health" in lb.stderr, "the log to say it")
             loading.clear()
             wait_until(lambda: readiness(lb) == (200, "ready\n"), "a server to pass")
             loading.set()

@@ -177,7 +177,7 @@ def test_a_name_that_does_not_resolve_is_seen(tmp_path: Path) -> None:
             assert len(logged) == 1 and "it has no server yet" in logged[0], "news only"
             lb.set_names(**{"gone.test": TWO})
             wait_until(lambda: lb.metric("pool_servers", state="unresolved") == 0, "the name to resolve")
-            assert "gone.test resolves again, to 1 addresses" in lb.stderr
+            lb.wait_logged("gone.test resolves again, to 1 addresses")
 
 
 def test_an_address_under_two_names_stays_while_one_has_it(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_honest_uploads_do_not_stop_the_service(tmp_path: Path) -> None:
                 assert new.ask(get(f"/new-{number}")).status == 200
             assert lb.admin_get("/readyz") == (200, b"ready\n")
         assert 0 < lb.metric("buffered_bytes") < 0.8 * lb.metric("buffered_limit_bytes")
-        assert "copies of request bodies" in lb.stderr
+        wait_until(lambda: "copies of request bodies" in lb.stderr, "the log to say it")
         for client in uploads:
             client.send(request[-missing:])
         assert [client.response().status for client in uploads] == [200] * n
@@ -81,11 +81,11 @@ def test_refusing_shows_in_readyz_in_the_log_and_in_the_gauge(tmp_path: Path) ->
         assert lb.metric("buffered_bytes") >= 0.85 * lb.metric("buffered_limit_bytes")
         assert kept.ask(get("/during")).status == 503
         assert lb.metric("rejected_total", reason="overloaded") >= 1
-        assert lb.stderr.count("nobody is accepted and new requests get 503") == 1
+        lb.wait_logged("nobody is accepted and new requests get 503")
         for client in readers:
             client.reset()
         done.set()
         wait_until(lambda: lb.admin_get("/readyz")[0] == 200, "to be ready again")
         with Client(lb.port("in")) as new:
             assert new.ask(get("/after")).status == 200
-        assert "no longer overloaded" in lb.stderr
+        wait_until(lambda: "no longer overloaded" in lb.stderr, "the log to say it")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lbproxy.cli import options_only, streams
 from lbproxy.cli.common import OK, USAGE, UsageError, load_config, named_file
+from lbproxy.config.problems import Unusable
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,7 +26,11 @@ def run(args: argparse.Namespace) -> int:
         streams.complain(f"lbproxy run: {log.path} was closed at the start, so the access log goes nowhere")
     from lbproxy.process import worker
 
-    return worker.run(loaded.config, config_path=path or "")
+    def shown(unusable: Unusable) -> str:
+        problem = loaded.problem(unusable)
+        return options_only.told(problem, args) if path is None else str(problem)
+
+    return worker.run(loaded.config, shown, config_path=path or "")
 
 
 def counted(number: int, noun: str) -> str:
@@ -36,16 +41,16 @@ def check(args: argparse.Namespace) -> int:
     path = named_file(args)
     if path is None:
         raise UsageError("say which file: lbproxy check FILE")
-    config = load_config(path, os.environ, checks_files=True).config
-    from lbproxy.config.source import shown_name
+    loaded = load_config(path, os.environ, checks_files=True)
     from lbproxy.process import rehearsal
 
-    name = shown_name(path)
-    problems = rehearsal.problems(config, config_path=path)
+    config = loaded.config
+    problems = [loaded.problem(unusable) for unusable in rehearsal.problems(config, config_path=path)]
     for problem in problems:
-        streams.complain(f"{name}: {problem}")
+        streams.complain(str(problem))
     if problems:
         return USAGE
+    name = loaded.document.file
     servers = sum(len(pool.servers) for pool in config.pools.values())
     parts = (
         counted(len(config.listeners), "listener"),

@@ -9,8 +9,8 @@ from pathlib import Path as FilePath
 from lbproxy.config.availability import unavailable_paths
 from lbproxy.config.checks import check
 from lbproxy.config.model import Config
-from lbproxy.config.problems import ConfigError, Problem
-from lbproxy.config.source import parse, read_text, shown_name
+from lbproxy.config.problems import ConfigError, Problem, Unusable, path_text
+from lbproxy.config.source import Document, parse, read_text, shown_name
 from lbproxy.config.tls_checks import check_files
 from lbproxy.config.validation import validate
 
@@ -23,6 +23,12 @@ class Loaded:
 
     config: Config
     warnings: tuple[Problem, ...]
+    document: Document
+
+    def problem(self, unusable: Unusable) -> Problem:
+        """What turned out when the config was about to be used, with its place in the file."""
+        place = self.document.place(unusable.path)
+        return Problem(self.document.file, place.line, place.column, path_text(unusable.path), str(unusable))
 
 
 def load_file(path: str | FilePath, environ: Mapping[str, str], *, checks_files: bool = False) -> Loaded:
@@ -54,4 +60,4 @@ def load_text(
     errors = tuple(problem for problem in problems if not problem.is_warning)
     if errors or config is None:
         raise ConfigError(errors)
-    return Loaded(config, tuple(problems))
+    return Loaded(config, tuple(problems), document)

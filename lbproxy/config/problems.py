@@ -33,6 +33,14 @@ class Problem:
         return where + self.message + (f"; {self.suggestion}" if self.suggestion else "")
 
 
+class Unusable(ValueError):
+    """A value that is right in itself, but what it names can't be used here: a file, a module. `path` of its key."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class ConfigError(Exception):
     """The config cannot be used. `problems` holds every reason, in the order of the file."""
 

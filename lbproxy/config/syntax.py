@@ -16,6 +16,7 @@ import yaml
 SAME_COLUMN: Final = "keys of one mapping begin in the same column, and so do the items of a list"
 _OPENING: Final = {"]": "[", "}": "{"}
 _KEY: Final = re.compile(r"(?:- +)*([\w.-]+)")
+_TWO_KEYS: Final = re.compile(r"\s*(?:- +)*([\w.-]+):\s+([\w.-]+):\s*(?:#.*)?$")
 _WITH_VALUE: Final = re.compile(r"(?:- +)*[\w.\"'-]+:\s+[^\s|>#&\[{]")
 _BARE_V6: Final = re.compile(r"(?:^|[\s,\[-])(\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\](?::[0-9-]+)?)")
 
@@ -185,6 +186,10 @@ def _second_value(case: _Case) -> Explained | None:
     if above and _WITH_VALUE.match(text.strip()) and case.indent > indent_above:
         message = f"this line is indented more than line {above}, which has its value already"
         return Explained(case.line, case.indent + 1, message, SAME_COLUMN)
+    if one_line := _TWO_KEYS.match(case.written):
+        outer, inner = one_line.groups()
+        message = f"`{outer}:` and `{inner}:` stand in one line"
+        return Explained(case.line, case.column, message, f"`{inner}:` comes in the next line, two spaces further in")
     suggestion = "inside [ ] and { } put a value that holds ${...} in quotes" if "${" in case.written else ""
     return Explained(
         case.line,

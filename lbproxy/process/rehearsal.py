@@ -15,21 +15,22 @@ from pathlib import Path
 
 from lbproxy import __version__
 from lbproxy.config.model import Config
+from lbproxy.config.problems import Unusable
 from lbproxy.control.metrics import Registry
 from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry.slots import Slots
 
 
-def problems(config: Config, *, config_path: str) -> list[str]:
-    """What would end a start, a sentence each."""
+def problems(config: Config, *, config_path: str) -> list[Unusable]:
+    """What would end a start."""
     return list(_found(config, str(Path(config_path).parent)))
 
 
-def _found(config: Config, base_dir: str) -> Iterator[str]:
+def _found(config: Config, base_dir: str) -> Iterator[Unusable]:
     if config.access_log is not None:
         reason = why_not_writable(config.access_log.path)
         if reason:
-            yield f"access_log.path: cannot open {config.access_log.path}: {reason}"
+            yield Unusable(("access_log", "path"), f"cannot open {config.access_log.path}: {reason}")
     wiring = Wiring(
         config,
         Slots(),
@@ -41,14 +42,14 @@ def _found(config: Config, base_dir: str) -> Iterator[str]:
     )
     try:
         wiring.build_pools()
-    except ValueError as error:
-        yield str(error)
+    except Unusable as error:
+        yield error
         return  # listeners refer to pools
     for listener in config.listeners:
         try:
             wiring.build_listener(listener)
-        except ValueError as listener_error:
-            yield str(listener_error)
+        except Unusable as listener_error:
+            yield listener_error
 
 
 def why_not_writable(path: str) -> str:

@@ -17,6 +17,8 @@ from lbproxy.config.listener_model import Listener as ListenerConfig
 from lbproxy.config.model import Config
 from lbproxy.config.pool_model import CircuitBreaker, PoolTls, ServerSpec
 from lbproxy.config.pool_model import Pool as PoolConfig
+from lbproxy.config.problems import Path as KeyPath
+from lbproxy.config.problems import Unusable, path_text
 from lbproxy.config.tls_checks import absolute
 from lbproxy.control.file_watch import WatchedFiles
 from lbproxy.control.metrics import Registry
@@ -83,7 +85,7 @@ class Wiring:
     # --- pools ------------------------------------------------------------------------------------------------------
 
     def build_pools(self) -> dict[str, PoolRuntime]:
-        """One runtime per pool. Raises ValueError with a sentence if a strategy or its TLS can't be made."""
+        """One runtime per pool. Raises Unusable if a strategy or its TLS can't be made."""
         for name, config in self._config.pools.items():
             self.pools[name] = self._build_pool(name, config)
         return self.pools
@@ -113,10 +115,10 @@ class Wiring:
         )
         keep = config.keep_alive
         check = config.health_check
-        tls = self._client_tls(config.tls, f"pool {name}: tls")
+        tls = self._client_tls(config.tls, ("pools", name, "tls"))
         if check is not None:
             own = check.tls if "tls" in check.model_fields_set else config.tls
-            check_tls = tls if own == config.tls else self._client_tls(own, f"pool {name}: health_check.tls")
+            check_tls = tls if own == config.tls else self._client_tls(own, ("pools", name, "health_check", "tls"))
             if check_tls is not None:
                 self.check_tls[name] = check_tls
         runtime = PoolRuntime(
@@ -142,7 +144,7 @@ class Wiring:
                 self.add_server(runtime, server_of(spec, spec.address, spec.name, config.max_inflight))
         return runtime
 
-    def _client_tls(self, config: PoolTls | None, where: str) -> ClientTls | None:
+    def _client_tls(self, config: PoolTls | None, path: KeyPath) -> ClientTls | None:
         if config is None:
             return None
         ca, cert, key = (
@@ -152,9 +154,10 @@ class Wiring:
         try:
             made = ClientTls(files, files.load())
         except FileProblem as error:
-            raise ValueError(f"{where}.{error.key}: {error}") from None
+            raise Unusable((*path, error.key), str(error)) from None
         if files.paths:
-            self.watched.append(WatchedFiles(where, files.paths, made))
+            _, pool, *keys = path
+            self.watched.append(WatchedFiles(f"pool {pool}: {path_text(tuple(keys))}", files.paths, made))
         return made
 
     def _server_tls(self, config: ListenerConfig) -> ServerTls | None:
@@ -176,7 +179,7 @@ class Wiring:
                 files, files.load(), limit=config.limits.handshakes, timeout_s=config.timeouts.tls_handshake
             )
         except FileProblem as error:
-            raise ValueError(f"listener {config.name}: tls.{error.key}: {error}") from None
+            raise Unusable(("listeners", self._config.listeners.index(config), "tls", error.key), str(error)) from None
         self.watched.append(WatchedFiles(f"listener {config.name}", files.paths, made))
         self._listener_tls[config.name] = made
         return made
@@ -197,7 +200,8 @@ class Wiring:
                 return create(name, spec.options, self._rng)
             return load_entry_point(name, spec.options, self._rng)
         except ValueError as error:
-            raise ValueError(f"pool {pool}: {error}") from error
+            path: KeyPath = ("pools", pool, "strategy")
+            raise Unusable((*path, "python") if spec.python is not None else path, str(error)) from error
 
     def add(self, pool: Pool, server: Server) -> None:
         """Discovery found a server (control.discovery.dns.Membership)."""
@@ -249,7 +253,7 @@ class Wiring:
     # --- listeners --------------------------------------------------------------------------------------------------
 
     def build_listener(self, config: ListenerConfig) -> ListenerRuntime:
-        """One runtime per listener; its pools must be built. Raises ValueError, a sentence about its certificates."""
+        """One runtime per listener; its pools must be built. Raises Unusable for its certificates."""
         row = self._slots.allocate(LISTENER)
         self._registry.add(LISTENER, (config.name,), row)
         routes = config.effective_routes()

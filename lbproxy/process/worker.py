@@ -14,12 +14,14 @@ import logging
 import os
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
 
 from lbproxy import __version__, errors
 from lbproxy.config.model import Admin, Config
+from lbproxy.config.problems import Unusable
 from lbproxy.control.metrics import Registry
 from lbproxy.control.status import ListenerStatus
 from lbproxy.dataplane.client.gate import ConnectionGate
@@ -60,8 +62,10 @@ class StartError(Exception):
 class Worker:
     """A running lbproxy process. `run` returns its exit status."""
 
-    def __init__(self, config: Config, config_path: str) -> None:
+    def __init__(self, config: Config, config_path: str, shown: Callable[[Unusable], str]) -> None:
+        """shown: how a value that can't be used is told to the user."""
         self._config = config
+        self._shown = shown
         self._config_path = config_path
         self._stop_signals = 0
         self._stop = asyncio.Event()
@@ -101,7 +105,9 @@ class Worker:
             if config.access_log is not None:
                 self._writer = LogWriter(config.access_log.path)
         except OSError as error:
-            raise StartError(f"access_log: cannot open {config.access_log.path}: {error.strerror}") from None  # type: ignore[union-attr]
+            assert config.access_log is not None  # else nothing was opened
+            unusable = Unusable(("access_log", "path"), f"cannot open {config.access_log.path}: {error.strerror}")
+            raise StartError(self._shown(unusable)) from None
         services = self._services = Services(
             loop,
             row,
@@ -121,8 +127,8 @@ class Worker:
         )
         try:
             wiring.build_pools()
-        except ValueError as error:
-            raise StartError(str(error), 2) from None
+        except Unusable as error:
+            raise StartError(self._shown(error), 2) from None
         plan = plan_connections(config.limits.connections, has_admin=config.admin.bind is not None)
         if plan.warning:
             log.warning("%s", plan.warning)
@@ -176,9 +182,12 @@ class Worker:
             try:
                 listener = Listener(self._services, wiring.build_listener(config), gate)
                 listener.bind(config.bind, config.mode_bits)
-            except (BindError, ValueError) as error:
+            except BindError as error:
                 self._close_listeners()
-                raise StartError(str(error), 1 if isinstance(error, BindError) else 2) from None
+                raise StartError(str(error)) from None
+            except Unusable as unusable:
+                self._close_listeners()
+                raise StartError(self._shown(unusable), 2) from None
             self._listeners.append(listener)
 
     def _announce(self) -> None:
@@ -288,12 +297,12 @@ def tune_malloc() -> None:
     bytearray(1 << 19)
 
 
-def run(config: Config, *, config_path: str = "") -> int:
-    """Run the daemon in the foreground; the exit status of the process (0, or 1 after a failure)."""
+def run(config: Config, shown: Callable[[Unusable], str], *, config_path: str = "") -> int:
+    """Run the daemon in the foreground; the exit status of the process (0, or 1 after a failure). shown: see Worker."""
     handler = operator_log.configure(config.log.level, config.log.format)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Worker(config, config_path).run())
+            return runner.run(Worker(config, config_path, shown).run())
     except StartError as error:
         log.error("cannot start: %s", error)
         return error.status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_run_takes_the_file(words: list[str], folder: Path) -> None:
     (folder / "lb.yaml").write_text(text)
     done = lbproxy(*words, cwd=folder, given=text)
     assert done.returncode == 1
-    assert "cannot start: access_log: cannot open missing/a.log" in done.stderr
+    assert re.search(r"cannot start: \S+:\d+:20: access_log.path: cannot open missing/a.log: No such file", done.stderr)
 
 
 def test_a_plug_in_that_a_start_would_refuse_is_refused_by_check(folder: Path) -> None:
@@ -46,7 +47,12 @@ def test_a_plug_in_that_a_start_would_refuse_is_refused_by_check(folder: Path) -
     (folder / "lb.yaml").write_text(GOOD.replace("servers:", "strategy: {python: 'mine.py:Mine'}, servers:"))
     done = lbproxy("check", "lb.yaml", cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("lb.yaml: pool p: strategy 'mine.py:Mine': the constructor must take (options, rng)")
+    place, reason = r"lb.yaml:\d+:\d+: pools.p.strategy.python", r"the constructor must take \(options, rng\)"
+    told = f"{place}: strategy 'mine.py:Mine': {reason}"
+    assert re.match(told, done.stderr)
+    started = lbproxy("lb.yaml", cwd=folder)
+    assert started.returncode == 2
+    assert re.search(f"cannot start: {told}", started.stderr)
 
 
 def test_options_print_the_file_that_they_stand_for(tmp_path: Path) -> None:

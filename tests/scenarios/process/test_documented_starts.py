@@ -26,8 +26,8 @@ CAUSES: dict[str, dict[str, object]] = {
         "listeners": [{"bind": "unix:missing/a.sock", "pool": "p"}]
     },
     "cannot listen on ...: Cannot assign requested address": {"listeners": [{"bind": "192.0.2.1:0", "pool": "p"}]},
-    "access_log: cannot open ...": {"access_log": {"path": "missing/a.log"}},
-    "pool p: strategy 'file.py:Class': ...": {
+    "access_log.path: cannot open ...": {"access_log": {"path": "missing/a.log"}},
+    "pools.p.strategy.python: strategy 'file.py:Class': ...": {
         "pools": {"p": {"servers": ["127.0.0.1:1"], "strategy": {"python": "file.py:Class"}}}
     },
 }

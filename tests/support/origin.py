@@ -246,8 +246,8 @@ class Origin:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._acceptor.join(IO_TIMEOUT_S)  # first: what it has just accepted is to be ended, too
         self._end()
-        self._acceptor.join(IO_TIMEOUT_S)
 
     def _end(self) -> None:
         for peer in self.peers:

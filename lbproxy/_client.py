@@ -66,7 +66,12 @@ def _connection(address: Address, timeout_s: float) -> http.client.HTTPConnectio
 
 
 def get(address: Address, path: str, *, token: str | None = None, timeout_s: float = 5.0) -> Answer:
-    """GET `path` from the admin address.
+    """GET `path` from the admin address. Raises AdminError like `call`."""
+    return call(address, "GET", path, token=token, timeout_s=timeout_s)
+
+
+def call(address: Address, method: str, path: str, *, token: str | None = None, timeout_s: float = 5.0) -> Answer:
+    """One request without a body to the admin address.
 
     Raises AdminError if nothing answers, too late, or not in HTTP, and for a token that no header can carry.
     """
@@ -75,7 +80,7 @@ def get(address: Address, path: str, *, token: str | None = None, timeout_s: flo
         headers["Authorization"] = b"Bearer " + _sendable(token)
     connection = _connection(address, timeout_s)
     try:
-        connection.request("GET", path, headers=headers)
+        connection.request(method, path, headers=headers)
         response = connection.getresponse()
         body = response.read(ANSWER_LIMIT_BYTES)
         return Answer(response.status, body)
@@ -104,16 +109,21 @@ def get_object(
 ) -> Mapping[str, object]:
     """GET a JSON object. Raises AdminError also for another status than 200 or another kind of answer."""
     answer = get(address, path, token=token, timeout_s=timeout_s)
+    return json_object(address, answer, f"GET {path}", (200,))
+
+
+def json_object(address: Address, answer: Answer, asked: str, statuses: tuple[int, ...]) -> Mapping[str, object]:
+    """The object in an answer to what was `asked`. Raises AdminError for another status or another kind of answer."""
     if answer.status in (401, 403):
         raise AdminError(
             f"{address} refused the call ({answer.status}): pass its admin.token as --token or LBPROXY_TOKEN"
         )
-    if answer.status != 200:
-        raise AdminError(f"{address} answered {answer.status} to GET {path}: is it lbproxy's admin address?")
+    if answer.status not in statuses:
+        raise AdminError(f"{address} answered {answer.status} to {asked}: is it lbproxy's admin address?")
     try:
         value = json.loads(answer.body)
     except (ValueError, RecursionError):  # the second: a million brackets
         value = None
     if not isinstance(value, dict):
-        raise AdminError(f"{address} answered GET {path} with something other than a JSON object")
+        raise AdminError(f"{address} answered {asked} with something other than a JSON object")
     return value

@@ -16,6 +16,7 @@ from lbproxy.cli.common import (
     DEFAULT_ADMIN,
     FAILURE,
     OK,
+    USAGE,
     UsageError,
     add_config,
     address_argument,
@@ -72,6 +73,32 @@ def status(args: argparse.Namespace) -> int:
         width = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
         streams.say(status_page.page(answer, width=width, is_verbose=args.verbose))
     return OK
+
+
+def reload(args: argparse.Namespace) -> int:
+    address, token = _admin_of(args, os.environ)
+    path = f"/api/v1/reload{'?dry_run=1' if args.dry_run else ''}"
+    answer = _client.call(address, "POST", path, token=token, timeout_s=args.timeout)
+    told = _client.json_object(address, answer, f"POST {path}", (200, 422, 501))
+    if answer.status == 501:
+        raise _client.AdminError(f"{address}: {told.get('detail')}")
+    if args.json:
+        streams.say(json.dumps(told, indent=2))
+        return OK if answer.status == 200 else USAGE
+    for line in _list(told, "problems"):
+        streams.complain(line)
+    for line in _list(told, "warnings"):
+        streams.complain(f"{line} (warning)")
+    if answer.status != 200:
+        return USAGE
+    steps = [step.get("text") for step in _list(told, "steps") if isinstance(step, dict)]
+    streams.say("\n".join([f"{told.get('file')}: {len(steps)} steps", *(f"  {step}" for step in steps)]))
+    return OK
+
+
+def _list(told: Mapping[str, object], key: str) -> list[object]:
+    value = told.get(key)
+    return value if isinstance(value, list) else []
 
 
 def healthcheck(args: argparse.Namespace) -> int:

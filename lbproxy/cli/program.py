@@ -98,6 +98,14 @@ def build_parser() -> _Parser:
         "-v", "--verbose", action="store_true", help="say all that is known: what makes each state, names, connections"
     )
     asking.add_options(status)
+    reload = command(
+        "reload", asking.reload, "say what a reload of the config file would change", "lbproxy reload --dry-run"
+    )
+    reload.add_argument(
+        "--dry-run", action="store_true", help="change nothing, say the steps; reloading itself is not available yet"
+    )
+    reload.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
+    asking.add_options(reload)
     health = command(
         HEALTHCHECK, asking.healthcheck, "exit 0 if lbproxy is ready, 1 if not", "lbproxy healthcheck --live"
     )

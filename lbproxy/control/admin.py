@@ -38,8 +38,11 @@ from lbproxy.dataplane.net.unix_socket import SocketFile, bind_unix
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+DryRun = Callable[[], Awaitable[tuple[int, Json]]]
+"""What a reload would do: 200 and its steps, or 422 and `problems`."""
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 SOCKET_MODE = 0o600
+BODY_BYTES = 64 * 1024  # of a call that changes something
 
 _INDEX = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>lbproxy</title>
@@ -57,7 +60,8 @@ _INDEX = """<!doctype html>
 class AdminServer:
     """Serves the admin address on the running event loop.
 
-    metrics(is_openmetrics) renders the exposition, status() the JSON, not_ready() gives the reason of a 503 or None.
+    metrics(is_openmetrics) renders the exposition, status() the JSON, not_ready() gives the reason of a 503 or None,
+    dry_run() what a reload of the file would do.
     limit: connections at once. may_move: a port that is taken is replaced by a free one.
     """
 
@@ -69,6 +73,7 @@ class AdminServer:
         metrics: Callable[[bool], bytes],
         status: Callable[[], Json],
         not_ready: Callable[[], str | None],
+        dry_run: DryRun,
         limit: int = CONNECTIONS,
         may_move: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -80,6 +85,7 @@ class AdminServer:
         self._metrics = metrics
         self._status = status
         self._not_ready = not_ready
+        self._dry_run = dry_run
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._file: SocketFile | None = None
@@ -145,12 +151,13 @@ class AdminServer:
             file.remove()
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._bounded, _problems, self._check])
+        app = web.Application(middlewares=[self._bounded, _problems, self._check], client_max_size=BODY_BYTES)
         self._add(app, "GET", "/", self._index)
         self._add(app, "GET", "/metrics", self._get_metrics)
         self._add(app, "GET", "/healthz", self._get_healthz)
         self._add(app, "GET", "/readyz", self._get_readyz)
         self._add(app, "GET", "/api/v1/status", self._get_status)
+        self._add(app, "POST", "/api/v1/reload", self._post_reload)
         app.router.add_route("*", "/{path:.*}", _nothing_there, expect_handler=_invite)  # as its own 404 has no handler
         return app
 
@@ -184,6 +191,17 @@ class AdminServer:
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
         return web.json_response(self._status(), headers=headers)
 
+    async def _post_reload(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("dry_run") not in ("1", "true"):
+            raise web.HTTPNotImplemented(
+                text="Reloading is not available in this version; with ?dry_run=1 this says what it would change."
+            )
+        status, told = await self._dry_run()
+        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        if status == 200:
+            return web.json_response(told, headers=headers)
+        return _problem(status, "The config file cannot be used; the one in force stays.", headers, told)
+
     # --- who may call ---
 
     @web.middleware
@@ -210,6 +228,10 @@ class AdminServer:
             )
             if refusal is not None:
                 raise refusal
+            if request.method not in SAFE_METHODS and request.body_exists:
+                if request.content_type != "application/json":
+                    raise web.HTTPUnsupportedMediaType(text="A body is taken as application/json only.")
+                await request.read()  # at most BODY_BYTES
         return await handler(request)
 
 
@@ -331,7 +353,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
 _DETAILS = {404: "There is nothing at this path; see docs/admin.md.", 405: "This path does not take this method."}
 
 
-def _problem(status: int, detail: str, headers: dict[str, str]) -> web.Response:
+def _problem(status: int, detail: str, headers: dict[str, str], more: Json | None = None) -> web.Response:
     title = HTTPStatus(status).phrase
-    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, **(more or {})})
     return web.Response(status=status, text=body, content_type="application/problem+json", headers=headers)

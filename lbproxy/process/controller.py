@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from lbproxy.config.model import Config
-from lbproxy.control.admin import AdminServer
+from lbproxy.control.admin import AdminServer, DryRun
 from lbproxy.control.admin_guard import CONNECTIONS
 from lbproxy.control.checker import Checker
 from lbproxy.control.discovery.dns import DnsDiscovery, Membership
@@ -42,10 +42,11 @@ class Controller:
 
     registry: must hold the rows of all pools, listeners and servers, and the PROCESS row. membership adds and removes
     servers that discovery finds, counters and idle connections included; the controller sees to their checks.
-    listeners: what /api/v1/status shows. log_dropped: lines that the access log lost. clock: monotonic seconds, the one
-    that the pools are told. watched: certificate files to read again when they change. check_tls: TLS of the health
-    checks, by pool. overloaded: why the data plane takes no new requests for now, None if it does.
-    admin_limit: connections of the admin address. admin_may_move: a free port will do where its own is taken.
+    dry_run: what a reload would do, for the admin address. listeners: what /api/v1/status shows. log_dropped: lines
+    that the access log lost. clock: monotonic seconds, the one that the pools are told. watched: certificate files to
+    read again when they change. check_tls: TLS of the health checks, by pool. overloaded: why the data plane takes no
+    new requests for now, None if it does. admin_limit: connections of the admin address. admin_may_move: a free port
+    will do where its own is taken.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Controller:
         registry: Registry,
         *,
         membership: Membership,
+        dry_run: DryRun,
         listeners: Callable[[], Sequence[ListenerStatus]] = tuple,
         log_dropped: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
@@ -90,11 +92,11 @@ class Controller:
         self._discovery = DnsDiscovery(self, self._tasks, row, clock)
         self._file_watch = FileWatch(watched)
         self._check_tls = check_tls or {}
-        self._admin = self._make_admin(admin_limit, admin_may_move)
+        self._admin = self._make_admin(dry_run, admin_limit, admin_may_move)
         for pool in pools.values():
             self._observe_flips(pool)
 
-    def _make_admin(self, limit: int, may_move: bool) -> AdminServer | None:
+    def _make_admin(self, dry_run: DryRun, limit: int, may_move: bool) -> AdminServer | None:
         admin = self._config.admin
         if admin.bind is None:
             return None
@@ -104,6 +106,7 @@ class Controller:
             metrics=lambda is_openmetrics: self._exposition.render(is_openmetrics=is_openmetrics),
             status=self.status,
             not_ready=self.ready_reason,
+            dry_run=dry_run,
             limit=limit,
             may_move=may_move,
             clock=self._clock,

@@ -35,6 +35,7 @@ from lbproxy.errors import Fault
 from lbproxy.process import loop_errors
 from lbproxy.process.controller import Controller
 from lbproxy.process.first_words import first_lines
+from lbproxy.process.reloading import Reloading
 from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry import log as operator_log
 from lbproxy.telemetry.accesslog import LogWriter, make_format
@@ -149,6 +150,7 @@ class Worker:
             registry.pools,
             registry,
             membership=wiring,
+            dry_run=Reloading(config, self._config_path, os.environ).dry_run,
             listeners=self._listener_status,
             log_dropped=lambda: self._writer.dropped if self._writer is not None else 0,
             clock=services.clock,

@@ -1,6 +1,7 @@
 """The admin address as curl and Prometheus see it."""
 
 import asyncio
+import io
 import json
 import socket
 import stat
@@ -39,6 +40,11 @@ async def start(state: State) -> AsyncIterator[Start]:
             raise RuntimeError("defect")
         return {"version": "1.2.3"}
 
+    async def dry_run() -> tuple[int, Json]:
+        if state.reason is not None:
+            return 422, {"problems": [state.reason]}
+        return 200, {"steps": []}
+
     async def start_one(bind: str = "127.0.0.1:0", token: str | None = None) -> AdminServer:
         server = AdminServer(
             parse_address(bind),
@@ -46,6 +52,7 @@ async def start(state: State) -> AsyncIterator[Start]:
             metrics=lambda is_openmetrics: exposition.render(is_openmetrics=is_openmetrics),
             status=status,
             not_ready=lambda: state.reason,
+            dry_run=dry_run,
         )
         await server.start()
         started.append(server)
@@ -109,6 +116,50 @@ async def test_errors_are_problem_details(start: Start, call: Call) -> None:
         assert (status, headers["Content-Type"]) == (expected, "application/problem+json; charset=utf-8")
         assert json.loads(text)["status"] == expected
         assert ("Allow" in headers) == (expected == 405)
+
+
+async def test_a_dry_run_of_a_reload(start: Start, call: Call, state: State) -> None:
+    server = await start(token="s3cret")
+    path = "/api/v1/reload?dry_run=1"
+    assert (await call(server, path, "POST"))[0] == 401
+    allowed = {"Authorization": "Bearer s3cret"}
+    status, _, text = await call(server, path, "POST", **allowed)
+    assert (status, json.loads(text)) == (200, {"steps": []})
+    state.reason = "lb.yaml:3:5: what is wrong"
+    status, headers, text = await call(server, path, "POST", **allowed)
+    assert (status, headers["Content-Type"]) == (422, "application/problem+json; charset=utf-8")
+    assert json.loads(text)["problems"] == [state.reason]
+    assert (await call(server, path, "GET"))[0] == 405
+    status, _, text = await call(server, "/api/v1/reload", "POST", **allowed)
+    assert status == 501 and "not available" in json.loads(text)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected"),
+    [
+        (b"{}", "application/json", 200),
+        (b"{}", "application/json; charset=utf-8", 200),
+        (b"a=b", "application/x-www-form-urlencoded", 415),
+        (b"{}", "text/plain", 415),
+        (b" " * 65_536, "application/json", 200),
+        (b" " * 65_537, "application/json", 413),
+        (b" " * 5_000_000, "application/json", 413),
+    ],
+)
+async def test_bodies_are_short_and_json(start: Start, body: bytes, content_type: str, expected: int) -> None:
+    """A page of another site can send the other types without asking the browser."""
+    server = await start()
+    url = f"http://{server.bound[0]}/api/v1/reload?dry_run=1"
+    async with aiohttp.ClientSession() as session:
+        for data in (io.BytesIO(body), chunks(body)):
+            async with session.post(url, data=data, headers={"Content-Type": content_type}) as answer:
+                assert answer.status == expected
+                assert (answer.content_type == "application/problem+json") == (expected != 200)
+
+
+async def chunks(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), 10_000):
+        yield body[at : at + 10_000]
 
 
 async def test_a_defect_is_a_500_and_the_server_lives(

@@ -9,6 +9,7 @@ from lbproxy.address import Address, parse_address
 from lbproxy.config.model import Config
 from lbproxy.control.metrics import Registry
 from lbproxy.control.probe import ProbeSpec, Result
+from lbproxy.control.status import Json
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Health
@@ -21,6 +22,10 @@ CONFIG = {
     "listeners": [{"bind": "127.0.0.1:5000", "pool": "predict"}],
     "pools": {"predict": {"servers": ["127.0.0.1:5001", "127.0.0.1:5002"], "health_check": {"interval": 1000}}},
 }
+
+
+async def no_reload() -> tuple[int, Json]:
+    raise AssertionError
 
 
 class Bench:
@@ -45,6 +50,7 @@ class Bench:
             self.registry.pools,
             self.registry,
             membership=self,
+            dry_run=no_reload,
             log_dropped=lambda: self.dropped,
             clock=lambda: self.now,
             rng=random.Random(1),
@@ -175,7 +181,7 @@ async def _never(spec: ProbeSpec, address: Address) -> Result:
 
 async def test_a_registry_without_process_counters_is_refused() -> None:
     with pytest.raises(ValueError, match="PROCESS"):
-        Controller(Config.model_validate(CONFIG), {}, Registry("1"), membership=Bench())
+        Controller(Config.model_validate(CONFIG), {}, Registry("1"), membership=Bench(), dry_run=no_reload)
 
 
 async def test_a_process_that_takes_no_requests_for_now_is_not_ready(bench: Bench) -> None:

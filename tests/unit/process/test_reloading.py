@@ -1,0 +1,70 @@
+"""What a reload would do is asked of the file as it is now; a file that can't be used is told as `check` tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lbproxy.config.loader import load_file
+from lbproxy.process.reloading import NO_FILE, Reloading
+
+GOOD = "listeners: [{bind: '127.0.0.1:5000', pool: p}]\npools: {p: {servers: ['127.0.0.1:1']}}\n"
+
+
+def reloading(path: Path) -> Reloading:
+    path.write_text(GOOD)
+    return Reloading(load_file(path, {}).config, str(path), {"PORT": "2"})
+
+
+async def test_a_file_that_did_not_change(tmp_path: Path) -> None:
+    path = tmp_path / "lb.yaml"
+    asked = reloading(path)
+    assert await asked.dry_run() == (200, {"dry_run": True, "file": str(path), "steps": [], "warnings": []})
+
+
+async def test_each_question_reads_the_file_anew(tmp_path: Path) -> None:
+    path = tmp_path / "lb.yaml"
+    asked = reloading(path)
+    path.write_text(GOOD.replace("'127.0.0.1:1'", "'127.0.0.1:1', '127.0.0.1:${PORT}'"))
+    step = {
+        "step": "add server",
+        "subject": "p/127.0.0.1:2",
+        "changes": [],
+        "text": "add server p/127.0.0.1:2",
+    }
+    for _ in range(2):
+        status, told = await asked.dry_run()
+        assert (status, told["steps"]) == (200, [step]), "and nothing was taken over by asking"
+    path.write_text(GOOD.replace("pool: p}", "pool: p, timeouts: {write: 9s}}"))
+    status, told = await asked.dry_run()
+    assert told["steps"] == [
+        {
+            "step": "change listener",
+            "subject": "127.0.0.1:5000",
+            "changes": [{"key": "timeouts.write", "old": "30", "new": "9"}],
+            "text": "change listener 127.0.0.1:5000: timeouts.write: 30 -> 9",
+        }
+    ]
+
+
+async def test_every_problem_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "lb.yaml"
+    asked = reloading(path)
+    path.write_text(GOOD.replace("pool: p", "pol: p"))
+    status, told = await asked.dry_run()
+    problems = told["problems"]
+    assert status == 422 and isinstance(problems, list)
+    assert any(str(problem).startswith(f"{path}:1:") and "did you mean pool?" in problem for problem in problems)
+    path.write_text(GOOD.replace("servers", "strategy: {python: 'mine.py:Mine'}, servers"))
+    status, told = await asked.dry_run()
+    assert status == 422
+    problems = told["problems"]
+    assert isinstance(problems, list) and len(problems) == 1
+    assert problems[0].startswith(f"{path}:2:") and "there is no file" in problems[0]
+    path.unlink()
+    assert (await asked.dry_run())[0] == 422
+
+
+async def test_without_a_file_there_is_nothing_to_read(tmp_path: Path) -> None:
+    config = reloading(tmp_path / "lb.yaml")._config
+    for path in ("", "-"):
+        assert await Reloading(config, path, {}).dry_run() == (422, {"problems": [NO_FILE]})

@@ -20,6 +20,7 @@ import httptools
 
 from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build, connect
 from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.process.worker import tune_gc
@@ -97,7 +98,7 @@ def bare_of(downstream: Downstream) -> BareDownstream:
     """A second connection to the same listener, without checks."""
     prepared = downstream._prepare(HEAD.removesuffix(b"\r\n"))
     assert prepared is not None
-    bare = BareDownstream(downstream._owner)
+    bare = BareDownstream(downstream._owner, ClientFacts(downstream.facts.listener))
     bare.template = prepared
     bare._memo = Repeats(most=1, longest=0)  # which knows nothing
     connect(downstream.services, bare)

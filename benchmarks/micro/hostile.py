@@ -114,7 +114,7 @@ def ns_a_byte(downstream: Downstream, heads: list[bytes]) -> float:
     started = time.process_time_ns()
     for raw in heads:
         with contextlib.suppress(HeadError):
-            prepare(downstream.listener, raw, is_trusted=False, log_format=services.log_format, local_host="a")
+            prepare(downstream.facts.listener, raw, is_trusted=False, log_format=services.log_format, local_host="a")
     return (time.process_time_ns() - started) / sum(map(len, heads))
 
 

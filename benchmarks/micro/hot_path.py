@@ -23,6 +23,7 @@ from lbproxy.config.loader import load_text
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.client.downstream import Downstream
 from lbproxy.dataplane.client.gate import ConnectionGate
+from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.listener import Listener
 from lbproxy.dataplane.net.socket_transport import SocketTransport
 from lbproxy.dataplane.server.upstream import UpstreamConnection
@@ -91,7 +92,7 @@ def connect(services: Services, protocol: asyncio.Protocol) -> QuietSocket:
 def build(loop: asyncio.AbstractEventLoop, extras: str = "") -> tuple[Downstream, UpstreamConnection, LogWriter]:
     """extras: a key of LBPROXY_EXTRAS."""
     listener, upstream, writer = build_listener(loop, CONFIG + LBPROXY_EXTRAS[extras])
-    downstream = Downstream(listener)
+    downstream = Downstream(listener, ClientFacts(listener.runtime))
     connect(listener.services, downstream)
     return downstream, upstream, writer
 

@@ -30,6 +30,7 @@ from benchmarks.load.targets import make_pem
 from benchmarks.micro.hot_path import BODY, CONFIG, HEAD, RESPONSE, build_listener, connect
 from lbproxy.config.certificates import client_context, server_context
 from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.process.worker import tune_gc
 from lbproxy.telemetry.accesslog import LogWriter
@@ -119,7 +120,7 @@ def small_post(loop: asyncio.AbstractEventLoop, pem: Path | None) -> tuple[Varia
     services, client = listener.services, None
     end_turn = services.poller.turn_end.flush
     if listener.runtime.tls is None:
-        downstream = Downstream(listener)
+        downstream = Downstream(listener, ClientFacts(listener.runtime))
         connect(services, downstream)
         deliver = downstream.data_received
     else:

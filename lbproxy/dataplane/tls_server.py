@@ -11,14 +11,14 @@ from typing import Any, Final
 from lbproxy import errors
 from lbproxy.dataplane.client.door import Door
 from lbproxy.dataplane.client.downstream import Downstream
-from lbproxy.dataplane.exchange.forwarding import connection_lines
+from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.tls_transport import CLOSED, TlsTransport
 from lbproxy.dataplane.tcp.session import TcpClient
 from lbproxy.dataplane.tls import LoadedServer, ServerTls, asked_for
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import HeadError
-from lbproxy.protocol.message import Fields, join_fields
+from lbproxy.protocol.message import Fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
 
@@ -167,7 +167,14 @@ class TlsServer(TlsTransport):
             self.start(TcpClient(self._owner, self.proxied))
             return
         name = asked_for(self.ssl_object)
-        app = NamedDownstream(self._owner, self, self._loaded, name) if name else TlsDownstream(self._owner, self)
+        facts = ClientFacts(
+            self._owner.runtime,
+            self.proxied,
+            scheme=b"https",
+            cert_fields=self.client_fields,
+            subject=self.client_subject,
+        )
+        app = NamedDownstream(self._owner, facts, self._loaded, name) if name else Downstream(self._owner, facts)
         self.start(app)
         if services.is_draining:
             app.begin_drain(services.clock())
@@ -237,45 +244,20 @@ class TlsServer(TlsTransport):
         self.abort()
 
 
-class TlsDownstream(Downstream):
-    """An HTTP connection over TLS: says so to servers, with what the client showed."""
-
-    __slots__ = ("_last", "cert_fields", "subject")
-
-    scheme = b"https"
-
-    def __init__(self, owner: Door, tls: TlsServer) -> None:
-        super().__init__(owner, tls.proxied)
-        self.cert_fields = tls.client_fields
-        self.subject = tls.client_subject
-        self._last: tuple[Prepared, str] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._lines = connection_lines(self._peer_ip, self.scheme) + join_fields(self.cert_fields)
-        self._lines_and_port = self._lines + self._port_line
-
-    def named_head(self, prepared: Prepared) -> str:
-        """The last one is kept: heads repeat."""
-        if self._last is None or self._last[0] is not prepared:
-            self._last = prepared, super().named_head(prepared)
-        return self._last[1]
-
-
-class NamedDownstream(TlsDownstream):
+class NamedDownstream(Downstream):
     """One of a listener with several certificates, whose client has said for which host it is."""
 
     __slots__ = ("_certificates", "_is_here", "_name")
 
-    def __init__(self, owner: Door, tls: TlsServer, certificates: LoadedServer, name: str) -> None:
-        super().__init__(owner, tls)
+    def __init__(self, owner: Door, facts: ClientFacts, certificates: LoadedServer, name: str) -> None:
+        super().__init__(owner, facts)
         self._certificates = certificates
         self._name = name
         self._is_here = ""  # a host that was found to be on the right connection
 
     def _begin(self, prepared: Prepared, rest: bytes, *, is_refused: bool = False) -> None:
         host = prepared.head.host
-        if host and host != self._is_here and not is_refused and not self._is_trusted:
+        if host and host != self._is_here and not is_refused and not self.facts.is_trusted:
             if self._certificates.is_misdirected(self._name, without_port(host)):
                 asked = f"{prepared.head.method} ".encode() + prepared.head.target + b" HTTP/1.1"
                 self._refuse(asked, HeadError(errors.MISDIRECTED, f"the connection was made for {self._name[:255]}"))

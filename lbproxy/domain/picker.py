@@ -41,7 +41,7 @@ class Picker:
     def pick(self, eligible: tuple[Server, ...], ctx: PickContext, now: float) -> Server:
         """One of `eligible`, which is not empty."""
         if self._keys_clients and not ctx.key:
-            ctx.key = client_key(ctx.client_ip)  # the same for all requests of a client, which may keep its context
+            ctx.key = client_key(ctx.client_ip)
         try:
             server = self.strategy.pick(eligible, ctx, now)
         except Exception as error:  # a plug-in's defect

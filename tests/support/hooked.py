@@ -67,7 +67,7 @@ DEFECTS = (
     "lbproxy.dataplane.client.downstream:Downstream._eof_received",
     "lbproxy.dataplane.client.downstream:Downstream._leave",
     "lbproxy.dataplane.client.downstream:Downstream.respond",
-    "lbproxy.dataplane.client.downstream:Downstream.forwarding_lines",
+    "lbproxy.dataplane.exchange.client_facts:ClientFacts.forwarding_lines",
     "lbproxy.dataplane.client.downstream:Downstream.sweep",
     "lbproxy.dataplane.exchange.exchange:Exchange.start",
     "lbproxy.dataplane.exchange.exchange:Exchange.client_left",

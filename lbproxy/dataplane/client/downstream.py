@@ -36,28 +36,20 @@ from lbproxy.dataplane.client.door import Door
 from lbproxy.dataplane.client.read_ahead import ReadAhead
 from lbproxy.dataplane.client.upload_rate import UploadRate
 from lbproxy.dataplane.exchange.binding import unbind
-from lbproxy.dataplane.exchange.client_side import ClientSide
+from lbproxy.dataplane.exchange.client_facts import ClientFacts
+from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.exchange import Exchange
-from lbproxy.dataplane.exchange.forwarding import (
-    UNIX,
-    client_address,
-    connection_lines,
-    kept_request_id,
-    port_line,
-    request_lines,
-)
+from lbproxy.dataplane.exchange.forwarding import Forwarding, kept_request_id
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.net import bulk
 from lbproxy.dataplane.net.pieces import SMALL_BODY
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.services import abort
-from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import BodyError, ChunkedReader, LengthReader, chunked
 from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, line_too_long
 from lbproxy.protocol.message import Field, Fields
-from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.slots import LISTENER
 
 HEAD: Final = 0
@@ -68,7 +60,6 @@ TUNNEL: Final = 4
 CLOSED: Final = 5
 
 NEVER: Final = float("inf")
-NO_ADDRESS: Final = "unknown"  # of a client on a unix socket, for servers (RFC 7239 section 6.2)
 HIGH_WATER: Final = 64 * 1024
 LINGER_IDLE_S: Final = 5.0
 LINGER_TOTAL_S: Final = 30.0
@@ -78,7 +69,7 @@ _EVICTED_ANSWERED: Final = LISTENER.column("client_connections_evicted_total", "
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Downstream(ClientSide):
+class Downstream(ClientStream):
     """One client connection of an HTTP listener."""
 
     __slots__ = (
@@ -92,16 +83,12 @@ class Downstream(ClientSide):
         "_idle_since",
         "_is_chunking",
         "_is_paused",
-        "_is_trusted",
-        "_lines",
-        "_lines_and_port",
         "_linger_end",
         "_memo",
+        "_named",
         "_nominated",
         "_noted",
         "_owner",
-        "_peer_ip",
-        "_port_line",
         "_reader",
         "_refusal",
         "_state",
@@ -110,21 +97,15 @@ class Downstream(ClientSide):
         "_upload",
         "_write_blocked",
         "_written",
-        "local_host",
     )
 
-    scheme = b"http"
-    cert_fields: Sequence[Field] = ()
-    subject = ""  # of the client's certificate
-
-    def __init__(self, owner: Door, proxied: ProxyHeader | None = None, refusal: Fault | None = None) -> None:
+    def __init__(self, owner: Door, facts: ClientFacts, refusal: Fault | None = None) -> None:
         """refusal: why it may not be served, known before it said anything."""
         self._owner = owner
-        self.proxied = proxied
+        self.facts = facts
         self._refusal = refusal
         self.bound = None
         self.services = owner.services
-        self.listener = owner.runtime
         self._state = HEAD
         self._buffer = b""
         self._bulk: bulk.BulkReader | None = None
@@ -145,13 +126,8 @@ class Downstream(ClientSide):
         self._upload: UploadRate | None = None
         self._noted = 0  # of what is not sent, told to the services since this connection is blocked
         self._nominated: frozenset[bytes] = frozenset()
-        self.client_ip = ""
-        self._peer_ip = ""
-        self._is_trusted = False
-        self._lines = self._lines_and_port = self._port_line = b""
         self._memo = owner.memo
-        self.context = PickContext("")
-        self.local_host = ""
+        self._named: tuple[Prepared, str] | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -164,26 +140,12 @@ class Downstream(ClientSide):
 
     def _connected(self, transport: asyncio.Transport) -> None:
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        peer = transport.get_extra_info("peername")
-        ip = peer[0] if isinstance(peer, tuple) and peer else ""
-        local = transport.get_extra_info("sockname")
-        port = local[1] if isinstance(local, tuple) else 0
-        self.local_host = f"{local[0]}:{port}" if isinstance(local, tuple) and ":" not in local[0] else "localhost"
-        if self.proxied is not None:
-            ip, _ = self.proxied.seen_from(ip, port)
-        if ip.startswith("::ffff:"):
-            ip = ip[7:]
-        self.client_ip = ip or UNIX
-        self._peer_ip = ip or NO_ADDRESS
-        self.context.is_from(self.client_ip)
-        self._is_trusted = self.listener.is_trusted(ip)
-        if self._is_trusted:
+        facts = self.facts
+        facts.connected(transport)
+        if facts.is_trusted:
             self._memo = self._owner.memo_trusted
-        self._port_line = port_line(self.proxied.published_port if self.proxied is not None else 0, self.scheme)
-        self._lines = connection_lines(self._peer_ip)
-        self._lines_and_port = self._lines + self._port_line
         self._idle_since = self.services.clock()
-        self._deadline = self._idle_since + self.listener.timeouts.request_head
+        self._deadline = self._idle_since + facts.listener.timeouts.request_head
         self.services.swept.add(self)
         if self._refusal is not None:
             self._refuse(b"", HeadError(self._refusal, ""))
@@ -201,7 +163,7 @@ class Downstream(ClientSide):
         was_tunnel = self._state == TUNNEL
         self._state = CLOSED
         self.services.swept.discard(self)
-        self._owner.connection_closed(self._peer_ip)
+        self._owner.connection_closed(self.facts.peer_ip)
         self._note_buffered(0)
         self._buffer = b""
         self._ahead = None
@@ -260,7 +222,7 @@ class Downstream(ClientSide):
         checked = len(self._buffer)
         data = self._buffer + data if self._buffer else data
         if not checked:
-            self._deadline = self.services.clock() + self.listener.timeouts.request_head
+            self._deadline = self.services.clock() + self.facts.listener.timeouts.request_head
             if data[:2] == b"\r\n":
                 data = data[2:]  # RFC 9112 section 2.2: one empty line before a request is ignored
                 if not data:
@@ -277,7 +239,7 @@ class Downstream(ClientSide):
             return
         self._buffer = data
         try:
-            limits = self.listener
+            limits = self.facts.listener
             check_partial(bytearray(data), checked, head_bytes=limits.head_bytes, line_bytes=limits.line_bytes)
         except HeadError as error:
             self._refuse(data, error)
@@ -287,7 +249,8 @@ class Downstream(ClientSide):
 
         text: the head without its blank line.
         """
-        listener = self.listener
+        facts = self.facts
+        listener = facts.listener
         raw = text + b"\r\n\r\n"
         try:
             if raw[:2] == b"\r\n":
@@ -297,9 +260,9 @@ class Downstream(ClientSide):
             prepared = prepare(
                 listener,
                 raw,
-                is_trusted=self._is_trusted,
+                is_trusted=facts.is_trusted,
                 log_format=self.services.log_format if self.services.access_writer is not None else None,
-                local_host=self.local_host,
+                local_host=facts.local_host,
             )
         except HeadError as error:
             self._refuse(raw, error)
@@ -309,24 +272,29 @@ class Downstream(ClientSide):
         return prepared
 
     def _too_large(self, raw: bytes) -> HeadError:
-        if raw.find(b"\r\n") > self.listener.line_bytes:
-            return line_too_long(self.listener.line_bytes)
-        return HeadError(errors.HEADER_TOO_LARGE, f"the head is longer than {self.listener.head_bytes} bytes")
+        if raw.find(b"\r\n") > self.facts.listener.line_bytes:
+            return line_too_long(self.facts.listener.line_bytes)
+        return HeadError(errors.HEADER_TOO_LARGE, f"the head is longer than {self.facts.listener.head_bytes} bytes")
 
     def _refuse(self, raw: bytes, error: HeadError) -> None:
         self._buffer = b""
-        self._begin(rejected(self.listener, raw, error, self.services.log_format), b"", is_refused=True)
+        self._begin(rejected(self.facts.listener, raw, error, self.services.log_format), b"", is_refused=True)
 
     def _begin(self, prepared: Prepared, rest: bytes, *, is_refused: bool = False) -> None:
         services = self.services
         if prepared.dropped:
             for column, count in prepared.dropped:
                 services.row[column] += count
-        identity = (self._read_trusted(prepared) if self._is_trusted else None) or services.next_request_id()
-        self.context.request = prepared.head
-        exchange = self._exchange = Exchange(self, prepared, identity, services.clock())
-        if self.subject:
-            exchange.log_head = self.named_head(prepared)
+        facts = self.facts
+        if facts.is_trusted:
+            known = prepared.head.forwarding
+            identity = _kept_identity(known) or services.next_request_id()
+            exchange = Exchange(self, prepared, identity, facts.address_behind(known), services.clock())
+        else:
+            exchange = Exchange(self, prepared, services.next_request_id(), facts.address, services.clock())
+        self._exchange = exchange
+        if facts.subject:
+            exchange.log_head = self._named_head(prepared)
         self._closes = not prepared.keep_alive
         length = prepared.content_length
         if length == len(rest) and not prepared.chunked:
@@ -341,15 +309,17 @@ class Downstream(ClientSide):
         elif length or prepared.chunked:
             self._state = BODY
             if prepared.chunked:
-                limits = self.listener
+                limits = self.facts.listener
                 self._reader = ChunkedReader(overhead_bytes=limits.chunk_overhead, trailer_bytes=limits.trailer_bytes)
             else:
                 self._reader = LengthReader(length)
-            self._deadline = services.clock() + self.listener.timeouts.request_body
+            self._deadline = services.clock() + self.facts.listener.timeouts.request_body
             if prepared.expects_continue:
                 self._deadline = NEVER  # the client may be waiting for its 100, and the exchange for a server
-            if self.listener.min_rate:
-                self._upload = UploadRate(self.listener.min_rate, services.clock(), waits=prepared.expects_continue)
+            if self.facts.listener.min_rate:
+                self._upload = UploadRate(
+                    self.facts.listener.min_rate, services.clock(), waits=prepared.expects_continue
+                )
             exchange.start(b"", is_done=False)
             if rest and self._state == BODY:
                 self._body_data(rest)
@@ -360,17 +330,12 @@ class Downstream(ClientSide):
                 self._keep_for_later(rest)
             exchange.start(b"", is_done=True)
 
-    def named_head(self, prepared: Prepared) -> str:
-        """The head's part of the log line, with the subject of the client's certificate."""
-        return self.services.log_format.with_subject(prepared.log_head, self.subject)
-
-    def _read_trusted(self, prepared: Prepared) -> tuple[str, bytes] | None:
-        """Take over what a trusted peer says of the client; returns the identity to keep, if it sent one."""
-        known = prepared.head.forwarding
-        self.client_ip = client_address(known, self._peer_ip, self.listener.is_trusted)
-        self.context.is_from(self.client_ip)
-        request_id = kept_request_id(known)
-        return (request_id, b"X-Request-ID: %b\r\n" % request_id.encode()) if request_id else None
+    def _named_head(self, prepared: Prepared) -> str:
+        """The head's part of the log line, with the subject of the client's certificate. The last one is kept: heads
+        repeat."""
+        if self._named is None or self._named[0] is not prepared:
+            self._named = prepared, self.services.log_format.with_subject(prepared.log_head, self.facts.subject)
+        return self._named[1]
 
     def _body_data(self, data: bytes) -> None:
         reader, exchange = self._reader, self._exchange
@@ -381,12 +346,14 @@ class Downstream(ClientSide):
             self._closes = True
             exchange.fail(error.fault, error.detail)
             return
-        if exchange.bytes_in + len(body) > self.listener.body_bytes:
+        if exchange.bytes_in + len(body) > self.facts.listener.body_bytes:
             self._closes = True
-            exchange.fail(errors.BODY_TOO_LARGE, f"more than {self.listener.body_bytes} bytes of body")
+            exchange.fail(errors.BODY_TOO_LARGE, f"more than {self.facts.listener.body_bytes} bytes of body")
             return
         if not reader.done:
-            self._deadline = NEVER if self._is_paused else self.services.clock() + self.listener.timeouts.request_body
+            self._deadline = (
+                NEVER if self._is_paused else self.services.clock() + self.facts.listener.timeouts.request_body
+            )
             if body:
                 exchange.request_body(body, is_done=False)
             if len(data) >= bulk.FROM_BYTES and self._state == BODY:
@@ -445,7 +412,7 @@ class Downstream(ClientSide):
             return
         self._state = HEAD
         now = self._idle_since = self.services.clock()
-        self._deadline = now + self.listener.timeouts.keep_alive
+        self._deadline = now + self.facts.listener.timeouts.keep_alive
         if self.services.is_draining:  # the head had left before, so the client does not know: its next answer says it
             self.begin_drain(now)
         if self._ahead is not None or self._is_paused:
@@ -477,8 +444,9 @@ class Downstream(ClientSide):
     def _drop_part(self, raw: bytes) -> None:
         """Nobody gets what came of a head before the client's FIN. It has its line in the log."""
         self._buffer = b""
-        prepared = rejected(self.listener, raw, HeadError(errors.CLIENT_ABORT, ""), self.services.log_format)
-        exchange = Exchange(self, prepared, self.services.next_request_id(), self.services.clock())
+        prepared = rejected(self.facts.listener, raw, HeadError(errors.CLIENT_ABORT, ""), self.services.log_format)
+        services = self.services
+        exchange = Exchange(self, prepared, services.next_request_id(), self.facts.address, services.clock())
         exchange.client_left()
 
     def _may_read_on(self) -> bool:
@@ -519,7 +487,7 @@ class Downstream(ClientSide):
         if self._state == HEAD and self._buffer:
             self._drop_part(self._buffer)
         is_asked = self._state == WAIT or (self._state == HEAD and self._ahead is not None)
-        if is_asked and self.listener.answers_half_closed:
+        if is_asked and self.facts.listener.answers_half_closed:
             self._client_fin = True
             self.transport.watch_end(None)  # it waits for its answers, unless it is reset
             return True
@@ -543,57 +511,43 @@ class Downstream(ClientSide):
             abort(self.transport)
             self._leave()
 
-    # --- what an exchange asks for (ClientSide) ---------------------------------------------------------------------
-
-    def forwarding_lines(self, exchange: Underway) -> bytes:
-        """The fields that lbproxy adds, after everything received was cleaned: a client cannot forge or name them."""
-        prepared = exchange.prepared
-        if not self._is_trusted and not prepared.route.skip:
-            lines = self._lines_and_port if prepared.takes_port else self._lines
-            return lines + prepared.host_line + exchange.id_line
-        known = prepared.head.forwarding if self._is_trusted else {}
-        skip = prepared.route.skip
-        host_line = prepared.host_line + self._port_line if prepared.takes_port else prepared.host_line
-        lines = request_lines(known, self._peer_ip, host_line, skip, self.scheme, self.cert_fields)
-        if prepared.deadlines is not None:
-            lines += prepared.deadlines.lines(exchange.time_left_s(), skip)
-        return lines if b"x-request-id" in prepared.route.skip else lines + exchange.id_line
+    # --- what an exchange asks for (ClientStream) ---------------------------------------------------------------------
 
     def respond(
-        self, exchange: Underway, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
+        self, request: Underway, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
     ) -> None:
         """Send the final head, re-framed for this client, and what there is of the body."""
         self._is_chunking = False
         if (
             head.is_plain
-            and exchange.prepared.passes_responses
-            and exchange.request_done
+            and request.prepared.passes_responses
+            and request.request_done
             and not self._closes
             and not self.services.is_draining
         ):
             if is_done and len(body) <= SMALL_BODY:
-                data = b"%b%b\r\n%b" % (head.wire, exchange.id_line, body)
+                data = b"%b%b\r\n%b" % (head.wire, request.id_line, body)
                 self._written += len(data)
                 self.transport.write(data)
                 if not self._client_fin:
                     self._exchange = None
                     self._state = HEAD
-                    self._idle_since = exchange.ended_at
-                    self._deadline = self._idle_since + self.listener.timeouts.keep_alive
+                    self._idle_since = request.ended_at
+                    self._deadline = self._idle_since + self.facts.listener.timeouts.keep_alive
                     if self._ahead is not None or self._is_paused:
                         self.services.loop.call_soon(self._next_request)
                     return
                 self._exchange_done()
                 return
-            data = b"%b%b\r\n" % (head.wire, exchange.id_line)
+            data = b"%b%b\r\n" % (head.wire, request.id_line)
         else:
-            closes = self._closes or not exchange.request_done or self.services.is_draining
+            closes = self._closes or not request.request_done or self.services.is_draining
             data, self._is_chunking, self._closes = response_head(
-                exchange.prepared, head, exchange.id_line, closes=closes
+                request.prepared, head, request.id_line, closes=closes
             )
             self._nominated = head.nominated
             if self._is_chunking:
-                body = self._chunked(exchange.prepared, body, trailers, is_done=is_done)
+                body = self._chunked(request.prepared, body, trailers, is_done=is_done)
         self._written += len(data) + len(body)
         if len(body) <= SMALL_BODY:
             self.transport.write(data + body)
@@ -608,10 +562,10 @@ class Downstream(ClientSide):
             lines = sent_trailers(prepared, trailers, self._nominated)
         return chunked(data, is_done=is_done, trailers=lines)
 
-    def send_body(self, exchange: Underway, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
+    def send_body(self, request: Underway, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
         """Send more of the body, in the same turn of the loop in which it was read."""
         if self._is_chunking:
-            data = self._chunked(exchange.prepared, data, trailers, is_done=is_done)
+            data = self._chunked(request.prepared, data, trailers, is_done=is_done)
         if data:
             self._write(data)
         if is_done:
@@ -633,41 +587,46 @@ class Downstream(ClientSide):
         """The client has its 100: from now on it is the one who takes time."""
         if self._state == BODY and not self._is_paused:
             now = self.services.clock()
-            self._deadline = now + self.listener.timeouts.request_body
+            self._deadline = now + self.facts.listener.timeouts.request_body
             if self._upload is not None:
                 self._upload.go(now)
 
-    def answer_fault(self, exchange: Underway, fault: Fault, detail: str, retry_after_s: int | None) -> None:
+    def answer_fault(self, request: Underway, fault: Fault, detail: str, retry_after_s: int | None) -> None:
         """Answer with problem+json."""
         if fault.close:
             self._closes = True
-        fields, body = problem(fault, detail, exchange.request_id, retry_after_s, self.listener.allow, exchange.tries)
-        exchange.bytes_out = 0 if exchange.is_head else len(body)
-        self._answer(exchange, fault.status, edited(exchange.prepared, fields), body)
+        fields, body = problem(
+            fault, detail, request.request_id, retry_after_s, self.facts.listener.allow, request.tries
+        )
+        request.bytes_out = 0 if request.is_head else len(body)
+        self._answer(request, fault.status, edited(request.prepared, fields), body)
 
-    def answer_locally(self, exchange: Underway) -> None:
+    def answer_locally(self, request: Underway) -> None:
         """A route's redirect or fixed response, or OPTIONS with Max-Forwards: 0."""
-        status, fields, body = local_answer(exchange.prepared, self.listener.allow)
-        self._answer(exchange, status, fields, body)
-        exchange.answered_locally(status, len(body))
+        status, fields, body = local_answer(request.prepared, self.facts.listener.allow)
+        self._answer(request, status, fields, body)
+        request.answered_locally(status, len(body))
 
-    def _answer(self, exchange: Underway, status: int, fields: Fields, body: bytes) -> None:
+    def _answer(self, request: Underway, status: int, fields: Fields, body: bytes) -> None:
         if self._state == CLOSED:
             return
-        if not exchange.request_done or self.services.is_draining:
+        if not request.request_done or self.services.is_draining:
             self._closes = True
-        self._write(answer_bytes(exchange.prepared, status, fields, body, exchange.id_line, closes=self._closes))
+        self._write(answer_bytes(request.prepared, status, fields, body, request.id_line, closes=self._closes))
         self._exchange_done()
 
-    def raw_transport(self) -> asyncio.Transport | None:
+    def raw_sink(self) -> asyncio.Transport | None:
         return None if self._is_chunking else self.transport
+
+    def raw_source(self) -> asyncio.Transport | None:
+        return self.transport
 
     def response_moved(self, size: int) -> None:
         self._written += size
 
     def request_moved(self, *, is_blocked: bool) -> None:
         now = self.services.clock()
-        self._deadline = NEVER if is_blocked else now + self.listener.timeouts.request_body
+        self._deadline = NEVER if is_blocked else now + self.facts.listener.timeouts.request_body
         if self._upload is not None:
             if is_blocked:
                 self._upload.stop(now)
@@ -681,21 +640,21 @@ class Downstream(ClientSide):
         exchange.request_body(b"", is_done=True)
         exchange.upstream_unblocked()
 
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Underway) -> tuple[StreamTransport, bytes, bool]:
+    def give_stream(self, request: Underway, head: ResponseHead) -> tuple[StreamTransport, bytes, bool]:
         """Send the 101 and let go of the transport and of what was read ahead."""
-        self._write(switching_head(exchange.prepared, head, exchange.id_line))
+        self._write(switching_head(request.prepared, head, request.id_line))
         self._state = TUNNEL
         unbind(self)  # from the connection that is the tunnel's other end, or any other
         self.services.swept.discard(self)
         ahead, self._ahead = self._ahead, None
         return self.transport, ahead.take() if ahead is not None else b"", self._client_fin
 
-    def tunnel_closed(self) -> None:
+    def stream_over(self) -> None:
         """The relay that had the transport is done."""
         if self._state == TUNNEL:
             self._exchange = None
             self._state = CLOSED
-            self._owner.connection_closed(self._peer_ip)
+            self._owner.connection_closed(self.facts.peer_ip)
 
     # --- back-pressure ----------------------------------------------------------------------------------------------
 
@@ -736,14 +695,14 @@ class Downstream(ClientSide):
         if self._upload is not None:
             self._upload.stop(self.services.clock())
         self.transport.pause_reading()
-        self.transport.watch_end(None if self.listener.answers_half_closed else self._hung_up)
+        self.transport.watch_end(None if self.facts.listener.answers_half_closed else self._hung_up)
 
     def resume_body(self) -> None:
         if not self._is_paused:
             return
         self._is_paused = False
         if self._state == BODY:
-            self._deadline = self.services.clock() + self.listener.timeouts.request_body
+            self._deadline = self.services.clock() + self.facts.listener.timeouts.request_body
             if self._upload is not None:
                 self._upload.go(self.services.clock())
         if self._state not in (CLOSED, TUNNEL) and not self.transport.is_closing():
@@ -787,7 +746,7 @@ class Downstream(ClientSide):
         if not unsent or taken != self._taken:
             self._taken = taken
             self._taken_at = now
-        elif now - self._taken_at >= self.listener.timeouts.write:
+        elif now - self._taken_at >= self.facts.listener.timeouts.write:
             exchange, self._exchange = self._exchange, None
             if exchange is not None:
                 exchange.client_left(errors.CLIENT_WRITE_TIMEOUT, "write_timeout")
@@ -799,7 +758,7 @@ class Downstream(ClientSide):
             self._linger_end = now + LINGER_TOTAL_S
             self._deadline = now + LINGER_IDLE_S
         elif self._state == HEAD and not self._buffer:
-            idle_s = DRAIN_IDLE_S if self.services.is_draining else self.listener.timeouts.keep_alive
+            idle_s = DRAIN_IDLE_S if self.services.is_draining else self.facts.listener.timeouts.keep_alive
             self._idle_since = now
             self._deadline = now + idle_s
 
@@ -809,7 +768,7 @@ class Downstream(ClientSide):
             return
         if upload.is_too_slow(exchange.bytes_in, now):
             self._closes = True
-            exchange.fail(errors.BODY_TOO_SLOW, f"less than {self.listener.min_rate:g} bytes a second")
+            exchange.fail(errors.BODY_TOO_SLOW, f"less than {self.facts.listener.min_rate:g} bytes a second")
 
     def _deadline_passed(self) -> None:
         self._deadline = NEVER
@@ -842,7 +801,7 @@ class Downstream(ClientSide):
             return False
         else:
             self.transport.close()
-        self.listener.row[_EVICTED_IDLE] += 1
+        self.facts.listener.row[_EVICTED_IDLE] += 1
         return True
 
     def closes_after_answer(self) -> bool:
@@ -852,7 +811,7 @@ class Downstream(ClientSide):
         if self._client_fin or exchange.prepared.upgrade:
             return False
         self._closes = True
-        self.listener.row[_EVICTED_ANSWERED] += 1
+        self.facts.listener.row[_EVICTED_ANSWERED] += 1
         return True
 
     def buffered_bytes(self) -> int:
@@ -885,3 +844,9 @@ class Downstream(ClientSide):
             self.cut()
         else:
             exchange.fail(errors.DRAINING, "the grace period is over")
+
+
+def _kept_identity(known: Forwarding) -> tuple[str, bytes] | None:
+    """The request id of a trusted peer and its line, if it sent one that can be kept."""
+    request_id = kept_request_id(known)
+    return (request_id, b"X-Request-ID: %b\r\n" % request_id.encode()) if request_id else None

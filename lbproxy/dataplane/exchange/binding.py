@@ -8,12 +8,12 @@ to go anywhere else ends it.
 
 from __future__ import annotations
 
-from lbproxy.dataplane.exchange.client_side import ClientSide
+from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 
 
-def bind(side: ClientSide, connection: UpstreamConnection) -> None:
+def bind(side: ClientStream, connection: UpstreamConnection) -> None:
     """A request that authenticates its connection is about to be sent on this one."""
     connection.is_bound = True
     if connection is not side.bound:
@@ -21,14 +21,14 @@ def bind(side: ClientSide, connection: UpstreamConnection) -> None:
         side.bound = connection
 
 
-def unbind(side: ClientSide) -> None:
+def unbind(side: ClientStream) -> None:
     """Close the connection that is this client's only, unless it is in use: then its exchange sees to it."""
     connection, side.bound = side.bound, None
     if connection is not None and not connection.has_ended and connection.exchange is None:
         connection.close_idle()
 
 
-def take_bound(side: ClientSide, runtime: ServerRuntime, now: float) -> UpstreamConnection | None:
+def take_bound(side: ClientStream, runtime: ServerRuntime, now: float) -> UpstreamConnection | None:
     """The client's own connection, if it goes to this server and can be used; else it is closed."""
     connection = side.bound
     if (

@@ -14,7 +14,7 @@ import asyncio
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.dataplane.exchange.client_side import ClientSide
+from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.net.splice import Flow, PipePool, is_plain
 from lbproxy.dataplane.server.upstream import UpstreamConnection
@@ -25,10 +25,12 @@ HIGH_WATER: Final = 64 * 1024
 
 
 def spliceable(
-    reader: BodyReader | None, pipes: PipePool, source: asyncio.Transport, sink: asyncio.Transport | None
+    reader: BodyReader | None, pipes: PipePool, source: asyncio.Transport | None, sink: asyncio.Transport | None
 ) -> LengthReader | None:
     """The reader of a body that may be left to the kernel, or None."""
-    if not isinstance(reader, LengthReader) or reader.left < SPLICE_FROM or not pipes.has_room or sink is None:
+    if not isinstance(reader, LengthReader) or reader.left < SPLICE_FROM or not pipes.has_room:
+        return None
+    if source is None or sink is None:
         return None
     if source.is_closing() or sink.is_closing() or not is_plain(source) or not is_plain(sink):
         return None
@@ -43,7 +45,7 @@ class BodySplice:
     def __init__(
         self,
         exchange: Underway,
-        side: ClientSide,
+        side: ClientStream,
         connection: UpstreamConnection,
         reader: LengthReader,
         source: asyncio.Transport,

@@ -1,6 +1,6 @@
 """One request and its response: pick a server, forward, retry where that is safe, finish exactly once.
 
-The exchange knows a client side (`ClientSide`) and an upstream connection by narrow interfaces, and owns everything
+The exchange knows a client side (`ClientStream`) and an upstream connection by narrow interfaces, and owns everything
 that
 a request holds: the lease on a server, the connection, the dial, the body kept for replay. `_finish` releases all of it
 and is the only way out, so that no path can leak a slot.
@@ -47,7 +47,7 @@ from lbproxy.dataplane.counters import (
 )
 from lbproxy.dataplane.exchange.binding import bind, take_bound
 from lbproxy.dataplane.exchange.body_splice import Download, Upload, spliceable
-from lbproxy.dataplane.exchange.client_side import ClientSide
+from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.kept_answer import KEEP_BYTES, KeptAnswer
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.exchange.prepare import Prepared
@@ -72,6 +72,7 @@ from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
 from lbproxy.domain.server import PENALTY_S
+from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault, Side
 from lbproxy.protocol.body import BodyReader, chunked
 from lbproxy.protocol.http1 import ResponseHead
@@ -133,15 +134,17 @@ class Exchange(Underway):
         "upstream",
     )
 
-    def __init__(self, side: ClientSide, prepared: Prepared, identity: tuple[str, bytes], now: float) -> None:
-        """identity: the request id and its field line."""
+    def __init__(
+        self, side: ClientStream, prepared: Prepared, identity: tuple[str, bytes], client: str, now: float
+    ) -> None:
+        """identity: the request id and its field line. client: the address of whose request it is."""
         self.request_id, id_line = identity
         super().__init__(prepared, id_line, now)
         self.side = side
         self._started = self._progress_at = now
         self.wall = now + side.services.wall_offset
-        self.client = side.client_ip
-        self.listener = side.listener.name
+        self.client = client
+        self.listener = side.facts.listener.name
         self.log_head = prepared.log_head
         self.pool_runtime: PoolRuntime | None = None
         self.upstream: UpstreamConnection | None = None
@@ -245,8 +248,8 @@ class Exchange(Underway):
             if lease is not None:
                 self.leased(lease, now)
                 return
-        side = self.side
-        self.claim(side.services, pool.pool, pool.row, side.context, now, self._total_deadline)
+        context = PickContext(self.client, self.prepared.head)
+        self.claim(self.side.services, pool.pool, pool.row, context, now, self._total_deadline)
 
     def waits(self) -> None:
         """See Claimant."""
@@ -321,7 +324,7 @@ class Exchange(Underway):
         secure = runtime.pool.tls is not None
         connection = TlsUpstream(services, runtime) if secure else UpstreamConnection(services, runtime)
         try:
-            header = introduction(runtime.pool, self.side)
+            header = introduction(runtime.pool, self.side.transport, self.side.facts.proxied)
             connection.introduced = len(header)
             await connector.dial(services, runtime, lambda: connection, self._timeouts(), header, opening)
         except asyncio.CancelledError:
@@ -349,7 +352,7 @@ class Exchange(Underway):
         self.upstream = connection  # first, so that a defect below does not leave it open
         prepared = self.prepared
         route = prepared.route
-        head = prepared.forward + self.side.forwarding_lines(self)
+        head = prepared.forward + self.side.facts.forwarding_lines(self)
         pieces = self._body
         body = b"".join(pieces) if len(pieces) != 1 else pieces[0]
         self._phase = WAITING
@@ -733,7 +736,7 @@ class Exchange(Underway):
         if not is_counted and fault.word in UPSTREAM_ERROR and self._runtime is not None:
             self._runtime.row[UPSTREAM_ERROR[fault.word]] += 1
         if fault.word in REJECTED:
-            self.side.listener.row[REJECTED[fault.word]] += 1
+            self.side.facts.listener.row[REJECTED[fault.word]] += 1
         if self.response_started:
             self._cut(fault)
             return
@@ -816,7 +819,7 @@ class Exchange(Underway):
         side, prepared = self.side, self.prepared
         code = CODE_INDEX[self.status]
         prepared.route.traffic[prepared.requests_column + code] += 1
-        row = side.listener.row
+        row = side.facts.listener.row
         row[BYTES_IN] += self.bytes_in
         row[BYTES_OUT] += self.bytes_out
         pool = self.pool_runtime
@@ -944,7 +947,7 @@ class Exchange(Underway):
 
     def splice_response(self, reader: BodyReader) -> bool:
         """See Underway."""
-        sink, connection = self.side.raw_transport(), self.upstream
+        sink, connection = self.side.raw_sink(), self.upstream
         if connection is None:
             return False
         found = spliceable(reader, self.side.services.pipes, connection.transport, sink)
@@ -957,11 +960,11 @@ class Exchange(Underway):
 
     def splice_request(self, reader: BodyReader) -> bool:
         """The same for the request, once it is too long to be sent again."""
-        connection, source = self.upstream, self.side.transport
+        connection, source = self.upstream, self.side.raw_source()
         if connection is None or not self._dropped_body or self._unsent or self._phase not in (WAITING, STREAMING):
             return False
         found = spliceable(reader, self.side.services.pipes, source, connection.transport)
-        if found is None:
+        if found is None or source is None:
             return False
         self._pause_body()
         self._upload = Upload(self, self.side, connection, found, source, connection.transport)
@@ -1018,11 +1021,11 @@ class Exchange(Underway):
             self.side.services,
             tunnel_s=timeouts.tunnel,
             half_closed_s=timeouts.half_closed,
-            write_s=min(timeouts.write, self.side.listener.timeouts.write),
+            write_s=min(timeouts.write, self.side.facts.listener.timeouts.write),
             on_done=self._tunnel_done,
         )
         up = connection.detach()
-        down, ahead, has_ended = self.side.switch_to_tunnel(head, self)
+        down, ahead, has_ended = self.side.give_stream(self, head)
         client, server = RelayEnd(relay), RelayEnd(relay)
         relay.join(client, down, server, up)
         if ahead:
@@ -1046,5 +1049,5 @@ class Exchange(Underway):
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now, is_timed=False)
-        self.side.tunnel_closed()
+        self.side.stream_over()
         self._finish(end, now)

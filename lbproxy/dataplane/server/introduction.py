@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Protocol
 
 from lbproxy.address import Address
 from lbproxy.dataplane.net.dialer import refuse_itself, target_of
@@ -17,16 +16,7 @@ from lbproxy.dataplane.runtime import PoolRuntime
 from lbproxy.protocol.proxy_protocol import Endpoint, ProxyHeader, build
 
 
-class Introduced(Protocol):
-    """A client's connection, as far as a header tells of it."""
-
-    @property
-    def transport(self) -> asyncio.Transport: ...
-
-    proxied: ProxyHeader | None
-
-
-def introduction(pool: PoolRuntime, client: Introduced) -> bytes:
+def introduction(pool: PoolRuntime, transport: asyncio.Transport, proxied: ProxyHeader | None) -> bytes:
     """The header that tells the pool's servers of a client, b"" if they get none.
 
     It names the ends of the client's connection to lbproxy, or what a PROXY header on that said. A client on a unix
@@ -34,10 +24,8 @@ def introduction(pool: PoolRuntime, client: Introduced) -> bytes:
     """
     if pool.proxy_protocol == "off":
         return b""
-    proxied = client.proxied
     if proxied is not None and (proxied.is_unix or proxied.source is not None):
         return build(pool.proxy_protocol, proxied.source, proxied.destination)
-    transport = client.transport
     peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
     return build(pool.proxy_protocol, _endpoint(peer), _endpoint(local))
 

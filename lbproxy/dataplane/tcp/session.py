@@ -190,7 +190,7 @@ class TcpSession(Claimant):
         me, timeouts, end = self._dialing, self._route.timeouts, self.relay.server
         assert timeouts is not None
         try:
-            header = introduction(runtime.pool, self._client)
+            header = introduction(runtime.pool, self._client.transport, self._client.proxied)
             await connector.dial(self._owner.services, runtime, lambda: end, timeouts, header, opening)
         except asyncio.CancelledError:
             del me  # the task keeps the traceback, which keeps this frame

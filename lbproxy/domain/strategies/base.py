@@ -32,7 +32,7 @@ class RequestView(Protocol):
 
 
 class PickContext:
-    """What is known about the request at hand.
+    """What is known about the request at hand; one for each.
 
     key: what the strategy's `hash_on` asked for, as bytes; b"" if it asked for nothing. client_ip: text, after
     `trusted_proxies` were considered. request: a read-only view, or None in TCP mode.
@@ -44,12 +44,6 @@ class PickContext:
         self.client_ip = client_ip
         self.request = request
         self.key = key
-
-    def is_from(self, client_ip: str) -> None:
-        """The next request is this client's; what was remembered of another is forgotten."""
-        if client_ip != self.client_ip:
-            self.client_ip = client_ip
-            self.key = b""
 
 
 @mypyc_attr(native_class=False)  # a plug-in may name it as its base class, and is not compiled

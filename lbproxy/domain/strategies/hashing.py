@@ -10,6 +10,7 @@ by a constant pattern and the shares would be uneven. Python's `hash()` differs 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv6Address
 from math import log
@@ -23,6 +24,7 @@ from lbproxy.domain.strategies.base import PickContext
 MEMO_KEYS: Final = 4096  # per generation; two generations of 8 servers take about 2 MB
 
 
+@lru_cache(maxsize=4096)  # clients come again, and reading an IPv6 address takes a while
 def client_key(client_ip: str) -> bytes:
     """What counts as one client: an IPv4 address, or the /64 network of an IPv6 address (a host owns all of it).
 

@@ -216,7 +216,7 @@ ACTIONS: dict[str, Callable[[Stage], None]] = {
     "Downstream._eof_received": partial(leaves, how="fin"),
     "Downstream._leave": partial(leaves, how="rst"),
     "Downstream.respond": cuts_off,
-    "Downstream.forwarding_lines": asks,
+    "ClientFacts.forwarding_lines": asks,
     "Downstream.sweep": is_swept,
     "Exchange.start": asks,
     "Exchange.client_left": partial(leaves, how="rst"),

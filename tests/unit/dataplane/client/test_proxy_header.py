@@ -160,6 +160,10 @@ class Setting(FakeLb):
         return any(number >= FIRST_NUMBER for number in self.loop._readers)  # smaller ones: the hang-up watch
 
 
+def told_of(protocol: Downstream | TcpClient) -> ProxyHeader | None:
+    return protocol.facts.proxied if isinstance(protocol, Downstream) else protocol.proxied
+
+
 def pieces_of(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
@@ -171,7 +175,7 @@ def test_a_header_in_any_pieces_names_the_client(raw: bytes, size: int) -> None:
         sock = lb.arrive()
         lb.feed(sock, *pieces_of(raw, size))
         (protocol,) = lb.adopted
-        assert protocol.proxied == HEADER
+        assert told_of(protocol) == HEADER
         assert not lb.is_watching and not sock.is_closed and lb.n_rejected == 0
         assert lb.listener.runtime.n_connections == 1
 
@@ -269,7 +273,7 @@ def test_a_peer_on_a_unix_socket_is_trusted() -> None:
     with Setting() as lb:
         sock = lb.arrive(RawSocket(socket.AF_UNIX), "")
         lb.feed(sock, V1)
-        assert lb.adopted[0].proxied == HEADER
+        assert told_of(lb.adopted[0]) == HEADER
         bad = lb.arrive(RawSocket(socket.AF_UNIX), "")
         lb.feed(bad, GET)
         assert bad.is_closed and bad.options == [] and lb.n_rejected == 1

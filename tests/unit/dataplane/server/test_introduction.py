@@ -32,7 +32,7 @@ class Client:
 
 def introduced(client: Client, version: str = "v1") -> bytes:
     with FakeLb(CONFIG.replace("VERSION", version)) as lb:
-        return introduction(lb.wiring.pools["app"], client)
+        return introduction(lb.wiring.pools["app"], client.transport, client.proxied)
 
 
 def test_no_header_without_the_option() -> None:

@@ -1,48 +1,50 @@
-"""What an exchange needs of the protocol object towards the client, whatever version of HTTP that speaks."""
+"""What an exchange needs of its client, whatever version of HTTP that speaks: one stream for each request.
+
+In HTTP/1 the connection itself is the stream. Where several share a connection, what is true of that is in its
+`ClientFacts`, one object for all of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 
+from lbproxy.compiling import mypyc_attr
+from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.room import Guest
-from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services
-from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
-from lbproxy.protocol.proxy_protocol import ProxyHeader
 
 
-class ClientSide(Guest):
-    """See the module. A base class, not a Protocol: compiled code calls methods of a class that it knows directly."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ClientStream(Guest):
+    """See the module. A base class, not a Protocol: compiled code calls methods of a class that it knows directly.
 
-    __slots__ = ("bound", "client_ip", "context", "listener", "proxied", "services", "transport")
+    It is a `Guest` for the sake of HTTP/1 only, since a compiled class has one base.
+
+    transport: the connection's; for who must know how fast the client takes what it gets.
+    """
+
+    __slots__ = ("bound", "facts", "services", "transport")
 
     services: Services
-    listener: ListenerRuntime
-    client_ip: str
-    context: PickContext
+    facts: ClientFacts
     transport: StreamTransport
-    proxied: ProxyHeader | None
     bound: UpstreamConnection | None
     """The server's connection that nobody but this client may use (binding.py); perhaps it has ended meanwhile."""
 
-    def forwarding_lines(self, exchange: Underway) -> bytes:
-        """The fields that lbproxy adds to the head that goes up, request id included."""
-        raise NotImplementedError
-
     def respond(
-        self, exchange: Underway, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
+        self, request: Underway, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
     ) -> None:
         """Send the final head and what there is of the body; with `is_done` that is all."""
         raise NotImplementedError
 
-    def send_body(self, exchange: Underway, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
+    def send_body(self, request: Underway, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
         """Send more of the body, now."""
         raise NotImplementedError
 
@@ -50,16 +52,16 @@ class ClientSide(Guest):
         """Send a 1xx; None is lbproxy's own 100."""
         raise NotImplementedError
 
-    def answer_fault(self, exchange: Underway, fault: Fault, detail: str, retry_after_s: int | None) -> None:
+    def answer_fault(self, request: Underway, fault: Fault, detail: str, retry_after_s: int | None) -> None:
         """Answer with an error of lbproxy's own; nothing was sent yet."""
         raise NotImplementedError
 
-    def answer_locally(self, exchange: Underway) -> None:
+    def answer_locally(self, request: Underway) -> None:
         """Give the route's own answer."""
         raise NotImplementedError
 
     def cut(self) -> None:
-        """End the connection so that a truncated answer shows."""
+        """End the stream so that a truncated answer shows."""
         raise NotImplementedError
 
     def pause_body(self) -> None:
@@ -70,8 +72,12 @@ class ClientSide(Guest):
         """Go on reading the request."""
         raise NotImplementedError
 
-    def raw_transport(self) -> asyncio.Transport | None:
+    def raw_sink(self) -> asyncio.Transport | None:
         """Where the bytes of the response's body go just as they are; None if this client gets them in a framing."""
+        raise NotImplementedError
+
+    def raw_source(self) -> asyncio.Transport | None:
+        """Where those of a request's body with a length come from, just as they are; None if they have a framing."""
         raise NotImplementedError
 
     def response_moved(self, size: int) -> None:
@@ -86,10 +92,13 @@ class ClientSide(Guest):
         """The last byte of the request's body was read, and sent."""
         raise NotImplementedError
 
-    def switch_to_tunnel(self, head: ResponseHead, exchange: Underway) -> tuple[StreamTransport, bytes, bool]:
-        """Send the 101 and give away the transport, what was read behind the request, and whether its FIN was."""
+    def give_stream(self, request: Underway, head: ResponseHead) -> tuple[StreamTransport, bytes, bool]:
+        """Send the head that says so, and give away what carries this stream: to a tunnel.
+
+        Also returned: what was read behind the request, and whether the client's FIN was.
+        """
         raise NotImplementedError
 
-    def tunnel_closed(self) -> None:
-        """The tunnel that had the transport is over."""
+    def stream_over(self) -> None:
+        """The tunnel that had it is done."""
         raise NotImplementedError

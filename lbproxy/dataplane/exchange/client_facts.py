@@ -1,0 +1,106 @@
+"""What is known of a client's connection: the same for every request that comes on it, on whichever stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from lbproxy.dataplane.exchange.forwarding import (
+    UNIX,
+    Forwarding,
+    client_address,
+    connection_lines,
+    port_line,
+    request_lines,
+)
+from lbproxy.dataplane.exchange.ports import Underway
+from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.protocol.message import Field, join_fields
+from lbproxy.protocol.proxy_protocol import ProxyHeader
+
+NO_ADDRESS: Final = "unknown"  # of a client on a unix socket, for servers (RFC 7239 section 6.2)
+
+
+class ClientFacts:
+    """See the module. They are complete once `connected` was called; nothing changes afterwards.
+
+    address: the peer's, for logs and strategies; a request may be somebody else's (`address_behind`). peer_ip: the same
+    for servers; "" before `connected`. is_trusted: are its forwarding fields believed? local_host: what stands for Host
+    where an HTTP/1.0 client sent none. proxied: what a PROXY header said. cert_fields: what is told to servers of the
+    client's certificate; subject: whose it is, for the log.
+    """
+
+    __slots__ = (
+        "_lines",
+        "_lines_and_port",
+        "_port_line",
+        "address",
+        "cert_fields",
+        "is_trusted",
+        "listener",
+        "local_host",
+        "peer_ip",
+        "proxied",
+        "scheme",
+        "subject",
+    )
+
+    def __init__(
+        self,
+        listener: ListenerRuntime,
+        proxied: ProxyHeader | None = None,
+        *,
+        scheme: bytes = b"http",
+        cert_fields: Sequence[Field] = (),
+        subject: str = "",
+    ) -> None:
+        self.listener = listener
+        self.proxied = proxied
+        self.scheme = scheme
+        self.cert_fields = cert_fields
+        self.subject = subject
+        self.address = self.peer_ip = self.local_host = ""
+        self.is_trusted = False
+        self._lines = self._lines_and_port = self._port_line = b""
+
+    def connected(self, transport: asyncio.Transport) -> None:
+        """Learn what the connection itself says."""
+        peer = transport.get_extra_info("peername")
+        ip = peer[0] if isinstance(peer, tuple) and peer else ""
+        local = transport.get_extra_info("sockname")
+        port = local[1] if isinstance(local, tuple) else 0
+        self.local_host = f"{local[0]}:{port}" if isinstance(local, tuple) and ":" not in local[0] else "localhost"
+        published_port = 0
+        if self.proxied is not None:
+            ip, _ = self.proxied.seen_from(ip, port)
+            published_port = self.proxied.published_port
+        if ip.startswith("::ffff:"):
+            ip = ip[7:]
+        self.address = ip or UNIX
+        self.peer_ip = ip or NO_ADDRESS
+        self.is_trusted = self.listener.is_trusted(ip)
+        self._port_line = port_line(published_port, self.scheme)
+        self._lines = connection_lines(self.peer_ip, self.scheme) + join_fields(self.cert_fields)
+        self._lines_and_port = self._lines + self._port_line
+
+    def address_behind(self, known: Forwarding) -> str:
+        """Whose request it is, by what a trusted peer says of it."""
+        return client_address(known, self.peer_ip, self.listener.is_trusted)
+
+    def forwarding_lines(self, request: Underway) -> bytes:
+        """The fields that lbproxy adds to the head that goes up, request id included.
+
+        They come after everything received was cleaned: a client cannot forge or name them.
+        """
+        prepared = request.prepared
+        skip = prepared.route.skip
+        if not self.is_trusted and not skip:
+            lines = self._lines_and_port if prepared.takes_port else self._lines
+            return lines + prepared.host_line + request.id_line
+        known = prepared.head.forwarding if self.is_trusted else {}
+        host_line = prepared.host_line + self._port_line if prepared.takes_port else prepared.host_line
+        lines = request_lines(known, self.peer_ip, host_line, skip, self.scheme, self.cert_fields)
+        if prepared.deadlines is not None:
+            lines += prepared.deadlines.lines(request.time_left_s(), skip)
+        return lines if b"x-request-id" in skip else lines + request.id_line

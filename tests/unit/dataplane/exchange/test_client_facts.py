@@ -1,0 +1,102 @@
+"""What a connection says of its client, and what servers are told of that."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from lbproxy.dataplane.exchange.client_facts import ClientFacts
+from lbproxy.dataplane.exchange.ports import Underway
+from lbproxy.dataplane.exchange.prepare import prepare
+from lbproxy.protocol.message import Field
+from lbproxy.protocol.proxy_protocol import ProxyHeader
+from tests.support.fake_transport import FakeLb
+
+CONFIG = """
+access_log: {path: /dev/null}
+listeners: [{name: web, bind: "127.0.0.1:5000", pool: app}]
+trusted_proxies: [192.0.2.0/24]
+pools: {app: {servers: ["127.0.0.1:9001"], health_check: off}}
+"""
+HEAD = b"GET /a HTTP/1.1\r\nHost: h\r\n%b\r\n"
+LOCAL = ("198.51.100.1", 443)
+
+
+class Ends:
+    """A transport, as far as it is asked who it connects."""
+
+    def __init__(self, peer: object, local: object = LOCAL) -> None:
+        self._names = {"peername": peer, "sockname": local}
+
+    def get_extra_info(self, name: str) -> object:
+        return self._names[name]
+
+
+def facts_of(lb: FakeLb, peer: object, local: object = LOCAL, **known: Any) -> ClientFacts:
+    facts = ClientFacts(lb.listener.runtime, **known)
+    assert facts.peer_ip == "", "nobody was counted by an address yet"
+    facts.connected(cast(Any, Ends(peer, local)))
+    return facts
+
+
+def told(lb: FakeLb, facts: ClientFacts, said: bytes = b"") -> bytes:
+    prepared = prepare(
+        lb.listener.runtime, HEAD % said, is_trusted=facts.is_trusted, log_format=None, local_host=facts.local_host
+    )
+    return facts.forwarding_lines(Underway(prepared, b"X-Request-ID: 1\r\n", 0.0))
+
+
+@pytest.mark.parametrize(
+    ("peer", "local", "proxied", "address", "peer_ip", "local_host"),
+    [
+        (("203.0.113.9", 1), LOCAL, None, "203.0.113.9", "203.0.113.9", "198.51.100.1:443"),
+        (("::ffff:203.0.113.9", 1, 0, 0), ("::1", 80, 0, 0), None, "203.0.113.9", "203.0.113.9", "localhost"),
+        ("", "/run/web.sock", None, "unix", "unknown", "localhost"),
+        (None, LOCAL, None, "unix", "unknown", "198.51.100.1:443"),
+        ("", "/run/web.sock", ProxyHeader(("203.0.113.9", 1), LOCAL), "203.0.113.9", "203.0.113.9", "localhost"),
+        (("203.0.113.1", 1), LOCAL, ProxyHeader(is_unix=True), "unix", "unknown", "198.51.100.1:443"),
+    ],
+    ids=["v4", "v4 as v6", "unix", "gone", "proxied on unix", "unix behind a proxy"],
+)
+def test_who_it_is(
+    peer: object, local: object, proxied: ProxyHeader | None, address: str, peer_ip: str, local_host: str
+) -> None:
+    with FakeLb(CONFIG) as lb:
+        facts = facts_of(lb, peer, local, proxied=proxied)
+        assert (facts.address, facts.peer_ip, facts.local_host) == (address, peer_ip, local_host)
+        assert not facts.is_trusted
+
+
+@pytest.mark.parametrize(
+    ("known", "lines"),
+    [
+        ({}, b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\n"),
+        (
+            {"scheme": b"https", "cert_fields": [(b"X-Client-Cert-Verify", b"NONE")]},
+            b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nX-Client-Cert-Verify: NONE\r\n"
+            b"X-Forwarded-Port: 443\r\n",
+        ),
+        (
+            {"proxied": ProxyHeader(("203.0.113.9", 1), ("198.51.100.1", 8443))},
+            b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 8443\r\n",
+        ),
+    ],
+    ids=["plain", "TLS", "PROXY header"],
+)
+def test_what_servers_are_told(known: dict[str, bytes | list[Field] | ProxyHeader], lines: bytes) -> None:
+    with FakeLb(CONFIG) as lb:
+        facts = facts_of(lb, ("203.0.113.9", 1), **known)
+        assert told(lb, facts) == lines + b"X-Forwarded-Host: h\r\nX-Request-ID: 1\r\n"
+        assert told(lb, facts, b"X-Forwarded-For: 198.51.100.9\r\n") == told(lb, facts), "a stranger is not believed"
+
+
+def test_a_trusted_peer_speaks_for_others() -> None:
+    with FakeLb(CONFIG) as lb:
+        facts = facts_of(lb, ("192.0.2.7", 1))
+        assert facts.is_trusted and facts.address == "192.0.2.7"
+        said = b"X-Forwarded-For: 198.51.100.9, 203.0.113.5\r\n"
+        assert told(lb, facts, said).startswith(b"X-Forwarded-Host: h\r\n")
+        assert b"X-Forwarded-For: 198.51.100.9, 203.0.113.5, 192.0.2.7\r\n" in told(lb, facts, said)
+        assert facts.address_behind({b"x-forwarded-for": [b"198.51.100.9, 203.0.113.5"]}) == "203.0.113.5"
+        assert facts.address_behind({}) == "192.0.2.7"

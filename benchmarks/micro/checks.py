@@ -19,7 +19,7 @@ from collections.abc import Callable
 import httptools
 
 from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build, connect
-from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.server.upstream import UpstreamConnection
@@ -43,7 +43,7 @@ class Collector:
         self.fields.append((name, value))
 
 
-class BareDownstream(Downstream):
+class BareConnection(Http1Connection):
     """A client connection that believes what llhttp believes."""
 
     __slots__ = ("template",)
@@ -83,39 +83,41 @@ KINDS: tuple[tuple[str, Callable[[int], bytes]], ...] = (
 )
 
 
-def cost_us(downstream: Downstream, upstream: UpstreamConnection, writer: LogWriter, requests: list[bytes]) -> float:
+def cost_us(
+    connection: Http1Connection, upstream: UpstreamConnection, writer: LogWriter, requests: list[bytes]
+) -> float:
     started = time.process_time()
     for number, request in enumerate(requests):
-        downstream.data_received(request)
-        downstream.services.poller.turn_end.flush()
+        connection.data_received(request)
+        connection.services.poller.turn_end.flush()
         upstream.data_received(RESPONSE)
         if number & 1023 == 0:
             writer.flush_soon()
     return (time.process_time() - started) / len(requests) * 1e6
 
 
-def bare_of(downstream: Downstream) -> BareDownstream:
+def bare_of(connection: Http1Connection) -> BareConnection:
     """A second connection to the same listener, without checks."""
-    prepared = downstream._prepare(HEAD.removesuffix(b"\r\n"))
+    prepared = connection._prepare(HEAD.removesuffix(b"\r\n"))
     assert prepared is not None
-    bare = BareDownstream(downstream._owner, ClientFacts(downstream.facts.listener))
+    bare = BareConnection(connection._owner, ClientFacts(connection.facts.listener))
     bare.template = prepared
     bare._memo = Repeats(most=1, longest=0)  # which knows nothing
-    connect(downstream.services, bare)
+    connect(connection.services, bare)
     return bare
 
 
 def compare(count: int, rounds: int = ROUNDS) -> list[tuple[str, float, float]]:
     """Kind, microseconds with the checks, microseconds without; the best of some rounds that take turns."""
-    downstream, upstream, writer = build(asyncio.new_event_loop())
+    connection, upstream, writer = build(asyncio.new_event_loop())
     tune_gc()
-    bare = bare_of(downstream)
+    bare = bare_of(connection)
     found = []
     for name, make in KINDS:
         strict_us, bare_us = [], []
         for turn in range(rounds):
             requests = [make(turn * count + number) for number in range(count)]
-            strict_us.append(cost_us(downstream, upstream, writer, requests))
+            strict_us.append(cost_us(connection, upstream, writer, requests))
             bare_us.append(cost_us(bare, upstream, writer, requests))
         found.append((name, min(strict_us), min(bare_us)))
     writer.close(1.0)

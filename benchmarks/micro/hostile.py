@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.micro.hot_path import build
-from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.prepare import prepare
 from lbproxy.process.worker import tune_gc
 from lbproxy.protocol.http1 import HeadError
@@ -109,25 +109,25 @@ HOSTILE: dict[str, Callable[[random.Random], bytes]] = {
 }
 
 
-def ns_a_byte(downstream: Downstream, heads: list[bytes]) -> float:
-    services = downstream.services
+def ns_a_byte(connection: Http1Connection, heads: list[bytes]) -> float:
+    services = connection.services
     started = time.process_time_ns()
     for raw in heads:
         with contextlib.suppress(HeadError):
-            prepare(downstream.facts.listener, raw, is_trusted=False, log_format=services.log_format, local_host="a")
+            prepare(connection.facts.listener, raw, is_trusted=False, log_format=services.log_format, local_host="a")
     return (time.process_time_ns() - started) / sum(map(len, heads))
 
 
 def measure(count: int, rounds: int) -> tuple[float, dict[str, float]]:
     """Nanoseconds a byte of a real head, and of each hostile kind; the best of some rounds that take turns."""
-    downstream, _, writer = build(asyncio.new_event_loop())
+    connection, _, writer = build(asyncio.new_event_loop())
     tune_gc()
     rng = random.Random(1)
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, make in {"real": real, **HOSTILE}.items():
             heads = [make(rng) for _ in range(count)]
-            found.setdefault(name, []).append(ns_a_byte(downstream, heads))
+            found.setdefault(name, []).append(ns_a_byte(connection, heads))
     writer.close(1.0)
     best = {name: min(values) for name, values in found.items()}
     return best.pop("real"), best

@@ -21,8 +21,8 @@ from typing import cast
 from benchmarks.load.configs import LBPROXY_EXTRAS
 from lbproxy.config.loader import load_text
 from lbproxy.control.metrics import Registry
-from lbproxy.dataplane.client.downstream import Downstream
 from lbproxy.dataplane.client.gate import ConnectionGate
+from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.listener import Listener
 from lbproxy.dataplane.net.socket_transport import SocketTransport
@@ -89,12 +89,12 @@ def connect(services: Services, protocol: asyncio.Protocol) -> QuietSocket:
     return quiet
 
 
-def build(loop: asyncio.AbstractEventLoop, extras: str = "") -> tuple[Downstream, UpstreamConnection, LogWriter]:
+def build(loop: asyncio.AbstractEventLoop, extras: str = "") -> tuple[Http1Connection, UpstreamConnection, LogWriter]:
     """extras: a key of LBPROXY_EXTRAS."""
     listener, upstream, writer = build_listener(loop, CONFIG + LBPROXY_EXTRAS[extras])
-    downstream = Downstream(listener, ClientFacts(listener.runtime))
-    connect(listener.services, downstream)
-    return downstream, upstream, writer
+    connection = Http1Connection(listener, ClientFacts(listener.runtime))
+    connect(listener.services, connection)
+    return connection, upstream, writer
 
 
 def build_listener(loop: asyncio.AbstractEventLoop, text: str) -> tuple[Listener, UpstreamConnection, LogWriter]:
@@ -122,12 +122,14 @@ def build_listener(loop: asyncio.AbstractEventLoop, text: str) -> tuple[Listener
     return listener, upstream, writer
 
 
-def measure(downstream: Downstream, upstream: UpstreamConnection, writer: LogWriter, n: int, *, unique: bool) -> float:
+def measure(
+    connection: Http1Connection, upstream: UpstreamConnection, writer: LogWriter, n: int, *, unique: bool
+) -> float:
     heads = [HEAD + (b"X-Id: %d\r\n" % number if unique else b"") + b"\r\n" + BODY for number in range(n)]
     started = time.process_time()
-    end_turn = downstream.services.poller.turn_end.flush
+    end_turn = connection.services.poller.turn_end.flush
     for number, head in enumerate(heads):
-        downstream.data_received(head)
+        connection.data_received(head)
         end_turn()  # the request leaves before it is answered
         upstream.data_received(RESPONSE)
         if number & 1023 == 0:
@@ -137,15 +139,15 @@ def measure(downstream: Downstream, upstream: UpstreamConnection, writer: LogWri
 
 def main() -> None:
     loop = asyncio.new_event_loop()
-    downstream, upstream, writer = build(loop)
+    connection, upstream, writer = build(loop)
     tune_gc()
     if "--profile" in sys.argv:
         profile = cProfile.Profile()
-        profile.runcall(measure, downstream, upstream, writer, 50_000, unique="--unique" in sys.argv)
+        profile.runcall(measure, connection, upstream, writer, 50_000, unique="--unique" in sys.argv)
         pstats.Stats(profile).sort_stats("tottime").print_stats(30)
         return
     for name, unique in (("identical heads", False), ("unique heads", True)):
-        best = min(measure(downstream, upstream, writer, 20_000, unique=unique) for _ in range(5))
+        best = min(measure(connection, upstream, writer, 20_000, unique=unique) for _ in range(5))
         print(f"{name}: {best:.2f} us per request")
     writer.close(1.0)
     for extras, best in measure_protection(loop).items():

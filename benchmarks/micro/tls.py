@@ -29,7 +29,7 @@ from pathlib import Path
 from benchmarks.load.targets import make_pem
 from benchmarks.micro.hot_path import BODY, CONFIG, HEAD, RESPONSE, build_listener, connect
 from lbproxy.config.certificates import client_context, server_context
-from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.process.worker import tune_gc
@@ -120,9 +120,9 @@ def small_post(loop: asyncio.AbstractEventLoop, pem: Path | None) -> tuple[Varia
     services, client = listener.services, None
     end_turn = services.poller.turn_end.flush
     if listener.runtime.tls is None:
-        downstream = Downstream(listener, ClientFacts(listener.runtime))
-        connect(services, downstream)
-        deliver = downstream.data_received
+        connection = Http1Connection(listener, ClientFacts(listener.runtime))
+        connect(services, connection)
+        deliver = connection.data_received
     else:
         server, client = TlsServer(listener, listener.runtime.tls), Client()
         quiet = connect(services, server)

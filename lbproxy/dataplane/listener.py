@@ -21,8 +21,8 @@ from lbproxy import errors
 from lbproxy.address import Address
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.client.door import Door
-from lbproxy.dataplane.client.downstream import Downstream
 from lbproxy.dataplane.client.gate import ConnectionGate
+from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.client.proxy_header import ProxyHeaders
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
@@ -234,7 +234,7 @@ class Listener(Door):
         if self.runtime.tls is not None:
             return TlsServer(self, self.runtime.tls, proxied, refusal)
         if self.runtime.mode == "http":
-            return Downstream(self, ClientFacts(self.runtime, proxied), refusal)
+            return Http1Connection(self, ClientFacts(self.runtime, proxied), refusal)
         return TcpClient(self, proxied, refusal)
 
     def admit(self, ip: str) -> Fault | None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from lbproxy import errors
 from lbproxy.dataplane.client.door import Door
-from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.tls_transport import CLOSED, TlsTransport
@@ -174,7 +174,7 @@ class TlsServer(TlsTransport):
             cert_fields=self.client_fields,
             subject=self.client_subject,
         )
-        app = NamedDownstream(self._owner, facts, self._loaded, name) if name else Downstream(self._owner, facts)
+        app = NamedConnection(self._owner, facts, self._loaded, name) if name else Http1Connection(self._owner, facts)
         self.start(app)
         if services.is_draining:
             app.begin_drain(services.clock())
@@ -244,7 +244,7 @@ class TlsServer(TlsTransport):
         self.abort()
 
 
-class NamedDownstream(Downstream):
+class NamedConnection(Http1Connection):
     """One of a listener with several certificates, whose client has said for which host it is."""
 
     __slots__ = ("_certificates", "_is_here", "_name")

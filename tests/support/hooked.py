@@ -61,14 +61,14 @@ class HookedDaemon(LbProxy):
 
 # What a protocol callback does first, one of its parts each: the callbacks themselves are what must contain the defect.
 DEFECTS = (
-    "lbproxy.dataplane.client.downstream:Downstream._connected",
-    "lbproxy.dataplane.client.downstream:Downstream._begin",
-    "lbproxy.dataplane.client.downstream:Downstream._other_data",
-    "lbproxy.dataplane.client.downstream:Downstream._eof_received",
-    "lbproxy.dataplane.client.downstream:Downstream._leave",
-    "lbproxy.dataplane.client.downstream:Downstream.respond",
+    "lbproxy.dataplane.client.http1:Http1Connection._connected",
+    "lbproxy.dataplane.client.http1:Http1Connection._begin",
+    "lbproxy.dataplane.client.http1:Http1Connection._other_data",
+    "lbproxy.dataplane.client.http1:Http1Connection._eof_received",
+    "lbproxy.dataplane.client.http1:Http1Connection._leave",
+    "lbproxy.dataplane.client.http1:Http1Connection.respond",
     "lbproxy.dataplane.exchange.client_facts:ClientFacts.forwarding_lines",
-    "lbproxy.dataplane.client.downstream:Downstream.sweep",
+    "lbproxy.dataplane.client.http1:Http1Connection.sweep",
     "lbproxy.dataplane.exchange.exchange:Exchange.start",
     "lbproxy.dataplane.exchange.exchange:Exchange.client_left",
     "lbproxy.dataplane.exchange.exchange:Exchange.client_blocked",

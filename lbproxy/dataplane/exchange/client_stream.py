@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
+from lbproxy.dataplane.exchange.own_answers import edited, local_answer, problem
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.room import Guest
@@ -18,7 +19,7 @@ from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
-from lbproxy.protocol.message import Field
+from lbproxy.protocol.message import Field, Fields
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -52,13 +53,22 @@ class ClientStream(Guest):
         """Send a 1xx; None is lbproxy's own 100."""
         raise NotImplementedError
 
-    def answer_fault(self, request: Underway, fault: Fault, detail: str, retry_after_s: int | None) -> None:
-        """Answer with an error of lbproxy's own; nothing was sent yet."""
+    def answer(self, request: Underway, status: int, fields: Fields, body: bytes, *, closes: bool) -> None:
+        """Send a whole answer of lbproxy's own; nothing was sent yet. closes: nothing more is wanted of this client."""
         raise NotImplementedError
 
+    def answer_fault(self, request: Underway, fault: Fault, detail: str, retry_after_s: int | None) -> None:
+        """Answer with an error of lbproxy's own, as problem+json; nothing was sent yet."""
+        allow = self.facts.listener.allow
+        fields, body = problem(fault, detail, request.request_id, retry_after_s, allow, request.tries)
+        request.bytes_out = 0 if request.is_head else len(body)
+        self.answer(request, fault.status, edited(request.prepared, fields), body, closes=fault.close)
+
     def answer_locally(self, request: Underway) -> None:
-        """Give the route's own answer."""
-        raise NotImplementedError
+        """Give a route's redirect or fixed response, or the answer to OPTIONS with Max-Forwards: 0."""
+        status, fields, body = local_answer(request.prepared, self.facts.listener.allow)
+        self.answer(request, status, fields, body, closes=False)
+        request.answered_locally(status, len(body))
 
     def cut(self) -> None:
         """End the stream so that a truncated answer shows."""

@@ -1,7 +1,7 @@
 """TLS between the transport of a socket and a protocol object that does not know of it.
 
 A TlsTransport is the protocol of the raw transport and the transport of the application's protocol, so that everything
-above (Downstream, UpstreamConnection, Relay, BulkReader) works unchanged. The loop's own TLS is not used because it
+above (Http1Connection, UpstreamConnection, Relay, BulkReader) works unchanged. The loop's own TLS is not used, as it
 hides what a proxy must know and decide:
 
 - which connections are still in their handshake, to bound and time them, and why one failed, to count it;

@@ -210,14 +210,14 @@ def is_swept(stage: Stage) -> None:
 
 
 ACTIONS: dict[str, Callable[[Stage], None]] = {
-    "Downstream._connected": connects,
-    "Downstream._begin": cuts_off,
-    "Downstream._other_data": sends_in_pieces,
-    "Downstream._eof_received": partial(leaves, how="fin"),
-    "Downstream._leave": partial(leaves, how="rst"),
-    "Downstream.respond": cuts_off,
+    "Http1Connection._connected": connects,
+    "Http1Connection._begin": cuts_off,
+    "Http1Connection._other_data": sends_in_pieces,
+    "Http1Connection._eof_received": partial(leaves, how="fin"),
+    "Http1Connection._leave": partial(leaves, how="rst"),
+    "Http1Connection.respond": cuts_off,
     "ClientFacts.forwarding_lines": asks,
-    "Downstream.sweep": is_swept,
+    "Http1Connection.sweep": is_swept,
     "Exchange.start": asks,
     "Exchange.client_left": partial(leaves, how="rst"),
     "Exchange.client_blocked": reads_late,

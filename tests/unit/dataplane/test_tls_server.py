@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.tls import ServerFiles, ServerTls
 from lbproxy.dataplane.tls_server import TlsServer, handshake_reason, subject_text, without_port
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
@@ -130,7 +130,7 @@ def test_a_client_is_counted_from_the_start_and_served_after_its_handshake(autho
     client.shake()
     assert (bench.n_connections, bench.tls.turns.n_active) == (1, 0)
     app = client.server._app
-    assert isinstance(app, Downstream)
+    assert isinstance(app, Http1Connection)
     assert app in bench.lb.services.swept
     assert cast(Any, client.server) not in bench.lb.services.swept
     assert b"X-Forwarded-Proto: https" in app.facts._lines
@@ -160,7 +160,7 @@ def test_who_comes_when_there_are_enough_handshakes_waits_for_its_turn(authority
     assert not client.transport.is_paused
     client.shake()
     assert (bench.n_connections, bench.tls.turns.n_active, bench.count("closed")) == (1, 0, 1)
-    assert isinstance(client.server._app, Downstream)
+    assert isinstance(client.server._app, Http1Connection)
 
 
 def test_a_turn_that_does_not_come_in_time(authority: Authority) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lbproxy.dataplane.client.door import Door
-from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from tests.support.fake_transport import CLIENT, FakeLb, FakeTransport, Peer, ok, post
 
@@ -24,7 +24,7 @@ class Hole(Door):
 def test_a_request_through_something_else_than_a_listener() -> None:
     with FakeLb() as lb:
         hole = Hole(lb)
-        protocol = Downstream(hole, ClientFacts(hole.runtime))
+        protocol = Http1Connection(hole, ClientFacts(hole.runtime))
         client = Peer(lb.loop, FakeTransport(lb.loop, protocol, CLIENT, ("127.0.0.1", 5000)))
         protocol.connection_made(client.transport)
         lb.exchange(client, post()).send(ok(b"through"))

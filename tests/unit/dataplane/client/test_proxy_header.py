@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.client.proxy_header import DRAIN_S, HEADER_S
 from lbproxy.dataplane.listener import Listener
 from lbproxy.dataplane.net.poller import READABLE, Pollable, Poller
@@ -117,7 +117,7 @@ class Setting(FakeLb):
 
     def __init__(self, config: str = HTTP) -> None:
         super().__init__(config)
-        self.adopted: list[Downstream | TcpClient] = []
+        self.adopted: list[Http1Connection | TcpClient] = []
         self.services.poller.close()
         self.services.poller = FakePoller(self.loop)
         assert self.listener._proxy_headers is not None
@@ -160,8 +160,8 @@ class Setting(FakeLb):
         return any(number >= FIRST_NUMBER for number in self.loop._readers)  # smaller ones: the hang-up watch
 
 
-def told_of(protocol: Downstream | TcpClient) -> ProxyHeader | None:
-    return protocol.facts.proxied if isinstance(protocol, Downstream) else protocol.proxied
+def told_of(protocol: Http1Connection | TcpClient) -> ProxyHeader | None:
+    return protocol.facts.proxied if isinstance(protocol, Http1Connection) else protocol.proxied
 
 
 def pieces_of(data: bytes, size: int) -> list[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lbproxy.dataplane.client.downstream import Downstream
+from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.body_splice import SPLICE_FROM, spliceable
 from lbproxy.dataplane.exchange.exchange import Exchange
 from lbproxy.dataplane.net.bulk import BulkReader
@@ -356,7 +356,7 @@ def test_no_part_of_a_spliced_exchange_waits_for_the_collector(
     with without_collector() as gone:
         server = web.download()
         client_side, connection = web.client.transport.protocol, server.transport.protocol
-        assert isinstance(client_side, Downstream) and isinstance(connection, UpstreamConnection)
+        assert isinstance(client_side, Http1Connection) and isinstance(connection, UpstreamConnection)
         assert isinstance(connection.exchange, Exchange)
         gone.watch(client_side, connection, connection.exchange, connection.exchange._download)
         del client_side, connection

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from lbproxy import errors
-from lbproxy.dataplane.client.answers import problem
-from lbproxy.dataplane.client.tries import details, sf_string
+from lbproxy.dataplane.exchange.own_answers import problem
+from lbproxy.dataplane.exchange.tries import details, sf_string
 
 SF_STRING = re.compile(rb'"(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"')  # RFC 8941 section 3.3.3
 

@@ -26,7 +26,7 @@ from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.process.worker import tune_gc
 from lbproxy.protocol.message import Fields
 from lbproxy.protocol.repeats import Repeats
-from lbproxy.telemetry.accesslog import LogWriter
+from lbproxy.telemetry.log_writer import LogWriter
 
 ROUNDS = 7
 

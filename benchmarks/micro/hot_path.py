@@ -30,7 +30,8 @@ from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services
 from lbproxy.process.wiring import Wiring
 from lbproxy.process.worker import tune_gc
-from lbproxy.telemetry.accesslog import LogWriter, make_format
+from lbproxy.telemetry.accesslog import make_format
+from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.slots import PROCESS, Slots
 
 CONFIG = """

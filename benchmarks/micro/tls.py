@@ -33,7 +33,7 @@ from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.process.worker import tune_gc
-from lbproxy.telemetry.accesslog import LogWriter
+from lbproxy.telemetry.log_writer import LogWriter
 
 REQUEST = HEAD + b"\r\n" + BODY
 ANSWER = b"y" * 200

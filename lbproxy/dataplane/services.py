@@ -18,7 +18,8 @@ from lbproxy.dataplane.net.poller import Poller
 from lbproxy.dataplane.net.splice import PipePool
 from lbproxy.dataplane.pressure import Pressure
 from lbproxy.tasks import Tasks
-from lbproxy.telemetry.accesslog import LogFormat, LogWriter
+from lbproxy.telemetry.accesslog import LogFormat
+from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.slots import PROCESS, Row
 
 log = logging.getLogger("lbproxy")

@@ -5,18 +5,16 @@ Everything that can be decided from the config alone is decided here, once; the 
 
 from __future__ import annotations
 
-import ipaddress
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
-from lbproxy.address import Address
 from lbproxy.config.certificates import FileProblem
-from lbproxy.config.http_rules import HeaderEdits, HeaderRules, Match, PoolTimeoutsOverride, RetryOverride, Route
+from lbproxy.config.http_rules import Route
 from lbproxy.config.listener_model import Listener as ListenerConfig
 from lbproxy.config.model import Config
-from lbproxy.config.pool_model import CircuitBreaker, PoolTls, ServerSpec
 from lbproxy.config.pool_model import Pool as PoolConfig
+from lbproxy.config.pool_model import PoolTls
 from lbproxy.config.problems import Path as KeyPath
 from lbproxy.config.problems import Unusable, path_text
 from lbproxy.config.tls_checks import absolute
@@ -25,29 +23,36 @@ from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.runtime import (
     DEFAULT_METHODS,
     ClientTimeouts,
-    Edits,
     KeepAliveSettings,
     ListenerRuntime,
     PoolRuntime,
     RouteRuntime,
     ServerRuntime,
-    UpstreamTimeouts,
 )
 from lbproxy.dataplane.tls import ClientFiles, ClientTls, ServerFiles, ServerTls
-from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import WaitQueue
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
-from lbproxy.domain.routing import MatchSpec, PathRules, Router, RouteSpec
+from lbproxy.domain.routing import PathRules, Router
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies import NAMES, create
 from lbproxy.errors import Fault
-from lbproxy.process.onlink import Network, read_on_link_networks
+from lbproxy.process.onlink import read_on_link_networks
 from lbproxy.process.plugins import load_entry_point, load_python
+from lbproxy.process.settings import (
+    breaker_policy,
+    edits_of,
+    fields_of,
+    inf_if_off,
+    is_direct,
+    pool_timeouts,
+    retry_policy,
+    route_spec,
+    server_of,
+)
 from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Slots
 
-INF = float("inf")
 # With health checks off, a server that refused is given another chance after this long.
 PASSIVE_RETRY_S = 10.0
 
@@ -126,7 +131,9 @@ class Wiring:
             row,
             keep_alive=None
             if keep is None
-            else KeepAliveSettings(keep.idle, keep.idle_timeout, _inf(keep.max_requests), _inf(keep.max_age)),
+            else KeepAliveSettings(
+                keep.idle, keep.idle_timeout, inf_if_off(keep.max_requests), inf_if_off(keep.max_age)
+            ),
             head_bytes=config.limits.head_bytes,
             max_fields=config.limits.headers,
             max_interim=config.limits.interim_responses,
@@ -263,20 +270,20 @@ class Wiring:
         return ListenerRuntime(
             name=config.name,
             mode=config.mode,
-            router=Router.compile([_route_spec(route.match) for route in routes], path_rules),
+            router=Router.compile([route_spec(route.match) for route in routes], path_rules),
             routes=tuple(self._build_route(config, route) for route in routes),
             no_route=RouteRuntime(None, self._traffic(config.name, ""), RetryPolicy(), None),
             timeouts=ClientTimeouts(timeouts.request_head, timeouts.request_body, timeouts.keep_alive, timeouts.write),
             row=row,
             head_bytes=limits.head_bytes,
             max_fields=limits.headers,
-            body_bytes=_inf(limits.body_bytes),
+            body_bytes=inf_if_off(limits.body_bytes),
             trailer_bytes=limits.trailer_bytes,
             chunk_overhead=limits.chunk_overhead,
             underscores=config.underscore_headers,
             answers_half_closed=config.half_close == "answer",
             trusted=self._config.trusted_proxies,
-            connections_per_ip=_inf(limits.connections_per_ip),
+            connections_per_ip=inf_if_off(limits.connections_per_ip),
             min_rate=limits.min_rate or 0,
             deadline_names=frozenset()
             if config.deadline_header is None
@@ -307,15 +314,15 @@ class Wiring:
                 traffic,
                 RetryPolicy(),
                 None,
-                response_edits=_edits(own, "response"),
+                response_edits=edits_of(own, "response"),
                 redirect=None if route.redirect is None else (route.redirect.status, route.redirect.location.encode()),
                 respond=None
                 if respond is None
-                else (respond.status, _fields(respond.headers), (respond.body or "").encode()),
+                else (respond.status, fields_of(respond.headers), (respond.body or "").encode()),
             )
         config = self._config.pools[route.pool]
-        request = _edits(config.headers, "request").then(_edits(own, "request"))
-        response = _edits(config.headers, "response").then(_edits(own, "response"))
+        request = edits_of(config.headers, "request").then(edits_of(own, "request"))
+        response = edits_of(config.headers, "response").then(edits_of(own, "response"))
         rewrite = route.rewrite
         return RouteRuntime(
             self.pools[route.pool],
@@ -331,110 +338,3 @@ class Wiring:
                 name.encode() for name in (listener.upgrade if route.upgrade is None else route.upgrade)
             ),
         )
-
-
-def server_of(spec: ServerSpec, address: Address, name: str, max_inflight: int | None) -> Server:
-    """A domain server from its config entry; `max_inflight` is the pool's, for servers without their own."""
-    limit = spec.max_inflight if spec.max_inflight is not None else max_inflight
-    return Server(name, address, weight=spec.weight, max_inflight=limit or 0, backup=spec.backup)
-
-
-def breaker_policy(config: CircuitBreaker) -> BreakerPolicy:
-    """The breaker's settings as the domain takes them."""
-    return BreakerPolicy(
-        failures=config.failures,
-        error_rate=config.error_rate,
-        min_requests=config.min_requests,
-        window_s=config.window,
-        open_s=config.open,
-        max_open_s=config.max_open,
-        probes=config.probes,
-    )
-
-
-def is_direct(address: Address, on_link: tuple[Network, ...]) -> bool:
-    """Is nothing between us and this address that could acknowledge for it (retry.unacked: auto)?"""
-    if address.is_unix:
-        return True
-    try:
-        ip = ipaddress.ip_address(address.host)
-    except ValueError:
-        return False
-    return ip.is_loopback or any(ip in network for network in on_link)
-
-
-def pool_timeouts(config: PoolConfig, override: PoolTimeoutsOverride | None = None) -> UpstreamTimeouts:
-    """The pool's time-outs with a route's on top."""
-
-    def value(key: str) -> float:
-        own = getattr(override, key, None) if override is not None else None
-        return _inf(own if own is not None else getattr(config.timeouts, key))
-
-    return UpstreamTimeouts(
-        connect=value("connect"),
-        response_head=value("response_head"),
-        read=value("read"),
-        write=value("write"),
-        tunnel=value("tunnel"),
-        half_closed=value("half_closed"),
-        total=value("total"),
-        tls_handshake=value("tls_handshake") if config.tls is not None else 0.0,
-    )
-
-
-def retry_policy(config: PoolConfig, override: RetryOverride | None) -> RetryPolicy:
-    """The pool's retry rules with a route's on top."""
-    pool = config.retry
-
-    def value(key: str):  # type: ignore[no-untyped-def]
-        own = getattr(override, key, None) if override is not None else None
-        return own if own is not None else getattr(pool, key)
-
-    causes = value("on")
-    return RetryPolicy(
-        attempts=value("attempts"),
-        on_connect="connect" in causes,
-        on_reset="reset" in causes,
-        on_timeout="timeout" in causes,
-        idempotent=value("idempotent"),
-        body_bytes=value("body_bytes"),
-        unacked=value("unacked"),
-        status=frozenset(value("status")),
-        backoff_base_s=pool.backoff.base,
-        backoff_max_s=pool.backoff.max,
-        trust_retry_after=value("trust_retry_after"),
-        idempotency_key=value("idempotency_key"),
-    )
-
-
-def _route_spec(match: Match | None) -> RouteSpec:
-    if match is None:
-        return RouteSpec()
-    return RouteSpec(
-        MatchSpec(
-            host=match.host,
-            path=match.path,
-            path_prefix=match.path_prefix,
-            path_regex=match.path_regex,
-            methods=tuple(match.methods),
-            headers=dict(match.headers),
-            query=dict(match.query),
-        )
-    )
-
-
-def _fields(mapping: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in mapping.items())
-
-
-def _edits(rules: HeaderRules | None, side: str) -> Edits:
-    if rules is None:
-        return Edits()
-    edits: HeaderEdits = rules.request if side == "request" else rules.response
-    return Edits(
-        _fields(edits.set), _fields(edits.add), frozenset(name.lower().encode("latin-1") for name in edits.remove)
-    )
-
-
-def _inf(value: float | None) -> float:
-    return INF if value is None else value

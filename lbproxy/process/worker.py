@@ -38,7 +38,8 @@ from lbproxy.process.first_words import first_lines
 from lbproxy.process.reloading import Reloading
 from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry import log as operator_log
-from lbproxy.telemetry.accesslog import LogWriter, make_format
+from lbproxy.telemetry.accesslog import make_format
+from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.slots import PROCESS, Slots
 
 log = logging.getLogger("lbproxy")

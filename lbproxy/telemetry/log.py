@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 
 from lbproxy.telemetry import wire_text
-from lbproxy.telemetry.accesslog import LogWriter
 from lbproxy.telemetry.log_limits import LogLimits
+from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.throttle import Throttle
 
 MESSAGE_LIMIT = 8192  # characters; a value from the network is capped at 2 KiB by whoever logs it

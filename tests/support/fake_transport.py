@@ -45,7 +45,8 @@ from lbproxy.domain.server import Server
 from lbproxy.errors import CONNECT_REFUSED, Fault
 from lbproxy.process.wiring import Wiring
 from lbproxy.tasks import Tasks
-from lbproxy.telemetry.accesslog import LogWriter, make_format
+from lbproxy.telemetry.accesslog import make_format
+from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, Slots
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -12,7 +12,7 @@ from benchmarks.micro import checks
 from benchmarks.micro.hot_path import HEAD, build
 from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.server.upstream import UpstreamConnection
-from lbproxy.telemetry.accesslog import LogWriter
+from lbproxy.telemetry.log_writer import LogWriter
 
 Built = tuple[Http1Connection, UpstreamConnection, LogWriter]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from lbproxy import errors
-from lbproxy.address import Address, parse_address
+from lbproxy.address import parse_address
 from lbproxy.config.loader import load_text
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Unusable
@@ -20,7 +19,8 @@ from lbproxy.domain.server import Server
 from lbproxy.domain.states import REFUSED, Health
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
-from lbproxy.process.wiring import PASSIVE_RETRY_S, Wiring, is_direct, pool_timeouts
+from lbproxy.process.settings import pool_timeouts
+from lbproxy.process.wiring import PASSIVE_RETRY_S, Wiring
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Slots
 from tests.support.certificates import Authority
 from tests.support.listeners import wiring_of
@@ -241,25 +241,6 @@ listeners: [{bind: "127.0.0.1:1", pool: p}]
 pools: {p: {servers: ["127.0.0.1:2"], strategy: {python: "no_such_module:Pick"}}}
 """)
     assert caught.value.path == ("pools", "p", "strategy", "python")
-
-
-@pytest.mark.parametrize(
-    ("address", "direct"),
-    [
-        ("127.8.8.8:1", True),
-        ("[::1]:1", True),
-        ("unix:/x", True),
-        ("10.1.2.3:1", True),
-        ("10.1.3.3:1", False),
-        ("[2001:db8::5]:1", True),
-        ("[2001:db9::5]:1", False),
-        ("name:1", False),
-    ],
-)
-def test_who_is_directly_connected(address: str, direct: bool) -> None:
-    networks = (ip_network("10.1.2.0/24"), ip_network("2001:db8::/64"))
-    assert is_direct(parse_address(address), networks) is direct
-    assert is_direct(Address("127.0.0.1", 1), ())
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------------

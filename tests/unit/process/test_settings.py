@@ -1,0 +1,29 @@
+"""Values of the config as the data plane takes them. Most of them are seen in test_wiring.py, where they arrive."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from lbproxy.address import Address, parse_address
+from lbproxy.process.settings import is_direct
+
+
+@pytest.mark.parametrize(
+    ("address", "direct"),
+    [
+        ("127.8.8.8:1", True),
+        ("[::1]:1", True),
+        ("unix:/x", True),
+        ("10.1.2.3:1", True),
+        ("10.1.3.3:1", False),
+        ("[2001:db8::5]:1", True),
+        ("[2001:db9::5]:1", False),
+        ("name:1", False),
+    ],
+)
+def test_who_is_directly_connected(address: str, direct: bool) -> None:
+    networks = (ip_network("10.1.2.0/24"), ip_network("2001:db8::/64"))
+    assert is_direct(parse_address(address), networks) is direct
+    assert is_direct(Address("127.0.0.1", 1), ())

@@ -231,8 +231,7 @@ class Http1Connection(AnsweringConnection):
         self._deadline = NEVER
 
     def _server_transport(self) -> asyncio.Transport | None:
-        upstream = self._exchange.upstream if self._exchange is not None else None
-        return upstream.transport if upstream is not None else None
+        return self._exchange.server_transport() if self._exchange is not None else None
 
     def request_moved(self, *, is_blocked: bool) -> None:
         now = self.services.clock()
@@ -248,7 +247,6 @@ class Http1Connection(AnsweringConnection):
         assert exchange is not None
         self._body_ended()
         exchange.request_body(b"", is_done=True)
-        exchange.upstream_unblocked()
 
     # --- what comes behind a request --------------------------------------------------------------------------------
 

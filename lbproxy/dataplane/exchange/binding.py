@@ -24,7 +24,7 @@ def bind(side: ClientStream, connection: UpstreamConnection) -> None:
 def unbind(side: ClientStream) -> None:
     """Close the connection that is this client's only, unless it is in use: then its exchange sees to it."""
     connection, side.bound = side.bound, None
-    if connection is not None and not connection.has_ended and connection.exchange is None:
+    if connection is not None and not connection.has_ended and connection.sink is None:
         connection.close_idle()
 
 

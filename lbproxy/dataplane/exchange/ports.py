@@ -1,6 +1,7 @@
 """A request under way, as the protocol objects at its two ends know it: what they may read, and what they tell it.
 
-The exchange is one. Neither end imports it, and it may import both.
+Towards the client it is `Underway`, one for each request; towards a server an `AnswerSink`, one for each try at one.
+Neither end knows the other, nor what stands between them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
+from lbproxy.dataplane.exchange.body_tape import Follower
 from lbproxy.dataplane.exchange.placing import Claimant
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.runtime import ServerRuntime
@@ -21,22 +23,20 @@ from lbproxy.protocol.message import Field
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Underway(Claimant):
-    """See the module. Times are monotonic seconds.
+    """What the client's end asks and tells. Times are monotonic seconds.
 
     id_line: the field line with the request id, last in the head that goes up and in the one that comes back. is_head:
-    its method is HEAD. request_done: it was read to its exact end. sent_at: when the present attempt's head was.
-    ended_at: 0.0 until it is over.
+    its method is HEAD. request_done: it was read to its exact end. ended_at: 0.0 until it is over.
     """
 
-    __slots__ = ("ended_at", "id_line", "is_head", "prepared", "request_done", "sent_at")
+    __slots__ = ("ended_at", "id_line", "is_head", "prepared", "request_done")
 
-    def __init__(self, prepared: Prepared, id_line: bytes, now: float) -> None:
+    def __init__(self, prepared: Prepared, id_line: bytes) -> None:
         super().__init__()
         self.prepared = prepared
         self.id_line = id_line
         self.is_head = prepared.is_head
         self.request_done = False
-        self.sent_at = now
         self.ended_at = 0.0
 
     @property
@@ -54,8 +54,6 @@ class Underway(Claimant):
         where it is not that of the request itself."""
         raise NotImplementedError
 
-    # --- what the client's end asks and tells -----------------------------------------------------------------------
-
     def time_left_s(self) -> float:
         """Seconds until the whole time for this request is over, inf if there is no such time."""
         raise NotImplementedError
@@ -64,7 +62,25 @@ class Underway(Claimant):
         """The client side has sent a redirect, a fixed response or an answer to OPTIONS."""
         raise NotImplementedError
 
-    # --- what the server's end asks and tells -----------------------------------------------------------------------
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class AnswerSink(Follower):
+    """What the server's end asks and tells: who sent the request, and wants the answer.
+
+    is_head: the method is HEAD. sent_at: when the head was sent, in monotonic seconds.
+    """
+
+    __slots__ = ("is_head", "sent_at")
+
+    def __init__(self, now: float, *, is_head: bool) -> None:
+        super().__init__()
+        self.is_head = is_head
+        self.sent_at = now
+
+    @property
+    def is_done(self) -> bool:
+        """Is the request over, with an answer or without?"""
+        raise NotImplementedError
 
     def interim_received(self, head: ResponseHead) -> None:
         """A 1xx other than 101."""
@@ -81,7 +97,7 @@ class Underway(Claimant):
         raise NotImplementedError
 
     def attempt_failed(self, fault: Fault, detail: str) -> None:
-        """The attempt is over; its connection, if there was one, is gone already."""
+        """There will be no answer, or no more of it; the connection, if there was one, is gone already."""
         raise NotImplementedError
 
     def upgraded(self, head: ResponseHead, rest: bytes) -> None:
@@ -102,10 +118,6 @@ class Underway(Claimant):
 
     def response_spliced(self, size: int, *, is_blocked: bool) -> None:
         """So much of the response is on its way to the client, who takes it or does not."""
-        raise NotImplementedError
-
-    def splice_over(self, splice: object) -> None:
-        """The transports have the connections back."""
         raise NotImplementedError
 
     def bind_upstream(self) -> None:

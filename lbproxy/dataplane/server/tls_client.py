@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
-from lbproxy.dataplane.exchange.ports import Underway
+from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
 from lbproxy.dataplane.net.tls_transport import CLOSED, OPEN, RECORD, TlsTransport
 from lbproxy.dataplane.server.upstream import UpstreamConnection, acknowledged
@@ -121,9 +121,9 @@ class TlsUpstream(UpstreamConnection):
 
     __slots__ = ("_wire_before",)
 
-    def begin(self, exchange: Underway, data: bytes) -> None:
+    def begin(self, sink: AnswerSink, data: bytes, *, is_done: bool) -> None:
         self._wire_before = cast(TlsTransport, self.transport).wire_written
-        super().begin(exchange, data)
+        super().begin(sink, data, is_done=is_done)
 
     def _nothing_has_left(self) -> bool:
         """Records are longer than what they hold: the rest of a request may be more than was written of it."""
@@ -141,18 +141,18 @@ class TlsUpstream(UpstreamConnection):
         super()._ended(is_fin=is_fin)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        exchange = self.exchange
-        if not isinstance(exc, ssl.SSLError) or exchange is None or self.has_ended or not self._has_read_nothing():
+        sink = self.sink
+        if not isinstance(exc, ssl.SSLError) or sink is None or self.has_ended or not self._has_read_nothing():
             super().connection_lost(exc)
             return
         # TLS 1.3: the server judges our certificate when we are done already, and reads no request then.
         self._uncount()
         self.has_ended = True
-        self.exchange = None
+        self.sink = None
         try:
-            exchange.attempt_failed(*tls_fault(exc))
-        except Exception as error:  # a defect: confined to this exchange
-            self._defect(error, exchange)
+            sink.attempt_failed(*tls_fault(exc))
+        except Exception as error:  # a defect: confined to this request
+            self._defect(error, sink)
 
     def _read_what_is_left(self) -> None:
         """TlsClient has done that: what is in the socket is not HTTP."""

@@ -13,7 +13,7 @@ import socket
 from typing import Final, cast
 
 from lbproxy import errors
-from lbproxy.dataplane.exchange.ports import Underway
+from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.idle_pool import Kept
 from lbproxy.dataplane.net import bulk
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
@@ -36,7 +36,7 @@ _BYTES_ACKED: Final = slice(120, 128)  # struct tcp_info: tcpi_bytes_acked
 
 
 class UpstreamConnection(Kept):
-    """One connection to one server; serves one exchange at a time."""
+    """One connection to one server; serves one request at a time."""
 
     __deletable__ = ("transport",)  # mypyc asks for it
     __slots__ = (
@@ -53,11 +53,11 @@ class UpstreamConnection(Kept):
         "_retires_at",
         "_services",
         "_written_before",
-        "exchange",
         "introduced",
         "is_bound",
         "request_done",
         "runtime",
+        "sink",
         "transport",
         "written",
     )
@@ -69,7 +69,7 @@ class UpstreamConnection(Kept):
         super().__init__(self._poller.poll)
         self._services = services
         self.runtime = runtime
-        self.exchange: Underway | None = None
+        self.sink: AnswerSink | None = None
         self._buffer = b""
         self._reader: BodyReader | None = None
         self._head: ResponseHead | None = None
@@ -91,7 +91,7 @@ class UpstreamConnection(Kept):
         self.transport = cast(StreamTransport, transport)
         try:
             self._connected(self.transport)
-        except Exception as error:  # a defect: `exchange._connect` finds the connection ended
+        except Exception as error:  # a defect: who dialled finds the connection ended
             self._defect(error, None)
 
     def _connected(self, transport: asyncio.Transport) -> None:
@@ -117,11 +117,11 @@ class UpstreamConnection(Kept):
             self._is_counted = False
             self.runtime.n_connections -= 1
 
-    def begin(self, exchange: Underway, data: bytes) -> None:
-        """Send a request, or the first part of one; `exchange.request_done` says which."""
-        self.exchange = exchange
+    def begin(self, sink: AnswerSink, data: bytes, *, is_done: bool) -> None:
+        """Send a request, or the first part of one: `is_done` says which."""
+        self.sink = sink
         self.n_requests += 1
-        self.request_done = exchange.request_done
+        self.request_done = is_done
         written = self._written_before = self.written
         self.written = written + len(data)
         self.transport.write(data)
@@ -138,13 +138,13 @@ class UpstreamConnection(Kept):
 
     def abort(self) -> None:
         """End a connection in the middle of something: the server sees a reset and can stop working."""
-        self.exchange = None
+        self.sink = None
         self.has_ended = True
         abort(self.transport)
 
     def give_up(self) -> None:
-        """Let go of an exchange that has its answer while the request is not fully sent, or after surplus bytes."""
-        self.exchange = None
+        """Let go of a request that has its answer while the request is not fully sent, or after surplus bytes."""
+        self.sink = None
         self.has_ended = True
         if self.request_done and not self.transport.get_write_buffer_size():
             self.transport.close()
@@ -154,8 +154,8 @@ class UpstreamConnection(Kept):
     # --- receiving --------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        exchange = self.exchange
-        if exchange is None:
+        sink = self.sink
+        if sink is None:
             self._unasked_data()
             return
         try:
@@ -166,38 +166,38 @@ class UpstreamConnection(Kept):
                 if head is None and blank and not self._is_lenient:
                     head = self._parse_head(text)
                 if head is not None and head.status >= 200:
-                    if head.body_length == len(body) and not exchange.is_head:
+                    if head.body_length == len(body) and not sink.is_head:
                         now = self._services.clock()
                         self._release(head, b"", now)
-                        exchange.response_received(head, body, now, is_done=True)
+                        sink.response_received(head, body, now, is_done=True)
                     else:
-                        self._final_head(head, body, exchange)
-                        self._look_for_bulk(data, exchange)
+                        self._final_head(head, body, sink)
+                        self._look_for_bulk(data, sink)
                     return
-            self._other_data(data, exchange)
+            self._other_data(data, sink)
         except HeadError as error:
-            self._fail(exchange, error.fault, error.detail)
+            self._fail(sink, error.fault, error.detail)
         except BodyError as bad_body:
-            self._fail(exchange, errors.RESPONSE_BAD_CHUNK, bad_body.detail)
-        except Exception as defect:  # confined to this exchange
-            self._defect(defect, exchange)
+            self._fail(sink, errors.RESPONSE_BAD_CHUNK, bad_body.detail)
+        except Exception as defect:  # confined to this request
+            self._defect(defect, sink)
 
-    def _defect(self, error: Exception, exchange: Underway | None) -> None:
+    def _defect(self, error: Exception, sink: AnswerSink | None) -> None:
         self._services.internal_error("upstream", error)
         self.runtime.idle.discard(self)
-        if exchange is not None and not exchange.is_done:
-            self._fail(exchange, errors.INTERNAL_ERROR, "internal error")
+        if sink is not None and not sink.is_done:
+            self._fail(sink, errors.INTERNAL_ERROR, "internal error")
         else:
             self.abort()
 
-    def _other_data(self, data: bytes, exchange: Underway) -> None:
+    def _other_data(self, data: bytes, sink: AnswerSink) -> None:
         if self._reader is None:
-            self._head_data(data, exchange)
+            self._head_data(data, sink)
         else:
-            self._body_data(data, exchange)
-        self._look_for_bulk(data, exchange)
+            self._body_data(data, sink)
+        self._look_for_bulk(data, sink)
 
-    def _look_for_bulk(self, data: bytes, exchange: Underway) -> None:
+    def _look_for_bulk(self, data: bytes, sink: AnswerSink) -> None:
         """Is so much coming that it is read, or left to the kernel, in large pieces?"""
         reader = self._reader
         if (
@@ -206,7 +206,7 @@ class UpstreamConnection(Kept):
             and len(data) >= bulk.FROM_BYTES
             and not self.has_ended
             and bulk.is_much_left(reader)
-            and not exchange.splice_response(reader)
+            and not sink.splice_response(reader)
         ):
             self._bulk = bulk.BulkReader(self, self._client_transport)
 
@@ -217,14 +217,14 @@ class UpstreamConnection(Kept):
             self.runtime.idle.discard(self)
             self.close_idle()
 
-    def _fail(self, exchange: Underway, fault: Fault, detail: str) -> None:
+    def _fail(self, sink: AnswerSink, fault: Fault, detail: str) -> None:
         self._buffer = b""
         self.abort()
         if fault.side is errors.Side.CLIENT:
             fault = errors.BAD_RESPONSE
-        exchange.attempt_failed(fault, detail)
+        sink.attempt_failed(fault, detail)
 
-    def _head_data(self, data: bytes, exchange: Underway) -> None:
+    def _head_data(self, data: bytes, sink: AnswerSink) -> None:
         if self._buffer:
             checked = len(self._buffer)
             data = self._buffer + data
@@ -250,18 +250,18 @@ class UpstreamConnection(Kept):
             if head is None:
                 head = self._parse_head(text, data[end - 4 : end])
             if head.status >= 200:
-                self._final_head(head, data[end:], exchange)
+                self._final_head(head, data[end:], sink)
                 return
             data = data[end:]
             if head.status == 101:
-                exchange.upgraded(head, data)
+                sink.upgraded(head, data)
                 return
             self._interim += 1
-            if self._interim > pool.max_interim + (self._services.clock() - exchange.sent_at) / INTERIM_EVERY_S:
+            if self._interim > pool.max_interim + (self._services.clock() - sink.sent_at) / INTERIM_EVERY_S:
                 raise HeadError(errors.TOO_MANY_INTERIM, f"more than {pool.max_interim} interim responses")
-            exchange.interim_received(head)
+            sink.interim_received(head)
             checked = 0
-            if not data or self.exchange is not exchange:
+            if not data or self.sink is not sink:
                 return
 
     def _parse_head(self, text: bytes, blank: bytes = b"\r\n\r\n") -> ResponseHead:
@@ -275,57 +275,57 @@ class UpstreamConnection(Kept):
             pool.response_memo.learn(text, head)
         return head
 
-    def _final_head(self, head: ResponseHead, data: bytes, exchange: Underway) -> None:
+    def _final_head(self, head: ResponseHead, data: bytes, sink: AnswerSink) -> None:
         length = head.content_length
         now = self._services.clock()
-        if exchange.is_head or head.is_bodiless:
+        if sink.is_head or head.is_bodiless:
             length = 0
         elif head.chunked:
             self._head = head
             self._reader = ChunkedReader(is_lenient=self.runtime.pool.is_lenient)
-            self._first_body(head, data, exchange, now)
+            self._first_body(head, data, sink, now)
             return
         elif length is None:
             self._head = head
             self._reader = UntilCloseReader()
-            exchange.response_received(head, data, now, is_done=False)
+            sink.response_received(head, data, now, is_done=False)
             return
         if len(data) == length:
             self._release(head, b"", now)
-            exchange.response_received(head, data, now, is_done=True)
+            sink.response_received(head, data, now, is_done=True)
         elif len(data) > length:
             self._release(head, data[length:], now)
-            exchange.response_received(head, data[:length], now, is_done=True)
+            sink.response_received(head, data[:length], now, is_done=True)
         else:
             self._head = head
             self._reader = LengthReader(length)
-            self._first_body(head, data, exchange, now)
+            self._first_body(head, data, sink, now)
 
-    def _first_body(self, head: ResponseHead, data: bytes, exchange: Underway, now: float) -> None:
+    def _first_body(self, head: ResponseHead, data: bytes, sink: AnswerSink, now: float) -> None:
         reader = self._reader
         assert reader is not None
         body = reader.feed(data) if data else b""
         if reader.done:
             self._release(head, reader.rest, now)
-        exchange.response_received(head, body, now, is_done=reader.done, trailers=reader.trailers)
+        sink.response_received(head, body, now, is_done=reader.done, trailers=reader.trailers)
 
-    def _body_data(self, data: bytes, exchange: Underway) -> None:
+    def _body_data(self, data: bytes, sink: AnswerSink) -> None:
         reader, head = self._reader, self._head
         assert reader is not None and head is not None
         body = reader.feed(data)
         if reader.done:
             self._release(head, reader.rest, self._services.clock())
-            exchange.response_body(body, is_done=True, trailers=reader.trailers)
+            sink.response_body(body, is_done=True, trailers=reader.trailers)
         elif body:
-            exchange.response_body(body, is_done=False)
+            sink.response_body(body, is_done=False)
 
     def response_spliced(self) -> None:
         """The last byte of the body has gone to the client, past this object."""
-        exchange, head = self.exchange, self._head
-        assert exchange is not None and head is not None
+        sink, head = self.sink, self._head
+        assert sink is not None and head is not None
         self.resume_reading()
         self._release(head, b"", self._services.clock())
-        exchange.response_body(b"", is_done=True)
+        sink.response_body(b"", is_done=True)
 
     def reset_inside(self) -> None:
         """An error of the connection was met outside the transport, which would now take it for a clean end."""
@@ -360,7 +360,7 @@ class UpstreamConnection(Kept):
                 return
             self.give_up()
             return
-        self.exchange = None
+        self.sink = None
         self.idle_since = now
         self.expires_at = now + runtime.idle_timeout_s
         if promise_s >= 0.0:
@@ -377,9 +377,9 @@ class UpstreamConnection(Kept):
 
     def _may_stay_bound(self, head: ResponseHead, now: float) -> bool:
         """Leave a connection on which a user is authenticated to its client, if it would be kept otherwise."""
-        exchange, runtime = self.exchange, self.runtime
+        sink, runtime = self.sink, self.runtime
         if (
-            exchange is None
+            sink is None
             or runtime.pool.keep_alive is None
             or not (head.binds or self.is_bound)
             or not head.keep_alive
@@ -390,13 +390,13 @@ class UpstreamConnection(Kept):
             or self.n_requests >= min(self._max_requests, runtime.most_requests)
         ):
             return False
-        self.exchange = None
+        self.sink = None
         self.idle_since = now
         self.expires_at = min(now + runtime.idle_timeout_s, self._retires_at)
         if head.keep_alive_timeout_s >= 0.0:
             self.expires_at = min(self.expires_at, now + RETIRE_AT * head.keep_alive_timeout_s)
         self.is_bound = True
-        exchange.bind_upstream()
+        sink.bind_upstream()
         return True
 
     def _end_body(self) -> None:
@@ -410,11 +410,11 @@ class UpstreamConnection(Kept):
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def eof_received(self) -> bool:
-        exchange = self.exchange
+        sink = self.sink
         try:
             self._ended(is_fin=True)
-        except Exception as error:  # a defect: confined to this exchange
-            self._defect(error, exchange)
+        except Exception as error:  # a defect: confined to this request
+            self._defect(error, sink)
         if self.transport.get_write_buffer_size():
             # Closing would send the rest of a request that is over, which the server might execute after all, and wait
             # for the server to take it.
@@ -428,59 +428,59 @@ class UpstreamConnection(Kept):
         self._bulk = None  # which knows this object
 
     def _lost(self, exc: Exception | None) -> None:
-        exchange = self.exchange
+        sink = self.sink
         try:
-            if exchange is not None and exc is not None:
+            if sink is not None and exc is not None:
                 self._read_what_is_left()
             self._ended(is_fin=exc is None)
         except Exception as error:  # as above
-            self._defect(error, exchange)
+            self._defect(error, sink)
 
     def _read_what_is_left(self) -> None:
         """Perhaps an answer that explains why a write failed: 413, then RST."""
         sock = self.transport.get_extra_info("socket")
-        read_what_is_left(sock, 65536, self.data_received, lambda: self.exchange is not None)
+        read_what_is_left(sock, 65536, self.data_received, lambda: self.sink is not None)
 
     def _ended(self, *, is_fin: bool) -> None:
         if self.has_ended:
             return
         self.has_ended = True
-        exchange = self.exchange
-        if exchange is None:
+        sink = self.sink
+        if sink is None:
             self.runtime.idle.ended(self, self._services.clock(), is_fin=is_fin)
             return
         reader = self._reader
-        self.exchange = None
+        self.sink = None
         if isinstance(reader, UntilCloseReader) and is_fin:
             self._reader = None
-            exchange.response_body(b"", is_done=True)
+            sink.response_body(b"", is_done=True)
         elif reader is not None:
-            exchange.attempt_failed(errors.TRUNCATED_BODY, "the connection ended inside the body")
+            sink.attempt_failed(errors.TRUNCATED_BODY, "the connection ended inside the body")
         elif self._buffer:
-            exchange.attempt_failed(errors.TRUNCATED_HEAD, "the connection ended inside the head")
+            sink.attempt_failed(errors.TRUNCATED_HEAD, "the connection ended inside the head")
         elif self.n_requests > 1 and not self._interim:
             # Is all of the request still here? Then it is not the server's acknowledgements that one has to trust.
             is_unsent = self._nothing_has_left()
             is_crossed = is_unsent or (is_fin and self._nothing_was_acked())
-            self._note_lost(exchange, is_crossed=is_crossed, is_fin=is_fin)
-            if is_unsent or (is_crossed and exchange.trusts_unacked(self.runtime)):
-                exchange.attempt_failed(errors.CLOSED_UNACKED, "closed before the request arrived")
+            self._note_lost(sink, is_crossed=is_crossed, is_fin=is_fin)
+            if is_unsent or (is_crossed and sink.trusts_unacked(self.runtime)):
+                sink.attempt_failed(errors.CLOSED_UNACKED, "closed before the request arrived")
             else:
-                exchange.attempt_failed(errors.CLOSED_REUSED, "closed while the request was sent on a kept connection")
+                sink.attempt_failed(errors.CLOSED_REUSED, "closed while the request was sent on a kept connection")
         elif is_fin:
             # A 1xx is no part of an answer (RFC 9110 section 15.2), but shows that the server had the request.
-            exchange.attempt_failed(errors.CLOSED_EARLY, "closed without an answer")
+            sink.attempt_failed(errors.CLOSED_EARLY, "closed without an answer")
         else:
-            exchange.attempt_failed(errors.RESET, "reset without an answer")
+            sink.attempt_failed(errors.RESET, "reset without an answer")
 
-    def _note_lost(self, exchange: Underway, *, is_crossed: bool, is_fin: bool) -> None:
+    def _note_lost(self, sink: AnswerSink, *, is_crossed: bool, is_fin: bool) -> None:
         """Learn from a request that was not answered on a kept connection, if it was the connection's end that met it.
 
         A FIN after the server's kernel had taken the request means that somebody read it; a reset, that nobody did, or
         that the server died: a while after it was sent that is more likely.
         """
         now = self._services.clock()
-        if is_crossed if is_fin else now - exchange.sent_at < EARLY_S:
+        if is_crossed if is_fin else now - sink.sent_at < EARLY_S:
             self.runtime.closed_by_server(now - self.idle_since, self.n_requests - 1, self.created_at, now)
 
     def _nothing_has_left(self) -> bool:
@@ -497,23 +497,23 @@ class UpstreamConnection(Kept):
     # --- back-pressure ----------------------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
-        exchange = self.exchange
-        if exchange is not None:
+        sink = self.sink
+        if sink is not None:
             try:
-                exchange.upstream_blocked()
-            except Exception as error:  # a defect: confined to this exchange
-                self._defect(error, exchange)
+                sink.upstream_blocked()
+            except Exception as error:  # a defect: confined to this request
+                self._defect(error, sink)
 
     def resume_writing(self) -> None:
-        exchange = self.exchange
-        if exchange is not None:
+        sink = self.sink
+        if sink is not None:
             try:
-                exchange.upstream_unblocked()
+                sink.upstream_unblocked()
             except Exception as error:  # as above
-                self._defect(error, exchange)
+                self._defect(error, sink)
 
     def _client_transport(self) -> asyncio.Transport | None:
-        return self.exchange.client_transport() if self.exchange is not None else None
+        return self.sink.client_transport() if self.sink is not None else None
 
     def pause_reading(self) -> None:
         if not self.has_ended:
@@ -525,7 +525,7 @@ class UpstreamConnection(Kept):
 
     def detach(self) -> StreamTransport:
         """Hand the transport to a tunnel; this object is done with it."""
-        self.exchange = None
+        self.sink = None
         self.has_ended = True
         return self.transport
 

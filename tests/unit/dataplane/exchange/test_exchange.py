@@ -751,44 +751,6 @@ def test_a_100_that_nobody_asked_for_is_swallowed() -> None:
         assert client.got().startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_a_tunnel_carries_what_was_read_ahead_on_both_sides() -> None:
-    with FakeLb(ONE) as lb:
-        client = lb.connect()
-        client.send(UPGRADE + b"ping")
-        server = lb.accept()
-        assert b"Connection: Upgrade\r\nUpgrade: websocket\r\n" in server.got()
-        server.send(SWITCHING + b"pong")
-        assert server.got() == b"ping"
-        answer = client.got()
-        assert status_of(answer) == 101 and answer.endswith(b"\r\n\r\npong")
-        client.send(b"1")
-        server.send(b"2")
-        assert (server.got(), client.got()) == (b"1", b"2")
-        client.fin()
-        assert server.saw_fin and server.is_open
-        server.send(b"rest")
-        assert client.got() == b"rest"
-        server.fin()
-        assert lb.ends == ["ok"]
-        assert not client.is_open and not server.is_open and not client.saw_reset
-
-
-@pytest.mark.parametrize("ahead", [b"", b"ping"])
-def test_a_client_that_had_ended_before_its_101_has_ended_in_the_tunnel(ahead: bytes) -> None:
-    with FakeLb(ONE.replace('bind: "127.0.0.1:5000"', 'bind: "127.0.0.1:5000", half_close: answer')) as lb:
-        client = lb.connect()
-        client.send(UPGRADE + ahead)
-        server = lb.accept()
-        client.fin()
-        server.send(SWITCHING)
-        server.got()
-        assert server.saw_fin and server.is_open
-        server.send(b"rest")
-        server.fin()
-        assert client.got().endswith(b"rest")
-        assert lb.ends == ["ok"] and not client.saw_reset
-
-
 @pytest.mark.parametrize("how", ["time", "grace"])
 @pytest.mark.parametrize("framing", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
 def test_an_answer_that_is_kept_back_and_not_whole_is_never_given(how: str, framing: bytes) -> None:
@@ -923,17 +885,6 @@ def test_a_101_may_choose_among_the_protocols_that_were_passed_on(offered: str, 
         assert status_of(client.got()) == (101 if is_right else 502)
         client.reset()
         assert lb.ends == ["client_abort" if is_right else "bad_upgrade"]
-
-
-def test_what_follows_an_upgrade_with_connection_close_is_not_lost() -> None:
-    with FakeLb(ONE) as lb:
-        client = lb.connect()
-        client.send(UPGRADE.replace(b"Connection: ", b"Connection: close, ") + b"ping")
-        server = lb.accept()
-        assert b"Upgrade: websocket" in server.got()
-        server.send(SWITCHING)
-        assert server.got() == b"ping"
-        client.reset()
 
 
 def test_a_declined_upgrade_is_an_ordinary_answer() -> None:

@@ -1,11 +1,10 @@
-"""A connection to a server serves whatever is Underway: it needs no exchange, and no client."""
+"""A connection to a server serves whoever wants the answer: it needs no request, and no client."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lbproxy.dataplane.exchange.ports import Underway
-from lbproxy.dataplane.exchange.prepare import Prepared, prepare
+from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
@@ -15,12 +14,11 @@ from tests.support.fake_transport import FakeLb, FakeTransport, Peer, ok
 HEAD = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
-class Asked(Underway):
+class Asked(AnswerSink):
     """Notes what it hears."""
 
-    def __init__(self, prepared: Prepared) -> None:
-        super().__init__(prepared, b"", 0.0)
-        self.request_done = True
+    def __init__(self) -> None:
+        super().__init__(0.0, is_head=False)
         self.heard: list[object] = []
 
     @property
@@ -55,24 +53,23 @@ class Bench:
         lb.servers.append(self.server)
         self.connection.connection_made(self.server.transport)
 
-    def ask(self, lb: FakeLb) -> Asked:
-        prepared = prepare(lb.listener.runtime, HEAD, is_trusted=False, log_format=None, local_host="h")
-        asked = Asked(prepared)
-        self.connection.begin(asked, HEAD)
+    def ask(self) -> Asked:
+        asked = Asked()
+        self.connection.begin(asked, HEAD, is_done=True)
         return asked
 
 
 def test_answers_in_pieces_and_the_connection_is_kept() -> None:
     with FakeLb() as lb:
         bench = Bench(lb)
-        first = bench.ask(lb)
+        first = bench.ask()
         assert bench.server.got() == HEAD
         answer = b"HTTP/1.1 103 Early Hints\r\n\r\n" + ok(b"hello")
         bench.server.send(answer[:-3])
         bench.server.send(answer[-3:])
         assert first.heard == [103, (200, b"he", False), (b"llo", True)]
         assert lb.runtimes[0].idle.take(lb.clock()) is bench.connection
-        second = bench.ask(lb)
+        second = bench.ask()
         bench.server.send(ok(b"again"))
         assert second.heard == [(200, b"again", True)] and lb.n_idle == 1
 
@@ -81,7 +78,7 @@ def test_two_for_one_request_and_the_first_answer_is_taken() -> None:
     """As a hedge would do: neither connection knows of the other."""
     with FakeLb() as lb:
         benches = [Bench(lb), Bench(lb)]
-        one, other = (bench.ask(lb) for bench in benches)
+        one, other = (bench.ask() for bench in benches)
         benches[1].server.send(ok(b"first"))
         benches[0].connection.abort()
         lb.loop.run()
@@ -92,7 +89,7 @@ def test_two_for_one_request_and_the_first_answer_is_taken() -> None:
 def test_what_fails_is_told_once() -> None:
     with FakeLb() as lb:
         bench = Bench(lb)
-        asked = bench.ask(lb)
+        asked = bench.ask()
         bench.server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
         bench.server.fin()
         lb.loop.run()

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from lbproxy.dataplane.exchange.exchange import Exchange
+from lbproxy.dataplane.exchange.attempt import Attempt
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.telemetry.slots import PROCESS
 from tests.support import build
@@ -547,7 +547,7 @@ def test_a_defect_when_it_is_connected_is_a_connection_that_failed(monkeypatch: 
 def test_a_defect_in_flow_control_is_500(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with FakeLb(config()) as lb:
         client, server = asked(lb)
-        monkeypatch.setattr(Exchange, name, broken)
+        monkeypatch.setattr(Attempt, name, broken)
         protocol = server.transport.get_protocol()
         assert isinstance(protocol, UpstreamConnection)
         protocol.pause_writing() if name == "upstream_blocked" else protocol.resume_writing()
@@ -563,10 +563,10 @@ def broken(*args: object, **kwargs: object) -> None:
 
 @sets_methods
 def test_a_defect_behind_a_whole_answer_does_not_leave_the_connection_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection was kept already when the exchange failed."""
+    """The connection was kept already when the request failed."""
     with FakeLb(config()) as lb:
         client, server = asked(lb)
-        monkeypatch.setattr(Exchange, "response_received", broken)
+        monkeypatch.setattr(Attempt, "response_received", broken)
         server.send(ok())
         monkeypatch.undo()
         assert hurt(lb) == 1

@@ -15,7 +15,7 @@ from typing import Final
 
 from lbproxy import errors
 from lbproxy.dataplane.exchange.client_stream import ClientStream
-from lbproxy.dataplane.exchange.ports import Underway
+from lbproxy.dataplane.exchange.ports import AnswerSink, Underway
 from lbproxy.dataplane.net.splice import Flow, PipePool, is_plain
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.protocol.body import BodyReader, LengthReader
@@ -40,20 +40,12 @@ def spliceable(
 class BodySplice:
     """What both directions have in common. `close` releases everything, at any time."""
 
-    __slots__ = ("_connection", "_exchange", "_flow", "_is_waiting", "_reader", "_side", "_sink", "_source")
+    __slots__ = ("_flow", "_is_waiting", "_path", "_reader", "_sink", "_source")
 
     def __init__(
-        self,
-        exchange: Underway,
-        side: ClientStream,
-        connection: UpstreamConnection,
-        reader: LengthReader,
-        source: asyncio.Transport,
-        sink: asyncio.Transport,
+        self, path: KernelPath, reader: LengthReader, source: asyncio.Transport, sink: asyncio.Transport
     ) -> None:
-        self._exchange = exchange
-        self._side = side
-        self._connection = connection
+        self._path = path
         self._reader = reader
         self._source = source
         self._sink = sink
@@ -76,7 +68,7 @@ class BodySplice:
             self._start()
 
     def _start(self) -> None:
-        services = self._side.services
+        services = self._path.side.services
         flow = services.pipes.open_flow(services.loop, self._source, self._sink, self, self._reader.left)
         if flow is None:
             self._give_back()
@@ -114,8 +106,8 @@ class BodySplice:
         raise NotImplementedError
 
     def flow_crashed(self, error: Exception) -> None:
-        self._side.services.internal_error("splice", error)
-        self._exchange.fail(errors.INTERNAL_ERROR, "internal error")
+        self._path.side.services.internal_error("splice", error)
+        self._path.request.fail(errors.INTERNAL_ERROR, "internal error")
 
     def _count(self, size: int, *, is_blocked: bool) -> None:
         raise NotImplementedError
@@ -127,8 +119,8 @@ class BodySplice:
         raise NotImplementedError
 
     def _client_left(self) -> None:
-        self._exchange.client_left()
-        self._side.cut()
+        self._path.request.client_left()
+        self._path.side.cut()
 
 
 class Download(BodySplice):
@@ -137,20 +129,20 @@ class Download(BodySplice):
     __slots__ = ()
 
     def _count(self, size: int, *, is_blocked: bool) -> None:
-        self._exchange.response_spliced(size, is_blocked=is_blocked)
-        self._side.response_moved(size)
+        self._path.sink.response_spliced(size, is_blocked=is_blocked)
+        self._path.side.response_moved(size)
 
     def _complete(self) -> None:
-        self._exchange.splice_over(self)
-        self._connection.response_spliced()
+        self._path.download = None
+        self._path.connection.response_spliced()
 
     def _give_back(self) -> None:
-        self._exchange.splice_over(self)
-        self._connection.resume_reading()
+        self._path.download = None
+        self._path.connection.resume_reading()
 
     def flow_failed(self, error: OSError, *, at_source: bool) -> None:
         if at_source:
-            self._connection.reset_inside()
+            self._path.connection.reset_inside()
         else:
             self._client_left()
 
@@ -161,20 +153,88 @@ class Upload(BodySplice):
     __slots__ = ()
 
     def _count(self, size: int, *, is_blocked: bool) -> None:
-        self._connection.written += size
-        self._exchange.bytes_in += size
-        self._side.request_moved(is_blocked=is_blocked)
+        self._path.connection.written += size
+        self._path.request.bytes_in += size
+        self._path.side.request_moved(is_blocked=is_blocked)
 
     def _complete(self) -> None:
-        self._exchange.splice_over(self)
-        self._side.request_spliced()
+        self._path.upload = None
+        self._path.side.request_spliced()
+        self._path.sink.upstream_unblocked()
 
     def _give_back(self) -> None:
-        self._exchange.splice_over(self)
-        self._exchange.upstream_unblocked()
+        self._path.upload = None
+        self._path.sink.upstream_unblocked()
 
     def flow_failed(self, error: OSError, *, at_source: bool) -> None:
         if at_source:
             self._client_left()
         else:
-            self._connection.reset_inside()
+            self._path.connection.reset_inside()
+
+
+class KernelPath:
+    """Both directions of one request between its client and one server. n_upward, n_downward: bytes on their way."""
+
+    __slots__ = ("connection", "download", "request", "side", "sink", "upload")
+
+    def __init__(self, request: Underway, sink: AnswerSink, side: ClientStream, connection: UpstreamConnection) -> None:
+        self.request = request
+        self.sink = sink
+        self.side = side
+        self.connection = connection
+        self.download: Download | None = None
+        self.upload: Upload | None = None
+
+    def takes_response(self, reader: BodyReader) -> bool:
+        """Begin to move the rest of the response, if that is possible and pays."""
+        connection, side = self.connection, self.side
+        target = side.raw_sink()
+        found = spliceable(reader, side.services.pipes, connection.transport, target)
+        if found is None or target is None:
+            return False
+        connection.pause_reading()
+        self.download = Download(self, found, connection.transport, target)
+        self.download.begin()
+        return True
+
+    def takes_request(self, reader: BodyReader) -> bool:
+        """The same for the request."""
+        connection, side = self.connection, self.side
+        source = side.raw_source()
+        found = spliceable(reader, side.services.pipes, source, connection.transport)
+        if found is None or source is None:
+            return False
+        self.sink.upstream_blocked()  # nobody else reads from the client
+        self.upload = Upload(self, found, source, connection.transport)
+        self.upload.begin()
+        return True
+
+    def client_emptied(self) -> bool:
+        """The client has taken what was written to it. Was that waited for here?"""
+        if self.download is None:
+            return False
+        self.download.sink_emptied()
+        return True
+
+    def server_emptied(self) -> bool:
+        """The same of the server."""
+        if self.upload is None:
+            return False
+        self.upload.sink_emptied()
+        return True
+
+    @property
+    def n_upward(self) -> int:
+        return self.upload.pending if self.upload is not None else 0
+
+    @property
+    def n_downward(self) -> int:
+        return self.download.pending if self.download is not None else 0
+
+    def close(self) -> None:
+        """Let go of both connections. What is on its way is lost."""
+        for splice in (self.download, self.upload):
+            if splice is not None:
+                splice.close()
+        self.download = self.upload = None

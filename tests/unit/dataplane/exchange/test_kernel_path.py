@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lbproxy.dataplane.client.http1 import Http1Connection
-from lbproxy.dataplane.exchange.body_splice import SPLICE_FROM, spliceable
-from lbproxy.dataplane.exchange.exchange import Exchange
+from lbproxy.dataplane.exchange.attempt import Attempt
+from lbproxy.dataplane.exchange.kernel_path import SPLICE_FROM, spliceable
 from lbproxy.dataplane.net.bulk import BulkReader
 from lbproxy.dataplane.net.splice import PipePool
 from lbproxy.dataplane.server.upstream import UpstreamConnection
@@ -357,9 +357,10 @@ def test_no_part_of_a_spliced_exchange_waits_for_the_collector(
         server = web.download()
         client_side, connection = web.client.transport.protocol, server.transport.protocol
         assert isinstance(client_side, Http1Connection) and isinstance(connection, UpstreamConnection)
-        assert isinstance(connection.exchange, Exchange)
-        gone.watch(client_side, connection, connection.exchange, connection.exchange._download)
-        del client_side, connection
+        attempt = connection.sink
+        assert isinstance(attempt, Attempt) and attempt.kernel is not None
+        gone.watch(client_side, connection, attempt, attempt.owner, attempt.kernel, attempt.kernel.download)
+        del client_side, connection, attempt
         end(web, server)
         web.lb.loop.run()
         web.kernel.flows.clear()

@@ -1,0 +1,55 @@
+"""What a request becomes after 101: bytes both ways between its client and its server, until both have ended."""
+
+from __future__ import annotations
+
+from lbproxy.dataplane.exchange import accounts
+from lbproxy.dataplane.exchange.attempt_books import AttemptBooks, AttemptOwner
+from lbproxy.dataplane.exchange.relay import Relay, RelayEnd
+from lbproxy.domain.lease import Outcome
+from lbproxy.errors import Side
+from lbproxy.protocol.http1 import ResponseHead
+
+
+class Tunnel:
+    """One for a request. The attempt keeps its lease until the end, of which `owner.tunnel_over` hears."""
+
+    __slots__ = ("_attempt", "_owner")
+
+    def __init__(self, owner: AttemptOwner, attempt: AttemptBooks) -> None:
+        self._owner = owner
+        self._attempt = attempt
+
+    def open(self, head: ResponseHead, rest: bytes) -> None:
+        """Join both transports, with the bytes that were read already. head: the 101. rest: what came behind it."""
+        owner, attempt = self._owner, self._attempt
+        connection, timeouts = attempt.upstream, owner.prepared.route.timeouts
+        assert connection is not None and timeouts is not None
+        attempt.upstream = None
+        relay = Relay(
+            owner.side.services,
+            tunnel_s=timeouts.tunnel,
+            half_closed_s=timeouts.half_closed,
+            write_s=min(timeouts.write, owner.side.facts.listener.timeouts.write),
+            on_done=self._over,
+        )
+        up = connection.detach()
+        down, ahead, has_ended = owner.side.give_stream(owner, head)
+        client, server = RelayEnd(relay), RelayEnd(relay)
+        relay.join(client, down, server, up)
+        if ahead:
+            client.data_received(ahead)
+        if rest:
+            server.data_received(rest)
+        if has_ended:
+            client.eof_received()  # it came before the 101, and comes once
+
+    def _over(self, relay: Relay, end: str, side: Side | None) -> None:
+        owner, attempt = self._owner, self._attempt
+        now = owner.side.services.clock()
+        attempt.runtime.n_connections -= 1
+        accounts.tunnelled(owner, relay.client.n_received, relay.server.n_received)
+        if side is Side.CLIENT:
+            accounts.client_left(attempt.runtime.pool, "tunnel")
+        attempt.tunnelled(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now)
+        owner.side.stream_over()
+        owner.tunnel_over(end, now)

@@ -20,16 +20,15 @@ from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange import accounts
 from lbproxy.dataplane.exchange.attempt import Attempt
-from lbproxy.dataplane.exchange.attempt_books import NEVER, TUNNEL, AttemptBooks, AttemptOwner
+from lbproxy.dataplane.exchange.attempt_books import NEVER, TUNNEL, AttemptBooks
 from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.kept_answer import KEEP_BYTES, KeptAnswer
 from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.retrying import Retrying
 from lbproxy.dataplane.exchange.tunnel import Tunnel
-from lbproxy.dataplane.exchange.verdicts import has_retry_after
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime
-from lbproxy.dataplane.server.connector import DIAL_FAULTS, is_worth_a_retry
+from lbproxy.dataplane.server.connector import DIAL_FAULTS
 from lbproxy.domain.lease import Lease
-from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import BodyReader
@@ -43,22 +42,16 @@ DIAL_BUFFER: Final = 64 * 1024
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Exchange(AttemptOwner):
+class Exchange(Retrying):
     """See the module. The access log reads it as a LogRecord."""
 
     # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
     __slots__ = (
-        "_has_permit",
         "_is_done",
         "_kept",
-        "_retried",
-        "_retries",
         "_started",
         "_timer",
         "_total_deadline",
-        "_wants_fresh",
-        "attempt",
-        "pool_runtime",
         "response_started",
         "runtime",
     )
@@ -74,20 +67,16 @@ class Exchange(AttemptOwner):
         self.client = client
         self.listener = side.facts.listener.name
         self.log_head = prepared.log_head
-        self.pool_runtime: PoolRuntime | None = None
         self.runtime: ServerRuntime | None = None  # of the last server that it was given to
-        self.attempt: Attempt | None = None  # the last one, which may be over
         self._kept: KeptAnswer | None = None  # whole, of an earlier attempt
-        self._retried: Fault | None = None  # why there is a further attempt, until something comes of it
         self._timer: asyncio.TimerHandle | None = None
         self.connect_s = None
         self.ttfb_s = None
-        self.status = self.attempts = self.bytes_in = self.bytes_out = self._retries = 0
+        self.status = self.bytes_in = self.bytes_out = 0
         self.pool = self.server = self.end = ""
         self.total_s = 0.0
         self._total_deadline = NEVER
-        self.tries = ()
-        self.response_started = self._wants_fresh = self._has_permit = self._is_done = False
+        self.response_started = self._is_done = False
 
     # --- what the client's end asks and tells ------------------------------------------------------------------------
 
@@ -313,16 +302,6 @@ class Exchange(AttemptOwner):
             attempt.keep(answer, now)
         return True
 
-    def _may_retry_answer(self, head: ResponseHead) -> bool:
-        return may_retry_status(
-            self.prepared.route.retry,
-            head.status,
-            has_retry_after=has_retry_after(head),
-            is_idempotent=self.prepared.is_idempotent,
-            retries_done=self._retries,
-            is_replayable=not self.body.is_dropped and self.request_done,
-        )
-
     def kept_too_long(self, attempt: AttemptBooks, kept: KeptAnswer, now: float, *, is_done: bool) -> None:
         """It goes to the client, and there is no retry."""
         self._kept = None
@@ -396,40 +375,10 @@ class Exchange(AttemptOwner):
         else:
             self.fail(fault, f"server {runtime.label}: {detail}", is_counted=True)
 
-    def _may_repeat(self, attempt: AttemptBooks, fault: Fault) -> bool:
-        return may_retry(
-            self.prepared.route.retry,
-            fault,
-            is_idempotent=self.prepared.is_idempotent,
-            retries_done=self._retries,
-            is_replayable=not self.body.is_dropped,
-        ) and is_worth_a_retry(fault, attempt.runtime, self.tried)
-
-    def _may_spend(self, now: float, *, is_lost: bool) -> bool:
-        """Take a permit of the pool's retry budget, which keeps retries from multiplying an outage."""
-        pool = self.pool_runtime
-        assert pool is not None
-        if pool.may_retry(now, is_lost=is_lost):
-            self._has_permit = True
-            return True
-        accounts.not_retried(pool)
-        return False
-
     def _retry(self, attempt: AttemptBooks, fault: Fault, *, is_stale: bool) -> None:
         services, pool = self.side.services, self.pool_runtime
         assert pool is not None
-        self._retried = fault
-        self._note_try(attempt, fault.word, services.clock())
-        if is_stale:
-            # Not an attempt: the server may be well, only the kept connection was not. A fresh one can't be stale.
-            self._wants_fresh = True
-        else:
-            self._retries += 1
-            self.tried = (*self.tried, attempt.runtime.server)
-        delay_s = 0.0
-        if not is_stale:
-            known = None if fault is errors.RETRYABLE_STATUS else fault
-            delay_s = backoff_s(self._retries, self.prepared.route.retry, pool.rng, known)
+        delay_s = self._begin_retry(attempt, fault, services.clock(), is_stale=is_stale)
         if delay_s > 0.0:
             self._timer = services.loop.call_later(delay_s, self._retry_now)
         else:
@@ -440,26 +389,6 @@ class Exchange(AttemptOwner):
         pool = self.pool_runtime
         if not self._is_done and pool is not None:
             self._place_it(pool, self.side.services.clock())
-
-    def _note_try(self, attempt: AttemptBooks, reason: str, now: float) -> None:
-        """For the log, which names each server that was tried; only if there are several."""
-        self.tries = (*self.tries, (attempt.runtime.label, reason, now - attempt.started_at))
-
-    def _note_last_try(self, reason: str, now: float) -> None:
-        """The one that ended the exchange, if it was not the only one and is not noted yet."""
-        if self.tries and self.attempts > len(self.tries) and self.attempt is not None:
-            self._note_try(self.attempt, reason, now)
-
-    def _count_retry(self, outcome: str) -> None:
-        if self._retried is not None and self.pool_runtime is not None:
-            accounts.retried(self.pool_runtime, self._retried, outcome)
-        self._retried = None
-        self._return_permit()
-
-    def _return_permit(self) -> None:
-        if self._has_permit and self.pool_runtime is not None:
-            self._has_permit = False
-            self.pool_runtime.budget.finished()
 
     # --- ends -------------------------------------------------------------------------------------------------------
 

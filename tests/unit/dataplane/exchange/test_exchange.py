@@ -329,19 +329,6 @@ def test_being_out_of_local_resources_is_neither_retried_nor_blamed(number: int)
         assert sum(runtime.server.errors for runtime in lb.runtimes) == 0
 
 
-def test_three_attempts_are_the_default_and_then_the_last_fault_shows() -> None:
-    with FakeLb(two()) as lb:
-        client = lb.connect()
-        client.send(GET)
-        for _ in range(3):
-            lb.refuse(errno.EHOSTUNREACH)
-        assert status_of(client.got()) == 502
-        assert lb.ends == ["connect_unreachable"]
-        assert lb.log[0]["attempts"] == 3
-        assert lb.of_pool("retries_total", "connect", "failure") == 2
-        assert lb.of_servers("upstream_errors_total", "connect_unreachable") == 3
-
-
 def test_when_the_last_server_refuses_the_answer_is_503() -> None:
     with FakeLb(two()) as lb:
         client = lb.connect()
@@ -651,17 +638,6 @@ def test_a_chunked_body_is_replayed_with_its_end() -> None:
         assert body_of(server.got()) == b"3\r\nabc\r\n0\r\n\r\n"
         server.send(ok())
         assert status_of(client.got()) == 200
-
-
-def test_a_retry_avoids_the_servers_that_were_tried() -> None:
-    with FakeLb(two(strategy="ip_hash", retry="{attempts: 2}").replace("strategy: round_robin, ", "")) as lb:
-        client = lb.connect()
-        client.send(GET)
-        addresses = []
-        for _ in range(3):
-            addresses.append(lb.loop.dials[0].address)
-            lb.refuse(errno.EHOSTUNREACH)
-        assert len(set(addresses)) == 3
 
 
 # --- Expect: 100-continue -------------------------------------------------------------------------------------------
@@ -1178,43 +1154,3 @@ def test_times_are_of_the_attempt_that_counted() -> None:
         server.send(b"5")
         entry = lb.log[0]
         assert (entry["connect_ms"], entry["ttfb_ms"], entry["total_ms"]) == (250.0, 500.0, 2250.0)
-
-
-def test_the_log_names_each_server_that_was_tried() -> None:
-    with FakeLb(two()) as lb:
-        client = lb.connect()
-        client.send(GET)
-        lb.advance(0.25)
-        lb.refuse()
-        lb.accept().send(ok())
-        assert status_of(client.got()) == 200
-        lb.exchange(client, post()).fin()
-        assert "tries" not in lb.log[1], "there was one attempt only"
-        first, second = lb.log[0]["tries"]
-        assert (first["server"], first["reason"]) == ("127.0.0.1:9001", "connect_refused") and first["ms"] >= 250
-        assert (second["server"], second["reason"]) == ("127.0.0.1:9002", "ok") and second["ms"] < first["ms"]
-
-
-def test_an_error_names_each_server_that_was_tried() -> None:
-    with FakeLb(two()) as lb:
-        client = lb.connect()
-        client.send(GET)
-        for _ in range(3):
-            lb.advance(0.25)
-            lb.refuse()
-        answer = client.got()
-        assert status_of(answer) == 503
-        tries = lb.log[0]["tries"]
-        assert [item["server"] for item in tries] == [f"127.0.0.1:900{number}" for number in (1, 2, 3)]
-        assert {item["reason"] for item in tries} == {"connect_refused"}, "what each did, not what it led to"
-        shown = ", ".join(f"{item['server']} connect_refused {round(item['ms'])}ms" for item in tries)
-        assert f'; details="no_server; tries: {shown}"\r\n'.encode() in answer
-
-
-def test_an_error_of_the_only_attempt_names_no_others() -> None:
-    with FakeLb(ONE) as lb:
-        client = lb.connect()
-        client.send(GET)
-        lb.accept().reset()
-        assert b'; details="reset"\r\n' in client.got()
-        assert "tries" not in lb.log[0]

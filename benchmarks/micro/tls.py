@@ -30,8 +30,8 @@ from benchmarks.load.targets import make_pem
 from benchmarks.micro.hot_path import BODY, CONFIG, HEAD, RESPONSE, build_listener, connect
 from lbproxy.config.certificates import client_context, server_context
 from lbproxy.dataplane.client.http1 import Http1Connection
+from lbproxy.dataplane.client_tls import ClientTlsTransport
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
-from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.process.worker import tune_gc
 from lbproxy.telemetry.log_writer import LogWriter
 
@@ -124,7 +124,7 @@ def small_post(loop: asyncio.AbstractEventLoop, pem: Path | None) -> tuple[Varia
         connect(services, connection)
         deliver = connection.data_received
     else:
-        server, client = TlsServer(listener, listener.runtime.tls), Client()
+        server, client = ClientTlsTransport(listener, listener.runtime.tls), Client()
         quiet = connect(services, server)
         deliver = server.data_received
 

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from lbproxy.address import Address
 from lbproxy.config.model import HealthCheck
 from lbproxy.control.probe import ProbeSpec, Result, Verdict, probe
-from lbproxy.dataplane.tls import ClientTls
+from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.health import CheckResult, HealthMachine
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -98,7 +98,7 @@ class Checker:
         self._watches: dict[tuple[str, str], _Watch] = {}
 
     def add_pool(
-        self, pool: Pool, check: HealthCheck, proxy_protocol: str = "off", tls: ClientTls | None = None
+        self, pool: Pool, check: HealthCheck, proxy_protocol: str = "off", tls: PoolTlsSettings | None = None
     ) -> None:
         """Check the servers of a pool from now on, the first time at some moment within FIRST_WITHIN_S."""
         self._checks[pool.name] = (check, ProbeSpec.from_config(check, proxy_protocol, tls))

@@ -18,8 +18,8 @@ from typing import Any
 from lbproxy.address import Address, authority
 from lbproxy.config.model import HealthCheck
 from lbproxy.dataplane.server.introduction import introduced
-from lbproxy.dataplane.server.tls_client import tls_fault
-from lbproxy.dataplane.tls import ClientTls
+from lbproxy.dataplane.server.tls import tls_fault
+from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.protocol.proxy_protocol import build
 
 LIMIT_BYTES = 65_536
@@ -71,13 +71,15 @@ class ProbeSpec:
     body_pattern: re.Pattern[str] | None = None
     send: bytes = b""
     expect: bytes = b""
-    tls: ClientTls | None = None
+    tls: PoolTlsSettings | None = None
     tls_name: str | None = None
     server_host: str = ""  # as configured: a name, where `address` has what it resolved to
     introduction: bytes = b""  # a PROXY header, sent before all else
 
     @classmethod
-    def from_config(cls, check: HealthCheck, proxy_protocol: str = "off", tls: ClientTls | None = None) -> ProbeSpec:
+    def from_config(
+        cls, check: HealthCheck, proxy_protocol: str = "off", tls: PoolTlsSettings | None = None
+    ) -> ProbeSpec:
         """proxy_protocol: that of the pool. A check with a port of its own goes to something else, which gets none."""
         is_introduced = proxy_protocol != "off" and check.port is None
         return cls(

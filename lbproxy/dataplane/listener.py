@@ -24,6 +24,7 @@ from lbproxy.dataplane.client.door import Door
 from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.client.proxy_header import ProxyHeaders
+from lbproxy.dataplane.client_tls import ClientTlsTransport
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.acceptor import REASONS, Acceptor
@@ -34,7 +35,6 @@ from lbproxy.dataplane.net.unix_socket import SocketFile, bind_hint, bind_unix
 from lbproxy.dataplane.runtime import MAX_HEAD_BYTES, MAX_HEADS, ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tcp.session import TcpClient
-from lbproxy.dataplane.tls_server import TlsServer
 from lbproxy.errors import Fault
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.protocol.repeats import Repeats
@@ -232,7 +232,7 @@ class Listener(Door):
 
     def _protocol(self, proxied: ProxyHeader | None, refusal: Fault | None) -> asyncio.BaseProtocol:
         if self.runtime.tls is not None:
-            return TlsServer(self, self.runtime.tls, proxied, refusal)
+            return ClientTlsTransport(self, self.runtime.tls, proxied, refusal)
         if self.runtime.mode == "http":
             return Http1Connection(self, ClientFacts(self.runtime, proxied), refusal)
         return TcpClient(self, proxied, refusal)

@@ -29,7 +29,7 @@ from lbproxy.protocol.repeats import Repeats
 from lbproxy.telemetry.slots import Row
 
 if TYPE_CHECKING:
-    from lbproxy.dataplane.tls import ClientTls, ServerTls
+    from lbproxy.dataplane.tls_settings import ListenerTlsSettings, PoolTlsSettings
 
 # Of the heads, without their blank line, that come twice, and then again and again: from a client in a loop, a health
 # check.
@@ -215,7 +215,7 @@ class PoolRuntime:
         rng: Rng,
         budget: RetryBudget,
         failure_statuses: frozenset[int] = frozenset(),
-        tls: ClientTls | None = None,
+        tls: PoolTlsSettings | None = None,
         proxy_protocol: str = "off",
         is_lenient: bool = False,
     ) -> None:
@@ -337,7 +337,7 @@ class ListenerRuntime:
     has_default_only: bool  # one route without a match: nothing to look for
     takes_proxy_header: bool = False
     deadline_names: frozenset[bytes] = frozenset()  # fields by which a trusted peer says how long it waits
-    tls: ServerTls | None = None
+    tls: ListenerTlsSettings | None = None
     line_bytes: int = MAX_REQUEST_LINE
     path_rules: PathRules = NORMALISE
     methods: frozenset[str] | None = None  # that are served; None: any

@@ -19,7 +19,7 @@ from lbproxy.control.discovery.dns import DnsDiscovery, Membership
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSource, not_ready_reason
-from lbproxy.dataplane.tls import ClientTls
+from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.process.first_words import ReadinessLog
@@ -62,7 +62,7 @@ class Controller:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         watched: Sequence[WatchedFiles] = (),
-        check_tls: Mapping[str, ClientTls] | None = None,
+        check_tls: Mapping[str, PoolTlsSettings] | None = None,
         overloaded: Callable[[], str | None] = lambda: None,
         admin_limit: int = CONNECTIONS,
         admin_may_move: bool = False,

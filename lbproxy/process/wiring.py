@@ -29,7 +29,7 @@ from lbproxy.dataplane.runtime import (
     RouteRuntime,
     ServerRuntime,
 )
-from lbproxy.dataplane.tls import ClientFiles, ClientTls, ServerFiles, ServerTls
+from lbproxy.dataplane.tls_settings import ListenerTlsFiles, ListenerTlsSettings, PoolTlsFiles, PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import WaitQueue
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
@@ -84,8 +84,8 @@ class Wiring:
         self._leaving: list[tuple[PoolRuntime, Server]] = []
         self.pools: dict[str, PoolRuntime] = {}
         self.watched: list[WatchedFiles] = []  # certificate files to read again when they change
-        self.check_tls: dict[str, ClientTls] = {}  # of health checks, by pool
-        self._listener_tls: dict[str, ServerTls] = {}
+        self.check_tls: dict[str, PoolTlsSettings] = {}  # of health checks, by pool
+        self._listener_tls: dict[str, ListenerTlsSettings] = {}
 
     # --- pools ------------------------------------------------------------------------------------------------------
 
@@ -120,10 +120,10 @@ class Wiring:
         )
         keep = config.keep_alive
         check = config.health_check
-        tls = self._client_tls(config.tls, ("pools", name, "tls"))
+        tls = self._build_pool_tls(config.tls, ("pools", name, "tls"))
         if check is not None:
             own = check.tls if "tls" in check.model_fields_set else config.tls
-            check_tls = tls if own == config.tls else self._client_tls(own, ("pools", name, "health_check", "tls"))
+            check_tls = tls if own == config.tls else self._build_pool_tls(own, ("pools", name, "health_check", "tls"))
             if check_tls is not None:
                 self.check_tls[name] = check_tls
         runtime = PoolRuntime(
@@ -151,15 +151,15 @@ class Wiring:
                 self.add_server(runtime, server_of(spec, spec.address, spec.name, config.max_inflight))
         return runtime
 
-    def _client_tls(self, config: PoolTls | None, path: KeyPath) -> ClientTls | None:
+    def _build_pool_tls(self, config: PoolTls | None, path: KeyPath) -> PoolTlsSettings | None:
         if config is None:
             return None
         ca, cert, key = (
             None if path is None else absolute(path, self._base_dir) for path in (config.ca, config.cert, config.key)
         )
-        files = ClientFiles(config.verify, ca, config.server_name, cert, key)
+        files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key)
         try:
-            made = ClientTls(files, files.load())
+            made = PoolTlsSettings(files, files.load())
         except FileProblem as error:
             raise Unusable((*path, error.key), str(error)) from None
         if files.paths:
@@ -167,13 +167,13 @@ class Wiring:
             self.watched.append(WatchedFiles(f"pool {pool}: {path_text(tuple(keys))}", files.paths, made))
         return made
 
-    def _server_tls(self, config: ListenerConfig) -> ServerTls | None:
+    def _build_listener_tls(self, config: ListenerConfig) -> ListenerTlsSettings | None:
         tls = config.tls
         if tls is None:
             return None
         pairs = [(tls.cert, tls.key)] if tls.cert is not None and tls.key is not None else []
         pairs += [(item.cert, item.key) for item in tls.certs]
-        files = ServerFiles(
+        files = ListenerTlsFiles(
             tuple((absolute(cert, self._base_dir), absolute(key, self._base_dir)) for cert, key in pairs),
             min_version=tls.min_version,
             # What is inside of a TCP connection is not known here, so nothing is promised unless the config does.
@@ -182,7 +182,7 @@ class Wiring:
             client_verify=tls.client_verify,
         )
         try:
-            made = ServerTls(
+            made = ListenerTlsSettings(
                 files, files.load(), limit=config.limits.handshakes, timeout_s=config.timeouts.tls_handshake
             )
         except FileProblem as error:
@@ -289,7 +289,7 @@ class Wiring:
             if config.deadline_header is None
             else frozenset((config.deadline_header.lower().encode(), GRPC_TIMEOUT)),
             has_default_only=len(routes) == 1 and routes[0].match is None and not path_rules.is_strict,
-            tls=self._server_tls(config),
+            tls=self._build_listener_tls(config),
             takes_proxy_header=config.proxy_protocol == "accept",
             line_bytes=limits.request_line_bytes,
             path_rules=path_rules,

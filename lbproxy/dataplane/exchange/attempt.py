@@ -37,7 +37,7 @@ from lbproxy.dataplane.net.pieces import SMALL_BODY
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.server import connector
 from lbproxy.dataplane.server.introduction import introduction
-from lbproxy.dataplane.server.tls_client import TlsUpstream
+from lbproxy.dataplane.server.tls import ServerTlsConnection
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.domain.lease import Lease
 from lbproxy.errors import Fault
@@ -108,7 +108,7 @@ class Attempt(AttemptBooks):
         services = side.services
         me = self.dialing
         secure = runtime.pool.tls is not None
-        connection = TlsUpstream(services, runtime) if secure else UpstreamConnection(services, runtime)
+        connection = ServerTlsConnection(services, runtime) if secure else UpstreamConnection(services, runtime)
         try:
             header = introduction(runtime.pool, side.transport, side.facts.proxied)
             connection.introduced = len(header)

@@ -10,9 +10,9 @@ from typing import Final, TypeVar, cast
 from lbproxy import errors
 from lbproxy.dataplane.net.dialer import Opening
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
-from lbproxy.dataplane.server.tls_client import TLS_FAULTS, TlsClient, tls_fault
+from lbproxy.dataplane.server.tls import TLS_FAULTS, ServerTlsTransport, tls_fault
 from lbproxy.dataplane.services import Services
-from lbproxy.dataplane.tls import ClientTls
+from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
 from lbproxy.telemetry.slots import SERVER
@@ -127,13 +127,13 @@ async def _connect(opening: Opening, factory: Callable[[], Q], header: bytes) ->
 async def _dial_tls(
     services: Services,
     runtime: ServerRuntime,
-    tls: ClientTls,
+    tls: PoolTlsSettings,
     factory: Callable[[], P],
     timeouts: UpstreamTimeouts,
     header: bytes,
 ) -> P:
     """Each half has its time-out here; the caller's is for both."""
-    connection = TlsClient(services, tls, tls.name_of(runtime.server.host), runtime, factory)
+    connection = ServerTlsTransport(services, tls, tls.name_of(runtime.server.host), runtime, factory)
     try:
         try:
             async with asyncio.timeout(timeouts.connect):

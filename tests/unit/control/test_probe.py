@@ -3,7 +3,7 @@ import pytest
 from lbproxy.address import Address, parse_address
 from lbproxy.config.model import Expect, HealthCheck
 from lbproxy.control.probe import LIMIT_BYTES, Answer, Greeting, ProbeSpec, Result, Verdict
-from lbproxy.dataplane.tls import ClientFiles, ClientTls
+from lbproxy.dataplane.tls_settings import PoolTlsFiles, PoolTlsSettings
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready"
 
@@ -155,8 +155,8 @@ def test_a_tcp_check_from_config() -> None:
 
 
 def test_the_name_of_a_server_over_tls() -> None:
-    files = ClientFiles(verify=False)
-    made = ProbeSpec.from_config(HealthCheck(), tls=ClientTls(files, files.load()))
+    files = PoolTlsFiles(verify=False)
+    made = ProbeSpec.from_config(HealthCheck(), tls=PoolTlsSettings(files, files.load()))
     assert made.named("model.internal").tls_name == "model.internal"
     assert made.named("").tls_name is None
     assert spec().named("model.internal").tls_name is None

@@ -17,7 +17,7 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.body import UntilCloseReader
 
 if TYPE_CHECKING:
-    from lbproxy.dataplane.tls import ClientTls, SessionHolder
+    from lbproxy.dataplane.tls_settings import PoolTlsSettings, SessionHolder
 
 TLS_FAULTS: Final = frozenset((errors.TLS_HANDSHAKE, errors.TLS_VERIFY, errors.TLS_TIMEOUT))
 _HINTS: Final = {
@@ -47,7 +47,7 @@ def tls_fault(error: Exception) -> tuple[Fault, str]:
     return errors.TLS_HANDSHAKE, "it closed the connection during the TLS handshake"
 
 
-class TlsClient(TlsTransport):
+class ServerTlsTransport(TlsTransport):
     """A connection to a server; `done` gives its application once the handshake is over, or raises the SSLError."""
 
     __deletable__ = ("_factory", "done")  # mypyc asks for it
@@ -56,7 +56,7 @@ class TlsClient(TlsTransport):
     def __init__(
         self,
         services: Services,
-        tls: ClientTls,
+        tls: PoolTlsSettings,
         name: str | None,
         server: SessionHolder,
         factory: Callable[[], asyncio.Protocol],
@@ -116,7 +116,7 @@ class TlsClient(TlsTransport):
             abort(self._raw)
 
 
-class TlsUpstream(UpstreamConnection):
+class ServerTlsConnection(UpstreamConnection):
     """An HTTP connection to a server over TLS."""
 
     __slots__ = ("_wire_before",)
@@ -155,7 +155,7 @@ class TlsUpstream(UpstreamConnection):
             self._defect(error, sink)
 
     def _read_what_is_left(self) -> None:
-        """TlsClient has done that: what is in the socket is not HTTP."""
+        """ServerTlsTransport has done that: what is in the socket is not HTTP."""
 
     def _has_read_nothing(self) -> bool:
         return self.n_requests == 1 and self._reader is None and not self._buffer and not self._interim

@@ -21,7 +21,7 @@ TICKET_KEYS_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class ServerFiles:
+class ListenerTlsFiles:
     """What a listener's `tls` says, with paths made absolute. pairs: (certificate, key); the first is the default."""
 
     pairs: tuple[tuple[str, str], ...]
@@ -35,7 +35,7 @@ class ServerFiles:
         ca = (self.client_ca,) if self.client_ca is not None else ()
         return tuple(dict.fromkeys([path for pair in self.pairs for path in pair] + list(ca)))
 
-    def load(self) -> LoadedServer:
+    def load(self) -> ListenerContexts:
         """Read every file. Raises FileProblem."""
         made = [
             server_context(
@@ -48,10 +48,10 @@ class ServerFiles:
             )
             for cert, key in self.pairs
         ]
-        return LoadedServer(tuple(context for context, _ in made), tuple(found for _, found in made))
+        return ListenerContexts(tuple(context for context, _ in made), tuple(found for _, found in made))
 
 
-class LoadedServer:
+class ListenerContexts:
     """Contexts for every certificate of a listener; `context` is the one that connections begin with."""
 
     __slots__ = ("_by_name", "_names", "certificates", "context")
@@ -108,7 +108,7 @@ def asked_for(connection: object) -> str:
     return getattr(connection, "asked_for", "")
 
 
-class ServerTls:
+class ListenerTlsSettings:
     """TLS of one listener. limit: handshakes at once. timeout_s: for one of them; inf for off.
 
     renew_s: the files are read again after so long although they are the same, because a context encrypts its session
@@ -119,7 +119,7 @@ class ServerTls:
 
     __slots__ = ("files", "loaded", "log", "timeout_s", "turns")
 
-    def __init__(self, files: ServerFiles, loaded: LoadedServer, *, limit: int, timeout_s: float) -> None:
+    def __init__(self, files: ListenerTlsFiles, loaded: ListenerContexts, *, limit: int, timeout_s: float) -> None:
         self.files = files
         self.loaded = loaded
         self.timeout_s = timeout_s
@@ -130,16 +130,16 @@ class ServerTls:
     def asks_for_certificate(self) -> bool:
         return self.files.client_verify != "off"
 
-    def load(self) -> LoadedServer:
+    def load(self) -> ListenerContexts:
         return self.files.load()
 
-    def use(self, loaded: LoadedServer) -> None:
+    def use(self, loaded: ListenerContexts) -> None:
         """New connections are served with this from now on."""
         self.loaded = loaded
 
 
 @dataclass(frozen=True, slots=True)
-class ClientFiles:
+class PoolTlsFiles:
     """What a pool's `tls` says. server_name: for SNI and verification; None: the host as a server is configured."""
 
     verify: bool = True
@@ -163,14 +163,14 @@ class SessionHolder(Protocol):
     tls_session: tuple[object, object] | None
 
 
-class ClientTls:
+class PoolTlsSettings:
     """TLS towards the servers of one pool. Sessions to resume are kept on each server's runtime, and go with it."""
 
     renew_s: float | None = None
 
     __slots__ = ("context", "files")
 
-    def __init__(self, files: ClientFiles, context: ssl.SSLContext) -> None:
+    def __init__(self, files: PoolTlsFiles, context: ssl.SSLContext) -> None:
         self.files = files
         self.context = context
 

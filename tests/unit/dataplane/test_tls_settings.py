@@ -10,7 +10,14 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.config.certificates import Certificate, FileProblem
-from lbproxy.dataplane.tls import ClientFiles, ClientTls, LoadedServer, ServerFiles, ServerTls, asked_for
+from lbproxy.dataplane.tls_settings import (
+    ListenerContexts,
+    ListenerTlsFiles,
+    ListenerTlsSettings,
+    PoolTlsFiles,
+    PoolTlsSettings,
+    asked_for,
+)
 from tests.support.certificates import Authority
 
 
@@ -43,7 +50,7 @@ NAMES = (("first.org",), ("a.example.com", "b.example.com"), ("*.example.com", "
 )
 def test_the_certificate_for_a_name(name: str, index: int) -> None:
     made = contexts(len(NAMES))
-    loaded = LoadedServer(made, tuple(Certificate("", names, 0, 0) for names in NAMES))
+    loaded = ListenerContexts(made, tuple(Certificate("", names, 0, 0) for names in NAMES))
     assert loaded.find(name) is made[index]
 
 
@@ -67,13 +74,13 @@ def test_the_certificate_for_a_name(name: str, index: int) -> None:
     ],
 )
 def test_a_host_of_another_certificate(name: str, host: str, is_misdirected: bool) -> None:
-    loaded = LoadedServer(contexts(len(NAMES)), tuple(Certificate("", names, 0, 0) for names in NAMES))
+    loaded = ListenerContexts(contexts(len(NAMES)), tuple(Certificate("", names, 0, 0) for names in NAMES))
     assert loaded.is_misdirected(name, host) is is_misdirected
 
 
 def test_what_was_asked_for_is_remembered_where_it_matters() -> None:
     made = contexts(2)
-    loaded = LoadedServer(made, (Certificate("", ("a",), 0, 0), Certificate("", ("b",), 0, 0)))
+    loaded = ListenerContexts(made, (Certificate("", ("a",), 0, 0), Certificate("", ("b",), 0, 0)))
     connection: Any = SimpleNamespace(context=made[0])
     assert asked_for(connection) == ""
     loaded._choose(connection, "a", made[0])
@@ -82,14 +89,14 @@ def test_what_was_asked_for_is_remembered_where_it_matters() -> None:
 
 def test_the_first_certificate_needs_no_callback() -> None:
     (context,) = contexts(1)
-    loaded = LoadedServer([context], (Certificate("", ("a",), 0, 0),))
+    loaded = ListenerContexts([context], (Certificate("", ("a",), 0, 0),))
     assert loaded.context is context
     assert context.sni_callback is None
 
 
 def test_a_name_switches_the_connection_s_context() -> None:
     made = contexts(2)
-    loaded = LoadedServer(made, (Certificate("", ("a",), 0, 0), Certificate("", ("b",), 0, 0)))
+    loaded = ListenerContexts(made, (Certificate("", ("a",), 0, 0), Certificate("", ("b",), 0, 0)))
     assert made[0].sni_callback is not None
     for name, expected in (("b", made[1]), ("a", made[0]), (None, made[0])):
         connection: Any = SimpleNamespace(context=made[0])
@@ -99,33 +106,35 @@ def test_a_name_switches_the_connection_s_context() -> None:
 
 def test_a_listener_s_files(authority: Authority) -> None:
     one, two = authority.issue("one", "one.org"), authority.issue("two", "two.org")
-    files = ServerFiles(((one.cert, one.key), (two.cert, two.key)), client_ca=authority.ca, client_verify="optional")
+    files = ListenerTlsFiles(
+        ((one.cert, one.key), (two.cert, two.key)), client_ca=authority.ca, client_verify="optional"
+    )
     assert files.paths == (one.cert, one.key, two.cert, two.key, authority.ca)
-    tls = ServerTls(files, files.load(), limit=5, timeout_s=1.0)
+    tls = ListenerTlsSettings(files, files.load(), limit=5, timeout_s=1.0)
     assert tls.asks_for_certificate
     assert [item.names for item in tls.loaded.certificates] == [("one.org",), ("two.org",)]
     before = tls.loaded
     tls.use(tls.load())
     assert tls.loaded is not before
     with pytest.raises(FileProblem, match="there is no file /nowhere"):
-        ServerFiles((("/nowhere", one.key),)).load()
+        ListenerTlsFiles((("/nowhere", one.key),)).load()
 
 
 def test_a_pool_s_files(authority: Authority) -> None:
     mine = authority.issue("mine", "mine.org")
-    files = ClientFiles(ca=authority.ca, cert=mine.cert, key=mine.key, server_name="model.internal")
+    files = PoolTlsFiles(ca=authority.ca, cert=mine.cert, key=mine.key, server_name="model.internal")
     assert files.paths == (authority.ca, mine.cert, mine.key)
-    tls = ClientTls(files, files.load())
+    tls = PoolTlsSettings(files, files.load())
     assert tls.name_of("10.0.0.1") == "model.internal"
-    plain = ClientTls(ClientFiles(verify=False), ClientFiles(verify=False).load())
+    plain = PoolTlsSettings(PoolTlsFiles(verify=False), PoolTlsFiles(verify=False).load())
     assert (plain.name_of("host"), plain.name_of("")) == ("host", None)
     assert (plain.name_of("A.Example."), plain.name_of("fe80::1%eth0")) == ("a.example", "fe80::1")
     assert plain.files.paths == ()
 
 
 def test_sessions_are_kept_for_the_context_that_made_them(authority: Authority) -> None:
-    files = ClientFiles(ca=authority.ca)
-    tls = ClientTls(files, files.load())
+    files = PoolTlsFiles(ca=authority.ca)
+    tls = PoolTlsSettings(files, files.load())
     server, session = SimpleNamespace(tls_session=None), SimpleNamespace(has_ticket=True)
 
     def ended(context: ssl.SSLContext, session: object) -> ssl.SSLObject:
@@ -150,8 +159,8 @@ def test_a_session_goes_with_its_server(authority: Authority) -> None:
     class Session:
         has_ticket = True
 
-    files = ClientFiles(ca=authority.ca)
-    tls = ClientTls(files, files.load())
+    files = PoolTlsFiles(ca=authority.ca)
+    tls = PoolTlsSettings(files, files.load())
     server, session = SimpleNamespace(tls_session=None), Session()
     left = weakref.ref(session)
     tls.keep_session(server, cast(ssl.SSLObject, SimpleNamespace(context=tls.context, session=session)))

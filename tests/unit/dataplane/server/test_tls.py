@@ -8,7 +8,7 @@ import pytest
 
 from lbproxy import errors
 from lbproxy.dataplane.net.tls_transport import TlsTransport
-from lbproxy.dataplane.server.tls_client import TLS_FAULTS, TlsUpstream, tls_fault
+from lbproxy.dataplane.server.tls import TLS_FAULTS, ServerTlsConnection, tls_fault
 from tests.support.fake_transport import FakeLb
 
 
@@ -64,7 +64,7 @@ def test_a_request_in_many_small_records_has_left_when_one_of_them_has(left: int
     Without the head, 2300 bytes are left, more than was written; to send the request again would be to send it twice.
     """
     with FakeLb() as lb:
-        connection = TlsUpstream(lb.services, next(iter(lb.wiring.pools["app"].servers.values())))
+        connection = ServerTlsConnection(lb.services, next(iter(lb.wiring.pools["app"].servers.values())))
     connection.written, connection._written_before = 1400, 1000
     connection._wire_before = 5000
     connection.transport = Sent(left, 5000 + 322 + 100 * 23)

@@ -15,7 +15,7 @@ from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.tls_transport import CLOSED, TlsTransport
 from lbproxy.dataplane.tcp.session import TcpClient
-from lbproxy.dataplane.tls import LoadedServer, ServerTls, asked_for
+from lbproxy.dataplane.tls_settings import ListenerContexts, ListenerTlsSettings, asked_for
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import HeadError
 from lbproxy.protocol.message import Fields
@@ -56,7 +56,7 @@ def handshake_reason(error: Exception) -> str:
     return _REASON.get(reason) or ("client_alert" if "_ALERT_" in reason else "protocol")
 
 
-class TlsServer(TlsTransport):
+class ClientTlsTransport(TlsTransport):
     """One client connection of a TLS listener. Counted and swept from accept on, so that handshakes can't pile up."""
 
     __slots__ = (
@@ -73,7 +73,7 @@ class TlsServer(TlsTransport):
     )
 
     def __init__(
-        self, owner: Door, tls: ServerTls, proxied: ProxyHeader | None = None, refusal: Fault | None = None
+        self, owner: Door, tls: ListenerTlsSettings, proxied: ProxyHeader | None = None, refusal: Fault | None = None
     ) -> None:
         """proxied: what a PROXY header before the handshake said of the client. refusal: why there will be none."""
         super().__init__(owner.services.loop, owner.services.internal_error)
@@ -249,7 +249,7 @@ class NamedConnection(Http1Connection):
 
     __slots__ = ("_certificates", "_is_here", "_name")
 
-    def __init__(self, owner: Door, facts: ClientFacts, certificates: LoadedServer, name: str) -> None:
+    def __init__(self, owner: Door, facts: ClientFacts, certificates: ListenerContexts, name: str) -> None:
         super().__init__(owner, facts)
         self._certificates = certificates
         self._name = name

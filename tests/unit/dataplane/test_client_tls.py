@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane.client.http1 import Http1Connection
-from lbproxy.dataplane.tls import ServerFiles, ServerTls
-from lbproxy.dataplane.tls_server import TlsServer, handshake_reason, subject_text, without_port
+from lbproxy.dataplane.client_tls import ClientTlsTransport, handshake_reason, subject_text, without_port
+from lbproxy.dataplane.tls_settings import ListenerTlsFiles, ListenerTlsSettings
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
 from tests.support.certificates import Authority
 from tests.support.fake_transport import FakeLb, FakeTransport
@@ -79,16 +79,16 @@ class Bench:
         self.authority = authority
         self.lb = FakeLb()
         files = authority.issue("served", "localhost")
-        settings = ServerFiles(
+        settings = ListenerTlsFiles(
             ((files.cert, files.key),), client_ca=None if verify == "off" else authority.ca, client_verify=verify
         )
-        self.tls = ServerTls(settings, settings.load(), limit=limit, timeout_s=5.0)
+        self.tls = ListenerTlsSettings(settings, settings.load(), limit=limit, timeout_s=5.0)
         self.lb.listener.runtime.tls = self.tls
 
-    def connect(self) -> tuple[TlsServer, FakeTransport]:
+    def connect(self) -> tuple[ClientTlsTransport, FakeTransport]:
         self.lb.listener._count()
         protocol = self.lb.listener._protocol(None, self.lb.listener.admit("10.0.0.9"))
-        assert isinstance(protocol, TlsServer)
+        assert isinstance(protocol, ClientTlsTransport)
         transport = FakeTransport(self.lb.loop, cast(asyncio.Protocol, protocol), ("10.0.0.9", 7), ("127.0.0.1", 5000))
         protocol.connection_made(transport)
         return protocol, transport

@@ -85,7 +85,7 @@ DEFECTS = (
     "lbproxy.dataplane.server.upstream:UpstreamConnection._final_head",
     "lbproxy.dataplane.server.upstream:UpstreamConnection._ended",
     "lbproxy.dataplane.tcp.session:TcpSession.start",
-    "lbproxy.dataplane.exchange.relay:RelayEnd._leave_to_kernel",
+    "lbproxy.dataplane.exchange.relay_end:RelayEnd._leave_to_kernel",
     "lbproxy.dataplane.exchange.relay:Relay.direction_ended",
     "lbproxy.dataplane.exchange.relay:Relay.end_lost",
 )

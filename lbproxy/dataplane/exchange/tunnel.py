@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lbproxy.dataplane.exchange import accounts
 from lbproxy.dataplane.exchange.attempt_books import AttemptBooks, AttemptOwner
-from lbproxy.dataplane.exchange.relay import Relay, RelayEnd
+from lbproxy.dataplane.exchange.relay import Relay
+from lbproxy.dataplane.exchange.relay_end import RelayEnd
 from lbproxy.domain.lease import Outcome
 from lbproxy.errors import Side
 from lbproxy.protocol.http1 import ResponseHead

@@ -14,7 +14,8 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.dataplane.client.door import Door
 from lbproxy.dataplane.exchange.placing import Claimant
-from lbproxy.dataplane.exchange.relay import Relay, RelayEnd
+from lbproxy.dataplane.exchange.relay import Relay
+from lbproxy.dataplane.exchange.relay_end import RelayEnd
 from lbproxy.dataplane.exchange.verdicts import plural_of
 from lbproxy.dataplane.net.dialer import Opening
 from lbproxy.dataplane.runtime import RouteRuntime, ServerRuntime
@@ -55,7 +56,7 @@ class TcpClient(RelayEnd):
         self.proxied = proxied
         self.session = TcpSession(owner, self, refusal)
         super().__init__(self.session.relay)
-        self.relay.pair(self, RelayEnd(self.relay))
+        self.session.relay.pair(self, RelayEnd(self.relay))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

@@ -7,17 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from lbproxy.dataplane.exchange.relay import (
+from lbproxy.dataplane.exchange.relay import IDLE_S, Relay
+from lbproxy.dataplane.exchange.relay_end import (
     BULK_READ,
     HIGH_WATER,
-    IDLE_S,
     NOT_SOON,
     SMALL_MOVES,
     SPLICE_FROM,
-    Relay,
     RelayEnd,
-    longer_run,
-    more_small_moves,
 )
 from lbproxy.errors import Side
 from lbproxy.telemetry.slots import PROCESS
@@ -174,25 +171,6 @@ def test_bytes_that_leave_slowly_keep_a_tunnel_open() -> None:
 
 CHUNK = bytes(64 * 1024)
 N_CHUNKS = -(-SPLICE_FROM // len(CHUNK))  # so many prove it
-
-
-@pytest.mark.parametrize(
-    ("run", "size", "longer"),
-    [
-        (0, BULK_READ - 1, 0),
-        (0, BULK_READ, BULK_READ),
-        (BULK_READ, BULK_READ, 2 * BULK_READ),
-        (10 * BULK_READ, 1, 0),
-        (-NOT_SOON, 1, 1 - NOT_SOON),  # there was no pipe: every byte copied since brings the next attempt nearer
-    ],
-)
-def test_when_is_a_direction_bulk(run: int, size: int, longer: int) -> None:
-    assert longer_run(run, size) == longer
-
-
-def test_when_is_it_no_longer() -> None:
-    assert more_small_moves(3, BULK_READ - 1) == 4
-    assert more_small_moves(3, BULK_READ) == 0
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from lbproxy import errors
 from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
 from lbproxy.dataplane.net.tls_transport import CLOSED, OPEN, RECORD, TlsTransport
-from lbproxy.dataplane.server.upstream import UpstreamConnection, acknowledged
+from lbproxy.dataplane.server.connection import acknowledged
+from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import UntilCloseReader

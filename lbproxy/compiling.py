@@ -4,6 +4,8 @@ Code that is not compiled (a user's plug-in, lbproxy's own other modules) can ma
 compiled class only if that class says `@mypyc_attr(allow_interpreted_subclasses=True)`. Otherwise there is a TypeError,
 and only where lbproxy is compiled. So classes that others may derive from say it. A Protocol says
 `@mypyc_attr(native_class=False)`.
+
+A variable that is an `i64` is a number of the machine where it is compiled, for loops over octets; else an `int`.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mypy_extensions import i64 as i64
     from mypy_extensions import mypyc_attr as mypyc_attr
 else:  # the compiler reads the decorator and nothing needs it when lbproxy runs: no package to install for it
+    i64 = int
 
     def mypyc_attr(**_settings):
         return lambda cls: cls

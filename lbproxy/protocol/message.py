@@ -146,17 +146,12 @@ _USUAL_OPTIONS: Final = {
 }
 
 
-def connection_options(values: list[bytes]) -> frozenset[bytes]:
-    """The lower-case options of all Connection lines (RFC 9110 section 7.6.1); empty elements are skipped."""
-    if len(values) == 1 and values[0] in _USUAL_OPTIONS:
-        return _USUAL_OPTIONS[values[0]]
-    options: set[bytes] = set()
-    for value in values:
-        for element in value.split(b","):
-            option = element.strip(b" \t").lower()
-            if option:
-                options.add(option)
-    return frozenset(options)
+def connection_options(value: bytes) -> frozenset[bytes]:
+    """The lower-case options of a Connection line (RFC 9110 section 7.6.1); empty elements are skipped."""
+    usual = _USUAL_OPTIONS.get(value)
+    if usual is not None:
+        return usual
+    return frozenset([option for element in value.split(b",") if (option := element.strip(b" \t").lower())])
 
 
 def parse_length(value: bytes) -> int | None:

@@ -6,13 +6,15 @@ import re
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.protocol.field_lines import HeadError, is_visible
+from lbproxy.compiling import i64
+from lbproxy.protocol.field_lines import HeadError
 from lbproxy.protocol.message import KNOWN_METHODS, TOKEN
 
 MAX_REQUEST_LINE: Final = 8 * 1024
 MAX_METHOD: Final = 32  # the longest that is registered has 17 characters
-_USUAL_METHODS: Final = {method: method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
-_HTTP_11: Final = " HTTP/1.1"
+_METHODS: Final = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS")
+_USUAL: Final = tuple((b"%b " % method.encode(), method) for method in _METHODS)
+_HTTP_11: Final = b" HTTP/1.1\r\n"
 
 _request_line = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n").match
 
@@ -22,19 +24,25 @@ def line_too_long(line_bytes: int) -> HeadError:
     return HeadError(errors.URI_TOO_LONG, f"the request line is longer than {line_bytes} bytes")
 
 
-def read_request_line(line: str, line_bytes: int) -> tuple[str, str, int]:
-    """Method, target and minor version (RFC 9112 section 3) of a line. Raises HeadError.
+def read_request_line(raw: bytes, line_bytes: int) -> tuple[str, str, int, int]:
+    """Method, target and minor version (RFC 9112 section 3) of the line that `raw` begins with; its size with CR LF.
 
-    line: without its CR LF. line_bytes: the longest that is accepted.
+    raw: ends with CR LF. line_bytes: the longest line that is accepted, without them. Raises HeadError.
     """
-    space = line.find(" ")
-    end = len(line) - len(_HTTP_11)
-    if 0 < space < end and line.endswith(_HTTP_11) and len(line) <= line_bytes:
-        usual, target = _USUAL_METHODS.get(line[:space]), line[space + 1 : end]
-        if usual is not None and target and is_visible(target):
-            return usual, target, 1
-    method, odd, minor = check_request_line(line.encode("latin-1") + b"\r\n", line_bytes)
-    return method, odd.decode("latin-1"), minor
+    for begin, method in _USUAL:
+        if raw.startswith(begin):
+            start: i64 = len(begin)
+            at: i64 = start
+            octet: i64 = raw[at]
+            while 32 < octet < 127:
+                at += 1
+                octet = raw[at]
+            end = at + len(_HTTP_11)
+            if start < at and end - 2 <= line_bytes and raw[at:end] == _HTTP_11:
+                return method, raw[start:at].decode("latin-1"), 1, end
+            break
+    odd, target, minor = check_request_line(raw, line_bytes)
+    return odd, target.decode("latin-1"), minor, raw.find(b"\r\n") + 2
 
 
 def check_request_line(raw: bytes, line_bytes: int) -> tuple[str, bytes, int]:
@@ -52,8 +60,7 @@ def check_request_line(raw: bytes, line_bytes: int) -> tuple[str, bytes, int]:
         raise HeadError(errors.BAD_REQUEST, "HTTP/0.9 is not served")
     if major != b"1" or minor not in (b"0", b"1"):
         raise HeadError(errors.BAD_VERSION, f"HTTP/{major.decode()}.{minor.decode()} is not served")
-    if method.decode() not in _USUAL_METHODS:
-        _check_method(method)
+    _check_method(method)
     return method.decode(), target, int(minor)
 
 

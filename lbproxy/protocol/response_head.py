@@ -10,20 +10,18 @@ import re
 from typing import Final
 
 from lbproxy import errors
+from lbproxy.compiling import i64
 from lbproxy.protocol.connection_auth import CHALLENGES, binds
 from lbproxy.protocol.field_lines import (
+    END,
     MAX_NAME,
     MAX_REMEMBERED,
     NO_OPTIONS,
-    WHITE,
+    FieldLines,
     HeadError,
-    Line,
-    Name,
-    colon_of,
-    cut,
+    Names,
     fields_of,
-    lower_name,
-    remember,
+    name_of,
     without,
 )
 from lbproxy.protocol.message import HOP_BY_HOP, KEEP_ALIVE, Fields, connection_options, parse_length
@@ -32,12 +30,11 @@ from lbproxy.protocol.status import status_line
 
 NO_PROMISE: Final = -1.0  # seconds: no `Keep-Alive: timeout`; 0 is one, and means now
 
-_status_line = re.compile(r"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
+_status_line = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n").fullmatch
 _keep_alive_timeout = re.compile(rb"(?:^|[,; \t])timeout=([0-9]{1,6})").search
 _no_more_requests = re.compile(rb"(?:^|[,; \t])max=0+(?![0-9])").search
 _Lines = dict[bytes, list[bytes]]  # by lower-case name, the values of the fields that are read
 
-_NO_VALUES: Final[list[bytes]] = []
 _NOTHING: Final[_Lines] = {}  # never added to
 _OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))
 
@@ -45,8 +42,9 @@ _OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))
 class ResponseHead:
     """An accepted response head; may be shared.
 
-    kept: end-to-end fields in order, as `name: value`, without framing. content_length: None without one. keep_alive:
-    the server will keep the connection. keep_alive_timeout_s: what its Keep-Alive field promises, negative without one.
+    lines: end-to-end fields in order, each `name: value` and CR LF, without framing. content_length: None without one.
+    keep_alive: the server will keep the connection. keep_alive_timeout_s: what its Keep-Alive promises, negative
+    without one.
     is_bodiless: the status alone says so (1xx, 204, 304). body_length: what follows unless the request was HEAD, -1 if
     that is not known. is_plain: has a length and a date, so that `wire` (status line, fields and length) can be sent as
     it is. has_date: whoever forwards an answer without a Date adds one. upgrade: of a 101 what was chosen, of a 426
@@ -65,7 +63,7 @@ class ResponseHead:
         "is_shared",
         "keep_alive",
         "keep_alive_timeout_s",
-        "kept",
+        "lines",
         "nominated",
         "reason",
         "status",
@@ -76,7 +74,7 @@ class ResponseHead:
     def __init__(self, status: int, reason: bytes) -> None:
         self.status = status
         self.reason = reason
-        self.kept: list[str] = []
+        self.lines = b""
         self.wire = b""
         self.is_plain = False
         self.is_shared = True
@@ -93,32 +91,28 @@ class ResponseHead:
 
     @property
     def fields(self) -> Fields:
-        """`kept` as pairs of name and value."""
-        return fields_of(self.kept)
-
-    @property
-    def lines(self) -> bytes:
-        """`kept` as it is sent."""
-        return "\r\n".join([*self.kept, ""]).encode("latin-1") if self.kept else b""
+        """`lines` as pairs of name and value."""
+        return fields_of(self.lines)
 
 
 # --- names and status lines -----------------------------------------------------------------------------------------
 
-_PASS: Final = 0  # and it is what is sent
-_ANEW: Final = 1  # passes, but is written anew
-_DATE: Final = 2
-_LENGTH: Final = 3
-_CONNECTION: Final = 4
-_LOOK: Final = 5  # needs a decision of another kind
-_CHALLENGE: Final = 6
+_CR: Final = 13
+_DATE: Final = 1
+_LENGTH: Final = 2
+_CONNECTION: Final = 3
+_LOOK: Final = 4  # needs a decision of another kind
+_CHALLENGE: Final = 5
 
-_KINDS: Final = {
-    **dict.fromkeys((*HOP_BY_HOP, b"x-request-id"), _LOOK),
-    **dict.fromkeys(CHALLENGES, _CHALLENGE),
-    b"content-length": _LENGTH,
-    b"connection": _CONNECTION,
-    b"date": _DATE,
-}
+_NAMES: Final = Names(
+    {
+        **dict.fromkeys((*HOP_BY_HOP, b"x-request-id"), _LOOK),
+        **dict.fromkeys(CHALLENGES, _CHALLENGE),
+        b"content-length": _LENGTH,
+        b"connection": _CONNECTION,
+        b"date": _DATE,
+    }
+)
 
 
 class _Start:
@@ -130,33 +124,21 @@ class _Start:
         self.minor = minor
         self.status = status
         self.reason = reason
-        self.sent = status_line(status, reason)[:-2].decode("latin-1")
+        self.sent = status_line(status, reason)
 
 
-_names: Final[dict[str, Name]] = {}  # as sent
-_starts: Final[dict[str, _Start]] = {}
+_starts: Final[dict[bytes, _Start]] = {}
 
 
-def _met(name: str) -> Name:
-    """A name that is not in the table. Raises HeadError for what is none."""
-    lower = lower_name(name)
-    if not lower:
-        raise HeadError(errors.BAD_RESPONSE, "a field name is empty or has octets that HTTP does not allow")
-    kind = _KINDS.get(lower, _PASS)
-    found = Name(kind, lower)
-    if len(name) <= MAX_NAME:
-        if len(_names) >= MAX_REMEMBERED:
-            _names.clear()
-        _names[name] = found
-    return found
-
-
-def _begun(line: str) -> _Start:
-    """A status line that is not in the table. Raises HeadError for what is none."""
+def _begun(line: bytes) -> _Start:
+    """A status line, with its CR LF. Raises HeadError for what is none."""
+    known = _starts.get(line)
+    if known is not None:
+        return known
     match = _status_line(line)
     if match is None:
         raise HeadError(errors.BAD_RESPONSE, "the status line or a field has octets that HTTP does not allow")
-    found = _Start(int(match[1]), int(match[2]), (match[3] or "").encode("latin-1"))
+    found = _Start(int(match[1]), int(match[2]), match[3] or b"")
     if len(line) <= MAX_NAME:
         if len(_starts) >= MAX_REMEMBERED:
             _starts.clear()
@@ -164,51 +146,48 @@ def _begun(line: str) -> _Start:
     return found
 
 
-# --- lines ----------------------------------------------------------------------------------------------------------
-
-_lines: Final[dict[str, Line]] = {}
-_AS_IT_IS: Final = Line(_PASS, b"", "", "")
-
-
-def _read(line: str) -> Line:
-    """What a line says that is not remembered. Raises HeadError for what is no field."""
-    colon, is_plain = colon_of(line)
-    if colon < 0:
-        raise HeadError(errors.BAD_RESPONSE, "a line without a colon, or with octets that HTTP does not allow")
-    name = line[:colon]
-    known = _names.get(name)
-    if known is None:
-        known = _met(name)
-    kind = known.kind
-    if kind == _PASS and is_plain:
-        found = _AS_IT_IS
-    else:
-        text = line[colon + 2 :] if is_plain else line[colon + 1 :].strip(WHITE)
-        found = Line(kind or _ANEW, known.lower, text, line if is_plain else f"{name}: {text}")
-        if kind == _LENGTH:
-            length = parse_length(found.value)
-            found.number = -1 if length is None else length
-        elif kind == _CONNECTION:
-            found.options = connection_options([found.value])
-    remember(_lines, known, line, found)
-    return found
-
-
-class _Found:
+class _Reader(FieldLines):
     """What the lines of a head say that needs a decision. others: lower-case name -> values."""
 
-    __slots__ = ("length", "lengths", "options", "others")
+    __slots__ = ("length", "n_lengths", "options", "others")
 
-    def __init__(self) -> None:
-        self.length = -1
-        self.lengths = _NO_VALUES
+    def __init__(self, raw: bytes, at: i64) -> None:
+        super().__init__(raw, at, _NAMES, errors.BAD_RESPONSE)
+        self.length: i64 = -1
+        self.n_lengths: i64 = 0
         self.options = NO_OPTIONS
         self.others = _NOTHING
 
-    def add(self, name: bytes, value: bytes) -> None:
-        if self.others is _NOTHING:
-            self.others = {}
-        self.others.setdefault(name, []).append(value)
+    def read_into(self, head: ResponseHead) -> None:
+        """Split the fields into those that go on (`head.lines`) and those that need a decision (kept here)."""
+        while True:
+            name = self.next()
+            if name is None:
+                break
+            kind = name.kind
+            if kind == _DATE:
+                self.keep()
+                head.has_date = True
+            elif kind == _CHALLENGE:
+                head.binds = head.binds or binds(name.lower, self.value())
+                if name.lower in HOP_BY_HOP:
+                    self.drop()
+                else:
+                    self.keep()
+            elif kind == _LENGTH:
+                self.drop()
+                self.n_lengths += 1
+                self.length = self.number()
+            elif kind == _CONNECTION:
+                self.drop()
+                options = connection_options(self.value())
+                self.options = self.options | options if self.options else options
+            else:
+                self.drop()
+                if self.others is _NOTHING:
+                    self.others = {}
+                self.others.setdefault(name.lower, []).append(self.value())
+        head.lines = self.lines()
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -232,19 +211,20 @@ def parse_response_head(raw: bytes, *, max_fields: int, is_lenient: bool = False
 
 
 def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
-    lines = cut(raw)
-    if lines is None:
+    if not raw.endswith(END):
         raise HeadError(errors.BAD_RESPONSE, "the head does not end with a blank line")
-    start = _starts.get(lines[0])
-    if start is None:
-        start = _begun(lines[0])
+    size: i64 = 2
+    while raw[size - 2] != _CR:
+        size += 1
+    start = _begun(raw[:size])
     head = ResponseHead(start.status, start.reason)
-    found = _read_lines(head, lines)
+    found = _Reader(raw, size)
+    found.read_into(head)
     options, minor = found.options, start.minor
     if options is not KEEP_ALIVE or not minor:
         _set_connection(head, options, minor)
-    _set_framing(head, found, minor)
-    if len(lines) > max_fields + max(1, len(found.lengths)):  # the same length several times is one field
+    _set_framing(head, found, minor, raw)
+    if found.count - max(0, found.n_lengths - 1) > max_fields:  # the same length several times is one field
         raise HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"more than {max_fields} header fields")
     if found.others:
         _set_others(head, found.others, options, minor)
@@ -254,38 +234,8 @@ def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
         head.is_plain = head.has_date and start.status != 426
         if not head.is_bodiless:
             head.body_length = length
-        head.wire = "\r\n".join([start.sent, *head.kept, "Content-Length: " + str(length), ""]).encode("latin-1")
+        head.wire = b"%b%bContent-Length: %d\r\n" % (start.sent, head.lines, length)
     return head
-
-
-def _read_lines(head: ResponseHead, lines: list[str]) -> _Found:
-    """Split the fields into those that go on (`head.kept`) and those that need a decision (returned)."""
-    found = _Found()
-    kept = head.kept
-    for index in range(1, len(lines)):
-        line = lines[index]
-        one = _lines.get(line)
-        if one is None:
-            one = _read(line)
-        kind = one.kind
-        if kind == _PASS:
-            kept.append(line)
-        elif kind == _DATE:
-            kept.append(one.sent)
-            head.has_date = True
-        elif kind == _LENGTH:
-            found.length = one.number
-            found.lengths = [*found.lengths, one.value]
-        elif kind == _CONNECTION:
-            found.options = found.options | one.options if found.options else one.options
-        elif kind == _LOOK:
-            found.add(one.lower, one.value)
-        else:
-            if kind == _CHALLENGE:
-                head.binds = head.binds or binds(one.lower, one.value)
-            if one.lower not in HOP_BY_HOP:
-                kept.append(one.sent)
-    return found
 
 
 def _set_connection(head: ResponseHead, options: frozenset[bytes], minor: int) -> None:
@@ -294,7 +244,7 @@ def _set_connection(head: ResponseHead, options: frozenset[bytes], minor: int) -
     nominated = options - _OPTIONS
     if nominated:
         head.nominated = nominated
-        head.kept = without(head.kept, nominated)
+        head.lines = without(head.lines, nominated)
         head.has_date = head.has_date and b"date" not in nominated
 
 
@@ -314,19 +264,20 @@ def _set_others(head: ResponseHead, lines: _Lines, options: frozenset[bytes], mi
         head.upgrade = b", ".join(lines.get(b"upgrade", []))
 
 
-def _set_framing(head: ResponseHead, found: _Found, minor: int) -> None:
+def _set_framing(head: ResponseHead, found: _Reader, minor: int, raw: bytes) -> None:
     """chunked, or one length (RFC 9112 section 6.3); the same one several times is one (RFC 9110 section 8.6)."""
     if b"transfer-encoding" in found.others:
         codings = found.others[b"transfer-encoding"]
-        if found.lengths or len(codings) != 1 or codings[0].lower() != b"chunked":
+        if found.n_lengths or len(codings) != 1 or codings[0].lower() != b"chunked":
             raise HeadError(errors.BAD_RESPONSE, "Transfer-Encoding is not exactly 'chunked' and alone")
         head.chunked = True
         if minor == 0:  # RFC 9112 section 6.1: process it, and close the connection
             head.keep_alive = False
-    elif found.lengths:
+    elif found.n_lengths:
         length: int | None = found.length
-        if len(found.lengths) != 1 or found.length < 0:
-            length = parse_length(one_length(found.lengths))
+        if found.n_lengths != 1 or found.length < 0:
+            values = [line.partition(b":")[2] for line in raw.split(b"\r\n") if name_of(line) == b"content-length"]
+            length = parse_length(one_length(values))
         if length is None:
             raise HeadError(errors.BAD_RESPONSE, "Content-Length is not one number")
         head.content_length = length

@@ -17,9 +17,9 @@ from lbproxy.dataplane.exchange.location import fill_location
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.paths import BadPath, ReadPath, rewrite_path
 from lbproxy.errors import Fault
-from lbproxy.protocol.field_lines import fields_of, lines_of
+from lbproxy.protocol.field_lines import fields_of
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
-from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM
+from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM, join_fields
 from lbproxy.protocol.upgrade import allowed_protocols
 from lbproxy.telemetry.accesslog import LogFormat
 from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
@@ -33,8 +33,8 @@ _REQUESTS: Final = TRAFFIC.offset["requests_total"]
 _METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}
 _OTHER: Final = _METHOD_INDEX["other"]
 _PROTOCOLS: Final[tuple[str, ...]] = ("HTTP/1.0", "HTTP/1.1")
-_VIA: Final = "Via: 1.1 " + VIA_PSEUDONYM.decode()
-_VIA_10: Final = "Via: 1.0 " + VIA_PSEUDONYM.decode()
+_VIA: Final = b"Via: 1.1 " + VIA_PSEUDONYM + b"\r\n"
+_VIA_10: Final = b"Via: 1.0 " + VIA_PSEUDONYM + b"\r\n"
 # Of a request line that was refused: what the log can tell, however odd. Its protocol only if there is one.
 _said = re.compile(rb"([!-~]+) ([^ \r\n]+)(?: (HTTP/[0-9]\.[0-9])\r?\n)?").match
 
@@ -172,7 +172,7 @@ def prepare(
 
 def _matched_headers(head: RequestHead, *, is_trusted: bool) -> Mapping[str, str]:
     """What rules about headers see: of forwarding fields only those that are believed."""
-    if not is_trusted or not head.forwarding:
+    if not is_trusted or not head.claims:
         return head.headers
     known = {name.decode(): b", ".join(values).decode("latin-1") for name, values in head.forwarding.items()}
     return {**head.headers, **known}
@@ -201,10 +201,7 @@ def _has_field(head: RequestHead, lower: bytes) -> bool:
 
 
 def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) -> None:
-    spoofed = 0
-    if head.forwarding and not is_trusted:
-        for values in head.forwarding.values():
-            spoofed += len(values)
+    spoofed = 0 if is_trusted else len(head.claims) // 2
     unreadable = prepared.deadlines.n_unreadable if prepared.deadlines is not None else 0
     if head.underscore_dropped or head.nominated_dropped or unreadable:
         counts = (
@@ -225,35 +222,35 @@ def _forward_head(
 
     path: as the rules saw it, which is then how it is sent; None if none has looked at it.
     """
-    target = head.target_text
+    start = head.start
     if path is not None:
         sent = rewrite_path(path.sent, route.strip_prefix, route.path_prefix)
         if sent != head.path:
-            target = f"{sent}?{head.query}" if "?" in target else sent
-    start = f"{head.method} {target} HTTP/1.1"
-    lines = [start, "Host: " + (head.host or local_host), *head.lines]
+            target = f"{sent}?{head.query}" if "?" in head.target_text else sent
+            start = f"{head.method} {target} HTTP/1.1\r\n".encode("latin-1")
+    host = (head.host or local_host).encode("latin-1")
+    via = _VIA if head.minor else _VIA_10
     if head.via:
-        lines += ["Via: " + value.decode("latin-1") for value in head.via]
-    lines.append(_VIA if head.minor else _VIA_10)
+        via = join_fields([(b"Via", value) for value in head.via]) + via
+    lines = b"Host: %b\r\n%b%b" % (host, head.lines, via)
     if not route.request_edits.is_empty:
-        lines = [start, *lines_of(route.request_edits.apply(fields_of(lines[1:])))]
+        lines = join_fields(route.request_edits.apply(fields_of(lines)))
     # Framing and connection management are not for edits to touch.
+    own = b""
     if head.chunked:
-        lines.append("Transfer-Encoding: chunked")
+        own = b"Transfer-Encoding: chunked\r\n"
     elif head.content_length is not None:
-        lines.append("Content-Length: " + str(head.content_length))
+        own = b"Content-Length: %d\r\n" % head.content_length
     if head.max_forwards is not None:
-        lines.append("Max-Forwards: " + str(head.max_forwards - 1))
+        own += b"Max-Forwards: %d\r\n" % (head.max_forwards - 1)
+    closes = route.pool is not None and route.pool.keep_alive is None
     if upgrade:
-        lines += ["Connection: Upgrade", "Upgrade: " + upgrade.decode("latin-1")]
-    else:
-        closes = route.pool is not None and route.pool.keep_alive is None
-        if head.accepts_trailers:  # TE needs its option (RFC 9110 section 10.1.4)
-            lines += ["TE: trailers", "Connection: TE, close" if closes else "Connection: TE"]
-        elif closes:
-            lines.append("Connection: close")
-    lines.append("")
-    return "\r\n".join(lines).encode("latin-1")
+        own += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
+    elif head.accepts_trailers:  # TE needs its option (RFC 9110 section 10.1.4)
+        own += b"TE: trailers\r\nConnection: TE, close\r\n" if closes else b"TE: trailers\r\nConnection: TE\r\n"
+    elif closes:
+        own += b"Connection: close\r\n"
+    return start + lines + own
 
 
 def rejected(listener: ListenerRuntime, raw: bytes, error: HeadError, log_format: LogFormat | None) -> Prepared:

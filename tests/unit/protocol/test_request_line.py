@@ -91,7 +91,7 @@ LINES = (
 
 @pytest.mark.parametrize("line", LINES)
 def test_the_quick_way_is_the_strict_one(line: str) -> None:
-    raw = line.encode("latin-1")
+    raw = line.encode("latin-1") + b"\r\n"
 
     def outcome(read: Callable[[], tuple[str, bytes | str, int]]) -> object:
         try:
@@ -100,4 +100,9 @@ def test_the_quick_way_is_the_strict_one(line: str) -> None:
             return error.fault.word
         return method, target if isinstance(target, str) else target.decode("latin-1"), minor
 
-    assert outcome(lambda: read_request_line(line, 80)) == outcome(lambda: check_request_line(raw + b"\r\n", 80))
+    def quick() -> tuple[str, str, int]:
+        method, target, minor, size = read_request_line(raw + b"A: b\r\n\r\n", 80)
+        assert size == len(raw)
+        return method, target, minor
+
+    assert outcome(quick) == outcome(lambda: check_request_line(raw, 80))

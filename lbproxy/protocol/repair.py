@@ -37,7 +37,7 @@ def lenient_end(data: bytes) -> int:
     first = data.find(b"\n")
     if first < 0:
         return -1
-    is_bare = data[first - 1 : first] != b"\r"
+    is_bare = first == 0 or data[first - 1] != 13  # CR; compiled, a slice must not begin behind its end
     blank = b"\n\n" if is_bare else b"\r\n\r\n"
     end = data.find(blank)
     end = end + len(blank) if end >= 0 else -1

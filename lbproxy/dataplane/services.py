@@ -150,10 +150,11 @@ class Services:
 def request_ids(random_bytes: bytes) -> list[tuple[str, bytes]]:
     """An id of 32 hex digits and its X-Request-ID line for each 16 random bytes."""
     digits = random_bytes.hex()
-    ids = [digits[start : start + 32] for start in range(0, len(digits), 32)]
-    lines = ("X-Request-ID: %s\r\n" * len(ids) % tuple(ids)).encode()
-    size = len(lines) // len(ids)
-    return list(zip(ids, (lines[start : start + size] for start in range(0, len(lines), size)), strict=True))
+    octets = digits.encode()
+    return [
+        (digits[start : start + 32], b"X-Request-ID: %b\r\n" % octets[start : start + 32])
+        for start in range(0, len(digits), 32)
+    ]
 
 
 def abort(transport: asyncio.Transport) -> None:

@@ -51,12 +51,6 @@ class _RequestNames(Names):
     __slots__ = ()
 
     def judge(self, raw: bytes, start: i64, end: i64, has_underscore: bool) -> Name:
-        if has_underscore:
-            # Would a WSGI server read this underscored name as a field that only lbproxy may set?
-            lower = raw[start:end].lower()
-            real = lower.replace(b"_", b"-")
-            kind = _DROP if is_forwarding(real) or real.startswith(CLIENT_CERT) else _UNDERSCORE
-            return Name(kind if len(lower) <= MAX_NAME else _TOO_LONG, lower)
         size = end - start
         if size > MAX_NAME:
             return Name(_TOO_LONG, b"")
@@ -64,6 +58,11 @@ class _RequestNames(Names):
             return Name(_CLAIM, raw[start:end].lower())
         if size >= len(CLIENT_CERT) and begins(raw, start, CLIENT_CERT):
             return Name(_DROP, raw[start:end].lower())
+        if has_underscore:
+            # Would a WSGI server read this underscored name as a field that only lbproxy may set?
+            lower = raw[start:end].lower()
+            real = lower.replace(b"_", b"-")
+            return Name(_DROP if is_forwarding(real) or real.startswith(CLIENT_CERT) else _UNDERSCORE, lower)
         return PLAIN
 
 

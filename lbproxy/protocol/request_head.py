@@ -228,13 +228,18 @@ def _set_connection(head: RequestHead, found: RequestFields, options: frozenset[
         lines = single_lines(head.lines)
         left = [line for line in lines if name_of(line) not in nominated]
         gone = nominated - _KEPT_IF_NOMINATED
-        claims = [at for at in range(0, len(head.claims), 2) if head.claims[at] not in gone]
-        head.nominated_dropped = len(lines) - len(left) + len(gone & found.others.keys()) + (b"connection" in nominated)
-        head.nominated_dropped += len(gone & set(head.claims[::2]))
-        head.lines = b"".join(left)
-        head.claims = [text for at in claims for text in head.claims[at : at + 2]]
+        claimed = set(head.claims[::2])
+        n_dropped = len(lines) - len(left) + (b"connection" in nominated)
         for name in gone:
-            others.pop(name, None)
+            n_dropped += (name in claimed) + (others.pop(name, None) is not None)
+        head.nominated_dropped = n_dropped
+        head.lines = b"".join(left)
+        head.claims = [
+            text
+            for at in range(0, len(head.claims), 2)
+            if head.claims[at] not in gone
+            for text in head.claims[at : at + 2]
+        ]
     if b"upgrade" in options and b"upgrade" in others and head.minor == 1 and not head.has_body:
         head.upgrade = offered_protocols(others[b"upgrade"])
     if b"te" in options and b"te" in others:

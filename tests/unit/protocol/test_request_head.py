@@ -314,3 +314,8 @@ def test_white_space_hides_no_second_meaning(lines: str) -> None:
     nginx says 501, and servers have read it as no coding at all."""
     with pytest.raises(HeadError):
         parse_request_head(f"POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n".encode(), max_fields=9)
+
+
+def test_an_underscore_behind_the_prefix_makes_no_other_name() -> None:
+    head = request("GET / HTTP/1.1\nHost: x\nX-Forwarded-A_b: 1\nX-Client-Cert-A_b: 2", underscores="pass")
+    assert head.forwarding == {b"x-forwarded-a_b": [b"1"]} and head.fields == [] and head.underscore_dropped == 1

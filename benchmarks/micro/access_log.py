@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.micro.timing import Piece
-from lbproxy.telemetry.accesslog import LogRecord, make_format
+from lbproxy.telemetry.accesslog import HeadPart, LogRecord, make_format
 
 _NUMBER = 0.0123456
 
 
-def _record(log_head: str) -> LogRecord:
+def _record(log_head: HeadPart) -> LogRecord:
     """A finished prediction, as the formats read it."""
     record = LogRecord()
     record.log_head = log_head

@@ -15,8 +15,9 @@ from lbproxy.compiling import mypyc_attr
 from lbproxy.telemetry import wire_text
 
 FIELD_LIMIT: Final = 2048  # characters of one request field in a line
-_SPLIT: Final = "\n"  # between the two halves of a head part; neither escaping leaves one in a field
-
+HeadPart = tuple[str, str]
+"""What a line needs of the request head, for two places of the line. The first is "" where there was no head."""
+NO_HEAD: Final[HeadPart] = ("", "")
 
 _MAX_REMEMBERED: Final = 256  # characters of a text, and
 _MAX_TEXTS: Final = 1024  # texts, whose escaped form is kept
@@ -30,8 +31,8 @@ Try = tuple[str, str, float]
 class LogRecord:
     """What a line is made from. Times are seconds; None means that the request never got there.
 
-    wall: time.time() at the start of the request. log_head: what `head_part` returned, "" in TCP mode. status: 0 in TCP
-    mode. A base class, not a Protocol: compiled code reads the attributes of a class that it knows in place.
+    wall: time.time() at the start of the request. log_head: what `head_part` returned, NO_HEAD in TCP mode. status: 0
+    in TCP mode. A base class, not a Protocol: compiled code reads the attributes of a class that it knows in place.
     """
 
     __slots__ = (
@@ -55,7 +56,7 @@ class LogRecord:
     )
 
     wall: float
-    log_head: str
+    log_head: HeadPart
     request_id: str
     client: str
     listener: str
@@ -78,16 +79,19 @@ class LogFormat:
 
     __slots__ = ()
 
-    def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
+    def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> HeadPart:
         """What a line needs of the request head, escaped and capped at 2 KiB a field. Pure."""
         raise NotImplementedError
 
-    def usual_head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
-        """The same of a head that was accepted: its target is visible ASCII, and much else comes again and again."""
+    def usual_head_part(
+        self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str
+    ) -> HeadPart:
+        """The same of a head that was accepted: the target is visible ASCII, and neither method nor host have anything
+        that is escaped in JSON."""
         return self.head_part(method, target, host, protocol, user_agent, referer)
 
-    def with_subject(self, head_part: str, subject: str) -> str:
-        """The head part ("" in TCP mode) of a client that showed a certificate, with its subject."""
+    def with_subject(self, head_part: HeadPart, subject: str) -> HeadPart:
+        """The head part (NO_HEAD in TCP mode) of a client that showed a certificate, with its subject."""
         raise NotImplementedError
 
     def line(self, rec: LogRecord) -> str:
@@ -119,24 +123,22 @@ class JsonFormat(LogFormat):
         self._second = -1
         self._stamp = ""
 
-    def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
+    def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> HeadPart:
         return (
             f'"method":{_json_string(_capped(method))},"host":{_json_string(_capped(host))},'
-            f'"target":{_json_string(_capped(target))},"protocol":{_json_string(_capped(protocol))}'
-            f"{_SPLIT}{_json_string(_capped(user_agent))}"
+            f'"target":{_json_string(_capped(target))},"protocol":{_json_string(_capped(protocol))}',
+            _json_string(_capped(user_agent)),
         )
 
-    def usual_head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
-        texts = self._texts
-        if len(target) > FIELD_LIMIT or '"' in target or "\\" in target:
-            shown = _json_string(_capped(target))
-        else:
-            shown = f'"{target}"'
-        return (
-            f'"method":{texts.get(method) or self._text(method)},"host":{texts.get(host) or self._text(host)},'
-            f'"target":{shown},"protocol":{texts.get(protocol) or self._text(protocol)}'
-            f"{_SPLIT}{texts.get(user_agent) or self._text(user_agent)}"
-        )
+    def usual_head_part(
+        self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str
+    ) -> HeadPart:
+        agent = self._texts.get(user_agent)
+        if agent is None:
+            agent = self._text(user_agent)
+        if len(target) > FIELD_LIMIT or len(host) > FIELD_LIMIT or '"' in target or "\\" in target:
+            return self.head_part(method, target, host, protocol, "", "")[0], agent
+        return f'"method":"{method}","host":"{host}","target":"{target}","protocol":"{protocol}"', agent
 
     def _text(self, text: str) -> str:
         """A text that comes again and again, escaped once."""
@@ -147,9 +149,10 @@ class JsonFormat(LogFormat):
             self._texts[text] = quoted
         return quoted
 
-    def with_subject(self, head_part: str, subject: str) -> str:
+    def with_subject(self, head_part: HeadPart, subject: str) -> HeadPart:
         # The head part ends a line, so what is added to it stands behind the last key.
-        return f'{head_part or _TCP_HEAD},"client_cert":{_json_string(_capped(subject))}'
+        head, user_agent = head_part if head_part[0] else _TCP_HEAD
+        return head, f'{user_agent},"client_cert":{_json_string(_capped(subject))}'
 
     def line(self, rec: LogRecord) -> str:
         wall = rec.wall
@@ -161,19 +164,24 @@ class JsonFormat(LogFormat):
         # f-string that renders all of it takes 1.6, a % template 1.2 (benchmarks/micro).
         key = (rec.client, rec.listener, rec.pool, rec.server, rec.status, rec.end)
         client, status, server, end = self._fixed.get(key) or self._fix(rec, key)
-        head, _, user_agent = (rec.log_head or _TCP_HEAD).partition(_SPLIT)
+        head, user_agent = rec.log_head
+        if not head:
+            head, user_agent = _TCP_HEAD
+        request_id = rec.request_id
+        if not request_id.isalnum():
+            request_id = _json_string(request_id)[1:-1]
         queue_s, connect_s, ttfb_s = rec.queue_s, rec.connect_s, rec.ttfb_s
         ttfb_us = int((ttfb_s or 0.0) * 1e6 + 0.5)
         total_us = int(rec.total_s * 1e6 + 0.5)
         tries = _tries(rec.tries) if rec.tries else ""
         return (
-            f'{{"ts":"{self._stamp}{_MILLIS[int((wall - second) * 1000)]}Z","request_id":{_json_string(rec.request_id)}'
-            f"{client}{head}{status}{rec.bytes_in},"
-            f'"bytes_out":{rec.bytes_out}{server}{rec.attempts},'
+            f'{{"ts":"{self._stamp}{_MILLIS[int((wall - second) * 1000)]}Z","request_id":"{request_id}'
+            f'{client}{head}{status}{_number(rec.bytes_in)},"bytes_out":{_number(rec.bytes_out)}'
+            f"{server}{_number(rec.attempts)},"
             f'"queue_ms":{"0.000" if queue_s == 0.0 else _milliseconds(queue_s)},'
             f'"connect_ms":{"null" if connect_s is None else _milliseconds(connect_s)},'
-            f'"ttfb_ms":{"null" if ttfb_s is None else f"{ttfb_us // 1000}{_MILLIS[ttfb_us % 1000]}"},'
-            f'"total_ms":{total_us // 1000}{_MILLIS[total_us % 1000]}{end}{user_agent}{tries}}}'
+            f'"ttfb_ms":{"null" if ttfb_s is None else f"{_number(ttfb_us // 1000)}{_MILLIS[ttfb_us % 1000]}"},'
+            f'"total_ms":{_number(total_us // 1000)}{_MILLIS[total_us % 1000]}{end}{user_agent}{tries}}}'
         )
 
     def _fix(self, rec: LogRecord, key: tuple[object, ...]) -> tuple[str, str, str, str]:
@@ -183,7 +191,7 @@ class JsonFormat(LogFormat):
         if len(self._fixed) >= 4096:
             self._fixed.clear()
         fixed = self._fixed[key] = (
-            f',"client":{text(rec.client)},"listener":{text(rec.listener)},',
+            f'","client":{text(rec.client)},"listener":{text(rec.listener)},',
             f',"status":{rec.status or "null"},"bytes_in":',
             f',"pool":{text(rec.pool)},"server":{text(rec.server)},"attempts":',
             f',"end":{text(rec.end)},"user_agent":',
@@ -204,11 +212,17 @@ def _milliseconds(seconds: float | None) -> str:
     if seconds is None:
         return "null"
     us = int(seconds * 1e6 + 0.5)
-    return f"{us // 1000}{_MILLIS[us % 1000]}"
+    return f"{_number(us // 1000)}{_MILLIS[us % 1000]}"
 
 
+def _number(number: int) -> str:
+    return _NUMBERS[number] if 0 <= number < _N_NUMBERS else str(number)
+
+
+_N_NUMBERS: Final = 2048
+_NUMBERS: Final = tuple(str(number) for number in range(_N_NUMBERS))
 _MILLIS: Final = tuple(f".{ms:03d}" for ms in range(1000))
-_TCP_HEAD: Final = f'"method":null,"host":null,"target":null,"protocol":"tcp"{_SPLIT}null'
+_TCP_HEAD: Final[HeadPart] = ('"method":null,"host":null,"target":null,"protocol":"tcp"', "null")
 
 
 class ApacheFormat(LogFormat):
@@ -225,13 +239,11 @@ class ApacheFormat(LogFormat):
         self._second = -1
         self._stamp = ""
 
-    def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> str:
+    def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> HeadPart:
         request = f'"{" ".join(wire_text.without_spaces(_capped(text)) for text in (method, target, protocol))}"'
-        if not self._combined:
-            return request + _SPLIT
-        return f'{request}{_SPLIT} "{_quoted(referer)}" "{_quoted(user_agent)}"'
+        return request, f' "{_quoted(referer)}" "{_quoted(user_agent)}"' if self._combined else ""
 
-    def with_subject(self, head_part: str, subject: str) -> str:
+    def with_subject(self, head_part: HeadPart, subject: str) -> HeadPart:
         return head_part  # these formats have no place for it
 
     def line(self, rec: LogRecord) -> str:
@@ -239,7 +251,7 @@ class ApacheFormat(LogFormat):
         if second != self._second:
             self._second = second
             self._stamp = _apache_time(second)
-        request, _, tail = rec.log_head.partition(_SPLIT)
+        request, tail = rec.log_head
         if not request:
             request, tail = '"-"', ' "-" "-"' if self._combined else ""
         status, client = rec.status or "-", wire_text.without_spaces(_capped(rec.client))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lbproxy.telemetry.accesslog import LogRecord
+from lbproxy.telemetry.accesslog import NO_HEAD, LogRecord
 
 DEFAULTS: dict[str, object] = {
     "wall": 1_796_076_129.5,
-    "log_head": "",
+    "log_head": NO_HEAD,
     "request_id": "0123456789abcdef0123456789abcdef",
     "client": "192.0.2.7",
     "listener": "0.0.0.0:5000",

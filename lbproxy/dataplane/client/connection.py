@@ -34,6 +34,7 @@ from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.services import abort
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import HeadError
+from lbproxy.telemetry.accesslog import HeadPart
 
 HEAD: Final = 0
 BODY: Final = 1
@@ -102,7 +103,7 @@ class ClientConnection(ClientStream):
         self._noted = 0  # of what is not sent, told to the services since this connection is blocked
         self._nominated: frozenset[bytes] = frozenset()
         self._memo = owner.memo
-        self._named: tuple[Prepared, str] | None = None
+        self._named: tuple[Prepared, HeadPart] | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 

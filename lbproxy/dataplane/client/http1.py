@@ -20,6 +20,7 @@ from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.net import bulk
 from lbproxy.protocol.body import BodyError, ChunkedReader, LengthReader
 from lbproxy.protocol.http1 import HeadError, check_partial, line_too_long
+from lbproxy.telemetry.accesslog import HeadPart
 
 
 class Http1Connection(AnsweringConnection):
@@ -182,7 +183,7 @@ class Http1Connection(AnsweringConnection):
             return BodyIntake(reader, None)
         return BodyIntake(reader, UploadRate(limits.min_rate, self.services.clock(), waits=prepared.expects_continue))
 
-    def _named_head(self, prepared: Prepared) -> str:
+    def _named_head(self, prepared: Prepared) -> HeadPart:
         """The head's part of the log line, with the subject of the client's certificate. The last one is kept: heads
         repeat."""
         if self._named is None or self._named[0] is not prepared:

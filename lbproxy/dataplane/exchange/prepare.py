@@ -21,13 +21,14 @@ from lbproxy.protocol.field_lines import fields_of
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
 from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM, join_fields
 from lbproxy.protocol.upgrade import allowed_protocols
-from lbproxy.telemetry.accesslog import LogFormat
+from lbproxy.telemetry.accesslog import NO_HEAD, HeadPart, LogFormat
 from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
 from lbproxy.telemetry.wire_text import from_wire
 
 _UNDERSCORE: Final = PROCESS.column("headers_dropped_total", "underscore")
 _NOMINATED: Final = PROCESS.column("headers_dropped_total", "nominated")
 _SPOOFED: Final = PROCESS.column("headers_dropped_total", "spoofed")
+_ONE_SPOOFED: Final = ((_SPOOFED, 1),)
 _UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
 _REQUESTS: Final = TRAFFIC.offset["requests_total"]
 _METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}
@@ -95,7 +96,7 @@ class Prepared:
         self.is_local = False
         self.keep_alive = head.keep_alive
         self.location = b""  # of a redirect that depends on the request
-        self.log_head = ""
+        self.log_head = NO_HEAD
         self.requests_column = _REQUESTS + _METHOD_INDEX.get(head.method, _OTHER) * len(CODES)
         # May an ordinary response go to this client as the memo has it?
         self.passes_responses = head.minor == 1 and not route.edits_responses
@@ -184,7 +185,7 @@ def _refused_method(method: str) -> tuple[Fault, str]:
     return fault, f"{method} is not among the methods of this listener"
 
 
-def log_head(log_format: LogFormat, head: RequestHead, protocol: str) -> str:
+def log_head(log_format: LogFormat, head: RequestHead, protocol: str) -> HeadPart:
     """The part of the log line that depends on the head alone; of one that was refused."""
     return log_format.head_part(
         head.method,
@@ -212,7 +213,7 @@ def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) ->
         )
         prepared.dropped = tuple([(column, count) for column, count in counts if count])
     elif spoofed:
-        prepared.dropped = ((_SPOOFED, spoofed),)
+        prepared.dropped = _ONE_SPOOFED if spoofed == 1 else ((_SPOOFED, spoofed),)
 
 
 def _forward_head(
@@ -232,9 +233,6 @@ def _forward_head(
     via = _VIA if head.minor else _VIA_10
     if head.via:
         via = join_fields([(b"Via", value) for value in head.via]) + via
-    lines = b"Host: %b\r\n%b%b" % (host, head.lines, via)
-    if not route.request_edits.is_empty:
-        lines = join_fields(route.request_edits.apply(fields_of(lines)))
     # Framing and connection management are not for edits to touch.
     own = b""
     if head.chunked:
@@ -250,7 +248,10 @@ def _forward_head(
         own += b"TE: trailers\r\nConnection: TE, close\r\n" if closes else b"TE: trailers\r\nConnection: TE\r\n"
     elif closes:
         own += b"Connection: close\r\n"
-    return start + lines + own
+    if route.request_edits.is_empty:
+        return b"%bHost: %b\r\n%b%b%b" % (start, host, head.lines, via, own)
+    lines = b"Host: %b\r\n%b%b" % (host, head.lines, via)
+    return b"%b%b%b" % (start, join_fields(route.request_edits.apply(fields_of(lines))), own)
 
 
 def rejected(listener: ListenerRuntime, raw: bytes, error: HeadError, log_format: LogFormat | None) -> Prepared:

@@ -27,6 +27,7 @@ from lbproxy.domain.retry import may_retry
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault, Side
 from lbproxy.protocol.proxy_protocol import ProxyHeader
+from lbproxy.telemetry.accesslog import NO_HEAD
 from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, SERVER, TRAFFIC, observe
 
 NEVER: Final = float("inf")
@@ -112,7 +113,7 @@ class TcpSession(Claimant):
         self._is_counted = False
         self._started = self._attempted_at = services.clock()
         self.wall = time.time()
-        self.log_head = ""
+        self.log_head = NO_HEAD
         self.request_id, _ = services.next_request_id()
         self.client = ""
         self.listener = owner.runtime.name
@@ -136,7 +137,7 @@ class TcpSession(Claimant):
         self.client = ip or "unix"
         subject = self._client.transport.get_extra_info("client_subject")
         if subject:
-            self.log_head = self._owner.services.log_format.with_subject("", subject)
+            self.log_head = self._owner.services.log_format.with_subject(NO_HEAD, subject)
         if self._refusal is not None:
             self._reject(self._refusal)
             return

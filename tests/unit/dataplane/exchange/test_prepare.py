@@ -233,7 +233,7 @@ def test_a_refused_head_keeps_what_can_be_logged() -> None:
 )
 def test_the_log_of_a_refused_request_says_what_the_client_said(text: bytes, target: str, protocol: str) -> None:
     prepared = rejected(listener(), text, HeadError(errors.BAD_REQUEST, "why"), make_format("json"))
-    head = json.loads("{" + prepared.log_head.partition("\n")[0] + "}")
+    head = json.loads("{" + prepared.log_head[0] + "}")
     assert (head["target"], head["protocol"]) == (target, protocol)
 
 

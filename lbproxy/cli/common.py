@@ -79,3 +79,7 @@ def load_config(path: str, environ: Mapping[str, str], *, checks_files: bool = F
     for warning in loaded.warnings:
         streams.complain(f"{warning} (warning)")
     return loaded
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lbproxy import __version__, _client
-from lbproxy.cli import asking, options_only, running, streams
+from lbproxy.cli import asking, options_only, running, streams, trying
 from lbproxy.cli.common import (
     DEFAULT_ADMIN,
     FAILURE,
@@ -71,6 +71,8 @@ def build_parser() -> _Parser:
     options_only.add_options(run)
     check = command("check", running.check, "validate a config file: every problem at once", "lbproxy check lb.yaml")
     add_file(check, "config file (YAML)")
+    test = command("test", trying.test, "try the requests in `tests` of a config file", "lbproxy test lb.yaml")
+    trying.add_options(test)
     command(
         "schema", running.schema, "print the JSON Schema of the config file", "lbproxy schema > lbproxy.schema.json"
     )

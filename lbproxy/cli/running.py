@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from lbproxy.cli import options_only, streams
-from lbproxy.cli.common import OK, USAGE, UsageError, load_config, named_file
+from lbproxy.cli.common import OK, USAGE, UsageError, counted, load_config, named_file
 from lbproxy.config.problems import Unusable
 
 
@@ -31,10 +31,6 @@ def run(args: argparse.Namespace) -> int:
         return options_only.told(problem, args) if path is None else str(problem)
 
     return worker.run(loaded.config, shown, config_path=path or "")
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def check(args: argparse.Namespace) -> int:

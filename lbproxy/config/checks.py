@@ -24,6 +24,7 @@ from lbproxy.config.proxy_checks import check_proxy_protocol
 from lbproxy.config.route_checks import check_header_rules, check_listener_routes, referenced_pools
 from lbproxy.config.server_model import BUILT_IN_STRATEGIES, expand_servers
 from lbproxy.config.source import Document
+from lbproxy.config.tests_checks import check_tests
 from lbproxy.config.tls_checks import check_tls
 from lbproxy.config.validation import closest
 
@@ -56,6 +57,7 @@ def check(config: Config, document: Document) -> None:
             check_header_rules(pool.headers, (*path, "headers"), document)
         if pool.health_check is not None:
             _check_health_check(pool.health_check, data["pools"][name], (*path, "health_check"), document)
+    check_tests(config, document)
     check_doubts(config, document)
     if config.shutdown.delay > config.shutdown.grace:
         document.warn(

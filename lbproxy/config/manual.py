@@ -87,7 +87,7 @@ def config_markdown() -> str:
 
 def _shown(path: str) -> str:
     """`pools.*.servers.*` as the manual writes it: `pools.NAME.servers[]`."""
-    return path.replace("pools.*", "pools.NAME").replace(".*", "[]")
+    return path.replace("pools.*", "pools.NAME").replace("given.*", "given.SERVER").replace(".*", "[]")
 
 
 def _table(section: type[BaseModel], path: str) -> list[str]:

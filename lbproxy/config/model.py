@@ -56,6 +56,7 @@ from lbproxy.config.pool_model import (
     Sticky,
 )
 from lbproxy.config.server_model import ServerSpec, StrategySpec
+from lbproxy.config.tests_model import Expectation, Trial, TrialRequest, TrialServer
 from lbproxy.config.units import is_off
 
 
@@ -148,6 +149,9 @@ class Config(Section):
     pools: Mapping[Annotated[str, POOL_NAME], Pool] = setting(
         {}, "Groups of interchangeable servers, by name: 1 to 64 letters, digits, `.`, `_` and `-`."
     )
+    tests: tuple[Trial, ...] = setting(
+        (), "Requests, and where they must go. `lbproxy test` tries them without a socket; a run does not look at them."
+    )
 
 
 __all__ = [
@@ -157,6 +161,7 @@ __all__ = [
     "Config",
     "Dns",
     "Expect",
+    "Expectation",
     "HeaderEdits",
     "HeaderRules",
     "HealthCheck",
@@ -186,4 +191,7 @@ __all__ = [
     "Shutdown",
     "Sticky",
     "StrategySpec",
+    "Trial",
+    "TrialRequest",
+    "TrialServer",
 ]

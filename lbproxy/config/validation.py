@@ -224,7 +224,7 @@ def _home(parent: str, annotation: object, name: str) -> str | None:
 def _cut_out(data: dict[str, Any], details: list[ErrorDetails]) -> None:
     """Remove what is wrong; where it cannot be missing, leave something empty in its place.
 
-    Items of `listeners` and `routes` keep their places, because later complaints count by them.
+    Items of `listeners`, `routes` and `tests` keep their places, because later complaints count by them.
     """
     for path in sorted({_to_cut(detail) for detail in details}, key=_last_item_first, reverse=True):
         if path:
@@ -252,8 +252,10 @@ def _stand_in(path: Path) -> object:
             return {"bind": []}
         case ("pools", _):
             return {"servers": []}
-        case ("listeners", _, "routes", int()):
+        case ("listeners", _, "routes", int()) | ("tests", _, "request" | "expect"):
             return {}
+        case ("tests", int()):
+            return {"request": {}, "expect": {}}
     return None
 
 

@@ -81,7 +81,7 @@ HERE = {command: page for command, page in ALL.items() if not is_run_elsewhere(c
 SERVES = re.compile(r"(\S+/)?lbproxy (lb\.yaml|-c|demo|run (?!--to$|.*--print))")
 SERVER = re.compile(r"gunicorn|uvicorn|for ")
 ASKS = re.compile(r"curl|lbproxy (status|healthcheck)")
-NAMES = re.compile(r"lbproxy (run|check|demo|schema)( --to)?$")  # how the prose names a command
+NAMES = re.compile(r"lbproxy (run|check|test|demo|schema)( --to)?$")  # how the prose names a command
 
 
 @dataclass
@@ -96,7 +96,8 @@ class Machine:
         self.ports = {port: first + number for number, port in enumerate(PORTS)}
         readme = next(page for page in PAGES if page.name == "README.md").read_text()
         smallest = next(block.text for block in blocks(readme) if block.info == "yaml")
-        (self.folder / "lb.yaml").write_text(self.moved(f"{smallest}admin: 127.0.0.1:8404\n"))
+        test = "tests: [{request: /, expect: {pool: predict}}]\n"
+        (self.folder / "lb.yaml").write_text(self.moved(f"{smallest}admin: 127.0.0.1:8404\n{test}"))
         for file, text in PYTHON_APPS.items():
             (self.folder / file).write_text(text)
 
@@ -273,10 +274,24 @@ def test_what_check_says_is_on_the_page(machine: Machine) -> None:
 
 def test_what_check_complains_of_is_on_the_page(machine: Machine) -> None:
     page = (PAGES[0].parent / "docs/cli.md").read_text()
-    [line] = [block.text for block in blocks(page) if re.match(r"lb\.yaml:\d", block.text)]
+    [line] = [block.text for block in blocks(page) if re.match(r"lb\.yaml:\S+ listeners", block.text)]
     file = machine.folder / "lb.yaml"
     file.write_text(file.read_text().replace("    pool: predict", "    pol: predict"))
     assert line in machine.run("lbproxy check lb.yaml").stderr
+
+
+def test_what_test_says_is_on_the_page(machine: Machine) -> None:
+    texts = [block.text for block in blocks((PAGES[0].parent / "docs/cli.md").read_text())]
+    [config] = [text for text in texts if "\ntests:\n" in text]
+    [good] = [text.partition("\n")[2] for text in texts if text.startswith("$ lbproxy test ")]
+    [bad] = [text for text in texts if text.startswith("lb.yaml:") and "tests[0]" in text]
+    file = machine.folder / "lb.yaml"
+    file.write_text(config)
+    done = machine.run("lbproxy test lb.yaml")
+    assert (done.returncode, done.stdout, done.stderr) == (0, good, "")
+    file.write_text(re.sub(r"\n *rewrite: .*", "", config))
+    done = machine.run("lbproxy test lb.yaml")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", bad)
 
 
 def test_answers_without_servers_are_those_on_the_pages(machine: Machine) -> None:

@@ -22,3 +22,7 @@ def test_a_file_is_named_once() -> None:
     assert common.named_file(argparse.Namespace(config=None)) is None
     with pytest.raises(common.UsageError, match="a or b"):
         common.named_file(argparse.Namespace(config="a", file="b"))
+
+
+def test_numbers_of_things() -> None:
+    assert [common.counted(number, "pool") for number in (0, 1, 2)] == ["0 pools", "1 pool", "2 pools"]

@@ -12,14 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lbproxy import cli
-from lbproxy.cli import running
 from tests.architecture.rules import ROOT
 
 Capture = pytest.CaptureFixture[str]
-
-
-def test_numbers_of_things() -> None:
-    assert [running.counted(number, "pool") for number in (0, 1, 2)] == ["0 pools", "1 pool", "2 pools"]
 
 
 def checked(tmp_path: Path, more: str, pool: str = "") -> tuple[int, str]:

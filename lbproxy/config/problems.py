@@ -8,10 +8,14 @@ Path = tuple[str | int, ...]
 
 
 def path_text(path: Path) -> str:
-    """`("pools", "a", "servers", 0)` as users read it: `pools.a.servers[0]`."""
+    """`("pools", "a", "servers", 0)` as users read it: `pools.a.servers[0]`; odd characters as in Python."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            shown = part if part.isprintable() else repr(part)[1:-1]
+            text += f".{shown}" if text else shown
     return text
 
 

@@ -12,7 +12,7 @@ from lbproxy.protocol.message import KNOWN_METHODS, TOKEN
 
 MAX_REQUEST_LINE: Final = 8 * 1024
 MAX_METHOD: Final = 32  # the longest that is registered has 17 characters
-_METHODS: Final = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS")
+_METHODS: Final[tuple[str, ...]] = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS")
 _USUAL: Final = tuple((b"%b " % method.encode(), method) for method in _METHODS)
 _HTTP_11: Final = b" HTTP/1.1\r\n"
 

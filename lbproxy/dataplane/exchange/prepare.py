@@ -28,7 +28,7 @@ from lbproxy.telemetry.wire_text import from_wire
 _UNDERSCORE: Final = PROCESS.column("headers_dropped_total", "underscore")
 _NOMINATED: Final = PROCESS.column("headers_dropped_total", "nominated")
 _SPOOFED: Final = PROCESS.column("headers_dropped_total", "spoofed")
-_ONE_SPOOFED: Final = ((_SPOOFED, 1),)
+_ONE_SPOOFED: Final[tuple[tuple[int, int], ...]] = ((_SPOOFED, 1),)
 _UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
 _REQUESTS: Final = TRAFFIC.offset["requests_total"]
 _METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}

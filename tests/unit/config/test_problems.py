@@ -8,6 +8,11 @@ def test_paths_are_written_as_users_read_them() -> None:
     assert path_text(()) == ""
 
 
+def test_a_key_of_odd_characters_does_not_break_the_line() -> None:
+    assert path_text(("pools", "a\rb\u2028", "x")) == r"pools.a\rb\u2028.x"
+    assert path_text(("\n",)) == r"\n"
+
+
 def test_a_problem_is_one_line() -> None:
     assert str(Problem("a.yaml", 3, 4, "log.level", "is wrong", "did you mean info?")) == (
         "a.yaml:3:4: log.level: is wrong; did you mean info?"

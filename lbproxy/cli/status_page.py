@@ -149,7 +149,7 @@ def _notes(server: Object, is_failing_open: bool, *, is_short: bool = False) -> 
 def _details(server: Object) -> str:
     axes = ", ".join(f"{axis} {_shown(server.get(axis))}" for axis in ("admin", "health", "breaker"))
     idle, reuse = server.get("idle_timeout"), server.get("requests_per_connection")
-    parts = [axes]
+    parts = [axes, *_origins(server)]
     if isinstance(idle, dict):
         parts += [
             f"closes idle connections after {_seconds(idle[key])} ({word})"
@@ -159,6 +159,23 @@ def _details(server: Object) -> str:
     if reuse is not None:
         parts.append(f"closes connections after {reuse} requests")
     return "; ".join(parts)
+
+
+def _origins(server: Object) -> list[str]:
+    """Where the server and its values come from, as far as it is not the file."""
+    sources, source = server.get("sources"), server.get("source")
+    told = ["from DNS" if source == "dns" else "added live"] if source in ("dns", "live") else []
+    if server.get("leaving"):
+        told.append("goes when it is idle")
+    for key, value in sources.items() if isinstance(sources, dict) and source != "live" else ():
+        if isinstance(value, dict) and value.get("source") == "live":
+            by, ago, given = _shown(value.get("by")), _seconds(value.get("since")), _given(value.get("given"))
+            told.append(f"{key} {_given(server.get(key))} set by {by} {ago} ago (file: {given})")
+    return told
+
+
+def _given(value: object) -> str:
+    return "off" if value is None else str(value)
 
 
 # --- words ----------------------------------------------------------------------------------------------------------

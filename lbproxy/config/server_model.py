@@ -26,6 +26,7 @@ from lbproxy.config.units import parse_text, plain, shown
 
 MAX_RANGE: Final = 256
 COUNT: Final = integer(1, 1_000_000)
+WEIGHT: Final = integer(0, 65535)
 BUILT_IN_STRATEGIES: Final = (
     "round_robin",
     "weighted_round_robin",
@@ -104,7 +105,7 @@ class ServerSpec(Section):
     name: Annotated[str, Notation("name", lambda v: v if v == "" else NAME.parse(v), TEXT_SCHEMA)] = setting(
         "", "Name in metrics, logs and the API; the address if not set. With a range of ports, `-PORT` is appended."
     )
-    weight: Annotated[int, integer(0, 65535)] = setting(
+    weight: Annotated[int, WEIGHT] = setting(
         1, "Share of the traffic, relative to the other servers, for strategies that weigh. 0: no new traffic."
     )
     max_inflight: Annotated[int | None, COUNT.or_unset()] = setting(

@@ -1,37 +1,22 @@
-"""The admin address: metrics, probes and the API, over TCP or a unix socket.
-
-Who may do what:
-
-    /metrics /healthz /readyz   anybody who can connect; no Host check, so probes by address work
-    /                           anybody: a page of links that holds no data
-    /api/ with the token        anything, from anywhere
-    /api/ without the token     GET and HEAD: from loopback or the unix socket, or from anywhere if no token is set
-                                other methods: only if no token is set, from loopback or the unix socket
-
-A call without the token is refused when its Host is a name that a stranger's DNS could point here, or when another
-site's page sent it (Origin): otherwise any web page open on this machine could use the API. Unix sockets are out of
-reach of pages and are exempt.
-"""
+"""The admin address: metrics, probes and the API, over TCP or a unix socket. Who may do what: control/access.py."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import hmac
-import ipaddress
-import json
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from http import HTTPStatus
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from aiohttp import web
 
 from lbproxy.address import Address
+from lbproxy.control.access import SAFE_METHODS, Access, Caller
 from lbproxy.control.admin_guard import BACKLOG, CONNECTIONS, REQUEST_S, AdminGuard
 from lbproxy.control.metrics import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
+from lbproxy.control.problem import problem
 from lbproxy.control.status import Json
 from lbproxy.dataplane.net.unix_socket import SocketFile, bind_unix
 
@@ -40,7 +25,9 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 DryRun = Callable[[], Awaitable[tuple[int, Json]]]
 """What a reload would do: 200 and its steps, or 422 and `problems`."""
-SAFE_METHODS = frozenset({"GET", "HEAD"})
+CallHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
+Route = tuple[str, str, CallHandler]
+"""Method, path as aiohttp takes it, and who answers."""
 SOCKET_MODE = 0o600
 BODY_BYTES = 64 * 1024  # of a call that changes something
 
@@ -61,19 +48,20 @@ class AdminServer:
     """Serves the admin address on the running event loop.
 
     metrics(is_openmetrics) renders the exposition, status() the JSON, not_ready() gives the reason of a 503 or None,
-    dry_run() what a reload of the file would do.
+    dry_run() what a reload of the file would do. routes: what else it answers, below /api/.
     limit: connections at once. may_move: a port that is taken is replaced by a free one.
     """
 
     def __init__(
         self,
         bind: Address,
-        token: str | None,
+        access: Access,
         *,
         metrics: Callable[[bool], bytes],
         status: Callable[[], Json],
         not_ready: Callable[[], str | None],
         dry_run: DryRun,
+        routes: Sequence[Route] = (),
         limit: int = CONNECTIONS,
         may_move: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -81,7 +69,8 @@ class AdminServer:
         self._bind = bind
         self._may_move = may_move
         self._guard = AdminGuard(limit, clock)
-        self._token = token
+        self._access = access
+        self._routes = routes
         self._metrics = metrics
         self._status = status
         self._not_ready = not_ready
@@ -158,6 +147,8 @@ class AdminServer:
         self._add(app, "GET", "/readyz", self._get_readyz)
         self._add(app, "GET", "/api/v1/status", self._get_status)
         self._add(app, "POST", "/api/v1/reload", self._post_reload)
+        for method, path, handler in self._routes:
+            self._add(app, method, path, partial(self._call, handler))
         app.router.add_route("*", "/{path:.*}", _nothing_there, expect_handler=_invite)  # as its own 404 has no handler
         return app
 
@@ -200,7 +191,7 @@ class AdminServer:
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
         if status == 200:
             return web.json_response(told, headers=headers)
-        return _problem(status, "The config file cannot be used; the one in force stays.", headers, told)
+        return problem(status, "The config file cannot be used; the one in force stays.", headers, told)
 
     # --- who may call ---
 
@@ -211,54 +202,31 @@ class AdminServer:
             async with asyncio.timeout(REQUEST_S):
                 return await handler(request)
         except TimeoutError:
-            return _problem(408, f"The request was not complete after {REQUEST_S:g} s.", {"Connection": "close"})
+            return problem(408, f"The request was not complete after {REQUEST_S:g} s.", {"Connection": "close"})
         finally:
             self._guard.ended(request.protocol)
 
     @web.middleware
     async def _check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path.startswith("/api/"):
-            refusal = check_call(
-                method=request.method,
-                authorization=request.headers.get("Authorization"),
-                host=request.headers.get("Host", ""),
-                origin=request.headers.get("Origin"),
-                peer=_peer(request),
-                token=self._token,
-            )
-            if refusal is not None:
-                raise refusal
+            self._caller(request)
             if request.method not in SAFE_METHODS and request.body_exists:
                 if request.content_type != "application/json":
                     raise web.HTTPUnsupportedMediaType(text="A body is taken as application/json only.")
                 await request.read()  # at most BODY_BYTES
         return await handler(request)
 
+    def _caller(self, request: web.Request) -> Caller:
+        return self._access.check(
+            method=request.method,
+            authorization=request.headers.get("Authorization"),
+            host=request.headers.get("Host", ""),
+            origin=request.headers.get("Origin"),
+            peer=_peer(request),
+        )
 
-def check_call(
-    *, method: str, authorization: str | None, host: str, origin: str | None, peer: str, token: str | None
-) -> web.HTTPException | None:
-    """Whether an API call is allowed: None, or the answer that refuses it. peer is an IP address or "unix"."""
-    if token is not None and authorization is not None:
-        scheme, _, given = authorization.partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(_octets(given.strip()), _octets(token)):
-            return None
-        return _unauthorized("The bearer token is wrong.")
-    is_near = is_local_peer(peer)
-    if method not in SAFE_METHODS:
-        if token is not None:
-            return _unauthorized("Calls that change something need the bearer token (admin.token).")
-        if not is_near:
-            return _refused("Without admin.token, calls that change something are taken from loopback only.")
-    elif token is not None and not is_near:
-        return _unauthorized("Calls from another host need the bearer token (admin.token).")
-    if peer == "unix":
-        return None
-    if not is_local_host(host):
-        return _refused("Call by IP address or localhost, or send the bearer token: a Host name could be rebound.")
-    if origin is not None and _host_of(origin) != host.lower():
-        return _refused("Calls from pages of another origin need the bearer token.")
-    return None
+    async def _call(self, handler: CallHandler, request: web.Request) -> web.StreamResponse:
+        return await handler(request, self._caller(request))
 
 
 async def _invite(request: web.Request) -> None:
@@ -278,44 +246,6 @@ async def _nothing_there(request: web.Request) -> web.StreamResponse:
     raise web.HTTPMethodNotAllowed(request.method, allowed) if allowed else web.HTTPNotFound
 
 
-def _octets(text: str) -> bytes:
-    """A header value as it was on the wire: octets that are no UTF-8 come from aiohttp as lone surrogates."""
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _host_of(origin: str) -> str | None:
-    """The host of an Origin value; None for one that is none, such as `http://[`."""
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return None
-
-
-def is_local_peer(peer: str) -> bool:
-    """True for the unix socket and loopback addresses, IPv4 inside IPv6 included."""
-    if peer == "unix":
-        return True
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_loopback
-
-
-def is_local_host(host: str) -> bool:
-    """True if a Host value cannot be the product of DNS rebinding: localhost or an IP address, with or without port."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
-    if name.lower() in ("localhost", "localhost."):
-        return True
-    try:
-        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    return True
-
-
 def _peer(request: web.Request) -> str:
     transport = request.transport
     sock = transport.get_extra_info("socket") if transport is not None else None
@@ -323,14 +253,6 @@ def _peer(request: web.Request) -> str:
         return "unix"
     name = transport.get_extra_info("peername") if transport is not None else None
     return str(name[0]).partition("%")[0] if isinstance(name, tuple) else ""
-
-
-def _unauthorized(detail: str) -> web.HTTPException:
-    return web.HTTPUnauthorized(text=detail, headers={"WWW-Authenticate": 'Bearer realm="lbproxy"'})
-
-
-def _refused(detail: str) -> web.HTTPException:
-    return web.HTTPForbidden(text=detail)
 
 
 @web.middleware
@@ -344,16 +266,12 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         default = f"{error.status}: {error.reason}"
         detail = error.text if error.text and error.text != default else _DETAILS.get(error.status, error.reason)
         kept = {name: error.headers[name] for name in ("Allow", "WWW-Authenticate") if name in error.headers}
-        return _problem(error.status, detail, kept)
+        return problem(error.status, detail, kept)
+    except ConnectionResetError:
+        return problem(400, "The client left before its request was whole.")  # to nobody
     except Exception:
         log.exception("the admin address failed to answer %s %s", request.method, request.path)
-        return _problem(500, "lbproxy has a defect; please report it with the traceback from the log.", {})
+        return problem(500, "lbproxy has a defect; please report it with the traceback from the log.", {})
 
 
 _DETAILS = {404: "There is nothing at this path; see docs/admin.md.", 405: "This path does not take this method."}
-
-
-def _problem(status: int, detail: str, headers: dict[str, str], more: Json | None = None) -> web.Response:
-    title = HTTPStatus(status).phrase
-    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, **(more or {})})
-    return web.Response(status=status, text=body, content_type="application/problem+json", headers=headers)

@@ -50,7 +50,10 @@ class QueueStatus:
 
 @dataclass(slots=True)
 class StatusSource:
-    """What a status is made from. now is on the clock of `Server.changed_at` (monotonic seconds)."""
+    """What a status is made from. now is on the clock of `Server.changed_at` (monotonic seconds).
+
+    origin: where a server and its values come from (control/live.py); None: one without an address.
+    """
 
     version: str
     started_at: float
@@ -58,6 +61,7 @@ class StatusSource:
     strategies: Mapping[str, str]
     listeners: Callable[[], Sequence[ListenerStatus]] = tuple
     queue: Callable[[str], QueueStatus] = lambda pool: QueueStatus()
+    origin: Callable[[Server | None, float], Json] = lambda server, now: {}
 
     def build(self, state: str, not_ready: str | None, now: float) -> Json:
         """state: starting, running or draining. not_ready: the reason, None if /readyz says 200."""
@@ -104,9 +108,9 @@ class StatusSource:
                 }
                 for item in pool.names
             ],
-            "servers": [server_status(pool, server, now) for server in pool.servers]
+            "servers": [{**server_status(pool, server, now), **self.origin(server, now)} for server in pool.servers]
             + [
-                unresolved_status(name, server, now)
+                {**unresolved_status(name, server, now), **self.origin(None, now)}
                 for name in pool.names
                 if name.is_unresolved
                 for server in name.servers

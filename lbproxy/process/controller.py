@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from lbproxy.config.model import Config
+from lbproxy.control.access import Access, Token
 from lbproxy.control.admin import AdminServer, DryRun
 from lbproxy.control.admin_guard import CONNECTIONS
 from lbproxy.control.checker import Checker
 from lbproxy.control.discovery.dns import DnsDiscovery, Membership
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
+from lbproxy.control.live import LiveControl
 from lbproxy.control.metrics import Exposition, Registry
-from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSource, not_ready_reason
+from lbproxy.control.pools_api import PoolsApi
+from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
 from lbproxy.dataplane.tls import ClientTls
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -87,9 +90,12 @@ class Controller:
         self._tasks = Tasks(self._crashed)
         self._exposition = Exposition(registry)
         strategies = {name: pool.strategy.name or pool.strategy.python or "" for name, pool in config.pools.items()}
-        self._status = StatusSource(registry.version, clock(), pools, strategies, listeners, self._queue_status)
         self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
         self._discovery = DnsDiscovery(self, self._tasks, row, clock)
+        self._live = LiveControl(pools, self, self._discovery, self._checker.kick, clock)
+        self._status = StatusSource(
+            registry.version, clock(), pools, strategies, listeners, self._queue_status, self._live.told
+        )
         self._file_watch = FileWatch(watched)
         self._check_tls = check_tls or {}
         self._admin = self._make_admin(dry_run, admin_limit, admin_may_move)
@@ -102,11 +108,12 @@ class Controller:
             return None
         return AdminServer(
             admin.bind,
-            admin.token,
+            Access([Token("admin.token", admin.token)] if admin.token is not None else []),
             metrics=lambda is_openmetrics: self._exposition.render(is_openmetrics=is_openmetrics),
             status=self.status,
             not_ready=self.ready_reason,
             dry_run=dry_run,
+            routes=PoolsApi(self._live, self._server_status).routes(),
             limit=limit,
             may_move=may_move,
             clock=self._clock,
@@ -164,6 +171,10 @@ class Controller:
     def status(self) -> Json:
         return self._status.build(self._state, self.ready_reason(), self._clock())
 
+    def _server_status(self, pool: Pool, server: Server) -> Json:
+        now = self._clock()
+        return {**server_status(pool, server, now), **self._live.told(server, now)}
+
     def _queue_status(self, pool: str) -> QueueStatus:
         return QueueStatus.of(self._pools[pool].queue, self._clock())
 
@@ -181,14 +192,16 @@ class Controller:
         self._discovery.kick(pool, server)
 
     def add(self, pool: Pool, server: Server) -> None:
-        """Discovery found a server."""
+        """Discovery or an operator found a server."""
+        self._live.joined(server)
         self._membership.add(pool, server)
         self._checker.add(pool, server)
 
     def remove(self, pool: Pool, server: Server) -> None:
-        """Discovery lost a server, and it is drained."""
+        """Discovery lost a server, or an operator removed it, and it is drained."""
         self._checker.remove(pool, server)
         self._membership.remove(pool, server)
+        self._live.left(server)
 
     def _server_row(self, pool: Pool, server: Server) -> Row | None:
         return self._registry.row(SERVER, (pool.name, server.name))
@@ -230,6 +243,7 @@ class Controller:
                 "dropped", "the access log lost lines (%d so far): its output is blocked or full", dropped
             )
         self._row[_LOG_DROPPED] = dropped
+        self._live.remove_drained()
         for name, pool in self._pools.items():
             self._watch_fail_open(name, pool)
         if self._state == "running":

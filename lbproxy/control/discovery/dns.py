@@ -11,7 +11,8 @@ and stands in the pool's `names` with the reason.
 
 Life of an address: first answer for its name -> joins `unknown` and takes traffic, as at start-up; in a later answer ->
 joins `down` until its first pass; in no name's answer any more -> `drain`, and leaves when nothing is in flight; back
-in an answer before that -> ready again. Several names may hold one address: it is one server, and stays while one does.
+in an answer before that -> what the operator wanted of it before, as a rule ready. Several names may hold one address:
+it is one server, and stays while one does.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class DnsDiscovery:
         self._resolve = resolve if resolve is not None else ThreadResolver()
         self._names: dict[tuple[str, str], _Name] = {}
         self._holders: dict[Server, dict[tuple[_Name, tuple[str, str]], None]] = {}  # who gives each server, in order
-        self._leaving: dict[Server, Pool] = {}
+        self._leaving: dict[Server, tuple[Pool, Admin]] = {}  # with what the operator wanted of it
         self._log = ThrottledLog(log, clock=clock)
 
     def add_pool(self, pool: Pool, specs: Sequence[ServerSpec], interval_s: float, *, is_checked: bool) -> None:
@@ -195,6 +196,14 @@ class DnsDiscovery:
         for name in self._names.values():
             if name.pool is pool and server in name.servers.values():
                 name.wake.set()
+
+    def host_of(self, server: Server) -> str | None:
+        """The name that a server comes from, None if it does not come from DNS."""
+        return server.host if server in self._holders else None
+
+    def is_leaving(self, server: Server) -> bool:
+        """Has its name lost its address, so that it drains and goes?"""
+        return server in self._leaving
 
     async def _follow(self, name: _Name, first_s: float) -> None:
         """first_s: the time to the first round, which sets this name apart from the others."""
@@ -256,9 +265,9 @@ class DnsDiscovery:
             log.info("pool %s: server %s joins", pool.name, server.name)
             self._membership.add(pool, server)
         elif server in self._leaving:
-            del self._leaving[server]
+            _, admin = self._leaving.pop(server)
             server.host = name.host
-            pool.set_admin(server, Admin.READY, f"{name.host} has this address again", self._clock())
+            pool.set_admin(server, admin, f"{name.host} has this address again", self._clock())
         name.servers[key] = server
         self._holders.setdefault(server, {})[name, key] = None
 
@@ -278,13 +287,14 @@ class DnsDiscovery:
                 server.host,
             )
             return
-        self._leaving[server] = pool
+        self._leaving[server] = pool, server.admin
         log.info("pool %s: server %s leaves: %s lost this address", pool.name, server.name, name.host)
-        pool.set_admin(server, Admin.DRAIN, f"{name.host} no longer has this address", self._clock())
+        if server.admin is Admin.READY:
+            pool.set_admin(server, Admin.DRAIN, f"{name.host} no longer has this address", self._clock())
 
     def remove_drained(self) -> None:
         """Let servers go that have nothing in flight any more."""
-        for server, pool in list(self._leaving.items()):
+        for server, (pool, _) in list(self._leaving.items()):
             if server.inflight == 0:
                 del self._leaving[server], self._holders[server]
                 self._membership.remove(pool, server)

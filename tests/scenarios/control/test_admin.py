@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbproxy.address import Address, parse_address
+from lbproxy.control.access import Access, Token
 from lbproxy.control.admin import AdminServer
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.status import Json
@@ -48,7 +49,7 @@ async def start(state: State) -> AsyncIterator[Start]:
     async def start_one(bind: str = "127.0.0.1:0", token: str | None = None) -> AdminServer:
         server = AdminServer(
             parse_address(bind),
-            token,
+            Access([] if token is None else [Token("admin.token", token)]),
             metrics=lambda is_openmetrics: exposition.render(is_openmetrics=is_openmetrics),
             status=status,
             not_ready=lambda: state.reason,

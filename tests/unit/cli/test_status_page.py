@@ -226,3 +226,18 @@ def test_the_manual_shows_what_is_printed() -> None:
     )
     made["listeners"] = [{"name": "0.0.0.0:5000", "mode": "http", "connections": 7, "bind": ["0.0.0.0:5000"]}]
     assert page(made, width=80).splitlines() == shown
+
+
+def test_what_does_not_come_from_the_file_is_told_with_v() -> None:
+    file = {"source": "file", "by": None, "since": 61.0, "given": None}
+    live = {"source": "live", "by": "ci from 10.0.0.1", "since": 180.0}
+    sources = {"admin": {**live, "given": "ready"}, "weight": file, "max_inflight": {**live, "given": None}}
+    changed = server("a", "drain", admin="drain", max_inflight=3, source="file", leaving=True, sources=sources)
+    added = server("b", source="live", leaving=False, sources={key: {**live, "given": None} for key in sources})
+    shown = page(status(changed, added, server("c", source="dns")), is_verbose=True)
+    assert (
+        "goes when it is idle; admin drain set by ci from 10.0.0.1 3 min ago (file: ready); "
+        "max_inflight 3 set by ci from 10.0.0.1 3 min ago (file: off)\n"
+    ) in shown
+    assert "breaker closed; added live\n" in shown and shown.endswith("breaker closed; from DNS")
+    assert "set by" not in page(status(changed))

@@ -143,6 +143,19 @@ async def test_an_address_that_comes_back_while_draining_is_ready_again(bench: B
     assert bench.pool.servers[0] is server
 
 
+async def test_what_an_operator_wants_outlives_the_loss_of_an_address(bench: Bench) -> None:
+    await bench.refresh("10.0.0.1", "10.0.0.2")
+    server = bench.pool.servers[0]
+    server.inflight = 1
+    bench.pool.set_admin(server, Admin.MAINT, "", bench.now)
+    await bench.refresh("10.0.0.2")
+    assert bench.discovery.is_leaving(server) and server.admin is Admin.MAINT
+    await bench.refresh("10.0.0.1", "10.0.0.2")
+    assert not bench.discovery.is_leaving(server) and server.admin is Admin.MAINT
+    assert bench.discovery.host_of(server) == "model"
+    assert bench.discovery.host_of(Server("other", parse_address("10.0.0.1:1"))) is None
+
+
 async def test_a_name_with_several_ports_is_looked_up_once() -> None:
     bench = Bench("model:5001", "model:5002", "10.9.9.9:1")
     members = await bench.refresh("10.0.0.1")

@@ -1,6 +1,7 @@
 import pytest
+from aiohttp import web
 
-from lbproxy.control.admin import check_call, is_local_host, is_local_peer
+from lbproxy.control.access import Access, Token, is_local_host, is_local_peer
 
 REMOTE, LOCAL = "192.0.2.9", "127.0.0.1"
 
@@ -15,8 +16,12 @@ def status_of(
     origin: str | None = None,
 ) -> int:
     """The status that refuses a call, 200 if it is allowed."""
-    refusal = check_call(method=method, authorization=sent, host=host, origin=origin, peer=peer, token=token)
-    return 200 if refusal is None else refusal.status
+    access = Access([] if token is None else [Token("admin.token", token)])
+    try:
+        access.check(method=method, authorization=sent, host=host, origin=origin, peer=peer)
+    except web.HTTPException as refusal:
+        return refusal.status
+    return 200
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,141 @@
+"""Who may do what at the admin address. Told apart by a token, by where a call comes from, and by what it names:
+
+    /metrics /healthz /readyz   anybody who can connect; no Host check, so probes by address work
+    /                           anybody: a page of links that holds no data
+    /api/ with a token          scope write: anything, from anywhere; scope read: GET and HEAD, from anywhere
+    /api/ without one           GET and HEAD: from loopback or the unix socket, or from anywhere if no token is set
+                                other methods: only if no token is set, from loopback or the unix socket
+
+A call without a token is refused when its Host is a name that a stranger's DNS could point here, or when another
+site's page sent it (Origin): otherwise any web page open on this machine could use the API. Names in `admin.hosts` are
+known not to be such. Unix sockets are out of reach of pages and are exempt.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token. name: who has it, as the log says. may_write: may calls with it change something?"""
+
+    name: str
+    secret: str
+    may_write: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who made a call. token: the name of the token that it sent, "" if none. peer: an IP address or "unix"."""
+
+    token: str
+    peer: str
+
+    def __str__(self) -> str:
+        where = "the unix socket" if self.peer == "unix" else self.peer
+        return f"{self.token} from {where}" if self.token else where
+
+
+class Access:
+    """The rules. hosts: names, lower case, under which the admin address may be called without a token."""
+
+    def __init__(self, tokens: Sequence[Token], hosts: Collection[str] = ()) -> None:
+        self._tokens = tuple(tokens)
+        self._hosts = frozenset(hosts)
+
+    def check(self, *, method: str, authorization: str | None, host: str, origin: str | None, peer: str) -> Caller:
+        """Who makes this API call. peer: an IP address or "unix". Raises the answer that refuses it."""
+        is_safe = method in SAFE_METHODS
+        if self._tokens and authorization is not None:
+            token = self._token(authorization)
+            if token is None:
+                raise _unauthorized("The bearer token is wrong.")
+            if not (is_safe or token.may_write):
+                raise web.HTTPForbidden(text=f"The token {token.name} may only read (scope: read).")
+            return Caller(token.name, peer)
+        is_near = is_local_peer(peer)
+        if not is_safe:
+            if self._tokens:
+                raise _unauthorized("Calls that change something need a bearer token (admin.token, admin.tokens).")
+            if not is_near:
+                raise web.HTTPForbidden(
+                    text="Without admin.token, calls that change something are taken from loopback only."
+                )
+        elif self._tokens and not is_near:
+            raise _unauthorized("Calls from another host need a bearer token (admin.token, admin.tokens).")
+        if peer == "unix":
+            return Caller("", peer)
+        if not is_local_host(host) and _without_port(host).lower().rstrip(".") not in self._hosts:
+            raise web.HTTPForbidden(
+                text="Call by IP address, localhost or a name in admin.hosts, or send the bearer token: another name "
+                "could be rebound."
+            )
+        if origin is not None and _host_of(origin) != host.lower():
+            raise web.HTTPForbidden(text="Calls from pages of another origin need the bearer token.")
+        return Caller("", peer)
+
+    def _token(self, authorization: str) -> Token | None:
+        """The token that was sent. It is compared with all of them: the time says nothing about which, or how much."""
+        scheme, _, given = authorization.partition(" ")
+        sent = _octets(given.strip())
+        found: Token | None = None
+        for token in self._tokens:
+            if hmac.compare_digest(sent, _octets(token.secret)):
+                found = token
+        return found if scheme.lower() == "bearer" else None
+
+
+def is_local_peer(peer: str) -> bool:
+    """True for the unix socket and loopback addresses, IPv4 inside IPv6 included."""
+    if peer == "unix":
+        return True
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback
+
+
+def is_local_host(host: str) -> bool:
+    """True if a Host value cannot be the product of DNS rebinding: localhost or an IP address, with or without port."""
+    name = _without_port(host)
+    if name.lower() in ("localhost", "localhost."):
+        return True
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _without_port(host: str) -> str:
+    name, _, port = host.rpartition(":")
+    return name if port.isdigit() and not host.endswith("]") else host
+
+
+def _octets(text: str) -> bytes:
+    """A header value as it was on the wire: octets that are no UTF-8 come from aiohttp as lone surrogates."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _host_of(origin: str) -> str | None:
+    """The host of an Origin value; None for one that is none, such as `http://[`."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
+def _unauthorized(detail: str) -> web.HTTPException:
+    return web.HTTPUnauthorized(text=detail, headers={"WWW-Authenticate": 'Bearer realm="lbproxy"'})

@@ -1,0 +1,359 @@
+"""Live control: what operators change of the servers while traffic flows, and what is known of each such change.
+
+A live value stands until it is given back (`"file"`) or the process ends. What the config file, or DNS, says is kept
+beside it. Everything is checked before anything is changed. Each change is one line of the log: who, from where, which
+server, the old and the new value.
+
+A server that is removed drains first: no new request, and it is gone when its last lease is back. Until then `ready`
+takes it back. One that is added is as one that discovery finds: down until its first passing check.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Final, Protocol
+
+from lbproxy.config.one_server import read_server
+from lbproxy.config.problems import ConfigError
+from lbproxy.config.server_model import COUNT, WEIGHT, ServerSpec
+from lbproxy.config.units import is_off
+from lbproxy.control.access import Caller
+from lbproxy.control.discovery.dns import JOINING, Membership
+from lbproxy.control.status import Json
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Admin, Health
+
+log = logging.getLogger(__name__)
+
+FILE: Final = "file"
+"""In place of a value: what the file says."""
+KEYS: Final = ("admin", "weight", "max_inflight")
+SHOWN: Final = 10  # names that a refusal lists
+
+Value = Admin | int
+
+
+class NotThere(LookupError):
+    """There is no such pool or server. The text names those that may be meant."""
+
+
+class Conflict(Exception):
+    """Not as things are now. The text says why, and what to do."""
+
+
+class Refused(ValueError):
+    """Something is wrong with what was asked for; nothing was changed. problems: one sentence each, with its key."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value of a server before and after, as JSON has it: null is no limit."""
+
+    old: object
+    new: object
+
+    def __str__(self) -> str:
+        return f"{_text(self.old)} -> {_text(self.new)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A value that an operator set. at: monotonic seconds. given: what stands in the file."""
+
+    by: str
+    at: float
+    given: Value
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is known of one server. since: when it joined. added_by: who added it, "" for one of the file or of DNS."""
+
+    since: float
+    added_by: str = ""
+    live: dict[str, _Live] = field(default_factory=dict)
+
+
+class Origins(Protocol):
+    """Who knows which servers come from host names."""
+
+    def host_of(self, server: Server) -> str | None: ...
+
+    def is_leaving(self, server: Server) -> bool: ...
+
+
+class LiveControl:
+    """Changes servers of `pools`. clock: monotonic seconds. check_soon: look at a server before its next turn."""
+
+    def __init__(
+        self,
+        pools: Mapping[str, Pool],
+        membership: Membership,
+        origins: Origins,
+        check_soon: Callable[[Pool, Server], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._pools = pools
+        self._membership = membership
+        self._origins = origins
+        self._check_soon = check_soon
+        self._clock = clock
+        self._started_at = clock()
+        self._records: dict[Server, _Record] = {}
+        self._leaving: dict[Server, Pool] = {}
+
+    # --- which ------------------------------------------------------------------------------------------------------
+
+    def pool(self, name: str) -> Pool:
+        """Raises NotThere."""
+        pool = self._pools.get(name)
+        if pool is None:
+            raise NotThere(_unknown("pool", name, self._pools))
+        return pool
+
+    def server(self, pool: Pool, name: str) -> Server:
+        """By its name, or by its address if that is no other's name. Raises NotThere."""
+        servers = {server.key: server for server in pool.servers} | {server.name: server for server in pool.servers}
+        if name in servers:
+            return servers[name]
+        for known in pool.names:
+            if known.is_unresolved and name in known.servers:
+                raise NotThere(f"{name} of pool {pool.name} has no address yet ({known.host}: {known.why})")
+        raise NotThere(f"pool {pool.name}: {_unknown('server', name, [server.name for server in pool.servers])}")
+
+    # --- change -----------------------------------------------------------------------------------------------------
+
+    def change(self, pool: Pool, server: Server, wanted: Mapping[str, object], caller: Caller) -> dict[str, Change]:
+        """Set some of KEYS; what is the same already is left out of the answer. Raises Refused, Conflict."""
+        asked = read_values(wanted)
+        if "admin" in asked and self._origins.is_leaving(server):
+            host = self._origins.host_of(server)
+            raise Conflict(f"{server.name} leaves the pool: {host} no longer has its address")
+        live, now = self._record(server).live, self._clock()
+        given = {key: live[key].given if key in live else _get(server, key) for key in asked}
+        values = {key: given[key] if value is None else value for key, value in asked.items()}
+        if values.get("admin") is Admin.READY:
+            self._leaving.pop(server, None)
+        old = {key: before for key, value in values.items() if (before := _get(server, key)) != value}
+        # What lets fewer requests in goes first, so that in between nobody gets a slot that is none in the end.
+        for key in sorted(old, key=lambda key: _lets_in(key, old[key], values[key])):
+            _set(pool, server, key, values[key], caller, now)
+            if values[key] == given[key]:
+                live.pop(key, None)
+            else:
+                live[key] = _Live(str(caller), now, given[key])
+        changes = {key: Change(_shown(key, before), _shown(key, values[key])) for key, before in old.items()}
+        if changes:
+            told = ", ".join(f"{key}: {change}" for key, change in changes.items())
+            log.info("pool %s: server %s: %s, by %s", pool.name, server.name, told, caller)
+        if old.get("admin") is Admin.MAINT:
+            self._check_soon(pool, server)
+        return changes
+
+    # --- members ----------------------------------------------------------------------------------------------------
+
+    def add(self, pool: Pool, value: object, caller: Caller) -> list[Server]:
+        """Servers join: one, or as many as the range has ports. Raises Refused, Conflict."""
+        try:
+            specs = read_server(value)
+        except ConfigError as error:
+            raise Refused(str(item) for item in error.problems) from None
+        named = next((spec for spec in specs if not spec.address.is_literal), None)
+        if named is not None:
+            raise Refused(
+                [f"address: {named.address.host} is a name, which only the file can have; give its addresses"]
+            )
+        for spec in specs:
+            self._refuse_double(pool, spec)
+        return [self._add(pool, spec, caller) for spec in specs]
+
+    def _refuse_double(self, pool: Pool, spec: ServerSpec) -> None:
+        for server in pool.servers:
+            if str(spec.address) != server.key and spec.name != server.name:
+                continue
+            more = "; it is being removed, and `ready` takes it back" if server in self._leaving else ""
+            what = "address" if str(spec.address) == server.key else "name"
+            raise Conflict(f"server {server.name} of pool {pool.name} has this {what}{more}")
+
+    def _add(self, pool: Pool, spec: ServerSpec, caller: Caller) -> Server:
+        server = Server(
+            spec.name,
+            spec.address,
+            weight=spec.weight,
+            max_inflight=spec.max_inflight or 0,
+            backup=spec.backup,
+        )
+        if pool.members.passive_retry_s is None:  # it has checks
+            server.health, server.down_reason, server.why = Health.DOWN, JOINING, "joined; no check has passed yet"
+            server.changed_at = self._clock()
+        self.joined(server, str(caller))
+        self._membership.add(pool, server)
+        log.info("pool %s: server %s is added, by %s", pool.name, server.name, caller)
+        return server
+
+    def remove(self, pool: Pool, server: Server, caller: Caller) -> bool:
+        """It drains and goes. True if it is gone already. Raises Conflict for a server that DNS would bring back."""
+        host = self._origins.host_of(server)
+        if host is not None:
+            raise Conflict(f"{server.name} comes from DNS ({host}), which would bring it back; drain it instead")
+        if server not in self._leaving:
+            log.info("pool %s: server %s is removed when it is idle, by %s", pool.name, server.name, caller)
+            self._leaving[server] = pool
+            if server.admin is Admin.READY:
+                now = self._clock()
+                self._record(server).live["admin"] = _Live(str(caller), now, Admin.READY)
+                pool.set_admin(server, Admin.DRAIN, f"is being removed by {caller}", now)
+        self.remove_drained()
+        return server not in pool.servers
+
+    def remove_drained(self) -> None:
+        """Let servers go that have nothing in flight any more. To be called now and then."""
+        for server, pool in list(self._leaving.items()):
+            if server.inflight == 0:
+                del self._leaving[server]
+                self._membership.remove(pool, server)
+                log.info("pool %s: server %s is gone", pool.name, server.name)
+
+    # --- what is known ----------------------------------------------------------------------------------------------
+
+    def joined(self, server: Server, added_by: str = "") -> None:
+        """A server joined the running pool."""
+        self._records.setdefault(server, _Record(self._clock(), added_by))
+
+    def left(self, server: Server) -> None:
+        """A server is no member any more."""
+        self._records.pop(server, None)
+
+    def _record(self, server: Server) -> _Record:
+        """Who has none was there from the start."""
+        return self._records.setdefault(server, _Record(self._started_at))
+
+    def told(self, server: Server | None, now: float) -> Json:
+        """For the status: where a server comes from, whether it leaves, and of each value who set it and when.
+
+        None: a server of the file whose name has no address yet.
+        """
+        if server is None:
+            return {"source": "dns", "leaving": False, "sources": None}
+        record, is_lost = self._records.get(server, _Record(self._started_at)), self._origins.is_leaving(server)
+        source = "live" if record.added_by else "file"
+        rest = _source(source, record.added_by, now - record.since, None)
+        sources: Json = dict.fromkeys(KEYS, rest)
+        for key, live in record.live.items():
+            sources[key] = _source("live", live.by, now - live.at, _shown(key, live.given))
+        if is_lost:
+            sources["admin"] = _source("dns", "", now - server.changed_at, None)
+        return {
+            "source": "dns" if self._origins.host_of(server) is not None else source,
+            "leaving": is_lost or server in self._leaving,
+            "sources": sources,
+        }
+
+
+def _source(source: str, by: str, since_s: float, given: object) -> Json:
+    return {"source": source, "by": by or None, "since": round(since_s, 3), "given": given}
+
+
+def read_values(wanted: Mapping[str, object]) -> dict[str, Value | None]:
+    """The values of a call, None for one that is given back to the file. Raises Refused with every problem."""
+    found: dict[str, Value | None] = {}
+    problems: list[str] = []
+    for key, value in wanted.items():
+        if key not in KEYS:
+            close = get_close_matches(key, KEYS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(KEYS)}"
+            problems.append(f"{key}: unknown key; {hint}")
+            continue
+        try:
+            found[key] = None if value == FILE else _READ[key](value)
+        except ValueError as error:
+            problems.append(f'{key}: {error}, or "file"')
+    if not wanted:
+        problems.append(f"nothing to change; known keys: {', '.join(KEYS)}")
+    if problems:
+        raise Refused(problems)
+    return found
+
+
+def _read_admin(value: object) -> Value:
+    words = [word.value for word in Admin]
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"expected {', '.join(words)}, got {value!r:.60}")
+    return Admin(value)
+
+
+def _read_weight(value: object) -> Value:
+    weight = WEIGHT.parse(value)
+    assert isinstance(weight, int)
+    return weight
+
+
+def _read_limit(value: object) -> Value:
+    if value is None or is_off(value):
+        return 0
+    try:
+        limit = COUNT.parse(value)
+    except ValueError as error:
+        raise ValueError(f'{error}; null or "off" for no limit') from None
+    assert isinstance(limit, int)
+    return limit
+
+
+_READ: Final[Mapping[str, Callable[[object], Value]]] = {
+    "admin": _read_admin,
+    "weight": _read_weight,
+    "max_inflight": _read_limit,
+}
+
+
+def _get(server: Server, key: str) -> Value:
+    value: Value = getattr(server, key)
+    return value
+
+
+def _set(pool: Pool, server: Server, key: str, value: Value, caller: Caller, now: float) -> None:
+    if isinstance(value, Admin):
+        words = {Admin.READY: "", Admin.DRAIN: f"drained by {caller}", Admin.MAINT: f"in maintenance by {caller}"}
+        pool.set_admin(server, value, words[value], now)
+    elif key == "weight":
+        pool.set_weight(server, value, now)
+    else:
+        pool.set_max_inflight(server, value, now)
+
+
+def _lets_in(key: str, old: Value, new: Value) -> bool:
+    """May more requests come in by this change?"""
+    if isinstance(new, Admin):
+        return new is Admin.READY
+    no_limit = key == "max_inflight" and new == 0
+    return no_limit or (isinstance(old, int) and 0 < old < new) or (key == "weight" and new > 0 and old == 0)
+
+
+def _shown(key: str, value: Value) -> object:
+    """A value as JSON has it."""
+    if isinstance(value, Admin):
+        return value.value
+    return None if key == "max_inflight" and value == 0 else value
+
+
+def _text(value: object) -> str:
+    return "off" if value is None else str(value)
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    lower = {item.lower(): item for item in names}
+    close = [lower[item] for item in get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
+    if close:
+        return f"there is no {what} {name}; did you mean {' or '.join(close)}?"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    listed = f"; {what}s: {', '.join(names[:SHOWN])}{more}" if names else f"; there are no {what}s"
+    return f"there is no {what} {name}{listed}"

@@ -1,0 +1,113 @@
+"""Calls of the API that are about servers: look at one, change it, add some, remove one.
+
+The names stand in the path, percent-encoded; a server's is the rest of the path, so its slashes may also stand as they
+are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from lbproxy.control.access import Caller
+from lbproxy.control.admin import CallHandler, Route
+from lbproxy.control.live import Conflict, LiveControl, NotThere, Refused
+from lbproxy.control.problem import problem
+from lbproxy.control.status import Json
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.server import Server
+
+SERVERS = "/api/v1/pools/{pool}/servers"
+SERVER = SERVERS + "/{server:.+}"
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+class PoolsApi:
+    """status_of: what the status says of a server."""
+
+    def __init__(self, live: LiveControl, status_of: Callable[[Pool, Server], Json]) -> None:
+        self._live = live
+        self._status_of = status_of
+
+    def routes(self) -> tuple[Route, ...]:
+        return (
+            ("GET", SERVER, _told(self._get)),
+            ("PATCH", SERVER, _told(self._patch)),
+            ("DELETE", SERVER, _told(self._delete)),
+            ("POST", SERVERS, _told(self._post)),
+        )
+
+    def _named(self, request: web.Request) -> tuple[Pool, Server]:
+        pool = self._live.pool(request.match_info["pool"])
+        return pool, self._live.server(pool, request.match_info["server"])
+
+    async def _get(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        pool, server = self._named(request)
+        return _answer(200, {"pool": pool.name, "server": self._status_of(pool, server)})
+
+    async def _patch(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        wanted = await _object(request)
+        pool, server = self._named(request)
+        changes = self._live.change(pool, server, wanted, caller)
+        changed = {key: {"old": change.old, "new": change.new} for key, change in changes.items()}
+        return _answer(200, {"pool": pool.name, "server": self._status_of(pool, server), "changed": changed})
+
+    async def _delete(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        if request.body_exists and await request.read():
+            raise Refused(["DELETE takes no body"])
+        pool, server = self._named(request)
+        is_gone = self._live.remove(pool, server, caller)
+        told = {"pool": pool.name, "server": self._status_of(pool, server), "removed": is_gone}
+        return _answer(200 if is_gone else 202, told)
+
+    async def _post(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        wanted = await _object(request)
+        pool = self._live.pool(request.match_info["pool"])
+        servers = self._live.add(pool, wanted, caller)
+        return _answer(201, {"pool": pool.name, "servers": [self._status_of(pool, server) for server in servers]})
+
+
+def _told(handler: CallHandler) -> CallHandler:
+    """The same, and what it raises as an answer."""
+
+    async def handle(request: web.Request, caller: Caller) -> web.StreamResponse:
+        try:
+            return await handler(request, caller)
+        except NotThere as error:
+            return problem(404, str(error))
+        except Conflict as error:
+            return problem(409, str(error))
+        except Refused as error:
+            return problem(422, str(error), more={"problems": list(error.problems)})
+
+    return handle
+
+
+async def _object(request: web.Request) -> dict[str, object]:
+    """The JSON object in the body. Raises Refused, and the answer to what is no JSON."""
+    body = await request.read()
+    try:
+        value = json.loads(body or b"{}", object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, Refused):
+            raise
+        raise web.HTTPBadRequest(text="The body is not JSON.") from None
+    if not isinstance(value, dict):
+        raise Refused(["the body is a JSON object"])
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise Refused([f"{key}: is given twice"])
+        found[key] = value
+    return found
+
+
+def _answer(status: int, told: Json) -> web.Response:
+    return web.json_response(told, status=status, headers=_HEADERS)

@@ -70,20 +70,24 @@ def get(address: Address, path: str, *, token: str | None = None, timeout_s: flo
     return call(address, "GET", path, token=token, timeout_s=timeout_s)
 
 
-def call(address: Address, method: str, path: str, *, token: str | None = None, timeout_s: float = 5.0) -> Answer:
-    """One request without a body to the admin address.
+def call(
+    address: Address, method: str, path: str, *, token: str | None = None, timeout_s: float = 5.0, body: object = None
+) -> Answer:
+    """One request to the admin address. body: sent as JSON, None: there is none.
 
     Raises AdminError if nothing answers, too late, or not in HTTP, and for a token that no header can carry.
     """
     headers: dict[str, str | bytes] = {"Accept": "application/json", "Connection": "close"}
     if token:
         headers["Authorization"] = b"Bearer " + _sendable(token)
+    data = None if body is None else json.dumps(body).encode()
+    if data is not None:
+        headers["Content-Type"] = "application/json"
     connection = _connection(address, timeout_s)
     try:
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, body=data, headers=headers)
         response = connection.getresponse()
-        body = response.read(ANSWER_LIMIT_BYTES)
-        return Answer(response.status, body)
+        return Answer(response.status, response.read(ANSWER_LIMIT_BYTES))
     except TimeoutError:
         raise AdminError(f"{address} did not answer within {timeout_s:g} s") from None
     except (ConnectionRefusedError, FileNotFoundError):
@@ -116,7 +120,8 @@ def json_object(address: Address, answer: Answer, asked: str, statuses: tuple[in
     """The object in an answer to what was `asked`. Raises AdminError for another status or another kind of answer."""
     if answer.status in (401, 403):
         raise AdminError(
-            f"{address} refused the call ({answer.status}): pass its admin.token as --token or LBPROXY_TOKEN"
+            f"{address} refused the call ({answer.status}): {_detail(answer)}pass its admin.token as --token or "
+            "LBPROXY_TOKEN"
         )
     if answer.status not in statuses:
         raise AdminError(f"{address} answered {answer.status} to {asked}: is it lbproxy's admin address?")
@@ -127,3 +132,13 @@ def json_object(address: Address, answer: Answer, asked: str, statuses: tuple[in
     if not isinstance(value, dict):
         raise AdminError(f"{address} answered {asked} with something other than a JSON object")
     return value
+
+
+def _detail(answer: Answer) -> str:
+    """What an answer says is wrong, and a space; "" if it says nothing."""
+    try:
+        told = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return ""
+    detail = told.get("detail") if isinstance(told, dict) else None
+    return f"{detail} " if isinstance(detail, str) else ""

@@ -25,7 +25,10 @@ from lbproxy.cli.common import (
 )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, timeout_s: float = 5.0, what: str = "wait this long (default 5)"
+) -> None:
+    """timeout_s, what: the default of --timeout and what it is for."""
     parser.add_argument(
         "--admin",
         metavar="ADDRESS",
@@ -37,13 +40,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--token",
         help="its admin.token, if one is set (default: the variable LBPROXY_TOKEN, else the file of --config)",
     )
-    parser.add_argument(
-        "--timeout", metavar="SECONDS", type=seconds_argument, default=5.0, help="wait this long (default 5)"
-    )
+    parser.add_argument("--timeout", metavar="SECONDS", type=seconds_argument, default=timeout_s, help=what)
     add_config(parser, "take address and token from this config file")
 
 
-def _admin_of(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Address, str | None]:
+def admin_of(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Address, str | None]:
     """Address and token of the running lbproxy: options, environment, config file, default, in this order.
 
     Raises UsageError, ConfigRefused.
@@ -65,7 +66,7 @@ def _admin_of(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Add
 
 
 def status(args: argparse.Namespace) -> int:
-    address, token = _admin_of(args, os.environ)
+    address, token = admin_of(args, os.environ)
     answer = _client.get_object(address, "/api/v1/status", token=token, timeout_s=args.timeout)
     if args.json:
         streams.say(json.dumps(answer, indent=2))
@@ -76,7 +77,7 @@ def status(args: argparse.Namespace) -> int:
 
 
 def reload(args: argparse.Namespace) -> int:
-    address, token = _admin_of(args, os.environ)
+    address, token = admin_of(args, os.environ)
     path = f"/api/v1/reload{'?dry_run=1' if args.dry_run else ''}"
     answer = _client.call(address, "POST", path, token=token, timeout_s=args.timeout)
     told = _client.json_object(address, answer, f"POST {path}", (200, 422, 501))
@@ -96,6 +97,11 @@ def reload(args: argparse.Namespace) -> int:
     return OK
 
 
+def objects(value: object) -> list[Mapping[str, object]]:
+    """The objects of a list in an answer, which may be of another version."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def _list(told: Mapping[str, object], key: str) -> list[object]:
     value = told.get(key)
     return value if isinstance(value, list) else []
@@ -104,7 +110,7 @@ def _list(told: Mapping[str, object], key: str) -> list[object]:
 def healthcheck(args: argparse.Namespace) -> int:
     path = "/healthz" if args.live else "/readyz"
     try:
-        address, token = _admin_of(args, os.environ)
+        address, token = admin_of(args, os.environ)
         answer = _client.get(address, path, token=token, timeout_s=args.timeout)
     except Exception as error:
         # Whatever is wrong, a container runtime must read "unhealthy" (1), never 2 or a traceback.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lbproxy import __version__, _client
-from lbproxy.cli import asking, options_only, running, streams
+from lbproxy.cli import asking, changing, options_only, running, streams
 from lbproxy.cli.common import (
     DEFAULT_ADMIN,
     FAILURE,
@@ -106,6 +106,28 @@ def build_parser() -> _Parser:
     )
     reload.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
     asking.add_options(reload)
+    for name, text in (
+        ("drain", "send servers no new requests"),
+        ("ready", "use servers again"),
+        ("maint", "take servers into maintenance: no new requests, no checks"),
+    ):
+        added = command(name, changing.change, text, f"lbproxy {name} predict/10.0.0.7:5001")
+        added.set_defaults(key="admin", value=name)
+        changing.add_options(added, waits=name != "ready", all_but=True)
+    weight = command("weight", changing.change, "set the weight of servers", "lbproxy weight predict/10.0.0.* 5")
+    weight.set_defaults(key="weight")
+    changing.add_options(weight, has_value="N|file")
+    limit = command(
+        "limit", changing.change, "set how many requests servers get at once", "lbproxy limit predict/10.0.0.* 4"
+    )
+    limit.set_defaults(key="max_inflight")
+    changing.add_options(limit, has_value="N|off|file")
+    add = command("add", changing.add, "add servers to a running pool", "lbproxy add predict/10.0.0.8:5001 --weight 2")
+    changing.add_options_of_add(add)
+    remove = command(
+        "remove", changing.remove, "remove servers when they are idle", "lbproxy remove predict/10.0.0.7:5001 --wait"
+    )
+    changing.add_options(remove, waits=True)
     health = command(
         HEALTHCHECK, asking.healthcheck, "exit 0 if lbproxy is ready, 1 if not", "lbproxy healthcheck --live"
     )

@@ -80,8 +80,10 @@ ALL = collected()
 HERE = {command: page for command, page in ALL.items() if not is_run_elsewhere(command)}
 SERVES = re.compile(r"(\S+/)?lbproxy (lb\.yaml|-c|demo|run (?!--to$|.*--print))")
 SERVER = re.compile(r"gunicorn|uvicorn|for ")
-ASKS = re.compile(r"curl|lbproxy (status|healthcheck)")
-NAMES = re.compile(r"lbproxy (run|check|demo|schema)( --to)?$")  # how the prose names a command
+CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\S")
+ASKS = re.compile(rf"curl|lbproxy (status|healthcheck|reload --dry-run)|{CHANGES.pattern}")
+COMMANDS = "run|check|demo|schema|reload|drain|ready|maint|weight|limit|add|remove"
+NAMES = re.compile(rf"lbproxy ({COMMANDS})( --to)?$")  # how the prose names a command
 
 
 @dataclass
@@ -258,6 +260,8 @@ def test_commands_that_ask_a_running_lbproxy_get_their_answer(machine: Machine) 
             done = machine.run(command)
             assert (done.returncode, done.stderr) == (0, ""), command
             assert done.stdout, command
+            if CHANGES.match(command):  # the next one finds its server as it was
+                assert machine.run("lbproxy ready 'predict/*'").returncode == 0
             if "curl -si" in command and " 200 " in shown()[command]:
                 assert done.stdout.splitlines()[0] == shown()[command].splitlines()[0]
 

@@ -1,0 +1,77 @@
+"""`lbproxy drain`, `add` and the others against a running daemon."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+from tests.scenarios.cli.test_commands import lbproxy
+from tests.scenarios.control.test_live import ask, config, servers
+from tests.support.daemon import LbProxy
+from tests.support.origin import Origin, Peer
+from tests.support.waiting import wait_until
+
+
+def test_a_deploy_script_drains_waits_and_makes_ready(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def holds(peer: Peer) -> None:
+        request = peer.read_request()
+        peer.wait(release)
+        peer.send(peer.origin.answer(request))
+
+    with Origin(default=holds) as a, Origin() as b, LbProxy(config(a.address, b.address), tmp_path / "lb") as lb:
+        admin = f"--admin=127.0.0.1:{lb.port('admin')}"
+        name = f"predict/{a.address}"
+
+        def run(*words: str) -> tuple[int, str, str]:
+            done = lbproxy(*words, admin, cwd=tmp_path)
+            return done.returncode, done.stdout, done.stderr
+
+        thread = threading.Thread(target=ask, args=(lb,))
+        thread.start()
+        try:
+            wait_until(lambda: len(a.requests) == 1, "a request at the server")
+            code, out, err = run("drain", name, "--wait", "--timeout", "0.5s")
+            assert (code, out) == (1, f"{name}: ready -> drain, 1 in flight\n")
+            assert err == f"{name} is still busy after 0.5 s: 1 in flight\n"
+            waiting: list[tuple[int, str, str]] = []
+            waiter = threading.Thread(target=lambda: waiting.append(run("drain", name, "--wait")))
+            waiter.start()
+            assert [ask(lb) for _ in range(4)] == [200] * 4 and len(a.requests) == 1
+            assert waiting == []
+        finally:
+            release.set()
+            thread.join()
+        waiter.join()
+        assert waiting == [(0, f"{name}: drain already, 1 in flight\n{name}: idle\n", "")]
+        assert run("ready", "predict/*")[1] == f"{name}: drain -> ready\npredict/{b.address}: ready already\n"
+        assert run("maint", "--all-but", name)[1] == f"predict/{b.address}: ready -> maint\n"
+        assert servers(lb)[b.address]["state"] == "maint" and servers(lb)[a.address]["state"] == "up"
+
+
+def test_weights_limits_and_members(tmp_path: Path) -> None:
+    path = tmp_path / "c d.sock"
+    with Origin() as a, Origin(path=str(path)), LbProxy(config(a.address), tmp_path / "lb") as lb:
+        admin = f"--admin=127.0.0.1:{lb.port('admin')}"
+        name = f"predict/{a.address}"
+
+        def said(*words: str, status: int = 0) -> str:
+            done = lbproxy(*words, admin, cwd=tmp_path)
+            assert done.returncode == status, done
+            return done.stdout or done.stderr
+
+        assert said("weight", name, "5") == f"{name}: weight 1 -> 5\n"
+        assert said("limit", name, "3") == f"{name}: max_inflight off -> 3\n"
+        assert "weight 5 set by 127.0.0.1" in said("status", "-v")
+        assert said("weight", name, "file") == f"{name}: weight 5 -> 1\n"
+        assert "expected a whole number from 0 to 65535, got 70000" in said("weight", name, "70000", status=2)
+        assert "did you mean" in said("drain", name + "1", status=1)
+        assert said("add", f"predict/unix:{path}", "--limit", "2") == f"predict/unix:{path}: added; takes traffic\n"
+        assert servers(lb)[f"unix:{path}"]["max_inflight"] == 2
+        assert "has this address" in said("add", f"predict/unix:{path}", status=1)
+        [answer] = json.loads(said("drain", "predict/unix:*", "--json"))
+        assert answer["changed"] == {"admin": {"old": "ready", "new": "drain"}}
+        assert said("remove", "predict/unix:*", "--wait") == f"predict/unix:{path}: removed\n"
+        assert list(servers(lb)) == [a.address]

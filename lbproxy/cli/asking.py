@@ -61,7 +61,8 @@ def admin_of(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Addr
         if address is None and admin.bind is None:
             raise UsageError(f"{args.config} turns the admin address off (admin.bind); nothing can be asked")
         address = address or admin.bind
-        token = token or admin.token
+        named = sorted(admin.tokens.values(), key=lambda item: item.scope != "write")
+        token = token or admin.token or next((item.token for item in named if item.token is not None), None)
     return _client.reachable(address or parse_address(DEFAULT_ADMIN)), token
 
 

@@ -1,4 +1,4 @@
-"""What is legal and hardly meant: single keys that mean something else than most people think."""
+"""What is hardly meant: single keys that mean something else than most people think, tokens that tell nobody apart."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ def check_doubts(config: Config, document: Document) -> None:
 
 def _check_admin(config: Config, document: Document) -> None:
     admin = config.admin
-    if admin.bind is None or "token" in admin.model_fields_set or not _is_open(admin.bind.host):
+    holders = {} if admin.token is None else {admin.token: "admin.token"}
+    for name, item in admin.tokens.items():
+        holder = f"admin.tokens.{name}"
+        if item.token is not None and holders.setdefault(item.token, holder) != holder:
+            path: Path = ("admin", "tokens", name)
+            document.object_to(path, f"is the same as {holders[item.token]}", "give each its own")
+    if admin.bind is None or admin.tokens or "token" in admin.model_fields_set or not _is_open(admin.bind.host):
         return
     where: Path = ("admin", "bind") if ("admin", "bind") in document.values else ("admin",)
     message = f"without a `token` everybody who can reach {admin.bind} can read the status"

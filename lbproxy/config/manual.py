@@ -87,7 +87,9 @@ def config_markdown() -> str:
 
 def _shown(path: str) -> str:
     """`pools.*.servers.*` as the manual writes it: `pools.NAME.servers[]`."""
-    return path.replace("pools.*", "pools.NAME").replace(".*", "[]")
+    for names in ("pools", "admin.tokens"):
+        path = path.replace(f"{names}.*", f"{names}.NAME")
+    return path.replace(".*", "[]")
 
 
 def _table(section: type[BaseModel], path: str) -> list[str]:

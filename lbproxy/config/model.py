@@ -27,6 +27,8 @@ from lbproxy.config.notation import (
     BIND,
     BYTES,
     FILE,
+    HOST_NAME,
+    NAME,
     NETWORK,
     OFF_SCHEMA,
     OR_OFF,
@@ -68,6 +70,20 @@ WORKER_COUNT = integer(1, 1024)
 WORKERS = Notation("whole number or `auto`", _parse_workers, {"anyOf": [{"const": "auto"}, dict(WORKER_COUNT.schema)]})
 
 
+class AdminToken(Section):
+    token: Annotated[str | None, SECRET.or_off()] = setting(
+        ..., "The token: visible ASCII without spaces. `off`: nobody has this one."
+    )
+    scope: Literal["read", "write"] = setting("write", "`read`: calls that change nothing. `write`: all.")
+
+
+def expand_token(value: object) -> object:
+    return value if isinstance(value, (dict, AdminToken)) else {"token": value}
+
+
+AnyToken = Annotated[AdminToken, Shorthand("secret, `off`, or a mapping", expand_token, (OFF_SCHEMA, SECRET.schema))]
+
+
 class Admin(Section):
     bind: Annotated[Address | None, BIND.or_off()] = setting(
         "127.0.0.1:8404", "Where metrics, health and the API are served. `off`: nowhere. Keep it off public addresses."
@@ -77,6 +93,16 @@ class Admin(Section):
         "Bearer token, visible ASCII without spaces, that every changing call needs, and every call from elsewhere "
         "than loopback that is not a probe or /metrics. "
         "Without a token changing calls are allowed from loopback and the unix socket only.",
+    )
+    tokens: Mapping[Annotated[str, NAME], AnyToken] = setting(
+        {},
+        "More bearer tokens, by the name of who has each, which the log says with every change. A token alone has the "
+        "scope `write`.",
+    )
+    hosts: tuple[Annotated[str, HOST_NAME], ...] = setting(
+        (),
+        "Names under which the admin address may be called without a token, besides `localhost` and IP addresses. A "
+        "name that others control would let their pages in.",
     )
     ready: Literal["any", "all"] = setting(
         "any",
@@ -153,6 +179,7 @@ class Config(Section):
 __all__ = [
     "AccessLog",
     "Admin",
+    "AdminToken",
     "CircuitBreaker",
     "Config",
     "Dns",

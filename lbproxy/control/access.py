@@ -50,7 +50,7 @@ class Access:
 
     def __init__(self, tokens: Sequence[Token], hosts: Collection[str] = ()) -> None:
         self._tokens = tuple(tokens)
-        self._hosts = frozenset(hosts)
+        self._hosts = frozenset(host.rstrip(".") for host in hosts)
 
     def check(self, *, method: str, authorization: str | None, host: str, origin: str | None, peer: str) -> Caller:
         """Who makes this API call. peer: an IP address or "unix". Raises the answer that refuses it."""

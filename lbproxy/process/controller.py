@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from lbproxy.config.model import Config
+from lbproxy.config.model import Admin, Config
 from lbproxy.control.access import Access, Token
 from lbproxy.control.admin import AdminServer, DryRun
 from lbproxy.control.admin_guard import CONNECTIONS
@@ -108,7 +108,7 @@ class Controller:
             return None
         return AdminServer(
             admin.bind,
-            Access([Token("admin.token", admin.token)] if admin.token is not None else []),
+            access(admin),
             metrics=lambda is_openmetrics: self._exposition.render(is_openmetrics=is_openmetrics),
             status=self.status,
             not_ready=self.ready_reason,
@@ -261,3 +261,12 @@ class Controller:
         else:
             self._failing_open.discard(name)
             self._log.info(f"{name} fail_closed", "pool %s no longer fails open", name)
+
+
+def access(admin: Admin) -> Access:
+    """Who may call the admin address."""
+    tokens = [] if admin.token is None else [Token("admin.token", admin.token)]
+    for name, item in admin.tokens.items():
+        if item.token is not None:
+            tokens.append(Token(name, item.token, item.scope == "write"))
+    return Access(tokens, admin.hosts)

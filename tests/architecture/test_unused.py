@@ -18,9 +18,6 @@ SEEN_BY_OTHERS = {
     "lbproxy/config/pool_model.py: Pool.sticky": "refused as not built",
     "lbproxy/config/pool_model.py: Sticky.same_site": "refused as not built",
     "lbproxy/config/pool_model.py: Sticky.secure": "refused as not built",
-    # A pool whose weights and limits never change would hide what the property tests find by changing them.
-    "lbproxy/domain/pool.py: Pool.set_max_inflight": "tests of the invariants; a config that is read again",
-    "lbproxy/domain/pool.py: Pool.set_weight": "tests of the invariants; a config that is read again",
 }
 SETTINGS_OF_OTHERS = {"lbproxy/demo/gunicorn_settings.py"}  # gunicorn reads all of it
 

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from tests.scenarios.cli.test_commands import lbproxy
-from tests.scenarios.control.test_live import ask, config, servers
+from tests.scenarios.control.test_pools_api import ask, config, servers
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer
 from tests.support.waiting import wait_until

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 import lbproxy.config.model
 from lbproxy.address import Address
-from lbproxy.config.loader import load_text
+from lbproxy.config.loader import ConfigError, load_text
 from lbproxy.config.model import Config, Listener, Pool, Route
 
 SMALL = "listeners:\n  - bind: ':5000'\n    pool: p\npools:\n  p: {servers: ['127.0.0.1:5001']}\n"
@@ -170,3 +170,30 @@ def test_the_admin_address_can_be_off_as_a_whole(text: str) -> None:
 def test_a_secret_is_kept_as_it_was_written() -> None:
     found = load_text(f"admin: {{token: '${{T}}'}}\n{SMALL}", "lb.yaml", {"T": "aB3/+=~x"}).config
     assert found.admin.token == "aB3/+=~x"
+
+
+def test_named_tokens() -> None:
+    text = "admin: {tokens: {ci: s3cret, reader: {token: other, scope: read}, nobody: off}, hosts: LB.example}\n"
+    found = load_text(text.replace("hosts: LB.example", "hosts: [LB.example]") + SMALL, "lb.yaml", {}).config.admin
+    assert {name: (item.token, item.scope) for name, item in found.tokens.items()} == {
+        "ci": ("s3cret", "write"),
+        "reader": ("other", "read"),
+        "nobody": (None, "write"),
+    }
+    assert found.hosts == ("lb.example",)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        ("{a: x, b: x}", "admin.tokens.b: is the same as admin.tokens.a; give each its own"),
+        ("{a: ''}", "the secret is empty"),
+        ("{a: {token: x, scope: all}}", "admin.tokens.a.scope"),
+        ("{a: {scope: read}}", "admin.tokens.a.token"),
+        ("{'a b': x}", "expected a name of 1 to 128 printable characters without spaces"),
+    ],
+)
+def test_tokens_that_are_refused(tokens: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_text(f"admin: {{tokens: {tokens}}}\n{SMALL}", "lb.yaml", {})
+    assert said in str(refused.value)

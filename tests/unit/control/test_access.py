@@ -1,7 +1,7 @@
 import pytest
 from aiohttp import web
 
-from lbproxy.control.access import Access, Token, is_local_host, is_local_peer
+from lbproxy.control.access import Access, Caller, Token, is_local_host, is_local_peer
 
 REMOTE, LOCAL = "192.0.2.9", "127.0.0.1"
 
@@ -99,3 +99,62 @@ def test_local_peers(peer: str, expected: bool) -> None:
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "10.0.0.1", "10.0.0.1:8404", "[::1]", "[::1]:8404"])
 def test_local_hosts(host: str) -> None:
     assert is_local_host(host)
+
+
+READS, CI = Token("monitoring", "reads", may_write=False), Token("ci", "writes")
+
+
+@pytest.mark.parametrize("peer", [LOCAL, REMOTE, "unix"])
+@pytest.mark.parametrize("tokens", [[READS, CI], [CI, READS]])
+def test_each_token_has_its_name_and_scope(peer: str, tokens: list[Token]) -> None:
+    def caller(method: str, secret: str) -> Caller:
+        return Access(tokens).check(
+            method=method, authorization=f"Bearer {secret}", host="lb.example", origin=None, peer=peer
+        )
+
+    assert caller("GET", "reads") == Caller("monitoring", peer)
+    assert caller("HEAD", "writes") == caller("PATCH", "writes") == Caller("ci", peer)
+    with pytest.raises(web.HTTPForbidden) as refusal:
+        caller("PATCH", "reads")
+    assert refusal.value.text == "The token monitoring may only read (scope: read)."
+    for secret in ("", "read", "readss", "writes "[:5]):
+        with pytest.raises(web.HTTPUnauthorized):
+            caller("GET", secret)
+
+
+def test_a_token_is_compared_with_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the time would say which of them it is like."""
+    compared: list[bytes] = []
+
+    def compare(sent: bytes, token: bytes) -> bool:
+        compared.append(token)
+        return sent == token
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    for secret in ("reads", "writes"):
+        Access([READS, CI]).check(method="GET", authorization=f"Bearer {secret}", host="", origin=None, peer=REMOTE)
+    assert compared == [b"reads", b"writes"] * 2
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("lb.example", 200), ("LB.example:8404", 200), ("lb.example.", 200), ("x.lb.example", 403), ("evil.example", 403)],
+)
+def test_names_of_the_admin_address(host: str, expected: int) -> None:
+    def status(origin: str | None) -> int:
+        try:
+            Access([], ["lb.example"]).check(method="PATCH", authorization=None, host=host, origin=origin, peer=LOCAL)
+        except web.HTTPException as refusal:
+            return refusal.status
+        return 200
+
+    assert status(None) == status(f"http://{host}") == expected
+    assert status("http://evil.example") == (403 if host != "evil.example" else expected)
+
+
+def test_a_caller_is_told_by_its_token_and_where_it_is() -> None:
+    assert [str(item) for item in (Caller("ci", REMOTE), Caller("", LOCAL), Caller("", "unix"))] == [
+        "ci from 192.0.2.9",
+        "127.0.0.1",
+        "the unix socket",
+    ]

@@ -4,9 +4,10 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 
 from lbproxy.address import Address, parse_address
-from lbproxy.config.model import Config
+from lbproxy.config.model import Admin, Config
 from lbproxy.control.metrics import Registry
 from lbproxy.control.probe import ProbeSpec, Result
 from lbproxy.control.status import Json
@@ -14,7 +15,7 @@ from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Health
 from lbproxy.domain.strategies.least_connections import LeastConnections
-from lbproxy.process.controller import Controller
+from lbproxy.process.controller import Controller, access
 from lbproxy.telemetry.slots import PROCESS, SERVER, Slots
 
 CONFIG = {
@@ -191,3 +192,20 @@ async def test_a_process_that_takes_no_requests_for_now_is_not_ready(bench: Benc
     assert bench.controller.ready_reason() == "overloaded: 250 MiB"
     bench.overload = None
     assert bench.controller.ready_reason() is None
+
+
+def test_tokens_of_the_config_with_their_scopes() -> None:
+    admin = Admin.model_validate(
+        {"token": "a", "tokens": {"ci": "b", "reader": {"token": "c", "scope": "read"}, "nobody": "off"}}
+    )
+    rules = access(admin)
+
+    def may(method: str, secret: str) -> bool:
+        try:
+            rules.check(method=method, authorization=f"Bearer {secret}", host="", origin=None, peer="192.0.2.1")
+        except web.HTTPException:
+            return False
+        return True
+
+    assert [may("PATCH", secret) for secret in ("a", "b", "c", "off", "")] == [True, True, False, False, False]
+    assert may("GET", "c")

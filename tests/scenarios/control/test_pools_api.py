@@ -304,11 +304,14 @@ def test_what_is_not_there_brings_what_may_be_meant(tmp_path: Path) -> None:
 
 
 BIG = json.dumps({"weight": 5, "pad": "x" * 70_000}).encode()
-WRITE = {"Authorization": "Bearer s3cret"}
+READ, WRITE, CI = ({"Authorization": f"Bearer {secret}"} for secret in ("reads", "s3cret", "writes"))
+TOKENS = {"token": "s3cret", "tokens": {"monitoring": {"token": "reads", "scope": "read"}, "ci": "writes"}}
 WRONG: list[tuple[str, str, object, Mapping[str, str], int]] = [
     ("PATCH", "{}", {"weight": 5}, {}, 401),
     ("PATCH", "{}", {"weight": 5}, {"Authorization": "Bearer wrong"}, 401),
     ("PATCH", "{}", {"weight": 5}, {"Authorization": "Basic s3cret"}, 401),
+    ("PATCH", "{}", {"weight": 5}, READ, 403),
+    ("DELETE", "{}", None, READ, 403),
     ("DELETE", "{}", None, {}, 401),
     ("POST", "", {"address": "127.0.0.1:9"}, {}, 401),
     ("PATCH", "{}", {"weight": 5, "admin": "off"}, WRITE, 422),
@@ -343,7 +346,7 @@ def test_nothing_is_changed_without_the_right_or_with_mistakes(tmp_path: Path) -
             for name, server in servers(lb).items()
         ]
 
-    with Origin() as a, LbProxy(config(a.address, admin={"token": "s3cret"}), tmp_path / "lb") as lb:
+    with Origin() as a, LbProxy(config(a.address, admin=TOKENS), tmp_path / "lb") as lb:
         before = told(lb)
         for method, rest, body, headers, expected in WRONG:
             place = f"/{rest.format(quote(a.address, safe=''))}" if rest else ""
@@ -355,6 +358,9 @@ def test_nothing_is_changed_without_the_right_or_with_mistakes(tmp_path: Path) -
         status, _ = call(lb, "PATCH", path_of(a.address), {"weight": 5}, WRITE)
         assert status == 200 and told(lb) != before
         lb.wait_logged(f"pool predict: server {a.address}: weight: 1 -> 5, by admin.token from 127.0.0.1")
+        assert call(lb, "GET", path_of(a.address), headers=READ)[0] == 200
+        assert call(lb, "PATCH", path_of(a.address), {"weight": 6}, CI)[0] == 200
+        lb.wait_logged(f"pool predict: server {a.address}: weight: 5 -> 6, by ci from 127.0.0.1")
 
 
 @pytest.mark.parametrize(

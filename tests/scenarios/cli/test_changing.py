@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from pathlib import Path
 
 from tests.scenarios.cli.test_commands import lbproxy
 from tests.scenarios.control.test_pools_api import ask, config, servers
+from tests.support import build
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer
 from tests.support.waiting import wait_until
@@ -36,16 +38,18 @@ def test_a_deploy_script_drains_waits_and_makes_ready(tmp_path: Path) -> None:
             code, out, err = run("drain", name, "--wait", "--timeout", "0.5s")
             assert (code, out) == (1, f"{name}: ready -> drain, 1 in flight\n")
             assert err == f"{name} is still busy after 0.5 s: 1 in flight\n"
-            waiting: list[tuple[int, str, str]] = []
-            waiter = threading.Thread(target=lambda: waiting.append(run("drain", name, "--wait")))
-            waiter.start()
-            assert [ask(lb) for _ in range(4)] == [200] * 4 and len(a.requests) == 1
-            assert waiting == []
+            command = [*build.COMMAND, "drain", name, "--wait", admin]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as waiter:
+                assert waiter.stdout is not None
+                assert waiter.stdout.readline() == f"{name}: drain already, 1 in flight\n"
+                assert [ask(lb) for _ in range(4)] == [200] * 4 and len(a.requests) == 1
+                assert waiter.poll() is None
+                release.set()
+                assert waiter.stdout.read() == f"{name}: idle\n"
+            assert waiter.returncode == 0
         finally:
             release.set()
             thread.join()
-        waiter.join()
-        assert waiting == [(0, f"{name}: drain already, 1 in flight\n{name}: idle\n", "")]
         assert run("ready", "predict/*")[1] == f"{name}: drain -> ready\npredict/{b.address}: ready already\n"
         assert run("maint", "--all-but", name)[1] == f"predict/{b.address}: ready -> maint\n"
         assert servers(lb)[b.address]["state"] == "maint" and servers(lb)[a.address]["state"] == "up"

@@ -40,6 +40,10 @@ class Address:
         """The path as the kernel wants it: an abstract name starts with NUL."""
         return "\0" + self.path[1:] if self.path.startswith("@") else self.path
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Address:
+        """Itself: nothing of it can change, and a frozen class that is compiled can't be filled in by copy."""
+        return self
+
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"

@@ -8,13 +8,13 @@ Path = tuple[str | int, ...]
 
 
 def path_text(path: Path) -> str:
-    """`("pools", "a", "servers", 0)` as users read it: `pools.a.servers[0]`; odd characters as in Python."""
+    """`("pools", "a", "servers", 0)` as users read it: `pools.a.servers[0]`; line breaks in keys as in Python."""
     text = ""
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            shown = part if part.isprintable() else repr(part)[1:-1]
+            shown = "".join(char if char.splitlines() == [char] else repr(char)[1:-1] for char in part)
             text += f".{shown}" if text else shown
     return text
 

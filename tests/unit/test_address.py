@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproxy.address import Address, authority, known_as, parse_address
+from lbproxy.address import Address, AddressRange, authority, known_as, parse_address
 
 
 @pytest.mark.parametrize(
@@ -91,3 +93,9 @@ def test_a_name_needs_a_look_up() -> None:
 )
 def test_a_peer_has_one_name_however_it_is_written(host: str, name: str, field: str) -> None:
     assert (known_as(host), authority(host, 80)) == (name, field)
+
+
+@pytest.mark.parametrize("address", [Address("a", 1), Address("", 0, "/run/a.sock"), AddressRange("a", 1, "", 3)])
+def test_a_copy_is_the_same(address: Address) -> None:
+    """pydantic copies the defaults of a config."""
+    assert copy.deepcopy({"of": address})["of"] == address

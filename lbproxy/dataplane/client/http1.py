@@ -204,7 +204,7 @@ class Http1Connection(AnsweringConnection):
             return
         if exchange.bytes_in + len(body) > self.facts.listener.body_bytes:
             self._closes = True
-            exchange.fail(errors.BODY_TOO_LARGE, f"more than {self.facts.listener.body_bytes} bytes of body")
+            exchange.fail(errors.BODY_TOO_LARGE, f"more than {self.facts.listener.body_bytes:.0f} bytes of body")
             return
         if not reader.done:
             self._deadline = (

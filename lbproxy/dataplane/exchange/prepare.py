@@ -153,7 +153,7 @@ def prepare(
         prepared.fault, prepared.fault_detail = errors.NO_ROUTE, f"no route for {head.method} {head.path[:200]}"
     elif head.content_length is not None and head.content_length > listener.body_bytes:
         prepared.fault = errors.BODY_TOO_LARGE
-        prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes}"
+        prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes:.0f}"
     elif head.max_forwards == 0:
         prepared.is_local = True
     elif route.pool is not None:

@@ -8,7 +8,7 @@ def test_paths_are_written_as_users_read_them() -> None:
     assert path_text(()) == ""
 
 
-def test_a_key_of_odd_characters_does_not_break_the_line() -> None:
+def test_a_key_with_a_line_break_does_not_break_the_line() -> None:
     assert path_text(("pools", "a\rb\u2028", "x")) == r"pools.a\rb\u2028.x"
     assert path_text(("\n",)) == r"\n"
 

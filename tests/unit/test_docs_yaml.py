@@ -25,7 +25,7 @@ WHOLE = [
 
 @pytest.mark.parametrize(("text", "file"), WHOLE)
 def test_a_whole_config_in_the_documentation_loads(text: str, file: str) -> None:
-    environ = dict.fromkeys(re.findall(r"(?<!\$)\$\{(\w+)\}", text), "1")
+    environ = {name: str(n) for n, name in enumerate(re.findall(r"(?<!\$)\$\{(\w+)\}", text), start=1)}
     assert [str(warning) for warning in load_text(text, file, environ).warnings] == []
 
 

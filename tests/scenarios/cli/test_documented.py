@@ -19,7 +19,7 @@ from tests.support.pages import PAGES, blocks, name, place_certificates
 def check(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """`lbproxy check` of this file, with certificates that it names, and a value for variables without default."""
     (folder / "lb.yaml").write_text(place_certificates(text, Authority(folder)))
-    values = dict.fromkeys(re.findall(r"(?<!\$)\$\{(\w+)\}", text), "1")
+    values = {name: str(n) for n, name in enumerate(re.findall(r"(?<!\$)\$\{(\w+)\}", text), start=1)}
     return subprocess.run(
         [*build.COMMAND, "check", "lb.yaml"],
         capture_output=True,

@@ -20,6 +20,7 @@ from lbproxy.cli.common import (
     UsageError,
     add_config,
     address_argument,
+    counted,
     load_config,
     seconds_argument,
 )
@@ -93,8 +94,8 @@ def reload(args: argparse.Namespace) -> int:
         streams.complain(f"{line} (warning)")
     if answer.status != 200:
         return USAGE
-    steps = [step.get("text") for step in _list(told, "steps") if isinstance(step, dict)]
-    streams.say("\n".join([f"{told.get('file')}: {len(steps)} steps", *(f"  {step}" for step in steps)]))
+    steps = [step.get("text") for step in objects(told.get("steps"))]
+    streams.say("\n".join([f"{told.get('file')}: {counted(len(steps), 'step')}", *(f"  {step}" for step in steps)]))
     return OK
 
 

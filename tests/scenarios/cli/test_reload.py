@@ -29,6 +29,8 @@ def test_what_a_changed_file_would_do(tmp_path: Path) -> None:
             assert asked("--dry-run") == (0, f"{file}: 0 steps\n", "")
             changed = yaml.safe_load(file.read_text())
             changed["pools"]["p"]["servers"].append("127.0.0.1:1")
+            file.write_text(yaml.safe_dump(changed))
+            assert asked("--dry-run") == (0, f"{file}: 1 step\n  add server p/127.0.0.1:1\n", "")
             changed["pools"]["p"]["timeouts"] = {"read": "5m"}
             file.write_text(yaml.safe_dump(changed))
             steps = ["change pool p: timeouts.read: 60 -> 300", "add server p/127.0.0.1:1"]

@@ -110,11 +110,11 @@ HOSTILE: dict[str, Callable[[random.Random], bytes]] = {
 
 
 def ns_a_byte(connection: Http1Connection, heads: list[bytes]) -> float:
-    services = connection.services
+    listener = connection.facts.listener
     started = time.process_time_ns()
     for raw in heads:
         with contextlib.suppress(HeadError):
-            prepare(connection.facts.listener, raw, is_trusted=False, log_format=services.log_format, local_host="a")
+            prepare(listener, raw, is_trusted=False, log_format=listener.log_format, local_host="a")
     return (time.process_time_ns() - started) / sum(map(len, heads))
 
 

@@ -30,7 +30,6 @@ from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services
 from lbproxy.process.wiring import Wiring
 from lbproxy.process.worker import tune_gc
-from lbproxy.telemetry.accesslog import make_format
 from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.slots import PROCESS, Slots
 
@@ -104,7 +103,7 @@ def build_listener(loop: asyncio.AbstractEventLoop, text: str) -> tuple[Listener
     slots, registry = Slots(), Registry("bench")
     writer = LogWriter("/dev/null")
     row = slots.allocate(PROCESS)
-    services = Services(loop, row, access_writer=writer, log_format=make_format("json"), buffered_limit=1 << 30)
+    services = Services(loop, row, access_writer=writer, buffered_limit=1 << 30)
     wiring = Wiring(
         config,
         slots,

@@ -82,9 +82,7 @@ def reload(args: argparse.Namespace) -> int:
     address, token = admin_of(args, os.environ)
     path = f"/api/v1/reload{'?dry_run=1' if args.dry_run else ''}"
     answer = _client.call(address, "POST", path, token=token, timeout_s=args.timeout)
-    told = _client.json_object(address, answer, f"POST {path}", (200, 422, 501))
-    if answer.status == 501:
-        raise _client.AdminError(f"{address}: {told.get('detail')}")
+    told = _client.json_object(address, answer, f"POST {path}", (200, 422))
     if args.json:
         streams.say(json.dumps(told, indent=2))
         return OK if answer.status == 200 else USAGE
@@ -95,8 +93,17 @@ def reload(args: argparse.Namespace) -> int:
     if answer.status != 200:
         return USAGE
     steps = [step.get("text") for step in objects(told.get("steps"))]
-    streams.say("\n".join([f"{told.get('file')}: {counted(len(steps), 'step')}", *(f"  {step}" for step in steps)]))
+    done = f"{told.get('file')}: {counted(len(steps), 'step')}{_took(told.get('seconds'))}"
+    streams.say("\n".join([done, *(f"  {step}" for step in steps)]))
     return OK
+
+
+def _took(seconds: object) -> str:
+    """How long a reload took; nothing of one that only would be."""
+    total, read = (seconds.get("total"), seconds.get("read")) if isinstance(seconds, dict) else (None, None)
+    if not isinstance(total, float | int) or not isinstance(read, float | int):
+        return ""
+    return f", in force after {1000 * total:.0f} ms, of which reading took {1000 * read:.0f} ms"
 
 
 def objects(value: object) -> list[Mapping[str, object]]:

@@ -101,13 +101,14 @@ def build_parser() -> _Parser:
     )
     asking.add_options(status)
     reload = command(
-        "reload", asking.reload, "say what a reload of the config file would change", "lbproxy reload --dry-run"
+        "reload",
+        asking.reload,
+        "read the config file again, and say what that changes",
+        "lbproxy reload --dry-run",
     )
-    reload.add_argument(
-        "--dry-run", action="store_true", help="change nothing, say the steps; reloading itself is not available yet"
-    )
+    reload.add_argument("--dry-run", action="store_true", help="change nothing, only say the steps")
     reload.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
-    asking.add_options(reload)
+    asking.add_options(reload, 30.0, "wait this long (default 30)")
     for name, text in (
         ("drain", "send servers no new requests"),
         ("ready", "use servers again"),

@@ -27,6 +27,7 @@ from lbproxy.config.notation import (
     BIND,
     BYTES,
     FILE,
+    FLAG,
     HOST_NAME,
     NAME,
     NETWORK,
@@ -159,6 +160,9 @@ class Config(Section):
     """Everything that lbproxy can be told."""
 
     workers: Annotated[int, WORKERS] = setting(1, "Data processes.")
+    watch: Annotated[bool, FLAG] = setting(
+        False, "Read this file again when its content changes, as SIGHUP and `lbproxy reload` do."
+    )
     admin: Annotated[Admin, Shorthand("`off`, an address, or a mapping", expand_admin, (OFF_SCHEMA, BIND.schema))] = (
         setting(Admin(), "The address for operators and monitoring. `off`: none; an address: `bind` alone.")
     )

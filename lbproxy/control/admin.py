@@ -23,9 +23,8 @@ from lbproxy.dataplane.net.unix_socket import SocketFile, bind_unix
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-DryRun = Callable[[], Awaitable[tuple[int, Json]]]
-"""What a reload would do: 200 and its steps, or 422 and `problems`."""
 CallHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
+Reload = Callable[[Caller, bool], Awaitable[tuple[int, Json]]]
 Route = tuple[str, str, CallHandler]
 """Method, path as aiohttp takes it, and who answers."""
 SOCKET_MODE = 0o600
@@ -47,8 +46,9 @@ _INDEX = """<!doctype html>
 class AdminServer:
     """Serves the admin address on the running event loop.
 
-    metrics(is_openmetrics) renders the exposition, status() the JSON, not_ready() gives the reason of a 503 or None,
-    dry_run() what a reload of the file would do. routes: what else it answers, below /api/.
+    metrics(is_openmetrics) renders the exposition, status() the JSON, not_ready() gives the reason of a 503 or None.
+    reload(caller, is_dry): read the config file again, or only say what that would change: 200 and the steps, or 422
+    and `problems`. routes: what else it answers, below /api/.
     limit: connections at once. may_move: a port that is taken is replaced by a free one.
     """
 
@@ -60,7 +60,7 @@ class AdminServer:
         metrics: Callable[[bool], bytes],
         status: Callable[[], Json],
         not_ready: Callable[[], str | None],
-        dry_run: DryRun,
+        reload: Reload,
         routes: Sequence[Route] = (),
         limit: int = CONNECTIONS,
         may_move: bool = False,
@@ -74,7 +74,7 @@ class AdminServer:
         self._metrics = metrics
         self._status = status
         self._not_ready = not_ready
-        self._dry_run = dry_run
+        self._reload = reload
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._file: SocketFile | None = None
@@ -146,7 +146,7 @@ class AdminServer:
         self._add(app, "GET", "/healthz", self._get_healthz)
         self._add(app, "GET", "/readyz", self._get_readyz)
         self._add(app, "GET", "/api/v1/status", self._get_status)
-        self._add(app, "POST", "/api/v1/reload", self._post_reload)
+        self._add(app, "POST", "/api/v1/reload", partial(self._call, self._post_reload))
         for method, path, handler in self._routes:
             self._add(app, method, path, partial(self._call, handler))
         app.router.add_route("*", "/{path:.*}", _nothing_there, expect_handler=_invite)  # as its own 404 has no handler
@@ -182,16 +182,16 @@ class AdminServer:
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
         return web.json_response(self._status(), headers=headers)
 
-    async def _post_reload(self, request: web.Request) -> web.StreamResponse:
-        if request.query.get("dry_run") not in ("1", "true"):
-            raise web.HTTPNotImplemented(
-                text="Reloading is not available in this version; with ?dry_run=1 this says what it would change."
-            )
-        status, told = await self._dry_run()
+    async def _post_reload(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        status, told = await self._reload(caller, request.query.get("dry_run") in ("1", "true"))
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
         if status == 200:
             return web.json_response(told, headers=headers)
         return problem(status, "The config file cannot be used; the one in force stays.", headers, told)
+
+    def allow(self, access: Access) -> None:
+        """Others may call from the next request on."""
+        self._access = access
 
     # --- who may call ---
 

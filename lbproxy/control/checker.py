@@ -70,6 +70,13 @@ class _Watch:
         self.wake = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
+    def change(self, check: HealthCheck, spec: ProbeSpec) -> None:
+        """Check in another way from the next time on. What was counted stays."""
+        self.spec = spec
+        self.interval_s = check.interval
+        self.busy_window_s = check.busy_window
+        self.machine.reconfigure(check.rise, check.fall)
+
     def bring_forward(self, at: float) -> None:
         """Check at `at` instead of later."""
         at = max(at, self.checked_at + MIN_GAP_S)
@@ -106,14 +113,38 @@ class Checker:
         for server in pool.servers:
             self._watch(pool, server, self._clock() + self._rng.random() * spread_s)
 
+    def change_pool(
+        self, pool: Pool, check: HealthCheck, proxy_protocol: str = "off", tls: PoolTlsSettings | None = None
+    ) -> None:
+        """Check in another way: each server when it is due, or an interval from now if that is sooner."""
+        spec = ProbeSpec.from_config(check, proxy_protocol, tls)
+        self._checks[pool.name] = (check, spec)
+        now = self._clock()
+        for watch in self._watches_of(pool):
+            watch.change(check, spec.named(watch.server.host))
+            watch.bring_forward(now + watch.machine.next_check_delay(watch.interval_s, self._rng))
+
+    def drop_pool(self, pool: Pool) -> None:
+        """Check its servers no more."""
+        self._checks.pop(pool.name, None)
+        for watch in self._watches_of(pool):
+            self.remove(pool, watch.server)
+
+    def _watches_of(self, pool: Pool) -> list[_Watch]:
+        return [watch for watch in self._watches.values() if watch.pool is pool]
+
     def add(self, pool: Pool, server: Server) -> None:
         """A server joined: check it at once, because it may be waiting for its first pass."""
         if pool.name in self._checks:
             self._watch(pool, server, self._clock())
 
     def remove(self, pool: Pool, server: Server) -> None:
-        watch = self._watches.pop((pool.name, server.key), None)
-        if watch is not None and watch.task is not None:
+        """A server left."""
+        watch = self._watches.get((pool.name, server.key))
+        if watch is None or watch.server is not server:  # another one has its address meanwhile
+            return
+        del self._watches[pool.name, server.key]
+        if watch.task is not None:
             watch.task.cancel()
 
     def kick(self, pool: Pool, server: Server) -> None:
@@ -133,6 +164,9 @@ class Checker:
     def _watch(self, pool: Pool, server: Server, first_at: float) -> None:
         check, spec = self._checks[pool.name]
         key = (pool.name, server.key)
+        known = self._watches.get(key)
+        if known is not None and known.server is not server:
+            self.remove(pool, known.server)  # which had this address, and drains
         if key not in self._watches:
             watch = self._watches[key] = _Watch(pool, server, check, spec.named(server.host), first_at)
             watch.task = self._tasks.spawn(self._follow(watch), f"check:{pool.name}/{server.name}")

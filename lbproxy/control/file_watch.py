@@ -93,6 +93,13 @@ class FileWatch:
     def has_files(self) -> bool:
         return bool(self._entries)
 
+    def watch(self, files: Sequence[WatchedFiles]) -> None:
+        """Watch these from now on. What stays in use is not read anew for it."""
+        known = {id(entry.files.target): entry for entry in self._entries}
+        self._entries = [
+            known.get(id(item.target)) or _Entry(item, self._look(item.paths), self._clock()) for item in files
+        ]
+
     async def run(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL_S)
@@ -100,7 +107,7 @@ class FileWatch:
 
     async def look(self) -> None:
         """One round."""
-        for entry in self._entries:
+        for entry in tuple(self._entries):
             await self._look_at(entry)
 
     async def _look_at(self, entry: _Entry) -> None:

@@ -66,11 +66,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """A value that an operator set. at: monotonic seconds. given: what stands in the file."""
+    """A value that an operator set. at: monotonic seconds. given: what stands in the file. is_removal: nobody set it
+    for its own sake, it belongs to the server's removal."""
 
     by: str
     at: float
     given: Value
+    is_removal: bool = False
 
 
 @dataclass(slots=True)
@@ -206,11 +208,7 @@ class LiveControl:
             raise Conflict(f"{server.name} comes from DNS ({host}), which would bring it back; drain it instead")
         if server not in self._leaving:
             log.info("pool %s: server %s is removed when it is idle, by %s", pool.name, server.name, caller)
-            self._leaving[server] = pool
-            if server.admin is Admin.READY:
-                now = self._clock()
-                self._record(server).live["admin"] = _Live(str(caller), now, Admin.READY)
-                pool.set_admin(server, Admin.DRAIN, f"is being removed by {caller}", now)
+        self.leave(pool, server, str(caller))
         self.remove_drained()
         return server not in pool.servers
 
@@ -221,6 +219,42 @@ class LiveControl:
                 del self._leaving[server]
                 self._membership.remove(pool, server)
                 log.info("pool %s: server %s is gone", pool.name, server.name)
+
+    # --- what the file says -----------------------------------------------------------------------------------------
+
+    def file_says(self, pool: Pool, server: Server, values: Mapping[str, Value]) -> None:
+        """The file has other values than it had: they hold, in place of live ones too."""
+        record, now = self._record(server), self._clock()
+        for key, value in values.items():
+            record.live.pop(key, None)
+            if _get(server, key) != value:
+                _set(pool, server, key, value, FILE, now)
+
+    def was_added(self, server: Server) -> bool:
+        """By an operator, and the file does not know it."""
+        record = self._records.get(server)
+        return record is not None and bool(record.added_by)
+
+    def stays(self, pool: Pool, server: Server) -> None:
+        """The file names it: it is the file's, whoever added it, and does not leave."""
+        record = self._record(server)
+        record.added_by = ""
+        if self._leaving.pop(server, None) is not None:
+            live = record.live.get("admin")
+            if live is not None and live.is_removal:
+                del record.live["admin"]
+                pool.set_admin(server, Admin.READY, "", self._clock())
+
+    def leave(self, pool: Pool, server: Server, by: str) -> None:
+        """It drains and goes."""
+        if server in self._leaving:
+            return
+        self._leaving[server] = pool
+        if server.admin is Admin.READY:
+            now = self._clock()
+            self._record(server).live["admin"] = _Live(by, now, Admin.READY, is_removal=True)
+            pool.set_admin(server, Admin.DRAIN, f"is being removed by {by}", now)
+        self.remove_drained()
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
@@ -319,7 +353,7 @@ def _get(server: Server, key: str) -> Value:
     return value
 
 
-def _set(pool: Pool, server: Server, key: str, value: Value, caller: Caller, now: float) -> None:
+def _set(pool: Pool, server: Server, key: str, value: Value, caller: Caller | str, now: float) -> None:
     if isinstance(value, Admin):
         words = {Admin.READY: "", Admin.DRAIN: f"drained by {caller}", Admin.MAINT: f"in maintenance by {caller}"}
         pool.set_admin(server, value, words[value], now)

@@ -69,6 +69,8 @@ READINGS = (
     Reading("queue_depth", "Requests that wait for a server.", ("pool",)),
     Reading("client_connections", "Client connections open now.", ("listener",)),
     Reading("upstream_connections", "Connections to the server now, in use or kept idle.", ("pool", "server", "state")),
+    Reading("config_last_reload_successful", "1 if the last reload, or the start, is in force; 0 if it failed."),
+    Reading("config_last_reload_success_timestamp_seconds", "Unix time at which the config in force was put in place."),
     Reading("buffered_bytes", "Bytes of requests and answers held in memory now."),
     Reading("buffered_limit_bytes", "limits.buffered_bytes: from 95 % of it on new requests are refused."),
     Reading(
@@ -120,6 +122,18 @@ class Registry:
             entry.rows = [other for other in entry.rows if other is not row]
             if not entry.rows:
                 del self._entries[layout][labels]
+
+    def retire(self, layout: Layout, labels: tuple[str, ...], row: Row) -> None:
+        """The same, but where something else goes by these labels now, it goes on with the counts: a counter that
+        falls is taken for one that began anew, and what is left for what has just happened."""
+        entry = self._entries[layout].get(labels)
+        self.remove(layout, labels, row)
+        if entry is not None and entry.rows:
+            entry.rows[0][:] = [mine + its for mine, its in zip(entry.rows[0], row, strict=True)]
+
+    def labels(self, layout: Layout) -> list[tuple[str, ...]]:
+        """Of all rows of one kind."""
+        return list(self._entries[layout])
 
     def row(self, layout: Layout, labels: tuple[str, ...]) -> Row | None:
         """The first row under these labels."""

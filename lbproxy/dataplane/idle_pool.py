@@ -160,9 +160,22 @@ class IdlePool:
             connection.expires_at = min(connection.expires_at, connection.idle_since + silence_s)
 
     def close_all(self) -> None:
+        """Close every one of them."""
         connections, self.connections = self.connections, []
         if self.on_trial is not None:
             connections.append(self.on_trial)
             self.on_trial = None
         for connection in connections:
             connection.close_idle()
+
+
+class NoIdlePool(IdlePool):
+    """Of a server to which nothing new is sent: what comes back is closed."""
+
+    __slots__ = ()
+
+    def put(self, connection: Kept, limit: int) -> None:
+        connection.close_idle()
+
+    def put_used_up(self, connection: Kept, now: float) -> None:
+        connection.close_idle()

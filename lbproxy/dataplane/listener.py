@@ -87,7 +87,7 @@ def plan_connections(wanted: int | None, *, has_admin: bool = True) -> Connectio
             soft = hard
     if soft == resource.RLIM_INFINITY:
         return ConnectionPlan(wanted or DEFAULT_LIMIT, "", MOST_FLOWS)
-    admin = min(ADMIN_CONNECTIONS, max(2, soft // 16)) if has_admin else 0
+    admin = _admin_share(soft) if has_admin else 0
     base = min(BASE_FDS + admin + min(ADMIN_BACKLOG, admin), soft // 2)
     available = soft - base
     if wanted is None:
@@ -104,6 +104,16 @@ def plan_connections(wanted: int | None, *, has_admin: bool = True) -> Connectio
     return ConnectionPlan(limit, warning, flows, admin)
 
 
+def admin_connections() -> int:
+    """How many connections the admin address may have, where there is one."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return ADMIN_CONNECTIONS if soft == resource.RLIM_INFINITY else _admin_share(soft)
+
+
+def _admin_share(open_files: int) -> int:
+    return min(ADMIN_CONNECTIONS, max(2, open_files // 16))
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Listener(Door):
     """One entry of `listeners`: its sockets and the connections that came through them."""
@@ -114,19 +124,19 @@ class Listener(Door):
         "_is_closed",
         "_is_paused",
         "_log",
+        "_per_ip",
         "_proxy_headers",
         "_socket_files",
         "_sockets",
+        "n_connections",
     )
 
     def __init__(self, services: Services, runtime: ListenerRuntime, gate: ConnectionGate) -> None:
         self.services = services
-        self.runtime = runtime
-        # By trust, which changes what is forwarded.
-        self.memo: Repeats[Prepared] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
-        self.memo_trusted: Repeats[Prepared] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
         self._gate = gate
-        self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
+        self._per_ip = runtime.per_ip
+        self.n_connections = 0
+        self._use(runtime)
         self._sockets: list[socket.socket] = []
         self._acceptors: list[Acceptor] = []
         self._log = ThrottledLog(log)
@@ -135,10 +145,32 @@ class Listener(Door):
         self._is_closed = False
         gate.add(self)
 
+    # --- settings ---------------------------------------------------------------------------------------------------
+
+    runtime: ListenerRuntime
+    memo: Repeats[Prepared]
+    memo_trusted: Repeats[Prepared]
+    _proxy_headers: ProxyHeaders | None
+
+    def _use(self, runtime: ListenerRuntime) -> None:
+        self.runtime = runtime
+        # By trust, which changes what is forwarded.
+        self.memo = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+        self.memo_trusted = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+        self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
+
+    def renew(self, runtime: ListenerRuntime) -> None:
+        """Other settings from the next connection and the next request head on. The mode must be the same."""
+        self._per_ip.limit = runtime.connections_per_ip
+        self._use(runtime)
+
     # --- opening and closing ----------------------------------------------------------------------------------------
 
-    def bind(self, addresses: tuple[Address, ...], mode_bits: int | None) -> None:
-        """Open the listening sockets. Raises BindError with a sentence; nothing stays open then."""
+    def bind(self, addresses: tuple[Address, ...], mode_bits: int | None, *, shares_port: bool = False) -> None:
+        """Open the listening sockets. Raises BindError with a sentence; nothing stays open then.
+
+        shares_port: beside sockets of this process that do the same (`share_port`).
+        """
         try:
             for address in addresses:
                 if address.is_unix:
@@ -147,7 +179,7 @@ class Listener(Door):
                     if file is not None:
                         self._socket_files.append(file)
                 else:
-                    self._sockets += _bind_tcp(address)
+                    self._sockets += _bind_tcp(address, shares_port=shares_port)
         except OSError as error:
             self.close_sockets()
             raise BindError(bind_message(f"listener {self.runtime.name}", address, error)) from None
@@ -157,6 +189,16 @@ class Listener(Door):
         """What is really listened on, with the ports that the kernel chose."""
         return [_shown(sock) for sock in self._sockets]
 
+    @property
+    def ports(self) -> list[int]:
+        """The TCP ports among them."""
+        return [sock.getsockname()[1] for sock in self._sockets if sock.family != socket.AF_UNIX]
+
+    def set_mode(self, mode_bits: int | None) -> None:
+        """Give the file of a unix socket other permissions."""
+        for file in self._socket_files:
+            file.set_mode(mode_bits)
+
     def filenos(self) -> list[int]:
         """The listening sockets' descriptors."""
         return [sock.fileno() for sock in self._sockets]
@@ -165,6 +207,8 @@ class Listener(Door):
         """Begin to accept."""
         self._acceptors = [Acceptor(self, sock) for sock in self._sockets]
         self._watch(READABLE)
+        if not self._gate.is_open:
+            self.wait_for_room()
 
     def _watch(self, events: int) -> None:
         for acceptor in self._acceptors:
@@ -227,7 +271,7 @@ class Listener(Door):
 
     def _count(self) -> None:
         self.runtime.row[_ACCEPTED] += 1
-        self.runtime.n_connections += 1
+        self.n_connections += 1
         self._gate.opened()
 
     def _protocol(self, proxied: ProxyHeader | None, refusal: Fault | None) -> asyncio.BaseProtocol:
@@ -239,12 +283,12 @@ class Listener(Door):
 
     def admit(self, ip: str) -> Fault | None:
         """Count a connection of this address; the fault to answer if it has too many already."""
-        return None if self.runtime.per_ip.enter(ip) else errors.TOO_MANY_PER_IP
+        return None if self._per_ip.enter(ip) else errors.TOO_MANY_PER_IP
 
     def connection_closed(self, ip: str) -> None:
         """See Door."""
-        self.runtime.n_connections -= 1
-        self.runtime.per_ip.leave(ip)
+        self.n_connections -= 1
+        self._per_ip.leave(ip)
         self._gate.closed()
 
     def pause(self) -> None:
@@ -273,6 +317,39 @@ class Listener(Door):
         self._is_closed = True
         self.close_sockets()
 
+    def leave(self, now: float, heir: Listener | None = None) -> None:
+        """Accept nobody any more, and let those go who are here: with their answer, or a second from now if they wait
+        for none. Tunnels and TCP connections live until they end. heir: gets the sockets, with who waits there."""
+        self._gate.remove(self)
+        if heir is None and not self._is_paused:
+            for acceptor in self._acceptors:  # who is in the kernel's queue was let in
+                acceptor.ready(READABLE)
+        self._unwatch()
+        if heir is not None:
+            heir._sockets, self._sockets = self._sockets, []
+            heir._socket_files, self._socket_files = self._socket_files, []
+        self._is_closed = True
+        self.close_sockets()
+        self._use(self.runtime.leaving())
+        for client in self._clients():
+            client.end_with_answer(now)
+
+    def sweep_leaving(self, now: float) -> bool:
+        """After `leave`, now and then: who has had an answer has a second for another request. True: all are gone."""
+        if self.n_connections:
+            for client in self._clients():
+                client.begin_drain(now)
+        return not self.n_connections
+
+    def _clients(self) -> list[Http1Connection]:
+        return [item for item in self.services.swept if isinstance(item, Http1Connection) and item.comes_through(self)]
+
+    def share_port(self, is_shared: bool) -> None:
+        """May another socket of this process be bound to an address that overlaps with this one's?"""
+        for sock in self._sockets:
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
+
     def close_sockets(self) -> None:
         for sock in self._sockets:
             sock.close()
@@ -282,7 +359,7 @@ class Listener(Door):
         self._socket_files.clear()
 
 
-def _bind_tcp(address: Address) -> list[socket.socket]:
+def _bind_tcp(address: Address, *, shares_port: bool) -> list[socket.socket]:
     """Sockets for one address: a name may mean several. The first decides the port if the kernel chooses it."""
     infos = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
@@ -293,6 +370,8 @@ def _bind_tcp(address: Address) -> list[socket.socket]:
             sock = socket.socket(family, kind, proto)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shares_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the connections inherit it

@@ -58,6 +58,11 @@ class Pressure:
         self._check_from = limit * RELIEVE_AT
         self._log = ThrottledLog(logging.getLogger("lbproxy"), clock=clock)
 
+    def limit_to(self, limit: int) -> None:
+        """Another limit from now on."""
+        self.limit = limit
+        self._check()
+
     @property
     def reason(self) -> str | None:
         """Why new traffic should not come here, or None."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
-from lbproxy.dataplane.idle_pool import IdlePool, Keeper
+from lbproxy.dataplane.idle_pool import IdlePool, Keeper, NoIdlePool
 from lbproxy.dataplane.net.admission import AddressCounts
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
@@ -26,6 +26,7 @@ from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import MAX_REQUEST_LINE, ResponseHead
 from lbproxy.protocol.repeats import Repeats
+from lbproxy.telemetry.accesslog import JsonFormat, LogFormat
 from lbproxy.telemetry.slots import Row
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class ServerRuntime(Keeper):
         self.label = server.name
         self.is_direct = is_direct
         self.n_connections = 0
-        self.idle = IdlePool(self)
+        self.idle: IdlePool = IdlePool(self)
         self.idle_timeout_s = pool.idle_timeout_s
         """After how much silence a connection to this server is closed: the config's, or less where it is learned."""
         self.tls_session: tuple[object, object] | None = None  # tls.SessionHolder
@@ -146,6 +147,21 @@ class ServerRuntime(Keeper):
     @property
     def n_active(self) -> int:
         return self.n_connections - len(self.idle)
+
+    def retire(self) -> None:
+        """No request begins here any more: idle connections are closed, and those in use when they are done."""
+        self.idle.close_all()
+        self.idle = NoIdlePool(self)
+
+    def limits_changed(self, now: float) -> None:
+        """The pool keeps connections for another time, or none."""
+        self.idle_timeout_s = self.pool.idle_timeout_s
+        if self.server.idle_timeout.learned_s:
+            self._retire_in_time(now)
+        if self.pool.keep_alive is None:
+            self.idle.close_all()
+        else:
+            self.idle.retire_after(self.idle_timeout_s)
 
     def closed_by_server(self, age_s: float, answers: int, opened_at: float, now: float) -> None:
         """See Keeper."""
@@ -177,6 +193,26 @@ class ServerRuntime(Keeper):
             self._retire_in_time(now)
 
 
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """What a pool's requests and connections keep to, beyond what each route decides (`UpstreamTimeouts`).
+
+    keep_alive None: no connection is kept. head_bytes, max_fields: of a response; max_interim: 1xx before one.
+    retry_after_s: for a 503 where nothing better is known. failure_statuses: that the breaker takes for failures.
+    proxy_protocol: `off`, `v1` or `v2`. is_lenient: responses need not be exact.
+    """
+
+    keep_alive: KeepAliveSettings | None
+    head_bytes: int
+    max_fields: int
+    max_interim: int
+    retry_after_s: int
+    failure_statuses: frozenset[int] = frozenset()
+    tls: PoolTlsSettings | None = None
+    proxy_protocol: str = "off"
+    is_lenient: bool = False
+
+
 class PoolRuntime:
     """A pool with its settings. `servers` follows the pool's membership."""
 
@@ -198,6 +234,7 @@ class PoolRuntime:
         "rng",
         "row",
         "servers",
+        "settings",
         "tls",
     )
 
@@ -205,38 +242,49 @@ class PoolRuntime:
         self,
         pool: Pool,
         row: Row,
+        settings: PoolSettings,
         *,
-        keep_alive: KeepAliveSettings | None,
-        head_bytes: int,
-        max_fields: int,
-        max_interim: int,
-        retry_after_s: int,
         dial_failed: Callable[[Server, Fault], None],
         rng: Rng,
         budget: RetryBudget,
-        failure_statuses: frozenset[int] = frozenset(),
-        tls: PoolTlsSettings | None = None,
-        proxy_protocol: str = "off",
-        is_lenient: bool = False,
     ) -> None:
         self.name = pool.name
-        self.is_lenient = is_lenient
         self.pool = pool
-        self.proxy_protocol = proxy_protocol
         self.row = row
-        self.keep_alive = keep_alive
-        self.idle_timeout_s = keep_alive.idle_timeout_s if keep_alive is not None else 0.0
-        self.head_bytes = head_bytes
-        self.max_fields = max_fields
-        self.max_interim = max_interim
-        self.retry_after_s = retry_after_s
         self.dial_failed = dial_failed
         self.rng = rng
         self.budget = budget
-        self.failure_statuses = failure_statuses
-        self.tls = tls
         self.servers: dict[Server, ServerRuntime] = {}
+        self._take(settings)
+
+    def _take(self, settings: PoolSettings) -> None:
+        keep_alive = settings.keep_alive
+        self.settings = settings
+        self.keep_alive = keep_alive
+        self.idle_timeout_s = keep_alive.idle_timeout_s if keep_alive is not None else 0.0
+        self.head_bytes = settings.head_bytes
+        self.max_fields = settings.max_fields
+        self.max_interim = settings.max_interim
+        self.retry_after_s = settings.retry_after_s
+        self.failure_statuses = settings.failure_statuses
+        self.tls = settings.tls
+        self.proxy_protocol = settings.proxy_protocol
+        self.is_lenient = settings.is_lenient
         self.response_memo: Repeats[ResponseHead] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+
+    def reconfigure(self, settings: PoolSettings, now: float) -> None:
+        """Other settings, for the next request. What was agreed with a server when a connection to it began can't be
+        changed on that connection: with other TLS or another PROXY header the idle ones are closed, and those in use
+        are not used again."""
+        old = self.settings
+        self._take(settings)
+        if settings.tls is not old.tls or settings.proxy_protocol != old.proxy_protocol:
+            for server, runtime in self.servers.items():
+                runtime.retire()
+                self.servers[server] = ServerRuntime(server, self, runtime.row, is_direct=runtime.is_direct)
+        elif settings.keep_alive != old.keep_alive:
+            for runtime in self.servers.values():
+                runtime.limits_changed(now)
 
     def may_retry(self, now: float, *, is_lost: bool) -> bool:
         """Take a permit of the retry budget; every True is followed by one `budget.finished()`.
@@ -342,11 +390,16 @@ class ListenerRuntime:
     path_rules: PathRules = NORMALISE
     methods: frozenset[str] | None = None  # that are served; None: any
     allow: bytes = DEFAULT_METHODS
+    log_format: LogFormat = field(default_factory=JsonFormat)
+    is_leaving: bool = False  # each answer is the last one on its connection
     per_ip: AddressCounts = field(init=False)
-    n_connections: int = 0
 
     def __post_init__(self) -> None:
         self.per_ip = AddressCounts(self.connections_per_ip)
+
+    def leaving(self) -> ListenerRuntime:
+        """The same, for the connections of a listener that is no more."""
+        return replace(self, is_leaving=True)
 
     def is_trusted(self, client_ip: str) -> bool:
         """Is this peer one whose forwarding fields are believed?"""

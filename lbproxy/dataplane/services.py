@@ -18,7 +18,6 @@ from lbproxy.dataplane.net.poller import Poller
 from lbproxy.dataplane.net.splice import PipePool
 from lbproxy.dataplane.pressure import Pressure
 from lbproxy.tasks import Tasks
-from lbproxy.telemetry.accesslog import LogFormat
 from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.slots import PROCESS, Row
 
@@ -50,7 +49,6 @@ class Services:
         "clock",
         "dialer",
         "is_draining",
-        "log_format",
         "loop",
         "n_cut",
         "on_sweep",
@@ -69,14 +67,12 @@ class Services:
         row: Row,
         *,
         access_writer: LogWriter | None,
-        log_format: LogFormat,
         buffered_limit: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.loop = loop
         self.row = row
         self.access_writer = access_writer
-        self.log_format = log_format
         self.clock = clock
         self.pressure = Pressure(buffered_limit, row, clock)
         self.swept: set[Swept] = set()

@@ -112,6 +112,10 @@ class CircuitBreaker:
         self._seen: list[int] = []
         self._reset_window()
 
+    def reconfigure(self, policy: BreakerPolicy) -> None:
+        """Other rules from the next answer on; what was counted, and an ejection that has begun, stand."""
+        self._policy = policy
+
     # --- answers ----------------------------------------------------------------------------------------------------
 
     def observe(self, ok: bool, generation: int, now: float) -> str | None:

@@ -92,6 +92,13 @@ class HealthMachine:
         self.health = Health.DOWN if has_joined else Health.UNKNOWN
         self.reason = "not checked yet" if has_joined else ""
 
+    def reconfigure(self, rise: int, fall: int) -> None:
+        """Other numbers from the next result on; what was counted stays."""
+        if self._rise_needed == self._rise:
+            self._rise_needed = rise
+        self._rise = rise
+        self._fall = fall
+
     def observe(self, result: CheckResult, reason: str, now: float, *, is_only_hope: bool = False) -> Health | None:
         """A check ended. Returns the health to record, or None if nothing changed.
 

@@ -41,6 +41,23 @@ class Judge:
         if self._policy is not None and server.circuit is None:
             server.circuit = CircuitBreaker(self._policy)
 
+    def reconfigure(self, policy: BreakerPolicy | None, *, max_ejected: float, is_hashing: bool, now: float) -> None:
+        """Other rules from the next answer on. Without breakers nobody stays ejected; who gets one begins anew."""
+        self._policy = policy
+        self.max_ejected = max_ejected
+        self._outliers.is_hashing = is_hashing
+        for server in self._members.servers:
+            circuit = server.circuit
+            if policy is None:
+                server.circuit = None
+                if circuit is not None and server.breaker is not Breaker.CLOSED:
+                    self._members.closed(server, server.shown, "there are no circuit breakers any more", now)
+            elif circuit is not None:
+                circuit.reconfigure(policy)
+            else:
+                self.equip(server)
+        self.membership_changed(now)
+
     # --- ends of requests -------------------------------------------------------------------------------------------
 
     def settle(

@@ -64,6 +64,13 @@ class Members:
         self._slow_start = SlowStart(slow_start_s)
         self.rebuild()
 
+    def reconfigure(self, *, fail_open: float | None, passive_retry_s: float | None, slow_start_s: float) -> None:
+        """Other rules from now on: see Pool."""
+        self.fail_open = fail_open
+        self.passive_retry_s = passive_retry_s
+        self._slow_start.reconfigure(slow_start_s)
+        self.rebuild()
+
     # --- who they are -----------------------------------------------------------------------------------------------
 
     def join(self, server: Server, *, is_new: bool) -> None:

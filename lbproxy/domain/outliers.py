@@ -30,10 +30,10 @@ COMPARE_EVERY_S: Final = 0.02
 class Outliers:
     """The comparisons of one pool. is_hashing: its strategy sends each client to a server of its own."""
 
-    __slots__ = ("_compared_at", "_is_hashing")
+    __slots__ = ("_compared_at", "is_hashing")
 
     def __init__(self, *, is_hashing: bool) -> None:
-        self._is_hashing = is_hashing
+        self.is_hashing = is_hashing
         self._compared_at = float("-inf")
 
     def stands_out(self, server: Server, servers: Sequence[Server], now: float) -> bool:
@@ -44,7 +44,7 @@ class Outliers:
         errors, total = circuit.errors(now)
         if server.errors_in_a_row < max(IN_A_ROW, circuit.failures) and not circuit.is_exceeded_by(errors, total):
             return False
-        if self._is_hashing and circuit.n_seen < DISTINCT:
+        if self.is_hashing and circuit.n_seen < DISTINCT:
             return False
         if now < self._compared_at + COMPARE_EVERY_S:
             return False

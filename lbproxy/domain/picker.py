@@ -19,15 +19,25 @@ class Picker:
 
     __slots__ = ("_failed", "_fallback", "_keys_clients", "_speeds", "heeds_penalties", "is_hashing", "strategy")
 
+    strategy: Strategy
+    heeds_penalties: bool
+    is_hashing: bool
+    _keys_clients: bool
+    _speeds: Speeds | None
+
     def __init__(self, strategy: Strategy, fallback: Strategy, failed: Callable[[Exception], None]) -> None:
+        self._fallback = fallback
+        self._failed = failed
+        self.use(strategy)
+
+    def use(self, strategy: Strategy) -> None:
+        """Have this one pick from now on; `rebuild` must follow where there are servers."""
         hash_on = getattr(strategy, "hash_on", "")
         self.strategy = strategy
         self.heeds_penalties = bool(getattr(strategy, "heeds_penalties", False))
         self.is_hashing = bool(hash_on)
         # Who derives from IpHash may read the key; it itself does without, as it remembers what an address comes to.
         self._keys_clients = hash_on == "client_ip" and type(strategy) is not IpHash
-        self._fallback = fallback
-        self._failed = failed
         self._speeds = Speeds() if getattr(strategy, "fills_fast_first", False) else None
 
     def rebuild(self, servers: Sequence[Server]) -> None:

@@ -65,7 +65,7 @@ class Pool(Lessor):
     members, picker: for looking only; what changes a server is a method of the pool, as who waits may get a slot by it.
     """
 
-    __slots__ = ("_is_handing_over", "_judge", "members", "name", "names", "picker", "queue", "servers")
+    __slots__ = ("_is_handing_over", "_judge", "is_leaving", "members", "name", "names", "picker", "queue", "servers")
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class Pool(Lessor):
         super().__init__(books if books is not None else Books())
         self.name = name
         self.names: list[Name] = []  # host names that servers come from; discovery keeps them
+        self.is_leaving = False  # the config no longer names it; it goes when nothing is under way in it
         self.queue = queue
         if queue is not None:
             queue.books = self.books
@@ -96,6 +97,36 @@ class Pool(Lessor):
         )
         self._judge = Judge(self.members, breaker, max_ejected=max_ejected, is_hashing=self.picker.is_hashing)
         self.servers = self.members.servers
+
+    # --- other settings ---------------------------------------------------------------------------------------------
+
+    def reconfigure(
+        self,
+        *,
+        fail_open: float | None,
+        passive_retry_s: float | None,
+        breaker: BreakerPolicy | None,
+        max_ejected: float,
+        slow_start_s: float,
+        queue_size: int,
+        queue_timeout_s: float,
+        queue_order: str,
+        now: float,
+    ) -> None:
+        """Other rules from now on, as for a new pool. Requests in flight, who waits, and all that is known of the
+        servers stay."""
+        self.members.reconfigure(fail_open=fail_open, passive_retry_s=passive_retry_s, slow_start_s=slow_start_s)
+        self._judge.reconfigure(breaker, max_ejected=max_ejected, is_hashing=self.picker.is_hashing, now=now)
+        if self.queue is not None:
+            self.queue.reconfigure(queue_size, queue_timeout_s, queue_order)
+        self.hand_over(now)
+
+    def use_strategy(self, strategy: Strategy, now: float) -> None:
+        """Have another one pick from now on; it begins with the loads that the servers have. A `reconfigure` must
+        follow, as what is held against a server depends on how requests are shared."""
+        self.picker.use(strategy)
+        self.members.rebuild()
+        self.hand_over(now)
 
     # --- members and states -----------------------------------------------------------------------------------------
 
@@ -142,6 +173,12 @@ class Pool(Lessor):
     def set_max_inflight(self, server: Server, max_inflight: int, now: float) -> None:
         """0 = no limit. A lower limit takes nothing back; it holds for new requests."""
         server.max_inflight = max_inflight
+        self.hand_over(now)
+
+    def set_backup(self, server: Server, backup: bool, now: float) -> None:
+        """True: it is used only while no other server is usable."""
+        server.backup = backup
+        self.members.rebuild()
         self.hand_over(now)
 
     def server_refused(self, server: Server, now: float) -> bool:

@@ -122,6 +122,15 @@ class WaitQueue:
         self._rate: float | None = None
         self._rate_from = 0.0
 
+    def reconfigure(self, size: int, timeout_s: float, order: str) -> None:
+        """Other bounds for who joins from now on; who waits keeps its place and its time."""
+        self.size = size
+        self.timeout_s = timeout_s
+        self._is_adaptive = order == "adaptive"
+        if not self._is_adaptive:
+            self._above_since = None
+            self.is_newest_first = False
+
     def __len__(self) -> int:
         """Tickets that wait."""
         return self.books.n_waiting

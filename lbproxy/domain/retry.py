@@ -107,6 +107,11 @@ class RetryBudget:
         self.active = 0
         self.n_started = 0
 
+    def reconfigure(self, ratio: float, min_: int) -> None:
+        """Other bounds from the next retry on."""
+        self._ratio = ratio
+        self._min = min_
+
     def may_start(self, active_requests: int, *, requests_total: int | None = None, now: float = 0.0) -> bool:
         """Take a permit for one retry; False: the budget is spent. Every True is followed by one `finished()`.
 

@@ -28,6 +28,15 @@ class SlowStart:
         self._away_since: dict[Server, float] = {}
         self._started_at: dict[Server, float] = {}
 
+    def reconfigure(self, window_s: float) -> None:
+        """Another length, for ramps under way too; 0 ends them."""
+        self.window_s = window_s
+        if window_s <= 0.0:
+            for server in self._started_at:
+                server.set_ramp(1.0)
+            self._started_at.clear()
+            self._away_since.clear()
+
     def left(self, server: Server, now: float) -> None:
         """It went down, was ejected or went into maintenance; -inf: it is new. The first call of an absence counts."""
         if self.window_s > 0.0:

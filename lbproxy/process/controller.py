@@ -10,13 +10,16 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from lbproxy.config.model import Admin, Config
+from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.access import Access, Token
-from lbproxy.control.admin import AdminServer, DryRun
+from lbproxy.control.admin import AdminServer, Reload
 from lbproxy.control.admin_guard import CONNECTIONS
 from lbproxy.control.checker import Checker
 from lbproxy.control.discovery.dns import DnsDiscovery, Membership
+from lbproxy.control.file_servers import FileServers
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
 from lbproxy.control.live import LiveControl
 from lbproxy.control.metrics import Exposition, Registry
@@ -25,6 +28,7 @@ from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSour
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
+from lbproxy.domain.states import REFUSED, Health
 from lbproxy.process.first_words import ReadinessLog
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.log import ThrottledLog
@@ -40,32 +44,43 @@ _INTERNAL_ERRORS = PROCESS.column("internal_errors_total")
 _TO = {state: SERVER.column("server_transitions_total", state) for state in SERVER_STATES}
 
 
+class Parts(Membership, Protocol):
+    """Who has what belongs to pools and servers (process/wiring.py)."""
+
+    @property
+    def watched(self) -> Sequence[WatchedFiles]: ...
+
+    @property
+    def check_tls(self) -> Mapping[str, PoolTlsSettings]: ...
+
+    def idle_pools(self, now: float) -> Sequence[Pool]: ...
+
+    def drop_pool(self, pool: Pool) -> None: ...
+
+
 class Controller:
     """Owns every background task of the control loop. Make it and `start` it on the running loop.
 
-    registry: must hold the rows of all pools, listeners and servers, and the PROCESS row. membership adds and removes
-    servers that discovery finds, counters and idle connections included; the controller sees to their checks.
-    dry_run: what a reload would do, for the admin address. listeners: what /api/v1/status shows. log_dropped: lines
-    that the access log lost. clock: monotonic seconds, the one that the pools are told. watched: certificate files to
-    read again when they change. check_tls: TLS of the health checks, by pool. overloaded: why the data plane takes no
-    new requests for now, None if it does. admin_limit: connections of the admin address. admin_may_move: a free port
-    will do where its own is taken.
+    pools: by name; those of a reload are put into it, and what is gone is taken out. registry: must hold the rows of
+    all pools, listeners and servers, and the PROCESS row. parts adds and removes servers, counters and idle connections
+    included; the controller sees to their checks. reload: see AdminServer. listeners: what /api/v1/status shows.
+    log_dropped: lines that the access log lost. clock: monotonic seconds, the one that the pools are told. overloaded:
+    why the data plane takes no new requests for now, None if it does. admin_limit: connections of the admin address.
+    admin_may_move: a free port will do where its own is taken.
     """
 
     def __init__(
         self,
         config: Config,
-        pools: Mapping[str, Pool],
+        pools: dict[str, Pool],
         registry: Registry,
         *,
-        membership: Membership,
-        dry_run: DryRun,
+        parts: Parts,
+        reload: Reload,
         listeners: Callable[[], Sequence[ListenerStatus]] = tuple,
         log_dropped: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
-        watched: Sequence[WatchedFiles] = (),
-        check_tls: Mapping[str, PoolTlsSettings] | None = None,
         overloaded: Callable[[], str | None] = lambda: None,
         admin_limit: int = CONNECTIONS,
         admin_may_move: bool = False,
@@ -77,7 +92,9 @@ class Controller:
         self._config = config
         self._pools = pools
         self._registry = registry
-        self._membership = membership
+        self._parts = parts
+        self._reload = reload
+        self._admin_limit = admin_limit
         self._log_dropped = log_dropped
         self._overloaded = overloaded
         self._clock = clock
@@ -89,21 +106,21 @@ class Controller:
         self._log = ThrottledLog(log, clock=clock)
         self._tasks = Tasks(self._crashed)
         self._exposition = Exposition(registry)
-        strategies = {name: pool.strategy.name or pool.strategy.python or "" for name, pool in config.pools.items()}
+        self._strategies = {name: _strategy(pool) for name, pool in config.pools.items()}
         self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
         self._discovery = DnsDiscovery(self, self._tasks, row, clock)
         self._live = LiveControl(pools, self, self._discovery, self._checker.kick, clock)
+        self._file_servers = FileServers(self._live, self, self._discovery, clock)
         self._status = StatusSource(
-            registry.version, clock(), pools, strategies, listeners, self._queue_status, self._live.told
+            registry.version, clock(), pools, self._strategies, listeners, self._queue_status, self._live.told
         )
-        self._file_watch = FileWatch(watched)
-        self._check_tls = check_tls or {}
-        self._admin = self._make_admin(dry_run, admin_limit, admin_may_move)
+        self._file_watch = FileWatch(parts.watched)
+        self._watching: asyncio.Task[None] | None = None
+        self._admin = self._make_admin(config.admin, admin_may_move)
         for pool in pools.values():
             self._observe_flips(pool)
 
-    def _make_admin(self, dry_run: DryRun, limit: int, may_move: bool) -> AdminServer | None:
-        admin = self._config.admin
+    def _make_admin(self, admin: Admin, may_move: bool = False) -> AdminServer | None:
         if admin.bind is None:
             return None
         return AdminServer(
@@ -112,9 +129,9 @@ class Controller:
             metrics=lambda is_openmetrics: self._exposition.render(is_openmetrics=is_openmetrics),
             status=self.status,
             not_ready=self.ready_reason,
-            dry_run=dry_run,
+            reload=self._reload,
             routes=PoolsApi(self._live, self._server_status).routes(),
-            limit=limit,
+            limit=self._admin_limit,
             may_move=may_move,
             clock=self._clock,
         )
@@ -127,21 +144,30 @@ class Controller:
         /readyz says "starting" until `running` is called.
         """
         if self._admin is not None:
-            await self._admin.start()
-            for address in self._admin.bound:
-                log.info("listening name=admin address=%s", address)
+            await self._open_admin(self._admin)
         self._tick_due = self._clock() + TICK_S
         self._tick_handle = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         for name, settings in self._config.pools.items():
-            pool = self._pools[name]
-            if settings.health_check is not None:
-                tls = self._check_tls.get(name)
-                self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls)
-            is_checked = settings.health_check is not None
-            self._discovery.add_pool(pool, settings.servers, settings.dns.interval, is_checked=is_checked)
+            self._look_after(self._pools[name], settings)
         await self._discovery.start()
-        if self._file_watch.has_files:
-            self._tasks.spawn(self._file_watch.run(), "certificate files")
+        self._watch_files()
+
+    def _watch_files(self) -> None:
+        if self._file_watch.has_files and self._watching is None:
+            self._watching = self._tasks.spawn(self._file_watch.run(), "certificate files")
+
+    async def _open_admin(self, admin: AdminServer) -> None:
+        await admin.start()
+        for address in admin.bound:
+            log.info("listening name=admin address=%s", address)
+
+    def _look_after(self, pool: Pool, settings: PoolConfig) -> None:
+        """Check its servers, and look up their names."""
+        if settings.health_check is not None:
+            tls = self._parts.check_tls.get(pool.name)
+            self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls)
+        is_checked = settings.health_check is not None
+        self._discovery.add_pool(pool, settings.servers, settings.dns.interval, is_checked=is_checked)
 
     async def stop(self) -> None:
         """End everything; the admin address last."""
@@ -150,6 +176,70 @@ class Controller:
         await self._tasks.cancel_all()
         if self._admin is not None:
             await self._admin.stop()
+
+    # --- another config ---------------------------------------------------------------------------------------------
+
+    async def prepare(self, admin: Admin) -> AdminServer | None:
+        """Open the admin address of another config, if it is another one; None if not. Raises OSError."""
+        if admin.bind is None or admin.bind == self._config.admin.bind:
+            return None
+        made = self._make_admin(admin)
+        assert made is not None
+        await self._open_admin(made)
+        return made
+
+    async def abandon(self, admin: AdminServer | None) -> None:
+        """What `prepare` opened is not wanted after all."""
+        if admin is not None:
+            await admin.stop()
+
+    def adopt(self, config: Config, pools: Mapping[str, Pool], admin: AdminServer | None) -> None:
+        """Keep to another config. pools: all that there are now, new ones without servers. admin: from `prepare`."""
+        before, self._config = self._config, config
+        for name, settings in config.pools.items():
+            self._strategies[name] = _strategy(settings)
+            if name in self._pools:
+                self._change_pool(self._pools[name], before.pools.get(name), settings)
+                continue
+            pool = self._pools[name] = pools[name]
+            self._observe_flips(pool)
+            self._file_servers.enter(pool, settings)
+            self._look_after(pool, settings)
+        for name, pool in self._pools.items():
+            if name not in config.pools:
+                self._discovery.drop_pool(pool)
+        self._file_watch.watch(self._parts.watched)
+        self._watch_files()
+        self._use_admin(admin, config.admin)
+
+    def _change_pool(self, pool: Pool, before: PoolConfig | None, after: PoolConfig) -> None:
+        """before None: it was about to go."""
+        check = after.health_check
+        if check is None:
+            self._checker.drop_pool(pool)
+            for server in pool.servers:
+                if server.health is Health.BUSY or (server.health is Health.DOWN and server.down_reason != REFUSED):
+                    pool.set_health(server, Health.UNKNOWN, "", "there are no health checks any more", self._clock())
+        else:
+            tls = self._parts.check_tls.get(pool.name)
+            self._checker.change_pool(pool, check, after.proxy_protocol, tls)
+        self._file_servers.change(pool, before, after)
+        self._discovery.change_pool(pool, after.servers, after.dns.interval, is_checked=check is not None)
+
+    def _use_admin(self, fresh: AdminServer | None, admin: Admin) -> None:
+        old = self._admin
+        if fresh is not None or admin.bind is None:
+            self._admin = fresh
+            if old is not None:
+                self._tasks.spawn(old.stop(), "admin address")  # the call that has asked for this is answered first
+        if self._admin is not None:
+            self._admin.allow(access(admin))
+
+    async def files_read(self) -> None:
+        """Read certificates that have changed on disk."""
+        await self._file_watch.look()
+
+    # --- states -----------------------------------------------------------------------------------------------------
 
     def running(self) -> None:
         """The listeners accept: /readyz depends on the pools from now on."""
@@ -194,13 +284,13 @@ class Controller:
     def add(self, pool: Pool, server: Server) -> None:
         """Discovery or an operator found a server."""
         self._live.joined(server)
-        self._membership.add(pool, server)
+        self._parts.add(pool, server)
         self._checker.add(pool, server)
 
     def remove(self, pool: Pool, server: Server) -> None:
         """Discovery lost a server, or an operator removed it, and it is drained."""
         self._checker.remove(pool, server)
-        self._membership.remove(pool, server)
+        self._parts.remove(pool, server)
         self._live.left(server)
 
     def _server_row(self, pool: Pool, server: Server) -> Row | None:
@@ -243,11 +333,25 @@ class Controller:
                 "dropped", "the access log lost lines (%d so far): its output is blocked or full", dropped
             )
         self._row[_LOG_DROPPED] = dropped
+        self._file_servers.settle()
         self._live.remove_drained()
+        for pool in self._parts.idle_pools(now):
+            self._drop(pool)
         for name, pool in self._pools.items():
             self._watch_fail_open(name, pool)
         if self._state == "running":
             self._readiness.observe(self.ready_reason(), now)
+
+    def _drop(self, pool: Pool) -> None:
+        """The config no longer names it, and nothing is under way in it."""
+        for server in list(pool.servers):
+            self.remove(pool, server)
+        self._checker.drop_pool(pool)
+        del self._pools[pool.name]
+        self._strategies.pop(pool.name, None)
+        self._failing_open.discard(pool.name)
+        self._parts.drop_pool(pool)
+        log.info("pool %s is gone", pool.name)
 
     def _watch_fail_open(self, name: str, pool: Pool) -> None:
         pool.eligible()  # settles is_failing_open
@@ -261,6 +365,10 @@ class Controller:
         else:
             self._failing_open.discard(name)
             self._log.info(f"{name} fail_closed", "pool %s no longer fails open", name)
+
+
+def _strategy(pool: PoolConfig) -> str:
+    return pool.strategy.name or pool.strategy.python or ""
 
 
 def access(admin: Admin) -> Access:

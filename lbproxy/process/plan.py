@@ -19,9 +19,10 @@ from lbproxy.config.model import Config
 from lbproxy.config.notation import Section
 from lbproxy.config.pool_model import Pool
 from lbproxy.config.server_model import ServerSpec
+from lbproxy.process.listeners import binds_of
 
 SECRET_KEYS = frozenset({"token", "tokens", "secret"})
-PROCESS_SECTIONS = ("admin", "access_log", "log", "shutdown", "limits", "trusted_proxies")
+PROCESS_SECTIONS = ("watch", "admin", "access_log", "log", "shutdown", "limits", "trusted_proxies")
 RESTART_SECTIONS = ("workers",)
 
 
@@ -148,7 +149,7 @@ def _steps(old: Config, new: Config) -> Iterator[Step]:
             yield from (AddServer(f"{name}/{server.name}") for server in pool.servers)
         else:
             yield from _pool_steps(name, before, pool)
-    yield from _listener_steps(_by_address(old), _by_address(new))
+    yield from _listener_steps(_listeners(old), _listeners(new))
     for name, pool in old.pools.items():
         after = new.pools.get(name)
         kept = {} if after is None else _servers(after)
@@ -191,14 +192,8 @@ def _is_in(server: ServerSpec, others: Mapping[str, ServerSpec]) -> bool:
     return found is not None and found.address == server.address
 
 
-def _by_address(config: Config) -> dict[str, Listener]:
-    """Listeners by how a step names them. Where the kernel chooses the port only the name tells them apart."""
-    found: dict[str, Listener] = {}
-    for listener in config.listeners:
-        for address in listener.bind:
-            is_chosen = not address.is_unix and address.port == 0
-            found[f"{address} ({listener.name})" if is_chosen else str(address)] = listener
-    return found
+def _listeners(config: Config) -> dict[str, Listener]:
+    return {name: bind.listener for name, bind in binds_of(config).items()}
 
 
 def _listener_steps(old: Mapping[str, Listener], new: Mapping[str, Listener]) -> Iterator[Step]:

@@ -1,55 +1,147 @@
-"""What a reload of the config file would change, asked of the running process.
+"""Reading the config file again while lbproxy runs: what it would change, and changing it.
 
-The file is read, checked and tried like at a start, in a thread: plug-ins are imported, certificates are loaded. Only
-what is asked for is told; nothing is changed.
+The file is read, checked and tried like at a start, in a thread: plug-ins are imported, certificates are loaded. If
+anything is wrong the config in force stays, and every problem is told with its place. Two reloads at once: the second
+waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-from lbproxy.config.loader import load_file
+from lbproxy.config.loader import Loaded, load_file
 from lbproxy.config.model import Config
-from lbproxy.config.problems import ConfigError
+from lbproxy.config.problems import ConfigError, Unusable
 from lbproxy.control.status import Json
 from lbproxy.process import rehearsal
+from lbproxy.process.applying import CannotApply
+from lbproxy.process.config_watch import digest
 from lbproxy.process.plan import Step, plan
+from lbproxy.telemetry.slots import PROCESS, Row
+
+log = logging.getLogger("lbproxy")
 
 NO_FILE = "lbproxy was started without a file that it could read again (run --to, or standard input)"
+SHOWN = 8  # steps, and problems, that the log names
+_OK = PROCESS.column("config_reloads_total", "success")
+_FAILED = PROCESS.column("config_reloads_total", "failure")
+
+Apply = Callable[[Config, Config], Awaitable[None]]
 
 
 class Reloading:
-    """config: the one in force; config_path: its file, "" or "-" if there is none. environ: for `${VAR}`."""
+    """config: the one in force, also afterwards. config_path: its file, "" or "-" if there is none. environ: for
+    `${VAR}`. apply(old, new): see Applying. row: the PROCESS counters. wall: Unix seconds.
 
-    def __init__(self, config: Config, config_path: str, environ: Mapping[str, str]) -> None:
-        self._config = config
+    digest: of the file's content as it was read last, good or bad.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        config_path: str,
+        environ: Mapping[str, str],
+        apply: Apply,
+        row: Row,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
         self._path = config_path
         self._environ = environ
+        self._apply = apply
+        self._row = row
+        self._wall = wall
         self._lock = asyncio.Lock()
+        self.digest = digest(config_path)
+        self.is_last_good = True
+        self.good_since = wall()
 
     async def dry_run(self) -> tuple[int, Json]:
-        """200 and what a reload would do now, or 422 and what is wrong with the file. Two at once: the second waits."""
-        if self._path in ("", "-"):
-            return 422, {"problems": [NO_FILE]}
+        """200 and what a reload would do now, or 422 and what is wrong with the file."""
         async with self._lock:
-            return await asyncio.to_thread(self._compare)
+            read = await self._read()
+            if isinstance(read, list):
+                return 422, {"problems": read}
+            return 200, {"dry_run": True, **self._told(read, plan(self.config, read.config))}
 
-    def _compare(self) -> tuple[int, Json]:
+    async def reload(self, by: str) -> tuple[int, Json]:
+        """200 and what was done, or 422 and what is wrong; then nothing has changed. by: who asked, for the log."""
+        async with self._lock:
+            begun = time.monotonic()
+            read = await self._read()
+            read_s = time.monotonic() - begun
+            if isinstance(read, list):
+                return self._failed(read, by)
+            steps = plan(self.config, read.config)
+            try:
+                await self._apply(self.config, read.config)
+            except Unusable as error:
+                return self._failed([str(read.problem(error))], by)
+            except CannotApply as error:
+                return self._failed([str(error)], by)
+            self.config = read.config
+            self.is_last_good, self.good_since = True, self._wall()
+            self._row[_OK] += 1
+            took_s = time.monotonic() - begun
+            log.info("reload: %s, in %.0f ms, by %s", _summary(steps), 1000 * took_s, by)
+            for warning in read.warnings:
+                log.warning("%s", warning)
+            told = self._told(read, steps)
+            return 200, {"dry_run": False, **told, "seconds": {"total": round(took_s, 4), "read": round(read_s, 4)}}
+
+    def _failed(self, problems: Sequence[str], by: str) -> tuple[int, Json]:
+        self.is_last_good = False
+        self._row[_FAILED] += 1
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        log.warning(  # not an error of lbproxy's own
+            "reload by %s: the config file cannot be used, the one in force stays: %s%s",
+            by,
+            "; ".join(problems[:SHOWN]),
+            more,
+        )
+        return 422, {"problems": list(problems)}
+
+    async def _read(self) -> Loaded | list[str]:
+        """The file, or what is wrong with it."""
+        if self._path in ("", "-"):
+            return [NO_FILE]
+        return await asyncio.to_thread(self._read_file)
+
+    def _read_file(self) -> Loaded | list[str]:
+        self.digest = digest(self._path)
         try:
             loaded = load_file(self._path, self._environ, checks_files=True)
         except ConfigError as error:
-            return 422, {"problems": [str(problem) for problem in error.problems]}
+            return [str(problem) for problem in error.problems]
         unusable = rehearsal.problems(loaded.config, config_path=self._path)
-        if unusable:
-            return 422, {"problems": [str(loaded.problem(error)) for error in unusable]}
-        steps = plan(self._config, loaded.config)
-        return 200, {
-            "dry_run": True,
+        return [str(loaded.problem(error)) for error in unusable] or loaded
+
+    def _told(self, read: Loaded, steps: Sequence[Step]) -> Json:
+        return {
             "file": self._path,
             "steps": [shown(step) for step in steps],
-            "warnings": [str(warning) for warning in loaded.warnings],
+            "warnings": [str(warning) for warning in read.warnings],
         }
+
+    # --- metrics ----------------------------------------------------------------------------------------------------
+
+    def was_successful(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Values of lbproxy_config_last_reload_successful."""
+        yield (), float(self.is_last_good)
+
+    def succeeded_at(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Values of lbproxy_config_last_reload_success_timestamp_seconds."""
+        yield (), self.good_since
+
+
+def _summary(steps: Sequence[Step]) -> str:
+    if not steps:
+        return "nothing differs"
+    more = f"; and {len(steps) - SHOWN} more" if len(steps) > SHOWN else ""
+    return "; ".join(map(str, steps[:SHOWN])) + more
 
 
 def shown(step: Step) -> dict[str, object]:

@@ -7,22 +7,17 @@ from collections.abc import Mapping
 
 from lbproxy.address import Address
 from lbproxy.config.http_rules import HeaderEdits, HeaderRules, Match, PoolTimeoutsOverride, RetryOverride
-from lbproxy.config.pool_model import CircuitBreaker, ServerSpec
+from lbproxy.config.pool_model import CircuitBreaker, KeepAlive
 from lbproxy.config.pool_model import Pool as PoolConfig
-from lbproxy.dataplane.runtime import Edits, UpstreamTimeouts
+from lbproxy.dataplane.runtime import Edits, KeepAliveSettings, UpstreamTimeouts
 from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.retry import RetryPolicy
 from lbproxy.domain.routing import MatchSpec, RouteSpec
-from lbproxy.domain.server import Server
 from lbproxy.process.onlink import Network
 
 INF = float("inf")
-
-
-def server_of(spec: ServerSpec, address: Address, name: str, max_inflight: int | None) -> Server:
-    """A domain server from its config entry; `max_inflight` is the pool's, for servers without their own."""
-    limit = spec.max_inflight if spec.max_inflight is not None else max_inflight
-    return Server(name, address, weight=spec.weight, max_inflight=limit or 0, backup=spec.backup)
+# With health checks off, a server that refused is given another chance after this long.
+PASSIVE_RETRY_S = 10.0
 
 
 def breaker_policy(config: CircuitBreaker) -> BreakerPolicy:
@@ -35,6 +30,25 @@ def breaker_policy(config: CircuitBreaker) -> BreakerPolicy:
         open_s=config.open,
         max_open_s=config.max_open,
         probes=config.probes,
+    )
+
+
+def passive_retry_s(config: PoolConfig) -> float | None:
+    """With health checks off: after how long a server that refused is tried again."""
+    return PASSIVE_RETRY_S if config.health_check is None else None
+
+
+def retry_after_s(config: PoolConfig) -> int:
+    """What a 503 says of when to come again: after the next health check."""
+    return max(1, round(config.health_check.interval + 0.5)) if config.health_check else round(PASSIVE_RETRY_S)
+
+
+def keep_alive_settings(config: KeepAlive | None) -> KeepAliveSettings | None:
+    """How long connections to servers are kept; None: not at all."""
+    if config is None:
+        return None
+    return KeepAliveSettings(
+        config.idle, config.idle_timeout, inf_if_off(config.max_requests), inf_if_off(config.max_age)
     )
 
 

@@ -19,6 +19,7 @@ from lbproxy.config.model import Config
 from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.config.tests_checks import listener_of
 from lbproxy.config.tests_model import NONE, Expectation, Trial, TrialServer, matches
+from lbproxy.control.file_servers import server_of
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.exchange.forwarding import client_address
 from lbproxy.dataplane.exchange.prepare import prepare
@@ -29,7 +30,6 @@ from lbproxy.domain.server import Server
 from lbproxy.domain.states import REFUSED, Admin, Health
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
-from lbproxy.process.settings import server_of
 from lbproxy.process.wiring import Wiring
 from lbproxy.protocol.http1 import HeadError
 from lbproxy.telemetry.slots import Slots
@@ -192,7 +192,7 @@ class _Try:
         runtime = wiring.build_pools()[name]
         for spec in config.servers:
             if not spec.address.is_literal:
-                wiring.add_server(runtime, server_of(spec, spec.address, spec.name, config.max_inflight))
+                wiring.add_server(runtime, server_of(spec, config))
         for server in runtime.pool.servers:
             set_state(runtime.pool, server, self._given(f"{name}/{server.name}"))
         return runtime.pool

@@ -22,24 +22,26 @@ import uvloop
 from lbproxy import __version__, errors
 from lbproxy.config.model import Admin, Config
 from lbproxy.config.problems import Unusable
+from lbproxy.control.access import Caller
 from lbproxy.control.metrics import Registry
-from lbproxy.control.status import ListenerStatus
+from lbproxy.control.status import Json
 from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.exchange import exchange
-from lbproxy.dataplane.listener import BindError, Listener, bind_message, plan_connections
-from lbproxy.dataplane.net.splice import CAN_SPLICE
+from lbproxy.dataplane.listener import BindError, admin_connections, bind_message
 from lbproxy.dataplane.services import Services
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
 from lbproxy.process import loop_errors
+from lbproxy.process.access_log import CLOSE_S, AccessLogs, open_access_log
+from lbproxy.process.applying import Applying, limit_connections
+from lbproxy.process.config_watch import ConfigWatch
 from lbproxy.process.controller import Controller
 from lbproxy.process.first_words import first_lines
+from lbproxy.process.listeners import Listeners, binds_of
 from lbproxy.process.reloading import Reloading
 from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry import log as operator_log
-from lbproxy.telemetry.accesslog import make_format
-from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.slots import PROCESS, Slots
 
 log = logging.getLogger("lbproxy")
@@ -72,10 +74,14 @@ class Worker:
         self._stop_signals = 0
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
-        self._listeners: list[Listener] = []
+        self._listeners: Listeners
         self._services: Services
         self._controller: Controller
-        self._writer: LogWriter | None = None
+        self._reloading: Reloading
+        self._applying: Applying | None = None
+        self._wants_reload = False
+        self._watching: asyncio.Task[None] | None = None
+        self._logs = AccessLogs(None)
         self._strategy_log = operator_log.ThrottledLog(log)
 
     # --- start ------------------------------------------------------------------------------------------------------
@@ -87,6 +93,9 @@ class Worker:
             log.info("%s", line)
         self._install_signals(loop)
         await self._start(loop)
+        if self._wants_reload:
+            self._reload_signal()
+        self._settle_watch()
         await self._stop.wait()
         return await self._drain()
 
@@ -94,8 +103,10 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_signal, number)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
-        for number, what in ((signal.SIGHUP, "reload"), (signal.SIGUSR2, "hitless upgrade")):
-            loop.add_signal_handler(number, log.warning, "%s: %s is not available in this version", number.name, what)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_signal)
+        loop.add_signal_handler(
+            signal.SIGUSR2, log.warning, "SIGUSR2: hitless upgrade is not available in this version"
+        )
 
     async def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         config = self._config
@@ -104,18 +115,11 @@ class Worker:
         row = slots.allocate(PROCESS)
         registry.add(PROCESS, (), row)
         try:
-            if config.access_log is not None:
-                self._writer = LogWriter(config.access_log.path)
-        except OSError as error:
-            assert config.access_log is not None  # else nothing was opened
-            unusable = Unusable(("access_log", "path"), f"cannot open {config.access_log.path}: {error.strerror}")
-            raise StartError(self._shown(unusable)) from None
+            self._logs = AccessLogs(open_access_log(config.access_log))
+        except Unusable as error:
+            raise StartError(self._shown(error)) from None
         services = self._services = Services(
-            loop,
-            row,
-            access_writer=self._writer,
-            log_format=make_format(config.access_log.format if config.access_log is not None else "json"),
-            buffered_limit=config.limits.buffered_bytes,
+            loop, row, access_writer=self._logs.writer, buffered_limit=config.limits.buffered_bytes
         )
         loop_errors.install(loop, services.internal_error)
         wiring = Wiring(
@@ -127,86 +131,100 @@ class Worker:
             strategy_failed=self._strategy_failed,
             base_dir=str(Path(self._config_path).parent) if self._config_path else ".",
         )
+        gate = ConnectionGate(0)
+        warning = limit_connections(config, gate, services)
+        if warning:
+            log.warning("%s", warning)
+        self._listeners = Listeners(services, gate)
         try:
             wiring.build_pools()
+            runtimes = {item.name: wiring.build_listener(item) for item in config.listeners}
+            self._listeners.bind(binds_of(config), runtimes)
+        except BindError as bind_error:
+            raise StartError(str(bind_error)) from None
         except Unusable as error:
             raise StartError(self._shown(error), 2) from None
-        plan = plan_connections(config.limits.connections, has_admin=config.admin.bind is not None)
-        if plan.warning:
-            log.warning("%s", plan.warning)
-        services.pipes.limit = plan.flows if CAN_SPLICE else 0
-        gate = ConnectionGate(plan.limit)
-        self._bind(wiring, gate)
         registry.pools = {name: runtime.pool for name, runtime in wiring.pools.items()}
-        registry.readers["client_connections"] = lambda: [
-            ((item.runtime.name,), item.runtime.n_connections) for item in self._listeners
-        ]
-        registry.readers["queue_depth"] = wiring.queue_depths
-        registry.readers["upstream_connections"] = wiring.upstream_connections
-        registry.readers["tls_certificate_expiry_timestamp_seconds"] = wiring.certificate_expiries
-        registry.readers["buffered_bytes"] = lambda: [((), services.pressure.buffered)]
-        registry.readers["buffered_limit_bytes"] = lambda: [((), services.pressure.limit)]
+        reloading = self._reloading = Reloading(config, self._config_path, os.environ, self._apply, row)
+        registry.readers |= {
+            "client_connections": self._listeners.connections,
+            "queue_depth": wiring.queue_depths,
+            "upstream_connections": wiring.upstream_connections,
+            "tls_certificate_expiry_timestamp_seconds": wiring.certificate_expiries,
+            "buffered_bytes": lambda: [((), services.pressure.buffered)],
+            "buffered_limit_bytes": lambda: [((), services.pressure.limit)],
+            "config_last_reload_successful": reloading.was_successful,
+            "config_last_reload_success_timestamp_seconds": reloading.succeeded_at,
+        }
         self._controller = Controller(
             config,
             registry.pools,
             registry,
-            membership=wiring,
-            dry_run=Reloading(config, self._config_path, os.environ).dry_run,
-            listeners=self._listener_status,
-            log_dropped=lambda: self._writer.dropped if self._writer is not None else 0,
+            parts=wiring,
+            reload=self._reload,
+            listeners=self._listeners.status,
+            log_dropped=lambda: self._logs.dropped,
             clock=services.clock,
-            watched=wiring.watched,
-            check_tls=wiring.check_tls,
             overloaded=lambda: services.pressure.reason,
-            admin_limit=plan.admin,
+            admin_limit=admin_connections(),
             admin_may_move=not self._config_path and config.admin.bind == Admin().bind,
         )
         try:
             await self._controller.start()
         except OSError as error:
-            self._close_listeners()
+            self._listeners.close_sockets()
             assert config.admin.bind is not None  # else nothing was bound
             raise StartError(bind_message("admin.bind", config.admin.bind, error)) from None
-        services.on_sweep += [
-            wiring.sweep,
-            services.pipes.sweep,
-            gate.sweep,
-        ]
+        self._applying = Applying(
+            services, wiring, self._listeners, self._controller, gate, self._logs, self._stop.is_set
+        )
+
+        def sweep_listeners(now: float) -> None:
+            for name in self._listeners.sweep(now):
+                wiring.drop_listener(name)
+
+        services.on_sweep += [wiring.sweep, services.pipes.sweep, gate.sweep, sweep_listeners]
         services.start()
-        for listener in self._listeners:
-            listener.start()
-        self._announce()
-        tune_gc()
-        tune_malloc()
-        self._controller.running()
-
-    def _bind(self, wiring: Wiring, gate: ConnectionGate) -> None:
-        for config in self._config.listeners:
-            try:
-                listener = Listener(self._services, wiring.build_listener(config), gate)
-                listener.bind(config.bind, config.mode_bits)
-            except BindError as error:
-                self._close_listeners()
-                raise StartError(str(error)) from None
-            except Unusable as unusable:
-                self._close_listeners()
-                raise StartError(self._shown(unusable), 2) from None
-            self._listeners.append(listener)
-
-    def _announce(self) -> None:
         if not is_compiled():
             log.info(
                 "interpreted: the hot modules are not compiled, which takes about 1.5 times the CPU; see deployment.md"
             )
-        for listener in self._listeners:
-            for address in listener.addresses:
-                log.info("listening name=%s address=%s", listener.runtime.name, address)
+        self._listeners.start()
+        tune_gc()
+        tune_malloc()
+        self._controller.running()
 
-    def _listener_status(self) -> list[ListenerStatus]:
-        return [
-            ListenerStatus(item.runtime.name, item.runtime.mode, tuple(item.addresses), item.runtime.n_connections)
-            for item in self._listeners
-        ]
+    # --- another config ---------------------------------------------------------------------------------------------
+
+    async def _reload(self, caller: Caller, is_dry: bool) -> tuple[int, Json]:
+        """Asked for by the admin API."""
+        return await (self._reloading.dry_run() if is_dry else self._reloading.reload(str(caller)))
+
+    async def _apply(self, old: Config, new: Config) -> None:
+        assert self._applying is not None  # who calls this was told of by the start
+        await self._applying.apply(old, new)
+        self._config = new
+        self._settle_watch()
+
+    def _settle_watch(self) -> None:
+        """Look at the file as long as `watch` says so."""
+        is_wanted = self._config.watch and self._config_path not in ("", "-")
+        if not is_wanted and self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        elif is_wanted and self._watching is None:
+            watch = ConfigWatch(
+                self._config_path, lambda: self._reloading.digest, lambda: self._reloading.reload("watch")
+            )
+            self._watching = self._services.tasks.spawn(watch.run(), "config file")
+
+    def _reload_signal(self) -> None:
+        if self._applying is None:  # it came during the start, which may have read the file before it was changed
+            self._wants_reload = True
+            return
+        self._services.tasks.spawn(self._reloading.reload("SIGHUP"), "reload")
+
+    # --- what the data plane tells ----------------------------------------------------------------------------------
 
     def _dial_failed(self, pool: Pool, server: Server, fault: Fault) -> None:
         if fault is errors.CONNECT_REFUSED:
@@ -231,8 +249,8 @@ class Worker:
             self._stop_now.set()
 
     def _reopen_logs(self) -> None:
-        if self._writer is not None:
-            self._writer.reopen()
+        if self._logs.writer is not None:
+            self._logs.writer.reopen()
         log.info("SIGUSR1: log files are opened again")
 
     # --- stop -------------------------------------------------------------------------------------------------------
@@ -242,10 +260,9 @@ class Worker:
         ends_at = services.clock() + shutdown.grace
         self._controller.draining()
         await self._wait_for(lambda: False, services.clock() + min(shutdown.delay, shutdown.grace))
-        await self._wait_for(lambda: not any(item.has_queued for item in self._listeners), services.clock() + 1.0)
+        await self._wait_for(lambda: not self._listeners.has_queued, services.clock() + 1.0)
         services.is_draining = True
-        for listener in self._listeners:
-            listener.close()
+        self._listeners.close()
         now = services.clock()
         for item in list(services.swept):
             item.begin_drain(now)
@@ -257,8 +274,8 @@ class Worker:
             await asyncio.sleep(FLUSH_S)
         await self._controller.stop()
         await services.stop()
-        if self._writer is not None:
-            self._writer.close(1.0)
+        if self._logs.writer is not None:
+            self._logs.writer.close(CLOSE_S)
         if services.n_cut:
             log.warning("stopped; %d requests or connections were cut", services.n_cut)
             return 1
@@ -273,10 +290,6 @@ class Worker:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop_now.wait(), min(left, DRAIN_POLL_S))
-
-    def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            listener.close_sockets()
 
 
 def tune_gc() -> None:

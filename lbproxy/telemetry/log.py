@@ -86,7 +86,7 @@ def configure(level: str = "info", format: str = "text", path: str = "stderr") -
     Raises OSError if the output cannot be opened.
     """
     handler = WriterHandler(LogWriter(path))
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    handler.setFormatter(_formatter(format))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -94,6 +94,19 @@ def configure(level: str = "info", format: str = "text", path: str = "stderr") -
     root.addHandler(handler)
     root.setLevel(level.upper())
     return handler
+
+
+def change(level: str, format: str) -> None:
+    """Give the log that `configure` made another level and format."""
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if isinstance(handler, WriterHandler):
+            handler.setFormatter(_formatter(format))
+    root.setLevel(level.upper())
+
+
+def _formatter(format: str) -> logging.Formatter:
+    return JsonFormatter() if format == "json" else TextFormatter()
 
 
 class ThrottledLog:

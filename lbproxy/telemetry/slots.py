@@ -161,6 +161,7 @@ PROCESS: Final = Layout(
     Family(
         "replay_copies_dropped_total", "Request bodies whose copy for a retry was given up: memory was short (limits)."
     ),
+    Family("config_reloads_total", "Reloads of the config file.", (("result", ("success", "failure")),)),
     Family("dns_failures_total", "Name look-ups that failed; the last good answer stays in use."),
     Family("loop_lag_seconds", "How late the event loop ran its timer.", (), QUEUE_BUCKETS),
 )

@@ -45,7 +45,6 @@ from lbproxy.domain.server import Server
 from lbproxy.errors import CONNECT_REFUSED, Fault
 from lbproxy.process.wiring import Wiring
 from lbproxy.tasks import Tasks
-from lbproxy.telemetry.accesslog import make_format
 from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, Slots
 
@@ -564,7 +563,6 @@ class FakeLb:
             cast(asyncio.AbstractEventLoop, self.loop),
             slots.allocate(PROCESS),
             access_writer=self.writer,
-            log_format=make_format("json"),
             buffered_limit=loaded.limits.buffered_bytes,
             clock=self.clock,
         )
@@ -618,7 +616,7 @@ class FakeLb:
         row = self.services.row
         assert row[PROCESS.column("internal_errors_total")] == 0, "a defect was reported"
         assert not self.services.swept, self.services.swept
-        assert self.listener.runtime.n_connections == 0
+        assert self.listener.n_connections == 0
         assert self.gate.n_connections == 0
         for runtime in self.runtimes:
             name = runtime.server.name

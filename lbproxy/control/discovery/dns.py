@@ -180,6 +180,12 @@ class DnsDiscovery:
             self._names[key].specs.append(spec)
             self._names[key].known.servers += (spec.name or str(spec.address),)
 
+    def change_pool(self, pool: Pool, specs: Sequence[ServerSpec], interval_s: float, *, is_checked: bool) -> None:
+        """The same for another config of a pool that is in use."""
+
+    def drop_pool(self, pool: Pool) -> None:
+        """Look no more after the members of a pool that goes; those it has stay."""
+
     async def start(self) -> None:
         """Look every name up once, then go on doing so. Who has no answer within TIMEOUT_S gets it later."""
         names = list(self._names.values())

@@ -279,6 +279,10 @@ class ClientConnection(ClientStream):
         if self._state not in (CLOSED, TUNNEL) and not self.transport.is_closing():
             self.transport.resume_reading()
 
+    def comes_through(self, door: Door) -> bool:
+        """Was it accepted there?"""
+        return self._owner is door
+
     # --- what the other parts do ------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
@@ -288,6 +292,9 @@ class ClientConnection(ClientStream):
         raise NotImplementedError
 
     def begin_drain(self, now: float) -> None:
+        raise NotImplementedError
+
+    def end_with_answer(self, now: float) -> None:
         raise NotImplementedError
 
     def shut_down(self) -> None:

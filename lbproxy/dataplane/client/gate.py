@@ -58,12 +58,28 @@ class ConnectionGate:
     def add(self, listener: Gated) -> None:
         self._listeners.append(listener)
 
+    def remove(self, listener: Gated) -> None:
+        """It accepts nobody any more; its connections count as long as they live."""
+        self._listeners.remove(listener)
+
+    def limit_to(self, limit: int) -> None:
+        """Another limit. Nobody is sent away; over it nobody is accepted until enough have left."""
+        self.limit = limit
+        if self.n_connections >= limit:
+            if self.is_open:
+                self._shut()
+        else:
+            self.reconsider()
+
     def opened(self) -> None:
         self.n_connections += 1
         if self.n_connections >= self.limit and self.is_open:
-            self.is_open = False
-            for listener in self._listeners:
-                listener.wait_for_room()
+            self._shut()
+
+    def _shut(self) -> None:
+        self.is_open = False
+        for listener in self._listeners:
+            listener.wait_for_room()
 
     def closed(self) -> None:
         self.n_connections -= 1

@@ -34,6 +34,8 @@ class Http1Connection(AnsweringConnection):
                 # The usual: a whole head in one piece, with nothing waiting before it.
                 text, blank, rest = data.partition(b"\r\n\r\n")
                 if blank:
+                    if self.facts.listener is not self._owner.runtime:
+                        self._renew()
                     prepared = self._memo.find(text) or self._prepare(text)
                     if prepared is not None:
                         self._begin(prepared, rest)
@@ -74,6 +76,8 @@ class Http1Connection(AnsweringConnection):
         end = data.find(b"\r\n\r\n", max(0, checked - 3))
         if end >= 0:
             self._buffer = b""
+            if self.facts.listener is not self._owner.runtime:
+                self._renew()
             text, rest = data[:end], data[end + 4 :]
             prepared = self._memo.find(text) or self._prepare(text)
             if prepared is not None:
@@ -85,6 +89,11 @@ class Http1Connection(AnsweringConnection):
             check_partial(bytearray(data), checked, head_bytes=limits.head_bytes, line_bytes=limits.line_bytes)
         except HeadError as error:
             self._refuse(data, error)
+
+    def _renew(self) -> None:
+        """The listener has other settings since the last head: they hold for this one."""
+        facts = self.facts = self.facts.renewed(self._owner.runtime, self.transport)
+        self._memo = self._owner.memo_trusted if facts.is_trusted else self._owner.memo
 
     def _prepare(self, text: bytes) -> Prepared | None:
         """What to do with a head that is not remembered; a bad one is answered, and None returned.
@@ -103,7 +112,7 @@ class Http1Connection(AnsweringConnection):
                 listener,
                 raw,
                 is_trusted=facts.is_trusted,
-                log_format=self.services.log_format if self.services.access_writer is not None else None,
+                log_format=listener.log_format if self.services.access_writer is not None else None,
                 local_host=facts.local_host,
             )
         except HeadError as error:
@@ -120,12 +129,14 @@ class Http1Connection(AnsweringConnection):
 
     def _refuse(self, raw: bytes, error: HeadError) -> None:
         self._buffer = b""
-        self._begin(rejected(self.facts.listener, raw, error, self.services.log_format), b"", is_refused=True)
+        listener = self.facts.listener
+        self._begin(rejected(listener, raw, error, listener.log_format), b"", is_refused=True)
 
     def _drop_part(self, raw: bytes) -> None:
         """Nobody gets what came of a head before the client's FIN. It has its line in the log."""
         self._buffer = b""
-        prepared = rejected(self.facts.listener, raw, HeadError(errors.CLIENT_ABORT, ""), self.services.log_format)
+        listener = self.facts.listener
+        prepared = rejected(listener, raw, HeadError(errors.CLIENT_ABORT, ""), listener.log_format)
         services = self.services
         exchange = Exchange(self, prepared, services.next_request_id(), self.facts.address, services.clock())
         exchange.client_left()
@@ -187,7 +198,8 @@ class Http1Connection(AnsweringConnection):
         """The head's part of the log line, with the subject of the client's certificate. The last one is kept: heads
         repeat."""
         if self._named is None or self._named[0] is not prepared:
-            self._named = prepared, self.services.log_format.with_subject(prepared.log_head, self.facts.subject)
+            log_format = self.facts.listener.log_format
+            self._named = prepared, log_format.with_subject(prepared.log_head, self.facts.subject)
         return self._named[1]
 
     # --- bodies -----------------------------------------------------------------------------------------------------

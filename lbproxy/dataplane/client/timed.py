@@ -148,6 +148,14 @@ class TimedConnection(ClientConnection):
         if self._state == HEAD and not self._buffer:
             self._deadline = min(self._deadline, now + DRAIN_IDLE_S)
 
+    def end_with_answer(self, now: float) -> None:
+        """Its listener is no more: the answer that is due is the last one, and an idle connection gets a second."""
+        exchange = self._exchange
+        if exchange is None:
+            self.begin_drain(now)
+        elif not exchange.response_started and self._ahead is None and not exchange.prepared.upgrade:
+            self._closes = True
+
     def shut_down(self) -> None:
         """The grace period is over: 503 where nothing was sent yet, a reset where something was."""
         exchange = self._exchange

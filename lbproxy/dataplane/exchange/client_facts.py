@@ -84,6 +84,14 @@ class ClientFacts:
         self._lines = connection_lines(self.peer_ip, self.scheme) + join_fields(self.cert_fields)
         self._lines_and_port = self._lines + self._port_line
 
+    def renewed(self, listener: ListenerRuntime, transport: asyncio.Transport) -> ClientFacts:
+        """The same connection under other settings of its listener, for the requests that begin from now on."""
+        facts = ClientFacts(
+            listener, self.proxied, scheme=self.scheme, cert_fields=self.cert_fields, subject=self.subject
+        )
+        facts.connected(transport)
+        return facts
+
     def address_behind(self, known: Forwarding) -> str:
         """Whose request it is, by what a trusted peer says of it."""
         return client_address(known, self.peer_ip, self.listener.is_trusted)

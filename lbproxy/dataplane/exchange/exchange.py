@@ -461,9 +461,10 @@ class Exchange(Retrying):
         self.attempt = None  # which knows this object
         self.total_s = now - self._started
         side = self.side
-        accounts.ended(self, side.facts.listener, self.pool_runtime, self.runtime)
+        listener = side.facts.listener
+        accounts.ended(self, listener, self.pool_runtime, self.runtime)
         if self.body.kept:
             self.body.drop()
         services = side.services
         if services.access_writer is not None:
-            services.access_writer.append(services.log_format.line(self))
+            services.access_writer.append(listener.log_format.line(self))

@@ -143,6 +143,8 @@ def prepare(
         fault, detail = _refused_method(head.method)
     prepared = Prepared(head, route)
     prepared.location = location
+    if listener.is_leaving:
+        prepared.keep_alive = False
     if is_trusted and listener.deadline_names:
         prepared.deadlines = take_deadlines(head, listener.deadline_names)
         if prepared.deadlines is not None:

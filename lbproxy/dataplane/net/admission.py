@@ -26,7 +26,10 @@ def counted_as(ip: str) -> str:
 
 
 class AddressCounts:
-    """Connections at once, by address. limit: inf for off. What has no address (unix sockets) is not counted."""
+    """Connections at once, by address. limit: inf for off, and may change: so they are counted all the same.
+
+    What has no address (unix sockets) is not counted.
+    """
 
     __slots__ = ("counts", "limit")
 
@@ -36,7 +39,7 @@ class AddressCounts:
 
     def enter(self, ip: str) -> bool:
         """One more, over the limit too; False if it is over. Each call is followed by one of `leave`."""
-        if self.limit == float("inf") or not ip:
+        if not ip:
             return True
         key = counted_as(ip)
         count = self.counts.get(key, 0) + 1

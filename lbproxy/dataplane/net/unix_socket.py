@@ -29,9 +29,18 @@ class SocketFile:
 
     def remove(self) -> None:
         with contextlib.suppress(OSError):  # gone, or no longer allowed: the process ends all the same
-            found = self.path.lstat()
-            if (found.st_dev, found.st_ino) == (self.device, self.inode):
+            if self._is_mine():
                 self.path.unlink()
+
+    def set_mode(self, mode_bits: int | None) -> None:
+        """Permissions; None: the usual ones."""
+        with contextlib.suppress(OSError):  # gone: nobody can connect by it, whatever it permits
+            if self._is_mine():
+                self.path.chmod(mode_bits if mode_bits is not None else DEFAULT_MODE)
+
+    def _is_mine(self) -> bool:
+        found = self.path.lstat()
+        return (found.st_dev, found.st_ino) == (self.device, self.inode)
 
 
 def bind_unix(address: Address, mode_bits: int | None, backlog: int) -> tuple[socket.socket, SocketFile | None]:

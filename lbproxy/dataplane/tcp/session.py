@@ -79,6 +79,7 @@ class TcpSession(Claimant):
         "_dialing",
         "_is_counted",
         "_lease",
+        "_log_format",
         "_owner",
         "_refusal",
         "_retries",
@@ -95,6 +96,7 @@ class TcpSession(Claimant):
         self._refusal = refusal
         self._client = client
         self._route: RouteRuntime = owner.runtime.routes[0]
+        self._log_format = owner.runtime.log_format
         timeouts = self._route.timeouts
         assert timeouts is not None
         self.relay = Relay(
@@ -137,7 +139,7 @@ class TcpSession(Claimant):
         self.client = ip or "unix"
         subject = self._client.transport.get_extra_info("client_subject")
         if subject:
-            self.log_head = self._owner.services.log_format.with_subject(NO_HEAD, subject)
+            self.log_head = self._log_format.with_subject(NO_HEAD, subject)
         if self._refusal is not None:
             self._reject(self._refusal)
             return
@@ -291,4 +293,4 @@ class TcpSession(Claimant):
             observe(pool.row, _DURATION, DURATION_BUCKETS, self.total_s)
         self._owner.connection_closed(self.client)
         if services.access_writer is not None:
-            services.access_writer.append(services.log_format.line(self))
+            services.access_writer.append(self._log_format.line(self))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import yaml
@@ -41,9 +42,18 @@ def test_what_a_changed_file_would_do(tmp_path: Path) -> None:
             file.write_text("pools: [\n")
             status, out, err = asked("--dry-run")
             assert (status, out) == (2, "") and err.startswith(f"{file}:")
-            status, out, err = asked()
-            assert (status, out) == (1, "") and "not available" in err
+            assert asked()[0] == 2
             assert [server["name"] for server in pools(lb)[0]["servers"]] == [origin.address], "nothing was changed"
+            file.write_text(yaml.safe_dump(changed))
+            status, out, err = asked()
+            assert (status, err) == (0, "")
+            first, *rest = out.splitlines()
+            assert re.fullmatch(
+                re.escape(f"{file}: 2 steps, in force after ") + r"\d+ ms, of which reading took \d+ ms", first
+            )
+            assert rest == [f"  {step}" for step in steps]
+            assert [server["name"] for server in pools(lb)[0]["servers"]] == [origin.address, "127.0.0.1:1"]
+            assert asked("--dry-run") == (0, f"{file}: 0 steps\n", "")
 
 
 def pools(lb: LbProxy) -> list[dict[str, list[dict[str, object]]]]:

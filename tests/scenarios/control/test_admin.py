@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbproxy.address import Address, parse_address
-from lbproxy.control.access import Access, Token
+from lbproxy.control.access import Access, Caller, Token
 from lbproxy.control.admin import AdminServer
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.status import Json
@@ -41,10 +41,10 @@ async def start(state: State) -> AsyncIterator[Start]:
             raise RuntimeError("defect")
         return {"version": "1.2.3"}
 
-    async def dry_run() -> tuple[int, Json]:
+    async def reload(caller: Caller, is_dry: bool) -> tuple[int, Json]:
         if state.reason is not None:
             return 422, {"problems": [state.reason]}
-        return 200, {"steps": []}
+        return 200, {"steps": [], "dry_run": is_dry, "by": str(caller)}
 
     async def start_one(bind: str = "127.0.0.1:0", token: str | None = None) -> AdminServer:
         server = AdminServer(
@@ -53,7 +53,7 @@ async def start(state: State) -> AsyncIterator[Start]:
             metrics=lambda is_openmetrics: exposition.render(is_openmetrics=is_openmetrics),
             status=status,
             not_ready=lambda: state.reason,
-            dry_run=dry_run,
+            reload=reload,
         )
         await server.start()
         started.append(server)
@@ -119,20 +119,19 @@ async def test_errors_are_problem_details(start: Start, call: Call) -> None:
         assert ("Allow" in headers) == (expected == 405)
 
 
-async def test_a_dry_run_of_a_reload(start: Start, call: Call, state: State) -> None:
+@pytest.mark.parametrize("is_dry", [True, False])
+async def test_reloads(start: Start, call: Call, state: State, is_dry: bool) -> None:
     server = await start(token="s3cret")
-    path = "/api/v1/reload?dry_run=1"
+    path = "/api/v1/reload?dry_run=1" if is_dry else "/api/v1/reload"
     assert (await call(server, path, "POST"))[0] == 401
     allowed = {"Authorization": "Bearer s3cret"}
     status, _, text = await call(server, path, "POST", **allowed)
-    assert (status, json.loads(text)) == (200, {"steps": []})
+    assert (status, json.loads(text)) == (200, {"steps": [], "dry_run": is_dry, "by": "admin.token from 127.0.0.1"})
     state.reason = "lb.yaml:3:5: what is wrong"
     status, headers, text = await call(server, path, "POST", **allowed)
     assert (status, headers["Content-Type"]) == (422, "application/problem+json; charset=utf-8")
     assert json.loads(text)["problems"] == [state.reason]
     assert (await call(server, path, "GET"))[0] == 405
-    status, _, text = await call(server, "/api/v1/reload", "POST", **allowed)
-    assert status == 501 and "not available" in json.loads(text)["detail"]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ def make_registry(pool: Pool, slots: Slots) -> Registry:
     ]
     registry.readers["tls_certificate_expiry_timestamp_seconds"] = lambda: [(("front", "a.pem"), 2e9)]
     registry.readers["buffered_bytes"] = lambda: [((), 1000)]
+    registry.readers["config_last_reload_successful"] = lambda: [((), 1)]
+    registry.readers["config_last_reload_success_timestamp_seconds"] = lambda: [((), 2e9)]
     registry.readers["buffered_limit_bytes"] = lambda: [((), 2000)]
     return registry
 
@@ -183,9 +185,9 @@ def test_saturation_is_work_over_slots() -> None:
 
 
 def test_what_does_not_exist_yet_has_no_series() -> None:
-    """A series at its good value says that something is watched. Reloads and workers come with their series."""
+    """A series at its good value says that something is watched. Workers come with their series."""
     text = Exposition(make_registry(make_pool(1), Slots())).render().decode()
-    for word in ("reload", "worker", "read_paused"):
+    for word in ("worker", "read_paused"):
         assert word not in text
 
 

@@ -98,7 +98,7 @@ class Bench:
 
     @property
     def n_connections(self) -> int:
-        return self.lb.listener.runtime.n_connections
+        return self.lb.listener.n_connections
 
 
 class Client:

@@ -8,9 +8,12 @@ from aiohttp import web
 
 from lbproxy.address import Address, parse_address
 from lbproxy.config.model import Admin, Config
+from lbproxy.control.access import Caller
+from lbproxy.control.file_watch import WatchedFiles
 from lbproxy.control.metrics import Registry
 from lbproxy.control.probe import ProbeSpec, Result
 from lbproxy.control.status import Json
+from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Health
@@ -25,7 +28,7 @@ CONFIG = {
 }
 
 
-async def no_reload() -> tuple[int, Json]:
+async def no_reload(caller: Caller, is_dry: bool) -> tuple[int, Json]:
     raise AssertionError
 
 
@@ -39,7 +42,10 @@ class Bench:
         slots = Slots()
         strategy = LeastConnections({}, random.Random(1))
         self.pool = Pool("predict", [], strategy, strategy)
-        self.registry = Registry("1.2.3", {"predict": self.pool})
+        self.pools = {"predict": self.pool}
+        self.registry = Registry("1.2.3", self.pools)
+        self.watched: list[WatchedFiles] = []
+        self.check_tls: dict[str, PoolTlsSettings] = {}
         self.process = slots.allocate(PROCESS)
         self.registry.add(PROCESS, (), self.process)
         for text in ("127.0.0.1:5001", "127.0.0.1:5002"):
@@ -48,10 +54,10 @@ class Bench:
         config = Config.model_validate({**CONFIG, "admin": {"bind": "off", "ready": ready}})
         self.controller = Controller(
             config,
-            self.registry.pools,
+            self.pools,
             self.registry,
-            membership=self,
-            dry_run=no_reload,
+            parts=self,
+            reload=no_reload,
             log_dropped=lambda: self.dropped,
             clock=lambda: self.now,
             rng=random.Random(1),
@@ -63,6 +69,12 @@ class Bench:
 
     def remove(self, pool: Pool, server: Server) -> None:
         pool.remove(server)
+
+    def idle_pools(self, now: float) -> list[Pool]:
+        return []
+
+    def drop_pool(self, pool: Pool) -> None:
+        raise AssertionError(f"pool {pool.name} was not about to go")
 
     def transitions(self, to: str) -> int:
         row = self.registry.row(SERVER, ("predict", "127.0.0.1:5001"))
@@ -182,7 +194,7 @@ async def _never(spec: ProbeSpec, address: Address) -> Result:
 
 async def test_a_registry_without_process_counters_is_refused() -> None:
     with pytest.raises(ValueError, match="PROCESS"):
-        Controller(Config.model_validate(CONFIG), {}, Registry("1"), membership=Bench(), dry_run=no_reload)
+        Controller(Config.model_validate(CONFIG), {}, Registry("1"), parts=Bench(), reload=no_reload)
 
 
 async def test_a_process_that_takes_no_requests_for_now_is_not_ready(bench: Bench) -> None:

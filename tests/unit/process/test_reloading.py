@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from lbproxy.config.loader import load_file
+from lbproxy.config.model import Config
 from lbproxy.process.reloading import NO_FILE, Reloading
+from lbproxy.telemetry.slots import PROCESS
 
 GOOD = "listeners: [{bind: '127.0.0.1:5000', pool: p}]\npools: {p: {servers: ['127.0.0.1:1']}}\n"
 
 
 def reloading(path: Path) -> Reloading:
     path.write_text(GOOD)
-    return Reloading(load_file(path, {}).config, str(path), {"PORT": "2"})
+    return Reloading(load_file(path, {}).config, str(path), {"PORT": "2"}, never, [0] * PROCESS.width)
+
+
+async def never(old: Config, new: Config) -> None:
+    raise AssertionError("it was to be told only")
 
 
 async def test_a_file_that_did_not_change(tmp_path: Path) -> None:
@@ -65,6 +71,6 @@ async def test_every_problem_is_told_with_its_place(tmp_path: Path) -> None:
 
 
 async def test_without_a_file_there_is_nothing_to_read(tmp_path: Path) -> None:
-    config = reloading(tmp_path / "lb.yaml")._config
+    config = reloading(tmp_path / "lb.yaml").config
     for path in ("", "-"):
-        assert await Reloading(config, path, {}).dry_run() == (422, {"problems": [NO_FILE]})
+        assert await Reloading(config, path, {}, never, [0] * PROCESS.width).dry_run() == (422, {"problems": [NO_FILE]})

@@ -19,8 +19,8 @@ from lbproxy.domain.server import Server
 from lbproxy.domain.states import REFUSED, Health
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
-from lbproxy.process.settings import pool_timeouts
-from lbproxy.process.wiring import PASSIVE_RETRY_S, Wiring
+from lbproxy.process.settings import PASSIVE_RETRY_S, pool_timeouts
+from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Slots
 from tests.support.certificates import Authority
 from tests.support.listeners import wiring_of

@@ -177,7 +177,7 @@ def test_a_header_in_any_pieces_names_the_client(raw: bytes, size: int) -> None:
         (protocol,) = lb.adopted
         assert told_of(protocol) == HEADER
         assert not lb.is_watching and not sock.is_closed and lb.n_rejected == 0
-        assert lb.listener.runtime.n_connections == 1
+        assert lb.listener.n_connections == 1
 
 
 @pytest.mark.parametrize("raw", [V1, V2], ids=["v1", "v2"])
@@ -314,11 +314,11 @@ def test_an_end_inside_the_header_is_a_bad_header() -> None:
 def test_a_waiting_socket_counts_as_a_connection() -> None:
     with Setting() as lb:
         sock = lb.arrive()
-        assert (lb.listener.runtime.n_connections, lb.gate.n_connections) == (1, 1)
+        assert (lb.listener.n_connections, lb.gate.n_connections) == (1, 1)
         lb.feed(sock, V1[:20])
         assert sum(item.buffered_bytes() for item in lb.services.swept) == 20
         lb.feed(sock, b"?" * 100)
-        assert (lb.listener.runtime.n_connections, lb.gate.n_connections) == (0, 0)
+        assert (lb.listener.n_connections, lb.gate.n_connections) == (0, 0)
 
 
 def test_a_defect_is_confined_to_its_connection() -> None:

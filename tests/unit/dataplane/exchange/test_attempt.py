@@ -132,7 +132,7 @@ class Race:
         self.client = Client(lb)
         head = raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         prepared = prepare(
-            lb.listener.runtime, head, is_trusted=False, log_format=lb.services.log_format, local_host="h"
+            lb.listener.runtime, head, is_trusted=False, log_format=lb.listener.runtime.log_format, local_host="h"
         )
         identity = lb.services.next_request_id()
         self.request = Hedged(self.client, prepared, identity, self.client.facts.address, lb.clock())

@@ -136,7 +136,7 @@ class Stream(ClientStream):
             facts.listener,
             raw.encode(),
             is_trusted=facts.is_trusted,
-            log_format=self.services.log_format,
+            log_format=facts.listener.log_format,
             local_host=facts.local_host,
         )
         known = prepared.head.forwarding

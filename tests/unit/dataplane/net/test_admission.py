@@ -53,8 +53,16 @@ def test_a_peer_without_address_is_not_counted() -> None:
     assert counts.enter("") and counts.enter("")
     counts.leave("")
     assert counts.counts == {}
-    off = AddressCounts(float("inf"))
-    assert off.enter("192.0.2.1") and off.counts == {}
+
+
+def test_a_limit_that_comes_later_holds_for_who_is_here() -> None:
+    counts = AddressCounts(float("inf"))
+    assert counts.enter("192.0.2.1") and counts.enter("192.0.2.1")
+    counts.limit = 2
+    assert not counts.enter("192.0.2.1")
+    for _ in range(3):
+        counts.leave("192.0.2.1")
+    assert counts.counts == {}
 
 
 def test_turns_are_first_come_first_served() -> None:

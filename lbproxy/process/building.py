@@ -1,0 +1,343 @@
+"""From one config to the objects that it asks for: the only place that knows both.
+
+Everything that can be decided from the config alone is decided here, once; the data plane looks nothing up by name.
+What is made here is not in use yet: a reload makes all of it, in a thread, before it changes anything.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from lbproxy.config.certificates import FileProblem
+from lbproxy.config.http_rules import Route
+from lbproxy.config.listener_model import Listener as ListenerConfig
+from lbproxy.config.model import Config
+from lbproxy.config.pool_model import Pool as PoolConfig
+from lbproxy.config.pool_model import PoolTls
+from lbproxy.config.problems import Path as KeyPath
+from lbproxy.config.problems import Unusable, path_text
+from lbproxy.config.tls_checks import absolute
+from lbproxy.control.file_watch import WatchedFiles
+from lbproxy.control.metrics import Registry
+from lbproxy.dataplane.runtime import (
+    DEFAULT_METHODS,
+    ClientTimeouts,
+    ListenerRuntime,
+    PoolRuntime,
+    PoolSettings,
+    RouteRuntime,
+)
+from lbproxy.dataplane.tls_settings import ListenerTlsFiles, ListenerTlsSettings, PoolTlsFiles, PoolTlsSettings
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.queue import WaitQueue
+from lbproxy.domain.retry import RetryBudget, RetryPolicy
+from lbproxy.domain.routing import PathRules, Router
+from lbproxy.domain.server import Server
+from lbproxy.domain.strategies import NAMES, create
+from lbproxy.domain.strategies.base import Strategy
+from lbproxy.errors import Fault
+from lbproxy.process.plugins import load_entry_point, load_python
+from lbproxy.process.settings import (
+    breaker_policy,
+    edits_of,
+    fields_of,
+    inf_if_off,
+    keep_alive_settings,
+    passive_retry_s,
+    pool_timeouts,
+    retry_after_s,
+    retry_policy,
+    route_spec,
+)
+from lbproxy.protocol.deadline import GRPC_TIMEOUT
+from lbproxy.telemetry.accesslog import make_format
+from lbproxy.telemetry.slots import LISTENER, POOL, TRAFFIC, Layout, Row, Slots
+
+StrategyFailed = Callable[[str, Exception], None]
+DialFailed = Callable[[Pool, Server, Fault], None]
+Labels = tuple[str, ...]
+
+
+class Rows:
+    """Counters by what they count: those that are shown already, and new ones, which nobody sees before `show`."""
+
+    def __init__(self, slots: Slots, registry: Registry) -> None:
+        self._slots = slots
+        self._registry = registry
+        self._new: dict[tuple[Layout, Labels], Row] = {}
+
+    def find(self, layout: Layout, labels: Labels) -> Row:
+        row = self._registry.row(layout, labels) or self._new.get((layout, labels))
+        if row is None:
+            row = self._new[layout, labels] = self._slots.allocate(layout)
+        return row
+
+    def show(self) -> None:
+        """Show the new ones."""
+        for (layout, labels), row in self._new.items():
+            self._registry.add(layout, labels, row)
+        self._new.clear()
+
+
+@dataclass(slots=True)
+class TlsParts:
+    """What was made for TLS from one config: by the key that asks for it, with what that key says."""
+
+    pools: dict[KeyPath, tuple[PoolTls, PoolTlsSettings]] = field(default_factory=dict)
+    listeners: dict[str, tuple[object, ListenerTlsSettings]] = field(default_factory=dict)
+    watched: list[WatchedFiles] = field(default_factory=list)  # to be read again when they change
+
+
+class Builder:
+    """Makes the parts of one config. Raises Unusable for what can't be had.
+
+    before: TLS as it is in use; what is asked for in the same words is the same object, so that sessions and turns
+    stay. check_tls: of health checks, by pool, once the pools are made.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        rows: Rows,
+        *,
+        rng: random.Random,
+        dial_failed: DialFailed,
+        strategy_failed: StrategyFailed,
+        base_dir: str,
+        before: TlsParts | None = None,
+    ) -> None:
+        self.config = config
+        self.rows = rows
+        self.tls = TlsParts()
+        self.check_tls: dict[str, PoolTlsSettings] = {}
+        self._rng = rng
+        self._dial_failed = dial_failed
+        self._strategy_failed = strategy_failed
+        self._base_dir = base_dir
+        self._before = before if before is not None else TlsParts()
+
+    # --- pools ------------------------------------------------------------------------------------------------------
+
+    def pool(self, name: str) -> PoolRuntime:
+        """A new pool, without servers."""
+        config = self.config.pools[name]
+        strategy = self.strategy(name)
+        row = self.rows.find(POOL, (name,))
+        failed = POOL.column("strategy_errors_total")
+
+        def strategy_failed(error: Exception) -> None:
+            row[failed] += 1
+            self._strategy_failed(name, error)
+
+        breaker = config.circuit_breaker
+        pool = Pool(
+            name,
+            (),
+            strategy,
+            create("least_connections", {}, self._rng),
+            fail_open=config.fail_open,
+            passive_retry_s=passive_retry_s(config),
+            strategy_failed=strategy_failed,
+            breaker=None if breaker is None else breaker_policy(breaker),
+            max_ejected=breaker.max_ejected if breaker is not None else 0.0,
+            queue=WaitQueue(config.queue.size, config.queue.timeout, config.queue.order),
+            slow_start_s=config.slow_start,
+        )
+        dial_failed = self._dial_failed
+        return PoolRuntime(
+            pool,
+            row,
+            self.pool_settings(name),
+            dial_failed=lambda server, fault: dial_failed(pool, server, fault),
+            rng=self._rng,
+            budget=RetryBudget(config.retry.budget.ratio, config.retry.budget.min),
+        )
+
+    def pool_settings(self, name: str) -> PoolSettings:
+        """Besides, `check_tls` gets what the pool's health checks need."""
+        config = self.config.pools[name]
+        check = config.health_check
+        tls = self._pool_tls(config.tls, ("pools", name, "tls"))
+        if check is not None:
+            own = check.tls if "tls" in check.model_fields_set else config.tls
+            check_tls = tls if own == config.tls else self._pool_tls(own, ("pools", name, "health_check", "tls"))
+            if check_tls is not None:
+                self.check_tls[name] = check_tls
+        return PoolSettings(
+            keep_alive=keep_alive_settings(config.keep_alive),
+            head_bytes=config.limits.head_bytes,
+            max_fields=config.limits.headers,
+            max_interim=config.limits.interim_responses,
+            retry_after_s=retry_after_s(config),
+            failure_statuses=frozenset(config.circuit_breaker.status if config.circuit_breaker is not None else ()),
+            tls=tls,
+            proxy_protocol=config.proxy_protocol,
+            is_lenient=config.lenient,
+        )
+
+    def _pool_tls(self, config: PoolTls | None, path: KeyPath) -> PoolTlsSettings | None:
+        if config is None:
+            return None
+        known = self._before.pools.get(path)
+        if known is not None and known[0] == config:
+            made = known[1]
+        else:
+            ca, cert, key = (
+                None if path is None else absolute(path, self._base_dir)
+                for path in (config.ca, config.cert, config.key)
+            )
+            files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key)
+            try:
+                made = PoolTlsSettings(files, files.load())
+            except FileProblem as error:
+                raise Unusable((*path, error.key), str(error)) from None
+        self.tls.pools[path] = config, made
+        if made.files.paths:
+            _, pool, *keys = path
+            self.tls.watched.append(WatchedFiles(f"pool {pool}: {path_text(tuple(keys))}", made.files.paths, made))
+        return made
+
+    def strategy(self, pool: str) -> Strategy:
+        spec = self.config.pools[pool].strategy
+        try:
+            if spec.python is not None:
+                return load_python(spec.python, spec.options, self._rng, base_dir=self._base_dir)
+            name = spec.name or "least_connections"
+            if name in NAMES:
+                return create(name, spec.options, self._rng)
+            return load_entry_point(name, spec.options, self._rng)
+        except ValueError as error:
+            path: KeyPath = ("pools", pool, "strategy")
+            raise Unusable((*path, "python") if spec.python is not None else path, str(error)) from error
+
+    # --- listeners --------------------------------------------------------------------------------------------------
+
+    def listener(self, config: ListenerConfig, pools: Mapping[str, PoolRuntime]) -> ListenerRuntime:
+        """One runtime per listener. pools: by name, all that its routes name."""
+        routes = config.effective_routes()
+        methods = [*config.methods, *(["HEAD"] if "GET" in config.methods and "HEAD" not in config.methods else [])]
+        path_rules = PathRules(config.path_rules, passes_slashes=config.encoded_slashes == "pass")
+        limits, timeouts = config.limits, config.timeouts
+        access_log = self.config.access_log
+        return ListenerRuntime(
+            name=config.name,
+            mode=config.mode,
+            router=Router.compile([route_spec(route.match) for route in routes], path_rules),
+            routes=tuple(self._route(config, route, pools) for route in routes),
+            no_route=RouteRuntime(None, self.rows.find(TRAFFIC, (config.name, "")), RetryPolicy(), None),
+            timeouts=ClientTimeouts(timeouts.request_head, timeouts.request_body, timeouts.keep_alive, timeouts.write),
+            row=self.rows.find(LISTENER, (config.name,)),
+            head_bytes=limits.head_bytes,
+            max_fields=limits.headers,
+            body_bytes=inf_if_off(limits.body_bytes),
+            trailer_bytes=limits.trailer_bytes,
+            chunk_overhead=limits.chunk_overhead,
+            underscores=config.underscore_headers,
+            answers_half_closed=config.half_close == "answer",
+            trusted=self.config.trusted_proxies,
+            connections_per_ip=inf_if_off(limits.connections_per_ip),
+            min_rate=limits.min_rate or 0,
+            deadline_names=frozenset()
+            if config.deadline_header is None
+            else frozenset((config.deadline_header.lower().encode(), GRPC_TIMEOUT)),
+            has_default_only=len(routes) == 1 and routes[0].match is None and not path_rules.is_strict,
+            tls=self._listener_tls(config),
+            takes_proxy_header=config.proxy_protocol == "accept",
+            line_bytes=limits.request_line_bytes,
+            path_rules=path_rules,
+            methods=frozenset(methods) or None,
+            allow=", ".join(methods).encode() or DEFAULT_METHODS,
+            log_format=make_format(access_log.format if access_log is not None else "json"),
+        )
+
+    def _listener_tls(self, config: ListenerConfig) -> ListenerTlsSettings | None:
+        tls = config.tls
+        if tls is None:
+            return None
+        # What is inside of a TCP connection is not known here, so nothing is promised unless the config does.
+        alpn = tls.alpn if config.mode == "http" or "alpn" in tls.model_fields_set else ()
+        asked = (tls, alpn, config.limits.handshakes, config.timeouts.tls_handshake)
+        known = self._before.listeners.get(config.name)
+        made = known[1] if known is not None and known[0] == asked else self._load_listener_tls(config, alpn)
+        self.tls.listeners[config.name] = asked, made
+        self.tls.watched.append(WatchedFiles(f"listener {config.name}", made.files.paths, made))
+        return made
+
+    def _load_listener_tls(self, config: ListenerConfig, alpn: tuple[str, ...]) -> ListenerTlsSettings:
+        tls = config.tls
+        assert tls is not None
+        pairs = [(tls.cert, tls.key)] if tls.cert is not None and tls.key is not None else []
+        pairs += [(item.cert, item.key) for item in tls.certs]
+        files = ListenerTlsFiles(
+            tuple((absolute(cert, self._base_dir), absolute(key, self._base_dir)) for cert, key in pairs),
+            min_version=tls.min_version,
+            alpn=alpn,
+            client_ca=None if tls.client_ca is None else absolute(tls.client_ca, self._base_dir),
+            client_verify=tls.client_verify,
+        )
+        try:
+            return ListenerTlsSettings(
+                files, files.load(), limit=config.limits.handshakes, timeout_s=config.timeouts.tls_handshake
+            )
+        except FileProblem as error:
+            raise Unusable(("listeners", self.config.listeners.index(config), "tls", error.key), str(error)) from None
+
+    def _route(self, listener: ListenerConfig, route: Route, pools: Mapping[str, PoolRuntime]) -> RouteRuntime:
+        traffic = self.rows.find(TRAFFIC, (listener.name, route.pool or ""))
+        own = route.headers
+        if route.pool is None:
+            respond = route.respond
+            return RouteRuntime(
+                None,
+                traffic,
+                RetryPolicy(),
+                None,
+                response_edits=edits_of(own, "response"),
+                redirect=None if route.redirect is None else (route.redirect.status, route.redirect.location.encode()),
+                respond=None
+                if respond is None
+                else (respond.status, fields_of(respond.headers), (respond.body or "").encode()),
+            )
+        config = self.config.pools[route.pool]
+        request = edits_of(config.headers, "request").then(edits_of(own, "request"))
+        response = edits_of(config.headers, "response").then(edits_of(own, "response"))
+        rewrite = route.rewrite
+        breaker = config.circuit_breaker
+        retry = retry_policy(config, route.retry)
+        made = RouteRuntime(
+            pools[route.pool],
+            traffic,
+            retry,
+            pool_timeouts(config, route.timeouts),
+            request_edits=request,
+            response_edits=response,
+            strip_prefix=(rewrite.strip_prefix or "") if rewrite is not None else "",
+            path_prefix=(rewrite.path_prefix or "") if rewrite is not None else "",
+            skip=request.touched,
+            upgrades=frozenset(
+                name.encode() for name in (listener.upgrade if route.upgrade is None else route.upgrade)
+            ),
+        )
+        # As this config has them: the pool may still go by those of the one before.
+        made.notable_from = min({429} | retry.status | set(breaker.status if breaker is not None else ()))
+        return made
+
+
+def reconfigure(runtime: PoolRuntime, config: PoolConfig, settings: PoolSettings, now: float) -> None:
+    """Have a pool that is in use keep to another config; its servers and its strategy are not looked at here."""
+    breaker = config.circuit_breaker
+    runtime.reconfigure(settings, now)
+    runtime.budget.reconfigure(config.retry.budget.ratio, config.retry.budget.min)
+    runtime.pool.reconfigure(
+        fail_open=config.fail_open,
+        passive_retry_s=passive_retry_s(config),
+        breaker=None if breaker is None else breaker_policy(breaker),
+        max_ejected=breaker.max_ejected if breaker is not None else 0.0,
+        slow_start_s=config.slow_start,
+        queue_size=config.queue.size,
+        queue_timeout_s=config.queue.timeout,
+        queue_order=config.queue.order,
+        now=now,
+    )

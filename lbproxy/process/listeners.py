@@ -1,0 +1,193 @@
+"""The open listeners: one for each address that is bound, and those that are no more but still have clients.
+
+A listener of the config may bind several addresses, which share its settings. What is the same thing before and after a
+reload goes by the address (process/plan.py), so that a socket, and who waits in its queue, outlives any change of what
+is decided about it. Everything new is bound before anything old goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from lbproxy.address import Address
+from lbproxy.config.listener_model import Listener as ListenerConfig
+from lbproxy.config.model import Config
+from lbproxy.control.status import ListenerStatus
+from lbproxy.dataplane.client.gate import ConnectionGate
+from lbproxy.dataplane.listener import Listener
+from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.dataplane.services import Services
+
+log = logging.getLogger("lbproxy")
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """One address of a listener."""
+
+    address: Address
+    listener: ListenerConfig
+
+
+def binds_of(config: Config) -> dict[str, Bind]:
+    """Addresses by what people are told of them. Where the kernel chooses the port only the name tells them apart."""
+    found: dict[str, Bind] = {}
+    for listener in config.listeners:
+        for address in listener.bind:
+            is_chosen = not address.is_unix and address.port == 0
+            found[f"{address} ({listener.name})" if is_chosen else str(address)] = Bind(address, listener)
+    return found
+
+
+class Listeners:
+    """See the module."""
+
+    def __init__(self, services: Services, gate: ConnectionGate) -> None:
+        self._services = services
+        self._gate = gate
+        self._open: dict[str, Listener] = {}
+        self._leaving: list[Listener] = []
+
+    def __iter__(self) -> Iterator[Listener]:
+        """The open ones."""
+        return iter(self._open.values())
+
+    # --- a start ----------------------------------------------------------------------------------------------------
+
+    def bind(self, wanted: Mapping[str, Bind], runtimes: Mapping[str, ListenerRuntime]) -> None:
+        """Bind every address. Raises BindError with a sentence; nothing stays open then."""
+        self._open = self.prepare(wanted, runtimes)
+
+    def start(self) -> None:
+        """Accept."""
+        for listener in self:
+            listener.start()
+            self._announce(listener)
+
+    def _announce(self, listener: Listener) -> None:
+        for address in listener.addresses:
+            log.info("listening name=%s address=%s", listener.runtime.name, address)
+
+    # --- a reload ---------------------------------------------------------------------------------------------------
+
+    def prepare(self, wanted: Mapping[str, Bind], runtimes: Mapping[str, ListenerRuntime]) -> dict[str, Listener]:
+        """Bind what is not bound yet. Raises BindError; nothing of it stays open then. runtimes: by name.
+
+        An address that overlaps with one that goes, such as 0.0.0.0:80 with 127.0.0.1:80, is bound beside it.
+        """
+        fresh: dict[str, Listener] = {}
+        try:
+            for name, item in wanted.items():
+                if name not in self._open:
+                    listener = fresh[name] = Listener(self._services, runtimes[item.listener.name], self._gate)
+                    self._bind(listener, item, self._overlapping(item.address, wanted))
+        except BaseException:
+            self.abandon(fresh.values())
+            raise
+        return fresh
+
+    def _overlapping(self, address: Address, wanted: Mapping[str, Bind]) -> list[Listener]:
+        """Open listeners on this port that are about to go."""
+        if address.is_unix or address.port == 0:
+            return []
+        return [
+            listener for name, listener in self._open.items() if name not in wanted and address.port in listener.ports
+        ]
+
+    def _bind(self, listener: Listener, item: Bind, beside: list[Listener]) -> None:
+        for other in beside:
+            other.share_port(True)
+        try:
+            listener.bind((item.address,), item.listener.mode_bits, shares_port=bool(beside))
+        finally:
+            for other in (*beside, listener):
+                other.share_port(False)
+
+    def abandon(self, fresh: Iterable[Listener]) -> None:
+        """What `prepare` gave is not wanted after all."""
+        for listener in fresh:
+            self._gate.remove(listener)
+            listener.close_sockets()
+
+    def adopt(
+        self,
+        wanted: Mapping[str, Bind],
+        runtimes: Mapping[str, ListenerRuntime],
+        fresh: Mapping[str, Listener],
+        now: float,
+    ) -> None:
+        """Put runtimes in place, accept at what is new, and let go of what is not wanted any more."""
+        before, self._open = self._open, {}
+        for name, item in wanted.items():
+            listener = before.pop(name, None)
+            runtime = runtimes[item.listener.name]
+            if listener is None:
+                listener = fresh[name]
+                listener.start()
+                self._announce(listener)
+            elif listener.runtime.mode != runtime.mode:  # who is connected goes on in the old one
+                heir = Listener(self._services, runtime, self._gate)
+                self._leave(listener, now, heir)
+                listener = heir
+                listener.start()
+            else:
+                listener.renew(runtime)
+            listener.set_mode(item.listener.mode_bits)
+            self._open[name] = listener
+        for listener in before.values():
+            for address in listener.addresses:
+                log.info("no longer listening name=%s address=%s", listener.runtime.name, address)
+            self._leave(listener, now)
+
+    def _leave(self, listener: Listener, now: float, heir: Listener | None = None) -> None:
+        listener.leave(now, heir)
+        self._leaving.append(listener)
+
+    def sweep(self, now: float) -> list[str]:
+        """Look after those that go. Returns the names of listeners of which nothing is left."""
+        gone = [listener for listener in self._leaving if listener.sweep_leaving(now)]
+        if not gone:
+            return []
+        self._leaving = [listener for listener in self._leaving if listener not in gone]
+        left = {listener.runtime.name for listener in (*self, *self._leaving)}
+        return list(dict.fromkeys(item.runtime.name for item in gone if item.runtime.name not in left))
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_queued(self) -> bool:
+        """Does somebody wait to be accepted?"""
+        return any(listener.has_queued for listener in self)
+
+    def close(self) -> None:
+        """Accept nobody any more."""
+        for listener in self:
+            listener.close()
+
+    def close_sockets(self) -> None:
+        """The start has failed."""
+        for listener in self:
+            listener.close_sockets()
+
+    # --- what is told -----------------------------------------------------------------------------------------------
+
+    def connections(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Values of lbproxy_client_connections."""
+        counts: dict[str, int] = {}
+        for listener in (*self, *self._leaving):
+            counts[listener.runtime.name] = counts.get(listener.runtime.name, 0) + listener.n_connections
+        for name, count in counts.items():
+            yield (name,), count
+
+    def status(self) -> list[ListenerStatus]:
+        """Open ones, by name."""
+        counts = {labels[0]: int(count) for labels, count in self.connections()}
+        found: dict[str, ListenerStatus] = {}
+        for listener in self:
+            name = listener.runtime.name
+            known = found.get(name)
+            bind = (*(known.bind if known is not None else ()), *listener.addresses)
+            found[name] = ListenerStatus(name, listener.runtime.mode, bind, counts[name])
+        return list(found.values())

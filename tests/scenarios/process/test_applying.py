@@ -18,7 +18,7 @@ from tests.support.certificates import Authority
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
-from tests.support.ports import free_port
+from tests.support.ports import consecutive_ports
 from tests.support.waiting import wait_until
 
 
@@ -75,7 +75,7 @@ def test_the_log_has_another_level_and_format(reloads: Reloads) -> None:
 
 
 def test_the_admin_address_moves(reloads: Reloads) -> None:
-    old, new = reloads.lb.port("admin"), free_port()
+    old, new = reloads.lb.port("admin"), consecutive_ports(1)
     reloads.config["admin"] = {"bind": f"127.0.0.1:{new}", "tokens": {"ci": "s3cret"}}
     assert reloads.reload(), "which is answered at the old one"
     status, _ = ask_status(new)

@@ -16,7 +16,7 @@ from tests.scenarios.process.test_reload import Reloads, get, traffic
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
-from tests.support.ports import free_port
+from tests.support.ports import consecutive_ports
 from tests.support.waiting import wait_until
 
 
@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 def reloads(tmp_path: Path) -> Iterator[Reloads]:
     with Origin() as origin:
         config: dict[str, Any] = {
-            "listeners": [{"name": "in", "bind": f"127.0.0.1:{free_port()}", "pool": "p"}],
+            "listeners": [{"name": "in", "bind": f"127.0.0.1:{consecutive_ports(1)}", "pool": "p"}],
             "pools": {"p": {"servers": [origin.address], "health_check": "off"}},
         }
         with LbProxy(config, tmp_path / "lb") as lb:
@@ -49,13 +49,13 @@ def test_an_address_that_contains_the_one_before_is_bound_beside_it(reloads: Rel
         bind(reloads, f"{address}:{port}")
         assert bound(reloads) == [f"{address}:{port}"]
         assert get(port)[0] == 200
-        with pytest.raises(OSError), socket.socket() as other:  # nobody else can take a share of it
-            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with pytest.raises(OSError), socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             other.bind(("127.0.0.1", port))
 
 
 def test_a_listener_of_two_addresses_loses_one(reloads: Reloads) -> None:
-    first, second = reloads.lb.port("in"), free_port()
+    first, second = reloads.lb.port("in"), consecutive_ports(1)
     bind(reloads, f"127.0.0.1:{first}", f"127.0.0.1:{second}")
     with traffic(first, 1) as answers:
         assert get(second)[0] == 200
@@ -128,7 +128,8 @@ def test_who_connects_all_the_time_is_never_refused(reloads: Reloads) -> None:
     for thread in threads:
         thread.start()
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: [thread.join(20) for thread in threads])
+        for thread in threads:
+            stack.callback(thread.join, 20)
         stack.callback(is_over.set)
         for number in range(12):
             reloads.config["listeners"][0] |= {

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from lbproxy.compiling import mypyc_attr
 
 log = logging.getLogger("lbproxy")
+
+PATIENCE_S: Final = 2.0
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -45,13 +47,21 @@ class Tasks:
         if self._on_crash is not None:
             self._on_crash(error)
 
-    async def cancel_all(self) -> None:
-        """Cancel what still runs and wait for it."""
-        tasks = list(self._tasks)
+    async def cancel_all(self, patience_s: float = PATIENCE_S) -> None:
+        """Cancel what still runs and wait for it.
+
+        A cancellation can be lost on the way (asyncio.wait_for of Python 3.11 loses one that comes with the result),
+        and a process that waits for such a task would never end. So who still runs after patience_s is named in the
+        log and cancelled again, as often as it takes.
+        """
+        tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=patience_s)
+            for task in tasks:
+                log.warning("task %s still runs %g s after it was cancelled; again", task.get_name(), patience_s)
+                task.cancel()
 
     def __len__(self) -> int:
         return len(self._tasks)

@@ -1,4 +1,4 @@
-"""What holds for all tests: which lbproxy they import, and how long property tests try.
+"""What holds for all tests: which lbproxy they import, how long property tests try, and which tests come first.
 
 `pytest tests/unit --under-test installed` imports the lbproxy that is installed, compiled as users have it, and not the
 checkout's sources. `make fuzz` takes the hypothesis profile `fuzz`.
@@ -6,10 +6,12 @@ checkout's sources. `make fuzz` takes the hypothesis profile `fuzz`.
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import build
+from tests.support import build, ordering
 
 # No deadline: the machine is shared, and a slow example is no defect. The same examples each time: a change that passed
 # passes again, and what chance finds is found by `make fuzz`. Failing examples are printed to be repeated.
@@ -41,3 +43,17 @@ def pytest_report_header() -> list[str]:
         f"tests import {build.imported()}",
         f"scenario tests start {' '.join(build.COMMAND)}: {build.what_is_wrong() or 'compiled, as in the checkout'}",
     ]
+
+
+@pytest.hookimpl(trylast=True)  # when it is known which of them run
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    n_pieces = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = ordering.long_first(items, _longest_s, lambda item: item.path, n_pieces)
+
+
+def _longest_s(item: pytest.Item) -> float:
+    """What a slow test may take; 0 for the others."""
+    if item.get_closest_marker("slow") is None:
+        return 0.0
+    limit = item.get_closest_marker("timeout")
+    return float(limit.args[0] if limit is not None else item.config.getini("timeout"))

@@ -176,7 +176,8 @@ class Checker:
             while (wait_s := watch.due_at - self._clock()) > 0:
                 watch.wake.clear()
                 with contextlib.suppress(TimeoutError):  # nobody brought the check forward: it is due
-                    await asyncio.wait_for(watch.wake.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await watch.wake.wait()
             if watch.server.admin is Admin.MAINT:
                 watch.due_at = self._clock() + self._next_delay(watch)
                 continue

@@ -289,7 +289,8 @@ class Worker:
             if left <= 0:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop_now.wait(), min(left, DRAIN_POLL_S))
+                async with asyncio.timeout(min(left, DRAIN_POLL_S)):
+                    await self._stop_now.wait()
 
 
 def tune_gc() -> None:

@@ -134,7 +134,8 @@ async def talks_nonsense(v: Visit) -> bool:
 
 async def stalls(v: Visit) -> bool:
     """Until the other side has had enough."""
-    await asyncio.wait_for(v.reader.read(1), _STALL_S)
+    async with asyncio.timeout(_STALL_S):
+        await v.reader.read(1)
     return False
 
 

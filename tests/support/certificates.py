@@ -13,7 +13,7 @@ from typing import Any
 
 import trustme
 
-from tests.support.client import Client
+from tests.support.client import TIMEOUT_S, Client
 from tests.support.wire import Stream
 
 _YEAR = datetime.timedelta(days=365)
@@ -105,7 +105,7 @@ class TlsClient(Client):
         *,
         name: str = "localhost",
         session: ssl.SSLSession | None = None,
-        timeout_s: float = 10.0,
+        timeout_s: float = TIMEOUT_S,
         receive_buffer: int | None = None,
     ) -> None:
         super().__init__(address, timeout_s=timeout_s, receive_buffer=receive_buffer)

@@ -111,10 +111,11 @@ class Rig:
 
     def check(self) -> None:
         """The invariants that hold after every scenario."""
-        self.lb.check_idle()
+        name = "internal_errors_total"
+        metrics = self.lb.check_idle(also=[name])
         assert not self.lb.error_lines(self._stderr_at), self.lb.stderr[self._stderr_at :]
         assert not self.a.violations and not self.b.violations, (self.a.violations, self.b.violations)
-        assert self.grown("internal_errors_total") == 0
+        assert total(metrics, name) == total(parse_metrics(self._before, name), name)
 
     def client(self, listener: str = "solo", **options: float) -> Client:
         """A connection to a listener; close it in the test (`with`)."""

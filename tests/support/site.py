@@ -210,10 +210,10 @@ class Site:
         for servers in self._servers.values():
             for server in servers:
                 server.gate.set()
-        self.lb.check_idle()
-        assert not self.lb.error_lines(self._stderr_at), self.lb.stderr[self._stderr_at :]
         name = "internal_errors_total"
-        assert self.lb.metric(name) == total(parse_metrics(self._before, name), name)
+        metrics = self.lb.check_idle(also=[name])
+        assert not self.lb.error_lines(self._stderr_at), self.lb.stderr[self._stderr_at :]
+        assert total(metrics, name) == total(parse_metrics(self._before, name), name)
         for pool, servers in self._servers.items():
             for server in servers:
                 assert not server.violations, (pool, server.violations)

@@ -63,6 +63,25 @@ async def test_the_end_cancels_and_waits_even_for_one_that_cleans_up() -> None:
     await tasks.cancel_all()
 
 
+async def test_one_that_loses_its_cancellation_is_named_and_cancelled_again(caplog: pytest.LogCaptureFixture) -> None:
+    tasks = Tasks()
+    lost: list[str] = []
+
+    async def deaf() -> None:
+        while len(lost) < 3:
+            try:
+                await forever()
+            except asyncio.CancelledError:
+                lost.append("a cancellation")
+        await forever()
+
+    task = tasks.spawn(deaf(), "deaf")
+    await asyncio.sleep(0)
+    await tasks.cancel_all(patience_s=0.001)
+    assert task.cancelled() and len(lost) == 3
+    assert caplog.messages == ["task deaf still runs 0.001 s after it was cancelled; again"] * 3
+
+
 async def test_a_crash_does_not_cancel_the_others() -> None:
     tasks = Tasks(lambda error: None)
     other = tasks.spawn(forever(), "other")

@@ -87,7 +87,8 @@ class ThreadResolver:
     async def _wait(self, future: asyncio.Future[list[str]]) -> list[str]:
         try:
             # A look-up that is late stays under way, so that a blocked resolver does not collect threads.
-            return await asyncio.wait_for(asyncio.shield(future), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                return await asyncio.shield(future)
         except TimeoutError:
             raise TimeoutError(f"no answer within {self._timeout_s:g} s") from None
 
@@ -217,7 +218,8 @@ class DnsDiscovery:
         while True:
             await asyncio.sleep(MIN_GAP_S)
             with contextlib.suppress(TimeoutError):  # nobody asked for it: the interval is over
-                await asyncio.wait_for(name.wake.wait(), max(0.0, wait_s - MIN_GAP_S))
+                async with asyncio.timeout(max(0.0, wait_s - MIN_GAP_S)):
+                    await name.wake.wait()
             wait_s = name.interval_s
             name.wake.clear()
             await self._refresh(name)

@@ -255,6 +255,7 @@ def alike(text: str) -> str:
     return re.sub(r"(?m)^Date: .*$", "Date", re.sub(r"(?m)^Retry-After: \d+$", "Retry-After", text)).strip()
 
 
+@pytest.mark.slow
 def test_commands_that_ask_a_running_lbproxy_get_their_answer(machine: Machine) -> None:
     with one_lbproxy(machine, servers=True):
         for command in of(ASKS):

@@ -236,4 +236,5 @@ async def test_the_connection_is_closed_afterwards(serve: Serve) -> None:
         closed.set()
 
     await check(await serve(watch), type="http")
-    await asyncio.wait_for(closed.wait(), 2)
+    async with asyncio.timeout(10):
+        assert await closed.wait()

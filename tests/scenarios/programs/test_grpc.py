@@ -66,6 +66,7 @@ def test_streams_in_both_directions_at_once(site: tuple[LbProxy, list[tuple[Prog
         assert answers == messages
 
 
+@pytest.mark.slow
 def test_a_long_answer_and_many_calls_share_a_connection(site: tuple[LbProxy, list[tuple[Program, int]]]) -> None:
     before = site[0].metric("client_connections_total")
     with channel(site) as made:

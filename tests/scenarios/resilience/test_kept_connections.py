@@ -177,7 +177,8 @@ def test_a_time_out_is_learned_from_waves(site: Site) -> None:
                 assert done.result().status == 200
         wait_until(lambda: idle(pool) == 0, "the server to close the connections")
     learned = idle_timeout(pool)["learned"]
-    assert learned is not None and 0.9 < learned < 1.5
+    # The server counts from when it has sent its answer, lbproxy from when it has read it, which a busy machine delays.
+    assert learned is not None and 0.7 < learned < 1.5
 
 
 def test_servers_that_close_after_half_of_their_answers(site: Site) -> None:

@@ -6,6 +6,8 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer
@@ -23,6 +25,7 @@ def config(origin: Origin, **limits: object) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_honest_uploads_do_not_stop_the_service(tmp_path: Path) -> None:
     """245 bodies of 1 MiB, nearly complete: with the copies for a retry they are all of the default's 256 MiB."""
     n, size, missing = 245, MIB, 1000

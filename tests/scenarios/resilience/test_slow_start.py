@@ -63,6 +63,7 @@ def die_and_return(lb: LbProxy, server: Gunicorn, name: str) -> float:
     return time.monotonic()
 
 
+@pytest.mark.slow
 def test_its_share_grows_with_its_weight(servers: list[Gunicorn], tmp_path: Path) -> None:
     with daemon(servers, tmp_path, strategy="weighted_round_robin") as lb:
         wait_until(lambda: lb.metric("server_up") == 3, "all servers to be up")
@@ -82,6 +83,7 @@ def test_its_share_grows_with_its_weight(servers: list[Gunicorn], tmp_path: Path
         assert 0.3 < after < 0.37, shares
 
 
+@pytest.mark.slow
 def test_its_limit_grows_too(servers: list[Gunicorn], tmp_path: Path) -> None:
     """All slots are wanted all the time: the requests at the server are as many as its limit."""
     with daemon(servers, tmp_path, max_inflight=8) as lb:

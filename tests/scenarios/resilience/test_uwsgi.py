@@ -15,12 +15,14 @@ from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.recording_app import FILE, uwsgi_command
 from tests.support.rig import post
+from tests.support.servers import needed
 from tests.support.waiting import wait_until
 
 POSTS = int(os.environ.get("LBPROXY_UWSGI_POSTS", "1000"))
 
 
 def test_no_post_is_lost_after_the_first_ten(tmp_path: Path) -> None:
+    needed("uwsgi")
     with socket.socket() as sock, (tmp_path / "uwsgi.log").open("wb") as log:
         sock.bind(("127.0.0.1", 0))
         sock.listen(128)

@@ -444,13 +444,16 @@ def test_websocket(stage: Stage) -> None:
 
             async def talk() -> None:
                 # Not the client with threads: Python's TLS sockets are not made for two.
-                async with connect(url, ssl=stage.authority.trusting(), max_size=None) as client:
+                async with (
+                    asyncio.timeout(20),
+                    connect(url, ssl=stage.authority.trusting(), max_size=None) as client,
+                ):
                     await client.send("hello")
                     assert await client.recv() == "hello"
                     await client.send(data)
                     assert await client.recv() == data
 
-            asyncio.run(asyncio.wait_for(talk(), 20))
+            asyncio.run(talk())
         server.shutdown()
         thread.join(10)
 

@@ -245,3 +245,19 @@ async def test_a_removed_server_is_no_longer_checked(bench: Bench) -> None:
 async def test_pools_without_checks_have_none(bench: Bench) -> None:
     bench.checker.add(bench.pool, bench.pool.servers[0])
     assert len(bench.tasks) == 0
+
+
+async def test_a_cancellation_that_comes_with_a_kick_is_not_lost() -> None:
+    """However many turns of the loop lie between the two; a task that lost it would hold up the stop for ever."""
+    for n_turns in range(6):
+        bench = Bench(1)
+        server = bench.watch()
+        (watch,) = bench.checker._watches.values()
+        await settle()
+        bench.checker.kick(bench.pool, server)
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        assert watch.task is not None
+        watch.task.cancel()
+        await asyncio.wait([watch.task], timeout=0.05)
+        assert watch.task.cancelled(), f"{n_turns} turns after the kick"

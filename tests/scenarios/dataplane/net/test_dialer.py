@@ -32,7 +32,8 @@ async def test_a_dial_that_meets_itself_is_refused_and_leaves_the_port_to_the_se
     try:
         opening = Dialer(loop, poller, from_that_port).begin(Address("127.0.0.1", port))
         try:
-            await asyncio.wait_for(opening.connect(asyncio.Protocol, b""), 5.0)
+            async with asyncio.timeout(10.0):
+                await opening.connect(asyncio.Protocol, b"")
         except ConnectionRefusedError:
             pass
         else:

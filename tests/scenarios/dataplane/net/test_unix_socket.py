@@ -116,9 +116,11 @@ async def test_a_full_accept_queue_is_waited_for(tmp_path: Path) -> None:
         await asyncio.sleep(0.1)
         assert not waiting.done()
         sock.accept()[0].close()
-        (await asyncio.wait_for(waiting, 10)).close()
+        async with asyncio.timeout(10):
+            (await waiting).close()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(connect_unix(address(path)), 0.1)
+            async with asyncio.timeout(0.1):
+                await connect_unix(address(path))
 
 
 async def test_nobody_there_is_known_at_once(tmp_path: Path) -> None:

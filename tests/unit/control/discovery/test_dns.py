@@ -335,3 +335,43 @@ def test_localhost_is_one_server(monkeypatch: pytest.MonkeyPatch) -> None:
     assert blocking_look_up("localhost") == ["127.0.0.1"]
     monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: [info("::1")])
     assert blocking_look_up("localhost") == ["::1"]
+
+
+async def test_a_cancellation_that_comes_with_the_answer_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many turns of the loop lie between the two; a task that lost it would hold up the stop for ever."""
+    for n_turns in range(6):
+        blocked = Blocked(monkeypatch)
+        resolve = ThreadResolver(timeout_s=60.0)
+        asking = asyncio.get_running_loop().create_task(_forever(resolve))
+        await asyncio.sleep(0)
+        (under_way,) = resolve._under_way.values()
+        blocked.release.set()
+        await under_way
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking], timeout=0.05)
+        assert asking.cancelled(), f"{n_turns} turns after the answer"
+
+
+async def _forever(resolve: ThreadResolver) -> None:
+    """As the rounds of a name do."""
+    await resolve("a")
+    await asyncio.Event().wait()
+
+
+async def test_a_cancellation_that_comes_with_a_kick_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns, "MIN_GAP_S", 0.0)
+    for n_turns in range(6):
+        bench = Bench()
+        await bench.refresh("10.0.0.1")
+        (name,) = bench.discovery._names.values()
+        following = asyncio.get_running_loop().create_task(bench.discovery._follow(name, 1e6))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        bench.discovery.kick(bench.pool, bench.pool.servers[0])
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        following.cancel()
+        await asyncio.wait([following], timeout=0.05)
+        assert following.cancelled(), f"{n_turns} turns after the kick"

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from lbproxy.config.kinds import in_force
 from lbproxy.config.model import Admin, Config
 from lbproxy.control.access import Access, Token
 from lbproxy.control.admin import AdminServer, DryRun
@@ -94,13 +95,17 @@ class Controller:
         self._discovery = DnsDiscovery(self, self._tasks, row, clock)
         self._live = LiveControl(pools, self, self._discovery, self._checker.kick, clock)
         self._status = StatusSource(
-            registry.version, clock(), pools, strategies, listeners, self._queue_status, self._live.told
+            registry.version, clock(), pools, strategies, listeners, self._queue_status, self._live.told, self._kind
         )
         self._file_watch = FileWatch(watched)
         self._check_tls = check_tls or {}
         self._admin = self._make_admin(dry_run, admin_limit, admin_may_move)
         for pool in pools.values():
             self._observe_flips(pool)
+
+    def _kind(self, pool: str) -> tuple[str | None, dict[str, str]]:
+        config = self._config.pools.get(pool)
+        return (None, {}) if config is None else (config.kind, dict(in_force(config.kind, config)))
 
     def _make_admin(self, dry_run: DryRun, limit: int, may_move: bool) -> AdminServer | None:
         admin = self._config.admin

@@ -317,7 +317,7 @@ class Pool(Section):
     kind: Annotated[str | None, KIND.or_unset()] = setting(
         None,
         "What program the servers are: changes the defaults of this pool to those that fit it ([kinds](#kinds)). Own "
-        "keys win, one by one.",
+        "keys win, one by one. `lbproxy doctor` says which kind servers are.",
     )
     strategy: Annotated[
         StrategySpec,

@@ -52,15 +52,15 @@ KINDS: Final[Mapping[str, tuple[Default, ...]]] = {
         Default("keep_alive.idle_timeout", "90s", "below its `--channel-timeout` (120 s)"),
     ),
     "triton": (
-        Default("health_check.type", "http", "the port is open before models are loaded"),
-        Default("health_check.path", "/v2/health/ready", "says whether its models can be used"),
+        Default("health_check.type", "http", "an open port does not say that models can be used"),
+        Default("health_check.path", "/v2/health/ready", "says that they can"),
         Default("health_check.expect.status", "200", _READY),
         Default("timeouts.response_head", "5m", "requests wait in its scheduler to be batched"),
         Default("retry.idempotent", False, "models of sequences remember requests; for the others write `true`"),
     ),
     "vllm": (
-        Default("health_check.type", "http", "the port may be open while its engine is dead"),
-        Default("health_check.path", "/health", "says whether its engine lives"),
+        Default("health_check.type", "http", "an open port does not say that its engine lives"),
+        Default("health_check.path", "/health", "says that it does"),
         Default("health_check.expect.status", "200", _READY),
         Default(
             "health_check.busy_window", "60s", "a long prompt holds up its event loop, and so the answer to a check"
@@ -72,8 +72,8 @@ KINDS: Final[Mapping[str, tuple[Default, ...]]] = {
     ),
     "tgi": (
         Default("max_inflight", 128, "its `--max-concurrent-requests` (128); what is more gets 429 there"),
-        Default("health_check.type", "http", "the port may be open while its shards are gone"),
-        Default("health_check.path", "/health", "says whether its shards answer"),
+        Default("health_check.type", "http", "an open port does not say that its shards answer"),
+        Default("health_check.path", "/health", "says that they do"),
         Default("health_check.expect.status", "200", _READY),
         Default("health_check.interval", "5s", "a check may take a run of the model"),
         Default("health_check.timeout", "5s", "as above"),

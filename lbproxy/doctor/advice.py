@@ -47,7 +47,8 @@ def _is_wrong(said: str | None, found: str | None) -> bool:
 def _wanted(pool: Pool, kind: str | None, known: Sequence[Verdict]) -> Iterator[tuple[str, object]]:
     """Keys and what each should be, as the model has it."""
     limits = [verdict.max_inflight for verdict in known]
-    if None not in limits:
+    has_own = all(server.max_inflight is not None for server in pool.servers)
+    if None not in limits and not has_own:
         yield "max_inflight", min(limit for limit in limits if limit is not None)
     idle = [verdict.idle_timeout_s for verdict in known if verdict.idle_timeout_s is not None]
     keep_alive = pool.keep_alive
@@ -57,8 +58,8 @@ def _wanted(pool: Pool, kind: str | None, known: Sequence[Verdict]) -> Iterator[
     elif idle and keep_alive is not None and (keep_alive.idle_timeout > min(idle) or kind != pool.kind):
         yield "keep_alive.idle_timeout", min(idle)
     check = pool.health_check
-    has_own = kind in ("triton", "vllm", "tgi")
-    if not has_own and check is not None and check.type == "tcp" and not check.send:
+    says_path = kind in ("triton", "vllm", "tgi")
+    if not says_path and check is not None and check.type == "tcp" and not check.send:
         paths = {verdict.health_path for verdict in known}
         if len(paths) == 1 and None not in paths:
             yield "health_check", paths.pop()

@@ -73,6 +73,7 @@ async def examine(config: Config, pools: Sequence[str], options: Options, *, bas
             Patient(name, spec.name, spec.address, spec.address.host) for spec in config.pools[name].servers
         ]:
             patients += await _at_each_address(patient, resolve)
+    del patients[MOST_SERVERS:]
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def ask(patient: Patient) -> None:
@@ -80,9 +81,12 @@ async def examine(config: Config, pools: Sequence[str], options: Options, *, bas
             await _examine(patient, manners[patient.pool], options, is_tcp=patient.pool in only_tcp)
 
     async with asyncio.TaskGroup() as group:
-        for patient in patients[:MOST_SERVERS]:
+        for patient in patients:
             if not patient.evidence.unreachable:
                 group.create_task(ask(patient))
+    pids = workers([patient.address for patient in patients if not patient.evidence.unreachable])
+    for patient in patients:
+        patient.evidence.pids = pids.get(patient.address, ())
     if options.load is not None:
         for patient in patients:
             if patient.evidence.replies:
@@ -174,7 +178,6 @@ async def _examine(patient: Patient, manners: _Manners, options: Options, *, is_
         else:
             seen.unreachable = f"{result.why}{_what_to_do(result.verdict)}"
             return
-    seen.pids = workers(patient.address)
     if is_tcp:
         return
     line: Line | None = None

@@ -7,7 +7,7 @@ of other users are seen by root only; then nothing is known, and nothing is said
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -15,25 +15,39 @@ from lbproxy.address import Address
 
 MOST_PROCESSES: Final = 20_000
 _LISTEN: Final = "0A"
+_SOCKET: Final = "socket:["
 
 
-def workers(address: Address, proc: Path = Path("/proc")) -> tuple[int, ...]:
-    """Process ids of those that accept on it; () if it is elsewhere or can't be told. proc: where /proc is."""
-    if (
-        address.is_unix
-        or not address.is_literal
-        or not ipaddress.ip_address(address.host.partition("%")[0]).is_loopback
-    ):
-        return ()
-    sockets = {f"socket:[{inode}]" for inode in _listening(address.port, proc)}
-    if not sockets:
-        return ()
-    holders = {pid: _parent(proc / str(pid)) for pid in _pids(proc) if _holds(proc / str(pid), sockets)}
-    return tuple(sorted(holders.keys() - set(holders.values()) or holders.keys()))
+def workers(addresses: Collection[Address], proc: Path = Path("/proc")) -> dict[Address, tuple[int, ...]]:
+    """Process ids of those that accept on each address, without those that are elsewhere or can't be told.
+
+    proc: where /proc is. It is gone through once, since on a large machine that takes a while.
+    """
+    local = {address for address in addresses if _is_here(address)}
+    ports = dict(_listening(proc)) if local else {}
+    wanted = {address.port for address in local}
+    parents: dict[int, dict[int, int]] = {port: {} for port in wanted}
+    sockets = {inode: port for inode, port in ports.items() if port in wanted}
+    for pid in _pids(proc) if sockets else ():
+        process = proc / str(pid)
+        for port in {sockets[inode] for inode in _held(process) if inode in sockets}:
+            parents[port][pid] = _parent(process)
+    return {address: found for address in local if (found := _without_supervisors(parents[address.port]))}
 
 
-def _listening(port: int, proc: Path) -> Iterator[str]:
-    """Inodes of the sockets that listen on a port."""
+def _is_here(address: Address) -> bool:
+    if address.is_unix or not address.is_literal:
+        return False
+    return ipaddress.ip_address(address.host.partition("%")[0]).is_loopback
+
+
+def _without_supervisors(parents: Mapping[int, int]) -> tuple[int, ...]:
+    """parents: of those that hold a socket, by process id."""
+    return tuple(sorted(parents.keys() - set(parents.values()) or parents.keys()))
+
+
+def _listening(proc: Path) -> Iterator[tuple[str, int]]:
+    """Inode and port of every socket that listens."""
     for name in ("tcp", "tcp6"):
         try:
             lines = (proc / "net" / name).read_text().splitlines()[1:]
@@ -41,8 +55,8 @@ def _listening(port: int, proc: Path) -> Iterator[str]:
             continue
         for line in lines:
             words = line.split()
-            if len(words) > 9 and words[3] == _LISTEN and int(words[1].rpartition(":")[2], 16) == port:
-                yield words[9]
+            if len(words) > 9 and words[3] == _LISTEN:
+                yield words[9], int(words[1].rpartition(":")[2], 16)
 
 
 def _pids(proc: Path) -> list[int]:
@@ -52,19 +66,19 @@ def _pids(proc: Path) -> list[int]:
         return []
 
 
-def _holds(process: Path, sockets: set[str]) -> bool:
+def _held(process: Path) -> Iterator[str]:
+    """Inodes of the sockets that it has open."""
     try:
         descriptors = list((process / "fd").iterdir())
     except OSError:  # it has ended, or is somebody else's
-        return False
-    return any(_target(path) in sockets for path in descriptors)
-
-
-def _target(link: Path) -> str:
-    try:
-        return str(link.readlink())
-    except OSError:  # closed meanwhile
-        return ""
+        return
+    for path in descriptors:
+        try:
+            target = str(path.readlink())
+        except OSError:  # closed meanwhile
+            continue
+        if target.startswith(_SOCKET):
+            yield target.removeprefix(_SOCKET).removesuffix("]")
 
 
 def _parent(process: Path) -> int:

@@ -96,7 +96,8 @@ def judge(seen: Evidence) -> Verdict:
 
 def program(replies: Mapping[str, Reply]) -> str:
     """The Server field, "" without one."""
-    return next((name for reply in replies.values() if (name := reply.fields.get("server", ""))), "")[:_SHOWN]
+    name = next((name for reply in replies.values() if (name := reply.fields.get("server", ""))), "")[:_SHOWN]
+    return name if name.isprintable() else repr(name)
 
 
 def questions(replies: Mapping[str, Reply]) -> tuple[str, ...]:

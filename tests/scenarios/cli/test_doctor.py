@@ -5,13 +5,10 @@ documentation of Triton, vLLM and text-generation-inference says that they do.
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,8 @@ import pytest
 import yaml
 
 from tests.support import build
-from tests.support.build import ROOT
 from tests.support.ports import consecutive_ports
-from tests.support.timed_app import WORK
+from tests.support.timed_app import WORK, served
 
 # name: server, workers, threads
 REAL: Mapping[str, tuple[str, int, int]] = {
@@ -45,35 +41,6 @@ def write(folder: Path, pools: Mapping[str, object], name: str = "lb.yaml") -> N
     listener = {"bind": "127.0.0.1:0", "routes": routes}
     text = yaml.safe_dump({"listeners": [listener], "pools": dict(pools), "admin": "off"})
     (folder / name).write_text(text)
-
-
-@contextmanager
-def served(server: str, workers: int, threads: int, log: Path) -> Iterator[int]:
-    """The port of a real server; it accepts from the first moment, because the socket listens here."""
-    with socket.socket() as sock, log.open("wb") as output:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen(128)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.set_inheritable(True)
-        words = [server, str(sock.fileno()), str(workers), str(threads)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.timed_app", *words],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            pass_fds=[sock.fileno()],
-            stdout=output,
-            stderr=output,
-        )
-        port = sock.getsockname()[1]
-    try:
-        yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +70,7 @@ def pasted(folder: Path, fragment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)  # seconds of silence, and some dozens of requests of 0.3 s, on a machine that others load
 def test_real_servers_are_known_and_the_lines_for_them_pass_the_check(ports: dict[str, int], tmp_path: Path) -> None:
     write(tmp_path, {name: {"servers": [f"127.0.0.1:{port}"]} for name, port in ports.items()})
     done = doctor(tmp_path, "--json", "--timeout", "30", "--idle", "8", "--probe", "--path", WORK, "--at-most", "6")

@@ -63,6 +63,12 @@ def test_a_config_that_fits_is_told_nothing(verdict: Verdict, written: dict[str,
     assert advice(verdict, **written) == Advice()
 
 
+def test_limits_of_the_servers_themselves_are_left_alone() -> None:
+    servers = [{"address": "a:1", "max_inflight": 5}, {"address": "b:1", "max_inflight": 5}]
+    assert advice(OTHER, servers=servers).lines == {"keep_alive.idle_timeout": "3.2s"}
+    assert "max_inflight" in advice(OTHER, servers=[*servers, "c:1"]).lines
+
+
 def test_own_keys_that_do_not_fit_are_told_although_a_kind_has_the_value() -> None:
     assert advice(TGI, max_inflight=4).lines == {"kind": "tgi", "max_inflight": 128}
 

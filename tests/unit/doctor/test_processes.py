@@ -35,33 +35,35 @@ AT = Address("127.0.0.1", 5001)
 
 def test_a_supervisor_is_no_worker(tmp_path: Path) -> None:
     make(tmp_path, {7: ("0A", 5001)}, {100: (1, [7]), 101: (100, [7, 8]), 102: (100, [7]), 103: (100, [8])})
-    assert workers(AT, tmp_path) == (101, 102)
+    assert workers([AT], tmp_path) == {AT: (101, 102)}
 
 
 def test_a_process_by_itself_is_one(tmp_path: Path) -> None:
     make(tmp_path, {7: ("0A", 5001), 8: ("0A", 5002)}, {100: (1, [7]), 200: (1, [8])})
-    assert workers(AT, tmp_path) == (100,)
+    other = Address("127.0.0.1", 5002)
+    assert workers([AT], tmp_path) == {AT: (100,)}
+    assert workers([AT, other], tmp_path) == {AT: (100,), other: (200,)}
 
 
 def test_sockets_of_a_port_may_be_several(tmp_path: Path) -> None:
     make(tmp_path, {7: ("0A", 5001), 8: ("0A", 5001)}, {100: (1, [7]), 200: (1, [8])})
-    assert workers(AT, tmp_path) == (100, 200)
+    assert workers([AT], tmp_path) == {AT: (100, 200)}
 
 
 def test_connections_are_not_counted(tmp_path: Path) -> None:
     make(tmp_path, {7: ("01", 5001)}, {100: (1, [7])})
-    assert workers(AT, tmp_path) == ()
+    assert workers([AT], tmp_path) == {}
 
 
 def test_what_may_not_be_seen_is_not_known(tmp_path: Path) -> None:
-    assert workers(AT, tmp_path / "none") == ()
+    assert workers([AT], tmp_path / "none") == {}
     make(tmp_path, {7: ("0A", 5001)}, {})
     (tmp_path / "100").mkdir()
-    assert workers(AT, tmp_path) == ()
+    assert workers([AT], tmp_path) == {}
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7:5001", "unix:/run/app.sock", "model.example:5001"])
 def test_only_this_machine_is_looked_at(address: str, tmp_path: Path) -> None:
     make(tmp_path, {7: ("0A", 5001)}, {100: (1, [7])})
-    assert workers(parse_address(address), tmp_path) == ()
-    assert workers(parse_address("[::1]:5001"), tmp_path) == (100,)
+    here = parse_address("[::1]:5001")
+    assert workers([parse_address(address), here], tmp_path) == {here: (100,)}

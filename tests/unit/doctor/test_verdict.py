@@ -86,6 +86,7 @@ def test_who_it_is(replies: dict[str, Reply], kind: str | None, what: str) -> No
 def test_a_version_that_could_harm_a_terminal_is_left_out() -> None:
     told = {"name": "triton", "version": "\x1b[2J"}
     assert judge(Evidence(replies={TRITON: reply(200, "", told)})).what == "Triton"
+    assert judge(seen("x\x1b[2J")).what == repr("x\x1b[2J")
 
 
 def test_only_those_are_asked_more_who_may_know_an_answer() -> None:

@@ -68,7 +68,7 @@ def _idle_argument(text: str) -> float:
 
 
 def _count_argument(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 2 <= int(text[:9]) <= MOST_TOGETHER):
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 2 <= int(text) <= MOST_TOGETHER):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 2 to {MOST_TOGETHER}")
     return int(text)
 
@@ -182,7 +182,7 @@ def _server_lines(patient: Patient, verdict: Verdict) -> list[str]:
 
 
 def _unknown(seen: Evidence) -> str:
-    return seen.unreachable or ("not asked for anything" if not seen.trouble else "reached")
+    return seen.unreachable or ("asked nothing, as only TCP listeners use its pool" if not seen.trouble else "reached")
 
 
 def _connections(seen: Evidence) -> str:

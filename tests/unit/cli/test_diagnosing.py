@@ -145,6 +145,16 @@ def test_a_failed_check_says_so_once(surgery: Surgery, file: str, capsys: Captur
     ]
 
 
+def test_a_server_of_a_tcp_pool_is_only_connected_to(surgery: Surgery, file: str, capsys: Capture) -> None:
+    surgery.found["a:1"] = Evidence(check="accepted a connection")
+    assert cli.main(["doctor", file, "--pool", "p"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "pool p",
+        "  a:1: asked nothing, as only TCP listeners use its pool",
+        "    check: accepted a connection",
+    ]
+
+
 def test_json(surgery: Surgery, file: str, capsys: Capture) -> None:
     surgery.found["a:1"] = uvicorn(closed_after_s=3.0, held_s=6.5)
     assert cli.main(["doctor", "-c", file, "--json", "--pool", "p"]) == 0
@@ -191,7 +201,15 @@ def test_bad_usage(words: list[str], told: str, surgery: Surgery, file: str, cap
 
 
 @pytest.mark.parametrize(
-    "words", [["--at-most", "1"], ["--at-most", "257"], ["--at-most", "x"], ["--idle", "-1"], ["--timeout", "0"]]
+    "words",
+    [
+        ["--at-most", "1"],
+        ["--at-most", "257"],
+        ["--at-most", "0000000041"],
+        ["--at-most", "x"],
+        ["--idle", "-1"],
+        ["--timeout", "0"],
+    ],
 )
 def test_numbers_have_bounds(words: list[str], surgery: Surgery, file: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lbproxy import __version__, _client
-from lbproxy.cli import asking, changing, options_only, running, streams, trying
+from lbproxy.cli import asking, changing, diagnosing, options_only, running, streams, trying
 from lbproxy.cli.common import (
     DEFAULT_ADMIN,
     FAILURE,
@@ -73,6 +73,13 @@ def build_parser() -> _Parser:
     add_file(check, "config file (YAML)")
     test = command("test", trying.test, "try the requests in `tests` of a config file", "lbproxy test lb.yaml")
     trying.add_options(test)
+    doctor = command(
+        "doctor",
+        diagnosing.doctor,
+        "say what the servers are, and which lines of a config fit them",
+        "lbproxy doctor lb.yaml",
+    )
+    diagnosing.add_options(doctor)
     command(
         "schema", running.schema, "print the JSON Schema of the config file", "lbproxy schema > lbproxy.schema.json"
     )

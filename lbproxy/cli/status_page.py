@@ -47,6 +47,10 @@ def _pool(pool: Object, width: int | None, is_verbose: bool) -> list[str]:
     out, most = pool.get("ejected"), pool.get("max_ejected")
     if out or (is_verbose and most is not None):
         lines.append(f"  ejected: {_shown(out)} of at most {_shown(most)} servers")
+    settings = pool.get("kind_settings")
+    if is_verbose and pool.get("kind"):
+        told = [f"{key} {_shown(value)}" for key, value in settings.items()] if isinstance(settings, dict) else []
+        lines.append(f"  kind {pool['kind']}: {', '.join(told)}")
     for known in _objects(pool.get("names")) if is_verbose else ():
         lines.append(f"  name {_name(known)}")
     return lines + _table(servers, bool(pool.get("failing_open")), width, is_verbose)

@@ -16,6 +16,7 @@ from lbproxy.config import foreign_words
 from lbproxy.config.availability import UNAVAILABLE_VALUES
 from lbproxy.config.bind_checks import check_binds
 from lbproxy.config.doubts import check_doubts
+from lbproxy.config.kind_checks import check_kinds
 from lbproxy.config.model import Config, HealthCheck, Pool, ServerSpec
 from lbproxy.config.notation import one_is_list
 from lbproxy.config.pool_model import HTTP_CHECK_KEYS
@@ -58,6 +59,7 @@ def check(config: Config, document: Document) -> None:
         if pool.health_check is not None:
             _check_health_check(pool.health_check, data["pools"][name], (*path, "health_check"), document)
     check_tests(config, document)
+    check_kinds(config, document)
     check_doubts(config, document)
     if config.shutdown.delay > config.shutdown.grace:
         document.warn(

@@ -111,6 +111,7 @@ _POOL: Final = _words(
         "frontend frontends listen bind port": "listeners[].bind",
         "routes route rules": "listeners[].routes",
         "mode protocol": "listeners[].mode",
+        "preset type framework flavor app_server server_type engine": "kind",
     }
 )
 _SERVER: Final = _words(

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lbproxy.config.availability import MAX_WORKERS, UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
+from lbproxy.config.kinds import KINDS
 from lbproxy.config.model import Config
 from lbproxy.config.notation import Notation, Shorthand
 from lbproxy.config.sections import available_fields, available_sections
@@ -81,6 +82,7 @@ def config_markdown() -> str:
     for path, section in available_sections():
         heading = "#" * min(2 + path.replace(".*", "").count("."), 4)
         parts += ["", f"{heading} `{_shown(path)}`", "", *_table(section, path)]
+    parts += ["", "## Kinds", "", *_kinds()]
     parts += ["", "## Not available in this version", "", *_unavailable()]
     return "\n".join(parts) + "\n"
 
@@ -142,6 +144,26 @@ def _default(info: FieldInfo) -> str:
         return f"`[{', '.join(map(str, value))}]`" if value else "none"
     needs_quotes = isinstance(value, str) and value.isdigit()
     return f'`"{value}"`' if needs_quotes else f"`{value}`"
+
+
+def _kinds() -> list[str]:
+    """What each kind sets, and why."""
+    lines = [
+        "What `pools.NAME.kind` sets where the pool has no such key. A key of the pool's own wins, and the rest of the",
+        "section stays: `health_check: {interval: 10s}` keeps the path of the kind. `off` and `tcp` win over a whole",
+        "section. In brackets is what the program has if it is started with its defaults. `lbproxy status -v` shows",
+        "what is in force.",
+        "",
+        "| kind | key | value | because |",
+        "|---|---|---|---|",
+    ]
+    for kind, defaults in KINDS.items():
+        lines += [f"| `{kind}` | `{item.key}` | `{_default_text(item.value)}` | {item.why} |" for item in defaults]
+    return lines
+
+
+def _default_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _unavailable() -> list[str]:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from lbproxy.config.http_rules import STATUS, HeaderMap, HeaderRules, RetryCause, off_is_no_retry
+from lbproxy.config.kinds import KIND, with_kind
 from lbproxy.config.notation import (
     BYTES,
     BYTES_OR_ZERO,
@@ -313,6 +314,11 @@ class Sticky(Section):
 class Pool(Section):
     """Interchangeable servers and how to talk to them."""
 
+    kind: Annotated[str | None, KIND.or_unset()] = setting(
+        None,
+        "What program the servers are: changes the defaults of this pool to those that fit it ([kinds](#kinds)). Own "
+        "keys win, one by one. `lbproxy doctor` says which kind servers are.",
+    )
     strategy: Annotated[
         StrategySpec,
         Shorthand(
@@ -380,3 +386,8 @@ class Pool(Section):
         "client, unless they have a `port` of their own. In HTTP mode it needs `keep_alive: off`.",
     )
     sticky: Annotated[Sticky | None, OR_OFF] = setting(None, "Keep a client on one server by a cookie.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_top_of_its_kind(cls, value: object) -> object:
+        return with_kind(value)

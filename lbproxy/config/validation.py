@@ -105,7 +105,8 @@ def _as_list(given: object, *, is_flow: bool) -> str:
     if isinstance(given, dict):
         return "put it in brackets: [{...}]" if is_flow else "begin each item with `- `"
     text = getattr(given, "text", given)
-    return f"did you mean [{text}]?" if isinstance(text, (str, int)) and not isinstance(text, bool) else ""
+    is_word = isinstance(text, (str, int)) and not isinstance(text, bool) and str(text).isprintable()
+    return f"did you mean [{text}]?" if is_word else ""
 
 
 def _as_mapping(path: Path, given: object, *, is_flow: bool) -> str:

@@ -53,6 +53,7 @@ class StatusSource:
     """What a status is made from. now is on the clock of `Server.changed_at` (monotonic seconds).
 
     origin: where a server and its values come from (control/live.py); None: one without an address.
+    kind: of a pool, by name, and the values in force of the keys that it sets.
     """
 
     version: str
@@ -62,6 +63,7 @@ class StatusSource:
     listeners: Callable[[], Sequence[ListenerStatus]] = tuple
     queue: Callable[[str], QueueStatus] = lambda pool: QueueStatus()
     origin: Callable[[Server | None, float], Json] = lambda server, now: {}
+    kind: Callable[[str], tuple[str | None, Mapping[str, str]]] = lambda pool: (None, {})
 
     def build(self, state: str, not_ready: str | None, now: float) -> Json:
         """state: starting, running or draining. not_ready: the reason, None if /readyz says 200."""
@@ -82,8 +84,11 @@ class StatusSource:
         queue = self.queue(name)
         eligible = pool.eligible()  # also settles is_failing_open
         is_ready = bool(eligible) and pool.is_proven
+        kind, settings = self.kind(name)
         return {
             "name": name,
+            "kind": kind,
+            "kind_settings": dict(settings),
             "strategy": self.strategies.get(name, ""),
             "usable": len(eligible),
             "ready": is_ready,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from lbproxy.config.kinds import in_force
 from lbproxy.config.model import Admin, Config
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.access import Access, Token
@@ -112,13 +113,24 @@ class Controller:
         self._live = LiveControl(pools, self, self._discovery, self._checker.kick, clock)
         self._file_servers = FileServers(self._live, self, self._discovery, clock)
         self._status = StatusSource(
-            registry.version, clock(), pools, self._strategies, listeners, self._queue_status, self._live.told
+            registry.version,
+            clock(),
+            pools,
+            self._strategies,
+            listeners,
+            self._queue_status,
+            self._live.told,
+            self._kind,
         )
         self._file_watch = FileWatch(parts.watched)
         self._watching: asyncio.Task[None] | None = None
         self._admin = self._make_admin(config.admin, admin_may_move)
         for pool in pools.values():
             self._observe_flips(pool)
+
+    def _kind(self, pool: str) -> tuple[str | None, dict[str, str]]:
+        config = self._config.pools.get(pool)
+        return (None, {}) if config is None else (config.kind, dict(in_force(config.kind, config)))
 
     def _make_admin(self, admin: Admin, may_move: bool = False) -> AdminServer | None:
         if admin.bind is None:

@@ -31,7 +31,7 @@ def places_of_tests(module: Path) -> list[Path]:
     inside = module.relative_to("lbproxy")
     name = f"test_{module.stem.lstrip('_')}.py"
     places = [Path("tests/unit") / inside.parent / name]
-    if inside.parts[0] in ("dataplane", "control", "process", "testing"):
+    if inside.parts[0] in ("dataplane", "control", "doctor", "process", "testing"):
         places.append(Path("tests/scenarios") / inside.parent / name)
     return places
 

@@ -82,7 +82,8 @@ SERVES = re.compile(r"(\S+/)?lbproxy (lb\.yaml|-c|demo|run (?!--to$|.*--print))"
 SERVER = re.compile(r"gunicorn|uvicorn|for ")
 CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\S")
 ASKS = re.compile(rf"curl|lbproxy (status|healthcheck|reload --dry-run)|{CHANGES.pattern}")
-COMMANDS = "run|check|test|demo|schema|reload|drain|ready|maint|weight|limit|add|remove"
+EXAMINES = re.compile(r"lbproxy doctor \S+\.yaml")
+COMMANDS = "run|check|test|doctor|demo|schema|reload|drain|ready|maint|weight|limit|add|remove"
 NAMES = re.compile(rf"lbproxy ({COMMANDS})( --to)?$")  # how the prose names a command
 
 
@@ -169,7 +170,9 @@ def of(pattern: re.Pattern[str]) -> list[str]:
     return [command for command in HERE if pattern.match(command)]
 
 
-OTHERS = [command for command in HERE if not any(kind.match(command) for kind in (SERVES, SERVER, ASKS, NAMES))]
+OTHERS = [
+    command for command in HERE if not any(kind.match(command) for kind in (SERVES, SERVER, ASKS, EXAMINES, NAMES))
+]
 
 
 @pytest.mark.parametrize("command", OTHERS)
@@ -268,6 +271,20 @@ def test_commands_that_ask_a_running_lbproxy_get_their_answer(machine: Machine) 
                 assert done.stdout.splitlines()[0] == shown()[command].splitlines()[0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", of(EXAMINES))
+def test_a_command_that_examines_servers_finds_them_well(command: str, machine: Machine) -> None:
+    only = "listeners: [{bind: 127.0.0.1:5000, pool: predict}]\npools: {predict: {servers: [127.0.0.1:5001]}}\n"
+    (machine.folder / "lb.yaml").write_text(machine.moved(only))
+    origin = Origin(port=machine.ports[5001])
+    try:
+        done = machine.run(command)
+    finally:
+        origin.close()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"pool predict\n  127.0.0.1:{machine.ports[5001]}: ")
+
+
 def test_what_check_says_is_on_the_page(machine: Machine) -> None:
     page = (PAGES[0].parent / "docs/cli.md").read_text()
     answers = [
@@ -309,7 +326,7 @@ def test_answers_without_servers_are_those_on_the_pages(machine: Machine) -> Non
 
 def test_no_reason_for_leaving_out_is_idle() -> None:
     assert [pattern for pattern in NOT_HERE if not any(re.match(pattern, command) for command in ALL)] == []
-    assert all(of(kind) for kind in (SERVES, SERVER, ASKS, NAMES))
+    assert all(of(kind) for kind in (SERVES, SERVER, ASKS, EXAMINES, NAMES))
     assert OTHERS
 
 

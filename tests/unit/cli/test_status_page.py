@@ -164,6 +164,14 @@ def test_all_that_is_known_is_one_flag_away() -> None:
     )
 
 
+def test_what_the_kind_of_a_pool_sets_is_shown_with_v() -> None:
+    told = status(server("a"), kind="uvicorn", kind_settings={"keep_alive.idle_timeout": "4s", "max_inflight": "off"})
+    line = "  kind uvicorn: keep_alive.idle_timeout 4s, max_inflight off"
+    assert line in page(told, is_verbose=True).splitlines()
+    assert "kind" not in page(told)
+    assert "  kind new: " in page(status(kind="new", kind_settings=[]), is_verbose=True).splitlines()
+
+
 def test_an_answer_of_another_version_is_shown_as_far_as_it_goes() -> None:
     assert page({"reason": "draining", "pools": [{"servers": "?"}, 7], "listeners": None}).splitlines()[0] == (
         "lbproxy -: draining"

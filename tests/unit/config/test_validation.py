@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,3 +78,10 @@ def test_any_data_gives_a_config_or_plain_sentences(data: dict[str, object]) -> 
 def test_closest() -> None:
     assert closest("Round-Robin", ["random", "round_robin"]) == "round_robin"
     assert closest("zzz", ["random"]) is None
+
+
+def test_a_complaint_has_one_line_whatever_was_written() -> None:
+    text = "pools: {p: {servers: ['a:1'], retry: {on: \"a\\rb\"}}}\nlisteners: [{bind: ':1', pool: p}]\n"
+    with pytest.raises(ConfigError) as raised:
+        load_text(text, "lb.yaml", {})
+    assert str(raised.value) == "lb.yaml:1:43: pools.p.retry.on: expected a list, got 'a\\rb'"

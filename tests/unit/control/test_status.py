@@ -101,6 +101,7 @@ def test_the_whole_status() -> None:
         {"predict": "least_connections"},
         listeners=lambda: [ListenerStatus("front", "http", ("0.0.0.0:5000",), 7)],
         queue=lambda name: QueueStatus(3, 1024, 0.25, 10.0, is_newest_first=True),
+        kind=lambda name: ("uvicorn", {"keep_alive.idle_timeout": "4s"}),
     )
     status = source.build("running", None, 40.5)
     pools = status.pop("pools")
@@ -117,6 +118,8 @@ def test_the_whole_status() -> None:
     assert pools == [
         {
             "name": "predict",
+            "kind": "uvicorn",
+            "kind_settings": {"keep_alive.idle_timeout": "4s"},
             "strategy": "least_connections",
             "usable": 1,
             "ready": False,

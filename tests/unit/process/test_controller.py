@@ -2,6 +2,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -21,7 +22,7 @@ from lbproxy.domain.strategies.least_connections import LeastConnections
 from lbproxy.process.controller import Controller, access
 from lbproxy.telemetry.slots import PROCESS, SERVER, Slots
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "admin": {"bind": "off"},
     "listeners": [{"bind": "127.0.0.1:5000", "pool": "predict"}],
     "pools": {"predict": {"servers": ["127.0.0.1:5001", "127.0.0.1:5002"], "health_check": {"interval": 1000}}},
@@ -35,7 +36,7 @@ async def no_reload(caller: Caller, is_dry: bool) -> tuple[int, Json]:
 class Bench:
     """A controller whose clock is moved by hand."""
 
-    def __init__(self, ready: str = "any") -> None:
+    def __init__(self, ready: str = "any", kind: str = "") -> None:
         self.now = 100.0
         self.dropped = 0
         self.overload: str | None = None
@@ -51,7 +52,8 @@ class Bench:
         for text in ("127.0.0.1:5001", "127.0.0.1:5002"):
             self.pool.add(Server(text, parse_address(text)))
             self.registry.add(SERVER, ("predict", text), slots.allocate(SERVER))
-        config = Config.model_validate({**CONFIG, "admin": {"bind": "off", "ready": ready}})
+        pools = {"predict": {**CONFIG["pools"]["predict"], "kind": kind}} if kind else CONFIG["pools"]
+        config = Config.model_validate({**CONFIG, "pools": pools, "admin": {"bind": "off", "ready": ready}})
         self.controller = Controller(
             config,
             self.pools,
@@ -221,3 +223,12 @@ def test_tokens_of_the_config_with_their_scopes() -> None:
 
     assert [may("PATCH", secret) for secret in ("a", "b", "c", "off", "")] == [True, True, False, False, False]
     assert may("GET", "c")
+
+
+async def test_the_status_says_the_kind_of_a_pool_and_what_it_sets() -> None:
+    bench = Bench(kind="uvicorn")
+    pools = bench.controller.status()["pools"]
+    assert isinstance(pools, list)
+    [pool] = pools
+    assert (pool["kind"], pool["kind_settings"]) == ("uvicorn", {"keep_alive.idle_timeout": "4s"})
+    await bench.controller.stop()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lbproxy import __version__, _client
-from lbproxy.cli import asking, changing, options_only, running, streams, trying
+from lbproxy.cli import asking, changing, explaining, options_only, running, streams, trying
 from lbproxy.cli.common import (
     DEFAULT_ADMIN,
     FAILURE,
@@ -100,6 +100,13 @@ def build_parser() -> _Parser:
         "-v", "--verbose", action="store_true", help="say all that is known: what makes each state, names, connections"
     )
     asking.add_options(status)
+    explain = command(
+        "explain",
+        explaining.explain,
+        "say why a request would go where it would go, or what came of one",
+        "lbproxy explain POST /predict -H 'x-model: b'",
+    )
+    explaining.add_options(explain)
     reload = command(
         "reload", asking.reload, "say what a reload of the config file would change", "lbproxy reload --dry-run"
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lbproxy.config.model import Admin, Config
 from lbproxy.control.access import Access, Token
-from lbproxy.control.admin import AdminServer, DryRun
+from lbproxy.control.admin import AdminServer, DryRun, Route
 from lbproxy.control.admin_guard import CONNECTIONS
 from lbproxy.control.checker import Checker
 from lbproxy.control.discovery.dns import DnsDiscovery, Membership
@@ -49,7 +49,7 @@ class Controller:
     that the access log lost. clock: monotonic seconds, the one that the pools are told. watched: certificate files to
     read again when they change. check_tls: TLS of the health checks, by pool. overloaded: why the data plane takes no
     new requests for now, None if it does. admin_limit: connections of the admin address. admin_may_move: a free port
-    will do where its own is taken.
+    will do where its own is taken. admin_routes: what else the admin address answers.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Controller:
         overloaded: Callable[[], str | None] = lambda: None,
         admin_limit: int = CONNECTIONS,
         admin_may_move: bool = False,
+        admin_routes: Sequence[Route] = (),
     ) -> None:
         row = registry.row(PROCESS, ())
         if row is None:
@@ -98,6 +99,7 @@ class Controller:
         )
         self._file_watch = FileWatch(watched)
         self._check_tls = check_tls or {}
+        self._admin_routes = tuple(admin_routes)
         self._admin = self._make_admin(dry_run, admin_limit, admin_may_move)
         for pool in pools.values():
             self._observe_flips(pool)
@@ -113,7 +115,7 @@ class Controller:
             status=self.status,
             not_ready=self.ready_reason,
             dry_run=dry_run,
-            routes=PoolsApi(self._live, self._server_status).routes(),
+            routes=PoolsApi(self._live, self._server_status).routes() + self._admin_routes,
             limit=limit,
             may_move=may_move,
             clock=self._clock,

@@ -22,6 +22,9 @@ import uvloop
 from lbproxy import __version__, errors
 from lbproxy.config.model import Admin, Config
 from lbproxy.config.problems import Unusable
+from lbproxy.control.admin import Route
+from lbproxy.control.explain_api import ExplainApi, Past
+from lbproxy.control.explaining import Moment
 from lbproxy.control.metrics import Registry
 from lbproxy.control.status import ListenerStatus
 from lbproxy.dataplane.client.gate import ConnectionGate
@@ -40,6 +43,7 @@ from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry import log as operator_log
 from lbproxy.telemetry.accesslog import make_format
 from lbproxy.telemetry.log_writer import LogWriter
+from lbproxy.telemetry.recent import RecentLines
 from lbproxy.telemetry.slots import PROCESS, Slots
 
 log = logging.getLogger("lbproxy")
@@ -103,9 +107,10 @@ class Worker:
         registry = Registry(__version__)
         row = slots.allocate(PROCESS)
         registry.add(PROCESS, (), row)
+        recent = recent_lines(config)
         try:
             if config.access_log is not None:
-                self._writer = LogWriter(config.access_log.path)
+                self._writer = LogWriter(config.access_log.path, recent=recent)
         except OSError as error:
             assert config.access_log is not None  # else nothing was opened
             unusable = Unusable(("access_log", "path"), f"cannot open {config.access_log.path}: {error.strerror}")
@@ -160,6 +165,7 @@ class Worker:
             overloaded=lambda: services.pressure.reason,
             admin_limit=plan.admin,
             admin_may_move=not self._config_path and config.admin.bind == Admin().bind,
+            admin_routes=self._explain(recent, random.Random()),
         )
         try:
             await self._controller.start()
@@ -179,6 +185,16 @@ class Worker:
         tune_gc()
         tune_malloc()
         self._controller.running()
+
+    def _explain(self, recent: RecentLines | None, rng: random.Random) -> tuple[Route, ...]:
+        """What the admin address answers about single requests. rng: one that no strategy has."""
+        services, log_settings = self._services, self._config.access_log
+        past = Past(recent, lambda: self._writer, log_settings.format if log_settings is not None else None)
+        return ExplainApi(
+            lambda: [item.runtime for item in self._listeners],
+            lambda: Moment(services.clock(), rng, services.pressure.reason, services.is_draining),
+            past,
+        ).routes()
 
     def _bind(self, wiring: Wiring, gate: ConnectionGate) -> None:
         for config in self._config.listeners:
@@ -277,6 +293,14 @@ class Worker:
     def _close_listeners(self) -> None:
         for listener in self._listeners:
             listener.close_sockets()
+
+
+def recent_lines(config: Config) -> RecentLines | None:
+    """Where the last lines of the access log are kept, None if nobody could ask for one."""
+    settings = config.access_log
+    if config.admin.bind is None or not config.admin.recent or settings is None or settings.format != "json":
+        return None
+    return RecentLines(config.admin.recent)
 
 
 def tune_gc() -> None:

@@ -81,8 +81,8 @@ HERE = {command: page for command, page in ALL.items() if not is_run_elsewhere(c
 SERVES = re.compile(r"(\S+/)?lbproxy (lb\.yaml|-c|demo|run (?!--to$|.*--print))")
 SERVER = re.compile(r"gunicorn|uvicorn|for ")
 CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\S")
-ASKS = re.compile(rf"curl|lbproxy (status|explain|healthcheck|reload --dry-run)|{CHANGES.pattern}")
-COMMANDS = "run|check|test|demo|schema|explain|reload|drain|ready|maint|weight|limit|add|remove"
+ASKS = re.compile(rf"curl|lbproxy (status|explain|completion servers|healthcheck|reload --dry-run)|{CHANGES.pattern}")
+COMMANDS = "run|check|test|demo|schema|explain|completion|reload|drain|ready|maint|weight|limit|add|remove"
 NAMES = re.compile(rf"lbproxy ({COMMANDS})( --to)?$")  # how the prose names a command
 
 

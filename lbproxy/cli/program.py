@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lbproxy import __version__, _client
-from lbproxy.cli import asking, changing, diagnosing, options_only, running, streams, trying
+from lbproxy.cli import asking, changing, completion, diagnosing, explaining, options_only, running, streams, trying
 from lbproxy.cli.common import (
     DEFAULT_ADMIN,
     FAILURE,
@@ -107,6 +107,13 @@ def build_parser() -> _Parser:
         "-v", "--verbose", action="store_true", help="say all that is known: what makes each state, names, connections"
     )
     asking.add_options(status)
+    explain = command(
+        "explain",
+        explaining.explain,
+        "say why a request would go where it would go, or what came of one",
+        "lbproxy explain POST /predict -H 'x-model: b'",
+    )
+    explaining.add_options(explain)
     reload = command(
         "reload",
         asking.reload,
@@ -138,6 +145,13 @@ def build_parser() -> _Parser:
         "remove", changing.remove, "remove servers when they are idle", "lbproxy remove predict/10.0.0.7:5001 --wait"
     )
     changing.add_options(remove, waits=True)
+    complete = command(
+        "completion",
+        lambda args: completion.complete(args, parser),
+        "print the script with which a shell completes commands, options and names",
+        "source <(lbproxy completion bash)",
+    )
+    completion.add_options(complete)
     health = command(
         HEALTHCHECK, asking.healthcheck, "exit 0 if lbproxy is ready, 1 if not", "lbproxy healthcheck --live"
     )

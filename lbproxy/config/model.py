@@ -106,6 +106,11 @@ class Admin(Section):
         "Names under which the admin address may be called without a token, besides `localhost` and IP addresses. A "
         "name that others control would let their pages in.",
     )
+    recent: Annotated[int, integer(0, 1_000_000)] = setting(
+        10_000,
+        "How many of the last requests `lbproxy explain` can find by their id: their lines of the access log, together "
+        "at most 16 MiB. 0: none. Needs the access log, in its format `json`.",
+    )
     ready: Literal["any", "all"] = setting(
         "any",
         "/readyz says 200 while `any` pool has a usable server that has passed a check, or only while `all` pools have "

@@ -62,6 +62,15 @@ class Picker:
             return self._fallback.pick(eligible, ctx, now)
         return server
 
+    def foresee(self, twin: Strategy, eligible: tuple[Server, ...], ctx: PickContext, now: float) -> Server:
+        """`pick` by a copy of the strategy, which it changes in place of the strategy. Raises what a plug-in raises."""
+        if self._keys_clients and not ctx.key:
+            ctx.key = client_key(ctx.client_ip)
+        server = twin.pick(eligible, ctx, now)
+        if server not in eligible:
+            raise LookupError(f"it returned {server!r}, which is not eligible")
+        return server
+
     # --- slower servers last ----------------------------------------------------------------------------------------
 
     def prefer(self, servers: Sequence[Server]) -> tuple[Server, ...]:

@@ -269,15 +269,26 @@ class Pool(Lessor):
         self, ctx: PickContext, tried: Sequence[Server], now: float, deadline_at: float, *, may_wait: bool = True
     ) -> Lease | Refusal:
         """`acquire` with all that may be in its way."""
+        found = self._choice(tried, now, deadline_at, may_wait=may_wait)
+        if isinstance(found, Refusal):
+            return found
+        if isinstance(found, Server):
+            return self._probe(found, now)
+        return Lease(self, self.picker.pick(found, ctx, now), now)
+
+    def _choice(
+        self, tried: Sequence[Server], now: float, deadline_at: float, *, may_wait: bool
+    ) -> tuple[Server, ...] | Server | Refusal:
+        """Among whom the strategy picks, or the one that is to be probed, or why there is nobody. Changes nothing."""
         eligible = self.eligible()
         probe = self._due_probe(tried, now)
         if probe is not None:
-            return self._probe(probe, now)
+            return probe
         slots = [server for server in eligible if server.inflight < server.free_limit]
         slots = slots or [server for server in eligible if server.inflight < server.limit]
         if not slots:
             if tried and (probe := self._due_probe((), now)) is not None:
-                return self._probe(probe, now)
+                return probe
             # While a probe is out its server is at its limit, and a queue can wait for the verdict.
             is_waited_for = self.members.probing and self.queue is not None and self.queue.size
             return Refusal.FULL if eligible or is_waited_for else Refusal.NO_SERVER
@@ -290,7 +301,30 @@ class Pool(Lessor):
                 if not sound and may_wait and is_worth_a_wait(self.queue, eligible, tried, deadline_at, now):
                     return Refusal.FULL
             rest = sound or rest
-        return Lease(self, self.picker.pick(self.picker.prefer(rest), ctx, now), now)
+        return self.picker.prefer(rest)
+
+    def foresee(
+        self, ctx: PickContext, twin: Strategy | None, now: float, deadline_at: float = inf
+    ) -> tuple[Server, ...] | Refusal:
+        """Whom `acquire` would give a new request to; nothing changes by it.
+
+        twin: a copy of the strategy, which a pick changes. Several: the strategy has them to choose from, and no copy.
+        """
+        fast = self.members.fast
+        if fast and twin is not None:
+            server = fast[0] if len(fast) == 1 else self.picker.foresee(twin, fast, ctx, now)
+            if server.inflight < server.free_limit:
+                return (server,)
+        found = self._choice((), now, deadline_at, may_wait=True)
+        if isinstance(found, Refusal):
+            return found
+        if isinstance(found, Server):
+            return (found,)
+        return found if twin is None else (self.picker.foresee(twin, found, ctx, now),)
+
+    def is_due(self, server: Server, now: float) -> bool:
+        """Is this the server that the next request goes to, to find out whether it is well again?"""
+        return self._due_probe((), now) is server
 
     def _probe(self, server: Server, now: float) -> Lease:
         if server.circuit is not None:

@@ -128,6 +128,16 @@ class RetryBudget:
                 self._started.append(now)
         return granted
 
+    @property
+    def ratio(self) -> float:
+        """Retries for each request that goes on anyway, at most."""
+        return self._ratio
+
+    @property
+    def at_least(self) -> int:
+        """How many retries there may be at once, and in a second, however few requests there are."""
+        return self._min
+
     def finished(self) -> None:
         """The retry has ended, however. Raises RuntimeError if none is in progress."""
         if not self.active:

@@ -104,7 +104,7 @@ _Test = Callable[[_Request], bool]
 class Router:
     """Compiled routes. `choose` costs nothing if the first route is the default."""
 
-    __slots__ = ("_default", "_path_rules", "_rules", "_uses_host")
+    __slots__ = ("_default", "_path_rules", "_rules", "_uses_host", "specs")
 
     def __init__(
         self, rules: Sequence[tuple[int, tuple[_Test, ...]]], default: int | None, path_rules: PathRules = NORMALISE
@@ -113,6 +113,7 @@ class Router:
         self._default = default
         self._path_rules = path_rules
         self._uses_host = False
+        self.specs: tuple[RouteSpec, ...] = ()  # what it was compiled from
 
     @classmethod
     def compile(cls, routes: Sequence[RouteSpec], path_rules: PathRules = NORMALISE) -> Router:
@@ -136,6 +137,7 @@ class Router:
             seen.append(route.match)
         router = cls(rules, default, path_rules)
         router._uses_host = any(match.host for match in seen)
+        router.specs = tuple(routes)
         return router
 
     def choose(self, method: str, host: str, path: str, query: str, headers: Mapping[str, str]) -> Choice:
@@ -160,6 +162,36 @@ class Router:
                 if self._first_match(request) != index:
                     raise BadPath("servers read this path in several ways, and for them different routes match")
         return Choice(index, read)
+
+    def trace(
+        self,
+        method: str,
+        host: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        steps: list[tuple[int, int]],
+    ) -> None:
+        """How `choose` comes to its choice, for people: the arguments are the same.
+
+        steps: gets the route of each rule that is asked, and which of its tests fails first, -1 if none does; the tests
+        are in the order of `route_words.conditions`. Raises BadPath where the path cannot be understood; what was asked
+        before stands in `steps`.
+        """
+        request = _Request(method.upper(), normalise_host(host), path, query, headers, self._path_rules)
+        if self._path_rules.is_strict:
+            request.read_path()
+        for index, tests in self._rules:
+            failed = -1
+            for position, test in enumerate(tests):
+                if not test(request):
+                    failed = position
+                    break
+            steps.append((index, failed))
+            if failed < 0:
+                return
+        if self._default is not None:
+            steps.append((self._default, -1))
 
     def _first_match(self, request: _Request) -> int | None:
         for index, tests in self._rules:

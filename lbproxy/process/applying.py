@@ -102,11 +102,10 @@ class Applying:
         limit_connections(new, self.gate, services)
         services.pressure.limit_to(new.limits.buffered_bytes)
         operator_log.change(new.log.level, new.log.format)
-        if prepared.has_log:
-            services.access_writer = prepared.writer
-            replaced = self.logs.use(prepared.writer)
-            if replaced is not None:
-                services.tasks.spawn(asyncio.to_thread(replaced.close, CLOSE_S), "the old access log")
+        services.access_writer = prepared.writer if prepared.has_log else self.logs.writer
+        replaced = self.logs.use(services.access_writer, new)
+        if replaced is not None:
+            services.tasks.spawn(asyncio.to_thread(replaced.close, CLOSE_S), "the old access log")
 
 
 def limit_connections(config: Config, gate: ConnectionGate, services: Services) -> str:

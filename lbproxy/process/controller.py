@@ -16,7 +16,7 @@ from lbproxy.config.kinds import in_force
 from lbproxy.config.model import Admin, Config
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.access import Access, Token
-from lbproxy.control.admin import AdminServer, Reload
+from lbproxy.control.admin import AdminServer, Reload, Route
 from lbproxy.control.admin_guard import CONNECTIONS
 from lbproxy.control.checker import Checker
 from lbproxy.control.discovery.dns import DnsDiscovery, Membership
@@ -67,7 +67,7 @@ class Controller:
     included; the controller sees to their checks. reload: see AdminServer. listeners: what /api/v1/status shows.
     log_dropped: lines that the access log lost. clock: monotonic seconds, the one that the pools are told. overloaded:
     why the data plane takes no new requests for now, None if it does. admin_limit: connections of the admin address.
-    admin_may_move: a free port will do where its own is taken.
+    admin_may_move: a free port will do where its own is taken. admin_routes: what else the admin address answers.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Controller:
         overloaded: Callable[[], str | None] = lambda: None,
         admin_limit: int = CONNECTIONS,
         admin_may_move: bool = False,
+        admin_routes: Sequence[Route] = (),
     ) -> None:
         row = registry.row(PROCESS, ())
         if row is None:
@@ -96,6 +97,7 @@ class Controller:
         self._parts = parts
         self._reload = reload
         self._admin_limit = admin_limit
+        self._admin_routes = tuple(admin_routes)
         self._log_dropped = log_dropped
         self._overloaded = overloaded
         self._clock = clock
@@ -142,7 +144,7 @@ class Controller:
             status=self.status,
             not_ready=self.ready_reason,
             reload=self._reload,
-            routes=PoolsApi(self._live, self._server_status).routes(),
+            routes=PoolsApi(self._live, self._server_status).routes() + self._admin_routes,
             limit=self._admin_limit,
             may_move=may_move,
             clock=self._clock,

@@ -23,6 +23,9 @@ from lbproxy import __version__, errors
 from lbproxy.config.model import Admin, Config
 from lbproxy.config.problems import Unusable
 from lbproxy.control.access import Caller
+from lbproxy.control.admin import Route
+from lbproxy.control.explain_api import ExplainApi, Past
+from lbproxy.control.explaining import Moment
 from lbproxy.control.metrics import Registry
 from lbproxy.control.status import Json
 from lbproxy.dataplane.client.gate import ConnectionGate
@@ -81,7 +84,7 @@ class Worker:
         self._applying: Applying | None = None
         self._wants_reload = False
         self._watching: asyncio.Task[None] | None = None
-        self._logs = AccessLogs(None)
+        self._logs = AccessLogs(None, None)
         self._strategy_log = operator_log.ThrottledLog(log)
 
     # --- start ------------------------------------------------------------------------------------------------------
@@ -115,7 +118,7 @@ class Worker:
         row = slots.allocate(PROCESS)
         registry.add(PROCESS, (), row)
         try:
-            self._logs = AccessLogs(open_access_log(config.access_log))
+            self._logs = AccessLogs(open_access_log(config.access_log), config)
         except Unusable as error:
             raise StartError(self._shown(error)) from None
         services = self._services = Services(
@@ -168,6 +171,7 @@ class Worker:
             overloaded=lambda: services.pressure.reason,
             admin_limit=admin_connections(),
             admin_may_move=not self._config_path and config.admin.bind == Admin().bind,
+            admin_routes=self._explain(random.Random()),
         )
         try:
             await self._controller.start()
@@ -193,6 +197,15 @@ class Worker:
         tune_gc()
         tune_malloc()
         self._controller.running()
+
+    def _explain(self, rng: random.Random) -> tuple[Route, ...]:
+        """What the admin address answers about single requests. rng: one that no strategy has."""
+        services = self._services
+        return ExplainApi(
+            lambda: [item.runtime for item in self._listeners],
+            lambda: Moment(services.clock(), rng, services.pressure.reason, services.is_draining),
+            Past(self._logs),
+        ).routes()
 
     # --- another config ---------------------------------------------------------------------------------------------
 

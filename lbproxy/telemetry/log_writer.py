@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lbproxy.compiling import mypyc_attr
+from lbproxy.telemetry.recent import RecentLines
 
 _BATCH_LINES: Final = 1024  # a wake-up of the thread costs what ten lines cost
 _REOPEN_RETRY_S: Final = 1.0
@@ -30,6 +31,7 @@ class LogWriter:
     The event loop calls `append`, and `flush_soon` at least every 250 ms; neither blocks nor raises. At most max_lines
     and max_bytes wait for the thread; beyond that whole batches are dropped. `dropped` counts every lost line.
     `on_problem(text)` is called in the thread, at most once a second, when lines are lost or a file does not open.
+    recent: keeps the last lines, those that are lost included.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class LogWriter:
         max_lines: int = 65_536,
         max_bytes: int = 16 << 20,
         on_problem: Callable[[str], None] | None = None,
+        recent: RecentLines | None = None,
     ) -> None:
         """Raises OSError if the output cannot be opened."""
         self.path = path
@@ -46,6 +49,7 @@ class LogWriter:
         self._max_lines = max_lines
         self._max_bytes = max_bytes
         self._on_problem = on_problem
+        self.recent = recent
         self._problem_at = float("-inf")
         self._pending: list[str] = []
         self._batches: deque[tuple[int, bytes]] = deque()
@@ -86,6 +90,8 @@ class LogWriter:
         batch.append("")
         data = "\n".join(batch).encode("utf-8", "backslashreplace")
         count = len(batch) - 1
+        if self.recent is not None:
+            self.recent.keep(count, data)
         lines = self._lines_in - self._lines_out + count
         if self._closing or lines > self._max_lines or self._bytes_in - self._bytes_out + len(data) > self._max_bytes:
             self._dropped_in += count

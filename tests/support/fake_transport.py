@@ -533,6 +533,7 @@ class FakeWriter(LogWriter):
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.recent = None
 
     def append(self, line: str) -> None:
         self.lines.append(line)

@@ -128,7 +128,7 @@ def prepare(
             route = listener.routes[0]
         else:
             choice = listener.router.choose(
-                head.method, head.host, head.path, head.query, _matched_headers(head, is_trusted=is_trusted)
+                head.method, head.host, head.path, head.query, matched_headers(head, is_trusted=is_trusted)
             )
             path = choice.path
             if choice.index is not None:
@@ -173,7 +173,7 @@ def prepare(
     return prepared
 
 
-def _matched_headers(head: RequestHead, *, is_trusted: bool) -> Mapping[str, str]:
+def matched_headers(head: RequestHead, *, is_trusted: bool) -> Mapping[str, str]:
     """What rules about headers see: of forwarding fields only those that are believed."""
     if not is_trusted or not head.claims:
         return head.headers

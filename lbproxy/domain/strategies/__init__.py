@@ -53,6 +53,14 @@ def create(name: str, options: Mapping[str, object], rng: Rng) -> Strategy:
     return strategy(options, rng)
 
 
+def name_of(strategy: Strategy) -> str:
+    """What people call it: its name here, or its class."""
+    for name, known in _BY_NAME.items():
+        if type(strategy) is known:
+            return name
+    return type(strategy).__name__
+
+
 def _hint(word: str, known: tuple[str, ...]) -> str:
     from difflib import get_close_matches  # 0.7 MB that only a mistake needs
 

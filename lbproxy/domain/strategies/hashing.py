@@ -73,6 +73,12 @@ class IpHash:
         self._memo = {}
         self._older_memo = {}
 
+    def twin(self, rng: Rng) -> IpHash:
+        """A copy, whose picks leave this one as it is."""
+        made = IpHash({}, rng)
+        made._seeds = self._seeds  # a list that is replaced, never changed
+        return made
+
     def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
         """The highest-ranked of `eligible`: without a full or lost server, the next-ranked."""
         ranked = self._ranked(ctx)

@@ -45,6 +45,13 @@ class LeastConnections:
         self._is_even = len(weights) <= 1
         self._has_drained = 0 in weights
 
+    def twin(self, rng: Rng) -> LeastConnections:
+        """A copy, whose picks leave this one as it is."""
+        made = LeastConnections({}, rng)
+        made._due, made._clock = dict(self._due), self._clock
+        made._has_drained, made._is_even = self._has_drained, self._is_even
+        return made
+
     def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
         best = self._least(eligible) if self._is_even else self._least_for_weight(eligible)
         if best.penalty_until:

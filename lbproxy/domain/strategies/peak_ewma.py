@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy.compiling import mypyc_attr
+from lbproxy.domain.rng import Rng
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.random_choice import PowerOfTwo
 
@@ -23,6 +24,10 @@ class PeakEwma(PowerOfTwo):
     """
 
     __slots__ = ()
+
+    def twin(self, rng: Rng) -> PowerOfTwo:
+        """See PowerOfTwo."""
+        return self._copied(PeakEwma({}, rng))
 
     def _better(self, one: Server, other: Server, now: float) -> Server:
         ours, theirs = _cost(one, now), _cost(other, now)

@@ -28,6 +28,10 @@ class RandomChoice:
     def rebuild(self, servers: Sequence[Server]) -> None:
         """Nothing is kept."""
 
+    def twin(self, rng: Rng) -> RandomChoice:
+        """A copy with a chance of its own."""
+        return RandomChoice({}, rng)
+
     def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
         total = sum(server.effective_weight for server in eligible)
         if total == 0:
@@ -70,6 +74,15 @@ class PowerOfTwo:
         self._recent = {server: self._recent.get(server, 0) for server in servers}
         self._before = {server: self._before.get(server, 0) for server in servers}
         self._has_drained = any(server.weight == 0 for server in servers)
+
+    def twin(self, rng: Rng) -> PowerOfTwo:
+        """A copy with a chance of its own, whose picks leave this one as it is."""
+        return self._copied(PowerOfTwo({}, rng))
+
+    def _copied(self, made: PowerOfTwo) -> PowerOfTwo:
+        made._recent, made._before = dict(self._recent), dict(self._before)
+        made._window_ends_at, made._has_drained = self._window_ends_at, self._has_drained
+        return made
 
     def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
         if self._has_drained:

@@ -33,6 +33,12 @@ class RoundRobin:
         turns = self._turns
         self._turns = {server: turns.get(server, 0) for server in servers}
 
+    def twin(self, rng: Rng) -> RoundRobin:
+        """A copy, whose picks leave this one as it is."""
+        made = RoundRobin({}, rng)
+        made._turns, made._clock = dict(self._turns), self._clock
+        return made
+
     def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
         turns = self._turns
         best = eligible[0]

@@ -34,6 +34,12 @@ class WeightedRoundRobin:
         self._credit = {server: credit.get(server, 0) for server in servers}
         self._has_drained = any(server.weight == 0 for server in servers)
 
+    def twin(self, rng: Rng) -> WeightedRoundRobin:
+        """A copy, whose picks leave this one as it is."""
+        made = WeightedRoundRobin({}, rng)
+        made._credit, made._has_drained = dict(self._credit), self._has_drained
+        return made
+
     def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
         if self._has_drained:
             eligible = [server for server in eligible if server.weight] or eligible

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lbproxy.telemetry.log_writer import LogWriter
+from lbproxy.telemetry.recent import RecentLines
 
 
 def test_lines_arrive_in_order_and_are_appended(tmp_path: Path) -> None:
@@ -160,3 +161,15 @@ def test_an_append_after_close_is_dropped_and_counted(tmp_path: Path) -> None:
     writer.append("late")
     writer.flush_soon()
     assert writer.dropped == 1
+
+
+def test_the_last_lines_are_kept_also_when_they_are_lost() -> None:
+    recent = RecentLines(100)
+    writer = LogWriter("/dev/full", recent=recent)
+    for number in range(5):
+        writer.append(f"line {number}")
+    assert recent.n_lines == 0  # a request pays nothing
+    writer.flush_soon()
+    writer.close(5)
+    assert writer.dropped == 5
+    assert list(recent.newest_first()) == [b"line 0\nline 1\nline 2\nline 3\nline 4\n"]

@@ -1,0 +1,79 @@
+"""`lbproxy explain`: why a request would go where it would go, or what came of one that has been."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlencode
+
+from lbproxy import _client
+from lbproxy.cli import asking, explain_page, streams
+from lbproxy.cli.common import OK, USAGE, UsageError
+
+_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "request",
+        metavar="REQUEST",
+        nargs="*",
+        help="METHOD PATH, or PATH alone (GET): a request as it would be sent; or the id of one that has been "
+        "(X-Request-ID of its answer, request_id in the access log)",
+    )
+    parser.add_argument(
+        "-H", "--header", metavar="NAME:VALUE", action="append", default=[], help="a header; repeat it for more"
+    )
+    parser.add_argument("--host", help="the Host field (default localhost)")
+    parser.add_argument("--from", dest="peer", metavar="IP", help="whom the connection comes from (default 127.0.0.1)")
+    parser.add_argument("--listener", metavar="NAME", help="which listener gets it (default: the first for HTTP)")
+    parser.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
+    asking.add_options(parser)
+
+
+def parameters(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """What the admin address is asked. Raises UsageError."""
+    words: Sequence[str] = args.request
+    named = [("host", args.host), ("from", args.peer), ("listener", args.listener)]
+    options = [(name, value) for name, value in named if value is not None] + [("header", text) for text in args.header]
+    if len(words) == 1 and not words[0].startswith(("/", "*")) and words[0] not in _METHODS:
+        if options:
+            raise UsageError(f"{words[0]} is taken for the id of a request, which has no options; or write METHOD PATH")
+        return [("request_id", words[0])]
+    if len(words) > 2:
+        raise UsageError("write METHOD PATH, or PATH, or the id of a request; quote a path from the shell")
+    method, path = "GET", "/"
+    for word in words:
+        if word.startswith(("/", "*")):
+            path = word
+        elif word is words[0]:
+            method = word
+        else:
+            raise UsageError(f"{word}: a path begins with /")
+    return [("method", method), ("path", path), *options]
+
+
+def explain(args: argparse.Namespace) -> int:
+    asked = parameters(args)
+    address, token = asking.admin_of(args, os.environ)
+    path = f"/api/v1/explain?{urlencode(asked)}"
+    answer = _client.call(address, "GET", path, token=token, timeout_s=args.timeout)
+    told = _client.json_object(address, answer, "GET /api/v1/explain", (200, 404, 422))
+    detail = told.get("detail")
+    if answer.status != 200:
+        if not isinstance(detail, str) or detail.startswith("There is nothing at this path"):
+            raise _client.AdminError(f"{address} does not know explain: it is an lbproxy of another version")
+        if answer.status == 422:
+            streams.complain(f"lbproxy explain: {detail}")
+            return USAGE
+        raise _client.AdminError(detail)
+    if args.json:
+        streams.say(json.dumps(told, indent=2))
+    elif asked[0][0] == "request_id":
+        streams.say(explain_page.past(told))
+    else:
+        streams.say(explain_page.page(told))
+    return OK

@@ -144,6 +144,12 @@ class Pool(Lessor):
         server.max_inflight = max_inflight
         self.hand_over(now)
 
+    def set_backup(self, server: Server, backup: bool, now: float) -> None:
+        """A backup is used only while no other server is usable."""
+        server.backup = backup
+        self.members.rebuild()
+        self.hand_over(now)
+
     def server_refused(self, server: Server, now: float) -> bool:
         """The kernel of the server said that nobody listens. True if this is news."""
         return self.set_health(server, Health.DOWN, REFUSED, "connection refused under traffic", now)

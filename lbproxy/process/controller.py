@@ -16,7 +16,8 @@ from lbproxy.control.access import Access, Token
 from lbproxy.control.admin import AdminServer, DryRun
 from lbproxy.control.admin_guard import CONNECTIONS
 from lbproxy.control.checker import Checker
-from lbproxy.control.discovery.dns import DnsDiscovery, Membership
+from lbproxy.control.discovery.discovery import Discovery, Wanted
+from lbproxy.control.discovery.roster import Membership
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
 from lbproxy.control.live import LiveControl
 from lbproxy.control.metrics import Exposition, Registry
@@ -49,7 +50,7 @@ class Controller:
     that the access log lost. clock: monotonic seconds, the one that the pools are told. watched: certificate files to
     read again when they change. check_tls: TLS of the health checks, by pool. overloaded: why the data plane takes no
     new requests for now, None if it does. admin_limit: connections of the admin address. admin_may_move: a free port
-    will do where its own is taken.
+    will do where its own is taken. base_dir: where relative paths of the config begin.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Controller:
         overloaded: Callable[[], str | None] = lambda: None,
         admin_limit: int = CONNECTIONS,
         admin_may_move: bool = False,
+        base_dir: str = ".",
     ) -> None:
         row = registry.row(PROCESS, ())
         if row is None:
@@ -76,6 +78,7 @@ class Controller:
         self._row: Row = row
         self._config = config
         self._pools = pools
+        self._base_dir = base_dir
         self._registry = registry
         self._membership = membership
         self._log_dropped = log_dropped
@@ -91,11 +94,20 @@ class Controller:
         self._exposition = Exposition(registry)
         strategies = {name: pool.strategy.name or pool.strategy.python or "" for name, pool in config.pools.items()}
         self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
-        self._discovery = DnsDiscovery(self, self._tasks, row, clock)
+        self._discovery = Discovery(self, self._tasks, row, clock)
         self._live = LiveControl(pools, self, self._discovery, self._checker.kick, clock)
         self._status = StatusSource(
-            registry.version, clock(), pools, strategies, listeners, self._queue_status, self._live.told
+            registry.version,
+            clock(),
+            pools,
+            strategies,
+            listeners,
+            self._queue_status,
+            self._live.told,
+            self._discovery.told,
         )
+        registry.readers["discovery_last_success_timestamp_seconds"] = self._discovery.last_successes
+        registry.readers["discovery_errors_total"] = self._discovery.errors
         self._file_watch = FileWatch(watched)
         self._check_tls = check_tls or {}
         self._admin = self._make_admin(dry_run, admin_limit, admin_may_move)
@@ -137,8 +149,7 @@ class Controller:
             if settings.health_check is not None:
                 tls = self._check_tls.get(name)
                 self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls)
-            is_checked = settings.health_check is not None
-            self._discovery.add_pool(pool, settings.servers, settings.dns.interval, is_checked=is_checked)
+            self._discovery.add_pool(pool, Wanted.of(settings, self._base_dir))
         await self._discovery.start()
         if self._file_watch.has_files:
             self._tasks.spawn(self._file_watch.run(), "certificate files")
@@ -166,7 +177,9 @@ class Controller:
         """Why new traffic should not come here, or None."""
         if self._state != "running":
             return self._state
-        return self._overloaded() or not_ready_reason(self._pools.values(), self._config.admin.ready)
+        return self._overloaded() or not_ready_reason(
+            self._pools.values(), self._config.admin.ready, self._discovery.lacks
+        )
 
     def status(self) -> Json:
         return self._status.build(self._state, self.ready_reason(), self._clock())
@@ -202,6 +215,11 @@ class Controller:
         self._checker.remove(pool, server)
         self._membership.remove(pool, server)
         self._live.left(server)
+        self._discovery.left(pool, server)
+
+    def give(self, pool: Pool, server: Server, key: str, value: int) -> None:
+        """Discovery found another weight or limit of a server."""
+        self._live.give(pool, server, key, value)
 
     def _server_row(self, pool: Pool, server: Server) -> Row | None:
         return self._registry.row(SERVER, (pool.name, server.name))

@@ -211,7 +211,7 @@ class Wiring:
             raise Unusable((*path, "python") if spec.python is not None else path, str(error)) from error
 
     def add(self, pool: Pool, server: Server) -> None:
-        """Discovery found a server (control.discovery.dns.Membership)."""
+        """Discovery found a server (control.discovery.roster.Membership)."""
         if not server.max_inflight and self._config.pools[pool.name].max_inflight is not None:
             server.max_inflight = self._config.pools[pool.name].max_inflight or 0
         self.add_server(self.pools[pool.name], server, joined_at=time.monotonic())

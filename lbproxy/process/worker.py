@@ -160,6 +160,7 @@ class Worker:
             overloaded=lambda: services.pressure.reason,
             admin_limit=plan.admin,
             admin_may_move=not self._config_path and config.admin.bind == Admin().bind,
+            base_dir=str(Path(self._config_path).parent),
         )
         try:
             await self._controller.start()

@@ -317,7 +317,8 @@ class Discovery:
             item.last = answer
             self._offer(watch, item, _by_address(answer), now)
         if source.lacking:
-            self._failed(watch, item, source.lacking, "what else it has is in use")
+            kept = "what else it has is in use" if answer else "it has no server any more"
+            self._failed(watch, item, source.lacking, kept)
         elif item.why:
             item.why = ""
             log.info("pool %s: %s", watch.pool.name, source.recovered(len(answer)))

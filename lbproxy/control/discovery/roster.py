@@ -147,6 +147,8 @@ class Roster:
         now = self._clock()
         if share.spare_until == 0.0:
             share.spare_until = now + SPARE_S
+            told = "pool %s: %s lost every usable server; they stay until a new one passes a check, for %g s at most"
+            log.info(told, self.pool.name, share.source.title, SPARE_S)
         return now < share.spare_until
 
     def _take(self, share: Share, key: str) -> None:

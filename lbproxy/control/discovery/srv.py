@@ -116,7 +116,10 @@ class SrvSource(Polled):
         now = self._clock()
         if self._gone_at is None:
             self._gone_at = now
-        return () if now - self._gone_at >= self._hold_s else Trouble(why)
+        if now - self._gone_at < self._hold_s:
+            return Trouble(why)
+        self.lacking = f"{why}, for longer than dns.hold"
+        return ()
 
     async def _addresses(self, target: str, turns: asyncio.Semaphore, troubles: list[str]) -> Sequence[str]:
         """Those of a target, or the last good ones if need be."""

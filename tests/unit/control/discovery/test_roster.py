@@ -151,9 +151,16 @@ def test_a_change_of_a_server_is_applied_to_it_where_it_is() -> None:
     assert (server.max_inflight, server.backup, server.host) == (5, False, "10.0.0.1")
 
 
-def test_what_replaces_every_server_is_checked_before_they_go(bench: Bench) -> None:
+def test_what_replaces_every_server_is_checked_before_they_go(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """In between nobody could take a request."""
     bench.apply(bench.blue, "10.0.0.1:80")
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            bench.apply(bench.blue, "10.0.0.2:80")
+    assert caplog.messages == [
+        "pool p: server s-10.0.0.2:80 joins",
+        "pool p: blue lost every usable server; they stay until a new one passes a check, for 5 s at most",
+    ]
     assert not bench.roster.apply(bench.blue, found("10.0.0.2:80"))
     assert bench.members() == ["10.0.0.1:80 up", "10.0.0.2:80 down"]
     bench.pool.set_health(bench.server("10.0.0.2:80"), Health.UP, "", "", bench.now)

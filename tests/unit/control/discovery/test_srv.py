@@ -100,6 +100,9 @@ async def test_a_name_that_is_gone_is_believed_after_a_while() -> None:
     bench.records = NoSuchName("there is no such name")
     assert await bench.look(HOLD_S - 1.1) == "there is no such name"
     assert await bench.look(0.2) == []
+    assert bench.source.lacking == "there is no such name, for longer than dns.hold"
+    bench.records = (Record(0, 1, 80, "a.org"),)
+    assert await bench.look() == ["10.0.0.1:80"] and bench.source.lacking == ""
 
 
 async def test_a_good_answer_begins_the_hold_anew() -> None:

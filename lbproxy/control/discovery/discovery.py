@@ -41,6 +41,7 @@ MOST_S = 2.0
 START_S = 2.0  # that a start, or old sources, wait for the first answers of new ones
 DRAIN_POLL_S = 0.5
 SPARE_POLL_S = 0.1
+AGAIN_S = 5.0  # after the crash of a source
 GOLDEN = 0.618034  # multiples of it, less their whole part, are spread evenly however many there are
 _FAILURES = PROCESS.column("dns_failures_total")
 
@@ -270,28 +271,45 @@ class Discovery:
         else:
             if item.task is not None:
                 item.task.cancel()
+            source.succeed(item.source)
             item.share.source, item.heard, item.offered, item.last = source, asyncio.Event(), None, None
         if self._is_started:
             self._spawn(watch, item)
         return item
 
-    def _spawn(self, watch: _PoolWatch, item: _Watched) -> None:
+    def _spawn(self, watch: _PoolWatch, item: _Watched, after_s: float = 0.0) -> None:
+        """Watch a source, and go on doing so should it crash."""
         source = item.source
 
+        def is_over() -> bool:
+            return item.share.source is not source or item.is_retired
+
         def emit(answer: Answer) -> None:
-            if item.share.source is source and not item.is_retired:
+            if not is_over():
                 self._heard(watch, item, answer)
 
-        item.task = self._tasks.spawn(source.watch(emit), f"discovery:{watch.pool.name}/{source.name}")
+        def ended(task: asyncio.Task[None]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not is_over():
+                self._heard(watch, item, Trouble(f"a defect of lbproxy, of which the log has more: {error!r}"))
+                self._spawn(watch, item, AGAIN_S)
+
+        item.task = self._tasks.spawn(self._run(source, emit, after_s), f"discovery:{watch.pool.name}/{source.name}")
+        item.task.add_done_callback(ended)
+
+    async def _run(self, source: Source, emit: Emit, after_s: float) -> None:
+        if after_s:
+            await self._sleep(after_s)
+        await source.watch(emit)
 
     async def _retire(self, watch: _PoolWatch, fresh: Sequence[_Watched], literals: Mapping[str, Found]) -> None:
         """Let go of what the pool is no longer to have, when what it has instead is known."""
         await _all_heard(fresh)
         for key, item in list(watch.watched.items()):
             if item.is_retired:
-                del watch.watched[key]
                 watch.pool.names[:] = [name for name in watch.pool.names if key != ("dns", name.host)]
                 await self._apply_all(watch, item.share, {})
+                del watch.watched[key]  # not before: another change may end this one while it waits
         await self._apply_all(watch, watch.literals, literals)
 
     async def _apply_all(self, watch: _PoolWatch, share: Share, wanted: Mapping[str, Found]) -> None:

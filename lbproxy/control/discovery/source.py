@@ -75,6 +75,9 @@ class Source:
         """A connect to one of its servers failed: look soon."""
         self.woken.set()
 
+    def succeed(self, before: Source) -> None:
+        """It takes the place of one with other settings, and may take over what that one knows."""
+
     async def watch(self, emit: Emit) -> None:
         """Look again and again, until cancelled; the first time at once. Every look ends in one answer, if any."""
         raise NotImplementedError

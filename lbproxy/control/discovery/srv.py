@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lbproxy.address import Address
-from lbproxy.control.discovery.source import MIN_GAP_S, Answer, Found, Pause, Polled, Trouble, pause
+from lbproxy.control.discovery.source import MIN_GAP_S, Answer, Found, Pause, Polled, Source, Trouble, pause
 
 AT_ONCE = 8  # look-ups of targets
 MAX_TARGETS = 256
@@ -89,6 +89,10 @@ class SrvSource(Polled):
         self._gone_at: float | None = None
         self._has_answered = False
         self._targets: dict[str, _Held] = {}
+
+    def succeed(self, before: Source) -> None:
+        if isinstance(before, SrvSource) and before._srv == self._srv:
+            self._has_answered, self._gone_at, self._targets = before._has_answered, before._gone_at, before._targets
 
     async def look(self) -> Answer:
         try:

@@ -414,11 +414,22 @@ class Said(Source):
     def __init__(self, name: str, path: str, clock: Callable[[], float]) -> None:
         super().__init__(f"servers_file:{name}", f"servers_file {name}")
         self.path = path
-        self.emit: Emit = lambda answer: None
+        self.to_emit: Emit = lambda answer: None
+        self.fails = False
+        self.crash = asyncio.Event()
+
+    def emit(self, answer: Answer) -> None:
+        if self.fails:
+            self.crash.set()
+        else:
+            self.to_emit(answer)
 
     async def watch(self, emit: Emit) -> None:
-        self.emit = emit
-        await asyncio.Event().wait()
+        self.to_emit = emit
+        await self.crash.wait()
+        self.fails = False
+        self.crash.clear()
+        raise RuntimeError("injected")
 
     def recovered(self, n_servers: int) -> str:
         return f"{self.title} is good again"
@@ -524,6 +535,37 @@ async def test_a_server_of_the_file_that_the_config_has_too_weighs_what_the_conf
     second.inflight = 1
     await files.say("10.0.0.1:80")
     assert bench.discovery.is_leaving(second) and bench.discovery.keeper_of(second) is None
+
+
+async def test_a_source_that_crashes_is_watched_again(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    bench = make()
+    files = FileBench(bench)
+    await files.begin()
+    assert await files.say("10.0.0.1:80") == ["10.0.0.1:80 up"]
+    files.made[0].fails = True
+    assert await files.say("10.0.0.1:80") == ["10.0.0.1:80 up"]
+    (told,) = bench.discovery.told("predict")
+    assert (
+        "a defect of lbproxy" in str(told["error"])
+        and "task discovery:predict/servers_file:a.yaml crashed" in caplog.text
+    )
+    await bench.pass_time(module.AGAIN_S)
+    assert await files.say("10.0.0.1:80", "10.0.0.2:80") == ["10.0.0.1:80 up", "10.0.0.2:80 down"]
+    assert bench.discovery.told("predict")[0]["error"] is None
+
+
+async def test_a_change_that_ends_another_forgets_nothing(make: Make) -> None:
+    """The first waits for a check of the new server when the second comes."""
+    bench = make("old:80")
+    bench.answers["old"] = ["10.0.0.2"]
+    await bench.start()
+    bench.pass_checks()
+    bench.discovery.change_pool(bench.pool, Wanted(specs("10.0.0.3:80")))
+    await bench.pass_time(1.0)
+    assert bench.members() == ["old:80/10.0.0.2 up", "10.0.0.3:80 down"]
+    bench.discovery.change_pool(bench.pool, Wanted(specs("10.0.0.4:80")))
+    await bench.pass_time(20.0)
+    assert bench.members() == ["10.0.0.4:80 down"] and bench.discovery.told("predict") == []
 
 
 async def test_an_srv_record_is_a_source_like_any_other(make: Make) -> None:

@@ -16,13 +16,14 @@ class Bench:
 
     def __init__(self, *records: Record, interval_s: float = 5.0) -> None:
         self.now = 100.0
+        self.name = NAME
         self.records: Sequence[Record] | OSError = records
         self.hosts: dict[str, Sequence[str] | OSError] = {"a.org": ["10.0.0.1"], "b.org": ["10.0.0.2", "fd00::2"]}
         self.at_work = self.most = 0
         self.source = SrvSource(NAME, interval_s, HOLD_S, self, lambda: self.now)
 
     async def srv(self, name: str) -> Sequence[Record]:
-        assert name == NAME
+        assert name == self.name
         if isinstance(self.records, OSError):
             raise self.records
         return self.records
@@ -114,6 +115,18 @@ async def test_a_good_answer_begins_the_hold_anew() -> None:
         bench.records = NoSuchName("there is no such name")
         await bench.look()
         assert await bench.look(HOLD_S - 1.0) == "there is no such name"
+
+
+async def test_other_settings_of_a_name_know_what_was_found() -> None:
+    bench = Bench(Record(0, 1, 80, "a.org"))
+    await bench.look()
+    bench.records = NoSuchName("there is no such name")
+    await bench.look()
+    for srv, expected in ((NAME, ()), ("_other._tcp.org", Trouble("there is no such name"))):
+        other = SrvSource(srv, 5.0, 1.0, bench, lambda: bench.now + 2.0)
+        other.succeed(bench.source)
+        bench.name = srv
+        assert await other.look() == expected
 
 
 async def test_a_name_that_never_was_is_trouble_for_ever() -> None:

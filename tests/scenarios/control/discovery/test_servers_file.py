@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.scenarios.cli.test_commands import lbproxy
+from tests.scenarios.control.test_pools_api import call, path_of
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer
@@ -79,10 +79,10 @@ class Stage:
     def wait_error(self, error: str) -> None:
         wait_until(lambda: error in str(self.source()["error"]), f"the status to say {error!r}")
 
-    def run(self, *words: str) -> tuple[int, str]:
-        """Status and output of a command that asks the daemon."""
-        done = lbproxy(*words, f"--admin=127.0.0.1:{self.lb.port('admin')}", cwd=self.lb.directory)
-        return done.returncode, done.stdout + done.stderr
+    def call(self, method: str, server: str, body: object = None) -> tuple[int, str]:
+        """Status and text of a call that changes a server."""
+        status, told = call(self.lb, method, path_of(server, "p"), body)
+        return status, str(told)
 
     def ask(self, target: str = "/x") -> int:
         with Client(self.lb.port("in")) as client:
@@ -232,7 +232,7 @@ def test_who_stays_keeps_what_is_known_of_it(tmp_path: Path) -> None:
             assert [stage.ask() for _ in range(6)] == [200] * 6
             before = stage.servers()[a]["requests"]
             kept = [peer.number for peer in stage.origins[0].peers if not peer.closed.is_set() and peer.requests]
-            assert stage.run("weight", f"p/{b}", "7")[0] == 0
+            assert stage.call("PATCH", b, {"weight": 7})[0] == 200
             stage.write({"address": a, "weight": 3, "max_inflight": 9}, {"address": b, "weight": 5})
             wait_until(lambda: stage.servers()[a]["weight"] == 3, "the weight of the file to count")
             told = stage.servers()
@@ -241,7 +241,7 @@ def test_who_stays_keeps_what_is_known_of_it(tmp_path: Path) -> None:
             sources = told[b]["sources"]
             assert isinstance(sources, dict) and sources["weight"]["given"] == 5
             assert kept and not any(peer.closed.is_set() for peer in stage.origins[0].peers if peer.number in kept)
-            assert stage.run("weight", f"p/{b}", "file")[0] == 0
+            assert stage.call("PATCH", b, {"weight": "file"})[0] == 200
             assert stage.servers()[b]["weight"] == 5
 
 
@@ -259,8 +259,8 @@ def test_who_leaves_finishes_what_it_has(tmp_path: Path) -> None:
             wait_until(lambda: stage.servers().get(a, {}).get("state") == "drain", "the old server to drain")
             assert [stage.ask(f"/new-{number}") for number in range(5)] == [200] * 5
             assert stage.servers()[a]["leaving"] is True
-            status, told = stage.run("ready", f"p/{a}")
-            assert status == 1 and f"servers_file {LIST} no longer lists it" in told
+            status, told = stage.call("PATCH", a, {"admin": "ready"})
+            assert status == 409 and f"servers_file {LIST} no longer lists it" in told
             go.set()
             assert client.response().status == 200
             stage.wait_servers(b)
@@ -281,8 +281,8 @@ def test_an_operator_drains_what_the_file_would_bring_back(tmp_path: Path) -> No
         stage.write(a, b)
         with running(stage):
             stage.wait_servers(a, b)
-            status, told = stage.run("remove", f"p/{a}")
-            assert status == 1 and f"comes from servers_file {LIST}, which would bring it back" in told
+            status, told = stage.call("DELETE", a)
+            assert status == 409 and f"comes from servers_file {LIST}, which would bring it back" in told
 
 
 def test_no_request_is_lost_while_servers_come_and_go(tmp_path: Path) -> None:
@@ -312,20 +312,3 @@ def test_no_request_is_lost_while_servers_come_and_go(tmp_path: Path) -> None:
                 for thread in threads:
                     thread.join()
             assert len(statuses) > 100 and set(statuses) == {200}
-
-
-def test_the_status_page_and_check_tell_of_the_file(tmp_path: Path) -> None:
-    with staged(tmp_path) as stage:
-        check = partial(lbproxy, "check", str(stage.lb.config_path), cwd=tmp_path)
-        told = check()
-        assert told.returncode == 0 and "there is no file" in told.stderr and told.stderr.endswith("(warning)\n")
-        assert "1 pool, 0 servers" in told.stdout
-        stage.replace("- 127.0.0.1\n")
-        told = check()
-        assert told.returncode == 2
-        assert f"{stage.path}:1:3: [0]: '127.0.0.1' has no port; write host:port\n" in told.stderr
-        stage.write(stage.origins[0].address)
-        assert "1 pool, 1 server)" in check().stdout
-        with running(stage):
-            stage.wait_servers(stage.origins[0].address)
-            assert f"source servers_file:{LIST}: 1 server, seen" in stage.run("status", "-v")[1]

@@ -38,16 +38,21 @@ def check(args: argparse.Namespace) -> int:
     if path is None:
         raise UsageError("say which file: lbproxy check FILE")
     loaded = load_config(path, os.environ, checks_files=True)
+    from lbproxy.config import servers_file
     from lbproxy.process import rehearsal
 
     config = loaded.config
     problems = [loaded.problem(unusable) for unusable in rehearsal.problems(config, config_path=path)]
+    listed = servers_file.look_at(config, Path(path).parent, os.environ)
+    for missing in listed.missing:
+        streams.complain(f"{loaded.problem(missing)} (warning)")
+    problems += listed.problems
     for problem in problems:
         streams.complain(str(problem))
     if problems:
         return USAGE
     name = loaded.document.file
-    servers = sum(len(pool.servers) for pool in config.pools.values())
+    servers = sum(len(pool.servers) for pool in config.pools.values()) + listed.n_servers
     parts = (
         counted(len(config.listeners), "listener"),
         counted(len(config.pools), "pool"),

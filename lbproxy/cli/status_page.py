@@ -53,6 +53,8 @@ def _pool(pool: Object, width: int | None, is_verbose: bool) -> list[str]:
         lines.append(f"  kind {pool['kind']}: {', '.join(told)}")
     for known in _objects(pool.get("names")) if is_verbose else ():
         lines.append(f"  name {_name(known)}")
+    for source in _objects(pool.get("discovery")) if is_verbose else ():
+        lines.append(f"  source {_source(source)}")
     return lines + _table(servers, bool(pool.get("failing_open")), width, is_verbose)
 
 
@@ -76,6 +78,14 @@ def _name(known: Object) -> str:
         return text
     kept = ", the last good answer stays in use" if count else ""
     return f"{text}; for {_seconds(since)}: {why}{kept}" if since is not None else f"{text}; {why}{kept}"
+
+
+def _source(known: Object) -> str:
+    name, count = _shown(known.get("source")), known.get("servers")
+    age, error = known.get("age"), known.get("error")
+    text = f"{name}: {_shown(count)} server{'' if count == 1 else 's'}"
+    text += ", no answer yet" if age is None else f", seen {_seconds(age)} ago"
+    return f"{text}; {error}" if error else text
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -168,7 +178,8 @@ def _details(server: Object) -> str:
 def _origins(server: Object) -> list[str]:
     """Where the server and its values come from, as far as it is not the file."""
     sources, source = server.get("sources"), server.get("source")
-    told = ["from DNS" if source == "dns" else "added live"] if source in ("dns", "live") else []
+    words = {"dns": "from DNS", "servers_file": "from the servers_file", "live": "added live"}
+    told = [words[source]] if isinstance(source, str) and source in words else []
     if server.get("leaving"):
         told.append("goes when it is idle")
     for key, value in sources.items() if isinstance(sources, dict) and source != "live" else ():

@@ -12,10 +12,7 @@ from typing import Final
 
 from lbproxy.config.problems import Path
 
-UNAVAILABLE_KEYS: Final = (
-    "pools.*.servers_file",
-    "pools.*.sticky",
-)
+UNAVAILABLE_KEYS: Final = ("pools.*.sticky",)
 
 UNAVAILABLE_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "pools.*.strategy": ("consistent_hash", "first"),

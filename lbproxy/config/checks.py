@@ -54,6 +54,7 @@ def check(config: Config, document: Document) -> None:
         _check_servers(pool, data["pools"][name], path, document)
         _check_strategy(pool, path, document)
         _check_queue(pool, data["pools"][name], path, document)
+        _check_dns(pool, data["pools"][name], path, document)
         if pool.headers is not None:
             check_header_rules(pool.headers, (*path, "headers"), document)
         if pool.health_check is not None:
@@ -75,8 +76,15 @@ def _check_not_empty(data: Any, document: Document) -> None:
             document.object_to(("listeners", index, "bind"), "needs at least one address")
     pools = data.get("pools")
     for name, pool in pools.items() if isinstance(pools, dict) else ():
-        if isinstance(pool, dict) and pool.get("servers") == []:
-            document.object_to(("pools", name, "servers"), "needs at least one server")
+        if isinstance(pool, dict) and not pool.get("servers") and not _brings_servers(pool):
+            message = "needs at least one server" if "servers" in pool else "is required"
+            document.object_to(("pools", name, "servers"), message)
+
+
+def _brings_servers(pool: Mapping[str, Any]) -> bool:
+    """Does something else than `servers` say who the servers are?"""
+    dns = pool.get("dns")
+    return "servers_file" in pool or (isinstance(dns, dict) and "srv" in dns)
 
 
 def _check_references(config: Config, data: Any, document: Document) -> None:
@@ -182,6 +190,16 @@ def _check_queue(pool: Pool, raw: Any, path: Path, document: Document) -> None:
     total, given = pool.timeouts.total, raw.get("queue") if isinstance(raw, dict) else None
     if total is not None and pool.queue.timeout > total and isinstance(given, dict) and "timeout" in given:
         document.warn((*path, "queue", "timeout"), f"is longer than `timeouts.total` ({total:g}s), which ends the wait")
+
+
+def _check_dns(pool: Pool, raw: Any, path: Path, document: Document) -> None:
+    """What concerns `srv` alone is pointless without it."""
+    given = raw.get("dns") if isinstance(raw, dict) else None
+    if not isinstance(given, dict) or pool.dns.srv is not None or "srv" in given:
+        return
+    for name in ("servers", "hold"):
+        if name in given:
+            document.warn((*path, "dns", name), "has no effect without `srv`", at_key=True)
 
 
 def _check_health_check(spec: HealthCheck, raw: Any, path: Path, document: Document) -> None:

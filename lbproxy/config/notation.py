@@ -27,6 +27,7 @@ _TOKEN_RE: Final = re.compile(TOKEN_PATTERN)
 _HOST_RE: Final = re.compile(
     r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
 )
+DNS_PORT: Final = 53
 _POOL_NAME_RE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -281,6 +282,31 @@ def parse_bind(value: object) -> Address:
     return checked_address(units.parse_text(value), default_host="0.0.0.0")
 
 
+def parse_resolver(value: object) -> Address:
+    """The address of a DNS server: `IP` or `IP:port`, port 53 if there is none."""
+    if isinstance(value, Address):
+        return value
+    text = units.parse_text(value)
+    try:
+        return Address(str(ipaddress.ip_address(text.strip("[]"))), DNS_PORT)
+    except ValueError:
+        pass
+    address = parse_address(text)
+    if address.is_unix or not address.is_literal or not address.port:
+        raise ValueError(f"expected the IP address of a resolver, with a port or without, got {text!r}")
+    return address
+
+
+def parse_srv_name(value: object) -> str:
+    """The name of an SRV record. A dot at its end says that it is complete, so it stays."""
+    text = units.parse_text(value)
+    if re.search(r":[0-9]+$", text):
+        raise ValueError(f"an SRV record has the ports of its servers; write {text.rpartition(':')[0]} without one")
+    if not _HOST_RE.fullmatch(text) or len(text) > 253 or any(len(label) > 63 for label in text.split(".")):
+        raise ValueError(f"expected a name such as _predict._tcp.example.org, got {text!r}")
+    return text.lower()
+
+
 def parse_network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     if isinstance(value, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
         return value
@@ -335,5 +361,7 @@ SECRET: Final = Notation("secret", parse_secret, {"type": ["string", "number"], 
 ALPN: Final = Notation("protocol name", parse_alpn, {"type": "string", "pattern": "^[!-~]{1,255}$"})
 LOCATION: Final = Notation("URL or path", parse_location, {"type": "string"})
 BIND: Final = Notation("`host:port`, `[v6]:port`, `:port` or `unix:PATH`", parse_bind, {"type": "string"})
+RESOLVER: Final = Notation("`IP` or `IP:port`", parse_resolver, {"type": "string"})
+SRV_NAME: Final = Notation("name of an SRV record", parse_srv_name, {"type": "string"})
 NETWORK: Final = Notation("network such as `10.0.0.0/8`", parse_network, {"type": "string"})
 POOL_NAME: Final = Notation("pool name", parse_pool_name, {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"})

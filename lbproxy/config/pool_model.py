@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, model_validator
 
+from lbproxy.address import Address
 from lbproxy.config.http_rules import STATUS, HeaderMap, HeaderRules, RetryCause, off_is_no_retry
 from lbproxy.config.kinds import KIND, with_kind
 from lbproxy.config.notation import (
@@ -23,9 +24,11 @@ from lbproxy.config.notation import (
     OR_OFF,
     PATH,
     REGEX,
+    RESOLVER,
     SECONDS,
     SECONDS_OR_ZERO,
     SHARE,
+    SRV_NAME,
     TEXT,
     TEXT_SCHEMA,
     Notation,
@@ -50,7 +53,23 @@ from lbproxy.config.units import is_off, parse_text, shown
 
 class Dns(Section):
     interval: Annotated[float, SECONDS] = setting(
-        "5s", "How often names in `servers` are resolved again, whatever the TTL; also at once after a failed connect."
+        "5s",
+        "How often names in `servers`, and `srv`, are resolved again, whatever the TTL; also at once after a failed "
+        "connect.",
+    )
+    srv: Annotated[str | None, SRV_NAME.or_unset()] = setting(
+        None,
+        "Name of an SRV record, such as `_predict._tcp.example.org`: each of its targets is a server, with the port "
+        "and weight that stand there. The lowest priority is the pool, higher ones are backups. Those of `servers` and "
+        "`servers_file`, if these are given too, come in addition.",
+    )
+    servers: tuple[Annotated[Address, RESOLVER], ...] = setting(
+        (), "Resolvers to ask for `srv`, in this order, instead of those in /etc/resolv.conf: `IP` or `IP:port`."
+    )
+    hold: Annotated[float, SECONDS_OR_ZERO] = setting(
+        "5m",
+        "How long the last servers of `srv` stay in use when the resolver says that there is no such name or record. "
+        "Where it fails or does not answer they stay.",
     )
 
 
@@ -332,9 +351,15 @@ class Pool(Section):
         "`peak_ewma`: of two drawn at random the one that is likely to answer first. Or a strategy of your own.",
     )
     servers: Annotated[tuple[AnyServer, ...], AfterValidator(expand_servers)] = setting(
-        ..., "The servers, in this order: addresses, or mappings where there is more to say."
+        (),
+        "The servers, in this order: addresses, or mappings where there is more to say. Required, unless "
+        "`servers_file` or `dns.srv` brings some.",
     )
-    servers_file: Annotated[str | None, TEXT.or_unset()] = setting(None, "A YAML or JSON list of servers, watched.")
+    servers_file: Annotated[str | None, FILE.or_unset()] = setting(
+        None,
+        "A file with a YAML or JSON list of servers, each as in `servers` but without names that need DNS; `[]` for "
+        "none. It is watched: what is added, changed or removed there is so at once. Relative to this file's folder.",
+    )
     dns: Dns = setting(Dns(), "Resolution of names in `servers`.")
     health_check: Annotated[
         HealthCheck | None,

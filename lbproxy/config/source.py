@@ -30,6 +30,7 @@ from lbproxy.config.units import TypedFloat, TypedInt
 MAX_BYTES: Final = 1 << 20
 MAX_NODES: Final = 10_000
 MAX_DEPTH: Final = 64
+EMPTY: Final = "the file is empty"
 
 _INT: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -242,7 +243,7 @@ def _compose(text: str) -> _Node:
         else:
             root = node
     if root is None or (root.kind == "scalar" and root.plain and root.text in _NULLS):
-        raise _Refused(Place(1, 1), "the file is empty", "it needs at least `listeners` and `pools`")
+        raise _Refused(Place(1, 1), EMPTY, "it needs at least `listeners` and `pools`")
     return root
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.config.server_model import ServerSpec
-from lbproxy.control.discovery.dns import JOINING, Membership
+from lbproxy.control.discovery.roster import JOINING, Membership
 from lbproxy.control.live import LiveControl, Origins, Value
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -45,7 +45,7 @@ class FileServers:
 
         old None: the pool was about to go, and nothing that it had stands in the file.
         """
-        members = {server.name: server for server in pool.servers if self._origins.host_of(server) is None}
+        members = {server.name: server for server in pool.servers if self._origins.source_of(server) is None}
         wanted: set[Server] = set()
         for spec in new.servers:
             if not spec.address.is_literal:
@@ -63,7 +63,7 @@ class FileServers:
                 server = self._join(pool, spec, new)
             wanted.add(server)
         for server in list(pool.servers):
-            if self._origins.host_of(server) is not None:
+            if self._origins.source_of(server) is not None:
                 before, after = None if old is None else spec_behind(server, old), spec_behind(server, new)
                 if after is not None and before is not None and old is not None:
                     self._update(pool, server, values_of(before, old), after, new)

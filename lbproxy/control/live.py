@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Final, Protocol
 
@@ -21,7 +21,8 @@ from lbproxy.config.problems import ConfigError
 from lbproxy.config.server_model import COUNT, WEIGHT, ServerSpec
 from lbproxy.config.units import is_off
 from lbproxy.control.access import Caller
-from lbproxy.control.discovery.dns import JOINING, Membership
+from lbproxy.control.discovery.roster import JOINING, Membership
+from lbproxy.control.discovery.source import Source
 from lbproxy.control.status import Json
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -85,9 +86,11 @@ class _Record:
 
 
 class Origins(Protocol):
-    """Who knows which servers come from host names."""
+    """Who knows what servers come from (control/discovery/discovery.py)."""
 
-    def host_of(self, server: Server) -> str | None: ...
+    def source_of(self, server: Server) -> Source | None: ...
+
+    def keeper_of(self, server: Server) -> Source | None: ...
 
     def is_leaving(self, server: Server) -> bool: ...
 
@@ -137,8 +140,8 @@ class LiveControl:
         """Set some of KEYS; what is the same already is left out of the answer. Raises Refused, Conflict."""
         asked = read_values(wanted)
         if "admin" in asked and self._origins.is_leaving(server):
-            host = self._origins.host_of(server)
-            raise Conflict(f"{server.name} leaves the pool: {host} no longer has its address")
+            source = self._origins.source_of(server)
+            raise Conflict(f"{server.name} leaves the pool: {source.gone() if source is not None else 'it is gone'}")
         live, now = self._record(server).live, self._clock()
         given = {key: live[key].given if key in live else _get(server, key) for key in asked}
         values = {key: given[key] if value is None else value for key, value in asked.items()}
@@ -202,10 +205,10 @@ class LiveControl:
         return server
 
     def remove(self, pool: Pool, server: Server, caller: Caller) -> bool:
-        """It drains and goes. True if it is gone already. Raises Conflict for a server that DNS would bring back."""
-        host = self._origins.host_of(server)
-        if host is not None:
-            raise Conflict(f"{server.name} comes from DNS ({host}), which would bring it back; drain it instead")
+        """It drains and goes. True if it is gone already. Raises Conflict for a server that would be brought back."""
+        source = self._origins.keeper_of(server)
+        if source is not None:
+            raise Conflict(f"{server.name} comes from {source.title}, which would bring it back; drain it instead")
         if server not in self._leaving:
             log.info("pool %s: server %s is removed when it is idle, by %s", pool.name, server.name, caller)
         self.leave(pool, server, str(caller))
@@ -266,6 +269,21 @@ class LiveControl:
         """A server is no member any more."""
         self._records.pop(server, None)
 
+    def give(self, pool: Pool, server: Server, key: str, value: int) -> None:
+        """A source says that `weight` or `max_inflight` is this: in force now, or when the live value is given back."""
+        record = self._records.get(server)
+        live = None if record is None else record.live.get(key)
+        before = _get(server, key) if live is None else live.given
+        if before == value:
+            return
+        if record is None or live is None:
+            _set_number(pool, server, key, value, self._clock())
+        else:
+            record.live[key] = replace(live, given=value)
+        stands = "" if live is None else f"; the live value {_text(_shown(key, _get(server, key)))} stands"
+        change = Change(_shown(key, before), _shown(key, value))
+        log.info("pool %s: server %s: %s: %s%s", pool.name, server.name, key, change, stands)
+
     def _record(self, server: Server) -> _Record:
         """Who has none was there from the start."""
         return self._records.setdefault(server, _Record(self._started_at))
@@ -278,15 +296,17 @@ class LiveControl:
         if server is None:
             return {"source": "dns", "leaving": False, "sources": None}
         record, is_lost = self._records.get(server, _Record(self._started_at)), self._origins.is_leaving(server)
-        source = "live" if record.added_by else "file"
-        rest = _source(source, record.added_by, now - record.since, None)
+        known = self._origins.source_of(server)
+        source = known.kind if known is not None else "live" if record.added_by else "file"
+        values_from = known.values_from if known is not None else source
+        rest = _source(values_from, record.added_by if known is None else "", now - record.since, None)
         sources: Json = dict.fromkeys(KEYS, rest)
         for key, live in record.live.items():
             sources[key] = _source("live", live.by, now - live.at, _shown(key, live.given))
         if is_lost:
-            sources["admin"] = _source("dns", "", now - server.changed_at, None)
+            sources["admin"] = _source(source, "", now - server.changed_at, None)
         return {
-            "source": "dns" if self._origins.host_of(server) is not None else source,
+            "source": source,
             "leaving": is_lost or server in self._leaving,
             "sources": sources,
         }
@@ -357,7 +377,12 @@ def _set(pool: Pool, server: Server, key: str, value: Value, caller: Caller | st
     if isinstance(value, Admin):
         words = {Admin.READY: "", Admin.DRAIN: f"drained by {caller}", Admin.MAINT: f"in maintenance by {caller}"}
         pool.set_admin(server, value, words[value], now)
-    elif key == "weight":
+    else:
+        _set_number(pool, server, key, value, now)
+
+
+def _set_number(pool: Pool, server: Server, key: str, value: int, now: float) -> None:
+    if key == "weight":
         pool.set_weight(server, value, now)
     else:
         pool.set_max_inflight(server, value, now)

@@ -71,6 +71,16 @@ READINGS = (
     Reading("upstream_connections", "Connections to the server now, in use or kept idle.", ("pool", "server", "state")),
     Reading("config_last_reload_successful", "1 if the last reload, or the start, is in force; 0 if it failed."),
     Reading("config_last_reload_success_timestamp_seconds", "Unix time at which the config in force was put in place."),
+    Reading(
+        "discovery_last_success_timestamp_seconds",
+        "Unix time at which a source of servers was last looked at with success; 0 before.",
+        ("pool", "source"),
+    ),
+    Reading(
+        "discovery_errors_total",
+        "Looks at a source of servers that failed; the last good answer stays in use.",
+        ("pool", "source"),
+    ),
     Reading("buffered_bytes", "Bytes of requests and answers held in memory now."),
     Reading("buffered_limit_bytes", "limits.buffered_bytes: from 95 % of it on new requests are refused."),
     Reading(

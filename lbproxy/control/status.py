@@ -53,7 +53,8 @@ class StatusSource:
     """What a status is made from. now is on the clock of `Server.changed_at` (monotonic seconds).
 
     origin: where a server and its values come from (control/live.py); None: one without an address.
-    kind: of a pool, by name, and the values in force of the keys that it sets.
+    kind: of a pool, by name, and the values in force of the keys that it sets. discovery: the
+    sources of a pool's servers (control/discovery/).
     """
 
     version: str
@@ -64,6 +65,7 @@ class StatusSource:
     queue: Callable[[str], QueueStatus] = lambda pool: QueueStatus()
     origin: Callable[[Server | None, float], Json] = lambda server, now: {}
     kind: Callable[[str], tuple[str | None, Mapping[str, str]]] = lambda pool: (None, {})
+    discovery: Callable[[str], Sequence[Json]] = lambda pool: ()
 
     def build(self, state: str, not_ready: str | None, now: float) -> Json:
         """state: starting, running or draining. not_ready: the reason, None if /readyz says 200."""
@@ -113,6 +115,7 @@ class StatusSource:
                 }
                 for item in pool.names
             ],
+            "discovery": list(self.discovery(name)),
             "servers": [{**server_status(pool, server, now), **self.origin(server, now)} for server in pool.servers]
             + [
                 {**unresolved_status(name, server, now), **self.origin(None, now)}
@@ -191,12 +194,14 @@ def unresolved_status(name: Name, server: str, now: float) -> Json:
     }
 
 
-def not_ready_reason(pools: Iterable[Pool], rule: str) -> str | None:
+def not_ready_reason(
+    pools: Iterable[Pool], rule: str, lacks: Callable[[str], Sequence[str]] = lambda pool: ()
+) -> str | None:
     """Why /readyz must say 503, or None.
 
     A pool is ready when a server may be used that has passed a check; one without checks, when a server may be used at
     all, since only traffic would tell more. Fail-open counts: it uses servers that were up. rule "any": one ready pool
-    is enough; "all": every pool has to be.
+    is enough; "all": every pool has to be. lacks: sources that bring a pool no server, and why.
     """
     waiting: list[Pool] = []
     total = 0
@@ -206,17 +211,18 @@ def not_ready_reason(pools: Iterable[Pool], rule: str) -> str | None:
             waiting.append(pool)
     if not waiting or (rule == "any" and len(waiting) < total):
         return None
-    return "; ".join(_why_not_ready(pool) for pool in waiting)
+    return "; ".join(_why_not_ready(pool, lacks(pool.name)) for pool in waiting)
 
 
 def _problem(pool: Pool) -> str:
     return "waits for a server to pass its first check" if pool.eligible() else "has no usable server"
 
 
-def _why_not_ready(pool: Pool) -> str:
+def _why_not_ready(pool: Pool, lacks: Sequence[str]) -> str:
     problem = _problem(pool)
     unresolved = [name for name in pool.names if name.is_unresolved]
-    items = [f"{server} unresolved ({name.host}: {name.why})" for name in unresolved for server in name.servers]
+    items = [*lacks]
+    items += [f"{server} unresolved ({name.host}: {name.why})" for name in unresolved for server in name.servers]
     for server in pool.servers:
         why = server.why or ("not checked yet" if server.health is Health.UNKNOWN else "")
         items.append(f"{server.name} {server.shown}{f' ({why})' if why else ''}")

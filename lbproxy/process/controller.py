@@ -19,7 +19,8 @@ from lbproxy.control.access import Access, Token
 from lbproxy.control.admin import AdminServer, Reload, Route
 from lbproxy.control.admin_guard import CONNECTIONS
 from lbproxy.control.checker import Checker
-from lbproxy.control.discovery.dns import DnsDiscovery, Membership
+from lbproxy.control.discovery.discovery import Discovery, Wanted
+from lbproxy.control.discovery.roster import Membership
 from lbproxy.control.file_servers import FileServers
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
 from lbproxy.control.live import LiveControl
@@ -68,6 +69,7 @@ class Controller:
     log_dropped: lines that the access log lost. clock: monotonic seconds, the one that the pools are told. overloaded:
     why the data plane takes no new requests for now, None if it does. admin_limit: connections of the admin address.
     admin_may_move: a free port will do where its own is taken. admin_routes: what else the admin address answers.
+    base_dir: where relative paths of the config begin.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Controller:
         admin_limit: int = CONNECTIONS,
         admin_may_move: bool = False,
         admin_routes: Sequence[Route] = (),
+        base_dir: str = ".",
     ) -> None:
         row = registry.row(PROCESS, ())
         if row is None:
@@ -93,6 +96,7 @@ class Controller:
         self._row: Row = row
         self._config = config
         self._pools = pools
+        self._base_dir = base_dir
         self._registry = registry
         self._parts = parts
         self._reload = reload
@@ -111,7 +115,7 @@ class Controller:
         self._exposition = Exposition(registry)
         self._strategies = {name: _strategy(pool) for name, pool in config.pools.items()}
         self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
-        self._discovery = DnsDiscovery(self, self._tasks, row, clock)
+        self._discovery = Discovery(self, self._tasks, row, clock)
         self._live = LiveControl(pools, self, self._discovery, self._checker.kick, clock)
         self._file_servers = FileServers(self._live, self, self._discovery, clock)
         self._status = StatusSource(
@@ -123,7 +127,10 @@ class Controller:
             self._queue_status,
             self._live.told,
             self._kind,
+            self._discovery.told,
         )
+        registry.readers["discovery_last_success_timestamp_seconds"] = self._discovery.last_successes
+        registry.readers["discovery_errors_total"] = self._discovery.errors
         self._file_watch = FileWatch(parts.watched)
         self._watching: asyncio.Task[None] | None = None
         self._admin = self._make_admin(config.admin, admin_may_move)
@@ -180,8 +187,7 @@ class Controller:
         if settings.health_check is not None:
             tls = self._parts.check_tls.get(pool.name)
             self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls)
-        is_checked = settings.health_check is not None
-        self._discovery.add_pool(pool, settings.servers, settings.dns.interval, is_checked=is_checked)
+        self._discovery.add_pool(pool, Wanted.of(settings, self._base_dir))
 
     async def stop(self) -> None:
         """End everything; the admin address last."""
@@ -220,7 +226,7 @@ class Controller:
             self._file_servers.enter(pool, settings)
             self._look_after(pool, settings)
         for name, pool in self._pools.items():
-            if name not in config.pools:
+            if name not in config.pools and name in before.pools:
                 self._discovery.drop_pool(pool)
         self._file_watch.watch(self._parts.watched)
         self._watch_files()
@@ -238,7 +244,10 @@ class Controller:
             tls = self._parts.check_tls.get(pool.name)
             self._checker.change_pool(pool, check, after.proxy_protocol, tls)
         self._file_servers.change(pool, before, after)
-        self._discovery.change_pool(pool, after.servers, after.dns.interval, is_checked=check is not None)
+        if before is None:
+            self._discovery.add_pool(pool, Wanted.of(after, self._base_dir))
+        else:
+            self._discovery.change_pool(pool, Wanted.of(after, self._base_dir))
 
     def _use_admin(self, fresh: AdminServer | None, admin: Admin) -> None:
         old = self._admin
@@ -270,7 +279,9 @@ class Controller:
         """Why new traffic should not come here, or None."""
         if self._state != "running":
             return self._state
-        return self._overloaded() or not_ready_reason(self._pools.values(), self._config.admin.ready)
+        return self._overloaded() or not_ready_reason(
+            self._pools.values(), self._config.admin.ready, self._discovery.lacks
+        )
 
     def status(self) -> Json:
         return self._status.build(self._state, self.ready_reason(), self._clock())
@@ -306,6 +317,11 @@ class Controller:
         self._checker.remove(pool, server)
         self._parts.remove(pool, server)
         self._live.left(server)
+        self._discovery.left(pool, server)
+
+    def give(self, pool: Pool, server: Server, key: str, value: int) -> None:
+        """Discovery found another weight or limit of a server."""
+        self._live.give(pool, server, key, value)
 
     def _server_row(self, pool: Pool, server: Server) -> Row | None:
         return self._registry.row(SERVER, (pool.name, server.name))

@@ -30,8 +30,11 @@ def _servers(pool: Pool) -> str:
         str(server.address) if server.name == str(server.address) else f"{server.name} ({server.address})"
         for server in pool.servers
     ]
+    more_of = [] if pool.servers_file is None else [f"those of {pool.servers_file}"]
+    more_of += [] if pool.dns.srv is None else [f"those of SRV {pool.dns.srv}"]
     more = f" and {len(names) - SHOWN_SERVERS} more" if len(names) > SHOWN_SERVERS else ""
-    return ", ".join(names[:SHOWN_SERVERS]) + more
+    listed = ", ".join(names[:SHOWN_SERVERS]) + more
+    return ", ".join([listed, *more_of] if listed else more_of)
 
 
 class ReadinessLog:

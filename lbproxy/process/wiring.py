@@ -181,7 +181,7 @@ class Wiring:
     # --- members ----------------------------------------------------------------------------------------------------
 
     def add(self, pool: Pool, server: Server) -> None:
-        """Discovery found a server (control.discovery.dns.Membership)."""
+        """Discovery found a server (control.discovery.roster.Membership)."""
         config = self._builder.config.pools.get(pool.name)
         if not server.max_inflight and config is not None and config.max_inflight is not None:
             server.max_inflight = config.max_inflight

@@ -79,6 +79,8 @@ def test_a_config_that_is_shown_passes_the_check(place: str, text: str, tmp_path
     for module, class_name in re.findall(r"""python: "?(\w+)(?:\.py)?:(\w+)""", text):
         shown = [source for _, source in on_pages("python") if f"class {class_name}:" in source]
         (tmp_path / f"{module}.py").write_text(shown[0] if shown else ANY_STRATEGY.format(class_name))
+    for path in re.findall(r"servers_file: (\S+)", text):
+        (tmp_path / Path(path).name).write_text("[10.0.0.1:5001]\n")
     done = check(text, tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), place
     assert re.fullmatch(r"lb\.yaml: ok \(.* servers?\)\n", done.stdout)

@@ -31,7 +31,10 @@ def exposition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 {"name": "tls", "bind": "127.0.0.1:0", "pool": "queued", "tls": files.tls},
                 {"name": "tcp", "bind": "127.0.0.1:0", "pool": "tcp", "mode": "tcp"},
             ],
-            "pools": {"queued": {**pool, "max_inflight": 1}, "tcp": pool},
+            "pools": {
+                "queued": {**pool, "max_inflight": 1, "servers": [f"localhost:{origin.port}"]},
+                "tcp": pool,
+            },
         }
         with LbProxy(config, folder / "lb") as lb:
             yield lb.exposition()

@@ -43,6 +43,21 @@ def test_check_does_not_make_the_access_log(tmp_path: Path) -> None:
     assert not log.exists()
 
 
+def test_check_reads_the_files_of_servers(tmp_path: Path, capsys: Capture) -> None:
+    """One that is not there may come later; one that is wrong is wrong."""
+    status, path = checked(tmp_path, "", ", servers_file: s.yaml")
+    out, err = capsys.readouterr()
+    missing = f"there is no file {tmp_path}/s.yaml yet; the pool has none of its servers until there is one"
+    assert (status, out) == (0, f"{path}: ok (1 listener, 1 pool, 1 server)\n")
+    assert re.fullmatch(rf"{path}:2:\d+: pools\.p\.servers_file: {re.escape(missing)} \(warning\)\n", err)
+    (tmp_path / "s.yaml").write_text("- 127.0.0.1\n")
+    assert checked(tmp_path, "", ", servers_file: s.yaml")[0] == 2
+    assert capsys.readouterr() == ("", f"{tmp_path}/s.yaml:1:3: [0]: '127.0.0.1' has no port; write host:port\n")
+    (tmp_path / "s.yaml").write_text("[10.0.0.1:80, 10.0.0.2:80]\n")
+    assert checked(tmp_path, "", ", servers_file: s.yaml")[0] == 0
+    assert capsys.readouterr() == (f"{path}: ok (1 listener, 1 pool, 3 servers)\n", "")
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

@@ -249,3 +249,20 @@ def test_what_does_not_come_from_the_file_is_told_with_v() -> None:
     ) in shown
     assert "breaker closed; added live\n" in shown and shown.endswith("breaker closed; from DNS")
     assert "set by" not in page(status(changed))
+
+
+def test_the_sources_of_servers_are_shown_on_request() -> None:
+    known = status(server("a", source="servers_file"))
+    pools = known["pools"]
+    assert isinstance(pools, list)
+    pools[0]["discovery"] = [
+        {"source": "servers_file:a.yaml", "servers": 1, "age": 0.4, "error": None},
+        {"source": "srv:_p._tcp.x", "servers": 2, "age": 300.0, "error": "no answer within 3 s"},
+        {"source": "dns:gone", "servers": 0, "age": None, "error": "no such name"},
+    ]
+    assert "source" not in page(known)
+    shown = page(known, is_verbose=True)
+    assert "  source servers_file:a.yaml: 1 server, seen 0.4 s ago\n" in shown
+    assert "  source srv:_p._tcp.x: 2 servers, seen 5 min ago; no answer within 3 s\n" in shown
+    assert "  source dns:gone: 0 servers, no answer yet; no such name\n" in shown
+    assert shown.endswith("from the servers_file")

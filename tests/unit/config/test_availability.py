@@ -18,7 +18,6 @@ listeners:
 pools:
   p:
     servers: ['a:1']
-    servers_file: servers.yaml
     sticky: {cookie: c}
     timeouts: {total: off}
     health_check: {type: http, busy_window: 5s}

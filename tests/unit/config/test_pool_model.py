@@ -227,7 +227,6 @@ def test_servers_are_expanded_and_named() -> None:
     made = pool(servers=["a:1-3", {"address": "b:1", "name": "x", "weight": 0}])
     assert [server.name for server in made.servers] == ["a:1", "a:2", "a:3", "x"]
     assert [server.weight for server in made.servers] == [1, 1, 1, 0]
-    assert refused_at(Pool, {}) == [("servers",)]
     assert refused_at(Pool, {"servers": ["a:1", "b"]})[0][:2] == ("servers", 1)
 
 
@@ -243,3 +242,29 @@ def test_sections_of_two_pools_are_equal_but_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         one.timeouts.read = 1.0
     assert other.timeouts.read == 60.0
+
+
+def test_srv_names_and_resolvers() -> None:
+    made = pool(dns={"srv": "_Predict._tcp.example.org.", "servers": ["10.0.0.53", "[fd00::53]:5353", "fd00::1"]}).dns
+    assert made.srv == "_predict._tcp.example.org.", "its last dot says that it is complete"
+    assert list(map(str, made.servers)) == ["10.0.0.53:53", "[fd00::53]:5353", "[fd00::1]:53"]
+    assert (made.interval, made.hold) == (5.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"srv": "_p._tcp.example.org:80"}, "write _p._tcp.example.org without one"),
+        ({"srv": "a b"}, "expected a name such as _predict._tcp.example.org"),
+        ({"srv": f"{'a' * 64}.org"}, "expected a name such as"),
+        ({"servers": ["resolver.example"]}, "has no port"),
+        ({"servers": ["resolver.example:53"]}, "expected the IP address of a resolver"),
+        ({"servers": ["10.0.0.1:0"]}, "expected the IP address of a resolver"),
+        ({"servers": ["unix:/run/dns"]}, "expected the IP address of a resolver"),
+        ({"hold": "off"}, "cannot be off; write 0s"),
+    ],
+)
+def test_what_dns_does_not_take(given: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        pool(dns=given)
+    assert told in str(raised.value)

@@ -6,6 +6,7 @@ import random
 
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.access import Caller
+from lbproxy.control.discovery.source import Source
 from lbproxy.control.file_servers import WAIT_S, FileServers
 from lbproxy.control.live import LiveControl
 from lbproxy.domain.lease import Lease, Outcome
@@ -30,7 +31,7 @@ class Bench:
         self.now = 100.0
         strategy = LeastConnections({}, random.Random(1))
         self.pool = Pool("p", (), strategy, strategy, passive_retry_s=None if is_checked else 10.0, queue=WaitQueue())
-        self.named: dict[Server, str] = {}
+        self.named: dict[Server, Source] = {}
         self.live = LiveControl({"p": self.pool}, self, self, lambda pool, server: None, lambda: self.now)
         self.file = FileServers(self.live, self, self, lambda: self.now)
         self.config = config(*servers)
@@ -44,8 +45,10 @@ class Bench:
         pool.remove(server, self.now)
         self.live.left(server)
 
-    def host_of(self, server: Server) -> str | None:
+    def source_of(self, server: Server) -> Source | None:
         return self.named.get(server)
+
+    keeper_of = source_of
 
     def is_leaving(self, server: Server) -> bool:
         return False
@@ -201,7 +204,7 @@ def test_servers_behind_names_keep_to_what_the_file_says_of_the_name() -> None:
     bench = Bench(A, {"address": "model.test:80", "weight": 2})
     found = Server("model.test:80/10.0.0.9", bench.server(A).address, weight=2, host="model.test")
     bench.add(bench.pool, found)
-    bench.named[found] = "model.test"
+    bench.named[found] = Source("dns:model.test", "DNS (model.test)")
     bench.reload(A, {"address": "model.test:80", "weight": 6}, max_inflight=3)
     assert (found.weight, found.max_inflight) == (6, 3)
     bench.reload(A)

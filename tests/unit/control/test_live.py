@@ -5,6 +5,8 @@ import pytest
 
 from lbproxy.address import parse_address
 from lbproxy.control.access import Caller
+from lbproxy.control.discovery.dns import NameSource
+from lbproxy.control.discovery.source import Source
 from lbproxy.control.live import Change, Conflict, LiveControl, NotThere, Refused
 from lbproxy.control.status import Json
 from lbproxy.domain.lease import Lease, Outcome
@@ -32,7 +34,7 @@ class Bench:
             "predict", servers, strategy, strategy, passive_retry_s=None if is_checked else 10.0, queue=WaitQueue()
         )
         self.a, self.b = servers
-        self.from_dns: dict[Server, str] = {}
+        self.sources_of: dict[Server, Source] = {}
         self.lost: set[Server] = set()
         self.kicked: list[Server] = []
         self.live = LiveControl(
@@ -47,8 +49,11 @@ class Bench:
         pool.remove(server)
         self.live.left(server)
 
-    def host_of(self, server: Server) -> str | None:
-        return self.from_dns.get(server)
+    def source_of(self, server: Server) -> Source | None:
+        return self.sources_of.get(server)
+
+    def keeper_of(self, server: Server) -> Source | None:
+        return self.sources_of.get(server)
 
     def is_leaving(self, server: Server) -> bool:
         return server in self.lost
@@ -336,8 +341,15 @@ def test_ready_takes_a_removed_server_back(bench: Bench) -> None:
     assert bench.sources(lease.server)["admin"]["source"] == "file"
 
 
+def from_dns(host: str) -> Source:
+    async def resolve(name: str) -> list[str]:
+        raise OSError(name)
+
+    return NameSource(Name(host, 0.0), [], 5.0, 1.0, resolve, lambda: 0.0, lambda: None)
+
+
 def test_servers_from_dns_are_drained_but_not_removed(bench: Bench) -> None:
-    bench.from_dns[bench.a] = "app.example"
+    bench.sources_of[bench.a] = from_dns("app.example")
     assert bench.live.told(bench.a, bench.now)["source"] == "dns"
     bench.change(bench.a, admin="drain")
     with pytest.raises(Conflict, match=r"comes from DNS \(app.example\), which would bring it back"):
@@ -346,11 +358,58 @@ def test_servers_from_dns_are_drained_but_not_removed(bench: Bench) -> None:
 
 
 def test_what_dns_lets_go_is_not_made_ready(bench: Bench) -> None:
-    bench.from_dns[bench.a] = "app.example"
+    bench.sources_of[bench.a] = from_dns("app.example")
     bench.lost.add(bench.a)
     bench.pool.set_admin(bench.a, Admin.DRAIN, "", bench.now)
     bench.now += 5.0
-    with pytest.raises(Conflict, match=r"leaves the pool: app\.example no longer has its address"):
+    with pytest.raises(Conflict, match=r"leaves the pool: app\.example no longer has this address"):
         bench.change(bench.a, admin="ready", weight=3)
     assert bench.a.weight == 1
     assert bench.sources(bench.a)["admin"] == {"source": "dns", "by": None, "since": 5.0, "given": None}
+
+
+def test_a_weight_of_a_source_is_in_force_at_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    lease = bench.take()
+    with caplog.at_level(logging.INFO):
+        bench.live.give(bench.pool, bench.a, "weight", 3)
+        bench.live.give(bench.pool, bench.a, "weight", 3)
+        bench.live.give(bench.pool, bench.a, "max_inflight", 8)
+    assert (bench.a.weight, bench.a.max_inflight, lease.is_out) == (3, 8, True)
+    assert caplog.messages == [
+        "pool predict: server 10.0.0.1:80: weight: 1 -> 3",
+        "pool predict: server 10.0.0.1:80: max_inflight: off -> 8",
+    ]
+    assert bench.sources(bench.a)["weight"]["source"] == "file"
+
+
+def test_a_live_value_stands_over_what_a_source_says(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.change(bench.a, weight=7)
+    with caplog.at_level(logging.INFO):
+        bench.live.give(bench.pool, bench.a, "weight", 3)
+    assert bench.a.weight == 7 and caplog.messages == [
+        "pool predict: server 10.0.0.1:80: weight: 1 -> 3; the live value 7 stands"
+    ]
+    assert bench.sources(bench.a)["weight"]["given"] == 3
+    bench.change(bench.a, weight="file")
+    assert bench.a.weight == 3
+
+
+def test_a_higher_limit_of_a_source_lets_who_waits_in(bench: Bench) -> None:
+    for server in (bench.a, bench.b):
+        bench.change(server, max_inflight=1)
+        bench.change(server, max_inflight="file")
+        bench.live.give(bench.pool, server, "max_inflight", 1)
+    bench.take(), bench.take()
+    leases = bench.wait()
+    assert leases == []
+    bench.live.give(bench.pool, bench.a, "max_inflight", 2)
+    assert len(leases) == 1
+
+
+def test_the_values_of_a_server_of_a_file_are_the_file_s(bench: Bench) -> None:
+    class File(Source):
+        kind = values_from = "servers_file"
+
+    bench.sources_of[bench.a] = File("servers_file:a.yaml", "servers_file a.yaml")
+    told = bench.live.told(bench.a, bench.now)
+    assert told["source"] == "servers_file" and bench.sources(bench.a)["weight"]["source"] == "servers_file"

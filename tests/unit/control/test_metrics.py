@@ -50,6 +50,8 @@ def make_registry(pool: Pool, slots: Slots) -> Registry:
         ((pool.name, server.name, state), 1) for server in pool.servers for state in ("active", "idle")
     ]
     registry.readers["tls_certificate_expiry_timestamp_seconds"] = lambda: [(("front", "a.pem"), 2e9)]
+    registry.readers["discovery_last_success_timestamp_seconds"] = lambda: [((pool.name, "dns:model"), 1e9)]
+    registry.readers["discovery_errors_total"] = lambda: [((pool.name, "dns:model"), 2)]
     registry.readers["buffered_bytes"] = lambda: [((), 1000)]
     registry.readers["config_last_reload_successful"] = lambda: [((), 1)]
     registry.readers["config_last_reload_success_timestamp_seconds"] = lambda: [((), 2e9)]

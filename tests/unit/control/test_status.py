@@ -102,6 +102,7 @@ def test_the_whole_status() -> None:
         listeners=lambda: [ListenerStatus("front", "http", ("0.0.0.0:5000",), 7)],
         queue=lambda name: QueueStatus(3, 1024, 0.25, 10.0, is_newest_first=True),
         kind=lambda name: ("uvicorn", {"keep_alive.idle_timeout": "4s"}),
+        discovery=lambda name: [{"source": "dns:x", "servers": 1, "age": 2.0, "error": None}],
     )
     status = source.build("running", None, 40.5)
     pools = status.pop("pools")
@@ -130,6 +131,7 @@ def test_the_whole_status() -> None:
             "inflight": 0,
             "queue": {"depth": 3, "size": 1024, "oldest": 0.25, "timeout": 10.0, "newest_first": True},
             "names": [],
+            "discovery": [{"source": "dns:x", "servers": 1, "age": 2.0, "error": None}],
         }
     ]
 
@@ -257,3 +259,10 @@ def test_everything_that_decides_is_in_the_status() -> None:
     )
     assert QueueStatus.of(queue, 100.0) == QueueStatus(1, 100, 0.5, 7.0)
     assert QueueStatus.of(None, 100.0) == QueueStatus()
+
+
+def test_a_pool_without_servers_says_what_its_sources_lack() -> None:
+    pool = make_pool("dns")
+    assert not_ready_reason([pool], "any", lambda name: [f"SRV of {name}: no such name"]) == (
+        "pool dns has no usable server: SRV of dns: no such name"
+    )

@@ -32,6 +32,17 @@ def test_the_first_lines() -> None:
     assert c == "pool c: checked by HEAD /, least_connections, servers h:1"
 
 
+def test_sources_of_servers_are_told() -> None:
+    pools = """
+  a: {servers_file: s.yaml}
+  b: {servers: ["h:1"], servers_file: s.yaml, dns: {srv: _p._tcp.x}, health_check: off}
+"""
+    text = f"listeners: [{{bind: ':1', routes: [{{pool: a}}, {{pool: b, match: {{path: /x}}}}]}}]\npools:{pools}"
+    _, a, b = first_lines(load_text(text, "lb.yaml", {}).config, "", "9.8", 7)
+    assert a.endswith("servers those of s.yaml")
+    assert b.endswith("servers h:1, those of s.yaml, those of SRV _p._tcp.x")
+
+
 @pytest.mark.parametrize(("path", "said"), [("", "options of the command line"), ("-", "standard input")])
 def test_where_the_config_comes_from(path: str, said: str) -> None:
     assert next(first_lines(config(), path, "1", 1)).endswith(f"config: {said}")

@@ -30,12 +30,14 @@ Route = tuple[str, str, CallHandler]
 """Method, path as aiohttp takes it, and who answers."""
 SOCKET_MODE = 0o600
 BODY_BYTES = 64 * 1024  # of a call that changes something
+ENDLESS = "/api/v1/events"  # whose answer goes on until somebody leaves
 
 _INDEX = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>lbproxy</title>
 <h1>lbproxy</h1>
 <ul>
 <li><a href="/api/v1/status">status</a> (JSON)
+<li><a href="/api/v1/events">events</a> (server-sent)
 <li><a href="/metrics">metrics</a> (Prometheus)
 <li><a href="/readyz">ready</a>
 <li><a href="/healthz">alive</a>
@@ -199,7 +201,7 @@ class AdminServer:
     async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._guard.began(request.protocol)
         try:
-            async with asyncio.timeout(REQUEST_S):
+            async with asyncio.timeout(None if request.path == ENDLESS else REQUEST_S):
                 return await handler(request)
         except TimeoutError:
             return problem(408, f"The request was not complete after {REQUEST_S:g} s.", {"Connection": "close"})

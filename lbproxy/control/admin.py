@@ -31,6 +31,7 @@ Route = tuple[str, str, CallHandler]
 """Method, path as aiohttp takes it, and who answers."""
 SOCKET_MODE = 0o600
 BODY_BYTES = 64 * 1024  # of a call that changes something
+ENDLESS = "/api/v1/events"  # whose answer goes on until somebody leaves
 
 
 class AdminServer:
@@ -191,7 +192,7 @@ class AdminServer:
     async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._guard.began(request.protocol)
         try:
-            async with asyncio.timeout(REQUEST_S):
+            async with asyncio.timeout(None if request.path == ENDLESS else REQUEST_S):
                 return await handler(request)
         except TimeoutError:
             return problem(408, f"The request was not complete after {REQUEST_S:g} s.", {"Connection": "close"})

@@ -129,6 +129,15 @@ class Registry:
     def entries(self, layout: Layout) -> Iterable[_Entry]:
         return self._entries[layout].values()
 
+    def labels(self, layout: Layout) -> Iterable[tuple[str, ...]]:
+        """Those of every row of this kind."""
+        return self._entries[layout].keys()
+
+    def cells(self, layout: Layout, labels: tuple[str, ...], first: int, end: int) -> list[int]:
+        """Some cells of the rows with these labels, added up; zeroes if there is none."""
+        entry = self._entries[layout].get(labels)
+        return _sum_rows(entry.rows, first, end) if entry is not None else [0] * (end - first)
+
 
 class Exposition:
     """Renders a Registry."""

@@ -44,13 +44,22 @@ function soon() {
   });
 }
 
+// The verdict on what is known now; it is made once for all who ask at a time.
+let made = { key: "", verdict: null };
+
+function current() {
+  const key = `${model.version} ${Math.floor(model.now())}`;
+  if (key !== made.key) made = { key, verdict: verdict(model) };
+  return made.verdict;
+}
+
 // --- what is shown ---
 
 function render() {
   if (!model.status) return;
   const { status } = model;
   setText(byId("about"), `${status.version}, up ${lasting(status.uptime + model.age({}))}`);
-  const found = verdict(model);
+  const found = current();
   setAttribute(byId("verdict"), "data-level", found.level);
   setText(byId("verdict-title"), found.title);
   setText(byId("facts"), facts());
@@ -80,10 +89,7 @@ function facts() {
 
 function setTitle() {
   if (!model.status) return;
-  const { level, problems } = verdict(model);
-  const n = problems.filter((problem) => problem.level !== "note").length;
-  const title = level === "ok" ? "lbproxy: all is well" : `(${n}) lbproxy: ${level === "bad" ? "fails" : "look"}`;
-  const text = byId("link").dataset.link === "gone" ? "lbproxy: no answer" : title;
+  const text = byId("link").dataset.link === "gone" ? "No answer - lbproxy" : `${current().title} - lbproxy`;
   if (document.title !== text) document.title = text;
 }
 
@@ -163,7 +169,7 @@ let sayTimer = 0;
 function say() {
   if (!model.status) return;
   const isGone = byId("link").dataset.link === "gone";
-  const text = isGone ? "lbproxy does not answer" : verdict(model).title;
+  const text = isGone ? "lbproxy does not answer" : current().title;
   if (text === saidText || sayTimer) return;
   const wait = saidAt + QUIET_MS - performance.now();
   if (wait > 0) {

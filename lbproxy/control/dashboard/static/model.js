@@ -24,6 +24,7 @@ export class Model {
     this.byName = new Map();
     this.rates = new Map();
     this.events = [];
+    this.version = 0;
     this.t = null; // the daemon's clock in the last rates
   }
 
@@ -38,6 +39,7 @@ export class Model {
   }
 
   apply(kind, data) {
+    this.version += 1;
     if (kind === "state") this.setState(data, true);
     else if (kind === "status") this.setStatus(data);
     else if (kind === "servers") this.setServers(data);
@@ -79,6 +81,7 @@ export class Model {
 
   // One that is not known is left out: a new state is on its way.
   setServer(pool, server) {
+    this.version += 1;
     if (pool.servers.has(server.name)) pool.servers.set(server.name, { ...server, at: this.now() });
   }
 

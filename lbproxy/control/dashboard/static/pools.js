@@ -46,11 +46,17 @@ export class Pools {
     byId("filter").dispatchEvent(new Event("input"));
   }
 
-  // Shows a pool and, if it is one, a server of it.
+  // Shows a pool and, if they are given, a server of it, or those that the filter leaves.
   reveal(pool, filter) {
     const card = this.cards.get(pool);
     if (!card) return;
     card.setOpen(true);
+    const row = card.rows.get(filter);
+    if (row && row.element.isConnected) {
+      row.element.scrollIntoView({ block: "center" });
+      row.element.focus({ preventScroll: true });
+      return;
+    }
     if (filter) this.setFilter(filter);
     card.element.scrollIntoView({ block: "start" });
     card.toggle.focus({ preventScroll: true });
@@ -284,7 +290,7 @@ class Row {
     const act = (what, text) =>
       h("button", { type: "button", "aria-label": `${text} ${name} of ${pool}`, onclick: () => owner.onAct(pool, name, what) }, text);
     this.buttons = { ready: act("ready", "Ready"), drain: act("drain", "Drain"), maint: act("maint", "Maint"), edit: act("edit", "Edit") };
-    this.element = h("tr", { role: "row" },
+    this.element = h("tr", { role: "row", tabindex: -1 },
       cell("state", "State", this.state),
       cell("server", "Server", this.name, this.address, this.why),
       cell("since", "For"),

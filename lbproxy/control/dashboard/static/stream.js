@@ -3,10 +3,15 @@
 //
 // A connection that says nothing for SILENCE_MS is dead, whatever TCP thinks of it. The next attempt comes after a
 // pause that doubles up to LONGEST_MS, with some chance in it: all open pages come back at once when a daemon does.
+//
+// A tab that nobody sees asks now and then, so that its title stays right. A browser has few connections for one
+// address (six), and tabs in the background would take all of them from the one in front.
 
 import { authorization, get, refusal } from "./access.js";
 
 const POLL_MS = 2000;
+const QUIET_POLL_MS = 10000;
+const QUIET_AFTER_MS = 30000;
 const SILENCE_MS = 20000;
 const FIRST_MS = 500;
 const LONGEST_MS = 10000;
@@ -47,11 +52,26 @@ export class Feed {
     this.wake = () => {};
     this.pause = FIRST_MS;
     this.abort = null;
+    this.isQuiet = false;
+    this.isRestarted = false;
+    this.quietTimer = 0;
+    document.addEventListener("visibilitychange", () => {
+      clearTimeout(this.quietTimer);
+      if (document.hidden) this.quietTimer = setTimeout(() => this.setQuiet(true), QUIET_AFTER_MS);
+      else this.setQuiet(false);
+    });
+  }
+
+  setQuiet(isQuiet) {
+    if (isQuiet === this.isQuiet) return;
+    this.isQuiet = isQuiet;
+    this.restart();
   }
 
   // Ends what runs and begins anew: the token is another one, or somebody does not want to wait.
   restart() {
     this.pause = FIRST_MS;
+    this.isRestarted = true;
     if (this.abort) this.abort.abort();
     this.wake();
   }
@@ -62,12 +82,16 @@ export class Feed {
       const began = performance.now();
       let error = null;
       try {
-        while (!abort.signal.aborted && !(await this.stream(abort))) await this.poll(abort);
+        while (!abort.signal.aborted && (this.isQuiet || !(await this.stream(abort)))) await this.poll(abort);
       } catch (caught) {
         error = caught;
       }
       abort.abort();
       this.abort = null;
+      if (this.isRestarted) {
+        this.isRestarted = false;
+        continue;
+      }
       if (performance.now() - began > STEADY_MS) this.pause = FIRST_MS;
       const isRefused = error && (error.status === 401 || error.status === 403);
       const pause = isRefused ? LONGEST_MS * 6 : this.pause * (0.75 + Math.random() / 2);
@@ -77,6 +101,7 @@ export class Feed {
         this.wake = resolve;
         setTimeout(resolve, pause);
       });
+      this.isRestarted = false;
     }
   }
 
@@ -120,7 +145,7 @@ export class Feed {
       }
       await new Promise((resolve) => {
         this.wake = resolve;
-        setTimeout(resolve, POLL_MS);
+        setTimeout(resolve, this.isQuiet ? QUIET_POLL_MS : POLL_MS);
       });
     }
   }

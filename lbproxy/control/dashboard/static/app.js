@@ -1,4 +1,4 @@
-// Puts the page together: data comes in, the model keeps it, and what is shown follows at most once a frame.
+// Puts the page together: data comes in, the model keeps it, and what is shown follows.
 
 import { Refusal, token, whoAmI } from "./access.js";
 import { Control } from "./control.js";
@@ -9,6 +9,7 @@ import { Feed } from "./stream.js";
 import { verdict } from "./verdict.js";
 import { clock, count, lasting, latency, moment, percent, plural, rate } from "./words.js";
 
+const PAUSE_MS = 400; // between two renderings that nobody asked for: what comes together is shown together
 const QUIET_MS = 5000; // between two sentences for screen readers
 const MOST_PROBLEMS = 6;
 const KINDS = {
@@ -31,6 +32,7 @@ const control = new Control(
 const pools = new Pools(model, (pool, server, what) => control.act(pool, server, what));
 
 let isAsked = false;
+let shownAt = -Infinity;
 let areAllShown = false;
 let firstVersion = null;
 let lastAnswer = null;
@@ -38,10 +40,14 @@ let lastAnswer = null;
 function soon() {
   if (isAsked) return;
   isAsked = true;
-  requestAnimationFrame(() => {
+  const draw = () => requestAnimationFrame(() => {
     isAsked = false;
+    shownAt = performance.now();
     render();
   });
+  const wait = shownAt + PAUSE_MS - performance.now();
+  if (wait > 0) setTimeout(draw, wait);
+  else draw();
 }
 
 // The verdict on what is known now; it is made once for all who ask at a time.
@@ -150,13 +156,14 @@ function renderEvents() {
 
 function eventItem(event, now) {
   const at = new Date(event.t * 1000);
+  const text = event.text.replace(`pool ${event.pool}: server `, `${event.pool} / `);
   const where = [event.pool, event.server].filter(Boolean).join(" / ");
-  const by = event.by && !event.text.includes(event.by) ? `, by ${event.by}` : "";
+  const by = event.by && !event.text.includes(`by ${event.by}`) ? `, by ${event.by}` : "";
   return h("li", { "data-kind": event.kind, "data-new": event.new ?? null },
     h("time", { datetime: at.toISOString() }, moment(event.t, now)), " ",
     h("span", { class: "kind" }, KINDS[event.kind] || event.kind), " ",
     where && !event.text.includes(event.server || event.pool) ? h("span", { class: "name" }, `${where} `) : null,
-    h("span", {}, `${event.text}${by}`));
+    h("span", {}, `${text}${by}`));
 }
 
 // --- what is said ---
@@ -267,6 +274,6 @@ const feed = new Feed((kind, data) => {
 
 setInterval(() => {
   renderBanner();
-  if (byId("link").dataset.link !== "gone") soon();
+  if (byId("link").dataset.link !== "gone" && performance.now() - shownAt > 1000) soon();
 }, 1000);
 void feed.run();

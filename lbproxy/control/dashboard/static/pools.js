@@ -13,8 +13,9 @@ const PAGE = 50;
 const FEW_SERVERS = 8; // up to here there is nothing to filter
 const FEW_POOLS = 4; // more of them are closed at first, but for those with problems
 const SEVERITY = ["down", "unresolved", "ejected", "probing", "busy", "maint", "drain"];
-const WORDS = { drain: "drain", maint: "maintenance" };
-const HEADS = ["State", "Server", "For", "In flight", "Weight", "Requests", "Errors", "Latency"];
+const HEADS = {
+  state: "State", server: "Server", since: "For", load: "In flight", weight: "Weight", rps: "Requests", errors: "Errors", latency: "Latency",
+};
 
 const severity = (server) => {
   const at = SEVERITY.indexOf(server.state);
@@ -162,9 +163,8 @@ class Card {
       queue: new Tile(this, "Queue", ["queue"], { floor: 4, format: (n) => count(n === null ? null : Math.round(n)) }),
     };
     this.table = h("table", { role: "table", "aria-label": `Servers of ${name}` });
-    this.actionsHead = h("th", { role: "columnheader", scope: "col" }, h("span", { class: "unseen" }, "Actions"));
-    const heads = HEADS.map((head, at) =>
-      h("th", { role: "columnheader", scope: "col", class: at > 2 ? "number" : null }, head));
+    this.actionsHead = h("th", { role: "columnheader", scope: "col", class: "actions" }, h("span", { class: "unseen" }, "Actions"));
+    const heads = Object.entries(HEADS).map(([key, head]) => h("th", { role: "columnheader", scope: "col", class: key }, head));
     this.body = h("tbody", { role: "rowgroup" });
     this.table.append(
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...heads, this.actionsHead)), this.body);
@@ -306,7 +306,7 @@ class Row {
   render(server, model, mayWrite) {
     const rates = model.rates.get(`${this.pool}/${server.name}`) || {};
     setAttribute(this.element, "data-level", levelOf(server));
-    setText(this.state, WORDS[server.state] || server.state);
+    setText(this.state, server.state);
     setAttribute(this.state, "data-state", server.state);
     const address = server.address === server.name ? "" : server.address;
     setText(this.address, address);
@@ -320,7 +320,8 @@ class Row {
     setHidden(this.track, !limit);
     if (limit) {
       const share = Math.min(1, server.inflight / limit);
-      this.bar.style.width = `${(share * 100).toFixed(0)}%`;
+      const scale = `scaleX(${share.toFixed(2)})`;
+      if (this.bar.style.transform !== scale) this.bar.style.transform = scale;
       setAttribute(this.bar, "data-full", share >= 1 ? "yes" : null);
     }
     const live = server.sources && server.sources.weight && server.sources.weight.source === "live";

@@ -118,7 +118,7 @@ function ofServers(model, pool) {
 export function reasonOf(server, age) {
   return (server.why || "")
     .replace(/^ejected [\d.]+ \S+ ago: /, "")
-    .replace(/next probe in ([\d.]+) s\b/, (_, s) => (s - age >= 1 ? `next probe in ${Math.round(s - age)} s` : "next probe now"));
+    .replace(/next probe in ([\d.]+) s\b/, (_, s) => (s - age >= 1 ? `next probe in ${lasting(Number(s) - age)}` : "next probe now"));
 }
 
 function one(model, server, word) {

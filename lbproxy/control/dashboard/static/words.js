@@ -26,6 +26,7 @@ export function latency(seconds) {
   if (seconds === null || seconds === undefined) return NONE;
   const ms = seconds * 1000;
   if (ms === 0) return "0 ms";
+  if (ms < 0.05) return "<0.1 ms";
   if (ms < 9.95) return `${ms.toFixed(1)} ms`;
   if (ms < 999.5) return `${Math.round(ms)} ms`;
   return seconds < 99.5 ? `${seconds.toFixed(1)} s` : `${Math.round(seconds)} s`;

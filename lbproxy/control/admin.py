@@ -37,7 +37,6 @@ _INDEX = """<!doctype html>
 <h1>lbproxy</h1>
 <ul>
 <li><a href="/api/v1/status">status</a> (JSON)
-<li><a href="/api/v1/events">events</a> (server-sent)
 <li><a href="/metrics">metrics</a> (Prometheus)
 <li><a href="/readyz">ready</a>
 <li><a href="/healthz">alive</a>

@@ -214,8 +214,11 @@ class EventStream:
         if refusal is not None:
             return problem(503, refusal, {"Retry-After": "5"})
         _bound(request.transport)
+        if request.transport is not None:
+            request.transport.pause_reading()  # further requests would be collected for as long as this one lasts
         reader = self.join(request.transport, request.headers.get("Last-Event-ID"))
         response = web.StreamResponse(headers=_HEADERS)
+        response.force_close()  # nothing more is read from it
         try:
             await response.prepare(request)
             await self._write(reader, response, f"retry: {RETRY_MS}\n\n".encode())
@@ -225,7 +228,6 @@ class EventStream:
                 for message in self.news(reader):
                     await self._write(reader, response, message)
                 if is_over:
-                    response.force_close()
                     break
                 await reader.wake.wait()
         except ConnectionError:

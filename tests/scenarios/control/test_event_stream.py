@@ -21,6 +21,7 @@ from tests.support.waiting import wait_until
 PATH = "/api/v1/events"
 MANY = 500  # servers, so that a state is more than what sockets hold
 SLOW_READERS = 100
+SENT_BYTES = 64 << 20  # more than what sockets hold
 MEMORY_BYTES = 48 << 20  # a state for each of READERS is 12 MB
 
 
@@ -232,6 +233,20 @@ def test_the_end_of_the_process_is_the_last_message_and_nobody_waits_for_readers
         wait_until(lambda: not lb.is_running, "the daemon to end")
         assert lb.exit_code == 0
         assert lb.error_lines() == []
+
+
+def test_what_a_reader_sends_besides_is_not_collected(lb: LbProxy) -> None:
+    request = b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", lb.port("admin"))) as sock:
+        sock.settimeout(1.0)
+        sock.sendall(request)
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+        n_sent = 0
+        with pytest.raises(TimeoutError):
+            while n_sent < SENT_BYTES:
+                n_sent += sock.send(request * 1000)
+    with reading(lb) as reader:
+        assert next(reader.messages()).kind == "state"
 
 
 @pytest.mark.slow

@@ -38,6 +38,14 @@ def lb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LbProxy]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores SIGINT, and so would what it starts itself."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def admin(lb: LbProxy) -> str:
     return f"--admin=127.0.0.1:{lb.port('admin')}"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lbproxy import __version__, _client
-from lbproxy.cli import asking, changing, options_only, running, streams, trying
+from lbproxy.cli import asking, changing, options_only, running, streams, top, trying
 from lbproxy.cli.common import (
     DEFAULT_ADMIN,
     FAILURE,
@@ -100,6 +100,7 @@ def build_parser() -> _Parser:
         "-v", "--verbose", action="store_true", help="say all that is known: what makes each state, names, connections"
     )
     asking.add_options(status)
+    top.add_options(command("top", top.top, "show servers and rates, again and again", "lbproxy top --sort errors"))
     reload = command(
         "reload", asking.reload, "say what a reload of the config file would change", "lbproxy reload --dry-run"
     )

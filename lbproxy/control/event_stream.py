@@ -40,6 +40,7 @@ RETRY_MS: Final = 2000  # after which an EventSource comes again
 PIECE_BYTES: Final = 64 * 1024  # given to the transport at once; aiohttp waits after as much
 KEPT_MESSAGES: Final = 8
 STUCK_S: Final = 1.0  # who takes nothing for so long is not waited for at the end of the process
+KERNEL_BYTES: Final = 128 * 1024  # Linux takes twice as much, for its own books
 _SLACK_S: Final = 0.05  # the tick comes a little early or late
 _HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -212,9 +213,12 @@ class EventStream:
         refusal = self.refusal()
         if refusal is not None:
             return problem(503, refusal, {"Retry-After": "5"})
-        _give_up_on_the_dead(request.transport)
+        _bound(request.transport)
+        if request.transport is not None:
+            request.transport.pause_reading()  # further requests would be collected for as long as this one lasts
         reader = self.join(request.transport, request.headers.get("Last-Event-ID"))
         response = web.StreamResponse(headers=_HEADERS)
+        response.force_close()  # nothing more is read from it
         try:
             await response.prepare(request)
             await self._write(reader, response, f"retry: {RETRY_MS}\n\n".encode())
@@ -224,7 +228,6 @@ class EventStream:
                 for message in self.news(reader):
                     await self._write(reader, response, message)
                 if is_over:
-                    response.force_close()
                     break
                 await reader.wake.wait()
         except ConnectionError:
@@ -246,10 +249,16 @@ def _message(kind: str, data: str, number: str = "") -> bytes:
     return f"{head}event: {kind}\ndata: {data}\n\n".encode()
 
 
-def _give_up_on_the_dead(transport: asyncio.Transport | None) -> None:
-    """A reader whose machine is gone acknowledges nothing; the kernel would try for a quarter of an hour."""
+def _bound(transport: asyncio.Transport | None) -> None:
+    """Bounds of what the kernel does for a reader: bytes that it keeps, megabytes otherwise, and how long it tries.
+
+    One whose machine is gone acknowledges nothing; it would be tried for a quarter of an hour.
+    """
     sock = transport.get_extra_info("socket") if transport is not None else None
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if sock is not None and option is not None and sock.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError):
+    if sock is None:
+        return
+    with contextlib.suppress(OSError):  # it has left
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if option is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, option, int(SLOW_S * 1000))

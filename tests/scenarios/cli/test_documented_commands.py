@@ -81,8 +81,8 @@ HERE = {command: page for command, page in ALL.items() if not is_run_elsewhere(c
 SERVES = re.compile(r"(\S+/)?lbproxy (lb\.yaml|-c|demo|run (?!--to$|.*--print))")
 SERVER = re.compile(r"gunicorn|uvicorn|for ")
 CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\S")
-ASKS = re.compile(rf"curl|lbproxy (status|healthcheck|reload --dry-run)|{CHANGES.pattern}")
-COMMANDS = "run|check|test|demo|schema|reload|drain|ready|maint|weight|limit|add|remove"
+ASKS = re.compile(rf"curl|lbproxy (status|healthcheck|reload --dry-run|top --once)|{CHANGES.pattern}")
+COMMANDS = "run|check|test|demo|schema|top|reload|drain|ready|maint|weight|limit|add|remove"
 NAMES = re.compile(rf"lbproxy ({COMMANDS})( --to)?$")  # how the prose names a command
 
 

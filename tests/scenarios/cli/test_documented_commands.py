@@ -37,6 +37,7 @@ NOT_HERE = {
     "docker ": "needs Docker; tests/scenarios/deploy/test_image.py performs the steps of the image",
     r"(\S+=\S+ )?(\S+/)?pip install|python3 -m venv|apt ": "installs from an index",
     "openssl s_client -connect HOST": "asks a machine of the reader's",
+    "ssh ": "goes to a machine of the reader's",
     "ss ": "is a tool of the system, which may be without it",
     r"kill -9$": "says how, not which process; the demo's own tests kill one",
 }

@@ -18,6 +18,8 @@ from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(240)  # a browser wants more than a core of its own, and gets little of two busy ones
+
 CONNECTIONS = 6  # that a browser has for an address, and that it may still keep when its page is closed
 
 

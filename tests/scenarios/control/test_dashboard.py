@@ -184,6 +184,7 @@ def test_without_the_right_to_change_there_is_nothing_to_press(chromium: Browser
             expect(page.get_by_text(words).first).to_be_visible()
             expect(drain).to_have_count(0)
             if token == "wrong":
+                assert page.evaluate("sessionStorage.length") == 0
                 page.get_by_role("button", name="Cancel").click()
         page.locator("#token").click()
         page.get_by_label("Token (empty: none)").fill("s3cret")

@@ -1,6 +1,6 @@
 // What operators change: each change is asked about before it is made, says what became of it, and can be undone.
 
-import { authorization, patch, setToken, token } from "./access.js";
+import { patch, setToken, token } from "./access.js";
 import { byId, h, setText } from "./dom.js";
 import { lasting, plural } from "./words.js";
 
@@ -118,12 +118,13 @@ export class Control {
       const before = token();
       setToken(input.value.trim());
       try {
-        new Headers(authorization());
-      } catch {
+        if (!/^[!-~]*$/.test(token())) throw new Error("A token has only visible ASCII characters.");
+        await this.onToken();
+      } catch (caught) {
         setToken(before);
-        throw new Error("A token has only visible ASCII characters.");
+        void this.onToken().catch(() => {});
+        throw caught;
       }
-      await this.onToken();
       return true;
     });
   }

@@ -10,6 +10,7 @@ import { levelOf, reasonOf } from "./verdict.js";
 import { NONE, clock, count, lasting, latency, percent, plural, rate } from "./words.js";
 
 const PAGE = 50;
+const SORT_MS = 5000; // what changes with every request is put in order now and then
 const FEW_SERVERS = 8; // up to here there is nothing to filter
 const FEW_POOLS = 4; // more of them are closed at first, but for those with problems
 const SEVERITY = ["down", "unresolved", "ejected", "probing", "busy", "maint", "drain"];
@@ -149,6 +150,7 @@ class Card {
     this.shown = PAGE;
     this.isOpen = null;
     this.orderKey = "";
+    this.sortedAt = 0;
     const id = `pool-${owner.cards.size}-${Math.random().toString(36).slice(2, 8)}`;
     this.toggle = h("button", { type: "button", class: "toggle", "aria-controls": id, onclick: () => this.setOpen(!this.isOpen) }, name);
     this.strategy = h("span", { class: "muted" });
@@ -223,8 +225,10 @@ class Card {
     // The order changes when somebody asks for it or states do; not under a pointer, and not with every request.
     const isHeld = this.body.matches(":hover") || this.body.contains(document.activeElement);
     const key = found.map((server) => `${server.name} ${severity(server)}`).join();
-    if (isAsked || (key !== this.orderKey && !isHeld) || !this.body.childElementCount) {
+    const isStale = owner.order !== "problems" && performance.now() - this.sortedAt > SORT_MS;
+    if (isAsked || ((key !== this.orderKey || isStale) && !isHeld) || !this.body.childElementCount) {
       this.orderKey = key;
+      this.sortedAt = performance.now();
       this.names = [...found].sort(owner.compare(pool)).slice(0, this.shown).map((server) => server.name);
     }
     for (const name of this.rows.keys()) if (!pool.servers.has(name)) this.rows.delete(name);

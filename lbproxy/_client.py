@@ -9,13 +9,15 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from lbproxy.address import Address
 
 # A status page of ten thousand servers is below 4 MB; more than this is not lbproxy's answer.
 ANSWER_LIMIT_BYTES = 16 << 20
+EVENTS = "/api/v1/events"
 
 
 class AdminError(Exception):
@@ -77,27 +79,60 @@ def call(
 
     Raises AdminError if nothing answers, too late, or not in HTTP, and for a token that no header can carry.
     """
-    headers: dict[str, str | bytes] = {"Accept": "application/json", "Connection": "close"}
-    if token:
-        headers["Authorization"] = b"Bearer " + _sendable(token)
+    headers = _headers(token, "application/json")
     data = None if body is None else json.dumps(body).encode()
     if data is not None:
         headers["Content-Type"] = "application/json"
-    connection = _connection(address, timeout_s)
-    try:
+    with _as_admin_error(address, timeout_s), closing(_connection(address, timeout_s)) as connection:
         connection.request(method, path, body=data, headers=headers)
         response = connection.getresponse()
         return Answer(response.status, response.read(ANSWER_LIMIT_BYTES))
+
+
+def events(address: Address, *, token: str | None = None, timeout_s: float = 5.0) -> Iterator[tuple[str, object]]:
+    """The messages of the event stream, each its name and its data, until lbproxy ends it.
+
+    timeout_s: for an answer, and from each line to the next. Raises AdminError like `call`, also when it is cut.
+    """
+    with _as_admin_error(address, timeout_s), closing(_connection(address, timeout_s)) as connection:
+        connection.request("GET", EVENTS, headers=_headers(token, "text/event-stream"))
+        response = connection.getresponse()
+        if response.status != 200:
+            answer = Answer(response.status, response.read(ANSWER_LIMIT_BYTES))
+            if answer.status == 503:
+                raise AdminError(f"{address}: {_detail(answer) or 'it answered 503'}".strip())
+            json_object(address, answer, f"GET {EVENTS}", ())
+        name = ""
+        while line := response.readline(ANSWER_LIMIT_BYTES):
+            field, _, value = line.rstrip(b"\r\n").partition(b": ")
+            if field == b"event":
+                name = value.decode("utf-8", "replace")
+            elif field == b"data":
+                yield name, json.loads(value)
+
+
+def _headers(token: str | None, accept: str) -> dict[str, str | bytes]:
+    headers: dict[str, str | bytes] = {"Accept": accept, "Connection": "close"}
+    if token:
+        headers["Authorization"] = b"Bearer " + _sendable(token)
+    return headers
+
+
+@contextmanager
+def _as_admin_error(address: Address, timeout_s: float) -> Iterator[None]:
+    """What goes wrong with a connection, as a sentence."""
+    try:
+        yield
     except TimeoutError:
         raise AdminError(f"{address} did not answer within {timeout_s:g} s") from None
     except (ConnectionRefusedError, FileNotFoundError):
         raise AdminError(f"nothing listens on {address}: is lbproxy running, and is this its admin.bind?") from None
     except OSError as error:
         raise AdminError(f"cannot talk to {address}: {error.strerror or error}") from None
+    except http.client.IncompleteRead:
+        raise AdminError(f"{address} broke off in the middle of its answer") from None
     except (http.client.HTTPException, ValueError) as error:  # ValueError: such as a length that is no number
         raise AdminError(f"{address} does not speak HTTP ({type(error).__name__}): is it the admin address?") from None
-    finally:
-        connection.close()
 
 
 def _sendable(token: str) -> bytes:

@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lbproxy import __version__, _client
-from lbproxy.cli import asking, changing, completion, diagnosing, explaining, options_only, running, streams, trying
+from lbproxy.cli import (
+    asking,
+    changing,
+    completion,
+    diagnosing,
+    explaining,
+    options_only,
+    running,
+    streams,
+    top,
+    trying,
+)
 from lbproxy.cli.common import (
     DEFAULT_ADMIN,
     FAILURE,
@@ -114,6 +125,7 @@ def build_parser() -> _Parser:
         "lbproxy explain POST /predict -H 'x-model: b'",
     )
     explaining.add_options(explain)
+    top.add_options(command("top", top.top, "show servers and rates, again and again", "lbproxy top --sort errors"))
     reload = command(
         "reload",
         asking.reload,

@@ -1,7 +1,7 @@
 """Who may do what at the admin address. Told apart by a token, by where a call comes from, and by what it names:
 
     /metrics /healthz /readyz   anybody who can connect; no Host check, so probes by address work
-    /                           anybody: a page of links that holds no data
+    / /dashboard/               anybody: a page that holds no data, and asks the API for it
     /api/ with a token          scope write: anything, from anywhere; scope read: GET and HEAD, from anywhere
     /api/ without one           GET and HEAD: from loopback or the unix socket, or from anywhere if no token is set
                                 other methods: only if no token is set, from loopback or the unix socket
@@ -17,6 +17,7 @@ import hmac
 import ipaddress
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -31,6 +32,15 @@ class Token:
     name: str
     secret: str
     may_write: bool = True
+
+
+class Credentials(TypedDict):
+    """What a call tells about who makes it: three of its fields, and its peer (an IP address or "unix")."""
+
+    authorization: str | None
+    host: str
+    origin: str | None
+    peer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,21 @@ class Access:
         if origin is not None and _host_of(origin) != host.lower():
             raise web.HTTPForbidden(text="Calls from pages of another origin need the bearer token.")
         return Caller("", peer)
+
+    def rights(self, caller: Caller, **told: Unpack[Credentials]) -> dict[str, object]:
+        """For who may read: who that is, and whether the same credentials may change something (why not, if not)."""
+        why_not: str | None = None
+        try:
+            self.check(method="PATCH", **told)
+        except web.HTTPException as error:
+            why_not = error.text
+        return {
+            "token": caller.token or None,
+            "peer": caller.peer,
+            "may_write": why_not is None,
+            "why_not": why_not,
+            "takes_token": bool(self._tokens),
+        }
 
     def _token(self, authorization: str) -> Token | None:
         """The token that was sent. It is compared with all of them: the time says nothing about which, or how much."""

@@ -13,8 +13,9 @@ from functools import partial
 from aiohttp import web
 
 from lbproxy.address import Address
-from lbproxy.control.access import SAFE_METHODS, Access, Caller
+from lbproxy.control.access import SAFE_METHODS, Access, Caller, Credentials
 from lbproxy.control.admin_guard import BACKLOG, CONNECTIONS, REQUEST_S, AdminGuard
+from lbproxy.control.dashboard.pages import DashboardFiles
 from lbproxy.control.metrics import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from lbproxy.control.problem import problem
 from lbproxy.control.status import Json
@@ -29,18 +30,7 @@ Route = tuple[str, str, CallHandler]
 """Method, path as aiohttp takes it, and who answers."""
 SOCKET_MODE = 0o600
 BODY_BYTES = 64 * 1024  # of a call that changes something
-
-_INDEX = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>lbproxy</title>
-<h1>lbproxy</h1>
-<ul>
-<li><a href="/api/v1/status">status</a> (JSON)
-<li><a href="/metrics">metrics</a> (Prometheus)
-<li><a href="/readyz">ready</a>
-<li><a href="/healthz">alive</a>
-</ul>
-</html>
-"""
+ENDLESS = "/api/v1/events"  # whose answer goes on until somebody leaves
 
 
 class AdminServer:
@@ -141,11 +131,14 @@ class AdminServer:
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._bounded, _problems, self._check], client_max_size=BODY_BYTES)
-        self._add(app, "GET", "/", self._index)
+        dashboard = DashboardFiles()
+        for path in dashboard.paths:
+            self._add(app, "GET", path, dashboard.answer)
         self._add(app, "GET", "/metrics", self._get_metrics)
         self._add(app, "GET", "/healthz", self._get_healthz)
         self._add(app, "GET", "/readyz", self._get_readyz)
         self._add(app, "GET", "/api/v1/status", self._get_status)
+        self._add(app, "GET", "/api/v1/whoami", partial(self._call, self._get_whoami))
         self._add(app, "POST", "/api/v1/reload", partial(self._call, self._post_reload))
         for method, path, handler in self._routes:
             self._add(app, method, path, partial(self._call, handler))
@@ -159,10 +152,6 @@ class AdminServer:
             resource.add_route("HEAD", handler, expect_handler=_invite)
 
     # --- handlers ---
-
-    async def _index(self, request: web.Request) -> web.StreamResponse:
-        headers = {"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff"}
-        return web.Response(text=_INDEX, content_type="text/html", headers=headers)
 
     async def _get_metrics(self, request: web.Request) -> web.StreamResponse:
         is_openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
@@ -182,6 +171,10 @@ class AdminServer:
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
         return web.json_response(self._status(), headers=headers)
 
+    async def _get_whoami(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        told = self._access.rights(caller, **_credentials(request))
+        return web.json_response(told, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+
     async def _post_reload(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         status, told = await self._reload(caller, request.query.get("dry_run") in ("1", "true"))
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -199,7 +192,7 @@ class AdminServer:
     async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._guard.began(request.protocol)
         try:
-            async with asyncio.timeout(REQUEST_S):
+            async with asyncio.timeout(None if request.path == ENDLESS else REQUEST_S):
                 return await handler(request)
         except TimeoutError:
             return problem(408, f"The request was not complete after {REQUEST_S:g} s.", {"Connection": "close"})
@@ -217,13 +210,7 @@ class AdminServer:
         return await handler(request)
 
     def _caller(self, request: web.Request) -> Caller:
-        return self._access.check(
-            method=request.method,
-            authorization=request.headers.get("Authorization"),
-            host=request.headers.get("Host", ""),
-            origin=request.headers.get("Origin"),
-            peer=_peer(request),
-        )
+        return self._access.check(method=request.method, **_credentials(request))
 
     async def _call(self, handler: CallHandler, request: web.Request) -> web.StreamResponse:
         return await handler(request, self._caller(request))
@@ -244,6 +231,15 @@ async def _nothing_there(request: web.Request) -> web.StreamResponse:
         _, methods = await resource.resolve(request)
         allowed |= methods - {"*"}
     raise web.HTTPMethodNotAllowed(request.method, allowed) if allowed else web.HTTPNotFound
+
+
+def _credentials(request: web.Request) -> Credentials:
+    return {
+        "authorization": request.headers.get("Authorization"),
+        "host": request.headers.get("Host", ""),
+        "origin": request.headers.get("Origin"),
+        "peer": _peer(request),
+    }
 
 
 def _peer(request: web.Request) -> str:

@@ -23,6 +23,7 @@ from lbproxy.config.units import is_off
 from lbproxy.control.access import Caller
 from lbproxy.control.discovery.roster import JOINING, Membership
 from lbproxy.control.discovery.source import Source
+from lbproxy.control.event_log import EventLog
 from lbproxy.control.status import Json
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -96,7 +97,10 @@ class Origins(Protocol):
 
 
 class LiveControl:
-    """Changes servers of `pools`. clock: monotonic seconds. check_soon: look at a server before its next turn."""
+    """Changes servers of `pools`. clock: monotonic seconds. check_soon: look at a server before its next turn.
+
+    events: hears of each change.
+    """
 
     def __init__(
         self,
@@ -105,14 +109,17 @@ class LiveControl:
         origins: Origins,
         check_soon: Callable[[Pool, Server], None],
         clock: Callable[[], float],
+        events: EventLog,
     ) -> None:
         self._pools = pools
+        self._events = events
         self._membership = membership
         self._origins = origins
         self._check_soon = check_soon
         self._clock = clock
         self._started_at = clock()
         self._records: dict[Server, _Record] = {}
+        self._unknown = _Record(self._started_at)  # of one that was there from the start, until something is set
         self._leaving: dict[Server, Pool] = {}
 
     # --- which ------------------------------------------------------------------------------------------------------
@@ -159,6 +166,7 @@ class LiveControl:
         if changes:
             told = ", ".join(f"{key}: {change}" for key, change in changes.items())
             log.info("pool %s: server %s: %s, by %s", pool.name, server.name, told, caller)
+            self._tell(pool, server, told, str(caller), changes)
         if old.get("admin") is Admin.MAINT:
             self._check_soon(pool, server)
         return changes
@@ -202,6 +210,7 @@ class LiveControl:
         self.joined(server, str(caller))
         self._membership.add(pool, server)
         log.info("pool %s: server %s is added, by %s", pool.name, server.name, caller)
+        self._tell(pool, server, "added", str(caller))
         return server
 
     def remove(self, pool: Pool, server: Server, caller: Caller) -> bool:
@@ -211,6 +220,7 @@ class LiveControl:
             raise Conflict(f"{server.name} comes from {source.title}, which would bring it back; drain it instead")
         if server not in self._leaving:
             log.info("pool %s: server %s is removed when it is idle, by %s", pool.name, server.name, caller)
+            self._tell(pool, server, "is removed when it is idle", str(caller))
         self.leave(pool, server, str(caller))
         self.remove_drained()
         return server not in pool.servers
@@ -222,6 +232,15 @@ class LiveControl:
                 del self._leaving[server]
                 self._membership.remove(pool, server)
                 log.info("pool %s: server %s is gone", pool.name, server.name)
+                self._tell(pool, server, "gone")
+
+    def _tell(
+        self, pool: Pool, server: Server, what: str, by: str | None = None, changes: Mapping[str, Change] | None = None
+    ) -> None:
+        text = f"pool {pool.name}: server {server.name}: {what}"
+        old = {key: change.old for key, change in changes.items()} if changes else None
+        new = {key: change.new for key, change in changes.items()} if changes else None
+        self._events.add("live", text, pool=pool.name, server=server.name, by=by, old=old, new=new)
 
     # --- what the file says -----------------------------------------------------------------------------------------
 
@@ -295,7 +314,7 @@ class LiveControl:
         """
         if server is None:
             return {"source": "dns", "leaving": False, "sources": None}
-        record, is_lost = self._records.get(server, _Record(self._started_at)), self._origins.is_leaving(server)
+        record, is_lost = self._records.get(server) or self._unknown, self._origins.is_leaving(server)
         known = self._origins.source_of(server)
         source = known.kind if known is not None else "live" if record.added_by else "file"
         values_from = known.values_from if known is not None else source

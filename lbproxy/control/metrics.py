@@ -141,10 +141,6 @@ class Registry:
         if entry is not None and entry.rows:
             entry.rows[0][:] = [mine + its for mine, its in zip(entry.rows[0], row, strict=True)]
 
-    def labels(self, layout: Layout) -> list[tuple[str, ...]]:
-        """Of all rows of one kind."""
-        return list(self._entries[layout])
-
     def row(self, layout: Layout, labels: tuple[str, ...]) -> Row | None:
         """The first row under these labels."""
         entry = self._entries[layout].get(labels)
@@ -152,6 +148,15 @@ class Registry:
 
     def entries(self, layout: Layout) -> Iterable[_Entry]:
         return self._entries[layout].values()
+
+    def labels(self, layout: Layout) -> Iterable[tuple[str, ...]]:
+        """Those of every row of this kind."""
+        return self._entries[layout].keys()
+
+    def cells(self, layout: Layout, labels: tuple[str, ...], first: int, end: int) -> list[int]:
+        """Some cells of the rows with these labels, added up; zeroes if there is none."""
+        entry = self._entries[layout].get(labels)
+        return _sum_rows(entry.rows, first, end) if entry is not None else [0] * (end - first)
 
 
 class Exposition:

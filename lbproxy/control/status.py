@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lbproxy.domain.names import Name
@@ -85,6 +85,7 @@ class StatusSource:
     def _pool(self, name: str, pool: Pool, now: float) -> Json:
         queue = self.queue(name)
         eligible = pool.eligible()  # also settles is_failing_open
+        used = frozenset(eligible)
         is_ready = bool(eligible) and pool.is_proven
         kind, settings = self.kind(name)
         return {
@@ -116,7 +117,9 @@ class StatusSource:
                 for item in pool.names
             ],
             "discovery": list(self.discovery(name)),
-            "servers": [{**server_status(pool, server, now), **self.origin(server, now)} for server in pool.servers]
+            "servers": [
+                {**server_status(pool, server, now, used), **self.origin(server, now)} for server in pool.servers
+            ]
             + [
                 {**unresolved_status(name, server, now), **self.origin(None, now)}
                 for name in pool.names
@@ -126,7 +129,7 @@ class StatusSource:
         }
 
 
-def server_status(pool: Pool, server: Server, now: float) -> Json:
+def server_status(pool: Pool, server: Server, now: float, eligible: Collection[Server] | None = None) -> Json:
     """One server. latency is the decayed peak average in seconds, since the seconds in the present state.
 
     used: it may get a request now, by its own state or because the pool fails open. was_up: a check has found it well.
@@ -134,7 +137,11 @@ def server_status(pool: Pool, server: Server, now: float) -> Json:
     requests were given up. slower: it is used last, as it takes longer than the others. ramp: its share in slow start.
     idle_timeout: after how many seconds the server closes an idle connection, as it announces and as was learned.
     requests_per_connection: how many it answers on one before it closes it without a word, None if that is not known.
+
+    eligible: of the pool, as a set if many servers are asked for; asked of the pool by default.
     """
+    idle, penalty_s, learned_s = server.idle_timeout, server.penalty_s(now), server.idle_timeout.learned_s
+    weight, ramped = server.weight, server.effective_weight
     return {
         "name": server.name,
         "address": str(server.address),
@@ -143,23 +150,23 @@ def server_status(pool: Pool, server: Server, now: float) -> Json:
         "state": server.shown,
         "why": pool.why(server, now),
         "since": round(now - server.changed_at, 3) if server.changed_at else None,
-        "weight": server.weight,
+        "weight": weight,
         "inflight": server.inflight,
         "max_inflight": server.max_inflight or None,
         "requests": server.requests,
         "errors": server.errors,
         "latency": round(server.latency(now), 6),
-        "used": server in pool.eligible(),
+        "used": server in (pool.eligible() if eligible is None else eligible),
         "was_up": server.was_up,
         "backup": server.backup,
         "breaker": server.breaker.value,
-        "penalty": round(server.penalty_s(now), 3) or None,
+        "penalty": (round(penalty_s, 3) or None) if penalty_s else None,
         "quarantined": server.n_quarantined,
         "slower": pool.is_slower(server),
-        "ramp": round(server.effective_weight / server.weight, 3) if server.effective_weight != server.weight else None,
+        "ramp": round(ramped / weight, 3) if ramped != weight else None,
         "idle_timeout": {
-            "announced": server.idle_timeout.announced_s if server.idle_timeout.announced_s >= 0.0 else None,
-            "learned": round(server.idle_timeout.learned_s, 3) or None,
+            "announced": idle.announced_s if idle.announced_s >= 0.0 else None,
+            "learned": (round(learned_s, 3) or None) if learned_s else None,
         },
         "requests_per_connection": server.reuse.limit if server.reuse.limit != NO_LIMIT else None,
     }

@@ -21,11 +21,15 @@ from lbproxy.control.admin_guard import CONNECTIONS
 from lbproxy.control.checker import Checker
 from lbproxy.control.discovery.discovery import Discovery, Wanted
 from lbproxy.control.discovery.roster import Membership
+from lbproxy.control.event_log import EventLog
+from lbproxy.control.event_stream import READERS, EventStream
 from lbproxy.control.file_servers import FileServers
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
 from lbproxy.control.live import LiveControl
 from lbproxy.control.metrics import Exposition, Registry
+from lbproxy.control.news import News
 from lbproxy.control.pools_api import PoolsApi
+from lbproxy.control.rates import Meter
 from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
@@ -111,12 +115,17 @@ class Controller:
         self._failing_open: set[str] = set()
         self._readiness = ReadinessLog(log, clock())
         self._log = ThrottledLog(log, clock=clock)
+        self.events = EventLog()
+        self._news = News(self.events)
+        self._stream = EventStream(
+            self.status, Meter(registry), self.events, clock, time.time, min(READERS, admin_limit // 2)
+        )
         self._tasks = Tasks(self._crashed)
         self._exposition = Exposition(registry)
         self._strategies = {name: _strategy(pool) for name, pool in config.pools.items()}
         self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
         self._discovery = Discovery(self, self._tasks, row, clock)
-        self._live = LiveControl(pools, self, self._discovery, self._checker.kick, clock)
+        self._live = LiveControl(pools, self, self._discovery, self._checker.kick, clock, self.events)
         self._file_servers = FileServers(self._live, self, self._discovery, clock)
         self._status = StatusSource(
             registry.version,
@@ -151,7 +160,7 @@ class Controller:
             status=self.status,
             not_ready=self.ready_reason,
             reload=self._reload,
-            routes=PoolsApi(self._live, self._server_status).routes() + self._admin_routes,
+            routes=(*PoolsApi(self._live, self._server_status).routes(), *self._stream.routes(), *self._admin_routes),
             limit=self._admin_limit,
             may_move=may_move,
             clock=self._clock,
@@ -270,8 +279,10 @@ class Controller:
         self._readiness.observe(self.ready_reason(), self._clock())
 
     def draining(self) -> None:
-        """The process was told to stop: /readyz says 503 from now on."""
+        """The process was told to stop: /readyz says 503 from now on, and readers of events are let go."""
         self._state = "draining"
+        self.events.add("process", "lbproxy stops: what is in flight is finished", old="running", new="draining")
+        self._stream.finish()
 
     # --- what is asked ----------------------------------------------------------------------------------------------
 
@@ -308,12 +319,14 @@ class Controller:
 
     def add(self, pool: Pool, server: Server) -> None:
         """Discovery or an operator found a server."""
+        self._tell_of_name(pool, server, "joins")
         self._live.joined(server)
         self._parts.add(pool, server)
         self._checker.add(pool, server)
 
     def remove(self, pool: Pool, server: Server) -> None:
         """Discovery lost a server, or an operator removed it, and it is drained."""
+        self._tell_of_name(pool, server, "is gone")
         self._checker.remove(pool, server)
         self._parts.remove(pool, server)
         self._live.left(server)
@@ -322,6 +335,11 @@ class Controller:
     def give(self, pool: Pool, server: Server, key: str, value: int) -> None:
         """Discovery found another weight or limit of a server."""
         self._live.give(pool, server, key, value)
+
+    def _tell_of_name(self, pool: Pool, server: Server, what: str) -> None:
+        if server.host != server.address.host:  # it comes from a name; of the others live control tells
+            text = f"pool {pool.name}: server {server.name} {what}"
+            self.events.add("names", text, pool=pool.name, server=server.name)
 
     def _server_row(self, pool: Pool, server: Server) -> Row | None:
         return self._registry.row(SERVER, (pool.name, server.name))
@@ -340,6 +358,16 @@ class Controller:
         old = old if server.was_up or old != "up" else "never up"  # what has not been checked counts as up
         cause = f"{pool.name}/{server.name} {new}"  # with the state, so that the last word is not the one left out
         self._log.log(level, cause, "pool %s: server %s is %s, was %s%s", pool.name, server.name, new, old, why)
+        if new == "ejected" and server.circuit is not None:
+            why = f": {server.circuit.what}"
+        self.events.add(
+            "ejection" if new == "ejected" else "flip",
+            f"pool {pool.name}: server {server.name} is {new}, was {old}{why}",
+            pool=pool.name,
+            server=server.name,
+            old=old,
+            new=new,
+        )
         if not pool.eligible():
             # Not an error of lbproxy, which its tests look for in the log.
             self._log.warning(f"{pool.name} empty", "pool %s has no usable server", pool.name)
@@ -370,7 +398,10 @@ class Controller:
         for name, pool in self._pools.items():
             self._watch_fail_open(name, pool)
         if self._state == "running":
-            self._readiness.observe(self.ready_reason(), now)
+            reason = self.ready_reason()
+            self._readiness.observe(reason, now)
+            self._news.observe(self._pools, reason)
+        self._stream.tick(now)
 
     def _drop(self, pool: Pool) -> None:
         """The config no longer names it, and nothing is under way in it."""

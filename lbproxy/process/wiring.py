@@ -173,7 +173,7 @@ class Wiring:
 
     def _forget(self, layout: Layout, index: int, value: str) -> None:
         """Remove the rows of one thing."""
-        for labels in self._registry.labels(layout):
+        for labels in tuple(self._registry.labels(layout)):
             row = self._registry.row(layout, labels) if labels[index] == value else None
             if row is not None:
                 self._registry.remove(layout, labels, row)

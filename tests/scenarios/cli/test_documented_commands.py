@@ -37,6 +37,7 @@ NOT_HERE = {
     "docker ": "needs Docker; tests/scenarios/deploy/test_image.py performs the steps of the image",
     r"(\S+=\S+ )?(\S+/)?pip install|python3 -m venv|apt ": "installs from an index",
     "openssl s_client -connect HOST": "asks a machine of the reader's",
+    "ssh ": "goes to a machine of the reader's",
     "ss ": "is a tool of the system, which may be without it",
     r"kill -9$": "says how, not which process; the demo's own tests kill one",
 }
@@ -82,8 +83,10 @@ SERVES = re.compile(r"(\S+/)?lbproxy (lb\.yaml|-c|demo|run (?!--to$|.*--print))"
 SERVER = re.compile(r"gunicorn|uvicorn|for ")
 CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\S")
 EXAMINES = re.compile(r"lbproxy doctor \S+\.yaml")
-COMMANDS = "run|check|test|doctor|demo|schema|explain|completion|reload|drain|ready|maint|weight|limit|add|remove"
-ASKS = re.compile(rf"curl|lbproxy (status|explain|completion servers|healthcheck|reload --dry-run)|{CHANGES.pattern}")
+COMMANDS = "run|check|test|doctor|demo|schema|explain|completion|top|reload|drain|ready|maint|weight|limit|add|remove"
+ASKS = re.compile(
+    rf"curl|lbproxy (status|explain|completion servers|healthcheck|reload --dry-run|top --once)|{CHANGES.pattern}"
+)
 NAMES = re.compile(rf"lbproxy ({COMMANDS})( --to)?$")  # how the prose names a command
 
 

@@ -3,18 +3,21 @@
 import asyncio
 import io
 import json
+import re
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbproxy.address import Address, parse_address
+from lbproxy.control import admin
 from lbproxy.control.access import Access, Caller, Token
-from lbproxy.control.admin import AdminServer
+from lbproxy.control.admin import ENDLESS, AdminServer, Route
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.status import Json
 
@@ -46,7 +49,9 @@ async def start(state: State) -> AsyncIterator[Start]:
             return 422, {"problems": [state.reason]}
         return 200, {"steps": [], "dry_run": is_dry, "by": str(caller)}
 
-    async def start_one(bind: str = "127.0.0.1:0", token: str | None = None) -> AdminServer:
+    async def start_one(
+        bind: str = "127.0.0.1:0", token: str | None = None, routes: Sequence[Route] = ()
+    ) -> AdminServer:
         server = AdminServer(
             parse_address(bind),
             Access([] if token is None else [Token("admin.token", token)]),
@@ -54,6 +59,7 @@ async def start(state: State) -> AsyncIterator[Start]:
             status=status,
             not_ready=lambda: state.reason,
             reload=reload,
+            routes=routes,
         )
         await server.start()
         started.append(server)
@@ -108,6 +114,23 @@ async def test_head_has_the_headers_and_no_body(start: Start, call: Call) -> Non
         status, headers, text = await call(server, path, "HEAD")
         assert (status, text) == (200, ""), path
         assert int(headers["Content-Length"]) > 0
+
+
+async def test_an_answer_that_takes_too_long_is_given_up_but_for_the_one_that_has_no_end(
+    start: Start, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "REQUEST_S", 0.05)
+    waited: list[str] = []
+
+    async def wait(request: web.Request, caller: Caller) -> web.StreamResponse:
+        await asyncio.sleep(0.2)
+        waited.append(request.path)
+        return web.Response(text="done")
+
+    server = await start(routes=[("GET", ENDLESS, wait), ("GET", "/api/v1/other", wait)])
+    assert (await call(server, "/api/v1/other"))[0] == 408
+    assert (await call(server, ENDLESS))[0] == 200
+    assert waited == [ENDLESS]
 
 
 async def test_errors_are_problem_details(start: Start, call: Call) -> None:
@@ -187,8 +210,8 @@ async def test_the_api_checks_host_and_token(start: Start, call: Call) -> None:
 async def test_the_index_links_only_to_paths_that_exist(start: Start, call: Call) -> None:
     server = await start()
     _, _, page = await call(server, "/")
-    links = [part.split('"')[0] for part in page.split('href="')[1:]]
-    assert len(links) == 4
+    links = {link for link in re.findall(r'(?:href|src)="([^"]+)"', page) if not link.startswith("#")}
+    assert {"/api/v1/status", "/metrics", "/readyz", "/healthz", "/dashboard/app.js", "/dashboard/app.css"} <= links
     for link in links:
         assert (await call(server, link))[0] == 200
 

@@ -49,6 +49,8 @@ def test_a_wheel_needs_no_compiler(tmp_path: Path) -> None:
     modules = [re.sub(r"\.py$", "", name) for name in hatch_build.compiled_sources()]
     libraries = {name.partition(".")[0] for name in names if name.endswith(".so")}
     assert libraries == {*modules, "lbproxy__mypyc"}
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "lbproxy/control/dashboard/static").iterdir()}
+    assert pages and pages <= set(names)
 
     nowhere = tmp_path / "bin"
     nowhere.mkdir()

@@ -158,3 +158,31 @@ def test_a_caller_is_told_by_its_token_and_where_it_is() -> None:
         "127.0.0.1",
         "the unix socket",
     ]
+
+
+TOKENS = [Token("ci", "s3cret"), Token("eye", "look", may_write=False)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sent", "peer", "may_write", "why_not"),
+    [
+        ([], None, LOCAL, True, ""),
+        ([], None, REMOTE, False, "Without admin.token, calls that change something are taken from loopback only."),
+        (TOKENS, None, LOCAL, False, "Calls that change something need a bearer token (admin.token, admin.tokens)."),
+        (TOKENS, "Bearer s3cret", REMOTE, True, ""),
+        (TOKENS, "Bearer look", LOCAL, False, "The token eye may only read (scope: read)."),
+    ],
+)
+def test_who_may_read_is_told_whether_it_may_change_something(
+    tokens: list[Token], sent: str | None, peer: str, may_write: bool, why_not: str
+) -> None:
+    access = Access(tokens)
+    caller = access.check(method="GET", authorization=sent, host="127.0.0.1", origin=None, peer=peer)
+    rights = access.rights(caller, authorization=sent, host="127.0.0.1", origin=None, peer=peer)
+    assert rights == {
+        "token": caller.token or None,
+        "peer": peer,
+        "may_write": may_write,
+        "why_not": why_not or None,
+        "takes_token": bool(tokens),
+    }

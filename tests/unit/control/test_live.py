@@ -1,3 +1,4 @@
+import json
 import logging
 import random
 
@@ -7,6 +8,7 @@ from lbproxy.address import parse_address
 from lbproxy.control.access import Caller
 from lbproxy.control.discovery.dns import NameSource
 from lbproxy.control.discovery.source import Source
+from lbproxy.control.event_log import EventLog
 from lbproxy.control.live import Change, Conflict, LiveControl, NotThere, Refused
 from lbproxy.control.status import Json
 from lbproxy.domain.lease import Lease, Outcome
@@ -37,8 +39,14 @@ class Bench:
         self.sources_of: dict[Server, Source] = {}
         self.lost: set[Server] = set()
         self.kicked: list[Server] = []
+        self.events = EventLog(lambda: self.now)
         self.live = LiveControl(
-            {"predict": self.pool}, self, self, lambda pool, server: self.kicked.append(server), lambda: self.now
+            {"predict": self.pool},
+            self,
+            self,
+            lambda pool, server: self.kicked.append(server),
+            lambda: self.now,
+            self.events,
         )
 
     def add(self, pool: Pool, server: Server) -> None:
@@ -413,3 +421,29 @@ def test_the_values_of_a_server_of_a_file_are_the_file_s(bench: Bench) -> None:
     bench.sources_of[bench.a] = File("servers_file:a.yaml", "servers_file a.yaml")
     told = bench.live.told(bench.a, bench.now)
     assert told["source"] == "servers_file" and bench.sources(bench.a)["weight"]["source"] == "servers_file"
+
+
+def test_each_change_is_an_event(bench: Bench) -> None:
+    bench.change(bench.a, admin="drain", max_inflight=3)
+    [added] = bench.live.add(bench.pool, {"address": "10.0.0.9:80"}, HERE)
+    bench.live.remove(bench.pool, added, HERE)
+    told = [json.loads(event.text) for event in bench.events.after(0)]
+    assert {(event["kind"], event["pool"]) for event in told} == {("live", "predict")}
+    assert [(event["server"], event["text"].rpartition(": ")[0], event["by"]) for event in told[1:]] == [
+        ("10.0.0.9:80", "pool predict: server 10.0.0.9:80", "127.0.0.1"),
+        ("10.0.0.9:80", "pool predict: server 10.0.0.9:80", "127.0.0.1"),
+        ("10.0.0.9:80", "pool predict: server 10.0.0.9:80", None),
+    ]
+    assert [event["text"].rpartition(": ")[2] for event in told[1:]] == ["added", "is removed when it is idle", "gone"]
+    first = told[0]
+    assert first["text"] == ("pool predict: server 10.0.0.1:80: admin: ready -> drain, max_inflight: off -> 3")
+    assert (first["by"], first["old"], first["new"]) == (
+        "ci from 192.0.2.1",
+        {"admin": "ready", "max_inflight": None},
+        {"admin": "drain", "max_inflight": 3},
+    )
+
+
+def test_what_changes_nothing_is_no_event(bench: Bench) -> None:
+    bench.change(bench.a, admin="ready")
+    assert bench.events.last == 0

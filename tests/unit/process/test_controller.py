@@ -1,4 +1,5 @@
 import asyncio
+import json
 import logging
 import random
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from lbproxy.control.metrics import Registry
 from lbproxy.control.probe import ProbeSpec, Result
 from lbproxy.control.status import Json
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
+from lbproxy.domain.breaker import BreakerPolicy, CircuitBreaker
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Health
@@ -232,3 +234,49 @@ async def test_the_status_says_the_kind_of_a_pool_and_what_it_sets() -> None:
     [pool] = pools
     assert (pool["kind"], pool["kind_settings"]) == ("uvicorn", {"keep_alive.idle_timeout": "4s"})
     await bench.controller.stop()
+
+
+def told(bench: Bench) -> list[tuple[str, str]]:
+    """Kind and text of the events."""
+    events = [json.loads(event.text) for event in bench.controller.events.after(0)]
+    return [(event["kind"], event["text"]) for event in events]
+
+
+async def test_flips_and_ejections_are_events(bench: Bench) -> None:
+    server = bench.pool.servers[0]
+    bench.controller.server_refused(bench.pool, server)
+    server.circuit = CircuitBreaker(BreakerPolicy())
+    server.circuit.reason, server.circuit.what = "consecutive_failures", "5 consecutive resets"
+    bench.controller._flipped(bench.pool, server, "up", "ejected")
+    name = "pool predict: server 127.0.0.1:5001"
+    assert told(bench) == [
+        ("flip", f"{name} is down, was never up: connection refused under traffic"),
+        ("ejection", f"{name} is ejected, was never up: 5 consecutive resets"),
+    ]
+
+
+async def test_servers_of_a_name_that_come_and_go_are_events(bench: Bench) -> None:
+    named = Server("app:80/192.0.2.1", parse_address("192.0.2.1:80"), host="app")
+    live = Server("b", parse_address("192.0.2.2:80"))
+    for server in (named, live):
+        bench.controller.add(bench.pool, server)
+        bench.controller.remove(bench.pool, server)
+    assert told(bench) == [
+        ("names", "pool predict: server app:80/192.0.2.1 joins"),
+        ("names", "pool predict: server app:80/192.0.2.1 is gone"),
+    ]
+
+
+async def test_readiness_and_the_end_are_events(bench: Bench) -> None:
+    await bench.controller.start()
+    bench.controller._tick()
+    assert told(bench) == []
+    bench.controller.running()
+    bench.pool.set_health(bench.pool.servers[0], Health.UP, "", "", bench.now)
+    bench.controller._tick()
+    bench.controller.draining()
+    bench.controller._tick()
+    assert told(bench) == [
+        ("process", "ready"),
+        ("process", "lbproxy stops: what is in flight is finished"),
+    ]

@@ -1,0 +1,93 @@
+"""What of a status is another one than a moment ago, so that readers who have the rest are told only that.
+
+Every change has a number, and whoever remembers the number up to which he knows everything is told what came later.
+What merely passes with time is no change: how long a state has lasted, and a latency that fades.
+"""
+
+from __future__ import annotations
+
+from math import log2
+from typing import Final
+
+from lbproxy.control.status import Json
+
+POOL_KEYS: Final = ("name", "usable", "ready", "reason", "failing_open", "inflight", "queue")
+_FAINT_S: Final = 0.0001  # a latency below this is none
+
+Key = tuple[str, str]
+
+
+class Changes:
+    """The last status, and when each part of it became what it is.
+
+    number: of the latest change of a server or of a pool's own values. shape: of the latest change of what there is:
+    pools, servers, listeners, or what the process is doing; whoever knows an older one needs everything anew.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.shape = 0
+        self._shown: object = None
+        self._pools: list[tuple[Json, list[Json]]] = []
+        self._seen: dict[Key, tuple[object, int]] = {}
+
+    def take(self, status: Json) -> None:
+        """This is the status now."""
+        number = self.number + 1
+        seen: dict[Key, tuple[object, int]] = {}
+        self._pools = []
+        for pool in objects(status["pools"]):
+            head = {key: pool[key] for key in POOL_KEYS}
+            name, servers = str(pool["name"]), objects(pool["servers"])
+            self._note(seen, (name, ""), head, number)
+            for server in servers:
+                self._note(seen, (name, str(server["name"])), lasting(server), number)
+            self._pools.append((head, servers))
+        self._seen = seen
+        shape = (
+            [(item["name"], item["bind"]) for item in objects(status["listeners"])],
+            list(seen),
+            status["state"],
+            status["ready"],
+        )
+        if shape != self._shown:
+            self._shown = shape
+            self.shape += 1
+
+    def _note(self, seen: dict[Key, tuple[object, int]], key: Key, value: object, number: int) -> None:
+        before = self._seen.get(key)
+        if before is not None and before[0] == value:
+            seen[key] = before
+        else:
+            seen[key] = (value, number)
+            self.number = number
+
+    def since(self, number: int) -> Json:
+        """The pools that have changed after this number, each with those of its servers that have."""
+        pools = []
+        for head, servers in self._pools:
+            name = str(head["name"])
+            changed = [item for item in servers if self._seen[name, str(item["name"])][1] > number]
+            if changed or self._seen[name, ""][1] > number:
+                pools.append({**head, "servers": changed})
+        return {"pools": pools}
+
+
+def lasting(server: Json) -> Json:
+    """A server as in the status, without what passes with time."""
+    latency, sources = server["latency"], server.get("sources")
+    assert isinstance(latency, float)
+    return {
+        **server,
+        "since": None,
+        "latency": round(log2(latency)) if latency > _FAINT_S else None,
+        "sources": [(item["source"], item["by"], item["given"]) for item in sources.values()]
+        if isinstance(sources, dict)
+        else None,
+    }
+
+
+def objects(value: object) -> list[Json]:
+    """A list of the status."""
+    assert isinstance(value, list)
+    return value

@@ -36,7 +36,7 @@ class Reloading:
     """config: the one in force, also afterwards. config_path: its file, "" or "-" if there is none. environ: for
     `${VAR}`. apply(old, new): see Applying. row: the PROCESS counters. wall: Unix seconds.
 
-    digest: of the file's content as it was read last, good or bad.
+    tell: called with what a reload did, and who asked for it. digest: of the file's content as it was read last.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Reloading:
         environ: Mapping[str, str],
         apply: Apply,
         row: Row,
+        tell: Callable[[str, str], None] = lambda text, by: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
@@ -53,6 +54,7 @@ class Reloading:
         self._environ = environ
         self._apply = apply
         self._row = row
+        self._tell = tell
         self._wall = wall
         self._lock = asyncio.Lock()
         self.digest = digest(config_path)
@@ -86,7 +88,9 @@ class Reloading:
             self.is_last_good, self.good_since = True, self._wall()
             self._row[_OK] += 1
             took_s = time.monotonic() - begun
-            log.info("reload: %s, in %.0f ms, by %s", _summary(steps), 1000 * took_s, by)
+            summary = _summary(steps)
+            log.info("reload: %s, in %.0f ms, by %s", summary, 1000 * took_s, by)
+            self._tell(f"reload: {summary}", by)
             for warning in read.warnings:
                 log.warning("%s", warning)
             told = self._told(read, steps)
@@ -96,12 +100,9 @@ class Reloading:
         self.is_last_good = False
         self._row[_FAILED] += 1
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        log.warning(  # not an error of lbproxy's own
-            "reload by %s: the config file cannot be used, the one in force stays: %s%s",
-            by,
-            "; ".join(problems[:SHOWN]),
-            more,
-        )
+        told = f"the config file cannot be used, the one in force stays: {'; '.join(problems[:SHOWN])}{more}"
+        log.warning("reload by %s: %s", by, told)  # not an error of lbproxy's own
+        self._tell(f"reload: {told}", by)
         return 422, {"problems": list(problems)}
 
     async def _read(self) -> Loaded | list[str]:

@@ -148,7 +148,9 @@ class Worker:
         except Unusable as error:
             raise StartError(self._shown(error), 2) from None
         registry.pools = {name: runtime.pool for name, runtime in wiring.pools.items()}
-        reloading = self._reloading = Reloading(config, self._config_path, os.environ, self._apply, row)
+        reloading = self._reloading = Reloading(
+            config, self._config_path, os.environ, self._apply, row, self._tell_of_reload
+        )
         registry.readers |= {
             "client_connections": self._listeners.connections,
             "queue_depth": wiring.queue_depths,
@@ -231,6 +233,9 @@ class Worker:
                 self._config_path, lambda: self._reloading.digest, lambda: self._reloading.reload("watch")
             )
             self._watching = self._services.tasks.spawn(watch.run(), "config file")
+
+    def _tell_of_reload(self, text: str, by: str) -> None:
+        self._controller.events.add("reload", text, by=by)
 
     def _reload_signal(self) -> None:
         if self._applying is None:  # it came during the start, which may have read the file before it was changed

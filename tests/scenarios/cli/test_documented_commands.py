@@ -84,9 +84,8 @@ SERVER = re.compile(r"gunicorn|uvicorn|for ")
 CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\S")
 EXAMINES = re.compile(r"lbproxy doctor \S+\.yaml")
 COMMANDS = "run|check|test|doctor|demo|schema|explain|completion|top|reload|drain|ready|maint|weight|limit|add|remove"
-ASKS = re.compile(
-    rf"curl|lbproxy (status|explain|completion servers|healthcheck|reload --dry-run|top --once)|{CHANGES.pattern}"
-)
+QUESTIONS = "status|explain|completion servers|healthcheck|reload --dry-run|top --once"
+ASKS = re.compile(rf"curl|lbproxy ({QUESTIONS})|{CHANGES.pattern}")
 NAMES = re.compile(rf"lbproxy ({COMMANDS})( --to)?$")  # how the prose names a command
 
 

@@ -7,6 +7,7 @@ import random
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.access import Caller
 from lbproxy.control.discovery.source import Source
+from lbproxy.control.event_log import EventLog
 from lbproxy.control.file_servers import WAIT_S, FileServers
 from lbproxy.control.live import LiveControl
 from lbproxy.domain.lease import Lease, Outcome
@@ -32,7 +33,8 @@ class Bench:
         strategy = LeastConnections({}, random.Random(1))
         self.pool = Pool("p", (), strategy, strategy, passive_retry_s=None if is_checked else 10.0, queue=WaitQueue())
         self.named: dict[Server, Source] = {}
-        self.live = LiveControl({"p": self.pool}, self, self, lambda pool, server: None, lambda: self.now)
+        events = EventLog(lambda: self.now)
+        self.live = LiveControl({"p": self.pool}, self, self, lambda pool, server: None, lambda: self.now, events)
         self.file = FileServers(self.live, self, self, lambda: self.now)
         self.config = config(*servers)
         self.file.enter(self.pool, self.config)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lbproxy.config.loader import load_file
 from lbproxy.config.model import Config
+from lbproxy.process.applying import CannotApply
 from lbproxy.process.reloading import NO_FILE, Reloading
 from lbproxy.telemetry.slots import PROCESS
 
@@ -68,6 +69,43 @@ async def test_every_problem_is_told_with_its_place(tmp_path: Path) -> None:
     assert problems[0].startswith(f"{path}:2:") and "there is no file" in problems[0]
     path.unlink()
     assert (await asked.dry_run())[0] == 422
+
+
+async def test_what_a_reload_does_is_told_and_counted(tmp_path: Path) -> None:
+    path, row = tmp_path / "lb.yaml", [0] * PROCESS.width
+    path.write_text(GOOD)
+    applied: list[tuple[Config, Config]] = []
+    told: list[tuple[str, str]] = []
+
+    async def apply(old: Config, new: Config) -> None:
+        if "{write: 8s}" in path.read_text():
+            raise CannotApply("no room")
+        applied.append((old, new))
+
+    def count(result: str) -> int:
+        return row[PROCESS.column("config_reloads_total", result)]
+
+    first = load_file(path, {}).config
+    asked = Reloading(first, str(path), {}, apply, row, lambda text, by: told.append((text, by)), lambda: 77.0)
+    path.write_text(GOOD.replace("pool: p}", "pool: p, timeouts: {write: 9s}}"))
+    status, answer = await asked.reload("ci")
+    assert status == 200 and answer["dry_run"] is False and applied == [(first, asked.config)]
+    assert (count("success"), list(asked.was_successful()), list(asked.succeeded_at())) == (
+        1,
+        [((), 1.0)],
+        [((), 77.0)],
+    )
+    good = asked.config
+    refused = GOOD.replace("pool: p}", "pool: p, timeouts: {write: 8s}}")
+    for text, problem in (("pools: [", str(path)), (refused, "no room")):
+        path.write_text(text)
+        status, answer = await asked.reload("SIGHUP")
+        problems = answer["problems"]
+        assert status == 422 and isinstance(problems, list) and problems[0].startswith(problem)
+        assert asked.config is good and list(asked.was_successful()) == [((), 0.0)]
+    assert count("failure") == 2
+    assert [by for _, by in told] == ["ci", "SIGHUP", "SIGHUP"]
+    assert told[0][0] == "reload: change listener 127.0.0.1:5000: timeouts.write: 30 -> 9"
 
 
 async def test_without_a_file_there_is_nothing_to_read(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from lbproxy.cli.top_view import Object, Row, View, mapping, number
 COLUMNS: Final[tuple[str, ...]] = (
     "SERVER", "STATE", "SINCE", "IN FLIGHT", "REQ/S", "ERRORS", "TTFB", "LATENCY", "WHY",
 )  # fmt: skip
+TO_THE_LEFT: Final = frozenset({"SERVER", "STATE", "WHY"})
 EVENTS: Final = 5
-_TO_THE_LEFT: Final = frozenset({"SERVER", "STATE", "WHY"})
 
 
 def page(view: View, *, sort: str = "config", wanted: str = "", width: int | None = None) -> str:
@@ -95,7 +95,7 @@ def _table(rows: list[Row]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(
-            cell.ljust(size) if name in _TO_THE_LEFT else cell.rjust(size)
+            cell.ljust(size) if name in TO_THE_LEFT else cell.rjust(size)
             for cell, size, name in zip(line, widths, COLUMNS, strict=True)
         ).rstrip()
         for line in table

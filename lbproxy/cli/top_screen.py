@@ -49,7 +49,7 @@ class Question(ModalScreen[bool]):
     Question Static { width: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y,enter", "answer(True)", "Yes"),
+        Binding("y", "answer(True)", "Yes"),
         Binding("n,escape,q", "answer(False)", "No"),
     ]
 
@@ -211,7 +211,8 @@ class TopApp(App[int]):
 
 
 def _cells(row: Row) -> list[Text]:
-    texts = [Text(cell) for cell in top_page.cells(row)]
+    named = zip(top_page.COLUMNS, top_page.cells(row), strict=True)
+    texts = [Text(cell, justify="left" if name in top_page.TO_THE_LEFT else "right") for name, cell in named]
     texts[1].stylize(_STYLES.get(texts[1].plain, ""))
     return texts
 

@@ -58,7 +58,7 @@ class EventLog:
     ) -> None:
         """Something happened. text: one sentence. by: who did it. old, new: as JSON has them.
 
-        What is too long is cut, and a value that is too large is left out.
+        What is too long is cut, a value that is too large is left out, and one that JSON has no word for is its text.
         """
         now = self._clock()
         if kind in ("flip", "ejection"):
@@ -76,7 +76,8 @@ class EventLog:
                 "by": by,
                 "old": _small(old),
                 "new": _small(new),
-            }
+            },
+            default=str,
         )
         self.last += 1
         self._ring.append(Event(self.last, told))
@@ -117,4 +118,4 @@ class EventLog:
 
 
 def _small(value: object) -> object:
-    return value if value is None or len(json.dumps(value)) <= VALUE_BYTES else None
+    return value if value is None or len(json.dumps(value, default=str)) <= VALUE_BYTES else None

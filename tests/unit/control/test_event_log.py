@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from lbproxy.address import parse_address
 from lbproxy.control.event_log import TEXT_CHARS, VALUE_BYTES, EventLog
 
 
@@ -61,6 +62,18 @@ def test_what_is_too_long_is_cut_and_what_is_too_large_left_out(clock: Clock) ->
     assert told["text"] == "y" * (TEXT_CHARS - 3) + "..."
     assert told["old"] is None
     assert told["new"] == "z" * (VALUE_BYTES - 2)
+
+
+def test_a_value_that_is_no_json_is_told_as_text(clock: Clock) -> None:
+    log = EventLog(clock)
+    log.add(
+        "reload",
+        "the config is another one",
+        old=parse_address("127.0.0.1:80"),
+        new=[parse_address(":1", default_host="a")],
+    )
+    told = json.loads(log.after(0)[0].text)
+    assert (told["old"], told["new"]) == ("127.0.0.1:80", ["a:1"])
 
 
 def test_a_server_that_flaps_does_not_push_the_others_out(clock: Clock) -> None:

@@ -17,8 +17,6 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import uvloop
-
 from lbproxy import __version__, errors
 from lbproxy.config.model import Admin, Config
 from lbproxy.config.problems import Unusable
@@ -43,6 +41,7 @@ from lbproxy.process.controller import Controller
 from lbproxy.process.first_words import first_lines
 from lbproxy.process.listeners import Listeners, binds_of
 from lbproxy.process.reloading import Reloading
+from lbproxy.process.threads import new_loop
 from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry import log as operator_log
 from lbproxy.telemetry.slots import PROCESS, Slots
@@ -337,7 +336,7 @@ def run(config: Config, shown: Callable[[Unusable], str], *, config_path: str = 
     """Run the daemon in the foreground; the exit status of the process (0, or 1 after a failure). shown: see Worker."""
     handler = operator_log.configure(config.log.level, config.log.format)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(Worker(config, config_path, shown).run())
     except StartError as error:
         log.error("cannot start: %s", error)

@@ -109,16 +109,24 @@ def can_start(env: Mapping[str, str]) -> bool:
     return os.environ.get("NURSERY") != "no" and not any(name.startswith(_UNIMPORTABLE) for name in env)
 
 
-def start(arguments: Sequence[str], env: Mapping[str, str], *, stdout: int, stderr: int, nofile: int = 0) -> Nursling:
-    """Like `lbproxy ARGUMENTS` in this directory, with `env` on top of this environment, no standard input, and below
-    a limit of `nofile` descriptors if that is not 0.
+def start(
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    stdout: int,
+    stderr: int,
+    nofile: int = 0,
+    folder: Path | None = None,
+) -> Nursling:
+    """Like `lbproxy ARGUMENTS` in `folder`, or this one, with `env` on top of this environment, no standard input, and
+    below a limit of `nofile` descriptors if that is not 0.
     """
     global _nursery
     with _start:
         if _nursery is None:
             _nursery = _Nursery()
             atexit.register(_nursery.close)
-    order = {"argv": [*arguments], "env": {**os.environ, **env}, "cwd": str(Path.cwd()), "nofile": nofile}
+    order = {"argv": [*arguments], "env": {**os.environ, **env}, "cwd": str(folder or Path.cwd()), "nofile": nofile}
     return _nursery.fork(order, stdout, stderr)
 
 

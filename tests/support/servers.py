@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ def needed(program: str) -> str:
 
 
 class Gunicorn:
-    """One gunicorn with one gthread worker. It keeps its port over `kill` and `start`."""
+    """One gunicorn with one gthread worker. It keeps its port over `kill` and `start`; nobody else gets it between."""
 
     def __init__(self, directory: Path, app: str = E2E_APP, **environ: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,9 @@ class Gunicorn:
             else:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind(("127.0.0.1", self.port))
-                self.port = sock.getsockname()[1]
+                if not self.port:
+                    self.port = sock.getsockname()[1]
+                    self._hold_port()
             sock.listen(512)
             with (self._directory / "gunicorn.log").open("ab") as output:
                 self._process = subprocess.Popen(
@@ -84,6 +87,13 @@ class Gunicorn:
                     stderr=output,
                     start_new_session=True,
                 )
+
+    def _hold_port(self) -> None:
+        """As long as this object lives: a socket that is bound and does not listen refuses, and is in nobody's way."""
+        with socket.socket() as holder:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", self.port))
+            weakref.finalize(self, os.close, holder.detach())
 
     def _command(self, fd: int) -> list[str]:
         settings = ["--config", "python:lbproxy.demo.gunicorn_settings", "--threads", "8"]

@@ -25,7 +25,7 @@ Settings = Mapping[str, object]
 # Wide enough that no time-out strikes on a busy machine unless the test is about it.
 _CALM = {"connect": "5s", "response_head": "8s", "read": "8s", "write": "8s"}
 SWEEP_S = 0.2  # how late the daemon may notice a deadline by its design
-SLACK_S = 1.5  # and how late everything may be because the machine is shared
+SLACK_S = 4.0  # and how late everything may be because the machine is shared; less than the calm time-outs
 
 
 class Server(Origin):

@@ -43,6 +43,7 @@ def test_what_explains_a_decision_is_on_the_page(tmp_path: Path) -> None:
                 "servers": [good.address, bad.address, gone.address, "gone.test:80"],
                 "strategy": "round_robin",
                 "max_inflight": 1,
+                "queue": {"timeout": "60s"},
                 "retry": {"attempts": 0},
                 "circuit_breaker": {"failures": 2, "open": "60s"},
                 "health_check": {"interval": "100ms"},

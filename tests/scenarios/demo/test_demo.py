@@ -70,7 +70,7 @@ class Demo:
 
     def assert_nothing_is_left(self) -> None:
         assert len(self.tree) >= 7
-        wait_until(lambda: not any(is_alive(pid) for pid in self.tree), "every process of the demo to end", 5.0)
+        wait_until(lambda: not any(is_alive(pid) for pid in self.tree), "every process of the demo to end")
 
 
 def classes(answer: dict[str, object]) -> list[object]:

@@ -260,7 +260,7 @@ def test_idle_connections_do_not_hold_it_up(servers: list[Gunicorn], tmp_path: P
         with Client(lb.port("in")) as used, Client(lb.port("in")) as silent:
             assert used.ask(get("/")).status == 200
             lb.signal(signal.SIGTERM)
-            assert ended(lb, 4.0) == 0
+            assert ended(lb, 15.0) == 0
             assert (used.wait_end(), silent.wait_end()) == ("fin", "fin")
     finally:
         lb.kill()
@@ -269,11 +269,11 @@ def test_idle_connections_do_not_hold_it_up(servers: list[Gunicorn], tmp_path: P
 def test_a_request_longer_than_grace_is_cut(servers: list[Gunicorn], tmp_path: Path) -> None:
     lb = daemon(servers, tmp_path, grace="1s")
     try:
-        slow = Slow(lb, 4.0)
+        slow = Slow(lb, 20.0)
         started = time.monotonic()
         lb.signal(signal.SIGTERM)
-        assert ended(lb, 3.5) == 1, lb.stderr
-        assert 0.9 < time.monotonic() - started < 3.5  # the request takes 4 s
+        assert ended(lb, 15.0) == 1, lb.stderr  # the request takes 20 s
+        assert time.monotonic() - started > 0.9
         slow.join()
         assert (slow.status, slow.error) == (503, "")
         assert "1 requests or connections were cut" in lb.stderr
@@ -365,13 +365,11 @@ def test_a_second_signal_ends_it_at_once(
 ) -> None:
     lb = daemon(servers, tmp_path)
     try:
-        slow = Slow(lb, 3.0)
+        slow = Slow(lb, 20.0)
         lb.signal(first)
         wait_until(lambda: lb.admin_get("/readyz")[0] == 503, "/readyz to be 503")
-        started = time.monotonic()
         lb.signal(number)
-        assert ended(lb, 2.0) == 1, lb.stderr
-        assert time.monotonic() - started < 2.0  # the request in flight takes 3 s
+        assert ended(lb, 15.0) == 1, lb.stderr  # the request in flight takes 20 s
         slow.join()
         assert slow.status != 200
         assert f"{number.name} again: stopping at once" in lb.stderr

@@ -20,6 +20,7 @@ from tests.support.waiting import wait_until
 
 TUNNEL_S = 0.6
 HALF_CLOSED_S = 0.5
+LATE_S = 10.0  # before which a time-out of these has passed, however busy the machine is
 
 
 def answers_lines(c: Peer) -> None:
@@ -231,7 +232,7 @@ def test_silence_in_both_directions_ends_it(tcp: Setting, chatty: bool) -> None:
         last = time.monotonic()
         assert client.wait_end() == "rst"
         assert time.monotonic() - last > TUNNEL_S - 0.3 - TUNNEL_S / 4
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < LATE_S
         if chatty:
             assert len(tcp.peer().received) == 6
     wait_until(lambda: tcp.peer().end == "rst", "the server to be reset")
@@ -245,7 +246,7 @@ def test_silence_after_one_end_ends_it_sooner(tcp: Setting) -> None:
         client.finish_writing()
         started = time.monotonic()
         assert client.wait_end() == "rst"
-        assert HALF_CLOSED_S - 0.1 < time.monotonic() - started < HALF_CLOSED_S + 1.5
+        assert HALF_CLOSED_S - 0.1 < time.monotonic() - started < LATE_S
     assert tcp.last_end() == "tunnel_timeout"
 
 
@@ -257,7 +258,7 @@ def test_silence_after_the_server_s_end_ends_it_too(tcp: Setting) -> None:
         started = time.monotonic()
         wait_until(lambda: tcp.peer().end, "the server's connection to end")
         assert tcp.peer().end == "rst"
-        assert HALF_CLOSED_S - 0.2 < time.monotonic() - started < 10.0
+        assert HALF_CLOSED_S - 0.2 < time.monotonic() - started < LATE_S
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             for _ in range(2):
                 client.sock.sendall(b"too late")
@@ -310,7 +311,7 @@ def test_no_server_left_resets_the_client(tmp_path: Path) -> None:
                 sock.settimeout(10)
                 sock.connect(("127.0.0.1", lb.port("in")))
                 sock.recv(1)
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < LATE_S
         wait_until(lambda: len(lb.access_log()) == 3, "three lines")
         assert {entry["end"] for entry in lb.access_log()} <= {"connect_refused", "no_server"}
 

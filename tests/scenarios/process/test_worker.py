@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import build
 from tests.support.client import Client
-from tests.support.daemon import LbProxy, Settings
+from tests.support.daemon import STOP_S, LbProxy, Settings
 from tests.support.hooked import HookedDaemon
 from tests.support.origin import Origin, Peer, silent
 from tests.support.rig import get
@@ -55,16 +55,14 @@ def config(origin: Origin, grace: str = "5s", **more: object) -> Settings:
 
 def ended(lb: LbProxy) -> int:
     assert lb.process is not None
-    return lb.process.wait(10)
+    return lb.process.wait(STOP_S)
 
 
 def test_an_idle_process_stops_at_once_with_status_0(origin: Origin, start: Start) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        lb = start(config(origin))
-        began = time.monotonic()
+        lb = start(config(origin, grace="60s"))
         lb.signal(number)
         assert ended(lb) == 0
-        assert time.monotonic() - began < 2.5
         assert f"{number.name}: stopping" in lb.stderr and "nothing was cut" in lb.stderr
 
 
@@ -92,17 +90,15 @@ def test_a_request_in_flight_is_finished(origin: Origin, start: Start) -> None:
 def test_what_is_left_after_grace_is_cut_and_the_status_is_1(origin: Origin, start: Start, signals: int) -> None:
     """A second signal does not wait for grace."""
     origin.script(silent)
-    lb = start(config(origin, grace="1s" if signals == 1 else "20s"))
+    lb = start(config(origin, grace="1s" if signals == 1 else "60s"))
     with Client(lb.port("web")) as client:
         client.send(get("/never"))
         wait_until(lambda: lb.metric("server_inflight") == 1, "the request to be at the server")
-        began = time.monotonic()
         for _ in range(signals):
             lb.signal(signal.SIGTERM)
             time.sleep(0.1)
         assert client.response().status == 503
     assert ended(lb) == 1
-    assert time.monotonic() - began < 4.0
     assert "1 requests or connections were cut" in lb.stderr
 
 

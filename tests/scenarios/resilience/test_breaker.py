@@ -17,6 +17,7 @@ from tests.support.waiting import wait_until
 from tests.support.wire import Request
 
 OPEN_S = 0.3
+BACK_S = 3.0  # where requests must be over before
 LONG = {"open": "60s"}
 QUICK = {"open": f"{OPEN_S}s"}
 NO_RETRY = {"retry": {"attempts": 0}}
@@ -38,7 +39,7 @@ PLAN: dict[str, dict[str, object]] = {
     "four": {"circuit_breaker": {**LONG, "failures": 4}, **NO_RETRY},
     "interrupted": {"circuit_breaker": LONG, **NO_RETRY},
     "hangs": {"circuit_breaker": {**LONG, "failures": 2}, "timeouts": {"response_head": "200ms"}, **NO_RETRY},
-    "back": {"circuit_breaker": QUICK, **HIDDEN},
+    "back": {"circuit_breaker": {"open": f"{BACK_S}s"}, **HIDDEN},
     "worse": {"circuit_breaker": QUICK, **HIDDEN},
     "one-probe": {"circuit_breaker": QUICK, **HIDDEN},
     "probe-left": {"circuit_breaker": QUICK, **HIDDEN},
@@ -56,7 +57,7 @@ PLAN: dict[str, dict[str, object]] = {
     "none-out": {"circuit_breaker": {**LONG, "failures": 2, "max_ejected": 0.4}, **NO_RETRY},
     "backup": {"n": 3, "backups": (2,), "health_check": {"interval": "200ms", "rise": 1}},
     "backup-full": {"backups": (1,), "max_inflight": 1},
-    "backup-ejected": {"backups": (1,), "circuit_breaker": {**QUICK, "failures": 2}, **HIDDEN},
+    "backup-ejected": {"backups": (1,), "circuit_breaker": {"open": "3s", "failures": 2}, **HIDDEN},
     "slots": {"max_inflight": 1, "circuit_breaker": {**QUICK, "failures": 2}, **HIDDEN},
 }
 
@@ -91,7 +92,7 @@ def until_ejected(pool: Pool, number: int = 0) -> None:
     with pool.client() as client:
         for turn in range(60):
             _ask(client, f"/until-{turn}")
-            if pool.member(number)["state"] == "ejected":
+            if pool.member(number)["state"] in ("ejected", "probing"):  # the latter on a machine that is busy for long
                 return
     raise AssertionError(pool.status())
 
@@ -199,15 +200,17 @@ def test_a_probe_brings_a_server_back(site: Site) -> None:
     pool = site.pool("back")
     bad = pool.servers[0]
     bad.default = close_unanswered
+    began = time.monotonic()  # of what it is ejected for: when that was seen is later than when it was
     until_ejected(pool)
     ejected_at = time.monotonic()
     recover(bad)
     before = len(bad.requests)
     assert ask(pool, 10) == [200] * 10
-    if time.monotonic() - ejected_at < OPEN_S:
+    if time.monotonic() - began < BACK_S:
         assert len(bad.requests) == before
     member = pool.wait_state(0, "probing")
-    assert OPEN_S - 0.1 <= time.monotonic() - ejected_at < OPEN_S + SWEEP_S + SLACK_S
+    now = time.monotonic()
+    assert now - began >= BACK_S and now - ejected_at < BACK_S + SWEEP_S + SLACK_S
     assert "the next request is a probe" in str(member["why"])
     assert ask(pool, 1) == [200]
     assert len(bad.requests) == before + 1
@@ -225,15 +228,17 @@ def test_a_failed_probe_doubles_the_time(site: Site) -> None:
     before = len(bad.requests)
     for turn, open_s in enumerate((2 * OPEN_S, 4 * OPEN_S)):
         pool.wait_state(0, "probing")
+        asked_at = time.monotonic()
         assert ask(pool, 1) == [200]  # the probe fails, and its request is repeated at the other server
         failed_at = time.monotonic()
         assert len(bad.requests) == before + 1 + turn
         member = pool.member(0)
-        assert member["state"] == "ejected"
-        assert "the probe met connections closed without an answer" in str(member["why"])
+        if time.monotonic() - asked_at < open_s:
+            assert member["state"] == "ejected"
+            assert "the probe met connections closed without an answer" in str(member["why"])
         pool.wait_state(0, "probing")
-        seconds = time.monotonic() - failed_at
-        assert open_s - 0.05 <= seconds < open_s + SWEEP_S + SLACK_S
+        now = time.monotonic()
+        assert now - asked_at >= open_s and now - failed_at < open_s + SWEEP_S + SLACK_S
     assert ejections(pool, "probe_failed") == 2
     recover(bad)
     ask(pool, 1)
@@ -279,7 +284,7 @@ def test_a_client_that_leaves_a_probe_proves_nothing(site: Site) -> None:
     def is_back() -> bool:
         return ask(pool, 1) == [200] and pool.member(0)["state"] == "up"
 
-    wait_until(is_back, "the server to be probed again", 3.0)
+    wait_until(is_back, "the server to be probed again")
     assert ejections(pool) == 1
 
 
@@ -302,7 +307,7 @@ def test_with_slots_a_recovered_server_takes_its_share_again(site: Site) -> None
         ask(pool, 1)
         return pool.member(0)["state"] == "up"
 
-    wait_until(is_back, "the server to come back", 5.0)
+    wait_until(is_back, "the server to come back")
 
 
 # --- never ---
@@ -460,8 +465,7 @@ def test_a_backup_stands_in_for_an_ejected_server(site: Site) -> None:
     first, backup = pool.servers
     first.default = close_unanswered
     assert ask(pool, 10) == [200] * 10
-    assert pool.states() == ["ejected", "up"]
-    assert len(first.requests) == 2
+    assert (ejections(pool), len(first.requests)) == (1, 2)
     recover(first)
     pool.wait_state(0, "probing")
     assert ask(pool, 1) == [200]

@@ -77,7 +77,7 @@ def test_a_server_s_idle_time_out_is_learned(site: Site) -> None:
     for number in range(2):
         learn(pool, number)
     learned = idle_timeout(pool)["learned"]
-    assert learned is not None and PATIENCE_S * 0.9 < learned < PATIENCE_S + 0.5
+    assert learned is not None and PATIENCE_S * 0.7 < learned < PATIENCE_S + 1.5
     assert pool.ask(get("/retired")).status == 200
     peer = server.peers[-1]
     assert peer.closed.wait(5.0)

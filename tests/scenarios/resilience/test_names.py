@@ -148,10 +148,10 @@ def test_thirty_names_have_thirty_servers(tmp_path: Path) -> None:
             assert isinstance(pools, list)
             return Counter(server["state"] for server in pools[0]["servers"])
 
-        wait_until(lambda: states() == {"up": 30, "unresolved": 4}, "every name that answers to have its server", 8.0)
+        wait_until(lambda: states() == {"up": 30, "unresolved": 4}, "every name that answers to have its server")
         assert lb.metric("pool_servers", state="unresolved") == 4
         lb.set_names(**names, **dict.fromkeys(hanging, "127.0.2.1"))
-        wait_until(lambda: lb.metric("pool_servers", state="unresolved") == 0, "the late names to resolve", 15.0)
+        wait_until(lambda: lb.metric("pool_servers", state="unresolved") == 0, "the late names to resolve")
         # The four hung names have one address, which is one server.
         assert states() == {"up": 31}
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.certificates import Authority, CertFiles, TlsClient, replace, server_wrap
-from tests.support.daemon import LbProxy
+from tests.support.daemon import STOP_S, LbProxy
 from tests.support.origin import Origin
 from tests.support.rig import get
 from tests.support.waiting import wait_until
@@ -143,3 +147,32 @@ def test_the_ca_of_servers_is_read_again(tmp_path: Path) -> None:
             assert status() == 502
             replace(str(trusted), Path(new.ca).read_bytes())
             wait_until(lambda: status() == 200, "the new CA to be trusted")
+
+
+def test_files_that_hang_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    """As on a file system whose server is gone."""
+    files = Authority(tmp_path / "ca").issue("served", "localhost")
+    settings: dict[str, object] = {
+        "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p", "tls": files.tls}],
+        "pools": {"p": {"servers": ["127.0.0.1:9"], "health_check": "off"}},
+    }
+    lb = LbProxy(settings, tmp_path / "lb").start()
+    try:
+        os.unlink(files.cert)
+        os.mkfifo(files.cert)
+        writer = wait_until(partial(opened, files.cert), "the new file to be read")
+        lb.signal(signal.SIGTERM)
+        assert lb.process is not None and lb.process.wait(STOP_S) == 0
+        os.close(writer)
+    finally:
+        lb.kill()
+    assert not lb.error_lines(), lb.stderr
+
+
+def opened(pipe: str) -> int:
+    """A descriptor to write to a named pipe, 0 while nobody reads it."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        assert error.errno == errno.ENXIO
+        return 0

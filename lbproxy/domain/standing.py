@@ -63,6 +63,8 @@ def _out(pool: Pool, server: Server, now: float) -> Standing:
     why = pool.why(server, now)
     if server.admin is not Admin.READY:
         what = "in maintenance" if server.admin is Admin.MAINT else "drained"
+        if why.startswith(what):  # and says by whom
+            return Standing(False, False, f"{why}{_since(server, now)}")
         return Standing(False, False, f"{what}{_since(server, now)}{_because(why)}")
     if server.breaker is Breaker.EJECTED:
         return Standing(False, False, why)

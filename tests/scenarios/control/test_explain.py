@@ -70,7 +70,7 @@ def test_what_it_says_of_states_is_what_operators_did(tmp_path: Path) -> None:
             (a.address, False),
             (b.address, True),
         ]
-        assert told["pool"]["servers"][0]["why"].startswith("drained since ")
+        assert told["pool"]["servers"][0]["why"].startswith("drained by 127.0.0.1 since ")
         said = lbproxy("explain", "POST", "/predict?x=1", "-H", "a: b", "--from", "10.1.2.3", admin, cwd=tmp_path)
         assert (said.returncode, said.stderr) == (0, "")
         assert said.stdout.startswith(

@@ -46,15 +46,22 @@ def told(pool: Pool, now: float = 10.0) -> dict[str, tuple[str, str]]:
 def test_what_the_operator_wants() -> None:
     a, b, c, d = (server(name) for name in "abcd")
     pool = pool_of(a, b, c, d)
-    pool.set_admin(a, Admin.DRAIN, "by ci", 4.0)
+    pool.set_admin(a, Admin.DRAIN, "drained by ci", 4.0)
     pool.set_admin(b, Admin.MAINT, "", 4.0)
     pool.set_weight(c, 0, 4.0)
     assert told(pool) == {
-        "a": ("no", "drained since 6 s: by ci"),
+        "a": ("no", "drained by ci since 6 s"),
         "b": ("no", "in maintenance since 6 s"),
         "c": ("no", "its weight is 0: no new requests"),
         "d": ("yes", ""),
     }
+
+
+def test_a_server_that_leaves() -> None:
+    a, b = server("a"), server("b")
+    pool = pool_of(a, b)
+    pool.set_admin(a, Admin.DRAIN, "is being removed by ci", 4.0)
+    assert told(pool)["a"] == ("no", "drained since 6 s: is being removed by ci")
 
 
 def test_what_was_observed() -> None:

@@ -14,9 +14,6 @@ SEEN_BY_OTHERS = {
     "lbproxy/config/server_model.py: StrategySpec.model_config": "pydantic reads it",
     "lbproxy/process/threads.py: DaemonThreads.submit": "asyncio calls it",
     "lbproxy/telemetry/log.py: WriterHandler.emit": "logging calls it",
-    # For the apply of a reload, which is not built yet.
-    "lbproxy/control/discovery/discovery.py: Discovery.change_pool": "reload",
-    "lbproxy/control/discovery/discovery.py: Discovery.drop_pool": "reload",
     # Keys that have a model, so that a config that has them is told what they will be; availability.py refuses them.
     "lbproxy/config/pool_model.py: Pool.sticky": "refused as not built",
     "lbproxy/config/pool_model.py: Sticky.same_site": "refused as not built",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from tests.scenarios.cli.test_commands import lbproxy
 from tests.scenarios.control.test_pools_api import config
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
+from tests.support.servers import needed
 
 # What bash does when somebody presses the tabulator behind a line.
 TRY = """
@@ -74,9 +74,7 @@ def test_bash_completes_commands_options_files_and_names(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_has_no_slip(shell: str, tmp_path: Path) -> None:
-    program = shutil.which(shell)
-    if program is None:
-        pytest.skip(f"there is no {shell}")
+    program = needed(shell)
     (tmp_path / "script").write_text(lbproxy("completion", shell, cwd=tmp_path).stdout)
     done = subprocess.run([program, "-n", "script"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -597,7 +597,12 @@ async def test_an_srv_record_is_a_source_like_any_other(make: Make) -> None:
 
 def test_what_is_wanted_stands_in_the_config() -> None:
     pool = PoolConfig.model_validate(
-        {"servers": ["10.0.0.1:80", "model.test:80"], "servers_file": "s.yaml", "max_inflight": 4, "health_check": "off"}
+        {
+            "servers": ["10.0.0.1:80", "model.test:80"],
+            "servers_file": "s.yaml",
+            "max_inflight": 4,
+            "health_check": "off",
+        }
     )
     wanted = Wanted.of(pool, "/etc")
     assert (wanted.servers_file, wanted.base_dir, wanted.max_inflight, wanted.is_checked) == (

@@ -14,13 +14,13 @@ import pytest
 from lbproxy.address import Address, parse_address
 from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.listener import BindError, Listener
+from lbproxy.dataplane.net.admission import AddressCounts
 
 
 def listener() -> Listener:
     services = SimpleNamespace(loop=asyncio.get_running_loop())
-    return Listener(
-        cast(Any, services), cast(Any, SimpleNamespace(name="web", takes_proxy_header=False)), ConnectionGate(10)
-    )
+    runtime = SimpleNamespace(name="web", takes_proxy_header=False, per_ip=AddressCounts(10))
+    return Listener(cast(Any, services), cast(Any, runtime), ConnectionGate(10))
 
 
 def connects(address: Address) -> bool:

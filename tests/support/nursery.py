@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -200,6 +201,9 @@ def _main() -> int:
     from lbproxy.config import loader  # noqa: F401  what the command imports when it runs
     from lbproxy.process import worker  # noqa: F401
 
+    # What is imported is no garbage: else each daemon looks through all of it when it starts, and so copies its pages.
+    gc.collect()
+    gc.freeze()
     sys.argv[1:] = _serve(socket.socket(fileno=int(sys.argv[1])))
     return main()
 

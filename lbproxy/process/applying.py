@@ -8,6 +8,7 @@ request sees half of a config.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from lbproxy.process.listeners import Listeners, binds_of
 from lbproxy.process.wiring import Draft, Wiring
 from lbproxy.telemetry import log as operator_log
 from lbproxy.telemetry.log_writer import LogWriter
+
+log = logging.getLogger("lbproxy")
 
 
 class CannotApply(Exception):
@@ -99,7 +102,9 @@ class Applying:
         pools = {name: runtime.pool for name, runtime in self.wiring.pools.items()}
         self.controller.adopt(new, pools, prepared.admin)
         self.listeners.adopt(binds_of(new), draft.listeners, prepared.fresh, now)
-        limit_connections(new, self.gate, services)
+        warning = limit_connections(new, self.gate, services)
+        if warning:
+            log.warning("%s", warning)
         services.pressure.limit_to(new.limits.buffered_bytes)
         operator_log.change(new.log.level, new.log.format)
         services.access_writer = prepared.writer if prepared.has_log else self.logs.writer

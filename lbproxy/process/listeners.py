@@ -49,6 +49,7 @@ class Listeners:
         self._gate = gate
         self._open: dict[str, Listener] = {}
         self._leaving: list[Listener] = []
+        self._names: set[str] = set()  # that had counters at the last sweep, or since
 
     def __iter__(self) -> Iterator[Listener]:
         """The open ones."""
@@ -119,6 +120,7 @@ class Listeners:
         now: float,
     ) -> None:
         """Put runtimes in place, accept at what is new, and let go of what is not wanted any more."""
+        self._names |= {listener.runtime.name for listener in self}
         before, self._open = self._open, {}
         for name, item in wanted.items():
             listener = before.pop(name, None)
@@ -146,13 +148,10 @@ class Listeners:
         self._leaving.append(listener)
 
     def sweep(self, now: float) -> list[str]:
-        """Look after those that go. Returns the names of listeners of which nothing is left."""
-        gone = [listener for listener in self._leaving if listener.sweep_leaving(now)]
-        if not gone:
-            return []
-        self._leaving = [listener for listener in self._leaving if listener not in gone]
-        left = {listener.runtime.name for listener in (*self, *self._leaving)}
-        return list(dict.fromkeys(item.runtime.name for item in gone if item.runtime.name not in left))
+        """Look after those that go. Returns the names that no listener has any more."""
+        self._leaving = [listener for listener in self._leaving if not listener.sweep_leaving(now)]
+        known, self._names = self._names, {listener.runtime.name for listener in (*self, *self._leaving)}
+        return sorted(known - self._names)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

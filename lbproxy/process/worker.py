@@ -82,6 +82,7 @@ class Worker:
         self._reloading: Reloading
         self._applying: Applying | None = None
         self._wants_reload = False
+        self._n_asked = 0
         self._watching: asyncio.Task[None] | None = None
         self._logs = AccessLogs(None, None)
         self._strategy_log = operator_log.ThrottledLog(log)
@@ -186,8 +187,9 @@ class Worker:
         )
 
         def sweep_listeners(now: float) -> None:
-            for name in self._listeners.sweep(now):
-                wiring.drop_listener(name)
+            if not wiring.is_drafting:  # which counts on what is there
+                for name in self._listeners.sweep(now):
+                    wiring.drop_listener(name)
 
         services.on_sweep += [wiring.sweep, services.pipes.sweep, gate.sweep, sweep_listeners]
         services.start()
@@ -240,7 +242,15 @@ class Worker:
         if self._applying is None:  # it came during the start, which may have read the file before it was changed
             self._wants_reload = True
             return
-        self._services.tasks.spawn(self._reloading.reload("SIGHUP"), "reload")
+        if self._n_asked < 2:  # one at work, which may have read the file already, and one behind it
+            self._n_asked += 1
+            self._services.tasks.spawn(self._reload_asked(), "reload")
+
+    async def _reload_asked(self) -> None:
+        try:
+            await self._reloading.reload("SIGHUP")
+        finally:
+            self._n_asked -= 1
 
     # --- what the data plane tells ----------------------------------------------------------------------------------
 

@@ -77,6 +77,7 @@ def test_a_listener_gets_another_name(reloads: Reloads) -> None:
         assert client.response().is_kept_alive
         assert reloads.lb.metric("client_connections", listener="other") == 1
     assert reloads.lb.metric("requests_total", listener="other", pool="p", method="GET", code="2xx") == 1
+    wait_until(lambda: 'listener="in"' not in reloads.lb.exposition(), "the series of the old name leave")
 
 
 def test_the_mode_changes_for_who_comes_next(reloads: Reloads) -> None:

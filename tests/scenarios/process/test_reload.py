@@ -292,6 +292,10 @@ def test_sighup(reloads: Reloads, origins: list[Origin]) -> None:
     reloads.lb.signal(signal.SIGHUP)
     wait_until(lambda: len(reloads.servers()) == 2, "the file is in force")
     reloads.lb.wait_logged(f"reload: add server p/{origins[1].address}, in ")
+    for _ in range(50):
+        reloads.lb.signal(signal.SIGHUP)
+    wait_until(lambda: reloads.lb.metric("config_reloads_total", result="success") >= 2, "they are heeded")
+    assert reloads.lb.status()["state"] == "running"
 
 
 def test_a_watched_file(reloads: Reloads, origins: list[Origin]) -> None:

@@ -228,7 +228,8 @@ class Controller:
         for name, settings in config.pools.items():
             self._strategies[name] = _strategy(settings)
             if name in self._pools:
-                self._change_pool(self._pools[name], before.pools.get(name), settings)
+                if before.pools.get(name) != settings:
+                    self._change_pool(self._pools[name], before.pools.get(name), settings)
                 continue
             pool = self._pools[name] = pools[name]
             self._observe_flips(pool)

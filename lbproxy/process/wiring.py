@@ -130,7 +130,8 @@ class Wiring:
     def adopt(self, draft: Draft, now: float) -> None:
         """Pools keep to the draft from now on; new ones are there, without servers. Routes lead to them with the
         listeners' runtimes, which are not put in place here."""
-        builder = self._builder = draft.builder
+        before, builder = self._builder.config.pools, draft.builder
+        self._builder = builder
         builder.rows.show()
         for name, config in builder.config.pools.items():
             runtime = draft.pools.get(name)
@@ -142,7 +143,8 @@ class Wiring:
             runtime.pool.is_leaving = False
             if name in draft.strategies:
                 runtime.pool.use_strategy(draft.strategies[name], now)
-            reconfigure(runtime, config, draft.settings[name], now)
+            if before.get(name) != config or draft.settings[name].tls is not runtime.tls:
+                reconfigure(runtime, config, draft.settings[name], now)
         for name, runtime in self.pools.items():
             if name not in builder.config.pools and not runtime.pool.is_leaving:
                 runtime.pool.is_leaving = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from lbproxy.config.loader import load_file
@@ -112,3 +113,9 @@ async def test_without_a_file_there_is_nothing_to_read(tmp_path: Path) -> None:
     config = reloading(tmp_path / "lb.yaml").config
     for path in ("", "-"):
         assert await Reloading(config, path, {}, never, [0] * PROCESS.width).dry_run() == (422, {"problems": [NO_FILE]})
+
+
+async def test_reading_leaves_the_interpreter_as_it_was(tmp_path: Path) -> None:
+    before = sys.getswitchinterval()
+    await reloading(tmp_path / "lb.yaml").dry_run()
+    assert sys.getswitchinterval() == before

@@ -26,9 +26,13 @@ def install(loop: asyncio.AbstractEventLoop, internal_error: InternalError) -> N
 
 
 def handle(context: dict[str, Any], internal_error: InternalError) -> None:
-    """One report of the loop. An OSError is the network's doing and no defect: it is logged only."""
+    """One report of the loop. An OSError is the network's doing and no defect: it is logged only.
+
+    So is it when a TLS connection of the loop's own, that of a health check, is closed while the peer's last bytes are
+    read: uvloop then finds that it cannot answer them any more.
+    """
     error, message = context.get("exception"), str(context.get("message", ""))
-    if error is None or isinstance(error, OSError):
+    if error is None or isinstance(error, OSError) or _is_late_for_tls(error, message):
         throttled.warning(message, "event loop: %s: %s", message, error)
         return
     internal_error(f"the event loop ({message})", error)
@@ -36,3 +40,7 @@ def handle(context: dict[str, Any], internal_error: InternalError) -> None:
     if isinstance(transport, asyncio.BaseTransport) or hasattr(transport, "abort"):
         with contextlib.suppress(OSError, RuntimeError, AttributeError):  # it is gone already
             transport.abort()  # type: ignore[union-attr]
+
+
+def _is_late_for_tls(error: BaseException, message: str) -> bool:
+    return isinstance(error, RuntimeError) and "SSL protocol" in message and "the handler is closed" in str(error)

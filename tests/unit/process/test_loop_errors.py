@@ -44,12 +44,29 @@ def test_a_defect_without_a_connection_is_told() -> None:
     assert [found for _, found in told.errors] == [error]
 
 
-@pytest.mark.parametrize("context", [{"message": "slow"}, {"message": "lost", "exception": ConnectionResetError()}])
+LATE = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"message": "slow"},
+        {"message": "lost", "exception": ConnectionResetError()},
+        {"message": "Fatal error on SSL protocol", "exception": LATE},
+    ],
+)
 def test_the_network_s_doing_is_no_defect(context: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     told = Told()
     with caplog.at_level(logging.WARNING, "lbproxy"):
         handle(context, told)
     assert not told.errors and str(context["message"]) in caplog.text
+
+
+def test_a_closed_handler_elsewhere_is_a_defect() -> None:
+    told = Told()
+    handle({"message": "Exception in callback f", "exception": LATE}, told)
+    handle({"message": "Fatal error on SSL protocol", "exception": RuntimeError("another")}, told)
+    assert len(told.errors) == 2
 
 
 def test_the_loop_is_told_to_use_it() -> None:

@@ -208,11 +208,14 @@ def not_ready_reason(
 
     A pool is ready when a server may be used that has passed a check; one without checks, when a server may be used at
     all, since only traffic would tell more. Fail-open counts: it uses servers that were up. rule "any": one ready pool
-    is enough; "all": every pool has to be. lacks: sources that bring a pool no server, and why.
+    is enough; "all": every pool has to be. A pool that goes does not count, as no new request comes to it. lacks:
+    sources that bring a pool no server, and why.
     """
     waiting: list[Pool] = []
     total = 0
     for pool in pools:
+        if pool.is_leaving:
+            continue
         total += 1
         if not pool.eligible() or not pool.is_proven:
             waiting.append(pool)

@@ -156,6 +156,16 @@ def test_ready_only_while_all_pools_are_usable() -> None:
     )
 
 
+def test_a_pool_that_goes_says_nothing_about_readiness() -> None:
+    good, bad = make_pool("good", 1, has_passed=True), make_pool("bad", 2, has_passed=True)
+    refuse(bad)
+    good.is_leaving = True
+    reason = not_ready_reason([good, bad], "any")
+    assert reason is not None and "bad" in reason and "good" not in reason
+    good.is_leaving, bad.is_leaving = False, True
+    assert not_ready_reason([good, bad], "all") is None
+
+
 def test_a_pool_is_not_ready_before_a_check_has_passed() -> None:
     pool = make_pool("p", 5001, 5002)
     assert pool.eligible(), "requests are taken all the same"

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from lbproxy import _client, cli
-from lbproxy._client import AdminError
-from lbproxy.address import Address
+from lbproxy import cli
+from tests.support.event_scripts import Streams, lost
 
 Capture = pytest.CaptureFixture[str]
 STATE = {"version": "1.2.3", "pools": [{"name": "p", "usable": 1, "servers": [{"name": "a", "state": "up"}]}]}
-Script = list[tuple[str, object]]
-
-
-class Streams:
-    """Stands for the stream: each call gets the next script; one that is an error is raised after its messages."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *scripts: Script) -> None:
-        self.scripts = list(scripts)
-        monkeypatch.setattr(_client, "events", self._events)
-
-    def _events(self, address: Address, *, token: str | None, timeout_s: float) -> Iterator[tuple[str, object]]:
-        assert self.scripts, "asked once too often"
-        for kind, data in self.scripts.pop(0):
-            if kind == "error":
-                raise AdminError(str(data))
-            if kind == "interrupt":
-                raise KeyboardInterrupt
-            yield kind, data
 
 
 def rates(t: float) -> tuple[str, object]:
     return "rates", {"t": t, "pools": {}, "servers": {}}
-
-
-def lost(why: str) -> tuple[str, object]:
-    return "error", why
 
 
 def test_once_is_one_page_with_rates_that_somebody_watched(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -6,36 +6,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lbproxy import _client
 from lbproxy._client import AdminError
 from lbproxy.address import Address
 from lbproxy.cli import top_feed
+from tests.support.event_scripts import Streams, lost
 
 ADDRESS = Address("127.0.0.1", 8404)
-Script = list[tuple[str, object]]
-
-
-class Streams:
-    """Stands for the stream: each call gets the next script, in which an "error" is raised."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *scripts: Script) -> None:
-        self.scripts = list(scripts)
-        monkeypatch.setattr(_client, "events", self._events)
-
-    def _events(self, address: Address, *, token: str | None, timeout_s: float) -> Iterator[tuple[str, object]]:
-        assert self.scripts, "asked once too often"
-        for kind, data in self.scripts.pop(0):
-            if kind == "error":
-                raise AdminError(str(data))
-            yield kind, data
 
 
 def rates(t: float) -> tuple[str, object]:
     return "rates", {"t": t}
-
-
-def lost(why: str) -> tuple[str, object]:
-    return "error", why
 
 
 def follow(*, complain: Callable[[str], None], slept: list[float]) -> Iterator[tuple[str, object]]:

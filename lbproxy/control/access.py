@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from lbproxy.control.caller import Caller
+
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
@@ -41,18 +43,6 @@ class Credentials(TypedDict):
     host: str
     origin: str | None
     peer: str
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who made a call. token: the name of the token that it sent, "" if none. peer: an IP address or "unix"."""
-
-    token: str
-    peer: str
-
-    def __str__(self) -> str:
-        where = "the unix socket" if self.peer == "unix" else self.peer
-        return f"{self.token} from {where}" if self.token else where
 
 
 class Access:

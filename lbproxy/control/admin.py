@@ -13,8 +13,9 @@ from functools import partial
 from aiohttp import web
 
 from lbproxy.address import Address
-from lbproxy.control.access import SAFE_METHODS, Access, Caller, Credentials
+from lbproxy.control.access import SAFE_METHODS, Access, Credentials
 from lbproxy.control.admin_guard import BACKLOG, CONNECTIONS, REQUEST_S, AdminGuard
+from lbproxy.control.caller import Caller
 from lbproxy.control.dashboard.pages import DashboardFiles
 from lbproxy.control.metrics import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from lbproxy.control.problem import problem

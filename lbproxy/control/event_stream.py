@@ -20,8 +20,8 @@ from typing import Final
 
 from aiohttp import web
 
-from lbproxy.control.access import Caller
 from lbproxy.control.admin import ENDLESS, Route
+from lbproxy.control.caller import Caller
 from lbproxy.control.changes import Changes
 from lbproxy.control.event_log import EventLog
 from lbproxy.control.problem import problem

@@ -11,8 +11,8 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from lbproxy.control import explaining
-from lbproxy.control.access import Caller
 from lbproxy.control.admin import Route
+from lbproxy.control.caller import Caller
 from lbproxy.control.explaining import Asked, Moment, chosen, explain_record, peer_address
 from lbproxy.control.problem import problem
 from lbproxy.control.status import Json

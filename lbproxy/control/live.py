@@ -20,7 +20,7 @@ from lbproxy.config.one_server import read_server
 from lbproxy.config.problems import ConfigError
 from lbproxy.config.server_model import COUNT, WEIGHT, ServerSpec
 from lbproxy.config.units import is_off
-from lbproxy.control.access import Caller
+from lbproxy.control.caller import Caller
 from lbproxy.control.discovery.roster import JOINING, Membership
 from lbproxy.control.discovery.source import Source
 from lbproxy.control.event_log import EventLog

@@ -12,8 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from lbproxy.control.access import Caller
 from lbproxy.control.admin import CallHandler, Route
+from lbproxy.control.caller import Caller
 from lbproxy.control.live import Conflict, LiveControl, NotThere, Refused
 from lbproxy.control.problem import problem
 from lbproxy.control.status import Json

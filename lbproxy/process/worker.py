@@ -20,8 +20,8 @@ from pathlib import Path
 from lbproxy import __version__, errors
 from lbproxy.config.model import Admin, Config
 from lbproxy.config.problems import Unusable
-from lbproxy.control.access import Caller
 from lbproxy.control.admin import Route
+from lbproxy.control.caller import Caller
 from lbproxy.control.explain_api import ExplainApi, Past
 from lbproxy.control.explaining import Moment
 from lbproxy.control.metrics import Registry

@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lbproxy.address import Address, parse_address
 from lbproxy.control import admin
-from lbproxy.control.access import Access, Caller, Token
+from lbproxy.control.access import Access, Token
 from lbproxy.control.admin import ENDLESS, AdminServer, Route
+from lbproxy.control.caller import Caller
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.status import Json
 

@@ -1,7 +1,8 @@
 import pytest
 from aiohttp import web
 
-from lbproxy.control.access import Access, Caller, Token, is_local_host, is_local_peer
+from lbproxy.control.access import Access, Token, is_local_host, is_local_peer
+from lbproxy.control.caller import Caller
 
 REMOTE, LOCAL = "192.0.2.9", "127.0.0.1"
 

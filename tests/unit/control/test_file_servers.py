@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from lbproxy.config.model import Pool as PoolConfig
-from lbproxy.control.access import Caller
+from lbproxy.control.caller import Caller
 from lbproxy.control.discovery.source import Source
 from lbproxy.control.event_log import EventLog
 from lbproxy.control.file_servers import WAIT_S, FileServers

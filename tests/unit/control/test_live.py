@@ -5,7 +5,7 @@ import random
 import pytest
 
 from lbproxy.address import parse_address
-from lbproxy.control.access import Caller
+from lbproxy.control.caller import Caller
 from lbproxy.control.discovery.dns import NameSource
 from lbproxy.control.discovery.source import Source
 from lbproxy.control.event_log import EventLog

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from lbproxy.address import Address, parse_address
 from lbproxy.config.model import Admin, Config
-from lbproxy.control.access import Caller
+from lbproxy.control.caller import Caller
 from lbproxy.control.file_watch import WatchedFiles
 from lbproxy.control.metrics import Registry
 from lbproxy.control.probe import ProbeSpec, Result

@@ -7,6 +7,7 @@ against the daemon's own books.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -81,6 +82,19 @@ class Playing:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("corpus")) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def patient_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Its server never closes a connection soon after an answer, from which a limit of requests would be learned."""
+    with staged(tmp_path_factory.mktemp("patient")) as stage:
+        yield stage
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Stage]:
     current = Playing()
 
     def play(c: Peer) -> None:
@@ -100,7 +114,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             finally:
                 current.done.set()
 
-    with Origin(default=play) as origin, LbProxy(config(origin.address), tmp_path_factory.mktemp("corpus")) as lb:
+    with Origin(default=play) as origin, LbProxy(config(origin.address), folder) as lb:
         stage = Stage(lb, origin, current)
         yield stage
         stage.books_agree()
@@ -233,7 +247,8 @@ ASK = {
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", RESPONSES, ids=lambda case: case.id)
-def test_response(stage: Stage, case: Case, mode: str) -> None:
+def test_response(request: pytest.FixtureRequest, case: Case, mode: str) -> None:
+    stage: Stage = request.getfixturevalue("patient_stage" if "reused" in case.flags else "stage")
     kind = case.options.get("req", b"GET").decode()
     for chunks in segmentations(case.data, mode):
         where = f"{case.id} ({case.source}) {mode}, cut at {len(chunks[0]) if chunks else 0}: {case.data[:120]!r}"

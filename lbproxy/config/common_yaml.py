@@ -29,7 +29,9 @@ _KEY: Final = rf"(?:[A-Za-z0-9_./](?:{_INNER})*+|{_QUOTED})"
 _BRACKETS: Final = rf"[\[{{](?:[ ,\[\]{{}}]|(?:[A-Za-z0-9_./$](?:{_INNER})*+|{_QUOTED})(?:: ++(?![ ,\]}}]))?)*+"
 _VALUE: Final = rf"(?:{_WORDS}|{_QUOTED}|{_BRACKETS})"
 _COMMENT: Final = r"#[ -~\u00a1-\u1fff]*+"
-_LINE: Final = rf" *+(?:(?:{_COMMENT})?|(?:- ++)*+(?:{_KEY}:(?: ++{_VALUE})?|-|(?<=- ){_VALUE}) *+(?:(?<= ){_COMMENT})?)\n"
+_LINE: Final = (
+    rf" *+(?:(?:{_COMMENT})?|(?:- ++)*+(?:{_KEY}:(?: ++{_VALUE})?|-|(?<=- ){_VALUE}) *+(?:(?<= ){_COMMENT})?)\n"
+)
 _BEFORE: Final = rf"(?: *+(?:{_COMMENT})?\n)*+(?:--- *+\n(?: *+(?:{_COMMENT})?\n)*+)?"
 _TEXT: Final = rf"{_BEFORE}(?={_KEY}:)(?:{_LINE})*+"
 HAS_LIBYAML: Final = bool(yaml.__with_libyaml__)

@@ -33,7 +33,6 @@ PAUSE_S = 0.5 if IS_FULL else 0.05
 RATE = 500 if IS_FULL else 100
 N_TUNNELS = 50 if IS_FULL else 5
 N_STREAMS = 10 if IS_FULL else 3
-WARM = 10  # reloads before memory is looked at: the first ones import what a start does not need
 PIECE = b"piece"
 BROKEN = ("pools: [", "listeners: []", "", "listeners: [{bind: 127.0.0.1:1, pool: nobody}]\npools: {}")
 
@@ -201,7 +200,7 @@ def test_nothing_in_flight_is_hurt(stage: Stage) -> None:
                     assert client.take(len(PIECE)) == PIECE
                 upload.send(PIECE)
                 time.sleep(PAUSE_S)
-                if number % 6 == WARM % 6:
+                if number % 6 == 5:
                     used.append((lb.rss_bytes(), lb.fd_count()))
         report = load.report
         assert (report.broken, report.refused, report.told_to_close) == ([], 0, 0)
@@ -213,9 +212,12 @@ def test_nothing_in_flight_is_hurt(stage: Stage) -> None:
             assert (len(pieces) + len(PIECE)) // len(PIECE) == int(count)
         assert upload.response().status == 200
     if IS_FULL:
-        (before, _), (after, _) = used[WARM // 6], used[-1]
-        print(f"{report.sent} requests; RSS {before >> 10} KiB, then {after >> 10}; descriptors {[n for _, n in used]}")
-        assert abs(after - before) <= 0.05 * before
+        print(f"{report.sent} requests; memory (KiB) and descriptors: {[(rss >> 10, fds) for rss, fds in used]}")
+        # Where the machine could not keep up for a while, more connections were needed from then on.
+        after, fds = used[-1]
+        equal = [rss for rss, n_fds in used[1:] if n_fds == fds]
+        assert len(equal) > len(used) // 2, "the load was not the same for long enough to say anything"
+        assert abs(after - equal[0]) <= 0.05 * equal[0]
     config = reloads.config
     config["listeners"] = config["listeners"][:4]
     reloads.reload()

@@ -10,7 +10,7 @@ from lbproxy.address import Address, parse_address
 from lbproxy.cli import streams
 
 if TYPE_CHECKING:
-    from lbproxy.config.loader import Loaded
+    from lbproxy.config.loader import Kept, Loaded
 
 OK, FAILURE, USAGE = 0, 1, 2
 DEFAULT_ADMIN = "127.0.0.1:8404"
@@ -65,15 +65,18 @@ def named_file(args: argparse.Namespace) -> str | None:
     return word if option is None else option
 
 
-def load_config(path: str, environ: Mapping[str, str], *, checks_files: bool = False) -> Loaded:
+def load_config(
+    path: str, environ: Mapping[str, str], *, checks_files: bool = False, kept: Kept | None = None
+) -> Loaded:
     """The config in a file; warnings go to stderr. Raises ConfigRefused.
 
     checks_files: read the certificates too. Who only asks a running lbproxy may not be allowed to.
+    kept: gets what a reload need not read again.
     """
     from lbproxy.config import loader
 
     try:
-        loaded = loader.load_file(path, environ, checks_files=checks_files)
+        loaded = loader.load_file(path, environ, checks_files=checks_files, kept=kept)
     except loader.ConfigError as error:
         raise ConfigRefused([str(problem) for problem in error.problems]) from None
     for warning in loaded.warnings:

@@ -17,7 +17,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{path} is all that a run needs: leave out {' and '.join(options)}")
     if path is None and not args.to:
         raise UsageError("say what to run: a config file, or --to ADDRESS (more than once) and --bind ADDRESS")
-    loaded = options_only.load(args, os.environ) if path is None else load_config(path, os.environ, checks_files=True)
+    from lbproxy.config.loader import Kept
+
+    kept = Kept()
+    if path is None:
+        loaded = options_only.load(args, os.environ)
+    else:
+        loaded = load_config(path, os.environ, checks_files=True, kept=kept)
     if args.print:
         streams.write(options_only.config_yaml(args))
         return OK
@@ -30,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         problem = loaded.problem(unusable)
         return options_only.told(problem, args) if path is None else str(problem)
 
-    return worker.run(loaded.config, shown, config_path=path or "")
+    return worker.run(loaded.config, shown, config_path=path or "", kept=kept)
 
 
 def check(args: argparse.Namespace) -> int:

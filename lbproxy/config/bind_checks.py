@@ -30,7 +30,10 @@ def check_binds(config: Config, data: Any, document: Document) -> None:
             document.object_to(path, said, "give each its own port")
             break
         taken.append((path, address))
+    ports = {bound.port for _, bound in taken}  # 0: of unix sockets
     for path, server in _servers(data):
+        if server.port not in ports:
+            continue  # as most
         for bind_path, bound in taken:
             if reaches(server, bound):
                 document.object_to(path, f"{server} is lbproxy itself ({path_text(bind_path)}): a loop")

@@ -7,6 +7,7 @@ the document's data, never in the models.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, Final
 
@@ -51,14 +52,7 @@ def check(config: Config, document: Document) -> None:
     check_tls(config, data, document)
     for name, pool in config.pools.items():
         path: Path = ("pools", name)
-        _check_servers(pool, data["pools"][name], path, document)
-        _check_strategy(pool, path, document)
-        _check_queue(pool, data["pools"][name], path, document)
-        _check_dns(pool, data["pools"][name], path, document)
-        if pool.headers is not None:
-            check_header_rules(pool.headers, (*path, "headers"), document)
-        if pool.health_check is not None:
-            _check_health_check(pool.health_check, data["pools"][name], (*path, "health_check"), document)
+        document.once("keys", path, partial(_check_pool, pool, data["pools"][name], path, document))
     check_tests(config, document)
     check_kinds(config, document)
     check_doubts(config, document)
@@ -66,6 +60,18 @@ def check(config: Config, document: Document) -> None:
         document.warn(
             ("shutdown", "delay"), "is longer than `grace`, which includes it: no request can finish in peace"
         )
+
+
+def _check_pool(pool: Pool, raw: Any, path: Path, document: Document) -> None:
+    """What concerns the keys of one pool."""
+    _check_servers(pool, raw, path, document)
+    _check_strategy(pool, path, document)
+    _check_queue(pool, raw, path, document)
+    _check_dns(pool, raw, path, document)
+    if pool.headers is not None:
+        check_header_rules(pool.headers, (*path, "headers"), document)
+    if pool.health_check is not None:
+        _check_health_check(pool.health_check, raw, (*path, "health_check"), document)
 
 
 def _check_not_empty(data: Any, document: Document) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -35,7 +36,8 @@ def check_doubts(config: Config, document: Document) -> None:
     for path in _literal_stars(config):
         document.warn(path, "`*` is an ordinary character here", "use `path_prefix` or `path_regex`")
     for name, pool in config.pools.items():
-        _check_pool(pool, ("pools", name), document)
+        place: Path = ("pools", name)
+        document.once("doubts", place, partial(_check_pool, pool, place, document))
 
 
 def _check_admin(config: Config, document: Document) -> None:
@@ -71,8 +73,9 @@ def _check_trusted(config: Config, document: Document) -> None:
 def _durations(config: Config, document: Document) -> Iterator[tuple[Path, float]]:
     """The time-outs and intervals that stand in the file."""
     for path in list(document.values):
-        name = str(path[-1]) if path else ""
-        if name in _MAY_BE_LONG or not _is_time(path):
+        if not path or (path[-1] not in _TIMES and "timeouts" not in path):
+            continue  # as most; the rest is looked at closely
+        if str(path[-1]) in _MAY_BE_LONG or not _is_time(path):
             continue
         value = _read(config, path)
         if isinstance(value, float):

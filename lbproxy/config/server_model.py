@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, model_validator
@@ -46,7 +47,12 @@ def parse_server_address(value: object) -> Address:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         raise ValueError(f"expected host:port, got {shown(value)}; did you mean 127.0.0.1:{shown(value)}?")
-    text = parse_text(value)
+    return _read_address(parse_text(value))
+
+
+@lru_cache(4096)
+def _read_address(text: str) -> Address:
+    """Remembered, since checks of the file read again what the models have read, and so does each reload."""
     refuse_several_hosts(text)
     ports = re.search(r":([0-9]+)-([0-9]+)$", text)
     if ports and int(ports[1]) >= int(ports[2]):

@@ -13,9 +13,10 @@ from typing import Final
 
 from lbproxy.config.checks import check
 from lbproxy.config.model import Config
+from lbproxy.config.nodes import EMPTY
 from lbproxy.config.problems import ConfigError, Path, Problem, Unusable
 from lbproxy.config.server_model import ServerSpec
-from lbproxy.config.source import EMPTY, Document, parse, read_text
+from lbproxy.config.source import Document, parse, read_text
 from lbproxy.config.units import shown
 from lbproxy.config.validation import validate
 

@@ -1,9 +1,7 @@
 """YAML text -> plain data, and a map from the path of every key and value to its line and column.
 
 Scalars follow the core schema of YAML 1.2 (section 10.3.2): only `true` and `false` are booleans, so that the key `on`
-stays a text, `5:50` is no sexagesimal number and `010` is ten. PyYAML scans and parses; composing is done here, without
-recursion over the input, because a config may come from a template that went wrong: at most 1 MiB, 10,000 nodes after
-aliases are expanded, 64 levels.
+stays a text, `5:50` is no sexagesimal number and `010` is ten. A file has at most 1 MiB; nodes.py has the other bounds.
 
 `${VAR}`, `${VAR:-default}` and `$${` are replaced inside values, after parsing: a variable never injects structure.
 """
@@ -13,7 +11,7 @@ from __future__ import annotations
 import codecs
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -22,48 +20,24 @@ from typing import Final
 import yaml
 
 from lbproxy.config import variables
+from lbproxy.config.nodes import NULLS, Node, Place, Refused, compose
 from lbproxy.config.problems import ConfigError, Path, Problem, path_text
 from lbproxy.config.syntax import explain
 from lbproxy.config.tabs import without_separating_tabs
 from lbproxy.config.units import TypedFloat, TypedInt
 
 MAX_BYTES: Final = 1 << 20
-MAX_NODES: Final = 10_000
-MAX_DEPTH: Final = 64
-EMPTY: Final = "the file is empty"
 
 _INT: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _DOT_BEFORE_WORD: Final = re.compile(r"\.(?=[iInN])")
-_NULLS: Final = ("", "~", "null", "Null", "NULL")
 _BOOLEANS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _TYPESET: Final = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab"
 _TAG: Final = "tag:yaml.org,2002:"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Line and column, from 1."""
-
-    line: int
-    column: int
-
-
-@dataclass(slots=True)
-class _Node:
-    """A scalar, list or mapping before it becomes data. size and depth count aliases as if written out."""
-
-    kind: str
-    place: Place
-    tag: str = ""
-    text: str = ""
-    plain: bool = False
-    end_line: int = 0
-    is_flow: bool = False
-    items: list[_Node] = field(default_factory=list)
-    keys: list[_Node] = field(default_factory=list)
-    size: int = 1
-    depth: int = 1
+Told = tuple[Path, str, str, bool]
+"""A warning as `Document.warn` gets it: path, message, suggestion, at_key."""
 
 
 @dataclass(slots=True)
@@ -77,15 +51,20 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
     blamed: set[Path] = field(default_factory=set)
     flow: set[Path] = field(default_factory=set)  # lists and mappings in brackets
+    # Of a file that was read in pieces: how many lines come before the piece with a path; what `once` warned of.
+    lines: dict[Path, int] = field(default_factory=dict)
+    told: dict[Path, dict[str, list[Told]]] = field(default_factory=dict)
+    _noted: list[Told] | None = None
 
     def place(self, path: Path, *, at_key: bool = False) -> Place:
         """Where to point for a path. A path that is not in the file is looked for in what encloses it."""
         asked = path
         while path:
-            if (at_key or path != asked) and path in self.keys:
-                return self.keys[path]
-            if path in self.values:
-                return self.values[path]
+            found = self.keys.get(path) if at_key or path != asked else None
+            found = found or self.values.get(path)
+            if found is not None:
+                before = self.lines.get(path[:2], self.lines.get(path[:1], 0))
+                return Place(found.line + before, found.column) if before else found
             path = path[:-1]
         return self.values.get((), Place(1, 1))
 
@@ -119,7 +98,25 @@ class Document:
 
     def warn(self, path: Path, message: str, suggestion: str = "", *, at_key: bool = False) -> None:
         """Add a warning: legal, but hardly what was meant."""
+        if self._noted is not None:
+            self._noted.append((path, message, suggestion, at_key))
         self._add(path, message, suggestion, at_key=at_key, is_warning=True)
+
+    def once(self, kind: str, path: Path, check: Callable[[], None]) -> None:
+        """Run a check that looks at nothing but what stands at a path; not again for a piece that is as it was.
+
+        What it said then is said again, where the piece is now. kind: which check.
+        """
+        told = self.told.get(path)
+        if told is None:
+            check()
+        elif kind in told:
+            for where, message, suggestion, at_key in told[kind]:
+                self._add(where, message, suggestion, at_key=at_key, is_warning=True)
+        else:
+            self._noted = told[kind] = []
+            check()
+            self._noted = None
 
     def _add(
         self, path: Path, message: str, suggestion: str, *, at_key: bool = False, is_warning: bool = False
@@ -128,16 +125,6 @@ class Document:
         problem = Problem(self.file, place.line, place.column, path_text(path), message, suggestion, is_warning)
         if problem not in self.problems:
             self.problems.append(problem)
-
-
-class _Refused(Exception):
-    """The text cannot be read further."""
-
-    def __init__(self, place: Place, message: str, suggestion: str = "") -> None:
-        super().__init__(message)
-        self.place = place
-        self.message = message
-        self.suggestion = suggestion
 
 
 STANDARD_INPUT: Final = "-"
@@ -181,10 +168,10 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Document:
     document = Document(file)
     try:
         if len(text) > MAX_BYTES:
-            raise _Refused(Place(1, 1), "the file is larger than 1 MiB")
-        root = _compose(without_separating_tabs(text))
+            raise Refused(Place(1, 1), "the file is larger than 1 MiB")
+        root = compose(without_separating_tabs(text))
         _Builder(document, environ).build(root)
-    except _Refused as refused:
+    except Refused as refused:
         place = refused.place
         problem = Problem(file, place.line, place.column, "", refused.message, refused.suggestion)
         raise ConfigError((*document.problems, problem)) from None
@@ -200,73 +187,6 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Document:
     return document
 
 
-def _place(event: yaml.Event) -> Place:
-    mark = event.start_mark
-    return Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
-
-
-def _compose(text: str) -> _Node:
-    """The node tree of the one document in the text. Containers under construction are on an explicit stack."""
-    anchors: dict[str, _Node] = {}
-    stack: list[tuple[_Node, str | None]] = []
-    root: _Node | None = None
-    second: Place | None = None
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        place = _place(event)
-        if isinstance(event, yaml.DocumentStartEvent):
-            second = place if root is not None else None
-            continue
-        if second is not None and not isinstance(event, (yaml.DocumentEndEvent, yaml.StreamEndEvent)):
-            if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and not event.value:
-                continue  # nothing but a marker, which some tools leave at the end
-            raise _Refused(second, "a second document begins here", "a config file holds one document")
-        if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
-            kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
-            stack.append((_Node(kind, place, event.tag or "", is_flow=bool(event.flow_style)), event.anchor))
-            if len(stack) > MAX_DEPTH:
-                raise _Refused(place, f"is nested more than {MAX_DEPTH} levels deep")
-            continue
-        if isinstance(event, yaml.ScalarEvent):
-            end_line = event.end_mark.line + 1 if event.end_mark else place.line
-            node = _Node("scalar", place, event.tag or "", event.value, plain=event.implicit[0], end_line=end_line)
-            anchor = event.anchor
-        elif isinstance(event, yaml.AliasEvent):
-            node, anchor = _aliased(anchors, event.anchor or "", place), None
-        elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
-            node, anchor = stack.pop()
-        else:
-            continue
-        if anchor is not None:
-            anchors[anchor] = node
-        if stack:
-            _attach(stack[-1][0], node, place)
-        else:
-            root = node
-    if root is None or (root.kind == "scalar" and root.plain and root.text in _NULLS):
-        raise _Refused(Place(1, 1), EMPTY, "it needs at least `listeners` and `pools`")
-    return root
-
-
-def _aliased(anchors: Mapping[str, _Node], name: str, place: Place) -> _Node:
-    if name not in anchors:
-        message = f"the alias *{name} refers to no anchor &{name} before it"
-        raise _Refused(place, message, "put a value that begins with * in quotes")
-    return anchors[name]
-
-
-def _attach(parent: _Node, node: _Node, place: Place) -> None:
-    if parent.kind == "mapping" and len(parent.keys) == len(parent.items):
-        parent.keys.append(node)
-    else:
-        parent.items.append(node)
-    parent.size += node.size
-    parent.depth = max(parent.depth, node.depth + 1)
-    if parent.size > MAX_NODES:
-        raise _Refused(place, f"the file has more than {MAX_NODES} nodes, aliases expanded")
-    if parent.depth > MAX_DEPTH:
-        raise _Refused(place, f"is nested more than {MAX_DEPTH} levels deep, aliases expanded")
-
-
 class _Builder:
     """Turns nodes into data. Recursion is bounded by MAX_DEPTH, work by MAX_NODES."""
 
@@ -274,10 +194,10 @@ class _Builder:
         self.document = document
         self.environ = environ
 
-    def build(self, root: _Node) -> None:
+    def build(self, root: Node) -> None:
         self.document.data = self._value(root, ())
 
-    def _value(self, node: _Node, path: Path) -> object:
+    def _value(self, node: Node, path: Path) -> object:
         self.document.values[path] = node.place
         expected = {"scalar": ("str", "int", "float", "bool", "null"), "list": ("seq",), "mapping": ("map",)}[node.kind]
         tag = node.tag.removeprefix(_TAG)
@@ -292,7 +212,7 @@ class _Builder:
             return [self._value(item, (*path, index)) for index, item in enumerate(node.items)]
         return self._scalar(node, path, tag)
 
-    def _mapping(self, node: _Node, path: Path) -> dict[str, object]:
+    def _mapping(self, node: Node, path: Path) -> dict[str, object]:
         made: dict[str, object] = {}
         for key_node, item in zip(node.keys, node.items, strict=True):
             if key_node.kind != "scalar":
@@ -323,7 +243,7 @@ class _Builder:
             made[key] = self._value(item, inner)
         return made
 
-    def _scalar(self, node: _Node, path: Path, tag: str) -> object:
+    def _scalar(self, node: Node, path: Path, tag: str) -> object:
         if node.plain and not tag:
             self._suspect(node, path)
         text = self._replaced(node.text, path) if "${" in node.text else node.text
@@ -334,7 +254,7 @@ class _Builder:
             self.document.complain(path, *_why_empty(node.text))
         return value
 
-    def _suspect(self, node: _Node, path: Path) -> None:
+    def _suspect(self, node: Node, path: Path) -> None:
         """Plain text that is legal YAML and never meant: a list that slid into the value above it, typeset quotes."""
         if node.end_line > node.place.line and (node.text.startswith("-") or " -" in node.text):
             if node.text.startswith("-"):
@@ -353,7 +273,7 @@ class _Builder:
         return variables.replaced(text, self.environ, complain)
 
 
-def _template(key: _Node) -> str:
+def _template(key: Node) -> str:
     return "{{ }} is what a template tool should have filled in" if key.is_flow and key.kind == "mapping" else ""
 
 
@@ -365,7 +285,7 @@ def _why_empty(written: str) -> tuple[str, str]:
 
 def typed(text: str) -> object:
     """An unquoted scalar by the core schema: None, bool, int, float or the text itself."""
-    if text in _NULLS:
+    if text in NULLS:
         return None
     if text in _BOOLEANS:
         return _BOOLEANS[text]

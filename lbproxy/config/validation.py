@@ -36,7 +36,6 @@ def validate(document: Document) -> Config | None:
         message = f"expected a mapping with `listeners` and `pools`, got {shown(data)}"
         document.complain((), message, _as_mapping((), data, is_flow=False))
         return None
-    data = copy.deepcopy(data)
     for round_number in range(ROUNDS):
         try:
             return Config.model_validate(data)
@@ -44,6 +43,7 @@ def validate(document: Document) -> Config | None:
             details = error.errors(include_url=False)
             if round_number == 0:
                 _report(document, details)
+                data = copy.deepcopy(data)  # the document keeps what stands in the file
             _cut_out(data, details)
     return None
 

@@ -322,8 +322,10 @@ class Listener(Door):
         for none. Tunnels and TCP connections live until they end. heir: gets the sockets, with who waits there."""
         self._gate.remove(self)
         if heir is None and not self._is_paused:
-            for acceptor in self._acceptors:  # who is in the kernel's queue was let in
-                acceptor.ready(READABLE)
+            # Who is in the kernel's queue was let in, and would be reset with it. All in one turn, since nothing closes
+            # a queue for newcomers alone. It holds one more than it was told to (listen(2), Linux).
+            for acceptor in self._acceptors:
+                acceptor.accept(BACKLOG + 1)
         self._unwatch()
         if heir is not None:
             heir._sockets, self._sockets = self._sockets, []

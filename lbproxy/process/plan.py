@@ -147,11 +147,13 @@ def _steps(old: Config, new: Config) -> Iterator[Step]:
         if before is None:
             yield AddPool(name)
             yield from (AddServer(f"{name}/{server.name}") for server in pool.servers)
-        else:
+        elif before is not pool:  # most are, where one was changed: lbproxy.config.pieces
             yield from _pool_steps(name, before, pool)
     yield from _listener_steps(_listeners(old), _listeners(new))
     for name, pool in old.pools.items():
         after = new.pools.get(name)
+        if after is pool:
+            continue
         kept = {} if after is None else _servers(after)
         yield from (DropServer(f"{name}/{server}") for server, spec in _servers(pool).items() if not _is_in(spec, kept))
         if after is None:

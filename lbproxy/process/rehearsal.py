@@ -41,7 +41,7 @@ def _found(config: Config, base_dir: str) -> Iterator[Unusable]:
         base_dir=base_dir,
     )
     try:
-        wiring.build_pools()
+        wiring.build_pools(has_servers=False)
     except Unusable as error:
         yield error
         return  # listeners refer to pools

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-from lbproxy.config.loader import Loaded, load_file
+from lbproxy.config.loader import Kept, Loaded, load_file
 from lbproxy.config.model import Config
 from lbproxy.config.problems import ConfigError, Unusable
 from lbproxy.control.status import Json
@@ -38,7 +38,8 @@ class Reloading:
     """config: the one in force, also afterwards. config_path: its file, "" or "-" if there is none. environ: for
     `${VAR}`. apply(old, new): see Applying. row: the PROCESS counters. wall: Unix seconds.
 
-    tell: called with what a reload did, and who asked for it. digest: of the file's content as it was read last.
+    tell: called with what a reload did, and who asked for it. kept: what the start read of the file. digest: of the
+    file's content as it was read last.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Reloading:
         row: Row,
         tell: Callable[[str, str], None] = lambda text, by: None,
         wall: Callable[[], float] = time.time,
+        kept: Kept | None = None,
     ) -> None:
         self.config = config
         self._path = config_path
@@ -58,6 +60,7 @@ class Reloading:
         self._row = row
         self._tell = tell
         self._wall = wall
+        self._kept = kept if kept is not None else Kept()
         self._lock = asyncio.Lock()
         self.digest = digest(config_path)
         self.is_last_good = True
@@ -122,7 +125,7 @@ class Reloading:
     def _read_file(self) -> Loaded | list[str]:
         self.digest = digest(self._path)
         try:
-            loaded = load_file(self._path, self._environ, checks_files=True)
+            loaded = load_file(self._path, self._environ, checks_files=True, kept=self._kept)
         except ConfigError as error:
             return [str(problem) for problem in error.problems]
         unusable = rehearsal.problems(loaded.config, config_path=self._path)

@@ -92,12 +92,13 @@ class Wiring:
 
     # --- a start ----------------------------------------------------------------------------------------------------
 
-    def build_pools(self) -> dict[str, PoolRuntime]:
-        """One runtime per pool, with its servers. Raises Unusable if a strategy or its TLS can't be made."""
+    def build_pools(self, *, has_servers: bool = True) -> dict[str, PoolRuntime]:
+        """One runtime per pool, with its servers, or to see whether it can be made. Raises Unusable if a strategy or
+        its TLS can't be made."""
         for name, config in self._builder.config.pools.items():
             runtime = self.pools[name] = self._builder.pool(name)
             self._builder.rows.show()
-            for spec in config.servers:
+            for spec in config.servers if has_servers else ():
                 if spec.address.is_literal:
                     self.add_server(runtime, server_of(spec, config))
         return self.pools

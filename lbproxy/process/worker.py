@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lbproxy import __version__, errors
+from lbproxy.config.loader import Kept
 from lbproxy.config.model import Admin, Config
 from lbproxy.config.problems import Unusable
 from lbproxy.control.admin import Route
@@ -68,9 +69,12 @@ class StartError(Exception):
 class Worker:
     """A running lbproxy process. `run` returns its exit status."""
 
-    def __init__(self, config: Config, config_path: str, shown: Callable[[Unusable], str]) -> None:
-        """shown: how a value that can't be used is told to the user."""
+    def __init__(
+        self, config: Config, config_path: str, shown: Callable[[Unusable], str], kept: Kept | None = None
+    ) -> None:
+        """shown: how a value that can't be used is told to the user. kept: what was read of the file, for reloads."""
         self._config = config
+        self._kept = kept
         self._shown = shown
         self._config_path = config_path
         self._stop_signals = 0
@@ -149,7 +153,7 @@ class Worker:
             raise StartError(self._shown(error), 2) from None
         registry.pools = {name: runtime.pool for name, runtime in wiring.pools.items()}
         reloading = self._reloading = Reloading(
-            config, self._config_path, os.environ, self._apply, row, self._tell_of_reload
+            config, self._config_path, os.environ, self._apply, row, self._tell_of_reload, kept=self._kept
         )
         registry.readers |= {
             "client_connections": self._listeners.connections,
@@ -342,12 +346,13 @@ def tune_malloc() -> None:
     bytearray(1 << 19)
 
 
-def run(config: Config, shown: Callable[[Unusable], str], *, config_path: str = "") -> int:
-    """Run the daemon in the foreground; the exit status of the process (0, or 1 after a failure). shown: see Worker."""
+def run(config: Config, shown: Callable[[Unusable], str], *, config_path: str = "", kept: Kept | None = None) -> int:
+    """Run the daemon in the foreground; the exit status of the process (0, or 1 after a failure). shown, kept: see
+    Worker."""
     handler = operator_log.configure(config.log.level, config.log.format)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(Worker(config, config_path, shown).run())
+            return runner.run(Worker(config, config_path, shown, kept).run())
     except StartError as error:
         log.error("cannot start: %s", error)
         return error.status

@@ -26,6 +26,7 @@ class Report:
     refused: int = 0
     told_to_close: int = 0
     broken: list[str] = field(default_factory=list)
+    latencies_s: list[float] = field(default_factory=list)
 
     @property
     def is_over(self) -> bool:
@@ -65,6 +66,7 @@ class OpenLoop:
         except OSError:
             self.report.refused += 1
             return
+        began = time.perf_counter()
         try:
             writer.write(REQUEST)
             head = await reader.readuntil(b"\r\n\r\n")
@@ -73,6 +75,7 @@ class OpenLoop:
             self.report.broken.append(repr(error))
             writer.close()
             return
+        self.report.latencies_s.append(time.perf_counter() - began)
         self.report.statuses[int(head[9:12])] += 1
         if b"connection: close" in head.lower():
             self.report.told_to_close += 1

@@ -80,9 +80,13 @@ class Acceptor(Pollable):
 
     def ready(self, events: int) -> None:
         """Accept what is queued, up to the limit; a flood leaves the others their turn."""
+        self.accept(ACCEPT_BATCH)
+
+    def accept(self, most: int) -> None:
+        """Accept what is queued, so many at most, and no more than there is room for."""
         owner = self._owner
         n_accepted = 0
-        for _ in range(ACCEPT_BATCH):
+        for _ in range(most):
             if not owner.may_accept:
                 if not n_accepted:  # else the limit is reached just now, and who still waits is another event
                     owner.somebody_waits()

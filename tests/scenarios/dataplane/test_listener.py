@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import stat
 from pathlib import Path
@@ -21,6 +22,42 @@ def listener() -> Listener:
     services = SimpleNamespace(loop=asyncio.get_running_loop())
     runtime = SimpleNamespace(name="web", takes_proxy_header=False, per_ip=AddressCounts(10))
     return Listener(cast(Any, services), cast(Any, runtime), ConnectionGate(10))
+
+
+class Leaving(Listener):
+    """Keeps who is accepted, and is otherwise without a data plane."""
+
+    def __init__(self, room: int) -> None:
+        poller = SimpleNamespace(watch=lambda *_: None, forget=lambda _: None)
+        runtime: Any = SimpleNamespace(name="web", takes_proxy_header=False, per_ip=AddressCounts(10))
+        runtime.leaving = lambda: runtime
+        self.clients: list[socket.socket] = []
+        super().__init__(cast(Any, SimpleNamespace(poller=poller, swept=[])), runtime, ConnectionGate(room))
+
+    def accepted(self, fd: int, family: int, peer: object, local: object) -> None:
+        self.clients.append(socket.socket(fileno=fd))
+        self._gate.opened()
+
+
+@pytest.mark.parametrize(("room", "n_served"), [(1000, 300), (250, 250)])
+def test_all_who_are_in_the_kernel_s_queue_are_let_in_when_a_listener_leaves(room: int, n_served: int) -> None:
+    own = Leaving(room)
+    own.bind((parse_address("127.0.0.1:0"),), None)
+    address = parse_address(own.addresses[0])
+    own.start()
+    with contextlib.ExitStack() as stack:
+        queued = [stack.enter_context(socket.create_connection((address.host, address.port))) for _ in range(300)]
+        own.leave(0.0)
+        for client in own.clients:
+            stack.enter_context(client)
+        assert len(own.clients) == n_served
+        for client in own.clients:
+            client.sendall(b"a")
+        assert [client.recv(1) for client in queued[:n_served]] == [b"a"] * n_served
+        for client in queued[n_served:]:
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+    assert not connects(address)
 
 
 def connects(address: Address) -> bool:

@@ -29,9 +29,13 @@ class Reloads:
         self.lb = lb
         self.config: Config = yaml.safe_load(lb.config_path.read_text())
 
+    def write(self, text: str | None = None) -> None:
+        """The file, without a word to the daemon."""
+        self.lb.config_path.write_text(yaml.safe_dump(self.config) if text is None else text)
+
     def ask(self, text: str | None = None) -> tuple[int, Config]:
         """Write the file, if there is other text, and have it read."""
-        self.lb.config_path.write_text(yaml.safe_dump(self.config) if text is None else text)
+        self.write(text)
         with Client(self.lb.port("admin")) as admin:
             admin.send(b"POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             answer = admin.response()

@@ -1,6 +1,8 @@
-"""Many reloads while everything is in flight: requests, streams, uploads, WebSockets and TCP connections.
+"""Many reloads while everything is in flight: requests at a fixed rate, streams, uploads, WebSockets, TCP and TLS
+connections, while certificates are swapped and a listener comes, moves and goes.
 
-LBPROXY_RELOADS=100 in the environment makes as many as `make soak` does.
+LBPROXY_RELOADS=100 in the environment is what `make soak` does, with 500 requests a second, 50 WebSockets, 50 TCP
+connections and 10 streams.
 """
 
 from __future__ import annotations
@@ -10,47 +12,64 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.scenarios.process.test_reload import Reloads, traffic
+from tests.scenarios.process.test_reload import Reloads, get
+from tests.support.certificates import Authority, CertFiles, TlsClient
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
+from tests.support.open_loop import Servers
 from tests.support.origin import Origin, Peer
 from tests.support.ports import consecutive_ports
 from tests.support.waiting import wait_until
 
 RELOADS = int(os.environ.get("LBPROXY_RELOADS", "12"))
-PAUSE_S = 0.5 if RELOADS > 12 else 0.05
-N_TUNNELS, N_STREAMS = 5, 3
+IS_FULL = RELOADS >= 100
+PAUSE_S = 0.5 if IS_FULL else 0.05
+RATE = 500 if IS_FULL else 100
+N_TUNNELS = 50 if IS_FULL else 5
+N_STREAMS = 10 if IS_FULL else 3
 PIECE = b"piece"
 BROKEN = ("pools: [", "listeners: []", "", "listeners: [{bind: 127.0.0.1:1, pool: nobody}]\npools: {}")
 
 
-@pytest.fixture
-def origins() -> Iterator[dict[str, Origin]]:
-    with Origin() as one, Origin() as two, Origin() as long:
-        yield {"one": one, "two": two, "long": long}
+@dataclass
+class Stage:
+    """What runs. served: two addresses that answer at once. certificates: two, by turns."""
+
+    reloads: Reloads
+    servers: Servers
+    long: Origin
+    authority: Authority
+    certificates: tuple[CertFiles, CertFiles]
+    more: tuple[int, int]
 
 
 @pytest.fixture
-def reloads(origins: dict[str, Origin], tmp_path: Path) -> Iterator[Reloads]:
-    config: dict[str, Any] = {
-        "listeners": [
-            {"name": "in", "bind": "127.0.0.1:0", "pool": "p"},
-            {"name": "long", "bind": "127.0.0.1:0", "pool": "long", "upgrade": ["websocket"]},
-            {"name": "tcp", "bind": "127.0.0.1:0", "pool": "tcp", "mode": "tcp"},
-        ],
-        "pools": {
-            "p": {"servers": [origins["one"].address], "health_check": {"interval": "100ms"}},
-            "long": {"servers": [origins["long"].address], "health_check": "off", "keep_alive": "off"},
-            "tcp": {"servers": [origins["long"].address], "health_check": "off"},
-        },
-    }
-    with LbProxy(config, tmp_path / "lb") as lb:
-        yield Reloads(lb)
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    authority = Authority(tmp_path / "ca")
+    certificates = authority.issue("one", "localhost"), authority.issue("two", "localhost")
+    with Servers(2, 0.0) as servers, Origin() as long:
+        config: dict[str, Any] = {
+            "listeners": [
+                {"name": "in", "bind": "127.0.0.1:0", "pool": "p"},
+                {"name": "long", "bind": "127.0.0.1:0", "pool": "long", "upgrade": ["websocket"]},
+                {"name": "tcp", "bind": "127.0.0.1:0", "pool": "tcp", "mode": "tcp"},
+                {"name": "tls", "bind": "127.0.0.1:0", "pool": "p", "tls": certificates[0].tls},
+            ],
+            "pools": {
+                "p": {"servers": [servers.addresses[0]], "health_check": {"interval": "100ms"}},
+                "long": {"servers": [long.address], "health_check": "off", "keep_alive": "off"},
+                "tcp": {"servers": [long.address], "health_check": "off"},
+            },
+        }
+        with LbProxy(config, tmp_path / "lb") as lb:
+            first = consecutive_ports(2)
+            yield Stage(Reloads(lb), servers, long, authority, certificates, (first, first + 1))
 
 
 def echoes(c: Peer) -> None:
@@ -82,41 +101,85 @@ def streams(go_on: Callable[[], bool]) -> Callable[[Peer], None]:
     return script
 
 
-def change(reloads: Reloads, origins: dict[str, Origin], number: int) -> None:
+def change(stage: Stage, number: int) -> None:
     """Something of each kind, and back."""
-    config, pool = reloads.config, reloads.pool
-    pool["servers"] = [{"address": origins["one"].address, "weight": 1 + number % 3}]
+    config, pool = stage.reloads.config, stage.reloads.pool
+    one, two = stage.servers.addresses
+    pool["servers"] = [{"address": one, "weight": 1 + number % 3}]
     if number % 2:
-        pool["servers"].append(origins["two"].address)
+        pool["servers"].append(two)
     pool["strategy"] = ["least_connections", "round_robin", "power_of_two"][number % 3]
     pool["timeouts"] = {"read": f"{30 + number}s"}
+    pool["headers"] = {"response": {"set": {"x-number": str(number)}}}
     listener = config["listeners"][0]
     listener["limits"] = {"headers": 100 + number}
     listener["routes"] = [{"match": {"path_prefix": f"/x{number}"}, "respond": {"status": 204}}, {"pool": "p"}]
     listener.pop("pool", None)
-    config["listeners"] = config["listeners"][:3]
-    if number % 3 == 1:
-        config["listeners"].append({"name": "more", "bind": f"127.0.0.1:{consecutive_ports(1)}", "pool": "p"})
+    config["listeners"] = config["listeners"][:4]
+    config["listeners"][3]["tls"] = stage.certificates[number % 2].tls
+    if number % 3:  # it comes, moves, and goes
+        config["listeners"].append({"name": "more", "bind": f"127.0.0.1:{stage.more[number % 3 - 1]}", "pool": "p"})
     config["log"] = {"level": "info" if number % 2 else "warning"}
 
 
-def test_nothing_in_flight_is_hurt(reloads: Reloads, origins: dict[str, Origin]) -> None:
-    lb, long = reloads.lb, origins["long"]
+def open_tunnels(stage: Stage, stack: contextlib.ExitStack) -> list[Client]:
+    """TCP connections and WebSockets, each of which gives back what it gets."""
+    lb, long = stage.reloads.lb, stage.long
+    long.script(*[echoes] * N_TUNNELS)
+    tunnels = [stack.enter_context(Client(lb.port("tcp"))) for _ in range(N_TUNNELS)]
+    for client in tunnels:
+        client.send(PIECE)
+        assert client.take(len(PIECE)) == PIECE
+    long.script(*[upgrades] * N_TUNNELS)
+    for _ in range(N_TUNNELS):
+        client = stack.enter_context(Client(lb.port("long")))
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        client.wait_for(b"\r\n\r\n")
+        assert b" 101 " in client.take(client.stream.record.index(b"\r\n\r\n") + 4)
+        tunnels.append(client)
+    return tunnels
+
+
+def serial(client: TlsClient) -> str:
+    """Of the certificate that it was shown."""
+    certificate = client.tls.getpeercert()
+    assert certificate is not None
+    return str(certificate["serialNumber"])
+
+
+class Checks:
+    """What is looked at after each reload."""
+
+    def __init__(self, stage: Stage, stack: contextlib.ExitStack) -> None:
+        self._stage = stage
+        lb = stage.reloads.lb
+        self._plain = stack.enter_context(Client(lb.port("in")))
+        self._tls = stack.enter_context(self._connected())
+        self._serials: dict[int, str] = {}
+
+    def _connected(self) -> TlsClient:
+        return TlsClient(self._stage.reloads.lb.port("tls"), self._stage.authority.trusting())
+
+    def run(self, number: int) -> None:
+        """Nothing is stale: a connection that is kept and a new one see the file as it is now."""
+        with self._connected() as fresh:
+            for client in (self._plain, self._tls, fresh):
+                answer = client.ask(b"GET /watched HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (answer.status, answer.get("x-number")) == (200, str(number))
+                assert answer.is_kept_alive
+            shown = self._serials.setdefault(number % 2, serial(fresh))
+            assert serial(fresh) == shown and shown != self._serials.get(1 - number % 2)
+        if number % 3:
+            assert get(self._stage.more[number % 3 - 1])[0] == 200
+
+
+def test_nothing_in_flight_is_hurt(stage: Stage) -> None:
+    reloads, long, lb = stage.reloads, stage.long, stage.reloads.lb
     is_over = threading.Event()
+    used: list[tuple[int, int]] = []
     with contextlib.ExitStack() as stack:
         stack.callback(is_over.set)
-        long.script(*[echoes] * N_TUNNELS)
-        tunnels = [stack.enter_context(Client(lb.port("tcp"))) for _ in range(N_TUNNELS)]
-        for client in tunnels:
-            client.send(PIECE)
-            assert client.take(len(PIECE)) == PIECE
-        long.script(*[upgrades] * N_TUNNELS)
-        for _ in range(N_TUNNELS):
-            client = stack.enter_context(Client(lb.port("long")))
-            client.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-            client.wait_for(b"\r\n\r\n")
-            assert b" 101 " in client.take(client.stream.record.index(b"\r\n\r\n") + 4)
-            tunnels.append(client)
+        tunnels = open_tunnels(stage, stack)
         long.script(*[streams(lambda: not is_over.is_set())] * N_STREAMS)
         readers = [stack.enter_context(Client(lb.port("long"), timeout_s=60.0)) for _ in range(N_STREAMS)]
         for client in readers:
@@ -124,10 +187,12 @@ def test_nothing_in_flight_is_hurt(reloads: Reloads, origins: dict[str, Origin])
             client.wait_for(PIECE)
         upload = stack.enter_context(Client(lb.port("long"), timeout_s=60.0))
         upload.send(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (len(PIECE) * RELOADS))
-        with traffic(lb.port("in")) as answers:
+        checks = Checks(stage, stack)
+        with stage.servers.load(lb.port("in"), RATE) as load:
             for number in range(RELOADS):
-                change(reloads, origins, number)
+                change(stage, number)
                 assert reloads.reload()
+                checks.run(number)
                 status, told = reloads.ask(BROKEN[number % len(BROKEN)])
                 assert status == 422 and told["problems"]
                 for client in tunnels:
@@ -135,15 +200,26 @@ def test_nothing_in_flight_is_hurt(reloads: Reloads, origins: dict[str, Origin])
                     assert client.take(len(PIECE)) == PIECE
                 upload.send(PIECE)
                 time.sleep(PAUSE_S)
-        assert answers.failed == [] and answers.count > RELOADS
+                if number % 6 == 5:
+                    used.append((lb.rss_bytes(), lb.fd_count()))
+        report = load.report
+        assert (report.broken, report.refused, report.told_to_close) == ([], 0, 0)
+        assert report.statuses == {200: report.sent} and report.sent > RELOADS
         is_over.set()
         for client in readers:
             body = client.response().body
             pieces, _, count = body.rpartition(PIECE)
             assert (len(pieces) + len(PIECE)) // len(PIECE) == int(count)
         assert upload.response().status == 200
+    if IS_FULL:
+        print(f"{report.sent} requests; memory (KiB) and descriptors: {[(rss >> 10, fds) for rss, fds in used]}")
+        # Where the machine could not keep up for a while, more connections were needed from then on.
+        after, fds = used[-1]
+        equal = [rss for rss, n_fds in used[1:] if n_fds == fds]
+        assert len(equal) > len(used) // 2, "the load was not the same for long enough to say anything"
+        assert abs(after - equal[0]) <= 0.05 * equal[0]
     config = reloads.config
-    config["listeners"] = config["listeners"][:3]
+    config["listeners"] = config["listeners"][:4]
     reloads.reload()
     wait_until(lambda: 'listener="more"' not in lb.exposition(), "what came and went has no series")
     assert lb.metric("config_reloads_total", result="failure") == RELOADS

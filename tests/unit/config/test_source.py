@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbproxy.config.nodes import Place
 from lbproxy.config.problems import ConfigError
-from lbproxy.config.source import Document, Place, parse
+from lbproxy.config.source import Document, parse
 
 
 def document(text: str, **environ: str) -> Document:

@@ -56,6 +56,17 @@ class Owner(Accepting):
         self.calls.append("later")
 
 
+def test_as_many_as_are_asked_for_and_a_flood_leaves_others_their_turn() -> None:
+    owner = Owner()
+    acceptor = Acceptor(owner, cast(socket.socket, FakeListening(*[0] * 500)))
+    acceptor.ready(1)
+    assert owner.calls == ["accepted"] * ACCEPT_BATCH
+    acceptor.accept(300)
+    assert owner.calls == ["accepted"] * (ACCEPT_BATCH + 300)
+    acceptor.accept(300)
+    assert owner.calls == ["accepted"] * 500
+
+
 def run(*script: int, room: int = 1000) -> list[str]:
     owner = Owner(room)
     Acceptor(owner, cast(socket.socket, FakeListening(*script))).ready(1)

@@ -63,7 +63,7 @@ def test_every_alert_is_proven_to_fire_and_to_stay_quiet() -> None:
         for test in yaml.safe_load(file.read_text())["tests"]:
             for case in test["alert_rule_test"]:
                 expected.setdefault(case["alertname"], set()).add(bool(case["exp_alerts"]))
-    assert expected == dict.fromkeys(alerts(), {True, False})
+    assert expected == {alert: {True, False} for alert in alerts()}
 
 
 def test_every_fault_leads_to_a_section() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from lbproxy import cli
 from tests.architecture.rules import ROOT
+from tests.support.pages import anchors
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -22,6 +23,13 @@ def links(text: str) -> list[str]:
     return [target for target in targets if target and not re.match(r"[a-z]+:", target)]
 
 
+def fragments(text: str) -> list[tuple[str, str]]:
+    """Page ("" is this one) and anchor of links to a heading."""
+    prose = re.sub(r"(?ms)^```.*?^```", "", text)
+    targets = (target.partition("#") for target in re.findall(r"\]\(([^)\s]+)\)", prose))
+    return [(page, anchor) for page, sign, anchor in targets if sign and not re.match(r"[a-z]+:", page)]
+
+
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"(?ms)^```{language}\n(.*?)^```", text)
 
@@ -29,6 +37,14 @@ def blocks(text: str, language: str) -> list[str]:
 @by_name
 def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in links(page.read_text()) if not (page.parent / target).exists()] == []
+
+
+@by_name
+def test_links_to_headings_find_them(page: Path) -> None:
+    found = {
+        file: anchors((page.parent / file if file else page).read_text()) for file, _ in fragments(page.read_text())
+    }
+    assert [f"{file}#{anchor}" for file, anchor in fragments(page.read_text()) if anchor not in found[file]] == []
 
 
 def test_the_link_rule_sees_a_dead_link() -> None:

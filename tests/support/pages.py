@@ -41,6 +41,31 @@ def inline_code(page: str) -> list[str]:
     return [span.replace("\\|", "|") for span in spans]
 
 
+def _headings(page: str) -> list[tuple[str, int]]:
+    """The anchor of each heading, as GitHub makes it, and where the heading stands."""
+    prose = _BLOCK.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), page)
+    found: list[tuple[str, int]] = []
+    times: dict[str, int] = {}
+    for heading in re.finditer(r"^#+ (.+?) *$", prose, re.M):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading[1])
+        anchor = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        times[anchor] = times.get(anchor, -1) + 1
+        found.append((f"{anchor}-{times[anchor]}" if times[anchor] else anchor, heading.start()))
+    return found
+
+
+def anchors(page: str) -> list[str]:
+    """What a link into the page can name behind its `#`."""
+    return [anchor for anchor, _ in _headings(page)]
+
+
+def sections(page: str) -> dict[str, str]:
+    """The text from each heading up to the next one, by its anchor."""
+    found = _headings(page)
+    ends = [*(begin for _, begin in found[1:]), len(page)]
+    return {anchor: page[begin:end] for (anchor, begin), end in zip(found, ends, strict=True)}
+
+
 def place_certificates(text: str, authority: Authority) -> str:
     """The same config with its files /etc/lbproxy/* beside it, and all that it names made in the authority's folder.
 

@@ -18,12 +18,25 @@ from typing import Final, Protocol
 
 from lbproxy.config.one_server import read_server
 from lbproxy.config.problems import ConfigError
-from lbproxy.config.server_model import COUNT, WEIGHT, ServerSpec
-from lbproxy.config.units import is_off
+from lbproxy.config.server_model import ServerSpec
 from lbproxy.control.access import Caller
 from lbproxy.control.discovery.roster import JOINING, Membership
 from lbproxy.control.discovery.source import Source
 from lbproxy.control.event_log import EventLog
+from lbproxy.control.live_values import (
+    FILE,
+    KEYS,
+    Change,
+    Refused,
+    Value,
+    lets_in,
+    read_values,
+    set_number,
+    set_value,
+    shown,
+    text_of,
+    value_of,
+)
 from lbproxy.control.status import Json
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -31,12 +44,7 @@ from lbproxy.domain.states import Admin, Health
 
 log = logging.getLogger(__name__)
 
-FILE: Final = "file"
-"""In place of a value: what the file says."""
-KEYS: Final = ("admin", "weight", "max_inflight")
 SHOWN: Final = 10  # names that a refusal lists
-
-Value = Admin | int
 
 
 class NotThere(LookupError):
@@ -45,25 +53,6 @@ class NotThere(LookupError):
 
 class Conflict(Exception):
     """Not as things are now. The text says why, and what to do."""
-
-
-class Refused(ValueError):
-    """Something is wrong with what was asked for; nothing was changed. problems: one sentence each, with its key."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("; ".join(self.problems))
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One value of a server before and after, as JSON has it: null is no limit."""
-
-    old: object
-    new: object
-
-    def __str__(self) -> str:
-        return f"{_text(self.old)} -> {_text(self.new)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +139,19 @@ class LiveControl:
             source = self._origins.source_of(server)
             raise Conflict(f"{server.name} leaves the pool: {source.gone() if source is not None else 'it is gone'}")
         live, now = self._record(server).live, self._clock()
-        given = {key: live[key].given if key in live else _get(server, key) for key in asked}
+        given = {key: live[key].given if key in live else value_of(server, key) for key in asked}
         values = {key: given[key] if value is None else value for key, value in asked.items()}
         if values.get("admin") is Admin.READY:
             self._leaving.pop(server, None)
-        old = {key: before for key, value in values.items() if (before := _get(server, key)) != value}
+        old = {key: before for key, value in values.items() if (before := value_of(server, key)) != value}
         # What lets fewer requests in goes first, so that in between nobody gets a slot that is none in the end.
-        for key in sorted(old, key=lambda key: _lets_in(key, old[key], values[key])):
-            _set(pool, server, key, values[key], caller, now)
+        for key in sorted(old, key=lambda key: lets_in(key, old[key], values[key])):
+            set_value(pool, server, key, values[key], caller, now)
             if values[key] == given[key]:
                 live.pop(key, None)
             else:
                 live[key] = _Live(str(caller), now, given[key])
-        changes = {key: Change(_shown(key, before), _shown(key, values[key])) for key, before in old.items()}
+        changes = {key: Change(shown(key, before), shown(key, values[key])) for key, before in old.items()}
         if changes:
             told = ", ".join(f"{key}: {change}" for key, change in changes.items())
             log.info("pool %s: server %s: %s, by %s", pool.name, server.name, told, caller)
@@ -249,8 +238,8 @@ class LiveControl:
         record, now = self._record(server), self._clock()
         for key, value in values.items():
             record.live.pop(key, None)
-            if _get(server, key) != value:
-                _set(pool, server, key, value, FILE, now)
+            if value_of(server, key) != value:
+                set_value(pool, server, key, value, FILE, now)
 
     def was_added(self, server: Server) -> bool:
         """By an operator, and the file does not know it."""
@@ -292,15 +281,15 @@ class LiveControl:
         """A source says that `weight` or `max_inflight` is this: in force now, or when the live value is given back."""
         record = self._records.get(server)
         live = None if record is None else record.live.get(key)
-        before = _get(server, key) if live is None else live.given
+        before = value_of(server, key) if live is None else live.given
         if before == value:
             return
         if record is None or live is None:
-            _set_number(pool, server, key, value, self._clock())
+            set_number(pool, server, key, value, self._clock())
         else:
             record.live[key] = replace(live, given=value)
-        stands = "" if live is None else f"; the live value {_text(_shown(key, _get(server, key)))} stands"
-        change = Change(_shown(key, before), _shown(key, value))
+        stands = "" if live is None else f"; the live value {text_of(shown(key, value_of(server, key)))} stands"
+        change = Change(shown(key, before), shown(key, value))
         log.info("pool %s: server %s: %s: %s%s", pool.name, server.name, key, change, stands)
 
     def _record(self, server: Server) -> _Record:
@@ -321,7 +310,7 @@ class LiveControl:
         rest = _source(values_from, record.added_by if known is None else "", now - record.since, None)
         sources: Json = dict.fromkeys(KEYS, rest)
         for key, live in record.live.items():
-            sources[key] = _source("live", live.by, now - live.at, _shown(key, live.given))
+            sources[key] = _source("live", live.by, now - live.at, shown(key, live.given))
         if is_lost:
             sources["admin"] = _source(source, "", now - server.changed_at, None)
         return {
@@ -333,97 +322,6 @@ class LiveControl:
 
 def _source(source: str, by: str, since_s: float, given: object) -> Json:
     return {"source": source, "by": by or None, "since": round(since_s, 3), "given": given}
-
-
-def read_values(wanted: Mapping[str, object]) -> dict[str, Value | None]:
-    """The values of a call, None for one that is given back to the file. Raises Refused with every problem."""
-    found: dict[str, Value | None] = {}
-    problems: list[str] = []
-    for key, value in wanted.items():
-        if key not in KEYS:
-            close = get_close_matches(key, KEYS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(KEYS)}"
-            problems.append(f"{key}: unknown key; {hint}")
-            continue
-        try:
-            found[key] = None if value == FILE else _READ[key](value)
-        except ValueError as error:
-            problems.append(f'{key}: {error}, or "file"')
-    if not wanted:
-        problems.append(f"nothing to change; known keys: {', '.join(KEYS)}")
-    if problems:
-        raise Refused(problems)
-    return found
-
-
-def _read_admin(value: object) -> Value:
-    words = [word.value for word in Admin]
-    if not isinstance(value, str) or value not in words:
-        raise ValueError(f"expected {', '.join(words)}, got {value!r:.60}")
-    return Admin(value)
-
-
-def _read_weight(value: object) -> Value:
-    weight = WEIGHT.parse(value)
-    assert isinstance(weight, int)
-    return weight
-
-
-def _read_limit(value: object) -> Value:
-    if value is None or is_off(value):
-        return 0
-    try:
-        limit = COUNT.parse(value)
-    except ValueError as error:
-        raise ValueError(f'{error}; null or "off" for no limit') from None
-    assert isinstance(limit, int)
-    return limit
-
-
-_READ: Final[Mapping[str, Callable[[object], Value]]] = {
-    "admin": _read_admin,
-    "weight": _read_weight,
-    "max_inflight": _read_limit,
-}
-
-
-def _get(server: Server, key: str) -> Value:
-    value: Value = getattr(server, key)
-    return value
-
-
-def _set(pool: Pool, server: Server, key: str, value: Value, caller: Caller | str, now: float) -> None:
-    if isinstance(value, Admin):
-        words = {Admin.READY: "", Admin.DRAIN: f"drained by {caller}", Admin.MAINT: f"in maintenance by {caller}"}
-        pool.set_admin(server, value, words[value], now)
-    else:
-        _set_number(pool, server, key, value, now)
-
-
-def _set_number(pool: Pool, server: Server, key: str, value: int, now: float) -> None:
-    if key == "weight":
-        pool.set_weight(server, value, now)
-    else:
-        pool.set_max_inflight(server, value, now)
-
-
-def _lets_in(key: str, old: Value, new: Value) -> bool:
-    """May more requests come in by this change?"""
-    if isinstance(new, Admin):
-        return new is Admin.READY
-    no_limit = key == "max_inflight" and new == 0
-    return no_limit or (isinstance(old, int) and 0 < old < new) or (key == "weight" and new > 0 and old == 0)
-
-
-def _shown(key: str, value: Value) -> object:
-    """A value as JSON has it."""
-    if isinstance(value, Admin):
-        return value.value
-    return None if key == "max_inflight" and value == 0 else value
-
-
-def _text(value: object) -> str:
-    return "off" if value is None else str(value)
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:

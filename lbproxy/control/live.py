@@ -1,6 +1,7 @@
 """Live control: what operators change of the servers while traffic flows, and what is known of each such change.
 
-A live value stands until it is given back (`"file"`) or the process ends. What the config file, or DNS, says is kept
+A live value stands until it is given back (`"file"`) or the process ends; control/kept_state.py keeps it for the next
+one. What the config file, or DNS, says is kept
 beside it. Everything is checked before anything is changed. Each change is one line of the log: who, from where, which
 server, the old and the new value.
 
@@ -11,7 +12,7 @@ takes it back. One that is added is as one that discovery finds: down until its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Final, Protocol
@@ -56,7 +57,7 @@ class Conflict(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Live:
+class LiveValue:
     """A value that an operator set. at: monotonic seconds. given: what stands in the file. is_removal: nobody set it
     for its own sake, it belongs to the server's removal."""
 
@@ -67,12 +68,20 @@ class _Live:
 
 
 @dataclass(slots=True)
-class _Record:
+class Record:
     """What is known of one server. since: when it joined. added_by: who added it, "" for one of the file or of DNS."""
 
     since: float
     added_by: str = ""
-    live: dict[str, _Live] = field(default_factory=dict)
+    live: dict[str, LiveValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Somebody removed a server that the file names. at: monotonic seconds."""
+
+    by: str
+    at: float
 
 
 class Origins(Protocol):
@@ -88,7 +97,8 @@ class Origins(Protocol):
 class LiveControl:
     """Changes servers of `pools`. clock: monotonic seconds. check_soon: look at a server before its next turn.
 
-    events: hears of each change.
+    events: hears of each change. changed: called when something that `record`, `removals` or `is_leaving` tell is
+    another than before.
     """
 
     def __init__(
@@ -99,6 +109,7 @@ class LiveControl:
         check_soon: Callable[[Pool, Server], None],
         clock: Callable[[], float],
         events: EventLog,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._pools = pools
         self._events = events
@@ -107,9 +118,11 @@ class LiveControl:
         self._check_soon = check_soon
         self._clock = clock
         self._started_at = clock()
-        self._records: dict[Server, _Record] = {}
-        self._unknown = _Record(self._started_at)  # of one that was there from the start, until something is set
+        self._records: dict[Server, Record] = {}
+        self._unknown = Record(self._started_at)  # of one that was there from the start, until something is set
         self._leaving: dict[Server, Pool] = {}
+        self._removals: dict[str, dict[tuple[str, str], Removal]] = {}  # by pool; by name and address
+        self._changed = changed
 
     # --- which ------------------------------------------------------------------------------------------------------
 
@@ -141,8 +154,8 @@ class LiveControl:
         live, now = self._record(server).live, self._clock()
         given = {key: live[key].given if key in live else value_of(server, key) for key in asked}
         values = {key: given[key] if value is None else value for key, value in asked.items()}
-        if values.get("admin") is Admin.READY:
-            self._leaving.pop(server, None)
+        if values.get("admin") is Admin.READY and self._leaving.pop(server, None) is not None:
+            self._taken_back(pool, server)
         old = {key: before for key, value in values.items() if (before := value_of(server, key)) != value}
         # What lets fewer requests in goes first, so that in between nobody gets a slot that is none in the end.
         for key in sorted(old, key=lambda key: lets_in(key, old[key], values[key])):
@@ -150,7 +163,7 @@ class LiveControl:
             if values[key] == given[key]:
                 live.pop(key, None)
             else:
-                live[key] = _Live(str(caller), now, given[key])
+                live[key] = LiveValue(str(caller), now, given[key])
         changes = {key: Change(shown(key, before), shown(key, values[key])) for key, before in old.items()}
         if changes:
             told = ", ".join(f"{key}: {change}" for key, change in changes.items())
@@ -186,13 +199,7 @@ class LiveControl:
             raise Conflict(f"server {server.name} of pool {pool.name} has this {what}{more}")
 
     def _add(self, pool: Pool, spec: ServerSpec, caller: Caller) -> Server:
-        server = Server(
-            spec.name,
-            spec.address,
-            weight=spec.weight,
-            max_inflight=spec.max_inflight or 0,
-            backup=spec.backup,
-        )
+        server = _made(spec)
         if pool.members.passive_retry_s is None:  # it has checks
             server.health, server.down_reason, server.why = Health.DOWN, JOINING, "joined; no check has passed yet"
             server.changed_at = self._clock()
@@ -210,6 +217,9 @@ class LiveControl:
         if server not in self._leaving:
             log.info("pool %s: server %s is removed when it is idle, by %s", pool.name, server.name, caller)
             self._tell(pool, server, "is removed when it is idle", str(caller))
+            if self._origins.source_of(server) is None and not self.was_added(server):
+                removals = self._removals.setdefault(pool.name, {})
+                removals[server.name, server.key] = Removal(str(caller), self._clock())
         self.leave(pool, server, str(caller))
         self.remove_drained()
         return server not in pool.servers
@@ -230,6 +240,13 @@ class LiveControl:
         old = {key: change.old for key, change in changes.items()} if changes else None
         new = {key: change.new for key, change in changes.items()} if changes else None
         self._events.add("live", text, pool=pool.name, server=server.name, by=by, old=old, new=new)
+        self._changed()
+
+    def _taken_back(self, pool: Pool, server: Server) -> None:
+        """It is not removed any more. That the file's was, stands while an operator's own is in its place."""
+        if not self.was_added(server):
+            self._removals.get(pool.name, {}).pop((server.name, server.key), None)
+        self._changed()
 
     # --- what the file says -----------------------------------------------------------------------------------------
 
@@ -240,6 +257,7 @@ class LiveControl:
             record.live.pop(key, None)
             if value_of(server, key) != value:
                 set_value(pool, server, key, value, FILE, now)
+        self._changed()
 
     def was_added(self, server: Server) -> bool:
         """By an operator, and the file does not know it."""
@@ -250,6 +268,7 @@ class LiveControl:
         """The file names it: it is the file's, whoever added it, and does not leave."""
         record = self._record(server)
         record.added_by = ""
+        self._taken_back(pool, server)
         if self._leaving.pop(server, None) is not None:
             live = record.live.get("admin")
             if live is not None and live.is_removal:
@@ -263,19 +282,68 @@ class LiveControl:
         self._leaving[server] = pool
         if server.admin is Admin.READY:
             now = self._clock()
-            self._record(server).live["admin"] = _Live(by, now, Admin.READY, is_removal=True)
+            self._record(server).live["admin"] = LiveValue(by, now, Admin.READY, is_removal=True)
             pool.set_admin(server, Admin.DRAIN, f"is being removed by {by}", now)
+        self._changed()
         self.remove_drained()
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
     def joined(self, server: Server, added_by: str = "") -> None:
         """A server joined the running pool."""
-        self._records.setdefault(server, _Record(self._clock(), added_by))
+        self._records.setdefault(server, Record(self._clock(), added_by))
 
     def left(self, server: Server) -> None:
         """A server is no member any more."""
         self._records.pop(server, None)
+        self._changed()
+
+    def file_names(self, pool: str, entries: Collection[tuple[str, str]]) -> None:
+        """The names and addresses of a pool's servers in the file now: of others nobody need know that they were
+        removed."""
+        removals = self._removals.get(pool)
+        if removals is not None:
+            self._removals[pool] = {key: removal for key, removal in removals.items() if key in entries}
+            if not self._removals[pool]:
+                del self._removals[pool]
+            self._changed()
+
+    def record(self, server: Server) -> Record | None:
+        """None: nothing was ever changed of it."""
+        return self._records.get(server)
+
+    def removals(self, pool: str) -> Mapping[tuple[str, str], Removal]:
+        """Servers of the file that operators removed, by name and address."""
+        return self._removals.get(pool, {})
+
+    def is_leaving(self, server: Server) -> bool:
+        """It was removed, by an operator or from the file, and has not gone yet."""
+        return server in self._leaving
+
+    # --- what another process knew ----------------------------------------------------------------------------------
+
+    def keep_value(self, pool: Pool, server: Server, key: str, value: Value, live: LiveValue) -> None:
+        """An operator set this value before; it stands again."""
+        before = value_of(server, key)
+        set_value(pool, server, key, value, live.by, live.at)
+        self._record(server).live[key] = live
+        change = Change(shown(key, before), shown(key, value))
+        log.info("pool %s: server %s: %s: %s, by %s before the restart", pool.name, server.name, key, change, live.by)
+        self._tell(pool, server, f"{key}: {change}, from before the restart", live.by, {key: change})
+
+    def keep_added(self, pool: Pool, spec: ServerSpec, by: str, at: float) -> Server:
+        """An operator added it before; it takes traffic at once, as a server of the file does at a start."""
+        server = _made(spec)
+        self._records[server] = Record(at, by)
+        self._membership.add(pool, server)
+        log.info("pool %s: server %s was added before the restart, by %s", pool.name, server.name, by)
+        return server
+
+    def keep_removal(self, pool: Pool, server: Server, removal: Removal) -> None:
+        """An operator removed it before, and the file names it as it did. To be called before there is traffic."""
+        self._removals.setdefault(pool.name, {})[server.name, server.key] = removal
+        self._membership.remove(pool, server)
+        log.info("pool %s: server %s was removed before the restart, by %s", pool.name, server.name, removal.by)
 
     def give(self, pool: Pool, server: Server, key: str, value: int) -> None:
         """A source says that `weight` or `max_inflight` is this: in force now, or when the live value is given back."""
@@ -284,6 +352,7 @@ class LiveControl:
         before = value_of(server, key) if live is None else live.given
         if before == value:
             return
+        self._changed()
         if record is None or live is None:
             set_number(pool, server, key, value, self._clock())
         else:
@@ -292,9 +361,9 @@ class LiveControl:
         change = Change(shown(key, before), shown(key, value))
         log.info("pool %s: server %s: %s: %s%s", pool.name, server.name, key, change, stands)
 
-    def _record(self, server: Server) -> _Record:
+    def _record(self, server: Server) -> Record:
         """Who has none was there from the start."""
-        return self._records.setdefault(server, _Record(self._started_at))
+        return self._records.setdefault(server, Record(self._started_at))
 
     def told(self, server: Server | None, now: float) -> Json:
         """For the status: where a server comes from, whether it leaves, and of each value who set it and when.
@@ -318,6 +387,10 @@ class LiveControl:
             "leaving": is_lost or server in self._leaving,
             "sources": sources,
         }
+
+
+def _made(spec: ServerSpec) -> Server:
+    return Server(spec.name, spec.address, weight=spec.weight, max_inflight=spec.max_inflight or 0, backup=spec.backup)
 
 
 def _source(source: str, by: str, since_s: float, given: object) -> Json:

@@ -25,6 +25,7 @@ from lbproxy.control.event_log import EventLog
 from lbproxy.control.event_stream import READERS, EventStream
 from lbproxy.control.file_servers import FileServers
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
+from lbproxy.control.kept_state import KeptState
 from lbproxy.control.live import LiveControl
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.news import News
@@ -126,6 +127,7 @@ class Controller:
         self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
         self._discovery = Discovery(self, self._tasks, row, clock)
         self._live = LiveControl(pools, self, self._discovery, self._checker.kick, clock, self.events)
+        self.kept = KeptState(pools, self._live, self._discovery, self._may_find_servers, clock, time.time)
         self._file_servers = FileServers(self._live, self, self._discovery, clock)
         self._status = StatusSource(
             registry.version,
@@ -149,6 +151,10 @@ class Controller:
     def _kind(self, pool: str) -> tuple[str | None, dict[str, str]]:
         config = self._config.pools.get(pool)
         return (None, {}) if config is None else (config.kind, dict(in_force(config.kind, config)))
+
+    def _may_find_servers(self, pool: str) -> bool:
+        config = self._config.pools.get(pool)
+        return config is not None and Wanted.of(config).has_sources
 
     def _make_admin(self, admin: Admin, may_move: bool = False) -> AdminServer | None:
         if admin.bind is None:
@@ -254,6 +260,7 @@ class Controller:
             tls = self._parts.check_tls.get(pool.name)
             self._checker.change_pool(pool, check, after.proxy_protocol, tls)
         self._file_servers.change(pool, before, after)
+        self._live.file_names(pool.name, {(spec.name, str(spec.address)) for spec in after.servers})
         if before is None:
             self._discovery.add_pool(pool, Wanted.of(after, self._base_dir))
         else:
@@ -323,6 +330,7 @@ class Controller:
         self._tell_of_name(pool, server, "joins")
         self._live.joined(server)
         self._parts.add(pool, server)
+        self.kept.joined(pool, server)
         self._checker.add(pool, server)
 
     def remove(self, pool: Pool, server: Server) -> None:
@@ -394,6 +402,7 @@ class Controller:
         self._row[_LOG_DROPPED] = dropped
         self._file_servers.settle()
         self._live.remove_drained()
+        self.kept.settle()
         for pool in self._parts.idle_pools(now):
             self._drop(pool)
         for name, pool in self._pools.items():
@@ -409,6 +418,7 @@ class Controller:
         for server in list(pool.servers):
             self.remove(pool, server)
         self._checker.drop_pool(pool)
+        self._live.file_names(pool.name, ())
         del self._pools[pool.name]
         self._strategies.pop(pool.name, None)
         self._failing_open.discard(pool.name)

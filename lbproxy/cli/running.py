@@ -50,7 +50,7 @@ def check(args: argparse.Namespace) -> int:
     config = loaded.config
     problems = [loaded.problem(unusable) for unusable in rehearsal.problems(config, config_path=path)]
     listed = servers_file.look_at(config, Path(path).parent, os.environ)
-    for missing in listed.missing:
+    for missing in (*rehearsal.doubts(config, config_path=path), *listed.missing):
         streams.complain(f"{loaded.problem(missing)} (warning)")
     problems += listed.problems
     for problem in problems:

@@ -21,6 +21,12 @@ _INDENT = "    "
 def page(status: Object, *, width: int | None = None, is_verbose: bool = False) -> str:
     """The process, its listeners, a table for every pool. width: of the terminal; None: lines of any length."""
     lines = [f"lbproxy {_shown(status.get('version'))}{_uptime(status)}: {status.get('reason') or 'ready'}"]
+    kept = status.get("state_file")
+    if isinstance(kept, dict) and (kept.get("error") or is_verbose):
+        age = kept.get("age")
+        told = "not written yet" if age is None else f"written {_seconds(age)} ago"
+        told = f"cannot be written: {kept['error']}" if kept.get("error") else told
+        lines.append(f"state_file {_shown(kept.get('path'))}: {told}")
     for listener in _objects(status.get("listeners")):
         name, mode, count = (_shown(listener.get(key)) for key in ("name", "mode", "connections"))
         bind = listener.get("bind")

@@ -168,6 +168,12 @@ class Config(Section):
     watch: Annotated[bool, FLAG] = setting(
         False, "Read this file again when its content changes, as SIGHUP and `lbproxy reload` do."
     )
+    state_file: Annotated[str | None, FILE.or_off()] = setting(
+        "off",
+        "A file that keeps over restarts what was changed by command (states, weights, limits, servers added and "
+        "removed), and which servers are down or ejected. Relative to this file's folder; "
+        "[more](reload.md#over-a-restart).",
+    )
     admin: Annotated[Admin, Shorthand("`off`, an address, or a mapping", expand_admin, (OFF_SCHEMA, BIND.schema))] = (
         setting(Admin(), "The address for operators and monitoring. `off`: none; an address: `bind` alone.")
     )

@@ -14,7 +14,8 @@ from typing import Final
 from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.config.server_model import ServerSpec
 from lbproxy.control.discovery.roster import JOINING, Membership
-from lbproxy.control.live import LiveControl, Origins, Value
+from lbproxy.control.live import LiveControl, Origins
+from lbproxy.control.live_values import Value
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Health

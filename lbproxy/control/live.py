@@ -1,6 +1,7 @@
 """Live control: what operators change of the servers while traffic flows, and what is known of each such change.
 
-A live value stands until it is given back (`"file"`) or the process ends. What the config file, or DNS, says is kept
+A live value stands until it is given back (`"file"`) or the process ends; control/kept_state.py keeps it for the next
+one. What the config file, or DNS, says is kept
 beside it. Everything is checked before anything is changed. Each change is one line of the log: who, from where, which
 server, the old and the new value.
 
@@ -11,19 +12,32 @@ takes it back. One that is added is as one that discovery finds: down until its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Final, Protocol
 
 from lbproxy.config.one_server import read_server
 from lbproxy.config.problems import ConfigError
-from lbproxy.config.server_model import COUNT, WEIGHT, ServerSpec
-from lbproxy.config.units import is_off
+from lbproxy.config.server_model import ServerSpec
 from lbproxy.control.caller import Caller
 from lbproxy.control.discovery.roster import JOINING, Membership
 from lbproxy.control.discovery.source import Source
 from lbproxy.control.event_log import EventLog
+from lbproxy.control.live_values import (
+    FILE,
+    KEYS,
+    Change,
+    Refused,
+    Value,
+    lets_in,
+    read_values,
+    set_number,
+    set_value,
+    shown,
+    text_of,
+    value_of,
+)
 from lbproxy.control.status import Json
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -31,12 +45,7 @@ from lbproxy.domain.states import Admin, Health
 
 log = logging.getLogger(__name__)
 
-FILE: Final = "file"
-"""In place of a value: what the file says."""
-KEYS: Final = ("admin", "weight", "max_inflight")
 SHOWN: Final = 10  # names that a refusal lists
-
-Value = Admin | int
 
 
 class NotThere(LookupError):
@@ -47,27 +56,8 @@ class Conflict(Exception):
     """Not as things are now. The text says why, and what to do."""
 
 
-class Refused(ValueError):
-    """Something is wrong with what was asked for; nothing was changed. problems: one sentence each, with its key."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("; ".join(self.problems))
-
-
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One value of a server before and after, as JSON has it: null is no limit."""
-
-    old: object
-    new: object
-
-    def __str__(self) -> str:
-        return f"{_text(self.old)} -> {_text(self.new)}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Live:
+class LiveValue:
     """A value that an operator set. at: monotonic seconds. given: what stands in the file. is_removal: nobody set it
     for its own sake, it belongs to the server's removal."""
 
@@ -78,12 +68,20 @@ class _Live:
 
 
 @dataclass(slots=True)
-class _Record:
+class Record:
     """What is known of one server. since: when it joined. added_by: who added it, "" for one of the file or of DNS."""
 
     since: float
     added_by: str = ""
-    live: dict[str, _Live] = field(default_factory=dict)
+    live: dict[str, LiveValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Somebody removed a server that the file names. at: monotonic seconds."""
+
+    by: str
+    at: float
 
 
 class Origins(Protocol):
@@ -99,7 +97,8 @@ class Origins(Protocol):
 class LiveControl:
     """Changes servers of `pools`. clock: monotonic seconds. check_soon: look at a server before its next turn.
 
-    events: hears of each change.
+    events: hears of each change. changed: called when something that `record`, `removals` or `is_leaving` tell is
+    another than before.
     """
 
     def __init__(
@@ -110,6 +109,7 @@ class LiveControl:
         check_soon: Callable[[Pool, Server], None],
         clock: Callable[[], float],
         events: EventLog,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._pools = pools
         self._events = events
@@ -118,9 +118,11 @@ class LiveControl:
         self._check_soon = check_soon
         self._clock = clock
         self._started_at = clock()
-        self._records: dict[Server, _Record] = {}
-        self._unknown = _Record(self._started_at)  # of one that was there from the start, until something is set
+        self._records: dict[Server, Record] = {}
+        self._unknown = Record(self._started_at)  # of one that was there from the start, until something is set
         self._leaving: dict[Server, Pool] = {}
+        self._removals: dict[str, dict[tuple[str, str], Removal]] = {}  # by pool; by name and address
+        self._changed = changed
 
     # --- which ------------------------------------------------------------------------------------------------------
 
@@ -150,19 +152,19 @@ class LiveControl:
             source = self._origins.source_of(server)
             raise Conflict(f"{server.name} leaves the pool: {source.gone() if source is not None else 'it is gone'}")
         live, now = self._record(server).live, self._clock()
-        given = {key: live[key].given if key in live else _get(server, key) for key in asked}
+        given = {key: live[key].given if key in live else value_of(server, key) for key in asked}
         values = {key: given[key] if value is None else value for key, value in asked.items()}
-        if values.get("admin") is Admin.READY:
-            self._leaving.pop(server, None)
-        old = {key: before for key, value in values.items() if (before := _get(server, key)) != value}
+        if values.get("admin") is Admin.READY and self._leaving.pop(server, None) is not None:
+            self._taken_back(pool, server)
+        old = {key: before for key, value in values.items() if (before := value_of(server, key)) != value}
         # What lets fewer requests in goes first, so that in between nobody gets a slot that is none in the end.
-        for key in sorted(old, key=lambda key: _lets_in(key, old[key], values[key])):
-            _set(pool, server, key, values[key], caller, now)
+        for key in sorted(old, key=lambda key: lets_in(key, old[key], values[key])):
+            set_value(pool, server, key, values[key], caller, now)
             if values[key] == given[key]:
                 live.pop(key, None)
             else:
-                live[key] = _Live(str(caller), now, given[key])
-        changes = {key: Change(_shown(key, before), _shown(key, values[key])) for key, before in old.items()}
+                live[key] = LiveValue(str(caller), now, given[key])
+        changes = {key: Change(shown(key, before), shown(key, values[key])) for key, before in old.items()}
         if changes:
             told = ", ".join(f"{key}: {change}" for key, change in changes.items())
             log.info("pool %s: server %s: %s, by %s", pool.name, server.name, told, caller)
@@ -197,13 +199,7 @@ class LiveControl:
             raise Conflict(f"server {server.name} of pool {pool.name} has this {what}{more}")
 
     def _add(self, pool: Pool, spec: ServerSpec, caller: Caller) -> Server:
-        server = Server(
-            spec.name,
-            spec.address,
-            weight=spec.weight,
-            max_inflight=spec.max_inflight or 0,
-            backup=spec.backup,
-        )
+        server = _made(spec)
         if pool.members.passive_retry_s is None:  # it has checks
             server.health, server.down_reason, server.why = Health.DOWN, JOINING, "joined; no check has passed yet"
             server.changed_at = self._clock()
@@ -221,6 +217,9 @@ class LiveControl:
         if server not in self._leaving:
             log.info("pool %s: server %s is removed when it is idle, by %s", pool.name, server.name, caller)
             self._tell(pool, server, "is removed when it is idle", str(caller))
+            if self._origins.source_of(server) is None and not self.was_added(server):
+                removals = self._removals.setdefault(pool.name, {})
+                removals[server.name, server.key] = Removal(str(caller), self._clock())
         self.leave(pool, server, str(caller))
         self.remove_drained()
         return server not in pool.servers
@@ -241,6 +240,13 @@ class LiveControl:
         old = {key: change.old for key, change in changes.items()} if changes else None
         new = {key: change.new for key, change in changes.items()} if changes else None
         self._events.add("live", text, pool=pool.name, server=server.name, by=by, old=old, new=new)
+        self._changed()
+
+    def _taken_back(self, pool: Pool, server: Server) -> None:
+        """It is not removed any more. That the file's was, stands while an operator's own is in its place."""
+        if not self.was_added(server):
+            self._removals.get(pool.name, {}).pop((server.name, server.key), None)
+        self._changed()
 
     # --- what the file says -----------------------------------------------------------------------------------------
 
@@ -249,8 +255,9 @@ class LiveControl:
         record, now = self._record(server), self._clock()
         for key, value in values.items():
             record.live.pop(key, None)
-            if _get(server, key) != value:
-                _set(pool, server, key, value, FILE, now)
+            if value_of(server, key) != value:
+                set_value(pool, server, key, value, FILE, now)
+        self._changed()
 
     def was_added(self, server: Server) -> bool:
         """By an operator, and the file does not know it."""
@@ -261,6 +268,7 @@ class LiveControl:
         """The file names it: it is the file's, whoever added it, and does not leave."""
         record = self._record(server)
         record.added_by = ""
+        self._taken_back(pool, server)
         if self._leaving.pop(server, None) is not None:
             live = record.live.get("admin")
             if live is not None and live.is_removal:
@@ -274,38 +282,88 @@ class LiveControl:
         self._leaving[server] = pool
         if server.admin is Admin.READY:
             now = self._clock()
-            self._record(server).live["admin"] = _Live(by, now, Admin.READY, is_removal=True)
+            self._record(server).live["admin"] = LiveValue(by, now, Admin.READY, is_removal=True)
             pool.set_admin(server, Admin.DRAIN, f"is being removed by {by}", now)
+        self._changed()
         self.remove_drained()
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
     def joined(self, server: Server, added_by: str = "") -> None:
         """A server joined the running pool."""
-        self._records.setdefault(server, _Record(self._clock(), added_by))
+        self._records.setdefault(server, Record(self._clock(), added_by))
 
     def left(self, server: Server) -> None:
         """A server is no member any more."""
         self._records.pop(server, None)
+        self._changed()
+
+    def file_names(self, pool: str, entries: Collection[tuple[str, str]]) -> None:
+        """The names and addresses of a pool's servers in the file now: of others nobody need know that they were
+        removed."""
+        removals = self._removals.get(pool)
+        if removals is not None:
+            self._removals[pool] = {key: removal for key, removal in removals.items() if key in entries}
+            if not self._removals[pool]:
+                del self._removals[pool]
+            self._changed()
+
+    def record(self, server: Server) -> Record | None:
+        """None: nothing was ever changed of it."""
+        return self._records.get(server)
+
+    def removals(self, pool: str) -> Mapping[tuple[str, str], Removal]:
+        """Servers of the file that operators removed, by name and address."""
+        return self._removals.get(pool, {})
+
+    def is_leaving(self, server: Server) -> bool:
+        """It was removed, by an operator or from the file, and has not gone yet."""
+        return server in self._leaving
+
+    # --- what another process knew ----------------------------------------------------------------------------------
+
+    def keep_value(self, pool: Pool, server: Server, key: str, value: Value, live: LiveValue) -> None:
+        """An operator set this value before; it stands again."""
+        before = value_of(server, key)
+        set_value(pool, server, key, value, live.by, live.at)
+        self._record(server).live[key] = live
+        change = Change(shown(key, before), shown(key, value))
+        log.info("pool %s: server %s: %s: %s, by %s before the restart", pool.name, server.name, key, change, live.by)
+        self._tell(pool, server, f"{key}: {change}, from before the restart", live.by, {key: change})
+
+    def keep_added(self, pool: Pool, spec: ServerSpec, by: str, at: float) -> Server:
+        """An operator added it before; it takes traffic at once, as a server of the file does at a start."""
+        server = _made(spec)
+        self._records[server] = Record(at, by)
+        self._membership.add(pool, server)
+        log.info("pool %s: server %s was added before the restart, by %s", pool.name, server.name, by)
+        return server
+
+    def keep_removal(self, pool: Pool, server: Server, removal: Removal) -> None:
+        """An operator removed it before, and the file names it as it did. To be called before there is traffic."""
+        self._removals.setdefault(pool.name, {})[server.name, server.key] = removal
+        self._membership.remove(pool, server)
+        log.info("pool %s: server %s was removed before the restart, by %s", pool.name, server.name, removal.by)
 
     def give(self, pool: Pool, server: Server, key: str, value: int) -> None:
         """A source says that `weight` or `max_inflight` is this: in force now, or when the live value is given back."""
         record = self._records.get(server)
         live = None if record is None else record.live.get(key)
-        before = _get(server, key) if live is None else live.given
+        before = value_of(server, key) if live is None else live.given
         if before == value:
             return
+        self._changed()
         if record is None or live is None:
-            _set_number(pool, server, key, value, self._clock())
+            set_number(pool, server, key, value, self._clock())
         else:
             record.live[key] = replace(live, given=value)
-        stands = "" if live is None else f"; the live value {_text(_shown(key, _get(server, key)))} stands"
-        change = Change(_shown(key, before), _shown(key, value))
+        stands = "" if live is None else f"; the live value {text_of(shown(key, value_of(server, key)))} stands"
+        change = Change(shown(key, before), shown(key, value))
         log.info("pool %s: server %s: %s: %s%s", pool.name, server.name, key, change, stands)
 
-    def _record(self, server: Server) -> _Record:
+    def _record(self, server: Server) -> Record:
         """Who has none was there from the start."""
-        return self._records.setdefault(server, _Record(self._started_at))
+        return self._records.setdefault(server, Record(self._started_at))
 
     def told(self, server: Server | None, now: float) -> Json:
         """For the status: where a server comes from, whether it leaves, and of each value who set it and when.
@@ -321,7 +379,7 @@ class LiveControl:
         rest = _source(values_from, record.added_by if known is None else "", now - record.since, None)
         sources: Json = dict.fromkeys(KEYS, rest)
         for key, live in record.live.items():
-            sources[key] = _source("live", live.by, now - live.at, _shown(key, live.given))
+            sources[key] = _source("live", live.by, now - live.at, shown(key, live.given))
         if is_lost:
             sources["admin"] = _source(source, "", now - server.changed_at, None)
         return {
@@ -331,99 +389,12 @@ class LiveControl:
         }
 
 
+def _made(spec: ServerSpec) -> Server:
+    return Server(spec.name, spec.address, weight=spec.weight, max_inflight=spec.max_inflight or 0, backup=spec.backup)
+
+
 def _source(source: str, by: str, since_s: float, given: object) -> Json:
     return {"source": source, "by": by or None, "since": round(since_s, 3), "given": given}
-
-
-def read_values(wanted: Mapping[str, object]) -> dict[str, Value | None]:
-    """The values of a call, None for one that is given back to the file. Raises Refused with every problem."""
-    found: dict[str, Value | None] = {}
-    problems: list[str] = []
-    for key, value in wanted.items():
-        if key not in KEYS:
-            close = get_close_matches(key, KEYS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(KEYS)}"
-            problems.append(f"{key}: unknown key; {hint}")
-            continue
-        try:
-            found[key] = None if value == FILE else _READ[key](value)
-        except ValueError as error:
-            problems.append(f'{key}: {error}, or "file"')
-    if not wanted:
-        problems.append(f"nothing to change; known keys: {', '.join(KEYS)}")
-    if problems:
-        raise Refused(problems)
-    return found
-
-
-def _read_admin(value: object) -> Value:
-    words = [word.value for word in Admin]
-    if not isinstance(value, str) or value not in words:
-        raise ValueError(f"expected {', '.join(words)}, got {value!r:.60}")
-    return Admin(value)
-
-
-def _read_weight(value: object) -> Value:
-    weight = WEIGHT.parse(value)
-    assert isinstance(weight, int)
-    return weight
-
-
-def _read_limit(value: object) -> Value:
-    if value is None or is_off(value):
-        return 0
-    try:
-        limit = COUNT.parse(value)
-    except ValueError as error:
-        raise ValueError(f'{error}; null or "off" for no limit') from None
-    assert isinstance(limit, int)
-    return limit
-
-
-_READ: Final[Mapping[str, Callable[[object], Value]]] = {
-    "admin": _read_admin,
-    "weight": _read_weight,
-    "max_inflight": _read_limit,
-}
-
-
-def _get(server: Server, key: str) -> Value:
-    value: Value = getattr(server, key)
-    return value
-
-
-def _set(pool: Pool, server: Server, key: str, value: Value, caller: Caller | str, now: float) -> None:
-    if isinstance(value, Admin):
-        words = {Admin.READY: "", Admin.DRAIN: f"drained by {caller}", Admin.MAINT: f"in maintenance by {caller}"}
-        pool.set_admin(server, value, words[value], now)
-    else:
-        _set_number(pool, server, key, value, now)
-
-
-def _set_number(pool: Pool, server: Server, key: str, value: int, now: float) -> None:
-    if key == "weight":
-        pool.set_weight(server, value, now)
-    else:
-        pool.set_max_inflight(server, value, now)
-
-
-def _lets_in(key: str, old: Value, new: Value) -> bool:
-    """May more requests come in by this change?"""
-    if isinstance(new, Admin):
-        return new is Admin.READY
-    no_limit = key == "max_inflight" and new == 0
-    return no_limit or (isinstance(old, int) and 0 < old < new) or (key == "weight" and new > 0 and old == 0)
-
-
-def _shown(key: str, value: Value) -> object:
-    """A value as JSON has it."""
-    if isinstance(value, Admin):
-        return value.value
-    return None if key == "max_inflight" and value == 0 else value
-
-
-def _text(value: object) -> str:
-    return "off" if value is None else str(value)
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:

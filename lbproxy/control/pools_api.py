@@ -14,7 +14,8 @@ from aiohttp import web
 
 from lbproxy.control.admin import CallHandler, Route
 from lbproxy.control.caller import Caller
-from lbproxy.control.live import Conflict, LiveControl, NotThere, Refused
+from lbproxy.control.live import Conflict, LiveControl, NotThere
+from lbproxy.control.live_values import Refused
 from lbproxy.control.problem import problem
 from lbproxy.control.status import Json
 from lbproxy.domain.pool import Pool

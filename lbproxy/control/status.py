@@ -54,7 +54,7 @@ class StatusSource:
 
     origin: where a server and its values come from (control/live.py); None: one without an address.
     kind: of a pool, by name, and the values in force of the keys that it sets. discovery: the
-    sources of a pool's servers (control/discovery/).
+    sources of a pool's servers (control/discovery/). state_file: None: there is none.
     """
 
     version: str
@@ -66,6 +66,7 @@ class StatusSource:
     origin: Callable[[Server | None, float], Json] = lambda server, now: {}
     kind: Callable[[str], tuple[str | None, Mapping[str, str]]] = lambda pool: (None, {})
     discovery: Callable[[str], Sequence[Json]] = lambda pool: ()
+    state_file: Callable[[], Json | None] = lambda: None
 
     def build(self, state: str, not_ready: str | None, now: float) -> Json:
         """state: starting, running or draining. not_ready: the reason, None if /readyz says 200."""
@@ -75,6 +76,7 @@ class StatusSource:
             "state": state,
             "ready": not_ready is None,
             "reason": not_ready,
+            "state_file": self.state_file(),
             "listeners": [
                 {"name": item.name, "mode": item.mode, "bind": list(item.bind), "connections": item.connections}
                 for item in self.listeners()

@@ -220,6 +220,18 @@ class CircuitBreaker:
             self._level += 1
         self._become(Breaker.EJECTED, now)
 
+    @property
+    def level(self) -> int:
+        """How often it was ejected of late: see Levels."""
+        return self._level
+
+    def resume(self, reason: str, what: str, level: int, open_until: float, now: float) -> None:
+        """It was ejected by another process, whose `reason`, `what` and `level` these are: go on from there."""
+        self.reason, self.what, self.is_outlier = reason, what, reason == OUTLIER
+        self._level = level
+        self.open_until = min(open_until, now + self._policy.max_open_s)
+        self._become(Breaker.EJECTED, now)
+
     def tick(self, now: float) -> bool:
         """Time passed: True if the server is to be probed from now on."""
         if self.state is not Breaker.EJECTED or now < self.open_until:

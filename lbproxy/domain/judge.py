@@ -145,6 +145,18 @@ class Judge:
         circuit.eject(reason, now, what)
         self._members.ejected(server, old, circuit.what, now)
 
+    def resume_ejection(
+        self, server: Server, reason: str, what: str, level: int, open_until: float, now: float
+    ) -> bool:
+        """See Pool."""
+        circuit = server.circuit
+        if circuit is None or server.breaker is not Breaker.CLOSED or not self._can_spare(server):
+            return False
+        old = server.shown
+        circuit.resume(reason, what, level, open_until, now)
+        self._members.ejected(server, old, what, now)
+        return True
+
     @property
     def most_ejected(self) -> int:
         """How many may be out at once."""

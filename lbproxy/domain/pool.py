@@ -185,6 +185,15 @@ class Pool(Lessor):
         """The kernel of the server said that nobody listens. True if this is news."""
         return self.set_health(server, Health.DOWN, REFUSED, "connection refused under traffic", now)
 
+    def resume_ejection(
+        self, server: Server, reason: str, what: str, level: int, open_until: float, now: float
+    ) -> bool:
+        """Another process had ejected it, until then. False: it has no breaker, or the pool cannot spare it.
+
+        reason, what, level: of its CircuitBreaker at that time.
+        """
+        return self._judge.resume_ejection(server, reason, what, level, open_until, now)
+
     def eligible(self) -> tuple[Server, ...]:
         """Servers that may take a new request, limits aside. Empty if there is none."""
         return self.members.eligible()

@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from lbproxy.config.kinds import in_force
@@ -25,11 +26,14 @@ from lbproxy.control.event_log import EventLog
 from lbproxy.control.event_stream import READERS, EventStream
 from lbproxy.control.file_servers import FileServers
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
+from lbproxy.control.kept_data import Unreadable
+from lbproxy.control.kept_state import KeptState
 from lbproxy.control.live import LiveControl
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.news import News
 from lbproxy.control.pools_api import PoolsApi
 from lbproxy.control.rates import Meter
+from lbproxy.control.state_file import StateFile
 from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
@@ -47,6 +51,7 @@ LAG_WARNING_S = 1.0
 _LAG = PROCESS.offset["loop_lag_seconds"]
 _LOG_DROPPED = PROCESS.column("log_dropped_total")
 _INTERNAL_ERRORS = PROCESS.column("internal_errors_total")
+_STATE_ERRORS = PROCESS.column("state_file_errors_total")
 _TO = {state: SERVER.column("server_transitions_total", state) for state in SERVER_STATES}
 
 
@@ -73,7 +78,7 @@ class Controller:
     log_dropped: lines that the access log lost. clock: monotonic seconds, the one that the pools are told. overloaded:
     why the data plane takes no new requests for now, None if it does. admin_limit: connections of the admin address.
     admin_may_move: a free port will do where its own is taken. admin_routes: what else the admin address answers.
-    base_dir: where relative paths of the config begin.
+    config_path: of the file, "" or "-" if there is none; relative paths of the config begin in its folder.
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class Controller:
         admin_limit: int = CONNECTIONS,
         admin_may_move: bool = False,
         admin_routes: Sequence[Route] = (),
-        base_dir: str = ".",
+        config_path: str = "",
     ) -> None:
         row = registry.row(PROCESS, ())
         if row is None:
@@ -100,7 +105,8 @@ class Controller:
         self._row: Row = row
         self._config = config
         self._pools = pools
-        self._base_dir = base_dir
+        self._config_path = config_path
+        self._base_dir = str(Path(config_path).parent)
         self._registry = registry
         self._parts = parts
         self._reload = reload
@@ -125,7 +131,11 @@ class Controller:
         self._strategies = {name: _strategy(pool) for name, pool in config.pools.items()}
         self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
         self._discovery = Discovery(self, self._tasks, row, clock)
-        self._live = LiveControl(pools, self, self._discovery, self._checker.kick, clock, self.events)
+        self._live = LiveControl(
+            pools, self, self._discovery, self._checker.kick, clock, self.events, self._kept_changed
+        )
+        self.kept = KeptState(pools, self._live, self._discovery, self._may_find_servers, clock, time.time)
+        self._state_file = self._make_state_file(config.state_file)
         self._file_servers = FileServers(self._live, self, self._discovery, clock)
         self._status = StatusSource(
             registry.version,
@@ -137,6 +147,7 @@ class Controller:
             self._live.told,
             self._kind,
             self._discovery.told,
+            self._state_file_told,
         )
         registry.readers["discovery_last_success_timestamp_seconds"] = self._discovery.last_successes
         registry.readers["discovery_errors_total"] = self._discovery.errors
@@ -149,6 +160,28 @@ class Controller:
     def _kind(self, pool: str) -> tuple[str | None, dict[str, str]]:
         config = self._config.pools.get(pool)
         return (None, {}) if config is None else (config.kind, dict(in_force(config.kind, config)))
+
+    def _make_state_file(self, path: str | None) -> StateFile | None:
+        if path is None:
+            return None
+        place = str(Path(self._base_dir) / path)
+        return StateFile(
+            place, self._config_path, self.kept.snapshot, self._tasks, self._clock, self._count_state_error
+        )
+
+    def _count_state_error(self) -> None:
+        self._row[_STATE_ERRORS] += 1
+
+    def _kept_changed(self) -> None:
+        if self._state_file is not None:
+            self._state_file.changed()
+
+    def _state_file_told(self) -> Json | None:
+        return None if self._state_file is None else self._state_file.told()
+
+    def _may_find_servers(self, pool: str) -> bool:
+        config = self._config.pools.get(pool)
+        return config is not None and Wanted.of(config).has_sources
 
     def _make_admin(self, admin: Admin, may_move: bool = False) -> AdminServer | None:
         if admin.bind is None:
@@ -169,10 +202,13 @@ class Controller:
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Bind the admin address, resolve names (at most 2 s), start the checks. Raises OSError if binding fails.
+        """Take up what the state file knows, bind the admin address, resolve names (at most 2 s), start the checks.
+        Raises OSError if binding fails.
 
         /readyz says "starting" until `running` is called.
         """
+        if self._state_file is not None:
+            await self._take_up(self._state_file)
         if self._admin is not None:
             await self._open_admin(self._admin)
         self._tick_due = self._clock() + TICK_S
@@ -181,6 +217,14 @@ class Controller:
             self._look_after(self._pools[name], settings)
         await self._discovery.start()
         self._watch_files()
+
+    async def _take_up(self, file: StateFile) -> None:
+        state = await file.read()
+        if state is not None:
+            try:
+                self.kept.restore(state)
+            except Unreadable as error:
+                file.ignore(str(error))
 
     def _watch_files(self) -> None:
         if self._file_watch.has_files and self._watching is None:
@@ -203,6 +247,8 @@ class Controller:
         if self._tick_handle is not None:
             self._tick_handle.cancel()
         await self._tasks.cancel_all()
+        if self._state_file is not None:
+            await self._state_file.stop()
         if self._admin is not None:
             await self._admin.stop()
 
@@ -238,6 +284,11 @@ class Controller:
         for name, pool in self._pools.items():
             if name not in config.pools and name in before.pools:
                 self._discovery.drop_pool(pool)
+        if config.state_file != before.state_file:
+            if self._state_file is not None:
+                self._state_file.let_go()
+            self._state_file = self._make_state_file(config.state_file)
+        self._kept_changed()
         self._file_watch.watch(self._parts.watched)
         self._watch_files()
         self._use_admin(admin, config.admin)
@@ -254,6 +305,7 @@ class Controller:
             tls = self._parts.check_tls.get(pool.name)
             self._checker.change_pool(pool, check, after.proxy_protocol, tls)
         self._file_servers.change(pool, before, after)
+        self._live.file_names(pool.name, {(spec.name, str(spec.address)) for spec in after.servers})
         if before is None:
             self._discovery.add_pool(pool, Wanted.of(after, self._base_dir))
         else:
@@ -323,6 +375,7 @@ class Controller:
         self._tell_of_name(pool, server, "joins")
         self._live.joined(server)
         self._parts.add(pool, server)
+        self.kept.joined(pool, server)
         self._checker.add(pool, server)
 
     def remove(self, pool: Pool, server: Server) -> None:
@@ -349,6 +402,7 @@ class Controller:
         pool.on_flip(lambda server, old, new: self._flipped(pool, server, old, new))
 
     def _flipped(self, pool: Pool, server: Server, old: str, new: str) -> None:
+        self._kept_changed()
         row = self._server_row(pool, server)
         if row is not None:
             row[_TO[new]] += 1
@@ -394,6 +448,9 @@ class Controller:
         self._row[_LOG_DROPPED] = dropped
         self._file_servers.settle()
         self._live.remove_drained()
+        self.kept.settle()
+        if self._state_file is not None:
+            self._state_file.tick(now)
         for pool in self._parts.idle_pools(now):
             self._drop(pool)
         for name, pool in self._pools.items():
@@ -409,6 +466,7 @@ class Controller:
         for server in list(pool.servers):
             self.remove(pool, server)
         self._checker.drop_pool(pool)
+        self._live.file_names(pool.name, ())
         del self._pools[pool.name]
         self._strategies.pop(pool.name, None)
         self._failing_open.discard(pool.name)

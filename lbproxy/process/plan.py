@@ -22,7 +22,7 @@ from lbproxy.config.server_model import ServerSpec
 from lbproxy.process.listeners import binds_of
 
 SECRET_KEYS = frozenset({"token", "tokens", "secret"})
-PROCESS_SECTIONS = ("watch", "admin", "access_log", "log", "shutdown", "limits", "trusted_proxies")
+PROCESS_SECTIONS = ("watch", "state_file", "admin", "access_log", "log", "shutdown", "limits", "trusted_proxies")
 RESTART_SECTIONS = ("workers",)
 
 

@@ -17,6 +17,7 @@ from lbproxy import __version__
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Unusable
 from lbproxy.control.metrics import Registry
+from lbproxy.control.state_file import why_not_kept
 from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry.slots import Slots
 
@@ -24,6 +25,15 @@ from lbproxy.telemetry.slots import Slots
 def problems(config: Config, *, config_path: str) -> list[Unusable]:
     """What would end a start."""
     return list(_found(config, str(Path(config_path).parent)))
+
+
+def doubts(config: Config, *, config_path: str) -> Iterator[Unusable]:
+    """What would not end a start, but is hardly meant."""
+    if config.state_file is not None:
+        place = Path(config_path).parent / config.state_file
+        reason = why_not_kept(str(place))
+        if reason:
+            yield Unusable(("state_file",), f"{place} cannot be written: {reason}")
 
 
 def _found(config: Config, base_dir: str) -> Iterator[Unusable]:

@@ -178,7 +178,7 @@ class Worker:
             admin_limit=admin_connections(),
             admin_may_move=not self._config_path and config.admin.bind == Admin().bind,
             admin_routes=self._explain(random.Random()),
-            base_dir=str(Path(self._config_path).parent) if self._config_path else ".",
+            config_path=self._config_path,
         )
         try:
             await self._controller.start()

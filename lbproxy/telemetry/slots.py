@@ -163,6 +163,7 @@ PROCESS: Final = Layout(
     ),
     Family("config_reloads_total", "Reloads of the config file.", (("result", ("success", "failure")),)),
     Family("dns_failures_total", "Name look-ups that failed; the last good answer stays in use."),
+    Family("state_file_errors_total", "Writes of `state_file` that failed; they are tried again."),
     Family("loop_lag_seconds", "How late the event loop ran its timer.", (), QUEUE_BUCKETS),
 )
 

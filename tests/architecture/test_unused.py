@@ -12,6 +12,7 @@ SEEN_BY_OTHERS = {
     "lbproxy/_client.py: _UnixConnection.sock": "http.client reads it",
     "lbproxy/config/notation.py: Section.model_config": "pydantic reads it",
     "lbproxy/config/server_model.py: StrategySpec.model_config": "pydantic reads it",
+    "lbproxy/control/kept_data.py: _Data.model_config": "pydantic reads it",
     "lbproxy/process/threads.py: DaemonThreads.submit": "asyncio calls it",
     "lbproxy/telemetry/log.py: WriterHandler.emit": "logging calls it",
     # Keys that have a model, so that a config that has them is told what they will be; availability.py refuses them.

@@ -62,6 +62,11 @@ class Wanted:
     servers_file: str | None = None
     base_dir: str = "."
 
+    @property
+    def has_sources(self) -> bool:
+        """May servers come later?"""
+        return bool(self.specs or self.servers_file is not None or self.dns.srv is not None)
+
     @classmethod
     def of(cls, pool: PoolConfig, base_dir: str | Path = ".") -> Wanted:
         """As the config has it, but for servers that stand there by their address (control/file_servers.py).

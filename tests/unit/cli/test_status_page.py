@@ -266,3 +266,11 @@ def test_the_sources_of_servers_are_shown_on_request() -> None:
     assert "  source srv:_p._tcp.x: 2 servers, seen 5 min ago; no answer within 3 s\n" in shown
     assert "  source dns:gone: 0 servers, no answer yet; no such name\n" in shown
     assert shown.endswith("from the servers_file")
+
+
+def test_a_state_file_is_shown_where_it_fails_and_on_request() -> None:
+    told = {**status(server("a")), "state_file": {"path": "/s.json", "age": 3.0, "error": None}}
+    assert "/s.json" not in page(told)
+    assert "state_file /s.json: written 3.0 s ago" in page(told, is_verbose=True)
+    told["state_file"] = {"path": "/s.json", "age": None, "error": "Permission denied"}
+    assert "state_file /s.json: cannot be written: Permission denied" in page(told)

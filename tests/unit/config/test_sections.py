@@ -150,7 +150,9 @@ def test_every_section_stands_at_its_path() -> None:
     assert len(places) == len(set(places))
     assert {"admin", "listeners.*", "listeners.*.routes.*.match", "pools.*", "pools.*.servers.*"} <= set(places)
     outermost = [place.removesuffix(".*") for place in places if "." not in place.removesuffix(".*")]
-    assert outermost == [name for name in Config.model_fields if name not in ("workers", "watch", "trusted_proxies")]
+    assert outermost == [
+        name for name in Config.model_fields if name not in ("workers", "watch", "state_file", "trusted_proxies")
+    ]
 
 
 def test_a_section_comes_before_what_is_in_it() -> None:

@@ -9,7 +9,8 @@ from lbproxy.control.caller import Caller
 from lbproxy.control.discovery.dns import NameSource
 from lbproxy.control.discovery.source import Source
 from lbproxy.control.event_log import EventLog
-from lbproxy.control.live import Change, Conflict, LiveControl, NotThere, Refused
+from lbproxy.control.live import Conflict, LiveControl, NotThere
+from lbproxy.control.live_values import Change, Refused
 from lbproxy.control.status import Json
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.names import Name

@@ -103,6 +103,7 @@ def test_the_whole_status() -> None:
         queue=lambda name: QueueStatus(3, 1024, 0.25, 10.0, is_newest_first=True),
         kind=lambda name: ("uvicorn", {"keep_alive.idle_timeout": "4s"}),
         discovery=lambda name: [{"source": "dns:x", "servers": 1, "age": 2.0, "error": None}],
+        state_file=lambda: {"path": "/state", "age": None, "error": None},
     )
     status = source.build("running", None, 40.5)
     pools = status.pop("pools")
@@ -112,6 +113,7 @@ def test_the_whole_status() -> None:
         "state": "running",
         "ready": True,
         "reason": None,
+        "state_file": {"path": "/state", "age": None, "error": None},
         "listeners": [{"name": "front", "mode": "http", "bind": ["0.0.0.0:5000"], "connections": 7}],
     }
     assert isinstance(pools, list)

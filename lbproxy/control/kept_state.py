@@ -1,0 +1,331 @@
+"""What one process knows that the next one should: live changes of operators, and which servers are down or ejected.
+
+`snapshot` says it as plain data, `restore` puts it in force in a process that has just begun, before there is traffic.
+Nothing here reads or writes anything: control/state_file.py keeps the data in a file, and a process that takes over
+from another one gets them from it. Times in the data are Unix seconds, as the monotonic clock is another one's.
+
+Against the config it is as at a reload. A live value stands if the file's own value of the key is what it was when the
+value was set; else the file's holds. A server that an operator added is there again, unless the file names it now; one
+that he removed is gone, unless the file names another one by that name or address. What can't be used any more is left
+out, and told: a line for each server.
+
+Verdicts (down, ejected) are believed if the data are at most BELIEVED_S old: they say who must not get the first
+requests, and checks, which come at once, may say otherwise. A server that was ejected has its probe when its time is
+over, and no pool has more ejected than it can spare.
+
+Servers that are found by discovery are not there at a start. What is known of them waits for them, for WAIT_S; until
+then it is part of each snapshot.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from pydantic import ValidationError
+
+from lbproxy.config.server_model import ServerSpec
+from lbproxy.control.discovery.roster import JOINING
+from lbproxy.control.kept_data import (
+    MOST_LEVEL,
+    VERSION,
+    WORDS,
+    AddedData,
+    EjectedData,
+    HealthData,
+    LiveData,
+    PoolData,
+    RemovedData,
+    ServerData,
+    StateData,
+    json_of,
+    read,
+    value_in,
+    words,
+)
+from lbproxy.control.live import LiveControl, LiveValue, Origins, Record, Removal
+from lbproxy.control.live_values import KEYS, shown, text_of, value_of
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Breaker, Health
+
+log = logging.getLogger("lbproxy")
+
+BELIEVED_S: Final = 300.0
+WAIT_S: Final = 600.0
+SHOWN: Final = 20  # lines about what can't be used; then they are counted
+BEFORE: Final = "before the restart: "
+
+Json = dict[str, object]
+
+
+class KeptState:
+    """See the module. clock: monotonic seconds. wall: Unix seconds.
+
+    has_sources: by the name of a pool, may servers of it come later?
+    """
+
+    def __init__(
+        self,
+        pools: Mapping[str, Pool],
+        live: LiveControl,
+        origins: Origins,
+        has_sources: Callable[[str], bool],
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._pools = pools
+        self._live = live
+        self._origins = origins
+        self._has_sources = has_sources
+        self._clock = clock
+        self._wall = wall
+        self._awaited: dict[str, dict[str, ServerData]] = {}  # by pool and address
+        self._is_believed = False
+        self._waits_until = 0.0
+        self._n_lost = 0
+
+    # --- what is known ----------------------------------------------------------------------------------------------
+
+    def snapshot(self, *, with_well: bool = False) -> Json:
+        """All that is worth keeping, as JSON has it. with_well: verdicts about servers that are well, too."""
+        state = StateData(
+            version=VERSION,
+            saved_at=self._wall(),
+            pools={
+                name: kept for name, pool in self._pools.items() if (kept := self._pool(pool, with_well)) is not None
+            },
+        )
+        return state.model_dump(mode="json", exclude_defaults=True)
+
+    def _pool(self, pool: Pool, with_well: bool) -> PoolData | None:
+        servers = [kept for server in pool.servers if (kept := self._server(server, with_well)) is not None]
+        servers += self._awaited.get(pool.name, {}).values()
+        removed = [
+            RemovedData(name=name, address=address, by=removal.by[:WORDS], at=self._unix(removal.at))
+            for (name, address), removal in self._live.removals(pool.name).items()
+        ]
+        return PoolData(servers=servers, removed=removed) if servers or removed else None
+
+    def _server(self, server: Server, with_well: bool) -> ServerData | None:
+        if self._live.is_leaving(server) or self._origins.is_leaving(server):
+            return None
+        record = self._live.record(server)
+        added = self._added(server, record) if record is not None and record.added_by else None
+        values = {key: self._set(server, key, item) for key, item in record.live.items()} if record is not None else {}
+        health, ejected = self._health(server, with_well), self._ejected(server)
+        if added is None and not values and health is None and ejected is None:
+            return None
+        return ServerData.model_validate(
+            {
+                "name": server.name,
+                "address": server.key,
+                "added": added,
+                "live": values,
+                "health": health,
+                "ejected": ejected,
+            }
+        )
+
+    def _added(self, server: Server, record: Record) -> AddedData:
+        """As it would be without live values."""
+        weight, limit = (
+            record.live[key].given if key in record.live else value_of(server, key)
+            for key in ("weight", "max_inflight")
+        )
+        return AddedData(
+            by=record.added_by[:WORDS],
+            at=self._unix(record.since),
+            weight=int(weight),
+            max_inflight=int(limit) or None,
+            backup=server.backup,
+        )
+
+    def _set(self, server: Server, key: str, live: LiveValue) -> LiveData:
+        return LiveData(
+            value=json_of(key, value_of(server, key)),
+            given=json_of(key, live.given),
+            by=live.by[:WORDS],
+            at=self._unix(live.at),
+        )
+
+    def _health(self, server: Server, with_well: bool) -> HealthData | None:
+        if server.health is Health.UNKNOWN or (server.health is not Health.DOWN and not with_well):
+            return None
+        return HealthData.model_validate(
+            {
+                "state": server.health.value,
+                "reason": server.down_reason[:WORDS],
+                "why": server.why.removeprefix(BEFORE)[:WORDS],
+                "was_up": server.was_up,
+                "at": self._unix(server.changed_at),
+            }
+        )
+
+    def _ejected(self, server: Server) -> EjectedData | None:
+        circuit = server.circuit
+        if circuit is None or server.breaker is Breaker.CLOSED:
+            return None
+        return EjectedData(
+            reason=circuit.reason,
+            what=circuit.what[:WORDS],
+            level=min(circuit.level, MOST_LEVEL),
+            until=self._unix(circuit.open_until),
+        )
+
+    # --- what another process knew ----------------------------------------------------------------------------------
+
+    def restore(self, data: object) -> None:
+        """Put a snapshot in force: of this moment's servers now, of others when they join. Raises Unreadable."""
+        state = read(data)
+        now, age_s = self._clock(), self._wall() - state.saved_at
+        self._is_believed = -BELIEVED_S <= age_s <= BELIEVED_S
+        self._waits_until = now + WAIT_S
+        self._n_lost = 0
+        if not self._is_believed and any(item.health or item.ejected for item in _servers(state)):
+            log.info("state: which servers were down is not believed, as it was known %.0f s ago", age_s)
+        for name, kept in state.pools.items():
+            pool = self._pools.get(name)
+            if pool is None:
+                if any(item.live or item.added for item in kept.servers) or kept.removed:
+                    self._lose("pool %s is not there any more: what was changed of its servers is dropped", name)
+                continue
+            for removed in kept.removed:
+                self._remove(pool, removed)
+            for item in kept.servers:
+                self._take(pool, item)
+        if self._n_lost > SHOWN:
+            log.info("state: %d more pools and servers are not there any more", self._n_lost - SHOWN)
+
+    def joined(self, pool: Pool, server: Server) -> None:
+        """A server came; it may be one that is awaited."""
+        awaited = self._awaited.get(pool.name)
+        item = awaited.pop(server.key, None) if awaited else None
+        if item is not None:
+            self._apply(pool, server, item)
+
+    def settle(self) -> None:
+        """Forget what has been waited for in vain. Called now and then."""
+        if not self._awaited or self._clock() < self._waits_until:
+            return
+        self._n_lost = 0
+        for name, awaited in self._awaited.items():
+            for item in awaited.values():
+                self._is_lost(name, item)
+        self._awaited.clear()
+
+    def _take(self, pool: Pool, item: ServerData) -> None:
+        server = _member(pool, item)
+        if server is None and item.added is not None and self._add(pool, item, item.added):
+            server = _member(pool, item)
+        if server is not None:
+            self._apply(pool, server, item)
+        elif item.added is None and self._has_sources(pool.name):
+            self._awaited.setdefault(pool.name, {})[item.address] = item
+        elif item.added is None:
+            self._is_lost(pool.name, item)
+
+    def _add(self, pool: Pool, item: ServerData, added: AddedData) -> bool:
+        taken = [server.name for server in pool.servers if server.name == item.name or server.key == item.address]
+        if taken:
+            told = "pool %s: server %s, which was added by %s, is left out: %s has its name or its address"
+            self._lose(told, pool.name, item.name, added.by, taken[0])
+            return False
+        try:
+            spec = ServerSpec.model_validate(
+                {
+                    "address": item.address,
+                    "name": item.name,
+                    "weight": added.weight,
+                    "max_inflight": added.max_inflight,
+                    "backup": added.backup,
+                }
+            )
+        except ValidationError as error:
+            self._lose("pool %s: server %s can't be added again: %s", pool.name, item.name, words(error))
+            return False
+        if not spec.address.is_literal or str(spec.address) != item.address:
+            told = "pool %s: server %s can't be added again: %s is not the address of one server"
+            self._lose(told, pool.name, item.name, item.address)
+            return False
+        self._live.keep_added(pool, spec, added.by, self._monotonic(added.at))
+        return True
+
+    def _remove(self, pool: Pool, item: RemovedData) -> None:
+        server = next((s for s in pool.servers if s.name == item.name and s.key == item.address), None)
+        if server is not None:  # else the file no longer has it either
+            self._live.keep_removal(pool, server, Removal(item.by, self._monotonic(item.at)))
+
+    def _apply(self, pool: Pool, server: Server, item: ServerData) -> None:
+        record = self._live.record(server)
+        is_taken_over = item.added is not None and (record is None or not record.added_by)
+        for key in KEYS:
+            kept = item.live.get(key)
+            if kept is not None:
+                self._keep(pool, server, key, kept, is_taken_over=is_taken_over)
+        if self._is_believed:
+            self._judge(pool, server, item)
+
+    def _keep(self, pool: Pool, server: Server, key: str, kept: LiveData, *, is_taken_over: bool) -> None:
+        """is_taken_over: it was an operator's own server, and now is the file's, which says what it weighs."""
+        value, given, is_now = value_in(key, kept.value), value_in(key, kept.given), value_of(server, key)
+        if value is None or given is None:
+            log.warning("state: pool %s: server %s: %s: %r is no value of it", pool.name, server.name, key, kept.value)
+        elif is_now != given or (is_taken_over and key != "admin"):
+            log.info(
+                "pool %s: server %s: %s: the file says %s now, which stands over %s, set before the restart by %s",
+                pool.name,
+                server.name,
+                key,
+                text_of(shown(key, is_now)),
+                text_of(kept.value),
+                kept.by,
+            )
+        elif value != is_now:
+            self._live.keep_value(pool, server, key, value, LiveValue(kept.by, self._monotonic(kept.at), given))
+
+    def _judge(self, pool: Pool, server: Server, item: ServerData) -> None:
+        now, health, ejected = self._clock(), item.health, item.ejected
+        if health is not None and server.health is Health.UNKNOWN:
+            server.was_up = health.was_up
+            reason = health.reason if health.state == "down" else ""
+            why = f"{BEFORE}{health.why}" if health.why and reason != JOINING else health.why
+            pool.set_health(server, Health(health.state), reason, why, now)
+            server.changed_at = self._monotonic(health.at)
+        if ejected is not None:
+            until = now + min(max(0.0, ejected.until - self._wall()), 1e9)
+            pool.resume_ejection(server, ejected.reason, ejected.what, ejected.level, until, now)
+
+    # --- what can't be used -----------------------------------------------------------------------------------------
+
+    def _is_lost(self, pool: str, item: ServerData) -> None:
+        if item.live:  # a verdict alone is of no interest
+            told = ", ".join(f"{key} {text_of(kept.value)}" for key, kept in item.live.items())
+            self._lose("pool %s: server %s is not there any more: %s is dropped", pool, item.name, told)
+
+    def _lose(self, message: str, *args: object) -> None:
+        self._n_lost += 1
+        if self._n_lost <= SHOWN:
+            log.info(f"state: {message}", *args)
+
+    # --- clocks -----------------------------------------------------------------------------------------------------
+
+    def _unix(self, at: float) -> float:
+        return round(self._wall() + at - self._clock(), 3)
+
+    def _monotonic(self, at: float) -> float:
+        """Nothing was in the future, whatever the wall clock says."""
+        return self._clock() - max(0.0, self._wall() - at)
+
+
+def _servers(state: StateData) -> Iterator[ServerData]:
+    for pool in state.pools.values():
+        yield from pool.servers
+
+
+def _member(pool: Pool, item: ServerData) -> Server | None:
+    """The same server: by name and address, or, where discovery named it otherwise, by its address."""
+    found = [server for server in pool.servers if server.key == item.address]
+    same = [server for server in found if server.name == item.name or server.host != server.address.host]
+    return same[0] if same else None

@@ -220,6 +220,12 @@ class CircuitBreaker:
             self._level += 1
         self._become(Breaker.EJECTED, now)
 
+    def resume(self, reason: str, what: str, left_s: float, now: float) -> None:
+        """Open, as another process had it: for left_s more, at most `max_open_s`. what: in whole words, for people."""
+        self.eject(reason, now)
+        self.what = what
+        self.open_until = now + min(max(left_s, 0.0), self._policy.max_open_s)
+
     def tick(self, now: float) -> bool:
         """Time passed: True if the server is to be probed from now on."""
         if self.state is not Breaker.EJECTED or now < self.open_until:

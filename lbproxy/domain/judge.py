@@ -145,6 +145,14 @@ class Judge:
         circuit.eject(reason, now, what)
         self._members.ejected(server, old, circuit.what, now)
 
+    def eject_again(self, server: Server, reason: str, what: str, left_s: float, now: float) -> None:
+        """See Pool. Nothing where there are no breakers, or the pool cannot spare it."""
+        circuit = server.circuit
+        if circuit is not None and server.breaker is Breaker.CLOSED and self._can_spare(server):
+            old = server.shown
+            circuit.resume(reason, what, left_s, now)
+            self._members.ejected(server, old, what, now)
+
     @property
     def most_ejected(self) -> int:
         """How many may be out at once."""

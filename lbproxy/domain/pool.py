@@ -185,6 +185,10 @@ class Pool(Lessor):
         """The kernel of the server said that nobody listens. True if this is news."""
         return self.set_health(server, Health.DOWN, REFUSED, "connection refused under traffic", now)
 
+    def eject_again(self, server: Server, reason: str, what: str, left_s: float, now: float) -> None:
+        """Another process had ejected it, and it would have been out for left_s more; see CircuitBreaker.eject."""
+        self._judge.eject_again(server, reason, what, left_s, now)
+
     def eligible(self) -> tuple[Server, ...]:
         """Servers that may take a new request, limits aside. Empty if there is none."""
         return self.members.eligible()

@@ -149,7 +149,7 @@ TRAFFIC: Final = Layout(
     Family("tcp_bytes_total", "Bytes relayed in TCP mode and tunnels.", (("direction", ("in", "out")),)),
 )
 
-UPGRADE_RESULTS: Final = ("success", "failure", "refused")
+UPGRADE_RESULTS: Final[tuple[str, ...]] = ("success", "failure", "refused")
 
 PROCESS: Final = Layout(
     (),

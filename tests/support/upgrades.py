@@ -61,6 +61,7 @@ class Chain(LbProxy):
         super().__init__(config, directory)
         self.options = options
         self.pids: list[int] = []
+        self.may_complain = False  # a new process that can't start is an error, of that process
         prepared(directory, text=text)
 
     def _program(self) -> list[str]:
@@ -68,7 +69,7 @@ class Chain(LbProxy):
 
     def __exit__(self, *exc: object) -> None:
         try:
-            if exc[0] is None:
+            if exc[0] is None and not self.may_complain:
                 assert not self.error_lines(), self.stderr[-4000:]
         finally:
             self.kill()
@@ -78,6 +79,10 @@ class Chain(LbProxy):
         for pid in self.pids:
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
+
+    def kill_first(self) -> None:
+        """SIGKILL for the process that was started first."""
+        super().kill()
 
     @property
     def current(self) -> int:

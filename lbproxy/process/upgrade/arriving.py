@@ -48,10 +48,11 @@ class Arrival:
         """This process can't serve, and is about to end."""
         if self._line is not None:
             return  # the end of the process says it, and the log why
-        try:
-            channel.send(self._sock, "failed", problems=list(problems))
-        except (Gone, TimeoutError) as error:
-            log.debug("nobody to tell: %r", error)
+        with self._sock:
+            try:
+                channel.send(self._sock, "failed", problems=list(problems))
+            except (Gone, TimeoutError) as error:
+                log.debug("nobody to tell: %r", error)
 
     async def ready(self, tasks: Tasks, stop: asyncio.Event) -> object:
         """Say that everything is there, and wait to be told to serve: the states as they are by then, None if the old
@@ -115,6 +116,15 @@ def arrive(environ: MutableMapping[str, str]) -> Arrival | None:
         raise ValueError(f"{FD}={text!r} is no socket: lbproxy sets it for itself, unset it") from None
     sock.set_inheritable(False)
     sock.settimeout(SOCKETS_S)
+    try:
+        return _received(sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _received(sock: socket.socket) -> Arrival:
+    """Raises ValueError."""
     try:
         channel.send(sock, "hello", protocol=channel.PROTOCOL, version=__version__, pid=os.getpid())
         told, sockets = channel.receive_sockets(sock)

@@ -19,7 +19,6 @@ with one octet: the kernel takes 253 at once.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import json
 import socket
@@ -34,7 +33,6 @@ BATCH: Final = 64
 MOST_BYTES: Final = 64 << 20  # of a message: ten thousand servers are 4 MB
 MOST_SOCKETS: Final = 4096
 _LENGTH: Final = struct.Struct("!I")
-_FD_BYTES: Final = array.array("i").itemsize
 
 
 class Broken(Exception):
@@ -143,6 +141,8 @@ def _batch(sock: socket.socket, size: int) -> list[socket.socket]:
     except OSError:
         raise Gone from None
     found = [socket.socket(fileno=fd) for fd in fds]
+    for item in found:
+        item.set_inheritable(False)  # not every kernel heeds the flag
     if not data:
         raise Gone
     if len(found) != size or flags & socket.MSG_CTRUNC:
@@ -176,6 +176,8 @@ class Line:
 
     async def say(self, say: str, **told: object) -> None:
         """Raises Gone, Broken."""
+        if self._writer.is_closing():
+            raise Gone
         try:
             self._writer.write(packed(say, **told))
             await self._writer.drain()
@@ -184,7 +186,8 @@ class Line:
 
     def last_word(self, say: str, **told: object) -> None:
         """Say it, if the other side takes it, and close."""
-        self._writer.write(packed(say, **told))
+        if not self._writer.is_closing():
+            self._writer.write(packed(say, **told))
         self._writer.close()
 
     def close(self) -> None:

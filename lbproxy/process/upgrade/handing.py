@@ -278,11 +278,12 @@ def _signal_name(number: int) -> str:
 
 async def ended(process: subprocess.Popen[bytes]) -> None:
     """Have a process end, and wait for that."""
-    end: tuple[Callable[[], None], ...] = (process.terminate, process.kill)
-    for do in end:
-        do()
-        if await _wait(process, END_S) is not None:
-            return
+    try:
+        process.terminate()
+        await _wait(process, END_S)
+    finally:  # also when this process ends before that
+        process.kill()
+    await _wait(process, END_S)
 
 
 async def _wait(process: subprocess.Popen[bytes], patience_s: float) -> int | None:

@@ -98,6 +98,30 @@ def reload(args: argparse.Namespace) -> int:
     return OK
 
 
+def upgrade(args: argparse.Namespace) -> int:
+    address, token = admin_of(args, os.environ)
+    answer = _client.call(address, "POST", "/api/v1/upgrade", token=token, timeout_s=args.timeout)
+    told = _client.json_object(address, answer, "POST /api/v1/upgrade", (200, 409, 422))
+    if args.json:
+        streams.say(json.dumps(told, indent=2))
+        return OK if answer.status == 200 else FAILURE
+    if answer.status != 200:
+        for line in _list(told, "problems"):
+            streams.complain(line)
+        streams.complain("no upgrade: the lbproxy that was asked goes on as before")
+        return FAILURE
+    old, new = (f"{_member(told, key, 'pid')} ({_member(told, key, 'version')})" for key in ("old", "new"))
+    streams.say(
+        f"process {new} has taken over from {old}, after {told.get('seconds')} s; the old one finishes what it has"
+    )
+    return OK
+
+
+def _member(told: Mapping[str, object], key: str, name: str) -> object:
+    value = told.get(key)
+    return value.get(name) if isinstance(value, dict) else None
+
+
 def _took(seconds: object) -> str:
     """How long a reload took; nothing of one that only would be."""
     total, read = (seconds.get("total"), seconds.get("read")) if isinstance(seconds, dict) else (None, None)

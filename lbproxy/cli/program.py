@@ -135,6 +135,14 @@ def build_parser() -> _Parser:
     reload.add_argument("--dry-run", action="store_true", help="change nothing, only say the steps")
     reload.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
     asking.add_options(reload, 30.0, "wait this long (default 30)")
+    upgrade = command(
+        "upgrade",
+        asking.upgrade,
+        "have another process, perhaps of another version, take over without a gap",
+        "lbproxy upgrade --admin 127.0.0.1:8404",
+    )
+    upgrade.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
+    asking.add_options(upgrade, 90.0, "wait this long (default 90)")
     for name, text in (
         ("drain", "send servers no new requests"),
         ("ready", "use servers again"),

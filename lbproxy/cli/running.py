@@ -5,13 +5,32 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lbproxy.cli import options_only, streams
-from lbproxy.cli.common import OK, USAGE, UsageError, counted, load_config, named_file
+from lbproxy.cli.common import OK, USAGE, ConfigRefused, UsageError, counted, load_config, named_file
 from lbproxy.config.problems import Unusable
+
+if TYPE_CHECKING:
+    from lbproxy.process.upgrade.arriving import Arrival
 
 
 def run(args: argparse.Namespace) -> int:
+    from lbproxy.process.upgrade import arriving
+
+    try:
+        arrival = arriving.arrive(os.environ)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    try:
+        return _run(args, arrival)
+    except (ConfigRefused, UsageError) as error:
+        if arrival is not None:
+            arrival.fail(str(error).splitlines())
+        raise
+
+
+def _run(args: argparse.Namespace, arrival: Arrival | None) -> int:
     path, options = named_file(args), options_only.used(args)
     if path is not None and options:
         raise UsageError(f"{path} is all that a run needs: leave out {' and '.join(options)}")
@@ -36,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         problem = loaded.problem(unusable)
         return options_only.told(problem, args) if path is None else str(problem)
 
-    return worker.run(loaded.config, shown, config_path=path or "", kept=kept)
+    return worker.run(loaded.config, shown, config_path=path or "", kept=kept, arrival=arrival)
 
 
 def check(args: argparse.Namespace) -> int:

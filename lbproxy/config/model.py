@@ -145,6 +145,11 @@ class Shutdown(Section):
     grace: Annotated[float, SECONDS_OR_ZERO] = setting(
         "25s", "Time from the signal, `delay` included, after which what is unfinished is cut."
     )
+    after_upgrade: Annotated[float, SECONDS_OR_ZERO] = setting(
+        "1h",
+        "Time after an upgrade in which the process before it may finish what it has, WebSockets and streams included; "
+        "then the rest is cut.",
+    )
 
 
 class Limits(Section):

@@ -32,6 +32,7 @@ Route = tuple[str, str, CallHandler]
 SOCKET_MODE = 0o600
 BODY_BYTES = 64 * 1024  # of a call that changes something
 ENDLESS = "/api/v1/events"  # whose answer goes on until somebody leaves
+UPGRADE = "/api/v1/upgrade"  # which has a bound of its own
 
 
 class AdminServer:
@@ -40,7 +41,8 @@ class AdminServer:
     metrics(is_openmetrics) renders the exposition, status() the JSON, not_ready() gives the reason of a 503 or None.
     reload(caller, is_dry): read the config file again, or only say what that would change: 200 and the steps, or 422
     and `problems`. routes: what else it answers, below /api/.
-    limit: connections at once. may_move: a port that is taken is replaced by a free one.
+    limit: connections at once. may_move: a port that is taken is replaced by a free one. inherited: sockets of another
+    process, in place of binding; it accepts at them until `serve` is called here. file: of that unix socket.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class AdminServer:
         routes: Sequence[Route] = (),
         limit: int = CONNECTIONS,
         may_move: bool = False,
+        inherited: Sequence[socket.socket] = (),
+        file: SocketFile | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bind = bind
@@ -67,28 +71,47 @@ class AdminServer:
         self._not_ready = not_ready
         self._reload = reload
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
-        self._file: SocketFile | None = None
+        self._servers: list[asyncio.Server] = []
+        self._inherited = tuple(inherited)
+        self._file = file
         self.bound: tuple[str, ...] = ()
 
     async def start(self) -> None:
-        """Bind and serve; `bound` then has the addresses with real ports. Raises OSError if binding fails."""
+        """Bind and serve; `bound` then has the addresses with real ports. Raises OSError if binding fails.
+
+        With inherited sockets call `serve`, too.
+        """
         runner = web.AppRunner(self.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            server = self._server = await self._listen(runner)
+            servers = self._servers = await self._listen(runner)
         except BaseException:
             await runner.cleanup()
             self._remove_file()
             raise
         self._runner = runner
         self._guard.start(asyncio.get_running_loop())
-        names = (sock.getsockname() for sock in server.sockets)
+        names = [sock.getsockname() for server in servers for sock in server.sockets]
         self.bound = (
             (str(self._bind),) if self._bind.is_unix else tuple(str(Address(name[0], name[1])) for name in names)
         )
 
-    async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
+    async def serve(self) -> None:
+        """Accept at inherited sockets: who has opened them is about to leave."""
+        for server in self._servers if self._inherited else ():
+            await server.start_serving()
+
+    @property
+    def filenos(self) -> list[int]:
+        """The listening sockets' descriptors."""
+        return [sock.fileno() for server in self._servers for sock in server.sockets]
+
+    @property
+    def socket_file(self) -> SocketFile | None:
+        """The file of its unix socket, if that has one."""
+        return self._file
+
+    async def _listen(self, runner: web.AppRunner) -> list[asyncio.Server]:
         loop, serve = asyncio.get_running_loop(), runner.server
         backlog = min(BACKLOG, self._guard.limit)
         assert serve is not None  # since setup()
@@ -96,12 +119,17 @@ class AdminServer:
         def connection() -> asyncio.Protocol:
             return self._guard.guarded(serve())
 
+        if self._inherited:
+            return [
+                await loop.create_server(connection, sock=sock, backlog=backlog, start_serving=False)
+                for sock in self._inherited
+            ]
         if self._bind.is_unix:
             sock, self._file = bind_unix(self._bind, SOCKET_MODE, backlog)
-            return await loop.create_server(connection, sock=sock, backlog=backlog)
+            return [await loop.create_server(connection, sock=sock, backlog=backlog)]
         host, port = self._bind.host, self._bind.port
         try:
-            return await loop.create_server(connection, host, port, reuse_address=True, backlog=backlog)
+            return [await loop.create_server(connection, host, port, reuse_address=True, backlog=backlog)]
         except OSError as error:
             if not self._may_move or error.errno != errno.EADDRINUSE:
                 raise
@@ -113,16 +141,20 @@ class AdminServer:
             chosen,
             chosen,
         )
-        return server
+        return [server]
 
-    async def stop(self) -> None:
-        """Stop serving; calls in progress get a second to finish."""
-        if self._runner is None or self._server is None:
+    async def stop(self, *, keeps_file: bool = False) -> None:
+        """Stop serving; calls in progress get a second to finish. keeps_file: another process listens there."""
+        if keeps_file:
+            self._file = None
+        if self._runner is None:
             return
-        self._server.close()
+        for server in self._servers:
+            server.close()
         await self._runner.cleanup()
         self._guard.stop()
-        self._runner = self._server = None
+        self._runner = None
+        self._servers = []
         self._remove_file()
 
     def _remove_file(self) -> None:
@@ -193,7 +225,7 @@ class AdminServer:
     async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._guard.began(request.protocol)
         try:
-            async with asyncio.timeout(None if request.path == ENDLESS else REQUEST_S):
+            async with asyncio.timeout(None if request.path in (ENDLESS, UPGRADE) else REQUEST_S):
                 return await handler(request)
         except TimeoutError:
             return problem(408, f"The request was not complete after {REQUEST_S:g} s.", {"Connection": "close"})

@@ -56,6 +56,7 @@ class _Watch:
         "spec",
         "task",
         "wake",
+        "was_checked",
     )
 
     def __init__(self, pool: Pool, server: Server, check: HealthCheck, spec: ProbeSpec, first_at: float) -> None:
@@ -65,9 +66,12 @@ class _Watch:
         self.interval_s = check.interval
         self.busy_window_s = check.busy_window
         self.machine = HealthMachine(check.rise, check.fall, has_joined=server.health is Health.DOWN)
+        if server.health in (Health.UP, Health.BUSY):  # another process has found that out
+            self.machine.health = server.health
         self.due_at = first_at
         self.checked_at = float("-inf")
         self.wake = asyncio.Event()
+        self.was_checked = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
     def change(self, check: HealthCheck, spec: ProbeSpec) -> None:
@@ -147,6 +151,12 @@ class Checker:
         if watch.task is not None:
             watch.task.cancel()
 
+    async def all_checked(self) -> None:
+        """Wait until every server has been checked once; nobody waits for those in maintenance."""
+        for watch in list(self._watches.values()):
+            if watch.server.admin is not Admin.MAINT:
+                await watch.was_checked.wait()
+
     def kick(self, pool: Pool, server: Server) -> None:
         """Check this server soon: the data plane had trouble with it."""
         watch = self._watches.get((pool.name, server.key))
@@ -191,6 +201,7 @@ class Checker:
         result = await self._probe(watch.spec, watch.server.address)
         now = self._clock()
         self.take(watch, result, started, now)
+        watch.was_checked.set()
         # A kick during the check has set due_at already; a check that took longer than its interval is not caught up.
         watch.due_at = min(watch.due_at, max(started + self._next_delay(watch), now))
 

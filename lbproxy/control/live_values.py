@@ -9,7 +9,7 @@ from typing import Final
 
 from lbproxy.config.server_model import COUNT, WEIGHT
 from lbproxy.config.units import is_off
-from lbproxy.control.access import Caller
+from lbproxy.control.caller import Caller
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Admin

@@ -184,6 +184,18 @@ class Listener(Door):
             self.close_sockets()
             raise BindError(bind_message(f"listener {self.runtime.name}", address, error)) from None
 
+    def inherit(self, sockets: list[socket.socket], file: SocketFile | None, mode_bits: int | None) -> None:
+        """Listen on sockets that another process has opened. file: of a unix socket, which is this listener's now."""
+        self._sockets += sockets
+        if file is not None:
+            self._socket_files.append(file)
+            file.set_mode(mode_bits)
+
+    @property
+    def socket_file(self) -> SocketFile | None:
+        """The file of its unix socket, if that has one."""
+        return self._socket_files[0] if self._socket_files else None
+
     @property
     def addresses(self) -> list[str]:
         """What is really listened on, with the ports that the kernel chose."""
@@ -335,6 +347,13 @@ class Listener(Door):
         self._use(self.runtime.leaving())
         for client in self._clients():
             client.end_with_answer(now)
+
+    def hand_over(self) -> None:
+        """Another process has the same sockets and accepts on them: leave them to it, with who waits there."""
+        self._unwatch()
+        self._is_closed = True
+        self._socket_files.clear()
+        self.close_sockets()
 
     def sweep_leaving(self, now: float) -> bool:
         """After `leave`, now and then: who has had an answer has a second for another request. True: all are gone."""

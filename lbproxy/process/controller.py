@@ -6,10 +6,11 @@ With one worker it shares the process and the event loop of the data plane; noth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +41,9 @@ from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import REFUSED, Health
 from lbproxy.process.first_words import ReadinessLog
+from lbproxy.process.upgrade.handing import Offered
+from lbproxy.process.upgrade.sockets import Passed, admin_name
+from lbproxy.process.upgrade.states import Restoring, snapshot
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.log import ThrottledLog
 from lbproxy.telemetry.slots import PROCESS, QUEUE_BUCKETS, SERVER, SERVER_STATES, Row, observe
@@ -77,7 +81,8 @@ class Controller:
     included; the controller sees to their checks. reload: see AdminServer. listeners: what /api/v1/status shows.
     log_dropped: lines that the access log lost. clock: monotonic seconds, the one that the pools are told. overloaded:
     why the data plane takes no new requests for now, None if it does. admin_limit: connections of the admin address.
-    admin_may_move: a free port will do where its own is taken. admin_routes: what else the admin address answers.
+    admin_may_move: a free port will do where its own is taken. admin_sockets: of another process, whose work this one
+    takes over; `serve` has them accept here. admin_routes: what else the admin address answers.
     config_path: of the file, "" or "-" if there is none; relative paths of the config begin in its folder.
     """
 
@@ -96,6 +101,7 @@ class Controller:
         overloaded: Callable[[], str | None] = lambda: None,
         admin_limit: int = CONNECTIONS,
         admin_may_move: bool = False,
+        admin_sockets: Passed | None = None,
         admin_routes: Sequence[Route] = (),
         config_path: str = "",
     ) -> None:
@@ -153,7 +159,7 @@ class Controller:
         registry.readers["discovery_errors_total"] = self._discovery.errors
         self._file_watch = FileWatch(parts.watched)
         self._watching: asyncio.Task[None] | None = None
-        self._admin = self._make_admin(config.admin, admin_may_move)
+        self._admin = self._make_admin(config.admin, admin_may_move, admin_sockets)
         for pool in pools.values():
             self._observe_flips(pool)
 
@@ -183,7 +189,7 @@ class Controller:
         config = self._config.pools.get(pool)
         return config is not None and Wanted.of(config).has_sources
 
-    def _make_admin(self, admin: Admin, may_move: bool = False) -> AdminServer | None:
+    def _make_admin(self, admin: Admin, may_move: bool = False, passed: Passed | None = None) -> AdminServer | None:
         if admin.bind is None:
             return None
         return AdminServer(
@@ -196,6 +202,8 @@ class Controller:
             routes=(*PoolsApi(self._live, self._server_status).routes(), *self._stream.routes(), *self._admin_routes),
             limit=self._admin_limit,
             may_move=may_move,
+            inherited=() if passed is None else passed.sockets,
+            file=None if passed is None else passed.file,
             clock=self._clock,
         )
 
@@ -251,6 +259,48 @@ class Controller:
             await self._state_file.stop()
         if self._admin is not None:
             await self._admin.stop()
+
+    # --- an upgrade -------------------------------------------------------------------------------------------------
+
+    async def checked(self, most_s: float) -> None:
+        """Wait until every server has been checked once, but not longer than that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await self._checker.all_checked()
+
+    async def serve(self) -> None:
+        """Accept at inherited admin sockets."""
+        if self._admin is not None:
+            await self._admin.serve()
+
+    @property
+    def offered(self) -> Offered:
+        """The admin sockets, for another process."""
+        if self._admin is None or self._config.admin.bind is None:
+            return {}
+        return {admin_name(self._config.admin.bind): (self._admin.filenos, self._admin.socket_file)}
+
+    def snapshot(self) -> Json:
+        """What is known of the servers, for another process."""
+        return snapshot(self._config, self._pools, self._live, self._clock())
+
+    def restoring(self, told: object) -> Restoring:
+        """Puts in place what another process knew."""
+        return Restoring(told, self._pools, self._live, self.remove, self._clock)
+
+    async def handed_over(self, taken: Set[str]) -> None:
+        """Another process serves: it has the admin address, too, if it has taken that."""
+        self._state = "handed over"
+        self._stream.finish()
+        keeps_file = bool(taken & self.offered.keys())
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await admin.stop(keeps_file=keeps_file)
+
+    def rest(self) -> None:
+        """Check servers no more: what is still in flight is at its server."""
+        for pool in self._pools.values():
+            self._checker.drop_pool(pool)
 
     # --- another config ---------------------------------------------------------------------------------------------
 
@@ -343,9 +393,11 @@ class Controller:
         """Why new traffic should not come here, or None."""
         if self._state != "running":
             return self._state
-        return self._overloaded() or not_ready_reason(
-            self._pools.values(), self._config.admin.ready, self._discovery.lacks
-        )
+        return self._overloaded() or self.lacking()
+
+    def lacking(self) -> str | None:
+        """Why the pools could not serve, or None."""
+        return not_ready_reason(self._pools.values(), self._config.admin.ready, self._discovery.lacks)
 
     def status(self) -> Json:
         return self._status.build(self._state, self.ready_reason(), self._clock())

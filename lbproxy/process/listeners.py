@@ -8,8 +8,9 @@ is decided about it. Everything new is bound before anything old goes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from typing import Final
 
 from lbproxy.address import Address
 from lbproxy.config.listener_model import Listener as ListenerConfig
@@ -19,8 +20,13 @@ from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.listener import Listener
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
+from lbproxy.process.upgrade.handing import Offered
+from lbproxy.process.upgrade.sockets import Inherited
 
 log = logging.getLogger("lbproxy")
+
+
+NOTHING: Final = Inherited()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +63,12 @@ class Listeners:
 
     # --- a start ----------------------------------------------------------------------------------------------------
 
-    def bind(self, wanted: Mapping[str, Bind], runtimes: Mapping[str, ListenerRuntime]) -> None:
-        """Bind every address. Raises BindError with a sentence; nothing stays open then."""
-        self._open = self.prepare(wanted, runtimes)
+    def bind(
+        self, wanted: Mapping[str, Bind], runtimes: Mapping[str, ListenerRuntime], inherited: Inherited | None = None
+    ) -> None:
+        """Bind every address, or take the sockets that were inherited for it. Raises BindError with a sentence; nothing
+        stays open then."""
+        self._open = self.prepare(wanted, runtimes, inherited or NOTHING)
 
     def start(self) -> None:
         """Accept."""
@@ -73,7 +82,9 @@ class Listeners:
 
     # --- a reload ---------------------------------------------------------------------------------------------------
 
-    def prepare(self, wanted: Mapping[str, Bind], runtimes: Mapping[str, ListenerRuntime]) -> dict[str, Listener]:
+    def prepare(
+        self, wanted: Mapping[str, Bind], runtimes: Mapping[str, ListenerRuntime], inherited: Inherited = NOTHING
+    ) -> dict[str, Listener]:
         """Bind what is not bound yet. Raises BindError; nothing of it stays open then. runtimes: by name.
 
         An address that overlaps with one that goes, such as 0.0.0.0:80 with 127.0.0.1:80, is bound beside it.
@@ -83,7 +94,11 @@ class Listeners:
             for name, item in wanted.items():
                 if name not in self._open:
                     listener = fresh[name] = Listener(self._services, runtimes[item.listener.name], self._gate)
-                    self._bind(listener, item, self._overlapping(item.address, wanted))
+                    passed = inherited.take(name)
+                    if passed is None:
+                        self._bind(listener, item, self._overlapping(item.address, wanted))
+                    else:
+                        listener.inherit(list(passed.sockets), passed.file, item.listener.mode_bits)
         except BaseException:
             self.abandon(fresh.values())
             raise
@@ -164,6 +179,19 @@ class Listeners:
         """Accept nobody any more."""
         for listener in self:
             listener.close()
+
+    def offered(self) -> Offered:
+        """The sockets, for another process: descriptors by name, and the files of unix sockets."""
+        return {name: (listener.filenos(), listener.socket_file) for name, listener in self._open.items()}
+
+    def hand_over(self, taken: Set[str], now: float) -> None:
+        """Another process accepts at the names in `taken`; those that it does not know end as after a reload."""
+        for name, listener in list(self._open.items()):
+            if name in taken:
+                listener.hand_over()
+            else:
+                del self._open[name]
+                self._leave(listener, now)
 
     def close_sockets(self) -> None:
         """The start has failed."""

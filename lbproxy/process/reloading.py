@@ -39,7 +39,7 @@ class Reloading:
     `${VAR}`. apply(old, new): see Applying. row: the PROCESS counters. wall: Unix seconds.
 
     tell: called with what a reload did, and who asked for it. kept: what the start read of the file. digest: of the
-    file's content as it was read last.
+    file's content as it was read last. lock: whoever holds it keeps reloads waiting.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Reloading:
         self._tell = tell
         self._wall = wall
         self._kept = kept if kept is not None else Kept()
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
         self.digest = digest(config_path)
         self.is_last_good = True
         self.good_since = wall()
 
     async def dry_run(self) -> tuple[int, Json]:
         """200 and what a reload would do now, or 422 and what is wrong with the file."""
-        async with self._lock:
+        async with self.lock:
             read = await self._read()
             if isinstance(read, list):
                 return 422, {"problems": read}
@@ -76,7 +76,7 @@ class Reloading:
 
     async def reload(self, by: str) -> tuple[int, Json]:
         """200 and what was done, or 422 and what is wrong; then nothing has changed. by: who asked, for the log."""
-        async with self._lock:
+        async with self.lock:
             begun = time.monotonic()
             read = await self._read()
             read_s = time.monotonic() - begun

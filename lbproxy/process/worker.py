@@ -14,6 +14,7 @@ import logging
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from lbproxy.control.explain_api import ExplainApi, Past
 from lbproxy.control.explaining import Moment
 from lbproxy.control.metrics import Registry
 from lbproxy.control.status import Json
+from lbproxy.control.upgrade_api import UpgradeApi
 from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.exchange import exchange
 from lbproxy.dataplane.listener import BindError, admin_connections, bind_message
@@ -39,18 +41,24 @@ from lbproxy.process.access_log import CLOSE_S, AccessLogs, open_access_log
 from lbproxy.process.applying import Applying, limit_connections
 from lbproxy.process.config_watch import ConfigWatch
 from lbproxy.process.controller import Controller
+from lbproxy.process.ending import Ending
 from lbproxy.process.first_words import first_lines
 from lbproxy.process.listeners import Listeners, binds_of
 from lbproxy.process.reloading import Reloading
 from lbproxy.process.threads import new_loop
+from lbproxy.process.upgrade.arriving import Arrival, NotWanted
+from lbproxy.process.upgrade.channel import Broken, Gone
+from lbproxy.process.upgrade.command import command
+from lbproxy.process.upgrade.handing import Offer, Successor, Upgrading
+from lbproxy.process.upgrade.sockets import Inherited, admin_name
 from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry import log as operator_log
-from lbproxy.telemetry.slots import PROCESS, Slots
+from lbproxy.telemetry.slots import PROCESS, UPGRADE_RESULTS, Row, Slots
 
 log = logging.getLogger("lbproxy")
 
-DRAIN_POLL_S = 0.02
-FLUSH_S = 0.2
+CHECKED_S = 5.0
+UPGRADE_COLUMNS = tuple(PROCESS.column("upgrades_total", word) for word in UPGRADE_RESULTS)
 
 
 def is_compiled() -> bool:
@@ -70,20 +78,29 @@ class Worker:
     """A running lbproxy process. `run` returns its exit status."""
 
     def __init__(
-        self, config: Config, config_path: str, shown: Callable[[Unusable], str], kept: Kept | None = None
+        self,
+        config: Config,
+        config_path: str,
+        shown: Callable[[Unusable], str],
+        kept: Kept | None = None,
+        arrival: Arrival | None = None,
     ) -> None:
-        """shown: how a value that can't be used is told to the user. kept: what was read of the file, for reloads."""
+        """shown: how a value that can't be used is told to the user. kept: what was read of the file, for reloads.
+        arrival: from the process before, if this is an upgrade."""
         self._config = config
         self._kept = kept
         self._shown = shown
         self._config_path = config_path
+        self._arrival = arrival
         self._stop_signals = 0
+        self._is_over = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._listeners: Listeners
         self._services: Services
         self._controller: Controller
         self._reloading: Reloading
+        self._upgrading: Upgrading
         self._applying: Applying | None = None
         self._wants_reload = False
         self._n_asked = 0
@@ -103,20 +120,20 @@ class Worker:
         if self._wants_reload:
             self._reload_signal()
         self._settle_watch()
-        await self._stop.wait()
-        return await self._drain()
+        await self._is_over.wait()
+        return await self._end()
 
     def _install_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_signal, number)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
         loop.add_signal_handler(signal.SIGHUP, self._reload_signal)
-        loop.add_signal_handler(
-            signal.SIGUSR2, log.warning, "SIGUSR2: hitless upgrade is not available in this version"
-        )
+        loop.add_signal_handler(signal.SIGUSR2, self._upgrade_signal)
 
     async def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         config = self._config
+        arrival = self._arrival
+        inherited = arrival.inherited if arrival is not None else Inherited()
         slots = Slots()
         registry = Registry(__version__)
         row = slots.allocate(PROCESS)
@@ -146,7 +163,7 @@ class Worker:
         try:
             wiring.build_pools()
             runtimes = {item.name: wiring.build_listener(item) for item in config.listeners}
-            self._listeners.bind(binds_of(config), runtimes)
+            self._listeners.bind(binds_of(config), runtimes, inherited)
         except BindError as bind_error:
             raise StartError(str(bind_error)) from None
         except Unusable as error:
@@ -177,9 +194,13 @@ class Worker:
             overloaded=lambda: services.pressure.reason,
             admin_limit=admin_connections(),
             admin_may_move=not self._config_path and config.admin.bind == Admin().bind,
-            admin_routes=self._explain(random.Random()),
+            admin_sockets=inherited.take(admin_name(config.admin.bind)),
+            admin_routes=(*self._explain(random.Random()), *UpgradeApi(self._upgrade).routes()),
             config_path=self._config_path,
         )
+        self._upgrading = self._make_upgrading(row)
+        restoring = self._controller.restoring(None if arrival is None else arrival.states)
+        restoring.restore()
         try:
             await self._controller.start()
         except OSError as error:
@@ -201,10 +222,84 @@ class Worker:
             log.info(
                 "interpreted: the hot modules are not compiled, which takes about 1.5 times the CPU; see deployment.md"
             )
-        self._listeners.start()
         tune_gc()
         tune_malloc()
+        if arrival is not None:
+            restoring.restore()  # of servers that were found meanwhile
+            restoring.operators(await self._wait_to_serve(arrival, row))
+        inherited.close()
+        self._listeners.start()
+        await self._controller.serve()
         self._controller.running()
+        if arrival is not None:
+            await arrival.serving()
+
+    # --- an upgrade -------------------------------------------------------------------------------------------------
+
+    async def _wait_to_serve(self, arrival: Arrival, row: Row) -> object:
+        """Make sure that this process can serve, and wait until it is to; what is known of servers by then."""
+        for column, count in zip(UPGRADE_COLUMNS, arrival.counts, strict=False):
+            row[column] = count
+        row[UPGRADE_COLUMNS[0]] += 1  # the one that this process is made by
+        await self._controller.checked(CHECKED_S)
+        why = self._controller.lacking()
+        if why is not None and arrival.was_ready:
+            raise StartError(f"the process before was ready, and this one is not: {why}")
+        try:
+            return await arrival.ready(self._services.tasks, self._stop)
+        except NotWanted as error:
+            raise StartError(str(error)) from None
+
+    def _make_upgrading(self, row: Row) -> Upgrading:
+        return Upgrading(
+            command=lambda: command(sys.orig_argv, sys.argv[0], os.environ),
+            environ=lambda: dict(os.environ),
+            offer=self._offer,
+            refusal=self._why_no_upgrade,
+            lock=self._reloading.lock,
+            tasks=self._services.tasks,
+            row=row,
+            tell=self._tell_of_upgrade,
+            handed_over=self._handed_over,
+        )
+
+    def _offer(self) -> Offer:
+        sockets = {**self._listeners.offered(), **self._controller.offered}
+        return Offer(sockets, self._controller.snapshot, self._controller.ready_reason() is None)
+
+    def _why_no_upgrade(self) -> str | None:
+        if self._stop.is_set():
+            return "lbproxy is stopping"
+        if self._config_path == "-":
+            return "the config came from standard input, which another process could not read again"
+        return None
+
+    async def _upgrade(self, caller: Caller) -> tuple[int, Json]:
+        """Asked for by the admin API."""
+        return await self._upgrading.upgrade(str(caller))
+
+    def _upgrade_signal(self) -> None:
+        if self._applying is None:
+            log.warning("SIGUSR2: lbproxy is still starting; send it again")
+        else:
+            self._services.tasks.spawn(self._upgrading.upgrade("SIGUSR2"), "upgrade asked")
+
+    def _tell_of_upgrade(self, text: str, by: str) -> None:
+        self._controller.events.add("process", text, by=by)
+
+    def _handed_over(self, successor: Successor) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        self._services.tasks.spawn(self._follow(successor), "the process that took over")
+        self._is_over.set()
+
+    async def _follow(self, successor: Successor) -> None:
+        """This process ends with the one that took over, if that is told to stop while something goes on here."""
+        with contextlib.suppress(Gone, Broken):
+            while (await successor.line.hear())["say"] != "stop":
+                pass
+            log.info("the process %d stops, and so does this one", successor.pid)
+            self._stop.set()
 
     def _explain(self, rng: random.Random) -> tuple[Route, ...]:
         """What the admin address answers about single requests. rng: one that no strategy has."""
@@ -276,6 +371,7 @@ class Worker:
         if self._stop_signals == 1:
             log.info("%s: stopping; in-flight requests have %gs", number.name, self._config.shutdown.grace)
             self._stop.set()
+            self._is_over.set()
         else:
             log.warning("%s again: stopping at once", number.name)
             self._stop_now.set()
@@ -287,23 +383,18 @@ class Worker:
 
     # --- stop -------------------------------------------------------------------------------------------------------
 
-    async def _drain(self) -> int:
-        services, shutdown = self._services, self._config.shutdown
-        ends_at = services.clock() + shutdown.grace
-        self._controller.draining()
-        await self._wait_for(lambda: False, services.clock() + min(shutdown.delay, shutdown.grace))
-        await self._wait_for(lambda: not self._listeners.has_queued, services.clock() + 1.0)
-        services.is_draining = True
-        self._listeners.close()
-        now = services.clock()
-        for item in list(services.swept):
-            item.begin_drain(now)
-        await self._wait_for(lambda: not services.swept, ends_at)
-        left = list(services.swept)
-        if left:
-            for item in left:
-                item.shut_down()
-            await asyncio.sleep(FLUSH_S)
+    async def _end(self) -> int:
+        services, successor = self._services, self._upgrading.successor
+        ending = Ending(services, self._listeners, self._controller, self._config.shutdown, self._stop, self._stop_now)
+        if successor is None:
+            await self._upgrading.abort("lbproxy was told to stop")
+            if self._arrival is not None:
+                await self._arrival.stop()
+            await ending.drain()
+        else:
+            await ending.leave(successor.taken)
+            if self._arrival is not None and self._stop.is_set():
+                await self._arrival.stop()
         await self._controller.stop()
         await services.stop()
         if self._logs.writer is not None:
@@ -313,16 +404,6 @@ class Worker:
             return 1
         log.info("stopped; nothing was cut")
         return 0
-
-    async def _wait_for(self, condition, until: float) -> None:  # type: ignore[no-untyped-def]
-        """Wait for the condition, the time, or a second signal, whichever is first."""
-        while not condition() and not self._stop_now.is_set():
-            left = until - self._services.clock()
-            if left <= 0:
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, DRAIN_POLL_S)):
-                    await self._stop_now.wait()
 
 
 def tune_gc() -> None:
@@ -346,14 +427,23 @@ def tune_malloc() -> None:
     bytearray(1 << 19)
 
 
-def run(config: Config, shown: Callable[[Unusable], str], *, config_path: str = "", kept: Kept | None = None) -> int:
-    """Run the daemon in the foreground; the exit status of the process (0, or 1 after a failure). shown, kept: see
+def run(
+    config: Config,
+    shown: Callable[[Unusable], str],
+    *,
+    config_path: str = "",
+    kept: Kept | None = None,
+    arrival: Arrival | None = None,
+) -> int:
+    """Run the daemon in the foreground; the exit status of the process (0, or 1 after a failure). The rest: see
     Worker."""
     handler = operator_log.configure(config.log.level, config.log.format)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(Worker(config, config_path, shown, kept).run())
+            return runner.run(Worker(config, config_path, shown, kept, arrival).run())
     except StartError as error:
+        if arrival is not None:
+            arrival.fail([str(error)])
         log.error("cannot start: %s", error)
         return error.status
     except KeyboardInterrupt:

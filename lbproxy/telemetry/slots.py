@@ -149,6 +149,8 @@ TRAFFIC: Final = Layout(
     Family("tcp_bytes_total", "Bytes relayed in TCP mode and tunnels.", (("direction", ("in", "out")),)),
 )
 
+UPGRADE_RESULTS: Final[tuple[str, ...]] = ("success", "failure", "refused")
+
 PROCESS: Final = Layout(
     (),
     Family("internal_errors_total", "Defects: exceptions that no code expected."),
@@ -162,6 +164,9 @@ PROCESS: Final = Layout(
         "replay_copies_dropped_total", "Request bodies whose copy for a retry was given up: memory was short (limits)."
     ),
     Family("config_reloads_total", "Reloads of the config file.", (("result", ("success", "failure")),)),
+    Family(
+        "upgrades_total", "Upgrades, those of the processes before this one included.", (("result", UPGRADE_RESULTS),)
+    ),
     Family("dns_failures_total", "Name look-ups that failed; the last good answer stays in use."),
     Family("state_file_errors_total", "Writes of `state_file` that failed; they are tried again."),
     Family("loop_lag_seconds", "How late the event loop ran its timer.", (), QUEUE_BUCKETS),

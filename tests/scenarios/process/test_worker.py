@@ -102,15 +102,6 @@ def test_what_is_left_after_grace_is_cut_and_the_status_is_1(origin: Origin, sta
     assert "1 requests or connections were cut" in lb.stderr
 
 
-def test_signals_that_are_not_available_are_told_and_survived(origin: Origin, tmp_path: Path) -> None:
-    with LbProxy(config(origin), tmp_path) as lb:
-        lb.signal(signal.SIGUSR2)
-        lb.wait_logged("SIGUSR2: hitless upgrade is not available in this version")
-        with Client(lb.port("web")) as client:
-            client.send(get("/x"))
-            assert client.response().status == 200
-
-
 def test_usr1_opens_the_access_log_again(origin: Origin, tmp_path: Path) -> None:
     with LbProxy(config(origin), tmp_path) as lb, Client(lb.port("web")) as client:
         client.send(get("/before"))

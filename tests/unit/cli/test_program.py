@@ -45,7 +45,8 @@ class Calls:
         monkeypatch.setattr(runner, "run", self._demo)
         monkeypatch.setattr(_client, "get", self._get)
 
-    def _run(self, config: Config, _shown: object, *, config_path: str) -> int:
+    def _run(self, config: Config, _shown: object, *, config_path: str, arrival: object) -> int:
+        assert arrival is None
         self.configs.append((config, config_path))
         return 1
 

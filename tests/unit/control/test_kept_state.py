@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lbproxy.address import parse_address
 from lbproxy.config.model import Pool as PoolConfig
-from lbproxy.control.access import Caller
+from lbproxy.control.caller import Caller
 from lbproxy.control.discovery.source import Source
 from lbproxy.control.event_log import EventLog
 from lbproxy.control.file_servers import FileServers, server_of

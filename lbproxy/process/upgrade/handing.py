@@ -1,0 +1,294 @@
+"""The running process of an upgrade: it starts another one, hands its sockets over, and leaves when that one serves.
+
+Until the new process has said that it accepts, nothing of the old one has changed: both have the same listening
+sockets, so whatever becomes of the new one, no connection is refused and none is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lbproxy import __version__
+from lbproxy.control.status import Json
+from lbproxy.dataplane.net.unix_socket import SocketFile
+from lbproxy.process.upgrade import arriving, channel
+from lbproxy.process.upgrade.channel import Broken, Gone, Line
+from lbproxy.process.upgrade.sockets import describe
+from lbproxy.tasks import Tasks
+from lbproxy.telemetry.slots import PROCESS, UPGRADE_RESULTS, Row
+
+log = logging.getLogger("lbproxy")
+
+READY_S: Final = 60.0
+END_S: Final = 5.0  # for a process that is not wanted, until it is killed
+SHOWN: Final = 8  # problems that the log names
+_COUNTS: Final = {word: PROCESS.column("upgrades_total", word) for word in UPGRADE_RESULTS}
+
+Offered = Mapping[str, tuple[Sequence[int], SocketFile | None]]
+
+
+class Failed(Exception):
+    """The new process can't take over. problems: why, one sentence each."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What this process has to give. sockets: see `describe`. states: see states.py. is_ready: does it serve?"""
+
+    sockets: Offered
+    states: Callable[[], Json]
+    is_ready: bool
+
+
+@dataclass(slots=True)
+class Successor:
+    """Who has taken over. taken: the names of the sockets that it uses."""
+
+    pid: int
+    version: str
+    taken: frozenset[str]
+    line: Line
+    process: subprocess.Popen[bytes]
+
+    def status(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self.process.poll()
+
+
+class Upgrading:
+    """Makes upgrades, one at a time.
+
+    command: the words that start lbproxy; raises ValueError. environ: for the new process. offer: what it gets.
+    refusal: why there can't be an upgrade now, None if there can. lock: held meanwhile, so that no config comes in
+    force. row: the PROCESS counters. tell(text, by): an event. handed_over: called once, in the turn of the loop in
+    which the new process has said that it serves.
+    """
+
+    def __init__(
+        self,
+        *,
+        command: Callable[[], Sequence[str]],
+        environ: Callable[[], dict[str, str]],
+        pass_fds: Callable[[], Sequence[int]] = tuple,
+        offer: Callable[[], Offer],
+        refusal: Callable[[], str | None],
+        lock: asyncio.Lock,
+        tasks: Tasks,
+        row: Row,
+        tell: Callable[[str, str], None],
+        handed_over: Callable[[Successor], None],
+        failed: Callable[[], None] = lambda: None,
+        ready_s: float = READY_S,
+    ) -> None:
+        self._command = command
+        self._environ = environ
+        self._pass_fds = pass_fds
+        self._offer = offer
+        self._refusal = refusal
+        self._lock = lock
+        self._tasks = tasks
+        self._row = row
+        self._tell = tell
+        self._handed_over = handed_over
+        self._failed_hook = failed
+        self._ready_s = ready_s
+        self._task: asyncio.Task[tuple[int, Json]] | None = None
+        self._by = ""
+        self._why_not = ""
+        self.successor: Successor | None = None
+
+    async def upgrade(self, by: str) -> tuple[int, Json]:
+        """200 and who has taken over; 409 and why there can't be an upgrade now; 422 and why there was none: then this
+        process goes on as before. by: who asked."""
+        why = self._refusal()
+        if self.successor is not None:
+            why = f"the process {self.successor.pid} has taken over already; ask that one"
+        elif self._task is not None:
+            why = f"an upgrade is under way, by {self._by}; wait for its end"
+        if why is not None:
+            self._row[_COUNTS["refused"]] += 1
+            log.warning("upgrade by %s is refused: %s", by, why)
+            return 409, {"problems": [why]}
+        self._by, self._why_not = by, ""
+        self._task = self._tasks.spawn(self._run(by), "upgrade")
+        return await asyncio.shield(self._task)
+
+    async def abort(self, why: str) -> None:
+        """End the upgrade that is under way, if there is one."""
+        if self._task is not None and self.successor is None:
+            self._why_not = why
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def _run(self, by: str) -> tuple[int, Json]:
+        begun = asyncio.get_running_loop().time()
+        log.info("upgrade by %s: another process is started", by)
+        try:
+            async with asyncio.timeout(self._ready_s), self._lock:
+                successor = await self._hand_over()
+        except Failed as error:
+            return self._failed(error.problems, by)
+        except TimeoutError:
+            return self._failed((f"the new process was not ready within {self._ready_s:g} s",), by)
+        except asyncio.CancelledError:
+            return self._failed((self._why_not or "lbproxy is stopping",), by)
+        finally:
+            self._task = None
+        took_s = asyncio.get_running_loop().time() - begun
+        self._row[_COUNTS["success"]] += 1
+        told = f"upgrade: process {successor.pid} ({successor.version}) has taken over from {os.getpid()}"
+        log.info("%s (%s), after %.1f s, by %s", told, __version__, took_s, by)
+        self._tell(told, by)
+        self.successor = successor
+        self._handed_over(successor)
+        return 200, {
+            "old": {"pid": os.getpid(), "version": __version__},
+            "new": {"pid": successor.pid, "version": successor.version},
+            "seconds": round(took_s, 3),
+        }
+
+    def _failed(self, problems: Sequence[str], by: str) -> tuple[int, Json]:
+        self._row[_COUNTS["failure"]] += 1
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        told = f"no upgrade, this process goes on: {'; '.join(problems[:SHOWN])}{more}"
+        log.warning("upgrade by %s: %s", by, told)  # not an error of lbproxy's own
+        self._tell(f"upgrade: {told}", by)
+        return 422, {"problems": list(problems)}
+
+    async def _hand_over(self) -> Successor:
+        """Raises Failed; also when cancelled there is no new process then."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        process: subprocess.Popen[bytes] | None = None
+        conversation = _Conversation(ours)
+        try:
+            with theirs:
+                process = self._start(theirs.fileno())
+            try:
+                return await conversation.lead(
+                    self._offer(), [self._row[column] for column in _COUNTS.values()], process
+                )
+            except Gone:
+                raise Failed(await _how_it_ended(process)) from None
+            except (Broken, ValueError) as error:
+                raise Failed(f"the new process said what can't be understood: {error}") from None
+        except BaseException as error:
+            conversation.break_off(str(error) or self._why_not or f"not ready within {self._ready_s:g} s")
+            if process is not None:
+                self._tasks.spawn(ended(process), "upgrade: the end of the new process")
+            self._failed_hook()
+            raise
+
+    def _start(self, fd: int) -> subprocess.Popen[bytes]:
+        """Here on the loop, where no cancellation can lose the process; it takes a few milliseconds."""
+        try:
+            words = list(self._command())
+            environ = self._environ() | {arriving.FD: str(fd)}
+            return subprocess.Popen(words, env=environ, pass_fds=(fd, *self._pass_fds()))
+        except ValueError as error:
+            raise Failed(str(error)) from None
+        except OSError as error:
+            raise Failed(f"cannot start {error.filename or words[0]}: {error.strerror or error}") from None
+
+
+class _Conversation:
+    """With a new process, on one socket: blocking, in threads, as long as descriptors are sent; then on the loop."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        sock.settimeout(READY_S)
+        self._line: Line | None = None
+
+    async def lead(self, offer: Offer, counts: Sequence[int], process: subprocess.Popen[bytes]) -> Successor:
+        """Raises Gone, Broken, Failed."""
+        hello = await asyncio.to_thread(channel.receive, self._sock)
+        version = hello.get("version")
+        if hello["say"] != "hello" or hello.get("protocol") != channel.PROTOCOL:
+            raise Failed(f"lbproxy {version} can't take over from {__version__}: restart instead")
+        pid = hello.get("pid")
+        fds, told = describe(offer.sockets)
+        description = {
+            "sockets": told,
+            "states": offer.states(),
+            "ready": offer.is_ready,
+            "counts": list(counts),
+            "pid": os.getpid(),
+        }
+        await asyncio.to_thread(channel.send_sockets, self._sock, fds, description)
+        line = self._line = await Line.on(self._sock)
+        ready = await line.hear()
+        if ready["say"] == "failed":
+            problems = ready.get("problems")
+            raise Failed(*(map(str, problems) if isinstance(problems, list) else ("it did not say why",)))
+        if ready["say"] != "ready":
+            raise Broken(f"{ready['say']} in place of ready")
+        taken = ready.get("taken")
+        await line.say("go", states=offer.states())
+        serving = await line.hear()
+        if serving["say"] != "serving":
+            raise Broken(f"{serving['say']} in place of serving")
+        return Successor(
+            pid if isinstance(pid, int) else process.pid,
+            str(version),
+            frozenset(map(str, taken)) if isinstance(taken, list) else frozenset(),
+            line,
+            process,
+        )
+
+    def break_off(self, why: str) -> None:
+        """It is not wanted any more. Whoever hears only the end takes over, so this says it before."""
+        if self._line is not None:
+            self._line.last_word("abort", why=why)
+            return
+        self._sock.setblocking(False)
+        with contextlib.suppress(Gone, Broken, OSError):  # it is gone, or takes nothing: it is killed soon
+            channel.send(self._sock, "abort", why=why)
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
+        self._sock.close()
+
+
+async def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
+    """Of a process that has closed its end."""
+    status = await _wait(process, END_S)
+    if status is None:
+        return "the new process broke off, and goes on without a word"
+    how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+    return f"the new process {how} before it was ready; the log has its own words"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+async def ended(process: subprocess.Popen[bytes]) -> None:
+    """Have a process end, and wait for that."""
+    try:
+        process.terminate()
+        await _wait(process, END_S)
+    finally:  # also when this process ends before that
+        process.kill()
+    await _wait(process, END_S)
+
+
+async def _wait(process: subprocess.Popen[bytes], patience_s: float) -> int | None:
+    """Its status; None if it goes on."""
+    try:
+        return await asyncio.to_thread(process.wait, patience_s)
+    except subprocess.TimeoutExpired:
+        return None

@@ -1,0 +1,97 @@
+"""Listening sockets that a process gets when it starts, by what they are for.
+
+They come from the lbproxy whose work it takes over, or from whoever started it (process/activation.py). A name is that
+of a bind address (process/listeners.py), or ADMIN and the address; one name may stand for several sockets, as a host
+name does.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from lbproxy.dataplane.net.unix_socket import SocketFile
+
+ADMIN: Final = "admin "
+"""Before the address of the admin socket, whose name no listener can have."""
+
+
+def admin_name(address: object) -> str:
+    return f"{ADMIN}{address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The sockets of one name. file: of a unix socket, if whoever has it is to remove it in the end."""
+
+    sockets: tuple[socket.socket, ...]
+    file: SocketFile | None = None
+
+    def close(self) -> None:
+        """Not the end of the socket while another process has it, too."""
+        for sock in self.sockets:
+            sock.close()
+
+
+@dataclass(slots=True)
+class Inherited:
+    """What was passed and nobody has taken yet. taken: names."""
+
+    waiting: dict[str, Passed] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)
+
+    def take(self, name: str) -> Passed | None:
+        """Whoever takes it closes it."""
+        found = self.waiting.pop(name, None)
+        if found is not None:
+            self.taken.append(name)
+        return found
+
+    def close(self) -> None:
+        """Nobody wants the rest."""
+        for item in self.waiting.values():
+            item.close()
+        self.waiting.clear()
+
+
+def describe(offered: Mapping[str, tuple[Sequence[int], SocketFile | None]]) -> tuple[list[int], list[object]]:
+    """Descriptors in order, and what they are. offered: descriptors, and the file of a unix socket, by name."""
+    fds: list[int] = []
+    told: list[object] = []
+    for name, (sockets, file) in offered.items():
+        fds += sockets
+        at = None if file is None else [str(file.path), file.device, file.inode]
+        told.append({"name": name, "count": len(sockets), "file": at})
+    return fds, told
+
+
+def identify(told: object, sockets: Sequence[socket.socket]) -> Inherited:
+    """What sockets are, from what `describe` gave. Raises ValueError if the two don't fit; the caller closes them."""
+    found = Inherited()
+    left = iter(sockets)
+    for name, count, file in _entries(told):
+        members = tuple(sock for _, sock in zip(range(count), left, strict=False))
+        if len(members) != count or name in found.waiting:
+            raise ValueError(f"{name}: {count} sockets are described, {len(members)} came")
+        for sock in members:
+            sock.setblocking(False)
+        found.waiting[name] = Passed(members, file)
+    if next(left, None) is not None:
+        raise ValueError("more sockets came than are described")
+    return found
+
+
+def _entries(told: object) -> Iterator[tuple[str, int, SocketFile | None]]:
+    if not isinstance(told, list):
+        raise ValueError("the sockets are not described")
+    for entry in told:
+        match entry:
+            case {"name": str(name), "count": int(count), "file": None} if count >= 0:
+                yield name, count, None
+            case {"name": str(name), "count": int(count), "file": [str(path), int(device), int(inode)]} if count >= 0:
+                yield name, count, SocketFile(Path(path), device, inode)
+            case _:
+                raise ValueError(f"a socket is described as {entry!r:.100}")

@@ -1,0 +1,163 @@
+"""Upgrades while everything is in flight: requests, new connections, streams, an upload, WebSockets, TCP connections.
+
+LBPROXY_UPGRADES=10 in the environment makes as many as `make soak` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenarios.process.test_reload_load import PIECE, echoes, streams, upgrades
+from tests.support.certificates import Authority, TlsClient
+from tests.support.client import Client
+from tests.support.origin import Origin
+from tests.support.ports import consecutive_ports
+from tests.support.upgrades import READY_S, Chain, wait_ended
+
+UPGRADES = int(os.environ.get("LBPROXY_UPGRADES", "2"))
+N_TUNNELS, N_STREAMS = 3, 2
+REQUEST = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
+
+
+class Traffic:
+    """Requests on kept connections, and on one each; connections that end after an answer said so are made anew."""
+
+    def __init__(self) -> None:
+        self.failed: list[object] = []
+        self.counts: dict[str, int] = {}
+        self._is_over = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def kept(self, connect: Any) -> None:
+        while not self._is_over.is_set():
+            with connect() as client:
+                while not self._is_over.is_set():
+                    answer = client.ask(REQUEST)
+                    assert answer.status == 200, answer
+                    self._count("kept")
+                    if not answer.is_kept_alive:
+                        break
+
+    def once(self, connect: Any, preface: bytes = b"") -> None:
+        while not self._is_over.is_set():
+            with connect() as client:
+                answer = client.ask(preface + REQUEST)
+                assert answer.status == 200, answer
+                self._count("once")
+            time.sleep(0.005)
+
+    def _count(self, kind: str) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+
+    def start(self, work: Any, *arguments: Any) -> None:
+        def run() -> None:
+            try:
+                work(*arguments)
+            except Exception as error:
+                self.failed.append((work.__name__, arguments, repr(error)))
+
+        self._threads.append(threading.Thread(target=run))
+        self._threads[-1].start()
+
+    def stop(self) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join(60)
+
+
+@pytest.fixture
+def origins() -> Iterator[tuple[Origin, Origin]]:
+    with Origin() as short, Origin() as long:
+        yield short, long
+
+
+@pytest.mark.slow
+def test_nothing_in_flight_is_hurt_and_nobody_is_refused(origins: tuple[Origin, Origin], tmp_path: Path) -> None:
+    short, long = origins
+    authority = Authority(tmp_path / "ca")
+    files = authority.issue("site", "localhost")
+    first = consecutive_ports(2)
+    unix = str(tmp_path / "in.sock")
+    config: dict[str, Any] = {
+        "trusted_proxies": ["127.0.0.1"],
+        "listeners": [
+            {"name": "in", "bind": "127.0.0.1:0", "pool": "p"},
+            {"name": "range", "bind": [f"127.0.0.1:{first}", f"127.0.0.1:{first + 1}", f"unix:{unix}"], "pool": "p"},
+            {"name": "tls", "bind": "127.0.0.1:0", "pool": "p", "tls": files.tls},
+            {"name": "proxied", "bind": "127.0.0.1:0", "pool": "p", "proxy_protocol": "accept"},
+            {"name": "long", "bind": "127.0.0.1:0", "pool": "long", "upgrade": ["websocket"]},
+            {"name": "tcp", "bind": "127.0.0.1:0", "pool": "tcp", "mode": "tcp"},
+        ],
+        "pools": {
+            "p": {"servers": [short.address], "health_check": {"interval": "100ms"}},
+            "long": {"servers": [long.address], "health_check": "off", "keep_alive": "off"},
+            "tcp": {"servers": [long.address], "health_check": "off"},
+        },
+    }
+    is_over = threading.Event()
+    with Chain(config, tmp_path / "lb") as lb, contextlib.ExitStack() as stack:
+        stack.callback(is_over.set)
+        context = authority.trusting()
+        long.script(*[echoes] * N_TUNNELS)
+        tunnels = [stack.enter_context(Client(lb.port("tcp"))) for _ in range(N_TUNNELS)]
+        for client in tunnels:
+            client.send(PIECE)
+            assert client.take(len(PIECE)) == PIECE
+        long.script(*[upgrades] * N_TUNNELS)
+        for _ in range(N_TUNNELS):
+            client = stack.enter_context(Client(lb.port("long")))
+            client.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            client.wait_for(b"\r\n\r\n")
+            assert b" 101 " in client.take(client.stream.record.index(b"\r\n\r\n") + 4)
+            tunnels.append(client)
+        long.script(*[streams(lambda: not is_over.is_set())] * N_STREAMS)
+        readers = [stack.enter_context(Client(lb.port("long"), timeout_s=READY_S)) for _ in range(N_STREAMS)]
+        for client in readers:
+            client.send(b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n")
+            client.wait_for(PIECE)
+        upload = stack.enter_context(Client(lb.port("long"), timeout_s=READY_S))
+        upload.send(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (len(PIECE) * UPGRADES))
+        traffic = Traffic()
+        stack.callback(traffic.stop)
+        for _ in range(2):
+            traffic.start(traffic.kept, lambda: Client(lb.port("in")))
+        traffic.start(traffic.kept, lambda: Client(unix))
+        traffic.start(traffic.kept, lambda: TlsClient(lb.port("tls"), context))
+        traffic.start(traffic.once, lambda: Client(first))
+        traffic.start(traffic.once, lambda: Client(first + 1))
+        traffic.start(traffic.once, lambda: TlsClient(lb.port("tls"), context))
+        traffic.start(traffic.once, lambda: Client(lb.port("proxied")), b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n")
+        for number in range(1, UPGRADES + 1):
+            before = dict(traffic.counts)
+            lb.upgrade()
+            for client in tunnels:
+                client.send(PIECE)
+                assert client.take(len(PIECE)) == PIECE
+            upload.send(PIECE)
+            while traffic.counts.get("kept", 0) < before.get("kept", 0) + 20 and not traffic.failed:
+                time.sleep(0.01)
+            assert traffic.failed == []
+            assert lb.metric("upgrades_total", result="success") == number
+        traffic.stop()
+        assert traffic.failed == []
+        is_over.set()
+        for client in readers:
+            body = client.response().body
+            pieces, _, count = body.rpartition(PIECE)
+            assert (len(pieces) + len(PIECE)) // len(PIECE) == int(count)
+        assert upload.response().status == 200
+        for client in tunnels:
+            client.close()
+        for pid in (lb.pid, *lb.pids[:-1]):
+            wait_ended(pid)
+        assert lb.exit_code == 0
+        assert "were cut" not in lb.stderr
+        assert lb.stderr.count("stopped; nothing was cut") == UPGRADES

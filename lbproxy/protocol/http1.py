@@ -1,7 +1,7 @@
 """HTTP/1.x heads: bytes to meaning, and nothing that was not fully understood gets through.
 
-A head is read up to its blank line, whatever is behind that; `BodyReader`s in body.py own all framing there. This module
-is the door to what reads heads (request_head.py and response_head.py, line by line: field_lines.py), and says what can be
+A head is read up to its blank line, whatever is behind that; `BodyReader`s in body.py own all framing there. This is
+the door to what reads heads (request_head.py and response_head.py, line by line: field_lines.py), and says what can be
 said of a head that is not complete yet. Tests hold all of it against h11 and llhttp, two parsers by others.
 """
 

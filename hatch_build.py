@@ -58,6 +58,10 @@ def compiled_sources() -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in files if path not in left_out)
 
 
+# Nothing outside calls a compiled function by its C name. Told so, compilers that know these words call it directly, or
+# put it in line, instead of through a table that another library could change.
+INLINE_CALLS = ("-fvisibility=hidden", "-fno-plt")
+
 # What compiled modules may import, hence what decides about their machine code (imports go one way; pyproject.toml).
 LAYERS = ("address", "compiling", "config", "dataplane", "domain", "errors", "protocol", "tasks", "telemetry")
 
@@ -143,16 +147,19 @@ def compile_into(target: Path) -> None:
     from setuptools import setup
 
     sources = compiled_sources()
+    extensions = mypycify(
+        ["--follow-imports=silent", *sources],
+        opt_level="2",
+        debug_level="0",
+        group_name="lbproxy",
+        target_dir=str(target / "c"),
+    )
+    for extension in extensions:
+        extension.extra_compile_args = [*extension.extra_compile_args, *INLINE_CALLS]
     setup(
         name="lbproxy",
         packages=[],
-        ext_modules=mypycify(
-            ["--follow-imports=silent", *sources],
-            opt_level="2",
-            debug_level="0",
-            group_name="lbproxy",
-            target_dir=str(target / "c"),
-        ),
+        ext_modules=extensions,
         script_args=["build_ext", "--build-lib", str(target / "out"), "--build-temp", str(target / "o")],
     )
 

@@ -5,6 +5,10 @@ compiled class only if that class says `@mypyc_attr(allow_interpreted_subclasses
 and only where lbproxy is compiled. So classes that others may derive from say it. A Protocol says
 `@mypyc_attr(native_class=False)`.
 
+`free_list_len=1` keeps the memory of the last instance for the next one, and `acyclic=True` says that the garbage
+collector need not know the instances: nothing that they refer to leads back to them. Both are for what is made anew for
+each request.
+
 A variable that is an `i64` is a number of the machine where it is compiled, for loops over octets; else an `int`.
 """
 

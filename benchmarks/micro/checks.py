@@ -24,6 +24,7 @@ from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.process.worker import tune_gc
+from lbproxy.protocol.http1 import END
 from lbproxy.protocol.message import Fields
 from lbproxy.protocol.repeats import Repeats
 from lbproxy.telemetry.log_writer import LogWriter
@@ -50,10 +51,12 @@ class BareConnection(Http1Connection):
 
     template: Prepared
 
-    def _prepare(self, text: bytes) -> Prepared | None:
-        httptools.HttpRequestParser(Collector()).feed_data(text + b"\r\n\r\n")
+    def _read_head(self, data: bytes, *, is_whole: bool) -> Prepared | None:
+        size = data.index(END) + len(END)
+        httptools.HttpRequestParser(Collector()).feed_data(data[:size])
         prepared = self.template
-        prepared.forward = text + b"\r\n"
+        prepared.head.size = size
+        prepared.forward = data[: size - 2]
         return prepared
 
 
@@ -98,7 +101,7 @@ def cost_us(
 
 def bare_of(connection: Http1Connection) -> BareConnection:
     """A second connection to the same listener, without checks."""
-    prepared = connection._prepare(HEAD.removesuffix(b"\r\n"))
+    prepared = connection._read_head(HEAD + b"\r\n", is_whole=True)
     assert prepared is not None
     bare = BareConnection(connection._owner, ClientFacts(connection.facts.listener))
     bare.template = prepared

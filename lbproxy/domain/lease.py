@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.domain.books import Books
 from lbproxy.domain.server import NO_LIMIT, Server
 
@@ -61,6 +62,7 @@ class Lessor:
         raise NotImplementedError
 
 
+@mypyc_attr(free_list_len=1)
 class Lease:
     """The right to have one request at a server.
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import i64
+from lbproxy.compiling import i64, mypyc_attr
 from lbproxy.errors import Fault
 from lbproxy.protocol.message import Fields, join_fields, parse_length
 
@@ -109,15 +109,17 @@ class Names:
         return PLAIN
 
 
+@mypyc_attr(acyclic=True)
 class FieldLines:
     """The field lines of one head, read one by one; `lines` is made of those that are kept.
 
-    raw: ends with a blank line. at: where the first field begins. fault: of a head that is refused. most: how many
-    fields are read before the head is too large.
+    raw: what was read; more may stand behind the head. at: where the first field begins. fault: of a head that is
+    refused. most: how many fields are read before the head is too large. size: of the head with its blank line, once
+    that was found. Where `raw` ends before it, `next` raises IndexError, if it did not find another fault until there.
     """
 
     __slots__ = ("_colon", "_end", "_fault", "_from", "_most", "_names", "_next", "_pieces", "_raw", "_start", "count",
-                 "is_plain")  # fmt: skip
+                 "is_plain", "size")  # fmt: skip
 
     def __init__(self, raw: bytes, at: i64, names: Names, fault: Fault, most: i64 = _UNLIMITED) -> None:
         self._raw = raw
@@ -131,6 +133,7 @@ class FieldLines:
         self._from: i64 = at  # where the lines begin that are kept and not yet in _pieces
         self._pieces: list[bytes] = []
         self.count: i64 = 0
+        self.size: i64 = 0
         self.is_plain = True  # is the current line `name: value` exactly as it would be sent?
 
     def next(self) -> Name | None:
@@ -152,8 +155,9 @@ class FieldLines:
                 at += 1
                 octet = table[raw[at]]
             if raw[at] != _COLON or at == start:
-                if at == start and at == len(raw) - 2 and raw[at] == _CR:
+                if at == start and raw[at] == _CR and raw[at + 1] == _LF:
                     self._start = at
+                    self.size = at + 2
                     self._keep_until_here()
                     return None
                 raise self._refusal("a line without a name that is a token and a colon behind it")
@@ -233,7 +237,9 @@ class FieldLines:
 
     def _refusal(self, detail: str) -> HeadError:
         # Too many fields is the better answer: whoever sends more has to know.
-        return self._too_many() if self._raw.count(b"\r\n") - 2 > self._most else HeadError(self._fault, detail)
+        raw = self._raw
+        is_too_long = raw.count(b"\r\n", 0, raw.find(END) + len(END)) - 2 > self._most
+        return self._too_many() if is_too_long else HeadError(self._fault, detail)
 
     def _too_many(self) -> HeadError:
         return HeadError(errors.HEADER_TOO_LARGE, f"more than {self._most} header fields")

@@ -1,7 +1,7 @@
 """HTTP/1.x heads: bytes to meaning, and nothing that was not fully understood gets through.
 
-A head is cut off the stream at its blank line and read alone; `BodyReader`s in body.py own all framing behind it. This
-is the door to what reads heads (request_head.py and response_head.py, line by line: field_lines.py), and what can be
+A head is read up to its blank line, whatever is behind that; `BodyReader`s in body.py own all framing there. This is
+the door to what reads heads (request_head.py and response_head.py, line by line: field_lines.py), and says what can be
 said of a head that is not complete yet. Tests hold all of it against h11 and llhttp, two parsers by others.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 
 from lbproxy import errors
-from lbproxy.protocol.field_lines import HeadError
-from lbproxy.protocol.request_head import RequestHead, parse_request_head
+from lbproxy.protocol.field_lines import END, HeadError
+from lbproxy.protocol.request_head import RequestHead, parse_request_head, read_request_head
 from lbproxy.protocol.request_line import MAX_REQUEST_LINE, check_request_line, line_too_long
-from lbproxy.protocol.response_head import ResponseHead, parse_response_head
+from lbproxy.protocol.response_head import ResponseHead, parse_response_head, read_response_head
 
 # No control character belongs into a head but HTAB and the CR LF pairs that end its lines.
 _bad_octet = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)").search
@@ -43,6 +43,7 @@ def check_partial(
 
 
 __all__ = [
+    "END",
     "MAX_REQUEST_LINE",
     "HeadError",
     "RequestHead",
@@ -51,4 +52,6 @@ __all__ = [
     "line_too_long",
     "parse_request_head",
     "parse_response_head",
+    "read_request_head",
+    "read_response_head",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import i64
+from lbproxy.compiling import i64, mypyc_attr
 from lbproxy.protocol.connection_auth import is_bound_by
 from lbproxy.protocol.field_lines import MAX_NAME, NO_OPTIONS, PLAIN, FieldLines, HeadError, Name, Names, begins
 from lbproxy.protocol.message import (
@@ -69,6 +69,7 @@ class _RequestNames(Names):
 _NAMES: Final = _RequestNames(_KINDS)
 
 
+@mypyc_attr(free_list_len=1, acyclic=True)
 class RequestFields(FieldLines):
     """What the lines of a head say that needs a decision; `lines` is what goes on.
 

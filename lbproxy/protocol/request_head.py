@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from lbproxy import errors
+from lbproxy.compiling import mypyc_attr
 from lbproxy.protocol.field_lines import (
-    END,
     MAX_NAME,
     MAX_REMEMBERED,
     HeadError,
@@ -45,14 +45,15 @@ _NOT_NOMINATIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te")
 _KEPT_IF_NOMINATED: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"max-forwards"))
 
 
+@mypyc_attr(free_list_len=1, acyclic=True)
 class RequestHead:
     """An accepted request head. Immutable by convention: it may be shared by many requests.
 
     start: the request line that goes on, with its CR LF. lines: end-to-end fields in order, each `name: value` and
     CR LF, without Host, framing, hop-by-hop, nominated and forwarding fields. claims: lower-case name and value, one
-    after the other, of the forwarding family. content_length: None without one. keep_alive: the client wants the
-    connection kept. upgrade: the protocols that the client offers to switch to, () with a body. binds: its credentials
-    hold for the connection that it is sent on.
+    after the other, of the forwarding family. size: of the head as it was read, with its blank line. content_length:
+    None without one. keep_alive: the client wants the connection kept. upgrade: the protocols that the client offers to
+    switch to, () with a body. binds: its credentials hold for the connection that it is sent on.
     """
 
     __slots__ = (
@@ -72,6 +73,7 @@ class RequestHead:
         "minor",
         "nominated_dropped",
         "referer",
+        "size",
         "start",
         "target_text",
         "underscore_dropped",
@@ -84,6 +86,7 @@ class RequestHead:
         self._forwarding: Values | None = None
         self._headers: Mapping[str, str] | None = None
         self.start = b""
+        self.size = 0
         self.binds = False
         self.method = ""
         self.target_text = ""
@@ -161,15 +164,25 @@ def parse_request_head(
     underscores: what happens to field names with an underscore, which WSGI folds onto real ones: drop, pass or reject.
     line_bytes: the longest request line.
     """
-    if not raw.endswith(END):
+    head = read_request_head(raw, max_fields=max_fields, underscores=underscores, line_bytes=line_bytes)
+    if head is None or head.size != len(raw):
         raise HeadError(errors.BAD_REQUEST, "the head does not end with a blank line")
+    return head
+
+
+def read_request_head(raw: bytes, *, max_fields: int, underscores: str, line_bytes: int) -> RequestHead | None:
+    """The same of the head that `raw` begins with. None, or a HeadError, if not all of it is there."""
     head = RequestHead()
-    head.method, target, head.minor, size = read_request_line(raw, line_bytes)
-    is_path = target[0] == "/" and "#" not in target
-    if not is_path and _has_form(target) is None:
-        raise HeadError(errors.BAD_REQUEST, "the target is neither a path nor a URL")
-    found = RequestFields(raw, size, max_fields)
-    found.read(underscores)
+    try:
+        head.method, target, head.minor, size = read_request_line(raw, line_bytes)
+        is_path = target[0] == "/" and "#" not in target
+        if not is_path and _has_form(target) is None:
+            raise HeadError(errors.BAD_REQUEST, "the target is neither a path nor a URL")
+        found = RequestFields(raw, size, max_fields)
+        found.read(underscores)
+    except IndexError:
+        return None
+    head.size = found.size
     head.lines = found.lines()
     head.binds, head.claims, head.underscore_dropped = found.binds, found.claims, found.underscore_dropped
     head.user_agent, head.referer = found.user_agent, found.referer

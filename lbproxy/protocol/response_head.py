@@ -10,10 +10,9 @@ import re
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import i64
+from lbproxy.compiling import i64, mypyc_attr
 from lbproxy.protocol.connection_auth import CHALLENGES, binds
 from lbproxy.protocol.field_lines import (
-    END,
     MAX_NAME,
     MAX_REMEMBERED,
     NO_OPTIONS,
@@ -39,10 +38,12 @@ _NOTHING: Final[_Lines] = {}  # never added to
 _OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))
 
 
+@mypyc_attr(free_list_len=1, acyclic=True)
 class ResponseHead:
     """An accepted response head; may be shared.
 
-    lines: end-to-end fields in order, each `name: value` and CR LF, without framing. content_length: None without one.
+    lines: end-to-end fields in order, each `name: value` and CR LF, without framing. size: of the head as it was read,
+    with its blank line. content_length: None without one.
     keep_alive: the server will keep the connection. keep_alive_timeout_s: what its Keep-Alive promises, negative
     without one.
     is_bodiless: the status alone says so (1xx, 204, 304). body_length: what follows unless the request was HEAD, -1 if
@@ -66,6 +67,7 @@ class ResponseHead:
         "lines",
         "nominated",
         "reason",
+        "size",
         "status",
         "upgrade",
         "wire",
@@ -75,6 +77,7 @@ class ResponseHead:
         self.status = status
         self.reason = reason
         self.lines = b""
+        self.size = 0
         self.wire = b""
         self.is_plain = False
         self.is_shared = True
@@ -146,6 +149,7 @@ def _begun(line: bytes) -> _Start:
     return found
 
 
+@mypyc_attr(free_list_len=1, acyclic=True)
 class _Reader(FieldLines):
     """What the lines of a head say that needs a decision. others: lower-case name -> values."""
 
@@ -205,21 +209,32 @@ def parse_response_head(raw: bytes, *, max_fields: int, is_lenient: bool = False
         if found is None:
             raise
     head = _parse_strictly(found[0], max_fields)
+    head.size = len(raw)
     if not found[1]:
         head.keep_alive = head.is_shared = False
     return head
 
 
 def _parse_strictly(raw: bytes, max_fields: int) -> ResponseHead:
-    if not raw.endswith(END):
+    head = read_response_head(raw, max_fields=max_fields)
+    if head is None or head.size != len(raw):
         raise HeadError(errors.BAD_RESPONSE, "the head does not end with a blank line")
+    return head
+
+
+def read_response_head(raw: bytes, *, max_fields: int) -> ResponseHead | None:
+    """The head that `raw` begins with, which must be strict. None, or a HeadError, if not all of it is there."""
     size: i64 = 2
-    while raw[size - 2] != _CR:
-        size += 1
-    start = _begun(raw[:size])
-    head = ResponseHead(start.status, start.reason)
-    found = _Reader(raw, size)
-    found.read_into(head)
+    try:
+        while raw[size - 2] != _CR:
+            size += 1
+        start = _begun(raw[:size])
+        head = ResponseHead(start.status, start.reason)
+        found = _Reader(raw, size)
+        found.read_into(head)
+    except IndexError:
+        return None
+    head.size = found.size
     options, minor = found.options, start.minor
     if options is not KEEP_ALIVE or not minor:
         _set_connection(head, options, minor)
@@ -276,7 +291,11 @@ def _set_framing(head: ResponseHead, found: _Reader, minor: int, raw: bytes) -> 
     elif found.n_lengths:
         length: int | None = found.length
         if found.n_lengths != 1 or found.length < 0:
-            values = [line.partition(b":")[2] for line in raw.split(b"\r\n") if name_of(line) == b"content-length"]
+            values = [
+                line.partition(b":")[2]
+                for line in raw[: found.size].split(b"\r\n")
+                if name_of(line) == b"content-length"
+            ]
             length = parse_length(one_length(values))
         if length is None:
             raise HeadError(errors.BAD_RESPONSE, "Content-Length is not one number")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as _json_string  # the C function where there is one
 from typing import Final
 
-from lbproxy.compiling import mypyc_attr
+from lbproxy.compiling import i64, mypyc_attr
 from lbproxy.telemetry import wire_text
 
 FIELD_LIMIT: Final = 2048  # characters of one request field in a line
@@ -21,6 +21,9 @@ NO_HEAD: Final[HeadPart] = ("", "")
 
 _MAX_REMEMBERED: Final = 256  # characters of a text, and
 _MAX_TEXTS: Final = 1024  # texts, whose escaped form is kept
+_MAX_CLIENTS: Final = 4096
+_MAX_SERVERS: Final = 1024
+_MAX_ENDS: Final = 8  # statuses and ends for each of them
 
 
 Try = tuple[str, str, float]
@@ -115,12 +118,15 @@ def _capped(text: str) -> str:
 class JsonFormat(LogFormat):
     """One JSON object a line, keys always present and in one order; what does not apply is null."""
 
-    __slots__ = ("_fixed", "_second", "_stamp", "_texts")
+    __slots__ = ("_begin", "_clients", "_ms", "_second", "_served", "_stamp", "_texts")
 
     def __init__(self) -> None:
-        self._fixed: dict[tuple[object, ...], tuple[str, str, str, str]] = {}
+        self._clients: dict[str, _Client] = {}
+        self._served: dict[str, _Served] = {}
         self._texts: dict[str, str] = {}
-        self._second = -1
+        self._ms: i64 = -1
+        self._begin = ""  # of the lines of this millisecond
+        self._second: i64 = -1
         self._stamp = ""
 
     def head_part(self, method: str, target: str, host: str, protocol: str, user_agent: str, referer: str) -> HeadPart:
@@ -155,48 +161,107 @@ class JsonFormat(LogFormat):
         return head, f'{user_agent},"client_cert":{_json_string(_capped(subject))}'
 
     def line(self, rec: LogRecord) -> str:
-        wall = rec.wall
-        second = int(wall)
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        # What repeats from line to line is rendered once: a dictionary look-up and an f-string that joins (0.9 us). One
-        # f-string that renders all of it takes 1.6, a % template 1.2 (benchmarks/micro).
-        key = (rec.client, rec.listener, rec.pool, rec.server, rec.status, rec.end)
-        client, status, server, end = self._fixed.get(key) or self._fix(rec, key)
+        # What repeats from line to line is rendered once, so that few texts are joined: each costs as much as its copy.
+        ms: i64 = int(rec.wall * 1000.0)
+        if ms != self._ms:
+            self._begin_lines(ms)
+        client = self._clients.get(rec.client)
+        if client is None or (client.listener is not rec.listener and client.listener != rec.listener):
+            client = self._client(rec)
+        served = self._served.get(rec.server)
+        while served is not None and not served.is_of(rec):
+            served = served.other
+        if served is None:
+            served = self._serve(rec)
         head, user_agent = rec.log_head
         if not head:
             head, user_agent = _TCP_HEAD
         request_id = rec.request_id
         if not request_id.isalnum():
             request_id = _json_string(request_id)[1:-1]
-        queue_s, connect_s, ttfb_s = rec.queue_s, rec.connect_s, rec.ttfb_s
-        ttfb_us = int((ttfb_s or 0.0) * 1e6 + 0.5)
-        total_us = int(rec.total_s * 1e6 + 0.5)
-        tries = _tries(rec.tries) if rec.tries else ""
+        middle = served.usual
+        if rec.attempts != 1 or rec.connect_s is not None or not _is_zero(rec.queue_s):
+            middle = (
+                f'{served.begin}{_number(rec.attempts)},"queue_ms":{_milliseconds(rec.queue_s)},'
+                f'"connect_ms":{_milliseconds(rec.connect_s)},"ttfb_ms":'
+            )
+        ttfb, ttfb_part = "null", ""
+        ttfb_s = rec.ttfb_s
+        if ttfb_s is not None:
+            ttfb_us: i64 = int(ttfb_s * 1e6 + 0.5)
+            ttfb, ttfb_part = _number(ttfb_us // 1000), _MILLIS[ttfb_us % 1000]
+        total_us: i64 = int(rec.total_s * 1e6 + 0.5)
+        close = f"{_tries(rec.tries)}}}" if rec.tries else "}"
         return (
-            f'{{"ts":"{self._stamp}{_MILLIS[int((wall - second) * 1000)]}Z","request_id":"{request_id}'
-            f'{client}{head}{status}{_number(rec.bytes_in)},"bytes_out":{_number(rec.bytes_out)}'
-            f"{server}{_number(rec.attempts)},"
-            f'"queue_ms":{"0.000" if queue_s == 0.0 else _milliseconds(queue_s)},'
-            f'"connect_ms":{"null" if connect_s is None else _milliseconds(connect_s)},'
-            f'"ttfb_ms":{"null" if ttfb_s is None else f"{_number(ttfb_us // 1000)}{_MILLIS[ttfb_us % 1000]}"},'
-            f'"total_ms":{_number(total_us // 1000)}{_MILLIS[total_us % 1000]}{end}{user_agent}{tries}}}'
+            f"{self._begin}{request_id}{client.text}{head}{served.status_text}{_number(rec.bytes_in)}"
+            f',"bytes_out":{_number(rec.bytes_out)}{middle}{ttfb}{ttfb_part},"total_ms":{_number(total_us // 1000)}'
+            f"{_MILLIS[total_us % 1000]}{served.end_text}{user_agent}{close}"
         )
 
-    def _fix(self, rec: LogRecord, key: tuple[object, ...]) -> tuple[str, str, str, str]:
-        def text(value: str) -> str:
-            return _json_string(_capped(value))
+    def _begin_lines(self, ms: i64) -> None:
+        second = ms // 1000
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        self._ms = ms
+        self._begin = f'{{"ts":"{self._stamp}{_MILLIS[ms % 1000]}Z","request_id":"'
 
-        if len(self._fixed) >= 4096:
-            self._fixed.clear()
-        fixed = self._fixed[key] = (
-            f'","client":{text(rec.client)},"listener":{text(rec.listener)},',
-            f',"status":{rec.status or "null"},"bytes_in":',
-            f',"pool":{text(rec.pool)},"server":{text(rec.server)},"attempts":',
-            f',"end":{text(rec.end)},"user_agent":',
+    def _client(self, rec: LogRecord) -> _Client:
+        if len(self._clients) >= _MAX_CLIENTS:
+            self._clients.clear()
+        text = f'","client":{_json_string(_capped(rec.client))},"listener":{_json_string(_capped(rec.listener))},'
+        client = self._clients[rec.client] = _Client(rec.listener, text)
+        return client
+
+    def _serve(self, rec: LogRecord) -> _Served:
+        if len(self._served) >= _MAX_SERVERS:
+            self._served.clear()
+        other = self._served.get(rec.server)
+        if other is not None and other.depth >= _MAX_ENDS:
+            other = None
+        served = self._served[rec.server] = _Served(rec, other)
+        return served
+
+
+class _Client:
+    """The part of a line that names the client. Of several listeners with the same client one is remembered."""
+
+    __slots__ = ("listener", "text")
+
+    def __init__(self, listener: str, text: str) -> None:
+        self.listener = listener
+        self.text = text
+
+
+class _Served:
+    """The parts of a line that say where the request went and how it ended. other: one of the same server.
+
+    begin: up to the number of attempts; usual: up to the first byte's time, for one attempt at a server that was free,
+    on a connection that was there.
+    """
+
+    __slots__ = ("begin", "depth", "end", "end_text", "other", "pool", "status", "status_text", "usual")
+
+    def __init__(self, rec: LogRecord, other: _Served | None) -> None:
+        self.pool = rec.pool
+        self.status = rec.status
+        self.end = rec.end
+        self.other = other
+        self.depth: i64 = other.depth + 1 if other is not None else 1
+        self.status_text = f',"status":{rec.status or "null"},"bytes_in":'
+        self.begin = (
+            f',"pool":{_json_string(_capped(rec.pool))},"server":{_json_string(_capped(rec.server))},"attempts":'
         )
-        return fixed
+        self.usual = f'{self.begin}1,"queue_ms":0.000,"connect_ms":null,"ttfb_ms":'
+        self.end_text = f',"end":{_json_string(_capped(rec.end))},"user_agent":'
+
+    def is_of(self, rec: LogRecord) -> bool:
+        """Are they those of this record, which names the same server?"""
+        return (
+            self.status == rec.status
+            and (self.end is rec.end or self.end == rec.end)
+            and (self.pool is rec.pool or self.pool == rec.pool)
+        )
 
 
 def _tries(tries: Sequence[Try]) -> str:
@@ -207,15 +272,19 @@ def _tries(tries: Sequence[Try]) -> str:
     return f',"tries":[{",".join(items)}]'
 
 
+def _is_zero(seconds: float | None) -> bool:
+    return seconds is not None and seconds * 1e6 < 0.5
+
+
 def _milliseconds(seconds: float | None) -> str:
     """To the microsecond; in integers, which is half the cost of `%.3f`."""
     if seconds is None:
         return "null"
-    us = int(seconds * 1e6 + 0.5)
+    us: i64 = int(seconds * 1e6 + 0.5)
     return f"{_number(us // 1000)}{_MILLIS[us % 1000]}"
 
 
-def _number(number: int) -> str:
+def _number(number: i64) -> str:
     return _NUMBERS[number] if 0 <= number < _N_NUMBERS else str(number)
 
 

@@ -143,5 +143,5 @@ def _through_memo(memo: Repeats[Prepared], raw: bytes) -> tuple[object, ...] | s
             prepared = fresh(raw)
         except HeadError as error:
             return error.fault.word
-        memo.learn(raw, prepared)
+        memo.learn(raw, len(raw), prepared)
     return _meaning(prepared)

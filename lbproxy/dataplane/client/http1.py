@@ -7,6 +7,7 @@ head said nothing else: what is left over would be read as the next request.
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from lbproxy import errors
 from lbproxy.dataplane.client.answering import AnsweringConnection
@@ -16,11 +17,13 @@ from lbproxy.dataplane.client.read_ahead import ReadAhead
 from lbproxy.dataplane.client.upload_rate import UploadRate
 from lbproxy.dataplane.exchange.exchange import Exchange
 from lbproxy.dataplane.exchange.forwarding import Forwarding, kept_request_id
-from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
+from lbproxy.dataplane.exchange.prepare import Prepared, prepare_head, rejected
 from lbproxy.dataplane.net import bulk
 from lbproxy.protocol.body import BodyError, ChunkedReader, LengthReader
-from lbproxy.protocol.http1 import HeadError, check_partial, line_too_long
+from lbproxy.protocol.http1 import END, HeadError, RequestHead, check_partial, line_too_long, read_request_head
 from lbproxy.telemetry.accesslog import HeadPart
+
+_CR: Final = 13
 
 
 class Http1Connection(AnsweringConnection):
@@ -31,16 +34,10 @@ class Http1Connection(AnsweringConnection):
     def data_received(self, data: bytes) -> None:
         try:
             if self._state == HEAD and not self._buffer and self._ahead is None and not self._write_blocked:
-                # The usual: a whole head in one piece, with nothing waiting before it.
-                text, blank, rest = data.partition(b"\r\n\r\n")
-                if blank:
-                    if self.facts.listener is not self._owner.runtime:
-                        self._renew()
-                    prepared = self._memo.find(text) or self._prepare(text)
-                    if prepared is not None:
-                        self._begin(prepared, rest)
-                    return
-            self._other_data(data)
+                # The usual: a head in one piece, with nothing waiting before it.
+                self._head_data(data, is_whole=False)
+            else:
+                self._other_data(data)
         except Exception as error:  # a defect: confined to this connection
             self._defect(error)
 
@@ -61,6 +58,16 @@ class Http1Connection(AnsweringConnection):
 
     # --- heads ------------------------------------------------------------------------------------------------------
 
+    def _head_data(self, data: bytes, *, is_whole: bool) -> None:
+        """A head begins here. is_whole: all of it is known to be there."""
+        if self.facts.listener is not self._owner.runtime:
+            self._renew()
+        prepared = self._memo.find(data)
+        if prepared is None:
+            prepared = self._read_head(data, is_whole=is_whole)
+        if prepared is not None:
+            self._begin(prepared, data[prepared.head.size :])
+
     def _partial_head(self, data: bytes) -> None:
         """A head that comes in pieces; looked through once, refused as early as possible."""
         checked = len(self._buffer)
@@ -73,15 +80,9 @@ class Http1Connection(AnsweringConnection):
                     return
         elif self._buffer == b"\r" and data[:2] == b"\r\n":
             data, checked = data[2:], 0
-        end = data.find(b"\r\n\r\n", max(0, checked - 3))
-        if end >= 0:
+        if data.find(END, max(0, checked - 3)) >= 0:
             self._buffer = b""
-            if self.facts.listener is not self._owner.runtime:
-                self._renew()
-            text, rest = data[:end], data[end + 4 :]
-            prepared = self._memo.find(text) or self._prepare(text)
-            if prepared is not None:
-                self._begin(prepared, rest)
+            self._head_data(data, is_whole=True)
             return
         self._buffer = data
         try:
@@ -95,32 +96,45 @@ class Http1Connection(AnsweringConnection):
         facts = self.facts = self.facts.renewed(self._owner.runtime, self.transport)
         self._memo = self._owner.memo_trusted if facts.is_trusted else self._owner.memo
 
-    def _prepare(self, text: bytes) -> Prepared | None:
-        """What to do with a head that is not remembered; a bad one is answered, and None returned.
-
-        text: the head without its blank line.
-        """
+    def _read_head(self, data: bytes, *, is_whole: bool) -> Prepared | None:
+        """What to do with a head that is not remembered. None: it was refused, or is not all there yet."""
         facts = self.facts
         listener = facts.listener
-        raw = text + b"\r\n\r\n"
         try:
-            if raw[:2] == b"\r\n":
-                raw = raw[2:]
-            if len(raw) > listener.head_bytes:
-                raise self._too_large(raw)
-            prepared = prepare(
-                listener,
-                raw,
-                is_trusted=facts.is_trusted,
-                log_format=listener.log_format if self.services.access_writer is not None else None,
-                local_host=facts.local_host,
-            )
+            head: RequestHead | None = None
+            if is_whole or data[0] != _CR:  # an empty line before it is ignored, by `_partial_head`
+                if len(data) > listener.head_bytes:
+                    self._check_size(data)
+                head = read_request_head(
+                    data,
+                    max_fields=listener.max_fields,
+                    underscores=listener.underscores,
+                    line_bytes=listener.line_bytes,
+                )
+            if head is not None:
+                prepared = prepare_head(
+                    listener,
+                    head,
+                    is_trusted=facts.is_trusted,
+                    log_format=listener.log_format if self.services.access_writer is not None else None,
+                    local_host=facts.local_host,
+                )
+                if head.host:  # without one the Host that is made up is that of this connection
+                    self._memo.learn(data, head.size, prepared)
+                return prepared
         except HeadError as error:
-            self._refuse(raw, error)
-            return None
-        if prepared.head.host:  # without one the Host that is made up is that of this connection
-            self._memo.learn(text, prepared)
-        return prepared
+            end = data.find(END)
+            if end >= 0:
+                self._refuse(data[: end + len(END)], error)
+                return None
+        self._partial_head(data)
+        return None
+
+    def _check_size(self, data: bytes) -> None:
+        limit = self.facts.listener.head_bytes
+        end = data.find(END)
+        if end + len(END) > limit:
+            raise self._too_large(data[: end + len(END)])
 
     def _too_large(self, raw: bytes) -> HeadError:
         if raw.find(b"\r\n") > self.facts.listener.line_bytes:

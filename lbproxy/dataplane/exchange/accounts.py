@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import Final
 
 from lbproxy import errors
@@ -24,25 +23,27 @@ from lbproxy.dataplane.counters import (
     TTFB,
     TTFB_SUM,
     UPSTREAM_ERROR,
+    duration_index,
     retry_reason,
 )
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, ServerRuntime
 from lbproxy.errors import Fault
-from lbproxy.telemetry.slots import DURATION_BUCKETS
 
 STALE_FAULTS: Final = frozenset((errors.CLOSED_REUSED, errors.CLOSED_UNACKED))
 """A kept connection was not good any more; the server may be."""
 
 
-# The histograms are counted in line (slots.observe): they belong to every request.
+# What belongs to every request is counted in line, and its cells are written with `=`: compiled, `+=` on an item adds
+# objects, which takes half as long again as to add numbers and make an object of the sum.
 
 
 def answer_began(runtime: ServerRuntime, ttfb_s: float) -> None:
     """A server's final head, so long after the request was sent to it."""
     row = runtime.row
-    row[TTFB + bisect_left(DURATION_BUCKETS, ttfb_s)] += 1
-    row[TTFB_SUM] += int(ttfb_s * 1e9)
+    column = TTFB + duration_index(ttfb_s)
+    row[column] = row[column] + 1
+    row[TTFB_SUM] = row[TTFB_SUM] + int(ttfb_s * 1e9)
 
 
 def ended(
@@ -51,16 +52,21 @@ def ended(
     """A request is over. pool: where its route leads; runtime: the last server that it was given to."""
     prepared, total_s = request.prepared, request.total_s
     code = CODE_INDEX[request.status]
-    prepared.route.traffic[prepared.requests_column + code] += 1
+    row = prepared.route.traffic
+    column = prepared.requests_column + code
+    row[column] = row[column] + 1
     row = listener.row
-    row[BYTES_IN] += request.bytes_in
-    row[BYTES_OUT] += request.bytes_out
+    row[BYTES_IN] = row[BYTES_IN] + request.bytes_in
+    row[BYTES_OUT] = row[BYTES_OUT] + request.bytes_out
     if pool is not None:
         row = pool.row
-        row[DURATION + bisect_left(DURATION_BUCKETS, total_s)] += 1
-        row[DURATION_SUM] += int(total_s * 1e9)
+        column = DURATION + duration_index(total_s)
+        row[column] = row[column] + 1
+        row[DURATION_SUM] = row[DURATION_SUM] + int(total_s * 1e9)
         if runtime is not None:
-            runtime.row[SERVER_REQUESTS + code] += 1
+            row = runtime.row
+            column = SERVER_REQUESTS + code
+            row[column] = row[column] + 1
 
 
 def failed_open(pool: PoolRuntime) -> None:

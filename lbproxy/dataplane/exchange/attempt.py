@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from lbproxy import errors
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange import accounts
 from lbproxy.dataplane.exchange.attempt_books import (
     CONNECTING,
@@ -49,6 +50,7 @@ from lbproxy.protocol.upgrade import is_answer_to
 EXPECT_WAIT_S: Final = 1.0
 
 
+@mypyc_attr(free_list_len=1)
 class Attempt(AttemptBooks):
     """See the module."""
 

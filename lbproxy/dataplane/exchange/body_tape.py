@@ -37,6 +37,7 @@ class Follower:
         raise NotImplementedError
 
 
+@mypyc_attr(free_list_len=1)
 class BodyTape:
     """See the module. kept: bytes. is_whole: its last byte came."""
 

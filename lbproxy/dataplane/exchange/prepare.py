@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from lbproxy import errors
+from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange.deadline import NEVER, Deadlines, take_deadlines
 from lbproxy.dataplane.exchange.forwarding import published_lines
 from lbproxy.dataplane.exchange.location import fill_location
@@ -40,6 +41,7 @@ _VIA_10: Final = b"Via: 1.0 " + VIA_PSEUDONYM + b"\r\n"
 _said = re.compile(rb"([!-~]+) ([^ \r\n]+)(?: (HTTP/[0-9]\.[0-9])\r?\n)?").match
 
 
+@mypyc_attr(free_list_len=1, acyclic=True)
 class Prepared:
     """A request head with its route and the head to forward. Shared by all requests with the same bytes.
 
@@ -119,6 +121,13 @@ def prepare(
     head = parse_request_head(
         raw, max_fields=listener.max_fields, underscores=listener.underscores, line_bytes=listener.line_bytes
     )
+    return prepare_head(listener, head, is_trusted=is_trusted, log_format=log_format, local_host=local_host)
+
+
+def prepare_head(
+    listener: ListenerRuntime, head: RequestHead, *, is_trusted: bool, log_format: LogFormat | None, local_host: str
+) -> Prepared:
+    """The same of a head that was read."""
     fault: Fault | None = None
     route = listener.no_route
     path: ReadPath | None = None

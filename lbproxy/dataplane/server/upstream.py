@@ -10,7 +10,14 @@ from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.net import bulk
 from lbproxy.dataplane.server.connection import ServerConnection
 from lbproxy.protocol.body import BodyError, ChunkedReader, LengthReader, UntilCloseReader
-from lbproxy.protocol.http1 import HeadError, ResponseHead, check_partial, parse_response_head
+from lbproxy.protocol.http1 import (
+    END,
+    HeadError,
+    ResponseHead,
+    check_partial,
+    parse_response_head,
+    read_response_head,
+)
 from lbproxy.protocol.repair import lenient_end
 
 # A server that says 102 or 103 now and then while it works for an hour is not the flood that the limit is for.
@@ -30,11 +37,11 @@ class UpstreamConnection(ServerConnection):
         try:
             if self._reader is None and not self._buffer:
                 # The usual: a whole response in one piece.
-                text, blank, body = data.partition(b"\r\n\r\n")
-                head = self._heads.find(text) if blank else None
-                if head is None and blank and not self._is_lenient:
-                    head = self._parse_head(text)
+                head = self._heads.find(data)
+                if head is None and not self._is_lenient:
+                    head = self._read_head(data)
                 if head is not None and head.status >= 200:
+                    body = data[head.size :]
                     if head.body_length == len(body) and not sink.is_head:
                         now = self._services.clock()
                         self._release(head, b"", now)
@@ -88,17 +95,14 @@ class UpstreamConnection(ServerConnection):
                 if not pool.is_lenient:
                     check_partial(bytearray(data), checked, head_bytes=pool.head_bytes, is_response=True)
                 if len(data) > pool.head_bytes:
-                    raise HeadError(
-                        errors.RESPONSE_HEADER_TOO_LARGE, f"the head is longer than {pool.head_bytes} bytes"
-                    )
+                    raise _too_large(pool.head_bytes)
                 if data and not b"HTTP/1.".startswith(data[:7]) and data[:7] != b"HTTP/1.":
                     raise HeadError(errors.BAD_RESPONSE, "the answer does not begin with HTTP/1.")
                 self._buffer = data
                 return
-            text = data[: end - 4]
-            head = self._heads.find(text) if data[end - 4 : end] == b"\r\n\r\n" else None
+            head = self._heads.find(data)
             if head is None:
-                head = self._parse_head(text, data[end - 4 : end])
+                head = self._parse_head(data[:end])
             if head.status >= 200:
                 self._final_head(head, data[end:], sink)
                 return
@@ -114,15 +118,33 @@ class UpstreamConnection(ServerConnection):
             if not data or self.sink is not sink:
                 return
 
-    def _parse_head(self, text: bytes, blank: bytes = b"\r\n\r\n") -> ResponseHead:
-        """Read a head that is not remembered. blank: its last four octets; those of a lenient server may be others."""
+    def _read_head(self, data: bytes) -> ResponseHead | None:
+        """The head that an answer of a strict server begins with, which is not remembered. None: not all of it is there
+        yet."""
         pool = self.runtime.pool
-        raw = text + blank
+        try:
+            head = read_response_head(data, max_fields=pool.max_fields)
+            if head is None:
+                return None
+            if head.size <= pool.head_bytes:
+                pool.response_memo.learn(data, head.size, head)
+                return head
+        except HeadError:
+            end = data.find(END)
+            if end < 0:
+                return None
+            if end + len(END) <= pool.head_bytes:
+                raise
+        raise _too_large(pool.head_bytes)
+
+    def _parse_head(self, raw: bytes) -> ResponseHead:
+        """Read a whole head that is not remembered; that of a lenient server may end in its own way."""
+        pool = self.runtime.pool
         if len(raw) > pool.head_bytes:
-            raise HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"the head is longer than {pool.head_bytes} bytes")
+            raise _too_large(pool.head_bytes)
         head = parse_response_head(raw, max_fields=pool.max_fields, is_lenient=pool.is_lenient)
-        if blank == b"\r\n\r\n":
-            pool.response_memo.learn(text, head)
+        if raw.endswith(END):
+            pool.response_memo.learn(raw, head.size, head)
         return head
 
     def _final_head(self, head: ResponseHead, data: bytes, sink: AnswerSink) -> None:
@@ -176,3 +198,7 @@ class UpstreamConnection(ServerConnection):
         self.resume_reading()
         self._release(head, b"", self._services.clock())
         sink.response_body(b"", is_done=True)
+
+
+def _too_large(limit: int) -> HeadError:
+    return HeadError(errors.RESPONSE_HEADER_TOO_LARGE, f"the head is longer than {limit} bytes")

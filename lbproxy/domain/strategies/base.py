@@ -31,6 +31,7 @@ class RequestView(Protocol):
         ...
 
 
+@mypyc_attr(free_list_len=1, acyclic=True)
 class PickContext:
     """What is known about the request at hand; one for each.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
+
 import pytest
 
 from lbproxy import errors
@@ -24,6 +27,12 @@ from lbproxy.telemetry.slots import (
 )
 def test_the_class_of_a_status(status: int, code: int) -> None:
     assert counters.CODE_INDEX[status] == code
+
+
+@pytest.mark.parametrize("bound", [0.0, *DURATION_BUCKETS])
+def test_a_duration_counts_where_the_table_of_buckets_says(bound: float) -> None:
+    for seconds in (bound, math.nextafter(bound, 0.0), math.nextafter(bound, 1e9), bound * 1.1, bound * 0.9):
+        assert counters.duration_index(seconds) == bisect_left(DURATION_BUCKETS, seconds), seconds
 
 
 @pytest.mark.parametrize("fault", errors.FAULTS.values(), ids=lambda fault: fault.word)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +23,8 @@ from lbproxy.protocol.field_lines import (
     without,
 )
 from lbproxy.protocol.message import MAX_LENGTH, parse_length, token_match, value_match
-from lbproxy.protocol.request_head import parse_request_head
-from lbproxy.protocol.response_head import parse_response_head
+from lbproxy.protocol.request_head import parse_request_head, read_request_head
+from lbproxy.protocol.response_head import parse_response_head, read_response_head
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
@@ -91,13 +93,45 @@ def test_a_near_miss_of_a_known_name_is_another(name: bytes) -> None:
 @pytest.mark.parametrize(
     "bad",
     [b"A\x00: b", b"A B: c", b"A : b", b": b", b"A", b" A: b", b"\tA: b", b"A\xe9: b", b"A(: b", b"A\r: b", b"A: b\n",
-     b"A: b\rc", b"A: b\nc", b"A: b\n\r", b"A: \x7f", b"\r\nA: b", b"A\r\n: b", b""],
+     b"A: b\rc", b"A: b\nc", b"A: b\n\r", b"A: \x7f", b"A\r\n: b"],
 )  # fmt: skip
 def test_what_is_no_field_is_refused(bad: bytes) -> None:
     assert refused(reader(b"A: b\r\n" + bad + b"\r\nB: c\r\n")) is errors.BAD_REQUEST
     for start, parse in ((REQUEST, parse_request_head), (RESPONSE, parse_response_head)):
         with pytest.raises(HeadError):
             parse(start + bad + b"\r\nB: c\r\n\r\n", max_fields=9)
+
+
+@pytest.mark.parametrize("behind", [b"", b"B: c\r\n\r\n", b"\r", b"\x00\n\n"])
+def test_a_head_ends_with_its_first_blank_line(behind: bytes) -> None:
+    lines = reader(b"A: b\r\n\r\n" + behind)
+    assert lines.next() is None and lines.lines() == b"A: b\r\n" and lines.size == len(b"START\r\nA: b\r\n\r\n")
+    request = read_request_head(REQUEST + b"\r\n" + behind, max_fields=9, underscores="drop", line_bytes=99)
+    assert request is not None and request.size == len(REQUEST) + 2
+    response = read_response_head(RESPONSE + b"\r\n" + behind, max_fields=9)
+    assert response is not None and response.size == len(RESPONSE) + 2
+    for start, parse in ((REQUEST, parse_request_head), (RESPONSE, parse_response_head)):
+        with contextlib.suppress(HeadError) if not behind else pytest.raises(HeadError):
+            parse(start + b"\r\n" + behind, max_fields=9)
+
+
+def test_of_a_part_of_a_head_there_is_no_head() -> None:
+    """Nor of a part that cannot become one: a HeadError says so, or nothing yet."""
+    for size in range(len(REQUEST) + 2):
+        with contextlib.suppress(HeadError):
+            assert (
+                read_request_head((REQUEST + b"\r\n")[:size], max_fields=9, underscores="drop", line_bytes=99) is None
+            )
+    for size in range(len(RESPONSE) + 2):
+        with contextlib.suppress(HeadError):
+            assert read_response_head((RESPONSE + b"\r\n")[:size], max_fields=9) is None
+
+
+@pytest.mark.parametrize("more", [b"", b"x: 1\r\n" * 20])
+def test_only_the_fields_of_the_head_itself_are_too_many(more: bytes) -> None:
+    fields = b"a: 1\r\n" * 3 + b"no field\r\n\r\n"
+    assert refused(reader(fields + more, most=9)) is errors.BAD_REQUEST
+    assert refused(reader(fields + more, most=3)) is errors.HEADER_TOO_LARGE
 
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n", b"A\n\n", b"A\r\nB: c", b"A\r\nB: c\r\n", b"A\r\n\r\nB", b"A\n\r\n"])

@@ -1,4 +1,5 @@
 import json
+import random
 import re
 
 import pytest
@@ -83,6 +84,37 @@ def test_what_is_remembered_of_heads_is_bounded() -> None:
     for number in range(3000):
         log_format.usual_head_part("GET", "/", "host", "HTTP/1.1", "a" * (number // 2) + f"{number}", "")
         assert len(log_format._texts) <= 1024 and max(map(len, log_format._texts)) <= 256
+
+
+def test_a_line_does_not_depend_on_those_before_it() -> None:
+    """Its parts are remembered by client and by server, and both come in many forms."""
+    used, rng = make_format("json"), random.Random(1)
+    for _ in range(2000):
+        rec = record(
+            wall=1_764_540_129.0 + rng.choice((0.0, 0.001, 0.0015, 2.0)),
+            client=rng.choice(("192.0.2.7", "192.0.2.8")),
+            listener=rng.choice(("front", "back")),
+            pool=rng.choice(("a", "b")),
+            server=rng.choice(("one", "two", "")),
+            status=rng.choice((0, 200, 404, 503)),
+            end=rng.choice(("ok", "reset")),
+            attempts=rng.choice((0, 1, 2)),
+            queue_s=rng.choice((None, 0.0, 0.25)),
+            connect_s=rng.choice((None, 0.0, 0.001)),
+            ttfb_s=rng.choice((None, 0.0, 0.5)),
+        )
+        assert used.line(rec) == make_format("json").line(rec)
+
+
+def test_what_is_remembered_of_lines_is_bounded() -> None:
+    log_format = make_format("json")
+    assert isinstance(log_format, JsonFormat)
+    for number in range(5000):
+        log_format.line(record(client=f"{number}", server=f"s{number % 1500}", status=number % 900))
+        assert len(log_format._clients) <= 4096 and len(log_format._served) <= 1024
+    for status in range(100):
+        log_format.line(record(server="one", status=status))
+        assert log_format._served["one"].depth <= 8
 
 
 @pytest.mark.parametrize("name", ["json", "common", "combined"])

@@ -22,9 +22,8 @@ from lbproxy.dataplane.exchange import accounts
 from lbproxy.dataplane.exchange.attempt import Attempt
 from lbproxy.dataplane.exchange.attempt_books import NEVER, TUNNEL, AttemptBooks
 from lbproxy.dataplane.exchange.client_stream import ClientStream
-from lbproxy.dataplane.exchange.kept_answer import KEEP_BYTES, KeptAnswer
+from lbproxy.dataplane.exchange.keeping import Keeping
 from lbproxy.dataplane.exchange.prepare import Prepared
-from lbproxy.dataplane.exchange.retrying import Retrying
 from lbproxy.dataplane.exchange.tunnel import Tunnel
 from lbproxy.dataplane.exchange.verdicts import DIAL_FAULTS
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime
@@ -42,17 +41,15 @@ DIAL_BUFFER: Final = 64 * 1024
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Exchange(Retrying):
+class Exchange(Keeping):
     """See the module. The access log reads it as a LogRecord."""
 
     # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
     __slots__ = (
         "_is_done",
-        "_kept",
         "_started",
         "_timer",
         "_total_deadline",
-        "response_started",
         "runtime",
     )
 
@@ -68,7 +65,6 @@ class Exchange(Retrying):
         self.listener = side.facts.listener.name
         self.log_head = prepared.log_head
         self.runtime: ServerRuntime | None = None  # of the last server that it was given to
-        self._kept: KeptAnswer | None = None  # whole, of an earlier attempt
         self._timer: asyncio.TimerHandle | None = None
         self.connect_s = None
         self.ttfb_s = None
@@ -76,7 +72,7 @@ class Exchange(Retrying):
         self.pool = self.server = self.end = ""
         self.total_s = 0.0
         self._total_deadline = NEVER
-        self.response_started = self._is_done = False
+        self._is_done = False
 
     # --- what the client's end asks and tells ------------------------------------------------------------------------
 
@@ -275,71 +271,6 @@ class Exchange(Retrying):
     def tunnel_over(self, end: str, now: float) -> None:
         """See AttemptOwner."""
         self._finish(end, now)
-
-    # --- answers that may be retried --------------------------------------------------------------------------------
-
-    def _is_kept_back(
-        self,
-        attempt: AttemptBooks,
-        head: ResponseHead,
-        body: bytes,
-        now: float,
-        *,
-        is_done: bool,
-        trailers: Sequence[Field],
-    ) -> bool:
-        """Is this an answer to try again for? Then it is kept, to be returned if nothing better comes."""
-        size = max(len(body), head.content_length or 0)
-        # Is it the last one, but no better than a whole one that is there? Until it is whole itself that may be needed.
-        is_no_better = self._kept is not None and not is_done and head.status in self.prepared.route.retry.status
-        if size > KEEP_BYTES or not (is_no_better or self._may_retry_answer(head)):
-            self._kept = None
-            return False
-        answer = KeptAnswer(head, body, trailers)
-        if is_done:
-            self.kept_whole(attempt, answer, now)
-        else:
-            attempt.keep(answer, now)
-        return True
-
-    def kept_too_long(self, attempt: AttemptBooks, kept: KeptAnswer, now: float, *, is_done: bool) -> None:
-        """It goes to the client, and there is no retry."""
-        self._kept = None
-        if self._retried is not None:
-            self._count_retry("failure")
-        if is_done:
-            attempt.ended_with(kept.head, now)
-            self._give_kept(kept, now)
-            return
-        self.response_started = True
-        self.bytes_out = kept.size
-        attempt.stream(kept.head, now)
-        self.side.respond(self, kept.head, kept.body(), is_done=False, trailers=())
-
-    def kept_whole(self, attempt: AttemptBooks, kept: KeptAnswer, now: float) -> None:
-        """See AttemptOwner."""
-        self._kept = kept
-        may_retry_it = self._may_retry_answer(kept.head)
-        if may_retry_it:
-            accounts.server_failed(attempt.runtime, errors.RETRYABLE_STATUS)
-        attempt.ended_with(kept.head, now)
-        if self._retried is not None:
-            self._count_retry("failure")
-        if may_retry_it and self._may_spend(now, is_lost=False):
-            self._retry(attempt, errors.RETRYABLE_STATUS, is_stale=False)
-        else:
-            self._give_kept(kept, now)
-
-    def _give_kept(self, kept: KeptAnswer, now: float) -> None:
-        """The last real answer that is whole, after all."""
-        self._kept = None
-        body = kept.body()
-        self.status = kept.head.status
-        self.response_started = True
-        self.ended_at = now
-        self.bytes_out = len(body)
-        self.side.respond(self, kept.head, body, is_done=True, trailers=kept.trailers)
-        self._finish("ok", now)
 
     # --- further attempts -------------------------------------------------------------------------------------------
 

@@ -72,7 +72,8 @@ class Exchange(Keeping):
         self.pool = self.server = self.end = ""
         self.total_s = 0.0
         self._total_deadline = NEVER
-        self._is_done = False
+        self._kept = None
+        self.response_started = self._is_done = False
 
     # --- what the client's end asks and tells ------------------------------------------------------------------------
 
@@ -134,7 +135,9 @@ class Exchange(Keeping):
             self.fail(errors.OVERLOADED, "")
 
     def request_body(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
-        """More of the request's body arrived; `is_done` with its last byte, and with it the trailer fields."""
+        """More of the request's body arrived, its last byte and trailers if `is_done`; nobody's behind the answer."""
+        if self._is_done:
+            return
         self.bytes_in += len(data)
         self.request_done = is_done
         has_server = self.attempt is not None and self.attempt.upstream is not None

@@ -12,9 +12,7 @@ from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange import accounts
 from lbproxy.dataplane.exchange.attempt_books import AttemptBooks
-from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.kept_answer import KEEP_BYTES, KeptAnswer
-from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.exchange.retrying import Retrying
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
@@ -23,14 +21,15 @@ from lbproxy.protocol.message import Field
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Keeping(Retrying):
-    """See the module. response_started: some of an answer went to the client."""
+    """See the module. The exchange gives both attributes their first values: a call less for each request.
+
+    _kept: whole, of an earlier attempt. response_started: some of an answer went to the client.
+    """
 
     __slots__ = ("_kept", "response_started")
 
-    def __init__(self, side: ClientStream, prepared: Prepared, id_line: bytes) -> None:
-        super().__init__(side, prepared, id_line)
-        self._kept: KeptAnswer | None = None  # whole, of an earlier attempt
-        self.response_started = False
+    _kept: KeptAnswer | None
+    response_started: bool
 
     def _is_kept_back(
         self,

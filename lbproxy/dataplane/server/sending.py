@@ -34,21 +34,22 @@ class SendingConnection(ServerConnection):
         self.sink = sink
         self.n_requests += 1
         self.request_done = is_done
-        head = prepared.forward + lines
         if prepared.needs_care:
             if expects:
-                head += b"Expect: 100-continue\r\n"
+                lines += b"Expect: 100-continue\r\n"
             if prepared.chunked:
                 self._is_chunking = not is_done
                 body = chunked(body, is_done=is_done)
-        head += b"\r\n"
         written = self._written_before = self.written
-        data = head + body if len(body) <= SMALL_BODY else head
-        self.written = written + len(data)
+        if len(body) <= SMALL_BODY:
+            data = b"%b%b\r\n%b" % (prepared.forward, lines, body)
+            self.written = written + len(data)
+            self.transport.write(data)
+            return
+        data = b"%b%b\r\n" % (prepared.forward, lines)
+        self.written = written + len(data) + len(body)
         self.transport.write(data)
-        if len(body) > SMALL_BODY:
-            self.written += len(body)
-            self.transport.write(body)
+        self.transport.write(body)
 
     def write(self, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
         if self._is_chunking:

@@ -14,7 +14,7 @@ from lbproxy.domain.states import Admin
 from lbproxy.protocol.message import Field
 from tests.support.asking import LINES, Asked, prepared_by
 from tests.support.fake_transport import BACKOFF_S, FakeLb, FakeTransport, Peer, body_of, ok, status_of
-from tests.support.multiplexed import REFUSED, ClientConnection, ServerConnection, Stream, share
+from tests.support.multiplexed import REFUSED, WINDOW, ClientConnection, ServerConnection, Stream, share
 from tests.unit.dataplane.exchange.interface import Port, uses_of
 
 # --- the interface of the server's end ------------------------------------------------------------------------------
@@ -295,16 +295,25 @@ def test_an_answer_may_end_before_its_request_does() -> None:
         there.more(b"3", is_done=True)
         assert stream.heard[-1] == (b"3", True) and there.calls == ["NO_ERROR"]
         stream.data(b"four", is_done=True)
-        assert there.got == b"onetwothree" and lb.ends == ["ok"] and server.takes_more
+        assert there.got == b"onetwothree" and lb.ends == ["ok"] and server.takes_more and not stream.is_paused
 
 
 @pytest.mark.parametrize("is_whole", [False, True])
 def test_an_answer_at_once_needs_no_body(is_whole: bool) -> None:
     with Shared() as lb:
-        (stream,), server = lb.asked("a", body=b"some", is_done=is_whole)
+        (stream,), server = lb.asked("a", body=b"some" if is_whole else b"", is_done=is_whole)
         there = server.streams[0]
         there.answer(b"no", status=413)
         assert stream.heard == [(413, b"no", True)] and there.calls == ([] if is_whole else ["NO_ERROR"])
+
+
+def test_a_client_that_goes_on_sending_behind_its_answer_fills_nothing() -> None:
+    with Shared() as lb:
+        (stream,), server = lb.asked("a", is_done=False)
+        server.streams[0].answer(b"no", status=413)
+        for _ in range(100):
+            stream.data(bytes(WINDOW))
+        assert stream.exchange.body.kept == 0 and lb.log[0]["bytes_in"] == 0
 
 
 def test_what_a_server_does_not_take_holds_back_one_stream() -> None:

@@ -228,7 +228,7 @@ ACTIONS: dict[str, Callable[[Stage], None]] = {
     "Attempt.response_body": partial(is_answered_in_pieces, has_first=True),
     "Attempt.response_spliced": is_left_to_the_kernel,
     "Attempt.opened": asks,
-    "AttemptBooks.timeouts": asks,
+    "AttemptBooks.timeouts": sends_in_pieces,
     "UpstreamConnection._connected": asks,
     "UpstreamConnection._other_data": partial(is_answered_in_pieces, has_first=False, cut=12),
     "UpstreamConnection._final_head": partial(is_answered_in_pieces, has_first=False),

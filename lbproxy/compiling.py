@@ -9,6 +9,8 @@ and only where lbproxy is compiled. So classes that others may derive from say i
 collector need not know the instances: nothing that they refer to leads back to them. Both are for what is made anew for
 each request.
 
+A compiled class has one base. What several of them are besides is a `@trait`, of which only compiled classes derive.
+
 A variable that is an `i64` is a number of the machine where it is compiled, for loops over octets; else an `int`.
 """
 
@@ -19,8 +21,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mypy_extensions import i64 as i64
     from mypy_extensions import mypyc_attr as mypyc_attr
+    from mypy_extensions import trait as trait
 else:  # the compiler reads the decorator and nothing needs it when lbproxy runs: no package to install for it
     i64 = int
+
+    def trait(cls):
+        return cls
 
     def mypyc_attr(**_settings):
         return lambda cls: cls

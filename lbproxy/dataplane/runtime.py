@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
-from lbproxy.dataplane.idle_pool import IdlePool, Keeper, NoIdlePool
+from lbproxy.dataplane.idle_pool import IdlePool, Keeper
 from lbproxy.dataplane.net.admission import AddressCounts
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
@@ -117,10 +117,22 @@ class Edits:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
+class Connections:
+    """The connections to one server, as its runtime knows whoever makes them; an exchange knows that as an Endpoint."""
+
+    __slots__ = ()
+
+    def retire(self) -> None:
+        """No request begins here any more."""
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ServerRuntime(Keeper):
     """What the data plane keeps for one server."""
 
     __slots__ = (
+        "endpoint",
         "idle",
         "idle_timeout_s",
         "is_direct",
@@ -143,15 +155,15 @@ class ServerRuntime(Keeper):
         self.tls_session: tuple[object, object] | None = None  # tls.SessionHolder
         self.most_requests = server.reuse.limit
         """How many requests one connection to this server carries: any number, unless fewer are learned."""
+        self.endpoint = pool.endpoint_of(self)
 
     @property
     def n_active(self) -> int:
         return self.n_connections - len(self.idle)
 
     def retire(self) -> None:
-        """No request begins here any more: idle connections are closed, and those in use when they are done."""
-        self.idle.close_all()
-        self.idle = NoIdlePool(self)
+        """No request begins here any more."""
+        self.endpoint.retire()
 
     def limits_changed(self, now: float) -> None:
         """The pool keeps connections for another time, or none."""
@@ -214,11 +226,12 @@ class PoolSettings:
 
 
 class PoolRuntime:
-    """A pool with its settings. `servers` follows the pool's membership."""
+    """A pool with its settings. `servers` follows the membership of the pool. endpoint_of: who connects to a server."""
 
     __slots__ = (
         "budget",
         "dial_failed",
+        "endpoint_of",
         "failure_statuses",
         "head_bytes",
         "idle_timeout_s",
@@ -247,6 +260,7 @@ class PoolRuntime:
         dial_failed: Callable[[Server, Fault], None],
         rng: Rng,
         budget: RetryBudget,
+        endpoint_of: Callable[[ServerRuntime], Connections],
     ) -> None:
         self.name = pool.name
         self.pool = pool
@@ -254,6 +268,7 @@ class PoolRuntime:
         self.dial_failed = dial_failed
         self.rng = rng
         self.budget = budget
+        self.endpoint_of = endpoint_of
         self.servers: dict[Server, ServerRuntime] = {}
         self._take(settings)
 

@@ -29,6 +29,7 @@ from lbproxy.dataplane.runtime import (
     PoolSettings,
     RouteRuntime,
 )
+from lbproxy.dataplane.server.endpoint import Http1Endpoint
 from lbproxy.dataplane.tls_settings import ListenerTlsFiles, ListenerTlsSettings, PoolTlsFiles, PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import WaitQueue
@@ -153,6 +154,7 @@ class Builder:
             dial_failed=lambda server, fault: dial_failed(pool, server, fault),
             rng=self._rng,
             budget=RetryBudget(config.retry.budget.ratio, config.retry.budget.min),
+            endpoint_of=Http1Endpoint,
         )
 
     def pool_settings(self, name: str) -> PoolSettings:

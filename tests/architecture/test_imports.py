@@ -33,11 +33,31 @@ def test_the_contract_orders_every_part_of_a_package(contract: dict[str, list[st
 
 
 def test_the_whole_package_and_the_data_plane_are_ordered() -> None:
-    assert [contract["containers"] for contract in contracts("layers")] == [["lbproxy"], ["lbproxy.dataplane"]]
+    assert [contract["containers"] for contract in contracts("layers")] == [
+        ["lbproxy"],
+        ["lbproxy.dataplane"],
+        ["lbproxy.dataplane.exchange"],
+    ]
+
+
+def test_there_are_no_exceptions() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    assert len(settings["contracts"]) == 5
+    assert [contract["name"] for contract in settings["contracts"] if "ignore_imports" in contract] == []
+
+
+def test_an_exchange_knows_neither_end_and_the_server_s_end_no_request() -> None:
+    rooms = contracts("layers")[1]["layers"]
+    assert rooms.index("exchange") > rooms.index("client | server")
+    ends = contracts("forbidden")[0]
+    assert ends["source_modules"] == ["lbproxy.dataplane.server"]
+    assert {"lbproxy.dataplane.exchange.exchange", "lbproxy.dataplane.exchange.client_stream"} <= set(
+        ends["forbidden_modules"]
+    )
 
 
 def test_pure_code_has_no_way_to_the_outside() -> None:
-    (contract,) = contracts("forbidden")
+    contract = contracts("forbidden")[1]
     assert {"lbproxy.domain", "lbproxy.protocol", "lbproxy.config.model"} <= set(contract["source_modules"])
     assert {"asyncio", "socket", "ssl", "time", "random", "yaml", "prometheus_client"} <= set(
         contract["forbidden_modules"]

@@ -13,6 +13,9 @@ SEEN_BY_OTHERS = {
     "lbproxy/config/notation.py: Section.model_config": "pydantic reads it",
     "lbproxy/config/server_model.py: StrategySpec.model_config": "pydantic reads it",
     "lbproxy/control/kept_data.py: _Data.model_config": "pydantic reads it",
+    # For streams that share a connection; a trait itself can't be the base of what is not compiled.
+    "lbproxy/dataplane/exchange/client_stream.py: SharingClientStream": "tests/support/multiplexed.py derives from it",
+    "lbproxy/dataplane/exchange/ports.py: SharingServerStream": "tests/support/multiplexed.py derives from it",
     "lbproxy/process/threads.py: DaemonThreads.submit": "asyncio calls it",
     "lbproxy/telemetry/log.py: WriterHandler.emit": "logging calls it",
     # Keys that have a model, so that a config that has them is told what they will be; availability.py refuses them.

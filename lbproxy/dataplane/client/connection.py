@@ -31,6 +31,7 @@ from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.exchange import Exchange
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.tls_transport import StreamTransport
+from lbproxy.dataplane.room import Guest
 from lbproxy.dataplane.services import abort
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import HeadError
@@ -49,7 +50,7 @@ LINGER_IDLE_S: Final = 5.0
 LINGER_TOTAL_S: Final = 30.0
 
 
-class ClientConnection(ClientStream):
+class ClientConnection(Guest, ClientStream):
     """See the module."""
 
     __slots__ = (

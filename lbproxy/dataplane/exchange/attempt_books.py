@@ -6,7 +6,6 @@ for it before, after or beside this one. The owner, which is the exchange, answe
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,11 +14,10 @@ from lbproxy.dataplane.exchange.body_tape import BodyTape
 from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.kept_answer import KeptAnswer
 from lbproxy.dataplane.exchange.kernel_path import KernelPath
-from lbproxy.dataplane.exchange.ports import AnswerSink, Underway
+from lbproxy.dataplane.exchange.ports import AnswerSink, ServerStream, Underway
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.exchange.verdicts import BAD_ANSWERS, STILL_WORKING, outcome_of, plural_of, request_key
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
-from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.server import PENALTY_S
 from lbproxy.errors import Fault, Side
@@ -44,12 +42,13 @@ class AttemptOwner(Underway):
     not read, since a server takes no more.
     """
 
-    __slots__ = ("body", "client_is_blocked", "continue_sent", "is_body_paused", "side")
+    __slots__ = ("body", "client_is_blocked", "continue_sent", "is_body_paused", "services", "side")
 
     def __init__(self, side: ClientStream, prepared: Prepared, id_line: bytes) -> None:
         super().__init__(prepared, id_line)
         self.side = side
-        self.body = BodyTape(side.services.pressure)
+        services = self.services = side.services
+        self.body = BodyTape(services.pressure)
         self.client_is_blocked = self.continue_sent = self.is_body_paused = False
 
     def interim(self, head: ResponseHead) -> None:
@@ -110,16 +109,15 @@ class AttemptOwner(Underway):
 class AttemptBooks(AnswerSink):
     """See the module. Times are monotonic seconds.
 
-    runtime: the server's, once it has begun. upstream: the connection, while there is one. dialing: the task that opens
-    it. half_kept: in phase KEEPING, what has come of the answer. expect_at: when the client gets its 100 without the
-    server's, else inf. deadline: of the present phase.
+    runtime: the server's, once it has begun. upstream: the stream, while there is one. half_kept: in phase KEEPING,
+    what has come of the answer. expect_at: when the client gets its 100 without the server's, else inf. deadline: of
+    the present phase.
     """
 
     __slots__ = (
         "_head",
         "_lease",
         "deadline",
-        "dialing",
         "expect_at",
         "half_kept",
         "kernel",
@@ -136,16 +134,15 @@ class AttemptBooks(AnswerSink):
         super().__init__(now, is_head=owner.is_head)
         self.owner = owner
         self._lease: Lease | None = lease
-        self.dialing: asyncio.Task[None] | None = None
         self._head: ResponseHead | None = None
         self.kernel: KernelPath | None = None
         self.half_kept: KeptAnswer | None = None
-        self.upstream: UpstreamConnection | None = None
+        self.upstream: ServerStream | None = None
         self.phase = CONNECTING
         self.started_at = now
         self.deadline = self.expect_at = NEVER
 
-    def _timeouts(self) -> UpstreamTimeouts:
+    def timeouts(self) -> UpstreamTimeouts:
         timeouts = self.owner.prepared.route.timeouts
         assert timeouts is not None  # a route with a pool has them
         return timeouts
@@ -164,7 +161,7 @@ class AttemptBooks(AnswerSink):
         if lease is None:
             return
         owner = self.owner
-        wall = now + owner.side.services.wall_offset
+        wall = now + owner.services.wall_offset
         outcome, penalty_s, what = outcome_of(head, self.runtime.pool.failure_statuses, wall)
         key = 0
         if outcome is Outcome.ERROR:
@@ -185,7 +182,7 @@ class AttemptBooks(AnswerSink):
         self.phase = STREAMING
         self._head = head
         self.expect_at = NEVER
-        self.deadline = now + self._timeouts().read
+        self.deadline = now + self.timeouts().read
         if self._lease is not None:
             self._lease.server.progress_at = now
 
@@ -193,13 +190,13 @@ class AttemptBooks(AnswerSink):
         """The rest of the answer is kept back until it is whole."""
         self.half_kept = kept
         self.phase = KEEPING
-        self.deadline = now + self._timeouts().read
+        self.deadline = now + self.timeouts().read
 
     def give_up(self, fault: Fault) -> None:
-        """Nobody wants the answer any more: end the connection so that the server sees it. More than once is once."""
-        if self.dialing is not None:
-            self.dialing.cancel()
-            self.dialing = None
+        """Nobody wants the answer any more: end the stream so that the server sees it. More than once is once."""
+        if self.pending is not None:
+            self.pending.cancel()
+            self.pending = None
         if self.kernel is not None:
             self._stop_kernel()  # first: its duplicates keep the connection open
         if self.upstream is not None:
@@ -216,13 +213,13 @@ class AttemptBooks(AnswerSink):
         quarantine_s = 0.0
         outcome = Outcome.FAILURE if fault.blames else Outcome.NEUTRAL
         if fault in STILL_WORKING or (fault.side is Side.CLIENT and phase in (WAITING, STREAMING, KEEPING)):
-            quarantine_s = self._timeouts().response_head
+            quarantine_s = self.timeouts().response_head
             if not fault.blames:
                 outcome = Outcome.ABORTED
         owner, key = self.owner, 0
         if fault in BAD_ANSWERS:
             outcome, key = Outcome.BAD_ANSWER, request_key(owner.client, owner.prepared.head.target)
-        now = owner.side.services.clock()
+        now = owner.services.clock()
         lease.release(outcome, now, quarantine_s=quarantine_s, what=plural_of(fault), request_key=key)
 
     def _over(self) -> None:

@@ -9,35 +9,29 @@ to go anywhere else ends it.
 from __future__ import annotations
 
 from lbproxy.dataplane.exchange.client_stream import ClientStream
+from lbproxy.dataplane.exchange.ports import ServerStream
 from lbproxy.dataplane.runtime import ServerRuntime
-from lbproxy.dataplane.server.upstream import UpstreamConnection
 
 
-def bind(side: ClientStream, connection: UpstreamConnection) -> None:
+def bind(side: ClientStream, stream: ServerStream) -> None:
     """A request that authenticates its connection is about to be sent on this one."""
-    connection.is_bound = True
-    if connection is not side.bound:
+    stream.bind()
+    if stream is not side.bound:
         unbind(side)
-        side.bound = connection
+        side.bound = stream
 
 
 def unbind(side: ClientStream) -> None:
     """Close the connection that is this client's only, unless it is in use: then its exchange sees to it."""
-    connection, side.bound = side.bound, None
-    if connection is not None and not connection.has_ended and connection.sink is None:
-        connection.close_idle()
+    stream, side.bound = side.bound, None
+    if stream is not None:
+        stream.unbind()
 
 
-def take_bound(side: ClientStream, runtime: ServerRuntime, now: float) -> UpstreamConnection | None:
+def take_bound(side: ClientStream, runtime: ServerRuntime, now: float) -> ServerStream | None:
     """The client's own connection, if it goes to this server and can be used; else it is closed."""
-    connection = side.bound
-    if (
-        connection is None
-        or connection.has_ended
-        or connection.runtime is not runtime
-        or connection.expires_at <= now
-        or connection.poll(0)
-    ):
+    stream = side.bound
+    if stream is None or stream.whose() is not runtime or not stream.is_ready(now):
         unbind(side)
         return None
-    return connection
+    return stream

@@ -9,11 +9,13 @@ is more than a retry may have, when memory is short (pressure.py), or when nobod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.net.pieces import add_piece
 from lbproxy.dataplane.pressure import COUNTED_FROM, Pressure
+from lbproxy.protocol.message import Field
 
 _NOTHING: Final[list[bytes]] = []  # replaced before anything is added
 
@@ -39,9 +41,10 @@ class Follower:
 
 @mypyc_attr(free_list_len=1)
 class BodyTape:
-    """See the module. kept: bytes. is_whole: its last byte came."""
+    """See the module. kept: bytes. is_whole: its last byte came. trailers: the fields that came behind that, for every
+    follower; they are no part of the copy that may be dropped, since the client's end bounds them."""
 
-    __slots__ = ("_followers", "_pieces", "_pressure", "is_dropped", "is_whole", "kept")
+    __slots__ = ("_followers", "_pieces", "_pressure", "is_dropped", "is_whole", "kept", "trailers")
 
     def __init__(self, pressure: Pressure) -> None:
         self._pressure = pressure
@@ -49,10 +52,12 @@ class BodyTape:
         self._followers: Follower | None = None  # a chain: usually there is one, and it costs nothing
         self.kept = 0
         self.is_whole = self.is_dropped = False
+        self.trailers: Sequence[Field] = ()
 
-    def add(self, data: bytes, *, is_done: bool) -> None:
+    def add(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
         """More came, or only its end."""
         self.is_whole = is_done
+        self.trailers = trailers
         if data and not self.is_dropped:
             if self._pieces:
                 add_piece(self._pieces, data)

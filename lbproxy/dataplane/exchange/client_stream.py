@@ -9,24 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from lbproxy.compiling import mypyc_attr
+from lbproxy.compiling import mypyc_attr, trait
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.own_answers import edited, local_answer, problem
-from lbproxy.dataplane.exchange.ports import Underway
+from lbproxy.dataplane.exchange.ports import ServerStream, Underway
 from lbproxy.dataplane.net.tls_transport import StreamTransport
-from lbproxy.dataplane.room import Guest
-from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field, Fields
 
 
+@trait
 @mypyc_attr(allow_interpreted_subclasses=True)
-class ClientStream(Guest):
-    """See the module. A base class, not a Protocol: compiled code calls methods of a class that it knows directly.
-
-    It is a `Guest` for the sake of HTTP/1 only, since a compiled class has one base.
+class ClientStream:
+    """See the module. A class, not a Protocol: compiled code calls methods of a class that it knows directly. A trait,
+    since the connection of HTTP/1 is also something that receives bytes, and a `Guest`. What need not be compiled
+    derives from `SharingClientStream`.
 
     transport: the connection's; for who must know how fast the client takes what it gets.
     """
@@ -36,7 +35,7 @@ class ClientStream(Guest):
     services: Services
     facts: ClientFacts
     transport: StreamTransport
-    bound: UpstreamConnection | None
+    bound: ServerStream | None
     """The server's connection that nobody but this client may use (binding.py); perhaps it has ended meanwhile."""
 
     def respond(
@@ -112,3 +111,16 @@ class ClientStream(Guest):
     def stream_over(self) -> None:
         """The tunnel that had it is done."""
         raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class SharingClientStream(ClientStream):
+    """One of several on a connection: it has frames, and no bytes for the kernel."""
+
+    __slots__ = ()
+
+    def raw_sink(self) -> asyncio.Transport | None:
+        return None
+
+    def raw_source(self) -> asyncio.Transport | None:
+        return None

@@ -22,12 +22,11 @@ from lbproxy.dataplane.exchange import accounts
 from lbproxy.dataplane.exchange.attempt import Attempt
 from lbproxy.dataplane.exchange.attempt_books import NEVER, TUNNEL, AttemptBooks
 from lbproxy.dataplane.exchange.client_stream import ClientStream
-from lbproxy.dataplane.exchange.kept_answer import KEEP_BYTES, KeptAnswer
+from lbproxy.dataplane.exchange.keeping import Keeping
 from lbproxy.dataplane.exchange.prepare import Prepared
-from lbproxy.dataplane.exchange.retrying import Retrying
 from lbproxy.dataplane.exchange.tunnel import Tunnel
+from lbproxy.dataplane.exchange.verdicts import DIAL_FAULTS
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime
-from lbproxy.dataplane.server.connector import DIAL_FAULTS
 from lbproxy.domain.lease import Lease
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
@@ -42,17 +41,15 @@ DIAL_BUFFER: Final = 64 * 1024
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Exchange(Retrying):
+class Exchange(Keeping):
     """See the module. The access log reads it as a LogRecord."""
 
     # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
     __slots__ = (
         "_is_done",
-        "_kept",
         "_started",
         "_timer",
         "_total_deadline",
-        "response_started",
         "runtime",
     )
 
@@ -68,7 +65,6 @@ class Exchange(Retrying):
         self.listener = side.facts.listener.name
         self.log_head = prepared.log_head
         self.runtime: ServerRuntime | None = None  # of the last server that it was given to
-        self._kept: KeptAnswer | None = None  # whole, of an earlier attempt
         self._timer: asyncio.TimerHandle | None = None
         self.connect_s = None
         self.ttfb_s = None
@@ -76,6 +72,7 @@ class Exchange(Retrying):
         self.pool = self.server = self.end = ""
         self.total_s = 0.0
         self._total_deadline = NEVER
+        self._kept = None
         self.response_started = self._is_done = False
 
     # --- what the client's end asks and tells ------------------------------------------------------------------------
@@ -90,7 +87,7 @@ class Exchange(Retrying):
         return self._is_done
 
     def time_left_s(self) -> float:
-        return self._total_deadline - self.side.services.clock()
+        return self._total_deadline - self.services.clock()
 
     def buffered_bytes(self) -> int:
         """What waits in this process for one of the two ends."""
@@ -104,16 +101,16 @@ class Exchange(Retrying):
     def server_transport(self) -> asyncio.Transport | None:
         """Where the request goes, for who must know how fast it does."""
         upstream = self.attempt.upstream if self.attempt is not None else None
-        return upstream.transport if upstream is not None else None
+        return upstream.raw_sink() if upstream is not None else None
 
-    def start(self, body: bytes, *, is_done: bool) -> None:
-        """The head is there, and what came of the body with it."""
+    def start(self, body: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
+        """The head is there, and what came of the body with it. trailers: what came behind a body that is done."""
         self.request_done = is_done
         self.bytes_in = len(body)
-        self.body.add(body, is_done=is_done)
+        self.body.add(body, is_done=is_done, trailers=trailers)
         prepared = self.prepared
         pool = prepared.pool
-        if pool is None or self.side.services.pressure.is_refusing:
+        if pool is None or self.services.pressure.is_refusing:
             self._answer_here(prepared)
             return
         self.pool_runtime = pool
@@ -137,13 +134,15 @@ class Exchange(Retrying):
         else:
             self.fail(errors.OVERLOADED, "")
 
-    def request_body(self, data: bytes, *, is_done: bool) -> None:
-        """More of the request's body arrived; `is_done` with its last byte."""
+    def request_body(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
+        """More of the request's body arrived, its last byte and trailers if `is_done`; nobody's behind the answer."""
+        if self._is_done:
+            return
         self.bytes_in += len(data)
         self.request_done = is_done
         has_server = self.attempt is not None and self.attempt.upstream is not None
-        self.body.add(data, is_done=is_done)
-        if not has_server and not is_done and (self.body.kept > DIAL_BUFFER or self.side.services.pressure.is_holding):
+        self.body.add(data, is_done=is_done, trailers=trailers)
+        if not has_server and not is_done and (self.body.kept > DIAL_BUFFER or self.services.pressure.is_holding):
             self.pause_body()
 
     def splice_request(self, reader: BodyReader) -> bool:
@@ -182,13 +181,13 @@ class Exchange(Retrying):
 
     def _place_it(self, pool: PoolRuntime, now: float) -> None:
         bound = self.side.bound
-        if bound is not None and bound.runtime.pool is pool and not self._retries and not self._wants_fresh:
-            lease = pool.pool.acquire_at(bound.runtime.server, now)
+        if bound is not None and bound.whose().pool is pool and not self._retries and not self._wants_fresh:
+            lease = pool.pool.acquire_at(bound.whose().server, now)
             if lease is not None:
                 self.leased(lease, now)
                 return
         context = PickContext(self.client, self.prepared.head)
-        self.claim(self.side.services, pool.pool, pool.row, context, now, self._total_deadline)
+        self.claim(self.services, pool.pool, pool.row, context, now, self._total_deadline)
 
     def not_placed(self, fault: Fault, detail: str) -> None:
         """See Claimant."""
@@ -276,71 +275,6 @@ class Exchange(Retrying):
         """See AttemptOwner."""
         self._finish(end, now)
 
-    # --- answers that may be retried --------------------------------------------------------------------------------
-
-    def _is_kept_back(
-        self,
-        attempt: AttemptBooks,
-        head: ResponseHead,
-        body: bytes,
-        now: float,
-        *,
-        is_done: bool,
-        trailers: Sequence[Field],
-    ) -> bool:
-        """Is this an answer to try again for? Then it is kept, to be returned if nothing better comes."""
-        size = max(len(body), head.content_length or 0)
-        # Is it the last one, but no better than a whole one that is there? Until it is whole itself that may be needed.
-        is_no_better = self._kept is not None and not is_done and head.status in self.prepared.route.retry.status
-        if size > KEEP_BYTES or not (is_no_better or self._may_retry_answer(head)):
-            self._kept = None
-            return False
-        answer = KeptAnswer(head, body, trailers)
-        if is_done:
-            self.kept_whole(attempt, answer, now)
-        else:
-            attempt.keep(answer, now)
-        return True
-
-    def kept_too_long(self, attempt: AttemptBooks, kept: KeptAnswer, now: float, *, is_done: bool) -> None:
-        """It goes to the client, and there is no retry."""
-        self._kept = None
-        if self._retried is not None:
-            self._count_retry("failure")
-        if is_done:
-            attempt.ended_with(kept.head, now)
-            self._give_kept(kept, now)
-            return
-        self.response_started = True
-        self.bytes_out = kept.size
-        attempt.stream(kept.head, now)
-        self.side.respond(self, kept.head, kept.body(), is_done=False, trailers=())
-
-    def kept_whole(self, attempt: AttemptBooks, kept: KeptAnswer, now: float) -> None:
-        """See AttemptOwner."""
-        self._kept = kept
-        may_retry_it = self._may_retry_answer(kept.head)
-        if may_retry_it:
-            accounts.server_failed(attempt.runtime, errors.RETRYABLE_STATUS)
-        attempt.ended_with(kept.head, now)
-        if self._retried is not None:
-            self._count_retry("failure")
-        if may_retry_it and self._may_spend(now, is_lost=False):
-            self._retry(attempt, errors.RETRYABLE_STATUS, is_stale=False)
-        else:
-            self._give_kept(kept, now)
-
-    def _give_kept(self, kept: KeptAnswer, now: float) -> None:
-        """The last real answer that is whole, after all."""
-        self._kept = None
-        body = kept.body()
-        self.status = kept.head.status
-        self.response_started = True
-        self.ended_at = now
-        self.bytes_out = len(body)
-        self.side.respond(self, kept.head, body, is_done=True, trailers=kept.trailers)
-        self._finish("ok", now)
-
     # --- further attempts -------------------------------------------------------------------------------------------
 
     def lost(self, attempt: AttemptBooks, fault: Fault, detail: str) -> None:
@@ -355,7 +289,7 @@ class Exchange(Retrying):
         if self.response_started:
             self._cut(fault)
         elif broken is not None:
-            if self._may_retry_answer(broken.head) and self._may_spend(self.side.services.clock(), is_lost=True):
+            if self._may_retry_answer(broken.head) and self._may_spend(self.services.clock(), is_lost=True):
                 self._retry(attempt, errors.RETRYABLE_STATUS, is_stale=False)
             else:
                 self.fail(errors.BAD_RESPONSE, f"server {runtime.label}: the answer broke off", is_counted=True)
@@ -364,19 +298,19 @@ class Exchange(Retrying):
             if (
                 fault.retry is errors.Retry.ALWAYS  # it did no work anywhere, so it multiplies none
                 or is_stale
-                or self._may_spend(self.side.services.clock(), is_lost=fault is not errors.RESPONSE_TIMEOUT)
+                or self._may_spend(self.services.clock(), is_lost=fault is not errors.RESPONSE_TIMEOUT)
             ):
                 self._retry(attempt, fault, is_stale=is_stale)
             else:
                 self.fail(fault, f"server {runtime.label}: {detail}; no retry, the budget is spent", is_counted=True)
         elif fault is errors.CONNECT_REFUSED and not pool.pool.eligible():
-            self._note_last_try(fault.word, self.side.services.clock())  # what this one did, not what it led to
+            self._note_last_try(fault.word, self.services.clock())  # what this one did, not what it led to
             self.fail(errors.NO_SERVER, f"pool {pool.name} has no usable server; the last one refused the connection")
         else:
             self.fail(fault, f"server {runtime.label}: {detail}", is_counted=True)
 
     def _retry(self, attempt: AttemptBooks, fault: Fault, *, is_stale: bool) -> None:
-        services, pool = self.side.services, self.pool_runtime
+        services, pool = self.services, self.pool_runtime
         assert pool is not None
         delay_s = self._begin_retry(attempt, fault, services.clock(), is_stale=is_stale)
         if delay_s > 0.0:
@@ -388,7 +322,7 @@ class Exchange(Retrying):
         self._timer = None
         pool = self.pool_runtime
         if not self._is_done and pool is not None:
-            self._place_it(pool, self.side.services.clock())
+            self._place_it(pool, self.services.clock())
 
     # --- ends -------------------------------------------------------------------------------------------------------
 
@@ -398,7 +332,7 @@ class Exchange(Retrying):
             return
         self._let_go(fault)
         if self._kept is not None and not self.response_started and fault is not errors.INTERNAL_ERROR:
-            self._give_kept(self._kept, self.side.services.clock())
+            self._give_kept(self._kept, self.services.clock())
             return
         if not is_counted and self.runtime is not None:
             accounts.server_failed(self.runtime, fault)
@@ -407,22 +341,22 @@ class Exchange(Retrying):
             self._cut(fault)
             return
         self.status = fault.status
-        self._note_last_try(fault.word, self.side.services.clock())  # the answer names it, too
+        self._note_last_try(fault.word, self.services.clock())  # the answer names it, too
         retry_after = (
-            self.pool_runtime.retry_after(fault, self.side.services.clock()) if self.pool_runtime is not None else None
+            self.pool_runtime.retry_after(fault, self.services.clock()) if self.pool_runtime is not None else None
         )
         self.side.answer_fault(self, fault, detail, retry_after)
-        self._finish(fault.word, self.side.services.clock())
+        self._finish(fault.word, self.services.clock())
 
     def answered_locally(self, status: int, bytes_out: int) -> None:
         """See Underway."""
         self.status = status
         self.bytes_out = bytes_out
-        self._finish("ok", self.side.services.clock())
+        self._finish("ok", self.services.clock())
 
     def _cut(self, fault: Fault) -> None:
         self.side.cut()
-        self._finish(fault.word, self.side.services.clock())
+        self._finish(fault.word, self.services.clock())
 
     def client_left(self, fault: Fault = errors.CLIENT_ABORT, phase: str = "") -> None:
         """See Underway."""
@@ -433,12 +367,12 @@ class Exchange(Retrying):
         if self.pool_runtime is not None:
             accounts.client_left(self.pool_runtime, phase)
         self.status = 499
-        self._finish(fault.word, self.side.services.clock())
+        self._finish(fault.word, self.services.clock())
 
     def shut_down(self) -> None:
         """The grace period is over, in the middle of the response."""
         self._let_go(errors.SHUTDOWN_CUT)
-        self._finish(errors.SHUTDOWN_CUT.word, self.side.services.clock())
+        self._finish(errors.SHUTDOWN_CUT.word, self.services.clock())
 
     def _let_go(self, fault: Fault) -> None:
         """Of the server, or of the wait for one."""
@@ -446,7 +380,7 @@ class Exchange(Retrying):
             self._timer.cancel()
             self._timer = None
         if self._place is not None:
-            self.stop_waiting(self.side.services.clock())
+            self.stop_waiting(self.services.clock())
         if self.attempt is not None:
             self.attempt.give_up(fault)
 
@@ -460,11 +394,10 @@ class Exchange(Retrying):
             self._note_last_try(end, now)
         self.attempt = None  # which knows this object
         self.total_s = now - self._started
-        side = self.side
-        listener = side.facts.listener
+        listener = self.side.facts.listener
         accounts.ended(self, listener, self.pool_runtime, self.runtime)
         if self.body.kept:
             self.body.drop()
-        services = side.services
+        services = self.services
         if services.access_writer is not None:
             services.access_writer.append(listener.log_format.line(self))

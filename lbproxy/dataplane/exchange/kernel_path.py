@@ -15,9 +15,8 @@ from typing import Final
 
 from lbproxy import errors
 from lbproxy.dataplane.exchange.client_stream import ClientStream
-from lbproxy.dataplane.exchange.ports import AnswerSink, Underway
+from lbproxy.dataplane.exchange.ports import AnswerSink, ServerStream, Underway
 from lbproxy.dataplane.net.splice import Flow, PipePool, is_plain
-from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.protocol.body import BodyReader, LengthReader
 
 SPLICE_FROM: Final = 192 * 1024  # bytes left; below it the set-up costs more than it saves
@@ -134,15 +133,15 @@ class Download(BodySplice):
 
     def _complete(self) -> None:
         self._path.download = None
-        self._path.connection.response_spliced()
+        self._path.stream.response_spliced()
 
     def _give_back(self) -> None:
         self._path.download = None
-        self._path.connection.resume_reading()
+        self._path.stream.resume()
 
     def flow_failed(self, error: OSError, *, at_source: bool) -> None:
         if at_source:
-            self._path.connection.reset_inside()
+            self._path.stream.reset_inside()
         else:
             self._client_left()
 
@@ -153,7 +152,7 @@ class Upload(BodySplice):
     __slots__ = ()
 
     def _count(self, size: int, *, is_blocked: bool) -> None:
-        self._path.connection.written += size
+        self._path.stream.request_moved(size)
         self._path.request.bytes_in += size
         self._path.side.request_moved(is_blocked=is_blocked)
 
@@ -170,43 +169,43 @@ class Upload(BodySplice):
         if at_source:
             self._client_left()
         else:
-            self._path.connection.reset_inside()
+            self._path.stream.reset_inside()
 
 
 class KernelPath:
     """Both directions of one request between its client and one server. n_upward, n_downward: bytes on their way."""
 
-    __slots__ = ("connection", "download", "request", "side", "sink", "upload")
+    __slots__ = ("download", "request", "side", "sink", "stream", "upload")
 
-    def __init__(self, request: Underway, sink: AnswerSink, side: ClientStream, connection: UpstreamConnection) -> None:
+    def __init__(self, request: Underway, sink: AnswerSink, side: ClientStream, stream: ServerStream) -> None:
         self.request = request
         self.sink = sink
         self.side = side
-        self.connection = connection
+        self.stream = stream
         self.download: Download | None = None
         self.upload: Upload | None = None
 
     def takes_response(self, reader: BodyReader) -> bool:
         """Begin to move the rest of the response, if that is possible and pays."""
-        connection, side = self.connection, self.side
-        target = side.raw_sink()
-        found = spliceable(reader, side.services.pipes, connection.transport, target)
-        if found is None or target is None:
+        stream, side = self.stream, self.side
+        source, target = stream.raw_source(), side.raw_sink()
+        found = spliceable(reader, side.services.pipes, source, target)
+        if found is None or source is None or target is None:
             return False
-        connection.pause_reading()
-        self.download = Download(self, found, connection.transport, target)
+        stream.pause()
+        self.download = Download(self, found, source, target)
         self.download.begin()
         return True
 
     def takes_request(self, reader: BodyReader) -> bool:
         """The same for the request."""
-        connection, side = self.connection, self.side
-        source = side.raw_source()
-        found = spliceable(reader, side.services.pipes, source, connection.transport)
-        if found is None or source is None:
+        side = self.side
+        source, target = side.raw_source(), self.stream.raw_sink()
+        found = spliceable(reader, side.services.pipes, source, target)
+        if found is None or source is None or target is None:
             return False
         self.sink.upstream_blocked()  # nobody else reads from the client
-        self.upload = Upload(self, found, source, connection.transport)
+        self.upload = Upload(self, found, source, target)
         self.upload.begin()
         return True
 

@@ -1,7 +1,11 @@
-"""A request under way, as the protocol objects at its two ends know it: what they may read, and what they tell it.
+"""The two ends of a request, and the request as they know it: what each may ask of the other, and what it tells.
 
-Towards the client it is `Underway`, one for each request; towards a server an `AnswerSink`, one for each try at one.
-Neither end knows the other, nor what stands between them.
+    client's end    ClientStream (client_stream.py)    <->    Underway      one for each request
+    server's end    Endpoint, ServerStream             <->    AnswerSink    one for each try at a server
+
+Neither end knows the other, nor what stands between them; and what stands between them knows no protocol. Framing
+belongs to the streams: bodies pass here as they are, with their trailer fields. `client/` and `server/` implement what
+is left open here.
 """
 
 from __future__ import annotations
@@ -10,15 +14,18 @@ import asyncio
 from collections.abc import Sequence
 
 from lbproxy import errors
-from lbproxy.compiling import mypyc_attr
+from lbproxy.compiling import mypyc_attr, trait
 from lbproxy.dataplane.exchange.body_tape import Follower
 from lbproxy.dataplane.exchange.placing import Claimant
 from lbproxy.dataplane.exchange.prepare import Prepared
-from lbproxy.dataplane.runtime import ServerRuntime
+from lbproxy.dataplane.net.tls_transport import StreamTransport
+from lbproxy.dataplane.runtime import Connections, ServerRuntime, UpstreamTimeouts
+from lbproxy.dataplane.services import Services
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import BodyReader
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
+from lbproxy.protocol.proxy_protocol import ProxyHeader
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -63,24 +70,209 @@ class Underway(Claimant):
         raise NotImplementedError
 
 
+@trait
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ServerStream:
+    """One request and its answer at a server. In HTTP/1 a connection is this, for one request after the other; where
+    many share a connection, there is one for each.
+
+    From `begin` on its sink hears what comes, until `is_done`, a fault, or one of `abort` and `detach`, and nothing
+    after that: the stream has let go of it before it says so. An answer may be done before the request is. Then the
+    stream sees to it that the server gets no more of that.
+
+    A trait, since the connection of HTTP/1 is also something that receives bytes and something that is kept. What need
+    not be compiled derives from `SharingServerStream`.
+    """
+
+    __slots__ = ()
+
+    def begin(
+        self,
+        sink: AnswerSink,
+        prepared: Prepared,
+        lines: bytes,
+        body: bytes,
+        *,
+        is_done: bool,
+        expects: bool,
+        trailers: Sequence[Field],
+    ) -> None:
+        """Send the head, and what there is of the body; with `is_done` that is all.
+
+        lines: what lbproxy adds to the head, as field lines that each end with CR LF. expects: the server is asked for
+        a 100 (RFC 9110 section 10.1.1), and gets no body before it. trailers: what came behind a body that is done.
+        """
+        raise NotImplementedError
+
+    def write(self, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
+        """Send more of the body, or only its end."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Nobody wants the answer any more: the server hears of it at once. Nothing else on its connection does."""
+        raise NotImplementedError
+
+    def pause(self) -> None:
+        """The client takes no more: what the server is sent of room to answer in is not renewed. What is on its way
+        already may still come."""
+        raise NotImplementedError
+
+    def resume(self) -> None:
+        """It takes more again."""
+        raise NotImplementedError
+
+    # --- how fast the server takes the request ------------------------------------------------------------------------
+
+    def unsent_bytes(self) -> int:
+        """What of the request waits in this process for the server to take it."""
+        raise NotImplementedError
+
+    def taken_bytes(self) -> int:
+        """How much was taken from this process for the server, ever: a number that grows while it reads."""
+        raise NotImplementedError
+
+    # --- connections of one client (binding.py) -----------------------------------------------------------------------
+
+    def whose(self) -> ServerRuntime:
+        """The server's."""
+        raise NotImplementedError
+
+    def bind(self) -> None:
+        """The connection belongs to one client from now on, and takes requests of nobody else."""
+        raise NotImplementedError
+
+    def unbind(self) -> None:
+        """That client needs it no more: it ends, unless it has a request, which sees to it."""
+        raise NotImplementedError
+
+    def is_ready(self, now: float) -> bool:
+        """May that client's next request begin on it?"""
+        raise NotImplementedError
+
+    # --- past the transports (kernel_path.py, tunnel.py) --------------------------------------------------------------
+
+    def raw_source(self) -> asyncio.Transport | None:
+        """Where the bytes of the answer's body come from just as they are; None if they come in frames."""
+        raise NotImplementedError
+
+    def raw_sink(self) -> asyncio.Transport | None:
+        """Where those of the request's body go just as they are; None if they go in frames."""
+        raise NotImplementedError
+
+    def request_moved(self, size: int) -> None:
+        """So many bytes of the request's body were sent past this object."""
+        raise NotImplementedError
+
+    def response_spliced(self) -> None:
+        """The last byte of the answer's body was read past this object."""
+        raise NotImplementedError
+
+    def reset_inside(self) -> None:
+        """An error of the connection was met outside the transport, which would take it for a clean end."""
+        raise NotImplementedError
+
+    def detach(self) -> StreamTransport:
+        """Give away what carries this stream: to a tunnel."""
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class SharingServerStream(ServerStream):
+    """One of several on a connection: it has frames, and no bytes for the kernel; and no client has it for itself."""
+
+    __slots__ = ()
+
+    def bind(self) -> None:
+        """Whoever is authenticated by connection is so in HTTP/1 only (RFC 9113 section 8.2.2 takes the field away)."""
+
+    def unbind(self) -> None:
+        """See `bind`."""
+
+    def is_ready(self, now: float) -> bool:
+        return False
+
+    def raw_source(self) -> asyncio.Transport | None:
+        return None
+
+    def raw_sink(self) -> asyncio.Transport | None:
+        return None
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Pending:
+    """What will open a stream for somebody who waits. Ended by one of its methods it is silent."""
+
+    __slots__ = ()
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        raise NotImplementedError
+
+    def expire(self) -> None:
+        """It has taken longer than it may, which counts as a failed dial."""
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Endpoint(Connections):
+    """Where a request can be sent: one server, with the connections to it. Only this knows which of them are idle, are
+    being dialled, or have room for one more stream."""
+
+    __slots__ = ()
+
+    def open(self, sink: AnswerSink, services: Services, now: float, *, wants_fresh: bool) -> None:
+        """Find or make a stream. The sink hears `opened`, before this returns or later; or `attempt_failed`, but only
+        later, since who asks may be in the middle of a pool's books. Until then its `pending` is what it waits for.
+
+        wants_fresh: on no connection that was used before.
+        """
+        raise NotImplementedError
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class AnswerSink(Follower):
     """What the server's end asks and tells: who sent the request, and wants the answer.
 
-    is_head: the method is HEAD. sent_at: when the head was sent, in monotonic seconds.
+    is_head: the method is HEAD. sent_at: when the head was sent, in monotonic seconds. pending: what opens a stream for
+    it, while it waits for one; an endpoint sets it.
     """
 
-    __slots__ = ("is_head", "sent_at")
+    __slots__ = ("is_head", "pending", "sent_at")
 
     def __init__(self, now: float, *, is_head: bool) -> None:
         super().__init__()
         self.is_head = is_head
         self.sent_at = now
+        self.pending: Pending | None = None
 
     @property
     def is_done(self) -> bool:
         """Is the request over, with an answer or without?"""
         raise NotImplementedError
+
+    # --- before there is a stream -------------------------------------------------------------------------------------
+
+    def dialled(self, connect_s: float) -> None:
+        """A connection was made for it, which took so many seconds."""
+        raise NotImplementedError
+
+    def opened(self, stream: ServerStream, now: float) -> None:
+        """Here is its stream: it begins."""
+        raise NotImplementedError
+
+    def broke(self) -> None:
+        """A defect, which is reported: the request ends."""
+        raise NotImplementedError
+
+    def timeouts(self) -> UpstreamTimeouts:
+        """How long its server may take for what."""
+        raise NotImplementedError
+
+    def proxied(self) -> ProxyHeader | None:
+        """What a PROXY header said of the client's connection."""
+        raise NotImplementedError
+
+    # --- the answer ---------------------------------------------------------------------------------------------------
 
     def interim_received(self, head: ResponseHead) -> None:
         """A 1xx other than 101."""
@@ -89,7 +281,7 @@ class AnswerSink(Follower):
     def response_received(
         self, head: ResponseHead, body: bytes, now: float, *, is_done: bool, trailers: Sequence[Field] = ()
     ) -> None:
-        """The final head, with what came of the body; the connection has let go of this request if `is_done`."""
+        """The final head, with what came of the body; the stream has let go of this request if `is_done`."""
         raise NotImplementedError
 
     def response_body(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
@@ -97,7 +289,10 @@ class AnswerSink(Follower):
         raise NotImplementedError
 
     def attempt_failed(self, fault: Fault, detail: str) -> None:
-        """There will be no answer, or no more of it; the connection, if there was one, is gone already."""
+        """There will be no answer, or no more of it; the stream, if there was one, is over already.
+
+        It may try again from inside of this, at the same endpoint too.
+        """
         raise NotImplementedError
 
     def upgraded(self, head: ResponseHead, rest: bytes) -> None:

@@ -9,9 +9,8 @@ from lbproxy.dataplane.exchange.attempt import Attempt
 from lbproxy.dataplane.exchange.attempt_books import AttemptBooks, AttemptOwner
 from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.prepare import Prepared
-from lbproxy.dataplane.exchange.verdicts import has_retry_after
+from lbproxy.dataplane.exchange.verdicts import has_retry_after, is_worth_a_retry
 from lbproxy.dataplane.runtime import PoolRuntime
-from lbproxy.dataplane.server.connector import is_worth_a_retry
 from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead

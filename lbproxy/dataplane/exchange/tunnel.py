@@ -23,17 +23,17 @@ class Tunnel:
     def open(self, head: ResponseHead, rest: bytes) -> None:
         """Join both transports, with the bytes that were read already. head: the 101. rest: what came behind it."""
         owner, attempt = self._owner, self._attempt
-        connection, timeouts = attempt.upstream, owner.prepared.route.timeouts
-        assert connection is not None and timeouts is not None
+        stream, timeouts = attempt.upstream, owner.prepared.route.timeouts
+        assert stream is not None and timeouts is not None
         attempt.upstream = None
         relay = Relay(
-            owner.side.services,
+            owner.services,
             tunnel_s=timeouts.tunnel,
             half_closed_s=timeouts.half_closed,
             write_s=min(timeouts.write, owner.side.facts.listener.timeouts.write),
             on_done=self._over,
         )
-        up = connection.detach()
+        up = stream.detach()
         down, ahead, has_ended = owner.side.give_stream(owner, head)
         client, server = RelayEnd(relay), RelayEnd(relay)
         relay.join(client, down, server, up)
@@ -46,7 +46,7 @@ class Tunnel:
 
     def _over(self, relay: Relay, end: str, side: Side | None) -> None:
         owner, attempt = self._owner, self._attempt
-        now = owner.side.services.clock()
+        now = owner.services.clock()
         attempt.runtime.n_connections -= 1
         accounts.tunnelled(owner, relay.client.n_received, relay.server.n_received)
         if side is Side.CLIENT:

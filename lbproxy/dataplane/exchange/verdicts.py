@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
 from lbproxy import errors
+from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.domain.lease import Outcome
+from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.hashing import client_key
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead
@@ -26,6 +29,11 @@ _PLURALS: Final = {
     errors.IDLE_TIMEOUT: "stalled answers",
     errors.UPSTREAM_WRITE_TIMEOUT: "stalled requests",
 }
+TLS_FAULTS: Final = frozenset((errors.TLS_HANDSHAKE, errors.TLS_VERIFY, errors.TLS_TIMEOUT))
+# Dials that failed at the server's end; being out of local descriptors or ports says nothing about it.
+DIAL_FAULTS: Final = TLS_FAULTS | frozenset(
+    (errors.CONNECT_REFUSED, errors.CONNECT_UNREACHABLE, errors.CONNECT_TIMEOUT, errors.CONNECT_ERROR)
+)
 # Faults after which the server may still be at work on the request: its slot is used last for a while.
 STILL_WORKING: Final = frozenset((errors.RESPONSE_TIMEOUT, errors.IDLE_TIMEOUT, errors.TOTAL_TIMEOUT))
 
@@ -47,6 +55,13 @@ BAD_ANSWERS: Final = frozenset(
 def request_key(client: str, target: bytes) -> int:
     """A number for a sort of requests: those of one client (IPv6: one /64) for one path, whatever their query."""
     return crc32(target.partition(b"?")[0], crc32(client_key(client)))
+
+
+def is_worth_a_retry(fault: Fault, runtime: ServerRuntime, tried: Sequence[Server]) -> bool:
+    """False if only this server is left: a certificate that was not accepted will not be the second time either."""
+    if fault not in TLS_FAULTS:
+        return True
+    return any(server is not runtime.server and server not in tried for server in runtime.pool.pool.eligible())
 
 
 def plural_of(fault: Fault) -> str:

@@ -13,7 +13,7 @@ import socket
 from typing import Final, cast
 
 from lbproxy import errors
-from lbproxy.dataplane.exchange.ports import AnswerSink
+from lbproxy.dataplane.exchange.ports import AnswerSink, ServerStream
 from lbproxy.dataplane.idle_pool import Kept
 from lbproxy.dataplane.net import bulk
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
@@ -32,8 +32,8 @@ _POLL_EVENTS: Final = select.POLLIN | select.POLLRDHUP
 _BYTES_ACKED: Final = slice(120, 128)  # struct tcp_info: tcpi_bytes_acked
 
 
-class ServerConnection(Kept):
-    """See the module. What it reads is the subclass's (upstream.py)."""
+class ServerConnection(Kept, ServerStream):
+    """See the module. What it sends and reads is its subclasses' (sending.py, upstream.py)."""
 
     __deletable__ = ("transport",)  # mypyc asks for it
     __slots__ = (
@@ -42,6 +42,7 @@ class ServerConnection(Kept):
         "_head",
         "_heads",
         "_interim",
+        "_is_chunking",
         "_is_counted",
         "_is_lenient",
         "_max_requests",
@@ -72,6 +73,7 @@ class ServerConnection(Kept):
         self._head: ResponseHead | None = None
         self._interim = 0
         self._is_counted = False
+        self._is_chunking = False  # is there more to come of a body in chunks?
         self._bulk: bulk.BulkReader | None = None
         self._heads = runtime.pool.response_memo
         self._is_lenient = runtime.pool.is_lenient
@@ -111,20 +113,6 @@ class ServerConnection(Kept):
         if self._is_counted:
             self._is_counted = False
             self.runtime.n_connections -= 1
-
-    def begin(self, sink: AnswerSink, data: bytes, *, is_done: bool) -> None:
-        """Send a request, or the first part of one: `is_done` says which."""
-        self.sink = sink
-        self.n_requests += 1
-        self.request_done = is_done
-        written = self._written_before = self.written
-        self.written = written + len(data)
-        self.transport.write(data)
-
-    def write(self, data: bytes) -> None:
-        """Send more of the request."""
-        self.written += len(data)
-        self.transport.write(data)
 
     def close_idle(self) -> None:
         """End a connection that nobody uses, cleanly."""
@@ -167,12 +155,6 @@ class ServerConnection(Kept):
             self.runtime.row[_EXTRA_DATA] += 1
             self.runtime.idle.discard(self)
             self.close_idle()
-
-    def detach(self) -> StreamTransport:
-        """Hand the transport to a tunnel; this object is done with it."""
-        self.sink = None
-        self.has_ended = True
-        return self.transport
 
     # --- may it be kept? --------------------------------------------------------------------------------------------
 
@@ -360,14 +342,6 @@ class ServerConnection(Kept):
                 sink.upstream_unblocked()
             except Exception as error:  # as above
                 self._defect(error, sink)
-
-    def pause_reading(self) -> None:
-        if not self.has_ended:
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if not self.has_ended:
-            self.transport.resume_reading()
 
 
 def acknowledged(transport: asyncio.Transport) -> int | None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, TypeVar, cast
 
 from lbproxy import errors
 from lbproxy.dataplane.net.dialer import Opening
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
-from lbproxy.dataplane.server.tls import TLS_FAULTS, ServerTlsTransport, tls_fault
+from lbproxy.dataplane.server.tls import ServerTlsTransport, tls_fault
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
-from lbproxy.domain.server import Server
 from lbproxy.errors import Fault
 from lbproxy.telemetry.slots import SERVER
 
@@ -43,12 +42,6 @@ FAULT_BY_ERRNO: Final[dict[int, Fault]] = {
 }
 
 
-# Dials that failed at the server's end; being out of local descriptors or ports says nothing about it.
-DIAL_FAULTS: Final = TLS_FAULTS | frozenset(
-    (errors.CONNECT_REFUSED, errors.CONNECT_UNREACHABLE, errors.CONNECT_TIMEOUT, errors.CONNECT_ERROR)
-)
-
-
 class DialError(Exception):
     """A connection that was not made."""
 
@@ -66,13 +59,6 @@ def fault_of(error: OSError) -> Fault:
 def count_dial(runtime: ServerRuntime, fault: Fault | None) -> None:
     """Count one finished dial in upstream_connects_total."""
     runtime.row[_CONNECTED if fault is None else _RESULT.get(fault.word, _ERROR)] += 1
-
-
-def is_worth_a_retry(fault: Fault, runtime: ServerRuntime, tried: Sequence[Server]) -> bool:
-    """False if only this server is left: a certificate that was not accepted will not be the second time either."""
-    if fault not in TLS_FAULTS:
-        return True
-    return any(server is not runtime.server and server not in tried for server in runtime.pool.pool.eligible())
 
 
 def dial_now(services: Services, runtime: ServerRuntime) -> Opening | None:

@@ -16,7 +16,7 @@ from lbproxy.dataplane.runtime import PoolRuntime
 from lbproxy.protocol.proxy_protocol import Endpoint, ProxyHeader, build
 
 
-def introduction(pool: PoolRuntime, transport: asyncio.Transport, proxied: ProxyHeader | None) -> bytes:
+def introduction(pool: PoolRuntime, transport: asyncio.Transport | None, proxied: ProxyHeader | None) -> bytes:
     """The header that tells the pool's servers of a client, b"" if they get none.
 
     It names the ends of the client's connection to lbproxy, or what a PROXY header on that said. A client on a unix
@@ -26,6 +26,8 @@ def introduction(pool: PoolRuntime, transport: asyncio.Transport, proxied: Proxy
         return b""
     if proxied is not None and (proxied.is_unix or proxied.source is not None):
         return build(pool.proxy_protocol, proxied.source, proxied.destination)
+    if transport is None:
+        return build(pool.proxy_protocol, None, None)
     peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
     return build(pool.proxy_protocol, _endpoint(peer), _endpoint(local))
 

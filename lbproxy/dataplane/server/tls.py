@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane.exchange.ports import AnswerSink
+from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
 from lbproxy.dataplane.net.tls_transport import CLOSED, OPEN, RECORD, TlsTransport
 from lbproxy.dataplane.server.connection import acknowledged
@@ -16,11 +17,11 @@ from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import UntilCloseReader
+from lbproxy.protocol.message import Field
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.tls_settings import PoolTlsSettings, SessionHolder
 
-TLS_FAULTS: Final = frozenset((errors.TLS_HANDSHAKE, errors.TLS_VERIFY, errors.TLS_TIMEOUT))
 _HINTS: Final = {
     "WRONG_VERSION_NUMBER": "it does not speak TLS on this port",
     "HTTP_REQUEST": "it does not speak TLS on this port",
@@ -122,9 +123,19 @@ class ServerTlsConnection(UpstreamConnection):
 
     __slots__ = ("_wire_before",)
 
-    def begin(self, sink: AnswerSink, data: bytes, *, is_done: bool) -> None:
+    def begin(
+        self,
+        sink: AnswerSink,
+        prepared: Prepared,
+        lines: bytes,
+        body: bytes,
+        *,
+        is_done: bool,
+        expects: bool,
+        trailers: Sequence[Field],
+    ) -> None:
         self._wire_before = cast(TlsTransport, self.transport).wire_written
-        super().begin(sink, data, is_done=is_done)
+        super().begin(sink, prepared, lines, body, is_done=is_done, expects=expects, trailers=trailers)
 
     def _nothing_has_left(self) -> bool:
         """Records are longer than what they hold: the rest of a request may be more than was written of it."""

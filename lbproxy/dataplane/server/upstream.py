@@ -8,7 +8,7 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.net import bulk
-from lbproxy.dataplane.server.connection import ServerConnection
+from lbproxy.dataplane.server.sending import SendingConnection
 from lbproxy.protocol.body import BodyError, ChunkedReader, LengthReader, UntilCloseReader
 from lbproxy.protocol.http1 import (
     END,
@@ -24,7 +24,7 @@ from lbproxy.protocol.repair import lenient_end
 INTERIM_EVERY_S: Final = 5.0
 
 
-class UpstreamConnection(ServerConnection):
+class UpstreamConnection(SendingConnection):
     """One connection to one server; serves one request at a time."""
 
     __slots__ = ()
@@ -192,10 +192,9 @@ class UpstreamConnection(ServerConnection):
             sink.response_body(body, is_done=False)
 
     def response_spliced(self) -> None:
-        """The last byte of the body has gone to the client, past this object."""
         sink, head = self.sink, self._head
         assert sink is not None and head is not None
-        self.resume_reading()
+        self.resume()
         self._release(head, b"", self._services.clock())
         sink.response_body(b"", is_done=True)
 

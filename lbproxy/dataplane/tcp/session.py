@@ -16,11 +16,10 @@ from lbproxy.dataplane.client.door import Door
 from lbproxy.dataplane.exchange.placing import Claimant
 from lbproxy.dataplane.exchange.relay import Relay
 from lbproxy.dataplane.exchange.relay_end import RelayEnd
-from lbproxy.dataplane.exchange.verdicts import plural_of
+from lbproxy.dataplane.exchange.verdicts import DIAL_FAULTS, is_worth_a_retry, plural_of
 from lbproxy.dataplane.net.dialer import Opening
 from lbproxy.dataplane.runtime import RouteRuntime, ServerRuntime
 from lbproxy.dataplane.server import connector
-from lbproxy.dataplane.server.connector import DIAL_FAULTS
 from lbproxy.dataplane.server.introduction import introduction
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.retry import may_retry
@@ -236,7 +235,7 @@ class TcpSession(Claimant):
             self._count(_RETRY_FAILED)
         if may_retry(
             self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True
-        ) and connector.is_worth_a_retry(fault, runtime, self.tried):
+        ) and is_worth_a_retry(fault, runtime, self.tried):
             self._retries += 1
             self._note_try(fault.word, self._owner.services.clock())
             self.tried = (*self.tried, runtime.server)

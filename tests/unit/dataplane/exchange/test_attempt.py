@@ -12,7 +12,7 @@ from lbproxy import errors
 from lbproxy.dataplane.exchange.attempt import Attempt
 from lbproxy.dataplane.exchange.attempt_books import OVER, AttemptBooks
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
-from lbproxy.dataplane.exchange.client_stream import ClientStream
+from lbproxy.dataplane.exchange.client_stream import SharingClientStream
 from lbproxy.dataplane.exchange.exchange import Exchange
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.exchange.prepare import prepare
@@ -37,7 +37,7 @@ pools:
 """
 
 
-class Client(ClientStream):
+class Client(SharingClientStream):
     """Notes what it is given."""
 
     def __init__(self, lb: FakeLb) -> None:

@@ -16,7 +16,7 @@ from lbproxy.dataplane.exchange.attempt_books import (
     AttemptBooks,
     AttemptOwner,
 )
-from lbproxy.dataplane.exchange.client_stream import ClientStream
+from lbproxy.dataplane.exchange.client_stream import SharingClientStream
 from lbproxy.dataplane.exchange.prepare import prepare
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.strategies.base import PickContext
@@ -32,7 +32,7 @@ pools: {app: {servers: ["127.0.0.1:9001", "127.0.0.1:9002"], health_check: off, 
 BUSY = parse_response_head(b"HTTP/1.1 429 Busy\r\nContent-Length: 2\r\nRetry-After: 7\r\n\r\n", max_fields=10)
 
 
-class Side(ClientStream):
+class Side(SharingClientStream):
     """As much of a client's end as attempts ask for here."""
 
     def __init__(self, lb: FakeLb) -> None:

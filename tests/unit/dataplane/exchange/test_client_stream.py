@@ -3,98 +3,55 @@
 from __future__ import annotations
 
 import ast
-import asyncio
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterator
 from typing import cast
 
 import pytest
 
 from lbproxy.dataplane.client import answering, connection, http1, timed
 from lbproxy.dataplane.client.http1 import Http1Connection
-from lbproxy.dataplane.exchange import attempt, attempt_books, client_stream, exchange, kernel_path, tunnel
-from lbproxy.dataplane.exchange.client_facts import ClientFacts
-from lbproxy.dataplane.exchange.client_stream import ClientStream
-from lbproxy.dataplane.exchange.exchange import Exchange
-from lbproxy.dataplane.exchange.forwarding import kept_request_id
+from lbproxy.dataplane.exchange import client_stream
+from lbproxy.dataplane.exchange.client_stream import ClientStream, SharingClientStream
 from lbproxy.dataplane.exchange.placing import Place
-from lbproxy.dataplane.exchange.ports import Underway
-from lbproxy.dataplane.exchange.prepare import prepare
-from lbproxy.protocol.http1 import ResponseHead
-from lbproxy.protocol.message import Field, Fields
-from tests.support.fake_transport import FakeLb, FakeTransport, ok
+from tests.support.fake_transport import FakeLb, body_of, ok
+from tests.support.multiplexed import WINDOW, ClientConnection
+from tests.unit.dataplane.exchange.interface import Port, uses_of
 
 # --- the interface --------------------------------------------------------------------------------------------------
 
-
-def source(module: ModuleType) -> str:
-    """Its Python, also where it is compiled: that is beside it."""
-    return Path(str(module.__file__)).with_name(f"{module.__name__.rpartition('.')[2]}.py").read_text()
-
-
-def class_of(module: ModuleType, name: str) -> ast.ClassDef:
-    [found] = [node for node in ast.parse(source(module)).body if isinstance(node, ast.ClassDef) and node.name == name]
-    return found
-
-
-def methods(definition: ast.ClassDef) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
-    return {node.name: node for node in definition.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
-
-
-def is_left_open(method: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return ast.unparse(method.body[-1]) == "raise NotImplementedError"
-
-
-INTERFACE = class_of(client_stream, "ClientStream")
-OWN = {
-    name: method
-    for module, part in (
-        (connection, "ClientConnection"),
-        (timed, "TimedConnection"),
-        (answering, "AnsweringConnection"),
-        (http1, "Http1Connection"),
-    )
-    for name, method in methods(class_of(module, part)).items()
-}
-METHODS = {name: method for name, method in methods(INTERFACE).items() if name[0] != "_"}
-OPEN = {name: method for name, method in METHODS.items() if is_left_open(method)}
-ATTRIBUTES = {ast.unparse(node.target) for node in INTERFACE.body if isinstance(node, ast.AnnAssign)}
+PORT = Port(
+    (client_stream, "ClientStream"),
+    (connection, "ClientConnection"),
+    (timed, "TimedConnection"),
+    (answering, "AnsweringConnection"),
+    (http1, "Http1Connection"),
+)
+ATTRIBUTES = {ast.unparse(node.target) for node in PORT.definition.body if isinstance(node, ast.AnnAssign)}
 
 
 def test_the_interface_is_seen() -> None:
-    assert len(OPEN) > 8 and len(METHODS) > len(OPEN) and len(ATTRIBUTES) > 3
-    [slots] = [node.value for node in INTERFACE.body if isinstance(node, ast.Assign)]
+    assert len(PORT.open) > 8 and len(PORT.methods) > len(PORT.open) and len(ATTRIBUTES) > 3
+    [slots] = [node.value for node in PORT.definition.body if isinstance(node, ast.Assign)]
     assert set(ast.literal_eval(slots)) == ATTRIBUTES
     assert issubclass(Http1Connection, ClientStream)
 
 
-@pytest.mark.parametrize("name", OPEN)
+def test_a_stream_need_not_be_a_connection() -> None:
+    """Nor anything that receives bytes, or makes way for others."""
+    assert ClientStream.__mro__[1:] == (object,) and SharingClientStream.__mro__[1:] == (ClientStream, object)
+
+
+@pytest.mark.parametrize("name", PORT.open)
 def test_http_1_takes_and_gives_the_same_types(name: str) -> None:
-    own, wanted = OWN[name], METHODS[name]
-    assert ast.unparse(own.args) == ast.unparse(wanted.args)
-    assert own.returns is not None and wanted.returns is not None
-    assert ast.unparse(own.returns) == ast.unparse(wanted.returns)
-    assert type(own) is type(wanted) and not own.decorator_list, "a method of the object, not of the class"
-    assert not is_left_open(own)
+    PORT.check_same_types(name)
 
 
 def test_an_exchange_asks_for_nothing_else() -> None:
     """So that another version of HTTP can stand on the client's side."""
-    used = {
-        node.attr
-        for module in (exchange, attempt, attempt_books, kernel_path, tunnel)
-        for node in ast.walk(ast.parse(source(module)))
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value).rpartition(".")[2] == "side"
-    }
+    used = uses_of("side")
     assert used
-    assert used <= set(METHODS) | ATTRIBUTES
-    called = {
-        node.attr
-        for node in ast.walk(INTERFACE)
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
-    }
-    assert set(METHODS) <= used | called, "a method that nobody calls"
+    assert used <= set(PORT.methods) | ATTRIBUTES
+    assert set(PORT.methods) <= used | PORT.called_by_itself, "a method that nobody calls"
 
 
 # --- two streams on one connection ----------------------------------------------------------------------------------
@@ -111,72 +68,6 @@ pools:
     retry: {attempts: 0}
     max_inflight: 1
 """
-PROXY = ("192.0.2.7", 40000)
-
-
-class Stream(ClientStream):
-    """One of several streams of a client's connection. `heard` is what it was told to send, in that order."""
-
-    def __init__(self, lb: FakeLb, facts: ClientFacts, transport: FakeTransport) -> None:
-        self.services = lb.services
-        self.facts = facts
-        self.transport = transport
-        self.bound = None
-        self.heard: list[object] = []
-        self.exchange: Exchange
-
-    def begin(self, user: str, request_id: str, body: bytes = b"", *, is_done: bool = True) -> None:
-        """A request with this stream as its client, from a user behind the trusted peer."""
-        raw = (
-            f"POST /{request_id} HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {user}\r\nX-Request-ID: {request_id}\r\n"
-            f"Content-Length: {len(body) if is_done else len(body) + 1}\r\n\r\n"
-        )
-        facts = self.facts
-        prepared = prepare(
-            facts.listener,
-            raw.encode(),
-            is_trusted=facts.is_trusted,
-            log_format=facts.listener.log_format,
-            local_host=facts.local_host,
-        )
-        known = prepared.head.forwarding
-        identity = kept_request_id(known), b"X-Request-ID: %b\r\n" % request_id.encode()
-        self.exchange = Exchange(self, prepared, identity, facts.address_behind(known), self.services.clock())
-        self.exchange.start(body, is_done=is_done)
-
-    # --- the port ---------------------------------------------------------------------------------------------------
-
-    def respond(
-        self, request: Underway, head: ResponseHead, body: bytes, *, is_done: bool, trailers: Sequence[Field]
-    ) -> None:
-        assert request is self.exchange
-        self.heard.append((head.status, body, is_done))
-
-    def send_body(self, request: Underway, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
-        assert request is self.exchange
-        self.heard.append((data, is_done))
-
-    def send_interim(self, head: ResponseHead | None) -> None:
-        self.heard.append(head.status if head is not None else 100)
-
-    def answer(self, request: Underway, status: int, fields: Fields, body: bytes, *, closes: bool) -> None:
-        assert request is self.exchange
-        self.heard.append((status, dict(fields)[b"Content-Type"]))
-
-    def cut(self) -> None:
-        self.heard.append("cut")
-
-    def pause_body(self) -> None:
-        self.heard.append("pause")
-
-    def resume_body(self) -> None:
-        self.heard.append("resume")
-
-    def raw_sink(self) -> asyncio.Transport | None:
-        return None
-
-    def raw_source(self) -> asyncio.Transport | None:
-        return None
 
 
 class Two(FakeLb):
@@ -184,15 +75,12 @@ class Two(FakeLb):
 
     def __init__(self, config: str = CONFIG) -> None:
         super().__init__(config)
-        self.connection = FakeTransport(self.loop, asyncio.Protocol(), PROXY, ("127.0.0.1", 5000))
-        self.facts = ClientFacts(self.listener.runtime)
-        self.facts.connected(self.connection)
-        self.one, self.other = (Stream(self, self.facts, self.connection) for _ in range(2))
+        self.connection = ClientConnection(self)
+        self.one, self.other = (self.connection.stream() for _ in range(2))
 
     def check(self) -> None:
         super().check()
-        assert self.connection.written == [] and self.connection.calls == [], "an exchange knows streams only"
-        self.connection.sock.close()
+        self.connection.check()
 
 
 @pytest.fixture
@@ -282,13 +170,13 @@ def test_a_server_that_takes_no_more_holds_back_only_one_body(lb: Two) -> None:
     first.read_again()
     assert (lb.one.heard, lb.other.heard) == (["pause", "resume"], [])
     for server in (first, second):
-        assert server.everything.endswith(b"\r\n\r\nsome!")
+        assert server.everything.endswith(b"\r\n\r\n4\r\nsome\r\n1\r\n!\r\n0\r\n\r\n")
         server.send(ok())
 
 
 def test_each_waits_with_what_is_known_of_its_own_request(lb: Two) -> None:
     """All slots are taken: a strategy that is asked later sees the request that it is asked for."""
-    busy = [Stream(lb, lb.facts, lb.connection) for _ in range(2)]
+    busy = [lb.connection.stream() for _ in range(2)]
     for stream in busy:
         stream.begin("198.51.100.9", "busy")
     servers = [lb.accept(), lb.accept()]
@@ -303,3 +191,47 @@ def test_each_waits_with_what_is_known_of_its_own_request(lb: Two) -> None:
     for server in reversed(servers):
         server.send(ok(b"then"))
     assert lb.one.heard == lb.other.heard == [(200, b"then", True)]
+
+
+def test_pieces_of_both_come_and_go_as_they_like(lb: Two) -> None:
+    """Heads, bodies and answers of two streams between each other: each server hears its own."""
+    lb.one.begin("198.51.100.1", "a", is_done=False)
+    lb.one.data(b"1")
+    lb.other.begin("203.0.113.2", "b", is_done=False)
+    first, second = lb.accept(), lb.accept()
+    lb.other.data(b"2")
+    lb.one.data(b"11")
+    second.send(ok(b"early")[:-1])
+    lb.other.data(b"22", is_done=True)
+    lb.one.data(b"111", is_done=True)
+    first.send(ok(b"one"))
+    second.send(b"y")
+    assert body_of(first.everything) == b"1\r\n1\r\n2\r\n11\r\n3\r\n111\r\n0\r\n\r\n"
+    assert body_of(second.everything) == b"1\r\n2\r\n2\r\n22\r\n0\r\n\r\n"
+    assert lb.connection.frames == [
+        (2, (200, b"earl", False)),
+        (1, (200, b"one", True)),
+        (2, (b"y", True)),
+    ]
+
+
+def test_each_has_a_window_of_its_own(lb: Two) -> None:
+    """What one server does not take fills the window of its stream, and the other stream goes on for ever."""
+    lb.one.begin("198.51.100.1", "a", is_done=False)
+    lb.other.begin("203.0.113.2", "b", is_done=False)
+    first, second = lb.accept(), lb.accept()
+    first.stop_reading()
+    lb.one.data(bytes(WINDOW))
+    assert (lb.one.window, len(lb.one.unread)) == (0, 1)
+    for _ in range(100):
+        lb.other.data(bytes(WINDOW))
+    assert lb.other.window == WINDOW and body_of(second.everything).count(b"10\r\n") == 100
+    assert body_of(first.everything) == b""
+    first.read_again()
+    assert lb.one.window == WINDOW and body_of(first.everything).startswith(b"10\r\n")
+    lb.one.reset()
+    lb.other.data(b"", is_done=True)
+    lb.loop.run()
+    assert first.saw_reset and second.is_open
+    second.send(ok(b"all"))
+    assert lb.other.heard == [(200, b"all", True)] and lb.ends == ["client_abort", "ok"]

@@ -8,7 +8,8 @@ import os
 import pytest
 
 from lbproxy import errors
-from lbproxy.dataplane.server.connector import DIAL_FAULTS, FAULT_BY_ERRNO, count_dial, fault_of
+from lbproxy.dataplane.exchange.verdicts import DIAL_FAULTS
+from lbproxy.dataplane.server.connector import FAULT_BY_ERRNO, count_dial, fault_of
 from lbproxy.errors import Fault, Retry
 from tests.support.fake_transport import GET, FakeLb, ok, status_of
 

@@ -7,8 +7,9 @@ import ssl
 import pytest
 
 from lbproxy import errors
+from lbproxy.dataplane.exchange.verdicts import TLS_FAULTS
 from lbproxy.dataplane.net.tls_transport import TlsTransport
-from lbproxy.dataplane.server.tls import TLS_FAULTS, ServerTlsConnection, tls_fault
+from lbproxy.dataplane.server.tls import ServerTlsConnection, tls_fault
 from tests.support.fake_transport import FakeLb
 
 

@@ -1,0 +1,81 @@
+"""Who asks a server, without a request and without a client: it notes what it hears."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+from lbproxy.dataplane.exchange.ports import AnswerSink, ServerStream
+from lbproxy.dataplane.exchange.prepare import Prepared, prepare
+from lbproxy.dataplane.runtime import UpstreamTimeouts
+from lbproxy.errors import Fault
+from lbproxy.protocol.http1 import ResponseHead
+from lbproxy.protocol.message import Field
+from lbproxy.protocol.proxy_protocol import ProxyHeader
+from tests.support.fake_transport import GET, FakeLb
+
+LINES = b"X-Request-ID: 1\r\n"
+
+
+def prepared_by(lb: FakeLb, raw: bytes = GET) -> Prepared:
+    """What a listener makes of a head."""
+    return prepare(lb.listener.runtime, raw, is_trusted=False, log_format=None, local_host="h")
+
+
+class Asked(AnswerSink):
+    """See the module. stream: what it was given to ask on."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, is_head=False)
+        self.heard: list[object] = []
+        self.stream: ServerStream | None = None
+
+    def begin(
+        self, prepared: Prepared, body: bytes = b"", *, is_done: bool = True, expects: bool = False
+    ) -> ServerStream:
+        """Send a request on its stream."""
+        assert self.stream is not None
+        self.stream.begin(self, prepared, LINES, body, is_done=is_done, expects=expects, trailers=())
+        return self.stream
+
+    # --- the port ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        return False
+
+    def dialled(self, connect_s: float) -> None:
+        self.heard.append(("dialled", connect_s))
+
+    def opened(self, stream: ServerStream, now: float) -> None:
+        self.stream = stream
+        self.heard.append("opened")
+
+    def broke(self) -> None:
+        self.heard.append("broke")
+
+    def timeouts(self) -> UpstreamTimeouts:
+        return UpstreamTimeouts(inf, inf, inf, inf, inf, inf)
+
+    def proxied(self) -> ProxyHeader | None:
+        return None
+
+    def interim_received(self, head: ResponseHead) -> None:
+        self.heard.append(head.status)
+
+    def response_received(
+        self, head: ResponseHead, body: bytes, now: float, *, is_done: bool, trailers: Sequence[Field] = ()
+    ) -> None:
+        self.heard.append((head.status, body, is_done))
+
+    def response_body(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
+        self.heard.append((data, is_done))
+
+    def attempt_failed(self, fault: Fault, detail: str) -> None:
+        self.heard.append(fault.word)
+
+    def splice_response(self, reader: object) -> bool:
+        return False
+
+    def client_transport(self) -> None:
+        return None

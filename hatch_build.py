@@ -31,6 +31,7 @@ PACKAGES = (
     "dataplane",
     *(f"dataplane/{room}" for room in ROOMS),
     "domain",
+    "domain/shared",
     "domain/strategies",
     "protocol",
     "telemetry",

@@ -247,7 +247,11 @@ class WaitQueue:
         arrivals = self._arrivals
         while arrivals and not arrivals[0].is_waiting:
             arrivals.popleft()
-        if not arrivals or now - arrivals[0].enqueued_at <= TARGET_S:
+        self._note_wait(arrivals[0].enqueued_at if arrivals else inf, now)
+
+    def _note_wait(self, oldest_at: float, now: float) -> None:
+        """oldest_at: when the oldest ticket arrived, inf if there is none."""
+        if now - oldest_at <= TARGET_S:
             self._above_since = None
             self.is_newest_first = False
         elif self._above_since is None:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from benchmarks.simulation.simulator import QueueSpec, Report, Simulation
 from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.lease import Outcome
-from lbproxy.domain.queue import WaitQueue
-from tests.unit.domain.simulator import Report, Simulation
 
 WARM_UP_S = 10.0
 
 
 def central(order: str = "adaptive", seed: int = 1, seconds: float = 300.0, load: float = 0.9) -> Report:
     """4 servers with 1 slot, patient clients."""
-    queue = WaitQueue(100_000, 60.0, order)
+    queue = QueueSpec(100_000, 60.0, order)
     return Simulation(n=4, slots=1, seed=seed, max_inflight=1, queue=queue).run(load, seconds)
 
 
-def goodput(order: str, load: float, seed: int) -> float:
+def goodput(order: str, load: float, seed: int, workers: int = 0) -> float:
     """Answers within 1 s as a share of capacity; the queue has its default size and time-out."""
     seconds = 60.0
     simulation = Simulation(
-        n=4, slots=1, seed=seed, max_inflight=1, queue=WaitQueue(order=order), patience_s=1.0, breaker=BreakerPolicy()
+        n=4,
+        slots=1,
+        seed=seed,
+        max_inflight=1,
+        queue=QueueSpec(order=order),
+        patience_s=1.0,
+        breaker=BreakerPolicy(),
+        workers=workers,
     )
     report = simulation.run(load, WARM_UP_S + seconds)
     assert_everything_is_back(simulation)
@@ -30,9 +38,7 @@ def goodput(order: str, load: float, seed: int) -> float:
 
 
 def assert_everything_is_back(simulation: Simulation) -> None:
-    assert [server.inflight for server in simulation.servers] == [0] * len(simulation.servers)
-    if simulation.pool.queue is not None:
-        assert len(simulation.pool.queue) == 0
+    assert simulation.is_everything_back()
 
 
 def test_central_queue_beats_choosing_a_server_at_once() -> None:
@@ -66,7 +72,7 @@ def errors_with_one_failing_server(
         failure=failure,
         breaker=breaker,
         max_inflight=max_inflight,
-        queue=WaitQueue() if max_inflight else None,
+        queue=QueueSpec() if max_inflight else None,
     )
     report = simulation.run(0.7, 40.0)
     assert_everything_is_back(simulation)
@@ -102,7 +108,7 @@ def errors_of_one_in_eight(
         failure=Outcome.ERROR,
         breaker=breaker,
         max_inflight=max_inflight,
-        queue=WaitQueue() if max_inflight else None,
+        queue=QueueSpec() if max_inflight else None,
     )
     report = simulation.run(load, 60.0)
     assert_everything_is_back(simulation)
@@ -130,7 +136,7 @@ def test_servers_that_fail_now_and_then_are_all_used(failure: Outcome) -> None:
 
     def p99(share: float) -> float:
         simulation = Simulation(
-            n=4, slots=2, max_inflight=2, queue=WaitQueue(), breaker=BreakerPolicy(), failure=failure, bad_share=share
+            n=4, slots=2, max_inflight=2, queue=QueueSpec(), breaker=BreakerPolicy(), failure=failure, bad_share=share
         )
         report = simulation.run(0.85, 120.0)
         assert_everything_is_back(simulation)
@@ -154,7 +160,7 @@ def test_with_slots_the_fast_ones_are_filled_first() -> None:
 
     def p99(strategy: str) -> float:
         simulation = Simulation(
-            n=16, slots=4, strategy=strategy, speeds=speeds, max_inflight=4, queue=WaitQueue(), breaker=BreakerPolicy()
+            n=16, slots=4, strategy=strategy, speeds=speeds, max_inflight=4, queue=QueueSpec(), breaker=BreakerPolicy()
         )
         report = simulation.run(0.7, 60.0)
         assert report.most_at_once == 4
@@ -162,3 +168,48 @@ def test_with_slots_the_fast_ones_are_filled_first() -> None:
         return report.p99(WARM_UP_S)
 
     assert p99("least_connections") < 0.75 * p99("round_robin")
+
+
+# --- several workers ------------------------------------------------------------------------------------------------
+
+
+def shared(workers: int, seed: int, kills: Sequence[tuple[float, int]] = ()) -> Report:
+    """`central`, with workers that share their books."""
+    queue = QueueSpec(100_000, 60.0)
+    simulation = Simulation(n=4, slots=1, seed=seed, max_inflight=1, queue=queue, workers=workers)
+    report = simulation.run(0.9, 120.0, kills)
+    assert_everything_is_back(simulation)
+    assert report.most_at_once == 1
+    return report
+
+
+def test_one_worker_with_shared_books_is_one_with_its_own() -> None:
+    assert shared(1, seed=1).answered == central(seed=1, seconds=120.0).answered
+
+
+def test_four_workers_balance_as_one() -> None:
+    """1.005 to 1.02 in single runs: the way from one worker to another, half a millisecond."""
+    one, four = ([shared(workers, seed) for seed in (1, 2, 3)] for workers in (1, 4))
+    assert [len(report.answered) for report in four] == [len(report.answered) for report in one]
+    assert sum(r.p99(WARM_UP_S) for r in four) <= 1.05 * sum(r.p99(WARM_UP_S) for r in one)
+
+
+def test_workers_that_are_killed_leave_nothing_behind() -> None:
+    """One of four, twice a second."""
+    report = shared(4, 1, [(number / 2, number % 4) for number in range(20, 220)])
+    assert report.killed > 100
+    assert report.refused == report.gave_up == 0
+
+
+@pytest.mark.parametrize("load", [1.1, 1.3])
+def test_four_workers_under_overload_with_impatient_clients(load: float) -> None:
+    """The same order for all: 0.96 and 0.97, as one worker alone."""
+    shares = [goodput("adaptive", load, seed, workers=4) for seed in (1, 2)]
+    assert sum(shares) / len(shares) >= 0.95
+
+
+def test_four_workers_without_limits_see_each_other_s_requests() -> None:
+    def p99(workers: int) -> float:
+        return sum(Simulation(n=8, slots=4, seed=seed, workers=workers).run(0.8, 60.0).p99(10.0) for seed in (1, 2))
+
+    assert p99(4) <= 1.02 * p99(1)

@@ -1,0 +1,137 @@
+"""Who waits for a slot of one pool, over all workers, in the order of arrival. The tickets are with their workers.
+
+A list in places that stay where they are: a client that leaves from the middle costs as much as one that is served, and
+nothing is ever moved, so that nobody can die while at it. To be called inside the pool's guard only.
+"""
+
+from __future__ import annotations
+
+from lbproxy.domain.shared.cells import Cells
+from lbproxy.domain.shared.plan import (
+    FIRST,
+    FREE_PLACE,
+    LAST,
+    N_PLACES_USED,
+    N_WAITING,
+    PLACE_ARRIVED,
+    PLACE_BEFORE,
+    PLACE_EXPIRES,
+    PLACE_NEXT,
+    PLACE_SERIAL,
+    PLACE_TICKET,
+    SERIAL,
+    Plan,
+)
+
+
+class Line:
+    """See the module. Times are monotonic nanoseconds."""
+
+    __slots__ = ("_cells", "_plan")
+
+    def __init__(self, cells: Cells, plan: Plan) -> None:
+        self._cells = cells
+        self._plan = plan
+
+    # --- who waits ---------------------------------------------------------------------------------------------------
+
+    def join(self, worker: int, ticket: int, arrived_ns: int, expires_ns: int) -> int:
+        """The number of the last place, which is theirs; 0 if all are taken."""
+        return self._enter(worker, ticket, arrived_ns, expires_ns, self._cells[self._plan.first + LAST])
+
+    def rejoin(self, worker: int, ticket: int, arrived_ns: int, expires_ns: int) -> int:
+        """The number of a place before all that arrived later; 0 if all are taken."""
+        cells, plan = self._cells, self._plan
+        before, following = 0, cells[plan.first + FIRST]
+        while following and cells[plan.place(following) + PLACE_ARRIVED] <= arrived_ns:
+            before, following = following, cells[plan.place(following) + PLACE_NEXT]
+        return self._enter(worker, ticket, arrived_ns, expires_ns, before)
+
+    def _enter(self, worker: int, ticket: int, arrived_ns: int, expires_ns: int, before: int) -> int:
+        cells, plan = self._cells, self._plan
+        first = plan.first
+        place = cells[first + FREE_PLACE]
+        if place:
+            at = plan.place(place)
+            cells[first + FREE_PLACE] = cells[at + PLACE_NEXT]
+        else:
+            place = cells[first + N_PLACES_USED] + 1
+            if place > plan.n_places:
+                return 0
+            cells[first + N_PLACES_USED] = place
+            at = plan.place(place)
+        next_of_before = plan.place(before) + PLACE_NEXT if before else first + FIRST
+        following = cells[next_of_before]
+        if following:  # it came before that one, which its time says
+            serial = cells[plan.place(following) + PLACE_SERIAL]
+        else:
+            serial = cells[first + SERIAL] + 1
+            cells[first + SERIAL] = serial
+        cells[at + PLACE_TICKET] = ticket
+        cells[at + PLACE_ARRIVED] = arrived_ns
+        cells[at + PLACE_EXPIRES] = expires_ns
+        cells[at + PLACE_SERIAL] = serial
+        cells[at + PLACE_BEFORE] = before
+        cells[at + PLACE_NEXT] = following
+        cells[at] = worker + 1
+        cells[next_of_before] = place
+        cells[plan.place(following) + PLACE_BEFORE if following else first + LAST] = place
+        cells[first + N_WAITING] += 1
+        return place
+
+    def leave(self, place: int) -> None:
+        """Whoever has this place waits no more."""
+        cells, plan = self._cells, self._plan
+        first = plan.first
+        at = plan.place(place)
+        cells[at] = 0
+        before, following = cells[at + PLACE_BEFORE], cells[at + PLACE_NEXT]
+        cells[plan.place(before) + PLACE_NEXT if before else first + FIRST] = following
+        cells[plan.place(following) + PLACE_BEFORE if following else first + LAST] = before
+        cells[at + PLACE_NEXT] = cells[first + FREE_PLACE]
+        cells[first + FREE_PLACE] = place
+        cells[first + N_WAITING] -= 1
+
+    def worker(self, place: int) -> int:
+        """Whose it is."""
+        return self._cells[self._plan.place(place)] - 1
+
+    def ticket(self, place: int) -> int:
+        """The number by which its worker knows the ticket."""
+        return self._cells[self._plan.place(place) + PLACE_TICKET]
+
+    def is_of(self, place: int, worker: int, ticket: int) -> bool:
+        """Does this ticket wait at this place still?"""
+        at = self._plan.place(place)
+        return self._cells[at] == worker + 1 and self._cells[at + PLACE_TICKET] == ticket
+
+    # --- whose turn it is --------------------------------------------------------------------------------------------
+
+    def oldest_ns(self) -> int:
+        """When the first in the line arrived; -1 if nobody waits."""
+        place = self._cells[self._plan.first + FIRST]
+        return self._cells[self._plan.place(place) + PLACE_ARRIVED] if place else -1
+
+    def turn(self, now_ns: int, *, is_newest_first: bool) -> int:
+        """The place whose turn it is, 0 if there is none. Who is late is passed over: its worker tells it."""
+        cells, plan = self._cells, self._plan
+        place = cells[plan.first + (LAST if is_newest_first else FIRST)]
+        step = PLACE_BEFORE if is_newest_first else PLACE_NEXT
+        while place and cells[plan.place(place) + PLACE_EXPIRES] <= now_ns:
+            place = cells[plan.place(place) + step]
+        return place
+
+    def urgent(self, now_ns: int, longest_ns: int, needed_ns: int) -> int:
+        """The first place if it has been there for `longest_ns`, or else the one that has the least time, if that is
+        `needed_ns` or less; 0 if nobody is in such a hurry, or who is is late already. Looks at everybody."""
+        cells, plan = self._cells, self._plan
+        place = cells[plan.first + FIRST]
+        if place and now_ns - cells[plan.place(place) + PLACE_ARRIVED] >= longest_ns:
+            return place if cells[plan.place(place) + PLACE_EXPIRES] > now_ns else 0
+        soonest, found = now_ns + needed_ns + 1, 0
+        while place:
+            expires = cells[plan.place(place) + PLACE_EXPIRES]
+            if expires < soonest:
+                soonest, found = expires, place
+            place = cells[plan.place(place) + PLACE_NEXT]
+        return found if soonest > now_ns else 0

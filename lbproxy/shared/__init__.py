@@ -1,0 +1,1 @@
+"""Memory and locks that several processes of lbproxy share."""

@@ -1,8 +1,8 @@
 """The admin address under attack while traffic flows: nothing is changed, nothing grows, and requests are not hurt.
 
 LBPROXY_ATTACK_S in the environment says for how long; `make soak` makes it a minute, with 1,000 slow readers of events.
-It holds the latency of requests against that of a time of peace too, for which the calls are spaced out: each takes its
-0.3 ms of the one loop, so a flood of them is felt, as a flood of requests is.
+It holds the latency of requests against that of a time of peace too, for which the calls are spaced out: each takes up
+to CALL_S of the one loop, so a flood of them is felt, as a flood of requests is.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ RATE = 500 if IS_FULL else 100
 N_READERS = 1000 if IS_FULL else 100
 N_ATTACKERS = 3
 PACE_S = 0.2 if IS_FULL else 0.0  # between two calls of an attacker
+CALL_S = 0.001
 ADMIN_CONNECTIONS = 64 + 16
 GROWTH_BYTES = 48 << 20  # 80 connections with what they may hold each, and what the interpreter keeps of a busy time
 TOKENS = {"token": "s3cret", "tokens": {"monitoring": {"token": "reads", "scope": "read"}}}
@@ -197,4 +198,4 @@ def test_requests_are_not_hurt_and_nothing_changes_nor_grows(tmp_path: Path) -> 
             print(f"p99 {1e3 * p99_s(peace):.1f} ms in peace, {1e3 * p99_s(war):.1f} ms in war; {attack.statuses}")
             print(f"most descriptors {most_fds}, memory {rss >> 10} KiB, at most {most_rss >> 10}")
             if IS_FULL:
-                assert p99_s(war) <= 1.1 * p99_s(peace)
+                assert p99_s(war) <= 1.1 * p99_s(peace) + CALL_S

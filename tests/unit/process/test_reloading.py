@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lbproxy.config.loader import load_file
+from lbproxy.config.loader import Kept, load_file
 from lbproxy.config.model import Config
 from lbproxy.process.applying import CannotApply
 from lbproxy.process.reloading import NO_FILE, Reloading
@@ -52,6 +52,25 @@ async def test_each_question_reads_the_file_anew(tmp_path: Path) -> None:
             "text": "change listener 127.0.0.1:5000: timeouts.write: 30 -> 9",
         }
     ]
+
+
+async def test_a_pool_that_did_not_change_stays_the_same_object(tmp_path: Path) -> None:
+    """Which is how a reload finds out that there is nothing to do for it."""
+    path = tmp_path / "lb.yaml"
+    text = "listeners: [{bind: '127.0.0.1:5000', routes: [{pool: p}, {pool: q}]}]\npools:\n"
+    pools = ["  p: {servers: ['127.0.0.1:1']}\n", "  q: {servers: ['127.0.0.1:2']}\n"]
+    path.write_text(text + "".join(pools))
+    kept = Kept()
+    start = load_file(path, {}, checks_files=True, kept=kept).config
+
+    async def take(old: Config, new: Config) -> None:
+        assert old is start
+
+    asked = Reloading(start, str(path), {}, take, [0] * PROCESS.width, kept=kept)
+    path.write_text(text + pools[0].replace(":1", ":3") + pools[1])
+    status, _ = await asked.reload("somebody")
+    assert status == 200 and asked.config.pools["q"] is start.pools["q"]
+    assert asked.config.pools["p"].servers[0].address.port == 3
 
 
 async def test_every_problem_is_told_with_its_place(tmp_path: Path) -> None:

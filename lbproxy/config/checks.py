@@ -22,7 +22,7 @@ from lbproxy.config.model import Config, HealthCheck, Pool, ServerSpec
 from lbproxy.config.notation import one_is_list
 from lbproxy.config.pool_model import HTTP_CHECK_KEYS
 from lbproxy.config.problems import Path
-from lbproxy.config.proxy_checks import check_proxy_protocol
+from lbproxy.config.proxy_checks import check_proxy_protocol, check_trust_of_unix_sockets
 from lbproxy.config.route_checks import check_header_rules, check_listener_routes, referenced_pools
 from lbproxy.config.server_model import BUILT_IN_STRATEGIES, expand_servers
 from lbproxy.config.source import Document
@@ -46,6 +46,7 @@ def check(config: Config, document: Document) -> None:
     _check_references(config, data, document)
     check_binds(config, data, document)
     check_proxy_protocol(config, document)
+    check_trust_of_unix_sockets(config, document)
     for index, listener in enumerate(config.listeners):
         check_listener_routes(listener, ("listeners", index), document)
     _check_listener_keys(config, data, document)

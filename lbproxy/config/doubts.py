@@ -65,7 +65,7 @@ def _is_open(host: str) -> bool:
 
 def _check_trusted(config: Config, document: Document) -> None:
     for index, network in enumerate(config.trusted_proxies):
-        if network.prefixlen == 0:
+        if not isinstance(network, str) and network.prefixlen == 0:
             path: Path = ("trusted_proxies", index)
             document.warn(path, "trusts everybody: any client can claim any address", "name your own proxies")
 

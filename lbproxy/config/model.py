@@ -30,10 +30,10 @@ from lbproxy.config.notation import (
     FLAG,
     HOST_NAME,
     NAME,
-    NETWORK,
     OFF_SCHEMA,
     OR_OFF,
     POOL_NAME,
+    PROXY,
     SECONDS_OR_ZERO,
     SECRET,
     Notation,
@@ -186,10 +186,13 @@ class Config(Section):
     log: Log = setting(Log(), "lbproxy's own messages, on stderr.")
     shutdown: Shutdown = setting(Shutdown(), "What SIGTERM does.")
     limits: Limits = setting(Limits(), "Bounds of the whole process.")
-    trusted_proxies: tuple[Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, NETWORK], ...] = setting(
-        (),
-        "Networks of proxies in front of lbproxy, whose X-Forwarded-*, Forwarded and X-Request-ID headers are "
-        "believed. From everybody else they are replaced.",
+    trusted_proxies: tuple[Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"], PROXY], ...] = (
+        setting(
+            (),
+            "Networks of proxies in front of lbproxy, whose X-Forwarded-*, Forwarded and X-Request-ID headers are "
+            "believed. From everybody else they are replaced. `unix`: whoever connects over a unix socket, which the "
+            "`mode_bits` of its file decide.",
+        )
     )
     listeners: tuple[Listener, ...] = setting(..., "Where clients connect, at least one.")
     pools: Mapping[Annotated[str, POOL_NAME], Pool] = setting(

@@ -8,7 +8,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -307,10 +307,18 @@ def parse_srv_name(value: object) -> str:
     return text.lower()
 
 
-def parse_network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def parse_proxy(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]:
+    """Whom to trust: a network, or all peers on unix sockets, which have no address."""
     if isinstance(value, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
         return value
     text = units.parse_text(value)
+    if text == "unix":
+        return "unix"
+    if text.startswith("unix:"):
+        raise ValueError(
+            "peers on unix sockets have no address; write unix, which means those of every listener; who may connect "
+            "to which says mode_bits"
+        )
     try:
         return ipaddress.ip_network(text)
     except ValueError:
@@ -318,7 +326,7 @@ def parse_network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Networ
     try:
         meant = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"expected a network such as 10.0.0.0/8, got {text!r}") from None
+        raise ValueError(f"expected a network such as 10.0.0.0/8, or unix, got {text!r}") from None
     raise ValueError(f"{text!r} has bits set behind the prefix; did you mean {meant}?")
 
 
@@ -363,5 +371,5 @@ LOCATION: Final = Notation("URL or path", parse_location, {"type": "string"})
 BIND: Final = Notation("`host:port`, `[v6]:port`, `:port` or `unix:PATH`", parse_bind, {"type": "string"})
 RESOLVER: Final = Notation("`IP` or `IP:port`", parse_resolver, {"type": "string"})
 SRV_NAME: Final = Notation("name of an SRV record", parse_srv_name, {"type": "string"})
-NETWORK: Final = Notation("network such as `10.0.0.0/8`", parse_network, {"type": "string"})
+PROXY: Final = Notation("network such as `10.0.0.0/8`, or `unix`", parse_proxy, {"type": "string"})
 POOL_NAME: Final = Notation("pool name", parse_pool_name, {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"})

@@ -6,6 +6,7 @@ from the text around its mark, made only after it refused the file.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ _OPENING: Final = {"]": "[", "}": "{"}
 _KEY: Final = re.compile(r"(?:- +)*([\w.-]+)")
 _TWO_KEYS: Final = re.compile(r"\s*(?:- +)*([\w.-]+):\s+([\w.-]+):\s*(?:#.*)?$")
 _WITH_VALUE: Final = re.compile(r"(?:- +)*[\w.\"'-]+:\s+[^\s|>#&\[{]")
-_BARE_V6: Final = re.compile(r"(?:^|[\s,\[-])(\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\](?::[0-9-]+)?)")
+_IN_BRACKETS: Final = re.compile(r"(?:^|[\s,\[-])(\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\](?::[0-9-]+)?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +236,8 @@ def _flow(case: _Case) -> Explained | None:
         said = f"{case.context} {case.problem}"
         suggestion = "inside [ ] and { } put a value that holds ${...} in quotes"
         return Explained(case.line, case.column, f"is not YAML: {said}", suggestion)
-    if v6 := _BARE_V6.search(case.written):
-        return Explained(case.line, v6.start(1) + 1, "an address that begins with [ needs quotes", f"write '{v6[1]}'")
+    if v6 := _bare_v6(case):
+        return v6
     opened = _brackets(case.lines, (case.line, case.column))
     if not opened:
         return None
@@ -247,9 +248,40 @@ def _flow(case: _Case) -> Explained | None:
     line, column, char = opened[-1]
     if "<stream end>" in case.problem or not _is_closed_later(case, char):
         return Explained(line, column, f"the {char} that opens here is not closed", "close it, or remove it")
+    if odd := _odd_inside(case):
+        return odd
     if case.problem.startswith("expected ',' or"):
         before_line, before_column = _end_of_token_before(case)
         return Explained(before_line, before_column, "a comma is missing here", "items are separated by commas")
+    return None
+
+
+def _odd_inside(case: _Case) -> Explained | None:
+    """A character in the middle of a value that inside of brackets is none of its text: the ? of a query, a regex."""
+    at = case.column - 1
+    if case.written[at : at + 1] not in ("?", "[", "{") or not re.search(r"[^\s,\[\]{}\"']$", case.written[:at]):
+        return None
+    begin = max(found.end() for found in re.finditer(r"^|[,\[{]|: ", case.written[:at]))
+    depth, end = 0, at
+    while end < len(case.written) and (depth or case.written[end] not in ",]}") and case.written[end:].strip():
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(case.written[end], 0)
+        end += 1
+    value = case.written[begin:end].strip()
+    begin += len(case.written[begin:]) - len(case.written[begin:].lstrip())
+    quoted = "'" + value.replace("'", "''") + "'"
+    message = f"inside of [ ] and {{ }} a value with {case.written[at]} in it needs quotes"
+    return Explained(case.line, begin + 1, message, f"write {quoted}")
+
+
+def _bare_v6(case: _Case) -> Explained | None:
+    """An IPv6 address in brackets, which YAML takes for a list."""
+    for found in _IN_BRACKETS.finditer(case.written):
+        try:
+            ipaddress.IPv6Address(found[2])
+        except ValueError:
+            continue  # a list
+        message = "an address that begins with [ needs quotes"
+        return Explained(case.line, found.start(1) + 1, message, f"write '{found[1]}'")
     return None
 
 
@@ -304,8 +336,8 @@ def _block(case: _Case) -> Explained | None:
 def _rest_of_line(case: _Case) -> Explained:
     """Something stands behind a value that is complete."""
     char = case.written[case.column - 1]
-    if v6 := _BARE_V6.search(case.written):
-        return Explained(case.line, v6.start(1) + 1, "an address that begins with [ needs quotes", f"write '{v6[1]}'")
+    if v6 := _bare_v6(case):
+        return v6
     if char in _OPENING:
         return Explained(case.line, case.column, f"this {char} closes nothing", "remove it")
     return Explained(case.line, case.column, "the value before this is complete", "put the whole value in quotes")

@@ -51,12 +51,14 @@ def parse_target(value: object) -> str:
 
 
 def parse_client(value: object) -> str:
-    """An IP address, in its usual spelling."""
+    """An IP address, in its usual spelling, or the word for a client on a unix socket."""
     text = parse_text(value)
+    if text == "unix":
+        return text
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise ValueError(f"expected an IP address, got {text!r}") from None
+        raise ValueError(f"expected an IP address, or unix, got {text!r}") from None
 
 
 def parse_place(value: object) -> str:
@@ -78,7 +80,7 @@ ROUTE_OR_NONE: Final = Notation(
     "number from 0, or `none`", parse_route, {"anyOf": [{"const": NONE}, dict(ROUTE.schema)]}
 )
 TARGET: Final = Notation("path, with a query or without", parse_target, {"type": "string", "pattern": r"^(/|\*$)"})
-CLIENT: Final = Notation("IP address", parse_client, {"type": "string"})
+CLIENT: Final = Notation("IP address, or `unix`", parse_client, {"type": "string"})
 PLACE: Final = Notation("`POOL/SERVER`", parse_place, {"type": "string", "pattern": "^[^/]+/."})
 SERVER_PATTERN: Final = Notation("name of a server", parse_name, TEXT_SCHEMA)
 

@@ -311,7 +311,8 @@ class PoolRuntime:
         return self.budget.may_start(active, requests_total=self._n_first_attempts(), now=now)
 
     def _n_first_attempts(self) -> int:
-        return max(0, sum(server.requests for server in self.servers) - self.budget.n_started)
+        """Of the servers that are here now, so it falls when one leaves."""
+        return sum(server.requests for server in self.servers) - self.budget.n_started
 
     def sweep(self, now: float) -> None:
         """What time brings: idle connections expire, the pool changes, the budget's window moves."""
@@ -395,6 +396,7 @@ class ListenerRuntime:
     underscores: str
     answers_half_closed: bool
     trusted: tuple[Network, ...]
+    trusts_unix: bool
     connections_per_ip: float
     min_rate: float  # bytes a second of an upload; 0: off
     has_default_only: bool  # one route without a match: nothing to look for
@@ -417,7 +419,9 @@ class ListenerRuntime:
         return replace(self, is_leaving=True)
 
     def is_trusted(self, client_ip: str) -> bool:
-        """Is this peer one whose forwarding fields are believed?"""
+        """Is this peer one whose forwarding fields are believed? client_ip: "unix" for one on a unix socket."""
+        if client_ip == "unix":
+            return self.trusts_unix
         if not self.trusted:
             return False
         try:

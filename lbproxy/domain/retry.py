@@ -97,13 +97,14 @@ class RetryBudget:
     give it the numbers: retries of the last ten seconds stay within max(min_ a second, ratio x requests of that time).
     """
 
-    __slots__ = ("_marks", "_min", "_ratio", "_started", "active", "n_started")
+    __slots__ = ("_marks", "_min", "_n_attempts", "_ratio", "_started", "active", "n_started")
 
     def __init__(self, ratio: float = 0.2, min_: int = 3) -> None:
         self._ratio = ratio
         self._min = min_
         self._marks: deque[tuple[float, int]] = deque([(-inf, 0)])
         self._started: deque[float] = deque()
+        self._n_attempts = 0
         self.active = 0
         self.n_started = 0
 
@@ -115,8 +116,8 @@ class RetryBudget:
     def may_start(self, active_requests: int, *, requests_total: int | None = None, now: float = 0.0) -> bool:
         """Take a permit for one retry; False: the budget is spent. Every True is followed by one `finished()`.
 
-        active_requests: in progress or queued in the pool. requests_total: how many there ever were (a counter, first
-        attempts only), with `now` in monotonic seconds.
+        active_requests: in progress or queued in the pool. requests_total: how many first attempts the servers that
+        are here now ever had, with `now` in monotonic seconds. It falls when a server leaves, and may be below 0.
         """
         granted = self.active < max(self._min, self._ratio * active_requests) and (
             requests_total is None or self._is_rate_left(requests_total, now)
@@ -148,6 +149,11 @@ class RetryBudget:
         """Keep the count of the window: called now and then, also while nothing is retried."""
         horizon = now - BUDGET_WINDOW_S
         marks = self._marks
+        n_attempts = requests_total + self.n_started  # falls for no other reason than that a server has left
+        gone, self._n_attempts = self._n_attempts - n_attempts, n_attempts
+        if gone > 0:
+            # Its requests were made all the same: what the window holds stays what it was.
+            self._marks = marks = deque((at, total - gone) for at, total in marks)
         # The newest mark that is older than the window stays: it is where the window begins.
         while len(marks) > 1 and marks[1][0] <= horizon:
             marks.popleft()

@@ -238,7 +238,8 @@ class Builder:
             chunk_overhead=limits.chunk_overhead,
             underscores=config.underscore_headers,
             answers_half_closed=config.half_close == "answer",
-            trusted=self.config.trusted_proxies,
+            trusted=tuple(proxy for proxy in self.config.trusted_proxies if not isinstance(proxy, str)),
+            trusts_unix="unix" in self.config.trusted_proxies,
             connections_per_ip=inf_if_off(limits.connections_per_ip),
             min_rate=limits.min_rate or 0,
             deadline_names=frozenset()

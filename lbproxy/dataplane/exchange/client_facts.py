@@ -79,7 +79,9 @@ class ClientFacts:
             ip = ip[7:]
         self.address = ip or UNIX
         self.peer_ip = ip or NO_ADDRESS
-        self.is_trusted = self.listener.is_trusted(ip)
+        # No address may also mean a TCP peer that has gone, or somebody on a unix socket of the balancer in front.
+        is_unix = not ip and isinstance(peer, (str, bytes)) and (self.proxied is None or not self.proxied.is_unix)
+        self.is_trusted = self.listener.is_trusted(UNIX if is_unix else ip)
         self._port_line = port_line(published_port, self.scheme)
         self._lines = connection_lines(self.peer_ip, self.scheme) + join_fields(self.cert_fields)
         self._lines_and_port = self._lines + self._port_line
@@ -94,7 +96,7 @@ class ClientFacts:
 
     def address_behind(self, known: Forwarding) -> str:
         """Whose request it is, by what a trusted peer says of it."""
-        return client_address(known, self.peer_ip, self.listener.is_trusted)
+        return client_address(known, self.address, self.listener.is_trusted)
 
     def forwarding_lines(self, request: Underway) -> bytes:
         """The fields that lbproxy adds to the head that goes up, request id included.

@@ -136,6 +136,7 @@ def test_routes() -> None:
 def test_networks() -> None:
     made = config("trusted_proxies: [10.0.0.0/8, '::1']\n" + SMALL)
     assert made.trusted_proxies == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    assert config("trusted_proxies: [unix, 10.0.0.0/8]\n" + SMALL).trusted_proxies[0] == "unix"
 
 
 def test_models_are_frozen() -> None:

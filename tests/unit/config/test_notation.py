@@ -15,8 +15,8 @@ from lbproxy.config.notation import (
     parse_host_pattern,
     parse_location,
     parse_match_path,
-    parse_network,
     parse_pool_name,
+    parse_proxy,
     parse_regex,
     parse_token,
 )
@@ -72,7 +72,7 @@ REFUSED: list[tuple[Callable[[object], object], list[str]]] = [
     (parse_match_path, ["", "a", "/a b", "/é", "/a\n", "/a?b", "/a#b"]),
     (parse_location, ["", "/a b", "/a\r\nSet-Cookie: x", "/\0", "/é"]),
     (parse_pool_name, ["", "a b", "a/b", "x" * 65, "é", "a\n"]),
-    (parse_network, ["", "a", "10.0.0.1/8", "10.0.0.0/33", "1.2.3"]),
+    (parse_proxy, ["", "a", "10.0.0.1/8", "10.0.0.0/33", "1.2.3"]),
     (parse_regex, ["(", "[", "a{2,1}", "(?P<a>x)(?P<a>y)", "x{99999999999999999999}"]),
 ]
 

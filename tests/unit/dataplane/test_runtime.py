@@ -46,6 +46,11 @@ def runtime(*networks: str) -> ListenerRuntime:
         return lb.listener.runtime
 
 
+def test_unix_is_trusted_where_it_is_named() -> None:
+    assert runtime("unix").is_trusted("unix") and runtime("10.0.0.0/8", "unix").is_trusted("10.1.2.3")
+    assert not runtime("unix").is_trusted("") and not runtime("unix").is_trusted("10.1.2.3")
+
+
 @pytest.mark.parametrize(
     ("ip", "is_trusted"),
     [
@@ -70,6 +75,19 @@ def test_who_is_trusted(ip: str, is_trusted: bool) -> None:
 )
 def test_is_there_a_bound_on_a_connection(requests: float, age: float, is_limited: bool) -> None:
     assert KeepAliveSettings(1, 1.0, requests, age).is_limited is is_limited
+
+
+def test_retries_are_allowed_by_the_requests_of_servers_that_have_left_too() -> None:
+    with FakeLb(CONFIG) as lb:
+        pool = next(iter(lb.wiring.pools.values()))
+        leaving, staying = list(pool.servers)[:2]
+        leaving.requests, staying.requests, pool.budget.n_started = 1000, 100, 400
+        pool.budget.note(0, 0.0)
+        pool.sweep(1.0)
+        del pool.servers[leaving]
+        pool.sweep(2.0)
+        # A fifth of 700, less what these themselves are of it: none of them gets to a server here.
+        assert sum(pool.may_retry(3.0, is_lost=True) for _ in range(300)) == 117
 
 
 def test_a_route_knows_whether_it_edits_answers() -> None:

@@ -89,6 +89,38 @@ def test_no_storm_when_every_answer_fails_at_once(rps: int) -> None:
     assert 0.15 < retries / (30 * rps) <= 0.3
 
 
+def test_a_server_that_leaves_takes_nothing_of_the_budget_along() -> None:
+    """Its requests are no longer in the sum: 900 of the 1,000 of the last ten seconds were its."""
+    budget = RetryBudget(0.2, 1)
+    for second in range(11):
+        budget.note(100 * second, float(second))
+    budget.note(100, 10.1)
+    assert sum(budget.may_start(10_000, requests_total=100, now=10.1) for _ in range(300)) == 200
+    for second in range(11, 21):
+        budget.note(100 + 10 * (second - 10), float(second))
+    # What is in the window now: 10 requests a second, and no retry.
+    assert sum(budget.may_start(10_000, requests_total=210, now=21.0) for _ in range(300)) == 20
+
+
+def test_a_retry_that_is_begun_is_no_server_that_leaves() -> None:
+    """The callers count attempts, and take off those that were retries."""
+    budget = RetryBudget(0.2, 1)
+    attempts = granted = 0
+    for number in range(3000):
+        attempts += 1
+        if budget.may_start(10_000, requests_total=attempts - budget.n_started, now=number / 100):
+            attempts, granted = attempts + 1, granted + 1
+    assert 0.19 < granted / 3000 < 0.205
+
+
+def test_the_sum_of_first_attempts_may_be_below_nothing() -> None:
+    """More retries were started than the servers that are left ever had requests."""
+    budget = RetryBudget(0.2, 1)
+    for second in range(11):
+        budget.note(100 * second - 5_000, float(second))
+    assert sum(budget.may_start(10_000, requests_total=-4_000, now=10.0) for _ in range(300)) == 200
+
+
 def test_the_rate_is_that_of_the_last_ten_seconds() -> None:
     budget = RetryBudget(0.2, 1)
     for second in range(100):

@@ -88,6 +88,7 @@ def test_what_lbproxy_answers_itself(request_: str, route: int | None, status: i
 
 def test_forwarding_headers_are_believed_from_trusted_proxies_only() -> None:
     assert found("path: /api, headers: {x-forwarded-proto: http}").route == 4
+    assert found("path: /api, client: unix, headers: {x-forwarded-proto: http}").route == 4
 
 
 @pytest.mark.parametrize(

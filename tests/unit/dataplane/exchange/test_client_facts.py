@@ -100,3 +100,30 @@ def test_a_trusted_peer_speaks_for_others() -> None:
         assert b"X-Forwarded-For: 198.51.100.9, 203.0.113.5, 192.0.2.7\r\n" in told(lb, facts, said)
         assert facts.address_behind({b"x-forwarded-for": [b"198.51.100.9, 203.0.113.5"]}) == "203.0.113.5"
         assert facts.address_behind({}) == "192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("peer", "proxied", "is_trusted"),
+    [
+        ("", None, True),
+        ("/run/nginx.sock", None, True),
+        ("", ProxyHeader(), True),  # it says nothing of another client
+        ("", ProxyHeader(is_unix=True), False),  # whoever is on a socket of the balancer's
+        ("", ProxyHeader(("203.0.113.9", 1), LOCAL), False),
+        ("", ProxyHeader(("192.0.2.9", 1), LOCAL), True),
+        (None, None, False),  # a TCP peer that has gone already
+        (("203.0.113.9", 1), None, False),
+        (("203.0.113.9", 1), ProxyHeader(is_unix=True), False),
+    ],
+)
+def test_unix_trusts_peers_on_unix_sockets(peer: object, proxied: ProxyHeader | None, is_trusted: bool) -> None:
+    with FakeLb(CONFIG.replace("[192.0.2.0/24]", "[192.0.2.0/24, unix]")) as lb:
+        assert facts_of(lb, peer, proxied=proxied).is_trusted is is_trusted
+
+
+def test_a_trusted_peer_on_a_unix_socket_speaks_for_others_or_for_nobody() -> None:
+    with FakeLb(CONFIG.replace("[192.0.2.0/24]", "[unix]")) as lb:
+        facts = facts_of(lb, "")
+        assert b"X-Forwarded-For: 203.0.113.5, unknown\r\n" in told(lb, facts, b"X-Forwarded-For: 203.0.113.5\r\n")
+        assert facts.address_behind({b"x-forwarded-for": [b"198.51.100.9, 203.0.113.5"]}) == "203.0.113.5"
+        assert facts.address_behind({}) == "unix"

@@ -316,6 +316,13 @@ CLOSED_REUSED = _upstream(
     " keep_alive.idle_timeout, or set retry.idempotent if requests may be repeated.",
     blames=False,
 )
+MAINTENANCE = _upstream(
+    "maintenance",
+    502,
+    "connection_terminated",
+    "An operator took the server into maintenance, and what was still in flight there was cut (lbproxy maint --after).",
+    blames=False,
+)
 TRUNCATED_HEAD = _upstream(
     "truncated_head",
     502,

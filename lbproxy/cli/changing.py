@@ -63,9 +63,14 @@ class Lbproxy:
 
 
 def add_options(
-    parser: argparse.ArgumentParser, *, waits: bool = False, has_value: str = "", all_but: bool = False
+    parser: argparse.ArgumentParser,
+    *,
+    waits: bool = False,
+    has_value: str = "",
+    all_but: bool = False,
+    cuts: bool = False,
 ) -> None:
-    """waits: the command can wait for what is in flight. has_value: what its last word is."""
+    """waits: the command can wait for what is in flight; cuts: and end it. has_value: what its last word is."""
     parser.add_argument(
         "servers", metavar="POOL/SERVER", nargs="+", help="by name or address; * and ? stand for any characters"
     )
@@ -73,6 +78,10 @@ def add_options(
         parser.add_argument("value", metavar=has_value, help="the number; `file`: what the config file says")
     if all_but:
         parser.add_argument("--all-but", action="store_true", help="all other servers of these pools")
+    if cuts:
+        parser.add_argument(
+            "--after", metavar="TIME", help="cut what is still in flight so long after this, such as 30s; 0: at once"
+        )
     if waits:
         parser.add_argument("--wait", action="store_true", help="return when nothing is in flight any more, else 1")
         asking.add_options(parser, 60.0, "with --wait: for so long (default 60)")
@@ -160,7 +169,10 @@ def change(args: argparse.Namespace) -> int:
     report = Report(args.json)
     with report:
         for target in found:
-            _, told = lbproxy.call("PATCH", target.path, (200,), {args.key: value})
+            wanted = {args.key: value}
+            if getattr(args, "after", None) is not None:
+                wanted["after"] = int(args.after) if re.fullmatch(r"[0-9]{1,9}", args.after) else args.after
+            _, told = lbproxy.call("PATCH", target.path, (200,), wanted)
             report.add(told, _changed(target, args.key, told))
         if not found:
             report.say("no server but those")
@@ -252,7 +264,9 @@ def _value(value: object) -> str:
 def _inflight(told: Object) -> str:
     server = told.get("server")
     count = server.get("inflight") if isinstance(server, dict) else None
-    return f", {count} in flight" if count else ""
+    cut_in = server.get("cut_in") if isinstance(server, dict) else None
+    cut = f", which is cut after {cut_in:g} s" if isinstance(cut_in, (int, float)) else ""
+    return f", {count} in flight{cut}" if count else ""
 
 
 def _wait(lbproxy: Lbproxy, found: Sequence[Target], args: argparse.Namespace, report: Report) -> int:

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from math import inf
 from typing import Final, Protocol
 
 from lbproxy.config.one_server import read_server
@@ -31,6 +32,7 @@ from lbproxy.control.live_values import (
     Refused,
     Value,
     lets_in,
+    read_after,
     read_values,
     set_number,
     set_value,
@@ -121,6 +123,7 @@ class LiveControl:
         self._records: dict[Server, Record] = {}
         self._unknown = Record(self._started_at)  # of one that was there from the start, until something is set
         self._leaving: dict[Server, Pool] = {}
+        self._cuts: dict[Server, tuple[Pool, int]] = {}  # where something will be cut, and how much was seen last
         self._removals: dict[str, dict[tuple[str, str], Removal]] = {}  # by pool; by name and address
         self._changed = changed
 
@@ -146,8 +149,12 @@ class LiveControl:
     # --- change -----------------------------------------------------------------------------------------------------
 
     def change(self, pool: Pool, server: Server, wanted: Mapping[str, object], caller: Caller) -> dict[str, Change]:
-        """Set some of KEYS; what is the same already is left out of the answer. Raises Refused, Conflict."""
-        asked = read_values(wanted)
+        """Set some of KEYS; what is the same already is left out of the answer. Raises Refused, Conflict.
+
+        `after`, with `admin: maint`: what is in flight is cut so many seconds from now.
+        """
+        after_s = read_after(wanted)
+        asked = read_values({key: value for key, value in wanted.items() if key != "after"})
         if "admin" in asked and self._origins.is_leaving(server):
             source = self._origins.source_of(server)
             raise Conflict(f"{server.name} leaves the pool: {source.gone() if source is not None else 'it is gone'}")
@@ -165,6 +172,8 @@ class LiveControl:
             else:
                 live[key] = LiveValue(str(caller), now, given[key])
         changes = {key: Change(shown(key, before), shown(key, values[key])) for key, before in old.items()}
+        if after_s is not None and (change := self._cut_after(pool, server, after_s, now)) is not None:
+            changes["after"] = change
         if changes:
             told = ", ".join(f"{key}: {change}" for key, change in changes.items())
             log.info("pool %s: server %s: %s, by %s", pool.name, server.name, told, caller)
@@ -172,6 +181,27 @@ class LiveControl:
         if old.get("admin") is Admin.MAINT:
             self._check_soon(pool, server)
         return changes
+
+    def _cut_after(self, pool: Pool, server: Server, after_s: float, now: float) -> Change | None:
+        before_s = max(0.0, round(server.cut_at - now, 3))
+        if before_s == after_s:
+            return None
+        server.cut_at = now + after_s
+        self._cuts[server] = (pool, server.inflight)
+        return Change(None if before_s == inf else before_s, None if after_s == inf else after_s)
+
+    def tell_cuts(self) -> None:
+        """Say what is cut, as the data plane does it by itself. To be called now and then."""
+        now = self._clock()
+        for server, (pool, n_left) in list(self._cuts.items()):
+            if now < server.cut_at < inf:
+                self._cuts[server] = (pool, server.inflight)
+                continue
+            del self._cuts[server]
+            if server.cut_at < inf and n_left:
+                told = f"the time for what was in flight is over: {n_left} left, to be cut"
+                log.warning("pool %s: server %s: %s", pool.name, server.name, told)
+                self._tell(pool, server, told)
 
     # --- members ----------------------------------------------------------------------------------------------------
 
@@ -296,6 +326,7 @@ class LiveControl:
     def left(self, server: Server) -> None:
         """A server is no member any more."""
         self._records.pop(server, None)
+        self._cuts.pop(server, None)
         self._changed()
 
     def file_names(self, pool: str, entries: Collection[tuple[str, str]]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import inf
 from typing import Final
 
+from lbproxy.config.notation import SECONDS_OR_ZERO
 from lbproxy.config.server_model import COUNT, WEIGHT
 from lbproxy.config.units import is_off
 from lbproxy.control.caller import Caller
@@ -59,6 +61,23 @@ def read_values(wanted: Mapping[str, object]) -> dict[str, Value | None]:
     if problems:
         raise Refused(problems)
     return found
+
+
+def read_after(wanted: Mapping[str, object]) -> float | None:
+    """`after` of a call: seconds, inf for `off`; None if it has none. Raises Refused."""
+    if "after" not in wanted:
+        return None
+    value = wanted["after"]
+    if wanted.get("admin") != Admin.MAINT:
+        raise Refused(["after: it belongs to `admin: maint`"])
+    if value is None or is_off(value):
+        return inf
+    try:
+        after_s = SECONDS_OR_ZERO.parse(value)
+    except ValueError as error:
+        raise Refused([f'after: {error}; null or "off": nothing is cut']) from None
+    assert isinstance(after_s, float)
+    return after_s
 
 
 def _read_admin(value: object) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
@@ -135,6 +136,7 @@ def server_status(pool: Pool, server: Server, now: float, eligible: Collection[S
     """One server. latency is the decayed peak average in seconds, since the seconds in the present state.
 
     used: it may get a request now, by its own state or because the pool fails open. was_up: a check has found it well.
+    cut_in: after how many seconds of maintenance what is in flight is cut.
     penalty: for how many seconds it is used last, as it has failed. quarantined: slots that are used last, as their
     requests were given up. slower: it is used last, as it takes longer than the others. ramp: its share in slow start.
     idle_timeout: after how many seconds the server closes an idle connection, as it announces and as was learned.
@@ -162,6 +164,7 @@ def server_status(pool: Pool, server: Server, now: float, eligible: Collection[S
         "was_up": server.was_up,
         "backup": server.backup,
         "breaker": server.breaker.value,
+        "cut_in": round(max(0.0, server.cut_at - now), 3) if server.cut_at < inf else None,
         "penalty": (round(penalty_s, 3) or None) if penalty_s else None,
         "quarantined": server.n_quarantined,
         "slower": pool.is_slower(server),
@@ -194,6 +197,7 @@ def unresolved_status(name: Name, server: str, now: float) -> Json:
         "was_up": False,
         "backup": False,
         "breaker": Breaker.CLOSED.value,
+        "cut_in": None,
         "penalty": None,
         "quarantined": 0,
         "slower": False,

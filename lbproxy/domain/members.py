@@ -10,6 +10,7 @@ A change here says nothing to who waits for a slot: the pool does, when the chan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import inf
 
 from lbproxy.domain.picker import Picker
 from lbproxy.domain.server import Server
@@ -128,6 +129,7 @@ class Members:
             return False
         was_in_maintenance, old = server.admin is Admin.MAINT, server.shown
         server.admin = admin
+        server.cut_at = inf
         if admin is Admin.MAINT:
             self._slow_start.left(server, now)
         self.changed(server, old, why, now)
@@ -227,6 +229,8 @@ class Members:
     def why(self, server: Server, now: float) -> str:
         """What people are told about the state of a server; "" if there is nothing to say."""
         circuit = server.circuit
+        if server.cut_at < inf and server.inflight:
+            return f"{server.why}; what is in flight is cut in {max(0.0, server.cut_at - now):.0f} s"
         if server.admin is not Admin.READY or circuit is None or circuit.state is Breaker.CLOSED:
             is_unchecked = server.health is Health.UNKNOWN and self.passive_retry_s is None
             return server.why or ("not checked yet" if is_unchecked else "")

@@ -24,7 +24,7 @@ penalty it draws the traffic of the whole pool (16.8 % client errors with one su
 
 from __future__ import annotations
 
-from math import ceil, exp
+from math import ceil, exp, inf
 from typing import Final
 
 from lbproxy.address import Address
@@ -51,7 +51,7 @@ class Server:
     inflight counts requests (TCP: connections) given to it and not finished; the pool's books alone change it.
     max_inflight 0 means no limit. progress_at is the last time (monotonic seconds) it finished a request or sent a
     byte. host is the name or address that the config gives for it, which TLS verifies. was_up: a check has found it
-    well at least once.
+    well at least once. cut_at: what is in flight then is cut, as an operator has asked for; inf: nothing is.
 
     limit is what max_inflight comes to now: during slow start it is less. n_quarantined of its slots were given up by
     requests that ended before their answer (the server may still be at work on them), and free_limit = limit -
@@ -76,6 +76,7 @@ class Server:
         "breaker",
         "changed_at",
         "circuit",
+        "cut_at",
         "down_reason",
         "effective_weight",
         "errors",
@@ -126,6 +127,7 @@ class Server:
         self.was_up = False
         self.why = ""
         self.changed_at = 0.0
+        self.cut_at = inf
         self.progress_at = float("-inf")
         self.requests = 0
         self.errors = 0

@@ -499,6 +499,7 @@ class Controller:
             )
         self._row[_LOG_DROPPED] = dropped
         self._file_servers.settle()
+        self._live.tell_cuts()
         self._live.remove_drained()
         self.kept.settle()
         if self._state_file is not None:

@@ -236,6 +236,9 @@ class Attempt(AttemptBooks):
 
     def sweep(self, now: float) -> None:
         """Called a few times a second."""
+        if self.is_to_be_cut(now):
+            self._cut_for_maintenance()
+            return
         stream = self.upstream
         if stream is not None:
             # Once an answer is on its way, a server that takes no more of the request is no reason to cut it.
@@ -260,6 +263,15 @@ class Attempt(AttemptBooks):
         if self.upstream is not None:
             self.upstream.abort()
         self.attempt_failed(fault, "the time-out passed")
+
+    def _cut_for_maintenance(self) -> None:
+        if self.pending is not None:
+            self.pending.cancel()
+            self.pending = None
+        self._stop_kernel()
+        if self.upstream is not None:
+            self.upstream.abort()
+        self.attempt_failed(errors.MAINTENANCE, "it was taken into maintenance, and the time for what was left is over")
 
     def _taken(self, stream: ServerStream) -> int:
         """Bytes of the request that the server's kernel, or ours, has taken."""

@@ -142,6 +142,10 @@ class AttemptBooks(AnswerSink):
         self.started_at = now
         self.deadline = self.expect_at = NEVER
 
+    def is_to_be_cut(self, now: float) -> bool:
+        """Has an operator's patience with what is in flight at the server come to its end?"""
+        return self._lease is not None and now >= self._lease.server.cut_at
+
     def timeouts(self) -> UpstreamTimeouts:
         timeouts = self.owner.prepared.route.timeouts
         assert timeouts is not None  # a route with a pool has them

@@ -253,7 +253,17 @@ class TcpSession(Claimant):
             lease.release(outcome, self._owner.services.clock(), what=what, is_timed=False)
 
     def sweep(self, now: float) -> None:
-        """The connect time-out; the relay calls this while it is swept itself."""
+        """The connect time-out, and maintenance; the relay calls this while it is swept itself."""
+        lease = self._lease
+        if lease is not None and now >= lease.server.cut_at:
+            if self._dialing is None:
+                self.relay.fail(errors.MAINTENANCE.word, Side.UPSTREAM)
+                return
+            self._deadline = NEVER
+            self._dialing.cancel()
+            self._dialing = None
+            self._dial_failed(errors.MAINTENANCE)
+            return
         if now < self._deadline:
             return
         self._deadline = NEVER
@@ -272,7 +282,7 @@ class TcpSession(Claimant):
         self.stop_waiting(now)
         if runtime is not None and self._is_counted:
             runtime.n_connections -= 1
-        if end == errors.RESET.word and runtime is not None:
+        if end in (errors.RESET.word, errors.MAINTENANCE.word) and runtime is not None:
             runtime.row[_UPSTREAM_ERROR[end]] += 1
         if side is Side.CLIENT and pool is not None:
             phase = "tunnel" if relay.server.was_connected else "connecting" if runtime is not None else "queued"

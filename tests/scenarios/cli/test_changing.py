@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.scenarios.cli.test_commands import lbproxy
 from tests.scenarios.control.test_pools_api import ask, config, servers
 from tests.support import build
+from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer
 from tests.support.waiting import wait_until
@@ -79,3 +80,32 @@ def test_weights_limits_and_members(tmp_path: Path) -> None:
         assert answer["changed"] == {"admin": {"old": "ready", "new": "drain"}}
         assert said("remove", "predict/unix:*", "--wait") == f"predict/unix:{path}: removed\n"
         assert list(servers(lb)) == [a.address]
+
+
+def test_maintenance_with_an_end_cuts_what_is_left_and_repeats_what_may_be(tmp_path: Path) -> None:
+    def half(peer: Peer) -> None:
+        request = peer.read_request()
+        if request.target == "/half":
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+        peer.read_to_end()
+
+    with Origin(default=half) as a, Origin() as b, LbProxy(config(a.address, b.address), tmp_path / "lb") as lb:
+        name = f"predict/{a.address}"
+        with Client(lb.port("in")) as cut, Client(lb.port("in")) as repeated:
+            cut.send(b"GET /half HTTP/1.1\r\nHost: h\r\n\r\n")
+            cut.wait_for(b"12345")
+            ask(lb)  # round robin: the other one's turn
+            repeated.send(b"GET /again HTTP/1.1\r\nHost: h\r\n\r\n")
+            wait_until(lambda: servers(lb)[a.address]["inflight"] == 2, "two requests at the server")
+            admin = f"--admin=127.0.0.1:{lb.port('admin')}"
+            done = lbproxy("maint", name, "--after", "100ms", "--wait", admin, cwd=tmp_path)
+            assert done.stdout.startswith(f"{name}: ready -> maint, 2 in flight, which is cut after 0.")
+            assert done.stdout.endswith(f"{name}: idle\n")
+            cut.read_to_end()
+            assert cut.end == "rst"
+            assert repeated.response().status == 200
+        assert lb.entry("/half")["end"] == "maintenance"
+        tries = lb.entry("/again")["tries"]
+        assert isinstance(tries, list) and tries[0]["reason"] == "maintenance"
+        assert lb.metric("upstream_errors_total", server=a.address, reason="maintenance") == 2
+        lb.wait_logged(f"server {a.address}: the time for what was in flight is over: 2 left, to be cut")

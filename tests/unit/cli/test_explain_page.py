@@ -65,7 +65,7 @@ def test_a_request_that_goes_to_a_server() -> None:
         "limits: head 2 KiB, request line 8 KiB, body 10 bytes",
         "retries: 2 attempts more, with a body of at most 1 MiB; of all requests at most 20 %, but 3",
         "  after connect_refused, connect_unreachable, connect_timeout, connect_error, closed_early, reset, "
-        "closed_unsent, closed_unacked, upstream_closed_reused_conn",
+        "closed_unsent, closed_unacked, upstream_closed_reused_conn, maintenance",
         "  not after response_timeout: retry.on has no timeout",
     ]
 

@@ -448,3 +448,49 @@ def test_each_change_is_an_event(bench: Bench) -> None:
 def test_what_changes_nothing_is_no_event(bench: Bench) -> None:
     bench.change(bench.a, admin="ready")
     assert bench.events.last == 0
+
+
+def test_maintenance_may_have_an_end_for_what_is_in_flight(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.take()
+    busy = bench.a if bench.a.inflight else bench.b
+    assert bench.change(busy, admin="maint", after="30s") == {
+        "admin": Change("ready", "maint"),
+        "after": Change(None, 30.0),
+    }
+    assert busy.cut_at == bench.now + 30.0
+    bench.now += 10.0
+    assert bench.pool.why(busy, bench.now).endswith("; what is in flight is cut in 20 s")
+    assert bench.change(busy, admin="maint", after=5) == {"after": Change(20.0, 5.0)}
+    bench.now += 5.0
+    bench.live.tell_cuts()
+    bench.live.tell_cuts()
+    told = f"pool predict: server {busy.name}: the time for what was in flight is over: 1 left, to be cut"
+    assert caplog.messages.count(told) == 1
+
+
+@pytest.mark.parametrize("change", [{"admin": "maint", "after": "off"}, {"admin": "drain"}, {"admin": "ready"}])
+def test_what_was_to_be_cut_is_spared(
+    bench: Bench, change: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.change(bench.a, admin="maint", after=5)
+    bench.live.change(bench.pool, bench.a, change, CI)
+    assert bench.a.cut_at == float("inf")
+    bench.now += 10.0
+    bench.live.tell_cuts()
+    assert "is over" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"admin": "drain", "after": 5}, "after: it belongs to `admin: maint`"),
+        ({"after": 5}, "after: it belongs to `admin: maint`"),
+        ({"admin": "maint", "after": -1}, "after: "),
+        ({"admin": "maint", "after": "soon"}, "after: "),
+        ({"admin": "maint", "after": True}, "after: "),
+    ],
+)
+def test_an_end_that_makes_no_sense_changes_nothing(bench: Bench, wanted: dict[str, object], said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        bench.live.change(bench.pool, bench.a, wanted, CI)
+    assert bench.a.admin is Admin.READY

@@ -54,6 +54,7 @@ def test_a_server_says_what_it_does_and_why() -> None:
         "was_up": False,
         "backup": False,
         "breaker": "closed",
+        "cut_in": None,
         "penalty": None,
         "quarantined": 0,
         "slower": False,

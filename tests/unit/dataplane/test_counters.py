@@ -131,7 +131,7 @@ def test_every_fault_that_may_be_retried_has_its_reason() -> None:
         "closed_unsent",
     }
     assert named == {
-        "reset": {"closed_early", "reset"},
+        "reset": {"closed_early", "maintenance", "reset"},
         "stale": {"closed_unacked", "upstream_closed_reused_conn"},
         "status": {"retryable_status"},
         "timeout": {"response_timeout"},

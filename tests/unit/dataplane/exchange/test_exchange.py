@@ -1075,3 +1075,74 @@ def test_times_are_of_the_attempt_that_counted() -> None:
         server.send(b"5")
         entry = lb.log[0]
         assert (entry["connect_ms"], entry["ttfb_ms"], entry["total_ms"]) == (250.0, 500.0, 2250.0)
+
+
+# --- maintenance with an end ----------------------------------------------------------------------------------------
+
+
+def take_into_maintenance(lb: FakeLb, *, after_s: float) -> None:
+    server = lb.runtimes[0].server
+    lb.pool.pool.set_admin(server, Admin.MAINT, "", lb.clock())
+    server.cut_at = lb.clock() + after_s
+
+
+def test_what_is_not_done_in_time_is_cut_and_may_be_repeated_elsewhere() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        old = lb.accept()
+        take_into_maintenance(lb, after_s=1.0)
+        lb.advance(0.9)
+        assert old.is_open
+        lb.advance(0.5)
+        assert old.saw_reset
+        lb.accept().send(ok(b"from the other"))
+        assert body_of(client.got()) == b"from the other"
+        assert lb.log[0]["tries"][0]["reason"] == "maintenance"
+        assert lb.of_servers("upstream_errors_total", "maintenance") == 1
+        assert lb.runtimes[0].server.errors == 0, "it is not to blame"
+
+
+def test_what_may_have_been_executed_gets_502() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(post())
+        old = lb.accept()
+        take_into_maintenance(lb, after_s=0.0)
+        lb.advance(0.5)
+        assert old.saw_reset and status_of(client.got()) == 502
+        assert lb.ends == ["maintenance"] and lb.of_servers("upstream_errors_total", "maintenance") == 1
+
+
+def test_a_half_sent_answer_ends_with_a_reset() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        old = lb.accept()
+        old.send(ok(b"0123456789")[:-5])
+        take_into_maintenance(lb, after_s=0.0)
+        lb.advance(0.5)
+        assert old.saw_reset and client.saw_reset
+        assert lb.ends == ["maintenance"]
+
+
+def test_one_that_is_being_dialled_goes_elsewhere() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        take_into_maintenance(lb, after_s=0.0)
+        lb.advance(0.5)
+        lb.accept().send(ok())
+        assert status_of(client.got()) == 200
+
+
+def test_whoever_is_made_ready_in_time_keeps_what_it_has() -> None:
+    with FakeLb(two()) as lb:
+        client = lb.connect()
+        client.send(GET)
+        old = lb.accept()
+        take_into_maintenance(lb, after_s=1.0)
+        lb.pool.pool.set_admin(lb.runtimes[0].server, Admin.READY, "", lb.clock())
+        lb.advance(1.5)
+        old.send(ok())
+        assert status_of(client.got()) == 200

@@ -91,3 +91,14 @@ def test_who_resets_it_is_told_from_the_other(who: str, word: str, aborts: int) 
         (client if who == "client" else server).reset()
         assert lb.ends == [word] and lb.of_pool("client_aborts_total", "tunnel") == aborts
         assert (server if who == "client" else client).saw_reset and lb.runtimes[0].server.errors == 0
+
+
+def test_maintenance_ends_a_tunnel_when_its_time_is_over() -> None:
+    with FakeLb(ONE) as lb:
+        client, server = switched(lb)
+        lb.runtimes[0].server.cut_at = lb.clock() + 1.0
+        lb.advance(0.9)
+        assert server.is_open
+        lb.advance(0.5)
+        assert server.saw_reset and client.saw_reset
+        assert lb.ends == ["maintenance"] and lb.of_servers("upstream_errors_total", "maintenance") == 1

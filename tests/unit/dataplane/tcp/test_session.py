@@ -326,3 +326,25 @@ def test_shutting_down_resets_both() -> None:
         lb.loop.run()
         assert client.saw_reset and server.saw_reset
         assert lb.services.n_cut == 1 and lb.ends == ["shutdown"]
+
+
+def test_maintenance_ends_a_connection_when_its_time_is_over() -> None:
+    with FakeLb(CONFIG) as lb:
+        client, server = joined(lb)
+        lb.runtimes[0].server.cut_at = lb.clock() + 1.0
+        lb.advance(0.9)
+        assert server.is_open
+        lb.advance(0.5)
+        assert server.saw_reset and client.saw_reset
+        assert lb.ends == ["maintenance"] and lb.of_servers("upstream_errors_total", "maintenance") == 1
+
+
+def test_maintenance_has_one_that_is_being_dialled_go_elsewhere() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = lb.connect()
+        lb.runtimes[0].server.cut_at = lb.clock()
+        lb.advance(0.5)
+        server = lb.accept()
+        client.send(b"hello")
+        assert server.got() == b"hello" and lb.log == []
+        assert lb.runtimes[1].server.inflight == 1

@@ -43,6 +43,7 @@ from lbproxy.process.controller import Controller
 from lbproxy.process.ending import Ending
 from lbproxy.process.first_words import first_lines
 from lbproxy.process.listeners import Listeners, binds_of
+from lbproxy.process.outside import Outside
 from lbproxy.process.reloading import Reloading
 from lbproxy.process.threads import new_loop
 from lbproxy.process.upgrade.arriving import Arrival, NotWanted
@@ -77,14 +78,14 @@ class Worker:
     """A running lbproxy process. `run` returns its exit status."""
 
     def __init__(
-        self, config: Config, config_path: str, shown: Callable[[Unusable], str], arrival: Arrival | None = None
+        self, config: Config, config_path: str, shown: Callable[[Unusable], str], outside: Outside | None = None
     ) -> None:
-        """shown: how a value that can't be used is told to the user. arrival: from the process before, if this is an
-        upgrade."""
+        """shown: how a value that can't be used is told to the user. outside: who started this process."""
         self._config = config
         self._shown = shown
         self._config_path = config_path
-        self._arrival = arrival
+        self._outside = outside or Outside()
+        self._arrival = self._outside.arrival
         self._stop_signals = 0
         self._is_over = asyncio.Event()
         self._stop = asyncio.Event()
@@ -126,7 +127,7 @@ class Worker:
     async def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         config = self._config
         arrival = self._arrival
-        inherited = arrival.inherited if arrival is not None else Inherited()
+        inherited = self._inherited()
         slots = Slots()
         registry = Registry(__version__)
         row = slots.allocate(PROCESS)
@@ -224,6 +225,7 @@ class Worker:
         self._listeners.start()
         await self._controller.serve()
         self._controller.running()
+        self._outside.serving(loop)
         if arrival is not None:
             await arrival.serving()
 
@@ -246,7 +248,7 @@ class Worker:
     def _make_upgrading(self, row: Row) -> Upgrading:
         return Upgrading(
             command=lambda: command(sys.orig_argv, sys.argv[0], os.environ),
-            environ=lambda: dict(os.environ),
+            environ=lambda: {**os.environ, **self._outside.manager.variables},
             offer=self._offer,
             refusal=self._why_no_upgrade,
             lock=self._reloading.lock,
@@ -254,6 +256,7 @@ class Worker:
             row=row,
             tell=self._tell_of_upgrade,
             handed_over=self._handed_over,
+            failed=self._outside.take_back,
         )
 
     def _offer(self) -> Offer:
@@ -281,6 +284,7 @@ class Worker:
         self._controller.events.add("process", text, by=by)
 
     def _handed_over(self, successor: Successor) -> None:
+        self._outside.manager.silence()
         if self._watching is not None:
             self._watching.cancel()
         self._services.tasks.spawn(self._follow(successor), "the process that took over")
@@ -293,6 +297,22 @@ class Worker:
                 pass
             log.info("the process %d stops, and so does this one", successor.pid)
             self._stop.set()
+
+    def _inherited(self) -> Inherited:
+        """Sockets that are open already. Raises StartError."""
+        binds = {name: item.address for name, item in binds_of(self._config).items()}
+        admin = self._config.admin.bind
+        try:
+            if self._outside.pid_file is not None:
+                self._outside.pid_file.prepare()
+            inherited, warnings = self._outside.sockets(binds if admin is None else {**binds, admin_name(admin): admin})
+        except OSError as error:
+            raise StartError(f"the pid file can't be written: {error.strerror}: {error.filename or ''}") from None
+        except ValueError as no_socket:
+            raise StartError(str(no_socket)) from None
+        for warning in warnings:
+            log.warning("%s", warning)
+        return inherited
 
     def _explain(self, rng: random.Random) -> tuple[Route, ...]:
         """What the admin address answers about single requests. rng: one that no strategy has."""
@@ -307,7 +327,16 @@ class Worker:
 
     async def _reload(self, caller: Caller, is_dry: bool) -> tuple[int, Json]:
         """Asked for by the admin API."""
-        return await (self._reloading.dry_run() if is_dry else self._reloading.reload(str(caller)))
+        return await (self._reloading.dry_run() if is_dry else self._reload_by(str(caller)))
+
+    async def _reload_by(self, by: str) -> tuple[int, Json]:
+        self._outside.manager.reloading()
+        try:
+            return await self._reloading.reload(by)
+        finally:
+            self._outside.manager.ready(
+                "serving" if self._reloading.is_last_good else "serving; the last reload failed"
+            )
 
     async def _apply(self, old: Config, new: Config) -> None:
         assert self._applying is not None  # who calls this was told of by the start
@@ -322,9 +351,7 @@ class Worker:
             self._watching.cancel()
             self._watching = None
         elif is_wanted and self._watching is None:
-            watch = ConfigWatch(
-                self._config_path, lambda: self._reloading.digest, lambda: self._reloading.reload("watch")
-            )
+            watch = ConfigWatch(self._config_path, lambda: self._reloading.digest, lambda: self._reload_by("watch"))
             self._watching = self._services.tasks.spawn(watch.run(), "config file")
 
     def _tell_of_reload(self, text: str, by: str) -> None:
@@ -340,7 +367,7 @@ class Worker:
 
     async def _reload_asked(self) -> None:
         try:
-            await self._reloading.reload("SIGHUP")
+            await self._reload_by("SIGHUP")
         finally:
             self._n_asked -= 1
 
@@ -380,6 +407,7 @@ class Worker:
         services, successor = self._services, self._upgrading.successor
         ending = Ending(services, self._listeners, self._controller, self._config.shutdown, self._stop, self._stop_now)
         if successor is None:
+            self._outside.manager.stopping()
             await self._upgrading.abort("lbproxy was told to stop")
             if self._arrival is not None:
                 await self._arrival.stop()
@@ -421,20 +449,22 @@ def tune_malloc() -> None:
 
 
 def run(
-    config: Config, shown: Callable[[Unusable], str], *, config_path: str = "", arrival: Arrival | None = None
+    config: Config, shown: Callable[[Unusable], str], *, config_path: str = "", outside: Outside | None = None
 ) -> int:
     """Run the daemon in the foreground; the exit status of the process (0, or 1 after a failure). The rest: see
     Worker."""
     handler = operator_log.configure(config.log.level, config.log.format)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(Worker(config, config_path, shown, arrival).run())
+            return runner.run(Worker(config, config_path, shown, outside).run())
     except StartError as error:
-        if arrival is not None:
-            arrival.fail([str(error)])
+        if outside is not None and outside.arrival is not None:
+            outside.arrival.fail([str(error)])
         log.error("cannot start: %s", error)
         return error.status
     except KeyboardInterrupt:
         return 1
     finally:
+        if outside is not None:
+            outside.ended()
         handler.close()

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     from lbproxy.process.outside import Outside
 
     try:
-        outside = Outside.of(os.environ, args.pid_file)
+        outside = Outside.of(os.environ, args.pid_file, keeps_pid=args.keep_pid)
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
@@ -32,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
 
 def add_options_of_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pid-file", metavar="PATH", help="write the id of the process that serves to this file")
+    parser.add_argument(
+        "--keep-pid", action="store_true", help="stay after an upgrade, for supervisors that watch this process"
+    )
 
 
 def _run(args: argparse.Namespace, outside: Outside) -> int:

@@ -52,7 +52,7 @@ class Keeper:
         self._theirs.close()
 
     def pass_on(self, number: signal.Signals) -> None:
-        """To the process that serves. An interrupt at a terminal has reached that one by itself: SIGTERM says so once."""
+        """To the process that serves. It has a process group of its own, so no terminal has told it already."""
         self.is_over()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.main, number)

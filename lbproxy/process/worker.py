@@ -42,6 +42,7 @@ from lbproxy.process.config_watch import ConfigWatch
 from lbproxy.process.controller import Controller
 from lbproxy.process.ending import Ending
 from lbproxy.process.first_words import first_lines
+from lbproxy.process.keeper import Orphans, block_signals
 from lbproxy.process.listeners import Listeners, binds_of
 from lbproxy.process.outside import Outside
 from lbproxy.process.reloading import Reloading
@@ -120,9 +121,16 @@ class Worker:
     def _install_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_signal, number)
-        loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_signal)
-        loop.add_signal_handler(signal.SIGUSR2, self._upgrade_signal)
+        for number, handler in (
+            (signal.SIGUSR1, self._reopen_logs),
+            (signal.SIGHUP, self._reload_signal),
+            (signal.SIGUSR2, self._upgrade_signal),
+        ):
+            loop.add_signal_handler(number, self._signalled, number, handler)
+
+    def _signalled(self, number: signal.Signals, handler: Callable[[], None]) -> None:
+        if not self._outside.pass_on(number):
+            handler()
 
     async def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         config = self._config
@@ -202,7 +210,7 @@ class Worker:
             assert config.admin.bind is not None  # else nothing was bound
             raise StartError(bind_message("admin.bind", config.admin.bind, error)) from None
         self._applying = Applying(
-            services, wiring, self._listeners, self._controller, gate, self._logs, self._stop.is_set
+            services, wiring, self._listeners, self._controller, gate, self._logs, self._is_over.is_set
         )
 
         def sweep_listeners(now: float) -> None:
@@ -210,7 +218,9 @@ class Worker:
                 for name in self._listeners.sweep(now):
                     wiring.drop_listener(name)
 
-        services.on_sweep += [wiring.sweep, services.pipes.sweep, gate.sweep, sweep_listeners]
+        if os.getpid() == 1:
+            services.on_sweep.append(Orphans().sweep)
+        services.on_sweep += [self._watch_place, wiring.sweep, services.pipes.sweep, gate.sweep, sweep_listeners]
         services.start()
         if not is_compiled():
             log.info(
@@ -228,6 +238,7 @@ class Worker:
         self._outside.serving(loop)
         if arrival is not None:
             await arrival.serving()
+            services.tasks.spawn(arrival.follow(), "the process before")
 
     # --- an upgrade -------------------------------------------------------------------------------------------------
 
@@ -248,7 +259,9 @@ class Worker:
     def _make_upgrading(self, row: Row) -> Upgrading:
         return Upgrading(
             command=lambda: command(sys.orig_argv, sys.argv[0], os.environ),
-            environ=lambda: {**os.environ, **self._outside.manager.variables},
+            environ=lambda: {**os.environ, **self._outside.variables},
+            pass_fds=lambda: self._outside.pass_fds,
+            own_group=self._outside.keeper is not None,
             offer=self._offer,
             refusal=self._why_no_upgrade,
             lock=self._reloading.lock,
@@ -284,11 +297,17 @@ class Worker:
         self._controller.events.add("process", text, by=by)
 
     def _handed_over(self, successor: Successor) -> None:
-        self._outside.manager.silence()
+        self._outside.handed_over(successor.pid)
         if self._watching is not None:
             self._watching.cancel()
         self._services.tasks.spawn(self._follow(successor), "the process that took over")
         self._is_over.set()
+
+    def _watch_place(self, now: float) -> None:
+        """What this process still finishes is no reason to stay when nobody serves: somebody must start another."""
+        if self._outside.is_deserted and not self._stop.is_set():
+            log.warning("the process that took over is gone: this one stops")
+            self._stop.set()
 
     async def _follow(self, successor: Successor) -> None:
         """This process ends with the one that took over, if that is told to stop while something goes on here."""
@@ -387,6 +406,7 @@ class Worker:
     # --- signals ----------------------------------------------------------------------------------------------------
 
     def _stop_signal(self, number: signal.Signals) -> None:
+        self._outside.pass_on(number)
         self._stop_signals += 1
         if self._stop_signals == 1:
             log.info("%s: stopping; in-flight requests have %gs", number.name, self._config.shutdown.grace)
@@ -405,17 +425,29 @@ class Worker:
 
     async def _end(self) -> int:
         services, successor = self._services, self._upgrading.successor
-        ending = Ending(services, self._listeners, self._controller, self._config.shutdown, self._stop, self._stop_now)
+        arrival = self._arrival
+        ending = Ending(
+            services,
+            self._listeners,
+            self._controller,
+            self._config.shutdown,
+            self._stop,
+            self._stop_now,
+            lambda: arrival is not None and not arrival.is_alone,
+        )
         if successor is None:
             self._outside.manager.stopping()
             await self._upgrading.abort("lbproxy was told to stop")
-            if self._arrival is not None:
-                await self._arrival.stop()
+            if arrival is not None:
+                await arrival.stop()
             await ending.drain()
         else:
             await ending.leave(successor.taken)
-            if self._arrival is not None and self._stop.is_set():
-                await self._arrival.stop()
+            if arrival is not None and self._stop.is_set():
+                await arrival.stop()
+            successor.line.close()
+            if self._outside.keeper is not None:
+                block_signals()
         await self._controller.stop()
         await services.stop()
         if self._logs.writer is not None:
@@ -456,7 +488,9 @@ def run(
     handler = operator_log.configure(config.log.level, config.log.format)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(Worker(config, config_path, shown, outside).run())
+            status = runner.run(Worker(config, config_path, shown, outside).run())
+        keeper = outside.keeper if outside is not None and outside.is_over else None
+        return status if keeper is None else keeper.keep()
     except StartError as error:
         if outside is not None and outside.arrival is not None:
             outside.arrival.fail([str(error)])

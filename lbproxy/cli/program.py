@@ -79,6 +79,7 @@ def build_parser() -> _Parser:
 
     run = command("run", running.run, "run in the foreground until SIGTERM or Ctrl-C", "lbproxy run lb.yaml")
     add_file(run, "config file (YAML)")
+    running.add_options_of_run(run)
     options_only.add_options(run)
     check = command("check", running.check, "validate a config file: every problem at once", "lbproxy check lb.yaml")
     add_file(check, "config file (YAML)")

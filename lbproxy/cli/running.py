@@ -12,25 +12,32 @@ from lbproxy.cli.common import OK, USAGE, ConfigRefused, UsageError, counted, lo
 from lbproxy.config.problems import Unusable
 
 if TYPE_CHECKING:
-    from lbproxy.process.upgrade.arriving import Arrival
+    from lbproxy.process.outside import Outside
 
 
 def run(args: argparse.Namespace) -> int:
-    from lbproxy.process.upgrade import arriving
+    from lbproxy.process.outside import Outside
 
     try:
-        arrival = arriving.arrive(os.environ)
+        outside = Outside.of(os.environ, args.pid_file, keeps_pid=args.keep_pid)
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
-        return _run(args, arrival)
+        return _run(args, outside)
     except (ConfigRefused, UsageError) as error:
-        if arrival is not None:
-            arrival.fail(str(error).splitlines())
+        if outside.arrival is not None:
+            outside.arrival.fail(str(error).splitlines())
         raise
 
 
-def _run(args: argparse.Namespace, arrival: Arrival | None) -> int:
+def add_options_of_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pid-file", metavar="PATH", help="write the id of the process that serves to this file")
+    parser.add_argument(
+        "--keep-pid", action="store_true", help="stay after an upgrade, for supervisors that watch this process"
+    )
+
+
+def _run(args: argparse.Namespace, outside: Outside) -> int:
     path, options = named_file(args), options_only.used(args)
     if path is not None and options:
         raise UsageError(f"{path} is all that a run needs: leave out {' and '.join(options)}")
@@ -55,7 +62,7 @@ def _run(args: argparse.Namespace, arrival: Arrival | None) -> int:
         problem = loaded.problem(unusable)
         return options_only.told(problem, args) if path is None else str(problem)
 
-    return worker.run(loaded.config, shown, config_path=path or "", kept=kept, arrival=arrival)
+    return worker.run(loaded.config, shown, config_path=path or "", kept=kept, outside=outside)
 
 
 def check(args: argparse.Namespace) -> int:

@@ -27,7 +27,8 @@ FLUSH_S = 0.2
 
 @dataclass(slots=True)
 class Ending:
-    """stop, stop_now: a signal asked for the end, a second one did."""
+    """stop, stop_now: a signal asked for the end, a second one did. has_before: does the process before this one still
+    finish something? After an upgrade this one stays as long, to tell it of a stop."""
 
     services: Services
     listeners: Listeners
@@ -35,6 +36,7 @@ class Ending:
     shutdown: Shutdown
     stop: asyncio.Event
     stop_now: asyncio.Event
+    has_before: Callable[[], bool]
 
     async def drain(self) -> None:
         """Stop accepting, and let what is in flight finish, as long as `shutdown.grace` says."""
@@ -55,7 +57,9 @@ class Ending:
         self.listeners.hand_over(taken, begun)
         await self.controller.handed_over(taken)
         rests = False
-        while services.swept and not self.stop.is_set() and services.clock() - begun < shutdown.after_upgrade:
+        while (services.swept or self.has_before()) and not self.stop.is_set():
+            if services.clock() - begun >= shutdown.after_upgrade:
+                break
             if not rests and services.clock() - begun >= shutdown.grace:
                 rests = True
                 self.controller.rest()

@@ -43,7 +43,9 @@ from lbproxy.process.config_watch import ConfigWatch
 from lbproxy.process.controller import Controller
 from lbproxy.process.ending import Ending
 from lbproxy.process.first_words import first_lines
+from lbproxy.process.keeper import Orphans, block_signals
 from lbproxy.process.listeners import Listeners, binds_of
+from lbproxy.process.outside import Outside
 from lbproxy.process.reloading import Reloading
 from lbproxy.process.threads import new_loop
 from lbproxy.process.upgrade.arriving import Arrival, NotWanted
@@ -83,15 +85,16 @@ class Worker:
         config_path: str,
         shown: Callable[[Unusable], str],
         kept: Kept | None = None,
-        arrival: Arrival | None = None,
+        outside: Outside | None = None,
     ) -> None:
         """shown: how a value that can't be used is told to the user. kept: what was read of the file, for reloads.
-        arrival: from the process before, if this is an upgrade."""
+        outside: who started this process."""
         self._config = config
         self._kept = kept
         self._shown = shown
         self._config_path = config_path
-        self._arrival = arrival
+        self._outside = outside or Outside()
+        self._arrival = self._outside.arrival
         self._stop_signals = 0
         self._is_over = asyncio.Event()
         self._stop = asyncio.Event()
@@ -126,14 +129,21 @@ class Worker:
     def _install_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_signal, number)
-        loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_signal)
-        loop.add_signal_handler(signal.SIGUSR2, self._upgrade_signal)
+        for number, handler in (
+            (signal.SIGUSR1, self._reopen_logs),
+            (signal.SIGHUP, self._reload_signal),
+            (signal.SIGUSR2, self._upgrade_signal),
+        ):
+            loop.add_signal_handler(number, self._signalled, number, handler)
+
+    def _signalled(self, number: signal.Signals, handler: Callable[[], None]) -> None:
+        if not self._outside.pass_on(number):
+            handler()
 
     async def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         config = self._config
         arrival = self._arrival
-        inherited = arrival.inherited if arrival is not None else Inherited()
+        inherited = self._inherited()
         slots = Slots()
         registry = Registry(__version__)
         row = slots.allocate(PROCESS)
@@ -208,7 +218,7 @@ class Worker:
             assert config.admin.bind is not None  # else nothing was bound
             raise StartError(bind_message("admin.bind", config.admin.bind, error)) from None
         self._applying = Applying(
-            services, wiring, self._listeners, self._controller, gate, self._logs, self._stop.is_set
+            services, wiring, self._listeners, self._controller, gate, self._logs, self._is_over.is_set
         )
 
         def sweep_listeners(now: float) -> None:
@@ -216,7 +226,9 @@ class Worker:
                 for name in self._listeners.sweep(now):
                     wiring.drop_listener(name)
 
-        services.on_sweep += [wiring.sweep, services.pipes.sweep, gate.sweep, sweep_listeners]
+        if os.getpid() == 1:
+            services.on_sweep.append(Orphans().sweep)
+        services.on_sweep += [self._watch_place, wiring.sweep, services.pipes.sweep, gate.sweep, sweep_listeners]
         services.start()
         if not is_compiled():
             log.info(
@@ -231,8 +243,10 @@ class Worker:
         self._listeners.start()
         await self._controller.serve()
         self._controller.running()
+        self._outside.serving(loop)
         if arrival is not None:
             await arrival.serving()
+            services.tasks.spawn(arrival.follow(), "the process before")
 
     # --- an upgrade -------------------------------------------------------------------------------------------------
 
@@ -253,7 +267,9 @@ class Worker:
     def _make_upgrading(self, row: Row) -> Upgrading:
         return Upgrading(
             command=lambda: command(sys.orig_argv, sys.argv[0], os.environ),
-            environ=lambda: dict(os.environ),
+            environ=lambda: {**os.environ, **self._outside.variables},
+            pass_fds=lambda: self._outside.pass_fds,
+            own_group=self._outside.keeper is not None,
             offer=self._offer,
             refusal=self._why_no_upgrade,
             lock=self._reloading.lock,
@@ -261,6 +277,7 @@ class Worker:
             row=row,
             tell=self._tell_of_upgrade,
             handed_over=self._handed_over,
+            failed=self._outside.take_back,
         )
 
     def _offer(self) -> Offer:
@@ -288,10 +305,17 @@ class Worker:
         self._controller.events.add("process", text, by=by)
 
     def _handed_over(self, successor: Successor) -> None:
+        self._outside.handed_over(successor.pid)
         if self._watching is not None:
             self._watching.cancel()
         self._services.tasks.spawn(self._follow(successor), "the process that took over")
         self._is_over.set()
+
+    def _watch_place(self, now: float) -> None:
+        """What this process still finishes is no reason to stay when nobody serves: somebody must start another."""
+        if self._outside.is_deserted and not self._stop.is_set():
+            log.warning("the process that took over is gone: this one stops")
+            self._stop.set()
 
     async def _follow(self, successor: Successor) -> None:
         """This process ends with the one that took over, if that is told to stop while something goes on here."""
@@ -300,6 +324,22 @@ class Worker:
                 pass
             log.info("the process %d stops, and so does this one", successor.pid)
             self._stop.set()
+
+    def _inherited(self) -> Inherited:
+        """Sockets that are open already. Raises StartError."""
+        binds = {name: item.address for name, item in binds_of(self._config).items()}
+        admin = self._config.admin.bind
+        try:
+            if self._outside.pid_file is not None:
+                self._outside.pid_file.prepare()
+            inherited, warnings = self._outside.sockets(binds if admin is None else {**binds, admin_name(admin): admin})
+        except OSError as error:
+            raise StartError(f"the pid file can't be written: {error.strerror}: {error.filename or ''}") from None
+        except ValueError as no_socket:
+            raise StartError(str(no_socket)) from None
+        for warning in warnings:
+            log.warning("%s", warning)
+        return inherited
 
     def _explain(self, rng: random.Random) -> tuple[Route, ...]:
         """What the admin address answers about single requests. rng: one that no strategy has."""
@@ -314,7 +354,16 @@ class Worker:
 
     async def _reload(self, caller: Caller, is_dry: bool) -> tuple[int, Json]:
         """Asked for by the admin API."""
-        return await (self._reloading.dry_run() if is_dry else self._reloading.reload(str(caller)))
+        return await (self._reloading.dry_run() if is_dry else self._reload_by(str(caller)))
+
+    async def _reload_by(self, by: str) -> tuple[int, Json]:
+        self._outside.manager.reloading()
+        try:
+            return await self._reloading.reload(by)
+        finally:
+            self._outside.manager.ready(
+                "serving" if self._reloading.is_last_good else "serving; the last reload failed"
+            )
 
     async def _apply(self, old: Config, new: Config) -> None:
         assert self._applying is not None  # who calls this was told of by the start
@@ -329,9 +378,7 @@ class Worker:
             self._watching.cancel()
             self._watching = None
         elif is_wanted and self._watching is None:
-            watch = ConfigWatch(
-                self._config_path, lambda: self._reloading.digest, lambda: self._reloading.reload("watch")
-            )
+            watch = ConfigWatch(self._config_path, lambda: self._reloading.digest, lambda: self._reload_by("watch"))
             self._watching = self._services.tasks.spawn(watch.run(), "config file")
 
     def _tell_of_reload(self, text: str, by: str) -> None:
@@ -347,7 +394,7 @@ class Worker:
 
     async def _reload_asked(self) -> None:
         try:
-            await self._reloading.reload("SIGHUP")
+            await self._reload_by("SIGHUP")
         finally:
             self._n_asked -= 1
 
@@ -367,6 +414,7 @@ class Worker:
     # --- signals ----------------------------------------------------------------------------------------------------
 
     def _stop_signal(self, number: signal.Signals) -> None:
+        self._outside.pass_on(number)
         self._stop_signals += 1
         if self._stop_signals == 1:
             log.info("%s: stopping; in-flight requests have %gs", number.name, self._config.shutdown.grace)
@@ -385,16 +433,29 @@ class Worker:
 
     async def _end(self) -> int:
         services, successor = self._services, self._upgrading.successor
-        ending = Ending(services, self._listeners, self._controller, self._config.shutdown, self._stop, self._stop_now)
+        arrival = self._arrival
+        ending = Ending(
+            services,
+            self._listeners,
+            self._controller,
+            self._config.shutdown,
+            self._stop,
+            self._stop_now,
+            lambda: arrival is not None and not arrival.is_alone,
+        )
         if successor is None:
+            self._outside.manager.stopping()
             await self._upgrading.abort("lbproxy was told to stop")
-            if self._arrival is not None:
-                await self._arrival.stop()
+            if arrival is not None:
+                await arrival.stop()
             await ending.drain()
         else:
             await ending.leave(successor.taken)
-            if self._arrival is not None and self._stop.is_set():
-                await self._arrival.stop()
+            if arrival is not None and self._stop.is_set():
+                await arrival.stop()
+            successor.line.close()
+            if self._outside.keeper is not None:
+                block_signals()
         await self._controller.stop()
         await services.stop()
         if self._logs.writer is not None:
@@ -433,20 +494,24 @@ def run(
     *,
     config_path: str = "",
     kept: Kept | None = None,
-    arrival: Arrival | None = None,
+    outside: Outside | None = None,
 ) -> int:
     """Run the daemon in the foreground; the exit status of the process (0, or 1 after a failure). The rest: see
     Worker."""
     handler = operator_log.configure(config.log.level, config.log.format)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(Worker(config, config_path, shown, kept, arrival).run())
+            status = runner.run(Worker(config, config_path, shown, kept, outside).run())
+        keeper = outside.keeper if outside is not None and outside.is_over else None
+        return status if keeper is None else keeper.keep()
     except StartError as error:
-        if arrival is not None:
-            arrival.fail([str(error)])
+        if outside is not None and outside.arrival is not None:
+            outside.arrival.fail([str(error)])
         log.error("cannot start: %s", error)
         return error.status
     except KeyboardInterrupt:
         return 1
     finally:
+        if outside is not None:
+            outside.ended()
         handler.close()

@@ -67,6 +67,10 @@ class Chain(LbProxy):
     def _program(self) -> list[str]:
         return [str(self.directory / "lbproxy"), *self.options]
 
+    def __enter__(self) -> Chain:
+        self.start()
+        return self
+
     def __exit__(self, *exc: object) -> None:
         try:
             if exc[0] is None and not self.may_complain:

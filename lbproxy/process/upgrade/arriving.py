@@ -7,6 +7,7 @@ any other start. If the new one can't serve it says why, and ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -37,6 +38,7 @@ class Arrival:
     def __init__(self, sock: socket.socket, told: Json, inherited: Inherited) -> None:
         self._sock = sock
         self._line: Line | None = None
+        self.is_alone = False
         self.inherited = inherited
         self.states = told.get("states")
         self.was_ready = told.get("ready") is True
@@ -88,6 +90,13 @@ class Arrival:
     async def serving(self) -> None:
         """This process accepts."""
         await self._say("serving", pid=os.getpid(), version=__version__)
+
+    async def follow(self) -> None:
+        """Wait for the end of the old process: `is_alone` then."""
+        if self._line is not None:
+            with contextlib.suppress(Gone, Broken):
+                await self._line.hear()
+        self.is_alone = True
 
     async def stop(self) -> None:
         """This process ends: so should the old one, if it is still there."""

@@ -71,7 +71,8 @@ class Successor:
 class Upgrading:
     """Makes upgrades, one at a time.
 
-    command: the words that start lbproxy; raises ValueError. environ: for the new process. offer: what it gets.
+    command: the words that start lbproxy; raises ValueError. environ, pass_fds: for the new process. own_group: it gets
+    a process group of its own. offer: what it gets.
     refusal: why there can't be an upgrade now, None if there can. lock: held meanwhile, so that no config comes in
     force. row: the PROCESS counters. tell(text, by): an event. handed_over: called once, in the turn of the loop in
     which the new process has said that it serves.
@@ -83,6 +84,7 @@ class Upgrading:
         command: Callable[[], Sequence[str]],
         environ: Callable[[], dict[str, str]],
         pass_fds: Callable[[], Sequence[int]] = tuple,
+        own_group: bool = False,
         offer: Callable[[], Offer],
         refusal: Callable[[], str | None],
         lock: asyncio.Lock,
@@ -96,6 +98,7 @@ class Upgrading:
         self._command = command
         self._environ = environ
         self._pass_fds = pass_fds
+        self._group = 0 if own_group else None
         self._offer = offer
         self._refusal = refusal
         self._lock = lock
@@ -196,7 +199,8 @@ class Upgrading:
         try:
             words = list(self._command())
             environ = self._environ() | {arriving.FD: str(fd)}
-            return subprocess.Popen(words, env=environ, pass_fds=(fd, *self._pass_fds()))
+            fds = (fd, *self._pass_fds())
+            return subprocess.Popen(words, env=environ, pass_fds=fds, process_group=self._group)
         except ValueError as error:
             raise Failed(str(error)) from None
         except OSError as error:

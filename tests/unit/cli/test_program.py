@@ -22,6 +22,7 @@ from lbproxy.config import loader
 from lbproxy.config.model import Config
 from lbproxy.demo import runner
 from lbproxy.process import worker
+from lbproxy.process.outside import Outside
 
 GOOD = """\
 admin: {bind: "unix:/run/lb.sock", token: s3cret}
@@ -45,8 +46,8 @@ class Calls:
         monkeypatch.setattr(runner, "run", self._demo)
         monkeypatch.setattr(_client, "get", self._get)
 
-    def _run(self, config: Config, _shown: object, *, config_path: str, arrival: object) -> int:
-        assert arrival is None
+    def _run(self, config: Config, _shown: object, *, config_path: str, outside: Outside) -> int:
+        assert outside.arrival is None
         self.configs.append((config, config_path))
         return 1
 

@@ -1,0 +1,157 @@
+"""A real daemon and who stands around it: a service manager, opened sockets, a pid file; through an upgrade."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbproxy.process import activation
+from tests.scenarios.process.test_reload import get
+from tests.support.daemon import LbProxy, Settings
+from tests.support.upgrades import MAIN, READY_S, Chain, wait_ended
+from tests.support.waiting import wait_until
+
+CONFIG: dict[str, Any] = {
+    "listeners": [{"name": "in", "bind": "127.0.0.1:0", "routes": [{"respond": {"status": 200}}]}],
+    "pools": {"p": {"servers": ["127.0.0.1:1"], "health_check": "off"}},
+}
+
+
+class Manager:
+    """Listens as a service manager does, at an abstract name."""
+
+    def __init__(self, name: str) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind("\0" + name)
+        self.env = {"NOTIFY_SOCKET": "@" + name, "WATCHDOG_USEC": "100000"}
+        self.n_fed = 0
+        self._heard: queue.Queue[dict[str, str]] = queue.Queue()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while data := self.sock.recv(4096):
+            told = dict(line.split("=", 1) for line in data.decode().splitlines())
+            if "WATCHDOG" in told:
+                self.n_fed += 1
+            else:
+                self._heard.put(told)
+
+    def hear(self) -> dict[str, str]:
+        """The next message that is not about the watchdog."""
+        return self._heard.get(timeout=READY_S)
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self.sock.close()
+
+
+def test_a_service_manager_and_a_pid_file_follow_an_upgrade(tmp_path: Path) -> None:
+    pid_file = tmp_path / "lb.pid"
+    lb = Chain(CONFIG, tmp_path / "lb", "--pid-file", str(pid_file))
+    with Manager(f"lbproxy-{os.getpid()}") as manager:
+        try:
+            lb.start(manager.env)
+            assert manager.hear() == {"READY": "1", "STATUS": "serving"}
+            assert pid_file.read_text() == f"{lb.pid}\n"
+            environ = Path(f"/proc/{lb.pid}/environ").read_bytes()
+            assert b"NOTIFY_SOCKET" in environ, "what the kernel shows is that of the start"
+            lb.signal(signal.SIGHUP)
+            told = manager.hear()
+            assert told["RELOADING"] == "1" and int(told["MONOTONIC_USEC"]) > 0
+            assert manager.hear() == {"READY": "1", "STATUS": "serving"}
+            with lb.holding("serving") as new:
+                assert manager.hear() == {"READY": "1", "STATUS": "serving", "MAINPID": str(new)}
+                assert pid_file.read_text() == f"{new}\n"
+                os.kill(new, signal.SIGKILL)
+                assert manager.hear() == {"MAINPID": str(lb.pid)}
+                assert pid_file.read_text() == f"{lb.pid}\n"
+            lb.upgrade()
+            assert manager.hear()["MAINPID"] == str(lb.current)
+            wait_ended(lb.pid)
+            assert pid_file.read_text() == f"{lb.current}\n"
+            os.kill(lb.current, signal.SIGTERM)
+            assert manager.hear()["STOPPING"] == "1"
+            wait_ended(lb.current)
+            assert not pid_file.exists() and manager.n_fed > 2
+        finally:
+            lb.kill()
+
+
+class Activated(LbProxy):
+    """Started with sockets that are open already, as a service manager does it."""
+
+    def __init__(self, config: Settings, directory: Path, *sockets: socket.socket) -> None:
+        super().__init__(config, directory)
+        self.sockets = sockets
+
+    def _program(self) -> list[str]:
+        fds = [sock.fileno() for sock in self.sockets]
+        return [
+            sys.executable,
+            "-P",
+            "-c",
+            "import os\n"
+            f"for number, fd in enumerate({[fd + 100 for fd in fds]}): os.dup2(fd, number + 3)\n"
+            f"os.environ.update(LISTEN_FDS='{len(fds)}', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES='a')\n" + MAIN,
+        ]
+
+    def _started(self, env: Any) -> Any:
+        for sock in self.sockets:
+            os.dup2(sock.fileno(), sock.fileno() + 100)
+        with self.stderr_path.open("wb") as stderr:
+            return subprocess.Popen(
+                [*self._program(), "--config", str(self.config_path)],
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=[sock.fileno() + 100 for sock in self.sockets],
+            )
+
+
+def test_opened_sockets_are_taken_by_their_address(tmp_path: Path) -> None:
+    path = tmp_path / "in.sock"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as web,
+        socket.create_server(("127.0.0.1", 0)) as admin,
+        socket.create_server(("127.0.0.1", 0)) as nobodys,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
+        unix.bind(str(path))
+        unix.listen()
+        ports = [sock.getsockname()[1] for sock in (web, admin, nobodys)]
+        listener = {**CONFIG["listeners"][0], "bind": [f"127.0.0.1:{ports[0]}", f"unix:{path}"]}
+        settings = {**CONFIG, "listeners": [listener], "admin": {"bind": f"127.0.0.1:{ports[1]}"}}
+        with Activated(settings, tmp_path / "lb", admin, unix, nobodys, web) as lb:
+            web.close()
+            admin.close()
+            assert get(ports[0])[0] == 200
+            assert f"has opened 127.0.0.1:{ports[2]}, which no listener binds" in lb.stderr
+            wait_until(lambda: lb.status()["state"] == "running", "the admin address to answer")
+        assert path.exists(), "whoever made it removes it"
+
+
+def test_what_is_no_listening_socket_is_refused() -> None:
+    with socket.socket() as sock, pytest.raises(ValueError, match="no listening stream socket"):
+        activation.opened([sock.fileno()])
+    with pytest.raises(ValueError, match="is no socket"):
+        activation.opened([987])
+
+
+def test_a_pid_file_that_can_t_be_written_ends_the_start(tmp_path: Path) -> None:
+    lb = Chain(CONFIG, tmp_path, "--pid-file", str(tmp_path / "missing" / "lb.pid"))
+    with pytest.raises(AssertionError, match="the daemon ended with status 1"):
+        lb.start()
+    assert "cannot start: the pid file can't be written: No such file or directory" in lb.stderr

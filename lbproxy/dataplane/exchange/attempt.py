@@ -143,7 +143,7 @@ class Attempt(AttemptBooks):
         owner = self.owner
         prepared, tape = owner.prepared, owner.body
         route = prepared.route
-        head = prepared.forward + owner.side.facts.forwarding_lines(owner)
+        lines = owner.side.facts.forwarding_lines(owner)
         body = tape.content()
         is_whole = tape.is_whole
         self.phase = WAITING
@@ -152,16 +152,18 @@ class Attempt(AttemptBooks):
         if prepared.needs_care:
             if prepared.binds:
                 bind(owner.side, connection)
-            head, body = self._careful_start(head, body, now)
+            head, body = self._careful_start(prepared.forward + lines, body, now)
+        elif len(body) <= SMALL_BODY:
+            head, body = b"%b%b\r\n%b" % (prepared.forward, lines, body), b""
         else:
-            head += b"\r\n"
+            head = b"%b%b\r\n" % (prepared.forward, lines)
         tape.drop_beyond(route.retry.body_bytes)
         timeouts = route.timeouts
         assert timeouts is not None
         self.deadline = now + timeouts.response_head if is_whole else NEVER
         if owner.is_body_paused:
             owner.resume_body()  # first: what is written now may be more than the server takes
-        connection.begin(self, head + body if len(body) <= SMALL_BODY else head, is_done=is_whole)
+        connection.begin(self, head + body if 0 < len(body) <= SMALL_BODY else head, is_done=is_whole)
         if len(body) > SMALL_BODY:
             connection.write(body)
 

@@ -114,12 +114,13 @@ class FieldLines:
     """The field lines of one head, read one by one; `lines` is made of those that are kept.
 
     raw: what was read; more may stand behind the head. at: where the first field begins. fault: of a head that is
-    refused. most: how many fields are read before the head is too large. size: of the head with its blank line, once
-    that was found. Where `raw` ends before it, `next` raises IndexError, if it did not find another fault until there.
+    refused. most: how many fields are read before the head is too large. pieces: what is kept, as it is sent. size: of
+    the head with its blank line, once that was found. Where `raw` ends before it, `next` raises IndexError, if it did
+    not find another fault until there.
     """
 
-    __slots__ = ("_colon", "_end", "_fault", "_from", "_most", "_names", "_next", "_pieces", "_raw", "_start", "count",
-                 "is_plain", "size")  # fmt: skip
+    __slots__ = ("_colon", "_end", "_fault", "_from", "_most", "_names", "_next", "_raw", "_start", "count", "is_plain",
+                 "pieces", "size")  # fmt: skip
 
     def __init__(self, raw: bytes, at: i64, names: Names, fault: Fault, most: i64 = _UNLIMITED) -> None:
         self._raw = raw
@@ -130,8 +131,8 @@ class FieldLines:
         self._colon: i64 = at
         self._end: i64 = at  # of its value, before CR LF
         self._next: i64 = at
-        self._from: i64 = at  # where the lines begin that are kept and not yet in _pieces
-        self._pieces: list[bytes] = []
+        self._from: i64 = at  # where the lines begin that are kept and not yet in pieces
+        self.pieces: list[bytes] = []
         self.count: i64 = 0
         self.size: i64 = 0
         self.is_plain = True  # is the current line `name: value` exactly as it would be sent?
@@ -219,7 +220,7 @@ class FieldLines:
         if not self.is_plain:
             value = self.value()
             self.drop()
-            self._pieces.append(b"%b: %b\r\n" % (self.name(), value))
+            self.pieces.append(b"%b: %b\r\n" % (self.name(), value))
 
     def drop(self) -> None:
         """The current line does not go on."""
@@ -228,12 +229,12 @@ class FieldLines:
 
     def lines(self) -> bytes:
         """What was kept, as it is sent."""
-        pieces = self._pieces
+        pieces = self.pieces
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _keep_until_here(self) -> None:
         if self._from < self._start:
-            self._pieces.append(self._raw[self._from : self._start])
+            self.pieces.append(self._raw[self._from : self._start])
 
     def _refusal(self, detail: str) -> HeadError:
         # Too many fields is the better answer: whoever sends more has to know.

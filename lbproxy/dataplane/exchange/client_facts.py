@@ -107,7 +107,7 @@ class ClientFacts:
         skip = prepared.route.skip
         if not self.is_trusted and not skip:
             lines = self._lines_and_port if prepared.takes_port else self._lines
-            return lines + prepared.host_line + request.id_line
+            return b"%b%b%b" % (lines, prepared.host_line, request.id_line)
         known = prepared.head.forwarding if self.is_trusted else {}
         host_line = prepared.host_line + self._port_line if prepared.takes_port else prepared.host_line
         lines = request_lines(known, self.peer_ip, host_line, skip, self.scheme, self.cert_fields)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -100,8 +101,13 @@ class SocketTransport(Pollable, asyncio.Transport):
         self._turn_end = poller.turn_end
         self._sock = sock
         self._fd = sock.fileno()
-        self._recv: Callable[[int], bytes] = sock.recv
-        self._send: Callable[[Data], int] = sock.send
+        if isinstance(sock, socket.SocketType):
+            # The same system calls for a descriptor, with half of what Python needs for those of a socket. Neither is
+            # called after `_end`, so not for a number that is another's by then.
+            self._recv: Callable[[int], bytes] = functools.partial(os.read, self._fd)
+            self._send: Callable[[Data], int] = functools.partial(os.write, self._fd)
+        else:  # a stand-in
+            self._recv, self._send = sock.recv, sock.send
         self._peer = peer
         self._local = local
         self._protocol: Any = None  # a Protocol or BufferedProtocol

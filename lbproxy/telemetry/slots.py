@@ -4,8 +4,8 @@ The data plane counts with `row[COLUMN] += 1` (about 0.03 us; a prometheus child
 on the hot path: names, labels and text are made when /metrics is scraped, from the layouts below. A row belongs to one
 thing (a server, a pool, a listener ...) and its columns are the table of that kind.
 
-With one worker a row is a plain list: its items are read and written in half the time of a memoryview's. Workers that
-share counters will get rows in shared memory from the same `Slots.allocate`.
+A row is a plain list: its items are read and written in half the time of a memoryview's. Several workers publish theirs
+(lbproxy/shared/columns.py).
 
 Histograms occupy one cell per bucket (not cumulative), then one for +Inf, then the sum in nanoseconds.
 """

@@ -74,6 +74,18 @@ class SharedBooks(Books):
         self.rows = Rows(cells, plan)
         self.now = 0.0
 
+    @property
+    def seats(self) -> Mapping[Server, int]:
+        """The servers that these books are about, and their numbers."""
+        return self._seats
+
+    def move(self, cells: Cells, plan: Plan, guard: Guard) -> None:
+        """The books stand elsewhere now: what was in them has been carried there."""
+        self._cells, self._plan, self._guard = cells, plan, guard
+        self._servers = [(server, plan.server(number)) for server, number in self._seats.items()]
+        self.line = Line(cells, plan)
+        self.rows = Rows(cells, plan)
+
     # --- the guard ---------------------------------------------------------------------------------------------------
 
     def enter(self, now: float) -> None:
@@ -193,6 +205,10 @@ class SharedBooks(Books):
     def count_waiting(self) -> None:
         """Take over how many wait."""
         self.n_waiting = self._cells[self._plan.first + N_WAITING]
+
+    def server_word(self, server: Server, name: int) -> int:
+        """A word of a server."""
+        return self._cells[self._plan.server(self._seats[server]) + name]
 
     def word(self, name: int) -> int:
         """A word of the header."""

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from lbproxy.domain.shared.cells import Cells
+
 # Words of the header.
 N_WAITING: Final = 0  # how many places are in the line
 FIRST: Final = 1  # the oldest and the newest of them
@@ -33,10 +35,16 @@ IS_NEWEST_FIRST: Final = 11
 N_DRAINED: Final = 12
 RATE_FROM: Final = 13
 RATE: Final = 14
+CHANGED: Final = 15  # goes up when the controller has written a word of a server
 HEADER_WORDS: Final = 16
 
 # Words of a server.
 TOTAL: Final = 0  # requests that it has, of all workers
+ADMIN: Final = 1  # what the controller says: domain/shared/orders.py
+HEALTH: Final = 2
+WEIGHT: Final = 3
+MAX_INFLIGHT: Final = 4
+IDLE: Final = 5
 SERVER_WORDS: Final = 8
 
 MAIL_WORDS: Final = 2  # for each worker
@@ -110,6 +118,20 @@ class Plan:
     def place(self, number: int) -> int:
         """The first word of a place, 1 and up."""
         return self.places + (number - 1) * PLACE_WORDS
+
+
+def carry(old: Cells, old_plan: Plan, new: Cells, new_plan: Plan) -> None:
+    """Write what stands in the books into other memory, by a plan for as many workers and as much room at least. Seats,
+    rows and places keep their numbers. Nobody else may be at either of them, nor use the old ones afterwards."""
+    for there, here, n_words in (
+        (old_plan.first, new_plan.first, HEADER_WORDS),
+        (old_plan.servers, new_plan.servers, old_plan.n_servers * old_plan.server_words),
+        (old_plan.mail, new_plan.mail, MAIL_WORDS * old_plan.n_workers),
+        (old_plan.rows, new_plan.rows, ROW_WORDS * old_plan.n_rows),
+        (old_plan.places, new_plan.places, PLACE_WORDS * old_plan.n_places),
+    ):
+        for number in range(n_words):
+            new[here + number] = old[there + number]
 
 
 def packed(state: int, worker: int, server: int) -> int:

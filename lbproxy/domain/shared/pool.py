@@ -24,6 +24,9 @@ from lbproxy.domain.pool import Pool, grant, refuse
 from lbproxy.domain.queue import Ticket
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks
+from lbproxy.domain.shared.cells import Cells, Guard
+from lbproxy.domain.shared.orders import follow
+from lbproxy.domain.shared.plan import CHANGED, Plan
 from lbproxy.domain.shared.waiting import SharedQueue
 from lbproxy.domain.strategies.base import PickContext
 
@@ -31,7 +34,7 @@ from lbproxy.domain.strategies.base import PickContext
 class SharedPool(Pool):
     """See the module, and Pool. `share` must be called once, before the first request."""
 
-    __slots__ = ("_has_missed", "_line", "_shared")
+    __slots__ = ("_has_missed", "_is_noticing", "_line", "_noticed", "_shared")
 
     _shared: SharedBooks
     _line: SharedQueue | None
@@ -41,8 +44,14 @@ class SharedPool(Pool):
         self.books = self._shared = books
         self.queue = self._line = queue
         self._has_missed = False
+        self._is_noticing = False
+        self._noticed = 0
         if queue is not None:
             queue.lessor = self
+
+    def move(self, cells: Cells, plan: Plan, guard: Guard) -> None:
+        """The books were carried to other memory (domain/shared/plan.py); this worker reads them there from now on."""
+        self._shared.move(cells, plan, guard)
 
     # --- a slot for a request ----------------------------------------------------------------------------------------
 
@@ -51,6 +60,8 @@ class SharedPool(Pool):
     ) -> Lease | Refusal:
         """See Pool."""
         books = self._shared
+        if books.word(CHANGED) != self._noticed:
+            self.notice(now)
         if not books.is_limited:
             books.look()
             return super().acquire(ctx, tried, now, deadline_at)
@@ -83,11 +94,26 @@ class SharedPool(Pool):
         self._give_turns(now, is_quiet=True)
         return True
 
+    def notice(self, now: float) -> None:
+        """Do what the controller said meanwhile: it is seen at the next request, or sooner by who is woken."""
+        books = self._shared
+        generation = books.word(CHANGED)
+        if generation == self._noticed:
+            return
+        self._noticed = generation
+        self._is_noticing = True
+        try:
+            for server in books.seats:
+                follow(self, server, books, now)
+        finally:
+            self._is_noticing = False
+        self.hand_over(now)
+
     # --- turns -------------------------------------------------------------------------------------------------------
 
     def hand_over(self, now: float) -> None:
         """See Pool; and whoever waits with other workers gets what is free, too."""
-        if self._line is None:
+        if self._line is None or self._is_noticing:
             return
         if self._is_handing_over:
             self._has_missed = True
@@ -103,11 +129,13 @@ class SharedPool(Pool):
         self._refuse_late(now)
 
     def collect(self, now: float) -> None:
-        """Look after what other workers left for this one: to be called when it was woken."""
+        """Look after what others left for this one: to be called when it was woken."""
+        self.notice(now)
         self.hand_over(now)
 
     def sweep(self, now: float) -> None:
         """See Pool. Finds what a worker that died did not come to say."""
+        self.notice(now)
         self.members.sweep(now)
         self._judge.sweep(now)
         self.hand_over(now)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.simulation.simulator import QueueSpec, Report, Simulation
+from benchmarks.simulation.simulator import DURATIONS, QueueSpec, Report, Simulation
 from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.lease import Outcome
+from lbproxy.domain.states import Admin
+from lbproxy.telemetry.slots import DURATION_BUCKETS
 
 WARM_UP_S = 10.0
 
@@ -199,6 +201,34 @@ def test_workers_that_are_killed_leave_nothing_behind() -> None:
     report = shared(4, 1, [(number / 2, number % 4) for number in range(20, 220)])
     assert report.killed > 100
     assert report.refused == report.gave_up == 0
+
+
+def test_what_workers_count_is_added_up_and_nearly_all_that_the_dead_counted() -> None:
+    """What one counted since the last sweep dies with it."""
+    simulation = Simulation(n=4, slots=1, max_inflight=1, queue=QueueSpec(100_000, 60.0), workers=4)
+    report = simulation.run(0.9, 60.0, [(10.1 + number, number % 4) for number in range(20)])
+    counted = sum(simulation.counted()[DURATIONS : DURATIONS + len(DURATION_BUCKETS) + 1])
+    assert len(report.answered) - 60 <= counted <= len(report.answered)
+    untouched = Simulation(n=4, slots=1, workers=2)
+    assert len(untouched.run(0.9, 20.0).answered) == sum(untouched.counted()[DURATIONS : DURATIONS + 17])
+
+
+def test_all_workers_do_what_the_controller_says_of_a_server() -> None:
+    simulation = Simulation(n=4, slots=1, max_inflight=1, queue=QueueSpec(), workers=4)
+    simulation.run(0.5, 20.0, orders=[(5.0, 0, Admin.DRAIN), (6.0, 1, Admin.DRAIN), (7.0, 1, Admin.READY)])
+    for pool in simulation.pools:
+        assert [server.admin for server in pool.servers] == [Admin.DRAIN, Admin.READY, Admin.READY, Admin.READY]
+    assert_everything_is_back(simulation)
+
+
+def test_books_that_get_more_room_under_load_lose_nothing() -> None:
+    def answered(grows: Sequence[float]) -> list[tuple[float, float]]:
+        simulation = Simulation(n=4, slots=1, max_inflight=1, queue=QueueSpec(), workers=4)
+        report = simulation.run(1.0, 30.0, grows=grows)
+        assert_everything_is_back(simulation)
+        return report.answered
+
+    assert answered([5.0, 15.0]) == answered([])
 
 
 @pytest.mark.parametrize("load", [1.1, 1.3])

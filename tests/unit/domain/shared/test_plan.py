@@ -6,18 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbproxy.domain.shared.line import Line
 from lbproxy.domain.shared.plan import (
     GRANTED,
     HEADER_WORDS,
     HELD,
     PLACE_WORDS,
     ROW_WORDS,
+    TOTAL,
     Plan,
+    carry,
     packed,
     server_of,
     state_of,
     worker_of,
 )
+from lbproxy.domain.shared.rows import Rows
+from tests.support.shared_world import audit, places
 
 
 def test_no_two_things_stand_in_one_cell() -> None:
@@ -41,3 +46,23 @@ def test_a_row_is_one_word(state: int, worker: int, server: int) -> None:
 def test_what_can_t_be_written_down_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="no plan for"):
         Plan(0, **{"n_workers": 1, "n_servers": 1, "n_rows": 1, "n_places": 1, **wrong})
+
+
+def test_books_are_carried_to_more_room() -> None:
+    """As somebody sees who reads them there."""
+    small = Plan(3, n_workers=2, n_servers=1, n_rows=2, n_places=2)
+    large = Plan(5, n_workers=2, n_servers=3, n_rows=4, n_places=8)
+    old, new = [0] * small.end, [0] * large.end
+    rows, line = Rows(old, small), Line(old, small)
+    rows.post(1, rows.take(GRANTED, 1, 0, 7, 1))
+    rows.take(HELD, 0, 0, 0, 1)
+    old[small.server(0) + TOTAL] = 2
+    for ticket in (8, 9):
+        line.join(0, ticket, ticket, 100)
+    carry(old, small, new, large)
+    audit(new, large)
+    assert places(new, large) == [(0, 8), (0, 9)]
+    there = Rows(new, large)
+    assert there.ticket(there.next_mail(1)) == 7
+    assert [there.take(HELD, 0, 2, 0, 1) for _ in range(3)] == [3, 4, 0]
+    assert Line(new, large).join(1, 1, 20, 100) == 3

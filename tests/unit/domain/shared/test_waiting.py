@@ -31,8 +31,8 @@ class Site:
         self.heard: list[str] = []
         self.woken: list[int] = []
         self.leases: dict[str, Lease] = {}
-        plan = Plan(0, n_workers=2, n_servers=n_servers, n_rows=n_servers, n_places=size)
-        cells = [0] * plan.end
+        self.plan = plan = Plan(0, n_workers=2, n_servers=n_servers, n_rows=n_servers, n_places=size)
+        self.cells = cells = [0] * plan.end
         self.pools: list[SharedPool] = []
         self.queues: list[SharedQueue] = []
         for worker in range(2):

@@ -1,0 +1,58 @@
+"""Counters of all workers never go down, whoever dies."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbproxy.shared.columns import SEQUENCE_CELLS, Columns
+
+
+def make() -> tuple[Columns, list[int]]:
+    cells = [0] * (2 + SEQUENCE_CELLS + 3 * 4)
+    return Columns(cells, 2, 4, 2), cells
+
+
+def test_what_all_have_counted() -> None:
+    columns, _ = make()
+    columns.publish(0, 0, [1, 2])
+    columns.publish(1, 1, [10, 20, 30])
+    assert columns.total(0, 4) == [1, 12, 20, 30]
+    columns.publish(0, 0, [5, 2])
+    assert columns.total(0, 2) == [5, 12]
+
+
+def test_what_a_dead_worker_counted_stays_when_its_successor_begins_at_0() -> None:
+    columns, _ = make()
+    columns.publish(1, 0, [1, 2, 3, 4])
+    for _ in range(2):  # somebody clears up twice
+        columns.fold(1)
+    assert columns.total(0, 4) == [1, 2, 3, 4]
+    columns.publish(1, 0, [0, 0, 0, 1])
+    assert columns.total(0, 4) == [1, 2, 3, 5]
+
+
+def test_nobody_reads_what_is_half_folded() -> None:
+    class Seen(list[int]):
+        """Reads all at each step of who writes."""
+
+        def __setitem__(self, at: int, value: int) -> None:  # type: ignore[override]
+            super().__setitem__(at, value)
+            try:
+                totals.append(columns.total(0, 4))
+            except RuntimeError as error:
+                assert "not added up" in str(error)
+
+    totals: list[list[int]] = []
+    cells = Seen([0] * (SEQUENCE_CELLS + 3 * 4))
+    columns = Columns(cells, 0, 4, 2)
+    columns.publish(0, 0, [1, 2, 3, 4])
+    before = len(totals)
+    columns.fold(0)
+    assert totals[before:] == [[1, 2, 3, 4]]  # at its end
+
+
+def test_a_fold_without_an_end_is_told() -> None:
+    columns, cells = make()
+    cells[2] = 1
+    with pytest.raises(RuntimeError, match="not added up"):
+        columns.total(0, 1)

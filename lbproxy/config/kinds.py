@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lbproxy.config.notation import Notation
-from lbproxy.config.units import parse_text, shown
+from lbproxy.config.units import parse_text, shown, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +162,8 @@ def in_force(kind: str | None, pool: object) -> Iterator[tuple[str, str]]:
 
 def _text(value: object) -> str:
     """A value as a config file has it."""
-    if value is None:
-        return "off"
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, float):
         return f"{value / 60:g}m" if value >= 120 and value % 60 == 0 else f"{value:g}s"
     if isinstance(value, tuple):  # statuses
         return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in value)
-    return str(value)
+    return written(value)

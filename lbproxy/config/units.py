@@ -200,6 +200,15 @@ def parse_share(value: object) -> float:
     raise ValueError(f"expected a number from 0 to 1, got {shown(value)}")
 
 
+def written(value: object) -> str:
+    """A scalar that was parsed, about as a config file has it: None is `off`."""
+    if value is None:
+        return "off"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def parse_mode_bits(value: object) -> int:
     """Permission bits in quotes, in octal: `"0660"`."""
     if isinstance(value, str) and re.fullmatch(r"0?[0-7]{3}", value):

@@ -19,6 +19,7 @@ from lbproxy.config.model import Config
 from lbproxy.config.notation import Section
 from lbproxy.config.pool_model import Pool
 from lbproxy.config.server_model import ServerSpec
+from lbproxy.config.units import written
 from lbproxy.process.listeners import binds_of
 
 SECRET_KEYS = frozenset({"token", "tokens", "secret"})
@@ -235,12 +236,6 @@ def _changes(old: Section, new: Section, keys: object, prefix: str = "") -> Iter
 
 def _text(value: object) -> str:
     """A value on one line, about as a config file has it."""
-    if value is None:
-        return "off"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:g}"
     if isinstance(value, Section):
         shown = {key: getattr(value, key) for key in type(value).model_fields if key in value.model_fields_set}
         return _text({key: "(secret)" if key in SECRET_KEYS else item for key, item in shown.items()})
@@ -248,4 +243,4 @@ def _text(value: object) -> str:
         return "{" + ", ".join(f"{key}: {_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (tuple, list, frozenset)):
         return "[" + ", ".join(map(_text, value)) + "]"
-    return str(value)
+    return written(value)

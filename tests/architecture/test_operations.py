@@ -8,7 +8,9 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from aiohttp import web
 
+from lbproxy.control.access import Access, Token
 from lbproxy.control.event_log import Kind
 from lbproxy.control.metrics import LAYOUTS, READINGS
 from lbproxy.errors import FAULTS
@@ -76,6 +78,24 @@ def test_every_fault_leads_to_a_section() -> None:
 def test_every_kind_of_event_leads_to_a_section() -> None:
     table = sections(RUNBOOK)["by-the-event"]
     assert sorted(re.findall(r"^\| `(\w+)` \| .*\]\(#", table, re.MULTILINE)) == sorted(get_args(Kind))
+
+
+def test_what_the_admin_address_says_is_quoted_as_it_says_it() -> None:
+    some = Access([Token("ci", "secret"), Token("monitoring", "other", may_write=False)])
+    calls: list[tuple[Access, str, str | None, str, str]] = [
+        (some, "PATCH", None, "127.0.0.1", "127.0.0.1"),
+        (Access([]), "PATCH", None, "127.0.0.1", "10.0.0.9"),
+        (some, "GET", "Bearer wrong", "127.0.0.1", "127.0.0.1"),
+        (some, "PATCH", "Bearer other", "127.0.0.1", "127.0.0.1"),
+        (Access([]), "GET", None, "lb.example.org", "127.0.0.1"),
+    ]
+    told = []
+    for access, method, authorization, host, peer in calls:
+        with pytest.raises(web.HTTPException) as refused:
+            access.check(method=method, authorization=authorization, host=host, origin=None, peer=peer)
+        told.append(refused.value.text)
+    table = sections(RUNBOOK)["the-admin-address-refuses-you"]
+    assert re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE) == told
 
 
 def test_the_panels_that_the_runbook_names_exist() -> None:

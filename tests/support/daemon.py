@@ -203,6 +203,19 @@ class LbProxy:
         parsed: Entry = json.loads(body)
         return parsed
 
+    def pool_status(self, name: str = "") -> Entry:
+        """What the status says of one pool; without a name, of the first."""
+        pools = self.status()["pools"]
+        assert isinstance(pools, list)
+        found: Entry = next(pool for pool in pools if name in ("", pool["name"]))
+        return found
+
+    def server_status(self, pool: str = "") -> list[Entry]:
+        """What the status says of the servers of one pool; without a name, of the first."""
+        servers = self.pool_status(pool)["servers"]
+        assert isinstance(servers, list)
+        return servers
+
     def exposition(self) -> str:
         """The text of /metrics."""
         code, body = self.admin_get("/metrics")

@@ -112,11 +112,7 @@ class Pool:
 
     def status(self) -> Entry:
         """The pool's part of /api/v1/status."""
-        pools = self.lb.status()["pools"]
-        assert isinstance(pools, list)
-        (found,) = [pool for pool in pools if pool["name"] == self.name]
-        assert isinstance(found, dict)
-        return found
+        return self.lb.pool_status(self.name)
 
     def member(self, number: int) -> Entry:
         """The status of one server by its place in the config."""

@@ -239,12 +239,7 @@ def test_a_wedged_server_is_dead(pool: Pool) -> None:
 @pytest.mark.parametrize(("pool", "code"), [("sink-500", 500), ("sink-503", 503)], indirect=["pool"])
 def test_one_bad_server_of_eight_costs_a_handful_of_answers(pool: Pool, code: int) -> None:
     """It fails at once while the others take their time, so the least load is always its."""
-    for server in pool.servers:
-        server.default = checked_by(healthy, work=lambda: 0.01)
-    bad = pool.servers[0]
-    bad.default = checked_by(healthy)
-    wait_well(pool)
-    bad.answer = status(code)
+    begin_sinkhole(pool, code)
     found = statuses(pool, 320, clients=16)
     assert set(found) == {200, code}
     assert found[code] <= 16, "what was sent before the first answer was there"

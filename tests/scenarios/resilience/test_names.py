@@ -48,9 +48,7 @@ class Stage:
 
     def servers(self) -> dict[str, str]:
         """State by IP."""
-        pools = self.lb.status()["pools"]
-        assert isinstance(pools, list)
-        return {server["name"].rpartition("/")[2]: server["state"] for server in pools[0]["servers"]}
+        return {str(item["name"]).rpartition("/")[2]: str(item["state"]) for item in self.lb.server_status()}
 
     def wait_servers(self, **states: str) -> None:
         wanted = {{"one": ONE, "two": TWO}[name]: state for name, state in states.items()}
@@ -144,9 +142,7 @@ def test_thirty_names_have_thirty_servers(tmp_path: Path) -> None:
     with lb:
 
         def states() -> Counter[str]:
-            pools = lb.status()["pools"]
-            assert isinstance(pools, list)
-            return Counter(server["state"] for server in pools[0]["servers"])
+            return Counter(str(server["state"]) for server in lb.server_status())
 
         wait_until(lambda: states() == {"up": 30, "unresolved": 4}, "every name that answers to have its server")
         assert lb.metric("pool_servers", state="unresolved") == 4
@@ -167,9 +163,7 @@ def test_a_name_that_does_not_resolve_is_seen(tmp_path: Path) -> None:
         lb.set_names(**{"other.test": ONE})
         with lb:
             wait_until(lambda: lb.metric("dns_failures_total") >= 3, "three look-ups to fail")
-            pools = lb.status()["pools"]
-            assert isinstance(pools, list)
-            rows = {row["name"]: row for row in pools[0]["servers"]}
+            rows = {row["name"]: row for row in lb.server_status()}
             row = rows[f"gone.test:{origin.port}"]
             assert (row["state"], row["why"]) == ("unresolved", "gone.test: scripted failure")
             assert lb.metric("pool_servers", state="unresolved") == 1
@@ -202,9 +196,7 @@ def test_an_address_under_two_names_stays_while_one_has_it(tmp_path: Path) -> No
             wait_until(lambda: any(r.target == "/held" for r in origin.requests), "a request at the server")
             lb.set_names(**{"blue.test": TWO, "green.test": ONE})
             wait_until(lambda: "green.test has it" in lb.stderr, "blue to lose the address")
-            pools = lb.status()["pools"]
-            assert isinstance(pools, list)
-            states = {server["address"].partition(":")[0]: server["state"] for server in pools[0]["servers"]}
+            states = {str(item["address"]).partition(":")[0]: item["state"] for item in lb.server_status()}
             assert states[ONE] == "up"
             lb.set_names(**{"blue.test": TWO, "green.test": TWO})
             wait_until(lambda: " is drain, was up" in lb.stderr, "green to lose it too")

@@ -461,10 +461,7 @@ def test_time_outs_hold(authority: Authority, tmp_path: Path, data: bytes) -> No
 
 
 def server_state(lb: LbProxy, pool: str) -> dict[str, object]:
-    pools = lb.status()["pools"]
-    assert isinstance(pools, list)
-    found: dict[str, object] = next(item for item in pools if item["name"] == pool)["servers"][0]
-    return found
+    return lb.server_status(pool)[0]
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http"])

@@ -52,16 +52,11 @@ class Stage:
 
     @property
     def pool(self) -> dict[str, object]:
-        pools = self.lb.status()["pools"]
-        assert isinstance(pools, list)
-        pool: dict[str, object] = pools[0]
-        return pool
+        return self.lb.pool_status()
 
     def servers(self) -> dict[str, dict[str, object]]:
         """By name."""
-        servers = self.pool["servers"]
-        assert isinstance(servers, list)
-        return {server["name"]: server for server in servers}
+        return {str(server["name"]): server for server in self.lb.server_status()}
 
     def wait_servers(self, *names: str) -> None:
         def are_up() -> bool:

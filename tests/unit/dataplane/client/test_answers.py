@@ -14,28 +14,13 @@ from lbproxy.dataplane.client.answers import (
     switching_head,
 )
 from lbproxy.dataplane.exchange.own_answers import edited, http_date
-from lbproxy.dataplane.exchange.prepare import Prepared
-from lbproxy.dataplane.runtime import Edits, RouteRuntime
-from lbproxy.domain.retry import RetryPolicy
-from lbproxy.protocol.http1 import ResponseHead, parse_request_head, parse_response_head
-from lbproxy.telemetry.slots import TRAFFIC, Slots
+from lbproxy.dataplane.runtime import Edits
+from lbproxy.protocol.http1 import ResponseHead, parse_response_head
+from tests.support.prepared import prepared_of
 
 ID = b"X-Request-ID: 1\r\n"
 DATE = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 EDITS = Edits(set=((b"Server", b"lb"),), remove=frozenset((b"x-powered-by",)))
-
-
-def prepared_of(line: str = "GET / HTTP/1.1", *, edits: Edits | None = None, **route: object) -> Prepared:
-    head = parse_request_head(f"{line}\r\nHost: h\r\n\r\n".encode(), max_fields=10)
-    runtime = RouteRuntime(
-        None,
-        Slots().allocate(TRAFFIC),
-        RetryPolicy(),
-        None,
-        response_edits=edits or Edits(),
-        **route,  # type: ignore[arg-type]
-    )
-    return Prepared(head, runtime)
 
 
 def response(*lines: str, date: bytes = DATE, status: str = "200 OK") -> ResponseHead:

@@ -9,24 +9,8 @@ import pytest
 
 from lbproxy import errors
 from lbproxy.dataplane.exchange.own_answers import edited, http_date, local_answer, problem, reason_of
-from lbproxy.dataplane.exchange.prepare import Prepared
-from lbproxy.dataplane.runtime import Edits, RouteRuntime
-from lbproxy.domain.retry import RetryPolicy
-from lbproxy.protocol.http1 import parse_request_head
-from lbproxy.telemetry.slots import TRAFFIC, Slots
-
-
-def prepared_of(line: str = "GET / HTTP/1.1", *, edits: Edits | None = None, **route: object) -> Prepared:
-    head = parse_request_head(f"{line}\r\nHost: h\r\n\r\n".encode(), max_fields=10)
-    runtime = RouteRuntime(
-        None,
-        Slots().allocate(TRAFFIC),
-        RetryPolicy(),
-        None,
-        response_edits=edits or Edits(),
-        **route,  # type: ignore[arg-type]
-    )
-    return Prepared(head, runtime)
+from lbproxy.dataplane.runtime import Edits
+from tests.support.prepared import prepared_of
 
 
 @pytest.mark.parametrize("fault", errors.FAULTS.values(), ids=lambda fault: fault.word)

@@ -12,7 +12,7 @@ takes it back. One that is added is as one that discovery finds: down until its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from math import inf
@@ -216,16 +216,16 @@ class LiveControl:
             raise Refused(
                 [f"address: {named.address.host} is a name, which only the file can have; give its addresses"]
             )
-        for spec in specs:
-            self._refuse_double(pool, spec)
+        self._refuse_doubles(pool, specs)
         return [self._add(pool, spec, caller) for spec in specs]
 
-    def _refuse_double(self, pool: Pool, spec: ServerSpec) -> None:
+    def _refuse_doubles(self, pool: Pool, specs: Sequence[ServerSpec]) -> None:
+        keys, names = {str(spec.address) for spec in specs}, {spec.name for spec in specs}
         for server in pool.servers:
-            if str(spec.address) != server.key and spec.name != server.name:
+            if server.key not in keys and server.name not in names:
                 continue
             more = "; it is being removed, and `ready` takes it back" if server in self._leaving else ""
-            what = "address" if str(spec.address) == server.key else "name"
+            what = "address" if server.key in keys else "name"
             raise Conflict(f"server {server.name} of pool {pool.name} has this {what}{more}")
 
     def _add(self, pool: Pool, spec: ServerSpec, caller: Caller) -> Server:

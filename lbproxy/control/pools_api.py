@@ -14,7 +14,8 @@ from aiohttp import web
 
 from lbproxy.control.access import Caller
 from lbproxy.control.admin import CallHandler, Route
-from lbproxy.control.live import Conflict, LiveControl, NotThere
+from lbproxy.control.discovery.dns import Resolve
+from lbproxy.control.live import Conflict, LiveControl, NotThere, hosts_in
 from lbproxy.control.live_values import Refused
 from lbproxy.control.problem import problem
 from lbproxy.control.status import Json
@@ -27,11 +28,14 @@ _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class PoolsApi:
-    """statuses_of: what the status says of each of some servers."""
+    """statuses_of: what the status says of each of some servers. resolve: looks names up, off the loop."""
 
-    def __init__(self, live: LiveControl, statuses_of: Callable[[Pool, Sequence[Server]], list[Json]]) -> None:
+    def __init__(
+        self, live: LiveControl, statuses_of: Callable[[Pool, Sequence[Server]], list[Json]], resolve: Resolve
+    ) -> None:
         self._live = live
         self._statuses_of = statuses_of
+        self._resolve = resolve
 
     def routes(self) -> tuple[Route, ...]:
         return (
@@ -66,9 +70,17 @@ class PoolsApi:
 
     async def _post(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         wanted = await _object(request)
-        pool = self._live.pool(request.match_info["pool"])
-        servers = self._live.add(pool, wanted, caller)
+        self._live.pool(request.match_info["pool"])
+        addresses = {host: await self._addresses(host) for host in hosts_in(wanted)}
+        pool = self._live.pool(request.match_info["pool"])  # it may have gone meanwhile
+        servers = self._live.add(pool, wanted, caller, addresses)
         return _answer(201, {"pool": pool.name, "servers": self._statuses_of(pool, servers)})
+
+    async def _addresses(self, host: str) -> Sequence[str]:
+        try:
+            return await self._resolve(host)
+        except OSError as error:
+            raise Refused([f"address: looking up {host} failed: {error.strerror or error}"]) from None
 
 
 def _told(handler: CallHandler) -> CallHandler:

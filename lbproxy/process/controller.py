@@ -186,6 +186,7 @@ class Controller:
     def _make_admin(self, admin: Admin, may_move: bool = False) -> AdminServer | None:
         if admin.bind is None:
             return None
+        pools = PoolsApi(self._live, self._server_statuses, self._discovery.resolve)
         return AdminServer(
             admin.bind,
             access(admin),
@@ -193,7 +194,11 @@ class Controller:
             status=self.status,
             not_ready=self.ready_reason,
             reload=self._reload,
-            routes=(*PoolsApi(self._live, self._server_statuses).routes(), *self._stream.routes(), *self._admin_routes),
+            routes=(
+                *pools.routes(),
+                *self._stream.routes(),
+                *self._admin_routes,
+            ),
             limit=self._admin_limit,
             may_move=may_move,
             clock=self._clock,

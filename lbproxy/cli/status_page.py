@@ -43,6 +43,8 @@ def _pool(pool: Object, width: int | None, is_verbose: bool) -> list[str]:
     servers = _objects(pool.get("servers"))
     name, strategy, usable = (_shown(pool.get(key)) for key in ("name", "strategy", "usable"))
     lines = [f"pool {name} ({strategy}): {usable} of {len(servers)} usable"]
+    if pool.get("leaving"):
+        lines.append("  the config no longer names it: it goes when what is in it is done")
     if pool.get("failing_open"):
         lines.append("  fails open: too few servers pass their checks, so those that were up are used all the same")
     if pool.get("reason"):

@@ -11,7 +11,7 @@ from typing import Final
 
 from lbproxy.control.status import Json
 
-POOL_KEYS: Final = ("name", "usable", "ready", "reason", "failing_open", "inflight", "queue")
+POOL_KEYS: Final = ("name", "leaving", "usable", "ready", "reason", "failing_open", "inflight", "queue")
 _FAINT_S: Final = 0.0001  # a latency below this is none
 
 Key = tuple[str, str]
@@ -80,6 +80,7 @@ def lasting(server: Json) -> Json:
     return {
         **server,
         "since": None,
+        "cut_in": server.get("cut_in") is not None,
         "latency": round(log2(latency)) if latency > _FAINT_S else None,
         "sources": [(item["source"], item["by"], item["given"]) for item in sources.values()]
         if isinstance(sources, dict)

@@ -48,10 +48,11 @@ class FileServers:
         """
         members = {server.name: server for server in pool.servers if self._origins.source_of(server) is None}
         wanted: set[Server] = set()
+        entries = {} if old is None else {(entry.name, entry.address): entry for entry in old.servers}
         for spec in new.servers:
             if not spec.address.is_literal:
                 continue
-            before = None if old is None else same_in(old, spec)
+            before = entries.get((spec.name, spec.address))
             server = members.get(spec.name)
             if server is not None and server.address == spec.address:
                 self._going.pop(server, None)
@@ -125,14 +126,6 @@ def values_of(spec: ServerSpec, config: PoolConfig) -> dict[str, Value]:
     """What the file says of a server, by the keys of live control; 0 is no limit."""
     limit = spec.max_inflight if spec.max_inflight is not None else config.max_inflight
     return {"weight": spec.weight, "max_inflight": limit or 0}
-
-
-def same_in(config: PoolConfig, spec: ServerSpec) -> ServerSpec | None:
-    """The entry of another config that means the same server."""
-    for other in config.servers:
-        if other.name == spec.name and other.address == spec.address:
-            return other
-    return None
 
 
 def spec_behind(server: Server, config: PoolConfig) -> ServerSpec | None:

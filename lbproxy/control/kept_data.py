@@ -36,13 +36,14 @@ class LiveData(_Data):
 
 
 class AddedData(_Data):
-    """An operator added the server, with these values."""
+    """An operator added the server, with these values. host: the name that it was found by, "" if none."""
 
     by: str
     at: float
     weight: int
     max_inflight: int | None
     backup: bool
+    host: str = ""
 
 
 class HealthData(_Data):

@@ -140,6 +140,7 @@ class KeptState:
             weight=int(weight),
             max_inflight=int(limit) or None,
             backup=server.backup,
+            host=server.host if server.host != server.address.host else "",
         )
 
     def _set(self, server: Server, key: str, live: LiveValue) -> LiveData:
@@ -249,7 +250,7 @@ class KeptState:
             told = "pool %s: server %s can't be added again: %s is not the address of one server"
             self._lose(told, pool.name, item.name, item.address)
             return False
-        self._live.keep_added(pool, spec, added.by, self._monotonic(added.at))
+        self._live.keep_added(pool, spec, added.host, added.by, self._monotonic(added.at))
         return True
 
     def _remove(self, pool: Pool, item: RemovedData) -> None:

@@ -12,12 +12,14 @@ takes it back. One that is added is as one that discovery finds: down until its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from math import inf
+from types import MappingProxyType
 from typing import Final, Protocol
 
+from lbproxy.address import Address
 from lbproxy.config.one_server import read_server
 from lbproxy.config.problems import ConfigError
 from lbproxy.config.server_model import ServerSpec
@@ -47,6 +49,7 @@ from lbproxy.domain.states import Admin, Health
 
 log = logging.getLogger(__name__)
 
+MAX_ADDRESSES: Final = 64  # of a name that is added: as many servers
 SHOWN: Final = 10  # names that a refusal lists
 
 
@@ -205,31 +208,39 @@ class LiveControl:
 
     # --- members ----------------------------------------------------------------------------------------------------
 
-    def add(self, pool: Pool, value: object, caller: Caller) -> list[Server]:
-        """Servers join: one, or as many as the range has ports. Raises Refused, Conflict."""
-        try:
-            specs = read_server(value)
-        except ConfigError as error:
-            raise Refused(str(item) for item in error.problems) from None
-        named = next((spec for spec in specs if not spec.address.is_literal), None)
-        if named is not None:
-            raise Refused(
-                [f"address: {named.address.host} is a name, which only the file can have; give its addresses"]
-            )
-        for spec in specs:
-            self._refuse_double(pool, spec)
-        return [self._add(pool, spec, caller) for spec in specs]
+    def add(
+        self, pool: Pool, value: object, caller: Caller, addresses: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> list[Server]:
+        """Servers join: one, or as many as the range has ports. Raises Refused, Conflict.
 
-    def _refuse_double(self, pool: Pool, spec: ServerSpec) -> None:
+        addresses: of the host names in it (`hosts_in`); each makes a server.
+        """
+        specs: list[tuple[ServerSpec, str]] = []
+        for spec in _read_specs(value):
+            host = spec.address.host
+            if spec.address.is_literal:
+                specs.append((spec, host))
+                continue
+            found = addresses.get(host, ())
+            if not 0 < len(found) <= MAX_ADDRESSES:
+                raise Refused([f"address: {host} has {len(found)} addresses, and 1 to {MAX_ADDRESSES} are taken"])
+            for ip in found:
+                address = Address(ip, spec.address.port)
+                specs.append((spec.model_copy(update={"address": address, "name": f"{spec.name}/{ip}"}), host))
+        self._refuse_doubles(pool, [spec for spec, _ in specs])
+        return [self._add(pool, spec, host, caller) for spec, host in specs]
+
+    def _refuse_doubles(self, pool: Pool, specs: Sequence[ServerSpec]) -> None:
+        keys, names = {str(spec.address) for spec in specs}, {spec.name for spec in specs}
         for server in pool.servers:
-            if str(spec.address) != server.key and spec.name != server.name:
+            if server.key not in keys and server.name not in names:
                 continue
             more = "; it is being removed, and `ready` takes it back" if server in self._leaving else ""
-            what = "address" if str(spec.address) == server.key else "name"
+            what = "address" if server.key in keys else "name"
             raise Conflict(f"server {server.name} of pool {pool.name} has this {what}{more}")
 
-    def _add(self, pool: Pool, spec: ServerSpec, caller: Caller) -> Server:
-        server = _made(spec)
+    def _add(self, pool: Pool, spec: ServerSpec, host: str, caller: Caller) -> Server:
+        server = _made(spec, host)
         if pool.members.passive_retry_s is None:  # it has checks
             server.health, server.down_reason, server.why = Health.DOWN, JOINING, "joined; no check has passed yet"
             server.changed_at = self._clock()
@@ -362,9 +373,12 @@ class LiveControl:
         log.info("pool %s: server %s: %s: %s, by %s before the restart", pool.name, server.name, key, change, live.by)
         self._tell(pool, server, f"{key}: {change}, from before the restart", live.by, {key: change})
 
-    def keep_added(self, pool: Pool, spec: ServerSpec, by: str, at: float) -> Server:
-        """An operator added it before; it takes traffic at once, as a server of the file does at a start."""
-        server = _made(spec)
+    def keep_added(self, pool: Pool, spec: ServerSpec, host: str, by: str, at: float) -> Server:
+        """An operator added it before; it takes traffic at once, as a server of the file does at a start.
+
+        host: the name that it was found by, "" if none.
+        """
+        server = _made(spec, host)
         self._records[server] = Record(at, by)
         self._membership.add(pool, server)
         log.info("pool %s: server %s was added before the restart, by %s", pool.name, server.name, by)
@@ -420,8 +434,27 @@ class LiveControl:
         }
 
 
-def _made(spec: ServerSpec) -> Server:
-    return Server(spec.name, spec.address, weight=spec.weight, max_inflight=spec.max_inflight or 0, backup=spec.backup)
+def hosts_in(value: object) -> list[str]:
+    """The host names in what is to be added, to be looked up. Raises Refused."""
+    return list(dict.fromkeys(spec.address.host for spec in _read_specs(value) if not spec.address.is_literal))
+
+
+def _read_specs(value: object) -> tuple[ServerSpec, ...]:
+    try:
+        return read_server(value)
+    except ConfigError as error:
+        raise Refused(str(item) for item in error.problems) from None
+
+
+def _made(spec: ServerSpec, host: str) -> Server:
+    return Server(
+        spec.name,
+        spec.address,
+        weight=spec.weight,
+        max_inflight=spec.max_inflight or 0,
+        backup=spec.backup,
+        host=host,
+    )
 
 
 def _source(source: str, by: str, since_s: float, given: object) -> Json:

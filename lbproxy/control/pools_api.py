@@ -7,14 +7,15 @@ are.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from lbproxy.control.admin import CallHandler, Route
 from lbproxy.control.caller import Caller
-from lbproxy.control.live import Conflict, LiveControl, NotThere
+from lbproxy.control.discovery.dns import Resolve
+from lbproxy.control.live import Conflict, LiveControl, NotThere, hosts_in
 from lbproxy.control.live_values import Refused
 from lbproxy.control.problem import problem
 from lbproxy.control.status import Json
@@ -27,11 +28,14 @@ _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class PoolsApi:
-    """status_of: what the status says of a server."""
+    """statuses_of: what the status says of each of some servers. resolve: looks names up, off the loop."""
 
-    def __init__(self, live: LiveControl, status_of: Callable[[Pool, Server], Json]) -> None:
+    def __init__(
+        self, live: LiveControl, statuses_of: Callable[[Pool, Sequence[Server]], list[Json]], resolve: Resolve
+    ) -> None:
         self._live = live
-        self._status_of = status_of
+        self._statuses_of = statuses_of
+        self._resolve = resolve
 
     def routes(self) -> tuple[Route, ...]:
         return (
@@ -47,28 +51,36 @@ class PoolsApi:
 
     async def _get(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         pool, server = self._named(request)
-        return _answer(200, {"pool": pool.name, "server": self._status_of(pool, server)})
+        return _answer(200, {"pool": pool.name, "server": self._statuses_of(pool, [server])[0]})
 
     async def _patch(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         wanted = await _object(request)
         pool, server = self._named(request)
         changes = self._live.change(pool, server, wanted, caller)
         changed = {key: {"old": change.old, "new": change.new} for key, change in changes.items()}
-        return _answer(200, {"pool": pool.name, "server": self._status_of(pool, server), "changed": changed})
+        return _answer(200, {"pool": pool.name, "server": self._statuses_of(pool, [server])[0], "changed": changed})
 
     async def _delete(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         if request.body_exists and await request.read():
             raise Refused(["DELETE takes no body"])
         pool, server = self._named(request)
         is_gone = self._live.remove(pool, server, caller)
-        told = {"pool": pool.name, "server": self._status_of(pool, server), "removed": is_gone}
+        told = {"pool": pool.name, "server": self._statuses_of(pool, [server])[0], "removed": is_gone}
         return _answer(200 if is_gone else 202, told)
 
     async def _post(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         wanted = await _object(request)
-        pool = self._live.pool(request.match_info["pool"])
-        servers = self._live.add(pool, wanted, caller)
-        return _answer(201, {"pool": pool.name, "servers": [self._status_of(pool, server) for server in servers]})
+        self._live.pool(request.match_info["pool"])
+        addresses = {host: await self._addresses(host) for host in hosts_in(wanted)}
+        pool = self._live.pool(request.match_info["pool"])  # it may have gone meanwhile
+        servers = self._live.add(pool, wanted, caller, addresses)
+        return _answer(201, {"pool": pool.name, "servers": self._statuses_of(pool, servers)})
+
+    async def _addresses(self, host: str) -> Sequence[str]:
+        try:
+            return await self._resolve(host)
+        except OSError as error:
+            raise Refused([f"address: looking up {host} failed: {error.strerror or error}"]) from None
 
 
 def _told(handler: CallHandler) -> CallHandler:

@@ -15,7 +15,8 @@ from lbproxy.domain.states import Admin, Breaker, Health
 from lbproxy.telemetry.slots import UNRESOLVED
 
 Json = dict[str, object]
-SHOWN = 5  # servers that a reason of /readyz names
+SHOWN = 5  # servers of a pool that a reason of /readyz names
+SHOWN_POOLS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class StatusSource:
             "kind_settings": dict(settings),
             "strategy": self.strategies.get(name, ""),
             "usable": len(eligible),
+            "leaving": pool.is_leaving,
             "ready": is_ready,
             "reason": None if is_ready else _problem(pool),
             "failing_open": pool.is_failing_open,
@@ -132,7 +134,7 @@ class StatusSource:
         }
 
 
-def server_status(pool: Pool, server: Server, now: float, eligible: Collection[Server] | None = None) -> Json:
+def server_status(pool: Pool, server: Server, now: float, eligible: Collection[Server]) -> Json:
     """One server. latency is the decayed peak average in seconds, since the seconds in the present state.
 
     used: it may get a request now, by its own state or because the pool fails open. was_up: a check has found it well.
@@ -142,7 +144,7 @@ def server_status(pool: Pool, server: Server, now: float, eligible: Collection[S
     idle_timeout: after how many seconds the server closes an idle connection, as it announces and as was learned.
     requests_per_connection: how many it answers on one before it closes it without a word, None if that is not known.
 
-    eligible: of the pool, as a set if many servers are asked for; asked of the pool by default.
+    eligible: of the pool, as a set.
     """
     idle, penalty_s, learned_s = server.idle_timeout, server.penalty_s(now), server.idle_timeout.learned_s
     weight, ramped = server.weight, server.effective_weight
@@ -160,7 +162,7 @@ def server_status(pool: Pool, server: Server, now: float, eligible: Collection[S
         "requests": server.requests,
         "errors": server.errors,
         "latency": round(server.latency(now), 6),
-        "used": server in (pool.eligible() if eligible is None else eligible),
+        "used": server in eligible,
         "was_up": server.was_up,
         "backup": server.backup,
         "breaker": server.breaker.value,
@@ -227,7 +229,10 @@ def not_ready_reason(
             waiting.append(pool)
     if not waiting or (rule == "any" and len(waiting) < total):
         return None
-    return "; ".join(_why_not_ready(pool, lacks(pool.name)) for pool in waiting)
+    told = [_why_not_ready(pool, lacks(pool.name)) for pool in waiting[:SHOWN_POOLS]]
+    if len(waiting) > SHOWN_POOLS:
+        told.append(f"and {len(waiting) - SHOWN_POOLS} more pools")
+    return "; ".join(told)
 
 
 def _problem(pool: Pool) -> str:

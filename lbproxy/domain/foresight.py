@@ -60,6 +60,7 @@ def foresee(pool: Pool, ctx: PickContext, now: float, rng: Rng, deadline_at: flo
     """What would come of a new request to this pool. rng: any but the strategy's own. Changes nothing."""
     counted = _Counted(rng)
     strategy = pool.picker.strategy
+    pool.eligible()  # so that the strategy, and its copy, know of the last change
     try:
         twin = twin_of(strategy, counted)
         found = pool.foresee(ctx, twin, now, deadline_at)

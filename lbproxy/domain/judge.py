@@ -14,7 +14,7 @@ from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.members import Members
 from lbproxy.domain.outliers import Outliers, are_well
 from lbproxy.domain.server import ERRORS_IN_A_ROW, PENALTY_S, Server
-from lbproxy.domain.states import Breaker
+from lbproxy.domain.states import Breaker, Health
 
 HOLD_AFTER_ABORT_S: Final = 1.0  # a client that gave up on a probe: do not send the next client after it at once
 
@@ -187,7 +187,8 @@ class Judge:
             circuit = server.circuit
             if circuit is not None and circuit.tick(now):
                 server.breaker = Breaker.PROBING
-                self._members.changed(server, old, circuit.what, now)
+                why = server.why if server.health is Health.DOWN else circuit.what
+                self._members.changed(server, old, why, now)
         for server in tuple(self._quarantined):
             # With one slot, progress after the abort can only be that of a later request, or of the one given up.
             newest_start = server.progress_at - 1e-9 if server.max_inflight == 1 else float("-inf")

@@ -30,6 +30,7 @@ class Members:
     __slots__ = (
         "_eligible",
         "_is_dirty",
+        "_is_strategy_behind",
         "_listeners",
         "_picker",
         "_slow_start",
@@ -59,7 +60,7 @@ class Members:
         self.probing: tuple[Server, ...] = ()
         self.out = [server for server in self.servers if server.breaker is not Breaker.CLOSED]
         self._eligible: tuple[Server, ...] = ()
-        self._is_dirty = True
+        self._is_dirty = self._is_strategy_behind = True
         self._listeners: list[FlipListener] = []
         self._picker = picker
         self._slow_start = SlowStart(slow_start_s)
@@ -92,9 +93,10 @@ class Members:
         self.rebuild()
 
     def rebuild(self) -> None:
-        """Membership or a weight changed: so may who is eligible, and the strategy must know."""
+        """Membership or a weight changed: so may who is eligible, and the strategy must know before it picks. Many such
+        changes in a row are one to it: some build large tables."""
         self._stale()
-        self._picker.rebuild(self.servers)
+        self._is_strategy_behind = True
 
     # --- states -----------------------------------------------------------------------------------------------------
 
@@ -193,6 +195,9 @@ class Members:
     def eligible(self) -> tuple[Server, ...]:
         """Servers that may take a new request, limits aside. Empty if there is none."""
         if self._is_dirty:
+            if self._is_strategy_behind:
+                self._is_strategy_behind = False
+                self._picker.rebuild(self.servers)
             self._eligible = self._compute_eligible()
             self.probing = tuple(server for server in self.out if self._may_be_probed(server))
             self.fast = () if self.probing else self._picker.prefer(self._eligible)

@@ -192,6 +192,7 @@ class Controller:
     def _make_admin(self, admin: Admin, may_move: bool = False, passed: Passed | None = None) -> AdminServer | None:
         if admin.bind is None:
             return None
+        pools = PoolsApi(self._live, self._server_statuses, self._discovery.resolve)
         return AdminServer(
             admin.bind,
             access(admin),
@@ -199,7 +200,11 @@ class Controller:
             status=self.status,
             not_ready=self.ready_reason,
             reload=self._reload,
-            routes=(*PoolsApi(self._live, self._server_status).routes(), *self._stream.routes(), *self._admin_routes),
+            routes=(
+                *pools.routes(),
+                *self._stream.routes(),
+                *self._admin_routes,
+            ),
             limit=self._admin_limit,
             may_move=may_move,
             inherited=() if passed is None else passed.sockets,
@@ -402,9 +407,9 @@ class Controller:
     def status(self) -> Json:
         return self._status.build(self._state, self.ready_reason(), self._clock())
 
-    def _server_status(self, pool: Pool, server: Server) -> Json:
-        now = self._clock()
-        return {**server_status(pool, server, now), **self._live.told(server, now)}
+    def _server_statuses(self, pool: Pool, servers: Sequence[Server]) -> list[Json]:
+        now, used = self._clock(), frozenset(pool.eligible())
+        return [{**server_status(pool, server, now, used), **self._live.told(server, now)} for server in servers]
 
     def _queue_status(self, pool: str) -> QueueStatus:
         return QueueStatus.of(self._pools[pool].queue, self._clock())
@@ -461,12 +466,11 @@ class Controller:
             if new == "ejected" and server.circuit is not None:
                 row[SERVER.column("server_ejections_total", server.circuit.reason)] += 1
         level = logging.WARNING if new in ("down", "ejected") else logging.INFO
-        why = f": {server.why}" if server.why else ""
+        reason = server.circuit.what if new == "ejected" and server.circuit is not None else server.why
+        why = f": {reason}" if reason else ""
         old = old if server.was_up or old != "up" else "never up"  # what has not been checked counts as up
         cause = f"{pool.name}/{server.name} {new}"  # with the state, so that the last word is not the one left out
         self._log.log(level, cause, "pool %s: server %s is %s, was %s%s", pool.name, server.name, new, old, why)
-        if new == "ejected" and server.circuit is not None:
-            why = f": {server.circuit.what}"
         self.events.add(
             "ejection" if new == "ejected" else "flip",
             f"pool {pool.name}: server {server.name} is {new}, was {old}{why}",

@@ -140,7 +140,8 @@ class _PoolWatch:
 class Discovery:
     """row: the PROCESS row. clock: monotonic seconds; wall: those since 1970. sleep, pause: how tasks wait.
 
-    make_file: the source of a servers_file. make_resolver: who is asked for SRV records.
+    resolve: looks names up, off the loop. make_file: the source of a servers_file. make_resolver: who is asked for SRV
+    records.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class Discovery:
         self._tasks = tasks
         self._row = row
         self._clock = clock
-        self._resolve = resolve if resolve is not None else ThreadResolver()
+        self.resolve = resolve if resolve is not None else ThreadResolver()
         self._wall = wall
         self._sleep = sleep
         self._pause = pause
@@ -257,7 +258,7 @@ class Discovery:
                 [spec for spec in wanted.specs if spec.address.host == host],
                 wanted.dns.interval,
                 self._n_names * GOLDEN % 1.0,
-                self._resolve,
+                self.resolve,
                 self._clock,
                 self._count_failure,
                 self._pause,

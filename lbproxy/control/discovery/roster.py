@@ -74,6 +74,22 @@ class Member:
     wanted: Admin | None = None
 
 
+class _There:
+    """Who is in a pool, by what a newcomer is compared with; made once for many of them."""
+
+    __slots__ = ("by_key", "names")
+
+    def __init__(self, pool: Pool) -> None:
+        self.by_key: dict[str, Server] = {}
+        self.names: set[str] = set()
+        for server in pool.servers:
+            self.joined(server)
+
+    def joined(self, server: Server) -> None:
+        self.by_key.setdefault(server.key, server)
+        self.names.add(server.name)
+
+
 class Roster:
     """is_checked: the pool has health checks. limit: max_inflight of servers without their own, 0 for none.
 
@@ -106,11 +122,12 @@ class Roster:
 
     def apply(self, share: Share, wanted: Mapping[str, Found]) -> bool:
         """Bring the members in line with an answer. False: the old ones stay a while; apply it again soon."""
+        there = _There(self.pool)
         for key, found in wanted.items():
             before = share.found.get(key)
             share.found[key] = found
             if before is None:
-                self._take(share, key)
+                self._take(share, key, there)
             elif before != found:
                 self._settle(key)
         share.has_answered, share.joins_up = True, False
@@ -151,15 +168,15 @@ class Roster:
             log.info(told, self.pool.name, share.source.title, SPARE_S)
         return now < share.spare_until
 
-    def _take(self, share: Share, key: str) -> None:
+    def _take(self, share: Share, key: str, there: _There) -> None:
         """A source has an address that it did not have before."""
         pool, member = self.pool, self._members.get(key)
         if member is None:
-            server = next((other for other in pool.servers if other.key == key), None)
+            server = there.by_key.get(key)
             if server is not None and share.source.rank:
                 return  # an operator added it
             if server is None:
-                server = self._join(share, share.found[key])
+                server = self._join(share, share.found[key], there)
             member = self._members[key] = self._known[server] = Member(server, share.source)
         member.holders.append(share)
         member.holders.sort(key=lambda holder: holder.source.rank)
@@ -168,9 +185,10 @@ class Roster:
             pool.set_admin(member.server, wanted, f"{share.source.title} has it again", self._clock())
         self._settle(key)
 
-    def _join(self, share: Share, found: Found) -> Server:
+    def _join(self, share: Share, found: Found, there: _There) -> Server:
+        # Names are labels of counters: two servers cannot share one. Who comes later gets the address too.
         server = Server(
-            self._free_name(found),
+            found.name if found.name not in there.names else f"{found.name}/{found.address}",
             found.address,
             weight=found.weight,
             max_inflight=found.max_inflight or self.limit,
@@ -182,12 +200,8 @@ class Roster:
             server.changed_at = self._clock()
         log.info("pool %s: server %s joins", self.pool.name, server.name)
         self._keeper.add(self.pool, server)
+        there.joined(server)
         return server
-
-    def _free_name(self, found: Found) -> str:
-        """Names are labels of counters: two servers cannot share one. Who comes later gets the address too."""
-        taken = {server.name for server in self.pool.servers}
-        return found.name if found.name not in taken else f"{found.name}/{found.address}"
 
     def _settle(self, key: str) -> None:
         """Make a server what its first holder says."""
@@ -237,4 +251,4 @@ class Roster:
             return
         for share in shares:
             if server.key in share.found and share.source.rank and server not in self.pool.servers:
-                self._take(share, server.key)
+                self._take(share, server.key, _There(self.pool))

@@ -73,6 +73,9 @@ def test_weights_limits_and_members(tmp_path: Path) -> None:
         assert said("weight", name, "file") == f"{name}: weight 5 -> 1\n"
         assert "expected a whole number from 0 to 65535, got 70000" in said("weight", name, "70000", status=2)
         assert "did you mean" in said("drain", name + "1", status=1)
+        assert "looking up no-such.invalid failed" in said("add", "predict/no-such.invalid:80", status=2)
+        assert said("add", "predict/localhost:9") == "predict/localhost:9/127.0.0.1: added; takes traffic\n"
+        assert said("remove", "predict/localhost:9/127.0.0.1") == "predict/localhost:9/127.0.0.1: removed\n"
         assert said("add", f"predict/unix:{path}", "--limit", "2") == f"predict/unix:{path}: added; takes traffic\n"
         assert servers(lb)[f"unix:{path}"]["max_inflight"] == 2
         assert "has this address" in said("add", f"predict/unix:{path}", status=1)

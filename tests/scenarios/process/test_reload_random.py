@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -124,6 +126,31 @@ def answers(lb: LbProxy) -> dict[tuple[str, str, str], object]:
     return found
 
 
+def explained(lb: LbProxy) -> dict[tuple[str, str, str], Config]:
+    """What `lbproxy explain` says would come of each of them, but for whose turn it is and what time brings."""
+    found: dict[tuple[str, str, str], Config] = {}
+    status: Any = lb.status()
+    for listener in status["listeners"]:
+        for method in ("GET", "POST"):
+            for path in PATHS:
+                asked = urlencode({"listener": listener["name"], "method": method, "path": path})
+                code, body = lb.admin_get(f"/api/v1/explain?{asked}")
+                assert code == 200, body
+                told: Config = json.loads(body)
+                pool = told.pop("pool")
+                del told["pick"]
+                if pool is not None:
+                    told["pool"] = {key: pool[key] for key in ("name", "strategy", "usable", "failing_open")}
+                    told["servers"] = {
+                        server["name"]: {
+                            key: server[key] for key in ("may_take", "last", "state", "max_inflight", "weight")
+                        }
+                        for server in pool["servers"]
+                    }
+                found[listener["name"], method, path] = told
+    return found
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_reload_comes_to_what_a_start_does(seed: int, addresses: list[str], tmp_path: Path) -> None:
     rng = random.Random(seed)
@@ -137,6 +164,7 @@ def test_a_reload_comes_to_what_a_start_does(seed: int, addresses: list[str], tm
             with LbProxy(config, tmp_path / f"fresh-{number}") as fresh:
                 wanted = wait_until(lambda fresh=fresh: all_up(fresh) and seen(fresh), "the fresh one is ready")  # type: ignore[misc]
                 wait_until(lambda wanted=wanted: seen(lb) == wanted, f"the same after reload {number}: {wanted}")  # type: ignore[misc]
+                assert explained(lb) == explained(fresh)
                 assert answers(lb) == answers(fresh)
         lb.baseline_fds += 2  # listeners may be more than at the start
 

@@ -121,6 +121,7 @@ def test_a_pool_whose_own_values_change_is_told_without_its_servers(bench: Bench
     [pool] = pools
     assert pool == {
         "name": "p",
+        "leaving": False,
         "usable": 2,
         "ready": False,
         "reason": "waits for a server to pass its first check",

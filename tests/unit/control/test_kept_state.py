@@ -194,6 +194,14 @@ def test_added_servers_are_there_again_with_what_they_were_added_with() -> None:
     assert second.sources("new")["max_inflight"]["by"] == "ci from 192.0.2.1"
 
 
+def test_one_that_was_added_by_its_name_keeps_that_for_tls() -> None:
+    first = Process(A)
+    first.live.add(first.pool, "model:80", CI, {"model": ["10.0.0.3"]})
+    second = first.next(A)
+    assert second.server("model:80/10.0.0.3").host == "model"
+    assert second.snapshot()["pools"] == first.snapshot()["pools"]
+
+
 def test_an_added_server_that_the_file_names_now_is_the_files() -> None:
     first = Process(A)
     first.live.add(first.pool, {"address": C, "weight": 3}, CI)

@@ -9,7 +9,7 @@ from lbproxy.control.caller import Caller
 from lbproxy.control.discovery.dns import NameSource
 from lbproxy.control.discovery.source import Source
 from lbproxy.control.event_log import EventLog
-from lbproxy.control.live import Conflict, LiveControl, NotThere
+from lbproxy.control.live import MAX_ADDRESSES, Conflict, LiveControl, NotThere, hosts_in
 from lbproxy.control.live_values import Change, Refused
 from lbproxy.control.status import Json
 from lbproxy.domain.lease import Lease, Outcome
@@ -299,7 +299,7 @@ def test_a_range_is_several_servers(bench: Bench) -> None:
         ({"address": "10.0.0.9:80", "weight": 70000}, "weight: expected a whole number from 0 to 65535, got 70000"),
         ({"address": "10.0.0.9:80", "name": "a b"}, "name: expected a name"),
         ({"address": "10.0.0.9:80", "backup": 1}, "backup: "),
-        ({"address": "app.example:80"}, "address: app.example is a name"),
+        ({"address": "app.example:80"}, "address: app.example has 0 addresses"),
     ],
 )
 def test_a_server_is_added_by_the_rules_of_the_file(bench: Bench, asked: dict[str, object], said: str) -> None:
@@ -466,6 +466,26 @@ def test_maintenance_may_have_an_end_for_what_is_in_flight(bench: Bench, caplog:
     bench.live.tell_cuts()
     told = f"pool predict: server {busy.name}: the time for what was in flight is over: 1 left, to be cut"
     assert caplog.messages.count(told) == 1
+
+
+def test_a_name_becomes_a_server_for_each_of_its_addresses(bench: Bench) -> None:
+    assert hosts_in("10.0.0.7:80") == []
+    assert hosts_in("model:80-81") == ["model"]
+    found = bench.live.add(bench.pool, {"address": "model:80", "weight": 3}, CI, {"model": ["10.0.0.7", "::1"]})
+    assert [(s.name, s.key, s.host, s.weight) for s in found] == [
+        ("model:80/10.0.0.7", "10.0.0.7:80", "model", 3),
+        ("model:80/::1", "[::1]:80", "model", 3),
+    ]
+    with pytest.raises(Conflict, match="has this address"):
+        bench.live.add(bench.pool, "model:80", CI, {"model": ["10.0.0.7"]})
+
+
+@pytest.mark.parametrize("n", [0, MAX_ADDRESSES + 1])
+def test_a_name_with_no_address_or_too_many_is_refused(bench: Bench, n: int) -> None:
+    addresses = {"model": [f"10.0.1.{number}" for number in range(n)]}
+    with pytest.raises(Refused, match=f"address: model has {n} addresses, and 1 to 64 are taken"):
+        bench.live.add(bench.pool, "model:80", CI, addresses)
+    assert len(bench.pool.servers) == 2
 
 
 @pytest.mark.parametrize("change", [{"admin": "maint", "after": "off"}, {"admin": "drain"}, {"admin": "ready"}])

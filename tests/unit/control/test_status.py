@@ -1,7 +1,14 @@
 import random
 
-from lbproxy.address import parse_address
-from lbproxy.control.status import ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
+from lbproxy.address import Address, parse_address
+from lbproxy.control.status import (
+    SHOWN_POOLS,
+    ListenerStatus,
+    QueueStatus,
+    StatusSource,
+    not_ready_reason,
+    server_status,
+)
 from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.names import Name
@@ -36,7 +43,7 @@ def test_a_server_says_what_it_does_and_why() -> None:
     server.idle_timeout.closed_by_server(2.0, 50.0)
     server.idle_timeout.closed_by_server(2.1, 60.0)
     pool.set_health(server, Health.DOWN, "status", "answered 500 to GET /health, expected 200-399", 99.0)
-    assert server_status(pool, server, 100.0) == {
+    assert server_status(pool, server, 100.0, frozenset(pool.eligible())) == {
         "name": "127.0.0.1:5001",
         "address": "127.0.0.1:5001",
         "admin": "ready",
@@ -70,7 +77,7 @@ def test_what_is_learned_of_connections_is_shown_and_nought_is_not_nothing() -> 
     server.idle_timeout.announced_s = 0.0
     for number in range(2):
         server.reuse.explains(1, 0.0, float(number), number + 0.5)
-    status = server_status(pool, server, 100.0)
+    status = server_status(pool, server, 100.0, frozenset(pool.eligible()))
     assert status["idle_timeout"] == {"announced": 0.0, "learned": None}
     assert status["requests_per_connection"] == 1
 
@@ -82,14 +89,14 @@ def test_an_ejected_server_says_when_it_is_tried_again() -> None:
     pool.set_health(servers[0], Health.UP, "", "accepts connections", 90.0)
     for _ in range(2):
         Lease(pool, servers[0], 99.0).release(Outcome.FAILURE, 100.0, what="resets")
-    status = server_status(pool, servers[0], 103.0)
+    status = server_status(pool, servers[0], 103.0, frozenset(pool.eligible()))
     assert (status["state"], status["health"], status["max_inflight"]) == ("ejected", "up", 4)
     assert status["why"] == "ejected 3 s ago: 2 consecutive resets, next probe in 7 s"
     pool.sweep(110.0)
-    assert server_status(pool, servers[0], 112.0)["why"] == (
+    assert server_status(pool, servers[0], 112.0, frozenset(pool.eligible()))["why"] == (
         "probing 2 s ago: 2 consecutive resets, the next request is a probe"
     )
-    assert server_status(pool, servers[1], 112.0)["why"] == "not checked yet"
+    assert server_status(pool, servers[1], 112.0, frozenset(pool.eligible()))["why"] == "not checked yet"
 
 
 def test_the_whole_status() -> None:
@@ -126,6 +133,7 @@ def test_the_whole_status() -> None:
             "kind_settings": {"keep_alive.idle_timeout": "4s"},
             "strategy": "least_connections",
             "usable": 1,
+            "leaving": False,
             "ready": False,
             "reason": "waits for a server to pass its first check",
             "failing_open": False,
@@ -260,13 +268,13 @@ def test_everything_that_decides_is_in_the_status() -> None:
     pool.server_refused(servers[1], 20.0)
     pool.set_health(servers[1], Health.UP, "", "", 85.0)
     pool.sweep(100.0)
-    first, second, _ = (server_status(pool, server, 100.0) for server in servers)
+    first, second, _ = (server_status(pool, server, 100.0, frozenset(pool.eligible())) for server in servers)
     assert (first["penalty"], first["quarantined"], first["used"], first["was_up"]) == (29.0, 1, True, True)
     assert (first["ramp"], second["ramp"]) == (None, 0.25)
     for server in servers[1:]:
         pool.set_health(server, Health.DOWN, "status", "answered 500", 100.0)
     assert pool.eligible()
-    assert server_status(pool, servers[1], 100.0)["used"] is True, "the pool fails open"
+    assert server_status(pool, servers[1], 100.0, frozenset(pool.eligible()))["used"] is True, "the pool fails open"
     pool.enqueue(
         CallingTicket(PickContext("192.0.2.1"), lambda lease, now: None, lambda reason: None, enqueued_at=99.5), 99.5
     )
@@ -279,3 +287,26 @@ def test_a_pool_without_servers_says_what_its_sources_lack() -> None:
     assert not_ready_reason([pool], "any", lambda name: [f"SRV of {name}: no such name"]) == (
         "pool dns has no usable server: SRV of dns: no such name"
     )
+
+
+def test_where_no_pool_is_ready_some_are_told_and_the_rest_is_counted() -> None:
+    pools = []
+    for number in range(SHOWN_POOLS + 20):
+        strategy = LeastConnections({}, random.Random(1))
+        server = Server("s", Address("127.0.0.1", 1))
+        server.admin = Admin.MAINT
+        pools.append(Pool(f"p{number}", [server], strategy, strategy))
+    reason = not_ready_reason(pools, "all") or ""
+    assert reason.count("pool p") == SHOWN_POOLS
+    assert reason.endswith("; and 20 more pools")
+
+
+def test_a_pool_that_the_file_no_longer_names_is_marked() -> None:
+    strategy = LeastConnections({}, random.Random(1))
+    pool = Pool("old", [], strategy, strategy)
+    source = StatusSource("1", 0.0, {"old": pool}, {})
+    pools = source.build("running", None, 1.0)["pools"]
+    assert isinstance(pools, list) and pools[0]["leaving"] is False
+    pool.is_leaving = True
+    pools = source.build("running", None, 1.0)["pools"]
+    assert isinstance(pools, list) and pools[0]["leaving"] is True

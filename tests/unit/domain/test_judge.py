@@ -14,7 +14,7 @@ from lbproxy.domain.lease import Lease, Lessor, Outcome
 from lbproxy.domain.members import Members
 from lbproxy.domain.picker import Picker
 from lbproxy.domain.server import PENALTY_S, Server
-from lbproxy.domain.states import Breaker
+from lbproxy.domain.states import REFUSED, Breaker, Health
 from lbproxy.domain.strategies import create
 
 
@@ -64,6 +64,15 @@ def test_time_turns_an_ejection_into_a_probe() -> None:
     assert a.shown == "ejected"
     bench.judge.sweep(11.0)
     assert a.shown == "probing"
+
+
+def test_one_that_went_down_while_it_was_out_is_down_for_the_newer_reason() -> None:
+    bench = Bench(BreakerPolicy(failures=1, open_s=10.0))
+    a = bench.servers[0]
+    bench.end(a, Outcome.FAILURE, 1.0)
+    bench.members.set_health(a, Health.DOWN, REFUSED, "connection refused", 5.0)
+    bench.judge.sweep(11.0)
+    assert (a.shown, a.why) == ("down", "connection refused")
 
 
 @pytest.mark.parametrize(

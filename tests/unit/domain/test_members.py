@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -90,3 +91,22 @@ def test_without_checks_a_refused_server_is_tried_again() -> None:
     assert fast(members) == "bc"
     members.sweep(11.0)
     assert fast(members) == "abc" and a.why == "trying again; no health checks"
+
+
+def test_many_who_join_are_one_change_to_the_strategy() -> None:
+    class Counting(Picker):
+        sizes: list[int]
+
+        def rebuild(self, servers: Sequence[Server]) -> None:
+            self.sizes.append(len(servers))
+            super().rebuild(servers)
+
+    rng = random.Random(1)
+    picker = Counting(create("least_connections", {}, rng), create("random", {}, rng), print)
+    picker.sizes = []
+    members = Members([], picker, fail_open=None, passive_retry_s=None, slow_start_s=0.0)
+    for number in range(100):
+        members.join(Server(str(number), Address("10.0.0.1", number + 1)), is_new=True)
+    assert len(members.eligible()) == 100 and picker.sizes == [100]
+    members.leave(members.servers[0])
+    assert len(members.eligible()) == 99 and picker.sizes == [100, 99]

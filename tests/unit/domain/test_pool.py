@@ -255,9 +255,9 @@ def test_members_join_and_leave_while_leases_are_out() -> None:
     assert isinstance(lease, Lease)
     pool.add(b)
     strategy = pool.picker.strategy
-    assert isinstance(strategy, First) and strategy.members == "ab"
+    assert isinstance(strategy, First) and pool.eligible() == (a, b) and strategy.members == "ab"
     pool.remove(a)
-    assert strategy.members == "b" and pool.eligible() == (b,)
+    assert pool.eligible() == (b,) and strategy.members == "b"
     assert a.inflight == 1
     lease.release(Outcome.SUCCESS, 1.0)
     assert a.inflight == 0

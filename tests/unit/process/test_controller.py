@@ -19,7 +19,8 @@ from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.breaker import BreakerPolicy, CircuitBreaker
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
-from lbproxy.domain.states import Health
+from lbproxy.domain.states import Admin as Wanted
+from lbproxy.domain.states import Breaker, Health
 from lbproxy.domain.strategies.least_connections import LeastConnections
 from lbproxy.process.controller import Controller, access
 from lbproxy.telemetry.slots import PROCESS, SERVER, Slots
@@ -253,6 +254,19 @@ async def test_flips_and_ejections_are_events(bench: Bench) -> None:
         ("flip", f"{name} is down, was never up: connection refused under traffic"),
         ("ejection", f"{name} is ejected, was never up: 5 consecutive resets"),
     ]
+
+
+async def test_an_ejected_server_that_is_made_ready_is_logged_with_the_reason_of_its_ejection(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = bench.pool.servers[0]
+    server.circuit = CircuitBreaker(BreakerPolicy())
+    server.circuit.eject("consecutive_failures", bench.now, "resets")
+    server.breaker = Breaker.EJECTED
+    bench.pool.set_admin(server, Wanted.DRAIN, "drained by ci", bench.now)
+    with caplog.at_level(logging.INFO, "lbproxy"):
+        bench.pool.set_admin(server, Wanted.READY, "", bench.now)
+    assert caplog.messages[0].endswith("is ejected, was drain: 0 consecutive resets")
 
 
 async def test_servers_of_a_name_that_come_and_go_are_events(bench: Bench) -> None:

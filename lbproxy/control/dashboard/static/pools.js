@@ -208,7 +208,9 @@ class Card {
     const { rates } = pool;
     const p99 = rates && rates.p99 !== null ? `, p99 ${latency(rates.p99)}` : "";
     setText(this.short, rates ? `${rate(rates.rps)} requests/s${p99}` : "");
-    const reason = pool.failing_open
+    const reason = pool.leaving
+      ? "The config no longer names this pool: it goes when what is in it is done."
+      : pool.failing_open
       ? "Fails open: too few servers pass their checks, so those that were up are used all the same."
       : pool.reason && pool.servers.size ? `Not ready: it ${pool.reason}.` : "";
     setText(this.reason, reason);

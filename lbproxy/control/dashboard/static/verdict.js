@@ -54,6 +54,7 @@ function ofPool(model, pool) {
   const { name } = pool;
   const problems = [];
   const add = (level, text, short) => problems.push({ level, pool: name, text, short });
+  if (pool.leaving) return problems;
   if (!pool.servers.size) {
     add("bad", "has no server: clients get 503.", `${name} has no server`);
   } else if (!pool.usable) {

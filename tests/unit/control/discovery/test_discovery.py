@@ -255,7 +255,7 @@ async def test_a_start_does_not_wait_for_who_is_late(make: Make, monkeypatch: py
         await late.wait()
         return ["10.0.0.2"]
 
-    bench.discovery._resolve = resolve
+    bench.discovery.resolve = resolve
     assert await bench.start() == ["10.0.0.1:80 up"]
     late.set()
     assert await bench.pass_time(0.0) == ["10.0.0.1:80 up", "model:5001/10.0.0.2 up"]
@@ -344,7 +344,7 @@ async def test_old_sources_stay_until_the_new_ones_are_heard(make: Make) -> None
         await asked.wait()
         return ["10.0.0.2"]
 
-    bench.discovery._resolve = resolve
+    bench.discovery.resolve = resolve
     bench.discovery.change_pool(bench.pool, Wanted(specs("model:80"), is_checked=False))
     assert await bench.pass_time(1.0) == ["10.0.0.1:80 up"]
     asked.set()

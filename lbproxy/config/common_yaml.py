@@ -1,8 +1,8 @@
 """YAML as config files have it, and libyaml for reading that: twenty times as quick as PyYAML's own parser.
 
 The two parsers differ in rare notations: in what they take, where they say it stands, and in what they complain of. So
-libyaml gets only text in which every line has one of the few forms that are told here, of which tests/fuzz holds that
-both read the same; and where it finds fault PyYAML is asked, whose words lbproxy.config.syntax knows.
+libyaml gets only text in which every line has one of the few forms that are told here, of which a property test holds
+that both read the same; and where it finds fault PyYAML is asked, whose words lbproxy.config.syntax knows.
 
 In such a text no value goes on in a line that is not indented more than its key, so each key of the first level, and
 what is below it, can be read by itself (lbproxy.config.blocks).
@@ -20,7 +20,10 @@ import yaml
 _MOST: Final = 1000
 """Characters of a line; a key of more than 1024 is none (YAML 1.2.2, section 7.4.2)."""
 
-_QUOTED: Final = r"\"(?:[^\"\\\n]|\\[\"\\nrt])*+\"|'(?:[^'\n]|'')*+'"
+_LETTERS: Final = (
+    r"\u00a1-\u1fff"  # without what is a line break in YAML (U+0085, U+2028), or perhaps one column or two
+)
+_QUOTED: Final = rf"\"(?:[ !#-\[\]-~{_LETTERS}]|\\[\"\\nrt])*+\"|'(?:[ -&(-~{_LETTERS}]|'')*+'"
 _INNER: Final = r"[A-Za-z0-9_./*+@=~^$%()|;<>-]|:(?=[A-Za-z0-9_./])"
 _WORDS: Final = (
     rf"(?:[A-Za-z0-9_./$^]|:(?=[A-Za-z0-9]))(?:{_INNER}|:(?=-)|[{{}}\[\],&!?]|(?<=[A-Za-z0-9]) (?=[A-Za-z0-9]))*+"
@@ -28,7 +31,7 @@ _WORDS: Final = (
 _KEY: Final = rf"(?:[A-Za-z0-9_./](?:{_INNER})*+|{_QUOTED})"
 _BRACKETS: Final = rf"[\[{{](?:[ ,\[\]{{}}]|(?:[A-Za-z0-9_./$](?:{_INNER})*+|{_QUOTED})(?:: ++(?![ ,\]}}]))?)*+"
 _VALUE: Final = rf"(?:{_WORDS}|{_QUOTED}|{_BRACKETS})"
-_COMMENT: Final = r"#[ -~\u00a1-\u1fff]*+"
+_COMMENT: Final = rf"#[ -~{_LETTERS}]*+"
 _LINE: Final = (
     rf" *+(?:(?:{_COMMENT})?|(?:- ++)*+(?:{_KEY}:(?: ++{_VALUE})?|-|(?<=- ){_VALUE}) *+(?:(?<= ){_COMMENT})?)\n"
 )

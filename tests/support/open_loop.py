@@ -27,6 +27,7 @@ class Report:
     told_to_close: int = 0
     broken: list[str] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
+    connections: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -89,6 +90,7 @@ class OpenLoop:
             if not reader.at_eof() and not writer.is_closing():
                 return reader, writer
             writer.close()
+        self.report.connections += 1
         return await asyncio.open_connection("127.0.0.1", self._port)
 
 

@@ -16,6 +16,7 @@ ODD = (
     *("a:b", "-1", "x.*", "a,b", "a[0]", "a?", "http://h/x", "a&b", "a!", "$", "a  b", "|", ">", "*a", "&a", "a:"),
     *("- b", "a -", "~", "a(b)", "%a", "=", "<<", "a: b", "' # x'", "'[a'", "'a' b", "\"a\"'b'", '"a\\n\\"\\\\"', "^a"),
     *(":-a", "a:-b", ":.", "'", '"', "[", "}", "!!str a", "? a", "@a", "`a", "\u00e4", "#a", "-", "--- a", "\t"),
+    *("'\x85'", "'\u2028'", "'\r'", '"\r"', "'\xa0'", "'\ufeff'", "'\U0001f600' # c", "'\u00e4' # \u00e4"),
 )
 TOKENS = ("[", "]", "{", "}", ",", " ", "a", "b: ", "'q'", "'q': ", "a: ", ":", "#")
 KEYS = ("k{}", "'q{}'", "a/10.0.0.1:8{}", '"d{}"')
@@ -93,7 +94,7 @@ def heard(text: str, loader: type[yaml.SafeLoader | yaml.CSafeLoader]) -> list[t
 @pytest.mark.skipif(not HAS_LIBYAML, reason="this PyYAML was built without libyaml")
 @given(st.randoms(use_true_random=False))
 def test_both_parsers_hear_the_same_of_a_common_text(rng: random.Random) -> None:
-    for _ in range(4):
+    for _ in range(2):
         text = text_of(rng)
         if is_common(text):
             own, quick = heard(text, yaml.SafeLoader), heard(text, yaml.CSafeLoader)
@@ -107,6 +108,7 @@ def test_both_parsers_hear_the_same_of_a_common_text(rng: random.Random) -> None
         "# c\n\n---\na: {b: [c, 'd: e', {f: \"g\"}]}  # said\n- ".removesuffix("- "),
         "a:\n  - b: :80\n    c: ${D:-e}\n  -\n  - d\n'e': f g",
         "a:\n- b\n- c: d\n",
+        "a: '\u00e4\u00f6' # \u00fc\n",
     ],
 )
 def test_common(text: str) -> None:
@@ -139,6 +141,11 @@ def test_common(text: str) -> None:
         "a: " + "b" * 1000 + "\n",
         "a: ]\n",
         " a: b\n",
+        "a: 'b\rc'\n",
+        "a: 'b\x85c'\n",
+        'a: "b\u2028c"\n',
+        "a: b # c\x85d: e\n",
+        "a: 'b\x00'\n",
     ],
 )
 def test_not_common(text: str) -> None:

@@ -5,7 +5,8 @@ runs the same `main` of the same installed package, in a process of its own, wit
 directory and limits. What is about the start itself (tests/scenarios/cli, process, demo, deploy) starts the command,
 and so does everything with NURSERY=no.
 
-This file is also the program that forks: `python -P nursery.py`, one for each process that runs tests.
+This file is also the program that forks: `python -P nursery.py`, one for each process that runs tests. It ends its
+daemons and itself when that process is gone, and the kernel ends them when it was killed itself.
 """
 
 from __future__ import annotations
@@ -67,12 +68,13 @@ class Nursling:
                 life = select.poll()  # descriptors of tests may be too many for select
                 life.register(self._life, select.POLLIN)
                 if life.poll(None if timeout_s is None else timeout_s * 1000):
-                    self.returncode = int(self._life.recv(64))
+                    # Nothing is said where the nursery was killed: then the kernel has ended this process.
+                    self.returncode = int(self._life.recv(64) or -signal.SIGKILL)
                     self._life.close()
             return self.returncode
 
 
-class _Nursery:
+class Nursery:
     """The forking process, seen from the tests."""
 
     def __init__(self) -> None:
@@ -87,7 +89,18 @@ class _Nursery:
         self._control = ours
         self._lock = threading.Lock()
 
-    def fork(self, order: Mapping[str, object], stdout: int, stderr: int) -> Nursling:
+    def start(
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        stdout: int,
+        stderr: int,
+        folder: Path,
+        nofile: int = 0,
+    ) -> Nursling:
+        """See `start` of the module."""
+        order = {"argv": [*arguments], "env": {**os.environ, **env}, "cwd": str(folder), "nofile": nofile}
         life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._lock:
             socket.send_fds(self._control, [json.dumps(order).encode()], [theirs.fileno(), stdout, stderr])
@@ -96,12 +109,18 @@ class _Nursery:
         life.settimeout(None)
         return Nursling(pid, life)
 
+    def kill(self) -> None:
+        """SIGKILL, as by somebody who ends whatever a run of tests has left."""
+        self._process.kill()
+        self._process.wait(_PATIENCE_S)
+        self._control.close()
+
     def close(self) -> None:
         self._control.close()
         self._process.wait(_PATIENCE_S)
 
 
-_nursery: _Nursery | None = None
+_nursery: Nursery | None = None
 _start = threading.Lock()
 
 
@@ -125,10 +144,9 @@ def start(
     global _nursery
     with _start:
         if _nursery is None:
-            _nursery = _Nursery()
+            _nursery = Nursery()
             atexit.register(_nursery.close)
-    order = {"argv": [*arguments], "env": {**os.environ, **env}, "cwd": str(folder or Path.cwd()), "nofile": nofile}
-    return _nursery.fork(order, stdout, stderr)
+    return _nursery.start(arguments, env, stdout=stdout, stderr=stderr, nofile=nofile, folder=folder or Path.cwd())
 
 
 # --- the process that forks ---
@@ -136,6 +154,9 @@ def start(
 
 def _serve(control: socket.socket) -> list[str]:
     """Fork on order and tell how each child ended, until nobody gives orders. Returns in a child: its arguments."""
+    from lbproxy.demo.children import end_with_parent
+
+    nursery = os.getpid()
     lives: dict[int, socket.socket] = {}
     woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -158,6 +179,7 @@ def _serve(control: socket.socket) -> list[str]:
         order = json.loads(message)
         pid = os.fork()
         if pid == 0:
+            end_with_parent(signal.SIGKILL, nursery)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for held in (control, *lives.values()):

@@ -60,13 +60,15 @@ class HeadError(Exception):
 
 
 class Name:
-    """What is done with the fields of one name: kind (0: passes), and the name in lower case."""
+    """What is done with the fields of one name: kind (0: passes), the name in lower case, and as it is usually sent if that
+    is known."""
 
-    __slots__ = ("kind", "lower", "other")
+    __slots__ = ("kind", "lower", "other", "usual")
 
     def __init__(self, kind: i64, lower: bytes, other: Name | None = None) -> None:
         self.kind = kind
         self.lower = lower
+        self.usual = lower
         self.other = other  # in the same slot
 
 
@@ -86,6 +88,19 @@ def begins(raw: bytes, start: i64, lower: bytes) -> bool:
     return True
 
 
+def is_spelled(raw: bytes, start: i64, name: Name) -> bool:
+    """Is this the name, of the same length, in any case?"""
+    table, lower, usual = _TOKEN, name.lower, name.usual
+    size: i64 = len(lower)
+    at: i64 = 0
+    while at < size:
+        octet: i64 = raw[start + at]
+        if octet != usual[at] and table[octet] != lower[at]:
+            return False
+        at += 1
+    return True
+
+
 class Names:
     """Names that mean something, by lower-case name. Fixed: nothing that is read changes it."""
 
@@ -95,12 +110,13 @@ class Names:
         self._slots: list[Name | None] = [None] * _SLOTS
         for lower, kind in kinds.items():
             slot = sum(lower) % _SLOTS
-            self._slots[slot] = Name(kind, lower, self._slots[slot])
+            name = self._slots[slot] = Name(kind, lower, self._slots[slot])
+            name.usual = b"-".join([part.capitalize() for part in lower.split(b"-")])
 
     def find(self, raw: bytes, start: i64, end: i64, total: i64) -> Name | None:
         """A name as it stands in a head, of which the octets (lower case) add up to `total`."""
         name = self._slots[total & (_SLOTS - 1)]
-        while name is not None and not (len(name.lower) == end - start and begins(raw, start, name.lower)):
+        while name is not None and not (len(name.lower) == end - start and is_spelled(raw, start, name)):
             name = name.other
         return name
 
@@ -114,13 +130,12 @@ class FieldLines:
     """The field lines of one head, read one by one; `lines` is made of those that are kept.
 
     raw: what was read; more may stand behind the head. at: where the first field begins. fault: of a head that is
-    refused. most: how many fields are read before the head is too large. pieces: what is kept, as it is sent. size: of
-    the head with its blank line, once that was found. Where `raw` ends before it, `next` raises IndexError, if it did
-    not find another fault until there.
+    refused. most: how many fields are read before the head is too large. size: of the head with its blank line, once
+    that was found. Where `raw` ends before it, `next` raises IndexError, if it did not find another fault until there.
     """
 
-    __slots__ = ("_colon", "_end", "_fault", "_from", "_most", "_names", "_next", "_raw", "_start", "count", "is_plain",
-                 "pieces", "size")  # fmt: skip
+    __slots__ = ("_colon", "_end", "_fault", "_from", "_most", "_names", "_next", "_pieces", "_raw", "_start", "count",
+                 "is_plain", "size")  # fmt: skip
 
     def __init__(self, raw: bytes, at: i64, names: Names, fault: Fault, most: i64 = _UNLIMITED) -> None:
         self._raw = raw
@@ -131,8 +146,8 @@ class FieldLines:
         self._colon: i64 = at
         self._end: i64 = at  # of its value, before CR LF
         self._next: i64 = at
-        self._from: i64 = at  # where the lines begin that are kept and not yet in pieces
-        self.pieces: list[bytes] = []
+        self._from: i64 = at  # where the lines begin that are kept and not yet in _pieces
+        self._pieces: list[bytes] = []
         self.count: i64 = 0
         self.size: i64 = 0
         self.is_plain = True  # is the current line `name: value` exactly as it would be sent?
@@ -220,7 +235,7 @@ class FieldLines:
         if not self.is_plain:
             value = self.value()
             self.drop()
-            self.pieces.append(b"%b: %b\r\n" % (self.name(), value))
+            self._pieces.append(b"%b: %b\r\n" % (self.name(), value))
 
     def drop(self) -> None:
         """The current line does not go on."""
@@ -229,12 +244,12 @@ class FieldLines:
 
     def lines(self) -> bytes:
         """What was kept, as it is sent."""
-        pieces = self.pieces
+        pieces = self._pieces
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _keep_until_here(self) -> None:
         if self._from < self._start:
-            self.pieces.append(self._raw[self._from : self._start])
+            self._pieces.append(self._raw[self._from : self._start])
 
     def _refusal(self, detail: str) -> HeadError:
         # Too many fields is the better answer: whoever sends more has to know.

@@ -49,8 +49,8 @@ _KEPT_IF_NOMINATED: Final = frozenset((b"host", b"content-length", b"transfer-en
 class RequestHead:
     """An accepted request head. Immutable by convention: it may be shared by many requests.
 
-    start: the request line that goes on, with its CR LF. pieces: what `lines` is made of, whole lines of the form
-    `name: value` and CR LF. claims: lower-case name and value, one
+    start: the request line that goes on, with its CR LF. lines: end-to-end fields in order, each `name: value` and
+    CR LF, without Host, framing, hop-by-hop, nominated and forwarding fields. claims: lower-case name and value, one
     after the other, of the forwarding family. size: of the head as it was read, with its blank line. content_length:
     None without one. keep_alive: the client wants the connection kept. upgrade: the protocols that the client offers to
     switch to, () with a body. binds: its credentials hold for the connection that it is sent on.
@@ -67,11 +67,11 @@ class RequestHead:
         "expects_continue",
         "host",
         "keep_alive",
+        "lines",
         "max_forwards",
         "method",
         "minor",
         "nominated_dropped",
-        "pieces",
         "referer",
         "size",
         "start",
@@ -92,7 +92,7 @@ class RequestHead:
         self.target_text = ""
         self.host = ""
         self.minor = 1
-        self.pieces: list[bytes] = NO_VALUES
+        self.lines = b""
         self.via: list[bytes] = NO_VALUES
         self.claims: list[bytes] = NO_VALUES
         self.content_length: int | None = None
@@ -106,11 +106,6 @@ class RequestHead:
         self.referer = ""
         self.underscore_dropped = 0
         self.nominated_dropped = 0
-
-    @property
-    def lines(self) -> bytes:
-        """End-to-end fields in order, without Host, framing, hop-by-hop, nominated and forwarding fields."""
-        return b"".join(self.pieces)
 
     @property
     def has_body(self) -> bool:
@@ -188,7 +183,7 @@ def read_request_head(raw: bytes, *, max_fields: int, underscores: str, line_byt
     except IndexError:
         return None
     head.size = found.size
-    head.pieces = found.pieces
+    head.lines = found.lines()
     head.binds, head.claims, head.underscore_dropped = found.binds, found.claims, found.underscore_dropped
     head.user_agent, head.referer = found.user_agent, found.referer
     _set_framing(head, found)
@@ -251,7 +246,7 @@ def _set_connection(head: RequestHead, found: RequestFields, options: frozenset[
         for name in gone:
             n_dropped += (name in claimed) + (others.pop(name, None) is not None)
         head.nominated_dropped = n_dropped
-        head.pieces = left
+        head.lines = b"".join(left)
         head.claims = [
             text
             for at in range(0, len(head.claims), 2)
@@ -332,7 +327,7 @@ def _set_expectations(head: RequestHead, lines: Values) -> None:
     forwards = lines.get(b"max-forwards")
     if forwards is not None:
         if head.method != "OPTIONS":
-            head.pieces = [*head.pieces, lines_of([(b"Max-Forwards", value) for value in forwards])]
+            head.lines += lines_of([(b"Max-Forwards", value) for value in forwards])
             return
         count = parse_length(forwards[0])
         if count is None or len(forwards) != 1:

@@ -131,6 +131,8 @@ class _Start:
 
 
 _starts: Final[dict[bytes, _Start]] = {}
+_OK_LINE: Final = b"HTTP/1.1 200 OK\r\n"  # what most answers begin with
+_OK: Final = _Start(1, 200, b"OK")
 
 
 def _begun(line: bytes) -> _Start:
@@ -226,9 +228,12 @@ def read_response_head(raw: bytes, *, max_fields: int) -> ResponseHead | None:
     """The head that `raw` begins with, which must be strict. None, or a HeadError, if not all of it is there."""
     size: i64 = 2
     try:
-        while raw[size - 2] != _CR:
-            size += 1
-        start = _begun(raw[:size])
+        if raw.startswith(_OK_LINE):
+            start, size = _OK, len(_OK_LINE)
+        else:
+            while raw[size - 2] != _CR:
+                size += 1
+            start = _begun(raw[:size])
         head = ResponseHead(start.status, start.reason)
         found = _Reader(raw, size)
         found.read_into(head)

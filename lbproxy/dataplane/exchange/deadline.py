@@ -42,7 +42,7 @@ def take_deadlines(head: RequestHead, names: frozenset[bytes]) -> Deadlines | No
     if len(left) == len(head.lines):
         return None
     found = [field for field in head.fields if field[0].lower() in names]
-    head.pieces = [left]
+    head.lines = left
     timeout_s, fields, n_unreadable = NEVER, [], 0
     for name, value in found:
         lower = name.lower()

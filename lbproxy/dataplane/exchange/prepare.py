@@ -260,7 +260,7 @@ def _forward_head(
     elif closes:
         own += b"Connection: close\r\n"
     if route.request_edits.is_empty:
-        return b"".join([start, b"Host: ", host, b"\r\n", *head.pieces, via, own])
+        return b"%bHost: %b\r\n%b%b%b" % (start, host, head.lines, via, own)
     lines = b"Host: %b\r\n%b%b" % (host, head.lines, via)
     return b"%b%b%b" % (start, join_fields(route.request_edits.apply(fields_of(lines))), own)
 

@@ -38,7 +38,7 @@ def sent(data: bytes, name: str) -> list[str]:
 
 def head_with(*fields: tuple[bytes, bytes]) -> RequestHead:
     head = RequestHead()
-    head.pieces = [lines_of(fields)]
+    head.lines = lines_of(fields)
     return head
 
 

@@ -188,7 +188,7 @@ class Simulation:
                 self.report.killed += 1
                 if request.lease is not None:
                     self.at_once[request.lease.server.name] -= 1
-        bury(self._cells, self._plan, self._guard, worker, is_limited=self._max_inflight > 0)
+        bury(self._cells, self._plan, self._guard, worker)
         self._columns().fold(worker)
         self._rows[worker] = Slots().allocate(POOL)
         self.shared[worker] = self._worker(worker)
@@ -229,6 +229,7 @@ class Simulation:
         """Is no slot taken any more, and does nobody wait?"""
         for pool in self.shared:
             pool.collect(self.now)
+            pool.refresh()
         return (
             not any(self.at_once.values())
             and all(not server.inflight for pool in self.pools for server in pool.servers)

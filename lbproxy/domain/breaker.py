@@ -27,6 +27,7 @@ Invariants: permits in use are 0 outside probing and never above `probes`; probi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,7 +35,20 @@ from lbproxy.domain.states import Breaker
 
 _BUCKETS: Final = 10
 OUTLIER: Final = "outlier"
+REASONS: Final[tuple[str, ...]] = ("", "consecutive_failures", "error_rate", OUTLIER, "probe_failed")
+WORDS: Final = 16 + 4 * (_BUCKETS - 1)
+_STATES: Final[tuple[Breaker, ...]] = tuple(Breaker)
 SEEN: Final = 16  # sorts of requests with bad answers that are remembered
+
+
+def to_ns(time_s: float) -> int:
+    """A monotonic time as a whole number; 0 is minus infinity."""
+    return int(time_s * 1e9) if time_s > 0.0 else 0
+
+
+def from_ns(time_ns: int) -> float:
+    """See `to_ns`."""
+    return time_ns / 1e9 if time_ns else float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +307,60 @@ class CircuitBreaker:
             return "probe_failed"
         self.close(now)
         return None
+
+    # --- the same breaker in several processes -----------------------------------------------------------------------
+
+    def to_words(self) -> list[int]:
+        """What it knows as WORDS whole numbers, times in ns: all but permits and the sorts of requests that it saw."""
+        return [
+            _STATES.index(self.state),
+            self.generation,
+            self._level,
+            REASONS.index(self.reason),
+            int(self.is_outlier),
+            to_ns(self.open_until),
+            to_ns(self.changed_at),
+            to_ns(self._hold_until),
+            to_ns(self._closed_at),
+            to_ns(self.bucket_ends_at),
+            self._index,
+            self.in_a_row,
+            self.n_ok,
+            self.n_bad,
+            self.n_errors,
+            self.n_repeats,
+            *self._ok,
+            *self._bad,
+            *self._errors,
+            *self._repeats,
+        ]
+
+    def take_words(self, words: Sequence[int], permits: int) -> None:
+        """Know what another one's `to_words` said. permits: probes that are out, of all processes."""
+        if words[1] != self.generation and words[3]:
+            self.what = f"{REASONS[words[3]].replace('_', ' ')}, as another worker saw"
+        self.state = _STATES[words[0]]
+        self.generation = words[1]
+        self._level = words[2]
+        self.reason = REASONS[words[3]]
+        self.is_outlier = words[4] != 0
+        self.open_until = from_ns(words[5])
+        self.changed_at = from_ns(words[6])
+        self._hold_until = from_ns(words[7])
+        self._closed_at = from_ns(words[8])
+        self.bucket_ends_at = from_ns(words[9])
+        self._index = words[10]
+        self.in_a_row = words[11]
+        self.n_ok, self.n_bad, self.n_errors, self.n_repeats = words[12], words[13], words[14], words[15]
+        n, at = _BUCKETS - 1, 16
+        self._ok, self._bad = list(words[at : at + n]), list(words[at + n : at + 2 * n])
+        self._errors, self._repeats = list(words[at + 2 * n : at + 3 * n]), list(words[at + 3 * n : at + 4 * n])
+        self._permits = permits
+
+    @property
+    def permits(self) -> int:
+        """Probes that are out."""
+        return self._permits
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.state} generation {self.generation} permits {self._permits}>"

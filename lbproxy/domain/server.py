@@ -292,6 +292,16 @@ class Server:
         if left and not self._penalty_is_firm:
             self.penalty_until = now + left / 2 if left > 0.01 else 0.0
 
+    @property
+    def penalty_is_firm(self) -> bool:
+        """Did the server itself name the time?"""
+        return self._penalty_is_firm
+
+    def take_penalty(self, until: float, *, is_firm: bool) -> None:
+        """Another worker knows of this penalty, or that there is none any more (0.0)."""
+        self.penalty_until = until
+        self._penalty_is_firm = is_firm
+
     # --- slots of requests that ended early -------------------------------------------------------------------------
 
     def quarantine_slot(self, quarantine_s: float, now: float) -> None:

@@ -120,7 +120,6 @@ class SharedBooks(Books):
         if self.is_limited:
             for server, at in self._servers:
                 server.inflight = cells[at + TOTAL]
-            self.count_waiting()
         else:
             n_workers = self._plan.n_workers
             for server, at in self._servers:
@@ -128,6 +127,7 @@ class SharedBooks(Books):
                 for worker in range(n_workers):
                     total += cells[at + SERVER_WORDS + worker]
                 server.inflight = total
+        self.count_waiting()
 
     # --- requests in flight ------------------------------------------------------------------------------------------
 
@@ -160,11 +160,11 @@ class SharedBooks(Books):
                 cells[at + SERVER_WORDS + self.worker] -= 1
             server.inflight = cells[at + TOTAL] - 1
             cells[at + TOTAL] = server.inflight
-            self.count_waiting()
             self.leave()
         else:
             cells[at + SERVER_WORDS + self.worker] -= 1
             server.inflight -= 1
+        self.count_waiting()
         server.requests += 1
 
     # --- slots for tickets of other workers --------------------------------------------------------------------------
@@ -210,6 +210,19 @@ class SharedBooks(Books):
         """A word of a server."""
         return self._cells[self._plan.server(self._seats[server]) + name]
 
+    def set_server_word(self, server: Server, name: int, value: int) -> None:
+        self._cells[self._plan.server(self._seats[server]) + name] = value
+
+    def permits(self, server: Server) -> list[int]:
+        """How many probes each worker has at a server."""
+        at = self._plan.permits(self._seats[server])
+        return [self._cells[at + worker] for worker in range(self._plan.n_workers)]
+
+    def set_permits(self, server: Server, permits: list[int]) -> None:
+        at = self._plan.permits(self._seats[server])
+        for worker, number in enumerate(permits):
+            self._cells[at + worker] = number
+
     def word(self, name: int) -> int:
         """A word of the header."""
         return self._cells[self._plan.first + name]
@@ -218,16 +231,12 @@ class SharedBooks(Books):
         self._cells[self._plan.first + name] = value
 
 
-def bury(cells: Cells, plan: Plan, guard: Guard, worker: int, *, is_limited: bool = True) -> None:
+def bury(cells: Cells, plan: Plan, guard: Guard, worker: int) -> None:
     """A worker is dead: what it had, granted or waiting, ends. After the kernel said that it is gone, and before a
     successor of this number begins.
 
     Whoever does this must wake the others then: slots may be free for who waits with them.
     """
-    if not is_limited:
-        for number in range(plan.n_servers):
-            cells[plan.server(number) + SERVER_WORDS + worker] = 0
-        return
     guard.enter()
     cells[plan.first + OWNER] = 0
     repair(cells, plan, worker)

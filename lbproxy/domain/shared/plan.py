@@ -1,13 +1,15 @@
 """Where the shared books of one pool stand: the only place that knows which cell is which.
 
     header    the words below, once
-    servers   for each server: SERVER_WORDS words, then for each worker how many requests it has there without a row
+    servers   for each server: SERVER_WORDS words, then for each worker how many requests it has there without a row,
+              then for each how many probes it has there
     mail      for each worker: the first and the last row that were granted to it and that it has not taken up
     rows      leases: who has a slot at which server
     places    the line: who waits
 
 Two things are the truth: the first cell of each row, and the first cell of each place. Each is written last when the
-thing comes to be, and first when it ends, in one step. So is what a worker has without a row. Everything else follows
+thing comes to be, and first when it ends, in one step. So are a worker's requests without a row, and its
+probes. Everything else follows
 from them and can be made anew (domain/shared/repair.py), which is done when somebody died while at it.
 
 Rows and places are known by their number, from 1 on; 0 is none. A plan of cells that are all 0 is of empty books.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from lbproxy.domain.breaker import WORDS
 from lbproxy.domain.shared.cells import Cells
 
 # Words of the header.
@@ -36,7 +39,8 @@ N_DRAINED: Final = 12
 RATE_FROM: Final = 13
 RATE: Final = 14
 CHANGED: Final = 15  # goes up when the controller has written a word of a server
-HEADER_WORDS: Final = 16
+VERDICTS: Final = 16  # goes up when a server was judged, so that its state or its penalty may be another
+HEADER_WORDS: Final = 24
 
 # Words of a server.
 TOTAL: Final = 0  # requests that it has, of all workers
@@ -45,7 +49,12 @@ HEALTH: Final = 2
 WEIGHT: Final = 3
 MAX_INFLIGHT: Final = 4
 IDLE: Final = 5
-SERVER_WORDS: Final = 8
+JUDGED: Final = 6  # goes up with each write of what follows: domain/shared/verdicts.py
+ERRORS_IN_A_ROW: Final = 7
+PENALTY_UNTIL: Final = 8
+PENALTY_IS_FIRM: Final = 9
+CIRCUIT: Final = 10
+SERVER_WORDS: Final = CIRCUIT + WORDS
 
 MAIL_WORDS: Final = 2  # for each worker
 
@@ -101,7 +110,7 @@ class Plan:
         self.n_rows = n_rows
         self.n_places = n_places
         self.servers = first + HEADER_WORDS
-        self.server_words = SERVER_WORDS + n_workers
+        self.server_words = SERVER_WORDS + 2 * n_workers
         self.mail = self.servers + n_servers * self.server_words
         self.rows = self.mail + MAIL_WORDS * n_workers
         self.places = self.rows + ROW_WORDS * n_rows
@@ -110,6 +119,10 @@ class Plan:
     def server(self, number: int) -> int:
         """The first word of a server."""
         return self.servers + number * self.server_words
+
+    def permits(self, number: int) -> int:
+        """The first of the words that say how many probes each worker has at a server."""
+        return self.server(number) + SERVER_WORDS + self.n_workers
 
     def row(self, number: int) -> int:
         """The first word of a row, 1 and up."""

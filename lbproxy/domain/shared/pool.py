@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from math import inf
 
 from lbproxy.domain.holding import FREE_SLOT, NO_SLOT, longest_hold_s, needed_s
-from lbproxy.domain.lease import Lease, Refusal
+from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.pool import Pool, grant, refuse
 from lbproxy.domain.queue import Ticket
 from lbproxy.domain.server import Server
@@ -27,17 +27,20 @@ from lbproxy.domain.shared.books import SharedBooks
 from lbproxy.domain.shared.cells import Cells, Guard
 from lbproxy.domain.shared.orders import follow
 from lbproxy.domain.shared.plan import CHANGED, Plan
+from lbproxy.domain.shared.verdicts import Verdicts
 from lbproxy.domain.shared.waiting import SharedQueue
+from lbproxy.domain.states import Breaker
 from lbproxy.domain.strategies.base import PickContext
 
 
 class SharedPool(Pool):
     """See the module, and Pool. `share` must be called once, before the first request."""
 
-    __slots__ = ("_has_missed", "_is_noticing", "_line", "_noticed", "_shared")
+    __slots__ = ("_has_missed", "_is_noticing", "_line", "_noticed", "_shared", "_verdicts")
 
     _shared: SharedBooks
     _line: SharedQueue | None
+    _verdicts: Verdicts
 
     def share(self, books: SharedBooks, queue: SharedQueue | None) -> None:
         """Use these books from now on, and this queue; None: who finds no slot is refused."""
@@ -46,12 +49,17 @@ class SharedPool(Pool):
         self._has_missed = False
         self._is_noticing = False
         self._noticed = 0
+        self._verdicts = Verdicts(books, self.members)
         if queue is not None:
             queue.lessor = self
 
     def move(self, cells: Cells, plan: Plan, guard: Guard) -> None:
         """The books were carried to other memory (domain/shared/plan.py); this worker reads them there from now on."""
         self._shared.move(cells, plan, guard)
+
+    def refresh(self) -> None:
+        """Have the counts as they are now, for who only looks."""
+        self._shared.look()
 
     # --- a slot for a request ----------------------------------------------------------------------------------------
 
@@ -62,17 +70,34 @@ class SharedPool(Pool):
         books = self._shared
         if books.word(CHANGED) != self._noticed:
             self.notice(now)
-        if not books.is_limited:
+        if self._verdicts.is_stale():
+            books.enter(now)
+            self._verdicts.read(now)
+            books.leave()
+        if not books.is_limited and not self.members.out:
             books.look()
             return super().acquire(ctx, tried, now, deadline_at)
         books.enter(now)
         try:
-            books.look()
+            self._look(now)
             if books.n_waiting and self._slot(now) == FREE_SLOT:
                 return Refusal.FULL  # it is for the head of the line, and whoever freed it is about to say so
-            return super().acquire(ctx, tried, now, deadline_at)
+            found = super().acquire(ctx, tried, now, deadline_at)
+            if isinstance(found, Lease):
+                self._note_probe(found.server)
+            return found
         finally:
             books.leave()
+
+    def _look(self, now: float) -> None:
+        """Take over what the books say; inside the guard. While servers are out their probes are counted."""
+        self._shared.look()
+        if self.members.out or self._verdicts.is_stale():
+            self._verdicts.read(now)
+
+    def _note_probe(self, server: Server) -> None:
+        if server.breaker is Breaker.PROBING:
+            self._verdicts.write(server, is_news=False)
 
     def acquire_at(self, server: Server, now: float) -> Lease | None:
         """See Pool."""
@@ -109,6 +134,42 @@ class SharedPool(Pool):
             self._is_noticing = False
         self.hand_over(now)
 
+    # --- ends of requests --------------------------------------------------------------------------------------------
+
+    def judge(self, lease: Lease, ok: bool, now: float) -> None:
+        """See Pool: by what all workers know."""
+        books, server = self._shared, lease.server
+        books.enter(now)
+        try:
+            self._verdicts.read(now)
+            before = server.breaker
+            super().judge(lease, ok, now)
+            self._verdicts.write(server, is_news=server.breaker is not before)
+        finally:
+            books.leave()
+
+    def settle(
+        self,
+        lease: Lease,
+        outcome: Outcome,
+        now: float,
+        penalty_s: float,
+        quarantine_s: float,
+        what: str,
+        request_key: int,
+    ) -> None:
+        """See Pool: by what all workers know. Slots that are used last for a while are this worker's alone."""
+        books, server = self._shared, lease.server
+        books.enter(now)
+        try:
+            self._verdicts.read(now)
+            before, until = server.breaker, server.penalty_until
+            super().settle(lease, outcome, now, penalty_s, quarantine_s, what, request_key)
+            is_news = server.breaker is not before or server.penalty_until != until
+            self._verdicts.write(server, is_news=is_news)
+        finally:
+            books.leave()
+
     # --- turns -------------------------------------------------------------------------------------------------------
 
     def hand_over(self, now: float) -> None:
@@ -136,8 +197,14 @@ class SharedPool(Pool):
     def sweep(self, now: float) -> None:
         """See Pool. Finds what a worker that died did not come to say."""
         self.notice(now)
-        self.members.sweep(now)
-        self._judge.sweep(now)
+        self._shared.enter(now)
+        try:
+            self._verdicts.read(now)
+            self.members.sweep(now)
+            self._judge.sweep(now)
+            self._verdicts.publish()
+        finally:
+            self._shared.leave()
         self.hand_over(now)
 
     def _tell(self, turns: list[tuple[Ticket, Lease | None]], now: float) -> None:
@@ -156,7 +223,7 @@ class SharedPool(Pool):
             return turns
         books.enter(now)
         try:
-            books.look()
+            self._look(now)
             queue.read()
             if not is_quiet:
                 queue.look(now)
@@ -196,6 +263,7 @@ class SharedPool(Pool):
         lease = self._place(ticket.ctx, ticket.tried, now, ticket.deadline_at, may_wait=False)
         if isinstance(lease, Refusal):
             raise AssertionError(f"a slot of pool {self.name} vanished between two statements")
+        self._note_probe(lease.server)
         return ticket, lease
 
     def _grant_other(self, place: int, now: float) -> bool:

@@ -17,6 +17,7 @@ from lbproxy.domain.shared.plan import (
     FREE_PLACE,
     FREE_ROW,
     GRANTED,
+    JUDGED,
     LAST,
     MAIL_WORDS,
     N_PLACES_USED,
@@ -32,6 +33,7 @@ from lbproxy.domain.shared.plan import (
     ROW_TICKET,
     SERVER_WORDS,
     TOTAL,
+    VERDICTS,
     Plan,
     server_of,
     state_of,
@@ -47,6 +49,10 @@ def repair(cells: Cells, plan: Plan, dead: int = NOBODY) -> None:
         server = plan.server(number)
         if dead != NOBODY:
             cells[server + SERVER_WORDS + dead] = 0
+            if cells[plan.permits(number) + dead]:
+                cells[plan.permits(number) + dead] = 0
+                cells[server + JUDGED] += 1
+                cells[plan.first + VERDICTS] += 1
         cells[server + TOTAL] = sum(cells[server + SERVER_WORDS + worker] for worker in range(plan.n_workers))
     granted = _settle_rows(cells, plan, dead)
     _settle_line(cells, plan, dead, granted)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproxy.domain.breaker import BreakerPolicy, CircuitBreaker
+from lbproxy.domain.breaker import WORDS, BreakerPolicy, CircuitBreaker
 from lbproxy.domain.states import Breaker
 
 POLICY = BreakerPolicy()
@@ -209,3 +209,28 @@ def test_invariants(events: list[tuple[str, int]], probes: int, failures: int) -
             (Breaker.EJECTED, Breaker.CLOSED),
         }
         generations.append(breaker.generation)
+
+
+@given(st.text("+-()x>5", max_size=60))
+def test_one_that_takes_another_s_words_is_as_that_one(script: str) -> None:
+    """But for permits, which are given, and the words for people."""
+    policy = BreakerPolicy(failures=3, open_s=1.0)
+    one, other = CircuitBreaker(policy), CircuitBreaker(policy)
+    now = 100.0
+    for step in script:
+        now += 5.0 if step == ">" else 0.1
+        one.tick(now)
+        reason = None
+        if step == "(" and one.may_probe(now):
+            one.probe_started()
+        elif step in ")x" and one.permits:
+            reason = one.probe_finished(step == ")", now)
+        elif step in "+-":
+            reason = one.observe(step == "+", one.generation, now)
+        if reason is not None:
+            one.eject(reason, now)
+        other.take_words(one.to_words(), one.permits)
+        assert len(one.to_words()) == WORDS
+        assert other.to_words() == pytest.approx(one.to_words(), rel=1e-12)
+        assert (other.state, other.counts(), other.has_probes_out) == (one.state, one.counts(), one.has_probes_out)
+        assert other.may_probe(now + 1e-6) == one.may_probe(now + 1e-6)

@@ -243,3 +243,24 @@ def test_four_workers_without_limits_see_each_other_s_requests() -> None:
         return sum(Simulation(n=8, slots=4, seed=seed, workers=workers).run(0.8, 60.0).p99(10.0) for seed in (1, 2))
 
     assert p99(4) <= 1.02 * p99(1)
+
+
+@pytest.mark.parametrize("failure", [Outcome.FAILURE, Outcome.ERROR])
+@pytest.mark.parametrize("max_inflight", [0, 4])
+def test_four_workers_find_a_sinkhole_after_as_many_errors_as_one(max_inflight: int, failure: Outcome) -> None:
+    def errors(workers: int) -> int:
+        simulation = Simulation(
+            n=8,
+            slots=4,
+            failing=[3],
+            failure=failure,
+            breaker=BreakerPolicy(),
+            max_inflight=max_inflight,
+            queue=QueueSpec() if max_inflight else None,
+            workers=workers,
+        )
+        report = simulation.run(0.7, 25.0)
+        assert_everything_is_back(simulation)
+        return len(report.errors)
+
+    assert errors(4) <= errors(0) + 1

@@ -68,7 +68,7 @@ def test_what_a_dead_worker_had_is_gone(is_limited: bool) -> None:
     for _ in range(3):
         one.began(ours[0])
     other.began(theirs[0])
-    bury(cells, PLAN, Guard(), 0, is_limited=is_limited)
+    bury(cells, PLAN, Guard(), 0)
     assert inflight(other, theirs) == [1, 0]
 
 

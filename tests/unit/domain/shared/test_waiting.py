@@ -8,6 +8,7 @@ from math import inf
 import pytest
 
 from lbproxy.address import Address
+from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.queue import INTERVAL_S, TARGET_S
 from lbproxy.domain.server import Server
@@ -25,9 +26,21 @@ CTX = PickContext("192.0.2.1")
 
 
 class Site:
-    """Two workers and one slot. heard: what tickets were told, in order. woken: workers that have something to do."""
+    """Two workers, and one slot for each server, unless there is no limit.
 
-    def __init__(self, *, size: int = 8, timeout_s: float = 10.0, order: str = "fifo", n_servers: int = 1) -> None:
+    heard: what tickets were told, in order. woken: workers that have something to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int = 8,
+        timeout_s: float = 10.0,
+        order: str = "fifo",
+        n_servers: int = 1,
+        breaker: BreakerPolicy | None = None,
+        limit: int = 1,
+    ) -> None:
         self.heard: list[str] = []
         self.woken: list[int] = []
         self.leases: dict[str, Lease] = {}
@@ -36,12 +49,13 @@ class Site:
         self.pools: list[SharedPool] = []
         self.queues: list[SharedQueue] = []
         for worker in range(2):
-            servers = [Server(f"s{i}", Address("10.0.0.1", i + 1), max_inflight=1) for i in range(n_servers)]
+            servers = [Server(f"s{i}", Address("10.0.0.1", i + 1), max_inflight=limit) for i in range(n_servers)]
             seats = {server: seat for seat, server in enumerate(servers)}
-            books = SharedBooks(cells, plan, worker, seats, Guard(), self.woken.append)
+            books = SharedBooks(cells, plan, worker, seats, Guard(), self.woken.append, is_limited=limit > 0)
             queue = SharedQueue(books, size, timeout_s, order)
             rng = random.Random(1)
-            pool = SharedPool("p", servers, create("least_connections", {}, rng), create("random", {}, rng))
+            strategies = create("least_connections", {}, rng), create("random", {}, rng)
+            pool = SharedPool("p", servers, *strategies, breaker=breaker, max_ejected=0.9)
             pool.share(books, queue)
             self.pools.append(pool)
             self.queues.append(queue)

@@ -63,10 +63,6 @@ class Successor:
     line: Line
     process: subprocess.Popen[bytes]
 
-    def status(self) -> int | None:
-        """How it ended; None while it runs."""
-        return self.process.poll()
-
 
 class Upgrading:
     """Makes upgrades, one at a time.

@@ -54,6 +54,19 @@ class Traffic:
                 self._count("once")
             time.sleep(0.005)
 
+    def echoed(self, client: Client) -> None:
+        while not self._is_over.is_set():
+            client.send(PIECE)
+            assert client.take(len(PIECE)) == PIECE
+            self._count("echoed")
+            time.sleep(0.02)
+
+    def uploaded(self, client: Client) -> None:
+        while not self._is_over.is_set():
+            assert client.send(b"5\r\n%b\r\n" % PIECE)
+            self._count("uploaded")
+            time.sleep(0.05)
+
     def _count(self, kind: str) -> None:
         self.counts[kind] = self.counts.get(kind, 0) + 1
 
@@ -124,9 +137,12 @@ def test_nothing_in_flight_is_hurt_and_nobody_is_refused(origins: tuple[Origin, 
             client.send(b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n")
             client.wait_for(PIECE)
         upload = stack.enter_context(Client(lb.port("long"), timeout_s=READY_S))
-        upload.send(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (len(PIECE) * UPGRADES))
+        upload.send(b"POST /upload HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
         traffic = Traffic()
         stack.callback(traffic.stop)
+        for client in tunnels:
+            traffic.start(traffic.echoed, client)
+        traffic.start(traffic.uploaded, upload)
         for _ in range(2):
             traffic.start(traffic.kept, lambda: Client(lb.port("in")))
         traffic.start(traffic.kept, lambda: Client(unix))
@@ -138,12 +154,9 @@ def test_nothing_in_flight_is_hurt_and_nobody_is_refused(origins: tuple[Origin, 
         for number in range(1, UPGRADES + 1):
             before = dict(traffic.counts)
             lb.upgrade()
-            for client in tunnels:
-                client.send(PIECE)
-                assert client.take(len(PIECE)) == PIECE
-            upload.send(PIECE)
-            while traffic.counts.get("kept", 0) < before.get("kept", 0) + 20 and not traffic.failed:
-                time.sleep(0.01)
+            for kind, more in (("kept", 20), ("once", 5), ("echoed", 20), ("uploaded", 5)):
+                while traffic.counts.get(kind, 0) < before.get(kind, 0) + more and not traffic.failed:
+                    time.sleep(0.01)
             assert traffic.failed == []
             assert lb.metric("upgrades_total", result="success") == number
         traffic.stop()
@@ -153,6 +166,7 @@ def test_nothing_in_flight_is_hurt_and_nobody_is_refused(origins: tuple[Origin, 
             body = client.response().body
             pieces, _, count = body.rpartition(PIECE)
             assert (len(pieces) + len(PIECE)) // len(PIECE) == int(count)
+        upload.send(b"0\r\n\r\n")
         assert upload.response().status == 200
         for client in tunnels:
             client.close()

@@ -19,6 +19,7 @@ from lbproxy._client import AdminError, Answer
 from lbproxy.address import Address
 from lbproxy.cli import program
 from lbproxy.config import loader
+from lbproxy.config.loader import Kept
 from lbproxy.config.model import Config
 from lbproxy.demo import runner
 from lbproxy.process import worker
@@ -46,7 +47,7 @@ class Calls:
         monkeypatch.setattr(runner, "run", self._demo)
         monkeypatch.setattr(_client, "get", self._get)
 
-    def _run(self, config: Config, _shown: object, *, config_path: str, outside: Outside) -> int:
+    def _run(self, config: Config, _shown: object, *, config_path: str, kept: Kept, outside: Outside) -> int:
         assert outside.arrival is None
         self.configs.append((config, config_path))
         return 1

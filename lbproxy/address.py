@@ -88,6 +88,9 @@ def parse_address(text: str, *, default_host: str | None = None) -> Address:
         return Address("", 0, path)
     host, colon, port_text = text.rpartition(":")
     if not colon:
+        if text.isascii() and text.isdigit():
+            meant = f"127.0.0.1:{text}" if default_host is None else f":{text}"
+            raise ValueError(f"{text!r} is a port alone; write {meant}")
         raise ValueError(f"{text!r} has no port; write host:port")
     if host.startswith("[") and host.endswith("]"):
         host = _ESCAPED_ZONE.sub(r"%\1", host[1:-1])

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compiles, installs and tests lbproxy with each Python that it supports and that this machine has: on the PATH, from pyenv,
-# from uv, or named in PYTHONS. Says which were found and which not; fails if one fails, or if there is none.
+# from uv, or named in PYTHONS. LBPROXY_COMPILE=no leaves the compiling out. Says which were found and which not; fails if one
+# fails, or if there is none.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 root=build/pythons
@@ -22,7 +23,7 @@ try_python() {
 	local python=$1 venv=$2
 	"$python" -m venv --clear "$venv" || return 1
 	local pip=("$venv/bin/python" -m pip -qq --disable-pip-version-check --no-input)
-	"${pip[@]}" install --upgrade pip && LBPROXY_COMPILE=require "${pip[@]}" install '.[dev,demo]' || return 1
+	"${pip[@]}" install --upgrade pip && LBPROXY_COMPILE=${LBPROXY_COMPILE:-require} "${pip[@]}" install '.[dev,demo]' || return 1
 	"$venv/bin/python" -P -m lbproxy check config/sidecar.yaml &&
 		"$venv/bin/pytest" -q -n "$(getconf _NPROCESSORS_ONLN)" --under-test installed -p no:cacheprovider tests/unit
 }

@@ -51,6 +51,7 @@ def test_what_can_be_off_can_be_off() -> None:
     ("words", "said"),
     [
         (["--to", "a"], "--to a: 'a' has no port; write host:port"),
+        (["--to", "5001"], "--to 5001: '5001' is a port alone; write 127.0.0.1:5001"),
         (["--to", ":1", "--to", "b"], "--to b: 'b' has no port; write host:port"),
         (["--to", ":1", "--slots", "many"], "--slots many: expected a whole number from 1 to 1000000, got 'many'"),
         (["--to", ":1", "--mode", "udp"], "--mode udp: expected http or tcp, got 'udp'"),

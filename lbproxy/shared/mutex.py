@@ -70,13 +70,14 @@ class Mutex(Guard):
 
     def enter(self) -> bool:
         """See Guard."""
+        result = self._try_lock(self._at)
+        if result == 0:
+            return False
         for _ in range(SPINS):
-            result = self._try_lock(self._at)
-            if result == 0:
-                return False
             if result != errno.EBUSY:
                 return self._taken(result)
-        return self._wait()
+            result = self._try_lock(self._at)
+        return self._taken(result) if result != errno.EBUSY else self._wait()
 
     def _wait(self) -> bool:
         result = errno.ETIMEDOUT
@@ -98,7 +99,9 @@ class Mutex(Guard):
 
     def leave(self) -> None:
         """See Guard."""
-        self._check(self._unlock(self._at))
+        result = self._unlock(self._at)
+        if result != 0:
+            self._check(result)
 
     @staticmethod
     def _check(result: int) -> None:

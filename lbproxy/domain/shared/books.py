@@ -102,7 +102,6 @@ class SharedBooks(Books):
         """Let others in. Wakes those for whom there is something."""
         self._depth -= 1
         if self._depth == 0:
-            self._cells[self._plan.first + OWNER] = 0
             self._guard.leave()
             if self._bells:
                 bells, self._bells = self._bells, []
@@ -132,7 +131,7 @@ class SharedBooks(Books):
     # --- requests in flight ------------------------------------------------------------------------------------------
 
     def began(self, server: Server) -> None:
-        """See Books; inside the guard, if there is one."""
+        """See Books; after a `look`, and inside the guard if there are limits."""
         cells = self._cells
         at = self._plan.server(self._seats[server])
         if self.is_limited:
@@ -141,7 +140,7 @@ class SharedBooks(Books):
                 self._held[server].append(row)
             else:  # a server without a limit among such with one may have more than there are rows
                 cells[at + SERVER_WORDS + self.worker] += 1
-            server.inflight = cells[at + TOTAL] + 1
+            server.inflight += 1  # the pool has looked, in this section
             cells[at + TOTAL] = server.inflight
         else:
             cells[at + SERVER_WORDS + self.worker] += 1

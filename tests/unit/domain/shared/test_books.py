@@ -51,6 +51,7 @@ def test_each_sees_what_the_other_has(is_limited: bool) -> None:
     (one, ours), (other, theirs) = (make(cells, worker, is_limited=is_limited) for worker in (0, 1))
     for server in (ours[0], ours[0], ours[0], ours[1]):  # more than there are rows
         one.began(server)
+    other.look()
     other.began(theirs[1])
     assert inflight(one, ours) == inflight(other, theirs) == [3, 2]
     for server in (ours[0], ours[0], ours[0], ours[1]):
@@ -67,6 +68,7 @@ def test_what_a_dead_worker_had_is_gone(is_limited: bool) -> None:
     (one, ours), (other, theirs) = (make(cells, worker, is_limited=is_limited) for worker in (0, 1))
     for _ in range(3):
         one.began(ours[0])
+    other.look()
     other.began(theirs[0])
     bury(cells, PLAN, Guard(), 0)
     assert inflight(other, theirs) == [1, 0]
@@ -81,7 +83,7 @@ def test_who_is_inside_stands_there_and_who_enters_after_a_death_repairs() -> No
     books.leave()
     assert (cells[PLAN.first + OWNER], guard.n_inside) == (2, 1)
     books.leave()
-    assert (cells[PLAN.first + OWNER], guard.n_inside) == (0, 0)
+    assert (cells[PLAN.first + OWNER], guard.n_inside) == (2, 0)
     cells[PLAN.server(0) + TOTAL] = 7
     books.enter(1.0)
     assert inflight(books, servers) == [7, 0]

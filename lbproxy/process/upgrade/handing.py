@@ -89,7 +89,6 @@ class Upgrading:
         tell: Callable[[str, str], None],
         handed_over: Callable[[Successor], None],
         failed: Callable[[], None] = lambda: None,
-        ready_s: float = READY_S,
     ) -> None:
         self._command = command
         self._environ = environ
@@ -103,7 +102,6 @@ class Upgrading:
         self._tell = tell
         self._handed_over = handed_over
         self._failed_hook = failed
-        self._ready_s = ready_s
         self._task: asyncio.Task[tuple[int, Json]] | None = None
         self._by = ""
         self._why_not = ""
@@ -136,12 +134,12 @@ class Upgrading:
         begun = asyncio.get_running_loop().time()
         log.info("upgrade by %s: another process is started", by)
         try:
-            async with asyncio.timeout(self._ready_s), self._lock:
+            async with asyncio.timeout(READY_S), self._lock:
                 successor = await self._hand_over()
         except Failed as error:
             return self._failed(error.problems, by)
         except TimeoutError:
-            return self._failed((f"the new process was not ready within {self._ready_s:g} s",), by)
+            return self._failed((f"the new process was not ready within {READY_S:g} s",), by)
         except asyncio.CancelledError:
             return self._failed((self._why_not or "lbproxy is stopping",), by)
         finally:
@@ -184,7 +182,7 @@ class Upgrading:
             except (Broken, ValueError) as error:
                 raise Failed(f"the new process said what can't be understood: {error}") from None
         except BaseException as error:
-            conversation.break_off(str(error) or self._why_not or f"not ready within {self._ready_s:g} s")
+            conversation.break_off(str(error) or self._why_not or f"not ready within {READY_S:g} s")
             if process is not None:
                 self._tasks.spawn(ended(process), "upgrade: the end of the new process")
             self._failed_hook()

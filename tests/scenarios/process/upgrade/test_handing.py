@@ -19,7 +19,7 @@ from tests.scenarios.process.test_reload import get
 from tests.support.client import Client
 from tests.support.origin import Origin
 from tests.support.ports import consecutive_ports
-from tests.support.upgrades import MAIN, Chain, is_alive, prepared, wait_ended
+from tests.support.upgrades import MAIN, READY_S, Chain, is_alive, prepared, wait_ended
 from tests.support.waiting import wait_until
 
 
@@ -150,8 +150,8 @@ def test_one_at_a_time_and_none_while_lbproxy_stops(origins: list[Origin], tmp_p
 
 def test_a_process_that_hangs_is_given_up(origins: list[Origin], tmp_path: Path) -> None:
     """The time is 60 s; here the daemon is made to have less patience."""
-    impatient = "from lbproxy.process.upgrade import handing\nhanding.READY_S = 2.0\n"
-    text = impatient + "handing.Upgrading.__init__.__kwdefaults__['ready_s'] = 2.0\n" + MAIN
+    text = MAIN.replace(f"READY_S = {READY_S}", "READY_S = 2.0")
+    assert text != MAIN
     with Chain(config(origins), tmp_path, text=text) as lb:
         prepared(lb.directory, text="import time\ntime.sleep(600)")
         assert "the new process was not ready within 2 s" in lb.fails()

@@ -144,13 +144,13 @@ class Services:
 
 
 def request_ids(random_bytes: bytes) -> list[tuple[str, bytes]]:
-    """An id of 32 hex digits and its X-Request-ID line for each 16 random bytes.
-
-    All lines are written at once, and then split: that takes half of what a format for each takes.
-    """
-    digits = random_bytes.hex("|", 16)
-    lines = b"X-Request-ID: %b\r\n" % digits.encode().replace(b"|", b"\r\n|X-Request-ID: ")
-    return list(zip(digits.split("|"), lines.split(b"|"), strict=True))
+    """An id of 32 hex digits and its X-Request-ID line for each 16 random bytes."""
+    digits = random_bytes.hex()
+    octets = digits.encode()
+    return [
+        (digits[start : start + 32], b"X-Request-ID: %b\r\n" % octets[start : start + 32])
+        for start in range(0, len(digits), 32)
+    ]
 
 
 def abort(transport: asyncio.Transport) -> None:

@@ -60,8 +60,7 @@ class HeadError(Exception):
 
 
 class Name:
-    """What is done with the fields of one name: kind (0: passes), the name in lower case, and as it is usually sent if
-    that is known."""
+    """What is done with the fields of one name: kind (0: passes), the name in lower case, and as it is usually sent."""
 
     __slots__ = ("kind", "lower", "other", "usual")
 

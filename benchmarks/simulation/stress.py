@@ -46,7 +46,7 @@ MOST_OPEN: Final = 4
 CTX: Final = PickContext("192.0.2.1")
 STOP, REPAIRS, ALARMS, SERVED = range(4)  # cells; from SERVED on one for each worker
 MOST_ACCESSES: Final = 5000  # in the life of a worker
-END_LIMIT_S: Final = 30.0
+END_LIMIT_S: Final = 90.0
 
 
 class Counting(Guard):

@@ -9,6 +9,7 @@ import fcntl
 import multiprocessing
 import random
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -45,9 +46,9 @@ def pieces() -> Iterator[Piece]:
     lock = multiprocessing.get_context("fork").Lock()
     yield Piece("mutex: the semaphore of multiprocessing", _locking(lock.acquire, lock.release))
     file = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the piece)
-    yield Piece(
-        "mutex: flock", _locking(lambda: fcntl.flock(file, fcntl.LOCK_EX), lambda: fcntl.flock(file, fcntl.LOCK_UN))
-    )
+    flock = _locking(lambda: fcntl.flock(file, fcntl.LOCK_EX), lambda: fcntl.flock(file, fcntl.LOCK_UN))
+    weakref.finalize(flock, file.close)
+    yield Piece("mutex: flock", flock)
 
 
 def _locking(take: Callable[[], object], let_go: Callable[[], object]) -> Callable[[], None]:

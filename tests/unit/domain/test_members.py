@@ -13,6 +13,7 @@ from lbproxy.domain.picker import Picker
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Admin, Breaker, Health
 from lbproxy.domain.strategies import create
+from lbproxy.domain.strategies.least_connections import LeastConnections
 
 
 def make(names: str = "abc", *, slow_start_s: float = 0.0, passive_retry_s: float | None = None) -> Members:
@@ -94,19 +95,18 @@ def test_without_checks_a_refused_server_is_tried_again() -> None:
 
 
 def test_many_who_join_are_one_change_to_the_strategy() -> None:
-    class Counting(Picker):
-        sizes: list[int]
+    sizes = []
 
+    class Counting(LeastConnections):
         def rebuild(self, servers: Sequence[Server]) -> None:
-            self.sizes.append(len(servers))
+            sizes.append(len(servers))
             super().rebuild(servers)
 
     rng = random.Random(1)
-    picker = Counting(create("least_connections", {}, rng), create("random", {}, rng), print)
-    picker.sizes = []
+    picker = Picker(Counting({}, rng), create("random", {}, rng), print)
     members = Members([], picker, fail_open=None, passive_retry_s=None, slow_start_s=0.0)
     for number in range(100):
         members.join(Server(str(number), Address("10.0.0.1", number + 1)), is_new=True)
-    assert len(members.eligible()) == 100 and picker.sizes == [100]
+    assert len(members.eligible()) == 100 and sizes == [100]
     members.leave(members.servers[0])
-    assert len(members.eligible()) == 99 and picker.sizes == [100, 99]
+    assert len(members.eligible()) == 99 and sizes == [100, 99]

@@ -6,6 +6,8 @@ else. Times are Unix seconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -109,6 +111,75 @@ def read(data: object) -> StateData:
         return StateData.model_validate(data)
     except ValidationError as error:
         raise Unreadable(words(error)) from None
+
+
+def servers_of(state: StateData) -> Iterator[ServerData]:
+    """Of all pools."""
+    for pool in state.pools.values():
+        yield from pool.servers
+
+
+def is_of_use(item: ServerData) -> bool:
+    """Is there more to say than that it is well?"""
+    is_down = item.health is not None and item.health.state == "down"
+    return bool(item.added or item.live or item.ejected or is_down)
+
+
+@dataclass(slots=True)
+class PoolChanges:
+    """What operators did to a pool between two snapshots of one process.
+
+    taken_back: removals that hold no more. withdrawn: servers that were added before, and removed again. given_back:
+    servers as they were before, with the keys that are the file's again. servers: what is new of them; live values only
+    if they were set since, ejections only if there was none.
+    """
+
+    taken_back: list[RemovedData] = field(default_factory=list)
+    removed: list[RemovedData] = field(default_factory=list)
+    withdrawn: list[ServerData] = field(default_factory=list)
+    given_back: list[tuple[ServerData, list[str]]] = field(default_factory=list)
+    servers: list[ServerData] = field(default_factory=list)
+
+
+def changes_since(before: StateData, after: StateData) -> dict[str, PoolChanges]:
+    """By pool."""
+    names = dict.fromkeys((*before.pools, *after.pools))
+    return {name: _changes(before.pools.get(name, PoolData()), after.pools.get(name, PoolData())) for name in names}
+
+
+def _changes(before: PoolData, after: PoolData) -> PoolChanges:
+    old, new = ({(item.name, item.address): item for item in pool.servers} for pool in (before, after))
+    was_removed, is_removed = ({(item.name, item.address): item for item in pool.removed} for pool in (before, after))
+    found = PoolChanges(
+        taken_back=[item for key, item in was_removed.items() if key not in is_removed],
+        removed=[item for key, item in is_removed.items() if key not in was_removed],
+    )
+    for key, item in old.items():
+        now = new.get(key)
+        if item.added is not None and not _is_still_added(item.added, now):
+            found.withdrawn.append(item)
+        elif keys := [str(name) for name in item.live if now is None or name not in now.live]:
+            found.given_back.append((item, keys))
+    for key, item in new.items():
+        known = old.get(key)
+        if known is None or known in found.withdrawn:
+            found.servers.append(item)
+            continue
+        live = {name: value for name, value in item.live.items() if not _is_same(known.live.get(name), value)}
+        ejected = item.ejected if known.ejected is None else None
+        if live or ejected is not None or item.health != known.health:
+            found.servers.append(item.model_copy(update={"live": live, "ejected": ejected}))
+    return found
+
+
+def _is_still_added(added: AddedData, now: ServerData | None) -> bool:
+    """Else it was removed, and perhaps added again with other values."""
+    return now is not None and now.added is not None and now.added.model_copy(update={"at": added.at}) == added
+
+
+def _is_same(before: LiveData | None, after: LiveData) -> bool:
+    """Times are of two clocks, and `given` is not the operator's word."""
+    return before is not None and (before.value, before.by) == (after.value, after.by)
 
 
 def words(error: ValidationError) -> str:

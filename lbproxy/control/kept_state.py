@@ -2,7 +2,8 @@
 
 `snapshot` says it as plain data, `restore` puts it in force in a process that has just begun, before there is traffic.
 Nothing here reads or writes anything: control/state_file.py keeps the data in a file, and a process that takes over
-from another one gets them from it. Times in the data are Unix seconds, as the monotonic clock is another one's.
+from another one (process/upgrade/) gets them from it, and a second time before it serves, for `update`. Times in the
+data are Unix seconds, as the monotonic clock is another one's.
 
 Against the config it is as at a reload. A live value stands if the file's own value of the key is what it was when the
 value was set; else the file's holds. A server that an operator added is there again, unless the file names it now; one
@@ -14,13 +15,15 @@ requests, and checks, which come at once, may say otherwise. A server that was e
 over, and no pool has more ejected than it can spare.
 
 Servers that are found by discovery are not there at a start. What is known of them waits for them, for WAIT_S; until
-then it is part of each snapshot.
+then it is part of each snapshot. A server that joins later than the first ones is down until a check has passed it,
+unless one of the process before has.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import Final
 
 from pydantic import ValidationError
@@ -39,8 +42,11 @@ from lbproxy.control.kept_data import (
     RemovedData,
     ServerData,
     StateData,
+    changes_since,
+    is_of_use,
     json_of,
     read,
+    servers_of,
     value_in,
     words,
 )
@@ -55,7 +61,8 @@ log = logging.getLogger("lbproxy")
 BELIEVED_S: Final = 300.0
 WAIT_S: Final = 600.0
 SHOWN: Final = 20  # lines about what can't be used; then they are counted
-BEFORE: Final = "before the restart: "
+RESTART: Final = "the restart"
+UPGRADE: Final = "the upgrade"
 
 Json = dict[str, object]
 
@@ -82,9 +89,12 @@ class KeptState:
         self._clock = clock
         self._wall = wall
         self._awaited: dict[str, dict[str, ServerData]] = {}  # by pool and address
-        self._is_believed = False
+        self._believed_until = -inf
         self._waits_until = 0.0
         self._n_lost = 0
+        self._event = RESTART  # what lies between the other process and this one
+        self._restored: StateData | None = None  # until `update`, as are these: who was taken out, by pool and name
+        self._taken_out: dict[tuple[str, str], Server] = {}
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
@@ -101,7 +111,8 @@ class KeptState:
 
     def _pool(self, pool: Pool, with_well: bool) -> PoolData | None:
         servers = [kept for server in pool.servers if (kept := self._server(server, with_well)) is not None]
-        servers += self._awaited.get(pool.name, {}).values()
+        awaited = self._awaited.get(pool.name, {}).values()
+        servers += awaited if with_well else [item for item in awaited if is_of_use(item)]
         removed = [
             RemovedData(name=name, address=address, by=removal.by[:WORDS], at=self._unix(removal.at))
             for (name, address), removal in self._live.removals(pool.name).items()
@@ -158,7 +169,7 @@ class KeptState:
             {
                 "state": server.health.value,
                 "reason": server.down_reason[:WORDS],
-                "why": server.why.removeprefix(BEFORE)[:WORDS],
+                "why": _said(server.why)[:WORDS],
                 "was_up": server.was_up,
                 "at": self._unix(server.changed_at),
             }
@@ -177,14 +188,20 @@ class KeptState:
 
     # --- what another process knew ----------------------------------------------------------------------------------
 
-    def restore(self, data: object) -> None:
-        """Put a snapshot in force: of this moment's servers now, of others when they join. Raises Unreadable."""
+    def restore(self, data: object, event: str = RESTART) -> None:
+        """Put a snapshot in force: of this moment's servers now, of others when they join. Raises Unreadable.
+
+        event: RESTART or UPGRADE, for the log. After UPGRADE an `update` has to follow.
+        """
         state = read(data)
         now, age_s = self._clock(), self._wall() - state.saved_at
-        self._is_believed = -BELIEVED_S <= age_s <= BELIEVED_S
+        is_believed = -BELIEVED_S <= age_s <= BELIEVED_S
+        self._believed_until = now + BELIEVED_S - max(0.0, age_s) if is_believed else -inf
         self._waits_until = now + WAIT_S
         self._n_lost = 0
-        if not self._is_believed and any(item.health or item.ejected for item in _servers(state)):
+        self._event = event
+        self._restored = state if event == UPGRADE else None
+        if not is_believed and any(item.health or item.ejected for item in servers_of(state)):
             log.info("state: which servers were down is not believed, as it was known %.0f s ago", age_s)
         for name, kept in state.pools.items():
             pool = self._pools.get(name)
@@ -198,6 +215,32 @@ class KeptState:
                 self._take(pool, item)
         if self._n_lost > SHOWN:
             log.info("state: %d more pools and servers are not there any more", self._n_lost - SHOWN)
+
+    def update(self, data: object) -> None:
+        """The process that was told of by `restore` is about to leave: take up what operators did there meanwhile, and
+        whom it ejected. Before there is traffic. None: it is gone, and there is nothing new. Raises Unreadable."""
+        before, self._restored = self._restored, None
+        state = None if data is None else read(data)
+        self._n_lost = 0
+        if before is not None and state is not None:
+            for name, changes in changes_since(before, state).items():
+                pool, known = self._pools.get(name), state.pools.get(name, PoolData())
+                if pool is None:
+                    continue  # which has been told
+                self._take_back(pool, changes.taken_back)
+                for removed in changes.removed:
+                    self._remove(pool, removed)
+                for item in changes.withdrawn:
+                    self._withdraw(pool, item)
+                for item, keys in changes.given_back:
+                    self._give_back(pool, item, keys)
+                awaited, newer = self._awaited.pop(name, {}), {item.address: item for item in known.servers}
+                for item in changes.servers:
+                    if item.address not in awaited:
+                        self._take(pool, item)
+                if still := {address: newer[address] for address in awaited if address in newer}:
+                    self._awaited[name] = {**still, **self._awaited.get(name, {})}
+        self._taken_out.clear()
 
     def joined(self, pool: Pool, server: Server) -> None:
         """A server came; it may be one that is awaited."""
@@ -250,13 +293,32 @@ class KeptState:
             told = "pool %s: server %s can't be added again: %s is not the address of one server"
             self._lose(told, pool.name, item.name, item.address)
             return False
-        self._live.keep_added(pool, spec, added.host, added.by, self._monotonic(added.at))
+        self._live.keep_added(pool, spec, added.host, added.by, self._monotonic(added.at), self._event)
         return True
 
     def _remove(self, pool: Pool, item: RemovedData) -> None:
         server = next((s for s in pool.servers if s.name == item.name and s.key == item.address), None)
         if server is not None:  # else the file no longer has it either
-            self._live.keep_removal(pool, server, Removal(item.by, self._monotonic(item.at)))
+            if self._event == UPGRADE:
+                self._taken_out[pool.name, server.key] = server
+            self._live.keep_removal(pool, server, Removal(item.by, self._monotonic(item.at)), self._event)
+
+    def _take_back(self, pool: Pool, removals: Iterable[RemovedData]) -> None:
+        for item in removals:
+            server = self._taken_out.pop((pool.name, item.address), None)
+            if server is not None and all(server.key != there.key for there in pool.servers):
+                self._live.end_removal(pool, server, self._event)
+
+    def _withdraw(self, pool: Pool, item: ServerData) -> None:
+        server = _member(pool, item)
+        if server is not None and self._live.was_added(server):
+            self._live.drop_added(pool, server, self._event)
+
+    def _give_back(self, pool: Pool, item: ServerData, keys: Iterable[str]) -> None:
+        server = _member(pool, item)
+        if server is not None:
+            for key in keys:
+                self._live.give_back(pool, server, key, self._event)
 
     def _apply(self, pool: Pool, server: Server, item: ServerData) -> None:
         record = self._live.record(server)
@@ -265,33 +327,39 @@ class KeptState:
             kept = item.live.get(key)
             if kept is not None:
                 self._keep(pool, server, key, kept, is_taken_over=is_taken_over)
-        if self._is_believed:
+        if self._clock() <= self._believed_until:
             self._judge(pool, server, item)
 
     def _keep(self, pool: Pool, server: Server, key: str, kept: LiveData, *, is_taken_over: bool) -> None:
         """is_taken_over: it was an operator's own server, and now is the file's, which says what it weighs."""
-        value, given, is_now = value_in(key, kept.value), value_in(key, kept.given), value_of(server, key)
+        value, given, record = value_in(key, kept.value), value_in(key, kept.given), self._live.record(server)
+        live = None if record is None else record.live.get(key)  # `update` may find one
+        file_says = value_of(server, key) if live is None else live.given
         if value is None or given is None:
             log.warning("state: pool %s: server %s: %s: %r is no value of it", pool.name, server.name, key, kept.value)
-        elif is_now != given or (is_taken_over and key != "admin"):
+        elif file_says != given or (is_taken_over and key != "admin"):
             log.info(
-                "pool %s: server %s: %s: the file says %s now, which stands over %s, set before the restart by %s",
+                "pool %s: server %s: %s: the file says %s now, which stands over %s, set before %s by %s",
                 pool.name,
                 server.name,
                 key,
-                text_of(shown(key, is_now)),
+                text_of(shown(key, file_says)),
                 text_of(kept.value),
+                self._event,
                 kept.by,
             )
-        elif value != is_now:
-            self._live.keep_value(pool, server, key, value, LiveValue(kept.by, self._monotonic(kept.at), given))
+        elif value != value_of(server, key):
+            self._live.keep_value(
+                pool, server, key, value, LiveValue(kept.by, self._monotonic(kept.at), given), self._event
+            )
 
     def _judge(self, pool: Pool, server: Server, item: ServerData) -> None:
         now, health, ejected = self._clock(), item.health, item.ejected
-        if health is not None and server.health is Health.UNKNOWN:
+        is_unknown = server.health is Health.UNKNOWN or server.down_reason == JOINING
+        if health is not None and is_unknown:
             server.was_up = health.was_up
             reason = health.reason if health.state == "down" else ""
-            why = f"{BEFORE}{health.why}" if health.why and reason != JOINING else health.why
+            why = f"before {self._event}: {health.why}" if health.why and reason != JOINING else health.why
             pool.set_health(server, Health(health.state), reason, why, now)
             server.changed_at = self._monotonic(health.at)
         if ejected is not None:
@@ -320,9 +388,9 @@ class KeptState:
         return self._clock() - max(0.0, self._wall() - at)
 
 
-def _servers(state: StateData) -> Iterator[ServerData]:
-    for pool in state.pools.values():
-        yield from pool.servers
+def _said(why: str) -> str:
+    """Without the words of this module."""
+    return why.removeprefix(f"before {RESTART}: ").removeprefix(f"before {UPGRADE}: ")
 
 
 def _member(pool: Pool, item: ServerData) -> Server | None:

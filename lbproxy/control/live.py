@@ -363,17 +363,28 @@ class LiveControl:
         return server in self._leaving
 
     # --- what another process knew ----------------------------------------------------------------------------------
+    # event: what lies between it and this one, for the log. All this is called before there is traffic.
 
-    def keep_value(self, pool: Pool, server: Server, key: str, value: Value, live: LiveValue) -> None:
+    def keep_value(self, pool: Pool, server: Server, key: str, value: Value, live: LiveValue, event: str) -> None:
         """An operator set this value before; it stands again."""
         before = value_of(server, key)
         set_value(pool, server, key, value, live.by, live.at)
         self._record(server).live[key] = live
         change = Change(shown(key, before), shown(key, value))
-        log.info("pool %s: server %s: %s: %s, by %s before the restart", pool.name, server.name, key, change, live.by)
-        self._tell(pool, server, f"{key}: {change}, from before the restart", live.by, {key: change})
+        log.info("pool %s: server %s: %s: %s, by %s before %s", pool.name, server.name, key, change, live.by, event)
+        self._tell(pool, server, f"{key}: {change}, from before {event}", live.by, {key: change})
 
-    def keep_added(self, pool: Pool, spec: ServerSpec, host: str, by: str, at: float) -> Server:
+    def give_back(self, pool: Pool, server: Server, key: str, event: str) -> None:
+        """A live value was given back before; what stands in the file holds."""
+        live = self._record(server).live.pop(key, None)
+        if live is not None:
+            change = Change(shown(key, value_of(server, key)), shown(key, live.given))
+            set_value(pool, server, key, live.given, FILE, self._clock())
+            told = f"{key}: {change}, given back before {event}"
+            log.info("pool %s: server %s: %s", pool.name, server.name, told)
+            self._tell(pool, server, told, None, {key: change})
+
+    def keep_added(self, pool: Pool, spec: ServerSpec, host: str, by: str, at: float, event: str) -> Server:
         """An operator added it before; it takes traffic at once, as a server of the file does at a start.
 
         host: the name that it was found by, "" if none.
@@ -381,14 +392,27 @@ class LiveControl:
         server = _made(spec, host)
         self._records[server] = Record(at, by)
         self._membership.add(pool, server)
-        log.info("pool %s: server %s was added before the restart, by %s", pool.name, server.name, by)
+        log.info("pool %s: server %s was added before %s, by %s", pool.name, server.name, event, by)
         return server
 
-    def keep_removal(self, pool: Pool, server: Server, removal: Removal) -> None:
-        """An operator removed it before, and the file names it as it did. To be called before there is traffic."""
+    def drop_added(self, pool: Pool, server: Server, event: str) -> None:
+        """An operator had added it, and it was removed again before."""
+        self._membership.remove(pool, server)
+        log.info("pool %s: server %s, which was added by command, was removed before %s", pool.name, server.name, event)
+
+    def keep_removal(self, pool: Pool, server: Server, removal: Removal, event: str) -> None:
+        """An operator removed it before, and the file names it as it did."""
         self._removals.setdefault(pool.name, {})[server.name, server.key] = removal
         self._membership.remove(pool, server)
-        log.info("pool %s: server %s was removed before the restart, by %s", pool.name, server.name, removal.by)
+        log.info("pool %s: server %s was removed before %s, by %s", pool.name, server.name, event, removal.by)
+
+    def end_removal(self, pool: Pool, server: Server, event: str) -> None:
+        """Its removal was taken back before."""
+        self._removals.get(pool.name, {}).pop((server.name, server.key), None)
+        self._membership.add(pool, server)
+        log.info(
+            "pool %s: server %s is there again: its removal was taken back before %s", pool.name, server.name, event
+        )
 
     def give(self, pool: Pool, server: Server, key: str, value: int) -> None:
         """A source says that `weight` or `max_inflight` is this: in force now, or when the live value is given back."""

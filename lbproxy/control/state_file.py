@@ -158,7 +158,7 @@ def _told(error: Exception) -> str:
 class StateFile:
     """Keeps a file in step with `snapshot`. path: as the config has it, below base_dir. clock: monotonic seconds.
 
-    count_error: called for each write that failed.
+    count_error: called for each write that failed. is_ours: may this process write it? Else not before `begin`.
     """
 
     def __init__(
@@ -170,6 +170,7 @@ class StateFile:
         clock: Callable[[], float],
         count_error: Callable[[], None],
         *,
+        is_ours: bool = True,
         disk: Disk | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -185,7 +186,7 @@ class StateFile:
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
         self._is_stale = False
-        self._is_let_go = False
+        self._is_ours = is_ours
         self._n_failures = 0
         self._in_file: object = None  # pools of the last snapshot that was written
         self._has_verdicts = False
@@ -216,7 +217,7 @@ class StateFile:
     def changed(self) -> None:
         """Something that is kept may be another than before: write it soon."""
         self._is_stale = True
-        if not self._is_let_go and (self._task is None or self._task.done()):
+        if self._is_ours and (self._task is None or self._task.done()):
             self._task = self._tasks.spawn(self._follow(), "state file")
 
     def tick(self, now: float) -> None:
@@ -225,15 +226,30 @@ class StateFile:
             self._in_file = None
             self.changed()
 
+    def begin(self) -> None:
+        """From now on it is this process's to write."""
+        self._is_ours = True
+        if self._is_stale:
+            self.changed()
+
     def let_go(self) -> None:
         """Write no more: it is somebody else's."""
-        self._is_let_go = True
-        if self._task is not None:
+        self._is_ours = False
+        if self._task is not None and not self._task.done():
             self._task.cancel()
+            self._is_stale = True  # what it was about to write, should this be taken back
+
+    async def pause(self) -> None:
+        """Let go, and wait STOP_S for a write that is under way, so that it does not replace somebody else's."""
+        self.let_go()
+        if await asyncio.to_thread(self._gate.acquire, timeout=STOP_S):
+            self._gate.release()
+        else:
+            log.warning("state_file %s: a write takes longer than %g s and may come too late", self.path, STOP_S)
 
     async def stop(self) -> None:
         """The last write, for which the end waits STOP_S. Nothing else may be at work any more."""
-        if self._is_let_go:
+        if not self._is_ours:
             return
         self._in_file = None  # what is fresh now is believed at the next start
         try:
@@ -241,7 +257,7 @@ class StateFile:
                 await self._write(STOP_S)
         except TimeoutError:
             log.warning("state_file %s: the last write takes longer than %g s and is left", self.path, STOP_S)
-        self._is_let_go = True
+        self._is_ours = False
 
     async def _follow(self) -> None:
         while self._is_stale:

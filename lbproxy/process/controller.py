@@ -27,23 +27,21 @@ from lbproxy.control.event_log import EventLog
 from lbproxy.control.event_stream import READERS, EventStream
 from lbproxy.control.file_servers import FileServers
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
-from lbproxy.control.kept_data import Unreadable
 from lbproxy.control.kept_state import KeptState
 from lbproxy.control.live import LiveControl
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.news import News
 from lbproxy.control.pools_api import PoolsApi
 from lbproxy.control.rates import Meter
-from lbproxy.control.state_file import StateFile
 from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import REFUSED, Health
 from lbproxy.process.first_words import ReadinessLog
+from lbproxy.process.keeping import Keeping
 from lbproxy.process.upgrade.handing import Offered
 from lbproxy.process.upgrade.sockets import Passed, admin_name
-from lbproxy.process.upgrade.states import Restoring, snapshot
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.log import ThrottledLog
 from lbproxy.telemetry.slots import PROCESS, QUEUE_BUCKETS, SERVER, SERVER_STATES, Row, observe
@@ -111,7 +109,6 @@ class Controller:
         self._row: Row = row
         self._config = config
         self._pools = pools
-        self._config_path = config_path
         self._base_dir = str(Path(config_path).parent)
         self._registry = registry
         self._parts = parts
@@ -138,10 +135,10 @@ class Controller:
         self._checker = Checker(self._tasks, clock, rng or random.Random(), self._server_row)
         self._discovery = Discovery(self, self._tasks, row, clock)
         self._live = LiveControl(
-            pools, self, self._discovery, self._checker.kick, clock, self.events, self._kept_changed
+            pools, self, self._discovery, self._checker.kick, clock, self.events, lambda: self.keeping.changed()
         )
-        self.kept = KeptState(pools, self._live, self._discovery, self._may_find_servers, clock, time.time)
-        self._state_file = self._make_state_file(config.state_file)
+        self._kept = KeptState(pools, self._live, self._discovery, self._may_find_servers, clock, time.time)
+        self.keeping = Keeping(self._kept, config.state_file, config_path, self._tasks, clock, self._count_state_error)
         self._file_servers = FileServers(self._live, self, self._discovery, clock)
         self._status = StatusSource(
             registry.version,
@@ -153,7 +150,7 @@ class Controller:
             self._live.told,
             self._kind,
             self._discovery.told,
-            self._state_file_told,
+            self.keeping.told,
         )
         registry.readers["discovery_last_success_timestamp_seconds"] = self._discovery.last_successes
         registry.readers["discovery_errors_total"] = self._discovery.errors
@@ -167,23 +164,8 @@ class Controller:
         config = self._config.pools.get(pool)
         return (None, {}) if config is None else (config.kind, dict(in_force(config.kind, config)))
 
-    def _make_state_file(self, path: str | None) -> StateFile | None:
-        if path is None:
-            return None
-        place = str(Path(self._base_dir) / path)
-        return StateFile(
-            place, self._config_path, self.kept.snapshot, self._tasks, self._clock, self._count_state_error
-        )
-
     def _count_state_error(self) -> None:
         self._row[_STATE_ERRORS] += 1
-
-    def _kept_changed(self) -> None:
-        if self._state_file is not None:
-            self._state_file.changed()
-
-    def _state_file_told(self) -> Json | None:
-        return None if self._state_file is None else self._state_file.told()
 
     def _may_find_servers(self, pool: str) -> bool:
         config = self._config.pools.get(pool)
@@ -214,14 +196,15 @@ class Controller:
 
     # --- life -------------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Take up what the state file knows, bind the admin address, resolve names (at most 2 s), start the checks.
+    async def start(self, handed_over: object = None) -> None:
+        """Take up what is known of servers, bind the admin address, resolve names (at most 2 s), start the checks.
         Raises OSError if binding fails.
+
+        handed_over: what the process before knows; Unreadable is raised if that can't be understood.
 
         /readyz says "starting" until `running` is called.
         """
-        if self._state_file is not None:
-            await self._take_up(self._state_file)
+        await self.keeping.start(handed_over)
         if self._admin is not None:
             await self._open_admin(self._admin)
         self._tick_due = self._clock() + TICK_S
@@ -230,14 +213,6 @@ class Controller:
             self._look_after(self._pools[name], settings)
         await self._discovery.start()
         self._watch_files()
-
-    async def _take_up(self, file: StateFile) -> None:
-        state = await file.read()
-        if state is not None:
-            try:
-                self.kept.restore(state)
-            except Unreadable as error:
-                file.ignore(str(error))
 
     def _watch_files(self) -> None:
         if self._file_watch.has_files and self._watching is None:
@@ -260,8 +235,7 @@ class Controller:
         if self._tick_handle is not None:
             self._tick_handle.cancel()
         await self._tasks.cancel_all()
-        if self._state_file is not None:
-            await self._state_file.stop()
+        await self.keeping.stop()
         if self._admin is not None:
             await self._admin.stop()
 
@@ -284,14 +258,6 @@ class Controller:
         if self._admin is None or self._config.admin.bind is None:
             return {}
         return {admin_name(self._config.admin.bind): (self._admin.filenos, self._admin.socket_file)}
-
-    def snapshot(self) -> Json:
-        """What is known of the servers, for another process."""
-        return snapshot(self._config, self._pools, self._live, self._clock())
-
-    def restoring(self, told: object) -> Restoring:
-        """Puts in place what another process knew."""
-        return Restoring(told, self._pools, self._live, self.remove, self._clock)
 
     async def handed_over(self, taken: Set[str]) -> None:
         """Another process serves: it has the admin address, too, if it has taken that."""
@@ -339,11 +305,7 @@ class Controller:
         for name, pool in self._pools.items():
             if name not in config.pools and name in before.pools:
                 self._discovery.drop_pool(pool)
-        if config.state_file != before.state_file:
-            if self._state_file is not None:
-                self._state_file.let_go()
-            self._state_file = self._make_state_file(config.state_file)
-        self._kept_changed()
+        self.keeping.use(config.state_file)
         self._file_watch.watch(self._parts.watched)
         self._watch_files()
         self._use_admin(admin, config.admin)
@@ -384,6 +346,7 @@ class Controller:
     def running(self) -> None:
         """The listeners accept: /readyz depends on the pools from now on."""
         self._state = "running"
+        self.keeping.serve()
         self._readiness.observe(self.ready_reason(), self._clock())
 
     def draining(self) -> None:
@@ -432,7 +395,7 @@ class Controller:
         self._tell_of_name(pool, server, "joins")
         self._live.joined(server)
         self._parts.add(pool, server)
-        self.kept.joined(pool, server)
+        self._kept.joined(pool, server)
         self._checker.add(pool, server)
 
     def remove(self, pool: Pool, server: Server) -> None:
@@ -459,7 +422,7 @@ class Controller:
         pool.on_flip(lambda server, old, new: self._flipped(pool, server, old, new))
 
     def _flipped(self, pool: Pool, server: Server, old: str, new: str) -> None:
-        self._kept_changed()
+        self.keeping.changed()
         row = self._server_row(pool, server)
         if row is not None:
             row[_TO[new]] += 1
@@ -505,9 +468,7 @@ class Controller:
         self._file_servers.settle()
         self._live.tell_cuts()
         self._live.remove_drained()
-        self.kept.settle()
-        if self._state_file is not None:
-            self._state_file.tick(now)
+        self.keeping.tick(now)
         for pool in self._parts.idle_pools(now):
             self._drop(pool)
         for name, pool in self._pools.items():

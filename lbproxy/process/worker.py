@@ -26,6 +26,7 @@ from lbproxy.control.admin import Route
 from lbproxy.control.caller import Caller
 from lbproxy.control.explain_api import ExplainApi, Past
 from lbproxy.control.explaining import Moment
+from lbproxy.control.kept_data import Unreadable
 from lbproxy.control.metrics import Registry
 from lbproxy.control.status import Json
 from lbproxy.control.upgrade_api import UpgradeApi
@@ -209,10 +210,10 @@ class Worker:
             config_path=self._config_path,
         )
         self._upgrading = self._make_upgrading(row)
-        restoring = self._controller.restoring(None if arrival is None else arrival.states)
-        restoring.restore()
         try:
-            await self._controller.start()
+            await self._controller.start(None if arrival is None else arrival.states)
+        except Unreadable as unreadable:
+            raise StartError(_unknown(str(unreadable))) from None
         except OSError as error:
             self._listeners.close_sockets()
             assert config.admin.bind is not None  # else nothing was bound
@@ -237,8 +238,7 @@ class Worker:
         tune_gc()
         tune_malloc()
         if arrival is not None:
-            restoring.restore()  # of servers that were found meanwhile
-            restoring.operators(await self._wait_to_serve(arrival, row))
+            await self._wait_to_serve(arrival, row)
         inherited.close()
         self._listeners.start()
         await self._controller.serve()
@@ -250,8 +250,8 @@ class Worker:
 
     # --- an upgrade -------------------------------------------------------------------------------------------------
 
-    async def _wait_to_serve(self, arrival: Arrival, row: Row) -> object:
-        """Make sure that this process can serve, and wait until it is to; what is known of servers by then."""
+    async def _wait_to_serve(self, arrival: Arrival, row: Row) -> None:
+        """Make sure that this process can serve, and wait until it is to."""
         for column, count in zip(UPGRADE_COLUMNS, arrival.counts, strict=False):
             row[column] = count
         row[UPGRADE_COLUMNS[0]] += 1  # the one that this process is made by
@@ -260,9 +260,11 @@ class Worker:
         if why is not None and arrival.was_ready:
             raise StartError(f"the process before was ready, and this one is not: {why}")
         try:
-            return await arrival.ready(self._services.tasks, self._stop)
+            self._controller.keeping.update(await arrival.ready(self._services.tasks, self._stop))
         except NotWanted as error:
             raise StartError(str(error)) from None
+        except Unreadable as unreadable:
+            raise StartError(_unknown(str(unreadable))) from None
 
     def _make_upgrading(self, row: Row) -> Upgrading:
         return Upgrading(
@@ -277,12 +279,17 @@ class Worker:
             row=row,
             tell=self._tell_of_upgrade,
             handed_over=self._handed_over,
-            failed=self._outside.take_back,
+            failed=self._take_back,
         )
 
     def _offer(self) -> Offer:
+        keeping = self._controller.keeping
         sockets = {**self._listeners.offered(), **self._controller.offered}
-        return Offer(sockets, self._controller.snapshot, self._controller.ready_reason() is None)
+        return Offer(sockets, keeping.snapshot, keeping.last_snapshot, self._controller.ready_reason() is None)
+
+    def _take_back(self) -> None:
+        self._outside.take_back()
+        self._controller.keeping.serve()
 
     def _why_no_upgrade(self) -> str | None:
         if self._stop.is_set():
@@ -465,6 +472,10 @@ class Worker:
             return 1
         log.info("stopped; nothing was cut")
         return 0
+
+
+def _unknown(why: str) -> str:
+    return f"what the process before knows of its servers can't be understood: {why}; restart instead"
 
 
 def tune_gc() -> None:

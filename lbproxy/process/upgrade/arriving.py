@@ -33,7 +33,8 @@ class NotWanted(Exception):
 
 
 class Arrival:
-    """What was handed over. inherited: the sockets. states: see states.py. counts: of upgrades so far, by result."""
+    """What was handed over. inherited: the sockets. states: what was known of servers
+    (control/kept_state.py), None if nothing was said. counts: of upgrades so far, by result."""
 
     def __init__(self, sock: socket.socket, told: Json, inherited: Inherited) -> None:
         self._sock = sock

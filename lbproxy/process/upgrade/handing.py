@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,10 +46,12 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What this process has to give. sockets: see `describe`. states: see states.py. is_ready: does it serve?"""
+    """What this process has to give. sockets: see `describe`. states, last_states: what it knows of servers
+    (control/kept_state.py); the last is told when it is to leave. is_ready: does it serve?"""
 
     sockets: Offered
     states: Callable[[], Json]
+    last_states: Callable[[], Awaitable[Json]]
     is_ready: bool
 
 
@@ -71,7 +73,7 @@ class Upgrading:
     a process group of its own. offer: what it gets.
     refusal: why there can't be an upgrade now, None if there can. lock: held meanwhile, so that no config comes in
     force. row: the PROCESS counters. tell(text, by): an event. handed_over: called once, in the turn of the loop in
-    which the new process has said that it serves.
+    which the new process has said that it serves. failed: called when it will not, and so this one goes on.
     """
 
     def __init__(
@@ -233,7 +235,7 @@ class _Conversation:
         if ready["say"] != "ready":
             raise Broken(f"{ready['say']} in place of ready")
         taken = ready.get("taken")
-        await line.say("go", states=offer.states())
+        await line.say("go", states=await offer.last_states())
         serving = await line.hear()
         if serving["say"] != "serving":
             raise Broken(f"{serving['say']} in place of serving")

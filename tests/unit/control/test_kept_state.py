@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from lbproxy.address import parse_address
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.caller import Caller
+from lbproxy.control.discovery.roster import JOINING
 from lbproxy.control.discovery.source import Source
 from lbproxy.control.event_log import EventLog
 from lbproxy.control.file_servers import FileServers, server_of
-from lbproxy.control.kept_state import BELIEVED_S, SHOWN, WAIT_S, KeptState
+from lbproxy.control.kept_state import BELIEVED_S, SHOWN, UPGRADE, WAIT_S, KeptState
 from lbproxy.control.live import LiveControl
 from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.lease import Lease, Outcome
@@ -27,7 +28,7 @@ from lbproxy.domain.states import REFUSED, Admin, Breaker, Health
 from lbproxy.domain.strategies.least_connections import LeastConnections
 
 CI = Caller("ci", "192.0.2.1")
-A, B, C = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"
+A, B, C, D = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"
 START = 1_700_000_000.0
 
 
@@ -437,3 +438,166 @@ def test_after_any_history_the_next_process_knows_the_same(acts: list[tuple[str,
     after = process.next(A, B, C, after_s=0.0)
     assert after.snapshot() == process.snapshot()
     assert {repr(server) for server in after.pool.servers} == {repr(server) for server in process.pool.servers}
+
+
+# --- a process that takes over at once --------------------------------------------------------------------------------
+
+
+def handed(process: Process) -> Any:
+    """What goes from the process to the one that takes over."""
+    return json.loads(json.dumps(process.kept.snapshot(with_well=True), allow_nan=False))
+
+
+def taken_over(process: Process, *servers: object, sources: bool = False) -> Process:
+    made = Process(*servers, wall=process.wall + 1.0, clock=5000.0, sources=sources)
+    made.kept.restore(handed(process), UPGRADE)
+    return made
+
+
+def test_an_upgrade_hands_on_verdicts_with_their_reasons_and_ages() -> None:
+    old = Process(A, B, C, D)
+    old.pool.set_health(old.server(A), Health.UP, "", "answered 200", old.now - 40.0)
+    old.pool.set_health(old.server(B), Health.DOWN, REFUSED, "connection refused", old.now - 10.0)
+    old.pool.set_health(old.server(C), Health.UP, "", "", old.now - 90.0)
+    old.pool.set_health(old.server(C), Health.DOWN, "fail", "answered 500", old.now - 5.0)
+    new = taken_over(old, A, B, C, D)
+    up, refused, failed, unknown = (new.server(name) for name in (A, B, C, D))
+    assert (up.health, up.why, up.was_up) == (Health.UP, "before the upgrade: answered 200", True)
+    assert new.now - up.changed_at == pytest.approx(41.0)
+    assert (refused.health, refused.down_reason, refused.was_up) == (Health.DOWN, REFUSED, False)
+    assert (failed.health, failed.why, failed.was_up) == (Health.DOWN, "before the upgrade: answered 500", True)
+    assert unknown.health is Health.UNKNOWN and not unknown.was_up
+    assert new.next(A, B, C, D).server(C).why == "before the restart: answered 500"
+    assert taken_over(new, A, B, C, D).server(C).why == "before the upgrade: answered 500"
+
+
+def test_an_upgrade_is_called_so_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    old = Process(A, B, C)
+    old.change(A, admin="drain")
+    old.change(B, weight=7)
+    old.live.remove(old.pool, old.server(C), CI)
+    old.live.add(old.pool, {"address": D}, CI)
+    with caplog.at_level(logging.INFO, "lbproxy"):
+        caplog.clear()
+        new = taken_over(old, A, {"address": B, "weight": 2}, C)
+    assert new.names == [A, B, D]
+    assert len(caplog.messages) == 4
+    assert all(" before the upgrade" in message for message in caplog.messages)
+
+
+def test_what_is_set_while_the_new_process_gets_ready(caplog: pytest.LogCaptureFixture) -> None:
+    old = Process(A, B)
+    old.change(A, weight=5)
+    old.change(B, admin="drain")
+    new = taken_over(old, A, B)
+    old.change(A, weight="file", admin="drain")
+    old.change(B, admin="ready", max_inflight=4)
+    with caplog.at_level(logging.INFO, "lbproxy"):
+        new.kept.update(handed(old))
+    assert (new.server(A).weight, new.server(A).admin) == (1, Admin.DRAIN)
+    assert (new.server(B).admin, new.server(B).max_inflight) == (Admin.READY, 4)
+    assert f"pool p: server {A}: weight: 5 -> 1, given back before the upgrade" in caplog.messages
+    assert new.snapshot()["pools"] == old.snapshot()["pools"]
+
+
+def test_the_second_snapshot_brings_nothing_that_the_first_one_had() -> None:
+    old = Process(A, B)
+    old.change(A, admin="maint", weight=5)
+    old.pool.set_health(old.server(B), Health.DOWN, REFUSED, "", old.now)
+    new = taken_over(old, {"address": A, "weight": 2}, B)
+    new.pool.set_health(new.server(B), Health.UP, "", "answered 200", new.now)
+    new.kept.update(handed(old))
+    assert (new.server(A).admin, new.server(A).weight) == (Admin.MAINT, 2), "the file's word is the newer one"
+    assert new.server(B).health is Health.UP, "what this process has found out itself is newer"
+
+
+def test_servers_that_come_and_go_by_command_while_the_new_process_gets_ready() -> None:
+    old = Process(A, B)
+    old.live.add(old.pool, {"address": C, "weight": 3}, CI)
+    old.server(B).inflight = 1
+    old.live.remove(old.pool, old.server(B), CI)
+    new = taken_over(old, A, B)
+    assert new.names == [A, C]
+    old.change(B, admin="ready", weight=6)
+    old.live.remove(old.pool, old.server(C), CI)
+    old.live.add(old.pool, {"address": D, "weight": 4}, CI)
+    old.live.remove(old.pool, old.server(A), CI)
+    new.kept.update(handed(old))
+    assert sorted(new.names) == [B, D]
+    assert (new.server(B).weight, new.server(D).weight) == (6, 4)
+    assert new.snapshot()["pools"] == old.snapshot()["pools"]
+
+
+def test_who_is_ejected_while_the_new_process_gets_ready_is_not_used() -> None:
+    old = Process(A, B)
+    new = taken_over(old, A, B)
+    fail(old, A)
+    new.kept.update(handed(old))
+    assert new.server(A).shown == "ejected"
+
+
+def test_servers_of_discovery_get_the_newer_word_when_they_come() -> None:
+    old = Process(A, B)
+    old.change(B, weight=7, admin="drain")
+    old.pool.set_health(old.server(B), Health.UP, "", "", old.now)
+    new = taken_over(old, A, sources=True)
+    old.change(B, weight=8, admin="file")
+    new.kept.update(handed(old))
+    found = Server("model:80/10.0.0.2", parse_address(B), host="model")
+    found.health, found.down_reason = Health.DOWN, JOINING
+    new.add(new.pool, found)
+    assert (found.weight, found.admin) == (8, Admin.READY)
+    assert found.health is Health.UP, "it has passed its checks in the process before"
+
+
+def test_servers_of_discovery_that_are_well_are_waited_for_but_not_kept() -> None:
+    old = Process(A, B)
+    old.pool.set_health(old.server(B), Health.UP, "", "", old.now)
+    new = taken_over(old, A, sources=True)
+    assert new.snapshot()["pools"] == {}
+    assert [item["name"] for item in handed(new)["pools"]["p"]["servers"]] == [B]
+    new.now += BELIEVED_S + 1
+    found = Server("model:80/10.0.0.2", parse_address(B), host="model")
+    new.add(new.pool, found)
+    assert found.health is Health.UNKNOWN, "by now it may be another one"
+
+
+def test_a_process_before_that_is_gone_has_nothing_new_to_say() -> None:
+    old = Process(A, B)
+    old.change(A, weight=5)
+    new = taken_over(old, A, B)
+    new.kept.update(None)
+    assert new.server(A).weight == 5
+    new.kept.update(handed(Process(A, B)))
+    assert new.server(A).weight == 5, "that was the last word"
+
+
+def test_after_any_changes_meanwhile_the_new_process_knows_what_the_old_one_does() -> None:
+    rng = random.Random(7)
+    names = [A, B, C, D]
+    for _ in range(60):
+        old = Process(A, B, C)
+        act(old, rng, names)
+        new = taken_over(old, A, B, C)
+        act(old, rng, names)
+        new.kept.update(handed(old))
+        assert in_order(new) == in_order(old)
+        assert sorted(new.names) == sorted(old.names)
+
+
+def in_order(process: Process) -> dict[str, list[Any]]:
+    """What is kept, whatever the order in which servers have joined."""
+    pool = process.snapshot()["pools"].get("p", {})
+    return {part: sorted(pool.get(part, ()), key=lambda item: str(item["name"])) for part in ("servers", "removed")}
+
+
+def act(process: Process, rng: random.Random, names: list[str]) -> None:
+    """Some random calls of operators."""
+    for _ in range(rng.randrange(8)):
+        name = rng.choice(names)
+        if name not in process.names:
+            process.live.add(process.pool, {"address": name, "weight": rng.randrange(1, 4)}, CI)
+        elif rng.random() < 0.3:
+            process.live.remove(process.pool, process.server(name), CI)
+        else:
+            process.change(name, **{rng.choice(["weight", "max_inflight"]): rng.choice([1, 2, "file"])})

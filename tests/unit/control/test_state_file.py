@@ -390,6 +390,39 @@ async def test_a_file_that_was_let_go_is_somebody_elses(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+async def test_what_was_let_go_and_is_taken_back_is_written_then(tmp_path: Path) -> None:
+    """An upgrade that failed: what was about to be written, and what changed meanwhile, gets there."""
+    bench = Bench(tmp_path / "state")
+    bench.pools = {"p": {"n": 1}}
+    bench.file.changed()
+    await bench.file.pause()
+    await bench.change(p={"n": 2})
+    assert os.listdir(tmp_path) == []
+    bench.file.begin()
+    await bench.settled()
+    assert bench.kept == {"p": {"n": 2}}
+
+
+async def test_one_that_is_another_process_s_is_written_from_the_moment_it_is_ours(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "state")
+    bench.file._is_ours = False
+    await bench.change(p={"n": 1})
+    assert os.listdir(tmp_path) == []
+    bench.file.begin()
+    await bench.settled()
+    assert bench.kept == {"p": {"n": 1}}
+
+
+async def test_a_write_that_hangs_does_not_hold_up_a_pause(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_file, "STOP_S", 0.01)
+    bench = Bench(tmp_path / "state")
+    with bench.file._gate:
+        await bench.file.pause()
+    assert "a write takes longer than 0.01 s and may come too late" in caplog.text
+
+
 async def test_what_would_be_too_large_to_be_read_is_not_written(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "state")
     bench.pools = {"p": {"x": "x" * MAX_BYTES}}

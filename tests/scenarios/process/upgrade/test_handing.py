@@ -74,6 +74,27 @@ def test_what_is_known_of_servers_is_known_at_once_to_the_next_version(origins: 
         assert lb.exit_code == 0
 
 
+def test_the_state_file_is_written_by_the_process_that_serves(origins: list[Origin], tmp_path: Path) -> None:
+    server, path = origins[0].address, tmp_path / "state.json"
+
+    def is_kept(weight: int) -> bool:
+        return path.exists() and f'"value": {weight}' in path.read_text()
+
+    with Chain(config(origins, state_file="state.json"), tmp_path) as lb:
+        patch(lb, server, b'{"weight": 7}')
+        wait_until(lambda: is_kept(7), "the old process to write")
+        with lb.holding("serving") as new:  # it was told to serve, and is killed before it does
+            os.kill(new, signal.SIGKILL)
+            lb.wait_logged("no upgrade, this process goes on: ")
+        patch(lb, server, b'{"weight": 8}')
+        wait_until(lambda: is_kept(8), "the old process to go on with it")
+        lb.upgrade()
+        assert "weight: 1 -> 8, by 127.0.0.1 before the upgrade" in lb.stderr
+        wait_ended(lb.pid)
+        patch(lb, server, b'{"weight": 9}')
+        wait_until(lambda: is_kept(9), "the new process to write")
+
+
 def test_sigusr2_and_a_unix_admin_address(origins: list[Origin], tmp_path: Path) -> None:
     """Files of unix sockets stay where they are, and go with the last process."""
     admin, bind = tmp_path / "admin.sock", tmp_path / "in.sock"

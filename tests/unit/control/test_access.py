@@ -153,14 +153,6 @@ def test_names_of_the_admin_address(host: str, expected: int) -> None:
     assert status("http://evil.example") == (403 if host != "evil.example" else expected)
 
 
-def test_a_caller_is_told_by_its_token_and_where_it_is() -> None:
-    assert [str(item) for item in (Caller("ci", REMOTE), Caller("", LOCAL), Caller("", "unix"))] == [
-        "ci from 192.0.2.9",
-        "127.0.0.1",
-        "the unix socket",
-    ]
-
-
 TOKENS = [Token("ci", "s3cret"), Token("eye", "look", may_write=False)]
 
 

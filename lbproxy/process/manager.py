@@ -50,7 +50,6 @@ class Manager:
         self._monotonic_ns = monotonic_ns
         self._log = ThrottledLog(log)
         self._timer: asyncio.TimerHandle | None = None
-        self._is_ready = False
 
     @property
     def variables(self) -> dict[str, str]:
@@ -59,7 +58,6 @@ class Manager:
 
     def ready(self, status: str, main_pid: int | None = None) -> None:
         """It serves. main_pid: this process, if another one served before."""
-        self._is_ready = True
         self._tell("READY=1", f"STATUS={status}", *([] if main_pid is None else [f"MAINPID={main_pid}"]))
 
     def reloading(self) -> None:

@@ -93,7 +93,6 @@ class Worker:
         self._listeners: Listeners
         self._services: Services
         self._controller: Controller
-        self._reloading: Reloading
         self._requests: ReloadRequests
         self._taking_over: TakingOver
         self._applying: Applying | None = None
@@ -169,7 +168,7 @@ class Worker:
         except Unusable as error:
             raise StartError(self._shown(error), 2) from None
         registry.pools = {name: runtime.pool for name, runtime in wiring.pools.items()}
-        reloading = self._reloading = Reloading(
+        reloading = Reloading(
             config,
             self._config_path,
             os.environ,

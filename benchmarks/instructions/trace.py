@@ -16,7 +16,7 @@ from typing import Final
 from benchmarks.instructions.kinds import COUNTED, KINDS, WARM
 from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build
 from benchmarks.traffic import Traffic
-from lbproxy.process.worker import tune_gc
+from lbproxy.process.tuning import tune_gc
 
 _SAME: Final = HEAD + b"\r\n" + BODY
 

@@ -23,7 +23,7 @@ from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.server.upstream import UpstreamConnection
-from lbproxy.process.worker import tune_gc
+from lbproxy.process.tuning import tune_gc
 from lbproxy.protocol.http1 import END
 from lbproxy.protocol.message import Fields
 from lbproxy.protocol.repeats import Repeats

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from benchmarks.micro.hot_path import build
 from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.prepare import prepare
-from lbproxy.process.worker import tune_gc
+from lbproxy.process.tuning import tune_gc
 from lbproxy.protocol.http1 import HeadError
 
 MOST = 1.5

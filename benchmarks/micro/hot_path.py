@@ -28,8 +28,8 @@ from lbproxy.dataplane.listener import Listener
 from lbproxy.dataplane.net.socket_transport import SocketTransport
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services
+from lbproxy.process.tuning import tune_gc
 from lbproxy.process.wiring import Wiring
-from lbproxy.process.worker import tune_gc
 from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.slots import PROCESS, Slots
 

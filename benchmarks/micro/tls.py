@@ -32,7 +32,7 @@ from lbproxy.config.certificates import client_context, server_context
 from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.client_tls import ClientTlsTransport
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
-from lbproxy.process.worker import tune_gc
+from lbproxy.process.tuning import tune_gc
 from lbproxy.telemetry.log_writer import LogWriter
 
 REQUEST = HEAD + b"\r\n" + BODY

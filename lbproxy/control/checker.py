@@ -28,7 +28,7 @@ from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.health import CheckResult, HealthMachine
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
-from lbproxy.domain.states import Admin, Health
+from lbproxy.domain.states import REFUSED, Admin, Health
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import SERVER, Row
 
@@ -133,6 +133,13 @@ class Checker:
         self._checks.pop(pool.name, None)
         for watch in self._watches_of(pool):
             self.remove(pool, watch.server)
+
+    def end_checks(self, pool: Pool) -> None:
+        """It is not checked any more: what checks have found out holds no longer, what traffic has does."""
+        self.drop_pool(pool)
+        for server in pool.servers:
+            if server.health is Health.BUSY or (server.health is Health.DOWN and server.down_reason != REFUSED):
+                pool.set_health(server, Health.UNKNOWN, "", "there are no health checks any more", self._clock())
 
     def _watches_of(self, pool: Pool) -> list[_Watch]:
         return [watch for watch in self._watches.values() if watch.pool is pool]

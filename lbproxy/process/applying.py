@@ -78,7 +78,7 @@ class Applying:
         writer: LogWriter | None = None
         try:
             writer = open_access_log(new.access_log) if has_log else None
-            admin = await self.controller.prepare(new.admin)
+            admin = await self.controller.admin.prepare(new.admin)
         except BaseException as error:
             await self._abandon(fresh, writer, None)
             if isinstance(error, OSError) and new.admin.bind is not None:
@@ -90,7 +90,7 @@ class Applying:
         self, fresh: Mapping[str, Listener], writer: LogWriter | None, admin: AdminServer | None
     ) -> None:
         self.listeners.abandon(fresh.values())
-        await self.controller.abandon(admin)
+        await self.controller.admin.abandon(admin)
         if writer is not None:
             await asyncio.to_thread(writer.close, CLOSE_S)
 

@@ -11,13 +11,15 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from lbproxy.address import Address
 from lbproxy.config.kinds import in_force
-from lbproxy.config.model import Admin, Config
+from lbproxy.config.model import Config
 from lbproxy.config.model import Pool as PoolConfig
-from lbproxy.control.access import Access, Token
+from lbproxy.control.access import Access
 from lbproxy.control.admin import AdminServer, Reload, Route
 from lbproxy.control.admin_guard import CONNECTIONS
 from lbproxy.control.checker import Checker
@@ -37,24 +39,20 @@ from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSour
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
-from lbproxy.domain.states import REFUSED, Health
+from lbproxy.process.admin_address import AdminAddress
 from lbproxy.process.first_words import ReadinessLog
+from lbproxy.process.flips import Flips
 from lbproxy.process.keeping import Keeping
-from lbproxy.process.upgrade.handing import Offered
-from lbproxy.process.upgrade.sockets import Passed, admin_name
+from lbproxy.process.pulse import TICK_S, Pulse
+from lbproxy.process.upgrade.sockets import Passed
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.log import ThrottledLog
-from lbproxy.telemetry.slots import PROCESS, QUEUE_BUCKETS, SERVER, SERVER_STATES, Row, observe
+from lbproxy.telemetry.slots import PROCESS, SERVER, Row
 
 log = logging.getLogger("lbproxy.control")
 
-TICK_S = 0.25
-LAG_WARNING_S = 1.0
-_LAG = PROCESS.offset["loop_lag_seconds"]
-_LOG_DROPPED = PROCESS.column("log_dropped_total")
 _INTERNAL_ERRORS = PROCESS.column("internal_errors_total")
 _STATE_ERRORS = PROCESS.column("state_file_errors_total")
-_TO = {state: SERVER.column("server_transitions_total", state) for state in SERVER_STATES}
 
 
 class Parts(Membership, Protocol):
@@ -115,16 +113,15 @@ class Controller:
         self._reload = reload
         self._admin_limit = admin_limit
         self._admin_routes = tuple(admin_routes)
-        self._log_dropped = log_dropped
         self._overloaded = overloaded
         self._clock = clock
         self._state = "starting"
         self._tick_handle: asyncio.TimerHandle | None = None
-        self._tick_due = 0.0
-        self._failing_open: set[str] = set()
         self._readiness = ReadinessLog(log, clock())
         self._log = ThrottledLog(log, clock=clock)
+        self._pulse = Pulse(row, log_dropped, self._log)
         self.events = EventLog()
+        self._flips = Flips(registry, self.events, self._log)
         self._news = News(self.events)
         self._stream = EventStream(
             self.status, Meter(registry), self.events, clock, time.time, min(READERS, admin_limit // 2)
@@ -156,9 +153,11 @@ class Controller:
         registry.readers["discovery_errors_total"] = self._discovery.errors
         self._file_watch = FileWatch(parts.watched)
         self._watching: asyncio.Task[None] | None = None
-        self._admin = self._make_admin(config.admin, admin_may_move, admin_sockets)
+        self.admin = AdminAddress(
+            config.admin, self._make_admin, self._tasks, may_move=admin_may_move, passed=admin_sockets
+        )
         for pool in pools.values():
-            self._observe_flips(pool)
+            pool.on_flip(partial(self._flipped, pool))
 
     def _kind(self, pool: str) -> tuple[str | None, dict[str, str]]:
         config = self._config.pools.get(pool)
@@ -171,22 +170,16 @@ class Controller:
         config = self._config.pools.get(pool)
         return config is not None and Wanted.of(config).has_sources
 
-    def _make_admin(self, admin: Admin, may_move: bool = False, passed: Passed | None = None) -> AdminServer | None:
-        if admin.bind is None:
-            return None
+    def _make_admin(self, bind: Address, access: Access, may_move: bool, passed: Passed | None) -> AdminServer:
         pools = PoolsApi(self._live, self._server_statuses, self._discovery.resolve)
         return AdminServer(
-            admin.bind,
-            access(admin),
+            bind,
+            access,
             metrics=lambda is_openmetrics: self._exposition.render(is_openmetrics=is_openmetrics),
             status=self.status,
             not_ready=self.ready_reason,
             reload=self._reload,
-            routes=(
-                *pools.routes(),
-                *self._stream.routes(),
-                *self._admin_routes,
-            ),
+            routes=(*pools.routes(), *self._stream.routes(), *self._admin_routes),
             limit=self._admin_limit,
             may_move=may_move,
             inherited=() if passed is None else passed.sockets,
@@ -205,9 +198,8 @@ class Controller:
         /readyz says "starting" until `running` is called.
         """
         await self.keeping.start(handed_over)
-        if self._admin is not None:
-            await self._open_admin(self._admin)
-        self._tick_due = self._clock() + TICK_S
+        await self.admin.start()
+        self._pulse.start(self._clock())
         self._tick_handle = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         for name, settings in self._config.pools.items():
             self._look_after(self._pools[name], settings)
@@ -217,11 +209,6 @@ class Controller:
     def _watch_files(self) -> None:
         if self._file_watch.has_files and self._watching is None:
             self._watching = self._tasks.spawn(self._file_watch.run(), "certificate files")
-
-    async def _open_admin(self, admin: AdminServer) -> None:
-        await admin.start()
-        for address in admin.bound:
-            log.info("listening name=admin address=%s", address)
 
     def _look_after(self, pool: Pool, settings: PoolConfig) -> None:
         """Check its servers, and look up their names."""
@@ -236,8 +223,7 @@ class Controller:
             self._tick_handle.cancel()
         await self._tasks.cancel_all()
         await self.keeping.stop()
-        if self._admin is not None:
-            await self._admin.stop()
+        await self.admin.stop()
 
     # --- an upgrade -------------------------------------------------------------------------------------------------
 
@@ -247,26 +233,11 @@ class Controller:
             async with asyncio.timeout(most_s):
                 await self._checker.all_checked()
 
-    async def serve(self) -> None:
-        """Accept at inherited admin sockets."""
-        if self._admin is not None:
-            await self._admin.serve()
-
-    @property
-    def offered(self) -> Offered:
-        """The admin sockets, for another process."""
-        if self._admin is None or self._config.admin.bind is None:
-            return {}
-        return {admin_name(self._config.admin.bind): (self._admin.filenos, self._admin.socket_file)}
-
     async def handed_over(self, taken: Set[str]) -> None:
         """Another process serves: it has the admin address, too, if it has taken that."""
         self._state = "handed over"
         self._stream.finish()
-        keeps_file = bool(taken & self.offered.keys())
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            await admin.stop(keeps_file=keeps_file)
+        await self.admin.handed_over(taken)
 
     def rest(self) -> None:
         """Check servers no more: what is still in flight is at its server."""
@@ -275,22 +246,9 @@ class Controller:
 
     # --- another config ---------------------------------------------------------------------------------------------
 
-    async def prepare(self, admin: Admin) -> AdminServer | None:
-        """Open the admin address of another config, if it is another one; None if not. Raises OSError."""
-        if admin.bind is None or admin.bind == self._config.admin.bind:
-            return None
-        made = self._make_admin(admin)
-        assert made is not None
-        await self._open_admin(made)
-        return made
-
-    async def abandon(self, admin: AdminServer | None) -> None:
-        """What `prepare` opened is not wanted after all."""
-        if admin is not None:
-            await admin.stop()
-
     def adopt(self, config: Config, pools: Mapping[str, Pool], admin: AdminServer | None) -> None:
-        """Keep to another config. pools: all that there are now, new ones without servers. admin: from `prepare`."""
+        """Keep to another config. pools: all that there are now, new ones without servers. admin: from
+        `prepare` of `admin`."""
         before, self._config = self._config, config
         for name, settings in config.pools.items():
             self._strategies[name] = _strategy(settings)
@@ -299,7 +257,7 @@ class Controller:
                     self._change_pool(self._pools[name], before.pools.get(name), settings)
                 continue
             pool = self._pools[name] = pools[name]
-            self._observe_flips(pool)
+            pool.on_flip(partial(self._flipped, pool))
             self._file_servers.enter(pool, settings)
             self._look_after(pool, settings)
         for name, pool in self._pools.items():
@@ -308,16 +266,13 @@ class Controller:
         self.keeping.use(config.state_file)
         self._file_watch.watch(self._parts.watched)
         self._watch_files()
-        self._use_admin(admin, config.admin)
+        self.admin.use(admin, config.admin)
 
     def _change_pool(self, pool: Pool, before: PoolConfig | None, after: PoolConfig) -> None:
         """before None: it was about to go."""
         check = after.health_check
         if check is None:
-            self._checker.drop_pool(pool)
-            for server in pool.servers:
-                if server.health is Health.BUSY or (server.health is Health.DOWN and server.down_reason != REFUSED):
-                    pool.set_health(server, Health.UNKNOWN, "", "there are no health checks any more", self._clock())
+            self._checker.end_checks(pool)
         else:
             tls = self._parts.check_tls.get(pool.name)
             self._checker.change_pool(pool, check, after.proxy_protocol, tls)
@@ -327,15 +282,6 @@ class Controller:
             self._discovery.add_pool(pool, Wanted.of(after, self._base_dir))
         else:
             self._discovery.change_pool(pool, Wanted.of(after, self._base_dir))
-
-    def _use_admin(self, fresh: AdminServer | None, admin: Admin) -> None:
-        old = self._admin
-        if fresh is not None or admin.bind is None:
-            self._admin = fresh
-            if old is not None:
-                self._tasks.spawn(old.stop(), "admin address")  # the call that has asked for this is answered first
-        if self._admin is not None:
-            self._admin.allow(access(admin))
 
     async def files_read(self) -> None:
         """Read certificates that have changed on disk."""
@@ -392,7 +338,7 @@ class Controller:
 
     def add(self, pool: Pool, server: Server) -> None:
         """Discovery or an operator found a server."""
-        self._tell_of_name(pool, server, "joins")
+        self._flips.named(pool, server, "joins")
         self._live.joined(server)
         self._parts.add(pool, server)
         self._kept.joined(pool, server)
@@ -400,7 +346,7 @@ class Controller:
 
     def remove(self, pool: Pool, server: Server) -> None:
         """Discovery lost a server, or an operator removed it, and it is drained."""
-        self._tell_of_name(pool, server, "is gone")
+        self._flips.named(pool, server, "is gone")
         self._checker.remove(pool, server)
         self._parts.remove(pool, server)
         self._live.left(server)
@@ -410,41 +356,12 @@ class Controller:
         """Discovery found another weight or limit of a server."""
         self._live.give(pool, server, key, value)
 
-    def _tell_of_name(self, pool: Pool, server: Server, what: str) -> None:
-        if server.host != server.address.host:  # it comes from a name; of the others live control tells
-            text = f"pool {pool.name}: server {server.name} {what}"
-            self.events.add("names", text, pool=pool.name, server=server.name)
-
     def _server_row(self, pool: Pool, server: Server) -> Row | None:
         return self._registry.row(SERVER, (pool.name, server.name))
 
-    def _observe_flips(self, pool: Pool) -> None:
-        pool.on_flip(lambda server, old, new: self._flipped(pool, server, old, new))
-
     def _flipped(self, pool: Pool, server: Server, old: str, new: str) -> None:
         self.keeping.changed()
-        row = self._server_row(pool, server)
-        if row is not None:
-            row[_TO[new]] += 1
-            if new == "ejected" and server.circuit is not None:
-                row[SERVER.column("server_ejections_total", server.circuit.reason)] += 1
-        level = logging.WARNING if new in ("down", "ejected") else logging.INFO
-        reason = server.circuit.what if new == "ejected" and server.circuit is not None else server.why
-        why = f": {reason}" if reason else ""
-        old = old if server.was_up or old != "up" else "never up"  # what has not been checked counts as up
-        cause = f"{pool.name}/{server.name} {new}"  # with the state, so that the last word is not the one left out
-        self._log.log(level, cause, "pool %s: server %s is %s, was %s%s", pool.name, server.name, new, old, why)
-        self.events.add(
-            "ejection" if new == "ejected" else "flip",
-            f"pool {pool.name}: server {server.name} is {new}, was {old}{why}",
-            pool=pool.name,
-            server=server.name,
-            old=old,
-            new=new,
-        )
-        if not pool.eligible():
-            # Not an error of lbproxy, which its tests look for in the log.
-            self._log.warning(f"{pool.name} empty", "pool %s has no usable server", pool.name)
+        self._flips.flipped(pool, server, old, new)
 
     def _crashed(self, error: BaseException) -> None:
         self._row[_INTERNAL_ERRORS] += 1
@@ -453,26 +370,15 @@ class Controller:
 
     def _tick(self) -> None:
         now = self._clock()
-        lag_s = max(0.0, now - self._tick_due)
-        self._tick_due = now + TICK_S
         self._tick_handle = asyncio.get_running_loop().call_later(TICK_S, self._tick)
-        observe(self._row, _LAG, QUEUE_BUCKETS, lag_s)
-        if lag_s > LAG_WARNING_S:
-            self._log.warning("lag", "the event loop was %.1f s late: the process was stopped or is overloaded", lag_s)
-        dropped = self._log_dropped()
-        if dropped > self._row[_LOG_DROPPED]:
-            self._log.warning(
-                "dropped", "the access log lost lines (%d so far): its output is blocked or full", dropped
-            )
-        self._row[_LOG_DROPPED] = dropped
+        self._pulse.tick(now)
         self._file_servers.settle()
         self._live.tell_cuts()
         self._live.remove_drained()
         self.keeping.tick(now)
         for pool in self._parts.idle_pools(now):
             self._drop(pool)
-        for name, pool in self._pools.items():
-            self._watch_fail_open(name, pool)
+        self._flips.watch_fail_open(self._pools)
         if self._state == "running":
             reason = self.ready_reason()
             self._readiness.observe(reason, now)
@@ -487,32 +393,10 @@ class Controller:
         self._live.file_names(pool.name, ())
         del self._pools[pool.name]
         self._strategies.pop(pool.name, None)
-        self._failing_open.discard(pool.name)
+        self._flips.forget(pool.name)
         self._parts.drop_pool(pool)
         log.info("pool %s is gone", pool.name)
-
-    def _watch_fail_open(self, name: str, pool: Pool) -> None:
-        pool.eligible()  # settles is_failing_open
-        if pool.is_failing_open == (name in self._failing_open):
-            return
-        if pool.is_failing_open:
-            self._failing_open.add(name)
-            self._log.warning(
-                f"{name} fail_open", "pool %s fails open: too few servers pass their checks, so all are used", name
-            )
-        else:
-            self._failing_open.discard(name)
-            self._log.info(f"{name} fail_closed", "pool %s no longer fails open", name)
 
 
 def _strategy(pool: PoolConfig) -> str:
     return pool.strategy.name or pool.strategy.python or ""
-
-
-def access(admin: Admin) -> Access:
-    """Who may call the admin address."""
-    tokens = [] if admin.token is None else [Token("admin.token", admin.token)]
-    for name, item in admin.tokens.items():
-        if item.token is not None:
-            tokens.append(Token(name, item.token, item.scope == "write"))
-    return Access(tokens, admin.hosts)

@@ -7,6 +7,7 @@ All of it comes from the environment and the command line, and is taken out of t
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Mapping, MutableMapping
@@ -20,6 +21,8 @@ from lbproxy.process.manager import Manager, manager_of
 from lbproxy.process.pid_file import PidFile
 from lbproxy.process.upgrade.arriving import Arrival, arrive
 from lbproxy.process.upgrade.sockets import Inherited
+
+log = logging.getLogger("lbproxy")
 
 
 @dataclass(slots=True)
@@ -66,6 +69,18 @@ class Outside:
         if self.arrival is not None:
             return self.arrival.inherited, []
         return assign(wanted, [(address_of(sock), sock) for sock in opened(self.fds)])
+
+    def inherit(self, wanted: Mapping[str, Address]) -> Inherited:
+        """The same, with warnings in the log, if the pid file can be written. Raises ValueError; the text says why."""
+        try:
+            if self.pid_file is not None:
+                self.pid_file.prepare()
+        except OSError as error:
+            raise ValueError(f"the pid file can't be written: {error.strerror}: {error.filename or ''}") from None
+        inherited, warnings = self.sockets(wanted)
+        for warning in warnings:
+            log.warning("%s", warning)
+        return inherited
 
     def serving(self, loop: asyncio.AbstractEventLoop) -> None:
         """This process accepts."""

@@ -1,20 +1,16 @@
 """The composition root of a data process: config + sockets + slots -> listeners, and the life of the process.
 
-With `workers: 1` the controller lives on the same loop; this module starts and stops both. Nothing is half-started:
-every
-socket is bound before the first connection is accepted, and one that can't be bound ends the start with one sentence.
+With `workers: 1` the controller lives on the same loop; this module starts and stops both. Nothing is half-started: all
+sockets are bound before the first connection is accepted, and one that can't be bound ends the start with one sentence.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import logging
 import os
 import random
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,12 +19,10 @@ from lbproxy.config.loader import Kept
 from lbproxy.config.model import Admin, Config
 from lbproxy.config.problems import Unusable
 from lbproxy.control.admin import Route
-from lbproxy.control.caller import Caller
 from lbproxy.control.explain_api import ExplainApi, Past
 from lbproxy.control.explaining import Moment
 from lbproxy.control.kept_data import Unreadable
 from lbproxy.control.metrics import Registry
-from lbproxy.control.status import Json
 from lbproxy.control.upgrade_api import UpgradeApi
 from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.exchange import exchange
@@ -40,28 +34,24 @@ from lbproxy.errors import Fault
 from lbproxy.process import loop_errors
 from lbproxy.process.access_log import CLOSE_S, AccessLogs, open_access_log
 from lbproxy.process.applying import Applying, limit_connections
-from lbproxy.process.config_watch import ConfigWatch
 from lbproxy.process.controller import Controller
 from lbproxy.process.ending import Ending
 from lbproxy.process.first_words import first_lines
 from lbproxy.process.keeper import Orphans, block_signals
 from lbproxy.process.listeners import Listeners, binds_of
 from lbproxy.process.outside import Outside
+from lbproxy.process.reload_requests import ReloadRequests
 from lbproxy.process.reloading import Reloading
 from lbproxy.process.threads import new_loop
-from lbproxy.process.upgrade.arriving import Arrival, NotWanted
-from lbproxy.process.upgrade.channel import Broken, Gone
-from lbproxy.process.upgrade.command import command
-from lbproxy.process.upgrade.handing import Offer, Successor, Upgrading
+from lbproxy.process.tuning import tune_gc, tune_malloc
+from lbproxy.process.upgrade.arriving import NotWanted
 from lbproxy.process.upgrade.sockets import Inherited, admin_name
+from lbproxy.process.upgrade.taking_over import TakingOver, unreadable
 from lbproxy.process.wiring import Wiring
 from lbproxy.telemetry import log as operator_log
-from lbproxy.telemetry.slots import PROCESS, UPGRADE_RESULTS, Row, Slots
+from lbproxy.telemetry.slots import PROCESS, Slots
 
 log = logging.getLogger("lbproxy")
-
-CHECKED_S = 5.0
-UPGRADE_COLUMNS = tuple(PROCESS.column("upgrades_total", word) for word in UPGRADE_RESULTS)
 
 
 def is_compiled() -> bool:
@@ -103,12 +93,10 @@ class Worker:
         self._listeners: Listeners
         self._services: Services
         self._controller: Controller
-        self._reloading: Reloading
-        self._upgrading: Upgrading
+        self._requests: ReloadRequests
+        self._taking_over: TakingOver
         self._applying: Applying | None = None
         self._wants_reload = False
-        self._n_asked = 0
-        self._watching: asyncio.Task[None] | None = None
         self._logs = AccessLogs(None, None)
         self._strategy_log = operator_log.ThrottledLog(log)
 
@@ -123,7 +111,7 @@ class Worker:
         await self._start(loop)
         if self._wants_reload:
             self._reload_signal()
-        self._settle_watch()
+        self._requests.watch(self._config.watch)
         await self._is_over.wait()
         return await self._end()
 
@@ -180,9 +168,16 @@ class Worker:
         except Unusable as error:
             raise StartError(self._shown(error), 2) from None
         registry.pools = {name: runtime.pool for name, runtime in wiring.pools.items()}
-        reloading = self._reloading = Reloading(
-            config, self._config_path, os.environ, self._apply, row, self._tell_of_reload, kept=self._kept
+        reloading = Reloading(
+            config,
+            self._config_path,
+            os.environ,
+            self._apply,
+            row,
+            lambda text, by: self._controller.events.add("reload", text, by=by),
+            kept=self._kept,
         )
+        self._requests = ReloadRequests(reloading, self._outside.manager, services.tasks, self._config_path)
         registry.readers |= {
             "client_connections": self._listeners.connections,
             "queue_depth": wiring.queue_depths,
@@ -198,7 +193,7 @@ class Worker:
             registry.pools,
             registry,
             parts=wiring,
-            reload=self._reload,
+            reload=self._requests.call,
             listeners=self._listeners.status,
             log_dropped=lambda: self._logs.dropped,
             clock=services.clock,
@@ -206,14 +201,20 @@ class Worker:
             admin_limit=admin_connections(),
             admin_may_move=not self._config_path and config.admin.bind == Admin().bind,
             admin_sockets=inherited.take(admin_name(config.admin.bind)),
-            admin_routes=(*self._explain(random.Random()), *UpgradeApi(self._upgrade).routes()),
+            admin_routes=(
+                *self._explain(random.Random()),
+                *UpgradeApi(lambda caller: self._taking_over.call(caller)).routes(),
+            ),
             config_path=self._config_path,
         )
-        self._upgrading = self._make_upgrading(row)
+        parts = self._outside, self._listeners, self._controller, services.tasks
+        taking_over = self._taking_over = TakingOver(
+            *parts, reloading.lock, row, self._stop, self._config_path, self._leave
+        )
         try:
             await self._controller.start(None if arrival is None else arrival.states)
-        except Unreadable as unreadable:
-            raise StartError(_unknown(str(unreadable))) from None
+        except Unreadable as states_error:
+            raise StartError(unreadable(states_error)) from None
         except OSError as error:
             self._listeners.close_sockets()
             assert config.admin.bind is not None  # else nothing was bound
@@ -229,7 +230,7 @@ class Worker:
 
         if os.getpid() == 1:
             services.on_sweep.append(Orphans().sweep)
-        services.on_sweep += [self._watch_place, wiring.sweep, services.pipes.sweep, gate.sweep, sweep_listeners]
+        services.on_sweep += [taking_over.watch_place, wiring.sweep, services.pipes.sweep, gate.sweep, sweep_listeners]
         services.start()
         if not is_compiled():
             log.info(
@@ -238,115 +239,27 @@ class Worker:
         tune_gc()
         tune_malloc()
         if arrival is not None:
-            await self._wait_to_serve(arrival, row)
+            try:
+                await taking_over.wait_to_serve(arrival)
+            except NotWanted as not_wanted:
+                raise StartError(str(not_wanted)) from None
         inherited.close()
         self._listeners.start()
-        await self._controller.serve()
+        await self._controller.admin.serve()
         self._controller.running()
         self._outside.serving(loop)
         if arrival is not None:
             await arrival.serving()
             services.tasks.spawn(arrival.follow(), "the process before")
 
-    # --- an upgrade -------------------------------------------------------------------------------------------------
-
-    async def _wait_to_serve(self, arrival: Arrival, row: Row) -> None:
-        """Make sure that this process can serve, and wait until it is to."""
-        for column, count in zip(UPGRADE_COLUMNS, arrival.counts, strict=False):
-            row[column] = count
-        row[UPGRADE_COLUMNS[0]] += 1  # the one that this process is made by
-        await self._controller.checked(CHECKED_S)
-        why = self._controller.lacking()
-        if why is not None and arrival.was_ready:
-            raise StartError(f"the process before was ready, and this one is not: {why}")
-        try:
-            self._controller.keeping.update(await arrival.ready(self._services.tasks, self._stop))
-        except NotWanted as error:
-            raise StartError(str(error)) from None
-        except Unreadable as unreadable:
-            raise StartError(_unknown(str(unreadable))) from None
-
-    def _make_upgrading(self, row: Row) -> Upgrading:
-        return Upgrading(
-            command=lambda: command(sys.orig_argv, sys.argv[0], os.environ),
-            environ=lambda: {**os.environ, **self._outside.variables},
-            pass_fds=lambda: self._outside.pass_fds,
-            own_group=self._outside.keeper is not None,
-            offer=self._offer,
-            refusal=self._why_no_upgrade,
-            lock=self._reloading.lock,
-            tasks=self._services.tasks,
-            row=row,
-            tell=self._tell_of_upgrade,
-            handed_over=self._handed_over,
-            failed=self._take_back,
-        )
-
-    def _offer(self) -> Offer:
-        keeping = self._controller.keeping
-        sockets = {**self._listeners.offered(), **self._controller.offered}
-        return Offer(sockets, keeping.snapshot, keeping.last_snapshot, self._controller.ready_reason() is None)
-
-    def _take_back(self) -> None:
-        self._outside.take_back()
-        self._controller.keeping.serve()
-
-    def _why_no_upgrade(self) -> str | None:
-        if self._stop.is_set():
-            return "lbproxy is stopping"
-        if self._config_path == "-":
-            return "the config came from standard input, which another process could not read again"
-        return None
-
-    async def _upgrade(self, caller: Caller) -> tuple[int, Json]:
-        """Asked for by the admin API."""
-        return await self._upgrading.upgrade(str(caller))
-
-    def _upgrade_signal(self) -> None:
-        if self._applying is None:
-            log.warning("SIGUSR2: lbproxy is still starting; send it again")
-        else:
-            self._services.tasks.spawn(self._upgrading.upgrade("SIGUSR2"), "upgrade asked")
-
-    def _tell_of_upgrade(self, text: str, by: str) -> None:
-        self._controller.events.add("process", text, by=by)
-
-    def _handed_over(self, successor: Successor) -> None:
-        self._outside.handed_over(successor.pid)
-        if self._watching is not None:
-            self._watching.cancel()
-        self._services.tasks.spawn(self._follow(successor), "the process that took over")
-        self._is_over.set()
-
-    def _watch_place(self, now: float) -> None:
-        """What this process still finishes is no reason to stay when nobody serves: somebody must start another."""
-        if self._outside.is_deserted and not self._stop.is_set():
-            log.warning("the process that took over is gone: this one stops")
-            self._stop.set()
-
-    async def _follow(self, successor: Successor) -> None:
-        """This process ends with the one that took over, if that is told to stop while something goes on here."""
-        with contextlib.suppress(Gone, Broken):
-            while (await successor.line.hear())["say"] != "stop":
-                pass
-            log.info("the process %d stops, and so does this one", successor.pid)
-            self._stop.set()
-
     def _inherited(self) -> Inherited:
         """Sockets that are open already. Raises StartError."""
         binds = {name: item.address for name, item in binds_of(self._config).items()}
         admin = self._config.admin.bind
         try:
-            if self._outside.pid_file is not None:
-                self._outside.pid_file.prepare()
-            inherited, warnings = self._outside.sockets(binds if admin is None else {**binds, admin_name(admin): admin})
-        except OSError as error:
-            raise StartError(f"the pid file can't be written: {error.strerror}: {error.filename or ''}") from None
+            return self._outside.inherit(binds if admin is None else {**binds, admin_name(admin): admin})
         except ValueError as no_socket:
             raise StartError(str(no_socket)) from None
-        for warning in warnings:
-            log.warning("%s", warning)
-        return inherited
 
     def _explain(self, rng: random.Random) -> tuple[Route, ...]:
         """What the admin address answers about single requests. rng: one that no strategy has."""
@@ -359,51 +272,28 @@ class Worker:
 
     # --- another config ---------------------------------------------------------------------------------------------
 
-    async def _reload(self, caller: Caller, is_dry: bool) -> tuple[int, Json]:
-        """Asked for by the admin API."""
-        return await (self._reloading.dry_run() if is_dry else self._reload_by(str(caller)))
-
-    async def _reload_by(self, by: str) -> tuple[int, Json]:
-        self._outside.manager.reloading()
-        try:
-            return await self._reloading.reload(by)
-        finally:
-            self._outside.manager.ready(
-                "serving" if self._reloading.is_last_good else "serving; the last reload failed"
-            )
-
     async def _apply(self, old: Config, new: Config) -> None:
         assert self._applying is not None  # who calls this was told of by the start
         await self._applying.apply(old, new)
         self._config = new
-        self._settle_watch()
-
-    def _settle_watch(self) -> None:
-        """Look at the file as long as `watch` says so."""
-        is_wanted = self._config.watch and self._config_path not in ("", "-")
-        if not is_wanted and self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-        elif is_wanted and self._watching is None:
-            watch = ConfigWatch(self._config_path, lambda: self._reloading.digest, lambda: self._reload_by("watch"))
-            self._watching = self._services.tasks.spawn(watch.run(), "config file")
-
-    def _tell_of_reload(self, text: str, by: str) -> None:
-        self._controller.events.add("reload", text, by=by)
+        self._requests.watch(new.watch)
 
     def _reload_signal(self) -> None:
         if self._applying is None:  # it came during the start, which may have read the file before it was changed
             self._wants_reload = True
             return
-        if self._n_asked < 2:  # one at work, which may have read the file already, and one behind it
-            self._n_asked += 1
-            self._services.tasks.spawn(self._reload_asked(), "reload")
+        self._requests.signal()
 
-    async def _reload_asked(self) -> None:
-        try:
-            await self._reload_by("SIGHUP")
-        finally:
-            self._n_asked -= 1
+    def _upgrade_signal(self) -> None:
+        if self._applying is None:
+            log.warning("SIGUSR2: lbproxy is still starting; send it again")
+        else:
+            self._taking_over.signal()
+
+    def _leave(self) -> None:
+        """Another process serves."""
+        self._requests.watch(False)
+        self._is_over.set()
 
     # --- what the data plane tells ----------------------------------------------------------------------------------
 
@@ -439,7 +329,7 @@ class Worker:
     # --- stop -------------------------------------------------------------------------------------------------------
 
     async def _end(self) -> int:
-        services, successor = self._services, self._upgrading.successor
+        services, successor = self._services, self._taking_over.successor
         arrival = self._arrival
         ending = Ending(
             services,
@@ -452,7 +342,7 @@ class Worker:
         )
         if successor is None:
             self._outside.manager.stopping()
-            await self._upgrading.abort("lbproxy was told to stop")
+            await self._taking_over.abort()
             if arrival is not None:
                 await arrival.stop()
             await ending.drain()
@@ -472,31 +362,6 @@ class Worker:
             return 1
         log.info("stopped; nothing was cut")
         return 0
-
-
-def _unknown(why: str) -> str:
-    return f"what the process before knows of its servers can't be understood: {why}; restart instead"
-
-
-def tune_gc() -> None:
-    """Spare the collector: what exists now lives as long as the process, and what is over is freed without it.
-
-    With the default threshold of 700 allocations it ran for every few dozen requests and cost up to 10 us of each. No
-    request and no connection leaves a cycle behind (tests/scenarios/resilience/test_no_cycles.py).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
-def tune_malloc() -> None:
-    """Let the C library keep the memory of a large read for the next one.
-
-    glibc returns blocks over 128 KiB to the kernel when they are freed, so each next one is a page fault for every 4
-    KiB. Some processes did that all their life, 250 us of the 850 that 1 MiB over TLS then took. The limits follow the
-    largest block ever returned (mallopt(3), M_MMAP_THRESHOLD): after one of 512 KiB, up to 1 MiB is kept.
-    """
-    bytearray(1 << 19)
 
 
 def run(

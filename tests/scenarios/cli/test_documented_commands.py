@@ -34,6 +34,7 @@ PROGRAMS = (
 NOT_HERE = {
     "make ": "tests/architecture/test_docs.py looks whether the target exists; tests/scenarios/make runs what it can",
     r"(sudo|systemctl|journalctl) ": "needs root and systemd",
+    r"python -m benchmarks\.": "is of a checkout; tests/unit/domain/test_simulation.py and tests/scenarios/shared run what it runs",
     "docker ": "needs Docker; tests/scenarios/deploy/test_image.py performs the steps of the image",
     r"(\S+=\S+ )?(\S+/)?pip install|python3 -m venv|apt ": "installs from an index",
     "openssl s_client -connect HOST": "asks a machine of the reader's",
@@ -84,7 +85,7 @@ SERVER = re.compile(r"gunicorn|uvicorn|for ")
 CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\S")
 EXAMINES = re.compile(r"lbproxy doctor \S+\.yaml")
 COMMANDS = "run|check|test|doctor|demo|schema|explain|completion|top|reload|drain|ready|maint|weight|limit|add|remove"
-QUESTIONS = "status|explain|completion servers|healthcheck|reload --dry-run|top --once"
+QUESTIONS = "status|upgrade|explain|completion servers|healthcheck|reload --dry-run|top --once"
 ASKS = re.compile(rf"curl|lbproxy ({QUESTIONS})|{CHANGES.pattern}")
 NAMES = re.compile(rf"lbproxy ({COMMANDS})( --to)?$")  # how the prose names a command
 
@@ -139,7 +140,9 @@ class Machine:
         try:
             yield process
         finally:
-            if process.poll() is None or SERVER.match(command):
+            if (
+                process.poll() is None or SERVER.match(command) or SERVES.match(command)
+            ):  # an upgrade leaves another one
                 with suppress(ProcessLookupError):  # all have ended
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -1,9 +1,18 @@
+from __future__ import annotations
+
+import pytest
+
 from lbproxy.control.caller import Caller
 
 
-def test_a_caller_is_told_by_its_token_and_where_it_is() -> None:
-    assert [str(item) for item in (Caller("ci", "192.0.2.9"), Caller("", "127.0.0.1"), Caller("", "unix"))] == [
-        "ci from 192.0.2.9",
-        "127.0.0.1",
-        "the unix socket",
-    ]
+@pytest.mark.parametrize(
+    ("token", "peer", "told"),
+    [
+        ("ci", "192.0.2.1", "ci from 192.0.2.1"),
+        ("", "192.0.2.1", "192.0.2.1"),
+        ("", "unix", "the unix socket"),
+        ("ci", "unix", "ci from the unix socket"),
+    ],
+)
+def test_who_called_in_one_word_or_three(token: str, peer: str, told: str) -> None:
+    assert str(Caller(token, peer)) == told

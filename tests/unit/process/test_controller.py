@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from lbproxy.address import Address, parse_address
-from lbproxy.config.model import Admin, Config
+from lbproxy.config.model import Config
 from lbproxy.control.caller import Caller
 from lbproxy.control.file_watch import WatchedFiles
 from lbproxy.control.metrics import Registry
@@ -22,7 +21,7 @@ from lbproxy.domain.server import Server
 from lbproxy.domain.states import Admin as Wanted
 from lbproxy.domain.states import Breaker, Health
 from lbproxy.domain.strategies.least_connections import LeastConnections
-from lbproxy.process.controller import Controller, access
+from lbproxy.process.controller import Controller
 from lbproxy.telemetry.slots import PROCESS, SERVER, Slots
 
 CONFIG: dict[str, Any] = {
@@ -211,23 +210,6 @@ async def test_a_process_that_takes_no_requests_for_now_is_not_ready(bench: Benc
     assert bench.controller.ready_reason() is None
 
 
-def test_tokens_of_the_config_with_their_scopes() -> None:
-    admin = Admin.model_validate(
-        {"token": "a", "tokens": {"ci": "b", "reader": {"token": "c", "scope": "read"}, "nobody": "off"}}
-    )
-    rules = access(admin)
-
-    def may(method: str, secret: str) -> bool:
-        try:
-            rules.check(method=method, authorization=f"Bearer {secret}", host="", origin=None, peer="192.0.2.1")
-        except web.HTTPException:
-            return False
-        return True
-
-    assert [may("PATCH", secret) for secret in ("a", "b", "c", "off", "")] == [True, True, False, False, False]
-    assert may("GET", "c")
-
-
 async def test_the_status_says_the_kind_of_a_pool_and_what_it_sets() -> None:
     bench = Bench(kind="uvicorn")
     pools = bench.controller.status()["pools"]
@@ -248,7 +230,7 @@ async def test_flips_and_ejections_are_events(bench: Bench) -> None:
     bench.controller.server_refused(bench.pool, server)
     server.circuit = CircuitBreaker(BreakerPolicy())
     server.circuit.reason, server.circuit.what = "consecutive_failures", "5 consecutive resets"
-    bench.controller._flipped(bench.pool, server, "up", "ejected")
+    bench.controller._flips.flipped(bench.pool, server, "up", "ejected")
     name = "pool predict: server 127.0.0.1:5001"
     assert told(bench) == [
         ("flip", f"{name} is down, was never up: connection refused under traffic"),

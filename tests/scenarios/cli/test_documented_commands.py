@@ -34,7 +34,7 @@ PROGRAMS = (
 NOT_HERE = {
     "make ": "tests/architecture/test_docs.py looks whether the target exists; tests/scenarios/make runs what it can",
     r"(sudo|systemctl|journalctl) ": "needs root and systemd",
-    r"python -m benchmarks\.": "is of a checkout; tests/scenarios/shared and tests/unit/domain/test_simulation.py run it",
+    r"python -m benchmarks\.": "is of a checkout; tests/scenarios/shared, unit/domain/test_simulation.py run it",
     "docker ": "needs Docker; tests/scenarios/deploy/test_image.py performs the steps of the image",
     r"(\S+=\S+ )?(\S+/)?pip install|python3 -m venv|apt ": "installs from an index",
     "openssl s_client -connect HOST": "asks a machine of the reader's",

@@ -10,6 +10,7 @@ serves, and closes its end when it is not the one any more. So the end of the st
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import logging
@@ -17,6 +18,7 @@ import os
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Final
@@ -26,6 +28,7 @@ log = logging.getLogger("lbproxy")
 FD: Final = "LBPROXY_KEEPER_FD"
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 POLL_S: Final = 1.0
+HANDLED_S: Final = 0.01  # in which the loop calls the handlers of signals that have come already
 CHILDREN_S: Final = 30.0  # for those that still finish something
 ORPHAN_S: Final = 5.0  # whoever has started a child waits for it sooner than that
 _SUBREAPER: Final = 36  # prctl(2): orphans among our descendants become our children
@@ -38,6 +41,7 @@ class Keeper:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.setblocking(False)
         self.main = os.getpid()
+        self._noted: deque[signal.Signals] = deque()
         if os.getpid() != 1 and ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0):
             log.warning("--keep-pid: prctl failed, so the status of later processes can't be known")
 
@@ -57,6 +61,17 @@ class Keeper:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.main, number)
 
+    async def hold_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From here on signals wait for `keep`: between the loop and that none may end this process, or be lost."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
+        await asyncio.sleep(HANDLED_S)
+        for number in PASSED_ON:
+            loop.remove_signal_handler(number)
+            signal.signal(number, self._note)  # for those that reach another thread, which does not block them
+
+    def _note(self, number: int, _frame: object) -> None:
+        self._noted.append(signal.Signals(number))
+
     def is_over(self) -> bool:
         """Hear who serves. True if nobody does any more."""
         while True:
@@ -69,13 +84,15 @@ class Keeper:
             self.main = int(told)
 
     def keep(self) -> int:
-        """Until nobody serves any more; the status of the last one. Signals of PASSED_ON and SIGCHLD are blocked."""
+        """Until nobody serves any more; the status of the last one. After `hold_signals`."""
         status: int | None = None
         waits_until: float | None = None
         while waits_until is None or time.monotonic() < waits_until:
             number = signal.sigtimedwait({*PASSED_ON, signal.SIGCHLD}, POLL_S)
             if number is not None and number.si_signo != signal.SIGCHLD:
-                self.pass_on(signal.Signals(number.si_signo))
+                self._noted.append(signal.Signals(number.si_signo))
+            while self._noted:
+                self.pass_on(self._noted.popleft())
             is_over = self.is_over()
             ended, has_children = _reaped()
             if self.main in ended:
@@ -87,11 +104,6 @@ class Keeper:
         if status is None:
             return 1
         return status if status >= 0 else 128 - status
-
-
-def block_signals() -> None:
-    """Between the event loop and `keep` no signal may end this process, or be lost."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
 
 
 def _reaped() -> tuple[dict[int, int], bool]:

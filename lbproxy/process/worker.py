@@ -37,7 +37,7 @@ from lbproxy.process.applying import Applying, limit_connections
 from lbproxy.process.controller import Controller
 from lbproxy.process.ending import Ending
 from lbproxy.process.first_words import first_lines
-from lbproxy.process.keeper import Orphans, block_signals
+from lbproxy.process.keeper import Orphans
 from lbproxy.process.listeners import Listeners, binds_of
 from lbproxy.process.outside import Outside
 from lbproxy.process.reload_requests import ReloadRequests
@@ -352,7 +352,7 @@ class Worker:
                 await arrival.stop()
             successor.line.close()
             if self._outside.keeper is not None:
-                block_signals()
+                await self._outside.keeper.hold_signals(asyncio.get_running_loop())
         await self._controller.stop()
         await services.stop()
         if self._logs.writer is not None:

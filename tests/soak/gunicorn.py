@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("idempotent", "default")
 KEEP_ALIVE_S = 2
 MAX_REQUESTS = 50
-_START_S = 20.0
+_START_S = 60.0
 
 
 @dataclass(slots=True)

@@ -16,9 +16,10 @@ TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=p
 	iperf3=iperf3 uwsgi=uwsgi-plugin-python3 valgrind=valgrind chromium=chromium zsh=zsh fish=fish
 # Packages that bring no command, or none on the PATH.
 MODULES := libnginx-mod-stream postgresql
-# Processes that run tests: as many as processors for what computes, three times as many for what mostly waits.
+# Processes that run tests: as many as processors for what computes, twice as many for what mostly waits. With more of them
+# tests that measure time or start many processes fail for want of a processor.
 CPUS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-WORKERS ?= $(shell echo $$((3 * $(CPUS))))
+WORKERS ?= $(shell echo $$((2 * $(CPUS))))
 PARALLEL := -n $(CPUS) --dist worksteal
 # The files in which a test stands alone: to read all the others for them takes longer than some of them do.
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests/scenarios)

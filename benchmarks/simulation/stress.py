@@ -155,8 +155,14 @@ class Stress:
         give_up_at = time.monotonic() + END_LIMIT_S
         while left and time.monotonic() < give_up_at:
             for number, pid in list(left.items()):
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    del left[number]
+                gone, status = os.waitpid(pid, os.WNOHANG)
+                if not gone:
+                    continue
+                del left[number]
+                if os.WIFSIGNALED(status):  # its last access came just before it could see that this is the end
+                    bury(self.cells, self.plan, self.guard, number)
+                    for other in left:
+                        self.ring(other)
             time.sleep(0.005)
         for number, pid in left.items():
             wrong.append(f"worker {number} waits for ever")

@@ -199,7 +199,7 @@ def test_slow_read(stage: Stage, crowd: Crowd) -> None:
         clients = crowd.gather(*[get(f"/big-{number}") for number in range(count)], receive_buffer=4096)
         while stage.lb.metric("client_aborts_total", phase="write_timeout") - before < count:
             most = max(most, stage.lb.rss_bytes() - rss)
-            assert time.monotonic() - started < 2 * PATIENCE_S, "a client that does not read is still connected"
+            assert time.monotonic() - started < 4 * PATIENCE_S, "a client that does not read is still connected"
             time.sleep(0.1)
     assert time.monotonic() - started > DEADLINE_S / 2
     served = len(normal.through_s)

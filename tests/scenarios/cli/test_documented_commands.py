@@ -140,9 +140,8 @@ class Machine:
         try:
             yield process
         finally:
-            if (
-                process.poll() is None or SERVER.match(command) or SERVES.match(command)
-            ):  # an upgrade leaves another one
+            # Of servers, and of an lbproxy that was upgraded, others are left when the first has ended.
+            if process.poll() is None or SERVER.match(command) or SERVES.match(command.removeprefix("exec ")):
                 with suppress(ProcessLookupError):  # all have ended
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -46,6 +46,7 @@ class Prepared:
     """A request head with its route and the head to forward. Shared by all requests with the same bytes.
 
     forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
+    closes: it says that the connection to the server ends with the answer.
     total_s: the whole time that the request may take, in seconds, inf = any.
     fault: this request is answered with it (no route, body too large ...), although its framing is fine.
     location: where a redirect leads, b"" if that is the same for every request.
@@ -55,6 +56,7 @@ class Prepared:
     __slots__ = (
         "binds",
         "chunked",
+        "closes",
         "content_length",
         "deadlines",
         "dropped",
@@ -106,6 +108,7 @@ class Prepared:
         self.takes_port = False  # does the connection say the port that is published?
         self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
         self.binds = head.binds
+        self.closes = False
         self.needs_care = head.chunked or head.expects_continue or head.binds
         self.minor = head.minor
         self.upgrade = allowed_protocols(head.upgrade, route.upgrades, head.method) if head.upgrade else b""
@@ -171,7 +174,9 @@ def prepare_head(
         if route.retry.idempotency_key and _has_field(head, b"idempotency-key"):
             prepared.is_idempotent = True
         prepared.pool = route.pool
-        prepared.forward = _forward_head(head, route, path, local_host, prepared.upgrade)
+        if route.pool.keep_alive is None and not prepared.upgrade:
+            prepared.closes = prepared.needs_care = True
+        prepared.forward = _forward_head(head, prepared, path, local_host)
     _note_dropped(prepared, head, is_trusted=is_trusted)
     known = head.forwarding if is_trusted else {}
     prepared.host_line, prepared.takes_port = published_lines(head.host, known, route.skip, local_host)
@@ -227,13 +232,12 @@ def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) ->
         prepared.dropped = _ONE_SPOOFED if spoofed == 1 else ((_SPOOFED, spoofed),)
 
 
-def _forward_head(
-    head: RequestHead, route: RouteRuntime, path: ReadPath | None, local_host: str, upgrade: bytes
-) -> bytes:
+def _forward_head(head: RequestHead, prepared: Prepared, path: ReadPath | None, local_host: str) -> bytes:
     """The head as the server gets it: written anew from what was understood.
 
     path: as the rules saw it, which is then how it is sent; None if none has looked at it.
     """
+    route, closes, upgrade = prepared.route, prepared.closes, prepared.upgrade
     start = head.start
     if path is not None:
         sent = rewrite_path(path.sent, route.strip_prefix, route.path_prefix)
@@ -252,7 +256,6 @@ def _forward_head(
         own = b"Content-Length: %d\r\n" % head.content_length
     if head.max_forwards is not None:
         own += b"Max-Forwards: %d\r\n" % (head.max_forwards - 1)
-    closes = route.pool is not None and route.pool.keep_alive is None
     if upgrade:
         own += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
     elif head.accepts_trailers:  # TE needs its option (RFC 9110 section 10.1.4)

@@ -44,6 +44,7 @@ class ServerConnection(Kept, ServerStream):
         "_interim",
         "_is_chunking",
         "_is_counted",
+        "_is_last",
         "_is_lenient",
         "_max_requests",
         "_poller",
@@ -73,6 +74,7 @@ class ServerConnection(Kept, ServerStream):
         self._head: ResponseHead | None = None
         self._interim = 0
         self._is_counted = False
+        self._is_last = False  # was the server told to close? The pool may keep connections by the time it answers
         self._is_chunking = False  # is there more to come of a body in chunks?
         self._bulk: bulk.BulkReader | None = None
         self._heads = runtime.pool.response_memo
@@ -169,6 +171,7 @@ class ServerConnection(Kept, ServerStream):
             runtime.server.idle_timeout.announced_s = promise_s
         if (
             settings is None
+            or self._is_last
             or not head.is_shared
             or self.is_bound
             or not self.request_done
@@ -204,6 +207,7 @@ class ServerConnection(Kept, ServerStream):
         if (
             sink is None
             or runtime.pool.keep_alive is None
+            or self._is_last
             or not (head.binds or self.is_bound)
             or not head.keep_alive
             or not self.request_done

@@ -37,6 +37,7 @@ class SendingConnection(ServerConnection):
         if prepared.needs_care:
             if expects:
                 lines += b"Expect: 100-continue\r\n"
+            self._is_last = prepared.closes
             if prepared.chunked:
                 self._is_chunking = not is_done
                 body = chunked(body, is_done=is_done)

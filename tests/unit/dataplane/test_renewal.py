@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from lbproxy.config.loader import load_text
 from tests.support.fake_transport import GET, FakeLb, Peer, ok
 
@@ -124,6 +126,20 @@ def test_idle_connections_are_closed_where_none_are_kept_any_more() -> None:
         fresh = lb.accept()
         assert b"Connection: close" in fresh.everything
         fresh.send(ok())
+
+
+@pytest.mark.parametrize("more", [b"", b"TE: trailers\r\nConnection: TE\r\n"])
+def test_a_connection_whose_server_was_told_to_close_is_not_kept_under_new_settings(more: bytes) -> None:
+    off = CONFIG.replace("health_check: off", "health_check: off, keep_alive: off")
+    with FakeLb(off) as lb:
+        client = lb.connect()
+        server = lb.exchange(client, GET.replace(b"\r\n\r\n", b"\r\n" + more + b"\r\n"))
+        renew(lb, CONFIG)
+        server.send(ok())  # does not say that it closes, and does so a moment later
+        assert lb.n_idle == 0 and server.saw_fin
+        server = lb.exchange(client, GET)
+        server.send(ok())
+        assert lb.n_idle == 1
 
 
 def test_idle_connections_keep_to_a_shorter_time() -> None:

@@ -22,13 +22,12 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.simulation.simulator import Waiting
 from lbproxy.address import Address
 from lbproxy.domain.lease import Lease, Outcome, Refusal
-from lbproxy.domain.queue import Ticket
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks, bury
 from lbproxy.domain.shared.cells import Guard
@@ -182,22 +181,6 @@ class Request:
     byte: int = -1
 
 
-class Place(Ticket):
-    def __init__(self, granted: Callable[[Lease, float], None], refused: Callable[[], None], now: float) -> None:
-        super().__init__(CTX, enqueued_at=now)
-        self._granted = granted
-        self._refused = refused
-
-    def granted(self, lease: Lease, now: float) -> None:
-        self._granted(lease, now)
-
-    def refused(self, why: str) -> None:
-        self._refused()
-
-    def failed(self, error: Exception) -> None:
-        raise error
-
-
 class Worker:
     """One process."""
 
@@ -214,7 +197,7 @@ class Worker:
         rng = self._rng
         self._pool = SharedPool("p", servers, create("least_connections", {}, rng), create("random", {}, rng))
         self._pool.share(books, self._queue)
-        self._open: dict[Request, Place | None] = {}
+        self._open: dict[Request, Waiting | None] = {}
         self._mine: set[int] = set()
 
     def work(self) -> None:
@@ -245,7 +228,7 @@ class Worker:
             self._open[request] = None
             self._got(request, found, now)
         elif found is Refusal.FULL:
-            place = Place(lambda lease, at: self._got(request, lease, at), lambda: self._refused(request), now)
+            place = Waiting(lambda lease, at: self._got(request, lease, at), lambda: self._refused(request), now)
             if self._pool.enqueue(place, now):
                 self._open[request] = place
 

@@ -23,6 +23,8 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Final
 
+from lbproxy.process.upgrade.sockets import socket_of
+
 log = logging.getLogger("lbproxy")
 
 FD: Final = "LBPROXY_KEEPER_FD"
@@ -143,15 +145,8 @@ class Kept:
 
 def kept_of(environ: MutableMapping[str, str]) -> Kept | None:
     """From the environment, of which the variable is taken. Raises ValueError."""
-    text = environ.pop(FD, None)
-    if text is None:
-        return None
-    try:
-        sock = socket.socket(fileno=int(text))
-    except (ValueError, OSError):
-        raise ValueError(f"{FD}={text!r} is no socket: lbproxy sets it for itself, unset it") from None
-    sock.set_inheritable(False)
-    return Kept(sock)
+    sock = socket_of(environ, FD)
+    return None if sock is None else Kept(sock)
 
 
 # --- process 1, before any upgrade ------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from lbproxy import __version__
 from lbproxy.control.status import Json
 from lbproxy.process.upgrade import channel
 from lbproxy.process.upgrade.channel import Broken, Gone, Line
-from lbproxy.process.upgrade.sockets import Inherited, identify
+from lbproxy.process.upgrade.sockets import Inherited, identify, socket_of
 from lbproxy.tasks import Tasks
 
 log = logging.getLogger("lbproxy")
@@ -117,14 +117,9 @@ def arrive(environ: MutableMapping[str, str]) -> Arrival | None:
 
     Raises ValueError if the variable is there and leads nowhere, or what came can't be understood.
     """
-    text = environ.pop(FD, None)
-    if text is None:
+    sock = socket_of(environ, FD)
+    if sock is None:
         return None
-    try:
-        sock = socket.socket(fileno=int(text))
-    except (ValueError, OSError):
-        raise ValueError(f"{FD}={text!r} is no socket: lbproxy sets it for itself, unset it") from None
-    sock.set_inheritable(False)
     sock.settimeout(SOCKETS_S)
     try:
         return _received(sock)

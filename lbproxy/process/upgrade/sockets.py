@@ -8,7 +8,7 @@ name does.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,22 @@ from lbproxy.dataplane.net.unix_socket import SocketFile
 
 ADMIN: Final = "admin "
 """Before the address of the admin socket, whose name no listener can have."""
+
+
+def socket_of(environ: MutableMapping[str, str], variable: str) -> socket.socket | None:
+    """What an lbproxy that started this one left in a variable, which is taken out: what is started here has none.
+
+    None without it. Raises ValueError if it leads to no socket.
+    """
+    text = environ.pop(variable, None)
+    if text is None:
+        return None
+    try:
+        sock = socket.socket(fileno=int(text))
+    except (ValueError, OSError):
+        raise ValueError(f"{variable}={text!r} is no socket: lbproxy sets it for itself, unset it") from None
+    sock.set_inheritable(False)
+    return sock
 
 
 def admin_name(address: object) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.process.test_reload_load import PIECE, echoes
 from tests.support.client import Client
+from tests.support.in_flight import PIECE, echoes
 from tests.support.origin import Origin, silent
 from tests.support.upgrades import Chain, is_alive, wait_ended
 from tests.support.waiting import wait_until

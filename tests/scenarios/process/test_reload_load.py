@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from tests.scenarios.process.test_reload import Reloads, get
 from tests.support.certificates import Authority, CertFiles, TlsClient
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
+from tests.support.in_flight import PIECE, open_tunnels, streams
 from tests.support.open_loop import Servers
-from tests.support.origin import Origin, Peer
+from tests.support.origin import Origin
 from tests.support.ports import consecutive_ports
 from tests.support.waiting import wait_until
 
@@ -34,7 +35,6 @@ RATE = 500 if IS_FULL else 100
 N_TUNNELS = 50 if IS_FULL else 5
 N_STREAMS = 10 if IS_FULL else 3
 RECENT = 10_000  # admin.recent: memory grows until so many requests are remembered
-PIECE = b"piece"
 BROKEN = ("pools: [", "listeners: []", "", "listeners: [{bind: 127.0.0.1:1, pool: nobody}]\npools: {}")
 
 
@@ -73,35 +73,6 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             yield Stage(Reloads(lb), servers, long, authority, certificates, (first, first + 1))
 
 
-def echoes(c: Peer) -> None:
-    """A TCP connection that gives back what it gets."""
-    while True:
-        c.send(c.stream.take(len(PIECE)))
-
-
-def upgrades(c: Peer) -> None:
-    c.read_head()
-    c.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-    echoes(c)
-
-
-def streams(go_on: Callable[[], bool]) -> Callable[[Peer], None]:
-    """An answer without a known length, piece by piece until it is to end, and then whole."""
-
-    def script(c: Peer) -> None:
-        c.read_request()
-        c.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        count = 0
-        while go_on():
-            c.send(b"5\r\npiece\r\n")
-            count += 1
-            time.sleep(0.01)
-        text = b"%d" % count
-        c.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text))
-
-    return script
-
-
 def change(stage: Stage, number: int) -> None:
     """Something of each kind, and back."""
     config, pool = stage.reloads.config, stage.reloads.pool
@@ -121,24 +92,6 @@ def change(stage: Stage, number: int) -> None:
     if number % 3:  # it comes, moves, and goes
         config["listeners"].append({"name": "more", "bind": f"127.0.0.1:{stage.more[number % 3 - 1]}", "pool": "p"})
     config["log"] = {"level": "info" if number % 2 else "warning"}
-
-
-def open_tunnels(stage: Stage, stack: contextlib.ExitStack) -> list[Client]:
-    """TCP connections and WebSockets, each of which gives back what it gets."""
-    lb, long = stage.reloads.lb, stage.long
-    long.script(*[echoes] * N_TUNNELS)
-    tunnels = [stack.enter_context(Client(lb.port("tcp"))) for _ in range(N_TUNNELS)]
-    for client in tunnels:
-        client.send(PIECE)
-        assert client.take(len(PIECE)) == PIECE
-    long.script(*[upgrades] * N_TUNNELS)
-    for _ in range(N_TUNNELS):
-        client = stack.enter_context(Client(lb.port("long")))
-        client.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        client.wait_for(b"\r\n\r\n")
-        assert b" 101 " in client.take(client.stream.record.index(b"\r\n\r\n") + 4)
-        tunnels.append(client)
-    return tunnels
 
 
 def serial(client: TlsClient) -> str:
@@ -180,7 +133,7 @@ def test_nothing_in_flight_is_hurt(stage: Stage) -> None:
     used: list[tuple[int, int]] = []
     with contextlib.ExitStack() as stack:
         stack.callback(is_over.set)
-        tunnels = open_tunnels(stage, stack)
+        tunnels = open_tunnels(lb, stage.long, stack, N_TUNNELS)
         long.script(*[streams(lambda: not is_over.is_set())] * N_STREAMS)
         readers = [stack.enter_context(Client(lb.port("long"), timeout_s=60.0)) for _ in range(N_STREAMS)]
         for client in readers:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.process.test_reload_load import PIECE, echoes, streams, upgrades
 from tests.support.certificates import Authority, TlsClient
 from tests.support.client import Client
+from tests.support.in_flight import PIECE, open_tunnels, streams
 from tests.support.origin import Origin
 from tests.support.ports import consecutive_ports
 from tests.support.upgrades import READY_S, Chain, wait_ended
@@ -119,18 +119,7 @@ def test_nothing_in_flight_is_hurt_and_nobody_is_refused(origins: tuple[Origin, 
     with Chain(config, tmp_path / "lb") as lb, contextlib.ExitStack() as stack:
         stack.callback(is_over.set)
         context = authority.trusting()
-        long.script(*[echoes] * N_TUNNELS)
-        tunnels = [stack.enter_context(Client(lb.port("tcp"))) for _ in range(N_TUNNELS)]
-        for client in tunnels:
-            client.send(PIECE)
-            assert client.take(len(PIECE)) == PIECE
-        long.script(*[upgrades] * N_TUNNELS)
-        for _ in range(N_TUNNELS):
-            client = stack.enter_context(Client(lb.port("long")))
-            client.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-            client.wait_for(b"\r\n\r\n")
-            assert b" 101 " in client.take(client.stream.record.index(b"\r\n\r\n") + 4)
-            tunnels.append(client)
+        tunnels = open_tunnels(lb, long, stack, N_TUNNELS)
         long.script(*[streams(lambda: not is_over.is_set())] * N_STREAMS)
         readers = [stack.enter_context(Client(lb.port("long"), timeout_s=READY_S)) for _ in range(N_STREAMS)]
         for client in readers:

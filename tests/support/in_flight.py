@@ -1,0 +1,59 @@
+"""What is in flight while something else happens: tunnels that echo, answers that go on. Scripts of an Origin."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from tests.support.client import Client
+from tests.support.daemon import LbProxy
+from tests.support.origin import Origin, Peer
+
+PIECE = b"piece"
+
+
+def echoes(c: Peer) -> None:
+    """A TCP connection that gives back what it gets."""
+    while True:
+        c.send(c.stream.take(len(PIECE)))
+
+
+def upgrades(c: Peer) -> None:
+    c.read_head()
+    c.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    echoes(c)
+
+
+def streams(go_on: Callable[[], bool]) -> Callable[[Peer], None]:
+    """An answer without a known length, piece by piece until it is to end, and then whole."""
+
+    def script(c: Peer) -> None:
+        c.read_request()
+        c.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        count = 0
+        while go_on():
+            c.send(b"5\r\npiece\r\n")
+            count += 1
+            time.sleep(0.01)
+        text = b"%d" % count
+        c.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text))
+
+    return script
+
+
+def open_tunnels(lb: LbProxy, origin: Origin, stack: contextlib.ExitStack, count: int) -> list[Client]:
+    """So many TCP connections (listener `tcp`) and WebSockets (listener `long`), each an echo."""
+    origin.script(*[echoes] * count)
+    tunnels = [stack.enter_context(Client(lb.port("tcp"))) for _ in range(count)]
+    for client in tunnels:
+        client.send(PIECE)
+        assert client.take(len(PIECE)) == PIECE
+    origin.script(*[upgrades] * count)
+    for _ in range(count):
+        client = stack.enter_context(Client(lb.port("long")))
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        client.wait_for(b"\r\n\r\n")
+        assert b" 101 " in client.take(client.stream.record.index(b"\r\n\r\n") + 4)
+        tunnels.append(client)
+    return tunnels

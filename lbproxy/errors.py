@@ -316,6 +316,50 @@ CLOSED_REUSED = _upstream(
     " keep_alive.idle_timeout, or set retry.idempotent if requests may be repeated.",
     blames=False,
 )
+REFUSED_STREAM = _upstream(
+    "refused_stream",
+    502,
+    "connection_limit_reached",
+    "The server took no more requests on its HTTP/2 connection, this one it has not processed; see its limit of"
+    " concurrent streams.",
+    retry=Retry.ALWAYS,
+    blames=False,
+)
+GOAWAY_UNPROCESSED = _upstream(
+    "goaway_unprocessed",
+    502,
+    "connection_terminated",
+    "The server was closing its HTTP/2 connection (GOAWAY) and has not processed this request; is it stopping?",
+    retry=Retry.ALWAYS,
+    blames=False,
+)
+STREAM_RESET = _upstream(
+    "stream_reset",
+    502,
+    "connection_terminated",
+    "The server reset the request's HTTP/2 stream; the detail has the code, the server's log perhaps the reason.",
+)
+STREAM_CANCELLED = _upstream(
+    "stream_cancelled",
+    502,
+    "connection_terminated",
+    "The server gave the request up (RST_STREAM with CANCEL or NO_ERROR) before its answer was whole; see its log.",
+    blames=False,
+    reason="stream_reset",
+)
+H2_PROTOCOL = _upstream(
+    "h2_protocol",
+    502,
+    "http_protocol_error",
+    "The HTTP/2 connection to the server failed: it does not speak HTTP/2 there, or breaks RFC 9113; is `protocol` of"
+    " the pool right?",
+)
+PING_TIMEOUT = _upstream(
+    "ping_timeout",
+    504,
+    "connection_timeout",
+    "The server was silent and did not answer a PING; it hangs, or is not reachable any more.",
+)
 MAINTENANCE = _upstream(
     "maintenance",
     502,
@@ -334,7 +378,7 @@ BAD_RESPONSE = _upstream(
     "bad_response",
     502,
     "http_protocol_error",
-    "The server's answer is not valid HTTP/1.1.",
+    "The server's answer is not valid HTTP.",
     retry=Retry.NEVER,
 )
 BAD_UPGRADE = _upstream(

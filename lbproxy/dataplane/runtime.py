@@ -64,12 +64,13 @@ class UpstreamTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class KeepAliveSettings:
-    """`keep_alive` of a pool; inf for off."""
+    """`keep_alive` of a pool; inf for off. ping_s: of silence, with HTTP/2."""
 
     idle: int
     idle_timeout_s: float
     max_requests: float
     max_age_s: float
+    ping_s: float = float("inf")
     is_limited: bool = field(init=False)  # is there a bound on requests or age?
 
     def __post_init__(self) -> None:

@@ -48,7 +48,11 @@ def keep_alive_settings(config: KeepAlive | None) -> KeepAliveSettings | None:
     if config is None:
         return None
     return KeepAliveSettings(
-        config.idle, config.idle_timeout, inf_if_off(config.max_requests), inf_if_off(config.max_age)
+        config.idle,
+        config.idle_timeout,
+        inf_if_off(config.max_requests),
+        inf_if_off(config.max_age),
+        inf_if_off(config.ping),
     )
 
 

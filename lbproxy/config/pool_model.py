@@ -388,9 +388,9 @@ class Pool(Section):
     ] = setting(HealthCheck(), "How lbproxy finds out whether a server works. Default: a TCP connection every 2 s.")
     protocol: Literal["h1", "h2", "auto"] = setting(
         "h1",
-        "What servers are spoken to in. `h1`: HTTP/1.1. `h2`: HTTP/2, with `tls` agreed on by ALPN, else without asking "
-        "(prior knowledge); requests share connections. `auto`, with `tls`: what ALPN says. TCP mode passes on what "
-        "comes.",
+        "What servers are spoken to in. `h1`: HTTP/1.1. `h2`: HTTP/2, with `tls` agreed on by ALPN, else without "
+        "asking (prior knowledge); requests share connections. `auto`, with `tls`: what ALPN says. TCP mode passes on "
+        "what comes.",
     )
     max_inflight: Annotated[int | None, COUNT.or_off()] = setting(
         "off", "Requests (TCP: connections) at once per server; more wait in the queue."

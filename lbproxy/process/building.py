@@ -24,12 +24,15 @@ from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.runtime import (
     DEFAULT_METHODS,
     ClientTimeouts,
+    Connections,
     ListenerRuntime,
     PoolRuntime,
     PoolSettings,
     RouteRuntime,
+    ServerRuntime,
 )
 from lbproxy.dataplane.server.endpoint import Http1Endpoint
+from lbproxy.dataplane.server.http2_endpoint import Http2Endpoint
 from lbproxy.dataplane.tls_settings import ListenerTlsFiles, ListenerTlsSettings, PoolTlsFiles, PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import WaitQueue
@@ -55,6 +58,9 @@ from lbproxy.process.settings import (
 from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.telemetry.accesslog import make_format
 from lbproxy.telemetry.slots import LISTENER, POOL, TRAFFIC, Layout, Row, Slots
+
+_ALPN: dict[str, tuple[str, ...]] = {"h1": (), "h2": ("h2",), "auto": ("h2", "http/1.1")}
+"""What servers are offered by ALPN, by `protocol` of the pool."""
 
 StrategyFailed = Callable[[str, Exception], None]
 DialFailed = Callable[[Pool, Server, Fault], None]
@@ -89,6 +95,19 @@ class TlsParts:
     pools: dict[KeyPath, tuple[PoolTls, PoolTlsSettings]] = field(default_factory=dict)
     listeners: dict[str, tuple[object, ListenerTlsSettings]] = field(default_factory=dict)
     watched: list[WatchedFiles] = field(default_factory=list)  # to be read again when they change
+
+
+def check_alpn(config: PoolConfig) -> tuple[str, ...]:
+    """What a pool's health checks offer by ALPN."""
+    check = config.health_check
+    if check is None or check.type == "tcp":
+        return ()
+    return ("h2",) if check.type == "grpc" or config.protocol == "h2" else ()
+
+
+def _endpoint_of(runtime: ServerRuntime) -> Connections:
+    """Who connects to a server, by the protocol of its pool at that time."""
+    return Http1Endpoint(runtime) if runtime.pool.protocol == "h1" else Http2Endpoint(runtime)
 
 
 class Builder:
@@ -154,17 +173,20 @@ class Builder:
             dial_failed=lambda server, fault: dial_failed(pool, server, fault),
             rng=self._rng,
             budget=RetryBudget(config.retry.budget.ratio, config.retry.budget.min),
-            endpoint_of=Http1Endpoint,
+            endpoint_of=_endpoint_of,
         )
 
     def pool_settings(self, name: str) -> PoolSettings:
         """Besides, `check_tls` gets what the pool's health checks need."""
         config = self.config.pools[name]
         check = config.health_check
-        tls = self._pool_tls(config.tls, ("pools", name, "tls"))
+        alpn = _ALPN[config.protocol]
+        tls = self._pool_tls(config.tls, ("pools", name, "tls"), alpn)
         if check is not None:
             own = check.tls if "tls" in check.model_fields_set else config.tls
-            check_tls = tls if own == config.tls else self._pool_tls(own, ("pools", name, "health_check", "tls"))
+            spoken = check_alpn(config)
+            is_same = own == config.tls and spoken == alpn
+            check_tls = tls if is_same else self._pool_tls(own, ("pools", name, "health_check", "tls"), spoken)
             if check_tls is not None:
                 self.check_tls[name] = check_tls
         return PoolSettings(
@@ -177,20 +199,21 @@ class Builder:
             tls=tls,
             proxy_protocol=config.proxy_protocol,
             is_lenient=config.lenient,
+            protocol=config.protocol,
         )
 
-    def _pool_tls(self, config: PoolTls | None, path: KeyPath) -> PoolTlsSettings | None:
+    def _pool_tls(self, config: PoolTls | None, path: KeyPath, alpn: tuple[str, ...]) -> PoolTlsSettings | None:
         if config is None:
             return None
         known = self._before.pools.get(path)
-        if known is not None and known[0] == config:
+        if known is not None and known[0] == config and known[1].files.alpn == alpn:
             made = known[1]
         else:
             ca, cert, key = (
                 None if path is None else absolute(path, self._base_dir)
                 for path in (config.ca, config.cert, config.key)
             )
-            files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key)
+            files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key, alpn)
             try:
                 made = PoolTlsSettings(files, files.load())
             except FileProblem as error:

@@ -48,8 +48,8 @@ class ResponseHead:
     without one.
     is_bodiless: the status alone says so (1xx, 204, 304). body_length: what follows unless the request was HEAD, -1 if
     that is not known. is_grpc: gRPC's, over HTTP/2. is_plain: has a length and a date, so that `wire` (status line,
-    fields and length) can be sent as it is. has_date: whoever forwards an answer without a Date adds one. upgrade: of a 101 what was chosen, of a 426
-    what the server asks for. binds: the connection is, or can become, one user's. is_shared: it is kept and not bound,
+    fields and length) can be sent as it is. has_date: whoever forwards an answer without a Date adds one. upgrade: of a 101 what was
+    chosen, of a 426 what the server asks for. binds: the connection is, or can become, one user's. is_shared: it is kept and not bound,
     so that the next request on it may be anybody's.
     """
 

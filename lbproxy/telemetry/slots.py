@@ -40,6 +40,15 @@ TLS_ERRORS: Final[tuple[str, ...]] = (
     "client_alert",  # the client refused: it does not trust our certificate
     "protocol",  # no TLS at all, or broken
 )
+GOAWAYS: Final[tuple[str, ...]] = (
+    "stop",  # lbproxy stops, or the listener is no more
+    "idle",  # timeouts.keep_alive
+    "max_age",  # limits.h2.max_age
+    "room",  # it made way for another client at limits.connections
+    "timeout",  # the client did not send what it had begun, or did not take what it was sent
+    "error",  # the client broke the rules of HTTP/2
+    "flood",  # limits.h2: resets, control_frames
+)
 RETRY_REASONS: Final[tuple[str, ...]] = ("connect", "reset", "timeout", "status", "stale")
 RETRY_OUTCOMES: Final[tuple[str, ...]] = ("success", "failure")
 
@@ -141,6 +150,7 @@ LISTENER: Final = Layout(
     Family("response_bytes_total", "Bytes of response bodies sent (TCP mode: bytes to clients)."),
     Family("tls_handshakes_total", "TLS handshakes that succeeded.", (("resumed", ("no", "yes")),)),
     Family("tls_handshake_errors_total", "TLS handshakes that failed.", (("reason", TLS_ERRORS),)),
+    Family("h2_goaways_total", "HTTP/2 connections of clients that lbproxy ended.", (("reason", GOAWAYS),)),
 )
 
 TRAFFIC: Final = Layout(

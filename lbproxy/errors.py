@@ -154,7 +154,18 @@ HEADER_TOO_LARGE = _client(
 TRAILER_TOO_LARGE = _client("trailer_too_large", 431, "The trailer section exceeds limits.trailer_bytes.")
 BAD_METHOD = _client("bad_method", 501, "Methods are written in upper case; this one is not served here.")
 BAD_TRANSFER_CODING = _client("bad_transfer_coding", 501, "The only transfer coding that is understood is chunked.")
-BAD_VERSION = _client("bad_version", 505, "Use HTTP/1.1 or HTTP/1.0.")
+BAD_VERSION = _client("bad_version", 505, "Use a version of HTTP that the listener serves (protocols).")
+MALFORMED_STREAM = _client(
+    "malformed_stream", 400, "The HTTP/2 request is malformed and its stream was reset; see RFC 9113 section 8.1.1."
+)
+H2_CONNECTION = _client(
+    "h2_connection",
+    400,
+    "The client broke the rules of HTTP/2, so its connection was closed; see RFC 9113 section 5.4.1.",
+)
+H2_FLOOD = _client(
+    "h2_flood", 429, "The HTTP/2 connection passed one of limits.h2 of the listener and was closed; the log has which."
+)
 LOOP_DETECTED = _client(
     "loop_detected",
     508,

@@ -35,9 +35,17 @@ STRATEGY_GROUP: Final = "lbproxy.strategies"
 WEIGHTLESS: Final = ("round_robin",)
 """Built-in strategies that do not look at weights (a weight of 0 takes a server out of every strategy)."""
 
-_HTTP_LISTENER_KEYS: Final = ("underscore_headers", "half_close", "upgrade")
+_HTTP_LISTENER_KEYS: Final = ("protocols", "underscore_headers", "half_close", "upgrade")
 _HTTP_LISTENER_TIMEOUTS: Final = ("request_head", "request_body", "keep_alive")
-_HTTP_LISTENER_LIMITS: Final = ("head_bytes", "headers", "body_bytes", "trailer_bytes", "chunk_overhead", "min_rate")
+_HTTP_LISTENER_LIMITS: Final = (
+    "head_bytes",
+    "headers",
+    "body_bytes",
+    "trailer_bytes",
+    "chunk_overhead",
+    "min_rate",
+    "h2",
+)
 
 
 def check(config: Config, document: Document) -> None:

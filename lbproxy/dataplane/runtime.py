@@ -397,6 +397,16 @@ class ClientTimeouts:
     write: float
 
 
+@dataclass(frozen=True, slots=True)
+class Http2Settings:
+    """`limits.h2` of a listener. resets, control_frames: (count, seconds). max_age_s: inf for off."""
+
+    streams: int = 100
+    resets: tuple[int, float] = (100, 10.0)
+    control_frames: tuple[int, float] = (1000, 10.0)
+    max_age_s: float = float("inf")
+
+
 @dataclass(slots=True, eq=False)
 class ListenerRuntime:
     """A listener with its settings."""
@@ -428,6 +438,8 @@ class ListenerRuntime:
     methods: frozenset[str] | None = None  # that are served; None: any
     allow: bytes = DEFAULT_METHODS
     log_format: LogFormat = field(default_factory=JsonFormat)
+    serves_h1: bool = True
+    http2: Http2Settings | None = None  # None: HTTP/2 is not served
     is_leaving: bool = False  # each answer is the last one on its connection
     per_ip: AddressCounts = field(init=False)
 

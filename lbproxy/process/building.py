@@ -25,6 +25,7 @@ from lbproxy.dataplane.runtime import (
     DEFAULT_METHODS,
     ClientTimeouts,
     Connections,
+    Http2Settings,
     ListenerRuntime,
     PoolRuntime,
     PoolSettings,
@@ -276,6 +277,8 @@ class Builder:
             methods=frozenset(methods) or None,
             allow=", ".join(methods).encode() or DEFAULT_METHODS,
             log_format=make_format(access_log.format if access_log is not None else "json"),
+            serves_h1="h1" in config.protocols,
+            http2=_http2_settings(config),
         )
 
     def _listener_tls(self, config: ListenerConfig) -> ListenerTlsSettings | None:
@@ -283,7 +286,7 @@ class Builder:
         if tls is None:
             return None
         # What is inside of a TCP connection is not known here, so nothing is promised unless the config does.
-        alpn = tls.alpn if config.mode == "http" or "alpn" in tls.model_fields_set else ()
+        alpn = tls.alpn or (_offered(config) if config.mode == "http" else ())
         asked = (tls, alpn, config.limits.handshakes, config.timeouts.tls_handshake)
         known = self._before.listeners.get(config.name)
         made = known[1] if known is not None and known[0] == asked else self._load_listener_tls(config, alpn)
@@ -349,6 +352,23 @@ class Builder:
         # As this config has them: the pool may still go by those of the one before.
         made.notable_from = min({429} | retry.status | set(breaker.status if breaker is not None else ()))
         return made
+
+
+def _offered(config: ListenerConfig) -> tuple[str, ...]:
+    """What a listener of HTTP offers by ALPN (RFC 7301), first choice first."""
+    return tuple([name for word, name in (("h2", "h2"), ("h1", "http/1.1")) if word in config.protocols])
+
+
+def _http2_settings(config: ListenerConfig) -> Http2Settings | None:
+    limits = config.limits.h2
+    if config.mode != "http" or "h2" not in config.protocols:
+        return None
+    return Http2Settings(
+        limits.streams,
+        (limits.resets.count, limits.resets.seconds),
+        (limits.control_frames.count, limits.control_frames.seconds),
+        inf_if_off(limits.max_age),
+    )
 
 
 def reconfigure(runtime: PoolRuntime, config: PoolConfig, settings: PoolSettings, now: float) -> None:

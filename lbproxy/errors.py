@@ -152,6 +152,12 @@ HEADER_TOO_LARGE = _client(
     "header_too_large", 431, "The header section exceeds limits.head_bytes or limits.headers of the listener."
 )
 TRAILER_TOO_LARGE = _client("trailer_too_large", 431, "The trailer section exceeds limits.trailer_bytes.")
+GRPC_NEEDS_H2 = _client(
+    "grpc_needs_h2",
+    501,
+    "gRPC needs HTTP/2 up to the server: set `protocol: h2` in the pool of this route.",
+    close=False,
+)
 BAD_METHOD = _client("bad_method", 501, "Methods are written in upper case; this one is not served here.")
 BAD_TRANSFER_CODING = _client("bad_transfer_coding", 501, "The only transfer coding that is understood is chunked.")
 BAD_VERSION = _client("bad_version", 505, "Use a version of HTTP that the listener serves (protocols).")

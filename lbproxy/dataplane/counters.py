@@ -11,6 +11,7 @@ from lbproxy.telemetry.slots import CODES, DURATION_BUCKETS, LISTENER, POOL, SER
 TCP_IN: Final = TRAFFIC.column("tcp_bytes_total", "in")
 TCP_OUT: Final = TRAFFIC.column("tcp_bytes_total", "out")
 SERVER_REQUESTS: Final = SERVER.offset["server_requests_total"]
+GRPC: Final = SERVER.offset["grpc_requests_total"]
 TTFB: Final = SERVER.offset["upstream_ttfb_seconds"]
 TTFB_SUM: Final = TTFB + len(DURATION_BUCKETS) + 1
 STALE: Final = SERVER.column("stale_connections_total")

@@ -14,6 +14,7 @@ from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.retry import RetryPolicy
 from lbproxy.domain.routing import MatchSpec, RouteSpec
 from lbproxy.process.onlink import Network
+from lbproxy.protocol.grpc import BY_NAME
 
 INF = float("inf")
 # With health checks off, a server that refused is given another chance after this long.
@@ -104,6 +105,7 @@ def retry_policy(config: PoolConfig, override: RetryOverride | None) -> RetryPol
         body_bytes=value("body_bytes"),
         unacked=value("unacked"),
         status=frozenset(value("status")),
+        grpc=frozenset(BY_NAME[name] for name in value("grpc")),
         backoff_base_s=pool.backoff.base,
         backoff_max_s=pool.backoff.max,
         trust_retry_after=value("trust_retry_after"),

@@ -46,11 +46,12 @@ class ResponseHead:
     with its blank line. content_length: None without one.
     keep_alive: the server will keep the connection. keep_alive_timeout_s: what its Keep-Alive promises, negative
     without one.
-    is_bodiless: the status alone says so (1xx, 204, 304). body_length: what follows unless the request was HEAD, -1 if
-    that is not known. is_grpc: gRPC's, over HTTP/2. is_plain: has a length and a date, so that `wire` (status line,
-    fields and length) can be sent as it is. has_date: whoever forwards an answer without a Date adds one. upgrade: of a 101 what was
-    chosen, of a 426 what the server asks for. binds: the connection is, or can become, one user's. is_shared: it is kept and not bound,
-    so that the next request on it may be anybody's.
+    is_bodiless: the status alone says so (1xx, 204, 304). body_length: what follows unless the request was HEAD, -1
+    if that is not known. is_grpc: gRPC's, over HTTP/2; grpc_status: what it says itself, as there is no body, else
+    -1. is_plain: has a length and a date, so that `wire` (status line, fields and length) can be sent as it is.
+    has_date: whoever forwards an answer without a Date adds one. upgrade: of a 101 what was chosen, of a 426 what the
+    server asks for. binds: the connection is, or can become, one user's. is_shared: it is kept and not bound, so that
+    the next request on it may be anybody's.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class ResponseHead:
         "body_length",
         "chunked",
         "content_length",
+        "grpc_status",
         "has_date",
         "is_bodiless",
         "is_grpc",
@@ -85,6 +87,7 @@ class ResponseHead:
         self.binds = False
         self.has_date = False
         self.is_grpc = False
+        self.grpc_status = -1
         self.body_length = -1
         self.is_bodiless = status < 200 or status in (204, 304)
         self.content_length: int | None = None

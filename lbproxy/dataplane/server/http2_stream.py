@@ -21,6 +21,7 @@ from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.server.http2_request import request_head, trailer_lines
 from lbproxy.dataplane.server.upstream import INTERIM_EVERY_S
 from lbproxy.errors import Fault
+from lbproxy.protocol import grpc
 from lbproxy.protocol.h2.codes import CANCEL, NO_ERROR, PROTOCOL_ERROR
 from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.h2.head import H2Head
@@ -255,7 +256,10 @@ class Http2Stream(SharingServerStream):
             self.fail(errors.RESPONSE_HEADER_TOO_LARGE, f"the head has {head.excess}", PROTOCOL_ERROR)
             return
         found = response_head_of(head.status, head.lines, head.content_length)
-        found.is_grpc = head.is_grpc
+        if head.is_grpc and grpc.is_grpc(head.lines):
+            found.is_grpc = True
+            if is_end:
+                found.grpc_status = grpc.status_of(found.fields)
         if head.status < 200:
             self._n_interim += 1
             if self._n_interim > pool.max_interim + (self.carrier.now - sink.sent_at) / INTERIM_EVERY_S:

@@ -230,7 +230,7 @@ class H2Outgoing:
         stream = self._streams.get(stream_id)
         if stream is not None and stream.incoming != HAS_ENDED:
             stream.n_returned += n_flow
-            if stream.n_returned * 2 >= self.own.stream_window:
+            if stream.n_returned * 2 >= self._stream_window:
                 stream.receive_window += stream.n_returned
                 self._put(frames.window_update(stream_id, stream.n_returned))
                 stream.n_returned = 0

@@ -6,7 +6,16 @@ from typing import Final
 
 from lbproxy import errors
 from lbproxy.errors import Fault
-from lbproxy.telemetry.slots import CODES, DURATION_BUCKETS, LISTENER, POOL, SERVER, TRAFFIC
+from lbproxy.telemetry.slots import (
+    CODES,
+    DURATION_BUCKETS,
+    LISTENER,
+    POOL,
+    RETRY_OUTCOMES,
+    RETRY_REASONS,
+    SERVER,
+    TRAFFIC,
+)
 
 TCP_IN: Final = TRAFFIC.column("tcp_bytes_total", "in")
 TCP_OUT: Final = TRAFFIC.column("tcp_bytes_total", "out")
@@ -39,8 +48,8 @@ REJECTED: Final = {
 ABORTED: Final = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
 RETRY: Final = {
     (reason, outcome): POOL.column("retries_total", reason, outcome)
-    for reason in ("connect", "reset", "timeout", "status", "stale")
-    for outcome in ("success", "failure")
+    for reason in RETRY_REASONS
+    for outcome in RETRY_OUTCOMES
 }
 
 

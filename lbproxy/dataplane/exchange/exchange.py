@@ -235,7 +235,7 @@ class Exchange(Keeping):
         self.ttfb_s = now - attempt.sent_at
         self.status = head.status
         route = self.prepared.route
-        is_notable = head.status >= route.notable_from or attempt.judged_as != 0
+        is_notable = head.status >= route.notable_from or attempt.judged_as != 0 or head.grpc_status > 0
         if is_notable and self._is_kept_back(attempt, head, body, now, is_done=is_done, trailers=trailers):
             return
         self.response_started = True

@@ -162,6 +162,10 @@ class Http2Connection(Carrier):
             # Not from here: who lets go of a stream may be in the middle of something.
             self.services.loop.call_soon(owner.room_changed, self)
 
+    def abandon(self, stream: Http2Stream) -> None:
+        self._streams.pop(stream.stream_id, None)
+        self.forget(stream)
+
     def wire_written(self) -> int:
         transport = self._transport
         return transport.wire_written if isinstance(transport, TlsTransport) else self.n_written
@@ -433,7 +437,7 @@ class Http2Connection(Carrier):
         """What the end of the connection means for a request without an answer."""
         if n_unsent >= self.n_written - stream.written_before:
             return errors.CLOSED_UNACKED, "closed before the request left"
-        if acked is not None and acked <= stream.wire_before and sink.trusts_unacked(self.runtime):
+        if acked is not None and acked == stream.wire_before and sink.trusts_unacked(self.runtime):
             return errors.CLOSED_UNACKED, "closed before the request arrived"
         if self.was_answered and self._heard_at < sink.sent_at:
             return errors.CLOSED_REUSED, "closed while the request was sent on a kept connection"

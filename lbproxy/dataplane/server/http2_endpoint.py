@@ -69,14 +69,17 @@ class Waiting(Endpoint):
 
 
 class SharedDial:
-    """The making of one connection. asked_at: when it began. is_counted: it has failed, as far as counters go."""
+    """The making of one connection. asked_at: when it began. is_counted: it has failed, as far as counters go. made:
+    what it has come to, until somebody has it."""
 
-    __slots__ = ("asked_at", "is_counted", "task", "timeouts")
+    __slots__ = ("asked_at", "deadline", "is_counted", "made", "task", "timeouts")
 
     def __init__(self, asked_at: float, timeouts: UpstreamTimeouts) -> None:
         self.asked_at = asked_at
+        self.deadline = asked_at + timeouts.dial
         self.timeouts = timeouts
         self.task: asyncio.Task[None] | None = None
+        self.made: Http2Connection | None = None
         self.is_counted = False
 
 
@@ -111,17 +114,18 @@ class Http2Endpoint(Waiting, Http2Owner):
                 if kept is not None:
                     sink.opened(cast(UpstreamConnection, kept), now)
                     return
-        opening = connector.dial_now(services, self._runtime)
-        if opening is not None and opening.is_open and not self._dials and not self._is_settling():
-            self._attach_at_once(sink, services, opening, now)
-            return
+        opening: Opening | None = None
+        needs_dial = self._needs_dial(len(self._waiting) + 1)
+        if needs_dial:
+            opening = connector.dial_now(services, self._runtime)
+            if opening is not None and opening.is_open:
+                self._attach_at_once(sink, services, opening, now)
+                return
         wait = Wait(self, sink, now, is_fresh=wants_fresh)
         sink.pending = wait
         self._waiting.append(wait)
-        if self._needs_dial():
+        if needs_dial:
             self._dial(services, sink.timeouts(), now, opening)
-        elif opening is not None:
-            opening.close()
 
     def retire(self) -> None:
         """See Connections."""
@@ -134,6 +138,8 @@ class Http2Endpoint(Waiting, Http2Owner):
 
     def sweep(self, now: float) -> None:
         """See Connections."""
+        if self._dials:
+            self._expire_dials(now)
         for connection in [*self.connections, *self._draining]:
             connection.sweep(now)
         limit = self._most_idle()
@@ -225,10 +231,10 @@ class Http2Endpoint(Waiting, Http2Owner):
         n_settling = sum(1 for connection in self.connections if not connection.peer.is_known)
         return (len(self._dials) + n_settling) * (self.capacity or MOST_STREAMS)
 
-    def _needs_dial(self) -> bool:
+    def _needs_dial(self, n_waiting: int) -> bool:
         if any(connection.peer.is_known and not connection.capacity for connection in self.connections):
             return False  # the server wants no streams for now, and would not on another connection
-        return len(self._waiting) > self._expected()
+        return n_waiting > self._expected()
 
     def _look_ahead(self, services: Services, sink: AnswerSink, now: float) -> None:
         """Dial before all is in use."""
@@ -260,19 +266,22 @@ class Http2Endpoint(Waiting, Http2Owner):
         fault, detail = errors.INTERNAL_ERROR, "internal error"
         receiver: Receiver | None = None
         try:
-            async with asyncio.timeout(dial.timeouts.dial):
-                receiver = await self._connect(services, dial, opening)
-        except TimeoutError:
-            fault, detail = errors.CONNECT_TIMEOUT, "no answer to the connection request"
-            if not dial.is_counted:
-                connector.count_dial(self._runtime, fault)
+            receiver = await connector.dial_shared(
+                services, self._runtime, lambda alpn: self._receiver(services, dial, alpn), dial.timeouts, opening
+            )
+        except asyncio.CancelledError:
+            made, dial.made = dial.made, None
+            if made is not None:
+                made.close_if_idle()
+            raise
         except connector.DialError as error:
             fault, detail = error.fault, error.detail
         except Exception as defect:  # confined to those who wait
             services.internal_error("dial", defect)
-        finally:
+        dial.task = None  # a task that ends keeps its frames for a while, and they know this object
+        dial.made = None
+        if dial in self._dials:
             self._dials.remove(dial)
-            dial.task = None
         if receiver is None:
             self._fail_waiting(fault, detail)
         elif isinstance(receiver, Http2Wire):
@@ -280,15 +289,24 @@ class Http2Endpoint(Waiting, Http2Owner):
         else:
             self._take_http1(cast(UpstreamConnection, receiver), services, dial)
 
-    async def _connect(self, services: Services, dial: SharedDial, opening: Opening | None) -> Receiver:
-        return await connector.dial_shared(
-            services, self._runtime, lambda alpn: self._receiver(services, alpn), dial.timeouts, opening
-        )
+    def _expire_dials(self, now: float) -> None:
+        """Those that take too long fail."""
+        late = [dial for dial in self._dials if now >= dial.deadline]
+        for dial in late:
+            self._dials.remove(dial)
+            task, dial.task = dial.task, None
+            if task is not None:
+                task.cancel()
+            if not dial.is_counted:
+                connector.count_dial(self._runtime, errors.CONNECT_TIMEOUT)
+        if late:
+            self._fail_waiting(errors.CONNECT_TIMEOUT, "no answer to the connection request")
 
-    def _receiver(self, services: Services, alpn: str | None) -> Receiver:
+    def _receiver(self, services: Services, dial: SharedDial, alpn: str | None) -> Receiver:
         """What reads the connection. alpn: what the server chose; None without TLS."""
         if alpn is None or alpn == H2:
-            return Http2Wire(self._made(services))
+            dial.made = self._made(services)
+            return Http2Wire(dial.made)
         if self._is_auto:
             return ServerTlsConnection(services, self._runtime)
         raise Unwanted("it does not offer HTTP/2 (ALPN h2)")
@@ -319,5 +337,5 @@ class Http2Endpoint(Waiting, Http2Owner):
             wait.sink.attempt_failed(errors.CLOSED_UNSENT, "closed as soon as it was opened")
         else:
             wait.sink.opened(connection, now)
-        while self._needs_dial():
+        while self._needs_dial(len(self._waiting)):
             self._dial(services, dial.timeouts, now, None)

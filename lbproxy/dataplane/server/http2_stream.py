@@ -64,6 +64,10 @@ class Carrier(H2Connection):
         """It is over, at both ends: nothing more is sent or received on it."""
         raise NotImplementedError
 
+    def abandon(self, stream: Http2Stream) -> None:
+        """It was never begun: the server knows nothing of it."""
+        raise NotImplementedError
+
     def wire_written(self) -> int:
         """What `taken` and the kernel count: octets that were given to the socket, those of TLS included."""
         raise NotImplementedError
@@ -78,6 +82,7 @@ class Http2Stream(SharingServerStream):
     __slots__ = (
         "_body",
         "_head",
+        "_is_begun",
         "_is_last",
         "_is_paused",
         "_is_sent",
@@ -105,6 +110,7 @@ class Http2Stream(SharingServerStream):
         self.carrier = carrier
         self.stream_id = stream_id
         self.sink: AnswerSink | None = None
+        self._is_begun = False
         self.written_before = 0
         self.wire_before = 0
         # the request
@@ -143,6 +149,7 @@ class Http2Stream(SharingServerStream):
     ) -> None:
         carrier = self.carrier
         self.sink = sink
+        self._is_begun = True
         carrier.n_requests += 1
         self.written_before = carrier.n_written + carrier.n_output
         self.wire_before = carrier.wire_written()
@@ -224,6 +231,9 @@ class Http2Stream(SharingServerStream):
             self.let_go()
             self.carrier.reset(self.stream_id, CANCEL)
             self.carrier.flush()
+        elif not self._is_begun:
+            self._is_begun = True
+            self.carrier.abandon(self)
 
     def pause(self) -> None:
         self._is_paused = True

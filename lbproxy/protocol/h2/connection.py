@@ -66,6 +66,11 @@ class H2Connection(H2Control):
         self._known: dict[bytes, H2Head] = {}  # while the decoder's table is the same
         self._known_version = 0
 
+    @property
+    def is_between(self) -> bool:
+        """Is nothing begun of what the peer sends: no frame, no field block, and its preface is there?"""
+        return not self._n_kept and not self._block_stream and not self._expects_settings
+
     # --- octets to frames -------------------------------------------------------------------------------------------
 
     def received(self, data: bytes | memoryview, now: float) -> None:

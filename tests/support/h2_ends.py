@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lbproxy.protocol.h2 import frames
-from lbproxy.protocol.h2.codes import END_HEADERS, END_STREAM, HEADERS, PREFACE
+from lbproxy.protocol.h2.codes import END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM
 from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.h2.encoder import integer
 from lbproxy.protocol.h2.fields import H2Field
@@ -117,3 +117,22 @@ def shake(one: H2Connection, other: H2Connection, now: float = 0.0) -> None:
         if answered:
             one.received(answered, now)
     raise AssertionError("the two ends go on talking")
+
+
+def requesting(own: OwnSettings | None = None) -> RecordingEnd:
+    """A client's end that has sent POST on stream 1, and not its end."""
+    end = begun(False, own)
+    end.send_request(end.open_stream(), b"POST", b"http", b"a", b"/", b"", b"", False)
+    end.take_output()
+    return end
+
+
+def reactions(end: H2Connection) -> tuple[tuple[int, int], ...]:
+    """The GOAWAY and RST_STREAM in its output: (stream, code), 0 for the connection."""
+    found = []
+    for kind, _, stream_id, payload in split_frames(end.take_output()):
+        if kind == RST_STREAM:
+            found.append((stream_id, int.from_bytes(payload, "big")))
+        elif kind == GOAWAY:
+            found.append((0, int.from_bytes(payload[4:8], "big")))
+    return tuple(found)

@@ -58,7 +58,7 @@ class H2Connection(H2Control):
         self._kept: list[bytes] = []  # a frame that is not all there
         self._n_kept: i64 = 0
         self._n_needed: i64 = len(PREFACE) if is_server else FRAME_HEADER
-        self._expects_preface = is_server
+        self._has_begun = not is_server  # a client's preface was read
         self._block: list[bytes] = []  # of a field block that is not all there
         self._n_block: i64 = 0
         self._block_stream = 0
@@ -79,22 +79,31 @@ class H2Connection(H2Control):
             return
         self._now = now
         octets = data if isinstance(data, bytes) else bytes(data)
-        if self._n_kept:
-            self._n_kept += len(octets)
-            self._kept.append(octets)
-            if self._n_kept < self._n_needed:
-                return
-            octets = b"".join(self._kept)
+        size: i64 = len(octets)
+        at: i64 = 0
+        while self._n_kept and at < size:
+            at = self._complete(octets, at, size)
+        if at < size:
+            used = self._frames(octets, at) if self._has_begun else self._read_preface(octets)
+            if used < size:
+                self._keep(octets[used:] if used else octets)
+
+    def _keep(self, octets: bytes) -> None:
+        self._kept.append(octets)
+        self._n_kept += len(octets)
+
+    def _complete(self, octets: bytes, at: i64, size: i64) -> i64:
+        """Add what is missing to what was kept, and no more: a large frame is copied once. Returns where that ends."""
+        end: i64 = min(size, at + self._n_needed - self._n_kept)
+        self._keep(octets[at:end])
+        if self._n_kept >= self._n_needed:
+            whole = b"".join(self._kept)
             self._kept.clear()
             self._n_kept = 0
-        at: i64 = 0
-        if self._expects_preface:
-            at = self._read_preface(octets)
-        if not self._expects_preface:
-            at = self._frames(octets, at)
-        if at < len(octets):
-            self._kept.append(octets[at:] if at else octets)
-            self._n_kept = len(octets) - at
+            used = self._frames(whole, 0) if self._has_begun else self._read_preface(whole)
+            if used < len(whole):
+                self._keep(whole[used:])
+        return size if self.is_failed else end
 
     def _read_preface(self, octets: bytes) -> i64:
         """Section 3.4. How many octets need not be kept."""
@@ -102,8 +111,10 @@ class H2Connection(H2Control):
         if octets[:size] != PREFACE[:size]:
             self._fail(PROTOCOL_ERROR, "the connection does not begin with the preface of HTTP/2")
             return len(octets)
-        self._expects_preface = size < len(PREFACE)
-        return 0 if self._expects_preface else size
+        if size < len(PREFACE):
+            return 0
+        self._has_begun = True
+        return self._frames(octets, size)
 
     def _frames(self, octets: bytes, at: i64) -> i64:
         """All that are there (section 4.1). How many octets need not be kept."""
@@ -113,7 +124,7 @@ class H2Connection(H2Control):
             length = (length << 16) | (octets[at + 1] << 8) | octets[at + 2]
             end: i64 = at + FRAME_HEADER + length
             if length > MIN_FRAME_SIZE:
-                self._fail(FRAME_SIZE_ERROR, f"a frame of {length} octets, more than SETTINGS_MAX_FRAME_SIZE allows")
+                self._fail_size(octets[at : at + FRAME_HEADER], length)
             elif end > size:
                 self._n_needed = FRAME_HEADER + length
                 return at
@@ -124,6 +135,13 @@ class H2Connection(H2Control):
             at = end
         self._n_needed = FRAME_HEADER
         return at
+
+    def _fail_size(self, begin: bytes, length: i64) -> None:
+        """Section 4.2."""
+        if self._expects_settings and begin.startswith(b"HTTP/"):
+            self._fail(PROTOCOL_ERROR, "the peer speaks HTTP/1")
+        else:
+            self._fail(FRAME_SIZE_ERROR, f"a frame of {length} octets, more than SETTINGS_MAX_FRAME_SIZE allows")
 
     def _frame(self, octets: bytes, at: i64, end: i64) -> None:
         kind: i64 = octets[at + 3]
@@ -166,17 +184,16 @@ class H2Connection(H2Control):
         if not stream_id:
             self._fail(PROTOCOL_ERROR, "HEADERS on stream 0")
             return
-        if flags & PADDED:
-            if at == end:
-                self._fail(FRAME_SIZE_ERROR, "HEADERS without the length of their padding")
-                return
-            padding: i64 = octets[at]
-            at += 1
-            end -= padding
-        if flags & HAS_PRIORITY:
-            at += 5
+        padding: i64 = 0
+        if flags & PADDED and at < end:
+            padding = octets[at]
+        at += (1 if flags & PADDED else 0) + (5 if flags & HAS_PRIORITY else 0)
         if at > end:
-            self._fail(PROTOCOL_ERROR, "HEADERS with more padding or priority than they have octets")
+            self._fail(FRAME_SIZE_ERROR, "HEADERS are too short for what their flags say")
+            return
+        end -= padding
+        if at > end:
+            self._fail(PROTOCOL_ERROR, "HEADERS with more padding than they have octets")
             return
         is_end = flags & END_STREAM != 0
         if flags & END_HEADERS:
@@ -224,6 +241,7 @@ class H2Connection(H2Control):
             self._last_stream = stream_id
             if stream_id > self._last_promised:
                 self._ignore(stream_id, self._stream_window)  # section 6.8: it knows from GOAWAY
+                self._count_stray()
                 return
             stream = self._streams[stream_id] = H2Stream(self.peer.initial_window, self._stream_window)
             if len(self._streams) > self.own.streams:

@@ -75,7 +75,7 @@ class H2Control(H2Outgoing):
         """The answer to a `ping`."""
 
     def connection_failed(self, code: int, why: str) -> None:
-        """GOAWAY with this code is in the output; nothing more is read. Whoever owns the socket closes it."""
+        """GOAWAY with this code is in the output, and no stream is left. Whoever owns the socket closes it."""
 
     def flooded(self, what: str) -> None:
         """The peer passed a limit of RESETS, CONTROL_FRAMES or CONTINUATIONS. `connection_failed` follows."""
@@ -92,7 +92,7 @@ class H2Control(H2Outgoing):
             stream = self._streams.pop(stream_id, None)
             if stream is None:
                 if self._reset.pop(stream_id, -1) < 0:
-                    self._count_stray()
+                    self._count_answering("too many frames of RST_STREAM for streams that are closed")
                 return
             self.stream_reset(stream_id, int.from_bytes(octets[at:end], "big"))
             if self.is_server and not stream.is_answered and self._resets.is_over(self._now):
@@ -114,8 +114,11 @@ class H2Control(H2Outgoing):
         elif size % 6:
             self._fail(FRAME_SIZE_ERROR, "SETTINGS are cut")
         else:
+            if not self._expects_settings:
+                self._count_control("too many frames of SETTINGS")
             self._expects_settings = False
-            self._take_settings(octets[at:end])
+            if not self.is_failed:
+                self._take_settings(octets[at:end])
 
     def _widen(self, more: int) -> None:
         """The peer knows our SETTINGS_INITIAL_WINDOW_SIZE from here on."""
@@ -153,7 +156,6 @@ class H2Control(H2Outgoing):
         self.settings_changed()
         for stream_id in opened:
             self.window_opened(stream_id)
-        self._count_control("too many frames of SETTINGS")
 
     def _ping(self, flags: i64, stream_id: i64, octets: bytes, at: i64, end: i64) -> None:
         """Section 6.7."""
@@ -282,5 +284,6 @@ class H2Control(H2Outgoing):
         if self.is_failed:
             return
         self.is_failed = True
+        self._streams.clear()
         self._put(frames.goaway(self.last_peer_stream, code, f"{error_name(code)}: {why}".encode()))
         self.connection_failed(code, why)

@@ -18,6 +18,8 @@ from lbproxy.protocol.h2.static_table import N_STATIC, STATIC
 
 _ENTRY_OVERHEAD: Final = 32
 """Octets that an entry counts for besides its name and value (RFC 7541 section 4.1)."""
+_PSEUDO: Final = 4
+"""Fields of a request that are its start line in HTTP/1, or Host, and do not count."""
 _LINE_OVERHEAD: Final = 4
 """Octets of a line of HTTP/1 besides: colon, space, CR, LF. So a limit means the same in both versions."""
 _MAX_SHIFT: Final = 28
@@ -106,7 +108,7 @@ class Decoder:
                 field = self._literal(octet)
             count += 1
             total += field.size + _LINE_OVERHEAD
-            if count > self.most_fields or total > self.most_bytes:
+            if count > self.most_fields + _PSEUDO or total > self.most_bytes:
                 if not self.excess:
                     self.excess = self._too_much(count)
                     found = []
@@ -116,7 +118,7 @@ class Decoder:
         return found
 
     def _too_much(self, count: i64) -> str:
-        if count > self.most_fields:
+        if count > self.most_fields + _PSEUDO:
             return f"more than {self.most_fields} header fields"
         return f"more than {self.most_bytes} bytes of header fields"
 

@@ -214,15 +214,23 @@ class H2Outgoing:
 
     def consumed(self, stream_id: int, n_flow: int) -> None:
         """Give credit for octets of `data_received` back; also for those of a stream that is no more."""
+        self.renew_connection(n_flow)
+        self.renew_stream(stream_id, n_flow)
+
+    def renew_connection(self, n_flow: int) -> None:
+        """Half of `consumed`, for who holds one stream back and no other: other streams may have these octets."""
         self._n_returned += n_flow
         if self._n_returned * 2 >= self.own.connection_window:
             self._receive_window += self._n_returned
             self._put(frames.window_update(0, self._n_returned))
             self._n_returned = 0
+
+    def renew_stream(self, stream_id: int, n_flow: int) -> None:
+        """The other half: this stream may have so many octets more."""
         stream = self._streams.get(stream_id)
         if stream is not None and stream.incoming != HAS_ENDED:
             stream.n_returned += n_flow
-            if stream.n_returned * 2 >= self.own.stream_window:
+            if stream.n_returned * 2 >= self._stream_window:
                 stream.receive_window += stream.n_returned
                 self._put(frames.window_update(stream_id, stream.n_returned))
                 stream.n_returned = 0

@@ -143,6 +143,42 @@ def test_a_head_that_is_dripped_has_not_long() -> None:
         assert client.peer.saw_fin
 
 
+def test_data_may_come_slowly() -> None:
+    """A frame of DATA that takes longer than a head may, while its octets come."""
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST")
+        server = client.server()
+        data = frame(DATA, 1, number, b"x" * 10)
+        client.raw(data[:9])
+        for octet in range(9, len(data)):
+            client.raw(data[octet : octet + 1])
+            lb.advance(1.0)
+        client.answered_by(server, ok())
+        assert client.answer(number).is_whole
+
+
+@pytest.mark.parametrize("size", [4, 9, 12])
+def test_data_that_stops_within_a_frame_is_too_late(size: int) -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST")
+        client.server()
+        client.raw(frame(DATA, 1, number, b"x" * 10)[:size])
+        lb.advance(5.0)
+        client.carry()
+        assert client.answer(number).status == 408 or client.peer.saw_fin
+        assert lb.ends in (["body_timeout"], ["client_abort"])
+
+
+def test_whoever_comes_while_lbproxy_stops_is_told_at_once() -> None:
+    with FakeLb(CONFIG) as lb:
+        lb.services.is_draining = True
+        client = Http2Client(lb)
+        client.begin("GET", "/here")
+        assert (MAX_STREAM_ID, NO_ERROR) in client.goaways
+
+
 # --- many requests --------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lbproxy.dataplane.client.http2 import Http2Connection
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
 from lbproxy.protocol.h2.settings import OwnSettings
@@ -304,6 +305,25 @@ def test_a_server_that_takes_no_more_slows_its_stream_only() -> None:
         client.data(slow, b"", is_end=True)
         client.answered_by(first, ok())
         assert client.answer(slow).is_whole
+
+
+def test_many_small_pieces_that_wait_are_few_objects() -> None:
+    with FakeLb(LARGE) as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST")
+        server = client.server()
+        client.data(number, b"x" * 2000)
+        server.stop_reading()
+        client.data(number, b"y" * 2000)
+        for _ in range(3000):
+            client.end.send_data(number, b"z", False)
+        client.carry()
+        stream = next(item for item in lb.services.swept if isinstance(item, Http2Connection))._streams[number]
+        assert len(stream._unread) <= 4
+        assert stream.buffered_bytes() >= 3000
+        server.read_again()
+        client.carry()
+        assert server.everything.count(b"z") == 3000
 
 
 def test_a_client_that_opens_no_window_holds_back_its_server_only() -> None:

@@ -141,8 +141,8 @@ def start(
     folder: Path | None = None,
     stdin: int | None = None,
 ) -> Nursling:
-    """Like `lbproxy ARGUMENTS` in `folder`, or this one, with `env` on top of this environment, with nothing on standard
-    input if `stdin` names no descriptor, and below a limit of `nofile` descriptors if that is not 0.
+    """Like `lbproxy ARGUMENTS` in `folder`, or this one, with `env` on top of this environment, and below a limit of
+    `nofile` descriptors if that is not 0. Without `stdin` there is nothing to read.
     """
     global _nursery
     with _start:
@@ -161,7 +161,7 @@ def run(
     given: str = "",
     timeout_s: float = _PATIENCE_S,
 ) -> subprocess.CompletedProcess[str]:
-    """`lbproxy ARGUMENTS` until it ends, with `given` on standard input; what it says goes to files, and is no terminal.
+    """`lbproxy ARGUMENTS` until it ends, with `given` on standard input. What it says goes to files, not to a terminal.
 
     Raises subprocess.TimeoutExpired, when it has been killed.
     """

@@ -1,8 +1,8 @@
 """Every command on the pages does what its page says, with the lbproxy that is installed.
 
 Ports and files of a page are moved to free ports and a folder of the test's own; nothing else of a command is changed.
-Commands that need a shell, that serve or that are in a file of a deployment are started; the many that are lbproxy and its
-arguments are given to the same program, which has been imported already (tests/support/nursery.py).
+Commands that need a shell, and those that serve, are started; the many that are lbproxy and its arguments are given to
+the same program, which has been imported already (tests/support/nursery.py).
 """
 
 from __future__ import annotations

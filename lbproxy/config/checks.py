@@ -133,6 +133,8 @@ def _check_listener_keys(config: Config, data: Any, document: Document) -> None:
             first = seen.setdefault(listener.name, index)
             if first != index:
                 document.object_to((*path, "name"), f"listeners[{first}] has this name too")
+        if not listener.protocols:
+            document.object_to((*path, "protocols"), "is empty", "h1, h2 or both")
         if "mode_bits" in raw and not any(address.is_unix for address in listener.bind):
             document.warn((*path, "mode_bits"), "has no effect: no bind is a unix socket", at_key=True)
         if listener.mode == "tcp":

@@ -274,7 +274,7 @@ class NamedConnection(Http1Connection):
 
 
 class NamedHttp2Connection(Http2Connection):
-    """The same with HTTP/2, whose clients put requests for other hosts on a connection if the certificate is for these."""
+    """The same with HTTP/2, whose clients put requests for other hosts on it, if the certificate is for these, too."""
 
     __slots__ = ("_certificates", "_is_here", "_name")
 

@@ -618,6 +618,7 @@ class FakeLb:
         assert row[PROCESS.column("internal_errors_total")] == 0, "a defect was reported"
         assert not self.services.swept, self.services.swept
         assert self.listener.n_connections == 0
+        assert self.listener.n_streams == 0
         assert self.gate.n_connections == 0
         for runtime in self.runtimes:
             name = runtime.server.name

@@ -96,7 +96,7 @@ class Http1Connection(AnsweringConnection):
                 self._refuse(data, error)
 
     def _becomes_http2(self, data: bytes) -> bool:
-        """Is what can't be read the beginning of HTTP/2, by prior knowledge (RFC 9113 section 3.3)? Then that takes over.
+        """Is what can't be read the beginning of HTTP/2? Then that takes over (RFC 9113 section 3.3, prior knowledge).
 
         It has to be the first that the client says; with TLS it is agreed on in the handshake.
         """

@@ -117,6 +117,7 @@ class Http2Connection(Guest, StreamOwner):
 
     __slots__ = (
         "_age_at",
+        "_codec",
         "_deadline",
         "_door",
         "_drain_at",
@@ -138,14 +139,12 @@ class Http2Connection(Guest, StreamOwner):
         "_written",
     )
 
-    codec: _Codec
-
     def __init__(self, door: Door, facts: ClientFacts) -> None:
         self._door = door
         self._facts = facts
         self.services = door.services
         settings = facts.listener.http2 or Http2Settings()
-        self.codec = _Codec(
+        self.codec = self._codec = _Codec(
             self,
             OwnSettings(
                 streams=settings.streams,
@@ -201,6 +200,8 @@ class Http2Connection(Guest, StreamOwner):
         if settings is not None and settings.max_age_s != NEVER:
             self._age_at = now + settings.max_age_s * (1.0 - JITTER * self._chance())
         self.services.swept.add(self)
+        if self.services.is_draining:
+            self.begin_drain(now)
         self._flush()
 
     def _chance(self) -> float:
@@ -222,7 +223,7 @@ class Http2Connection(Guest, StreamOwner):
         self.services.swept.discard(self)
         self._door.connection_closed(self._facts.peer_ip)
         self._leave_streams(fault)
-        self.codec.owner = None  # which knows this object
+        self._codec.owner = None  # which knows this object
 
     def _leave_streams(self, fault: Fault) -> None:
         for stream in list(self._streams.values()):
@@ -269,7 +270,14 @@ class Http2Connection(Guest, StreamOwner):
     def _set_deadline(self, now: float) -> None:
         """How long the client may be silent from here."""
         timeouts = self._facts.listener.timeouts
-        if not self.codec.is_between:
+        begun = self.codec.data_begun
+        if begun:
+            stream = self._streams.get(begun)
+            if stream is not None:
+                stream.is_coming(now)
+            self._deadline = now + timeouts.request_body
+            self._idle_since = NEVER
+        elif not self.codec.is_between:
             if self._deadline == NEVER or self._idle_since != NEVER:
                 self._deadline = now + timeouts.request_head
                 self._idle_since = NEVER
@@ -515,6 +523,9 @@ class Http2Connection(Guest, StreamOwner):
         self._write_blocked = False
         if self._is_paused:
             self._is_paused = False
+            if self._state < LINGER:
+                self._idle_since = NEVER
+                self._set_deadline(self.services.clock())
             if not self.transport.is_closing():
                 self.transport.resume_reading()
         self._pump()
@@ -524,6 +535,7 @@ class Http2Connection(Guest, StreamOwner):
         """Read nothing more of a client that does not take what it is sent."""
         if not self.transport.is_closing():
             self._is_paused = True
+            self._deadline = NEVER  # until it is read again `timeouts.write` bounds it
             self.transport.pause_reading()
             self.transport.watch_end(self._hung_up)
 

@@ -22,7 +22,7 @@ _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 
 
 def request_octets(head: H2Head, *, is_end: bool) -> bytes:
-    """A request's head as HTTP/1.1 has it. is_end: there is no body. CONNECT has no path; its target is the authority."""
+    """A request's head as HTTP/1.1 has it; the target of CONNECT is the authority. is_end: there is no body."""
     start = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method, head.path or head.authority, head.authority)
     framing = b""
     if head.content_length is not None:

@@ -24,6 +24,7 @@ from lbproxy.dataplane.exchange.client_stream import SharingClientStream
 from lbproxy.dataplane.exchange.exchange import Exchange
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.net.pieces import SMALL
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.net.unsent import Unsent
 from lbproxy.dataplane.services import Services
@@ -159,9 +160,22 @@ class Http2Stream(SharingClientStream):
                 return
             self.start(is_end=False)
         if self._is_paused or self._unread:
-            self._unread.append((data, n_flow, is_end, trailers))
+            self._keep(data, n_flow, is_end, trailers)
         else:
             self._deliver(data, n_flow, is_end, trailers)
+
+    def _keep(self, data: bytes, n_flow: int, is_end: bool, trailers: Sequence[Field]) -> None:
+        """Until the server takes more. Small pieces are joined: an object for each octet is more than is counted."""
+        if self._unread and len(self._unread[-1][0]) < SMALL:
+            before, n_before, _, _ = self._unread[-1]
+            self._unread[-1] = (before + data, n_before + n_flow, is_end, trailers)
+        else:
+            self._unread.append((data, n_flow, is_end, trailers))
+
+    def is_coming(self, now: float) -> None:
+        """A part of a frame of it came."""
+        if self._deadline != NEVER:
+            self._deadline = now + self.facts.listener.timeouts.request_body
 
     def _deliver(self, data: bytes, n_flow: int, is_end: bool, trailers: Sequence[Field]) -> None:
         exchange = self._exchange

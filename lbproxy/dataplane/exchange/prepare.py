@@ -314,10 +314,10 @@ def rejected(
     """What stands for a request whose head was refused: enough to answer, count and log it."""
     head = RequestHead()
     match = _said(raw[:2048])
-    protocol = ""
+    protocol = HTTP_2 if is_http2 else ""
     if match is not None:
         head.method, head.target_text = match[1][:20].decode("latin-1"), from_wire(match[2])
-        protocol = HTTP_2 if is_http2 else (match[3] or b"").decode()
+        protocol = protocol or (match[3] or b"").decode()
     head.keep_alive = False
     prepared = Prepared(head, listener.no_route)
     prepared.fault, prepared.fault_detail = error.fault, error.detail

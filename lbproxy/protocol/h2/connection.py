@@ -71,6 +71,14 @@ class H2Connection(H2Control):
         """Is nothing begun of what the peer sends: no frame, no field block, and its preface is there?"""
         return not self._n_kept and not self._block_stream and not self._expects_settings
 
+    @property
+    def data_begun(self) -> int:
+        """The stream of a frame of DATA of which a part came; 0 for none, or another frame."""
+        if self._n_kept < FRAME_HEADER:
+            return 0
+        begin = self._kept[0] if len(self._kept[0]) >= FRAME_HEADER else b"".join(self._kept)
+        return int.from_bytes(begin[5:9], "big") & 0x7FFFFFFF if begin[3] == DATA else 0
+
     # --- octets to frames -------------------------------------------------------------------------------------------
 
     def received(self, data: bytes | memoryview, now: float) -> None:

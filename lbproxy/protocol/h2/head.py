@@ -197,7 +197,8 @@ def _check_request(head: H2Head, host: bytes, allows_protocol: bool) -> None:
 def _with_one_cookie(fields: list[H2Field]) -> list[H2Field]:
     """Crumbs joined where the first stands (section 8.2.3)."""
     crumbs = [field for field in fields if field.kind == COOKIE]
-    joined = H2Field(b"cookie", b"; ".join([crumb.value for crumb in crumbs]), COOKIE)
+    # Without empty ones, which would leave white space at an end.
+    joined = H2Field(b"cookie", b"; ".join([crumb.value for crumb in crumbs if crumb.value]), COOKIE)
     joined.is_secret = any(crumb.is_secret for crumb in crumbs)
     first = crumbs[0]
     return [joined if field is first else field for field in fields if field is first or field.kind != COOKIE]

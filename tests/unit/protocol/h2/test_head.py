@@ -59,6 +59,12 @@ def test_fields_that_nobody_may_put_into_a_table() -> None:
     assert read_request(made(GET), False).secrets == frozenset()
 
 
+def test_an_empty_crumb_is_none() -> None:
+    for values, joined in (((b"", b"a", b""), b"a"), ((b"", b""), b""), ((b"a", b"", b"b"), b"a; b")):
+        head = read_request(made((*GET, *[(b"cookie", value) for value in values])), False)
+        assert head.lines == b"cookie: %b\r\n" % joined
+
+
 def test_an_answer() -> None:
     head = read_answer(
         made(

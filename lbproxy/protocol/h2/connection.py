@@ -222,7 +222,7 @@ class H2Connection(H2Control):
 
     def _fields(self, stream_id: i64, block: bytes, is_end: bool) -> None:
         """A whole field block. It is decoded in any case: the table must follow."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is not None and stream.incoming != EXPECTS_HEAD:
             self._trailers(stream_id, stream, block, is_end)
             return
@@ -243,7 +243,7 @@ class H2Connection(H2Control):
                 self._ignore(stream_id, self._stream_window)  # section 6.8: it knows from GOAWAY
                 self._count_stray()
                 return
-            stream = self._streams[stream_id] = H2Stream(self.peer.initial_window, self._stream_window)
+            stream = self._begin(stream_id)
             if len(self._streams) > self.own.streams:
                 self._refuse(stream_id)
                 return
@@ -370,7 +370,7 @@ class H2Connection(H2Control):
             self._fail(FLOW_CONTROL_ERROR, "more DATA than the connection's window has room for")
             return
         self._receive_window -= n_flow
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is None:
             self._stray_data(stream_id, n_flow)
             return

@@ -89,7 +89,7 @@ class H2Control(H2Outgoing):
         elif not stream_id or self._is_idle(stream_id):
             self._fail(PROTOCOL_ERROR, f"RST_STREAM for stream {stream_id}, which is idle")
         else:
-            stream = self._streams.pop(stream_id, None)
+            stream = self._forget(stream_id)
             if stream is None:
                 if self._reset.pop(stream_id, -1) < 0:
                     self._count_answering("too many frames of RST_STREAM for streams that are closed")
@@ -183,7 +183,7 @@ class H2Control(H2Outgoing):
         self._last_allowed = min(self._last_allowed, last, self._next_own)
         if not self.is_server:
             for number in [number for number in self._streams if number > last]:
-                del self._streams[number]
+                self._forget(number)
                 self._ignore(number, 0)
         code = int.from_bytes(octets[at + 4 : at + 8], "big")
         self.goaway_received(last, code, octets[at + 8 : min(end, at + 8 + _MAX_DEBUG)])
@@ -206,7 +206,7 @@ class H2Control(H2Outgoing):
                 return
             self._send_window = was + increment
         else:
-            stream = self._streams.get(stream_id)
+            stream = self._stream(stream_id)
             if stream is None:
                 if self._is_idle(stream_id):
                     self._fail(PROTOCOL_ERROR, f"WINDOW_UPDATE for stream {stream_id}, which is idle")
@@ -250,7 +250,7 @@ class H2Control(H2Outgoing):
         """The peer's side is done."""
         stream.incoming = HAS_ENDED
         if stream.has_ended:
-            self._streams.pop(stream_id, None)
+            self._forget(stream_id)
 
     def _end_malformed(self, stream_id: i64, why: str) -> None:
         self._end_wrong(stream_id, PROTOCOL_ERROR, why)
@@ -285,5 +285,7 @@ class H2Control(H2Outgoing):
             return
         self.is_failed = True
         self._streams.clear()
+        self._recent = None
+        self._recent_id = -1
         self._put(frames.goaway(self.last_peer_stream, code, f"{error_name(code)}: {why}".encode()))
         self.connection_failed(code, why)

@@ -44,6 +44,8 @@ from lbproxy.protocol.h2.outgoing import EXPECTS_BODY, EXPECTS_HEAD, HAS_ENDED, 
 from lbproxy.protocol.h2.settings import OwnSettings
 
 _MAX_CONTINUATIONS: Final = 8
+_MAX_EARLY: Final = 1000
+"""Streams beyond the limit of a peer that may not know it yet."""
 _MAX_KNOWN: Final = 32
 _MAX_KNOWN_BLOCK: Final = 512
 
@@ -59,6 +61,7 @@ class H2Connection(H2Control):
         self._n_kept: i64 = 0
         self._n_needed: i64 = len(PREFACE) if is_server else FRAME_HEADER
         self._has_begun = not is_server  # a client's preface was read
+        self._n_refused = 0
         self._block: list[bytes] = []  # of a field block that is not all there
         self._n_block: i64 = 0
         self._block_stream = 0
@@ -70,6 +73,14 @@ class H2Connection(H2Control):
     def is_between(self) -> bool:
         """Is nothing begun of what the peer sends: no frame, no field block, and its preface is there?"""
         return not self._n_kept and not self._block_stream and not self._expects_settings
+
+    @property
+    def data_begun(self) -> int:
+        """The stream of a frame of DATA of which a part came; 0 for none, or another frame."""
+        if self._n_kept < FRAME_HEADER:
+            return 0
+        begin = self._kept[0] if len(self._kept[0]) >= FRAME_HEADER else b"".join(self._kept)
+        return int.from_bytes(begin[5:9], "big") & 0x7FFFFFFF if begin[3] == DATA else 0
 
     # --- octets to frames -------------------------------------------------------------------------------------------
 
@@ -309,9 +320,10 @@ class H2Connection(H2Control):
                 self._fail(COMPRESSION_ERROR, str(error))
 
     def _refuse(self, stream_id: i64) -> None:
-        """Section 5.1.2. Until the peer has said that it knows the limit, no more of them than usual is no fault."""
+        """Section 5.1.2. Many are no fault until the peer has said that it knows the limit; but not any number."""
         self.reset(stream_id, REFUSED_STREAM)
-        if self._is_acknowledged and self._resets.is_over(self._now):
+        self._n_refused += 1
+        if (self._is_acknowledged or self._n_refused > _MAX_EARLY) and self._resets.is_over(self._now):
             self._flood(RESETS, "too many streams beyond SETTINGS_MAX_CONCURRENT_STREAMS")
 
     def _why_incomplete(self, head: H2Head, stream: H2Stream) -> str:

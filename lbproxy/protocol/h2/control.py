@@ -27,6 +27,8 @@ from lbproxy.protocol.h2.settings import OwnSettings
 
 _SMALL_UPDATE: Final = 1024
 """Octets: what a receiver that keeps books in earnest gives back at once is more."""
+_MAX_SETTINGS: Final = 64
+"""In one frame. There are not ten that are defined."""
 _MAX_DEBUG: Final = 256
 RESETS: Final = "resets"
 CONTROL_FRAMES: Final = "control_frames"
@@ -113,6 +115,8 @@ class H2Control(H2Outgoing):
                 self._widen(self.own.stream_window - DEFAULT_WINDOW)
         elif size % 6:
             self._fail(FRAME_SIZE_ERROR, "SETTINGS are cut")
+        elif size > 6 * _MAX_SETTINGS:
+            self._flood(CONTROL_FRAMES, "too many settings in a frame")
         else:
             if not self._expects_settings:
                 self._count_control("too many frames of SETTINGS")

@@ -2,8 +2,9 @@
 
 The table only grows. What stands in it stays at its place, counted from the first entry, and when it is full it is as
 it is: so no field that is met once drives out one that is met always, and the block of lines that are known stays
-valid. A line enters when it comes a second time. What differs from request to request (ids, dates, what the gateway
-adds) is spelled out and enters no table, here or there; without Huffman's code, which costs more time than it saves.
+valid. A line enters when it comes a second time. A table that is full of what comes no more, which shows when many
+others would enter, is begun anew. What differs from request to request (ids, dates, what the gateway adds) is spelled
+out and enters no table, here or there; without Huffman's code, which costs more time than it saves.
 
 A block holds what it says about the table: it must be sent, and in the order in which blocks were made.
 """
@@ -20,6 +21,7 @@ _ENTRY_OVERHEAD: Final = 32
 _MAX_ENTRY: Final = 512
 """Octets of an entry: a long line that comes often must not be the only one in the table."""
 _MAX_SEEN: Final = 64
+_MAX_TURNED_AWAY: Final = 1000
 _MAX_BLOCKS: Final = 32
 _MAX_BLOCK_LINES: Final = 1024
 _MAX_SPELLED: Final = 512
@@ -124,18 +126,34 @@ _STATUS: Final = {code: integer(8 + at, 0x7F, 0x80) for at, code in enumerate((2
 
 
 class Encoder:
-    """One connection's encoding end. n_hits, n_spelled: lines that were looked up, and that had to be spelled out."""
+    """One connection's encoding end.
 
-    __slots__ = ("_blocks", "_entries", "_limit", "_seen", "_size", "_update", "n_hits", "n_spelled")
+    n_hits, n_spelled: lines that were looked up, and that had to be spelled out. n_known: blocks that were looked up.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_entries",
+        "_limit",
+        "_n_turned_away",
+        "_seen",
+        "_size",
+        "_update",
+        "n_hits",
+        "n_known",
+        "n_spelled",
+    )
 
     def __init__(self) -> None:
         self._entries: dict[bytes, int] = {}  # line -> number of its entry, from 0
         self._limit = DEFAULT_TABLE_SIZE
         self._size = 0
         self._seen: set[bytes] = set()
+        self._n_turned_away = 0
         self._blocks: dict[bytes, bytes] = {}  # while the table is as it is: lines -> their block
         self._update = b""
         self.n_hits = 0
+        self.n_known = 0
         self.n_spelled = 0
 
     def set_limit(self, table_bytes: int) -> None:
@@ -145,12 +163,8 @@ class Encoder:
         """
         limit = min(table_bytes, DEFAULT_TABLE_SIZE)
         if limit < self._limit:
-            # To nothing first, which makes the peer forget its entries, too (RFC 7541 section 4.2).
-            self._entries.clear()
-            self._blocks.clear()
-            self._size = 0
-            self._update = b"\x20" if not limit else b"\x20" + integer(limit, 0x1F, 0x20)
             self._limit = limit
+            self._begin_anew()
 
     def encode_answer(self, status: int, lines: bytes, own: bytes = b"", secrets: frozenset[bytes] = NO_NAMES) -> bytes:
         """The block of an answer's head.
@@ -198,6 +212,8 @@ class Encoder:
             known = self._blocks.get(lines) if not secrets else None
             if known is None:
                 known = self._encode(lines, secrets)
+            else:
+                self.n_known += 1
             begin += known
         if own:
             begin += b"".join([literal(line) for line in own.split(b"\r\n")[:-1]])
@@ -224,18 +240,22 @@ class Encoder:
             if secrets and line.partition(b":")[0].lower() in secrets:
                 name, _, value = line.partition(b": ")
                 pieces.append(Spelled(name.lower(), value, True).literal)
-            elif not spelled.entry or self._size + spelled.size > self._limit:
+            elif not spelled.entry:
                 pieces.append(spelled.literal)
-            elif line in self._seen:
+            elif line not in self._seen:
+                is_stable = False
+                if len(self._seen) >= _MAX_SEEN:
+                    self._seen.clear()
+                self._seen.add(line)
+                pieces.append(spelled.literal)
+            elif self._size + spelled.size <= self._limit:
                 self._seen.discard(line)
                 entries[line] = len(entries)
                 self._size += spelled.size
                 pieces.append(spelled.entry)
             else:
                 is_stable = False
-                if len(self._seen) >= _MAX_SEEN:
-                    self._seen.clear()
-                self._seen.add(line)
+                self._n_turned_away += 1
                 pieces.append(spelled.literal)
         block = b"".join(pieces)
         if len(entries) != n_before:
@@ -244,4 +264,18 @@ class Encoder:
             if len(self._blocks) >= _MAX_BLOCKS:
                 self._blocks.clear()
             self._blocks[lines] = block
+        if self._n_turned_away >= _MAX_TURNED_AWAY:
+            self._begin_anew()
         return block
+
+    def _begin_anew(self) -> None:
+        """With an empty table, of which the next block tells (RFC 7541 section 4.2).
+
+        To nothing first, which makes the peer forget its entries.
+        """
+        self._entries.clear()
+        self._blocks.clear()
+        self._seen.clear()
+        self._size = 0
+        self._n_turned_away = 0
+        self._update = b"\x20" if not self._limit else b"\x20" + integer(self._limit, 0x1F, 0x20)

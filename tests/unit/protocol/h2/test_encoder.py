@@ -104,7 +104,7 @@ def test_secrets_are_marked_for_all_on_the_way(name: bytes) -> None:
 def test_the_table_grows_until_it_is_full_and_then_stays() -> None:
     both = Joined()
     first = [(b":status", b"200"), (b"first", b"x")]
-    for number in range(1_000):
+    for number in range(300):
         line = b"name-%d: %b\r\n" % (number, b"v" * 50)
         for _ in range(2):
             assert both.read(both.encoder.encode_answer(200, line))[1] == (b"name-%d" % number, b"v" * 50)
@@ -112,6 +112,23 @@ def test_the_table_grows_until_it_is_full_and_then_stays() -> None:
     assert both.encoder._size <= 4_096
     assert both.decoder.size == both.encoder._size
     assert len(both.encoder.encode_answer(200, b"first: x\r\n")) == 2 + (len(both.encoder._entries) > 64)
+
+
+def test_a_table_full_of_what_comes_no_more_is_begun_anew() -> None:
+    both = Joined()
+    for number in range(100):
+        for _ in range(2):
+            both.read(both.encoder.encode_answer(200, b"name-%d: %b\r\n" % (number, b"v" * 50)))
+    fields = [(b":status", b"200"), (b"content-type", b"application/json"), (b"server", b"x")]
+    sizes = []
+    for _ in range(600):
+        block = both.encoder.encode_answer(200, LINES)
+        assert both.read(block) == fields
+        assert both.encoder._size in (0, both.decoder.size)
+        sizes.append(len(block))
+    assert sizes[400] > 30
+    assert sizes[599] == 3
+    assert both.encoder._size < 150
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -166,6 +183,8 @@ def test_hits_are_counted() -> None:
     assert (encoder.n_hits, encoder.n_spelled) == (0, 4)
     encoder.encode_answer(200, LINES)
     assert encoder.n_hits == 2
+    encoder.encode_answer(200, LINES)
+    assert (encoder.n_hits, encoder.n_known) == (2, 1)
 
 
 def test_values_with_colons_and_without_anything() -> None:

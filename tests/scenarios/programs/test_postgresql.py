@@ -68,7 +68,7 @@ def psql(site: tuple[Postgres, LbProxy], listener: str, *arguments: str, text: s
         input=text,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         env={**os.environ, "PGCONNECT_TIMEOUT": "10", "PGSSLMODE": "disable"},
     )
     assert done.returncode == 0, done.stderr

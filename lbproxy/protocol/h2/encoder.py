@@ -52,6 +52,10 @@ _FLEETING: Final = frozenset(
 _SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 _STORED: Final = 0x40
 _NEVER: Final = 0x10
+_MAX_NAME: Final = 64
+_N_SIZES: Final = 127
+_SIZES: Final = [bytes([size]) for size in range(_N_SIZES)]
+"""Lengths of strings, as they are written."""
 NO_NAMES: Final[frozenset[bytes]] = frozenset()
 
 
@@ -85,34 +89,47 @@ class Spelled:
 
 
 class _Dictionary:
-    """What lines are spelled like, for all connections. One that is full is emptied: what is met again comes back."""
+    """How lines and names are spelled, for all connections.
 
-    __slots__ = ("_lines",)
+    A table that is full is emptied: what is met again comes back.
+    """
+
+    __slots__ = ("_lines", "_names")
 
     def __init__(self) -> None:
         self._lines: dict[bytes, Spelled] = {}
+        self._names: dict[bytes, bytes] = {}
 
     def spell(self, line: bytes) -> Spelled:
-        """Of `name: value`, whatever the case of the name."""
+        """A line `name: value`, whatever the case of the name."""
         found = self._lines.get(line)
         if found is None:
             name, _, value = line.partition(b": ")
             name = name.lower()
             found = Spelled(name, value, name in _SECRET)
-            if len(line) <= _MAX_ENTRY:
+            if found.entry:
                 if len(self._lines) >= _MAX_SPELLED:
                     self._lines.clear()
                 self._lines[line] = found
         return found
 
+    def literal(self, line: bytes) -> bytes:
+        """A line `name: value` that enters no table."""
+        name, _, value = line.partition(b": ")
+        begin = self._names.get(name)
+        if begin is None:
+            lower = name.lower()
+            index = NAME_INDEX.get(lower, 0)
+            begin = integer(index, 0x0F, 0) if index else b"\x00" + integer(len(lower), 0x7F, 0) + lower
+            if len(name) <= _MAX_NAME:
+                if len(self._names) >= _MAX_SPELLED:
+                    self._names.clear()
+                self._names[name] = begin
+        size = len(value)
+        return begin + (_SIZES[size] if size < _N_SIZES else integer(size, 0x7F, 0)) + value
+
 
 _DICTIONARY: Final = _Dictionary()
-
-
-def literal(line: bytes) -> bytes:
-    """A line `name: value` that enters no table."""
-    name, _, value = line.partition(b": ")
-    return Spelled(name.lower(), value, False).literal
 
 
 def _static_lines() -> dict[bytes, bytes]:
@@ -216,7 +233,7 @@ class Encoder:
                 self.n_known += 1
             begin += known
         if own:
-            begin += b"".join([literal(line) for line in own.split(b"\r\n")[:-1]])
+            begin += b"".join([_DICTIONARY.literal(line) for line in own.split(b"\r\n")[:-1]])
         return begin
 
     def _encode(self, lines: bytes, secrets: frozenset[bytes]) -> bytes:

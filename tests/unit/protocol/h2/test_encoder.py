@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lbproxy.protocol.h2.decoder import Decoder
-from lbproxy.protocol.h2.encoder import Encoder, integer, literal
+from lbproxy.protocol.h2.encoder import Encoder, integer
 
 LINES = b"Content-Type: application/json\r\nServer: x\r\n"
 
@@ -176,6 +176,15 @@ def test_a_larger_table_is_not_used() -> None:
     assert both.encoder._limit == 100
 
 
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 300])
+def test_lines_of_any_size_that_enter_no_table(size: int) -> None:
+    both = Joined()
+    for name in (b"Content-Length", b"x-" + b"n" * size):
+        for _ in range(2):
+            found = both.read(both.encoder.encode_answer(200, b"", b"%b: %b\r\n" % (name, b"v" * size)))
+            assert found[1] == (name.lower(), b"v" * size)
+
+
 def test_hits_are_counted() -> None:
     encoder = Encoder()
     encoder.encode_answer(200, LINES)
@@ -190,4 +199,4 @@ def test_hits_are_counted() -> None:
 def test_values_with_colons_and_without_anything() -> None:
     both = Joined()
     assert both.read(both.encoder.encode_trailers(b"A: b: c\r\nD: \r\n")) == [(b"a", b"b: c"), (b"d", b"")]
-    assert literal(b"A: b: c") == b"\x00\x01a\x04b: c"
+    assert Encoder().encode_answer(200, b"", b"A: b: c\r\n") == b"\x88\x00\x01a\x04b: c"

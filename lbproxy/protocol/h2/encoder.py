@@ -113,20 +113,34 @@ class _Dictionary:
                 self._lines[line] = found
         return found
 
-    def literal(self, line: bytes) -> bytes:
-        """A line `name: value` that enters no table."""
-        name, _, value = line.partition(b": ")
-        begin = self._names.get(name)
-        if begin is None:
-            lower = name.lower()
-            index = NAME_INDEX.get(lower, 0)
-            begin = integer(index, 0x0F, 0) if index else b"\x00" + integer(len(lower), 0x7F, 0) + lower
-            if len(name) <= _MAX_NAME:
-                if len(self._names) >= _MAX_SPELLED:
-                    self._names.clear()
-                self._names[name] = begin
-        size = len(value)
-        return begin + (_SIZES[size] if size < _N_SIZES else integer(size, 0x7F, 0)) + value
+    def literals(self, lines: bytes) -> list[bytes]:
+        """Lines `name: value` with CR LF that enter no table."""
+        found: list[bytes] = []
+        at = 0
+        size = len(lines)
+        while at < size:
+            colon = lines.index(b": ", at)
+            end = lines.index(b"\r\n", colon)
+            name = lines[at:colon]
+            begin = self._names.get(name)
+            if begin is None:
+                begin = self._begin_of(name)
+            length = end - colon - 2
+            found.append(begin)
+            found.append(_SIZES[length] if length < _N_SIZES else integer(length, 0x7F, 0))
+            found.append(lines[colon + 2 : end])
+            at = end + 2
+        return found
+
+    def _begin_of(self, name: bytes) -> bytes:
+        lower = name.lower()
+        index = NAME_INDEX.get(lower, 0)
+        begin = integer(index, 0x0F, 0) if index else b"\x00" + integer(len(lower), 0x7F, 0) + lower
+        if len(name) <= _MAX_NAME:
+            if len(self._names) >= _MAX_SPELLED:
+                self._names.clear()
+            self._names[name] = begin
+        return begin
 
 
 _DICTIONARY: Final = _Dictionary()
@@ -139,6 +153,8 @@ def _static_lines() -> dict[bytes, bytes]:
 
 
 _STATIC_LINES: Final = _static_lines()
+_METHODS: Final = {b"GET": b"\x82", b"POST": b"\x83"}
+_SCHEMES: Final = {b"http": b"\x86", b"https": b"\x87"}
 _STATUS: Final = {code: integer(8 + at, 0x7F, 0x80) for at, code in enumerate((200, 204, 206, 304, 400, 404, 500))}
 
 
@@ -151,11 +167,11 @@ class Encoder:
     __slots__ = (
         "_blocks",
         "_entries",
+        "_is_new",
         "_limit",
         "_n_turned_away",
         "_seen",
         "_size",
-        "_update",
         "n_hits",
         "n_known",
         "n_spelled",
@@ -168,7 +184,7 @@ class Encoder:
         self._seen: set[bytes] = set()
         self._n_turned_away = 0
         self._blocks: dict[bytes, bytes] = {}  # while the table is as it is: lines -> their block
-        self._update = b""
+        self._is_new = False  # which the peer does not know yet
         self.n_hits = 0
         self.n_known = 0
         self.n_spelled = 0
@@ -192,7 +208,7 @@ class Encoder:
         known = _STATUS.get(status)
         if known is None:
             known = b"\x08\x03%d" % status
-        return self._block(known, lines, own, secrets)
+        return self._block(self._begun() + known if self._is_new else known, lines, own, secrets)
 
     def encode_request(
         self,
@@ -206,35 +222,39 @@ class Encoder:
         secrets: frozenset[bytes] = NO_NAMES,
     ) -> bytes:
         """The block of a request's head; as `encode_answer`. protocol: of extended CONNECT (RFC 8441), else empty."""
-        pseudo = [b":method: ", method, b"\r\n"]
+        start = self._begun() if self._is_new else b""
+        known = _METHODS.get(method)
+        start += known if known is not None else self._known_block(b":method: %b\r\n" % method, NO_NAMES)
         if scheme:
-            pseudo += [b":scheme: ", scheme, b"\r\n"]
-        pseudo += [b":authority: ", authority, b"\r\n"]
+            known = _SCHEMES.get(scheme)
+            start += known if known is not None else self._known_block(b":scheme: %b\r\n" % scheme, NO_NAMES)
+        target = b":authority: %b\r\n:path: %b\r\n" % (authority, path) if path else b":authority: %b\r\n" % authority
+        start += self._known_block(target, NO_NAMES)
         if protocol:
-            pseudo += [b":protocol: ", protocol, b"\r\n"]
-        if path:
-            pseudo += [b":path: ", path, b"\r\n"]
-        pseudo.append(lines)
-        return self._block(b"", b"".join(pseudo), own, secrets)
+            start += self._known_block(b":protocol: %b\r\n" % protocol, NO_NAMES)
+        return self._block(start, lines, own, secrets)
 
     def encode_trailers(self, lines: bytes, secrets: frozenset[bytes] = NO_NAMES) -> bytes:
         """The block of trailers; as `encode_answer`."""
-        return self._block(b"", lines, b"", secrets)
+        return self._block(self._begun() if self._is_new else b"", lines, b"", secrets)
 
     def _block(self, begin: bytes, lines: bytes, own: bytes, secrets: frozenset[bytes]) -> bytes:
-        if self._update:
-            begin = self._update + begin
-            self._update = b""
+        """A whole one, of which the start is there."""
+        pieces = [begin]
         if lines:
-            known = self._blocks.get(lines) if not secrets else None
-            if known is None:
-                known = self._encode(lines, secrets)
-            else:
-                self.n_known += 1
-            begin += known
+            pieces.append(self._known_block(lines, secrets))
         if own:
-            begin += b"".join([_DICTIONARY.literal(line) for line in own.split(b"\r\n")[:-1]])
-        return begin
+            pieces.extend(_DICTIONARY.literals(own))
+        if self._n_turned_away >= _MAX_TURNED_AWAY:
+            self._begin_anew()
+        return b"".join(pieces) if len(pieces) > 1 else begin
+
+    def _known_block(self, lines: bytes, secrets: frozenset[bytes]) -> bytes:
+        known = self._blocks.get(lines) if not secrets else None
+        if known is None:
+            return self._encode(lines, secrets)
+        self.n_known += 1
+        return known
 
     def _encode(self, lines: bytes, secrets: frozenset[bytes]) -> bytes:
         pieces: list[bytes] = []
@@ -281,18 +301,21 @@ class Encoder:
             if len(self._blocks) >= _MAX_BLOCKS:
                 self._blocks.clear()
             self._blocks[lines] = block
-        if self._n_turned_away >= _MAX_TURNED_AWAY:
-            self._begin_anew()
         return block
 
     def _begin_anew(self) -> None:
-        """With an empty table, of which the next block tells (RFC 7541 section 4.2).
-
-        To nothing first, which makes the peer forget its entries.
-        """
+        """With an empty table, of which the next block tells."""
         self._entries.clear()
         self._blocks.clear()
         self._seen.clear()
         self._size = 0
         self._n_turned_away = 0
-        self._update = b"\x20" if not self._limit else b"\x20" + integer(self._limit, 0x1F, 0x20)
+        self._is_new = True
+
+    def _begun(self) -> bytes:
+        """How a block begins that is the first of a table (RFC 7541 section 4.2).
+
+        The table's size becomes nothing first, which makes the peer forget its entries.
+        """
+        self._is_new = False
+        return b"\x20" if not self._limit else b"\x20" + integer(self._limit, 0x1F, 0x20)

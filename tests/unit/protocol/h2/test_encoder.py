@@ -70,7 +70,7 @@ def test_a_request_in_any_order_of_blocks() -> None:
         assert both.read(both.encoder.encode_answer(418, LINES))[0] == (b":status", b"418")
         assert both.read(both.encoder.encode_trailers(b"Grpc-Status: 0\r\n")) == [(b"grpc-status", b"0")]
     connect = both.encoder.encode_request(b"CONNECT", b"http", b"a", b"/", b"", protocol=b"websocket")
-    assert both.read(connect)[3] == (b":protocol", b"websocket")
+    assert both.read(connect)[4] == (b":protocol", b"websocket")
     assert [name for name, _ in both.read(both.encoder.encode_request(b"CONNECT", b"", b"a:1", b"", b""))] == [
         b":method",
         b":authority",
@@ -129,6 +129,21 @@ def test_a_table_full_of_what_comes_no_more_is_begun_anew() -> None:
     assert sizes[400] > 20
     assert sizes[599] == 3
     assert both.encoder._size < 150
+
+
+def test_a_table_is_begun_anew_between_blocks_only() -> None:
+    """A request's block is made of parts: all of them are of one table."""
+    both = Joined()
+    for number in range(3_000):
+        wanted = [
+            (b":method", b"PUT"),
+            (b":scheme", b"http"),
+            (b":authority", b"a"),
+            (b":path", b"/%d" % (number // 2)),
+        ]
+        lines = b"x-%d: %b\r\n" % (number // 3, b"v" * 40)
+        block = both.encoder.encode_request(b"PUT", b"http", b"a", b"/%d" % (number // 2), lines)
+        assert both.read(block) == [*wanted, (b"x-%d" % (number // 3), b"v" * 40)]
 
 
 def test_what_is_remembered_is_bounded() -> None:

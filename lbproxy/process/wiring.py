@@ -22,7 +22,7 @@ from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies.base import Strategy
-from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, reconfigure
+from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, TlsParts, reconfigure
 from lbproxy.process.onlink import read_on_link_networks
 from lbproxy.process.settings import is_direct
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Layout, Slots
@@ -43,7 +43,8 @@ class Draft:
 
 
 class Wiring:
-    """See the module. `slots` and `registry` are shared. base_dir: where relative paths of the config start."""
+    """See the module. `slots` and `registry` are shared. base_dir: where relative paths of the config start. tls: what
+    is made already."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Wiring:
         dial_failed: DialFailed,
         strategy_failed: StrategyFailed,
         base_dir: str,
+        tls: TlsParts | None = None,
     ) -> None:
         self._slots = slots
         self._registry = registry
@@ -67,9 +69,9 @@ class Wiring:
         self._idle_since: dict[str, float] = {}  # of pools that go
         self.pools: dict[str, PoolRuntime] = {}
         self.is_drafting = False
-        self._builder = self._new_builder(config)
+        self._builder = self._new_builder(config, tls)
 
-    def _new_builder(self, config: Config, before: Builder | None = None) -> Builder:
+    def _new_builder(self, config: Config, before: TlsParts | None) -> Builder:
         return Builder(
             config,
             Rows(self._slots, self._registry),
@@ -77,7 +79,7 @@ class Wiring:
             dial_failed=self._dial_failed,
             strategy_failed=self._strategy_failed,
             base_dir=self._base_dir,
-            before=None if before is None else before.tls,
+            before=before,
         )
 
     @property
@@ -114,7 +116,7 @@ class Wiring:
     def draft(self, config: Config) -> Draft:
         """Make everything for another config, in whatever thread; nothing is in use yet. Raises Unusable."""
         before = self._builder
-        builder = self._new_builder(config, before)
+        builder = self._new_builder(config, before.tls)
         draft = Draft(builder, {}, {}, {}, {})
         for name, pool in config.pools.items():
             if name not in self.pools:

@@ -50,6 +50,8 @@ from lbproxy.telemetry.slots import PROCESS, Slots
 
 log = logging.getLogger("lbproxy")
 
+KNOWN_S: Final = 0.5
+KNOWN_MOST_S: Final = 10.0
 NO_UPGRADE: Final = "with workers above 1 no other process can take over yet; restart lbproxy instead"
 
 
@@ -105,6 +107,7 @@ class ControlProcess:
         self._station.start(loop)
         self._station.serving()
         self._requests.watch(self._config.watch)
+        self._tasks.spawn(self._keep_known(), "what the next controller must know")
         await self._end.wait()
         self._requests.watch(False)
         await self._controller.stop()
@@ -175,6 +178,19 @@ class ControlProcess:
         for name, (fds, file) in self._controller.admin.offered.items():
             at = None if file is None else [str(file.path), file.device, file.inode]
             self._setup.line.say("admin", json.dumps({"name": name, "file": at}).encode(), fds)
+
+    async def _keep_known(self) -> None:
+        """The supervisor keeps what is known of servers for the next controller."""
+        keeping = self._controller.keeping
+        told, rest_s = -1, 0.0
+        while True:
+            if told != keeping.n_changes or rest_s <= 0:
+                told, rest_s = keeping.n_changes, KNOWN_MOST_S
+                fd = in_memory(pickle.dumps(keeping.snapshot(), pickle.HIGHEST_PROTOCOL))
+                self._setup.line.say("known", fds=[fd])
+                os.close(fd)
+            await asyncio.sleep(KNOWN_S)
+            rest_s -= KNOWN_S
 
     # --- what is asked ----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A worker: the data plane of process/worker.py, without the control loop, which is another process (control_process.py)."""
+"""A worker: the data plane of process/worker.py. The control loop is another process (control_process.py)."""
 
 from __future__ import annotations
 

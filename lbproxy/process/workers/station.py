@@ -1,4 +1,4 @@
-"""What every process that the supervisor forks has: its number, its line to the supervisor, and a loop that is watched."""
+"""What every process that the supervisor forks has: a number, a line to the supervisor, a loop that is watched."""
 
 from __future__ import annotations
 

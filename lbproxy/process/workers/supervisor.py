@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pickle
+import random
 import select
 import signal
 import socket
@@ -27,9 +28,10 @@ from lbproxy import __version__
 from lbproxy.config.loader import Kept
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Unusable
+from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.listener import BindError
 from lbproxy.dataplane.net.unix_socket import SocketFile
-from lbproxy.process.building import TlsParts
+from lbproxy.process.building import Builder, Rows, TlsParts
 from lbproxy.process.first_words import first_lines
 from lbproxy.process.listeners import binds_of
 from lbproxy.process.outside import Outside
@@ -45,6 +47,7 @@ from lbproxy.process.workers.sockets import Door, Doors, unflat
 from lbproxy.process.workers.station import Setup, close_all
 from lbproxy.process.workers.stuck import SILENT_S, look
 from lbproxy.telemetry import log as operator_log
+from lbproxy.telemetry.slots import Slots
 
 log = logging.getLogger("lbproxy")
 
@@ -141,6 +144,9 @@ class Supervisor:
             self._doors.bind(wanted, inherited)
             inherited.close()
             self._board = Board(self._doors.n_workers)
+            self._tls = self._listener_tls()
+        except Unusable as error:
+            raise StartError(self._shown(error), 2) from None
         except ValueError as no_socket:
             raise StartError(str(no_socket)) from None
         except BindError as bind_error:
@@ -149,6 +155,22 @@ class Supervisor:
             raise StartError(str(no_memory)) from None
         gc.collect()
         gc.freeze()  # what is there now is shared with all that are forked, as long as nobody writes to it
+
+    def _listener_tls(self) -> TlsParts:
+        """Made here, so that all workers have the same keys of session tickets: Python's ssl can't be given any. Raises
+        Unusable."""
+        base_dir = str(Path(self._config_path).parent) if self._config_path else "."
+        builder = Builder(
+            self._config,
+            Rows(Slots(), Registry(__version__)),
+            rng=random.Random(),
+            dial_failed=lambda pool, server, fault: None,
+            strategy_failed=lambda pool, error: None,
+            base_dir=base_dir,
+        )
+        for listener in self._config.listeners:
+            builder.listener_tls(listener)
+        return builder.tls
 
     def _is_over(self) -> bool:
         return self._phase == "stopping" and not any(child.pid for child in self._children)

@@ -82,6 +82,8 @@ READINGS = (
         "Looks at a source of servers that failed; the last good answer stays in use.",
         ("pool", "source"),
     ),
+    Reading("worker_up", "1 if the worker process serves; only with `workers` above 1.", ("worker",)),
+    Reading("worker_restarts_total", "Times that the worker died and another one took its place.", ("worker",)),
     Reading("buffered_bytes", "Bytes of requests and answers held in memory now."),
     Reading("buffered_limit_bytes", "limits.buffered_bytes: from 95 % of it on new requests are refused."),
     Reading(

@@ -264,7 +264,7 @@ class Builder:
             if config.deadline_header is None
             else frozenset((config.deadline_header.lower().encode(), GRPC_TIMEOUT)),
             has_default_only=len(routes) == 1 and routes[0].match is None and not path_rules.is_strict,
-            tls=self._listener_tls(config),
+            tls=self.listener_tls(config),
             takes_proxy_header=config.proxy_protocol == "accept",
             line_bytes=limits.request_line_bytes,
             path_rules=path_rules,
@@ -273,7 +273,8 @@ class Builder:
             log_format=make_format(access_log.format if access_log is not None else "json"),
         )
 
-    def _listener_tls(self, config: ListenerConfig) -> ListenerTlsSettings | None:
+    def listener_tls(self, config: ListenerConfig) -> ListenerTlsSettings | None:
+        """The TLS of a listener, if it has any. Raises Unusable."""
         tls = config.tls
         if tls is None:
             return None

@@ -21,6 +21,7 @@ class Keeping:
     """See the module. config_path: of the config that runs; the path of a state file begins in its folder.
 
     path: of the state file, None for none. clock: monotonic seconds. count_error: for each write that failed.
+    n_changes: goes up when what is known changes.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Keeping:
         self._clock = clock
         self._count_error = count_error
         self._serves = False
+        self.n_changes = 0
         self._path = path
         self._file = self._make_file(path)
 
@@ -104,6 +106,7 @@ class Keeping:
 
     def changed(self) -> None:
         """What is known is another than before."""
+        self.n_changes += 1
         if self._file is not None:
             self._file.changed()
 

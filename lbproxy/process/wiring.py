@@ -23,7 +23,7 @@ from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.pool import Seating, SharedPool
 from lbproxy.domain.strategies.base import Strategy
-from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, reconfigure
+from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, TlsParts, reconfigure
 from lbproxy.process.onlink import read_on_link_networks
 from lbproxy.process.settings import is_direct
 from lbproxy.process.workers.part import Part
@@ -45,7 +45,8 @@ class Draft:
 
 
 class Wiring:
-    """See the module. `slots` and `registry` are shared. base_dir: where relative paths of the config start."""
+    """See the module. `slots` and `registry` are shared. base_dir: where relative paths of the config start. tls: what
+    is made already. part: what other processes share, None if there are none."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Wiring:
         dial_failed: DialFailed,
         strategy_failed: StrategyFailed,
         base_dir: str,
+        tls: TlsParts | None = None,
         part: Part | None = None,
     ) -> None:
         self._part = part
@@ -73,9 +75,9 @@ class Wiring:
         self.is_drafting = False
         if part is not None:
             part.wire(self.pools, registry, _Seats(self))
-        self._builder = self._new_builder(config)
+        self._builder = self._new_builder(config, tls)
 
-    def _new_builder(self, config: Config, before: Builder | None = None) -> Builder:
+    def _new_builder(self, config: Config, before: TlsParts | None) -> Builder:
         return Builder(
             config,
             Rows(self._slots, self._registry),
@@ -83,7 +85,7 @@ class Wiring:
             dial_failed=self._dial_failed,
             strategy_failed=self._strategy_failed,
             base_dir=self._base_dir,
-            before=None if before is None else before.tls,
+            before=before,
             part=self._part,
         )
 
@@ -131,7 +133,7 @@ class Wiring:
     def draft(self, config: Config) -> Draft:
         """Make everything for another config, in whatever thread; nothing is in use yet. Raises Unusable."""
         before = self._builder
-        builder = self._new_builder(config, before)
+        builder = self._new_builder(config, before.tls)
         draft = Draft(builder, {}, {}, {}, {})
         for name, pool in config.pools.items():
             if name not in self.pools:

@@ -1,7 +1,8 @@
 """What workers and their controller have in common, and what each of them has of it.
 
 The supervisor makes a `Share` before it forks: memory, locks, a bell for each process, and a seat for each server of
-the config. A process takes its `Part` (part.py): pools on the shared books, counters that others see, bells that are answered.
+the config. A process takes its `Part` (part.py): pools on the shared books, counters that others see, bells that are
+answered.
 
 Room: a pool has seats for twice as many servers as the config names and 64 more (320 where servers are discovered); its
 queue may become twice as long; 8 pools may join, and twice as many listeners and routes as there are. Each seat takes 1

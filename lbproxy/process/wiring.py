@@ -21,10 +21,12 @@ from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, PoolSettings
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
+from lbproxy.domain.shared.pool import Seating, SharedPool
 from lbproxy.domain.strategies.base import Strategy
 from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, TlsParts, reconfigure
 from lbproxy.process.onlink import read_on_link_networks
 from lbproxy.process.settings import is_direct
+from lbproxy.process.workers.part import Part
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Layout, Slots
 
 IDLE_S = 1.0  # a pool that goes must have been idle for so long: a request between two attempts holds nothing
@@ -44,7 +46,7 @@ class Draft:
 
 class Wiring:
     """See the module. `slots` and `registry` are shared. base_dir: where relative paths of the config start. tls: what
-    is made already."""
+    is made already. part: what other processes share, None if there are none."""
 
     def __init__(
         self,
@@ -57,7 +59,9 @@ class Wiring:
         strategy_failed: StrategyFailed,
         base_dir: str,
         tls: TlsParts | None = None,
+        part: Part | None = None,
     ) -> None:
+        self._part = part
         self._slots = slots
         self._registry = registry
         self._rng = rng
@@ -69,6 +73,8 @@ class Wiring:
         self._idle_since: dict[str, float] = {}  # of pools that go
         self.pools: dict[str, PoolRuntime] = {}
         self.is_drafting = False
+        if part is not None:
+            part.wire(self.pools, registry, _Seats(self))
         self._builder = self._new_builder(config, tls)
 
     def _new_builder(self, config: Config, before: TlsParts | None) -> Builder:
@@ -80,6 +86,7 @@ class Wiring:
             strategy_failed=self._strategy_failed,
             base_dir=self._base_dir,
             before=before,
+            part=self._part,
         )
 
     @property
@@ -100,10 +107,20 @@ class Wiring:
         for name, config in self._builder.config.pools.items():
             runtime = self.pools[name] = self._builder.pool(name)
             self._builder.rows.show()
+            if not self._begin(runtime):
+                continue
             for spec in config.servers if has_servers else ():
                 if spec.address.is_literal:
                     self.add_server(runtime, server_of(spec, config))
         return self.pools
+
+    def _begin(self, runtime: PoolRuntime) -> bool:
+        """False: its servers are those that another process has given seats."""
+        part, pool = self._part, runtime.pool
+        if part is None or not isinstance(pool, SharedPool):
+            return True
+        part.begin(pool)
+        return part.is_controller
 
     def build_listener(self, config: ListenerConfig) -> ListenerRuntime:
         """One runtime per listener; its pools must be built. Raises Unusable for its certificates."""
@@ -140,6 +157,7 @@ class Wiring:
             runtime = draft.pools.get(name)
             if runtime is not None:
                 self.pools[name] = runtime
+                self._begin(runtime)
                 continue
             runtime = self.pools[name]
             self._idle_since.pop(name, None)
@@ -147,7 +165,7 @@ class Wiring:
             if name in draft.strategies:
                 runtime.pool.use_strategy(draft.strategies[name], now)
             if before.get(name) != config or draft.settings[name].tls is not runtime.tls:
-                reconfigure(runtime, config, draft.settings[name], now)
+                reconfigure(runtime, config, draft.settings[name], now, self._part)
         for name, runtime in self.pools.items():
             if name not in builder.config.pools and not runtime.pool.is_leaving:
                 runtime.pool.is_leaving = True
@@ -168,6 +186,11 @@ class Wiring:
         """One of `idle_pools`, whose servers have been removed, is no more."""
         runtime = self.pools.pop(pool.name)
         del self._idle_since[pool.name]
+        if self._part is not None:
+            self._leaving = [item for item in self._leaving if item[0] is not runtime]
+            for server in list(runtime.servers):
+                self._forget_server(runtime, server, time.monotonic())
+            self._part.drop_pool(pool.name)
         self._registry.remove(POOL, (pool.name,), runtime.row)
         self._forget(TRAFFIC, 1, pool.name)
 
@@ -216,10 +239,17 @@ class Wiring:
         for runtime in self.pools.values():
             runtime.sweep(now)
         for runtime, server in list(self._leaving):
-            if server.inflight == 0 and runtime.servers[server].n_connections == 0:
+            if server.inflight or runtime.servers[server].n_connections:
+                continue
+            if self._part is None or self._part.is_done_with(runtime.name, server):
                 self._leaving.remove((runtime, server))
-                gone = runtime.servers.pop(server)
-                self._registry.retire(SERVER, (runtime.name, server.name), gone.row)
+                self._forget_server(runtime, server, now)
+
+    def _forget_server(self, runtime: PoolRuntime, server: Server, now: float) -> None:
+        row = runtime.servers.pop(server).row
+        if self._part is not None:
+            self._part.let_go(runtime, server, row, now)
+        self._registry.retire(SERVER, (runtime.name, server.name), row)
 
     def queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Values of lbproxy_queue_depth."""
@@ -238,3 +268,23 @@ class Wiring:
         for listener, (_, tls) in self._builder.tls.listeners.items():
             for path, expiry in {item.path: item.not_after for item in tls.loaded.certificates}.items():
                 yield (listener, path), expiry
+
+
+class _Seats(Seating):
+    """Servers that get a seat in the shared books, or lose it."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+
+    def join(self, pool: SharedPool, server: Server, now: float | None) -> None:
+        """See Seating."""
+        self._wiring.add_server(self._wiring.pools[pool.name], server, now)
+
+    def leave(self, pool: SharedPool, server: Server, now: float) -> None:
+        """See Seating."""
+        self._wiring.remove_server(self._wiring.pools[pool.name], server)
+
+    def prepare(self, pool: SharedPool, seat: int) -> None:
+        """See Seating."""
+        if self._wiring._part is not None:
+            self._wiring._part.clear_seat(pool.name, seat)

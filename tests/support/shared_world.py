@@ -28,8 +28,6 @@ from lbproxy.domain.shared.plan import (
     PLACE_TICKET,
     ROW_NEXT,
     ROW_TICKET,
-    SERVER_WORDS,
-    TOTAL,
     Plan,
     server_of,
     state_of,
@@ -245,7 +243,7 @@ class World:
         left = [worker for worker in self.workers if worker.number in living and (worker.tickets or worker.leases)]
         if left:
             raise Wrong(f"workers {[worker.number for worker in left]} wait for ever: {left[0].tickets}")
-        if any(cells[self.plan.server(number) + TOTAL] for number in range(self.plan.n_servers)):
+        if any(cells[self.plan.count(seat)] for seat in range(self.plan.n_servers)):
             raise Wrong("a slot was left behind")
         if places(cells, self.plan):
             raise Wrong("a place was left behind")
@@ -268,11 +266,9 @@ def audit(cells: Sequence[int], plan: Plan) -> None:
     """Everything that follows from rows and places is what follows from them."""
     rows = {row: cells[plan.row(row)] for row in range(1, plan.n_rows + 1) if cells[plan.row(row)]}
     for number in range(plan.n_servers):
-        at = plan.server(number)
-        loose = sum(cells[at + SERVER_WORDS + worker] for worker in range(plan.n_workers))
-        counted = loose + sum(server_of(word) == number for word in rows.values())
-        if cells[at + TOTAL] != counted:
-            raise Wrong(f"server {number} has {counted} requests, and the books say {cells[at + TOTAL]}")
+        counted = sum(server_of(word) == number for word in rows.values())
+        if cells[plan.count(number)] != counted:
+            raise Wrong(f"server {number} has {counted} rows, and the books say {cells[plan.count(number)]}")
     waiting = [place for place in range(1, plan.n_places + 1) if cells[plan.place(place)]]
     line = places(cells, plan)
     if len(line) != len(waiting) or cells[plan.first + N_WAITING] != len(waiting):

@@ -27,6 +27,7 @@ from lbproxy.control.status import Json, ListenerStatus
 from lbproxy.control.upgrade_api import UpgradeApi
 from lbproxy.dataplane.listener import BindError, admin_connections, bind_message
 from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.dataplane.services import SWEEP_S
 from lbproxy.process import loop_errors
 from lbproxy.process.access_log import AccessLogs
 from lbproxy.process.applying import CannotApply
@@ -43,6 +44,7 @@ from lbproxy.process.worker import StartError
 from lbproxy.process.workers.crew import Crew
 from lbproxy.process.workers.known import Known
 from lbproxy.process.workers.lines import Said, in_memory
+from lbproxy.process.workers.part import Part
 from lbproxy.process.workers.sockets import Door, Doors, flat, open_door
 from lbproxy.process.workers.station import Setup, Station
 from lbproxy.tasks import Tasks
@@ -72,6 +74,8 @@ class ControlProcess:
         )
         self._runtimes: list[ListenerRuntime] = []
         self._wiring: Wiring
+        self._part: Part
+        self._sweep_timer: asyncio.TimerHandle
         self._controller: Controller
         self._requests: ReloadRequests
         self._known: Known
@@ -105,10 +109,12 @@ class ControlProcess:
         await self._controller.admin.serve()
         tune_gc()
         self._station.start(loop)
+        self._sweep(loop)
         self._station.serving()
         self._requests.watch(self._config.watch)
         self._known.tell()
         await self._end.wait()
+        self._sweep_timer.cancel()
         self._requests.watch(False)
         await self._controller.stop()
         await self._tasks.cancel_all()
@@ -117,6 +123,7 @@ class ControlProcess:
 
     def _build(self) -> None:
         setup, config = self._setup, self._config
+        part = self._part = Part(setup.share, setup.board.n_workers, time.monotonic)
         self._wiring = wiring = Wiring(
             config,
             self._slots,
@@ -126,6 +133,7 @@ class ControlProcess:
             strategy_failed=lambda pool, error: None,
             base_dir=str(Path(setup.config_path).parent) if setup.config_path else ".",
             tls=setup.tls,
+            part=part,
         )
         try:
             wiring.build_pools()
@@ -176,6 +184,13 @@ class ControlProcess:
         self._known = Known(self._controller.keeping.snapshot, setup.line, time.monotonic)
         self._controller.keeping.on_change = self._known.changed
 
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What time brings to servers, and what workers have counted."""
+        self._sweep_timer = loop.call_later(SWEEP_S, self._sweep, loop)
+        now = time.monotonic()
+        self._wiring.sweep(now)
+        self._part.sweep(now)
+
     def _offer_admin(self) -> None:
         """The supervisor keeps the sockets of the admin address for the next controller."""
         for name, (fds, file) in self._controller.admin.offered.items():
@@ -187,11 +202,13 @@ class ControlProcess:
     def _listeners(self) -> list[ListenerStatus]:
         """Open ones, by name."""
         found: dict[str, ListenerStatus] = {}
+        connections = dict(self._part.client_connections())
         modes = {item.name: item.mode for item in self._config.listeners}
         for door in self._doors.open.values():
             known = found.get(door.listener)
             bind = (*(known.bind if known is not None else ()), *door.addresses)
-            found[door.listener] = ListenerStatus(door.listener, modes.get(door.listener, "http"), bind, 0)
+            n_clients = connections.get((door.listener,), 0)
+            found[door.listener] = ListenerStatus(door.listener, modes.get(door.listener, "http"), bind, int(n_clients))
         return list(found.values())
 
     async def _upgrade(self, caller: Caller) -> tuple[int, Json]:
@@ -206,6 +223,7 @@ class ControlProcess:
 
     def _heard(self, number: int, message: object) -> None:
         """What a worker tells that is not about configs."""
+        self._part.heard(message, self._controller)
 
     # --- another config ---------------------------------------------------------------------------------------------
 

@@ -9,16 +9,13 @@ import random
 from pathlib import Path
 from typing import Final
 
-from lbproxy import __version__, errors
+from lbproxy import __version__
 from lbproxy.config.problems import Unusable
 from lbproxy.control.file_watch import FileWatch
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.listener import BindError
 from lbproxy.dataplane.services import Services
-from lbproxy.domain.pool import Pool
-from lbproxy.domain.server import Server
-from lbproxy.errors import Fault
 from lbproxy.process import loop_errors
 from lbproxy.process.access_log import CLOSE_S, AccessLogs, open_access_log
 from lbproxy.process.applying import Applying, limit_connections
@@ -31,6 +28,7 @@ from lbproxy.process.worker import StartError
 from lbproxy.process.workers.agent import Agent
 from lbproxy.process.workers.board import DRAINING
 from lbproxy.process.workers.lines import Said
+from lbproxy.process.workers.part import Part
 from lbproxy.process.workers.shares import share_of
 from lbproxy.process.workers.station import ORPHAN_GRACE_S, Setup, Station
 from lbproxy.telemetry.log import ThrottledLog
@@ -57,6 +55,7 @@ class DataProcess:
         self._agent: Agent
         self._watch_files: FileWatch
         self._wiring: Wiring
+        self._part: Part
         self._station = Station(
             setup,
             {
@@ -97,15 +96,20 @@ class DataProcess:
             loop, row, access_writer=self._logs.writer, buffered_limit=config.limits.buffered_bytes
         )
         loop_errors.install(loop, services.internal_error)
+        part = self._part = Part(setup.share, setup.number - 1, services.clock)
+        part.send = lambda message: self._agent.send(message)
+        part.connections = lambda: self._listeners.connections()
+        part.buffered = lambda: services.pressure.buffered
         wiring = self._wiring = Wiring(
             config,
             slots,
             registry,
             rng=random.Random(),
-            dial_failed=self._dial_failed,
+            dial_failed=part.dial_failed,
             strategy_failed=self._strategy_failed,
             base_dir=str(Path(setup.config_path).parent) if setup.config_path else ".",
             tls=setup.tls,
+            part=part,
         )
         gate = ConnectionGate(0)
         warning = limit_connections(config, gate, services)
@@ -130,8 +134,16 @@ class DataProcess:
                 for name in self._listeners.sweep(now):
                     wiring.drop_listener(name)
 
-        services.on_sweep += [wiring.sweep, services.pipes.sweep, gate.sweep, sweep_listeners, self._drop_idle_pools]
+        services.on_sweep += [
+            wiring.sweep,
+            part.sweep,
+            services.pipes.sweep,
+            gate.sweep,
+            sweep_listeners,
+            self._drop_idle_pools,
+        ]
         services.start()
+        part.attach(loop)
         self._watch_files = FileWatch(wiring.watched)
         services.tasks.spawn(self._watch_files.run(), "certificate files")
         self._start_pulse(loop, Pulse(row, lambda: self._logs.dropped, ThrottledLog(log)))
@@ -160,10 +172,6 @@ class DataProcess:
         await self._watch_files.look()
 
     # --- what the data plane tells ----------------------------------------------------------------------------------
-
-    def _dial_failed(self, pool: Pool, server: Server, fault: Fault) -> None:
-        if fault is errors.CONNECT_REFUSED:
-            pool.server_refused(server, self._services.clock())
 
     def _strategy_failed(self, pool: str, error: Exception) -> None:
         self._strategy_log.error(
@@ -194,6 +202,8 @@ class DataProcess:
             shutdown = shutdown.model_copy(update={"grace": min(shutdown.grace, ORPHAN_GRACE_S), "delay": 0.0})
         ending = Ending(services, self._listeners, None, shutdown, self._stop, self._stop_now, lambda: False)
         await ending.drain()
+        self._part.sweep(services.clock())
+        self._part.detach(loop)
         await services.stop()
         self._station.stop(loop)
         if self._logs.writer is not None:

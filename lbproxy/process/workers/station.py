@@ -17,6 +17,7 @@ from lbproxy.process.building import TlsParts
 from lbproxy.process.upgrade.sockets import Inherited
 from lbproxy.process.workers.board import BEAT_S, SERVING, Board, name_of
 from lbproxy.process.workers.lines import Gone, Line, Said
+from lbproxy.process.workers.share import Share
 
 log = logging.getLogger("lbproxy")
 
@@ -35,6 +36,7 @@ class Setup:
     shown: Callable[[Unusable], str]
     line: Line
     board: Board
+    share: Share
     generation: int = 0
     kept: Kept | None = None
     sockets: Inherited = field(default_factory=Inherited)

@@ -43,6 +43,7 @@ from lbproxy.process.workers.child import Child
 from lbproxy.process.workers.control_process import NO_UPGRADE, ControlProcess
 from lbproxy.process.workers.data_process import DataProcess
 from lbproxy.process.workers.lines import Gone, Line, Said, from_memory
+from lbproxy.process.workers.share import Share, ShareError
 from lbproxy.process.workers.sockets import Door, Doors, unflat
 from lbproxy.process.workers.station import Setup, close_all
 from lbproxy.process.workers.stuck import SILENT_S, look
@@ -100,6 +101,7 @@ class Supervisor:
         self._kill_at: float | None = None
         self._wake, self._woken = socket.socketpair()
         self._board: Board
+        self._share: Share
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -144,11 +146,12 @@ class Supervisor:
             self._doors.bind(wanted, inherited)
             inherited.close()
             self._board = Board(self._doors.n_workers)
+            self._share = Share(config, self._doors.n_workers)
             self._tls = self._listener_tls()
         except Unusable as error:
             raise StartError(self._shown(error), 2) from None
-        except ValueError as no_socket:
-            raise StartError(str(no_socket)) from None
+        except (ValueError, ShareError) as cannot:
+            raise StartError(str(cannot)) from None
         except BindError as bind_error:
             raise StartError(str(bind_error)) from None
         except OSError as no_memory:
@@ -213,6 +216,7 @@ class Supervisor:
             self._shown,
             theirs,
             self._board,
+            self._share,
             self._generation,
             self._kept,
             tls=self._tls,
@@ -302,6 +306,10 @@ class Supervisor:
         pid = child.pid
         child.ended()
         self._board.ended(child.number)
+        if child.number == CONTROLLER:
+            self._share.bury_controller()
+        else:
+            self._share.bury(child.number - 1)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         if self._phase == "starting":
             code, text = child.failure or (1, f"the {child.name} {how}")

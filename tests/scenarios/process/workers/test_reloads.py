@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -152,4 +151,3 @@ def test_a_unix_socket_is_for_all_workers_and_its_file_goes_at_the_end(origin: O
         code = stopped(lb, signal.SIGTERM)
     assert code == 0
     assert not path.exists()
-    assert not os.listdir(tmp_path / "lb") == []

@@ -82,8 +82,6 @@ READINGS = (
         "Looks at a source of servers that failed; the last good answer stays in use.",
         ("pool", "source"),
     ),
-    Reading("worker_up", "1 if the worker process serves; only with `workers` above 1.", ("worker",)),
-    Reading("worker_restarts_total", "Times that the worker died and another one took its place.", ("worker",)),
     Reading("buffered_bytes", "Bytes of requests and answers held in memory now."),
     Reading("buffered_limit_bytes", "limits.buffered_bytes: from 95 % of it on new requests are refused."),
     Reading(
@@ -92,6 +90,11 @@ READINGS = (
         ("listener", "certificate"),
     ),
 )
+WORKER_READINGS = (
+    Reading("worker_up", "1 if the worker process serves.", ("worker",)),
+    Reading("worker_restarts_total", "Times that the worker died and another one took its place.", ("worker",)),
+)
+"""Only where there are several workers."""
 _GAUGES = frozenset(reading.name for reading in READINGS if reading.kind == "gauge")
 
 
@@ -198,7 +201,7 @@ class Exposition:
                     cells = entry.sums(first, end)
                     values = _cumulate(cells) if family.buckets else cells
                     out.extend(map(_sample, entry.prefixes[index], values))
-        for reading in READINGS:
+        for reading in (*READINGS, *(item for item in WORKER_READINGS if item.name in self._registry.readers)):
             _head(out, reading.name, reading.kind, reading.help, is_openmetrics)
             read = self._registry.readers.get(reading.name) or self._defaults.get(reading.name)
             for label_values, value in read() if read is not None else ():

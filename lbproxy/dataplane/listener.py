@@ -324,20 +324,25 @@ class Listener(Door):
             self._watch(READABLE)
 
     def close(self) -> None:
-        """Stop accepting for good. Connections that were accepted go on."""
+        """Stop accepting for good. Connections that were accepted go on, and so do those that came in this moment."""
+        if not self._is_paused:
+            self._accept_all()
         self._unwatch()
         self._is_closed = True
         self.close_sockets()
+
+    def _accept_all(self) -> None:
+        """Who is in the kernel's queue was let in, and would be reset with it. All in one turn, since nothing closes a
+        queue for newcomers alone. It holds one more than it was told to (listen(2), Linux)."""
+        for acceptor in self._acceptors:
+            acceptor.accept(BACKLOG + 1)
 
     def leave(self, now: float, heir: Listener | None = None) -> None:
         """Accept nobody any more, and let those go who are here: with their answer, or a second from now if they wait
         for none. Tunnels and TCP connections live until they end. heir: gets the sockets, with who waits there."""
         self._gate.remove(self)
         if heir is None and not self._is_paused:
-            # Who is in the kernel's queue was let in, and would be reset with it. All in one turn, since nothing closes
-            # a queue for newcomers alone. It holds one more than it was told to (listen(2), Linux).
-            for acceptor in self._acceptors:
-                acceptor.accept(BACKLOG + 1)
+            self._accept_all()
         self._unwatch()
         if heir is not None:
             heir._sockets, self._sockets = self._sockets, []

@@ -42,6 +42,7 @@ from lbproxy.process.upgrade.taking_over import unreadable
 from lbproxy.process.wiring import Wiring
 from lbproxy.process.worker import StartError
 from lbproxy.process.workers.crew import Crew
+from lbproxy.process.workers.known import Known
 from lbproxy.process.workers.lines import Said, in_memory
 from lbproxy.process.workers.part import Part
 from lbproxy.process.workers.sockets import Door, Doors, flat, open_door
@@ -52,8 +53,6 @@ from lbproxy.telemetry.slots import PROCESS, Slots
 
 log = logging.getLogger("lbproxy")
 
-KNOWN_S: Final = 0.5
-KNOWN_MOST_S: Final = 10.0
 NO_UPGRADE: Final = "with workers above 1 no other process can take over yet; restart lbproxy instead"
 
 
@@ -79,6 +78,7 @@ class ControlProcess:
         self._sweep_timer: asyncio.TimerHandle
         self._controller: Controller
         self._requests: ReloadRequests
+        self._known: Known
         self._station = Station(
             setup,
             {
@@ -112,7 +112,7 @@ class ControlProcess:
         self._sweep(loop)
         self._station.serving()
         self._requests.watch(self._config.watch)
-        self._tasks.spawn(self._keep_known(), "what the next controller must know")
+        self._known.tell()
         await self._end.wait()
         self._sweep_timer.cancel()
         self._requests.watch(False)
@@ -181,6 +181,9 @@ class ControlProcess:
             config_path=setup.config_path,
         )
 
+        self._known = Known(self._controller.keeping.snapshot, setup.line, time.monotonic)
+        self._controller.keeping.on_change = self._known.changed
+
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """What time brings to servers, and what workers have counted."""
         self._sweep_timer = loop.call_later(SWEEP_S, self._sweep, loop)
@@ -193,19 +196,6 @@ class ControlProcess:
         for name, (fds, file) in self._controller.admin.offered.items():
             at = None if file is None else [str(file.path), file.device, file.inode]
             self._setup.line.say("admin", json.dumps({"name": name, "file": at}).encode(), fds)
-
-    async def _keep_known(self) -> None:
-        """The supervisor keeps what is known of servers for the next controller."""
-        keeping = self._controller.keeping
-        told, rest_s = -1, 0.0
-        while True:
-            if told != keeping.n_changes or rest_s <= 0:
-                told, rest_s = keeping.n_changes, KNOWN_MOST_S
-                fd = in_memory(pickle.dumps(keeping.snapshot(), pickle.HIGHEST_PROTOCOL))
-                self._setup.line.say("known", fds=[fd])
-                os.close(fd)
-            await asyncio.sleep(KNOWN_S)
-            rest_s -= KNOWN_S
 
     # --- what is asked ----------------------------------------------------------------------------------------------
 

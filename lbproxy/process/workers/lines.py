@@ -80,9 +80,10 @@ class Line:
     def hear(self) -> Said | None:
         """The next message, None if there is none now. Raises Gone."""
         try:
-            message, fds, _, _ = socket.recv_fds(
-                self._sock, MOST_BYTES + 64, MOST_FDS, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-            )
+            try:
+                message, fds = self._receive()
+            except ConnectionResetError:  # it went without having heard all: what it said itself comes after this
+                message, fds = self._receive()
         except BlockingIOError:
             return None
         except OSError:
@@ -91,6 +92,11 @@ class Line:
             raise Gone
         word, _, data = message.partition(b" ")
         return Said(word.decode(), data, tuple(fds))
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+        message, fds, _, _ = socket.recv_fds(self._sock, MOST_BYTES + 64, MOST_FDS, flags)
+        return message, fds
 
     def close(self) -> None:
         self._sock.close()

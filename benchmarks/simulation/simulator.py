@@ -19,7 +19,7 @@ from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import Ticket, WaitQueue
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks, bury
-from lbproxy.domain.shared.cells import Cells, Guard
+from lbproxy.domain.shared.cells import Guard
 from lbproxy.domain.shared.orders import tell
 from lbproxy.domain.shared.plan import Plan
 from lbproxy.domain.shared.pool import SharedPool
@@ -151,7 +151,7 @@ class Simulation:
         n_workers = max(1, workers)
         self._plan = Plan(0, n_workers=n_workers, n_servers=n, n_rows=n * max_inflight, n_places=n_places)
         n_cells = columns_end(self._plan.end, n_workers, POOL.width)
-        self._cells: Cells = [0] * n_cells
+        self._cells = [0] * n_cells
         self._columns = Columns(self._cells, self._plan.end, n_workers, POOL.width)
         self._guard = Guard()
         self._rows = [Slots().allocate(POOL) for _ in range(max(1, workers))]

@@ -7,6 +7,7 @@ names goes when nothing is under way in it; until then it is as before, except t
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, PoolSettings
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
+from lbproxy.domain.shared.overseen import OverseenPool
 from lbproxy.domain.shared.pool import Seating, SharedPool
 from lbproxy.domain.strategies.base import Strategy
 from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, TlsParts, reconfigure
@@ -28,6 +30,8 @@ from lbproxy.process.onlink import read_on_link_networks
 from lbproxy.process.settings import is_direct
 from lbproxy.process.workers.part import Part
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Layout, Slots
+
+log = logging.getLogger("lbproxy")
 
 IDLE_S = 1.0  # a pool that goes must have been idle for so long: a request between two attempts holds nothing
 
@@ -227,6 +231,8 @@ class Wiring:
             server, runtime, row, is_direct=is_direct(server.address, self._on_link)
         )
         runtime.pool.add(server, joined_at)
+        if isinstance(runtime.pool, OverseenPool) and not runtime.pool.has_seat(server):
+            log.error("pool %s: server %s gets no requests: %s", runtime.name, server.name, server.why)
 
     def remove_server(self, runtime: PoolRuntime, server: Server) -> None:
         """A server leaves a pool: no new requests; its row goes when its last request is done."""
@@ -247,9 +253,13 @@ class Wiring:
 
     def _forget_server(self, runtime: PoolRuntime, server: Server, now: float) -> None:
         row = runtime.servers.pop(server).row
+        labels = runtime.name, server.name
         if self._part is not None:
             self._part.let_go(runtime, server, row, now)
-        self._registry.retire(SERVER, (runtime.name, server.name), row)
+            if not self._part.is_controller:  # which has what all counted
+                self._registry.remove(SERVER, labels, row)
+                return
+        self._registry.retire(SERVER, labels, row)
 
     def queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Values of lbproxy_queue_depth."""

@@ -10,13 +10,17 @@ Behind the counters of a column stand its gauges, what is now: those of a dead w
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Final
 
-from lbproxy.domain.shared.cells import Cells
-
 SEQUENCE_CELLS: Final = 1  # odd while somebody folds
-_LOOKS: Final = 1000
+_LOOKS: Final = 10
+Block = memoryview | list[int]
+
+
+class Folding(Exception):
+    """Somebody adds up what a dead worker counted, and is held up: look again later."""
 
 
 def columns_end(first: int, n_columns: int, n_cells: int, n_gauges: int = 0) -> int:
@@ -30,7 +34,7 @@ class Columns:
 
     __slots__ = ("_cells", "_first", "_n_cells", "_n_columns", "_sequence", "_width")
 
-    def __init__(self, cells: Cells, first: int, n_columns: int, n_cells: int, n_gauges: int = 0) -> None:
+    def __init__(self, cells: Block, first: int, n_columns: int, n_cells: int, n_gauges: int = 0) -> None:
         self._cells = cells
         self._sequence = first
         self._first = first + SEQUENCE_CELLS
@@ -40,12 +44,11 @@ class Columns:
 
     def publish(self, column: int, at: int, row: Sequence[int]) -> None:
         """Let others see what this worker has counted. at: the place of the row in the column."""
-        cells, start = self._cells, self._first + column * self._width + at
-        for number, value in enumerate(row, start):
-            cells[number] = value
+        start = self._first + column * self._width + at
+        self._cells[start : start + len(row)] = array("q", row)
 
     def total(self, at: int, width: int) -> list[int]:
-        """What all counted in the cells of a row. Raises RuntimeError if a fold does not end: who did it died."""
+        """What all counted in the cells of a row. Raises Folding."""
         cells = self._cells
         for _ in range(_LOOKS):
             before = cells[self._sequence]
@@ -53,7 +56,12 @@ class Columns:
                 found = [sum(values) for values in zip(*self._rows(at, width, self._n_columns + 1), strict=True)]
                 if cells[self._sequence] == before:
                     return found
-        raise RuntimeError("the counters of a worker that is gone were not added up to the end")
+        raise Folding
+
+    @property
+    def is_folding(self) -> bool:
+        """Would `total` raise, most likely?"""
+        return self._cells[self._sequence] % 2 != 0
 
     def each(self, at: int, width: int) -> list[Sequence[int]]:
         """The cells of a row as each of those who live has them."""
@@ -65,20 +73,16 @@ class Columns:
 
     def fold(self, column: int) -> None:
         """A worker is dead: what it had counted is that of the gone."""
-        cells = self._cells
+        cells, n_cells = self._cells, self._n_cells
         start, gone = self._first + column * self._width, self._first + self._n_columns * self._width
+        sums = [a + b for a, b in zip(cells[start : start + n_cells], cells[gone : gone + n_cells], strict=True)]
         cells[self._sequence] += 1
-        for number in range(self._n_cells):
-            if cells[start + number]:
-                cells[gone + number] += cells[start + number]
-                cells[start + number] = 0
-        for number in range(self._n_cells, self._width):
-            cells[start + number] = 0
+        cells[gone : gone + n_cells] = array("q", sums)
+        cells[start : start + self._width] = array("q", bytes(8 * self._width))
         cells[self._sequence] += 1
 
     def clear(self, at: int, width: int) -> None:
         """What was counted here is another thing's from now on; nobody may count there meanwhile."""
         for column in range(self._n_columns + 1):
             start = self._first + column * self._width + at
-            for number in range(start, start + width):
-                self._cells[number] = 0
+            self._cells[start : start + width] = array("q", bytes(8 * width))

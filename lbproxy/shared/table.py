@@ -27,7 +27,7 @@ ENTRY_CELLS: Final = 2
 # Beside the counters of a server: requests that ended there, and errors (domain/server.py).
 N_FACTS: Final = 2
 # Gauges of the process: bytes in memory. Of a listener: connections. Of a server: connections in use and idle; latency
-# (ns) and the last progress (monotonic, ns) as one worker saw them; one more than its health checks' state is told by.
+# (ns) and the last progress (monotonic, ns), as one worker saw them.
 PROCESS_GAUGES: Final = 1
 LISTENER_GAUGES: Final = 1
 SERVER_GAUGES: Final = 4
@@ -144,11 +144,10 @@ class Directory:
         self,
         *name: str,
         is_free: Callable[[int], bool] = lambda number: True,
-        taken: Callable[[int], None] = lambda number: None,
     ) -> int:
         """The entry of that name, which is its own from now on; -1 if all are taken.
 
-        is_free: may another have it? taken: called when it has just become this one's, before others can find it.
+        is_free: may another have it?
         """
         mark = _mark(name)
         cells, free = self._cells, -1
@@ -162,7 +161,6 @@ class Directory:
                 if free < 0 and found == (0, 0) and is_free(number):
                     free = number
             if free >= 0:
-                taken(free)
                 at = self._first + free * ENTRY_CELLS
                 cells[at], cells[at + 1] = mark
             return free

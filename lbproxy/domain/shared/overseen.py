@@ -17,10 +17,6 @@ from lbproxy.domain.shared.waiting import SharedQueue
 from lbproxy.domain.states import Admin, Health
 
 
-class NoSeat(Exception):
-    """A server can't join: there is no room for it. The text says what to do."""
-
-
 class OverseenPool(SharedPool):
     """See the module, and Pool. Its books are those of CONTROLLER."""
 
@@ -55,7 +51,7 @@ class OverseenPool(SharedPool):
             self._ring()
 
     def add(self, server: Server, now: float | None = None) -> None:
-        """See Pool; workers have it from now on. Raises NoSeat and CardTooLong, and then it has not joined."""
+        """See Pool; workers have it from now on. One for which there is no seat is in maintenance, and says why."""
         books = self._shared
         card = card_of(server)
         books.now = now if now is not None else books.now
@@ -68,14 +64,16 @@ class OverseenPool(SharedPool):
                 books.sat_down(*known)
                 books.take_seat(known[0])
             if not books.give_seat(server, card, self._first_orders):
-                raise NoSeat(
-                    f"pool {self.name}: server {server.name} can't join: there is room for {books.n_seats} servers, and"
-                    " all of it is taken; restart lbproxy, which makes more"
-                )
+                server.admin = Admin.MAINT
+                server.why = f"there is no room for more than {books.n_seats} servers until lbproxy is restarted"
         super().add(server, now)
         self._dirty.add(server)
         self.hand_over(books.now)
         self._ring()
+
+    def has_seat(self, server: Server) -> bool:
+        """Do workers know it?"""
+        return server in self._shared.seats
 
     def _first_orders(self, cells: Cells, plan: Plan, server: Server, seat: int) -> bool:
         self._seating.prepare(self, seat)
@@ -85,7 +83,8 @@ class OverseenPool(SharedPool):
         """See Pool; workers give it nothing from their next look on."""
         if now is not None:
             self._shared.now = now
-        self._shared.take_seat(server)
+        if self.has_seat(server):
+            self._shared.take_seat(server)
         self._dirty.discard(server)
         super().remove(server, now)
         self._ring()

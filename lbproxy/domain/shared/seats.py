@@ -25,19 +25,14 @@ CARD_BYTES: Final = 8 * (CARD_WORDS - 1)
 _END: Final = "\0"  # in no name, host or path
 
 
-class CardTooLong(ValueError):
-    """There is no room for what a server is called. The text says what to do."""
-
-
 def card_of(server: Server) -> bytes:
-    """What says who it is. Raises CardTooLong."""
+    """What says who it is. Raises ValueError if there is no room for it, which names, hosts and paths don't come to."""
     address = server.address
     text = _END.join((server.name, server.host, address.host, str(address.port), address.path))
     card = text.encode("utf-8", "surrogateescape")
     if len(card) > CARD_BYTES:
-        raise CardTooLong(
-            f"server {server.name[:40]}...: name and address take {len(card)} bytes; with several workers {CARD_BYTES}"
-            " are the most: give it a shorter name"
+        raise ValueError(
+            f"server {server.name[:128]}: {len(card)} bytes of name and address, and {CARD_BYTES} are the most"
         )
     return card
 

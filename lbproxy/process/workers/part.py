@@ -30,6 +30,7 @@ from lbproxy.domain.shared.waiting import SharedQueue
 from lbproxy.errors import CONNECT_REFUSED, Fault
 from lbproxy.process.workers.news import DialFailed, Learned
 from lbproxy.process.workers.share import Share
+from lbproxy.shared.columns import Folding
 from lbproxy.shared.table import N_FACTS, SEAT_WIDTH, SERVER_GAUGES, Directory
 from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Layout, Row
 
@@ -145,7 +146,9 @@ class Part:
 
     def is_done_with(self, pool: str, server: Server) -> bool:
         """May one that left be forgotten, with nothing in flight here?"""
-        return not self.is_controller or not self._books[pool].is_known_to_others(server)
+        if not self.is_controller:
+            return True
+        return not self._books[pool].is_known_to_others(server) and not self._share.columns.is_folding
 
     def let_go(self, runtime: PoolRuntime, server: Server, row: Row, now: float) -> None:
         """A server that left is forgotten. In the controller, its row has what all counted from now on."""
@@ -159,7 +162,8 @@ class Part:
         place = self._share.table.of_seat(self._rooms[runtime.name], seat)
         if self.is_controller:
             self._publish_server(runtime, server, runtime.servers.get(server), row)
-            row[:] = self._share.columns.total(place, SERVER.width)
+            with contextlib.suppress(Folding):  # its pool is no more, and so are its counts
+                row[:] = self._share.columns.total(place, SERVER.width)
             self._share.columns.publish(self._number, place, [0] * SEAT_WIDTH)
         else:
             self._share.columns.publish(self._number, place, [*row, server.requests, server.errors])
@@ -293,8 +297,13 @@ class Part:
     # --- sums ---------------------------------------------------------------------------------------------------------
 
     def count(self) -> None:
-        """The controller's registry and its servers show what all have counted, up to now."""
+        """The controller's registry and its servers show what all have counted, up to now; or what they had counted
+        just before, while the supervisor adds up what a dead one had."""
         self._publish()
+        with contextlib.suppress(Folding):
+            self._count()
+
+    def _count(self) -> None:
         columns, table, registry = self._share.columns, self._share.table, self._registry
         for layout in (PROCESS, LISTENER, TRAFFIC, POOL):
             for labels in registry.labels(layout):

@@ -23,7 +23,7 @@ from lbproxy.control.file_servers import server_of
 from lbproxy.domain.shared.books import CONTROLLER, SharedBooks, bury
 from lbproxy.domain.shared.cells import Guard
 from lbproxy.domain.shared.orders import write_orders
-from lbproxy.domain.shared.seats import CardTooLong, card_of
+from lbproxy.domain.shared.seats import card_of
 from lbproxy.shared.columns import Columns
 from lbproxy.shared.mutex import Mutex, MutexError
 from lbproxy.shared.segment import Segment
@@ -89,10 +89,7 @@ class Share:
                 if not spec.address.is_literal:
                     continue
                 server = server_of(spec, pool)
-                try:
-                    books.give_seat(server, card_of(server), write_orders)
-                except CardTooLong as error:
-                    raise ShareError(f"pools.{name}: {error}") from None
+                books.give_seat(server, card_of(server), write_orders)
 
     def guard(self, first: int, what: str) -> Guard:
         """The lock whose first cell this is."""

@@ -54,7 +54,7 @@ PLAN: dict[str, dict[str, object]] = {
 
 @pytest.fixture(scope="module")
 def module_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("queue"), PLAN) as site:
+    with Site(tmp_path_factory.mktemp("queue"), PLAN, workers=2) as site:
         yield site
 
 

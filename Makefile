@@ -13,7 +13,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # command=Debian package: other programs that tests and benchmarks drive or compare with
 TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl \
 	openssl=openssl psql=postgresql-client redis-server=redis-server redis-benchmark=redis-tools redis-cli=redis-tools \
-	iperf3=iperf3 uwsgi=uwsgi-plugin-python3 valgrind=valgrind chromium=chromium zsh=zsh fish=fish
+	iperf3=iperf3 uwsgi=uwsgi-plugin-python3 valgrind=valgrind chromium=chromium zsh=zsh fish=fish \
+	h2load=nghttp2-client nghttp=nghttp2-client
 # Packages that bring no command, or none on the PATH.
 MODULES := libnginx-mod-stream postgresql
 # Processes that run tests: as many as processors for what computes, twice as many for what mostly waits. With more of them

@@ -1,8 +1,8 @@
-"""What one request of HTTP/2 costs a server's end without sockets, beside two libraries: `h2`, and `ngh2` if it is there.
+"""What a request of HTTP/2 costs a server's end without sockets, beside the libraries `h2` and, if it is there, `ngh2`.
 
 A gRPC call as its client sends it: HEADERS with ten fields and DATA of 100 bytes, in one read; then a head, DATA and
-trailers go out. All on one connection, whose tables are warm. Once with the same head each time, and once with a timeout and
-a traceparent that are new in each, which the client's encoder puts into its table, as many do.
+trailers go out. All on one connection, whose tables are warm. Once with the same head each time, and once with a
+timeout and a traceparent that are new in each, which the client's encoder puts into its table, as many do.
 
 `make bench` runs it with the installed, compiled lbproxy: python -P benchmarks/installed.py benchmarks.micro.h2_codec
 """
@@ -84,6 +84,9 @@ class Conversation:
     def serve(self, octets: bytes, stream: int) -> None:
         raise NotImplementedError
 
+    def output(self, octets: bytes) -> None:
+        """What would be written."""
+
 
 class Own(Conversation):
     def connect(self, begin: bytes) -> None:
@@ -98,7 +101,7 @@ class Own(Conversation):
         connection.send_answer(stream, 200, ANSWER_LINES, b"", False)
         connection.send_data(stream, MESSAGE, False)
         connection.send_trailers(stream, TRAILER_LINES)
-        connection.take_output()
+        self.output(connection.take_output())
 
 
 class Hyper(Conversation):
@@ -119,7 +122,7 @@ class Hyper(Conversation):
         )
         connection.send_data(stream, MESSAGE)
         connection.send_headers(stream, [("grpc-status", "0"), ("grpc-message", "")], end_stream=True)
-        connection.data_to_send()
+        self.output(connection.data_to_send())
 
 
 class Native(Conversation):
@@ -146,7 +149,7 @@ class Native(Conversation):
         )
         connection.send_data(stream, MESSAGE)
         connection.send_trailers(stream, [(b"grpc-status", b"0"), (b"grpc-message", b"")])
-        connection.data_to_send()
+        self.output(connection.data_to_send())
 
 
 def pieces() -> Iterator[Piece]:

@@ -180,6 +180,25 @@ def test_goaway_of_a_client_ends_no_request() -> None:
     assert end.has_stream(1)
 
 
+def test_after_goaway_new_streams_are_ignored() -> None:
+    """Section 6.8: the peer knows that they were not processed."""
+    end = begun(True)
+    end.received(headers(1, POST), 0.0)
+    end.goaway(end.last_peer_stream)
+    end.take_output()
+    end.received(headers(3, POST) + frame(DATA, END_STREAM, 3, b"x") + frame(DATA, END_STREAM, 1, b"y"), 0.0)
+    assert end.seen == [("head", 1, b"POST", b"/", b"", False), ("data", 1, b"y", True)]
+    assert end.last_peer_stream == 1
+    assert not end.n_output
+
+
+def test_goaway_without_a_number_stops_nothing() -> None:
+    end = begun(True)
+    end.goaway(2**31 - 1)
+    end.received(headers(1, GET, is_end=True), 0.0)
+    assert end.words() == ["head"]
+
+
 def test_goaway_says_what_was_wrong() -> None:
     end = begun(True)
     end.received(POST_1 + frame(DATA, 0, 0, b"x"), 0.0)
@@ -219,6 +238,14 @@ def test_frames_that_ask_for_no_work_are_counted(octets: bytes) -> None:
     assert end.words()[-2:] == ["flooded", "failed"]
     assert end.seen[-2] == ("flooded", "control_frames")
     assert reactions(end)[-1] == (CONNECTION, ENHANCE_YOUR_CALM)
+
+
+def test_a_frame_of_very_many_settings_is_a_flood() -> None:
+    end = begun(True)
+    end.received(frames.settings([(4, 1)] * 64), 0.0)
+    assert end.words() == ["settings"]
+    end.received(frames.settings([(4, 1)] * 65), 0.0)
+    assert end.words() == ["settings", "flooded", "failed"]
 
 
 def test_frames_that_answer_what_was_sent_are_excused() -> None:
@@ -283,3 +310,19 @@ def test_limits_can_be_off() -> None:
     assert flood(end, FLOODS["PING"] + FLOODS["unknown"], 2000)
     end.received(POST_1 + frame(DATA, 0, 1) * 2000 + frame(DATA, END_STREAM, 1, b"x"), 0.0)
     assert end.words() == ["head", "data"]
+
+
+def test_replies_are_no_longer_than_what_they_reply_to() -> None:
+    """Twice as long at most, of whatever came: whoever stops reading from a peer that does not read is bounded."""
+    for flood in (
+        frames.ping(bytes(8), False) * 900,
+        frames.settings([]) * 900,
+        b"".join([headers(stream, [(b"A", b"")]) for stream in range(1, 1801, 2)]),
+    ):
+        end = begun(True, OwnSettings(control_frames=0, resets=0))
+        end.received(flood, 0.0)
+        assert 0 < len(end.take_output()) <= 2 * len(flood)
+    end = begun(True)
+    end.received(frames.ping(bytes(8), False) * 5000, 0.0)
+    assert end.is_failed
+    assert end.n_output <= 1002 * 17 + 200

@@ -72,7 +72,8 @@ class ProbeSpec:
         tls: PoolTlsSettings | None = None,
         protocol: str = "h1",
     ) -> ProbeSpec:
-        """proxy_protocol, protocol: those of the pool. A check with a port of its own goes to something else, which gets none."""
+        """proxy_protocol, protocol: those of the pool. A check with a port of its own goes to something else, which
+        gets none."""
         is_introduced = proxy_protocol != "off" and check.port is None
         return cls(
             introduction=build(proxy_protocol, None, None, is_check=True) if is_introduced else b"",
@@ -378,8 +379,10 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
     conversation: Conversation
     if spec.is_http2:
         conversation = Http2Answer(spec, target)
+    elif spec.is_http:
+        conversation = Answer(spec)
     else:
-        conversation = Answer(spec) if spec.is_http else Greeting(spec)
+        conversation = Greeting(spec)
     transport: asyncio.Transport | None = None
     try:
         async with asyncio.timeout(spec.timeout_s):

@@ -33,7 +33,7 @@ class InjectedDefect(Exception):
 class HookedDaemon(LbProxy):
     """The daemon under `hooked`."""
 
-    def start(self, env: Mapping[str, str] | None = None) -> LbProxy:
+    def start(self, env: Mapping[str, str] | None = None) -> Self:
         """Runs the checkout's sources: the methods of a compiled class can't be replaced."""
         return super().start({"PYTHONPATH": str(ROOT), **(env or {})})
 

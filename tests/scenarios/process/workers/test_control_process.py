@@ -86,22 +86,22 @@ def test_another_number_of_workers_is_refused(reloads: Reloads) -> None:
     reloads.config["workers"] = 2
 
 
-def test_who_is_restarted_begins_with_the_last_config(reloads: Reloads) -> None:
+def test_who_is_restarted_begins_with_the_last_config(reloads: Reloads, lb: CrewProxy) -> None:
     with_fixed_answer(reloads, "kept")
     reloads.reload()
     port = reloads.port("fixed")
     for name in ("1", "2", "c"):
-        pid = reloads.lb.kill_member(name)
-        reloads.lb.wait_replaced(name, pid)
+        pid = lb.kill_member(name)
+        lb.wait_replaced(name, pid)
         assert answers(port) == {(200, b"kept")}
     assert reloads.port("fixed") == port
 
 
-def test_a_worker_that_hangs_during_a_reload_is_replaced(reloads: Reloads) -> None:
-    pid = reloads.lb.kill_member("2", signal.SIGSTOP)
+def test_a_worker_that_hangs_during_a_reload_is_replaced(reloads: Reloads, lb: CrewProxy) -> None:
+    pid = lb.kill_member("2", signal.SIGSTOP)
     with_fixed_answer(reloads, "after")
     reloads.reload()  # it is dead before it could have answered
-    reloads.lb.wait_replaced("2", pid)
+    lb.wait_replaced("2", pid)
     wait_until(lambda: answers(reloads.port("fixed")) == {(200, b"after")}, "both to answer")
 
 

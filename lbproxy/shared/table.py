@@ -1,5 +1,6 @@
 """Where everything stands in the memory that workers share: one table, made from the config before they fork.
 
+    asked        how often the controller has asked for counts
     directory    its lock; then for each thing that has counters and for each room whose it is (`Directory`)
     rooms        for each: a lock, then the books of the pool that has it (domain/shared/plan.py)
     columns      one for each worker, one for the controller, and one for those that are gone (shared/columns.py):
@@ -22,13 +23,15 @@ from lbproxy.shared.columns import columns_end
 from lbproxy.shared.mutex import MUTEX_CELLS
 from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC
 
+ASKED: Final = 0
+HEADER_CELLS: Final = 8
 ENTRY_CELLS: Final = 2
 
 # Beside the counters of a server: requests that ended there, and errors (domain/server.py).
 N_FACTS: Final = 2
-# Gauges of the process: bytes in memory. Of a listener: connections. Of a server: connections in use and idle; latency
-# (ns) and the last progress (monotonic, ns), as one worker saw them.
-PROCESS_GAUGES: Final = 1
+# Gauges of the process: bytes in memory; which question was answered last, and 1. Of a listener: connections. Of a
+# server: connections in use and idle; latency (ns) and the last progress (monotonic, ns), as one worker saw them.
+PROCESS_GAUGES: Final = 2
 LISTENER_GAUGES: Final = 1
 SERVER_GAUGES: Final = 4
 SEAT_WIDTH: Final = SERVER.width + N_FACTS
@@ -72,8 +75,8 @@ class Table:
         self.n_workers = n_workers
         self.n_listeners = n_listeners
         self.n_traffic = n_traffic
-        self.directory_lock = 0
-        self.listener_entries = MUTEX_CELLS
+        self.directory_lock = HEADER_CELLS
+        self.listener_entries = self.directory_lock + MUTEX_CELLS
         self.traffic_entries = self.listener_entries + n_listeners * ENTRY_CELLS
         self.room_entries = self.traffic_entries + n_traffic * ENTRY_CELLS
         at = self.room_entries + len(rooms) * ENTRY_CELLS

@@ -12,7 +12,7 @@ right as news of others can be.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from lbproxy.domain.books import Books
 from lbproxy.domain.reuse import NO_LIMIT
@@ -50,6 +50,7 @@ class SharedBooks(Books):
 
     __slots__ = (
         "_bells",
+        "_block",
         "_cells",
         "_depth",
         "_guard",
@@ -82,6 +83,7 @@ class SharedBooks(Books):
     ) -> None:
         super().__init__()
         self._cells = cells
+        self._block: Any = cells  # in slices
         self._plan = plan
         self._guard = guard
         self._wake = wake
@@ -248,7 +250,7 @@ class SharedBooks(Books):
     def look(self) -> None:
         """Take over what the books say."""
         plan = self._plan
-        counts = list(self._cells[plan.counts : plan.counts + self._n_counts])
+        counts: list[int] = list(self._block[plan.counts : plan.counts + self._n_counts])
         n_words = plan.count_words
         for server, at in self._servers:
             total = 0

@@ -6,8 +6,7 @@ accesses: let another worker run there, or let this one die.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, overload
+from typing import Protocol
 
 from lbproxy.compiling import mypyc_attr
 
@@ -15,12 +14,11 @@ from lbproxy.compiling import mypyc_attr
 @mypyc_attr(native_class=False)
 class Cells(Protocol):
     """Whole numbers of 64 bits, with sign. Each is read and written at once: nobody sees half of one, and one that was
-    written stays when the writer dies. A slice is many of them, each as it was at some moment. All are 0 at first."""
+    written stays when the writer dies. All are 0 at first.
 
-    @overload
+    A slice is many of them, each as it was at some moment; mypyc has no overloads to say so."""
+
     def __getitem__(self, at: int, /) -> int: ...
-    @overload
-    def __getitem__(self, at: slice, /) -> Sequence[int]: ...
     def __setitem__(self, at: int, value: int, /) -> None: ...
 
 

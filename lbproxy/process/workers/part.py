@@ -31,11 +31,12 @@ from lbproxy.errors import CONNECT_REFUSED, Fault
 from lbproxy.process.workers.news import DialFailed, Learned
 from lbproxy.process.workers.share import Share
 from lbproxy.shared.columns import Folding
-from lbproxy.shared.table import N_FACTS, SEAT_WIDTH, SERVER_GAUGES, Directory
+from lbproxy.shared.table import ASKED, N_FACTS, SEAT_WIDTH, SERVER_GAUGES, Directory
 from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Layout, Row
 
 INHERITED_S: Final = 10.0
 """So long a controller that begins may take to find the servers that the one before had found."""
+LOOK_S: Final = 1.0
 GROWN: Final = 1.05
 """A learned time grows by itself by less than this until it is told again."""
 
@@ -75,6 +76,8 @@ class Part:
         self._traffic = Directory(share.cells, table.traffic_entries, table.n_traffic, share.directory_guard)
         self._places: dict[tuple[Layout, Labels], int] = {}
         self._learned: dict[Server, tuple[float, int]] = {}  # as this worker has told it, or was told
+        self._told = 0  # which question was answered last
+        self._answered = asyncio.Event()
         self._inherited_until = inf
 
     def wire(self, pools: Mapping[str, PoolRuntime], registry: Registry, seating: Seating) -> None:
@@ -181,11 +184,19 @@ class Part:
     def _answer(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._share.bells[self._number])
+        if self.is_controller:
+            self._answered.set()
+            return
         now = self._clock()
         for runtime in tuple(self._pools.values()):
             pool = runtime.pool
-            if isinstance(pool, SharedPool) and not self.is_controller:
+            if isinstance(pool, SharedPool):
                 pool.collect(now)
+        asked = self._share.cells[ASKED]
+        if asked != self._told:
+            self._told = asked
+            self._publish()
+            self._share.ring(self._share.n_workers)
 
     # --- what the controller must know --------------------------------------------------------------------------------
 
@@ -249,6 +260,7 @@ class Part:
                 place, row = self._place(layout, labels), registry.row(layout, labels)
                 if place >= 0 and row is not None:
                     columns.publish(self._number, place, row)
+        asked = self._share.cells[ASKED]
         columns.publish(self._number, table.process_gauges, [self.buffered()])
         for labels, number in self.connections():
             entry = self._listeners.find(*labels)
@@ -257,6 +269,7 @@ class Part:
         for runtime in self._pools.values():
             for server, item in runtime.servers.items():
                 self._publish_server(runtime, server, item, item.row)
+        columns.publish(self._number, table.process_gauges + 1, [asked + 1])
 
     def _publish_server(self, runtime: PoolRuntime, server: Server, item: ServerRuntime | None, row: Row) -> None:
         columns, table = self._share.columns, self._share.table
@@ -295,6 +308,25 @@ class Part:
         return place
 
     # --- sums ---------------------------------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Until all workers have said what they counted up to now; not longer than LOOK_S, as one may be busy."""
+        share = self._share
+        share.cells[ASKED] += 1
+        asked = share.cells[ASKED]
+        for worker in range(share.n_workers):
+            share.ring(worker)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                while not self._have_answered(asked):
+                    self._answered.clear()
+                    await self._answered.wait()
+        self.count()
+
+    def _have_answered(self, asked: int) -> bool:
+        """Those that have begun."""
+        told = self._share.columns.each(self._share.table.process_gauges + 1, 1)[: self._share.n_workers]
+        return all(each[0] == 0 or each[0] > asked for each in told)
 
     def count(self) -> None:
         """The controller's registry and its servers show what all have counted, up to now; or what they had counted

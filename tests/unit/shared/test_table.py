@@ -7,6 +7,7 @@ from lbproxy.shared.columns import columns_end
 from lbproxy.shared.mutex import MUTEX_CELLS
 from lbproxy.shared.table import (
     ENTRY_CELLS,
+    HEADER_CELLS,
     LISTENER_GAUGES,
     PROCESS_GAUGES,
     SEAT_WIDTH,
@@ -22,7 +23,7 @@ ROOMS = [PoolRoom(2, 4, 8), PoolRoom(1, 0, 0)]
 
 def test_no_two_things_stand_in_one_cell() -> None:
     table = Table(ROOMS, n_workers=3, n_listeners=2, n_traffic=4)
-    taken = [range(table.directory_lock, table.directory_lock + MUTEX_CELLS)]
+    taken = [range(HEADER_CELLS), range(table.directory_lock, table.directory_lock + MUTEX_CELLS)]
     for first, number in ((table.listener_entries, 2), (table.traffic_entries, 4), (table.room_entries, 2)):
         taken += [range(first, first + number * ENTRY_CELLS)]
     for lock, plan in zip(table.locks, table.plans, strict=True):

@@ -19,6 +19,7 @@ SEEN_BY_OTHERS = {
     "lbproxy/dataplane/exchange/client_stream.py: SharingClientStream": "tests/support/multiplexed.py derives from it",
     "lbproxy/dataplane/exchange/ports.py: SharingServerStream": "tests/support/multiplexed.py derives from it",
     "lbproxy/process/threads.py: DaemonThreads.submit": "asyncio calls it",
+    "lbproxy/telemetry/log.py: DirectHandler.emit": "logging calls it",
     "lbproxy/telemetry/log.py: WriterHandler.emit": "logging calls it",
     # Keys that have a model, so that a config that has them is told what they will be; availability.py refuses them.
     "lbproxy/config/pool_model.py: Pool.sticky": "refused as not built",

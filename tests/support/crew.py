@@ -5,10 +5,29 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 from tests.support.client import Client
-from tests.support.daemon import LbProxy
+from tests.support.daemon import STOP_S, LbProxy
+from tests.support.origin import Origin
 from tests.support.waiting import wait_until
+
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def crew_config(origin: Origin) -> dict[str, Any]:
+    """Two workers, the listener `in`, and one pool, `p`."""
+    return {
+        "workers": 2,
+        "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
+        "pools": {"p": {"servers": [origin.address], "health_check": "off"}},
+    }
+
+
+def status_of(port: int) -> int:
+    """Of the answer to a request on a new connection."""
+    with Client(port) as client:
+        return client.ask(GET).status
 
 
 class CrewProxy(LbProxy):
@@ -48,6 +67,20 @@ class CrewProxy(LbProxy):
             return self.metric("worker_up")
         except OSError:
             return -1
+
+    def pss_bytes(self, name: str) -> int:
+        """Memory of a process: its own, and its part of what it shares with others."""
+        text = Path(f"/proc/{self.members()[name]}/smaps_rollup").read_text()
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) << 10
+
+    def stopped_by(self, number: signal.Signals) -> int:
+        """The exit status after a signal."""
+        assert self.process is not None
+        self.signal(number)
+        try:
+            return self.process.wait(STOP_S)
+        finally:
+            self.kill()
 
     def ask_admin(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """A call of the admin address that changes something."""

@@ -70,7 +70,7 @@ class Agent:
         self._tasks.spawn(self._connect(said.fds[0]), "controller")
 
     async def _connect(self, fd: int) -> None:
-        channel = Channel(self._heard, self._ended, self._failed)
+        channel = Channel(self.heard, self._ended, self._failed)
         old, self._channel = self._channel, channel
         if old is not None:
             old.close()
@@ -101,19 +101,16 @@ class Agent:
 
     # --- the controller's -------------------------------------------------------------------------------------------
 
-    def _heard(self, message: object) -> None:
+    def heard(self, message: object) -> None:
+        """The controller says something."""
         match message:
             case messages.Welcome():
                 self.welcomed.set()
             case messages.Prepare():
                 self._tasks.spawn(self._prepare(message), "config")
-            case messages.Commit(generation=generation, is_wanted=is_wanted):
-                self._tasks.spawn(self._commit(generation) if is_wanted else self._forget(generation), "config")
-            case messages.ReadFiles():
-                self._tasks.spawn(self._read(), "certificate files")
-
-    async def _read(self) -> None:
-        await self._read_files()
+            case messages.Commit():
+                asked = message.generation
+                self._tasks.spawn(self._commit(asked) if message.is_wanted else self._forget(asked), "config")
 
     async def _prepare(self, asked: messages.Prepare) -> None:
         async with self._turn:

@@ -56,14 +56,19 @@ class Crew:
 
     async def _connect(self, number: int, fd: int) -> None:
         channel = Channel(
-            lambda message: self._heard(number, message), lambda ended: self._ended(number, ended), self._failed
+            lambda message: self.heard(number, message), lambda ended: self.left(number, ended), self._failed
         )
+        self.join(number, channel)
+        await channel.open(socket.socket(fileno=fd))
+
+    def join(self, number: int, channel: Channel) -> None:
+        """Speak to a worker by this from now on."""
         old, self._channels[number] = self._channels.get(number), channel
         if old is not None:
             old.close()
-        await channel.open(socket.socket(fileno=fd))
 
-    def _ended(self, number: int, channel: Channel) -> None:
+    def left(self, number: int, channel: Channel) -> None:
+        """That is over."""
         if self._channels.get(number) is channel:
             del self._channels[number]
             self._late.discard(number)
@@ -74,7 +79,8 @@ class Crew:
         for channel in self._channels.values():
             channel.send(message)
 
-    def _heard(self, number: int, message: object) -> None:
+    def heard(self, number: int, message: object) -> None:
+        """A worker says something."""
         match message:
             case messages.Hello(generation=generation):
                 if generation != self.generation:

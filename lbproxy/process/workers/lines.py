@@ -96,6 +96,8 @@ class Line:
     def _receive(self) -> tuple[bytes, list[int]]:
         flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
         message, fds, _, _ = socket.recv_fds(self._sock, MOST_BYTES + 64, MOST_FDS, flags)
+        for fd in fds:
+            os.set_inheritable(fd, False)  # not every kernel heeds the flag
         return message, fds
 
     def close(self) -> None:

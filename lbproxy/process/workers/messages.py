@@ -54,8 +54,3 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Committed:
     generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReadFiles:
-    pass

@@ -3,77 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.support.client import Client
-from tests.support.crew import CrewProxy, is_alive
-from tests.support.daemon import STOP_S, Settings
+from tests.support.crew import GET, CrewProxy, crew_config, is_alive, status_of
+from tests.support.daemon import STOP_S
 from tests.support.origin import Origin
 from tests.support.servers import run_refused
 from tests.support.waiting import wait_until
 from tests.support.wire import Ended
 
-GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-
-
-def config(origin: Origin, **more: object) -> Settings:
-    return {
-        "workers": 2,
-        "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
-        "pools": {"p": {"servers": [origin.address], "health_check": "off"}},
-        **more,
-    }
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[Origin]:
-    with Origin() as origin:
-        yield origin
-
-
-@pytest.fixture(scope="module")
-def running(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrewProxy]:
-    lb = CrewProxy(config(origin), tmp_path_factory.mktemp("lb"))
-    try:
-        yield lb.start()
-        lb.stop(allow_errors=True)
-    finally:
-        lb.kill()
-
-
-@pytest.fixture
-def lb(running: CrewProxy) -> CrewProxy:
-    """All of its processes serve."""
-    running.wait_all_up()
-    return running
-
 
 def silent(release: threading.Event) -> None:
     release.wait(STOP_S)
-
-
-def stopped(lb: CrewProxy, number: signal.Signals) -> int:
-    """The exit status after a signal."""
-    assert lb.process is not None
-    lb.signal(number)
-    try:
-        return lb.process.wait(STOP_S)
-    finally:
-        lb.kill()
-
-
-def status(port: int) -> int:
-    with Client(port) as client:
-        return client.ask(GET).status
 
 
 def is_answered(client: Client) -> bool:
@@ -89,7 +37,7 @@ def connected(port: int, count: int, stack: contextlib.ExitStack) -> list[Client
 
 
 def test_it_serves_and_the_controller_answers(lb: CrewProxy) -> None:
-    assert {status(lb.port("in")) for _ in range(20)} == {200}
+    assert {status_of(lb.port("in")) for _ in range(20)} == {200}
     assert sorted(lb.members()) == ["1", "2", "c"]
     assert lb.admin_get("/readyz")[0] == 200
     assert lb.status()["state"] == "running"
@@ -105,38 +53,9 @@ def test_a_killed_worker_has_a_successor_and_the_others_go_on(lb: CrewProxy) -> 
         lb.wait_replaced("1", pid)
         n_answered = sum(map(is_answered, clients))
         assert 0 < n_answered < 20  # the kernel spreads twenty connections over both
-        assert {status(lb.port("in")) for _ in range(20)} == {200}
+        assert {status_of(lb.port("in")) for _ in range(20)} == {200}
     assert lb.metric("worker_restarts_total", worker="1") == before + 1
     assert lb.metric("worker_up") == 2
-
-
-def test_who_waits_in_the_kernel_for_a_killed_worker_loses_nothing(lb: CrewProxy) -> None:
-    pids = [lb.kill_member(name, signal.SIGSTOP) for name in ("1", "2")]
-    with contextlib.ExitStack() as stack:
-        clients = connected(lb.port("in"), 200, stack)
-        for client in clients:
-            client.send(GET)
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        assert [client.response().status for client in clients] == [200] * 200
-    for name, pid in zip(("1", "2"), pids, strict=True):
-        lb.wait_replaced(name, pid)
-
-
-def test_a_killed_controller_has_a_successor_that_knows_what_it_knew(lb: CrewProxy, origin: Origin) -> None:
-    path = f"/api/v1/pools/p/servers/{origin.address}"
-    assert lb.ask_admin("PATCH", path, b'{"weight": 7}')[0] == 200
-    try:
-        with Client(lb.port("in")) as client:
-            assert client.ask(GET).status == 200
-            pid = lb.kill_member("c")
-            assert client.ask(GET).status == 200
-            lb.wait_replaced("c", pid)
-            assert client.ask(GET).status == 200
-        wait_until(lambda: lb.admin_get("/readyz")[0] == 200, "the successor to be ready")
-        assert lb.server_status()[0]["weight"] == 7
-    finally:
-        lb.ask_admin("PATCH", path, b'{"weight": null}')
 
 
 def test_a_worker_that_hangs_is_replaced(lb: CrewProxy) -> None:
@@ -144,11 +63,11 @@ def test_a_worker_that_hangs_is_replaced(lb: CrewProxy) -> None:
     lb.wait_replaced("2", pid)
     assert "the worker 2" in lb.stderr
     assert "its state is T" in lb.stderr
-    assert {status(lb.port("in")) for _ in range(20)} == {200}
+    assert {status_of(lb.port("in")) for _ in range(20)} == {200}
 
 
 def test_all_die_with_the_supervisor(origin: Origin, tmp_path: Path) -> None:
-    lb = CrewProxy(config(origin), tmp_path).start()
+    lb = CrewProxy(crew_config(origin), tmp_path).start()
     members = list(lb.members().values())
     os.kill(members[1], signal.SIGSTOP)
     lb.kill()
@@ -177,14 +96,14 @@ def test_a_stop_under_load_loses_nothing(origin: Origin, tmp_path: Path) -> None
                     failures.append(f"{answer.status}")
                 served[number] += 1
 
-    lb = CrewProxy(config(origin), tmp_path).start()
+    lb = CrewProxy(crew_config(origin), tmp_path).start()
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(served))]
     try:
         for thread in threads:
             thread.start()
         wait_until(lambda: min(served) > 20, "everybody to be served")
     finally:
-        code = stopped(lb, signal.SIGTERM)
+        code = lb.stopped_by(signal.SIGTERM)
         for thread in threads:
             thread.join(STOP_S)
     assert (code, failures, lb.error_lines()) == (0, [], [])
@@ -195,20 +114,20 @@ def test_a_stop_under_load_loses_nothing(origin: Origin, tmp_path: Path) -> None
 def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     release = threading.Event()
     with Origin(default=lambda peer: silent(release)) as origin:
-        lb = CrewProxy(config(origin), tmp_path).start()
+        lb = CrewProxy(crew_config(origin), tmp_path).start()
         with Client(lb.port("in")) as client:
             client.send(GET)
             wait_until(lambda: origin.peers, "the request to be at the server")
             lb.signal(signal.SIGTERM)
             lb.wait_logged("stopping; in-flight requests")
-            assert stopped(lb, signal.SIGINT) == 1
+            assert lb.stopped_by(signal.SIGINT) == 1
         assert "some requests or connections were cut" in lb.stderr
         release.set()
 
 
 def test_another_one_at_the_same_address_does_not_share_it(lb: CrewProxy, origin: Origin, tmp_path: Path) -> None:
     path = tmp_path / "other.yaml"
-    other = {**config(origin), "listeners": [{"name": "in", "bind": f"127.0.0.1:{lb.port('in')}", "pool": "p"}]}
+    other = {**crew_config(origin), "listeners": [{"name": "in", "bind": f"127.0.0.1:{lb.port('in')}", "pool": "p"}]}
     path.write_text(yaml.safe_dump({**other, "admin": "off", "access_log": "off"}))
     refused = run_refused(path)
     assert refused.returncode == 1
@@ -218,31 +137,11 @@ def test_another_one_at_the_same_address_does_not_share_it(lb: CrewProxy, origin
 def test_a_worker_that_cannot_start_ends_the_start_with_its_message(origin: Origin, tmp_path: Path) -> None:
     path = tmp_path / "lb.yaml"
     path.write_text(
-        yaml.safe_dump({**config(origin), "admin": "off", "access_log": {"path": str(tmp_path / "no" / "access.log")}})
+        yaml.safe_dump(
+            {**crew_config(origin), "admin": "off", "access_log": {"path": str(tmp_path / "no" / "access.log")}}
+        )
     )
     refused = run_refused(path)
     assert refused.returncode == 1
     assert "cannot start:" in refused.stderr
     assert "access.log" in refused.stderr
-
-
-def test_no_other_process_takes_over(lb: CrewProxy) -> None:
-    lb.signal(signal.SIGUSR2)
-    wait_until(lambda: "SIGUSR2: with workers above 1" in lb.stderr, "the refusal")
-    code, body = lb.ask_admin("POST", "/api/v1/upgrade")
-    assert code == 409
-    assert "restart" in str(json.loads(body)["problems"])
-
-
-def test_logs_are_opened_again_by_all(lb: CrewProxy) -> None:
-    moved = lb.access_log_path.with_name("moved.log")
-    lb.access_log_path.rename(moved)
-    lb.signal(signal.SIGUSR1)
-    wait_until(lambda: lb.access_log_path.exists(), "the new file")
-
-    def in_both() -> bool:
-        size = moved.stat().st_size
-        assert {status(lb.port("in")) for _ in range(20)} == {200}
-        return len(lb.access_log()) >= 20 and moved.stat().st_size == size
-
-    wait_until(in_both, "both workers to write to the new file")

@@ -1,56 +1,30 @@
-"""A reload with two workers: all of it in all of them, or nothing."""
+"""The controller of two workers: reloads, all of it in all of them or nothing, and what outlives it."""
 
 from __future__ import annotations
 
-import os
+import copy
+import json
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from tests.scenarios.process.test_reload import Reloads, get
-from tests.scenarios.process.workers.test_supervisor import stopped
 from tests.support.client import Client
-from tests.support.crew import CrewProxy
+from tests.support.crew import GET, CrewProxy, crew_config
 from tests.support.origin import Origin
 from tests.support.waiting import wait_until
 
-GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 TRIES = 24  # connections, which the kernel spreads over two workers: that one of them gets none is as good as excluded
 
 
-@pytest.fixture(scope="module")
-def origin() -> Iterator[Origin]:
-    with Origin() as origin:
-        yield origin
-
-
-@pytest.fixture(scope="module")
-def running(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CrewProxy, dict[str, Any]]]:
-    config: dict[str, Any] = {
-        "workers": 2,
-        "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
-        "pools": {"p": {"servers": [origin.address], "health_check": "off"}},
-    }
-    lb = CrewProxy(config, tmp_path_factory.mktemp("lb"))
-    try:
-        lb.start()
-        yield lb, yaml.safe_load(lb.config_path.read_text())
-        lb.stop(allow_errors=True)
-    finally:
-        lb.kill()
-
-
 @pytest.fixture
-def reloads(running: tuple[CrewProxy, dict[str, Any]]) -> Iterator[Reloads]:
+def reloads(lb: CrewProxy, origin: Origin) -> Iterator[Reloads]:
     """Afterwards the first config is in force."""
-    lb, first = running
-    lb.wait_all_up()
     made = Reloads(lb)
+    first = copy.deepcopy(made.config)
     yield made
     made.config = first
     made.reload()
@@ -112,32 +86,29 @@ def test_another_number_of_workers_is_refused(reloads: Reloads) -> None:
     reloads.config["workers"] = 2
 
 
-def test_who_is_restarted_begins_with_the_last_config(reloads: Reloads) -> None:
+def test_who_is_restarted_begins_with_the_last_config(reloads: Reloads, lb: CrewProxy) -> None:
     with_fixed_answer(reloads, "kept")
     reloads.reload()
     port = reloads.port("fixed")
     for name in ("1", "2", "c"):
-        pid = reloads.lb.kill_member(name)
-        reloads.lb.wait_replaced(name, pid)
+        pid = lb.kill_member(name)
+        lb.wait_replaced(name, pid)
         assert answers(port) == {(200, b"kept")}
     assert reloads.port("fixed") == port
 
 
-def test_a_worker_that_hangs_during_a_reload_is_replaced(reloads: Reloads) -> None:
-    pid = reloads.lb.kill_member("2", signal.SIGSTOP)
+def test_a_worker_that_hangs_during_a_reload_is_replaced(reloads: Reloads, lb: CrewProxy) -> None:
+    pid = lb.kill_member("2", signal.SIGSTOP)
     with_fixed_answer(reloads, "after")
     reloads.reload()  # it is dead before it could have answered
-    reloads.lb.wait_replaced("2", pid)
+    lb.wait_replaced("2", pid)
     wait_until(lambda: answers(reloads.port("fixed")) == {(200, b"after")}, "both to answer")
 
 
 def test_a_unix_socket_is_for_all_workers_and_its_file_goes_at_the_end(origin: Origin, tmp_path: Path) -> None:
     path = tmp_path / "in.sock"
-    config: dict[str, Any] = {
-        "workers": 2,
-        "listeners": [{"name": "in", "bind": f"unix:{path}", "pool": "p"}],
-        "pools": {"p": {"servers": [origin.address], "health_check": "off"}},
-    }
+    config = crew_config(origin)
+    config["listeners"][0]["bind"] = f"unix:{path}"
     lb = CrewProxy(config, tmp_path / "lb").start()
     try:
         for _ in range(TRIES):
@@ -149,7 +120,30 @@ def test_a_unix_socket_is_for_all_workers_and_its_file_goes_at_the_end(origin: O
         with Client(str(path)) as client:
             assert client.ask(GET).status == 200
     finally:
-        code = stopped(lb, signal.SIGTERM)
+        code = lb.stopped_by(signal.SIGTERM)
     assert code == 0
     assert not path.exists()
-    assert not os.listdir(tmp_path / "lb") == []
+
+
+def test_a_killed_controller_has_a_successor_that_knows_what_it_knew(lb: CrewProxy, origin: Origin) -> None:
+    path = f"/api/v1/pools/p/servers/{origin.address}"
+    assert lb.ask_admin("PATCH", path, b'{"weight": 7}')[0] == 200
+    try:
+        with Client(lb.port("in")) as client:
+            assert client.ask(GET).status == 200
+            pid = lb.kill_member("c")
+            assert client.ask(GET).status == 200
+            lb.wait_replaced("c", pid)
+            assert client.ask(GET).status == 200
+        wait_until(lambda: lb.admin_get("/readyz")[0] == 200, "the successor to be ready")
+        assert lb.server_status()[0]["weight"] == 7
+    finally:
+        lb.ask_admin("PATCH", path, b'{"weight": null}')
+
+
+def test_no_other_process_takes_over(lb: CrewProxy) -> None:
+    lb.signal(signal.SIGUSR2)
+    wait_until(lambda: "SIGUSR2: with workers above 1" in lb.stderr, "the refusal")
+    code, body = lb.ask_admin("POST", "/api/v1/upgrade")
+    assert code == 409
+    assert "restart" in str(json.loads(body)["problems"])

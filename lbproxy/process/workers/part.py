@@ -331,6 +331,9 @@ class Part:
     def count(self) -> None:
         """The controller's registry and its servers show what all have counted, up to now; or what they had counted
         just before, while the supervisor adds up what a dead one had."""
+        for runtime in self._pools.values():
+            if isinstance(runtime.pool, OverseenPool):
+                runtime.pool.see(self._clock())  # what it hears of is counted, too
         self._publish()
         with contextlib.suppress(Folding):
             self._count()
@@ -343,9 +346,7 @@ class Part:
                 if place >= 0 and own is not None:
                     registry.count_elsewhere(layout, labels, _without(columns.total(place, layout.width), own))
         for runtime in self._pools.values():
-            pool, books, room = runtime.pool, self._books[runtime.name], self._rooms[runtime.name]
-            if isinstance(pool, SharedPool):
-                pool.refresh()
+            books, room = self._books[runtime.name], self._rooms[runtime.name]
             sums: dict[Labels, Row] = {}
             for server, item in runtime.servers.items():
                 seat = books.seat_of(server)

@@ -215,7 +215,8 @@ class Simulation:
         """Is no slot taken any more, and does nobody wait?"""
         for pool in self.shared:
             pool.collect(self.now)
-            pool.refresh()
+            if isinstance(pool.books, SharedBooks):
+                pool.books.look()
         return (
             not any(self.at_once.values())
             and all(not server.inflight for pool in self.pools for server in pool.servers)

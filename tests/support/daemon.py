@@ -66,7 +66,7 @@ class LbProxy:
         self.process: subprocess.Popen[bytes] | nursery.Nursling | None = None
         self.baseline_fds = 0
 
-    def __enter__(self) -> LbProxy:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *exc: object) -> None:

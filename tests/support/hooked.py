@@ -18,8 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
-from typing import Any
+from typing import Any, Self
 
 from lbproxy.control.discovery import dns
 from tests.support.build import ROOT

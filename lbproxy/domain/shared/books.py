@@ -33,7 +33,16 @@ from lbproxy.domain.shared.plan import (
 )
 from lbproxy.domain.shared.repair import repair
 from lbproxy.domain.shared.rows import Rows
-from lbproxy.domain.shared.seats import free_seat, get_up, prepare, read_card, server_of_card, sit_down
+from lbproxy.domain.shared.seats import (
+    free_seat,
+    get_up,
+    prepare,
+    read_card,
+    read_text,
+    server_of_card,
+    sit_down,
+    write_text,
+)
 
 CONTROLLER: Final = -1
 WriteOrders = Callable[[Cells, Plan, Server, int], bool]
@@ -342,6 +351,16 @@ class SharedBooks(Books):
 
     def set_server_word(self, server: Server, name: int, value: int) -> None:
         self._cells[self._plan.server(self._seats[server]) + name] = value
+
+    def server_text(self, server: Server, name: int, n_words: int) -> str:
+        """A text of a server, in so many words."""
+        at = self._plan.server(self._seats[server]) + name
+        return read_text(self._cells, at, 8 * (n_words - 1)).decode("utf-8", "replace")
+
+    def set_server_text(self, server: Server, name: int, n_words: int, text: str) -> None:
+        """What does not fit is cut off."""
+        at = self._plan.server(self._seats[server]) + name
+        write_text(self._cells, at, text.encode("utf-8", "replace")[: 8 * (n_words - 1)])
 
     def permits(self, server: Server) -> list[int]:
         """How many probes each worker has at a server."""

@@ -137,6 +137,18 @@ class OverseenPool(SharedPool):
         for worker in range(books.n_workers):
             books.ring_now(worker)
 
+    def see(self, now: float) -> None:
+        """Know what workers know now."""
+        books = self._shared
+        books.enter(now)
+        try:
+            self._verdicts.read(now)
+            books.look()
+        finally:
+            books.leave()
+        if self._line is not None:
+            self._line.read()
+
     # --- time --------------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:

@@ -67,7 +67,9 @@ ERRORS_IN_A_ROW: Final = 11
 PENALTY_UNTIL: Final = 12
 PENALTY_IS_FIRM: Final = 13
 CIRCUIT: Final = 14
-SERVER_WORDS: Final = CIRCUIT + WORDS
+WHAT: Final = CIRCUIT + WORDS  # what its breaker has seen, for people
+WHAT_WORDS: Final = 16
+SERVER_WORDS: Final = WHAT + WHAT_WORDS
 CARD_WORDS: Final = 128  # who sits there
 
 MAIL_WORDS: Final = 2  # for each worker

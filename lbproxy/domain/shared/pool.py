@@ -79,10 +79,6 @@ class SharedPool(Pool):
         self._noticed = self._shared.word(CHANGED)
         self._look_who_sits(None)
 
-    def refresh(self) -> None:
-        """Have the counts as they are now, for who only looks."""
-        self._shared.look()
-
     # --- a slot for a request ----------------------------------------------------------------------------------------
 
     def acquire(

@@ -43,19 +43,27 @@ def server_of_card(card: bytes) -> Server:
     return Server(name, Address(ip, int(port), path), host=host)
 
 
-def write_card(cells: Cells, plan: Plan, seat: int, card: bytes) -> None:
-    at = plan.card(seat)
-    cells[at] = len(card)
-    for start in range(0, len(card), 8):
+def write_text(cells: Cells, at: int, text: bytes) -> None:
+    """Its length, and eight bytes in each word behind that."""
+    cells[at] = len(text)
+    for start in range(0, len(text), 8):
         at += 1
-        cells[at] = int.from_bytes(card[start : start + 8].ljust(8, b"\0"), "little", signed=True)
+        cells[at] = int.from_bytes(text[start : start + 8].ljust(8, b"\0"), "little", signed=True)
+
+
+def read_text(cells: Cells, at: int, most: int) -> bytes:
+    """What `write_text` wrote; most: as many bytes."""
+    length = min(max(0, cells[at]), most)
+    words = [cells[at + number] for number in range(1, 1 + (length + 7) // 8)]
+    return b"".join(word.to_bytes(8, "little", signed=True) for word in words)[:length]
+
+
+def write_card(cells: Cells, plan: Plan, seat: int, card: bytes) -> None:
+    write_text(cells, plan.card(seat), card)
 
 
 def read_card(cells: Cells, plan: Plan, seat: int) -> bytes:
-    at = plan.card(seat)
-    length = cells[at]
-    words = [cells[at + number] for number in range(1, 1 + (length + 7) // 8)]
-    return b"".join(word.to_bytes(8, "little", signed=True) for word in words)[:length]
+    return read_text(cells, plan.card(seat), CARD_BYTES)
 
 
 def is_free(cells: Cells, plan: Plan, seat: int) -> bool:

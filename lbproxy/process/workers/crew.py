@@ -74,6 +74,11 @@ class Crew:
             self._late.discard(number)
             self._news.set()
 
+    @property
+    def members(self) -> set[int]:
+        """Numbers of the workers that can be spoken to."""
+        return set(self._channels)
+
     def tell(self, message: object) -> None:
         """To all."""
         for channel in self._channels.values():

@@ -36,7 +36,7 @@ from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC, La
 
 INHERITED_S: Final = 10.0
 """So long a controller that begins may take to find the servers that the one before had found."""
-LOOK_S: Final = 0.1
+LOOK_S: Final = 1.0
 GROWN: Final = 1.05
 """A learned time grows by itself by less than this until it is told again."""
 
@@ -192,7 +192,9 @@ class Part:
             pool = runtime.pool
             if isinstance(pool, SharedPool):
                 pool.collect(now)
-        if self._share.cells[ASKED] != self._told:
+        asked = self._share.cells[ASKED]
+        if asked != self._told:
+            self._told = asked
             self._publish()
             self._share.ring(self._share.n_workers)
 
@@ -259,7 +261,7 @@ class Part:
                 if place >= 0 and row is not None:
                     columns.publish(self._number, place, row)
         asked = self._share.cells[ASKED]
-        columns.publish(self._number, table.process_gauges, [self.buffered(), 0])
+        columns.publish(self._number, table.process_gauges, [self.buffered()])
         for labels, number in self.connections():
             entry = self._listeners.find(*labels)
             if entry >= 0:
@@ -267,7 +269,6 @@ class Part:
         for runtime in self._pools.values():
             for server, item in runtime.servers.items():
                 self._publish_server(runtime, server, item, item.row)
-        self._told = asked
         columns.publish(self._number, table.process_gauges + 1, [asked + 1])
 
     def _publish_server(self, runtime: PoolRuntime, server: Server, item: ServerRuntime | None, row: Row) -> None:
@@ -330,6 +331,9 @@ class Part:
     def count(self) -> None:
         """The controller's registry and its servers show what all have counted, up to now; or what they had counted
         just before, while the supervisor adds up what a dead one had."""
+        for runtime in self._pools.values():
+            if isinstance(runtime.pool, OverseenPool):
+                runtime.pool.see(self._clock())  # what it hears of is counted, too
         self._publish()
         with contextlib.suppress(Folding):
             self._count()
@@ -342,9 +346,7 @@ class Part:
                 if place >= 0 and own is not None:
                     registry.count_elsewhere(layout, labels, _without(columns.total(place, layout.width), own))
         for runtime in self._pools.values():
-            pool, books, room = runtime.pool, self._books[runtime.name], self._rooms[runtime.name]
-            if isinstance(pool, SharedPool):
-                pool.refresh()
+            books, room = self._books[runtime.name], self._rooms[runtime.name]
             sums: dict[Labels, Row] = {}
             for server, item in runtime.servers.items():
                 seat = books.seat_of(server)

@@ -86,22 +86,22 @@ def test_another_number_of_workers_is_refused(reloads: Reloads) -> None:
     reloads.config["workers"] = 2
 
 
-def test_who_is_restarted_begins_with_the_last_config(reloads: Reloads) -> None:
+def test_who_is_restarted_begins_with_the_last_config(reloads: Reloads, lb: CrewProxy) -> None:
     with_fixed_answer(reloads, "kept")
     reloads.reload()
     port = reloads.port("fixed")
     for name in ("1", "2", "c"):
-        pid = reloads.lb.kill_member(name)
-        reloads.lb.wait_replaced(name, pid)
+        pid = lb.kill_member(name)
+        lb.wait_replaced(name, pid)
         assert answers(port) == {(200, b"kept")}
     assert reloads.port("fixed") == port
 
 
-def test_a_worker_that_hangs_during_a_reload_is_replaced(reloads: Reloads) -> None:
-    pid = reloads.lb.kill_member("2", signal.SIGSTOP)
+def test_a_worker_that_hangs_during_a_reload_is_replaced(reloads: Reloads, lb: CrewProxy) -> None:
+    pid = lb.kill_member("2", signal.SIGSTOP)
     with_fixed_answer(reloads, "after")
     reloads.reload()  # it is dead before it could have answered
-    reloads.lb.wait_replaced("2", pid)
+    lb.wait_replaced("2", pid)
     wait_until(lambda: answers(reloads.port("fixed")) == {(200, b"after")}, "both to answer")
 
 
@@ -147,3 +147,14 @@ def test_no_other_process_takes_over(lb: CrewProxy) -> None:
     code, body = lb.ask_admin("POST", "/api/v1/upgrade")
     assert code == 409
     assert "restart" in str(json.loads(body)["problems"])
+
+
+def test_a_request_is_explained_whichever_worker_had_it(lb: CrewProxy) -> None:
+    for number in range(TRIES):
+        with Client(lb.port("in")) as client:
+            assert client.ask(b"GET /asked/%d HTTP/1.1\r\nHost: h\r\n\r\n" % number).status == 200
+    for number in range(TRIES):
+        target = f"/asked/{number}"
+        code, body = lb.admin_get(f"/api/v1/explain?request_id={lb.entry(target)['request_id']}")
+        assert code == 200, body
+        assert [item["record"]["target"] for item in json.loads(body)["records"]] == [target]

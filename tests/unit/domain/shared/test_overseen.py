@@ -102,7 +102,7 @@ def test_a_seat_is_another_s_when_all_have_let_it_go() -> None:
     worker.let_go(lease.server, 2.0)
     site.controller.add(server(1), 3.0)
     assert lease_of(worker, 3.0).server.name == "s1"
-    site.controller.refresh()
+    site.controller.see(3.0)
     assert [item.inflight for item in site.controller.servers] == [1]
 
 

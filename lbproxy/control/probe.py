@@ -72,8 +72,8 @@ class ProbeSpec:
         tls: PoolTlsSettings | None = None,
         protocol: str = "h1",
     ) -> ProbeSpec:
-        """proxy_protocol, protocol: those of the pool. A check with a port of its own goes to something else, which
-        gets none."""
+        """proxy_protocol, protocol: those of the pool. A check with a port of its own goes to something else, which gets
+        no header."""
         is_introduced = proxy_protocol != "off" and check.port is None
         return cls(
             introduction=build(proxy_protocol, None, None, is_check=True) if is_introduced else b"",
@@ -373,16 +373,16 @@ class _Exchange(asyncio.Protocol):
             self.done.set_result(result)
 
 
+def _conversation(spec: ProbeSpec, target: Address) -> Conversation:
+    if spec.is_http2:
+        return Http2Answer(spec, target)
+    return Answer(spec) if spec.is_http else Greeting(spec)
+
+
 async def probe(spec: ProbeSpec, address: Address) -> Result:
     """Check one server; takes at most spec.timeout_s. Never raises, except when cancelled."""
     target = spec.target(address)
-    conversation: Conversation
-    if spec.is_http2:
-        conversation = Http2Answer(spec, target)
-    elif spec.is_http:
-        conversation = Answer(spec)
-    else:
-        conversation = Greeting(spec)
+    conversation = _conversation(spec, target)
     transport: asyncio.Transport | None = None
     try:
         async with asyncio.timeout(spec.timeout_s):

@@ -441,9 +441,11 @@ class Http2Connection(Carrier):
             return errors.CLOSED_UNACKED, "closed before the request arrived"
         if self.was_answered and self._heard_at < sink.sent_at:
             return errors.CLOSED_REUSED, "closed while the request was sent on a kept connection"
-        if is_fin:
-            return errors.CLOSED_EARLY, "closed without an answer"
-        return errors.RESET, "reset without an answer"
+        how = "closed" if is_fin else "reset"
+        detail = f"{how} without an answer"
+        if not self.peer.is_known:
+            detail = f"{how} before it has said anything in HTTP/2; does it speak that (`protocol` of the pool)?"
+        return errors.CLOSED_EARLY if is_fin else errors.RESET, detail
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

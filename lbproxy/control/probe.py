@@ -72,8 +72,8 @@ class ProbeSpec:
         tls: PoolTlsSettings | None = None,
         protocol: str = "h1",
     ) -> ProbeSpec:
-        """proxy_protocol, protocol: those of the pool. A check with a port of its own goes to something else, which gets
-        no header."""
+        """proxy_protocol, protocol: those of the pool. A check with a port of its own goes to something else, which
+        gets no header."""
         is_introduced = proxy_protocol != "off" and check.port is None
         return cls(
             introduction=build(proxy_protocol, None, None, is_check=True) if is_introduced else b"",

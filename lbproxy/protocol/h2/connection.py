@@ -52,7 +52,11 @@ _MAX_KNOWN_BLOCK: Final = 512
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class H2Connection(H2Control):
-    """See the preface. is_server: the peer sends requests. is_failed: nothing is read any more."""
+    """See the preface.
+
+    is_server: the peer sends requests. is_failed: nothing is read any more. n_known: heads that were known as a whole;
+    fields of the others are counted by `decoder`.
+    """
 
     def __init__(self, is_server: bool, own: OwnSettings) -> None:
         super().__init__(is_server, own)
@@ -66,6 +70,7 @@ class H2Connection(H2Control):
         self._n_block: i64 = 0
         self._block_stream = 0
         self._block_ends = False
+        self.n_known = 0
         self._known: dict[bytes, H2Head] = {}  # while the decoder's table is the same
         self._known_version = 0
 
@@ -281,6 +286,7 @@ class H2Connection(H2Control):
         if self._known_version == self.decoder.version:
             known = self._known.get(block)
             if known is not None:
+                self.n_known += 1
                 return known
         found = self.decoder.decode(block)
         if self.decoder.excess:

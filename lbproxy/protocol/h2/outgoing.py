@@ -75,7 +75,7 @@ class H2Outgoing:
         self.is_failed = False
         self.last_peer_stream = 0
         self.n_output: i64 = 0
-        self._output: list[bytes] = []
+        self._output: list[bytes | memoryview] = []
         self._streams: dict[int, H2Stream] = {}
         self._recent: H2Stream | None = None  # the one that was looked up last
         self._recent_id: i64 = -1
@@ -122,9 +122,8 @@ class H2Outgoing:
         """What has to be written now, b"" if nothing."""
         if not self.n_output:
             return b""
-        pieces = self._output
-        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        whole = b"".join(self._output)
+        self._output.clear()
         self.n_output = 0
         return whole
 
@@ -210,7 +209,14 @@ class H2Outgoing:
             self._output.append(stream.number)
             self.n_output += FRAME_HEADER
             if end > at:
-                self._put(bytes(data) if end - at == size else bytes(data[at:end]))
+                # What may change until the output is taken is copied; of octets that can't, a view is enough.
+                if end - at == size:
+                    self._output.append(bytes(data))
+                elif isinstance(data, bytes):
+                    self._output.append(memoryview(data)[at:end])
+                else:
+                    self._output.append(bytes(data[at:end]))
+                self.n_output += end - at
             self._control.sent()
             at = end
             if at >= most:

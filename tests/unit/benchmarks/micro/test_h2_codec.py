@@ -25,6 +25,12 @@ def test_the_requests_are_calls_of_grpc(varies: bool, monkeypatch: pytest.Monkey
     assert all(entry[2] == MESSAGE for entry in end.seen if entry[0] == "data")
 
 
+def test_a_cost_is_that_of_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h2_codec, "COUNT", 5)
+    assert 0.0 < h2_codec.cost_us(Own(True), 3) < 1e6
+    assert [name for name, _ in h2_codec.kinds()][:2] == ["lbproxy", "h2"]
+
+
 @pytest.mark.parametrize("kind", [Own, Hyper])
 def test_each_is_answered_with_head_data_and_trailers(
     kind: type[Conversation], monkeypatch: pytest.MonkeyPatch

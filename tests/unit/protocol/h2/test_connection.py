@@ -525,6 +525,7 @@ def test_equal_blocks_are_read_once() -> None:
     for stream in range(1, 11, 2):
         end.received(headers(stream, GET, is_end=True), 0.0)
     assert all(head is end.heads[0] for head in end.heads)
+    assert end.n_known == 4
     # An entry changes what the octets of a block mean.
     stored = b"\x82\x86\x84\x41\x01a\x40\x01n\x01"
     reference = b"\x82\x86\x84\xbf\xbe"

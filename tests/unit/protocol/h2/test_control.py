@@ -11,12 +11,14 @@ from lbproxy.protocol.h2.codes import (
     DATA,
     ENABLE_CONNECT_PROTOCOL,
     ENABLE_PUSH,
+    END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     GOAWAY,
     HEADER_TABLE_SIZE,
+    HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_WINDOW,
     NO_ERROR,
@@ -154,6 +156,26 @@ def test_a_reset_is_told_with_its_code() -> None:
     end.received(POST_1 + frames.rst_stream(1, CANCEL) + frames.rst_stream(1, CANCEL), 0.0)
     assert end.seen[1:] == [("reset", 1, CANCEL)]
     assert not end.n_streams
+
+
+def test_codes_that_nobody_knows_are_told_as_they_are() -> None:
+    """Section 7: they mean nothing special."""
+    end = begun(True)
+    end.received(POST_1 + frames.rst_stream(1, 0xDEAD) + frames.goaway(0, 0xBEEF, b"") + headers(3, GET), 0.0)
+    assert end.seen[1:3] == [("reset", 1, 0xDEAD), ("goaway", 0, 0xBEEF, b"")]
+    assert end.words()[3:] == ["head"]
+
+
+def test_what_comes_behind_the_reset_of_a_client() -> None:
+    """Section 5.1: the server may not know of it yet. Its blocks are read for the table's sake."""
+    end = requesting()
+    end.reset(1, CANCEL)
+    stored = frame(HEADERS, END_HEADERS, 1, b"\x88\x40\x01a\x01b")
+    end.received(stored + frame(DATA, 0, 1, bytes(100)) + headers(1, [(b"c", b"d")], is_end=True), 0.0)
+    assert end.seen == []
+    end.send_request(end.open_stream(), b"GET", b"http", b"a", b"/", b"", b"", True)
+    end.received(frame(HEADERS, END_HEADERS, 3, b"\x88\xbe"), 0.0)
+    assert end.heads[0].lines == b"a: b\r\n"
 
 
 def test_goaway_of_a_server() -> None:

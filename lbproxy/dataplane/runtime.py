@@ -207,6 +207,16 @@ class ServerRuntime(Keeper):
         """See Keeper."""
         self.most_requests = self.server.reuse.limit
 
+    def follow_learned(self, now: float) -> None:
+        """Another process may have learned something of the server."""
+        limit = self.server.reuse.limit
+        if limit != self.most_requests:
+            if limit < self.most_requests:
+                self.idle.close_used_up(limit)
+            self.most_requests = limit
+        if self.server.idle_timeout.learned_s:
+            self._retire_in_time(now)
+
     def _retire_in_time(self, now: float) -> None:
         self.idle_timeout_s = min(self.pool.idle_timeout_s, self.server.idle_timeout.retire_after_s(now))
 

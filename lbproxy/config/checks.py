@@ -17,6 +17,7 @@ from lbproxy.config import foreign_words
 from lbproxy.config.availability import UNAVAILABLE_VALUES
 from lbproxy.config.bind_checks import check_binds
 from lbproxy.config.doubts import check_doubts
+from lbproxy.config.http2_checks import check_http2, check_keys_of_check
 from lbproxy.config.kind_checks import check_kinds
 from lbproxy.config.model import Config, HealthCheck, Pool, ServerSpec
 from lbproxy.config.notation import one_is_list
@@ -59,6 +60,7 @@ def check(config: Config, document: Document) -> None:
         check_listener_routes(listener, ("listeners", index), document)
     _check_listener_keys(config, data, document)
     check_tls(config, data, document)
+    check_http2(config, data, document)
     for name, pool in config.pools.items():
         path: Path = ("pools", name)
         document.once("keys", path, partial(_check_pool, pool, data["pools"][name], path, document))
@@ -227,6 +229,9 @@ def _check_health_check(spec: HealthCheck, raw: Any, path: Path, document: Docum
     if spec.timeout > spec.interval:
         where = (*path, "timeout") if "timeout" in given else (*path, "interval")
         document.warn(where, f"the timeout ({spec.timeout:g}s) is longer than the interval ({spec.interval:g}s)")
+    check_keys_of_check(spec, given, path, document)
+    if spec.type == "grpc":
+        return
     if spec.type == "tcp":
         for name in HTTP_CHECK_KEYS:
             if name in given:

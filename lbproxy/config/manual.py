@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lbproxy.config.availability import MAX_WORKERS, UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
+from lbproxy.config.availability import UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
 from lbproxy.config.kinds import KINDS
 from lbproxy.config.model import Config
 from lbproxy.config.notation import Notation, Shorthand
@@ -99,8 +99,7 @@ def _table(section: type[BaseModel], path: str) -> list[str]:
     rows = ["| key | meaning | value | default |", "|---|---|---|---|"]
     for name, info in available_fields(section, path):
         refused = {v for key in (f"{path}.{name}", f"{path}.{name}.*") for v in UNAVAILABLE_VALUES.get(key, ())}
-        words = "`1`" if (path, name) == ("", "workers") and MAX_WORKERS == 1 else _words(info, refused)
-        cells = (f"`{name}`", info.description or "", words, _default(info))
+        cells = (f"`{name}`", info.description or "", _words(info, refused), _default(info))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows
 
@@ -173,7 +172,6 @@ def _unavailable() -> list[str]:
     lines += [f"- `{_shown(line)}`" for line in UNAVAILABLE_KEYS]
     for line, values in UNAVAILABLE_VALUES.items():
         lines.append(f"- `{_shown(line)}`: " + ", ".join(f"`{value}`" for value in values))
-    lines.append(f"- `workers` above {MAX_WORKERS}, and `auto`")
     return lines
 
 

@@ -163,7 +163,7 @@ def _check_names(listener: Listener, found: list[Certificate], path: Path, docum
 def _check_pool_files(tls: PoolTls, path: Path, document: Document, base_dir: str | FilePath, now: float) -> None:
     files = {name: _absolute(getattr(tls, name), base_dir) for name in ("ca", "cert", "key")}
     try:
-        client_context(verify=tls.verify, **files)
+        client_context(verify=tls.verify, ca=files["ca"], cert=files["cert"], key=files["key"])
         for name in ("ca", "cert"):
             file = files[name]
             if file is not None:

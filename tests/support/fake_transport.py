@@ -625,7 +625,7 @@ class FakeLb:
             assert runtime.server.inflight == 0, f"{name}: {runtime.server.inflight} leases are out"
             assert runtime.n_active == 0, f"{name}: {runtime.n_active} connections are neither idle nor closed"
         open_servers = [peer for peer in self.servers if not peer.transport.is_lost]
-        assert len(open_servers) == sum(len(runtime.idle) for runtime in self.runtimes)
+        assert len(open_servers) == sum(runtime.n_idle for runtime in self.runtimes)
 
     # --- acts -------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lbproxy.control.discovery import dns
 from tests.support.build import ROOT
@@ -33,7 +33,7 @@ class InjectedDefect(Exception):
 class HookedDaemon(LbProxy):
     """The daemon under `hooked`."""
 
-    def start(self, env: Mapping[str, str] | None = None) -> LbProxy:
+    def start(self, env: Mapping[str, str] | None = None) -> Self:
         """Runs the checkout's sources: the methods of a compiled class can't be replaced."""
         return super().start({"PYTHONPATH": str(ROOT), **(env or {})})
 
@@ -50,8 +50,11 @@ class HookedDaemon(LbProxy):
     def arm(self, method: str) -> None:
         self._write("defect", method)
 
+    def has_fired(self) -> bool:
+        return not (self.directory / "defect").exists()
+
     def wait_fired(self, method: str) -> None:
-        wait_until(lambda: not (self.directory / "defect").exists(), f"{method} to be called")
+        wait_until(self.has_fired, f"{method} to be called")
 
     def _write(self, name: str, text: str) -> None:
         part = self.directory / f"{name}.part"

@@ -18,7 +18,9 @@ from lbproxy.dataplane.exchange.location import fill_location
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.paths import BadPath, ReadPath, rewrite_path
 from lbproxy.errors import Fault
+from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.protocol.field_lines import fields_of
+from lbproxy.protocol.grpc import is_grpc
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
 from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM, join_fields
 from lbproxy.protocol.upgrade import allowed_protocols
@@ -39,6 +41,8 @@ _PROTOCOLS: Final[tuple[str, ...]] = ("HTTP/1.0", "HTTP/1.1")
 _VIA: Final = b"Via: 1.1 " + VIA_PSEUDONYM + b"\r\n"
 _VIA_10: Final = b"Via: 1.0 " + VIA_PSEUDONYM + b"\r\n"
 _VIA_2: Final = b"Via: 2 " + VIA_PSEUDONYM + b"\r\n"
+_NO_NAMES: Final[frozenset[bytes]] = frozenset()
+_GRPC_NAMES: Final[frozenset[bytes]] = frozenset((GRPC_TIMEOUT,))
 # Of a request line that was refused: what the log can tell, however odd. Its protocol only if there is one.
 _said = re.compile(rb"([!-~]+) ([^ \r\n]+)(?: (HTTP/[0-9]\.[0-9])\r?\n)?").match
 
@@ -50,6 +54,7 @@ class Prepared:
     forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
     closes: it says that the connection to the server ends with the answer.
     total_s: the whole time that the request may take, in seconds, inf = any.
+    is_grpc: it is a call of gRPC, which has its errors where HTTP has trailers.
     fault: this request is answered with it (no route, body too large ...), although its framing is fine.
     location: where a redirect leads, b"" if that is the same for every request.
     upgrade: the protocols of the client's Upgrade that the server is offered, b"" for none.
@@ -68,6 +73,7 @@ class Prepared:
         "forward",
         "head",
         "host_line",
+        "is_grpc",
         "is_head",
         "is_idempotent",
         "is_local",
@@ -97,6 +103,7 @@ class Prepared:
         self.fault_detail = ""
         self.forward = b""
         self.host_line = b""
+        self.is_grpc = False
         self.is_head = head.method == "HEAD"
         self.is_idempotent = route.retry.idempotent or head.method in IDEMPOTENT_METHODS
         self.is_local = False
@@ -176,8 +183,12 @@ def prepare_head(
     prepared.location = location
     if listener.is_leaving:
         prepared.keep_alive = False
-    if is_trusted and listener.deadline_names:
-        prepared.deadlines = take_deadlines(head, listener.deadline_names)
+    prepared.is_grpc = is_http2 and is_grpc(head.lines)
+    names = listener.deadline_names if is_trusted else _NO_NAMES
+    if prepared.is_grpc:
+        names = names | _GRPC_NAMES  # from anybody: it only makes the time shorter
+    if names:
+        prepared.deadlines = take_deadlines(head, names)
         if prepared.deadlines is not None:
             prepared.total_s = min(prepared.total_s, prepared.deadlines.timeout_s)
     if fault is not None:
@@ -189,6 +200,9 @@ def prepare_head(
         prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes:.0f}"
     elif head.max_forwards == 0:
         prepared.is_local = True
+    elif route.pool is not None and prepared.is_grpc and route.pool.protocol == "h1":
+        prepared.fault = errors.GRPC_NEEDS_H2
+        prepared.fault_detail = f"pool {route.pool.name} speaks HTTP/1.1 to its servers"
     elif route.pool is not None:
         if route.retry.idempotency_key and _has_field(head, b"idempotency-key"):
             prepared.is_idempotent = True

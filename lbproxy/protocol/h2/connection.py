@@ -44,13 +44,19 @@ from lbproxy.protocol.h2.outgoing import EXPECTS_BODY, EXPECTS_HEAD, HAS_ENDED, 
 from lbproxy.protocol.h2.settings import OwnSettings
 
 _MAX_CONTINUATIONS: Final = 8
+_MAX_EARLY: Final = 1000
+"""Streams beyond the limit of a peer that may not know it yet."""
 _MAX_KNOWN: Final = 32
 _MAX_KNOWN_BLOCK: Final = 512
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class H2Connection(H2Control):
-    """See the preface. is_server: the peer sends requests. is_failed: nothing is read any more."""
+    """See the preface.
+
+    is_server: the peer sends requests. is_failed: nothing is read any more. n_known: heads that were known as a whole;
+    fields of the others are counted by `decoder`.
+    """
 
     def __init__(self, is_server: bool, own: OwnSettings) -> None:
         super().__init__(is_server, own)
@@ -59,10 +65,12 @@ class H2Connection(H2Control):
         self._n_kept: i64 = 0
         self._n_needed: i64 = len(PREFACE) if is_server else FRAME_HEADER
         self._has_begun = not is_server  # a client's preface was read
+        self._n_refused = 0
         self._block: list[bytes] = []  # of a field block that is not all there
         self._n_block: i64 = 0
         self._block_stream = 0
         self._block_ends = False
+        self.n_known = 0
         self._known: dict[bytes, H2Head] = {}  # while the decoder's table is the same
         self._known_version = 0
 
@@ -230,7 +238,7 @@ class H2Connection(H2Control):
 
     def _fields(self, stream_id: i64, block: bytes, is_end: bool) -> None:
         """A whole field block. It is decoded in any case: the table must follow."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is not None and stream.incoming != EXPECTS_HEAD:
             self._trailers(stream_id, stream, block, is_end)
             return
@@ -251,7 +259,7 @@ class H2Connection(H2Control):
                 self._ignore(stream_id, self._stream_window)  # section 6.8: it knows from GOAWAY
                 self._count_stray()
                 return
-            stream = self._streams[stream_id] = H2Stream(self.peer.initial_window, self._stream_window)
+            stream = self._begin(stream_id)
             if len(self._streams) > self.own.streams:
                 self._refuse(stream_id)
                 return
@@ -278,6 +286,7 @@ class H2Connection(H2Control):
         if self._known_version == self.decoder.version:
             known = self._known.get(block)
             if known is not None:
+                self.n_known += 1
                 return known
         found = self.decoder.decode(block)
         if self.decoder.excess:
@@ -317,9 +326,10 @@ class H2Connection(H2Control):
                 self._fail(COMPRESSION_ERROR, str(error))
 
     def _refuse(self, stream_id: i64) -> None:
-        """Section 5.1.2. Until the peer has said that it knows the limit, no more of them than usual is no fault."""
+        """Section 5.1.2. Many are no fault until the peer has said that it knows the limit; but not any number."""
         self.reset(stream_id, REFUSED_STREAM)
-        if self._is_acknowledged and self._resets.is_over(self._now):
+        self._n_refused += 1
+        if (self._is_acknowledged or self._n_refused > _MAX_EARLY) and self._resets.is_over(self._now):
             self._flood(RESETS, "too many streams beyond SETTINGS_MAX_CONCURRENT_STREAMS")
 
     def _why_incomplete(self, head: H2Head, stream: H2Stream) -> str:
@@ -378,7 +388,7 @@ class H2Connection(H2Control):
             self._fail(FLOW_CONTROL_ERROR, "more DATA than the connection's window has room for")
             return
         self._receive_window -= n_flow
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is None:
             self._stray_data(stream_id, n_flow)
             return

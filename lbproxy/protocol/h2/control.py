@@ -27,6 +27,8 @@ from lbproxy.protocol.h2.settings import OwnSettings
 
 _SMALL_UPDATE: Final = 1024
 """Octets: what a receiver that keeps books in earnest gives back at once is more."""
+_MAX_SETTINGS: Final = 64
+"""In one frame. There are not ten that are defined."""
 _MAX_DEBUG: Final = 256
 RESETS: Final = "resets"
 CONTROL_FRAMES: Final = "control_frames"
@@ -89,7 +91,7 @@ class H2Control(H2Outgoing):
         elif not stream_id or self._is_idle(stream_id):
             self._fail(PROTOCOL_ERROR, f"RST_STREAM for stream {stream_id}, which is idle")
         else:
-            stream = self._streams.pop(stream_id, None)
+            stream = self._forget(stream_id)
             if stream is None:
                 if self._reset.pop(stream_id, -1) < 0:
                     self._count_answering("too many frames of RST_STREAM for streams that are closed")
@@ -113,6 +115,8 @@ class H2Control(H2Outgoing):
                 self._widen(self.own.stream_window - DEFAULT_WINDOW)
         elif size % 6:
             self._fail(FRAME_SIZE_ERROR, "SETTINGS are cut")
+        elif size > 6 * _MAX_SETTINGS:
+            self._flood(CONTROL_FRAMES, "too many settings in a frame")
         else:
             if not self._expects_settings:
                 self._count_control("too many frames of SETTINGS")
@@ -183,7 +187,7 @@ class H2Control(H2Outgoing):
         self._last_allowed = min(self._last_allowed, last, self._next_own)
         if not self.is_server:
             for number in [number for number in self._streams if number > last]:
-                del self._streams[number]
+                self._forget(number)
                 self._ignore(number, 0)
         code = int.from_bytes(octets[at + 4 : at + 8], "big")
         self.goaway_received(last, code, octets[at + 8 : min(end, at + 8 + _MAX_DEBUG)])
@@ -206,7 +210,7 @@ class H2Control(H2Outgoing):
                 return
             self._send_window = was + increment
         else:
-            stream = self._streams.get(stream_id)
+            stream = self._stream(stream_id)
             if stream is None:
                 if self._is_idle(stream_id):
                     self._fail(PROTOCOL_ERROR, f"WINDOW_UPDATE for stream {stream_id}, which is idle")
@@ -250,7 +254,7 @@ class H2Control(H2Outgoing):
         """The peer's side is done."""
         stream.incoming = HAS_ENDED
         if stream.has_ended:
-            self._streams.pop(stream_id, None)
+            self._forget(stream_id)
 
     def _end_malformed(self, stream_id: i64, why: str) -> None:
         self._end_wrong(stream_id, PROTOCOL_ERROR, why)
@@ -285,5 +289,7 @@ class H2Control(H2Outgoing):
             return
         self.is_failed = True
         self._streams.clear()
+        self._recent = None
+        self._recent_id = -1
         self._put(frames.goaway(self.last_peer_stream, code, f"{error_name(code)}: {why}".encode()))
         self.connection_failed(code, why)

@@ -2,8 +2,9 @@
 
 The table only grows. What stands in it stays at its place, counted from the first entry, and when it is full it is as
 it is: so no field that is met once drives out one that is met always, and the block of lines that are known stays
-valid. A line enters when it comes a second time. What differs from request to request (ids, dates, what the gateway
-adds) is spelled out and enters no table, here or there; without Huffman's code, which costs more time than it saves.
+valid. A line enters when it comes a second time. A table that is full of what comes no more, which shows when many
+others would enter, is begun anew. What differs from request to request (ids, dates, what the gateway adds) is spelled
+out and enters no table, here or there; without Huffman's code, which costs more time than it saves.
 
 A block holds what it says about the table: it must be sent, and in the order in which blocks were made.
 """
@@ -20,6 +21,7 @@ _ENTRY_OVERHEAD: Final = 32
 _MAX_ENTRY: Final = 512
 """Octets of an entry: a long line that comes often must not be the only one in the table."""
 _MAX_SEEN: Final = 64
+_MAX_TURNED_AWAY: Final = 1000
 _MAX_BLOCKS: Final = 32
 _MAX_BLOCK_LINES: Final = 1024
 _MAX_SPELLED: Final = 512
@@ -50,6 +52,10 @@ _FLEETING: Final = frozenset(
 _SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 _STORED: Final = 0x40
 _NEVER: Final = 0x10
+_MAX_NAME: Final = 64
+_N_SIZES: Final = 127
+_SIZES: Final = [bytes([size]) for size in range(_N_SIZES)]
+"""Lengths of strings, as they are written."""
 NO_NAMES: Final[frozenset[bytes]] = frozenset()
 
 
@@ -83,34 +89,61 @@ class Spelled:
 
 
 class _Dictionary:
-    """What lines are spelled like, for all connections. One that is full is emptied: what is met again comes back."""
+    """How lines and names are spelled, for all connections.
 
-    __slots__ = ("_lines",)
+    A table that is full is emptied: what is met again comes back.
+    """
+
+    __slots__ = ("_lines", "_names")
 
     def __init__(self) -> None:
         self._lines: dict[bytes, Spelled] = {}
+        self._names: dict[bytes, bytes] = {}
 
     def spell(self, line: bytes) -> Spelled:
-        """Of `name: value`, whatever the case of the name."""
+        """A line `name: value`, whatever the case of the name."""
         found = self._lines.get(line)
         if found is None:
             name, _, value = line.partition(b": ")
             name = name.lower()
             found = Spelled(name, value, name in _SECRET)
-            if len(line) <= _MAX_ENTRY:
+            if found.entry:
                 if len(self._lines) >= _MAX_SPELLED:
                     self._lines.clear()
                 self._lines[line] = found
         return found
 
+    def literals(self, lines: bytes) -> list[bytes]:
+        """Lines `name: value` with CR LF that enter no table."""
+        found: list[bytes] = []
+        at = 0
+        size = len(lines)
+        while at < size:
+            colon = lines.index(b": ", at)
+            end = lines.index(b"\r\n", colon)
+            name = lines[at:colon]
+            begin = self._names.get(name)
+            if begin is None:
+                begin = self._begin_of(name)
+            length = end - colon - 2
+            found.append(begin)
+            found.append(_SIZES[length] if length < _N_SIZES else integer(length, 0x7F, 0))
+            found.append(lines[colon + 2 : end])
+            at = end + 2
+        return found
+
+    def _begin_of(self, name: bytes) -> bytes:
+        lower = name.lower()
+        index = NAME_INDEX.get(lower, 0)
+        begin = integer(index, 0x0F, 0) if index else b"\x00" + integer(len(lower), 0x7F, 0) + lower
+        if len(name) <= _MAX_NAME:
+            if len(self._names) >= _MAX_SPELLED:
+                self._names.clear()
+            self._names[name] = begin
+        return begin
+
 
 _DICTIONARY: Final = _Dictionary()
-
-
-def literal(line: bytes) -> bytes:
-    """A line `name: value` that enters no table."""
-    name, _, value = line.partition(b": ")
-    return Spelled(name.lower(), value, False).literal
 
 
 def _static_lines() -> dict[bytes, bytes]:
@@ -120,22 +153,40 @@ def _static_lines() -> dict[bytes, bytes]:
 
 
 _STATIC_LINES: Final = _static_lines()
+_METHODS: Final = {b"GET": b"\x82", b"POST": b"\x83"}
+_SCHEMES: Final = {b"http": b"\x86", b"https": b"\x87"}
 _STATUS: Final = {code: integer(8 + at, 0x7F, 0x80) for at, code in enumerate((200, 204, 206, 304, 400, 404, 500))}
 
 
 class Encoder:
-    """One connection's encoding end. n_hits, n_spelled: lines that were looked up, and that had to be spelled out."""
+    """One connection's encoding end.
 
-    __slots__ = ("_blocks", "_entries", "_limit", "_seen", "_size", "_update", "n_hits", "n_spelled")
+    n_hits, n_spelled: lines that were looked up, and that had to be spelled out. n_known: blocks that were looked up.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_entries",
+        "_is_new",
+        "_limit",
+        "_n_turned_away",
+        "_seen",
+        "_size",
+        "n_hits",
+        "n_known",
+        "n_spelled",
+    )
 
     def __init__(self) -> None:
         self._entries: dict[bytes, int] = {}  # line -> number of its entry, from 0
         self._limit = DEFAULT_TABLE_SIZE
         self._size = 0
         self._seen: set[bytes] = set()
+        self._n_turned_away = 0
         self._blocks: dict[bytes, bytes] = {}  # while the table is as it is: lines -> their block
-        self._update = b""
+        self._is_new = False  # which the peer does not know yet
         self.n_hits = 0
+        self.n_known = 0
         self.n_spelled = 0
 
     def set_limit(self, table_bytes: int) -> None:
@@ -145,12 +196,8 @@ class Encoder:
         """
         limit = min(table_bytes, DEFAULT_TABLE_SIZE)
         if limit < self._limit:
-            # To nothing first, which makes the peer forget its entries, too (RFC 7541 section 4.2).
-            self._entries.clear()
-            self._blocks.clear()
-            self._size = 0
-            self._update = b"\x20" if not limit else b"\x20" + integer(limit, 0x1F, 0x20)
             self._limit = limit
+            self._begin_anew()
 
     def encode_answer(self, status: int, lines: bytes, own: bytes = b"", secrets: frozenset[bytes] = NO_NAMES) -> bytes:
         """The block of an answer's head.
@@ -161,7 +208,7 @@ class Encoder:
         known = _STATUS.get(status)
         if known is None:
             known = b"\x08\x03%d" % status
-        return self._block(known, lines, own, secrets)
+        return self._block(self._begun() + known if self._is_new else known, lines, own, secrets)
 
     def encode_request(
         self,
@@ -175,33 +222,39 @@ class Encoder:
         secrets: frozenset[bytes] = NO_NAMES,
     ) -> bytes:
         """The block of a request's head; as `encode_answer`. protocol: of extended CONNECT (RFC 8441), else empty."""
-        pseudo = [b":method: ", method, b"\r\n"]
+        start = self._begun() if self._is_new else b""
+        known = _METHODS.get(method)
+        start += known if known is not None else self._known_block(b":method: %b\r\n" % method, NO_NAMES)
         if scheme:
-            pseudo += [b":scheme: ", scheme, b"\r\n"]
-        pseudo += [b":authority: ", authority, b"\r\n"]
+            known = _SCHEMES.get(scheme)
+            start += known if known is not None else self._known_block(b":scheme: %b\r\n" % scheme, NO_NAMES)
+        target = b":authority: %b\r\n:path: %b\r\n" % (authority, path) if path else b":authority: %b\r\n" % authority
+        start += self._known_block(target, NO_NAMES)
         if protocol:
-            pseudo += [b":protocol: ", protocol, b"\r\n"]
-        if path:
-            pseudo += [b":path: ", path, b"\r\n"]
-        pseudo.append(lines)
-        return self._block(b"", b"".join(pseudo), own, secrets)
+            start += self._known_block(b":protocol: %b\r\n" % protocol, NO_NAMES)
+        return self._block(start, lines, own, secrets)
 
     def encode_trailers(self, lines: bytes, secrets: frozenset[bytes] = NO_NAMES) -> bytes:
         """The block of trailers; as `encode_answer`."""
-        return self._block(b"", lines, b"", secrets)
+        return self._block(self._begun() if self._is_new else b"", lines, b"", secrets)
 
     def _block(self, begin: bytes, lines: bytes, own: bytes, secrets: frozenset[bytes]) -> bytes:
-        if self._update:
-            begin = self._update + begin
-            self._update = b""
+        """A whole one, of which the start is there."""
+        pieces = [begin]
         if lines:
-            known = self._blocks.get(lines) if not secrets else None
-            if known is None:
-                known = self._encode(lines, secrets)
-            begin += known
+            pieces.append(self._known_block(lines, secrets))
         if own:
-            begin += b"".join([literal(line) for line in own.split(b"\r\n")[:-1]])
-        return begin
+            pieces.extend(_DICTIONARY.literals(own))
+        if self._n_turned_away >= _MAX_TURNED_AWAY:
+            self._begin_anew()
+        return b"".join(pieces) if len(pieces) > 1 else begin
+
+    def _known_block(self, lines: bytes, secrets: frozenset[bytes]) -> bytes:
+        known = self._blocks.get(lines) if not secrets else None
+        if known is None:
+            return self._encode(lines, secrets)
+        self.n_known += 1
+        return known
 
     def _encode(self, lines: bytes, secrets: frozenset[bytes]) -> bytes:
         pieces: list[bytes] = []
@@ -224,18 +277,22 @@ class Encoder:
             if secrets and line.partition(b":")[0].lower() in secrets:
                 name, _, value = line.partition(b": ")
                 pieces.append(Spelled(name.lower(), value, True).literal)
-            elif not spelled.entry or self._size + spelled.size > self._limit:
+            elif not spelled.entry:
                 pieces.append(spelled.literal)
-            elif line in self._seen:
+            elif line not in self._seen:
+                is_stable = False
+                if len(self._seen) >= _MAX_SEEN:
+                    self._seen.clear()
+                self._seen.add(line)
+                pieces.append(spelled.literal)
+            elif self._size + spelled.size <= self._limit:
                 self._seen.discard(line)
                 entries[line] = len(entries)
                 self._size += spelled.size
                 pieces.append(spelled.entry)
             else:
                 is_stable = False
-                if len(self._seen) >= _MAX_SEEN:
-                    self._seen.clear()
-                self._seen.add(line)
+                self._n_turned_away += 1
                 pieces.append(spelled.literal)
         block = b"".join(pieces)
         if len(entries) != n_before:
@@ -245,3 +302,20 @@ class Encoder:
                 self._blocks.clear()
             self._blocks[lines] = block
         return block
+
+    def _begin_anew(self) -> None:
+        """With an empty table, of which the next block tells."""
+        self._entries.clear()
+        self._blocks.clear()
+        self._seen.clear()
+        self._size = 0
+        self._n_turned_away = 0
+        self._is_new = True
+
+    def _begun(self) -> bytes:
+        """How a block begins that is the first of a table (RFC 7541 section 4.2).
+
+        The table's size becomes nothing first, which makes the peer forget its entries.
+        """
+        self._is_new = False
+        return b"\x20" if not self._limit else b"\x20" + integer(self._limit, 0x1F, 0x20)

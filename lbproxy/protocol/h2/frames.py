@@ -18,7 +18,12 @@ from lbproxy.protocol.h2.codes import (
 
 def frame_header(size: int, kind: int, flags: int, stream_id: int) -> bytes:
     """The nine octets before a payload of `size` octets."""
-    return ((size << 48) | (kind << 40) | (flags << 32) | stream_id).to_bytes(9, "big")
+    return frame_start(size, kind, flags) + stream_id.to_bytes(4, "big")
+
+
+def frame_start(size: int, kind: int, flags: int) -> bytes:
+    """Five of them, which the stream's number follows. All nine at once are no number of the machine."""
+    return ((size << 16) | (kind << 8) | flags).to_bytes(5, "big")
 
 
 def settings(values: list[tuple[int, int]]) -> bytes:
@@ -50,15 +55,12 @@ def goaway(last_stream_id: int, code: int, debug: bytes) -> bytes:
     return frame_header(len(body), GOAWAY, 0, 0) + body
 
 
-def headers(stream_id: int, block: bytes, is_end: bool, frame_size: int) -> bytes:
-    """HEADERS, and CONTINUATION for what does not fit into frames of that size."""
-    flags = END_STREAM if is_end else 0
+def long_headers(number: bytes, block: bytes, is_end: bool, frame_size: int) -> bytes:
+    """HEADERS, and CONTINUATION for what does not fit into a frame of that size. number: the stream's, 4 octets."""
     size = len(block)
-    if size <= frame_size:
-        return frame_header(size, HEADERS, flags | END_HEADERS, stream_id) + block
-    pieces = [frame_header(frame_size, HEADERS, flags, stream_id), block[:frame_size]]
+    pieces = [frame_start(frame_size, HEADERS, END_STREAM if is_end else 0), number, block[:frame_size]]
     for at in range(frame_size, size, frame_size):
         piece = block[at : at + frame_size]
         is_last = at + frame_size >= size
-        pieces += [frame_header(len(piece), CONTINUATION, END_HEADERS if is_last else 0, stream_id), piece]
+        pieces += [frame_start(len(piece), CONTINUATION, END_HEADERS if is_last else 0), number, piece]
     return b"".join(pieces)

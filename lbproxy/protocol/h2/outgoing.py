@@ -13,7 +13,10 @@ from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import (
     DATA,
     DEFAULT_WINDOW,
+    END_HEADERS,
     END_STREAM,
+    FRAME_HEADER,
+    HEADERS,
     MAX_STREAM_ID,
     MIN_FRAME_SIZE,
     NO_ERROR,
@@ -21,7 +24,7 @@ from lbproxy.protocol.h2.codes import (
 )
 from lbproxy.protocol.h2.encoder import NO_NAMES, Encoder
 from lbproxy.protocol.h2.flood import Bucket, ControlFrames
-from lbproxy.protocol.h2.frames import frame_header
+from lbproxy.protocol.h2.frames import frame_start
 from lbproxy.protocol.h2.settings import OwnSettings, PeerSettings, settings_of
 
 _MAX_RESET: Final = 256
@@ -32,19 +35,21 @@ EXPECTS_BODY: Final = 1
 HAS_ENDED: Final = 2
 
 
+@mypyc_attr(free_list_len=1, acyclic=True)
 class H2Stream:
     """The codec's books of one stream that is not closed.
 
     send_window, receive_window: octets of DATA that may still be sent, or come; both can be negative. incoming: what
     the peer still sends (EXPECTS_HEAD, EXPECTS_BODY, HAS_ENDED). n_expected: octets that are missing of the
     content-length, -1 without one. n_returned: credit that the peer has not been told of. has_ended: our side has.
-    is_answered: its answer has begun. is_head: the request is a HEAD.
+    is_answered: its answer has begun. is_head: the request is a HEAD. number: as frames have it.
     """
 
-    __slots__ = ("has_ended", "incoming", "is_answered", "is_head", "n_expected", "n_returned", "receive_window",
-                 "send_window")  # fmt: skip
+    __slots__ = ("has_ended", "incoming", "is_answered", "is_head", "n_expected", "n_returned", "number",
+                 "receive_window", "send_window")  # fmt: skip
 
-    def __init__(self, send_window: i64, receive_window: i64) -> None:
+    def __init__(self, stream_id: int, send_window: i64, receive_window: i64) -> None:
+        self.number = stream_id.to_bytes(4, "big")
         self.send_window: i64 = send_window
         self.receive_window: i64 = receive_window
         self.n_returned: i64 = 0
@@ -70,8 +75,10 @@ class H2Outgoing:
         self.is_failed = False
         self.last_peer_stream = 0
         self.n_output: i64 = 0
-        self._output: list[bytes] = []
+        self._output: list[bytes | memoryview] = []
         self._streams: dict[int, H2Stream] = {}
+        self._recent: H2Stream | None = None  # the one that was looked up last
+        self._recent_id: i64 = -1
         self._reset: dict[
             int, int
         ] = {}  # streams that this end has reset: octets that may still come, the oldest first
@@ -104,7 +111,7 @@ class H2Outgoing:
 
     def sendable(self, stream_id: int) -> int:
         """Octets of DATA that `send_data` would take now. 0 also for a stream that is no more."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is None:
             return 0
         return int(max(0, min(stream.send_window, self._send_window)))
@@ -115,9 +122,8 @@ class H2Outgoing:
         """What has to be written now, b"" if nothing."""
         if not self.n_output:
             return b""
-        pieces = self._output
-        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        whole = b"".join(self._output)
+        self._output.clear()
         self.n_output = 0
         return whole
 
@@ -137,7 +143,7 @@ class H2Outgoing:
         if self.is_failed or number > self._last_allowed or self._last_allowed != MAX_STREAM_ID:
             return 0
         self._next_own = number + 2
-        self._streams[number] = H2Stream(self.peer.initial_window, self._stream_window)
+        self._begin(number)
         return number
 
     def send_request(
@@ -154,7 +160,7 @@ class H2Outgoing:
         secrets: frozenset[bytes] = NO_NAMES,
     ) -> None:
         """A request's head on a stream of `open_stream`; the rest as `Encoder.encode_request`."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is not None:
             stream.is_head = method == b"HEAD"
             block = self.encoder.encode_request(method, scheme, authority, path, lines, own, protocol, secrets)
@@ -170,14 +176,14 @@ class H2Outgoing:
         secrets: frozenset[bytes] = NO_NAMES,
     ) -> None:
         """An answer's head, interim ones too; the rest as `Encoder.encode_answer`."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is not None:
             stream.is_answered = stream.is_answered or status >= 200
             self._send_block(stream_id, stream, self.encoder.encode_answer(status, lines, own, secrets), is_end)
 
     def send_trailers(self, stream_id: int, lines: bytes, secrets: frozenset[bytes] = NO_NAMES) -> None:
         """They end the stream. All DATA must have been taken."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is not None:
             self._send_block(stream_id, stream, self.encoder.encode_trailers(lines, secrets), True)
 
@@ -186,22 +192,31 @@ class H2Outgoing:
 
         The stream ends if `is_end` and all was taken. Of a stream that is no more all is taken, and goes nowhere.
         """
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         size: i64 = len(data)
         if stream is None:
             return size
         if stream.has_ended:
             raise ValueError(f"stream {stream_id} has ended")
-        most: i64 = min(size, stream.send_window, self._send_window)
+        most: i64 = min(min(size, stream.send_window), self._send_window)
         if most <= 0 and size:
             return 0
         at: i64 = 0
         while True:
             end: i64 = min(most, at + MIN_FRAME_SIZE)
             is_last = is_end and end == size
-            self._put(frame_header(end - at, DATA, END_STREAM if is_last else 0, stream_id))
+            self._output.append(frame_start(end - at, DATA, END_STREAM if is_last else 0))
+            self._output.append(stream.number)
+            self.n_output += FRAME_HEADER
             if end > at:
-                self._put(bytes(data) if end - at == size else bytes(data[at:end]))
+                # What may change until the output is taken is copied; of octets that can't, a view is enough.
+                if end - at == size:
+                    self._output.append(bytes(data))
+                elif isinstance(data, bytes):
+                    self._output.append(memoryview(data)[at:end])
+                else:
+                    self._output.append(bytes(data[at:end]))
+                self.n_output += end - at
             self._control.sent()
             at = end
             if at >= most:
@@ -227,7 +242,7 @@ class H2Outgoing:
 
     def renew_stream(self, stream_id: int, n_flow: int) -> None:
         """The other half: this stream may have so many octets more."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is not None and stream.incoming != HAS_ENDED:
             stream.n_returned += n_flow
             if stream.n_returned * 2 >= self._stream_window:
@@ -237,7 +252,7 @@ class H2Outgoing:
 
     def reset(self, stream_id: int, code: int) -> None:
         """RST_STREAM. The stream is no more; what the peer has under way to it is ignored."""
-        stream = self._streams.pop(stream_id, None)
+        stream = self._forget(stream_id)
         if stream is None:
             return
         self._put(frames.rst_stream(stream_id, code))
@@ -258,7 +273,13 @@ class H2Outgoing:
     def _send_block(self, stream_id: int, stream: H2Stream, block: bytes, is_end: bool) -> None:
         if stream.has_ended:
             raise ValueError(f"stream {stream_id} has ended")
-        self._put(frames.headers(stream_id, block, is_end, MIN_FRAME_SIZE))
+        if len(block) <= MIN_FRAME_SIZE:
+            self._output.append(frame_start(len(block), HEADERS, END_HEADERS | (END_STREAM if is_end else 0)))
+            self._output.append(stream.number)
+            self._output.append(block)
+            self.n_output += FRAME_HEADER + len(block)
+        else:
+            self._put(frames.long_headers(stream.number, block, is_end, MIN_FRAME_SIZE))
         self._control.sent()
         if is_end:
             self._end(stream_id, stream)
@@ -267,7 +288,31 @@ class H2Outgoing:
         """Our side is done."""
         stream.has_ended = True
         if stream.incoming == HAS_ENDED:
-            self._streams.pop(stream_id, None)
+            self._forget(stream_id)
+
+    def _stream(self, stream_id: i64) -> H2Stream | None:
+        """The stream, if it is open: one after the other, most calls are for the same."""
+        if stream_id == self._recent_id:
+            return self._recent
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._recent = stream
+            self._recent_id = stream_id
+        return stream
+
+    def _begin(self, stream_id: i64) -> H2Stream:
+        """A new stream."""
+        stream = H2Stream(stream_id, self.peer.initial_window, self._stream_window)
+        self._streams[stream_id] = self._recent = stream
+        self._recent_id = stream_id
+        return stream
+
+    def _forget(self, stream_id: i64) -> H2Stream | None:
+        """The stream is no more; the one that there was."""
+        if stream_id == self._recent_id:
+            self._recent = None
+            self._recent_id = -1
+        return self._streams.pop(stream_id, None)
 
     def _ignore(self, stream_id: int, credit: int) -> None:
         """Remember a stream on which frames may still come, and how many octets of DATA."""

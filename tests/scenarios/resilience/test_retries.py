@@ -297,7 +297,7 @@ def test_an_early_answer_to_an_unfinished_request_is_passed_on(site: Site) -> No
 def test_a_request_that_waits_for_100_is_retried(site: Site) -> None:
     pool = site.pool("expects")
     one_is_busy(pool)
-    with pool.client(timeout_s=8.0) as client:
+    with pool.client(timeout_s=60) as client:
         client.send(b"POST /expects HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         client.wait_for(b"100 Continue\r\n\r\n")
         client.send(b"hello")

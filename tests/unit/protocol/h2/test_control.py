@@ -11,12 +11,14 @@ from lbproxy.protocol.h2.codes import (
     DATA,
     ENABLE_CONNECT_PROTOCOL,
     ENABLE_PUSH,
+    END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     GOAWAY,
     HEADER_TABLE_SIZE,
+    HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_WINDOW,
     NO_ERROR,
@@ -156,6 +158,26 @@ def test_a_reset_is_told_with_its_code() -> None:
     assert not end.n_streams
 
 
+def test_codes_that_nobody_knows_are_told_as_they_are() -> None:
+    """Section 7: they mean nothing special."""
+    end = begun(True)
+    end.received(POST_1 + frames.rst_stream(1, 0xDEAD) + frames.goaway(0, 0xBEEF, b"") + headers(3, GET), 0.0)
+    assert end.seen[1:3] == [("reset", 1, 0xDEAD), ("goaway", 0, 0xBEEF, b"")]
+    assert end.words()[3:] == ["head"]
+
+
+def test_what_comes_behind_the_reset_of_a_client() -> None:
+    """Section 5.1: the server may not know of it yet. Its blocks are read for the table's sake."""
+    end = requesting()
+    end.reset(1, CANCEL)
+    stored = frame(HEADERS, END_HEADERS, 1, b"\x88\x40\x01a\x01b")
+    end.received(stored + frame(DATA, 0, 1, bytes(100)) + headers(1, [(b"c", b"d")], is_end=True), 0.0)
+    assert end.seen == []
+    end.send_request(end.open_stream(), b"GET", b"http", b"a", b"/", b"", b"", True)
+    end.received(frame(HEADERS, END_HEADERS, 3, b"\x88\xbe"), 0.0)
+    assert end.heads[0].lines == b"a: b\r\n"
+
+
 def test_goaway_of_a_server() -> None:
     """Section 6.8: streams above its number were not processed, and are no more; the others go on."""
     end = begun(False)
@@ -178,6 +200,25 @@ def test_goaway_of_a_client_ends_no_request() -> None:
     end.received(POST_1 + frames.goaway(0, NO_ERROR, b""), 0.0)
     assert end.words() == ["head", "goaway"]
     assert end.has_stream(1)
+
+
+def test_after_goaway_new_streams_are_ignored() -> None:
+    """Section 6.8: the peer knows that they were not processed."""
+    end = begun(True)
+    end.received(headers(1, POST), 0.0)
+    end.goaway(end.last_peer_stream)
+    end.take_output()
+    end.received(headers(3, POST) + frame(DATA, END_STREAM, 3, b"x") + frame(DATA, END_STREAM, 1, b"y"), 0.0)
+    assert end.seen == [("head", 1, b"POST", b"/", b"", False), ("data", 1, b"y", True)]
+    assert end.last_peer_stream == 1
+    assert not end.n_output
+
+
+def test_goaway_without_a_number_stops_nothing() -> None:
+    end = begun(True)
+    end.goaway(2**31 - 1)
+    end.received(headers(1, GET, is_end=True), 0.0)
+    assert end.words() == ["head"]
 
 
 def test_goaway_says_what_was_wrong() -> None:
@@ -219,6 +260,14 @@ def test_frames_that_ask_for_no_work_are_counted(octets: bytes) -> None:
     assert end.words()[-2:] == ["flooded", "failed"]
     assert end.seen[-2] == ("flooded", "control_frames")
     assert reactions(end)[-1] == (CONNECTION, ENHANCE_YOUR_CALM)
+
+
+def test_a_frame_of_very_many_settings_is_a_flood() -> None:
+    end = begun(True)
+    end.received(frames.settings([(4, 1)] * 64), 0.0)
+    assert end.words() == ["settings"]
+    end.received(frames.settings([(4, 1)] * 65), 0.0)
+    assert end.words() == ["settings", "flooded", "failed"]
 
 
 def test_frames_that_answer_what_was_sent_are_excused() -> None:
@@ -283,3 +332,19 @@ def test_limits_can_be_off() -> None:
     assert flood(end, FLOODS["PING"] + FLOODS["unknown"], 2000)
     end.received(POST_1 + frame(DATA, 0, 1) * 2000 + frame(DATA, END_STREAM, 1, b"x"), 0.0)
     assert end.words() == ["head", "data"]
+
+
+def test_replies_are_no_longer_than_what_they_reply_to() -> None:
+    """Twice as long at most, of whatever came: whoever stops reading from a peer that does not read is bounded."""
+    for flood in (
+        frames.ping(bytes(8), False) * 900,
+        frames.settings([]) * 900,
+        b"".join([headers(stream, [(b"A", b"")]) for stream in range(1, 1801, 2)]),
+    ):
+        end = begun(True, OwnSettings(control_frames=0, resets=0))
+        end.received(flood, 0.0)
+        assert 0 < len(end.take_output()) <= 2 * len(flood)
+    end = begun(True)
+    end.received(frames.ping(bytes(8), False) * 5000, 0.0)
+    assert end.is_failed
+    assert end.n_output <= 1002 * 17 + 200

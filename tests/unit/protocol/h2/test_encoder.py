@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lbproxy.protocol.h2.decoder import Decoder
-from lbproxy.protocol.h2.encoder import Encoder, integer, literal
+from lbproxy.protocol.h2.encoder import Encoder, integer
 
 LINES = b"Content-Type: application/json\r\nServer: x\r\n"
 
@@ -70,7 +70,7 @@ def test_a_request_in_any_order_of_blocks() -> None:
         assert both.read(both.encoder.encode_answer(418, LINES))[0] == (b":status", b"418")
         assert both.read(both.encoder.encode_trailers(b"Grpc-Status: 0\r\n")) == [(b"grpc-status", b"0")]
     connect = both.encoder.encode_request(b"CONNECT", b"http", b"a", b"/", b"", protocol=b"websocket")
-    assert both.read(connect)[3] == (b":protocol", b"websocket")
+    assert both.read(connect)[4] == (b":protocol", b"websocket")
     assert [name for name, _ in both.read(both.encoder.encode_request(b"CONNECT", b"", b"a:1", b"", b""))] == [
         b":method",
         b":authority",
@@ -104,7 +104,7 @@ def test_secrets_are_marked_for_all_on_the_way(name: bytes) -> None:
 def test_the_table_grows_until_it_is_full_and_then_stays() -> None:
     both = Joined()
     first = [(b":status", b"200"), (b"first", b"x")]
-    for number in range(1_000):
+    for number in range(300):
         line = b"name-%d: %b\r\n" % (number, b"v" * 50)
         for _ in range(2):
             assert both.read(both.encoder.encode_answer(200, line))[1] == (b"name-%d" % number, b"v" * 50)
@@ -112,6 +112,38 @@ def test_the_table_grows_until_it_is_full_and_then_stays() -> None:
     assert both.encoder._size <= 4_096
     assert both.decoder.size == both.encoder._size
     assert len(both.encoder.encode_answer(200, b"first: x\r\n")) == 2 + (len(both.encoder._entries) > 64)
+
+
+def test_a_table_full_of_what_comes_no_more_is_begun_anew() -> None:
+    both = Joined()
+    for number in range(100):
+        for _ in range(2):
+            both.read(both.encoder.encode_answer(200, b"name-%d: %b\r\n" % (number, b"v" * 50)))
+    fields = [(b":status", b"200"), (b"content-type", b"application/json"), (b"server", b"x")]
+    sizes = []
+    for _ in range(600):
+        block = both.encoder.encode_answer(200, LINES)
+        assert both.read(block) == fields
+        assert both.encoder._size in (0, both.decoder.size)
+        sizes.append(len(block))
+    assert sizes[400] > 20
+    assert sizes[599] == 3
+    assert both.encoder._size < 150
+
+
+def test_a_table_is_begun_anew_between_blocks_only() -> None:
+    """A request's block is made of parts: all of them are of one table."""
+    both = Joined()
+    for number in range(3_000):
+        wanted = [
+            (b":method", b"PUT"),
+            (b":scheme", b"http"),
+            (b":authority", b"a"),
+            (b":path", b"/%d" % (number // 2)),
+        ]
+        lines = b"x-%d: %b\r\n" % (number // 3, b"v" * 40)
+        block = both.encoder.encode_request(b"PUT", b"http", b"a", b"/%d" % (number // 2), lines)
+        assert both.read(block) == [*wanted, (b"x-%d" % (number // 3), b"v" * 40)]
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -159,6 +191,15 @@ def test_a_larger_table_is_not_used() -> None:
     assert both.encoder._limit == 100
 
 
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 300])
+def test_lines_of_any_size_that_enter_no_table(size: int) -> None:
+    both = Joined()
+    for name in (b"Content-Length", b"x-" + b"n" * size):
+        for _ in range(2):
+            found = both.read(both.encoder.encode_answer(200, b"", b"%b: %b\r\n" % (name, b"v" * size)))
+            assert found[1] == (name.lower(), b"v" * size)
+
+
 def test_hits_are_counted() -> None:
     encoder = Encoder()
     encoder.encode_answer(200, LINES)
@@ -166,9 +207,11 @@ def test_hits_are_counted() -> None:
     assert (encoder.n_hits, encoder.n_spelled) == (0, 4)
     encoder.encode_answer(200, LINES)
     assert encoder.n_hits == 2
+    encoder.encode_answer(200, LINES)
+    assert (encoder.n_hits, encoder.n_known) == (2, 1)
 
 
 def test_values_with_colons_and_without_anything() -> None:
     both = Joined()
     assert both.read(both.encoder.encode_trailers(b"A: b: c\r\nD: \r\n")) == [(b"a", b"b: c"), (b"d", b"")]
-    assert literal(b"A: b: c") == b"\x00\x01a\x04b: c"
+    assert Encoder().encode_answer(200, b"", b"A: b: c\r\n") == b"\x88\x00\x01a\x04b: c"

@@ -18,9 +18,11 @@ def test_each_frame() -> None:
     assert frames.goaway(7, 11, b"why") == bytes.fromhex("00000b070000000000" + "00000007" + "0000000b") + b"why"
 
 
-def test_headers_that_fit_exactly_and_that_do_not() -> None:
-    assert frames.headers(1, b"abcd", True, 4) == bytes.fromhex("000004010500000001") + b"abcd"
-    assert frames.headers(1, b"abcde", False, 4) == (
+def test_headers_of_several_frames() -> None:
+    number = bytes.fromhex("00000001")
+    assert frames.long_headers(number, b"abcde", False, 4) == (
         bytes.fromhex("000004010000000001") + b"abcd" + bytes.fromhex("000001090400000001") + b"e"
     )
-    assert frames.headers(1, b"", True, 4).hex() == "000000010500000001"
+    assert frames.long_headers(number, b"abcdefgh", True, 4) == (
+        bytes.fromhex("000004010100000001") + b"abcd" + bytes.fromhex("000004090400000001") + b"efgh"
+    )

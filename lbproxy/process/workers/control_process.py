@@ -185,6 +185,7 @@ class ControlProcess:
                 *UpgradeApi(self._upgrade).routes(),
             ),
             config_path=setup.config_path,
+            look=part.look,
         )
 
         self._known = Known(self._controller.keeping.snapshot, setup.line, time.monotonic)

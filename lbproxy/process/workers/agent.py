@@ -15,6 +15,7 @@ from typing import Final
 
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Unusable
+from lbproxy.control.explain_api import Past
 from lbproxy.process.applying import Applying, CannotApply, Prepared
 from lbproxy.process.upgrade.sockets import Inherited, Passed
 from lbproxy.process.workers import messages
@@ -49,6 +50,7 @@ class Agent:
         self._read_files = read_files
         self._tasks = tasks
         self._failed = failed
+        self._past = Past(applying.logs)
         self._channel: Channel | None = None
         self._passed = dict(setup.sockets.waiting)  # of configs that are not in force here yet
         self._news = asyncio.Event()
@@ -106,6 +108,8 @@ class Agent:
         match message:
             case messages.Welcome():
                 self.welcomed.set()
+            case messages.Find():
+                self._tasks.spawn(self._find(message), "requests that have been")
             case messages.Prepare():
                 self._tasks.spawn(self._prepare(message), "config")
             case messages.Commit():
@@ -131,6 +135,11 @@ class Agent:
 
     def _own(self) -> Config:
         return share_of(self.config, self._setup.number - 1, self._setup.board.n_workers)
+
+    async def _find(self, asked: messages.Find) -> None:
+        past = self._past
+        records = () if past.why else tuple(await past.find(asked.request_id))
+        self.send(messages.Found(asked.number, records, past.n_lines))
 
     async def _sockets_of(self, names: tuple[str, ...]) -> Inherited:
         """Raises CannotApply."""

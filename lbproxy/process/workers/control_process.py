@@ -19,7 +19,7 @@ from lbproxy import __version__
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Unusable
 from lbproxy.control.caller import Caller
-from lbproxy.control.explain_api import ExplainApi, Past
+from lbproxy.control.explain_api import ExplainApi
 from lbproxy.control.explaining import Moment
 from lbproxy.control.kept_data import Unreadable
 from lbproxy.control.metrics import Registry
@@ -29,7 +29,6 @@ from lbproxy.dataplane.listener import BindError, admin_connections, bind_messag
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import SWEEP_S
 from lbproxy.process import loop_errors
-from lbproxy.process.access_log import AccessLogs
 from lbproxy.process.applying import CannotApply
 from lbproxy.process.controller import Controller
 from lbproxy.process.listeners import binds_of
@@ -44,7 +43,9 @@ from lbproxy.process.worker import StartError
 from lbproxy.process.workers.crew import Crew
 from lbproxy.process.workers.known import Known
 from lbproxy.process.workers.lines import Said, in_memory
+from lbproxy.process.workers.messages import Found
 from lbproxy.process.workers.part import Part
+from lbproxy.process.workers.past import CrewPast
 from lbproxy.process.workers.sockets import Door, Doors, flat, open_door
 from lbproxy.process.workers.station import Setup, Station
 from lbproxy.tasks import Tasks
@@ -72,6 +73,7 @@ class ControlProcess:
         self._crew = Crew(
             setup.board, setup.line, setup.config, setup.generation, self._heard, self._tasks, self._internal_error
         )
+        self._past = CrewPast(self._crew, lambda: self._config)
         self._runtimes: list[ListenerRuntime] = []
         self._wiring: Wiring
         self._part: Part
@@ -158,6 +160,7 @@ class ControlProcess:
             "tls_certificate_expiry_timestamp_seconds": wiring.certificate_expiries,
             "config_last_reload_successful": reloading.was_successful,
             "config_last_reload_success_timestamp_seconds": reloading.succeeded_at,
+            "buffered_limit_bytes": lambda: [((), self._config.limits.buffered_bytes)],
             "worker_up": self._crew.up,
             "worker_restarts_total": self._crew.restarts,
         }
@@ -170,13 +173,14 @@ class ControlProcess:
             reload=self._requests.call,
             listeners=self._listeners,
             clock=time.monotonic,
+            overloaded=self._crew.overloaded,
             admin_limit=admin_connections(),
             admin_sockets=setup.sockets.take(admin_name(config.admin.bind)),
             admin_routes=(
                 *ExplainApi(
                     lambda: self._runtimes,
-                    lambda: Moment(time.monotonic(), rng, None, False),
-                    Past(AccessLogs(None, None)),
+                    lambda: Moment(time.monotonic(), rng, self._crew.overloaded(), False),
+                    self._past,
                 ).routes(),
                 *UpgradeApi(self._upgrade).routes(),
             ),
@@ -226,6 +230,9 @@ class ControlProcess:
 
     def _heard(self, number: int, message: object) -> None:
         """What a worker tells that is not about configs."""
+        if isinstance(message, Found):
+            self._past.heard(number, message)
+            return
         self._part.heard(message, self._controller)
 
     # --- another config ---------------------------------------------------------------------------------------------

@@ -6,11 +6,13 @@ Prepare      controller   make this config, without putting it in force; sockets
 Prepared     worker       it can; or `problem` says why not
 Commit       controller   put it in force; or forget it
 Committed    worker       it is in force
-ReadFiles    controller   read certificates that have changed on disk
+Find         controller   which requests had this id?
+Found        worker       these, as the access log has them
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lbproxy.config.model import Config
@@ -54,3 +56,20 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Committed:
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """number: of the question."""
+
+    number: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """n_lines: that are kept."""
+
+    number: int
+    records: tuple[Mapping[str, object], ...]
+    n_lines: int

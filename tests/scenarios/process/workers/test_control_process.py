@@ -147,3 +147,14 @@ def test_no_other_process_takes_over(lb: CrewProxy) -> None:
     code, body = lb.ask_admin("POST", "/api/v1/upgrade")
     assert code == 409
     assert "restart" in str(json.loads(body)["problems"])
+
+
+def test_a_request_is_explained_whichever_worker_had_it(lb: CrewProxy) -> None:
+    for number in range(TRIES):
+        with Client(lb.port("in")) as client:
+            assert client.ask(b"GET /asked/%d HTTP/1.1\r\nHost: h\r\n\r\n" % number).status == 200
+    for number in range(TRIES):
+        target = f"/asked/{number}"
+        code, body = lb.admin_get(f"/api/v1/explain?request_id={lb.entry(target)['request_id']}")
+        assert code == 200, body
+        assert [item["record"]["target"] for item in json.loads(body)["records"]] == [target]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import ssl
+from pathlib import Path
 
+from tests.support.certificates import Authority, TlsClient
 from tests.support.client import Client
-from tests.support.crew import GET, CrewProxy, status_of
+from tests.support.crew import GET, CrewProxy, crew_config, status_of
+from tests.support.origin import Origin
 from tests.support.waiting import wait_until
 
 
@@ -47,3 +51,27 @@ def test_a_worker_costs_little_memory_of_its_own(lb: CrewProxy) -> None:
 def test_log_lines_name_the_process(lb: CrewProxy) -> None:
     assert " INFO lbproxy: [supervisor] lbproxy " in lb.stderr
     assert " INFO lbproxy.control: [controller] listening name=admin" in lb.stderr
+
+
+def test_a_tls_session_is_resumed_whichever_worker_is_met(origin: Origin, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue("here", "localhost")
+    config = crew_config(origin)
+    config["listeners"][0]["tls"] = {"cert": files.cert, "key": files.key}
+    lb = CrewProxy(config, tmp_path / "lb").start()
+    try:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = authority.trusting(minimum_version=version, maximum_version=version)
+            with TlsClient(lb.port("in"), context) as first:
+                assert first.ask(GET).status == 200  # the ticket comes with it
+                session = first.tls.session
+            for name in ("none", "1", "2"):
+                if name != "none":
+                    lb.wait_replaced(name, lb.kill_member(name))
+                for _ in range(20):
+                    with TlsClient(lb.port("in"), context, session=session) as later:
+                        assert later.tls.session_reused
+                        assert later.ask(GET).status == 200
+        lb.stop(allow_errors=True)
+    finally:
+        lb.kill()

@@ -39,7 +39,7 @@ def timers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """What would end this process."""
     found: list[float] = []
     before = signal.getsignal(signal.SIGALRM)
-    monkeypatch.setattr(module.signal, "setitimer", lambda which, seconds: found.append(seconds))
+    monkeypatch.setattr(signal, "setitimer", lambda which, seconds: found.append(seconds))
     yield found
     signal.signal(signal.SIGALRM, before)
 

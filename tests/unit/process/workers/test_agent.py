@@ -6,6 +6,7 @@ from typing import cast
 
 from lbproxy.config.loader import load_text
 from lbproxy.config.model import Config
+from lbproxy.process.access_log import AccessLogs
 from lbproxy.process.applying import Applying, CannotApply
 from lbproxy.process.upgrade.sockets import Inherited
 from lbproxy.process.workers import messages
@@ -27,6 +28,7 @@ class Parts:
 
     def __init__(self, problem: str = "") -> None:
         self.problem = problem
+        self.logs = AccessLogs(None, None)
         self.done: list[tuple[str, object]] = []
 
     async def prepare(self, old: Config, new: Config, inherited: Inherited) -> object:
@@ -130,6 +132,15 @@ def test_another_config_takes_the_place_of_one_that_waits() -> None:
         assert scene.parts.done == [("prepare", True), ("abandon", True), ("prepare", False)]
         await scene.hear(messages.Commit(3))
         assert scene.agent.generation == 3
+
+    run(change)
+
+
+def test_without_a_log_no_request_is_found() -> None:
+    async def change() -> None:
+        scene = Scene()
+        await scene.hear(messages.Find(3, "abc"))
+        assert scene.said == [messages.Found(3, (), 0)]
 
     run(change)
 

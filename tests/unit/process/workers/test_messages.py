@@ -25,6 +25,8 @@ CONFIG = load_text(
         messages.Prepared(4, "no"),
         messages.Commit(4, is_wanted=False),
         messages.Committed(4),
+        messages.Find(1, "a"),
+        messages.Found(1, ({"ts": "2026"},), 10),
     ],
     ids=lambda message: type(message).__name__,
 )

@@ -342,6 +342,7 @@ def _listener_limits(listener: ListenerRuntime) -> Json:
         "connections_per_ip": _number(listener.connections_per_ip),
         "min_rate": listener.min_rate or None,
         "methods": sorted(listener.methods) if listener.methods is not None else None,
+        "h2_streams": listener.http2.streams if listener.http2 is not None else None,
     }
 
 

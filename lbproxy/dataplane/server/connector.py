@@ -95,7 +95,27 @@ async def dial(
         if runtime.pool.tls is None:
             protocol = await _connect(opening or services.dialer.begin(runtime.server.address), factory, header)
         else:
-            protocol = await _dial_tls(services, runtime, runtime.pool.tls, factory, timeouts, header)
+            protocol = await _dial_tls(services, runtime, runtime.pool.tls, lambda _: factory(), timeouts, header)
+    except DialError as error:
+        count_dial(runtime, error.fault)
+        raise
+    count_dial(runtime, None)
+    return protocol
+
+
+async def dial_shared(
+    services: Services,
+    runtime: ServerRuntime,
+    factory: Callable[[str | None], P],
+    timeouts: UpstreamTimeouts,
+    opening: Opening | None,
+) -> P:
+    """The same where what is spoken is agreed on. factory: gets what ALPN chose, "" if nothing, None without TLS."""
+    tls = runtime.pool.tls
+    if tls is None:
+        return await dial(services, runtime, lambda: factory(None), timeouts, b"", opening)
+    try:
+        protocol = await _dial_tls(services, runtime, tls, factory, timeouts, b"")
     except DialError as error:
         count_dial(runtime, error.fault)
         raise
@@ -114,7 +134,7 @@ async def _dial_tls(
     services: Services,
     runtime: ServerRuntime,
     tls: PoolTlsSettings,
-    factory: Callable[[], P],
+    factory: Callable[[str | None], P],
     timeouts: UpstreamTimeouts,
     header: bytes,
 ) -> P:

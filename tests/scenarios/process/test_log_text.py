@@ -18,7 +18,9 @@ AGENT = b'caf\xe9 "quoted\\" \xff\xc3\xa9 \\x41 -'
 
 def config(folder: Path, log_format: str) -> Settings:
     return {
-        "listeners": [{"name": "web", "bind": "127.0.0.1:0", "routes": [{"respond": {"status": 200}}]}],
+        "listeners": [
+            {"name": "web", "bind": "127.0.0.1:0", "protocols": "h1", "routes": [{"respond": {"status": 200}}]}
+        ],
         "access_log": {"path": str(folder / "access.log"), "format": log_format},
     }
 

@@ -102,6 +102,7 @@ _POOL: Final = _words(
         "ssl https tls_verify cert certs ssl_verify": "tls",
         "resolver resolvers dns_interval dns_refresh_rate": "dns",
         "send_proxy send_proxy_v2 proxy": "proxy_protocol",
+        "proto http_version proxy_http_version http2 h2": "protocol",
         "sticky_session sticky_sessions stickiness session_affinity affinity cookie stick_table ip_hash hash": (
             _NO_STICKINESS
         ),
@@ -110,7 +111,7 @@ _POOL: Final = _words(
         "rate_limit ratelimit limit_req": _NO_RATE_LIMIT,
         "frontend frontends listen bind port": "listeners[].bind",
         "routes route rules": "listeners[].routes",
-        "mode protocol": "listeners[].mode",
+        "mode": "listeners[].mode",
         "preset type framework flavor app_server server_type engine": "kind",
     }
 )

@@ -45,6 +45,7 @@ JSON Schema complete and check keys; `lbproxy schema` prints the schema, docs/lb
 |---|---|
 | duration | `250ms`, `2s`, `1.5m`, `1h`, or a number of seconds |
 | size | `64KiB`, `10MB`, `512B` (KB, MB, GB are powers of 1000, KiB, MiB, GiB of 1024), or a number of bytes |
+| rate | `100 in 10s`: so many within that time |
 | boolean | `true` or `false` only: `on`, `off`, `yes` and `no` are texts, as in YAML 1.2 |
 | `off` | disables what the key describes, where the table allows it; `false` is the same there |
 | environment | `${VAR}`, or `${VAR:-default}` where VAR may be unset or empty; `$${` stands for a literal `${` |

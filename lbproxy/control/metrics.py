@@ -69,6 +69,7 @@ READINGS = (
     Reading("pool_saturation_ratio", "Requests in flight and queued, over slots; 0 without max_inflight.", ("pool",)),
     Reading("queue_depth", "Requests that wait for a server.", ("pool",)),
     Reading("client_connections", "Client connections open now.", ("listener",)),
+    Reading("h2_streams", "Requests on HTTP/2 connections of clients now.", ("listener",)),
     Reading("upstream_connections", "Connections to the server now, in use or kept idle.", ("pool", "server", "state")),
     Reading("config_last_reload_successful", "1 if the last reload, or the start, is in force; 0 if it failed."),
     Reading("config_last_reload_success_timestamp_seconds", "Unix time at which the config in force was put in place."),
@@ -120,7 +121,8 @@ class Registry:
     """Everything that /metrics reads. The composition root fills it; rows come and go with what they describe.
 
     pools: the live pools by name. readers: READINGS by name, for those which the pools cannot answer
-    (`client_connections`, `upstream_connections`, `queue_depth`). look: what other processes counted is asked for.
+    (`client_connections`, `h2_streams`, `upstream_connections`, `queue_depth`). look: what other processes counted is
+    asked for.
     """
 
     version: str

@@ -23,6 +23,7 @@ from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.client.door import Door
 from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.client.http1 import Http1Connection
+from lbproxy.dataplane.client.http2 import Http2Connection
 from lbproxy.dataplane.client.proxy_header import ProxyHeaders
 from lbproxy.dataplane.client_tls import ClientTlsTransport
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
@@ -136,6 +137,7 @@ class Listener(Door):
         self._gate = gate
         self._per_ip = runtime.per_ip
         self.n_connections = 0
+        self.n_streams = 0
         self._use(runtime)
         self._sockets: list[socket.socket] = []
         self._acceptors: list[Acceptor] = []
@@ -150,6 +152,8 @@ class Listener(Door):
     runtime: ListenerRuntime
     memo: Repeats[Prepared]
     memo_trusted: Repeats[Prepared]
+    http2_memo: Repeats[Prepared]
+    http2_memo_trusted: Repeats[Prepared]
     _proxy_headers: ProxyHeaders | None
 
     def _use(self, runtime: ListenerRuntime) -> None:
@@ -157,6 +161,8 @@ class Listener(Door):
         # By trust, which changes what is forwarded.
         self.memo = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
         self.memo_trusted = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+        self.http2_memo = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+        self.http2_memo_trusted = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
         self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
 
     def renew(self, runtime: ListenerRuntime) -> None:
@@ -367,8 +373,12 @@ class Listener(Door):
                 client.begin_drain(now)
         return not self.n_connections
 
-    def _clients(self) -> list[Http1Connection]:
-        return [item for item in self.services.swept if isinstance(item, Http1Connection) and item.comes_through(self)]
+    def _clients(self) -> list[Http1Connection | Http2Connection]:
+        return [
+            item
+            for item in self.services.swept
+            if isinstance(item, (Http1Connection, Http2Connection)) and item.comes_through(self)
+        ]
 
     def share_port(self, is_shared: bool) -> None:
         """May another socket of this process be bound to an address that overlaps with this one's?"""
@@ -395,8 +405,8 @@ def bind_tcp(address: Address, *, shares_port: bool) -> list[socket.socket]:
     )
     sockets: list[socket.socket] = []
     try:
-        for family, _, _, _, sockaddr in dict.fromkeys(infos):
-            sockets.append(listen_tcp(family, sockaddr, shares_port=shares_port))
+        for info in dict.fromkeys(infos):
+            sockets.append(listen_tcp(info[0], info[4], shares_port=shares_port))
     except OSError:
         for sock in sockets:
             sock.close()

@@ -25,12 +25,16 @@ from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.runtime import (
     DEFAULT_METHODS,
     ClientTimeouts,
+    Connections,
+    Http2Settings,
     ListenerRuntime,
     PoolRuntime,
     PoolSettings,
     RouteRuntime,
+    ServerRuntime,
 )
 from lbproxy.dataplane.server.endpoint import Http1Endpoint
+from lbproxy.dataplane.server.http2_endpoint import Http2Endpoint
 from lbproxy.dataplane.tls_settings import ListenerTlsFiles, ListenerTlsSettings, PoolTlsFiles, PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import WaitQueue
@@ -57,6 +61,9 @@ from lbproxy.process.workers.part import Part
 from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.telemetry.accesslog import make_format
 from lbproxy.telemetry.slots import LISTENER, POOL, TRAFFIC, Layout, Row, Slots
+
+_ALPN: dict[str, tuple[str, ...]] = {"h1": (), "h2": ("h2",), "auto": ("h2", "http/1.1")}
+"""What servers are offered by ALPN, by `protocol` of the pool."""
 
 StrategyFailed = Callable[[str, Exception], None]
 DialFailed = Callable[[Pool, Server, Fault], None]
@@ -92,6 +99,19 @@ class TlsParts:
     pools: dict[KeyPath, tuple[PoolTls, PoolTlsSettings]] = field(default_factory=dict)
     listeners: dict[str, tuple[object, ListenerTlsSettings]] = field(default_factory=dict)
     watched: list[WatchedFiles] = field(default_factory=list)  # to be read again when they change
+
+
+def check_alpn(config: PoolConfig) -> tuple[str, ...]:
+    """What a pool's health checks offer by ALPN."""
+    check = config.health_check
+    if check is None or check.type == "tcp":
+        return ()
+    return ("h2",) if check.type == "grpc" or config.protocol == "h2" else ()
+
+
+def _endpoint_of(runtime: ServerRuntime) -> Connections:
+    """Who connects to a server, by the protocol of its pool at that time."""
+    return Http1Endpoint(runtime) if runtime.pool.protocol == "h1" else Http2Endpoint(runtime)
 
 
 class Builder:
@@ -170,7 +190,7 @@ class Builder:
             dial_failed=lambda server, fault: dial_failed(pool, server, fault),
             rng=self._rng,
             budget=RetryBudget(ratio, at_least) if part is None else part.budget(name, ratio, at_least),
-            endpoint_of=Http1Endpoint,
+            endpoint_of=_endpoint_of,
         )
 
     def pool_settings(self, name: str) -> PoolSettings:
@@ -179,10 +199,13 @@ class Builder:
         if self._part is not None:
             self._part.check_room(name, config)
         check = config.health_check
-        tls = self._pool_tls(config.tls, ("pools", name, "tls"))
+        alpn = _ALPN[config.protocol]
+        tls = self._pool_tls(config.tls, ("pools", name, "tls"), alpn)
         if check is not None:
             own = check.tls if "tls" in check.model_fields_set else config.tls
-            check_tls = tls if own == config.tls else self._pool_tls(own, ("pools", name, "health_check", "tls"))
+            spoken = check_alpn(config)
+            is_same = own == config.tls and spoken == alpn
+            check_tls = tls if is_same else self._pool_tls(own, ("pools", name, "health_check", "tls"), spoken)
             if check_tls is not None:
                 self.check_tls[name] = check_tls
         return PoolSettings(
@@ -195,20 +218,21 @@ class Builder:
             tls=tls,
             proxy_protocol=config.proxy_protocol,
             is_lenient=config.lenient,
+            protocol=config.protocol,
         )
 
-    def _pool_tls(self, config: PoolTls | None, path: KeyPath) -> PoolTlsSettings | None:
+    def _pool_tls(self, config: PoolTls | None, path: KeyPath, alpn: tuple[str, ...]) -> PoolTlsSettings | None:
         if config is None:
             return None
         known = self._before.pools.get(path)
-        if known is not None and known[0] == config:
+        if known is not None and known[0] == config and known[1].files.alpn == alpn:
             made = known[1]
         else:
             ca, cert, key = (
                 None if path is None else absolute(path, self._base_dir)
                 for path in (config.ca, config.cert, config.key)
             )
-            files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key)
+            files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key, alpn)
             try:
                 made = PoolTlsSettings(files, files.load())
             except FileProblem as error:
@@ -271,6 +295,8 @@ class Builder:
             methods=frozenset(methods) or None,
             allow=", ".join(methods).encode() or DEFAULT_METHODS,
             log_format=make_format(access_log.format if access_log is not None else "json"),
+            serves_h1="h1" in config.protocols,
+            http2=_http2_settings(config),
         )
 
     def listener_tls(self, config: ListenerConfig) -> ListenerTlsSettings | None:
@@ -279,7 +305,7 @@ class Builder:
         if tls is None:
             return None
         # What is inside of a TCP connection is not known here, so nothing is promised unless the config does.
-        alpn = tls.alpn if config.mode == "http" or "alpn" in tls.model_fields_set else ()
+        alpn = tls.alpn or (_offered(config) if config.mode == "http" else ())
         asked = (tls, alpn, config.limits.handshakes, config.timeouts.tls_handshake)
         known = self._before.listeners.get(config.name)
         made = known[1] if known is not None and known[0] == asked else self._load_listener_tls(config, alpn)
@@ -350,6 +376,23 @@ class Builder:
 def retry_refused_s(config: PoolConfig, part: Part | None) -> float | None:
     """`passive_retry_s`; among several workers it is the controller who gives a server another chance."""
     return passive_retry_s(config) if part is None or part.is_controller else None
+
+
+def _offered(config: ListenerConfig) -> tuple[str, ...]:
+    """What a listener of HTTP offers by ALPN (RFC 7301), first choice first."""
+    return tuple([name for word, name in (("h2", "h2"), ("h1", "http/1.1")) if word in config.protocols])
+
+
+def _http2_settings(config: ListenerConfig) -> Http2Settings | None:
+    limits = config.limits.h2
+    if config.mode != "http" or "h2" not in config.protocols:
+        return None
+    return Http2Settings(
+        limits.streams,
+        (limits.resets.count, limits.resets.seconds),
+        (limits.control_frames.count, limits.control_frames.seconds),
+        inf_if_off(limits.max_age),
+    )
 
 
 def reconfigure(

@@ -218,7 +218,7 @@ class Controller:
         """Check its servers, and look up their names."""
         if settings.health_check is not None:
             tls = self._parts.check_tls.get(pool.name)
-            self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls)
+            self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls, settings.protocol)
         self._discovery.add_pool(pool, Wanted.of(settings, self._base_dir))
 
     async def stop(self) -> None:
@@ -279,7 +279,7 @@ class Controller:
             self._checker.end_checks(pool)
         else:
             tls = self._parts.check_tls.get(pool.name)
-            self._checker.change_pool(pool, check, after.proxy_protocol, tls)
+            self._checker.change_pool(pool, check, after.proxy_protocol, tls, after.protocol)
         self._file_servers.change(pool, before, after)
         self._live.file_names(pool.name, {(spec.name, str(spec.address)) for spec in after.servers})
         if before is None:

@@ -210,6 +210,14 @@ class Listeners:
         for name, count in counts.items():
             yield (name,), count
 
+    def streams(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Values of lbproxy_h2_streams."""
+        counts: dict[str, int] = {}
+        for listener in (*self, *self._leaving):
+            counts[listener.runtime.name] = counts.get(listener.runtime.name, 0) + listener.n_streams
+        for name, count in counts.items():
+            yield (name,), count
+
     def status(self) -> list[ListenerStatus]:
         """Open ones, by name."""
         counts = {labels[0]: int(count) for labels, count in self.connections()}

@@ -271,7 +271,7 @@ class Wiring:
         for runtime in self.pools.values():
             for item in runtime.servers.values():
                 yield (runtime.name, item.server.name, "active"), item.n_active
-                yield (runtime.name, item.server.name, "idle"), len(item.idle)
+                yield (runtime.name, item.server.name, "idle"), item.n_idle
 
     def certificate_expiries(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Values of lbproxy_tls_certificate_expiry_timestamp_seconds."""

@@ -46,6 +46,7 @@ def make_registry(pool: Pool, slots: Slots) -> Registry:
     registry.add(TRAFFIC, ("front", pool.name), slots.allocate(TRAFFIC))
     registry.add(PROCESS, (), slots.allocate(PROCESS))
     registry.readers["client_connections"] = lambda: [(("front",), 3)]
+    registry.readers["h2_streams"] = lambda: [(("front",), 2)]
     registry.readers["upstream_connections"] = lambda: [
         ((pool.name, server.name, state), 1) for server in pool.servers for state in ("active", "idle")
     ]

@@ -62,7 +62,7 @@ def lb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     )
     lb.servers = servers
     try:
-        yield lb.start()  # type: ignore[misc]
+        yield lb.start()
         lb.stop(allow_errors=True)
     finally:
         lb.kill()

@@ -513,8 +513,9 @@ def _end_of_connection(pool: Pool) -> str:
 def test_tcp_a_full_queue_resets(site: Site) -> None:
     pool = site.pool("tcp-short")
     pool.servers[0].default = _line_server
-    with pool.client() as first, pool.client() as second:
+    with pool.client() as first, contextlib.ExitStack() as stack:
         assert first.take(6) == b"hello\n"
+        second = stack.enter_context(pool.client())
         pool.wait_queued(1)
         assert _end_of_connection(pool) == "rst"
         first.close()

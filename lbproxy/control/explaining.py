@@ -383,6 +383,7 @@ def _retry(prepared: Prepared | None, route: RouteRuntime, runtime: PoolRuntime)
         is_idempotent=is_idempotent,
         has_tls=runtime.tls is not None,
         has_other=len(runtime.pool.eligible()) > 1,
+        has_http2=runtime.protocol != "h1",
     )
     if prepared is None:
         found = [cause for cause in found if cause.word in _OF_CONNECTIONS]

@@ -405,8 +405,8 @@ def bind_tcp(address: Address, *, shares_port: bool) -> list[socket.socket]:
     )
     sockets: list[socket.socket] = []
     try:
-        for family, _, _, _, sockaddr in dict.fromkeys(infos):
-            sockets.append(listen_tcp(family, sockaddr, shares_port=shares_port))
+        for info in dict.fromkeys(infos):
+            sockets.append(listen_tcp(info[0], info[4], shares_port=shares_port))
     except OSError:
         for sock in sockets:
             sock.close()

@@ -29,7 +29,7 @@ BY_NAME: Final = {"unavailable": UNAVAILABLE, "resource_exhausted": RESOURCE_EXH
 """Those that a config names."""
 
 _TYPE: Final = b"content-type: application/grpc"
-_BEHIND_TYPE: Final = (b"\r", b"+", b";")
+_BEHIND_TYPE: Final[tuple[bytes, ...]] = (b"\r", b"+", b";")
 
 # What HTTP would have said of the same, for whoever judges servers by that.
 _AS_HTTP: Final = {

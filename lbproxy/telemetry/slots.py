@@ -41,7 +41,7 @@ TLS_ERRORS: Final[tuple[str, ...]] = (
     "protocol",  # no TLS at all, or broken
 )
 RETRY_REASONS: Final[tuple[str, ...]] = ("connect", "reset", "timeout", "status", "stale", "unprocessed")
-GRPC_STATUSES: Final[tuple[str, ...]] = (*(str(status) for status in range(17)), "other")
+GRPC_STATUSES: Final[tuple[str, ...]] = (*[str(status) for status in range(17)], "other")
 GOAWAYS: Final[tuple[str, ...]] = (
     "stop",  # lbproxy stops, or the listener is no more
     "idle",  # timeouts.keep_alive

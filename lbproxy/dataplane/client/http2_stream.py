@@ -142,11 +142,6 @@ class Http2Stream(SharingClientStream):
                 self._request_ended()
             exchange.start(body, is_done=is_end, trailers=trailers)
 
-    @property
-    def is_started(self) -> bool:
-        """Was `start` called?"""
-        return self._is_started
-
     def data_received(self, data: bytes, n_flow: int, *, is_end: bool, trailers: Sequence[Field] = ()) -> None:
         """More of the request. n_flow: octets of the windows, to be given back."""
         exchange = self._exchange

@@ -10,7 +10,7 @@ from typing import Final, TypeVar, cast
 from lbproxy import errors
 from lbproxy.dataplane.net.dialer import Opening
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
-from lbproxy.dataplane.server.tls import ServerTlsTransport, tls_fault
+from lbproxy.dataplane.server.tls import ServerTlsTransport, Unwanted, tls_fault
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.errors import Fault
@@ -151,7 +151,7 @@ async def _dial_tls(
                 protocol = cast(P, await connection.done)
         except TimeoutError:
             raise DialError(errors.TLS_TIMEOUT, "the TLS handshake took too long") from None
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        except (OSError, ValueError, Unwanted) as error:  # ssl.SSLError is an OSError
             raise DialError(*tls_fault(error)) from None
     except BaseException:  # whatever it is, cancelling included: the transport must not stay
         connection.give_up()

@@ -51,7 +51,7 @@ def tls_fault(error: Exception) -> tuple[Fault, str]:
     return errors.TLS_HANDSHAKE, "it closed the connection during the TLS handshake"
 
 
-class Unwanted(OSError):
+class Unwanted(Exception):
     """The handshake was well, but what was agreed on is of no use. The text says what it is, without a subject."""
 
 

@@ -4,6 +4,7 @@
     BEAT_MS                      by the process: when its loop ran last
     STATE                        by the process: what it does
     GENERATION                   by the process: of the config that it keeps to
+    REFUSES_AT                   by the process: it takes no requests as so many octets wait in it, 0: it does
 
 A process is known by its number: 0 is the controller, 1 and up are the workers.
 """
@@ -23,7 +24,7 @@ SERVING: Final = 1
 DRAINING: Final = 2
 
 _WIDTH: Final = 8
-_PID, _BEAT, _STATE, _RESTARTS, _GENERATION = range(5)
+_PID, _BEAT, _STATE, _RESTARTS, _GENERATION, _REFUSES_AT = range(6)
 BEAT_S: Final = 0.5
 
 
@@ -58,6 +59,7 @@ class Board:
         """It was reaped."""
         self._put(number, _PID, 0)
         self._put(number, _STATE, STARTING)
+        self._put(number, _REFUSES_AT, 0)
 
     def restarted(self, number: int) -> None:
         """It has a successor."""
@@ -77,6 +79,10 @@ class Board:
         """Of which config it is."""
         self._put(number, _GENERATION, generation)
 
+    def refuses(self, number: int, n_bytes: int) -> None:
+        """It takes no requests, as so many octets wait in it; 0: it does."""
+        self._put(number, _REFUSES_AT, n_bytes)
+
     # --- whoever asks -----------------------------------------------------------------------------------------------
 
     def pid(self, number: int) -> int:
@@ -92,6 +98,9 @@ class Board:
 
     def generation(self, number: int) -> int:
         return self._get(number, _GENERATION)
+
+    def refuses_at(self, number: int) -> int:
+        return self._get(number, _REFUSES_AT)
 
     def silent_s(self, number: int, now: float) -> float:
         """How long ago its loop ran."""

@@ -160,6 +160,7 @@ class ControlProcess:
             "tls_certificate_expiry_timestamp_seconds": wiring.certificate_expiries,
             "config_last_reload_successful": reloading.was_successful,
             "config_last_reload_success_timestamp_seconds": reloading.succeeded_at,
+            "buffered_limit_bytes": lambda: [((), self._config.limits.buffered_bytes)],
             "worker_up": self._crew.up,
             "worker_restarts_total": self._crew.restarts,
         }
@@ -172,17 +173,19 @@ class ControlProcess:
             reload=self._requests.call,
             listeners=self._listeners,
             clock=time.monotonic,
+            overloaded=self._crew.overloaded,
             admin_limit=admin_connections(),
             admin_sockets=setup.sockets.take(admin_name(config.admin.bind)),
             admin_routes=(
                 *ExplainApi(
                     lambda: self._runtimes,
-                    lambda: Moment(time.monotonic(), rng, None, False),
+                    lambda: Moment(time.monotonic(), rng, self._crew.overloaded(), False),
                     self._past,
                 ).routes(),
                 *UpgradeApi(self._upgrade).routes(),
             ),
             config_path=setup.config_path,
+            look=part.look,
         )
 
         self._known = Known(self._controller.keeping.snapshot, setup.line, time.monotonic)

@@ -177,6 +177,14 @@ class Crew:
     def _replace(self, number: int) -> None:
         self._line.say("replace", b"%d" % number)
 
+    def overloaded(self) -> str | None:
+        """Why a worker takes no new requests, None if all do."""
+        for number in self._board.workers:
+            n_bytes = self._board.refuses_at(number)
+            if n_bytes:
+                return f"overloaded: {n_bytes >> 20} MiB wait to be sent in {name_of(number)} (limits.buffered_bytes)"
+        return None
+
     # --- metrics ----------------------------------------------------------------------------------------------------
 
     def up(self) -> Iterator[tuple[tuple[str, ...], float]]:

@@ -156,6 +156,8 @@ class DataProcess:
 
         def tick() -> None:
             pulse.tick(self._services.clock())
+            pressure = self._services.pressure
+            self._setup.board.refuses(self._setup.number, pressure.buffered if pressure.is_refusing else 0)
             loop.call_later(TICK_S, tick)
 
         loop.call_later(TICK_S, tick)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 SILENT_S: Final = 4.0
+START_S: Final = 60.0  # until its loop runs for the first time: a thousand pools take seconds to be made
 BUSY_S: Final = 3.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -39,13 +40,13 @@ class Watch:
     def __init__(self) -> None:
         self._cpu_s: float | None = None  # when it became silent
 
-    def is_stuck(self, silent_s: float, seen: Look | None) -> bool:
+    def is_stuck(self, silent_s: float, seen: Look | None, patience_s: float = SILENT_S) -> bool:
         """silent_s: for how long its loop has not run. seen: None: it is gone, and will be reaped."""
         if silent_s < 1.0 or seen is None:
             self._cpu_s = None
             return False
         if self._cpu_s is None:
             self._cpu_s = seen.cpu_s
-        if silent_s < SILENT_S or seen.state == "D":  # no signal reaches it there
+        if silent_s < patience_s or seen.state == "D":  # no signal reaches it there
             return False
         return seen.state != "R" or seen.cpu_s - self._cpu_s >= BUSY_S

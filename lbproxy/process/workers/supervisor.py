@@ -38,7 +38,7 @@ from lbproxy.process.outside import Outside
 from lbproxy.process.threads import new_loop
 from lbproxy.process.upgrade.sockets import Inherited, Passed, admin_name
 from lbproxy.process.worker import StartError
-from lbproxy.process.workers.board import CONTROLLER, Board
+from lbproxy.process.workers.board import CONTROLLER, STARTING, Board
 from lbproxy.process.workers.child import Child
 from lbproxy.process.workers.control_process import NO_UPGRADE, ControlProcess
 from lbproxy.process.workers.data_process import DataProcess
@@ -46,13 +46,14 @@ from lbproxy.process.workers.lines import Gone, Line, Said, from_memory
 from lbproxy.process.workers.share import Share, ShareError
 from lbproxy.process.workers.sockets import Door, Doors, unflat
 from lbproxy.process.workers.station import Setup, close_all
-from lbproxy.process.workers.stuck import SILENT_S, look
+from lbproxy.process.workers.stuck import SILENT_S, START_S, look
 from lbproxy.telemetry import log as operator_log
 from lbproxy.telemetry.slots import Slots
 
 log = logging.getLogger("lbproxy")
 
 LOOK_S: Final = 0.5
+RETRY_S: Final = 1.0  # when there was no memory or no descriptor for a process
 OVERTIME_S: Final = 10.0  # after the grace, for what a worker still has to write
 HEARD: Final = (
     signal.SIGTERM,
@@ -205,7 +206,13 @@ class Supervisor:
     def _fork_due(self, now: float) -> None:
         for child in self._children:
             if child.due_at is not None and child.due_at <= now:
-                self._start(child, now)
+                try:
+                    self._start(child, now)
+                except OSError as error:
+                    if self._phase == "starting":
+                        raise StartError(f"the {child.name} can't be started: {error.strerror}") from None
+                    log.error("the %s can't be started: %s; again in %g s", child.name, error.strerror, RETRY_S)
+                    child.due_at = now + RETRY_S
 
     def _start(self, child: Child, now: float) -> None:
         ours, theirs = Line.pair()
@@ -224,7 +231,12 @@ class Supervisor:
             is_first=self._phase == "starting",
         )
         supervisor = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         if not pid:
             self._become(child, setup, ours, supervisor)
         theirs.close()
@@ -241,7 +253,11 @@ class Supervisor:
         controller = self._children[CONTROLLER]
         if worker.line is None or controller.line is None:
             return
-        first, second = socket.socketpair()
+        try:
+            first, second = socket.socketpair()
+        except OSError as error:
+            log.error("the controller and the %s can't speak to each other: %s", worker.name, error.strerror)
+            return
         controller.line.say("peer", b"%d" % worker.number, [first.fileno()])
         worker.line.say("peer", b"", [second.fileno()])
         first.close()
@@ -340,7 +356,8 @@ class Supervisor:
                 continue
             silent_s = self._board.silent_s(child.number, now)
             seen = look(child.pid) if silent_s >= 1.0 else None
-            is_stuck = child.watch.is_stuck(silent_s, seen) and now >= self._trusted_at
+            patience_s = START_S if self._board.state(child.number) == STARTING else SILENT_S
+            is_stuck = child.watch.is_stuck(silent_s, seen, patience_s) and now >= self._trusted_at
             if is_stuck and seen is not None:
                 log.error(
                     "the %s (%d) has not answered for %.1f s (its state is %s): it is killed",
@@ -441,7 +458,8 @@ class Supervisor:
         self._doors.open |= self._fresh
         self._fresh = {}
         for name in gone:
-            self._doors.open.pop(name).close()
+            if name in self._doors.open:
+                self._doors.open.pop(name).close()
         operator_log.change(self._config.log.level, self._config.log.format)
 
     def _replace(self, child: Child) -> None:

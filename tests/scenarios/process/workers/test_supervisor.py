@@ -11,11 +11,13 @@ from pathlib import Path
 
 import yaml
 
+from tests.scenarios.process.test_outside import Manager
 from tests.support.client import Client
 from tests.support.crew import GET, CrewProxy, crew_config, is_alive, status_of
 from tests.support.daemon import STOP_S
 from tests.support.origin import Origin
 from tests.support.servers import run_refused
+from tests.support.upgrades import Chain
 from tests.support.waiting import wait_until
 from tests.support.wire import Ended
 
@@ -145,3 +147,25 @@ def test_a_worker_that_cannot_start_ends_the_start_with_its_message(origin: Orig
     assert refused.returncode == 1
     assert "cannot start:" in refused.stderr
     assert "access.log" in refused.stderr
+
+
+def test_a_service_manager_and_a_pid_file_hear_of_the_supervisor(origin: Origin, tmp_path: Path) -> None:
+    pid_file = tmp_path / "lb.pid"
+    lb = Chain(crew_config(origin), tmp_path / "lb", "--pid-file", str(pid_file))
+    with Manager(f"lbproxy-workers-{os.getpid()}") as manager:
+        try:
+            lb.start(manager.env)
+            assert manager.hear() == {"READY": "1", "STATUS": "serving"}
+            assert pid_file.read_text() == f"{lb.pid}\n"
+            n_fed = manager.n_fed
+            wait_until(lambda: manager.n_fed > n_fed, "the watchdog to be fed")
+            lb.signal(signal.SIGHUP)
+            assert manager.hear()["RELOADING"] == "1"
+            assert manager.hear() == {"READY": "1", "STATUS": "serving"}
+            lb.signal(signal.SIGTERM)
+            assert manager.hear()["STOPPING"] == "1"
+            assert lb.process is not None
+            assert lb.process.wait(STOP_S) == 0
+            assert not pid_file.exists()
+        finally:
+            lb.kill()

@@ -13,7 +13,7 @@ from lbproxy.protocol.h2.codes import MAX_CONCURRENT_STREAMS
 from tests.support.asking import Asked, prepared_by
 from tests.support.fake_transport import FakeLb
 from tests.support.h2_servers import H2Server, config
-from tests.unit.dataplane.server.test_http2_connection import POST, Asking
+from tests.unit.dataplane.server.http2_helpers import POST, Asking
 
 
 def begin_all(lb: Asking, asked: list[Asked]) -> list[Asked]:

@@ -211,6 +211,16 @@ def test_a_successor_takes_the_place_of_a_channel() -> None:
     assert scene.others == [(1, "something else")]
 
 
+def test_one_worker_that_refuses_is_told_by_its_name() -> None:
+    scene = Scene()
+    assert scene.crew.overloaded() is None
+    scene.board.started(2, 4711, 0.0)
+    scene.board.refuses(2, 130 << 20)
+    assert scene.crew.overloaded() == "overloaded: 130 MiB wait to be sent in worker 2 (limits.buffered_bytes)"
+    scene.board.ended(2)
+    assert scene.crew.overloaded() is None
+
+
 def test_metrics_are_those_of_the_board() -> None:
     scene = Scene()
     scene.board.started(1, 4711, 0.0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lbproxy.process.workers.stuck import BUSY_S, SILENT_S, Look, Watch, look
+from lbproxy.process.workers.stuck import BUSY_S, SILENT_S, START_S, Look, Watch, look
 
 
 def looks(watch: Watch, *seen: tuple[float, str, float]) -> list[bool]:
@@ -35,6 +35,12 @@ def test_who_waits_for_a_disk_or_is_gone_is_left_alone() -> None:
     watch = Watch()
     assert looks(watch, (SILENT_S, "D", 1.0)) == [False]
     assert not watch.is_stuck(SILENT_S, None)
+
+
+def test_who_starts_has_more_time() -> None:
+    watch = Watch()
+    assert not watch.is_stuck(START_S / 2, Look("R", 20.0), START_S)
+    assert watch.is_stuck(START_S, Look("R", 40.0), START_S)
 
 
 def test_a_process_is_looked_up_by_its_id(tmp_path: Path) -> None:

@@ -103,6 +103,16 @@ class Own(Conversation):
         connection.send_trailers(stream, TRAILER_LINES)
         self.output(connection.take_output())
 
+    def rates(self) -> str:
+        """How often the tables of the connection had what was needed, each of so many requests."""
+        connection, count = self._connection, max(1, self._next)
+        decoder, encoder = connection.decoder, connection.encoder
+        return (
+            f"{connection.n_known / count:.2f} heads known; {decoder.n_hits / count:.2f} fields looked up, "
+            f"{decoder.n_made / count:.2f} made; {encoder.n_known / count:.2f} blocks known, "
+            f"{encoder.n_hits / count:.2f} lines looked up, {encoder.n_spelled / count:.2f} spelled"
+        )
+
 
 class Hyper(Conversation):
     """The library h2."""
@@ -174,8 +184,10 @@ def cost_us(conversation: Conversation, rounds: int = 10) -> float:
 def main() -> int:
     for name, kind in kinds():
         for varies in (False, True):
-            cost = cost_us(kind(varies), 2 if kind is Hyper else 10)
-            print(f"{cost:8.2f} us  {name}, {'varying' if varies else 'repeated'} head", flush=True)
+            conversation = kind(varies)
+            cost = cost_us(conversation, 2 if kind is Hyper else 10)
+            rates = f" ({conversation.rates()})" if isinstance(conversation, Own) else ""
+            print(f"{cost:8.2f} us  {name}, {'varying' if varies else 'repeated'} head{rates}", flush=True)
     return 0
 
 

@@ -64,6 +64,15 @@ class RecordingEnd(H2Connection):
     def flooded(self, what: str) -> None:
         self.seen.append(("flooded", what))
 
+    def has_stream(self, stream_id: int) -> bool:
+        """Is it open at either end?"""
+        return stream_id in self._streams
+
+    def sendable(self, stream_id: int) -> int:
+        """Octets of DATA that would be taken now; 0 of a stream that is no more."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else max(0, min(stream.send_window, self._send_window))
+
     def words(self) -> list[object]:
         """The first word of each of `seen`."""
         return [entry[0] for entry in self.seen]

@@ -84,11 +84,6 @@ class H2Head:
             self._lines = lines_of(self.fields)
         return self._lines
 
-    @property
-    def secrets(self) -> frozenset[bytes]:
-        """Names of fields that were sent so that nobody on the way puts them into a table."""
-        return frozenset([field.name for field in self.fields if field.is_secret])
-
 
 def lines_of(fields: list[H2Field]) -> bytes:
     """Fields as lines of HTTP/1, each with CR LF."""

@@ -105,17 +105,6 @@ class H2Outgoing:
         """Streams that are not closed."""
         return len(self._streams)
 
-    def has_stream(self, stream_id: int) -> bool:
-        """Is it open at either end?"""
-        return stream_id in self._streams
-
-    def sendable(self, stream_id: int) -> int:
-        """Octets of DATA that `send_data` would take now. 0 also for a stream that is no more."""
-        stream = self._stream(stream_id)
-        if stream is None:
-            return 0
-        return int(max(0, min(stream.send_window, self._send_window)))
-
     # --- output -----------------------------------------------------------------------------------------------------
 
     def take_output(self) -> bytes:

@@ -71,8 +71,6 @@ class PeerSettings:
         "initial_window",
         "is_known",
         "max_concurrent_streams",
-        "max_frame_size",
-        "max_header_list_size",
     )
 
     def __init__(self) -> None:
@@ -80,8 +78,6 @@ class PeerSettings:
         self.header_table_size = DEFAULT_TABLE_SIZE
         self.max_concurrent_streams = UNLIMITED
         self.initial_window: i64 = DEFAULT_WINDOW
-        self.max_frame_size: i64 = MIN_FRAME_SIZE
-        self.max_header_list_size = UNLIMITED
         self.enable_connect_protocol = False
 
     def set(self, identifier: int, value: int, is_from_server: bool) -> int:
@@ -95,11 +91,9 @@ class PeerSettings:
         elif identifier == MAX_CONCURRENT_STREAMS:
             self.max_concurrent_streams = value
         elif identifier == SETTING_MAX_FRAME_SIZE:
+            # Frames that are sent are no larger than every peer must take, so that streams take turns.
             if not MIN_FRAME_SIZE <= value <= MAX_FRAME_SIZE:
                 return PROTOCOL_ERROR
-            self.max_frame_size = value
-        elif identifier == MAX_HEADER_LIST_SIZE:
-            self.max_header_list_size = value
         elif identifier == ENABLE_PUSH:
             if value > 1 or (value and is_from_server):
                 return PROTOCOL_ERROR

@@ -28,6 +28,10 @@ def test_the_requests_are_calls_of_grpc(varies: bool, monkeypatch: pytest.Monkey
 def test_a_cost_is_that_of_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(h2_codec, "COUNT", 5)
     assert 0.0 < h2_codec.cost_us(Own(True), 3) < 1e6
+    conversation = Own(True)
+    for _ in range(3):
+        conversation.step()
+    assert conversation.rates().startswith("0.00 heads known; ")
     assert [name for name, _ in h2_codec.kinds()][:2] == ["lbproxy", "h2"]
 
 

@@ -51,12 +51,11 @@ def test_a_request_of_little() -> None:
     assert read_request(made((*GET, (b"content-type", b"text/grpc"), (b"expect", b"x"))), False).is_grpc is False
 
 
-def test_fields_that_nobody_may_put_into_a_table() -> None:
-    secret = make_field(b"token", b"x", is_secret=True)
+def test_a_cookie_is_as_secret_as_its_crumbs() -> None:
+    """RFC 7541 section 7.1.3."""
     crumbs = [make_field(b"cookie", b"a"), make_field(b"cookie", b"b", is_secret=True)]
-    head = read_request([*made(GET), secret, make_field(b"a", b"b"), *crumbs], False)
-    assert head.secrets == {b"token", b"cookie"}
-    assert read_request(made(GET), False).secrets == frozenset()
+    assert read_request([*made(GET), *crumbs], False).fields[0].is_secret
+    assert not read_request([*made(GET), crumbs[0], crumbs[0]], False).fields[0].is_secret
 
 
 def test_an_empty_crumb_is_none() -> None:

@@ -107,7 +107,6 @@ def test_a_connection_begins_with_preface_settings_and_its_window() -> None:
     client.received(server.take_output(), 0.0)
     assert client.peer.max_concurrent_streams == 100
     assert client.peer.enable_connect_protocol
-    assert client.peer.max_header_list_size == 32 * 1024
     assert client.peer.initial_window == 256 * 1024
     assert server.peer.is_known
     assert not server.peer.enable_connect_protocol

@@ -18,8 +18,8 @@ def test_what_each_end_says() -> None:
 def test_what_holds_before_the_peer_has_said_anything() -> None:
     """Section 6.5.2."""
     peer = PeerSettings()
-    assert (peer.header_table_size, peer.initial_window, peer.max_frame_size) == (4_096, 65_535, 16_384)
-    assert peer.max_concurrent_streams == peer.max_header_list_size == UNLIMITED
+    assert (peer.header_table_size, peer.initial_window) == (4_096, 65_535)
+    assert peer.max_concurrent_streams == UNLIMITED
     assert not peer.enable_connect_protocol
     assert not peer.is_known
 

@@ -227,10 +227,11 @@ _STRATEGIES: Final = _words(
         "wrr static_rr weighted weightedroundrobin weighted_rr smooth_weighted_round_robin": "weighted_round_robin",
         "leastconn least_conn lc wlc least_request least_requests least_outstanding_requests "
         "weighted_least_connections least_connection least_load": "least_connections",
-        "source iphash client_ip source_ip hash sticky src": "ip_hash",
+        "source iphash client_ip source_ip sticky src": "ip_hash",
         "p2c two_choices random_two pick_two power_of_two_choices": "power_of_two",
         "ewma least_time least_response_time latency fastest response_time": "peak_ewma",
-        "uri url maglev ring_hash consistent hash_ring": "ip_hash",
+        "uri url maglev ring_hash consistent hash_ring ketama rendezvous chash hash": "consistent_hash",
+        "first_available fill sequential": "first",
         "rand": "random",
     }
 )

@@ -51,6 +51,7 @@ from lbproxy.process.settings import (
     retry_after_s,
     retry_policy,
     route_spec,
+    sticky_settings,
 )
 from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.telemetry.accesslog import make_format
@@ -177,6 +178,7 @@ class Builder:
             tls=tls,
             proxy_protocol=config.proxy_protocol,
             is_lenient=config.lenient,
+            sticky=sticky_settings(config.sticky),
         )
 
     def _pool_tls(self, config: PoolTls | None, path: KeyPath) -> PoolTlsSettings | None:

@@ -16,7 +16,6 @@ def _words(table: Mapping[str, str]) -> dict[str, str]:
 
 _NO_RATE_LIMIT: Final = "there is no limit on rates; `max_inflight` of a pool bounds the requests at once"
 _NO_DEFAULTS: Final = "there is no section of defaults; what holds for all stands at the top level"
-_NO_STICKINESS: Final = "there are no sticky cookies; `strategy: ip_hash` keeps a client address on one server"
 _NO_INCLUDE: Final = "a config is one file; YAML anchors repeat parts of it"
 _OF_THE_HOST: Final = "remove it; the service manager (systemd, Docker) decides that"
 
@@ -102,9 +101,8 @@ _POOL: Final = _words(
         "ssl https tls_verify cert certs ssl_verify": "tls",
         "resolver resolvers dns_interval dns_refresh_rate": "dns",
         "send_proxy send_proxy_v2 proxy": "proxy_protocol",
-        "sticky_session sticky_sessions stickiness session_affinity affinity cookie stick_table ip_hash hash": (
-            _NO_STICKINESS
-        ),
+        "sticky_session sticky_sessions stickiness session_affinity affinity cookie stick_table": "sticky",
+        "ip_hash hash hash_key hash_policy consistent_hash": "strategy",
         "backup backups backup_servers fallback": "servers[].backup",
         "panic_threshold healthy_panic_threshold min_healthy": "fail_open",
         "rate_limit ratelimit limit_req": _NO_RATE_LIMIT,
@@ -127,7 +125,7 @@ _SERVER: Final = _words(
         "tls ssl": "pools.NAME.tls",
         "slow_start slowstart": "pools.NAME.slow_start",
         "timeout timeouts": "pools.NAME.timeouts",
-        "cookie": _NO_STICKINESS,
+        "cookie": "pools.NAME.sticky",
     }
 )
 _BY_SECTION: Final = {

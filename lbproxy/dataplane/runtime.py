@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 MAX_HEADS: Final = 1024
 MAX_HEAD_BYTES: Final = 4096
 JITTER: Final = 0.1
-_HASH_PICKS: Final = POOL.offset["hash_picks_total"]
+_HASH_PICKS: Final[tuple[int, ...]] = tuple(
+    [POOL.column("hash_picks_total", result) for result in ("owner", "spilled", "no_key")]
+)
 DEFAULT_METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # what Allow says where all are served
 
 log = logging.getLogger("lbproxy")
@@ -327,8 +329,8 @@ class PoolRuntime:
         self.pool.sweep(now)
         strategy = self.pool.picker.strategy
         if isinstance(strategy, ConsistentHash):
-            for index, count in enumerate(strategy.take_counts()):
-                self.row[_HASH_PICKS + index] += count
+            for column, count in zip(_HASH_PICKS, strategy.take_counts(), strict=True):
+                self.row[column] += count
         self.budget.note(self._n_first_attempts(), now)
         for server in self.servers.values():
             server.sweep(now)

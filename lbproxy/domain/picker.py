@@ -75,8 +75,8 @@ class Picker:
 
     def pick(self, eligible: tuple[Server, ...], ctx: PickContext, now: float) -> Server:
         """One of `eligible`, which is not empty."""
-        if self._wants_key and not ctx.key:
-            self._fill_key(ctx)
+        if self._wants_key:
+            self.fill_key(ctx)
         try:
             server = self.strategy.pick(eligible, ctx, now)
         except Exception as error:  # a plug-in's defect
@@ -87,7 +87,10 @@ class Picker:
             return self._fallback.pick(eligible, ctx, now)
         return server
 
-    def _fill_key(self, ctx: PickContext) -> None:
+    def fill_key(self, ctx: PickContext) -> None:
+        """Give a request that has none yet its key, as far as its head and its client say it."""
+        if not self._wants_key or ctx.key:
+            return
         if self.key is None:
             ctx.key = client_key(ctx.client_ip)
         elif ctx.request is not None:
@@ -95,8 +98,8 @@ class Picker:
 
     def foresee(self, twin: Strategy, eligible: tuple[Server, ...], ctx: PickContext, now: float) -> Server:
         """`pick` by a copy of the strategy, which it changes in place of the strategy. Raises what a plug-in raises."""
-        if self._wants_key and not ctx.key:
-            self._fill_key(ctx)
+        if self._wants_key:
+            self.fill_key(ctx)
         server = twin.pick(eligible, ctx, now)
         if server not in eligible:
             raise LookupError(f"it returned {server!r}, which is not eligible")

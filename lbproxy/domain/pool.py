@@ -294,9 +294,14 @@ class Pool(Lessor):
     def acquire_kept(self, server: Server, now: float) -> Lease | Refusal:
         """A lease on the server to which a client sticks: FULL if it has no slot now, NO_SERVER if the client must go
         elsewhere. A server that is drained may keep those who stick to it."""
+        refusal = self.keeps(server)
+        return Lease(self, server, now) if refusal is None else refusal
+
+    def keeps(self, server: Server) -> Refusal | None:
+        """What `acquire_kept` would say now, None for a lease."""
         if not self._may_keep(server):
             return Refusal.NO_SERVER
-        return Lease(self, server, now) if server.inflight < server.limit else Refusal.FULL
+        return None if server.inflight < server.limit else Refusal.FULL
 
     def _may_keep(self, server: Server) -> bool:
         return server in self.eligible() or (server.keeps_its_own and server in self.servers)

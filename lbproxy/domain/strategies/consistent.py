@@ -230,7 +230,7 @@ def bound_of(total: int, weight: int, weights: int, bound: float) -> float:
     up, 1 at least. weights: of all together."""
     if bound == inf or not weights:
         return inf
-    return max(1, ceil(total * bound * weight / weights))
+    return max(1, ceil(total * bound * weight / weights - 1e-9))  # 8.000000001 is 8
 
 
 def _bound(value: object) -> float:

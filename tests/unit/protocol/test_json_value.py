@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -73,7 +74,7 @@ def expected(document: bytes, pointer: tuple[bytes, ...]) -> bytes:
 def found(document: bytes, pointer: tuple[bytes, ...] = MODEL, *, cuts: tuple[int, ...] = ()) -> bytes:
     search = JsonValue(pointer)
     places = [0, *sorted(min(cut, len(document)) for cut in cuts), len(document)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         if search.feed(document[start:end], is_last=False):
             break
     search.feed(b"", is_last=True)
@@ -166,7 +167,7 @@ def test_stops_at_the_value_and_reads_nothing_behind_it() -> None:
 
 
 def test_does_not_wait_for_more_than_the_value() -> None:
-    search = JsonValue(("n".encode(),))
+    search = JsonValue((b"n",))
     assert not search.feed(b'{"n": 12', is_last=False)
     assert search.feed(b"3,", is_last=False)
     assert search.value == b"123"

@@ -165,6 +165,7 @@ def test_other_pools_pay_nothing() -> None:
     with FakeLb(config("strategy: round_robin")) as lb:
         client = lb.connect()
         client.send(post(b"x" * 100)[:-50])
+        assert len(lb.loop.dials) == 1, "nobody waits for the body"
         lb.accept()
 
 
@@ -344,7 +345,7 @@ def test_a_cookie_goes_with_a_tunnel_and_with_a_streamed_answer() -> None:
         server.send(b"0\r\n\r\n")
 
 
-# --- who waits for its server -------------------------------------------------------------------------------------------
+# --- who waits for its server -----------------------------------------------------------------------------------------
 
 WAITS = f"strategy: round_robin, max_inflight: 1, {STICKY[:-1]}, wait: 2s}}"
 

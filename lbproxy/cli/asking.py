@@ -19,17 +19,23 @@ from lbproxy.cli.common import (
     USAGE,
     UsageError,
     add_config,
+    add_file,
     address_argument,
     counted,
     load_config,
+    named_file,
     seconds_argument,
 )
 
 
 def add_options(
-    parser: argparse.ArgumentParser, timeout_s: float = 5.0, what: str = "wait this long (default 5)"
+    parser: argparse.ArgumentParser,
+    timeout_s: float = 5.0,
+    what: str = "wait this long (default 5)",
+    *,
+    takes_file: bool = False,
 ) -> None:
-    """timeout_s, what: the default of --timeout and what it is for."""
+    """timeout_s, what: the default of --timeout and what it is for. takes_file: a word alone is the config file."""
     parser.add_argument(
         "--admin",
         metavar="ADDRESS",
@@ -42,7 +48,8 @@ def add_options(
         help="its admin.token, if one is set (default: the variable LBPROXY_TOKEN, else the file of --config)",
     )
     parser.add_argument("--timeout", metavar="SECONDS", type=seconds_argument, default=timeout_s, help=what)
-    add_config(parser, "take address and token from this config file")
+    add = add_file if takes_file else add_config
+    add(parser, "take address and token from this config file")
 
 
 def admin_of(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Address, str | None]:
@@ -57,10 +64,11 @@ def admin_of(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Addr
         except ValueError as error:
             raise UsageError(f"LBPROXY_ADMIN: {error}") from None
     token: str | None = args.token or environ.get("LBPROXY_TOKEN") or None
-    if args.config is not None and (address is None or token is None):
-        admin = load_config(args.config, environ).config.admin
+    path = named_file(args)
+    if path is not None and (address is None or token is None):
+        admin = load_config(path, environ).config.admin
         if address is None and admin.bind is None:
-            raise UsageError(f"{args.config} turns the admin address off (admin.bind); nothing can be asked")
+            raise UsageError(f"{path} turns the admin address off (admin.bind); nothing can be asked")
         address = address or admin.bind
         named = sorted(admin.tokens.values(), key=lambda item: item.scope != "write")
         token = token or admin.token or next((item.token for item in named if item.token is not None), None)

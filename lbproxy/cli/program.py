@@ -118,7 +118,7 @@ def build_parser() -> _Parser:
     status.add_argument(
         "-v", "--verbose", action="store_true", help="say all that is known: what makes each state, names, connections"
     )
-    asking.add_options(status)
+    asking.add_options(status, takes_file=True)
     explain = command(
         "explain",
         explaining.explain,
@@ -135,7 +135,7 @@ def build_parser() -> _Parser:
     )
     reload.add_argument("--dry-run", action="store_true", help="change nothing, only say the steps")
     reload.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
-    asking.add_options(reload, 30.0, "wait this long (default 30)")
+    asking.add_options(reload, 30.0, "wait this long (default 30)", takes_file=True)
     upgrade = command(
         "upgrade",
         asking.upgrade,
@@ -143,7 +143,7 @@ def build_parser() -> _Parser:
         "lbproxy upgrade --admin 127.0.0.1:8404",
     )
     upgrade.add_argument("--json", action="store_true", help="print the answer of the admin API as it is")
-    asking.add_options(upgrade, 90.0, "wait this long (default 90)")
+    asking.add_options(upgrade, 90.0, "wait this long (default 90)", takes_file=True)
     for name, text in (
         ("drain", "send servers no new requests"),
         ("ready", "use servers again"),
@@ -178,7 +178,7 @@ def build_parser() -> _Parser:
     )
     health.usage_status = FAILURE
     health.add_argument("--live", action="store_true", help="ask only whether the process lives (/healthz)")
-    asking.add_options(health)
+    asking.add_options(health, takes_file=True)
     return parser
 
 

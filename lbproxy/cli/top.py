@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--filter", metavar="TEXT", default="", help="only servers with this in pool, name, address or state"
     )
-    asking.add_options(parser)
+    asking.add_options(parser, takes_file=True)
 
 
 def top(args: argparse.Namespace) -> int:

@@ -239,6 +239,8 @@ class AdminServer:
             if request.method not in SAFE_METHODS and request.body_exists:
                 if request.content_type != "application/json":
                     raise web.HTTPUnsupportedMediaType(text="A body is taken as application/json only.")
+                if (request.content_length or 0) > BODY_BYTES:  # nobody waits for what will be refused
+                    raise web.HTTPRequestEntityTooLarge(BODY_BYTES, request.content_length or 0)
                 await request.read()  # at most BODY_BYTES
         return await handler(request)
 

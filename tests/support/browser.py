@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Route, exp
 from lbproxy.control.dashboard.pages import HEADERS, TYPES
 from tests.support.servers import needed
 
-PATIENCE_MS = 15_000  # a second of the page takes several when thirty processes want the two cores
+PATIENCE_MS = 60_000  # a second of the page takes several when thirty processes want the two cores
 expect.set_options(timeout=PATIENCE_MS)
 
 # Without the sandbox where it cannot be had: for root, and in containers.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tests.support.wire import Ended, Response, Stream, WireError, read_response
 
-TIMEOUT_S = 30.0  # as waiting.PATIENCE_S
+TIMEOUT_S = 60.0  # as waiting.PATIENCE_S
 SEGMENT_GAP_S = 0.0004  # lets the other process read one segment before the next; correctness never depends on it
 SPLITS_PER_INPUT = 12
 

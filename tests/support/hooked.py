@@ -50,8 +50,11 @@ class HookedDaemon(LbProxy):
     def arm(self, method: str) -> None:
         self._write("defect", method)
 
+    def has_fired(self) -> bool:
+        return not (self.directory / "defect").exists()
+
     def wait_fired(self, method: str) -> None:
-        wait_until(lambda: not (self.directory / "defect").exists(), f"{method} to be called")
+        wait_until(self.has_fired, f"{method} to be called")
 
     def _write(self, name: str, text: str) -> None:
         part = self.directory / f"{name}.part"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import socket
+import sys
+import termios
 import time
 from collections.abc import Callable
 
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer
+from tests.support.waiting import wait_until
 
 PIECE = b"piece"
 
@@ -57,3 +62,27 @@ def open_tunnels(lb: LbProxy, origin: Origin, stack: contextlib.ExitStack, count
         assert b" 101 " in client.take(client.stream.record.index(b"\r\n\r\n") + 4)
         tunnels.append(client)
     return tunnels
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes that were sent and are still on this side; 0 of a socket that is closed."""
+    try:
+        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):
+        return 0
+
+
+def wait_stuck(lb: LbProxy, sock: socket.socket, unless: Callable[[], bool] = lambda: False) -> None:
+    """Wait until nothing more is taken of what is sent on this socket, although lbproxy's loop has come round."""
+
+    def is_stuck() -> bool:
+        if unless():
+            return True
+        left = unacknowledged(sock)
+        for _ in range(3):
+            lb.admin_get("/healthz")
+            if not left or unacknowledged(sock) != left:
+                return False
+        return True
+
+    wait_until(is_stuck, "lbproxy to take no more")

@@ -2,8 +2,7 @@
 
 Half a second of CPU goes into the imports of each start, which is most of what many a scenario costs. What is forked
 runs the same `main` of the same installed package, in a process of its own, with its own descriptors, environment,
-directory and limits. What is about the start itself (tests/scenarios/cli, process, demo, deploy) starts the command,
-and so does everything with NURSERY=no.
+directory and limits. What is about the start itself starts the command, and so does everything with NURSERY=no.
 
 This file is also the program that forks: `python -P nursery.py`, one for each process that runs tests. It ends its
 daemons and itself when that process is gone, and the kernel ends them when it was killed itself.
@@ -22,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,12 +98,14 @@ class Nursery:
         stderr: int,
         folder: Path,
         nofile: int = 0,
+        stdin: int | None = None,
     ) -> Nursling:
         """See `start` of the module."""
         order = {"argv": [*arguments], "env": {**os.environ, **env}, "cwd": str(folder), "nofile": nofile}
         life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        fds = [theirs.fileno(), stdout, stderr, *([] if stdin is None else [stdin])]
         with theirs, self._lock:
-            socket.send_fds(self._control, [json.dumps(order).encode()], [theirs.fileno(), stdout, stderr])
+            socket.send_fds(self._control, [json.dumps(order).encode()], fds)
         life.settimeout(_PATIENCE_S)
         pid = int(life.recv(64))
         life.settimeout(None)
@@ -137,16 +139,64 @@ def start(
     stderr: int,
     nofile: int = 0,
     folder: Path | None = None,
+    stdin: int | None = None,
 ) -> Nursling:
-    """Like `lbproxy ARGUMENTS` in `folder`, or this one, with `env` on top of this environment, no standard input, and
-    below a limit of `nofile` descriptors if that is not 0.
+    """Like `lbproxy ARGUMENTS` in `folder`, or this one, with `env` on top of this environment, and below a limit of
+    `nofile` descriptors if that is not 0. Without `stdin` there is nothing to read.
     """
     global _nursery
     with _start:
         if _nursery is None:
             _nursery = Nursery()
             atexit.register(_nursery.close)
-    return _nursery.start(arguments, env, stdout=stdout, stderr=stderr, nofile=nofile, folder=folder or Path.cwd())
+    return _nursery.start(
+        arguments, env, stdout=stdout, stderr=stderr, nofile=nofile, folder=folder or Path.cwd(), stdin=stdin
+    )
+
+
+def run(
+    arguments: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+    given: str = "",
+    timeout_s: float = _PATIENCE_S,
+) -> subprocess.CompletedProcess[str]:
+    """`lbproxy ARGUMENTS` until it ends, with `given` on standard input. What it says goes to files, not to a terminal.
+
+    Raises subprocess.TimeoutExpired, when it has been killed.
+    """
+    more = env or {}
+    with tempfile.TemporaryFile("w+") as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        stdin.write(given)
+        stdin.seek(0)
+        if can_start(more):
+            started = start(
+                arguments,
+                more,
+                folder=folder,
+                stdin=stdin.fileno(),
+                stdout=stdout.fileno(),
+                stderr=stderr.fileno(),
+            )
+            try:
+                status = started.wait(timeout_s)
+            finally:
+                started.kill()
+        else:
+            status = subprocess.run(
+                [sys.executable, "-P", "-m", "lbproxy", *arguments],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=folder,
+                env={**os.environ, **more},
+                timeout=timeout_s,
+                check=False,
+            ).returncode
+        stdout.seek(0)
+        stderr.seek(0)
+        said, complained = stdout.read().decode(), stderr.read().decode()
+    return subprocess.CompletedProcess(["lbproxy", *arguments], status, said, complained)
 
 
 # --- the process that forks ---
@@ -171,7 +221,7 @@ def _serve(control: socket.socket) -> list[str]:
             _tell(lives)
         if control.fileno() not in ready:
             continue
-        message, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE, 3)
+        message, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE, 4)
         if not message:
             for pid in lives:
                 os.kill(pid, signal.SIGKILL)
@@ -184,10 +234,10 @@ def _serve(control: socket.socket) -> list[str]:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for held in (control, *lives.values()):
                 held.detach()  # or it would close what has its number by then
-            return _become(order, fds[1], fds[2])
+            return _become(order, *fds[1:])
         lives[pid] = socket.socket(fileno=fds[0])
-        os.close(fds[1])
-        os.close(fds[2])
+        for fd in fds[1:]:
+            os.close(fd)
         lives[pid].send(b"%d" % pid)
 
 
@@ -200,12 +250,14 @@ def _tell(lives: dict[int, socket.socket]) -> None:
             life.send(b"%d" % os.waitstatus_to_exitcode(status))
 
 
-def _become(order: dict[str, object], stdout: int, stderr: int) -> list[str]:
+def _become(order: dict[str, object], stdout: int, stderr: int, stdin: int = 0) -> list[str]:
     """Make this process what the order says; it has no descriptor of the nursery's then."""
+    os.dup2(stdin, 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     os.closerange(3, 1 << 16)
     # As the interpreter makes them when it starts: what they are depends on what they write to.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     environ, nofile, argv = order["env"], order["nofile"], order["argv"]
@@ -221,7 +273,7 @@ def _become(order: dict[str, object], stdout: int, stderr: int) -> list[str]:
 def _main() -> int:
     from lbproxy.cli import main
     from lbproxy.config import loader  # noqa: F401  what the command imports when it runs
-    from lbproxy.process import worker  # noqa: F401
+    from lbproxy.process import rehearsal, worker  # noqa: F401
 
     # What is imported is no garbage: else each daemon looks through all of it when it starts, and so copies its pages.
     gc.collect()

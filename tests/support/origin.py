@@ -23,10 +23,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tests.support.client import SEGMENT_GAP_S, linger_reset
+from tests.support.ports import hold_port
 from tests.support.wire import Ended, Request, Stream, WireError, read_request_body, read_request_head
 
-IO_TIMEOUT_S = 20.0
-_WAKE_S = 1.0
+IO_TIMEOUT_S = 90.0  # a script that lasts longer is given up; those of scenarios wait for what a test does
+_WAKE_S = 5.0
 FIN: Final = "fin"
 RST: Final = "rst"
 Step = bytes | threading.Event | str
@@ -196,8 +197,10 @@ class Origin:
         self._listener = socket.socket(socket.AF_INET if path is None else socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind((host, port) if path is None else path)
-        self._listener.listen(1024)
         self.port: int = self._listener.getsockname()[1] if path is None else 0
+        if path is None:
+            hold_port(self, host, self.port)
+        self._listener.listen(1024)
         self.address = f"{host}:{self.port}" if path is None else f"unix:{path}"
         self._acceptor = threading.Thread(target=self._accept, name="origin-accept", daemon=True)
         self._acceptor.start()

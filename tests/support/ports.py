@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import weakref
 
 _FIRST = 10_000
 _END = 32_000  # below the ports that the kernel gives to outgoing connections and to port 0
@@ -31,3 +32,15 @@ def _is_free(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def hold_port(owner: object, host: str, port: int) -> None:
+    """Nobody else is given a port as long as `owner` lives, also while it does not listen: it refuses connections then.
+
+    The kernel lets two sockets have an address of which only one listens, if both say SO_REUSEADDR; so the owner has
+    bound its own socket before, and may bind another one after it.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((host, port))
+        weakref.finalize(owner, os.close, holder.detach())

@@ -14,11 +14,12 @@ from tests.support.daemon import Entry, LbProxy, parse_metrics, total
 from tests.support.origin import Origin, Peer, Script
 from tests.support.waiting import wait_until
 
-SHORT_S = 0.3  # every time-out of the `quick` listener and pool
-BODY_LIMIT = 64 * 1024  # of the `quick` listener
+SHORT_S = 0.3  # the time-out of each of the pools that have one short time-out
+CLIENT_S = 1.0  # every time-out of the `brief` listener: clients that are in time must be quicker
+BODY_LIMIT = 64 * 1024  # of the `limited` listener
 MIN_RATE = 1000  # of the `min-rate` listener
-_CALM: dict[str, object] = {"connect": "5s", "response_head": "8s", "read": "8s", "write": "8s"}
-_SHORT = dict.fromkeys(("connect", "response_head", "read", "write"), f"{SHORT_S}s")
+# Longer than any test waits: what ends within the patience of a client was ended by what the test is about.
+_CALM: dict[str, object] = {"connect": "300s", "response_head": "300s", "read": "300s", "write": "300s"}
 
 
 def _config(a: str, b: str) -> dict[str, object]:
@@ -26,16 +27,19 @@ def _config(a: str, b: str) -> dict[str, object]:
     calm: dict[str, object] = {"budget": {"min": 1000}}
     off: dict[str, object] = {"health_check": "off", "timeouts": _CALM, "circuit_breaker": "off", "retry": calm}
     both = [a, b]
-    short_body = {"request_body": f"{SHORT_S}s"}
-    short_client = {**short_body, "request_head": f"{SHORT_S}s", "keep_alive": f"{SHORT_S}s"}
+    short_body = {"request_body": f"{CLIENT_S}s"}
+    short_client = {**short_body, "request_head": f"{CLIENT_S}s", "keep_alive": f"{CLIENT_S}s"}
     listeners: list[dict[str, object]] = [
         {"name": "solo", "pool": "solo"},
         {"name": "pair", "pool": "pair"},
         {"name": "idem", "pool": "idem"},
         {"name": "once", "pool": "once"},
-        {"name": "quick", "pool": "quick", "timeouts": short_client, "limits": {"body_bytes": BODY_LIMIT}},
+        {"name": "no-answer", "pool": "no-answer"},
+        {"name": "stall", "pool": "stall"},
+        {"name": "brief", "pool": "solo", "timeouts": short_client},
+        {"name": "limited", "pool": "solo", "limits": {"body_bytes": BODY_LIMIT}},
         {"name": "slow-body", "pool": "solo", "timeouts": short_body},
-        {"name": "min-rate", "pool": "patient", "limits": {"min_rate": MIN_RATE}},
+        {"name": "min-rate", "pool": "solo", "limits": {"min_rate": MIN_RATE}},
         {"name": "upgrade", "pool": "solo", "upgrade": ["irc", "chat/2"]},
         {"name": "no-upgrade", "pool": "solo", "upgrade": "off"},
         {"name": "half", "pool": "solo", "half_close": "answer"},
@@ -48,16 +52,16 @@ def _config(a: str, b: str) -> dict[str, object]:
         "pair": {"servers": both, "strategy": "round_robin", **off},
         "idem": {"servers": both, "strategy": "round_robin", **off, "retry": {"idempotent": True, **calm}},
         "once": {"servers": both, "strategy": "round_robin", **off, "retry": {"attempts": 0}},
-        "patient": {"servers": [a], **off, "timeouts": {**_CALM, "write": "60s"}},
-        "quick": {"servers": [a], **off, "timeouts": _SHORT, "retry": {"attempts": 0}},
+        "no-answer": {"servers": [a], **off, "timeouts": {**_CALM, "response_head": f"{SHORT_S}s"}},
+        "stall": {"servers": [a], **off, "timeouts": {**_CALM, "read": f"{SHORT_S}s"}},
         "tcp": {
             "servers": [a],
             "health_check": "off",
             "circuit_breaker": "off",
-            "timeouts": {"connect": "5s", "tunnel": "8s"},
+            "timeouts": {"connect": "300s", "tunnel": "300s"},
         },
     }
-    return {"listeners": listeners, "pools": pools, "shutdown": {"grace": "3s"}}
+    return {"listeners": listeners, "pools": pools, "shutdown": {"grace": "60s"}}
 
 
 class Rig:

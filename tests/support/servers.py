@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import requests
 from tests.support import build
 from tests.support.build import ROOT
 from tests.support.daemon import START_S, STOP_S
+from tests.support.ports import hold_port
 from tests.support.waiting import wait_until
 
 DEMO_APP = "lbproxy.demo.app:app"
@@ -75,7 +75,7 @@ class Gunicorn:
                 sock.bind(("127.0.0.1", self.port))
                 if not self.port:
                     self.port = sock.getsockname()[1]
-                    self._hold_port()
+                    hold_port(self, "127.0.0.1", self.port)
             sock.listen(512)
             with (self._directory / "gunicorn.log").open("ab") as output:
                 self._process = subprocess.Popen(
@@ -87,13 +87,6 @@ class Gunicorn:
                     stderr=output,
                     start_new_session=True,
                 )
-
-    def _hold_port(self) -> None:
-        """As long as this object lives: a socket that is bound and does not listen refuses, and is in nobody's way."""
-        with socket.socket() as holder:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holder.bind(("127.0.0.1", self.port))
-            weakref.finalize(self, os.close, holder.detach())
 
     def _command(self, fd: int) -> list[str]:
         settings = ["--config", "python:lbproxy.demo.gunicorn_settings", "--threads", "8"]

@@ -22,10 +22,8 @@ from tests.support.wire import Request, Response
 T = TypeVar("T")
 Settings = Mapping[str, object]
 
-# Wide enough that no time-out strikes on a busy machine unless the test is about it.
-_CALM = {"connect": "5s", "response_head": "8s", "read": "8s", "write": "8s"}
-SWEEP_S = 0.2  # how late the daemon may notice a deadline by its design
-SLACK_S = 4.0  # and how late everything may be because the machine is shared; less than the calm time-outs
+# Longer than any test waits: what ends within the patience of a client was ended by what the test is about.
+_CALM = {"connect": "300s", "response_head": "300s", "read": "300s", "write": "300s"}
 
 
 class Server(Origin):
@@ -157,7 +155,7 @@ class Site:
             target: Settings = {"pool": name} if routes is None else {"routes": routes}
             listeners.append({"name": name, "bind": "127.0.0.1:0", "mode": settings.pop("mode", "http"), **target})
             pools[name] = self._pool(name, settings)
-        self.lb = LbProxy({"listeners": listeners, "pools": pools, "shutdown": {"grace": "5s"}, **top}, directory)
+        self.lb = LbProxy({"listeners": listeners, "pools": pools, "shutdown": {"grace": "60s"}, **top}, directory)
         self._stderr_at = 0
         self._before = ""
 

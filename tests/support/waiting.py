@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_S = 30.0  # twenty processes that want two cores have taken 12 s; what takes longer will never come true
+PATIENCE_S = 60.0  # twenty processes that want two cores have taken 12 s; what takes longer will never come true
 POLL_S = 0.004
 
 

@@ -24,7 +24,7 @@ from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.discovery.dns import NameSource, Resolve, ThreadResolver
 from lbproxy.control.discovery.roster import Keeper, Member, Roster, Share
 from lbproxy.control.discovery.servers_file import ServersFile
-from lbproxy.control.discovery.source import MAX_SERVERS, Answer, Emit, Found, Pause, Source, Trouble, found_as, pause
+from lbproxy.control.discovery.source import MAX_SERVERS, Answer, Emit, Found, Pause, Source, Trouble, pause
 from lbproxy.control.discovery.srv import SrvResolver, SrvSource
 from lbproxy.control.discovery.srv_resolver import DnsPython
 from lbproxy.domain.names import Name
@@ -78,22 +78,6 @@ class Wanted:
         return cls(names, pool.dns, is_checked, limit, pool.servers_file, str(base_dir))
 
 
-class Literals(Source):
-    """Servers that stand in the config by their address. They change with the config only."""
-
-    kind = values_from = "file"
-    rank = 0
-
-    def __init__(self) -> None:
-        super().__init__("config", "the config file")
-
-    async def watch(self, emit: Emit) -> None:
-        """There is nothing to watch."""
-
-    def gone(self) -> str:
-        return "the config file no longer has it"
-
-
 @dataclass(slots=True, eq=False)
 class _Watched:
     """A source at work. good_at: monotonic seconds of the last good answer, None before; good_time: the wall clock's.
@@ -127,7 +111,6 @@ class _PoolWatch:
     pool: Pool
     wanted: Wanted
     roster: Roster
-    literals: Share
     watched: dict[tuple[str, str], _Watched] = field(default_factory=dict)
     settling: asyncio.Task[None] | None = None
     retiring: asyncio.Task[None] | None = None
@@ -186,8 +169,7 @@ class Discovery:
             is_checked=wanted.is_checked,
             limit=wanted.max_inflight,
         )
-        watch = self._pools[pool.name] = _PoolWatch(pool, wanted, roster, Share(Literals()))
-        roster.apply(watch.literals, _literals(wanted.specs))
+        watch = self._pools[pool.name] = _PoolWatch(pool, wanted, roster)
         for key, source in self._sources(watch, wanted).items():
             self._watch(watch, key, source)
 
@@ -212,8 +194,6 @@ class Discovery:
         if watch.roster.limit != wanted.max_inflight:
             watch.roster.limit = wanted.max_inflight
             watch.roster.settle_all()
-        literals = _literals(wanted.specs)
-        watch.roster.apply(watch.literals, {**watch.literals.found, **literals})
         sources = self._sources(watch, wanted)
         fresh: list[_Watched] = []
         for key, source in sources.items():
@@ -230,7 +210,7 @@ class Discovery:
                     item.task.cancel()
         if watch.retiring is not None:
             watch.retiring.cancel()
-        watch.retiring = self._tasks.spawn(self._retire(watch, fresh, literals), f"discovery:{pool.name}:retire")
+        watch.retiring = self._tasks.spawn(self._retire(watch, fresh), f"discovery:{pool.name}:retire")
 
     def drop_pool(self, pool: Pool) -> None:
         """Take care of a pool no longer. Its servers stay as they are, with who takes the pool apart."""
@@ -312,7 +292,7 @@ class Discovery:
             await self._sleep(after_s)
         await source.watch(emit)
 
-    async def _retire(self, watch: _PoolWatch, fresh: Sequence[_Watched], literals: Mapping[str, Found]) -> None:
+    async def _retire(self, watch: _PoolWatch, fresh: Sequence[_Watched]) -> None:
         """Let go of what the pool is no longer to have, when what it has instead is known."""
         await _all_heard(fresh)
         for key, item in list(watch.watched.items()):
@@ -320,7 +300,6 @@ class Discovery:
                 watch.pool.names[:] = [name for name in watch.pool.names if key != ("dns", name.host)]
                 await self._apply_all(watch, item.share, {})
                 del watch.watched[key]  # not before: another change may end this one while it waits
-        await self._apply_all(watch, watch.literals, literals)
 
     async def _apply_all(self, watch: _PoolWatch, share: Share, wanted: Mapping[str, Found]) -> None:
         while not watch.roster.apply(share, wanted):
@@ -429,10 +408,9 @@ class Discovery:
         return None if member is None else member.last
 
     def keeper_of(self, server: Server) -> Source | None:
-        """A source that would bring the server back if it was removed; the config file alone would not."""
+        """A source that would bring the server back if it was removed."""
         member = self._members.get(server)
-        found = (share.source for share in member.holders if share.source.rank) if member is not None else ()
-        return next(iter(found), None)
+        return member.holders[0].source if member is not None and member.holders else None
 
     def is_leaving(self, server: Server) -> bool:
         """Has every source lost it, so that it drains and goes?"""
@@ -471,10 +449,6 @@ class Discovery:
         """Values of lbproxy_discovery_errors_total."""
         for name, watch in self._pools.items():
             yield from (((name, item.source.name), item.n_errors) for item in watch.watched.values())
-
-
-def _literals(specs: Sequence[ServerSpec]) -> dict[str, Found]:
-    return _by_address([found_as(spec) for spec in specs if spec.address.is_literal])
 
 
 def _by_address(answer: Sequence[Found]) -> dict[str, Found]:

@@ -173,10 +173,9 @@ class Roster:
         pool, member = self.pool, self._members.get(key)
         if member is None:
             server = there.by_key.get(key)
-            if server is not None and share.source.rank:
-                return  # an operator added it
-            if server is None:
-                server = self._join(share, share.found[key], there)
+            if server is not None:
+                return  # the config file names it, or an operator added it: it is what they say
+            server = self._join(share, share.found[key], there)
             member = self._members[key] = self._known[server] = Member(server, share.source)
         member.holders.append(share)
         member.holders.sort(key=lambda holder: holder.source.rank)
@@ -250,5 +249,5 @@ class Roster:
             del self._members[server.key]
             return
         for share in shares:
-            if server.key in share.found and share.source.rank and server not in self.pool.servers:
+            if server.key in share.found and server not in self.pool.servers:
                 self._take(share, server.key, _There(self.pool))

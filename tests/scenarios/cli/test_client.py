@@ -13,6 +13,8 @@ import pytest
 from lbproxy import _client
 from lbproxy._client import AdminError
 from lbproxy.address import Address
+from tests.support.origin import refusing_port
+from tests.support.waiting import PATIENCE_S
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nready\n"
 
@@ -28,7 +30,7 @@ def answering(sock: socket.socket, answer: bytes | None) -> Iterator[list[bytes]
         with connection:
             heads.append(connection.recv(65536))
             if answer is None:
-                done.wait(10)
+                done.wait(PATIENCE_S)
             else:
                 connection.sendall(answer)
 
@@ -69,11 +71,10 @@ def test_over_a_unix_socket(kind: str, tmp_path: Path) -> None:
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
-    sock, address = tcp()
-    sock.close()
-    for nobody in (address, Address("", 0, str(tmp_path / "none.sock"))):
-        with pytest.raises(AdminError, match=f"nothing listens on {nobody}"):
-            _client.get(nobody, "/healthz")
+    with refusing_port() as port:
+        for nobody in (Address("127.0.0.1", port), Address("", 0, str(tmp_path / "none.sock"))):
+            with pytest.raises(AdminError, match=f"nothing listens on {nobody}"):
+                _client.get(nobody, "/healthz")
 
 
 def test_too_slow() -> None:
@@ -96,7 +97,7 @@ def chunk(text: str) -> bytes:
     return f"{len(text.encode()):x}\r\n{text}\r\n".encode()
 
 
-def events_of(answer: bytes | None, timeout_s: float = 5.0) -> Iterator[tuple[str, object]]:
+def events_of(answer: bytes | None, timeout_s: float = PATIENCE_S) -> Iterator[tuple[str, object]]:
     """The messages in an answer to a request for events."""
     with socket.create_server(("127.0.0.1", 0)) as sock, answering(sock, answer) as heads:
         yield from _client.events(Address("127.0.0.1", sock.getsockname()[1]), token="s3cret", timeout_s=timeout_s)

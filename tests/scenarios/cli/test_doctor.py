@@ -1,4 +1,4 @@
-"""`lbproxy doctor` as it is typed, before real gunicorn, uvicorn and waitress, and before servers that answer as the
+"""`lbproxy doctor` before real gunicorn, uvicorn and waitress, and before servers that answer as the
 documentation of Triton, vLLM and text-generation-inference says that they do.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import build
+from tests.support import nursery
 from tests.support.ports import consecutive_ports
 from tests.support.timed_app import WORK, served
 
@@ -32,8 +32,7 @@ Object = dict[str, Any]
 
 
 def doctor(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [*build.COMMAND, "doctor", "lb.yaml", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+    return nursery.run(["doctor", "lb.yaml", *words], folder, timeout_s=180.0)
 
 
 def write(folder: Path, pools: Mapping[str, object], name: str = "lb.yaml") -> None:
@@ -65,8 +64,7 @@ def pasted(folder: Path, fragment: str) -> subprocess.CompletedProcess[str]:
     for name, lines in yaml.load(fragment, Loader=yaml.BaseLoader)["pools"].items():
         config["pools"][name] |= {key: int(value) if key == "max_inflight" else value for key, value in lines.items()}
     (folder / "pasted.yaml").write_text(yaml.safe_dump(config))
-    command = [*build.COMMAND, "check", "pasted.yaml"]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60, check=False)
+    return nursery.run(["check", "pasted.yaml"], folder)
 
 
 @pytest.mark.slow
@@ -92,8 +90,9 @@ def test_real_servers_are_known_and_the_lines_for_them_pass_the_check(ports: dic
         "waitress": (4, False),
     }
     assert {name for name, server in found.items() if not server["kept"]} == {"sync", "shared"}
-    assert 1.9 < found["gthread"]["closed_after"] < 4.0
-    assert 4.9 < found["uvicorn"]["closed_after"] < 6.5
+    # A busy machine may see the end of a connection late, but not after the 8 s.
+    assert 1.9 < found["gthread"]["closed_after"] < 8.0
+    assert 4.9 < found["uvicorn"]["closed_after"] < 8.0
     assert found["waitress"]["closed_after"] is None, "120 s"
     assert {name: len(server["pids"]) for name, server in found.items() if server["pids"]} == {
         name: workers for name, (_, workers, _) in REAL.items()

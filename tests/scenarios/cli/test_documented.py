@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.support import build, nursery
+from tests.support import nursery
 from tests.support.build import ROOT
 from tests.support.certificates import Authority
 from tests.support.pages import PAGES, blocks, name, place_certificates
@@ -25,17 +23,8 @@ def check(text: str, folder: Path) -> tuple[int, str, str]:
     values = {name: str(n) for n, name in enumerate(re.findall(r"(?<!\$)\$\{(\w+)\}", text), start=1)}
     if "python:" in text:
         values["PYTHONPATH"] = str(folder)  # where a strategy `module:Class` is found
-    out, err, words = folder / "out", folder / "err", ["check", "lb.yaml"]
-    with out.open("wb") as stdout, err.open("wb") as stderr:
-        if nursery.can_start(values):
-            status = nursery.start(words, values, stdout=stdout.fileno(), stderr=stderr.fileno(), folder=folder).wait(
-                60
-            )
-        else:
-            env = {**os.environ, **values}
-            command = [*build.COMMAND, *words]
-            status = subprocess.run(command, stdout=stdout, stderr=stderr, cwd=folder, env=env, timeout=60).returncode
-    return status, out.read_text(), err.read_text()
+    done = nursery.run(["check", "lb.yaml"], folder, values)
+    return done.returncode, done.stdout, done.stderr
 
 
 def on_pages(info: str) -> list[tuple[str, str]]:

@@ -1,12 +1,15 @@
 """Every command on the pages does what its page says, with the lbproxy that is installed.
 
 Ports and files of a page are moved to free ports and a folder of the test's own; nothing else of a command is changed.
+Commands that need a shell, and those that serve, are started; the many that are lbproxy and its arguments are given to
+the same program, which has been imported already (tests/support/nursery.py).
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.test_deployment import command_lines
-from tests.support.daemon import START_S
+from tests.support import nursery
+from tests.support.daemon import START_S, STOP_S
 from tests.support.origin import Origin
 from tests.support.pages import PAGES, blocks, inline_code, move_ports, name
 from tests.support.ports import consecutive_ports
@@ -74,13 +78,15 @@ def collected() -> dict[str, str]:
     for page in PAGES:
         for line in commands(page.read_text()):
             command = re.sub(r"\s+# .*", "", line).removesuffix(";").strip()
-            found.setdefault(command.replace("COMMAND", "check").replace("FILE", "lb.yaml"), name(page))
+            for placeholder, word in (("COMMAND", "check"), ("FILE", "lb.yaml"), ("venv/bin/", "")):
+                command = command.replace(placeholder, word)
+            found.setdefault(command, name(page))
     return found
 
 
 ALL = collected()
 HERE = {command: page for command, page in ALL.items() if not is_run_elsewhere(command)}
-SERVES = re.compile(r"(\S+/)?lbproxy (lb\.yaml|-c|demo|run (?!--to$|.*--print))")
+SERVES = re.compile(r"lbproxy (lb\.yaml|-c|demo|run (?!--to$|.*--print))")
 SERVER = re.compile(r"gunicorn|uvicorn|for ")
 CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\S")
 EXAMINES = re.compile(r"lbproxy doctor \S+\.yaml")
@@ -111,14 +117,20 @@ class Machine:
         return move_ports(text, self.ports)
 
     def shell(self, command: str) -> list[str]:
-        return ["bash", "-c", self.moved(command).replace("venv/bin/", "")]
+        return ["bash", "-c", self.moved(command)]
+
+    @property
+    def admin(self) -> dict[str, str]:
+        """`status` without an option asks 8404, which may be somebody else's."""
+        return {"LBPROXY_ADMIN": f"127.0.0.1:{self.ports[8404]}"}
 
     @property
     def env(self) -> dict[str, str]:
-        admin = f"127.0.0.1:{self.ports[8404]}"  # `status` without an option asks 8404, which may be somebody else's
-        return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "LBPROXY_ADMIN": admin}
+        return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", **self.admin}
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        if re.match(r"lbproxy [^$<>|&;`]*$", command):
+            return nursery.run(shlex.split(self.moved(command))[1:], self.folder, self.admin)
         return subprocess.run(
             self.shell(command),
             capture_output=True,
@@ -201,7 +213,7 @@ def test_a_command_that_serves_serves_until_it_is_stopped(command: str, machine:
         machine.wait_said("Ctrl-C stops everything" if "demo" in command else "ready", process)
         machine.wait_listens(5000)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, machine.log.read_text()
+        assert process.wait(STOP_S) == 0, machine.log.read_text()
 
 
 DEPLOYED = {place: " ".join(["lbproxy", *words]) for place, words in command_lines()}
@@ -215,7 +227,7 @@ def test_what_a_deployment_file_starts_serves(place: str, machine: Machine) -> N
         machine.wait_said("ready", process)
         assert machine.run(DEPLOYED["Dockerfile HEALTHCHECK"]).returncode == 1  # its servers are not there
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, machine.log.read_text()
+        assert process.wait(STOP_S) == 0, machine.log.read_text()
 
 
 @pytest.mark.parametrize("command", of(SERVER))
@@ -240,7 +252,7 @@ def one_lbproxy(machine: Machine, *, servers: bool) -> Iterator[None]:
             wait_until(lambda: str(machine.run("lbproxy healthcheck").returncode) == expected, "the first checks")
             yield
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0, machine.log.read_text()
+            assert process.wait(STOP_S) == 0, machine.log.read_text()
     finally:
         if origin is not None:
             origin.close()

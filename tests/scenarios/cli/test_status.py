@@ -9,7 +9,7 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
-from tests.support import build
+from tests.support import build, nursery
 from tests.support.client import Client
 from tests.support.hooked import HookedDaemon
 from tests.support.origin import Origin
@@ -20,13 +20,15 @@ from tests.support.waiting import wait_until
 
 def ask(config: Path, *words: str, columns: int | None = None) -> str:
     """What the command prints: into a pipe, or on a terminal of that width."""
-    command = [*build.COMMAND, "status", "-c", str(config), *words]
+    words = ("status", "-c", str(config), *words)
     if columns is None:
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        done = nursery.run(words, config.parent)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
     ours, theirs = pty.openpty()
     env = {**os.environ, "COLUMNS": str(columns)}
     with open(ours, "rb", buffering=0) as terminal:
-        done = subprocess.Popen(command, stdout=theirs, env=env)
+        process = subprocess.Popen([*build.COMMAND, *words], stdout=theirs, env=env)
         os.close(theirs)
         text = b""
         # What was written comes in pieces, when the kernel's worker has its turn: at the end of the program there may
@@ -34,14 +36,14 @@ def ask(config: Path, *words: str, columns: int | None = None) -> str:
         with contextlib.suppress(OSError):
             while data := terminal.read(65536):
                 text += data
-    assert done.wait(30) == 0
+    assert process.wait(60) == 0
     return text.decode().replace("\r\n", "\n")
 
 
 def test_what_explains_a_decision_is_on_the_page(tmp_path: Path) -> None:
     good, bad = Server(), Server()
     gone = Origin()
-    gone.close()
+    gone.close()  # its port stays its own
     bad.answer = status(503)
     config: dict[str, object] = {
         "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
@@ -50,9 +52,9 @@ def test_what_explains_a_decision_is_on_the_page(tmp_path: Path) -> None:
                 "servers": [good.address, bad.address, gone.address, "gone.test:80"],
                 "strategy": "round_robin",
                 "max_inflight": 1,
-                "queue": {"timeout": "60s"},
+                "queue": {"timeout": "300s"},
                 "retry": {"attempts": 0},
-                "circuit_breaker": {"failures": 2, "open": "60s"},
+                "circuit_breaker": {"failures": 2, "open": "300s"},
                 "health_check": {"interval": "100ms"},
             }
         },

@@ -9,13 +9,15 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support import build
-from tests.support.waiting import wait_until
+from tests.support.daemon import START_S, STOP_S
+from tests.support.nursery import Nursling, can_start, start
+from tests.support.waiting import PATIENCE_S, wait_until
 
 ASK = b"GET /asked HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 REDIRECTIONS = ("<&-", ">&-", "2>&-")
@@ -35,7 +37,7 @@ class Place:
 
     def ask(self) -> bytes:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
+            client.settimeout(PATIENCE_S)
             client.connect(str(self.socket))
             client.sendall(ASK)
             return b"".join(iter(lambda: client.recv(65536), b""))
@@ -58,15 +60,15 @@ def clean() -> Iterator[ExitStack]:
         yield stack
 
 
-def runs(process: subprocess.Popen[bytes], place: Place) -> None:
+def runs(process: subprocess.Popen[bytes] | Nursling, place: Place) -> None:
     """It serves, opens its logs again, serves, and stops with status 0."""
     try:
-        wait_until(lambda: place.serves() or process.poll() is not None, "the daemon to serve", 30.0)
+        wait_until(lambda: place.serves() or process.poll() is not None, "the daemon to serve", START_S)
         assert process.poll() is None, f"ended with {process.returncode}"
         process.send_signal(signal.SIGUSR1)
         assert place.ask().endswith(b"here")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(STOP_S) == 0
     finally:
         process.kill()
         process.wait()
@@ -85,23 +87,32 @@ def test_closed_streams_do_not_matter(closed: tuple[str, ...], place: Place) -> 
     assert ("stdout was closed at the start" in err) == (">&-" in closed and "2>&-" not in closed)
 
 
+def whole(fd: int) -> bytes:
+    """All that was written, in whatever pieces it comes, after the end of whoever wrote."""
+    pieces = []
+    with suppress(OSError):  # the end of a terminal is an error of its own
+        while piece := os.read(fd, 1 << 16):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
 def a_pipe(clean: ExitStack, _folder: Path) -> tuple[int, Callable[[], bytes]]:
     read, write = os.pipe()
     clean.callback(os.close, read)
-    return write, lambda: os.read(read, 1 << 20)
+    return write, lambda: whole(read)
 
 
 def a_socket(clean: ExitStack, _folder: Path) -> tuple[int, Callable[[], bytes]]:
     """As systemd gives for the journal."""
     ours, theirs = socket.socketpair()
     clean.enter_context(ours)
-    return theirs.detach(), lambda: ours.recv(1 << 20)
+    return theirs.detach(), lambda: whole(ours.fileno())
 
 
 def a_terminal(clean: ExitStack, _folder: Path) -> tuple[int, Callable[[], bytes]]:
     ours, theirs = pty.openpty()
     clean.callback(os.close, ours)
-    return theirs, lambda: os.read(ours, 1 << 16)
+    return theirs, lambda: whole(ours)
 
 
 def a_file(clean: ExitStack, folder: Path) -> tuple[int, Callable[[], bytes]]:
@@ -121,6 +132,7 @@ def nobody(_clean: ExitStack, _folder: Path) -> tuple[int, Callable[[], bytes]]:
 
 
 KINDS = [a_pipe, a_socket, a_terminal, a_file, a_full_disk, nobody]
+ITSELF = (a_pipe, a_terminal)  # kinds with which the command is started; with the others it has been imported already
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -133,14 +145,14 @@ def test_streams_of_every_kind(
     tmp_path: Path,
 ) -> None:
     fd, written = kind(clean, tmp_path)
-    other = "stderr" if stream == "stdout" else "stdout"
-    streams: dict[str, int] = {stream: fd, other: subprocess.DEVNULL}
-    process = subprocess.Popen(
-        [*build.COMMAND, "run", str(place.config)],
-        stdin=subprocess.DEVNULL,
-        stdout=streams["stdout"],
-        stderr=streams["stderr"],
-    )
+    process: subprocess.Popen[bytes] | Nursling
+    words = ["run", str(place.config)]
+    with open(os.devnull, "wb") as devnull:
+        out, err = (fd, devnull.fileno()) if stream == "stdout" else (devnull.fileno(), fd)
+        if kind in ITSELF or not can_start({}):
+            process = subprocess.Popen([*build.COMMAND, *words], stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        else:
+            process = start(words, {}, stdout=out, stderr=err)
     os.close(fd)
     runs(process, place)
     if kind not in (a_full_disk, nobody):

@@ -18,10 +18,9 @@ import pytest
 
 from tests.scenarios.cli.test_commands import lbproxy
 from tests.support import build
-from tests.support.daemon import LbProxy
+from tests.support.daemon import START_S, STOP_S, LbProxy
+from tests.support.ports import consecutive_ports
 from tests.support.waiting import wait_until
-
-START_S = 30.0  # textual takes a second of CPU to begin
 
 
 def config(port: int = 0) -> dict[str, object]:
@@ -104,8 +103,8 @@ def test_once_is_one_page(lb: LbProxy, tmp_path: Path) -> None:
 
 
 def test_a_pipe_sees_the_daemon_go_and_come(tmp_path: Path) -> None:
-    with LbProxy(config(), tmp_path / "lb") as lb:
-        port = lb.port("admin")
+    port = consecutive_ports(1)
+    with LbProxy(config(port), tmp_path / "lb") as lb:
         with subprocess.Popen(
             [*build.COMMAND, "top", admin(lb)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as top:
@@ -120,7 +119,7 @@ def test_a_pipe_sees_the_daemon_go_and_come(tmp_path: Path) -> None:
                     seen = len(out.text)
                     wait_until(lambda: "pool p: 2 of 2 usable" in out.text[seen:], "a page of the next one")
                     top.send_signal(signal.SIGINT)
-                    assert top.wait(10) == 0
+                    assert top.wait(STOP_S) == 0
                     wait_until(lambda: following.status()["state"] == "running", "it to be unhurt")
                 assert err.text.count("\n") == 1
                 assert "\x1b" not in out.text
@@ -142,7 +141,7 @@ def test_keys_drain_the_chosen_server_and_leave(lb: LbProxy) -> None:
         os.write(terminal, b"y")
         wait_until(lambda: state(lb) == "up", "the end of the drain")
         os.write(terminal, b"q")
-        assert process.wait(10) == 0
+        assert process.wait(STOP_S) == 0
 
 
 def test_a_screen_without_anybody_to_ask_says_why() -> None:
@@ -155,4 +154,4 @@ def test_text_at_a_terminal_is_drawn_anew(lb: LbProxy) -> None:
     with at_a_terminal("top", "--plain", admin(lb)) as (process, _, shown):
         wait_until(lambda: shown.text.count("\x1b[H\x1b[2J") >= 2, "two pages", START_S)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(STOP_S) == 0

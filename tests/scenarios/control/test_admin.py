@@ -181,6 +181,17 @@ async def test_bodies_are_short_and_json(start: Start, body: bytes, content_type
                 assert (answer.content_type == "application/problem+json") == (expected != 200)
 
 
+async def test_a_body_that_is_declared_too_long_is_refused_before_it_comes(start: Start) -> None:
+    server = await start()
+    host, port = server.bound[0].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {2**40}\r\n\r\n".encode())
+    async with asyncio.timeout(60):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+
+
 async def chunks(body: bytes) -> AsyncIterator[bytes]:
     for at in range(0, len(body), 10_000):
         yield body[at : at + 10_000]

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import build
+from tests.support import build, nursery
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
 from tests.support.rig import get
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 TOKEN = "s3cret"
 
@@ -40,7 +40,7 @@ def lb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LbProxy]:
 
 def send(lb: LbProxy, data: bytes, *, leaves: bool = False) -> bytes:
     """Everything that comes back for these bytes; leaves: a FIN follows them."""
-    with socket.create_connection(("127.0.0.1", lb.port("admin")), timeout=5.0) as sock:
+    with socket.create_connection(("127.0.0.1", lb.port("admin")), timeout=PATIENCE_S) as sock:
         sock.sendall(data)
         if leaves:
             sock.shutdown(socket.SHUT_WR)
@@ -57,7 +57,7 @@ def test_silent_connections_take_nothing_from_the_traffic(tmp_path: Path) -> Non
     with Origin() as origin, LbProxy(config(origin), tmp_path / "lb", nofile=200) as lb, ExitStack() as stack:
         for _ in range(180):
             sock = stack.enter_context(socket.socket())
-            sock.settimeout(5)
+            sock.settimeout(PATIENCE_S)
             sock.connect(("127.0.0.1", lb.port("admin")))
         clients = [stack.enter_context(Client(lb.port("in"))) for _ in range(50)]
         for number, client in enumerate(clients):
@@ -83,8 +83,8 @@ def test_a_silent_and_a_trickling_connection_are_closed_within_seconds(lb: LbPro
                 return True
             return False
 
-        wait_until(is_closed, "the slow head to be cut", 15.0)
-        silent.settimeout(5.0)
+        wait_until(is_closed, "the slow head to be cut")
+        silent.settimeout(PATIENCE_S)
         with pytest.raises(ConnectionResetError):
             assert silent.recv(1) == b""
             raise ConnectionResetError
@@ -92,7 +92,7 @@ def test_a_silent_and_a_trickling_connection_are_closed_within_seconds(lb: LbPro
 
 
 def test_a_scraper_may_keep_its_connection(lb: LbProxy) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", lb.port("admin"), timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", lb.port("admin"), timeout=PATIENCE_S)
     try:
         for pause_s in (0.0, 12.0, 0.0):
             time.sleep(pause_s)
@@ -201,12 +201,10 @@ def test_a_second_run_without_a_file_finds_a_free_admin_address(tmp_path: Path) 
                 match = re.search(r"listening name=admin address=(\S+)", path.read_text())
                 return match[1] if match else ""
 
-            found.append(wait_until(said, "the admin address", 30.0))
+            found.append(wait_until(said, "the admin address"))
         assert found[0] != found[1]
         told = (tmp_path / "second").read_text()
         assert f"the admin address of this one is {found[1]}" in told, told
         for address in found:
-            done = subprocess.run(
-                [*build.COMMAND, "status", "--admin", address], capture_output=True, text=True, timeout=30, check=False
-            )
+            done = nursery.run(["status", "--admin", address], tmp_path)
             assert done.returncode == 0 and "pool default" in done.stdout, done

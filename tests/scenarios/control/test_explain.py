@@ -16,7 +16,7 @@ from tests.scenarios.cli.test_commands import lbproxy
 from tests.scenarios.control.test_pools_api import call, config
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 Told = dict[str, Any]
 PATH = "/api/v1/explain"
@@ -28,7 +28,7 @@ def explain(lb: LbProxy, headers: Mapping[str, str] | None = None, **asked: obje
 
 def ask(lb: LbProxy, target: str = "/") -> tuple[int, str]:
     """Status and request id of the answer to a request, on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", lb.port("in"), timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", lb.port("in"), timeout=PATIENCE_S)
     try:
         connection.request("GET", target)
         answer = connection.getresponse()
@@ -170,7 +170,7 @@ def test_connections_have_a_record_too(tmp_path: Path) -> None:
         with LbProxy(site, tmp_path / "lb") as lb:
             told = explain(lb)[1]
             assert (told["pick"]["server"], told["listener"]["mode"]) == (a.address, "tcp")
-            with socket.create_connection(("127.0.0.1", lb.port("in")), timeout=20) as client:
+            with socket.create_connection(("127.0.0.1", lb.port("in")), timeout=PATIENCE_S) as client:
                 client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                 while client.recv(4096):
                     pass

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.daemon import Entry, LbProxy
 from tests.support.origin import Origin, Peer
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.support.wire import Request
 
 JSON = {"Content-Type": "application/json"}
@@ -36,7 +36,7 @@ def call(
 ) -> tuple[int, Entry]:
     """One call of the API. body: bytes go out as they are, anything else as JSON."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    connection = http.client.HTTPConnection("127.0.0.1", lb.port("admin"), timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", lb.port("admin"), timeout=PATIENCE_S)
     try:
         connection.request(method, path, body=data, headers={**(JSON if data is not None else {}), **(headers or {})})
         answer = connection.getresponse()
@@ -57,7 +57,7 @@ def servers(lb: LbProxy) -> dict[str, Entry]:
 
 
 def ask(lb: LbProxy, target: str = "/") -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", lb.port("in"), timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", lb.port("in"), timeout=PATIENCE_S)
     try:
         connection.request("GET", target)
         answer = connection.getresponse()
@@ -89,7 +89,7 @@ class Traffic:
                 thread.join()
 
     def _run(self, number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
         count = 0
         while not self._stop.is_set():
             count += 1
@@ -157,7 +157,8 @@ def test_maintenance_stops_the_checks(tmp_path: Path) -> None:
         assert call(lb, "PATCH", path_of(a.address), {"admin": "drain"})[0] == 200
         wait_checked(a, 3)
         assert call(lb, "PATCH", path_of(a.address), {"admin": "maint"})[0] == 200
-        wait_checked(b, 2)  # one may have been on its way
+        wait_checked(b, 2)
+        wait_until(lambda: a.open_connections == 0, "the check that was on its way to end")
         before = checks(a)
         wait_checked(b, 8)
         assert checks(a) == before and servers(lb)[a.address]["state"] == "maint"

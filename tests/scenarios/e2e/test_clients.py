@@ -72,7 +72,7 @@ def curl(lb: LbProxy, *arguments: str, path: str = "/predict", count: int = 1) -
     """Body and head of the last answer, with `count` requests over one connection."""
     urls = [url(lb, path)] * count
     command = [needed("curl"), "-sS", "--noproxy", "*", "-m", "20", "-D", "/dev/stderr", *arguments, *urls]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
@@ -123,7 +123,7 @@ def test_requests_session(lb: LbProxy, counted: Callable[[int], None]) -> None:
     def client(_: int) -> None:
         with session() as one:
             for _ in range(50):
-                answer = one.post(url(lb), json=FLOWERS, timeout=20)
+                answer = one.post(url(lb), json=FLOWERS, timeout=60)
                 assert answer.status_code == 200
                 check(answer.content)
 
@@ -133,7 +133,7 @@ def test_requests_session(lb: LbProxy, counted: Callable[[int], None]) -> None:
 
 
 async def test_httpx(lb: LbProxy, counted: Callable[[int], None]) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=20, limits=httpx.Limits(max_connections=20)) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60, limits=httpx.Limits(max_connections=20)) as client:
         answers = await asyncio.gather(*(client.post(url(lb), json=FLOWERS) for _ in range(200)))
         assert [answer.status_code for answer in answers] == [200] * 200
         for answer in answers:
@@ -195,7 +195,7 @@ def test_wrk(lb: LbProxy, tmp_path: Path) -> None:
     before = {code: lb.metric("requests_total", code=code) for code in ("2xx", "499")}
     total = lb.metric("requests_total")
     command = [needed("wrk"), "-t", "1", "-c", "16", "-d", "2s", "-s", str(script), url(lb)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Non-2xx" not in done.stdout and "Socket errors" not in done.stdout, done.stdout
     answered = int(re.findall(r"(\d+) requests in", done.stdout)[0])

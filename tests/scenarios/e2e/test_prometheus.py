@@ -29,7 +29,7 @@ class Prometheus:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, path: str) -> dict[str, list[dict[str, object]]]:
-        with self._opener.open(f"{self._base}/{path}", timeout=10) as answer:
+        with self._opener.open(f"{self._base}/{path}", timeout=60) as answer:
             told = json.load(answer)
         assert told["status"] == "success", told
         data: dict[str, list[dict[str, object]]] = told["data"]
@@ -66,11 +66,11 @@ def prometheus(admin_port: int, folder: Path) -> Iterator[Prometheus]:
             found = _LISTENING.search(log.read_text())
             return int(found[1]) if found and "Server is ready" in log.read_text() else 0
 
-        yield Prometheus(wait_until(port, "Prometheus to listen", 30.0))
+        yield Prometheus(wait_until(port, "Prometheus to listen"))
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -89,7 +89,7 @@ def test_prometheus_scrapes_what_lbproxy_counts(echo_server: Gunicorn, tmp_path:
         prometheus(lb.port("admin"), tmp_path / "prometheus") as seen,
     ):
         for _ in range(50):
-            assert client.post(f"http://127.0.0.1:{lb.port('in')}/predict", json={}, timeout=10).status_code == 200
+            assert client.post(f"http://127.0.0.1:{lb.port('in')}/predict", json={}, timeout=60).status_code == 200
         wait_until(lambda: seen.query('up{job="lbproxy"}') == [1.0], "Prometheus to see lbproxy up")
         posts = 'lbproxy_requests_total{listener="in",pool="p",method="POST",code="2xx"}'
         wait_until(lambda: seen.query(posts) == [50.0], "Prometheus to see 50 requests")
@@ -125,8 +125,8 @@ def test_promtool_finds_no_fault_in_the_live_text(echo_server: Gunicorn, tmp_pat
     }
     with LbProxy(settings, tmp_path) as lb, session() as client:
         for listener in ("in", "tcp"):
-            assert client.get(f"http://127.0.0.1:{lb.port(listener)}/", timeout=10).status_code == 200
+            assert client.get(f"http://127.0.0.1:{lb.port(listener)}/", timeout=60).status_code == 200
         text = lb.exposition()
     command = [needed("promtool"), "check", "metrics"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -23,7 +23,7 @@ from tests.support.open_loop import Servers as OpenLoopServers
 from tests.support.origin import Origin, Peer
 from tests.support.rig import get
 from tests.support.servers import Gunicorn, Load, gunicorns, session
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 CLIENTS = 12
 
@@ -35,7 +35,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Gunicorn]
         yield started
 
 
-def daemon(servers: list[Gunicorn], folder: Path, *, grace: str = "10s", delay: str = "0s") -> LbProxy:
+def daemon(servers: list[Gunicorn], folder: Path, *, grace: str = "60s", delay: str = "0s") -> LbProxy:
     pool = {"servers": [server.address for server in servers], "health_check": "/health"}
     return LbProxy(
         {
@@ -62,7 +62,7 @@ class Slow:
     def _run(self) -> None:
         with session() as client:
             try:
-                self.status = client.post(self._url, json=self._task, timeout=30).status_code
+                self.status = client.post(self._url, json=self._task, timeout=60).status_code
             except requests.RequestException as error:
                 self.error = repr(error)
 
@@ -70,10 +70,10 @@ class Slow:
         self._thread.join()
 
 
-def ended(lb: LbProxy, within_s: float) -> int:
+def ended(lb: LbProxy) -> int:
     """The exit status."""
     assert lb.process is not None
-    return lb.process.wait(within_s)
+    return lb.process.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("delay", ["0s", "500ms"])
@@ -85,7 +85,7 @@ def test_requests_in_flight_finish(servers: list[Gunicorn], tmp_path: Path, dela
             load.stop_on_close = True
             lb.signal(signal.SIGTERM)
             wait_until(lambda: len(load.has_left) == CLIENTS, "every client to be told Connection: close")
-        assert ended(lb, 5.0) == 0, lb.stderr
+        assert ended(lb) == 0, lb.stderr
         assert [(one.status, one.error) for one in load.failed] == []
         assert not lb.error_lines(), lb.stderr
         assert "nothing was cut" in lb.stderr
@@ -109,7 +109,7 @@ def test_stopping_under_500_requests_a_second(tmp_path: Path) -> None:
                 }
             ],
             "pools": {"p": {"servers": servers.addresses}, "slow": {"servers": [slow.address], "health_check": "off"}},
-            "shutdown": {"grace": "20s"},
+            "shutdown": {"grace": "60s"},
         }
         release = threading.Event()
 
@@ -129,7 +129,7 @@ def test_stopping_under_500_requests_a_second(tmp_path: Path) -> None:
         wait_until(lambda: slow.requests, "the slow request to be at its server")
         with servers.load(lb.port("in"), RATE) as load:
             report = load.report
-            wait_until(lambda: report.statuses[200] >= 1000, "a thousand answers", 30.0)
+            wait_until(lambda: report.statuses[200] >= 1000, "a thousand answers")
             rate = report.sent / (time.monotonic() - load.began)
             assert report.refused == 0 and not report.broken
             lb.signal(signal.SIGTERM)
@@ -144,7 +144,7 @@ def test_stopping_under_500_requests_a_second(tmp_path: Path) -> None:
         release.set()
         answer = waiting.response()
         assert (answer.status, answer.is_kept_alive) == (200, False)
-        assert ended(lb, 10.0) == 0, lb.stderr
+        assert ended(lb) == 0, lb.stderr
         assert "nothing was cut" in lb.stderr and not lb.error_lines(), lb.stderr
         assert Counter(entry["end"] for entry in lb.access_log()) == {"ok": report.statuses[200] + 3}
 
@@ -176,7 +176,7 @@ def test_whose_answer_began_before_the_signal_is_told_with_the_next_one(tmp_path
                 second = client.ask(get("/second"))
                 assert (second.status, second.is_kept_alive) == (200, False)
                 assert client.wait_end() == "fin"
-            assert ended(lb, 5.0) == 0, lb.stderr
+            assert ended(lb) == 0, lb.stderr
             assert [entry["end"] for entry in lb.access_log()] == ["ok", "ok"]
         finally:
             lb.kill()
@@ -185,7 +185,7 @@ def test_whose_answer_began_before_the_signal_is_told_with_the_next_one(tmp_path
 def test_what_is_pipelined_behind_an_answer_that_is_read_late_is_served(tmp_path: Path) -> None:
     """Sizes around what the kernel holds for the client, so that of some answers the last part waits in lbproxy."""
     small = [100_000, 500_000]
-    sizes = [*small, *range(2_400_000, 3_200_000, 49_152)]
+    sizes = [*small, *range(2_400_000, 3_200_000, 98_304)]
     piece = bytes(8192)
 
     def answers(c: Peer) -> None:
@@ -216,25 +216,39 @@ def test_what_is_pipelined_behind_an_answer_that_is_read_late_is_served(tmp_path
                 second = client.response()
                 assert (second.status, len(second.body)) == (200, 8192), size
             assert client.wait_end() == "fin"
-        assert ended(lb, 10.0) == 0, lb.stderr
+        assert ended(lb) == 0, lb.stderr
 
 
-def test_ready_says_draining_and_new_clients_are_refused(servers: list[Gunicorn], tmp_path: Path) -> None:
-    lb = daemon(servers, tmp_path)
-    try:
-        wait_until(lambda: lb.admin_get("/readyz")[0] == 200, "a first check to pass")
-        slow = Slow(lb, 1.5)
-        lb.signal(signal.SIGTERM)
-        wait_until(lambda: lb.admin_get("/readyz")[0] == 503, "/readyz to be 503")
-        assert b"draining" in lb.admin_get("/readyz")[1]
-        assert lb.admin_get("/healthz")[0] == 200
-        wait_until(lambda: refuses(lb.port("in")), "the listener to be closed")
-        assert lb.is_running
-        slow.join()
-        assert (slow.status, slow.error) == (200, "")
-        assert ended(lb, 5.0) == 0
-    finally:
-        lb.kill()
+def test_ready_says_draining_and_new_clients_are_refused(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def held(c: Peer) -> None:
+        request = c.read_request()
+        if request.target == "/held":
+            c.wait(release)
+        c.send(c.origin.answer(request))
+        c.serve()
+
+    with Origin(default=held) as origin:
+        listener = {"name": "in", "bind": "127.0.0.1:0", "pool": "p"}
+        pools = {"p": {"servers": [origin.address]}}
+        lb = LbProxy({"listeners": [listener], "pools": pools, "shutdown": {"grace": "60s"}}, tmp_path).start()
+        try:
+            wait_until(lambda: lb.admin_get("/readyz")[0] == 200, "a first check to pass")
+            with Client(lb.port("in")) as client:
+                client.send(get("/held"))
+                wait_until(lambda: origin.requests, "the request to be at the server")
+                lb.signal(signal.SIGTERM)
+                wait_until(lambda: lb.admin_get("/readyz")[0] == 503, "/readyz to be 503")
+                assert b"draining" in lb.admin_get("/readyz")[1]
+                assert lb.admin_get("/healthz")[0] == 200
+                wait_until(lambda: refuses(lb.port("in")), "the listener to be closed")
+                assert lb.is_running
+                release.set()
+                assert client.response().status == 200
+            assert ended(lb) == 0
+        finally:
+            lb.kill()
 
 
 def refuses(port: int) -> bool:
@@ -243,24 +257,24 @@ def refuses(port: int) -> bool:
 
 
 def test_new_clients_are_served_during_the_delay(servers: list[Gunicorn], tmp_path: Path) -> None:
-    lb = daemon(servers, tmp_path, delay="800ms")
+    lb = daemon(servers, tmp_path, delay="4s")
     try:
         lb.signal(signal.SIGTERM)
         wait_until(lambda: lb.admin_get("/readyz")[0] == 503, "/readyz to be 503")
         with Client(lb.port("in")) as client:
             assert client.ask(get("/while-others-are-told")).status == 200
-        assert ended(lb, 5.0) == 0
+        assert ended(lb) == 0
     finally:
         lb.kill()
 
 
 def test_idle_connections_do_not_hold_it_up(servers: list[Gunicorn], tmp_path: Path) -> None:
-    lb = daemon(servers, tmp_path, grace="20s")
+    lb = daemon(servers, tmp_path, grace="300s")
     try:
         with Client(lb.port("in")) as used, Client(lb.port("in")) as silent:
             assert used.ask(get("/")).status == 200
             lb.signal(signal.SIGTERM)
-            assert ended(lb, 15.0) == 0
+            assert ended(lb) == 0
             assert (used.wait_end(), silent.wait_end()) == ("fin", "fin")
     finally:
         lb.kill()
@@ -272,7 +286,7 @@ def test_a_request_longer_than_grace_is_cut(servers: list[Gunicorn], tmp_path: P
         slow = Slow(lb, 20.0)
         started = time.monotonic()
         lb.signal(signal.SIGTERM)
-        assert ended(lb, 15.0) == 1, lb.stderr  # the request takes 20 s
+        assert ended(lb) == 1, lb.stderr
         assert time.monotonic() - started > 0.9
         slow.join()
         assert (slow.status, slow.error) == (503, "")
@@ -290,7 +304,7 @@ def test_a_body_that_is_cut_at_grace_shows(servers: list[Gunicorn], tmp_path: Pa
             client.send(get("/download/1000"))
             client.wait_for(b"\r\n\r\n")
             lb.signal(signal.SIGTERM)
-            assert ended(lb, 3.5) == 1, lb.stderr
+            assert ended(lb) == 1, lb.stderr
             client.read_to_end()
             assert client.end == "rst"
             assert len(client.stream.record) < 1000 * 65536
@@ -335,16 +349,15 @@ def test_a_stream_that_never_ends_is_cut_at_grace(tmp_path: Path, kind: str) -> 
                 upgrade = ("Connection: Upgrade", "Upgrade: websocket") if kind == "tunnel" else ()
                 client.send(get("/endless", *upgrade))
                 client.wait_for(EVENT)
-                lb.signal(signal.SIGTERM)
                 started, before = time.monotonic(), len(client.stream.record)
+                lb.signal(signal.SIGTERM)
                 client.read_to_end()
-                took_s = time.monotonic() - started
                 assert client.end == "rst", "the cut looks like a clean end"
-                assert 0.9 < took_s < 8.0
-                assert len(client.stream.record) > before + 10 * len(EVENT), "it did not go on until the end of grace"
+                assert time.monotonic() - started > 0.9
+                assert len(client.stream.record) > before + 3 * len(EVENT), "it did not go on until the end of grace"
                 assert b"\r\n0\r\n\r\n" not in client.stream.record
-                assert ended(lb, 5.0) == 1, lb.stderr
-            assert origin.peers[0].closed.wait(5) and ends == ["rst"]
+                assert ended(lb) == 1, lb.stderr
+            assert origin.peers[0].closed.wait(60) and ends == ["rst"]
             assert "1 requests or connections were cut" in lb.stderr
             assert [entry["end"] for entry in lb.access_log()] == ["shutdown"]
         finally:
@@ -369,7 +382,7 @@ def test_a_second_signal_ends_it_at_once(
         lb.signal(first)
         wait_until(lambda: lb.admin_get("/readyz")[0] == 503, "/readyz to be 503")
         lb.signal(number)
-        assert ended(lb, 15.0) == 1, lb.stderr  # the request in flight takes 20 s
+        assert ended(lb) == 1, lb.stderr
         slow.join()
         assert slow.status != 200
         assert f"{number.name} again: stopping at once" in lb.stderr

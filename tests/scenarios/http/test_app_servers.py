@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import normpath
 from urllib.parse import unquote_to_bytes
@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 CASES = load(Path(__file__).parent / "corpus" / "requests.txt")
-START_S = 20.0
+START_S = 60.0
 # What lbproxy passes on because HTTP allows it, and these servers answer by themselves.
 MAY_REFUSE = {
     "target-8000": ("gunicorn-sync", "gunicorn-gthread"),  # its limit for a whole request line is 4,094
@@ -65,12 +65,21 @@ class App:
     name: str
     lb: LbProxy
     file: Path
+    _seen: list[Entry] = field(default_factory=list)
+    _read_bytes: int = 0
 
     # The daemon of another test may still check a server of its own that had this port before.
 
     def seen(self) -> list[Entry]:
-        requests = [json.loads(line) for line in self.file.read_bytes().splitlines()] if self.file.exists() else []
-        return [request for request in requests if ["user-agent", CHECKER] not in request["headers"]]
+        """All so far. Each line is read once: this is asked twice for each of hundreds of cases."""
+        if self.file.exists():
+            with self.file.open("rb") as file:
+                file.seek(self._read_bytes)
+                lines = file.read().splitlines(keepends=True)
+            self._read_bytes += sum(map(len, lines))
+            requests = [json.loads(line) for line in lines]
+            self._seen += [request for request in requests if ["user-agent", CHECKER] not in request["headers"]]
+        return list(self._seen)
 
     def logged(self) -> list[Entry]:
         lines = self.lb.access_log()
@@ -100,7 +109,7 @@ def _start(server: str, file: Path, log: Path) -> tuple[subprocess.Popen[bytes],
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, App]]:
     folder = tmp_path_factory.mktemp("apps")
     started = {name: _start(name, folder / f"{name}.jsonl", folder / f"{name}.log") for name in SERVERS}
-    pool: dict[str, object] = {"health_check": "off", "timeouts": {"connect": "10s", "response_head": "20s"}}
+    pool: dict[str, object] = {"health_check": "off", "timeouts": {"connect": "60s", "response_head": "60s"}}
     # uWSGI does not read what is sent on a connection that it is about to close, until that is learned.
     extra: dict[str, dict[str, object]] = {"uwsgi": {"retry": {"idempotent": True}}}
     config: dict[str, object] = {
@@ -118,10 +127,10 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, App]]
             process.terminate()
         for process, _ in started.values():
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(10)
+                process.wait(60)
 
 
 def play(app: App, case: Case) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
@@ -34,7 +35,6 @@ from tests.support.waiting import wait_until
 from tests.support.wire import Ended, Response
 
 MIB = 1024 * 1024
-LATE_S = 10.0  # before which a deadline of SHORT_S has passed, however busy the machine is
 OK_10 = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 OK_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 OK_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -59,11 +59,11 @@ def assert_next_request_is_fine(rig: Rig, client: Client | None = None) -> Respo
 # --- no connection; these need servers of their own, and so a daemon of their own ---
 
 
-def unconnectable(bad: str, good: str) -> dict[str, object]:
+def unconnectable(bad: str, good: str, connect_s: float) -> dict[str, object]:
     calm: dict[str, object] = {
         "health_check": "off",
         "strategy": "round_robin",
-        "timeouts": {"connect": f"{SHORT_S / 2}s"},
+        "timeouts": {"connect": f"{connect_s}s"},
     }
     return {
         "listeners": [
@@ -75,17 +75,18 @@ def unconnectable(bad: str, good: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("port", "reason", "statuses"),
-    [(refusing_port, "connect_refused", {502, 503}), (black_hole_port, "connect_timeout", {504})],
+    ("port", "reason", "statuses", "connect_s"),
+    [(refusing_port, "connect_refused", {502, 503}, 300.0), (black_hole_port, "connect_timeout", {504}, SHORT_S / 2)],
     ids=["row-1-refused", "row-2-black-hole"],
 )
 def test_no_connection(
-    port: Callable[[], AbstractContextManager[int]], reason: str, statuses: set[int], tmp_path: Path
+    port: Callable[[], AbstractContextManager[int]], reason: str, statuses: set[int], connect_s: float, tmp_path: Path
 ) -> None:
+    """Who is refused is told at once, however long a connection may take."""
     with (
         port() as bad,
         Origin() as good,
-        LbProxy(unconnectable(f"127.0.0.1:{bad}", good.address), tmp_path) as lb,
+        LbProxy(unconnectable(f"127.0.0.1:{bad}", good.address, connect_s), tmp_path) as lb,
         Client(lb.port("alone")) as alone,
         Client(lb.port("beside")) as beside,
     ):
@@ -96,10 +97,8 @@ def test_no_connection(
             took_s.append(time.monotonic() - started)
             assert answer.status in statuses
             assert answer.get("content-type") == "application/problem+json"
-        if reason == "connect_refused":
-            assert min(took_s) < 0.05, took_s  # the quickest: a busy machine may delay any one of them
-        else:
-            assert min(took_s) >= SHORT_S / 2 and max(took_s) < LATE_S, took_s
+        if reason == "connect_timeout":
+            assert min(took_s) >= connect_s, took_s
         assert lb.metric("upstream_errors_total", pool="alone", reason=reason) >= 1
         for _ in range(4):
             answer = beside.ask(post("/beside"))
@@ -244,7 +243,7 @@ def test_a_kept_connection_that_died_idle_costs_nothing(rig: Rig, request_bytes:
     with rig.client() as client:
         client.ask(get("/warm"))
         if how == RST:
-            rig.a.peers[0].closed.wait(5)
+            rig.a.peers[0].closed.wait(60)
         else:
             wait_until(lambda: rig.a.open_connections == 0, "the daemon to close the dead connection")
         assert client.ask(request_bytes).status == 200
@@ -271,12 +270,10 @@ def test_closed_before_the_request_was_read(rig: Rig) -> None:
 
 def test_closed_before_the_request_was_read_many_times(rig: Rig) -> None:
     """The close races with the daemon's own connect and write; whoever wins, the client hears of it at once."""
-    rig.script(*[close_at_once] * 300)
+    rig.script(*[close_at_once] * 120)
     with rig.client("pair") as client:
-        for _ in range(100):
-            started = time.monotonic()
+        for _ in range(40):
             assert client.ask(get("/row-3-race")).status == 502
-            assert time.monotonic() - started < 7, "the daemon did not see that its fresh connection was closed"
 
 
 # --- broken off ---
@@ -418,7 +415,7 @@ def test_farewell_on_the_idle_connection_just_before_reuse(rig: Rig, farewell: b
     with rig.client() as client:
         client.ask(get("/warm"))
         idle.set()
-        assert said.wait(5)
+        assert said.wait(60)
         answer = client.ask(post("/row-17"))
     assert (answer.status, answer.body) == (200, b"POST /row-17 5\n")
     assert rig.requests == [("GET", "/warm"), ("POST", "/row-17")]
@@ -603,7 +600,7 @@ def test_413_and_reset_while_the_client_uploads(rig: Rig) -> None:
         uploader.start()
         answer = client.response()
         assert (answer.status, answer.body) == (413, b"big")
-        uploader.join(10)
+        uploader.join(60)
         assert not uploader.is_alive(), "the rest of the upload was neither read nor refused"
     assert rig.log("/row-31")["status"] == 413
 
@@ -653,7 +650,7 @@ def test_no_answer_to_an_expectation(rig: Rig) -> None:
     with rig.client() as client:
         client.send(EXPECT.format("/row-33").encode())
         client.wait_for(b"100 Continue\r\n\r\n")
-        assert 0.8 < time.monotonic() - started < 7
+        assert time.monotonic() - started > 0.8
         client.send(b"hello")
         answer = client.response()
         assert (answer.status, answer.body) == (200, b"POST /row-33 5\n")
@@ -679,48 +676,67 @@ def test_a_late_100_is_not_passed_on_a_second_time(rig: Rig) -> None:
 
 def test_never_answers(rig: Rig) -> None:
     rig.a.script(silent)
-    with rig.client("quick") as client:
-        started = time.monotonic()
+    started = time.monotonic()
+    with rig.client("no-answer") as client:
         assert_problem(client.ask(get("/row-34")), 504)
-        assert SHORT_S <= time.monotonic() - started < LATE_S
+        assert time.monotonic() - started >= SHORT_S
     assert rig.log("/row-34")["end"] == "response_timeout"
-    assert rig.a.peers[0].closed.wait(5) and rig.a.peers[0].end == "rst", "the server can stop working only if told"
-    assert len(rig.requests) == 1
+    assert rig.a.peers[0].closed.wait(60) and rig.a.peers[0].end == "rst", "the server can stop working only if told"
+    assert len(rig.a.peers) == 1
     assert rig.grown("upstream_errors_total", reason="response_timeout") == 1
 
 
 def test_one_byte_at_a_time_for_longer_than_the_time_out(rig: Rig) -> None:
     """Each byte resets the idle time-out, and each is relayed before the next is sent."""
+    for turn in range(10):
+        longest_s = trickled(rig, f"/row-35-{turn}")
+        entry = rig.log(f"/row-35-{turn}")
+        if longest_s < SHORT_S:
+            assert entry["end"] == "ok"
+            return
+    raise AssertionError("ten times this test itself was slower than what it claims of its server")
+
+
+def trickled(rig: Rig, target: str) -> float:
+    """An answer of six bytes, each behind a pause; the longest time between two of them, in seconds."""
     got = [threading.Event() for _ in range(6)]
+    sent_at = []
 
     def trickles(c: Peer) -> None:
         c.read_request()
         c.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
+        sent_at.append(time.monotonic())
         for event in got:
             c.send(b"x")
+            sent_at.append(time.monotonic())
             c.wait(event)
             threading.Event().wait(SHORT_S / 3)  # the stimulus: a pause below the time-out, six of them above it
         c.serve()
 
     rig.a.script(trickles)
     started = time.monotonic()
-    with rig.client("quick") as client:
-        client.send(get("/row-35"))
-        client.wait_for(b"\r\n\r\n")
-        head = client.stream.record.index(b"\r\n\r\n") + 4
-        for number, event in enumerate(got, 1):
-            while len(client.stream.record) < head + number:
-                assert client.stream.fill(), "the connection ended"
-            assert len(client.stream.record) == head + number
-            event.set()
-        assert client.response().body == b"xxxxxx"
-    assert time.monotonic() - started > SHORT_S
-    assert rig.log("/row-35")["end"] == "ok"
+    with rig.client("stall") as client:
+        client.send(get(target))
+        try:
+            client.wait_for(b"\r\n\r\n")
+            head = client.stream.record.index(b"\r\n\r\n") + 4
+            for number, event in enumerate(got, 1):
+                while len(client.stream.record) < head + number:
+                    if not client.stream.fill():
+                        raise Ended(client.end or "", raw=b"")
+                assert len(client.stream.record) == head + number
+                event.set()
+            assert client.response().body == b"xxxxxx"
+            assert time.monotonic() - started > SHORT_S
+        except Ended:
+            sent_at.append(time.monotonic())
+            rig.a.reset()
+    return max(then - before for before, then in itertools.pairwise(sent_at))
 
 
 def test_stalls_in_the_body(rig: Rig) -> None:
     rig.a.script(stalls_after(OK_10 + b"hello"))
-    with rig.client("quick") as client:
+    with rig.client("stall") as client:
         client.send(get("/row-36"))
         with pytest.raises(Ended) as ended:
             client.response()

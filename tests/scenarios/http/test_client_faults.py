@@ -6,46 +6,34 @@ while its request is queued is in test_client_gone.py and in resilience/test_que
 
 from __future__ import annotations
 
-import fcntl
 import random
 import ssl
-import sys
-import termios
 import threading
 import time
 
 import pytest
 
 from tests.support.client import Client, receive
+from tests.support.in_flight import unacknowledged
 from tests.support.origin import Peer, silent, stalls_after
-from tests.support.rig import BODY_LIMIT, SHORT_S, Rig, get, post
+from tests.support.rig import BODY_LIMIT, CLIENT_S, Rig, get, post
 from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024
-LATE_S = 10.0  # before which a deadline of SHORT_S has passed, however busy the machine is
-GIVE_UP_S = 5.0  # that it happens at all; that it takes 50 ms is measured in test_client_gone.py
 
 
-def leave(client: Client, how: str) -> float:
-    """End the client's side; returns when."""
-    at = time.monotonic()
+def leave(client: Client, how: str) -> None:
+    """End the client's side."""
     if how == "rst":
         client.reset()
     else:
         client.finish_writing()
-    return at
 
 
-def unacknowledged(client: Client) -> int:
-    """Bytes that were sent and are still on this side."""
-    return int.from_bytes(fcntl.ioctl(client.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-
-
-def assert_given_up(rig: Rig, since: float) -> None:
-    """The one connection to the server has been closed by the daemon, soon."""
+def assert_given_up(rig: Rig) -> None:
+    """The one connection to the server is closed by the daemon; test_client_gone.py measures that it takes 50 ms."""
     peer = rig.a.peers[-1]
-    assert peer.closed.wait(5), "the server still works for a client that has left"
-    assert peer.closed_at - since < GIVE_UP_S
+    assert peer.closed.wait(60), "the server still works for a client that has left"
     assert peer.end == "rst"
     assert not rig.lb.metric("upstream_connections"), "the connection was kept"
 
@@ -56,43 +44,35 @@ def assert_given_up(rig: Rig, since: float) -> None:
 def test_says_nothing(rig: Rig) -> None:
     stderr = len(rig.lb.stderr)
     started = time.monotonic()
-    with rig.client("quick") as client:
+    with rig.client("brief") as client:
         assert client.wait_end() == "fin"
-    assert 0.5 * SHORT_S < time.monotonic() - started < LATE_S
+    assert time.monotonic() - started >= CLIENT_S
     assert "WARN" not in rig.lb.stderr[stderr:]
     assert rig.a.peers == []
 
 
 def test_says_half_a_head(rig: Rig) -> None:
-    with rig.client("quick") as client:
+    with rig.client("brief") as client:
         client.send(b"GET /row-53 HTTP/1.1\r\nHost:")
         exchange = receive(client, None)
     assert (exchange.statuses, exchange.end) == ([408], "fin")
-    assert rig.grown("rejected_total", listener="quick", reason="header_timeout") == 1
+    assert rig.grown("rejected_total", listener="brief", reason="header_timeout") == 1
 
 
 def test_each_byte_does_not_reset_the_deadline(rig: Rig) -> None:
     """Slowloris: the deadline of a head is absolute."""
-    started = time.monotonic()
-    stop = threading.Event()
-    with rig.client("quick") as client:
-
-        def drip() -> None:
-            for byte in b"GET /row-53-drip HTTP/1.1\r\nX: " + b"y" * 1000:
-                if stop.wait(SHORT_S / 10) or not client.send(bytes([byte])):
-                    return
-
-        thread = threading.Thread(target=drip)
-        thread.start()
-        exchange = receive(client, 1)
-        assert exchange.statuses == [408]
-        assert time.monotonic() - started < LATE_S, "each byte extended the deadline"
-        stop.set()
-        thread.join()
+    with rig.client("brief") as client:
+        for byte in b"GET /row-53-drip HTTP/1.1\r\nX: " + b"y" * 600:
+            if not client.is_silent(CLIENT_S / 10):
+                break
+            client.send(bytes([byte]))
+        else:
+            raise AssertionError("each byte extended the deadline")
+        assert receive(client, 1).statuses == [408]
 
 
 def test_idle_after_an_answer(rig: Rig) -> None:
-    with rig.client("quick") as client:
+    with rig.client("brief") as client:
         assert client.ask(get("/row-53-idle")).status == 200
         assert client.wait_end() == "fin"
 
@@ -106,7 +86,8 @@ def test_leaves_while_waiting(rig: Rig, how: str) -> None:
     with rig.client() as client:
         client.send(get("/row-54"))
         wait_until(lambda: rig.a.requests, "the request to reach the server")
-        assert_given_up(rig, leave(client, how))
+        leave(client, how)
+        assert_given_up(rig)
     entry = rig.log("/row-54")
     assert (entry["status"], entry["end"]) == (499, "client_abort")
     assert rig.grown("client_aborts_total", pool="solo", phase="waiting") == 1
@@ -133,7 +114,8 @@ def test_leaves_in_the_middle_of_the_answer(rig: Rig, how: str, head: bytes) -> 
     with rig.client() as client:
         client.send(get("/row-56"))
         client.wait_for(b"hello")
-        assert_given_up(rig, leave(client, how))
+        leave(client, how)
+        assert_given_up(rig)
     assert rig.log("/row-56")["end"] == "client_abort"
     assert rig.grown("client_aborts_total", pool="solo", phase="streaming") == 1
     assert rig.grown("upstream_errors_total") == 0
@@ -193,7 +175,8 @@ def test_leaves_inside_the_body(rig: Rig, listener: str, how: str, body: str) ->
     with rig.client(listener) as client:
         client.send(f"POST /row-58 HTTP/1.1\r\nHost: a\r\n{body}".encode())
         wait_until(lambda: rig.a.partials, "the head to reach the server")
-        assert_given_up(rig, leave(client, how))
+        leave(client, how)
+        assert_given_up(rig)
     assert rig.requests == [], "a request that the client broke off was completed"
     entry = rig.log("/row-58")
     assert entry["end"] == "client_abort"
@@ -300,7 +283,7 @@ def test_a_large_body_behind_a_request_that_takes_a_while(rig: Rig, size: int, f
         sender = threading.Thread(target=client.send, args=(post,))
         sender.start()
         wait_until(
-            lambda: unacknowledged(client) or not sender.is_alive(), "the body to fill the buffers, or to be sent"
+            lambda: unacknowledged(client.sock) or not sender.is_alive(), "the body to fill the buffers, or to be sent"
         )
         for _ in range(2):
             rig.lb.admin_get("/healthz")  # the loop has come round since, so it has read what it will
@@ -316,7 +299,8 @@ def test_a_pipelining_client_that_leaves(rig: Rig) -> None:
     with rig.client() as client:
         client.send(b"".join(get(f"/left-{number}") for number in range(10)))
         wait_until(lambda: rig.a.requests, "the first request to reach the server")
-        assert_given_up(rig, leave(client, "rst"))
+        leave(client, "rst")
+        assert_given_up(rig)
     assert rig.log("/left-0")["end"] == "client_abort"
     assert rig.requests == [("GET", "/left-0")]
 
@@ -332,7 +316,8 @@ def test_a_flooding_client_that_leaves(rig: Rig) -> None:
         except TimeoutError:
             pass
         wait_until(lambda: rig.a.requests, "the first request to reach the server")
-        assert_given_up(rig, leave(client, "rst"))
+        leave(client, "rst")
+        assert_given_up(rig)
     assert rig.requests == [("GET", "/flood")]
 
 
@@ -388,30 +373,30 @@ def test_huge_head(rig: Rig, request_bytes: bytes, status: int, reason: str) -> 
 
 
 def test_announced_body_over_the_limit(rig: Rig) -> None:
-    with rig.client("quick") as client:
+    with rig.client("limited") as client:
         client.send(f"POST /row-67 HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_LIMIT + 1}\r\n\r\n".encode())
         exchange = receive(client, None)
     assert (exchange.statuses, exchange.end) == ([413], "fin")
     assert rig.a.peers == []
     assert rig.log("/row-67")["end"] == "body_too_large"
-    assert rig.grown("rejected_total", listener="quick", reason="body_too_large") == 1
+    assert rig.grown("rejected_total", listener="limited", reason="body_too_large") == 1
 
 
 def test_chunked_body_over_the_limit(rig: Rig) -> None:
     chunk = b"1000\r\n" + b"x" * 4096 + b"\r\n"
-    with rig.client("quick") as client:
+    with rig.client("limited") as client:
         client.send(b"POST /row-67-chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk)
         wait_until(lambda: rig.a.partials, "the head to reach the server")
         client.send(chunk * 32)
         exchange = receive(client, None)
         assert (exchange.statuses, exchange.end) == ([413], "fin")
-        assert rig.a.peers[0].closed.wait(5)
+        assert rig.a.peers[0].closed.wait(60)
     assert rig.requests == []
     assert len(rig.a.partials[0].body) <= BODY_LIMIT
 
 
 def test_a_body_of_exactly_the_limit_passes(rig: Rig) -> None:
-    with rig.client("quick") as client:
+    with rig.client("limited") as client:
         assert (
             client.ask(post("/row-67-exact", b"x" * BODY_LIMIT)).body == f"POST /row-67-exact {BODY_LIMIT}\n".encode()
         )

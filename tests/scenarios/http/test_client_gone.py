@@ -27,7 +27,6 @@ from tests.support.waiting import wait_until
 
 LIMIT_S = 0.05
 TRIES, MOST_TRIES = 5, 15
-PATIENCE_S = 30.0  # half of the connect time-out here
 STAMP_S = 0.001  # resolution of `ts`
 SYN_SENT = "02"
 STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -56,10 +55,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                 **common,
                 "servers": [origin.address],
                 "max_inflight": 1,
-                "queue": {"timeout": "60s"},
+                "queue": {"timeout": "300s"},
                 "keep_alive": "off",
             },
-            "hole": {**common, "servers": [f"127.0.0.1:{hole}"], "timeouts": {"connect": "60s"}},
+            "hole": {**common, "servers": [f"127.0.0.1:{hole}"], "timeouts": {"connect": "300s"}},
         }
         listeners = [{"name": name, "bind": "127.0.0.1:0", "pool": name} for name in pools]
         config: dict[str, object] = {"listeners": listeners, "pools": pools}
@@ -95,7 +94,7 @@ def control_s(origin: Origin) -> float:
         wait_until(lambda: len(origin.peers) > seen and origin.peers[seen].stream.record, "the control to connect")
         at = time.monotonic()
         client.reset()
-        assert origin.peers[seen].closed.wait(10)
+        assert origin.peers[seen].closed.wait(60)
         return origin.peers[seen].closed_at - at
 
 
@@ -113,13 +112,13 @@ def check_delays(stage: Stage, one_try: Callable[[str], float], target: str, poo
         left_at = one_try(name)
         entry = stage.lb.entry(name)
         assert (entry["status"], entry["end"]) == (499, "client_abort")
+        assert (entry["server"] == "") == (phase == "queued")
         delays.append(ended_at(entry) - left_at)
         controls.append(control_s(stage.origin))
     assert not too_late(), (delays, controls)
     assert min(delays) > -STAMP_S - 0.002, "the clocks do not fit"
     assert stage.aborts(pool, phase) - before == len(delays)
     assert stage.lb.metric("upstream_errors_total") == 0, "a server was blamed for a client that left"
-    stage.lb.check_idle()
 
 
 def case(*parts: str) -> str:
@@ -137,11 +136,12 @@ def test_waiting(stage: Stage, kind: str, how: str) -> None:
             wait_until(lambda: any(r.target == name for r in stage.origin.requests), "the request to reach the server")
             at = leave(client, how)
             told = stage.origin.peers[seen]
-            assert told.closed.wait(10), "the server was never told"
+            assert told.closed.wait(60), "the server was never told"
             assert told.end == "rst"
         return at
 
     check_delays(stage, one_try, case("waiting", kind, how), "plain", "waiting")
+    stage.lb.check_idle()
 
 
 def endless(c: Peer) -> None:
@@ -188,10 +188,11 @@ def test_streaming(stage: Stage, script: Script, how: str) -> None:
             client.send(get(name))
             client.wait_for(b"data\n")
             at = leave(client, how)
-            assert stage.origin.peers[seen].closed.wait(10), "the server was never told"
+            assert stage.origin.peers[seen].closed.wait(60), "the server was never told"
         return at
 
     check_delays(stage, one_try, case("streaming", script.__name__, how), "plain", "streaming")
+    stage.lb.check_idle()
 
 
 @pytest.mark.parametrize("how", ["rst", "fin", "close"])
@@ -217,13 +218,7 @@ def test_queued(stage: Stage, how: str) -> None:
     with stage.client("narrow") as first:
         first.send(get(f"/first-{how}"))
         wait_until(lambda: any(r.target == f"/first-{how}" for r in stage.origin.requests), "the slot to be taken")
-        before = stage.aborts("narrow", "queued")
-        left = [one_try(f"/queued-{how}-{number}") for number in range(TRIES)]
-        entries = [stage.lb.entry(f"/queued-{how}-{number}") for number in range(TRIES)]
-        assert {(entry["status"], entry["end"], entry["server"]) for entry in entries} == {(499, "client_abort", "")}
-        late = [ended_at(entry) - at for entry, at in zip(entries, left, strict=True)]
-        assert statistics.median(late) <= LIMIT_S + control_s(stage.origin), late
-        assert stage.aborts("narrow", "queued") - before == TRIES
+        check_delays(stage, one_try, f"/queued-{how}", "narrow", "queued")
         release.set()
         assert first.response().status == 200
         assert first.ask(get("/after")).status == 200
@@ -247,10 +242,11 @@ def test_connecting(stage: Stage, how: str) -> None:
         before = dialing_to(stage.hole)  # what fills the backlog may itself still be waiting
         with stage.client("hole") as client:
             client.send(post(name))
-            dialed = wait_until(lambda: dialing_to(stage.hole) - before, "the SYN to be sent", PATIENCE_S)
+            dialed = wait_until(lambda: dialing_to(stage.hole) - before, "the SYN to be sent")
             at = leave(client, how)
-            wait_until(lambda: not dialing_to(stage.hole) & dialed, "the connection to be given up", PATIENCE_S)
+            wait_until(lambda: not dialing_to(stage.hole) & dialed, "the connection to be given up")
         return at
 
     check_delays(stage, one_try, case("connecting", how), "hole", "connecting")
+    stage.lb.check_idle()
     assert stage.lb.metric("upstream_connects_total", pool="hole", result="timeout") == 0

@@ -35,13 +35,16 @@ def config(address: str) -> dict[str, object]:
         "servers": [address],
         "health_check": "off",
         "retry": {"attempts": 0},
-        "timeouts": {"connect": "5s", "response_head": "5s", "read": "5s", "write": "5s"},
+        "timeouts": {"connect": "60s", "response_head": "60s", "read": "60s", "write": "60s"},
     }
     listener = {
         "name": "main",
         "bind": "127.0.0.1:0",
         "pool": "main",
-        "timeouts": {"request_head": "4s", "request_body": "4s"},  # above any stall of the machine, below the client's
+        "timeouts": {
+            "request_head": "30s",
+            "request_body": "30s",
+        },  # below the client's
     }
     return {"listeners": [listener], "pools": {"main": pool}}
 
@@ -257,7 +260,7 @@ def test_response(request: pytest.FixtureRequest, case: Case, mode: str) -> None
         with Client(stage.port) as client:
             client.send(ASK[kind])
             answer, cut = answer_or_cut(client, kind == "HEAD", where)
-            assert stage.current.done.wait(10), f"{where}: the server did not finish"
+            assert stage.current.done.wait(60), f"{where}: the server did not finish"
             used = stage.current.connection
             check_answer(case, kind, answer, cut, where)
             if answer is not None and answer.is_kept_alive and not cut:

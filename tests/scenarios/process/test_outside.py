@@ -79,6 +79,7 @@ def test_a_service_manager_and_a_pid_file_follow_an_upgrade(tmp_path: Path) -> N
                 os.kill(new, signal.SIGKILL)
                 assert manager.hear() == {"MAINPID": str(lb.pid)}
                 assert pid_file.read_text() == f"{lb.pid}\n"
+            wait_until(lambda: manager.n_fed > 2, "the watchdog to be fed")
             lb.upgrade()
             assert manager.hear()["MAINPID"] == str(lb.current)
             wait_ended(lb.pid)
@@ -86,7 +87,7 @@ def test_a_service_manager_and_a_pid_file_follow_an_upgrade(tmp_path: Path) -> N
             os.kill(lb.current, signal.SIGTERM)
             assert manager.hear()["STOPPING"] == "1"
             wait_ended(lb.current)
-            assert not pid_file.exists() and manager.n_fed > 2
+            assert not pid_file.exists()
         finally:
             lb.kill()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tests.support.client import Client
 from tests.support.daemon import STOP_S, LbProxy, Settings
 from tests.support.hooked import HookedDaemon
 from tests.support.origin import Origin, Peer, silent
+from tests.support.ports import consecutive_ports
 from tests.support.rig import get
 from tests.support.waiting import wait_until
 
@@ -44,9 +45,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
             lb.kill()
 
 
-def config(origin: Origin, grace: str = "5s", **more: object) -> Settings:
+def config(origin: Origin, grace: str = "60s", **more: object) -> Settings:
     return {
-        "listeners": [{"name": "web", "bind": "127.0.0.1:0", "pool": "app"}],
+        "listeners": [{"name": "web", "bind": f"127.0.0.1:{consecutive_ports(1)}", "pool": "app"}],
         "pools": {"app": {"servers": [origin.address], "health_check": "off"}},
         "shutdown": {"grace": grace},
         **more,
@@ -60,16 +61,18 @@ def ended(lb: LbProxy) -> int:
 
 def test_an_idle_process_stops_at_once_with_status_0(origin: Origin, start: Start) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        lb = start(config(origin, grace="60s"))
+        lb = start(config(origin))
         lb.signal(number)
         assert ended(lb) == 0
         assert f"{number.name}: stopping" in lb.stderr and "nothing was cut" in lb.stderr
 
 
 def test_a_request_in_flight_is_finished(origin: Origin, start: Start) -> None:
+    is_told = threading.Event()
+
     def slow(peer: Peer) -> None:
         request = peer.read_request()
-        time.sleep(0.7)
+        peer.wait(is_told)
         peer.send(peer.origin.answer(request))
         peer.read_to_end()
 
@@ -79,6 +82,8 @@ def test_a_request_in_flight_is_finished(origin: Origin, start: Start) -> None:
         client.send(get("/slow"))
         wait_until(lambda: lb.metric("server_inflight") == 1, "the request to be at the server")
         lb.signal(signal.SIGTERM)
+        lb.wait_logged("SIGTERM: stopping")
+        is_told.set()
         answer = client.response()
         assert answer.status == 200 and not answer.is_kept_alive
     assert ended(lb) == 0
@@ -90,13 +95,14 @@ def test_a_request_in_flight_is_finished(origin: Origin, start: Start) -> None:
 def test_what_is_left_after_grace_is_cut_and_the_status_is_1(origin: Origin, start: Start, signals: int) -> None:
     """A second signal does not wait for grace."""
     origin.script(silent)
-    lb = start(config(origin, grace="1s" if signals == 1 else "60s"))
+    lb = start(config(origin, grace="1s" if signals == 1 else "1h"))
     with Client(lb.port("web")) as client:
         client.send(get("/never"))
         wait_until(lambda: lb.metric("server_inflight") == 1, "the request to be at the server")
-        for _ in range(signals):
+        lb.signal(signal.SIGTERM)
+        lb.wait_logged("SIGTERM: stopping")  # two that wait to be delivered are one
+        if signals == 2:
             lb.signal(signal.SIGTERM)
-            time.sleep(0.1)
         assert client.response().status == 503
     assert ended(lb) == 1
     assert "1 requests or connections were cut" in lb.stderr

@@ -12,7 +12,7 @@ from tests.support.daemon import LbProxy
 from tests.support.programs import Program, grpc_echo
 from tests.support.waiting import wait_until
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 # A channel of its own for each: gRPC would share one connection among equal channels.
 OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 

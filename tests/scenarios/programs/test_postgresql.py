@@ -68,8 +68,8 @@ def psql(site: tuple[Postgres, LbProxy], listener: str, *arguments: str, text: s
         input=text,
         capture_output=True,
         text=True,
-        timeout=30,
-        env={**os.environ, "PGCONNECT_TIMEOUT": "10", "PGSSLMODE": "disable"},
+        timeout=120,
+        env={**os.environ, "PGCONNECT_TIMEOUT": "60", "PGSSLMODE": "disable"},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

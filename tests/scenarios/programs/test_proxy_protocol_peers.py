@@ -18,9 +18,9 @@ Running = contextlib.AbstractContextManager[tuple[Program, int]]
 
 HAPROXY = """
 defaults
-  timeout connect 5s
-  timeout client 10s
-  timeout server 10s
+  timeout connect 60s
+  timeout client 60s
+  timeout server 60s
 """
 NGINX = """
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;

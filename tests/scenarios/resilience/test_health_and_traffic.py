@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 import time
 from collections import Counter
@@ -10,38 +12,43 @@ from pathlib import Path
 
 import pytest
 
+from lbproxy.domain.server import PENALTY_S
 from tests.support.daemon import LbProxy
 from tests.support.origin import Peer, Script
 from tests.support.rig import post
 from tests.support.servers import Load, gunicorns
-from tests.support.site import SLACK_S, Crowd, Pool, Server, Site, status
+from tests.support.site import Crowd, Pool, Server, Site, status
 from tests.support.waiting import wait_until
 
 CHECK_S = 0.1
 # A check that is late because the machine is busy must fail no test, unless the test is about time-outs.
-CHECK = {"type": "http", "path": "/health", "interval": f"{CHECK_S}s", "timeout": "5s", "rise": 2, "fall": 2}
+CHECK = {"type": "http", "path": "/health", "interval": f"{CHECK_S}s", "timeout": "60s", "rise": 2, "fall": 2}
 HASTY = {**CHECK, "timeout": f"{CHECK_S}s"}
+LONG = {"open": "300s", "window": "600s"}
 NO_RETRY = {"retry": {"attempts": 0}}
+PATIENT = {"timeout": "300s"}
 SINK = {
     "n": 8,
     "strategy": "least_connections",
     "health_check": CHECK,
-    "circuit_breaker": {"status": [500, 502, 503, 504], "open": "60s"},
+    "circuit_breaker": {**LONG, "status": [500, 502, 503, 504]},
 }
 PLAN: dict[str, dict[str, object]] = {
     "row-44": {"health_check": CHECK, **NO_RETRY},
-    "row-45": {"health_check": CHECK, "circuit_breaker": {"open": "60s"}, **NO_RETRY},
+    "row-45": {"health_check": CHECK, "circuit_breaker": LONG, **NO_RETRY},
     "row-46": {"health_check": HASTY},
     "row-47": {"health_check": {**CHECK, "fall": 3}},
-    "busy": {"health_check": {**HASTY, "busy_window": "5s"}},
-    "wedged": {"health_check": {**HASTY, "busy_window": "400ms"}, "timeouts": {"response_head": "20s"}},
+    "busy": {"health_check": {**HASTY, "busy_window": "60s"}},
+    # A second for the server that does answer. If it is out too, nobody is asked in place of the wedged one.
+    "wedged": {"health_check": {**CHECK, "timeout": "1s", "busy_window": "400ms"}, "fail_open": "off"},
     "sink-500": {**SINK, **NO_RETRY},
     "sink-503": {**SINK, **NO_RETRY},
-    "sink-slots": {**SINK, "circuit_breaker": {"open": "60s"}, "max_inflight": 2, **NO_RETRY},
+    "sink-slots": {**SINK, "circuit_breaker": LONG, "max_inflight": 2, "queue": PATIENT, **NO_RETRY},
     "sink-slots-retried": {
         **SINK,
-        "circuit_breaker": {"open": "60s"},
+        "circuit_breaker": LONG,
         "max_inflight": 2,
+        "queue": PATIENT,
         "retry": {"idempotent": True, "status": [500], "backoff": {"base": "1ms"}, "budget": {"min": 10}},
     },
     "sink-retried": {
@@ -105,6 +112,11 @@ def wait_well(pool: Pool) -> None:
     )
 
 
+def predictions(server: Server) -> int:
+    """Requests of clients that it has read."""
+    return sum(target != "/health" for target in server.targets)
+
+
 def statuses(pool: Pool, count: int, clients: int = 1) -> Counter[int]:
     """So many POSTs by so many clients at once."""
     found: list[int] = []
@@ -117,6 +129,13 @@ def statuses(pool: Pool, count: int, clients: int = 1) -> Counter[int]:
         for done in [crowd.start(work) for _ in range(clients)]:
             done.result()
     return Counter(found)
+
+
+def statuses_and_trials(pool: Pool, count: int) -> tuple[Counter[int], int]:
+    """So many POSTs by 16 clients, and how often in that time, at most, a penalised server was due to be tried."""
+    began = time.monotonic()
+    found = statuses(pool, count, clients=16)
+    return found, 1 + int((time.monotonic() - began) / PENALTY_S)
 
 
 @with_pool("row-44")
@@ -150,20 +169,26 @@ def test_traffic_fails_although_checks_pass(pool: Pool) -> None:
     assert pool.member(0)["state"] == "ejected" and pool.member(0)["health"] == "up"
 
 
+def is_given_up(sock: socket.socket) -> bool:
+    """Has lbproxy ended this connection, whether or not the thread that reads it has run since?"""
+    return bool(select.select([sock], [], [], 0)[0])  # it sends nothing behind its request
+
+
 @with_pool("row-46")
 def test_the_health_end_point_hangs(pool: Pool) -> None:
-    open_now, most = [0], [0]
+    open_now: list[socket.socket] = []
+    most = [0]
     lock = threading.Lock()
 
     def counted_hang(c: Peer) -> None:
         with lock:
-            open_now[0] += 1
-            most[0] = max(most[0], open_now[0])
+            open_now.append(c.sock)
+            most[0] = max(most[0], sum(not is_given_up(sock) for sock in open_now))
         try:
             c.read_to_end()
         finally:
             with lock:
-                open_now[0] -= 1
+                open_now.remove(c.sock)
 
     pool.servers[0].default = checked_by(counted_hang)
     pool.servers[1].default = checked_by(healthy)
@@ -171,7 +196,7 @@ def test_the_health_end_point_hangs(pool: Pool) -> None:
     assert "no answer" in str(member["why"])
     failed = checks(pool, "fail", pool.servers[0])
     wait_until(lambda: checks(pool, "fail", pool.servers[0]) >= failed + 6, "six more checks")
-    assert most[0] <= 2, "checks pile up"  # 2: a thread here has not seen yet that the last one is over
+    assert most[0] == 1, "checks pile up"
     assert statuses(pool, 10) == {200: 10}
     pool.servers[0].default = checked_by(healthy)
     pool.wait_state(0, "up")
@@ -195,6 +220,8 @@ def test_checks_that_alternate_flip_nobody(pool: Pool) -> None:
 @with_pool("busy")
 def test_busy_is_not_dead(pool: Pool) -> None:
     """/health stalls while predictions flow: nobody is taken out, nobody is ejected, no request fails."""
+    wait_until(lambda: pool.states() == ["up", "up"], "both to be well")
+    assert statuses(pool, 10) == {200: 10}, "from now on each has made progress of late"
     for server in pool.servers:
         server.default = checked_by(hang, work=lambda: 0.005)
     seen = [checks(pool, "busy", server) for server in pool.servers]
@@ -205,7 +232,7 @@ def test_busy_is_not_dead(pool: Pool) -> None:
         return all(checks(pool, "busy", s) >= before + 10 for s, before in zip(pool.servers, seen, strict=True))
 
     downs = pool.metric("server_transitions_total", to="down")
-    wait_until(is_seen, "ten stalled checks of each server", 20.0)
+    wait_until(is_seen, "ten stalled checks of each server")
     assert set(found) == {200}
     assert pool.metric("server_transitions_total", to="down") == downs
     assert pool.metric("server_ejections_total") == 0
@@ -214,7 +241,7 @@ def test_busy_is_not_dead(pool: Pool) -> None:
 
 @with_pool("wedged")
 def test_a_wedged_server_is_dead(pool: Pool) -> None:
-    """No progress and no answer: out within fall x interval + window, though its kernel accepts connections."""
+    """No progress and no answer: out after `fall` checks, though its kernel accepts connections."""
     stopped = threading.Event()
 
     def wedge(c: Peer) -> None:
@@ -227,24 +254,26 @@ def test_a_wedged_server_is_dead(pool: Pool) -> None:
     pool.servers[0].default = wedge
     pool.servers[1].default = checked_by(healthy)
     wait_until(lambda: checks(pool, "pass", pool.servers[0]) >= 2, "the server to be well")
-    assert statuses(pool, 10) == {200: 10}
+    wait_until(lambda: statuses(pool, 10) == {200: 10}, "both to serve")
     stopped.set()
-    began = time.monotonic()
     pool.wait_state(0, "down")
-    window_s, fall = 0.4, 2
-    assert time.monotonic() - began < window_s + (fall + 1) * 2 * CHECK_S + 3 * SLACK_S
-    assert statuses(pool, 10) == {200: 10}
+    before = predictions(pool.servers[0])
+    wait_until(lambda: statuses(pool, 10) == {200: 10}, "the other to serve everybody")
+    assert predictions(pool.servers[0]) == before
 
 
 @pytest.mark.parametrize(("pool", "code"), [("sink-500", 500), ("sink-503", 503)], indirect=["pool"])
 def test_one_bad_server_of_eight_costs_a_handful_of_answers(pool: Pool, code: int) -> None:
-    """It fails at once while the others take their time, so the least load is always its."""
+    """It fails at once while the others take their time, so the least load is always its.
+
+    Each time that it is tried again, every client may be there before the first answer is.
+    """
     begin_sinkhole(pool, code)
-    found = statuses(pool, 320, clients=16)
+    found, trials = statuses_and_trials(pool, 320)
     assert set(found) == {200, code}
-    assert found[code] <= 16, "what was sent before the first answer was there"
-    later = statuses(pool, 800, clients=16)
-    assert set(later) <= {200, code} and later[code] <= 8, "1 % once it was found out"
+    assert found[code] <= 16 * trials, "what was sent before the first answer was there"
+    later, trials = statuses_and_trials(pool, 400)
+    assert set(later) <= {200, code} and later[code] <= 16 * trials
 
 
 @with_pool("sink-slots")
@@ -252,16 +281,16 @@ def test_with_slots_the_one_bad_server_is_not_used_because_the_others_are_full(p
     """500 is not the breaker's business; 16 clients at the 14 slots of the others, so somebody waits nearly always."""
     bad = begin_sinkhole(pool, 500)
     statuses(pool, 320, clients=16)
-    before = len(bad.requests)
-    later = statuses(pool, 1600, clients=16)
-    assert set(later) <= {200, 500} and later[500] <= 5, "0.3 % once it was found out"
-    assert sum(request.target != "/health" for request in bad.requests[before:]) == later[500]
+    before = predictions(bad)
+    later, trials = statuses_and_trials(pool, 800)
+    assert set(later) <= {200, 500} and later[500] <= 5 * trials
+    assert predictions(bad) - before == later[500]
 
 
 @with_pool("sink-slots-retried")
 def test_with_slots_and_retries_the_one_bad_server_is_not_seen(pool: Pool) -> None:
     begin_sinkhole(pool, 500)
-    assert statuses(pool, 800, clients=16) == {200: 800}
+    assert statuses(pool, 400, clients=16) == {200: 400}
 
 
 def begin_sinkhole(pool: Pool, code: int) -> Server:
@@ -283,16 +312,14 @@ def test_one_bad_server_of_eight_is_not_seen_where_requests_may_be_repeated(pool
     bad.default = checked_by(healthy)
     wait_well(pool)
     bad.answer = status(503)
-    assert statuses(pool, 800, clients=16) == {200: 800}
-    predictions = sum(request.target != "/health" for server in pool.servers for request in server.requests)
-    assert predictions <= 1.1 * 800
+    assert statuses(pool, 400, clients=16) == {200: 400}
+    assert sum(map(predictions, pool.servers)) <= 1.1 * 400
 
 
 def test_a_stopped_server_is_out_and_comes_back(tmp_path: Path) -> None:
     """SIGSTOP on a real server: the kernel accepts for it, requests to it are lost only to time."""
-    window_s, interval_s, fall = 1.0, 0.3, 2
     check: dict[str, object] = {"type": "http", "path": "/health", "interval": "300ms", "timeout": "300ms"}
-    check |= {"busy_window": "1s", "fall": fall}
+    check |= {"busy_window": "1s", "fall": 2}
     with gunicorns(tmp_path, 3, E2E_EXECUTED=str(tmp_path / "executed")) as servers:
         settings: dict[str, object] = {
             "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
@@ -300,7 +327,7 @@ def test_a_stopped_server_is_out_and_comes_back(tmp_path: Path) -> None:
                 "p": {
                     "servers": [{"address": s.address, "name": f"s{n}"} for n, s in enumerate(servers)],
                     "health_check": check,
-                    "timeouts": {"response_head": "1s"},
+                    "timeouts": {"response_head": "2s"},
                     "retry": {"idempotent": True, "on": ["connect", "reset", "timeout"], "budget": {"min": 100}},
                 }
             },
@@ -310,10 +337,8 @@ def test_a_stopped_server_is_out_and_comes_back(tmp_path: Path) -> None:
             with Load(lb.port("in"), 8, (0.01, 0.03)) as load:
                 load.wait_for(50)
                 servers[0].pause()
-                began = time.monotonic()
-                wait_until(lambda: lb.metric("server_up", server="s0") == 0, "the stopped server to be out", 15.0)
-                assert time.monotonic() - began < fall * 2 * interval_s + window_s + 5 * SLACK_S
+                wait_until(lambda: lb.metric("server_up", server="s0") == 0, "the stopped server to be out")
                 load.wait_for(100)
                 servers[0].go_on()
-                wait_until(lambda: lb.metric("server_up", server="s0") == 1, "it to be back", 15.0)
+                wait_until(lambda: lb.metric("server_up", server="s0") == 1, "it to be back")
             assert not load.failed

@@ -53,7 +53,7 @@ def blames(lb: LbProxy) -> dict[str, float]:
 @pytest.mark.parametrize("offset_s", [-HOUR, DAY], ids=["an-hour-back", "a-day-ahead"])
 def test_the_clock_is_set(origins: list[Origin], tmp_path: Path, offset_s: float) -> None:
     held = threading.Event()
-    lb = HookedDaemon(config(origins, {"interval": "100ms", "timeout": "5s"}), tmp_path / "lb")
+    lb = HookedDaemon(config(origins, {"interval": "100ms", "timeout": "60s"}), tmp_path / "lb")
     with lb:
         lb.wait_metric("health_checks_total", 4, result="pass")
         with Client(lb.port("in")) as idle, Client(lb.port("in")) as waiting:
@@ -70,14 +70,14 @@ def test_the_clock_is_set(origins: list[Origin], tmp_path: Path, offset_s: float
             assert idle.ask(get("/after")).status == 200, "its connection was kept through the change"
             assert blames(lb) == before
         entry = lb.entry("/after")
-        assert abs(float(str(entry["total_ms"]))) < 5000.0
+        assert 0 <= float(str(entry["total_ms"])) < HOUR * 1000 / 2
         stamp = time.mktime(time.strptime(str(entry["ts"])[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
-        assert abs(stamp - (time.time() + offset_s)) < 60.0, "the log follows the clock"
+        assert abs(stamp - (time.time() + offset_s)) < HOUR / 2, "the log follows the clock"
 
 
 def held_until(event: threading.Event):  # type: ignore[no-untyped-def]
     def answer(request: Request) -> bytes:
-        event.wait(20.0)
+        event.wait(60)
         return b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
     return answer
@@ -85,14 +85,14 @@ def held_until(event: threading.Event):  # type: ignore[no-untyped-def]
 
 def test_the_process_is_stopped_for_a_while(origins: list[Origin], tmp_path: Path) -> None:
     """Checks that were under way are late when it goes on: that says nothing about the servers."""
-    check = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "1s", "fall": 1, "busy_window": "10ms"}
+    check = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "2s", "fall": 1, "busy_window": "10ms"}
     holding, stopped = threading.Event(), threading.Event()
     held: set[int] = set()
 
     def answer(request: Request, number: int) -> bytes:
         if request.target == "/health" and holding.is_set():
             held.add(number)
-            stopped.wait(10.0)
+            stopped.wait(60)
         return b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
     for number, origin in enumerate(origins):
@@ -109,7 +109,7 @@ def test_the_process_is_stopped_for_a_while(origins: list[Origin], tmp_path: Pat
                 lb.signal(signal.SIGSTOP)
                 stopped.set()
                 holding.clear()
-                time.sleep(2.0)
+                time.sleep(4.1)  # twice the time-out of a check
                 lb.signal(signal.SIGCONT)
                 assert client.ask(get("/after")).status == 200
                 wait_until(lambda: passes(lb) >= checked + 4, "the checks to go on")  # noqa: B023
@@ -170,18 +170,18 @@ def test_slow_clients_and_little_memory(origins: list[Origin], tmp_path: Path) -
                     break  # the kernel's queue is full: lbproxy does not accept
                 stack.callback(client.reset)
                 client.send(get("/big"))
-            wait_until(lambda: is_refused(early), "requests to be refused", 30.0)
+            wait_until(lambda: is_refused(early), "requests to be refused")
             assert lb.metric("client_connections") < n, "it goes on accepting"
             grown = lb.rss_bytes() - base
             assert grown < 4 * limit, f"{grown / MIB:.0f} MiB for {limit / MIB:.0f} MiB of buffers"
             assert lb.metric("rejected_total", reason="overloaded") >= 1
         stack.close()
-        wait_until(lambda: lb.metric("client_connections") == 0, "the clients to be gone", 30.0)
+        wait_until(lambda: lb.metric("client_connections") == 0, "the clients to be gone")
 
         def is_served() -> bool:
             with Client(lb.port("in")) as client:
                 return client.ask(get("/later")).status == 200
 
-        wait_until(is_served, "new clients to be served again", 20.0)
+        wait_until(is_served, "new clients to be served again")
         assert lb.metric("server_up") == 2
         assert lb.metric("internal_errors_total") == 0

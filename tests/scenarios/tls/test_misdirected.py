@@ -89,7 +89,7 @@ def test_a_trusted_proxy_may_keep_one_connection_for_all(stage: tuple[LbProxy, O
     lb, _ = stage
     context = authority.trusting(check_hostname=False)
     with (
-        socket.create_connection(("127.0.0.1", lb.port("in")), 10, ("127.0.0.9", 0)) as sock,
+        socket.create_connection(("127.0.0.1", lb.port("in")), 60, ("127.0.0.9", 0)) as sock,
         context.wrap_socket(sock, server_hostname="one.example") as tls,
     ):
         tls.sendall(head("a.two.example"))

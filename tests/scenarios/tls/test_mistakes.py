@@ -36,7 +36,7 @@ def directory(tmp_path: Path) -> Path:
 
 def check(path: Path) -> subprocess.CompletedProcess[str]:
     command = [*build.COMMAND, "check", "-c", str(path)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize(

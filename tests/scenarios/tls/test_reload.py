@@ -86,7 +86,7 @@ def test_new_files_are_used_and_no_request_fails(stage: Stage) -> None:
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     assert not failures
     assert counts[1]
     wait_until(lambda: "certificate files changed and are in use" in stage.lb.stderr, "the log to say it")

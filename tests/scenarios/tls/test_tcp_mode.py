@@ -107,7 +107,7 @@ def both_ways(sock: socket.socket, data: bytes) -> bytes:
                 sent += sock.send(data[sent : sent + 65536])
                 has_moved = True
         if not has_moved:
-            ready = select.select([sock], [sock] if sent < len(data) else [], [], 20)
+            ready = select.select([sock], [sock] if sent < len(data) else [], [], 60)
             assert any(ready), f"stuck after {sent} bytes sent and {len(received)} received"
     return bytes(received)
 

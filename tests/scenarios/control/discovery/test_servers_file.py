@@ -17,7 +17,7 @@ from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, Peer
 from tests.support.rig import get
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 LIST = "servers.yaml"
 
@@ -120,7 +120,7 @@ def test_servers_come_and_go_by_rename(tmp_path: Path) -> None:
             source = stage.source()
             age = source.pop("age")
             assert source == {"source": f"servers_file:{LIST}", "servers": 1, "error": None}
-            assert isinstance(age, float) and age < 5.0
+            assert isinstance(age, float) and 0.0 <= age < PATIENCE_S
 
 
 def test_a_file_that_is_rewritten_in_place(tmp_path: Path) -> None:
@@ -302,8 +302,10 @@ def test_no_request_is_lost_while_servers_come_and_go(tmp_path: Path) -> None:
                 for turn in range(1, 7):
                     stage.write(addresses[turn % 3])
                     stage.wait_servers(addresses[turn % 3])
+                    wanted = len(statuses) + 20
+                    wait_until(lambda wanted=wanted: len(statuses) >= wanted, "requests to go on")  # type: ignore[misc]
             finally:
                 is_over.set()
                 for thread in threads:
                     thread.join()
-            assert len(statuses) > 100 and set(statuses) == {200}
+            assert set(statuses) == {200}

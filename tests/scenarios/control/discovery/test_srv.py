@@ -196,11 +196,11 @@ def test_a_failed_connect_is_a_reason_to_ask(tmp_path: Path) -> None:
         try:
             with stage.lb:
                 stage.wait_servers("a")
-                assert dns.asked(NAME) == 1
+                asked = dns.asked(NAME)
                 stage.set("b")
                 stage.origins[0].close()
                 wait_until(lambda: stage.ask() == 200, "the other server to be found")
-                assert dns.asked(NAME) >= 2, "the interval is an hour"
+                assert dns.asked(NAME) > asked, "the interval is an hour"
                 for origin in stage.origins[1:]:
                     origin.reset()
         finally:

@@ -296,7 +296,7 @@ def test_a_stop_does_not_wait_for_headers_that_never_come(tmp_path: Path) -> Non
                 lb.signal(signal.SIGTERM)
                 assert silent.wait_end() == "fin"
                 assert partial.wait_end() == "fin"
-            assert lb.process is not None and lb.process.wait(10) == 0
+            assert lb.process is not None and lb.process.wait(60) == 0
         finally:
             lb.kill()
         assert "nothing was cut" in lb.stderr

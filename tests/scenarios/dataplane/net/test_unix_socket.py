@@ -231,7 +231,7 @@ def said(config: dict[str, object], folder: Path, *prefix: str) -> str:
     """What a daemon that cannot start says; `prefix` is a command that starts it."""
     lb = LbProxy(config, folder)
     command = [*prefix, *build.COMMAND, "-c", str(lb.config_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.returncode in (1, 2) and "Traceback" not in ended.stderr, ended.stderr
     return ended.stderr
 
@@ -363,7 +363,7 @@ def test_five_hundred_who_wait_for_room_cost_nothing_and_are_served_in_order(tmp
         filler.connect(path)
         settings = {"timeouts": {"connect": "60s", "response_head": "60s"}, "retry": "off", "keep_alive": "off"}
         with LbProxy(served(path, "http", health_check="off", **settings), tmp_path) as lb:
-            clients = [stack.enter_context(Client(lb.port("in"), timeout_s=30)) for _ in range(n)]
+            clients = [stack.enter_context(Client(lb.port("in"), timeout_s=60)) for _ in range(n)]
             for number, client in enumerate(clients):
                 client.send(get(f"/{number}"))
             wait_until(lambda: lb.metric("server_inflight") == n, "all to wait")

@@ -17,6 +17,7 @@ import yaml
 
 from tests.scenarios.process.test_reload import get
 from tests.support.client import Client
+from tests.support.daemon import STOP_S
 from tests.support.origin import Origin
 from tests.support.ports import consecutive_ports
 from tests.support.upgrades import MAIN, READY_S, Chain, is_alive, prepared, wait_ended
@@ -164,7 +165,7 @@ def test_one_at_a_time_and_none_while_lbproxy_stops(origins: list[Origin], tmp_p
         assert status == 409 and "an upgrade is under way, by 127.0.0.1" in told["problems"][0]
         assert lb.metric("upgrades_total", result="refused") == 1
         lb.signal(signal.SIGTERM)
-        assert lb.process is not None and lb.process.wait(30) == 0
+        assert lb.process is not None and lb.process.wait(STOP_S) == 0
         assert "no upgrade, this process goes on: lbproxy was told to stop" in lb.stderr
         wait_ended(new)
 
@@ -202,7 +203,7 @@ def test_a_listener_that_the_new_config_does_not_have_ends_as_after_a_reload(
     origins: list[Origin], tmp_path: Path
 ) -> None:
     settings = config(origins)
-    settings["listeners"].append({"name": "gone", "bind": "127.0.0.1:0", "pool": "p"})
+    settings["listeners"].append({"name": "gone", "bind": f"127.0.0.1:{consecutive_ports(1)}", "pool": "p"})
     with Chain(settings, tmp_path) as lb:
         written = yaml.safe_load(lb.config_path.read_text())
         with Client(lb.port("gone")) as kept:

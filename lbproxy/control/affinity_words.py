@@ -26,8 +26,8 @@ def key_in(pool: Pool, body: bytes) -> bytes:
 
 
 def hash_words(pool: Pool, ctx: PickContext, picked: Server | None) -> Json | None:
-    """key: what is hashed on. value: what the request has there. owner: whose the key is. why: it goes elsewhere, or has
-    no key. None: the pool does not hash so. picked: who gets it, None if nobody does at once."""
+    """key: what is hashed on. value: what the request has there. owner: whose the key is. why: it goes elsewhere, or
+    has no key. None: the pool does not hash so. picked: who gets it, None if nobody does at once."""
     strategy = pool.picker.strategy
     if not isinstance(strategy, ConsistentHash):
         return None

@@ -20,17 +20,15 @@ LIMIT: Final = 64 * 1024
 
 _BEGIN: Final = 0  # the document, with a container or not at all
 _NAME: Final = 1  # a name, or the end of an object
-_IN_NAME: Final = 2
-_COLON: Final = 3
-_VALUE: Final = 4
-_AFTER: Final = 5  # a comma, or the end of the container
-_IN_SCALAR: Final = 6
-_IN_STRING: Final = 7
-_SKIPPING: Final = 8  # a container that is not on the way
-_SKIPPING_STRING: Final = 9  # in such a container
+_COLON: Final = 2
+_VALUE: Final = 3
+_AFTER: Final = 4  # a comma, or the end of the container
+_IN_SCALAR: Final = 5
+_SKIPPING: Final = 6  # a container that is not on the way
+_SKIPPING_STRING: Final = 7  # in such a container; this and the next are texts
+_IN_NAME: Final = 8
+_IN_STRING: Final = 9
 
-_nested = re.compile(rb'["\[\]{}]').search
-_scalar_end = re.compile(rb"[\s,\]}]").search
 _is_scalar = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false").fullmatch
 _is_index = re.compile(rb"0|[1-9][0-9]{0,5}").fullmatch
 
@@ -93,7 +91,7 @@ class JsonValue:
         at: i64 = 0
         while at < size and not self.is_done:
             state = self._state
-            if state in (_IN_NAME, _IN_STRING, _SKIPPING_STRING):
+            if state >= _SKIPPING_STRING:
                 at = self._string(data, at, size)
             elif state == _SKIPPING:
                 at = self._skip(data, at, size)
@@ -101,7 +99,7 @@ class JsonValue:
                 at = self._scalar(data, at, size)
             else:
                 octet: i64 = data[at]
-                if octet in (0x20, 0x0A, 0x0D, 0x09):
+                if octet <= 0x20:  # more than white space, but none of it begins anything
                     at += 1
                 else:
                     at = self._token(octet, at)
@@ -204,7 +202,9 @@ class JsonValue:
 
     def _named(self, raw: bytes) -> None:
         name = self._pointer[self._level]
-        self._is_wanted = raw == name or (b"\\" in raw and len(raw) <= 6 * len(name) and unescaped(raw) == name)
+        self._is_wanted = raw == name or (
+            len(name) < len(raw) <= 6 * len(name) and raw.find(b"\\") >= 0 and unescaped(raw) == name
+        )
         self._state = _COLON
 
     def _found(self, raw: bytes) -> None:
@@ -229,11 +229,15 @@ class JsonValue:
 
     def _scalar(self, data: bytes, at: i64, size: i64) -> i64:
         """On to the end of a number or a word."""
-        match = _scalar_end(data, at)
-        if match is None:
+        end = at
+        while end < size:
+            octet: i64 = data[end]
+            if octet <= 0x20 or octet == 0x2C or octet == 0x5D or octet == 0x7D:
+                break
+            end += 1
+        if end == size:
             self._hold(data, at, size)
             return size
-        end: i64 = match.start()
         if self._is_wanted:
             raw = self._taken(data, at, end)
             if self._level + 1 == len(self._pointer) and _is_scalar(raw) is not None:
@@ -245,23 +249,28 @@ class JsonValue:
 
     def _skip(self, data: bytes, at: i64, size: i64) -> i64:
         """On to the end of a container."""
+        depth = self._depth
         while at < size:
-            match = _nested(data, at)
-            if match is None:
-                return size
-            at = match.start()
             octet: i64 = data[at]
             at += 1
             if octet == 0x22:
+                quote: i64 = data.find(b'"', at)
+                if quote > at and data[quote - 1] == 0x5C:
+                    quote = -1  # escaped, or perhaps not
+                if quote >= 0:
+                    at = quote + 1
+                    continue
+                self._depth = depth
                 self._state = _SKIPPING_STRING
                 return at
             if octet == 0x7B or octet == 0x5B:
-                self._depth += 1
-                continue
-            self._depth -= 1
-            if self._depth == 0:
-                self._state = _AFTER
-                return at
+                depth += 1
+            elif octet == 0x7D or octet == 0x5D:
+                depth -= 1
+                if depth == 0:
+                    self._state = _AFTER
+                    return at
+        self._depth = depth
         return size
 
 

@@ -59,13 +59,15 @@ def slot_of(key: bytes) -> int:
 class _Seeds:
     """What a server's scores are made of: 64 bits of its name, in two halves."""
 
-    __slots__ = ("high", "low", "weight")
+    __slots__ = ("high", "low", "server", "weight")
 
-    def __init__(self, name: str, weight: int) -> None:
+    def __init__(self, server: Server) -> None:
+        name = server.name
+        self.server = server
         digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8, person=_PERSON).digest()
         self.low: i64 = int.from_bytes(digest[:4], "big")
         self.high: i64 = int.from_bytes(digest[4:], "big")
-        self.weight = weight
+        self.weight = server.weight
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -81,6 +83,7 @@ class ConsistentHash:
         "_dealt",
         "_eligible",
         "_eligible_set",
+        "_eligible_weight",
         "_is_even",
         "_owners",
         "_seeds",
@@ -98,11 +101,12 @@ class ConsistentHash:
         self.bounded_load = _bound(options.get("bounded_load", DEFAULT_BOUND))
         self._by_load = LeastConnections({}, rng)
         self._seeds: dict[Server, _Seeds] = {}
-        self._dealt: list[Server] = []  # to whom slots are given
+        self._dealt: list[_Seeds] = []  # to whom slots are given
         self._is_even = True
         self._owners: list[Server | None] = [None] * SLOTS
         self._eligible: Sequence[Server] = ()
         self._eligible_set: frozenset[Server] | None = None
+        self._eligible_weight = -1
         self.n_owner = self.n_spilled = self.n_keyless = 0
 
     def rebuild(self, servers: Sequence[Server]) -> None:
@@ -113,11 +117,12 @@ class ConsistentHash:
             server in before and before[server].weight == server.weight for server in servers
         ):
             return
-        self._seeds = {server: _Seeds(server.name, server.weight) for server in servers}
-        self._dealt = [server for server in servers if server.weight] or list(servers)
-        self._is_even = len({server.weight for server in self._dealt}) <= 1
+        self._seeds = {server: _Seeds(server) for server in servers}
+        seeds = list(self._seeds.values())
+        self._dealt = [item for item in seeds if item.weight] or seeds
+        self._is_even = len({item.weight for item in self._dealt}) <= 1
         self._owners = [None] * SLOTS
-        self._eligible, self._eligible_set = (), None
+        self._eligible, self._eligible_set, self._eligible_weight = (), None, -1
 
     def twin(self, rng: Rng) -> ConsistentHash:
         """A copy, whose picks leave this one as it is. What both work out is the same, and they share it."""
@@ -138,7 +143,10 @@ class ConsistentHash:
             key = client_key(ctx.client_ip)
         slot = slot_of(key)
         owner = self.owner(slot)
-        if self._has(eligible, owner) and (owner.inflight == 0 or self._is_within(owner, eligible)):
+        inflight = owner.inflight
+        if self._has(eligible, owner) and (
+            inflight == 0 or (inflight < owner.free_limit and self._is_within(owner, eligible))
+        ):
             self.n_owner += 1
             return owner
         self.n_spilled += 1
@@ -164,6 +172,7 @@ class ConsistentHash:
         """In a large pool a set is a tenth of what a look through a tuple costs, and mostly it is the same tuple."""
         if eligible is not self._eligible or not isinstance(eligible, tuple):
             self._eligible, self._eligible_set = eligible, None
+            self._eligible_weight = -1
             return server in eligible
         if self._eligible_set is None:
             self._eligible_set = frozenset(eligible)
@@ -173,16 +182,17 @@ class ConsistentHash:
         bound = self.bounded_load
         if bound == inf:
             return True
+        weights = self._eligible_weight  # of the tuple that `_has` has just seen
+        if weights < 0:
+            weights = self._eligible_weight = sum([other.weight for other in eligible])
         total = 1
-        weights = 0
         for other in eligible:
             total += other.inflight
-            weights += other.weight
         return server.inflight < bound_of(total, server.weight, weights, bound)
 
     def _next(self, eligible: Sequence[Server], slot: int) -> Server:
-        """The best of those that are within their bounds: some server always is, as the bounds add up to more than
-        there is."""
+        """The best of those that have a slot and are within their bounds. Without limits some server always is, as the
+        bounds add up to more than there is; else the best of all, which the pool finds full."""
         total = 1
         weights = 0
         for server in eligible:
@@ -192,36 +202,35 @@ class ConsistentHash:
         within = [
             server
             for server in eligible
-            if server.weight and server.inflight < bound_of(total, server.weight, weights, bound)
+            if server.weight
+            and server.inflight < server.free_limit
+            and server.inflight < bound_of(total, server.weight, weights, bound)
         ]
-        best = self._best(within or list(eligible), slot)
+        known = self._seeds
+        best = self._best([known[server] for server in within or eligible if server in known], slot)
         if best is None:
             raise LookupError("none of the eligible servers was in the last rebuild()")
         return best
 
-    def _best(self, servers: list[Server], slot: int) -> Server | None:
+    def _best(self, among: list[_Seeds], slot: int) -> Server | None:
         """Who has the highest score. Equal scores are ordered by name, never by position in the config."""
         start: i64 = mixed(slot + 1)
-        known = self._seeds
         is_even = self._is_even
         best: Server | None = None
         most: i64 = -1
         most_score = -1.0
-        for server in servers:
-            seeds = known.get(server)
-            if seeds is None:
-                continue
+        for seeds in among:
             number = mixed(mixed(start ^ seeds.low) ^ seeds.high)
             if is_even:  # a score rises with its number, so where weights are equal the numbers are compared
-                if number < most or (number == most and best is not None and best.name < server.name):
+                if number < most or (number == most and best is not None and best.name < seeds.server.name):
                     continue
                 most = number
             else:
                 score = -seeds.weight / log((int(number) + 0.5) / 4294967296.0)
-                if score < most_score or (score == most_score and best is not None and best.name < server.name):
+                if score < most_score or (score == most_score and best is not None and best.name < seeds.server.name):
                     continue
                 most_score = score
-            best = server
+            best = seeds.server
         return best
 
 

@@ -147,6 +147,20 @@ def test_what_is_too_much_goes_to_the_next_of_the_key_and_comes_back() -> None:
     assert (strategy.n_owner, strategy.n_spilled) == (2, 6)
 
 
+def test_a_full_server_is_passed_over_at_once() -> None:
+    servers = make_servers([1] * 3)
+    for server in servers:
+        server.max_inflight = 2
+    strategy = hashing(servers, bounded_load="off")
+    owner = choice(strategy, servers, 1)
+    owner.inflight = 2
+    assert choice(strategy, servers, 1) is not owner
+    for server in servers:
+        server.inflight = 2
+    assert choice(strategy, servers, 1) is owner, "there is nobody with a slot"
+    assert strategy.take_counts() == (1, 2, 0)
+
+
 def test_without_a_bound_one_server_may_have_everything() -> None:
     servers = make_servers([1] * 3)
     strategy = hashing(servers, bounded_load="off")

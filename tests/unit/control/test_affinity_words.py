@@ -64,7 +64,7 @@ def test_why_it_is_not_there() -> None:
         (lambda: setattr(owner, "inflight", 4), "is full (4 of 4 in flight)"),
         (lambda: site.pool.set_admin(owner, Admin.MAINT, "", NOW), "takes no requests (maint)"),
     ):
-        act()  # type: ignore[no-untyped-call]
+        act()
         told = site.told(body='{"model": "llama"}')
         hashed = told["pick"]["hash"]
         assert hashed["owner"] == owner.name != told["pick"]["server"]

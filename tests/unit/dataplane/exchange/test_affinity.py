@@ -455,4 +455,4 @@ def test_who_has_waited_longer_for_any_server_comes_first() -> None:
 
 
 def is_of(lb: FakeLb, peer: Peer, name: str) -> bool:
-    return peer.transport.get_extra_info("peername")[1] == int(name.rpartition(":")[2])
+    return bool(peer.transport.get_extra_info("peername")[1] == int(name.rpartition(":")[2]))

@@ -13,7 +13,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # command=Debian package: other programs that tests and benchmarks drive or compare with
 TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl \
 	openssl=openssl psql=postgresql-client redis-server=redis-server redis-benchmark=redis-tools redis-cli=redis-tools \
-	iperf3=iperf3 uwsgi=uwsgi-plugin-python3 valgrind=valgrind chromium=chromium zsh=zsh fish=fish
+	iperf3=iperf3 uwsgi=uwsgi-plugin-python3 valgrind=valgrind chromium=chromium zsh=zsh fish=fish \
+	h2load=nghttp2-client nghttp=nghttp2-client
 # Packages that bring no command, or none on the PATH.
 MODULES := libnginx-mod-stream postgresql
 # Processes that run tests: as many as processors for what computes, twice as many for what mostly waits. With more of them
@@ -21,6 +22,8 @@ MODULES := libnginx-mod-stream postgresql
 CPUS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WORKERS ?= $(shell echo $$((2 * $(CPUS))))
 PARALLEL := -n $(CPUS) --dist worksteal
+# Reading configs is never compiled, and imports nothing compiled but addresses: once is enough for its unit tests.
+INTERPRETED := --ignore=tests/unit/config
 # The files in which a test stands alone: to read all the others for them takes longer than some of them do.
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests/scenarios)
 export PIP_ROOT_USER_ACTION := ignore
@@ -86,7 +89,7 @@ test: setup system ## everything that a change must pass: format, lint, types, i
 	step mypy; \
 	step lint-imports; \
 	step pytest $(PARALLEL) tests/unit tests/architecture tests/fuzz $(PYTEST_ARGS); \
-	step pytest $(PARALLEL) tests/unit --under-test installed $(PYTEST_ARGS); \
+	step pytest $(PARALLEL) tests/unit --under-test installed $(INTERPRETED) $(PYTEST_ARGS); \
 	step pytest -n $(WORKERS) --dist worksteal -m 'not alone' tests/scenarios $(PYTEST_ARGS); \
 	step pytest -m alone $(ALONE) $(PYTEST_ARGS); \
 	echo "-- $$(($$(date +%s) - began)) s"; \
@@ -105,6 +108,7 @@ bench: setup system ## measure speed, latency, memory and balance; writes benchm
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.micro.checks | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.tls | tee -a benchmarks/out/micro.txt
+	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.h2_codec | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.balancing --json benchmarks/out/balancing.json --markdown benchmarks/out/balancing.md
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
 	@$(BIN)/python -m benchmarks.latency --json benchmarks/out/latency.json --markdown benchmarks/out/latency.md
@@ -121,7 +125,7 @@ soak: setup ## an hour of gunicorns that restart, of kills, stalls, resets and a
 	@LBPROXY_UPGRADES=10 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/upgrade/test_upgrade_load.py
 	@LBPROXY_ATTACK_S=60 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/test_admin_attack.py
 
-fuzz: setup ## a million heads against h11, then the property tests for much longer than in `make test`
+fuzz: setup ## a million heads against h11, h2 and hpack, then the property tests for much longer than in `make test`
 	@$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS)
 	@$(BIN)/pytest -m hypothesis --hypothesis-profile=fuzz --timeout=0 $(PYTEST_ARGS)
 

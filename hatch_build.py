@@ -34,6 +34,7 @@ PACKAGES = (
     "domain/shared",
     "domain/strategies",
     "protocol",
+    "protocol/h2",
     "telemetry",
 )
 MODULES = ("address", "errors", "request_key", "tasks")

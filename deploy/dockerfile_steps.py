@@ -30,7 +30,7 @@ KNOWN = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "EXPOSE", "ENTRYPOINT"
 # Directories of the image that the steps write to or read from; `/bin` and the like stay those of this machine.
 MOVED = re.compile(r"(?<![\w./])/(?=(?:opt|src|etc/lbproxy)\b)")
 LISTENING = re.compile(r"listening name=(\S+) address=\S+:(\d+)")
-START_S, STOP_S = 20.0, 15.0
+START_S, STOP_S = 60.0, 60.0  # on a machine that does other things, too
 
 
 class StepError(Exception):
@@ -254,7 +254,11 @@ def smoke_test(image: Image, server: str) -> Iterator[str]:
         until(lambda: fetched(f"http://127.0.0.1:{traffic}/"), "an answer through lbproxy", START_S)
         yield "a request through lbproxy was answered"
         health = image.resolved(image.healthcheck)
-        until(lambda: "" if subprocess.run(health, env=environ, capture_output=True).returncode else "ok", "health", 10)
+        until(
+            lambda: "" if subprocess.run(health, env=environ, capture_output=True).returncode else "ok",
+            "health",
+            START_S,
+        )
         yield f"HEALTHCHECK passes: {' '.join(image.healthcheck)}"
         process.send_signal(signal.SIGTERM)
         code = process.wait(STOP_S)

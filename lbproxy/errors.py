@@ -152,9 +152,26 @@ HEADER_TOO_LARGE = _client(
     "header_too_large", 431, "The header section exceeds limits.head_bytes or limits.headers of the listener."
 )
 TRAILER_TOO_LARGE = _client("trailer_too_large", 431, "The trailer section exceeds limits.trailer_bytes.")
+GRPC_NEEDS_H2 = _client(
+    "grpc_needs_h2",
+    501,
+    "gRPC needs HTTP/2 up to the server: set `protocol: h2` in the pool of this route.",
+    close=False,
+)
 BAD_METHOD = _client("bad_method", 501, "Methods are written in upper case; this one is not served here.")
 BAD_TRANSFER_CODING = _client("bad_transfer_coding", 501, "The only transfer coding that is understood is chunked.")
-BAD_VERSION = _client("bad_version", 505, "Use HTTP/1.1 or HTTP/1.0.")
+BAD_VERSION = _client("bad_version", 505, "Use a version of HTTP that the listener serves (protocols).")
+MALFORMED_STREAM = _client(
+    "malformed_stream", 400, "The HTTP/2 request is malformed and its stream was reset; see RFC 9113 section 8.1.1."
+)
+H2_CONNECTION = _client(
+    "h2_connection",
+    400,
+    "The client broke the rules of HTTP/2, so its connection was closed; see RFC 9113 section 5.4.1.",
+)
+H2_FLOOD = _client(
+    "h2_flood", 429, "The HTTP/2 connection passed one of limits.h2 of the listener and was closed; the log has which."
+)
 LOOP_DETECTED = _client(
     "loop_detected",
     508,
@@ -316,6 +333,50 @@ CLOSED_REUSED = _upstream(
     " keep_alive.idle_timeout, or set retry.idempotent if requests may be repeated.",
     blames=False,
 )
+REFUSED_STREAM = _upstream(
+    "refused_stream",
+    502,
+    "connection_limit_reached",
+    "The server took no more requests on its HTTP/2 connection, this one it has not processed; see its limit of"
+    " concurrent streams.",
+    retry=Retry.ALWAYS,
+    blames=False,
+)
+GOAWAY_UNPROCESSED = _upstream(
+    "goaway_unprocessed",
+    502,
+    "connection_terminated",
+    "The server was closing its HTTP/2 connection (GOAWAY) and has not processed this request; is it stopping?",
+    retry=Retry.ALWAYS,
+    blames=False,
+)
+STREAM_RESET = _upstream(
+    "stream_reset",
+    502,
+    "connection_terminated",
+    "The server reset the request's HTTP/2 stream; the detail has the code, the server's log perhaps the reason.",
+)
+STREAM_CANCELLED = _upstream(
+    "stream_cancelled",
+    502,
+    "connection_terminated",
+    "The server gave the request up (RST_STREAM with CANCEL or NO_ERROR) before its answer was whole; see its log.",
+    blames=False,
+    reason="stream_reset",
+)
+H2_PROTOCOL = _upstream(
+    "h2_protocol",
+    502,
+    "http_protocol_error",
+    "The HTTP/2 connection to the server failed: it does not speak HTTP/2 there, or breaks RFC 9113; is `protocol` of"
+    " the pool right?",
+)
+PING_TIMEOUT = _upstream(
+    "ping_timeout",
+    504,
+    "connection_timeout",
+    "The server was silent and did not answer a PING; it hangs, or is not reachable any more.",
+)
 MAINTENANCE = _upstream(
     "maintenance",
     502,
@@ -334,7 +395,7 @@ BAD_RESPONSE = _upstream(
     "bad_response",
     502,
     "http_protocol_error",
-    "The server's answer is not valid HTTP/1.1.",
+    "The server's answer is not valid HTTP.",
     retry=Retry.NEVER,
 )
 BAD_UPGRADE = _upstream(

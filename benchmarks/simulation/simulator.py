@@ -19,15 +19,15 @@ from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import Ticket, WaitQueue
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks, bury
-from lbproxy.domain.shared.cells import Cells, Guard
+from lbproxy.domain.shared.cells import Guard
 from lbproxy.domain.shared.orders import tell
+from lbproxy.domain.shared.plan import Plan
 from lbproxy.domain.shared.pool import SharedPool
 from lbproxy.domain.shared.waiting import SharedQueue
 from lbproxy.domain.states import Admin
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext, Strategy
-from lbproxy.shared.columns import Columns
-from lbproxy.shared.table import PoolRoom, Table
+from lbproxy.shared.columns import Columns, columns_end
 from lbproxy.telemetry.slots import DURATION_BUCKETS, POOL, Slots, observe
 
 SWEEP_S: Final = 0.25
@@ -148,9 +148,11 @@ class Simulation:
         self._queue = queue
         self._max_inflight = max_inflight
         n_places = queue.size if queue is not None else 0
-        self._table = Table({"p": PoolRoom(n, n * max_inflight, n_places)}, max(1, workers), POOL.width)
-        self._cells: Cells = [0] * self._table.end
-        self._plan = self._table.plans["p"]
+        n_workers = max(1, workers)
+        self._plan = Plan(0, n_workers=n_workers, n_servers=n, n_rows=n * max_inflight, n_places=n_places)
+        n_cells = columns_end(self._plan.end, n_workers, POOL.width)
+        self._cells = [0] * n_cells
+        self._columns = Columns(self._cells, self._plan.end, n_workers, POOL.width)
         self._guard = Guard()
         self._rows = [Slots().allocate(POOL) for _ in range(max(1, workers))]
         self.shared = [self._worker(number) for number in range(workers)]
@@ -189,7 +191,7 @@ class Simulation:
                 if request.lease is not None:
                     self.at_once[request.lease.server.name] -= 1
         bury(self._cells, self._plan, self._guard, worker)
-        self._columns().fold(worker)
+        self._columns.fold(worker)
         self._rows[worker] = Slots().allocate(POOL)
         self.shared[worker] = self._worker(worker)
         self.pools = [*self.shared]
@@ -202,34 +204,19 @@ class Simulation:
         server.admin = admin
         tell(self._cells, self._plan, server, seat)
 
-    def grow(self) -> None:
-        """The books need more room: other memory, to which everything is carried while all workers stand still."""
-        old, cells = self._table, self._cells
-        self._table = old.grown(
-            {"p": PoolRoom(self._plan.n_servers + 1, 2 * self._plan.n_rows, 2 * self._plan.n_places)}
-        )
-        self._cells = [0] * self._table.end
-        old.carry(cells, self._cells, self._table)
-        self._plan = self._table.plans["p"]
-        for pool in self.shared:
-            pool.move(self._cells, self._plan, self._guard)
-
     def counted(self) -> list[int]:
         """The counters of the pool, of all workers that there ever were."""
-        columns = self._columns()
+        columns = self._columns
         for worker, row in enumerate(self._rows):
             columns.publish(worker, 0, row)
         return columns.total(0, POOL.width)
-
-    def _columns(self) -> Columns:
-        table = self._table
-        return Columns(self._cells, table.counters, table.n_counters, table.n_workers)
 
     def is_everything_back(self) -> bool:
         """Is no slot taken any more, and does nobody wait?"""
         for pool in self.shared:
             pool.collect(self.now)
-            pool.refresh()
+            if isinstance(pool.books, SharedBooks):
+                pool.books.look()
         return (
             not any(self.at_once.values())
             and all(not server.inflight for pool in self.pools for server in pool.servers)
@@ -245,17 +232,13 @@ class Simulation:
         seconds: float,
         kills: Sequence[tuple[float, int]] = (),
         orders: Sequence[tuple[float, int, Admin]] = (),
-        grows: Sequence[float] = (),
     ) -> Report:
         """Poisson arrivals at `load` x capacity, log-normal work with mean 100 ms.
 
-        kills: when which worker dies. orders: when the controller wants what of which server. grows: when the shared
-        books get more room.
+        kills: when which worker dies. orders: when the controller wants what of which server.
         """
         for when, seat, admin in orders:
             self._at(when, lambda now, what=(seat, admin): self.drain(*what))  # type: ignore[misc]
-        for when in grows:
-            self._at(when, lambda now: self.grow())
         for when, worker in kills:
             self._at(when, lambda now, number=worker: self.kill(number))  # type: ignore[misc]
         self._at(self._gap(load), lambda now: self._arrive(now, load, seconds))
@@ -273,7 +256,7 @@ class Simulation:
         return -log(1.0 - self.rng.random()) / (load * self.capacity)
 
     def _sweep(self, now: float, seconds: float) -> None:
-        columns = self._columns()
+        columns = self._columns
         for worker, pool in enumerate(self.pools):
             pool.sweep(now)
             columns.publish(worker, 0, self._rows[worker])

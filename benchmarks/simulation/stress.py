@@ -22,8 +22,9 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, overload
 
 from benchmarks.simulation.simulator import Waiting
 from lbproxy.address import Address
@@ -31,7 +32,7 @@ from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks, bury
 from lbproxy.domain.shared.cells import Guard
-from lbproxy.domain.shared.plan import N_WAITING, TOTAL, Plan
+from lbproxy.domain.shared.plan import N_WAITING, Plan
 from lbproxy.domain.shared.pool import SharedPool
 from lbproxy.domain.shared.waiting import SharedQueue
 from lbproxy.domain.strategies import create
@@ -72,7 +73,11 @@ class Mortal:
         self._cells = cells
         self._left = left
 
-    def __getitem__(self, at: int) -> int:
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[int]: ...
+    def __getitem__(self, at: int | slice) -> int | Sequence[int]:
         self._count()
         return self._cells[at]
 
@@ -168,7 +173,7 @@ class Stress:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         if not left:
-            totals = [self.cells[self.plan.server(number) + TOTAL] for number in range(N_SERVERS)]
+            totals = [self.cells[self.plan.count(number)] for number in range(N_SERVERS)]
             if any(totals) or self.cells[self.plan.first + N_WAITING]:
                 wrong.append(f"slots {totals} and {self.cells[self.plan.first + N_WAITING]} places were left behind")
         return wrong

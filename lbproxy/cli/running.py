@@ -57,12 +57,18 @@ def _run(args: argparse.Namespace, outside: Outside) -> int:
     if log is not None and log.path in streams.closed:
         streams.complain(f"lbproxy run: {log.path} was closed at the start, so the access log goes nowhere")
     from lbproxy.process import worker
+    from lbproxy.process.workers.cores import usable_cores
 
     def shown(unusable: Unusable) -> str:
         problem = loaded.problem(unusable)
         return options_only.told(problem, args) if path is None else str(problem)
 
-    return worker.run(loaded.config, shown, config_path=path or "", kept=kept, outside=outside)
+    n_workers = loaded.config.workers or usable_cores()
+    if n_workers == 1:
+        return worker.run(loaded.config, shown, config_path=path or "", kept=kept, outside=outside)
+    from lbproxy.process.workers import supervisor
+
+    return supervisor.run(loaded.config, shown, config_path=path or "", kept=kept, outside=outside, n_workers=n_workers)
 
 
 def check(args: argparse.Namespace) -> int:

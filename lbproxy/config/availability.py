@@ -16,16 +16,9 @@ UNAVAILABLE_KEYS: Final[tuple[str, ...]] = ()
 
 UNAVAILABLE_VALUES: Final[Mapping[str, tuple[str, ...]]] = {}
 
-MAX_WORKERS: Final = 1
-"""More data processes than this are not available."""
-
 
 def unavailable_paths(data: object) -> Iterator[tuple[Path, object]]:
     """Every path in the data that is not available, with the refused value, or None where the key itself is refused."""
-    if isinstance(data, dict) and "workers" in data:
-        workers = data["workers"]
-        if workers == "auto" or (isinstance(workers, int) and workers > MAX_WORKERS):
-            yield ("workers",), workers
     for pattern in UNAVAILABLE_KEYS:
         for path, _ in matching(data, tuple(pattern.split("."))):
             yield path, None

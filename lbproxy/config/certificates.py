@@ -158,8 +158,10 @@ def server_context(
     return context, found
 
 
-def client_context(*, verify: bool, ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
-    """A context towards servers. Raises FileProblem."""
+def client_context(
+    *, verify: bool, ca: str | None, cert: str | None, key: str | None, alpn: Sequence[str] = ()
+) -> ssl.SSLContext:
+    """A context towards servers. alpn: what they are offered, if anything. Raises FileProblem."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
@@ -172,6 +174,8 @@ def client_context(*, verify: bool, ca: str | None, cert: str | None, key: str |
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if cert is not None and key is not None:
         load_pair(context, cert, key)
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
     return context
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from lbproxy.config.bind_checks import check_binds
 from lbproxy.config.doubts import check_doubts
+from lbproxy.config.http2_checks import check_http2, check_keys_of_check
 from lbproxy.config.kind_checks import check_kinds
 from lbproxy.config.model import Config, HealthCheck, Pool, ServerSpec
 from lbproxy.config.notation import one_is_list
@@ -32,9 +33,17 @@ from lbproxy.config.validation import closest
 WEIGHTLESS: Final = ("round_robin",)
 """Built-in strategies that do not look at weights (a weight of 0 takes a server out of every strategy)."""
 
-_HTTP_LISTENER_KEYS: Final = ("underscore_headers", "half_close", "upgrade")
+_HTTP_LISTENER_KEYS: Final = ("protocols", "underscore_headers", "half_close", "upgrade")
 _HTTP_LISTENER_TIMEOUTS: Final = ("request_head", "request_body", "keep_alive")
-_HTTP_LISTENER_LIMITS: Final = ("head_bytes", "headers", "body_bytes", "trailer_bytes", "chunk_overhead", "min_rate")
+_HTTP_LISTENER_LIMITS: Final = (
+    "head_bytes",
+    "headers",
+    "body_bytes",
+    "trailer_bytes",
+    "chunk_overhead",
+    "min_rate",
+    "h2",
+)
 
 
 def check(config: Config, document: Document) -> None:
@@ -49,6 +58,7 @@ def check(config: Config, document: Document) -> None:
         check_listener_routes(listener, ("listeners", index), document)
     _check_listener_keys(config, data, document)
     check_tls(config, data, document)
+    check_http2(config, data, document)
     for name, pool in config.pools.items():
         path: Path = ("pools", name)
         document.once("keys", path, partial(_check_pool, pool, data["pools"][name], path, document))
@@ -124,6 +134,8 @@ def _check_listener_keys(config: Config, data: Any, document: Document) -> None:
             first = seen.setdefault(listener.name, index)
             if first != index:
                 document.object_to((*path, "name"), f"listeners[{first}] has this name too")
+        if not listener.protocols:
+            document.object_to((*path, "protocols"), "is empty", "h1, h2 or both")
         if "mode_bits" in raw and not any(address.is_unix for address in listener.bind):
             document.warn((*path, "mode_bits"), "has no effect: no bind is a unix socket", at_key=True)
         if listener.mode == "tcp":
@@ -192,6 +204,9 @@ def _check_health_check(spec: HealthCheck, raw: Any, path: Path, document: Docum
     if spec.timeout > spec.interval:
         where = (*path, "timeout") if "timeout" in given else (*path, "interval")
         document.warn(where, f"the timeout ({spec.timeout:g}s) is longer than the interval ({spec.interval:g}s)")
+    check_keys_of_check(spec, given, path, document)
+    if spec.type == "grpc":
+        return
     if spec.type == "tcp":
         for name in HTTP_CHECK_KEYS:
             if name in given:

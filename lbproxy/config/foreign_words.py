@@ -101,6 +101,7 @@ _POOL: Final = _words(
         "ssl https tls_verify cert certs ssl_verify": "tls",
         "resolver resolvers dns_interval dns_refresh_rate": "dns",
         "send_proxy send_proxy_v2 proxy": "proxy_protocol",
+        "proto http_version proxy_http_version http2 h2": "protocol",
         "sticky_session sticky_sessions stickiness session_affinity affinity cookie stick_table": "sticky",
         "ip_hash hash hash_key hash_policy consistent_hash": "strategy",
         "backup backups backup_servers fallback": "servers[].backup",
@@ -108,7 +109,7 @@ _POOL: Final = _words(
         "rate_limit ratelimit limit_req": _NO_RATE_LIMIT,
         "frontend frontends listen bind port": "listeners[].bind",
         "routes route rules": "listeners[].routes",
-        "mode protocol": "listeners[].mode",
+        "mode": "listeners[].mode",
         "preset type framework flavor app_server server_type engine": "kind",
     }
 )

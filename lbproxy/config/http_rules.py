@@ -35,6 +35,7 @@ from lbproxy.config.units import is_off, parse_text
 
 HeaderMap = Mapping[Annotated[str, FIELD_NAME], Annotated[str, FIELD_VALUE]]
 RetryCause = Literal["connect", "reset", "timeout"]
+GrpcStatus = Literal["unavailable", "resource_exhausted", "aborted"]
 STATUS: Final = integer(100, 599)
 
 
@@ -146,6 +147,7 @@ class RetryOverride(Section):
     status: tuple[Annotated[int, STATUS], ...] | None = setting(
         None, "Response statuses that may be retried. Not set: the pool's."
     )
+    grpc: tuple[GrpcStatus, ...] | None = setting(None, "gRPC statuses that may be retried. Not set: the pool's.")
     idempotent: Annotated[bool | None, FLAG.or_unset()] = setting(
         None, "Every request of this route may be repeated, whatever its method. Not set: the pool's."
     )

@@ -19,6 +19,7 @@ from lbproxy.config.notation import (
     NAME,
     OR_OFF,
     POOL_NAME,
+    RATE,
     SECONDS,
     TEXT_SCHEMA,
     Notation,
@@ -30,7 +31,7 @@ from lbproxy.config.notation import (
     setting,
     switch,
 )
-from lbproxy.config.units import parse_text, shown
+from lbproxy.config.units import Rate, parse_text, shown
 
 
 class ListenerTimeouts(Section):
@@ -46,6 +47,29 @@ class ListenerTimeouts(Section):
     keep_alive: Annotated[float, SECONDS] = setting("75s", "Longest wait for the next request on a connection.")
     write: Annotated[float, SECONDS] = setting(
         "30s", "Longest time without progress while a response is sent to the client."
+    )
+
+
+class Http2Limits(Section):
+    """What one connection of a client that speaks HTTP/2 may do."""
+
+    streams: Annotated[int, integer(1, 10_000)] = setting(
+        100, "Requests at once on one connection; the client is told, and one more is refused (it may repeat it)."
+    )
+    resets: Annotated[Rate, RATE] = setting(
+        "100 in 10s",
+        "Requests that the client gives up, or has lbproxy end for a mistake, before their answer; beyond that the "
+        "connection ends.",
+    )
+    control_frames: Annotated[Rate, RATE] = setting(
+        "1000 in 10s",
+        "Frames that ask for nothing (PING, SETTINGS, PRIORITY, DATA without data, small WINDOW_UPDATEs); beyond that "
+        "the connection ends.",
+    )
+    max_age: Annotated[float | None, SECONDS.or_off()] = setting(
+        "off",
+        "Age at which a connection takes no more requests and its client is told to make another one; up to a tenth "
+        "less, at random. With several lbproxies behind one name, clients spread again.",
     )
 
 
@@ -85,6 +109,7 @@ class ListenerLimits(Section):
         "TLS handshakes in progress at once; connections beyond that wait for their turn, as part of "
         "`timeouts.tls_handshake`.",
     )
+    h2: Http2Limits = setting(Http2Limits(), "Bounds on connections with HTTP/2.")
 
 
 def parse_tls_version(value: object) -> str:
@@ -136,8 +161,9 @@ class ListenerTls(Section):
     )
     min_version: Annotated[str, TLS_VERSION] = setting("1.2", "Oldest version of TLS that is accepted.")
     alpn: tuple[Annotated[str, ALPN], ...] = setting(
-        ("http/1.1",),
-        "Protocols offered to clients by ALPN, first choice first. In TCP mode say what the servers speak.",
+        (),
+        "Protocols offered to clients by ALPN, first choice first. In TCP mode say what the servers speak. Empty: in "
+        "HTTP mode those of `protocols`, HTTP/2 first; in TCP mode none.",
     )
 
 
@@ -182,6 +208,14 @@ class Listener(Section):
         "`%2F` and `%5C` in a path that a route looks at: refused with 400, or passed on as they are. Some servers "
         "take them for slashes; so if the path would belong to another route with slashes, or has dot segments, it is "
         "refused all the same.",
+    )
+    protocols: Annotated[
+        tuple[Literal["h1", "h2"], ...],
+        Shorthand("list of `h1`, `h2`, or one", one_is_list, ({"enum": ["h1", "h2"]},)),
+    ] = setting(
+        ("h1", "h2"),
+        "Versions of HTTP that are served in HTTP mode: `h1` is 1.1 and 1.0, `h2` is 2. With TLS the client chooses "
+        "(ALPN); without, one that speaks HTTP/2 says so with its first bytes (prior knowledge).",
     )
     methods: Annotated[
         tuple[Annotated[str, SERVED_METHOD], ...], Shorthand("list of methods, or one", one_is_list, (METHOD.schema,))

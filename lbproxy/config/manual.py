@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lbproxy.config.availability import MAX_WORKERS, UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
+from lbproxy.config.availability import UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
 from lbproxy.config.kinds import KINDS
 from lbproxy.config.model import Config
 from lbproxy.config.notation import Notation, Shorthand
@@ -45,6 +45,7 @@ JSON Schema complete and check keys; `lbproxy schema` prints the schema, docs/lb
 |---|---|
 | duration | `250ms`, `2s`, `1.5m`, `1h`, or a number of seconds |
 | size | `64KiB`, `10MB`, `512B` (KB, MB, GB are powers of 1000, KiB, MiB, GiB of 1024), or a number of bytes |
+| rate | `100 in 10s`: so many within that time |
 | boolean | `true` or `false` only: `on`, `off`, `yes` and `no` are texts, as in YAML 1.2 |
 | `off` | disables what the key describes, where the table allows it; `false` is the same there |
 | environment | `${VAR}`, or `${VAR:-default}` where VAR may be unset or empty; `$${` stands for a literal `${` |
@@ -98,8 +99,7 @@ def _table(section: type[BaseModel], path: str) -> list[str]:
     rows = ["| key | meaning | value | default |", "|---|---|---|---|"]
     for name, info in available_fields(section, path):
         refused = {v for key in (f"{path}.{name}", f"{path}.{name}.*") for v in UNAVAILABLE_VALUES.get(key, ())}
-        words = "`1`" if (path, name) == ("", "workers") and MAX_WORKERS == 1 else _words(info, refused)
-        cells = (f"`{name}`", info.description or "", words, _default(info))
+        cells = (f"`{name}`", info.description or "", _words(info, refused), _default(info))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows
 
@@ -172,7 +172,6 @@ def _unavailable() -> list[str]:
     lines += [f"- `{_shown(line)}`" for line in UNAVAILABLE_KEYS]
     for line, values in UNAVAILABLE_VALUES.items():
         lines.append(f"- `{_shown(line)}`: " + ", ".join(f"`{value}`" for value in values))
-    lines.append(f"- `workers` above {MAX_WORKERS}, and `auto`")
     return lines
 
 

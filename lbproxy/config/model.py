@@ -169,7 +169,11 @@ class Limits(Section):
 class Config(Section):
     """Everything that lbproxy can be told."""
 
-    workers: Annotated[int, WORKERS] = setting(1, "Data processes.")
+    workers: Annotated[int, WORKERS] = setting(
+        1,
+        "Processes that serve, each on one core; `auto`: as many as there are usable cores. Above 1 there are a "
+        "controller and a supervisor besides; the latter is the process that is started ([more](workers.md)).",
+    )
     watch: Annotated[bool, FLAG] = setting(
         False, "Read this file again when its content changes, as SIGHUP and `lbproxy reload` do."
     )

@@ -348,6 +348,7 @@ SECONDS: Final = Notation("duration", units.parse_positive_duration, _DURATION_S
 SECONDS_OR_ZERO: Final = Notation("duration, 0 allowed", units.parse_duration, _DURATION_SCHEMA)
 BYTES: Final = Notation("size", units.parse_positive_size, _SIZE_SCHEMA)
 BYTES_OR_ZERO: Final = Notation("size, 0 allowed", units.parse_size, _SIZE_SCHEMA)
+RATE: Final = Notation("rate", units.parse_rate, {"type": "string", "pattern": units.RATE_PATTERN})
 FLAG: Final = Notation("`true` or `false`", units.parse_flag, {"type": "boolean"})
 TEXT: Final = Notation("text", units.parse_text, TEXT_SCHEMA)
 FILE: Final = Notation("text", units.parse_file_name, {**TEXT_SCHEMA, "minLength": 1})

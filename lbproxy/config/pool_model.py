@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, model_validator
 
 from lbproxy.address import Address
-from lbproxy.config.http_rules import STATUS, HeaderMap, HeaderRules, RetryCause, off_is_no_retry
+from lbproxy.config.http_rules import STATUS, GrpcStatus, HeaderMap, HeaderRules, RetryCause, off_is_no_retry
 from lbproxy.config.kinds import KIND, with_kind
 from lbproxy.config.notation import (
     BYTES,
@@ -155,10 +155,14 @@ TRUE_OR_TLS: Final = Shorthand("`true`, `off` or a mapping", tls_from_flag, (OFF
 
 
 class HealthCheck(Section):
-    type: Literal["tcp", "http"] = setting(
+    type: Literal["tcp", "http", "grpc"] = setting(
         "tcp",
-        "`tcp`: a connection is accepted. `http`: a request is answered as expected. Not set: `http` where a key is "
-        "there that only HTTP has, such as `path`.",
+        "`tcp`: a connection is accepted. `http`: a request is answered as expected. `grpc`: the server says by "
+        "`grpc.health.v1` that it serves. Not set: `http` where a key is there that only HTTP has, such as `path`, "
+        "`grpc` where there is `service`.",
+    )
+    service: Annotated[str | None, TEXT.or_unset()] = setting(
+        None, "gRPC: name of the service that is asked for; the server as a whole if not set."
     )
     method: Annotated[str, METHOD] = setting("GET", "HTTP: method of the check.")
     path: Annotated[str, PATH] = setting("/", "HTTP: path, with query if needed.")
@@ -187,18 +191,21 @@ class HealthCheck(Section):
 def expand_health_check(value: object) -> object:
     if is_off(value):
         return None
-    if value == "tcp":
-        return {"type": "tcp"}
+    if value in ("tcp", "grpc"):
+        return {"type": value}
     if isinstance(value, str):
         if value.startswith("/"):
             return {"type": "http", "path": value}
         path = re.sub(r"^https?://[^/]*", "", value)
         hint = "/" if value == "http" else f"/{path.lstrip('/')}" if path and path.lower() not in NEVER else "off"
         raise ValueError(
-            f"expected off, tcp, a path that starts with /, or a mapping, got {value!r}; did you mean {hint}?"
+            f"expected off, tcp, grpc, a path that starts with /, or a mapping, got {value!r}; did you mean {hint}?"
         )
-    if isinstance(value, dict) and "type" not in value and says_http(value):
-        return {**value, "type": "http"}
+    if isinstance(value, dict) and "type" not in value:
+        if says_http(value):
+            return {**value, "type": "http"}
+        if "service" in value:
+            return {**value, "type": "grpc"}
     return value
 
 
@@ -240,6 +247,11 @@ class Retry(Section):
     )
     idempotent: Annotated[bool, FLAG] = setting(
         False, "Every request to this pool may be repeated, whatever its method. Right for pure predictions."
+    )
+    grpc: tuple[GrpcStatus, ...] = setting(
+        (),
+        "gRPC statuses that may be retried, if the request is idempotent and the server has sent no message yet: "
+        "`unavailable`, `resource_exhausted`, `aborted`. Empty: none.",
     )
     body_bytes: Annotated[int, BYTES_OR_ZERO] = setting(
         "1MiB", "Longest request body that is kept for a retry. A request with a longer one is not retried once sent."
@@ -329,6 +341,11 @@ class KeepAlive(Section):
     max_age: Annotated[float | None, SECONDS.or_off()] = setting(
         "off", "Age at which a connection is closed once it is idle; up to a tenth less, at random."
     )
+    ping: Annotated[float | None, SECONDS.or_off()] = setting(
+        "30s",
+        "HTTP/2: after so much silence of a server that has work in flight it is sent a PING. If nothing comes within "
+        "the same time, 10 s at most, the connection is given up.",
+    )
 
 
 class PoolLimits(Section):
@@ -396,11 +413,17 @@ class Pool(Section):
     health_check: Annotated[
         HealthCheck | None,
         Shorthand(
-            "`off`, `tcp`, a path for HTTP, or a mapping",
+            "`off`, `tcp`, `grpc`, a path for HTTP, or a mapping",
             expand_health_check,
-            ({"enum": ["off", "tcp"]}, {"type": "string", "pattern": "^/"}),
+            ({"enum": ["off", "tcp", "grpc"]}, {"type": "string", "pattern": "^/"}),
         ),
     ] = setting(HealthCheck(), "How lbproxy finds out whether a server works. Default: a TCP connection every 2 s.")
+    protocol: Literal["h1", "h2", "auto"] = setting(
+        "h1",
+        "What servers are spoken to in. `h1`: HTTP/1.1. `h2`: HTTP/2, with `tls` agreed on by ALPN, else without "
+        "asking (prior knowledge); requests share connections. `auto`, with `tls`: what ALPN says. TCP mode passes on "
+        "what comes.",
+    )
     max_inflight: Annotated[int | None, COUNT.or_off()] = setting(
         "off", "Requests (TCP: connections) at once per server; more wait in the queue."
     )

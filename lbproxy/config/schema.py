@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any, Final
 
-from lbproxy.config.availability import MAX_WORKERS, UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
+from lbproxy.config.availability import UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
 from lbproxy.config.manual import config_markdown
 from lbproxy.config.model import Config
 from lbproxy.config.sections import section_at
@@ -28,8 +28,6 @@ def json_schema() -> Json:
     for line, values in UNAVAILABLE_VALUES.items():
         where, _, name = line.removesuffix(".*").rpartition(".")
         _forbid(_definition(definitions, where)["properties"][name], values)
-    schema["properties"]["workers"] |= {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}
-    schema["properties"]["workers"].pop("anyOf")
     _tidy(schema)
     _tidy(definitions)
     used: dict[str, Any] = {}

@@ -19,6 +19,8 @@ from lbproxy.config.source import Document
 from lbproxy.config.units import is_off
 
 _NO_TLS: Final = "has no effect: there is no `tls` here"
+_ALPN_IN_HTTP: Final = {"h2": "h2", "http/1.1": "h1", "http/1.0": "h1"}
+"""What can be offered there, and which of `protocols` it is."""
 _NOT_CHECKED: Final = "servers are not authenticated: whoever is on the way can read and change everything"
 
 
@@ -58,9 +60,12 @@ def _check_listener(listener: Listener, raw: Any, path: Path, document: Document
         )
     if listener.mode == "http":
         for position, protocol in enumerate(tls.alpn):
-            if protocol not in ("http/1.1", "http/1.0"):
+            if protocol not in _ALPN_IN_HTTP:
                 message = f"lbproxy does not speak {protocol} in HTTP mode"
-                document.object_to((*place, "alpn", position), message, "use mode: tcp, or http/1.1")
+                document.object_to((*place, "alpn", position), message, "use mode: tcp, h2 or http/1.1")
+            elif _ALPN_IN_HTTP[protocol] not in listener.protocols:
+                message = f"{protocol} is not among the `protocols` of this listener"
+                document.object_to((*place, "alpn", position), message, "leave `alpn` out, or say the same in both")
 
 
 def _check_both(tls: ListenerTls | PoolTls, place: Path, document: Document) -> None:
@@ -158,7 +163,7 @@ def _check_names(listener: Listener, found: list[Certificate], path: Path, docum
 def _check_pool_files(tls: PoolTls, path: Path, document: Document, base_dir: str | FilePath, now: float) -> None:
     files = {name: _absolute(getattr(tls, name), base_dir) for name in ("ca", "cert", "key")}
     try:
-        client_context(verify=tls.verify, **files)
+        client_context(verify=tls.verify, ca=files["ca"], cert=files["cert"], key=files["key"])
         for name in ("ca", "cert"):
             file = files[name]
             if file is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from lbproxy.config import slips
@@ -17,6 +18,7 @@ BIGGEST_BYTES: Final = 1 << 40
 _MEANT_BOOLEANS: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 DURATION_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
+RATE_PATTERN: Final = r"^[0-9]+ in [0-9]+(\.[0-9]+)?(ms|s|m|h)$"
 SIZE_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(B|KB|KiB|MB|MiB|GB|GiB)$"
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -31,6 +33,17 @@ _BYTES: Final = {
 }
 _DURATION_RE: Final = re.compile(DURATION_PATTERN)
 _SIZE_RE: Final = re.compile(SIZE_PATTERN)
+
+
+MOST_EVENTS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many events within so many seconds."""
+
+    count: int
+    seconds: float
 
 
 class TypedInt(int):
@@ -122,6 +135,20 @@ def parse_positive_duration(value: object) -> float:
     if seconds <= 0.0:
         raise ValueError("must be longer than 0")
     return seconds
+
+
+def parse_rate(value: object) -> Rate:
+    """`100 in 10s` -> a Rate."""
+    if isinstance(value, Rate):
+        return value
+    if is_off(value):
+        raise ValueError(f"cannot be off; write a large rate such as {MOST_EVENTS} in 1s")
+    number, word, duration = value.partition(" in ") if isinstance(value, str) else ("", "", "")
+    if not word or not number.isascii() or not number.isdigit():
+        raise ValueError(f"expected a rate such as 100 in 10s, got {shown(value)}")
+    if not 1 <= int(number[:10]) <= MOST_EVENTS:
+        raise ValueError(f"expected a rate of 1 to {MOST_EVENTS} events, got {shown(value)}")
+    return Rate(int(number), parse_positive_duration(duration))
 
 
 def parse_size(value: object) -> int:

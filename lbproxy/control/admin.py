@@ -35,6 +35,10 @@ ENDLESS = "/api/v1/events"  # whose answer goes on until somebody leaves
 UPGRADE = "/api/v1/upgrade"  # which has a bound of its own
 
 
+async def _nothing_to_wait_for() -> None:
+    """Everything is in this process."""
+
+
 class AdminServer:
     """Serves the admin address on the running event loop.
 
@@ -43,6 +47,7 @@ class AdminServer:
     and `problems`. routes: what else it answers, below /api/.
     limit: connections at once. may_move: a port that is taken is replaced by a free one. inherited: sockets of another
     process, in place of binding; it accepts at them until `serve` is called here. file: of that unix socket.
+    look: what must be waited for before metrics and status are what they are now.
     """
 
     def __init__(
@@ -60,8 +65,10 @@ class AdminServer:
         inherited: Sequence[socket.socket] = (),
         file: SocketFile | None = None,
         clock: Callable[[], float] = time.monotonic,
+        look: Callable[[], Awaitable[None]] = _nothing_to_wait_for,
     ) -> None:
         self._bind = bind
+        self._look = look
         self._may_move = may_move
         self._guard = AdminGuard(limit, clock)
         self._access = access
@@ -189,6 +196,7 @@ class AdminServer:
     async def _get_metrics(self, request: web.Request) -> web.StreamResponse:
         is_openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
         content_type = OPENMETRICS_TYPE if is_openmetrics else TEXT_TYPE
+        await self._look()
         return web.Response(body=self._metrics(is_openmetrics), headers={"Content-Type": content_type})
 
     async def _get_healthz(self, request: web.Request) -> web.StreamResponse:
@@ -202,6 +210,7 @@ class AdminServer:
 
     async def _get_status(self, request: web.Request) -> web.StreamResponse:
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        await self._look()
         return web.json_response(self._status(), headers=headers)
 
     async def _get_whoami(self, request: web.Request, caller: Caller) -> web.StreamResponse:

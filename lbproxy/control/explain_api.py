@@ -44,19 +44,28 @@ class Log(Protocol):
     def format(self) -> str | None: ...
 
 
+class Records(Protocol):
+    """The requests that have been. why: nothing can be found, a sentence; "" if something may be. n_lines: how many are
+    kept. find: those of an id, the newest first."""
+
+    @property
+    def why(self) -> str: ...
+
+    @property
+    def n_lines(self) -> int: ...
+
+    async def find(self, request_id: str) -> list[Mapping[str, object]]: ...
+
+
 class Past:
-    """The requests that have been. why: nothing can be found, a sentence; "" if something may be."""
+    """Those of this process. See Records."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
 
     @property
     def why(self) -> str:
-        if self._log.format is None:
-            return _OFF
-        if self._log.format != "json":
-            return _NO_IDS.format(self._log.format)
-        return _NONE_KEPT if self._log.recent is None else ""
+        return why_nothing(self._log.format, keeps_lines=self._log.recent is not None)
 
     @property
     def n_lines(self) -> int:
@@ -82,11 +91,20 @@ class Past:
         return [json.loads(line) for line in found[:MOST_FOUND]]
 
 
+def why_nothing(log_format: str | None, *, keeps_lines: bool) -> str:
+    """Why no request can be found, "" if one may be. log_format: of the access log, None if it is off."""
+    if log_format is None:
+        return _OFF
+    if log_format != "json":
+        return _NO_IDS.format(log_format)
+    return "" if keeps_lines else _NONE_KEPT
+
+
 class ExplainApi:
     """listeners: those that there are now. moment: what counts for all requests now."""
 
     def __init__(
-        self, listeners: Callable[[], Sequence[ListenerRuntime]], moment: Callable[[], Moment], past: Past
+        self, listeners: Callable[[], Sequence[ListenerRuntime]], moment: Callable[[], Moment], past: Records
     ) -> None:
         self._listeners = listeners
         self._moment = moment

@@ -366,6 +366,7 @@ def _listener_limits(listener: ListenerRuntime) -> Json:
         "connections_per_ip": _number(listener.connections_per_ip),
         "min_rate": listener.min_rate or None,
         "methods": sorted(listener.methods) if listener.methods is not None else None,
+        "h2_streams": listener.http2.streams if listener.http2 is not None else None,
     }
 
 
@@ -406,6 +407,7 @@ def _retry(prepared: Prepared | None, route: RouteRuntime, runtime: PoolRuntime)
         is_idempotent=is_idempotent,
         has_tls=runtime.tls is not None,
         has_other=len(runtime.pool.eligible()) > 1,
+        has_http2=runtime.protocol != "h1",
     )
     if prepared is None:
         found = [cause for cause in found if cause.word in _OF_CONNECTIONS]

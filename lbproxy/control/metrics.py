@@ -69,6 +69,7 @@ READINGS = (
     Reading("pool_saturation_ratio", "Requests in flight and queued, over slots; 0 without max_inflight.", ("pool",)),
     Reading("queue_depth", "Requests that wait for a server.", ("pool",)),
     Reading("client_connections", "Client connections open now.", ("listener",)),
+    Reading("h2_streams", "Requests on HTTP/2 connections of clients now.", ("listener",)),
     Reading("upstream_connections", "Connections to the server now, in use or kept idle.", ("pool", "server", "state")),
     Reading("config_last_reload_successful", "1 if the last reload, or the start, is in force; 0 if it failed."),
     Reading("config_last_reload_success_timestamp_seconds", "Unix time at which the config in force was put in place."),
@@ -90,18 +91,29 @@ READINGS = (
         ("listener", "certificate"),
     ),
 )
+WORKER_READINGS = (
+    Reading("worker_up", "1 if the worker process serves.", ("worker",)),
+    Reading("worker_restarts_total", "Times that the worker died and another one took its place.", ("worker",)),
+)
+"""Only where there are several workers."""
 _GAUGES = frozenset(reading.name for reading in READINGS if reading.kind == "gauge")
 
 
 class _Entry:
-    """All rows of one thing (one per worker) and the rendered left-hand sides of its samples, per family."""
+    """All rows of one thing and the rendered left-hand sides of its samples, per family. elsewhere: what other
+    processes have counted of it; empty if there are none."""
 
-    __slots__ = ("prefixes", "rows")
+    __slots__ = ("elsewhere", "prefixes", "rows")
 
     def __init__(self, layout: Layout, labels: tuple[str, ...], row: Row) -> None:
         self.rows = [row]
+        self.elsewhere: Row = []
         own = _pairs(layout.row_labels, labels)
         self.prefixes = [_family_prefixes(family, own) for family in layout.families]
+
+    def sums(self, first: int, end: int) -> list[int]:
+        """Some cells of all rows, added up."""
+        return _sum_rows([*self.rows, self.elsewhere] if self.elsewhere else self.rows, first, end)
 
 
 @dataclass(slots=True)
@@ -109,18 +121,20 @@ class Registry:
     """Everything that /metrics reads. The composition root fills it; rows come and go with what they describe.
 
     pools: the live pools by name. readers: READINGS by name, for those which the pools cannot answer
-    (`client_connections`, `upstream_connections`, `queue_depth`).
+    (`client_connections`, `h2_streams`, `upstream_connections`, `queue_depth`). look: what other processes counted is
+    asked for.
     """
 
     version: str
     pools: Mapping[str, Pool] = field(default_factory=dict)
     readers: dict[str, Reader] = field(default_factory=dict)
+    look: Callable[[], None] = lambda: None
     _entries: dict[Layout, dict[tuple[str, ...], _Entry]] = field(
         default_factory=lambda: {layout: {} for layout in LAYOUTS}
     )
 
     def add(self, layout: Layout, labels: tuple[str, ...], row: Row) -> None:
-        """Show a row. A second row with the same labels (another worker's) is added to the first."""
+        """Show a row. A second row with the same labels is added to the first."""
         entry = self._entries[layout].get(labels)
         if entry is None:
             self._entries[layout][labels] = _Entry(layout, labels, row)
@@ -143,6 +157,12 @@ class Registry:
         if entry is not None and entry.rows:
             entry.rows[0][:] = [mine + its for mine, its in zip(entry.rows[0], row, strict=True)]
 
+    def count_elsewhere(self, layout: Layout, labels: tuple[str, ...], row: Row) -> None:
+        """What other processes have counted of something, up to now."""
+        entry = self._entries[layout].get(labels)
+        if entry is not None:
+            entry.elsewhere = row
+
     def row(self, layout: Layout, labels: tuple[str, ...]) -> Row | None:
         """The first row under these labels."""
         entry = self._entries[layout].get(labels)
@@ -158,7 +178,7 @@ class Registry:
     def cells(self, layout: Layout, labels: tuple[str, ...], first: int, end: int) -> list[int]:
         """Some cells of the rows with these labels, added up; zeroes if there is none."""
         entry = self._entries[layout].get(labels)
-        return _sum_rows(entry.rows, first, end) if entry is not None else [0] * (end - first)
+        return entry.sums(first, end) if entry is not None else [0] * (end - first)
 
 
 class Exposition:
@@ -173,16 +193,17 @@ class Exposition:
     def render(self, *, is_openmetrics: bool = False) -> bytes:
         """The whole page. Costs about 30 us per server, on the caller's thread."""
         out: list[str] = []
+        self._registry.look()
         for layout in LAYOUTS:
             for index, family in enumerate(layout.families):
                 kind = "histogram" if family.buckets else "counter"
                 _head(out, family.name, kind, family.help, is_openmetrics)
                 first, end = layout.offset[family.name], layout.offset[family.name] + family.width
                 for entry in self._registry.entries(layout):
-                    cells = _sum_rows(entry.rows, first, end)
+                    cells = entry.sums(first, end)
                     values = _cumulate(cells) if family.buckets else cells
                     out.extend(map(_sample, entry.prefixes[index], values))
-        for reading in READINGS:
+        for reading in (*READINGS, *(item for item in WORKER_READINGS if item.name in self._registry.readers)):
             _head(out, reading.name, reading.kind, reading.help, is_openmetrics)
             read = self._registry.readers.get(reading.name) or self._defaults.get(reading.name)
             for label_values, value in read() if read is not None else ():

@@ -6,17 +6,20 @@ Each check has a connection of its own, ends within its time-out whatever the se
 from __future__ import annotations
 
 import asyncio
-import enum
 import errno
 import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from lbproxy.address import Address, authority
 from lbproxy.config.model import HealthCheck
+from lbproxy.control import probe_http2
+from lbproxy.control.probe_result import Result as Result
+from lbproxy.control.probe_result import Verdict as Verdict
+from lbproxy.control.probe_result import failed
 from lbproxy.dataplane.server.introduction import introduced
 from lbproxy.dataplane.server.tls import tls_fault
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
@@ -38,23 +41,6 @@ _OUR_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOME
 _NOBODY_LISTENS = frozenset({errno.ECONNREFUSED, errno.ENOENT})  # ENOENT: the unix socket does not exist
 
 
-class Verdict(enum.Enum):
-    PASS = "pass"
-    FAIL = "fail"  # a wrong answer, a reset, an unreachable address
-    REFUSED = "refused"  # the kernel says that nobody listens
-    TIMEOUT = "timeout"  # no answer in time: failed, or only busy
-    NONE = "none"  # our own trouble (no descriptors, no ports): says nothing about the server
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """reason is one word for `Server.down_reason`, why a sentence for people."""
-
-    verdict: Verdict
-    reason: str = ""
-    why: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class ProbeSpec:
     """A health check made ready: what is sent, what is expected back."""
@@ -62,6 +48,8 @@ class ProbeSpec:
     timeout_s: float
     port: int | None = None
     is_http: bool = False
+    is_http2: bool = False
+    service: str | None = None  # of a check by grpc.health.v1; None: it is no such check
     method: str = "GET"
     path: str = "/"
     host: str | None = None
@@ -78,15 +66,22 @@ class ProbeSpec:
 
     @classmethod
     def from_config(
-        cls, check: HealthCheck, proxy_protocol: str = "off", tls: PoolTlsSettings | None = None
+        cls,
+        check: HealthCheck,
+        proxy_protocol: str = "off",
+        tls: PoolTlsSettings | None = None,
+        protocol: str = "h1",
     ) -> ProbeSpec:
-        """proxy_protocol: that of the pool. A check with a port of its own goes to something else, which gets none."""
+        """proxy_protocol, protocol: those of the pool. A check with a port of its own goes to something else, which
+        gets no header."""
         is_introduced = proxy_protocol != "off" and check.port is None
         return cls(
             introduction=build(proxy_protocol, None, None, is_check=True) if is_introduced else b"",
             timeout_s=check.timeout,
             port=check.port,
             is_http=check.type == "http",
+            is_http2=check.type == "grpc" or (check.type == "http" and protocol == "h2"),
+            service=(check.service or "") if check.type == "grpc" else None,
             method=check.method,
             path=check.path,
             host=check.host,
@@ -110,8 +105,28 @@ class ProbeSpec:
     def _authority(self, address: Address) -> str:
         return authority(self.server_host or address.host, address.port)
 
+    def asking(self, address: Address) -> probe_http2.Asking:
+        """The request over HTTP/2."""
+        asking = probe_http2.Asking(LIMIT_BYTES)
+        authority = self.host or self._authority(address)
+        is_tls = self.tls is not None
+        if self.service is not None:
+            probe_http2.call(asking, authority, self.service, is_tls=is_tls)
+            return asking
+        fields = self._fields(address)
+        fields.pop("Host", None)
+        lines = probe_http2.lines_of(fields)
+        asking.ask(self.method.encode(), authority.encode(), self.path.encode(), lines, self.body, is_tls=is_tls)
+        return asking
+
     def request(self, address: Address) -> bytes:
         """The HTTP request, with `Connection: close`: the connection is used once."""
+        lines = [f"{name}: {value}" for name, value in self._fields(address).items()]
+        head = "\r\n".join([f"{self.method} {self.path} HTTP/1.1", *lines, "Connection: close", "", ""])
+        return head.encode("latin-1", "replace") + self.body
+
+    def _fields(self, address: Address) -> dict[str, str]:
+        """lbproxy's own and those of the config, which win."""
         fields = {
             "Host": self.host or self._authority(address),
             "User-Agent": "lbproxy-health-check",
@@ -120,10 +135,7 @@ class ProbeSpec:
         if self.body or self.method in _WITH_BODY:
             fields["Content-Length"] = str(len(self.body))
         own = {name.lower() for name in self.headers}
-        lines = [f"{name}: {value}" for name, value in fields.items() if name.lower() not in own]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        head = "\r\n".join([f"{self.method} {self.path} HTTP/1.1", *lines, "Connection: close", "", ""])
-        return head.encode("latin-1", "replace") + self.body
+        return {name: value for name, value in fields.items() if name.lower() not in own} | dict(self.headers)
 
 
 class Conversation:
@@ -143,6 +155,10 @@ class Conversation:
     def in_time(self) -> Result | None:
         """The same when the time is over: None if more is needed."""
         raise NotImplementedError
+
+    def take_output(self) -> bytes:
+        """What has to be said now."""
+        return b""
 
 
 class Answer(Conversation):
@@ -168,15 +184,15 @@ class Answer(Conversation):
             head = _HEAD_END.search(self._buffer)
             if head is None:
                 if _NO_ANSWER.match(self._buffer):
-                    return _failed("bad_response", f"sent no HTTP/1 answer but {quoted(self._buffer)}")
+                    return failed("bad_response", f"sent no HTTP/1 answer but {quoted(self._buffer)}")
                 if self._received >= LIMIT_BYTES:
-                    return _failed("bad_response", f"sent a response head of more than {LIMIT_BYTES} bytes")
+                    return failed("bad_response", f"sent a response head of more than {LIMIT_BYTES} bytes")
                 return None
             lines = self._buffer[: head.start()].split(b"\n")
             self._buffer = self._buffer[head.end() :]
             status = _status_of(lines[0])
             if status is None:
-                return _failed("bad_response", f"sent no HTTP/1 answer but {quoted(lines[0])}")
+                return failed("bad_response", f"sent no HTTP/1 answer but {quoted(lines[0])}")
             if status == 101 or status >= 200:
                 self._begin_body(status, lines[1:])
         self._take_body()
@@ -186,7 +202,7 @@ class Answer(Conversation):
         if self.status is None:
             self.status = _status_of(self._buffer.partition(b"\n")[0]) if b"\n" in self._buffer else None
             if self.status is None or 101 != self.status < 200:
-                return _failed("closed", "closed the connection in the middle of an answer") if self._received else None
+                return failed("closed", "closed the connection in the middle of an answer") if self._received else None
         if self._left is None:
             self._take_chunks(is_cut=True)
         return self.judge()
@@ -238,10 +254,44 @@ class Answer(Conversation):
         asked = f"{self._spec.method} {self._spec.path}"
         if status is None or not any(low <= status <= high for low, high in self._spec.status):
             wanted = ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in self._spec.status)
-            return _failed("status", f"answered {status} to {asked}, expected {wanted}")
+            return failed("status", f"answered {status} to {asked}, expected {wanted}")
         if pattern is not None and not pattern.search(bytes(self.body[:LIMIT_BYTES]).decode("utf-8", "replace")):
-            return _failed("body", f"answered {asked} with a body that does not match {pattern.pattern[:_SHOWN]!r}")
+            return failed("body", f"answered {asked} with a body that does not match {pattern.pattern[:_SHOWN]!r}")
         return Result(Verdict.PASS, why=f"answered {status} to {asked}")
+
+
+class Http2Answer(Answer):
+    """The same over HTTP/2, and what gRPC's health check says."""
+
+    def __init__(self, spec: ProbeSpec, address: Address) -> None:
+        super().__init__(spec)
+        self._asking = spec.asking(address)
+
+    def take_output(self) -> bytes:
+        return self._asking.take_output()
+
+    def feed(self, data: bytes) -> Result | None:
+        self._received += len(data)
+        asking = self._asking
+        asking.read(data)
+        self.status = asking.status or None
+        self.body = asking.body
+        if asking.why is not None:
+            return failed(*asking.why)
+        return self.judge() if asking.is_over else None
+
+    def end(self) -> Result | None:
+        if self._asking.status and self._spec.service is None:
+            return self.judge()
+        return failed("closed", "closed the connection in the middle of an answer") if self._asking.status else None
+
+    def in_time(self) -> Result | None:
+        return super().in_time() if self._spec.service is None else None
+
+    def judge(self) -> Result:
+        return (
+            super().judge() if self._spec.service is None else probe_http2.judge_call(self._asking, self._spec.service)
+        )
 
 
 class Greeting(Conversation):
@@ -260,7 +310,7 @@ class Greeting(Conversation):
     def end(self) -> Result | None:
         if not self._received:
             return None
-        return _failed("answer", f"answered {quoted(self._received)} instead of {quoted(self._expect)}")
+        return failed("answer", f"answered {quoted(self._received)} instead of {quoted(self._expect)}")
 
     def in_time(self) -> Result | None:
         return None
@@ -287,26 +337,35 @@ class _Exchange(asyncio.Protocol):
     def __init__(self, conversation: Conversation) -> None:
         self.done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._conversation = conversation
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if not self.done.done():
-            self.settle(self._conversation.feed(data))
+            result = self._conversation.feed(data)
+            answer = self._conversation.take_output()
+            if answer and self._transport is not None:
+                self._transport.write(answer)
+            self.settle(result)
 
     def eof_received(self) -> None:
         self.connection_lost(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         if self.done.done():
             return
         result = self._conversation.end()
         if result is None:
             if isinstance(exc, (ssl.SSLError, ssl.CertificateError)):
                 fault, why = tls_fault(exc)
-                result = _failed(fault.reason, why)
+                result = failed(fault.reason, why)
             elif isinstance(exc, OSError):
                 result = _from_os_error(exc)
             else:
-                result = _failed("closed", "closed the connection unanswered")
+                result = failed("closed", "closed the connection unanswered")
         self.done.set_result(result)
 
     def settle(self, result: Result | None) -> None:
@@ -314,15 +373,23 @@ class _Exchange(asyncio.Protocol):
             self.done.set_result(result)
 
 
+def _conversation(spec: ProbeSpec, target: Address) -> Conversation:
+    if spec.is_http2:
+        return Http2Answer(spec, target)
+    return Answer(spec) if spec.is_http else Greeting(spec)
+
+
 async def probe(spec: ProbeSpec, address: Address) -> Result:
     """Check one server; takes at most spec.timeout_s. Never raises, except when cancelled."""
     target = spec.target(address)
-    conversation: Conversation = Answer(spec) if spec.is_http else Greeting(spec)
+    conversation = _conversation(spec, target)
     transport: asyncio.Transport | None = None
     try:
         async with asyncio.timeout(spec.timeout_s):
             transport, exchange = await _connect(spec, target, conversation)
-            if spec.is_http:
+            if spec.is_http2:
+                transport.write(conversation.take_output())
+            elif spec.is_http:
                 transport.write(spec.request(target))
             else:
                 if spec.send:
@@ -335,7 +402,7 @@ async def probe(spec: ProbeSpec, address: Address) -> Result:
         return conversation.in_time() or late
     except (ssl.SSLError, ssl.CertificateError) as error:
         fault, why = tls_fault(error)
-        return _failed(fault.reason, why)
+        return failed(fault.reason, why)
     except OSError as error:
         return _from_os_error(error)
     finally:
@@ -358,10 +425,6 @@ async def _connect(spec: ProbeSpec, target: Address, conversation: Conversation)
     return transport, exchange
 
 
-def _failed(reason: str, why: str) -> Result:
-    return Result(Verdict.FAIL, reason, why)
-
-
 def _from_os_error(error: OSError) -> Result:
     number = error.errno
     text = error.strerror or type(error).__name__
@@ -370,7 +433,7 @@ def _from_os_error(error: OSError) -> Result:
     if number in _OUR_TROUBLE:
         return Result(Verdict.NONE, "local_resource", f"the check could not be made: {text}")
     if number in (errno.ECONNRESET, errno.EPIPE):
-        return _failed("reset", "reset the connection")
+        return failed("reset", "reset the connection")
     if number == errno.ETIMEDOUT:
         return Result(Verdict.TIMEOUT, "timeout", text)
-    return _failed("connect_error", f"connecting failed: {text}")
+    return failed("connect_error", f"connecting failed: {text}")

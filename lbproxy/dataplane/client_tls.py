@@ -11,6 +11,7 @@ from typing import Any, Final
 from lbproxy import errors
 from lbproxy.dataplane.client.door import Door
 from lbproxy.dataplane.client.http1 import Http1Connection
+from lbproxy.dataplane.client.http2 import Http2Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.tls_transport import CLOSED, TlsTransport
@@ -166,7 +167,6 @@ class ClientTlsTransport(TlsTransport):
         if not is_http:
             self.start(TcpClient(self._owner, self.proxied))
             return
-        name = asked_for(self.ssl_object)
         facts = ClientFacts(
             self._owner.runtime,
             self.proxied,
@@ -174,10 +174,17 @@ class ClientTlsTransport(TlsTransport):
             cert_fields=self.client_fields,
             subject=self.client_subject,
         )
-        app = NamedConnection(self._owner, facts, self._loaded, name) if name else Http1Connection(self._owner, facts)
+        app = self._application(facts, asked_for(self.ssl_object))
         self.start(app)
         if services.is_draining:
             app.begin_drain(services.clock())
+
+    def _application(self, facts: ClientFacts, name: str) -> Http1Connection | Http2Connection:
+        """What was agreed on (RFC 7301). name: that the client asks for, if that has chosen a certificate."""
+        owner = self._owner
+        if self.ssl_object.selected_alpn_protocol() == "h2":
+            return NamedHttp2Connection(owner, facts, self._loaded, name) if name else Http2Connection(owner, facts)
+        return NamedConnection(owner, facts, self._loaded, name) if name else Http1Connection(owner, facts)
 
     def _handshake_failed(self, error: Exception) -> None:
         reason = handshake_reason(error)
@@ -264,6 +271,26 @@ class NamedConnection(Http1Connection):
                 return
             self._is_here = host
         super()._begin(prepared, rest, is_refused=is_refused)
+
+
+class NamedHttp2Connection(Http2Connection):
+    """The same with HTTP/2, whose clients put requests for other hosts on it, if the certificate is for these, too."""
+
+    __slots__ = ("_certificates", "_is_here", "_name")
+
+    def __init__(self, owner: Door, facts: ClientFacts, certificates: ListenerContexts, name: str) -> None:
+        super().__init__(owner, facts)
+        self._certificates = certificates
+        self._name = name
+        self._is_here = ""  # as above
+
+    def is_misdirected(self, host: str) -> bool:
+        if not host or host == self._is_here or self.is_trusted:
+            return False
+        if self._certificates.is_misdirected(self._name, without_port(host)):
+            return True
+        self._is_here = host
+        return False
 
 
 def without_port(host: str) -> str:

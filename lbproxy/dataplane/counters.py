@@ -6,11 +6,21 @@ from typing import Final
 
 from lbproxy import errors
 from lbproxy.errors import Fault
-from lbproxy.telemetry.slots import CODES, DURATION_BUCKETS, LISTENER, POOL, SERVER, TRAFFIC
+from lbproxy.telemetry.slots import (
+    CODES,
+    DURATION_BUCKETS,
+    LISTENER,
+    POOL,
+    RETRY_OUTCOMES,
+    RETRY_REASONS,
+    SERVER,
+    TRAFFIC,
+)
 
 TCP_IN: Final = TRAFFIC.column("tcp_bytes_total", "in")
 TCP_OUT: Final = TRAFFIC.column("tcp_bytes_total", "out")
 SERVER_REQUESTS: Final = SERVER.offset["server_requests_total"]
+GRPC: Final = SERVER.offset["grpc_requests_total"]
 TTFB: Final = SERVER.offset["upstream_ttfb_seconds"]
 TTFB_SUM: Final = TTFB + len(DURATION_BUCKETS) + 1
 STALE: Final = SERVER.column("stale_connections_total")
@@ -38,8 +48,8 @@ REJECTED: Final = {
 ABORTED: Final = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
 RETRY: Final = {
     (reason, outcome): POOL.column("retries_total", reason, outcome)
-    for reason in ("connect", "reset", "timeout", "status", "stale")
-    for outcome in ("success", "failure")
+    for reason in RETRY_REASONS
+    for outcome in RETRY_OUTCOMES
 }
 
 
@@ -71,4 +81,6 @@ def retry_reason(fault: Fault) -> str:
         return "timeout"
     if fault is errors.RETRYABLE_STATUS:
         return "status"
+    if fault in (errors.REFUSED_STREAM, errors.GOAWAY_UNPROCESSED):
+        return "unprocessed"
     return "connect" if fault.retry is errors.Retry.ALWAYS else "reset"

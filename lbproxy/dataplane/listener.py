@@ -23,6 +23,7 @@ from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.client.door import Door
 from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.client.http1 import Http1Connection
+from lbproxy.dataplane.client.http2 import Http2Connection
 from lbproxy.dataplane.client.proxy_header import ProxyHeaders
 from lbproxy.dataplane.client_tls import ClientTlsTransport
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
@@ -136,6 +137,7 @@ class Listener(Door):
         self._gate = gate
         self._per_ip = runtime.per_ip
         self.n_connections = 0
+        self.n_streams = 0
         self._use(runtime)
         self._sockets: list[socket.socket] = []
         self._acceptors: list[Acceptor] = []
@@ -150,6 +152,8 @@ class Listener(Door):
     runtime: ListenerRuntime
     memo: Repeats[Prepared]
     memo_trusted: Repeats[Prepared]
+    http2_memo: Repeats[Prepared]
+    http2_memo_trusted: Repeats[Prepared]
     _proxy_headers: ProxyHeaders | None
 
     def _use(self, runtime: ListenerRuntime) -> None:
@@ -157,6 +161,8 @@ class Listener(Door):
         # By trust, which changes what is forwarded.
         self.memo = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
         self.memo_trusted = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+        self.http2_memo = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
+        self.http2_memo_trusted = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
         self._proxy_headers = ProxyHeaders(self) if runtime.takes_proxy_header else None
 
     def renew(self, runtime: ListenerRuntime) -> None:
@@ -179,7 +185,7 @@ class Listener(Door):
                     if file is not None:
                         self._socket_files.append(file)
                 else:
-                    self._sockets += _bind_tcp(address, shares_port=shares_port)
+                    self._sockets += bind_tcp(address, shares_port=shares_port)
         except OSError as error:
             self.close_sockets()
             raise BindError(bind_message(f"listener {self.runtime.name}", address, error)) from None
@@ -199,7 +205,7 @@ class Listener(Door):
     @property
     def addresses(self) -> list[str]:
         """What is really listened on, with the ports that the kernel chose."""
-        return [_shown(sock) for sock in self._sockets]
+        return [shown(sock) for sock in self._sockets]
 
     @property
     def ports(self) -> list[int]:
@@ -324,20 +330,25 @@ class Listener(Door):
             self._watch(READABLE)
 
     def close(self) -> None:
-        """Stop accepting for good. Connections that were accepted go on."""
+        """Stop accepting for good. Connections that were accepted go on, and so do those that came in this moment."""
+        if not self._is_paused:
+            self._accept_all()
         self._unwatch()
         self._is_closed = True
         self.close_sockets()
+
+    def _accept_all(self) -> None:
+        """Who is in the kernel's queue was let in, and would be reset with it. All in one turn, since nothing closes a
+        queue for newcomers alone. It holds one more than it was told to (listen(2), Linux)."""
+        for acceptor in self._acceptors:
+            acceptor.accept(BACKLOG + 1)
 
     def leave(self, now: float, heir: Listener | None = None) -> None:
         """Accept nobody any more, and let those go who are here: with their answer, or a second from now if they wait
         for none. Tunnels and TCP connections live until they end. heir: gets the sockets, with who waits there."""
         self._gate.remove(self)
         if heir is None and not self._is_paused:
-            # Who is in the kernel's queue was let in, and would be reset with it. All in one turn, since nothing closes
-            # a queue for newcomers alone. It holds one more than it was told to (listen(2), Linux).
-            for acceptor in self._acceptors:
-                acceptor.accept(BACKLOG + 1)
+            self._accept_all()
         self._unwatch()
         if heir is not None:
             heir._sockets, self._sockets = self._sockets, []
@@ -362,8 +373,12 @@ class Listener(Door):
                 client.begin_drain(now)
         return not self.n_connections
 
-    def _clients(self) -> list[Http1Connection]:
-        return [item for item in self.services.swept if isinstance(item, Http1Connection) and item.comes_through(self)]
+    def _clients(self) -> list[Http1Connection | Http2Connection]:
+        return [
+            item
+            for item in self.services.swept
+            if isinstance(item, (Http1Connection, Http2Connection)) and item.comes_through(self)
+        ]
 
     def share_port(self, is_shared: bool) -> None:
         """May another socket of this process be bound to an address that overlaps with this one's?"""
@@ -380,30 +395,42 @@ class Listener(Door):
         self._socket_files.clear()
 
 
-def _bind_tcp(address: Address, *, shares_port: bool) -> list[socket.socket]:
-    """Sockets for one address: a name may mean several. The first decides the port if the kernel chooses it."""
+def bind_tcp(address: Address, *, shares_port: bool) -> list[socket.socket]:
+    """Sockets for one address: a name may mean several. The first decides the port if the kernel chooses it.
+
+    Raises OSError; nothing stays open then.
+    """
     infos = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
     )
     sockets: list[socket.socket] = []
     try:
-        for family, kind, proto, _, sockaddr in dict.fromkeys(infos):
-            sock = socket.socket(family, kind, proto)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if shares_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the connections inherit it
-            sock.bind(sockaddr)
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
+        for info in dict.fromkeys(infos):
+            sockets.append(listen_tcp(info[0], info[4], shares_port=shares_port))
     except OSError:
         for sock in sockets:
             sock.close()
         raise
     return sockets
+
+
+def listen_tcp(family: int, sockaddr: object, *, shares_port: bool) -> socket.socket:
+    """One listening socket. shares_port: with others that say so, too. Raises OSError."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the connections inherit it
+        sock.bind(sockaddr)  # type: ignore[arg-type]  # of getaddrinfo, or getsockname
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 _BIND_HINTS: Final = {
@@ -425,7 +452,8 @@ def bind_message(what: str, address: Address, error: OSError) -> str:
     return f"{text} ({hint})" if hint else text
 
 
-def _shown(sock: socket.socket) -> str:
+def shown(sock: socket.socket) -> str:
+    """Where it is bound, for people."""
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         text = name.decode() if isinstance(name, bytes) else name

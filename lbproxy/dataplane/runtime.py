@@ -69,12 +69,13 @@ class UpstreamTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class KeepAliveSettings:
-    """`keep_alive` of a pool; inf for off."""
+    """`keep_alive` of a pool; inf for off. ping_s: of silence, with HTTP/2."""
 
     idle: int
     idle_timeout_s: float
     max_requests: float
     max_age_s: float
+    ping_s: float = float("inf")
     is_limited: bool = field(init=False)  # is there a bound on requests or age?
 
     def __post_init__(self) -> None:
@@ -131,6 +132,13 @@ class Connections:
         """No request begins here any more."""
         raise NotImplementedError
 
+    def sweep(self, now: float) -> None:
+        """Called a few times a second."""
+
+    def n_idle(self) -> int:
+        """Connections that carry nothing, beside those of the server's idle pool."""
+        return 0
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ServerRuntime(Keeper):
@@ -164,7 +172,11 @@ class ServerRuntime(Keeper):
 
     @property
     def n_active(self) -> int:
-        return self.n_connections - len(self.idle)
+        return self.n_connections - self.n_idle
+
+    @property
+    def n_idle(self) -> int:
+        return len(self.idle) + self.endpoint.n_idle()
 
     def retire(self) -> None:
         """No request begins here any more."""
@@ -200,12 +212,23 @@ class ServerRuntime(Keeper):
         """See Keeper."""
         self.most_requests = self.server.reuse.limit
 
+    def follow_learned(self, now: float) -> None:
+        """Another process may have learned something of the server."""
+        limit = self.server.reuse.limit
+        if limit != self.most_requests:
+            if limit < self.most_requests:
+                self.idle.close_used_up(limit)
+            self.most_requests = limit
+        if self.server.idle_timeout.learned_s:
+            self._retire_in_time(now)
+
     def _retire_in_time(self, now: float) -> None:
         self.idle_timeout_s = min(self.pool.idle_timeout_s, self.server.idle_timeout.retire_after_s(now))
 
     def sweep(self, now: float) -> None:
         """What time brings: idle connections expire, what was learned of the server ages."""
         self.idle.sweep(now)
+        self.endpoint.sweep(now)
         if self.server.idle_timeout.learned_s:
             self._retire_in_time(now)
 
@@ -216,8 +239,8 @@ class PoolSettings:
 
     keep_alive None: no connection is kept. head_bytes, max_fields: of a response; max_interim: 1xx before one.
     retry_after_s: for a 503 where nothing better is known. failure_statuses: that the breaker takes for failures.
-    proxy_protocol: `off`, `v1` or `v2`. is_lenient: responses need not be exact. sticky
-    None: no cookies.
+    proxy_protocol: `off`, `v1` or `v2`. is_lenient: responses need not be exact. protocol: `h1`, `h2` or `auto`.
+    sticky None: no cookies.
     """
 
     keep_alive: KeepAliveSettings | None
@@ -230,6 +253,7 @@ class PoolSettings:
     proxy_protocol: str = "off"
     is_lenient: bool = False
     sticky: StickySettings | None = None
+    protocol: str = "h1"
 
 
 class PoolRuntime:
@@ -248,6 +272,7 @@ class PoolRuntime:
         "max_interim",
         "name",
         "pool",
+        "protocol",
         "proxy_protocol",
         "response_memo",
         "retry_after_s",
@@ -292,6 +317,7 @@ class PoolRuntime:
         self.retry_after_s = settings.retry_after_s
         self.failure_statuses = settings.failure_statuses
         self.tls = settings.tls
+        self.protocol = settings.protocol
         self.proxy_protocol = settings.proxy_protocol
         self.is_lenient = settings.is_lenient
         self.sticky = Sticky(self.pool, settings.sticky) if settings.sticky is not None else None
@@ -299,11 +325,15 @@ class PoolRuntime:
 
     def reconfigure(self, settings: PoolSettings, now: float) -> None:
         """Other settings, for the next request. What was agreed with a server when a connection to it began can't be
-        changed on that connection: with other TLS or another PROXY header the idle ones are closed, and those in use
-        are not used again."""
+        changed on that connection: with another protocol, other TLS or another PROXY header the idle ones are closed,
+        and those in use are not used again."""
         old = self.settings
         self._take(settings)
-        if settings.tls is not old.tls or settings.proxy_protocol != old.proxy_protocol:
+        if (
+            settings.tls is not old.tls
+            or settings.proxy_protocol != old.proxy_protocol
+            or settings.protocol != old.protocol
+        ):
             for server, runtime in self.servers.items():
                 runtime.retire()
                 self.servers[server] = ServerRuntime(server, self, runtime.row, is_direct=runtime.is_direct)
@@ -391,6 +421,16 @@ class ClientTimeouts:
     write: float
 
 
+@dataclass(frozen=True, slots=True)
+class Http2Settings:
+    """`limits.h2` of a listener. resets, control_frames: (count, seconds). max_age_s: inf for off."""
+
+    streams: int = 100
+    resets: tuple[int, float] = (100, 10.0)
+    control_frames: tuple[int, float] = (1000, 10.0)
+    max_age_s: float = float("inf")
+
+
 @dataclass(slots=True, eq=False)
 class ListenerRuntime:
     """A listener with its settings."""
@@ -422,6 +462,8 @@ class ListenerRuntime:
     methods: frozenset[str] | None = None  # that are served; None: any
     allow: bytes = DEFAULT_METHODS
     log_format: LogFormat = field(default_factory=JsonFormat)
+    serves_h1: bool = True
+    http2: Http2Settings | None = None  # None: HTTP/2 is not served
     is_leaving: bool = False  # each answer is the last one on its connection
     per_ip: AddressCounts = field(init=False)
 

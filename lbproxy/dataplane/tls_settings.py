@@ -147,6 +147,7 @@ class PoolTlsFiles:
     server_name: str | None = None
     cert: str | None = None
     key: str | None = None
+    alpn: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -154,7 +155,7 @@ class PoolTlsFiles:
 
     def load(self) -> ssl.SSLContext:
         """Read every file. Raises FileProblem."""
-        return client_context(verify=self.verify, ca=self.ca, cert=self.cert, key=self.key)
+        return client_context(verify=self.verify, ca=self.ca, cert=self.cert, key=self.key, alpn=self.alpn)
 
 
 class SessionHolder(Protocol):

@@ -141,7 +141,13 @@ class _Manners:
         check_tls = tls if own == pool.tls else _tls(own, ("pools", name, "health_check", "tls"), base_dir)
         introduction = build(pool.proxy_protocol, None, None, is_check=True) if pool.proxy_protocol != "off" else b""
         patience_s = pool.timeouts.connect + pool.timeouts.response_head
-        return cls(check, ProbeSpec.from_config(check, pool.proxy_protocol, check_tls), tls, introduction, patience_s)
+        return cls(
+            check,
+            ProbeSpec.from_config(check, pool.proxy_protocol, check_tls, pool.protocol),
+            tls,
+            introduction,
+            patience_s,
+        )
 
     def target(self, patient: Patient, timeout_s: float) -> Target:
         tls = self.tls

@@ -311,7 +311,8 @@ class CircuitBreaker:
     # --- the same breaker in several processes -----------------------------------------------------------------------
 
     def to_words(self) -> list[int]:
-        """What it knows as WORDS whole numbers, times in ns: all but permits and the sorts of requests that it saw."""
+        """What it knows as WORDS whole numbers, times in ns: all but `what`, permits and the sorts of requests that it
+        saw."""
         return [
             _STATES.index(self.state),
             self.generation,
@@ -337,8 +338,6 @@ class CircuitBreaker:
 
     def take_words(self, words: Sequence[int], permits: int) -> None:
         """Know what another one's `to_words` said. permits: probes that are out, of all processes."""
-        if words[1] != self.generation and words[3]:
-            self.what = f"{REASONS[words[3]].replace('_', ' ')}, as another worker saw"
         self.state = _STATES[words[0]]
         self.generation = words[1]
         self._level = words[2]

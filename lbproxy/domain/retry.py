@@ -25,9 +25,9 @@ class RetryPolicy:
 
     unacked: a FIN with nothing acknowledged proves that nothing was taken in, for servers that
     are directly connected ("auto"), for all ("on") or for none ("off").
-    status: answers that are retried. backoff_base_s, backoff_max_s: see
-    `backoff_s`. trust_retry_after: a 503 with Retry-After was not executed, so that any method may be repeated.
-    idempotency_key: a request with that header may be repeated.
+    status: answers that are retried; grpc: statuses of gRPC that are, if nothing came before them. backoff_base_s,
+    backoff_max_s: see `backoff_s`. trust_retry_after: a 503 with Retry-After was not executed, so that any method may
+    be repeated. idempotency_key: a request with that header may be repeated.
     """
 
     attempts: int = 2
@@ -38,6 +38,7 @@ class RetryPolicy:
     body_bytes: int = 1 << 20
     unacked: str = "auto"
     status: frozenset[int] = frozenset()
+    grpc: frozenset[int] = frozenset()
     backoff_base_s: float = 0.025
     backoff_max_s: float = 0.25
     trust_retry_after: bool = False
@@ -74,6 +75,13 @@ def may_retry_status(
     if status not in policy.status or retries_done >= policy.attempts or not is_replayable:
         return False
     return is_idempotent or (policy.trust_retry_after and status == 503 and has_retry_after)
+
+
+def may_retry_grpc(
+    policy: RetryPolicy, status: int, *, is_idempotent: bool, retries_done: int, is_replayable: bool
+) -> bool:
+    """The same of a call of gRPC that was answered with this status and no message."""
+    return status in policy.grpc and is_idempotent and is_replayable and retries_done < policy.attempts
 
 
 def backoff_s(retry_number: int, policy: RetryPolicy, rng: Rng, fault: Fault | None = None) -> float:

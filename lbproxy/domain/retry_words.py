@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from lbproxy.domain.retry import RetryPolicy, may_retry, may_retry_status
 from lbproxy.errors import FAULTS, Fault, Retry, Side
@@ -17,17 +18,25 @@ class Cause:
     why: str
 
 
-def causes(policy: RetryPolicy, *, method: str, is_idempotent: bool, has_tls: bool, has_other: bool) -> list[Cause]:
+_OF_HTTP2: Final = frozenset(
+    ("refused_stream", "goaway_unprocessed", "stream_reset", "stream_cancelled", "h2_protocol", "ping_timeout")
+)
+
+
+def causes(
+    policy: RetryPolicy, *, method: str, is_idempotent: bool, has_tls: bool, has_other: bool, has_http2: bool = False
+) -> list[Cause]:
     """How a first attempt may fail without an answer, and whether there would be a second, body and budget aside.
 
     is_idempotent: may it be executed twice? has_tls: is the server asked over TLS? has_other: is another one usable?
+    has_http2: may it be asked in HTTP/2?
     """
     found: list[Cause] = []
     for fault in FAULTS.values():
         if fault.side is not Side.UPSTREAM or fault.retry is Retry.NEVER or fault.word == "retryable_status":
             continue
         is_tls = fault.word.startswith("tls")
-        if is_tls and not has_tls:
+        if (is_tls and not has_tls) or (fault.word in _OF_HTTP2 and not has_http2):
             continue
         is_retried = may_retry(policy, fault, is_idempotent=is_idempotent, retries_done=0, is_replayable=True)
         if is_retried and is_tls and not has_other:

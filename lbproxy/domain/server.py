@@ -243,6 +243,11 @@ class Server:
         self._latency_s = elapsed_s
         self._latency_at = now
 
+    def take_latency(self, latency_s: float, now: float) -> None:
+        """Another process has seen this."""
+        self._latency_s = latency_s
+        self._latency_at = now
+
     def observe_service(self, elapsed_s: float) -> None:
         """Feed one answer's time into `service_p95_s`, a running 95th percentile, and `service_min_s`.
 

@@ -11,12 +11,12 @@ from lbproxy.telemetry.recent import RecentLines
 CLOSE_S = 1.0
 
 
-def open_access_log(config: AccessLogConfig | None) -> LogWriter | None:
-    """A writer; None where there is to be no log. Raises Unusable."""
+def open_access_log(config: AccessLogConfig | None, *, is_shared: bool = False) -> LogWriter | None:
+    """A writer; None where there is to be no log. is_shared: with other processes. Raises Unusable."""
     if config is None:
         return None
     try:
-        return LogWriter(config.path)
+        return LogWriter(config.path, is_shared=is_shared)
     except OSError as error:
         raise Unusable(("access_log", "path"), f"cannot open {config.path}: {error.strerror}") from None
 

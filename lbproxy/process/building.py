@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from lbproxy.config.certificates import FileProblem
 from lbproxy.config.http_rules import Route
@@ -24,12 +25,16 @@ from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.runtime import (
     DEFAULT_METHODS,
     ClientTimeouts,
+    Connections,
+    Http2Settings,
     ListenerRuntime,
     PoolRuntime,
     PoolSettings,
     RouteRuntime,
+    ServerRuntime,
 )
 from lbproxy.dataplane.server.endpoint import Http1Endpoint
+from lbproxy.dataplane.server.http2_endpoint import Http2Endpoint
 from lbproxy.dataplane.tls_settings import ListenerTlsFiles, ListenerTlsSettings, PoolTlsFiles, PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import WaitQueue
@@ -53,13 +58,18 @@ from lbproxy.process.settings import (
     route_spec,
     sticky_settings,
 )
+from lbproxy.process.workers.part import Part
 from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.telemetry.accesslog import make_format
 from lbproxy.telemetry.slots import LISTENER, POOL, TRAFFIC, Layout, Row, Slots
 
+_ALPN: dict[str, tuple[str, ...]] = {"h1": (), "h2": ("h2",), "auto": ("h2", "http/1.1")}
+"""What servers are offered by ALPN, by `protocol` of the pool."""
+
 StrategyFailed = Callable[[str, Exception], None]
 DialFailed = Callable[[Pool, Server, Fault], None]
 Labels = tuple[str, ...]
+PoolKind = TypeVar("PoolKind", bound=Pool)
 
 
 class Rows:
@@ -92,9 +102,23 @@ class TlsParts:
     watched: list[WatchedFiles] = field(default_factory=list)  # to be read again when they change
 
 
+def check_alpn(config: PoolConfig) -> tuple[str, ...]:
+    """What a pool's health checks offer by ALPN."""
+    check = config.health_check
+    if check is None or check.type == "tcp":
+        return ()
+    return ("h2",) if check.type == "grpc" or config.protocol == "h2" else ()
+
+
+def _endpoint_of(runtime: ServerRuntime) -> Connections:
+    """Who connects to a server, by the protocol of its pool at that time."""
+    return Http1Endpoint(runtime) if runtime.pool.protocol == "h1" else Http2Endpoint(runtime)
+
+
 class Builder:
     """Makes the parts of one config. Raises Unusable for what can't be had.
 
+    part: what is shared with other processes, None if there are none.
     before: TLS as it is in use; what is asked for in the same words is the same object, so that sessions and turns
     stay. check_tls: of health checks, by pool, once the pools are made.
     """
@@ -109,8 +133,10 @@ class Builder:
         strategy_failed: StrategyFailed,
         base_dir: str,
         before: TlsParts | None = None,
+        part: Part | None = None,
     ) -> None:
         self.config = config
+        self._part = part
         self.rows = rows
         self.tls = TlsParts()
         self.check_tls: dict[str, PoolTlsSettings] = {}
@@ -134,19 +160,29 @@ class Builder:
             self._strategy_failed(name, error)
 
         breaker = config.circuit_breaker
-        pool = Pool(
-            name,
-            (),
-            strategy,
-            create("least_connections", {}, self._rng),
-            fail_open=config.fail_open,
-            passive_retry_s=passive_retry_s(config),
-            strategy_failed=strategy_failed,
-            breaker=None if breaker is None else breaker_policy(breaker),
-            max_ejected=breaker.max_ejected if breaker is not None else 0.0,
-            queue=WaitQueue(config.queue.size, config.queue.timeout, config.queue.order),
-            slow_start_s=config.slow_start,
-        )
+        part = self._part
+
+        def make(kind: type[PoolKind], queue: WaitQueue | None = None) -> PoolKind:
+            return kind(
+                name,
+                (),
+                strategy,
+                create("least_connections", {}, self._rng),
+                fail_open=config.fail_open,
+                passive_retry_s=retry_refused_s(config, part),
+                strategy_failed=strategy_failed,
+                breaker=None if breaker is None else breaker_policy(breaker),
+                max_ejected=breaker.max_ejected if breaker is not None else 0.0,
+                queue=queue,
+                slow_start_s=config.slow_start,
+            )
+
+        pool: Pool
+        if part is None:
+            pool = make(Pool, WaitQueue(config.queue.size, config.queue.timeout, config.queue.order))
+        else:
+            pool = part.new_pool(make, name, config)
+        ratio, at_least = config.retry.budget.ratio, config.retry.budget.min
         dial_failed = self._dial_failed
         return PoolRuntime(
             pool,
@@ -154,18 +190,23 @@ class Builder:
             self.pool_settings(name),
             dial_failed=lambda server, fault: dial_failed(pool, server, fault),
             rng=self._rng,
-            budget=RetryBudget(config.retry.budget.ratio, config.retry.budget.min),
-            endpoint_of=Http1Endpoint,
+            budget=RetryBudget(ratio, at_least) if part is None else part.budget(name, ratio, at_least),
+            endpoint_of=_endpoint_of,
         )
 
     def pool_settings(self, name: str) -> PoolSettings:
         """Besides, `check_tls` gets what the pool's health checks need."""
         config = self.config.pools[name]
+        if self._part is not None:
+            self._part.check_room(name, config)
         check = config.health_check
-        tls = self._pool_tls(config.tls, ("pools", name, "tls"))
+        alpn = _ALPN[config.protocol]
+        tls = self._pool_tls(config.tls, ("pools", name, "tls"), alpn)
         if check is not None:
             own = check.tls if "tls" in check.model_fields_set else config.tls
-            check_tls = tls if own == config.tls else self._pool_tls(own, ("pools", name, "health_check", "tls"))
+            spoken = check_alpn(config)
+            is_same = own == config.tls and spoken == alpn
+            check_tls = tls if is_same else self._pool_tls(own, ("pools", name, "health_check", "tls"), spoken)
             if check_tls is not None:
                 self.check_tls[name] = check_tls
         return PoolSettings(
@@ -179,20 +220,21 @@ class Builder:
             proxy_protocol=config.proxy_protocol,
             is_lenient=config.lenient,
             sticky=sticky_settings(config.sticky),
+            protocol=config.protocol,
         )
 
-    def _pool_tls(self, config: PoolTls | None, path: KeyPath) -> PoolTlsSettings | None:
+    def _pool_tls(self, config: PoolTls | None, path: KeyPath, alpn: tuple[str, ...]) -> PoolTlsSettings | None:
         if config is None:
             return None
         known = self._before.pools.get(path)
-        if known is not None and known[0] == config:
+        if known is not None and known[0] == config and known[1].files.alpn == alpn:
             made = known[1]
         else:
             ca, cert, key = (
                 None if path is None else absolute(path, self._base_dir)
                 for path in (config.ca, config.cert, config.key)
             )
-            files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key)
+            files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key, alpn)
             try:
                 made = PoolTlsSettings(files, files.load())
             except FileProblem as error:
@@ -248,21 +290,24 @@ class Builder:
             if config.deadline_header is None
             else frozenset((config.deadline_header.lower().encode(), GRPC_TIMEOUT)),
             has_default_only=len(routes) == 1 and routes[0].match is None and not path_rules.is_strict,
-            tls=self._listener_tls(config),
+            tls=self.listener_tls(config),
             takes_proxy_header=config.proxy_protocol == "accept",
             line_bytes=limits.request_line_bytes,
             path_rules=path_rules,
             methods=frozenset(methods) or None,
             allow=", ".join(methods).encode() or DEFAULT_METHODS,
             log_format=make_format(access_log.format if access_log is not None else "json"),
+            serves_h1="h1" in config.protocols,
+            http2=_http2_settings(config),
         )
 
-    def _listener_tls(self, config: ListenerConfig) -> ListenerTlsSettings | None:
+    def listener_tls(self, config: ListenerConfig) -> ListenerTlsSettings | None:
+        """The TLS of a listener, if it has any. Raises Unusable."""
         tls = config.tls
         if tls is None:
             return None
         # What is inside of a TCP connection is not known here, so nothing is promised unless the config does.
-        alpn = tls.alpn if config.mode == "http" or "alpn" in tls.model_fields_set else ()
+        alpn = tls.alpn or (_offered(config) if config.mode == "http" else ())
         asked = (tls, alpn, config.limits.handshakes, config.timeouts.tls_handshake)
         known = self._before.listeners.get(config.name)
         made = known[1] if known is not None and known[0] == asked else self._load_listener_tls(config, alpn)
@@ -330,14 +375,38 @@ class Builder:
         return made
 
 
-def reconfigure(runtime: PoolRuntime, config: PoolConfig, settings: PoolSettings, now: float) -> None:
+def retry_refused_s(config: PoolConfig, part: Part | None) -> float | None:
+    """`passive_retry_s`; among several workers it is the controller who gives a server another chance."""
+    return passive_retry_s(config) if part is None or part.is_controller else None
+
+
+def _offered(config: ListenerConfig) -> tuple[str, ...]:
+    """What a listener of HTTP offers by ALPN (RFC 7301), first choice first."""
+    return tuple([name for word, name in (("h2", "h2"), ("h1", "http/1.1")) if word in config.protocols])
+
+
+def _http2_settings(config: ListenerConfig) -> Http2Settings | None:
+    limits = config.limits.h2
+    if config.mode != "http" or "h2" not in config.protocols:
+        return None
+    return Http2Settings(
+        limits.streams,
+        (limits.resets.count, limits.resets.seconds),
+        (limits.control_frames.count, limits.control_frames.seconds),
+        inf_if_off(limits.max_age),
+    )
+
+
+def reconfigure(
+    runtime: PoolRuntime, config: PoolConfig, settings: PoolSettings, now: float, part: Part | None = None
+) -> None:
     """Have a pool that is in use keep to another config; its servers and its strategy are not looked at here."""
     breaker = config.circuit_breaker
     runtime.reconfigure(settings, now)
     runtime.budget.reconfigure(config.retry.budget.ratio, config.retry.budget.min)
     runtime.pool.reconfigure(
         fail_open=config.fail_open,
-        passive_retry_s=passive_retry_s(config),
+        passive_retry_s=retry_refused_s(config, part),
         breaker=None if breaker is None else breaker_policy(breaker),
         max_ejected=breaker.max_ejected if breaker is not None else 0.0,
         slow_start_s=config.slow_start,

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -79,6 +79,7 @@ class Controller:
     why the data plane takes no new requests for now, None if it does. admin_limit: connections of the admin address.
     admin_may_move: a free port will do where its own is taken. admin_sockets: of another process, whose work this one
     takes over; `serve` has them accept here. admin_routes: what else the admin address answers.
+    look: see AdminServer.
     config_path: of the file, "" or "-" if there is none; relative paths of the config begin in its folder.
     """
 
@@ -100,6 +101,7 @@ class Controller:
         admin_sockets: Passed | None = None,
         admin_routes: Sequence[Route] = (),
         config_path: str = "",
+        look: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         row = registry.row(PROCESS, ())
         if row is None:
@@ -111,6 +113,7 @@ class Controller:
         self._registry = registry
         self._parts = parts
         self._reload = reload
+        self._look = look
         self._admin_limit = admin_limit
         self._admin_routes = tuple(admin_routes)
         self._overloaded = overloaded
@@ -185,6 +188,7 @@ class Controller:
             inherited=() if passed is None else passed.sockets,
             file=None if passed is None else passed.file,
             clock=self._clock,
+            **({} if self._look is None else {"look": self._look}),
         )
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -214,7 +218,7 @@ class Controller:
         """Check its servers, and look up their names."""
         if settings.health_check is not None:
             tls = self._parts.check_tls.get(pool.name)
-            self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls)
+            self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls, settings.protocol)
         self._discovery.add_pool(pool, Wanted.of(settings, self._base_dir))
 
     async def stop(self) -> None:
@@ -275,7 +279,7 @@ class Controller:
             self._checker.end_checks(pool)
         else:
             tls = self._parts.check_tls.get(pool.name)
-            self._checker.change_pool(pool, check, after.proxy_protocol, tls)
+            self._checker.change_pool(pool, check, after.proxy_protocol, tls, after.protocol)
         self._file_servers.change(pool, before, after)
         self._live.file_names(pool.name, {(spec.name, str(spec.address)) for spec in after.servers})
         if before is None:

@@ -28,11 +28,12 @@ FLUSH_S = 0.2
 @dataclass(slots=True)
 class Ending:
     """stop, stop_now: a signal asked for the end, a second one did. has_before: does the process before this one still
-    finish something? After an upgrade this one stays as long, to tell it of a stop."""
+    finish something? After an upgrade this one stays as long, to tell it of a stop. controller: None: it is another
+    process, which is told of the stop, too."""
 
     services: Services
     listeners: Listeners
-    controller: Controller
+    controller: Controller | None
     shutdown: Shutdown
     stop: asyncio.Event
     stop_now: asyncio.Event
@@ -42,7 +43,8 @@ class Ending:
         """Stop accepting, and let what is in flight finish, as long as `shutdown.grace` says."""
         services, shutdown = self.services, self.shutdown
         ends_at = services.clock() + shutdown.grace
-        self.controller.draining()
+        if self.controller is not None:
+            self.controller.draining()
         await self._wait_for(lambda: False, services.clock() + min(shutdown.delay, shutdown.grace))
         await self._wait_for(lambda: not self.listeners.has_queued, services.clock() + 1.0)
         services.is_draining = True
@@ -55,14 +57,16 @@ class Ending:
         begun = services.clock()
         services.is_draining = True
         self.listeners.hand_over(taken, begun)
-        await self.controller.handed_over(taken)
+        if self.controller is not None:
+            await self.controller.handed_over(taken)
         rests = False
         while (services.swept or self.has_before()) and not self.stop.is_set():
             if services.clock() - begun >= shutdown.after_upgrade:
                 break
             if not rests and services.clock() - begun >= shutdown.grace:
                 rests = True
-                self.controller.rest()
+                if self.controller is not None:
+                    self.controller.rest()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LINGER_POLL_S):
                     await self.stop.wait()

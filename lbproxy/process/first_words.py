@@ -22,7 +22,7 @@ def _checked(pool: Pool) -> str:
     check = pool.health_check
     if check is None:
         return "no health checks"
-    return f"checked by {check.method} {check.path}" if check.type == "http" else "checked by tcp"
+    return f"checked by {check.method} {check.path}" if check.type == "http" else f"checked by {check.type}"
 
 
 def _servers(pool: Pool) -> str:

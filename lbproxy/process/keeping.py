@@ -21,6 +21,7 @@ class Keeping:
     """See the module. config_path: of the config that runs; the path of a state file begins in its folder.
 
     path: of the state file, None for none. clock: monotonic seconds. count_error: for each write that failed.
+    on_change: called when what is known is another than before.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Keeping:
         self._clock = clock
         self._count_error = count_error
         self._serves = False
+        self.on_change: Callable[[], None] = lambda: None
         self._path = path
         self._file = self._make_file(path)
 
@@ -104,6 +106,7 @@ class Keeping:
 
     def changed(self) -> None:
         """What is known is another than before."""
+        self.on_change()
         if self._file is not None:
             self._file.changed()
 

@@ -48,9 +48,10 @@ def binds_of(config: Config) -> dict[str, Bind]:
 
 
 class Listeners:
-    """See the module."""
+    """See the module. announces: tell the log of addresses that come and go."""
 
-    def __init__(self, services: Services, gate: ConnectionGate) -> None:
+    def __init__(self, services: Services, gate: ConnectionGate, *, announces: bool = True) -> None:
+        self._announces = announces
         self._services = services
         self._gate = gate
         self._open: dict[str, Listener] = {}
@@ -77,8 +78,9 @@ class Listeners:
             self._announce(listener)
 
     def _announce(self, listener: Listener) -> None:
-        for address in listener.addresses:
-            log.info("listening name=%s address=%s", listener.runtime.name, address)
+        if self._announces:
+            for address in listener.addresses:
+                log.info("listening name=%s address=%s", listener.runtime.name, address)
 
     # --- a reload ---------------------------------------------------------------------------------------------------
 
@@ -154,7 +156,7 @@ class Listeners:
             listener.set_mode(item.listener.mode_bits)
             self._open[name] = listener
         for listener in before.values():
-            for address in listener.addresses:
+            for address in listener.addresses if self._announces else ():
                 log.info("no longer listening name=%s address=%s", listener.runtime.name, address)
             self._leave(listener, now)
 
@@ -205,6 +207,14 @@ class Listeners:
         counts: dict[str, int] = {}
         for listener in (*self, *self._leaving):
             counts[listener.runtime.name] = counts.get(listener.runtime.name, 0) + listener.n_connections
+        for name, count in counts.items():
+            yield (name,), count
+
+    def streams(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Values of lbproxy_h2_streams."""
+        counts: dict[str, int] = {}
+        for listener in (*self, *self._leaving):
+            counts[listener.runtime.name] = counts.get(listener.runtime.name, 0) + listener.n_streams
         for name, count in counts.items():
             yield (name,), count
 

@@ -78,9 +78,20 @@ class Manager:
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Feed the watchdog from this loop: whoever hangs is restarted."""
-        if self._send is not None and self._watchdog_s is not None:
-            self._tell(FED.decode())
-            self._timer = loop.call_later(self._watchdog_s / 2, self.watch, loop)
+        pause_s = self.feed()
+        if pause_s is not None:
+            self._timer = loop.call_later(pause_s, self.watch, loop)
+
+    def feed(self) -> float | None:
+        """Feed the watchdog, and say when it is to be fed again, in seconds; None: there is none."""
+        if self._send is None or self._watchdog_s is None:
+            return None
+        self._tell(FED.decode())
+        return self._watchdog_s / 2
+
+    def forward(self, data: bytes) -> None:
+        """What another process of this lbproxy tells."""
+        self._tell(*data.decode().splitlines())
 
     def _tell(self, *lines: str) -> None:
         if self._send is None:

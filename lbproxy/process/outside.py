@@ -84,13 +84,17 @@ class Outside:
 
     def serving(self, loop: asyncio.AbstractEventLoop) -> None:
         """This process accepts."""
+        self.tell_serving()
+        self.manager.watch(loop)
+
+    def tell_serving(self) -> None:
+        """The same, without the watchdog."""
         pid = os.getpid()
         if self.pid_file is not None:
             self.pid_file.take()
         if self.kept is not None:
             self.kept.serving(pid)
         self.manager.ready("serving", pid if self.arrival is not None else None)
-        self.manager.watch(loop)
 
     def handed_over(self, pid: int) -> None:
         """Another process does."""

@@ -15,6 +15,7 @@ from lbproxy.domain.retry import RetryPolicy
 from lbproxy.domain.routing import MatchSpec, RouteSpec
 from lbproxy.domain.sticky import StickySettings
 from lbproxy.process.onlink import Network
+from lbproxy.protocol.grpc import BY_NAME
 
 INF = float("inf")
 # With health checks off, a server that refused is given another chance after this long.
@@ -49,7 +50,11 @@ def keep_alive_settings(config: KeepAlive | None) -> KeepAliveSettings | None:
     if config is None:
         return None
     return KeepAliveSettings(
-        config.idle, config.idle_timeout, inf_if_off(config.max_requests), inf_if_off(config.max_age)
+        config.idle,
+        config.idle_timeout,
+        inf_if_off(config.max_requests),
+        inf_if_off(config.max_age),
+        inf_if_off(config.ping),
     )
 
 
@@ -116,6 +121,7 @@ def retry_policy(config: PoolConfig, override: RetryOverride | None) -> RetryPol
         body_bytes=value("body_bytes"),
         unacked=value("unacked"),
         status=frozenset(value("status")),
+        grpc=frozenset(BY_NAME[name] for name in value("grpc")),
         backoff_base_s=pool.backoff.base,
         backoff_max_s=pool.backoff.max,
         trust_retry_after=value("trust_retry_after"),

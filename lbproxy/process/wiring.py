@@ -7,6 +7,7 @@ names goes when nothing is under way in it; until then it is as before, except t
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterator
@@ -21,11 +22,16 @@ from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, PoolSettings
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
+from lbproxy.domain.shared.overseen import OverseenPool
+from lbproxy.domain.shared.pool import Seating, SharedPool
 from lbproxy.domain.strategies.base import Strategy
-from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, reconfigure
+from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, TlsParts, reconfigure
 from lbproxy.process.onlink import read_on_link_networks
 from lbproxy.process.settings import is_direct
+from lbproxy.process.workers.part import Part
 from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Layout, Slots
+
+log = logging.getLogger("lbproxy")
 
 IDLE_S = 1.0  # a pool that goes must have been idle for so long: a request between two attempts holds nothing
 
@@ -43,7 +49,8 @@ class Draft:
 
 
 class Wiring:
-    """See the module. `slots` and `registry` are shared. base_dir: where relative paths of the config start."""
+    """See the module. `slots` and `registry` are shared. base_dir: where relative paths of the config start. tls: what
+    is made already. part: what other processes share, None if there are none."""
 
     def __init__(
         self,
@@ -55,7 +62,10 @@ class Wiring:
         dial_failed: DialFailed,
         strategy_failed: StrategyFailed,
         base_dir: str,
+        tls: TlsParts | None = None,
+        part: Part | None = None,
     ) -> None:
+        self._part = part
         self._slots = slots
         self._registry = registry
         self._rng = rng
@@ -67,9 +77,11 @@ class Wiring:
         self._idle_since: dict[str, float] = {}  # of pools that go
         self.pools: dict[str, PoolRuntime] = {}
         self.is_drafting = False
-        self._builder = self._new_builder(config)
+        if part is not None:
+            part.wire(self.pools, registry, _Seats(self))
+        self._builder = self._new_builder(config, tls)
 
-    def _new_builder(self, config: Config, before: Builder | None = None) -> Builder:
+    def _new_builder(self, config: Config, before: TlsParts | None) -> Builder:
         return Builder(
             config,
             Rows(self._slots, self._registry),
@@ -77,7 +89,8 @@ class Wiring:
             dial_failed=self._dial_failed,
             strategy_failed=self._strategy_failed,
             base_dir=self._base_dir,
-            before=None if before is None else before.tls,
+            before=before,
+            part=self._part,
         )
 
     @property
@@ -98,10 +111,20 @@ class Wiring:
         for name, config in self._builder.config.pools.items():
             runtime = self.pools[name] = self._builder.pool(name)
             self._builder.rows.show()
+            if not self._begin(runtime):
+                continue
             for spec in config.servers if has_servers else ():
                 if spec.address.is_literal:
                     self.add_server(runtime, server_of(spec, config))
         return self.pools
+
+    def _begin(self, runtime: PoolRuntime) -> bool:
+        """False: its servers are those that another process has given seats."""
+        part, pool = self._part, runtime.pool
+        if part is None or not isinstance(pool, SharedPool):
+            return True
+        part.begin(pool)
+        return part.is_controller
 
     def build_listener(self, config: ListenerConfig) -> ListenerRuntime:
         """One runtime per listener; its pools must be built. Raises Unusable for its certificates."""
@@ -114,7 +137,7 @@ class Wiring:
     def draft(self, config: Config) -> Draft:
         """Make everything for another config, in whatever thread; nothing is in use yet. Raises Unusable."""
         before = self._builder
-        builder = self._new_builder(config, before)
+        builder = self._new_builder(config, before.tls)
         draft = Draft(builder, {}, {}, {}, {})
         for name, pool in config.pools.items():
             if name not in self.pools:
@@ -138,6 +161,7 @@ class Wiring:
             runtime = draft.pools.get(name)
             if runtime is not None:
                 self.pools[name] = runtime
+                self._begin(runtime)
                 continue
             runtime = self.pools[name]
             self._idle_since.pop(name, None)
@@ -145,7 +169,7 @@ class Wiring:
             if name in draft.strategies:
                 runtime.pool.use_strategy(draft.strategies[name], now)
             if before.get(name) != config or draft.settings[name].tls is not runtime.tls:
-                reconfigure(runtime, config, draft.settings[name], now)
+                reconfigure(runtime, config, draft.settings[name], now, self._part)
         for name, runtime in self.pools.items():
             if name not in builder.config.pools and not runtime.pool.is_leaving:
                 runtime.pool.is_leaving = True
@@ -166,6 +190,11 @@ class Wiring:
         """One of `idle_pools`, whose servers have been removed, is no more."""
         runtime = self.pools.pop(pool.name)
         del self._idle_since[pool.name]
+        if self._part is not None:
+            self._leaving = [item for item in self._leaving if item[0] is not runtime]
+            for server in list(runtime.servers):
+                self._forget_server(runtime, server, time.monotonic())
+            self._part.drop_pool(pool.name)
         self._registry.remove(POOL, (pool.name,), runtime.row)
         self._forget(TRAFFIC, 1, pool.name)
 
@@ -202,6 +231,8 @@ class Wiring:
             server, runtime, row, is_direct=is_direct(server.address, self._on_link)
         )
         runtime.pool.add(server, joined_at)
+        if isinstance(runtime.pool, OverseenPool) and not runtime.pool.has_seat(server):
+            log.error("pool %s: server %s gets no requests: %s", runtime.name, server.name, server.why)
 
     def remove_server(self, runtime: PoolRuntime, server: Server) -> None:
         """A server leaves a pool: no new requests; its row goes when its last request is done."""
@@ -214,10 +245,21 @@ class Wiring:
         for runtime in self.pools.values():
             runtime.sweep(now)
         for runtime, server in list(self._leaving):
-            if server.inflight == 0 and runtime.servers[server].n_connections == 0:
+            if server.inflight or runtime.servers[server].n_connections:
+                continue
+            if self._part is None or self._part.is_done_with(runtime.name, server):
                 self._leaving.remove((runtime, server))
-                gone = runtime.servers.pop(server)
-                self._registry.retire(SERVER, (runtime.name, server.name), gone.row)
+                self._forget_server(runtime, server, now)
+
+    def _forget_server(self, runtime: PoolRuntime, server: Server, now: float) -> None:
+        row = runtime.servers.pop(server).row
+        labels = runtime.name, server.name
+        if self._part is not None:
+            self._part.let_go(runtime, server, row, now)
+            if not self._part.is_controller:  # which has what all counted
+                self._registry.remove(SERVER, labels, row)
+                return
+        self._registry.retire(SERVER, labels, row)
 
     def queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Values of lbproxy_queue_depth."""
@@ -229,10 +271,30 @@ class Wiring:
         for runtime in self.pools.values():
             for item in runtime.servers.values():
                 yield (runtime.name, item.server.name, "active"), item.n_active
-                yield (runtime.name, item.server.name, "idle"), len(item.idle)
+                yield (runtime.name, item.server.name, "idle"), item.n_idle
 
     def certificate_expiries(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Values of lbproxy_tls_certificate_expiry_timestamp_seconds."""
         for listener, (_, tls) in self._builder.tls.listeners.items():
             for path, expiry in {item.path: item.not_after for item in tls.loaded.certificates}.items():
                 yield (listener, path), expiry
+
+
+class _Seats(Seating):
+    """Servers that get a seat in the shared books, or lose it."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+
+    def join(self, pool: SharedPool, server: Server, now: float | None) -> None:
+        """See Seating."""
+        self._wiring.add_server(self._wiring.pools[pool.name], server, now)
+
+    def leave(self, pool: SharedPool, server: Server, now: float) -> None:
+        """See Seating."""
+        self._wiring.remove_server(self._wiring.pools[pool.name], server)
+
+    def prepare(self, pool: SharedPool, seat: int) -> None:
+        """See Seating."""
+        if self._wiring._part is not None:
+            self._wiring._part.clear_seat(pool.name, seat)

@@ -180,6 +180,7 @@ class Worker:
         self._requests = ReloadRequests(reloading, self._outside.manager, services.tasks, self._config_path)
         registry.readers |= {
             "client_connections": self._listeners.connections,
+            "h2_streams": self._listeners.streams,
             "queue_depth": wiring.queue_depths,
             "upstream_connections": wiring.upstream_connections,
             "tls_certificate_expiry_timestamp_seconds": wiring.certificate_expiries,

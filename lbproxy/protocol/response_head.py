@@ -25,7 +25,7 @@ from lbproxy.protocol.field_lines import (
 )
 from lbproxy.protocol.message import HOP_BY_HOP, KEEP_ALIVE, Fields, connection_options, parse_length
 from lbproxy.protocol.repair import one_length, repaired
-from lbproxy.protocol.status import status_line
+from lbproxy.protocol.status import REASONS, status_line
 
 NO_PROMISE: Final = -1.0  # seconds: no `Keep-Alive: timeout`; 0 is one, and means now
 
@@ -46,11 +46,12 @@ class ResponseHead:
     with its blank line. content_length: None without one.
     keep_alive: the server will keep the connection. keep_alive_timeout_s: what its Keep-Alive promises, negative
     without one.
-    is_bodiless: the status alone says so (1xx, 204, 304). body_length: what follows unless the request was HEAD, -1 if
-    that is not known. is_plain: has a length and a date, so that `wire` (status line, fields and length) can be sent as
-    it is. has_date: whoever forwards an answer without a Date adds one. upgrade: of a 101 what was chosen, of a 426
-    what the server asks for. binds: the connection is, or can become, one user's. is_shared: it is kept and not bound,
-    so that the next request on it may be anybody's.
+    is_bodiless: the status alone says so (1xx, 204, 304). body_length: what follows unless the request was HEAD, -1
+    if that is not known. is_grpc: gRPC's, over HTTP/2; grpc_status: what it says itself, as there is no body, else
+    -1. is_plain: has a length and a date, so that `wire` (status line, fields and length) can be sent as it is.
+    has_date: whoever forwards an answer without a Date adds one. upgrade: of a 101 what was chosen, of a 426 what the
+    server asks for. binds: the connection is, or can become, one user's. is_shared: it is kept and not bound, so that
+    the next request on it may be anybody's.
     """
 
     __slots__ = (
@@ -58,8 +59,10 @@ class ResponseHead:
         "body_length",
         "chunked",
         "content_length",
+        "grpc_status",
         "has_date",
         "is_bodiless",
+        "is_grpc",
         "is_plain",
         "is_shared",
         "keep_alive",
@@ -83,6 +86,8 @@ class ResponseHead:
         self.is_shared = True
         self.binds = False
         self.has_date = False
+        self.is_grpc = False
+        self.grpc_status = -1
         self.body_length = -1
         self.is_bodiless = status < 200 or status in (204, 304)
         self.content_length: int | None = None
@@ -255,6 +260,18 @@ def read_response_head(raw: bytes, *, max_fields: int) -> ResponseHead | None:
         if not head.is_bodiless:
             head.body_length = length
         head.wire = b"%b%bContent-Length: %d\r\n" % (start.sent, head.lines, length)
+    return head
+
+
+def response_head_of(status: int, lines: bytes, content_length: int | None) -> ResponseHead:
+    """The head of an answer in HTTP/2, whose fields were checked when they were read.
+
+    lines: each `name: value` and CR LF, without framing. The last one of a status without a reason is its usual one.
+    """
+    length = b"" if content_length is None else b"Content-Length: %d\r\n" % content_length
+    raw = b"%b%b%b\r\n" % (status_line(status, REASONS.get(status, b"")), lines, length)
+    head = read_response_head(raw, max_fields=raw.count(b"\n"))
+    assert head is not None
     return head
 
 

@@ -1,26 +1,40 @@
-"""Where everything stands in the memory that workers share: one table, made from the config.
+"""Where everything stands in the memory that workers share: one table, made from the config before they fork.
 
-    header       GENERATION: goes up with each table that follows another
-    pools        for each, in order: its lock, then its books (domain/shared/plan.py)
-    counters     a column for each worker, and one for those that are gone (shared/columns.py)
+    asked        how often the controller has asked for counts
+    directory    its lock; then for each thing that has counters and for each room whose it is (`Directory`)
+    rooms        for each: a lock, then the books of the pool that has it (domain/shared/plan.py)
+    columns      one for each worker, one for the controller, and one for those that are gone (shared/columns.py):
+                 counters of the process, of listeners, of traffic, of rooms and their seats; then gauges
 
-The supervisor makes it before it forks. When the config needs more room than there is, it makes another (`grown`) in
-other memory and carries everything there while nobody is at the books.
+There are more rooms, seats and entries than the config needs, so that pools, servers and listeners can join. What finds
+no room is refused, and a restart makes more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lbproxy.domain.shared.cells import Cells
-from lbproxy.domain.shared.plan import Plan, carry
-from lbproxy.shared.columns import SEQUENCE_CELLS
+from lbproxy.domain.shared.cells import Cells, Guard
+from lbproxy.domain.shared.plan import Plan
+from lbproxy.shared.columns import columns_end
 from lbproxy.shared.mutex import MUTEX_CELLS
+from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC
 
-GENERATION: Final = 0
+ASKED: Final = 0
 HEADER_CELLS: Final = 8
+ENTRY_CELLS: Final = 2
+
+# Beside the counters of a server: requests that ended there, and errors (domain/server.py).
+N_FACTS: Final = 2
+# Gauges of the process: bytes in memory; which question was answered last, and 1. Of a listener: connections. Of a
+# server: connections in use and idle; latency (ns) and the last progress (monotonic, ns), as one worker saw them.
+PROCESS_GAUGES: Final = 2
+LISTENER_GAUGES: Final = 1
+SERVER_GAUGES: Final = 4
+SEAT_WIDTH: Final = SERVER.width + N_FACTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,52 +47,138 @@ class PoolRoom:
 
 
 class Table:
-    """plans, locks: of each pool, by name; a lock is the number of its first cell. counters: the first cell of them.
-    n_counters: in each column. end: how many cells there are."""
+    """plans: of each room; locks: the first cell of the lock of each. columns, n_counters, n_gauges: see Columns.
+    end: how many cells there are.
 
-    __slots__ = ("counters", "end", "locks", "n_counters", "n_workers", "plans")
+    n_workers: without the controller. n_listeners, n_traffic: how many things of these kinds may have counters.
+    """
 
-    def __init__(self, rooms: Mapping[str, PoolRoom], n_workers: int, n_counters: int) -> None:
+    __slots__ = (
+        "columns",
+        "directory_lock",
+        "end",
+        "listener_entries",
+        "locks",
+        "n_counters",
+        "n_gauges",
+        "n_listeners",
+        "n_traffic",
+        "n_workers",
+        "plans",
+        "pool_counters",
+        "room_entries",
+        "seat_gauges",
+        "traffic_entries",
+    )
+
+    def __init__(self, rooms: Sequence[PoolRoom], n_workers: int, n_listeners: int, n_traffic: int) -> None:
         self.n_workers = n_workers
-        self.n_counters = n_counters
-        self.plans: dict[str, Plan] = {}
-        self.locks: dict[str, int] = {}
-        at = HEADER_CELLS
-        for name, room in rooms.items():
-            self.locks[name] = at
-            self.plans[name] = plan = Plan(
+        self.n_listeners = n_listeners
+        self.n_traffic = n_traffic
+        self.directory_lock = HEADER_CELLS
+        self.listener_entries = self.directory_lock + MUTEX_CELLS
+        self.traffic_entries = self.listener_entries + n_listeners * ENTRY_CELLS
+        self.room_entries = self.traffic_entries + n_traffic * ENTRY_CELLS
+        at = self.room_entries + len(rooms) * ENTRY_CELLS
+        self.plans: list[Plan] = []
+        self.locks: list[int] = []
+        self.pool_counters: list[int] = []
+        self.seat_gauges: list[int] = []
+        counters = PROCESS.width + n_listeners * LISTENER.width + n_traffic * TRAFFIC.width
+        for room in rooms:
+            self.locks.append(at)
+            plan = Plan(
                 at + MUTEX_CELLS,
                 n_workers=n_workers,
                 n_servers=room.n_servers,
                 n_rows=room.n_slots,
                 n_places=room.n_waiting,
             )
+            self.plans.append(plan)
+            self.pool_counters.append(counters)
+            counters += POOL.width + room.n_servers * SEAT_WIDTH
             at = plan.end
-        self.counters = at
-        self.end = at + SEQUENCE_CELLS + n_counters * (n_workers + 1)
+        gauges = counters + PROCESS_GAUGES + n_listeners * LISTENER_GAUGES
+        for room in rooms:
+            self.seat_gauges.append(gauges)
+            gauges += room.n_servers * SERVER_GAUGES
+        self.columns = at
+        self.n_counters = counters
+        self.n_gauges = gauges - counters
+        self.end = columns_end(at, n_workers + 1, self.n_counters, self.n_gauges)
 
-    def grown(self, rooms: Mapping[str, PoolRoom], n_counters: int = 0) -> Table:
-        """A table for these pools, in which those that stay have as much room as now at least. Pools that are not named
-        are left out."""
-        most = {
-            name: PoolRoom(
-                max(room.n_servers, old.n_servers), max(room.n_slots, old.n_rows), max(room.n_waiting, old.n_places)
-            )
-            if (old := self.plans.get(name)) is not None
-            else room
-            for name, room in rooms.items()
-        }
-        return Table(most, self.n_workers, max(n_counters, self.n_counters))
+    # --- where a row stands in a column ------------------------------------------------------------------------------
 
-    def carry(self, old: Cells, new: Cells, table: Table) -> None:
-        """Write everything but the locks, which are made anew, into memory that is laid out by a table that is `grown`.
-        Nobody may be at the books or count meanwhile."""
-        new[GENERATION] = old[GENERATION] + 1
-        for name, plan in self.plans.items():
-            if name in table.plans:
-                carry(old, plan, new, table.plans[name])
-        for column in range(self.n_workers + 1):
-            here = table.counters + SEQUENCE_CELLS + column * table.n_counters
-            there = self.counters + SEQUENCE_CELLS + column * self.n_counters
-            for number in range(self.n_counters):
-                new[here + number] = old[there + number]
+    def of_listener(self, entry: int) -> int:
+        return PROCESS.width + entry * LISTENER.width
+
+    def of_traffic(self, entry: int) -> int:
+        return PROCESS.width + self.n_listeners * LISTENER.width + entry * TRAFFIC.width
+
+    def of_seat(self, room: int, seat: int) -> int:
+        return self.pool_counters[room] + POOL.width + seat * SEAT_WIDTH
+
+    @property
+    def process_gauges(self) -> int:
+        return self.n_counters
+
+    def listener_gauges(self, entry: int) -> int:
+        return self.n_counters + PROCESS_GAUGES + entry * LISTENER_GAUGES
+
+    def server_gauges(self, room: int, seat: int) -> int:
+        return self.seat_gauges[room] + seat * SERVER_GAUGES
+
+
+class Directory:
+    """Which entry is whose, found by what they are called. first: the first cell; n_entries: how many there are.
+
+    Names are not kept, but 128 bits that no two of them have in common.
+    """
+
+    __slots__ = ("_cells", "_first", "_guard", "_n_entries")
+
+    def __init__(self, cells: Cells, first: int, n_entries: int, guard: Guard) -> None:
+        self._cells = cells
+        self._first = first
+        self._n_entries = n_entries
+        self._guard = guard
+
+    def find(
+        self,
+        *name: str,
+        is_free: Callable[[int], bool] = lambda number: True,
+    ) -> int:
+        """The entry of that name, which is its own from now on; -1 if all are taken.
+
+        is_free: may another have it?
+        """
+        mark = _mark(name)
+        cells, free = self._cells, -1
+        self._guard.enter()
+        try:
+            for number in range(self._n_entries):
+                at = self._first + number * ENTRY_CELLS
+                found = cells[at], cells[at + 1]
+                if found == mark:
+                    return number
+                if free < 0 and found == (0, 0) and is_free(number):
+                    free = number
+            if free >= 0:
+                at = self._first + free * ENTRY_CELLS
+                cells[at], cells[at + 1] = mark
+            return free
+        finally:
+            self._guard.leave()
+
+    def forget(self, number: int) -> None:
+        """Nobody has this entry any more."""
+        at = self._first + number * ENTRY_CELLS
+        self._guard.enter()
+        self._cells[at] = self._cells[at + 1] = 0
+        self._guard.leave()
+
+
+def _mark(name: Sequence[str]) -> tuple[int, int]:
+    digest = hashlib.blake2b("\0".join(name).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    halves = int.from_bytes(digest[:8], "little", signed=True), int.from_bytes(digest[8:], "little", signed=True)
+    return halves[0] | 1, halves[1]

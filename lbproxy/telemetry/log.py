@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import select
 import time
 from collections.abc import Callable
 
@@ -32,10 +34,17 @@ def _stamp(created: float) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.123Z WARNING lbproxy.control.checker: message`, UTC."""
+    """`2026-01-31T12:00:00.123Z WARNING lbproxy.control.checker: message`, UTC. process: `worker 1`, which then stands
+    in brackets before the message; "" where there is one process."""
+
+    def __init__(self, process: str = "") -> None:
+        super().__init__()
+        self.process = process
+        self._who = f"[{process}] " if process else ""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_stamp(record.created)} {record.levelname} {record.name}: {_one_line(record.getMessage())}"
+        text = _one_line(record.getMessage())
+        line = f"{_stamp(record.created)} {record.levelname} {record.name}: {self._who}{text}"
         if record.exc_info:
             trace = self.formatException(record.exc_info)
             line += "".join(f"\n    {_one_line(part)}" for part in trace.splitlines())
@@ -43,7 +52,12 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: ts, level, logger, message, and exception (the traceback) if there is one."""
+    """One object a line: ts, level, logger, message, process where there are several, and exception (the traceback) if
+    there is one."""
+
+    def __init__(self, process: str = "") -> None:
+        super().__init__()
+        self.process = process
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -53,6 +67,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 3] + "...",
         }
+        if self.process:
+            fields["process"] = self.process
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields)
@@ -79,34 +95,68 @@ class WriterHandler(logging.Handler):
         super().close()
 
 
-def configure(level: str = "info", format: str = "text", path: str = "stderr") -> WriterHandler:
+class DirectHandler(logging.Handler):
+    """Writes each record at once to stderr, without a thread: for a process that forks. What stderr does not take now
+    is lost, since nothing may hold up this process."""
+
+    FD = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limits = LogLimits()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if not self._limits.admit(record):
+                return
+            data = f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+            output = select.poll()
+            output.register(self.FD, select.POLLOUT)
+            if output.poll(0):  # a pipe then has room for PIPE_BUF at least
+                os.write(self.FD, data[: select.PIPE_BUF - 1].rstrip(b"\n") + b"\n")
+        except Exception:
+            self.handleError(record)
+
+
+def configure(level: str = "info", format: str = "text", path: str = "stderr", process: str = "") -> WriterHandler:
     """Send the log of the whole process to `path`; replaces what was configured before.
 
-    level: debug, info, warning or error. format: text or json. logging.shutdown(), which runs at exit, flushes it.
-    Raises OSError if the output cannot be opened.
+    level: debug, info, warning or error. format: text or json. process: its name, where several write to the same
+    place. logging.shutdown(), which runs at exit, flushes it. Raises OSError if the output cannot be opened.
     """
-    handler = WriterHandler(LogWriter(path))
-    handler.setFormatter(_formatter(format))
+    handler = WriterHandler(LogWriter(path, is_shared=bool(process)))
+    _install(handler, level, format, process)
+    return handler
+
+
+def configure_direct(level: str, format: str, process: str) -> DirectHandler:
+    """The same, for a process that forks."""
+    handler = DirectHandler()
+    _install(handler, level, format, process)
+    return handler
+
+
+def _install(handler: logging.Handler, level: str, format: str, process: str) -> None:
+    handler.setFormatter(_formatter(format, process))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
         old.close()
     root.addHandler(handler)
     root.setLevel(level.upper())
-    return handler
 
 
 def change(level: str, format: str) -> None:
-    """Give the log that `configure` made another level and format."""
+    """Give the log that was configured another level and format."""
     root = logging.getLogger()
     for handler in root.handlers:
-        if isinstance(handler, WriterHandler):
-            handler.setFormatter(_formatter(format))
+        if isinstance(handler, WriterHandler | DirectHandler):
+            handler.setFormatter(_formatter(format, getattr(handler.formatter, "process", "")))
     root.setLevel(level.upper())
 
 
-def _formatter(format: str) -> logging.Formatter:
-    return JsonFormatter() if format == "json" else TextFormatter()
+def _formatter(format: str, process: str) -> logging.Formatter:
+    return JsonFormatter(process) if format == "json" else TextFormatter(process)
 
 
 class ThrottledLog:

@@ -31,7 +31,8 @@ class LogWriter:
     The event loop calls `append`, and `flush_soon` at least every 250 ms; neither blocks nor raises. At most max_lines
     and max_bytes wait for the thread; beyond that whole batches are dropped. `dropped` counts every lost line.
     `on_problem(text)` is called in the thread, at most once a second, when lines are lost or a file does not open.
-    recent: keeps the last lines, those that are lost included.
+    recent: keeps the last lines, those that are lost included. is_shared: other processes write to the same place, so
+    what is written at once is whole lines, of PIPE_BUF at most: more than that may be torn apart in a pipe.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class LogWriter:
         max_bytes: int = 16 << 20,
         on_problem: Callable[[str], None] | None = None,
         recent: RecentLines | None = None,
+        is_shared: bool = False,
     ) -> None:
         """Raises OSError if the output cannot be opened."""
         self.path = path
@@ -59,6 +61,7 @@ class LogWriter:
         self._reopen_wanted = False
         self._reopen_at = 0.0
         self._mid_line = False
+        self._is_shared = is_shared
         # Each of these has one writer (the first three the loop, the others the thread), so no lock is needed.
         self._lines_in = 0
         self._bytes_in = 0
@@ -145,7 +148,7 @@ class LogWriter:
         try:
             while done < len(data):
                 try:
-                    done += os.write(self._fd, memoryview(data)[done:])
+                    done += os.write(self._fd, memoryview(data)[done : self._end(data, done)])
                 except BlockingIOError:
                     self._wait_writable()
         except OSError as error:
@@ -155,6 +158,15 @@ class LogWriter:
             self._report(f"access log {self.path}: {error.strerror}; {self.dropped} lines dropped so far")
         else:
             self._mid_line = False
+
+    def _end(self, data: bytes, start: int) -> int:
+        """Up to where to write at once."""
+        if not self._is_shared or len(data) - start <= select.PIPE_BUF:
+            return len(data)
+        last = data.rfind(b"\n", start, start + select.PIPE_BUF)
+        if last < 0:  # a longer line
+            last = data.find(b"\n", start)
+        return last + 1
 
     def _wait_writable(self) -> None:
         """The output is a non-blocking pipe that is full: wait, but notice a reopen or a close."""

@@ -40,7 +40,17 @@ TLS_ERRORS: Final[tuple[str, ...]] = (
     "client_alert",  # the client refused: it does not trust our certificate
     "protocol",  # no TLS at all, or broken
 )
-RETRY_REASONS: Final[tuple[str, ...]] = ("connect", "reset", "timeout", "status", "stale")
+RETRY_REASONS: Final[tuple[str, ...]] = ("connect", "reset", "timeout", "status", "stale", "unprocessed")
+GRPC_STATUSES: Final[tuple[str, ...]] = (*[str(status) for status in range(17)], "other")
+GOAWAYS: Final[tuple[str, ...]] = (
+    "stop",  # lbproxy stops, or the listener is no more
+    "idle",  # timeouts.keep_alive
+    "max_age",  # limits.h2.max_age
+    "room",  # it made way for another client at limits.connections
+    "timeout",  # the client did not send what it had begun, or did not take what it was sent
+    "error",  # the client broke the rules of HTTP/2
+    "flood",  # limits.h2: resets, control_frames
+)
 RETRY_OUTCOMES: Final[tuple[str, ...]] = ("success", "failure")
 
 
@@ -93,6 +103,7 @@ class Layout:
 SERVER: Final = Layout(
     ("pool", "server"),
     Family("server_requests_total", "Answers by class, as the client got them.", (("code", CODES),)),
+    Family("grpc_requests_total", "Answers to gRPC requests, by their status.", (("grpc_status", GRPC_STATUSES),)),
     Family("upstream_errors_total", "Attempts that failed, by fault.", (("reason", UPSTREAM_ERROR_REASONS),)),
     Family("upstream_ttfb_seconds", "From sending a request to the first byte of its answer.", (), DURATION_BUCKETS),
     Family("upstream_connects_total", "Connections opened.", (("result", ("ok", "refused", "timeout", "error")),)),
@@ -151,6 +162,7 @@ LISTENER: Final = Layout(
     Family("response_bytes_total", "Bytes of response bodies sent (TCP mode: bytes to clients)."),
     Family("tls_handshakes_total", "TLS handshakes that succeeded.", (("resumed", ("no", "yes")),)),
     Family("tls_handshake_errors_total", "TLS handshakes that failed.", (("reason", TLS_ERRORS),)),
+    Family("h2_goaways_total", "HTTP/2 connections of clients that lbproxy ended.", (("reason", GOAWAYS),)),
 )
 
 TRAFFIC: Final = Layout(

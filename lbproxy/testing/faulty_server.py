@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -72,6 +73,7 @@ class FaultyServer:
         self._script = list(script)
         self._port = 0
         self._listener: socket.socket | None = None
+        self._is_held = False
         self._open: dict[socket.socket, threading.Thread] = {}
         self._acceptor: threading.Thread | None = None
         self._stopped = threading.Event()
@@ -109,8 +111,11 @@ class FaultyServer:
         if self._listener is not None:
             return
         self._stopped.clear()
-        listener = socket.create_server(("127.0.0.1", self._port), backlog=512)
+        listener = _bound(self._port)
         self._port = listener.getsockname()[1]
+        if not self._is_held:
+            self._hold_port()
+        listener.listen(512)
         self._listener = listener
         self._acceptor = threading.Thread(target=self._accept, args=(listener,), daemon=True)
         self._acceptor.start()
@@ -133,6 +138,15 @@ class FaultyServer:
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in still_open.values():
             thread.join(_STOP_S)
+
+    def _hold_port(self) -> None:
+        """Nobody else is given the port as long as this object lives: not while nobody listens there, either.
+
+        The kernel lets several sockets have an address if all say SO_REUSEADDR and only one of them listens.
+        """
+        holder = _bound(self._port)
+        weakref.finalize(self, holder.close)
+        self._is_held = True
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -184,6 +198,17 @@ class FaultyServer:
             return False
         sock.sendall(answer.encoded(request.method))
         return "close" not in (request.headers.get("connection"), dict(answer.headers).get("Connection"))
+
+
+def _bound(port: int) -> socket.socket:
+    sock = socket.socket()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class _Reader:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from lbproxy.control.access import Access, Token
 from lbproxy.control.event_log import Kind
-from lbproxy.control.metrics import LAYOUTS, READINGS
+from lbproxy.control.metrics import LAYOUTS, READINGS, WORKER_READINGS
 from lbproxy.errors import FAULTS
 from tests.architecture.rules import ROOT
 from tests.support.pages import anchors, sections
@@ -37,7 +37,7 @@ def named(section: str) -> list[str]:
 
 
 def families() -> set[str]:
-    found = {f"lbproxy_{item.name}" for item in READINGS}
+    found = {f"lbproxy_{item.name}" for item in (*READINGS, *WORKER_READINGS)}
     return found | {f"lbproxy_{family.name}" for layout in LAYOUTS for family in layout.families}
 
 

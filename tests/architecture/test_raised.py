@@ -50,10 +50,10 @@ def test_every_counter_is_counted() -> None:
 
 
 def test_every_label_value_is_counted() -> None:
-    """But for those that come from a table of their own: faults, states, codes, methods."""
+    """But for those that come from a table of their own: faults, states, codes, methods, statuses of gRPC."""
     used = used_texts()
     reasons = {fault.reason for fault in errors.FAULTS.values()}
-    tables = {*reasons, *slots.CODES, *slots.METHODS, *slots.SERVER_STATES}
+    tables = {*reasons, *slots.CODES, *slots.METHODS, *slots.SERVER_STATES, *slots.GRPC_STATUSES}
     missing = [
         (family.name, value)
         for layout in [value for value in vars(slots).values() if isinstance(value, Layout)]

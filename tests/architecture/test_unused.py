@@ -19,6 +19,7 @@ SEEN_BY_OTHERS = {
     "lbproxy/dataplane/exchange/client_stream.py: SharingClientStream": "tests/support/multiplexed.py derives from it",
     "lbproxy/dataplane/exchange/ports.py: SharingServerStream": "tests/support/multiplexed.py derives from it",
     "lbproxy/process/threads.py: DaemonThreads.submit": "asyncio calls it",
+    "lbproxy/telemetry/log.py: DirectHandler.emit": "logging calls it",
     "lbproxy/telemetry/log.py: WriterHandler.emit": "logging calls it",
 }
 FOR_OTHERS = (
@@ -26,9 +27,6 @@ FOR_OTHERS = (
     "lbproxy/demo/gunicorn_settings.py",  # gunicorn reads all of it
     "lbproxy/testing/",  # what tests of other programs use
 )
-# What `workers` above 1 will stand on, until lbproxy starts them: what the simulation does not use either goes.
-DRIVEN_BY_THE_SIMULATION = ("lbproxy/domain/shared/", "lbproxy/shared/")
-SIMULATION = ROOT / "benchmarks" / "simulation"
 
 
 def found() -> set[str]:
@@ -38,19 +36,7 @@ def found() -> set[str]:
     def names(sources: dict[str, str]) -> set[str]:
         return {f"{path}: {item}" for path, item in unused.unused(sources) if not path.startswith(FOR_OTHERS)}
 
-    by_lbproxy = names(read(PACKAGE))
-    by_both = names(read(PACKAGE) | read(SIMULATION))
-    return {name for name in by_lbproxy if name in by_both or not name.startswith(DRIVEN_BY_THE_SIMULATION)}
-
-
-def test_what_the_simulation_drives_is_not_wired_in_yet() -> None:
-    """Else its line goes."""
-    for path in modules(PACKAGE):
-        name = path.relative_to(ROOT).as_posix()
-        if not name.startswith(DRIVEN_BY_THE_SIMULATION):
-            text = path.read_text()
-            used = [part for part in ("lbproxy.domain.shared", "lbproxy.shared") if f"from {part}" in text]
-            assert not used, f"{name} uses {used}: take it out of DRIVEN_BY_THE_SIMULATION"
+    return names(read(PACKAGE))
 
 
 def test_nothing_is_there_for_nobody() -> None:

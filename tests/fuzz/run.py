@@ -1,4 +1,4 @@
-"""Many heads and bodies against h11, in one plain loop: `python -m tests.fuzz.run --count 1000000`.
+"""Many heads and bodies against h11, hpack and h2, in one plain loop: `python -m tests.fuzz.run --count 1000000`.
 
 Hypothesis shrinks well and is slow; this is the other half. The seed and the counts are printed, and every input on
 which the two disagree is kept in tests/fuzz/failures/, where `make test` tries it again.
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import answers, forwarded, generate, oracle
+from tests.fuzz import answers, forwarded, generate, h2_conversations, h2_heads, oracle
 from tests.fuzz.oracle import Verdict
 
 FAILURES = Path(__file__).parent / "failures"
@@ -40,6 +40,12 @@ KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[bytes], Verdi
     "chunked": (generate.chunked_body, try_chunked, 0.2),
     "answer": (answers.stream, answers.check_answer, 0.02),
     "lenient": (answers.stream, answers.check_lenient, 0.02),
+    "hpack in": (h2_heads.seed, h2_heads.check_decoder, 0.01),
+    "hpack odd": (h2_heads.seed, h2_heads.check_any_block, 0.01),
+    "hpack out": (h2_heads.seed, h2_heads.check_encoder, 0.01),
+    "h2 downgrade": (h2_heads.seed, h2_heads.check_downgrade, 1.0),
+    "h2 talk": (h2_heads.seed, h2_conversations.check_conversation, 0.002),
+    "h2 cuts": (h2_heads.seed, h2_conversations.check_cuts, 0.01),
     "memo": (forwarded.heads_sequence, forwarded.check_memo, 0.01),
 }
 

@@ -28,6 +28,8 @@ class Asked(AnswerSink):
     def __init__(self) -> None:
         super().__init__(0.0, is_head=False)
         self.heard: list[object] = []
+        self.details: list[str] = []  # of failures
+        self.trailers: list[Field] = []
         self.stream: ServerStream | None = None
 
     def begin(
@@ -67,12 +69,24 @@ class Asked(AnswerSink):
         self, head: ResponseHead, body: bytes, now: float, *, is_done: bool, trailers: Sequence[Field] = ()
     ) -> None:
         self.heard.append((head.status, body, is_done))
+        self.trailers += trailers
 
     def response_body(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
         self.heard.append((data, is_done))
+        self.trailers += trailers
 
     def attempt_failed(self, fault: Fault, detail: str) -> None:
         self.heard.append(fault.word)
+        self.details.append(detail)
+
+    def upstream_blocked(self) -> None:
+        self.heard.append("blocked")
+
+    def upstream_unblocked(self) -> None:
+        self.heard.append("unblocked")
+
+    def trusts_unacked(self, runtime: object) -> bool:
+        return True
 
     def splice_response(self, reader: object) -> bool:
         return False

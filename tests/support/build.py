@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +24,28 @@ def installed() -> Path | None:
     """The directory of the installed package; None for an editable install, which runs the checkout."""
     path = Path(sysconfig.get_path("platlib"), "lbproxy")
     return path if path.is_dir() else None
+
+
+def run(command: Sequence[str | Path], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command from the root of the checkout, with these variables more, and an end of all that it has started.
+
+    What builds starts compilers, which would go on for minutes when the test is given up.
+    """
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            said, complained = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, said, complained)
 
 
 def what_is_wrong() -> str:

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -65,7 +66,7 @@ class LbProxy:
         self.process: subprocess.Popen[bytes] | nursery.Nursling | None = None
         self.baseline_fds = 0
 
-    def __enter__(self) -> LbProxy:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *exc: object) -> None:
@@ -76,7 +77,7 @@ class LbProxy:
 
     # --- life ---
 
-    def start(self, env: Mapping[str, str] | None = None) -> LbProxy:
+    def start(self, env: Mapping[str, str] | None = None) -> Self:
         """Start and wait until every listener and the admin address answer."""
         self.process = self._started(env or {})
         try:

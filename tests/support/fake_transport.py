@@ -618,13 +618,14 @@ class FakeLb:
         assert row[PROCESS.column("internal_errors_total")] == 0, "a defect was reported"
         assert not self.services.swept, self.services.swept
         assert self.listener.n_connections == 0
+        assert self.listener.n_streams == 0
         assert self.gate.n_connections == 0
         for runtime in self.runtimes:
             name = runtime.server.name
             assert runtime.server.inflight == 0, f"{name}: {runtime.server.inflight} leases are out"
             assert runtime.n_active == 0, f"{name}: {runtime.n_active} connections are neither idle nor closed"
         open_servers = [peer for peer in self.servers if not peer.transport.is_lost]
-        assert len(open_servers) == sum(len(runtime.idle) for runtime in self.runtimes)
+        assert len(open_servers) == sum(runtime.n_idle for runtime in self.runtimes)
 
     # --- acts -------------------------------------------------------------------------------------------------------
 

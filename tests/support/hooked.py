@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lbproxy.control.discovery import dns
 from tests.support.build import ROOT
@@ -33,7 +33,7 @@ class InjectedDefect(Exception):
 class HookedDaemon(LbProxy):
     """The daemon under `hooked`."""
 
-    def start(self, env: Mapping[str, str] | None = None) -> LbProxy:
+    def start(self, env: Mapping[str, str] | None = None) -> Self:
         """Runs the checkout's sources: the methods of a compiled class can't be replaced."""
         return super().start({"PYTHONPATH": str(ROOT), **(env or {})})
 

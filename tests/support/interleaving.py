@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import overload
 
 from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
 
@@ -121,7 +122,11 @@ class Area:
         self._schedule = schedule
         self.cells = [0] * size
 
-    def __getitem__(self, at: int) -> int:
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[int]: ...
+    def __getitem__(self, at: int | slice) -> int | Sequence[int]:
         if self._schedule.is_fine:
             self._schedule.step()
         return self.cells[at]

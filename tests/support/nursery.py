@@ -16,6 +16,7 @@ import gc
 import json
 import os
 import resource
+import runpy
 import select
 import signal
 import socket
@@ -99,9 +100,16 @@ class Nursery:
         folder: Path,
         nofile: int = 0,
         stdin: int | None = None,
+        script: Path | None = None,
     ) -> Nursling:
         """See `start` of the module."""
-        order = {"argv": [*arguments], "env": {**os.environ, **env}, "cwd": str(folder), "nofile": nofile}
+        order = {
+            "argv": [*arguments],
+            "env": {**os.environ, **env},
+            "cwd": str(folder),
+            "nofile": nofile,
+            "script": "" if script is None else str(script),
+        }
         life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fds = [theirs.fileno(), stdout, stderr, *([] if stdin is None else [stdin])]
         with theirs, self._lock:
@@ -140,9 +148,11 @@ def start(
     nofile: int = 0,
     folder: Path | None = None,
     stdin: int | None = None,
+    script: Path | None = None,
 ) -> Nursling:
     """Like `lbproxy ARGUMENTS` in `folder`, or this one, with `env` on top of this environment, and below a limit of
     `nofile` descriptors if that is not 0. Without `stdin` there is nothing to read.
+    script: runs this instead, which may import what lbproxy has, as if it had been executed.
     """
     global _nursery
     with _start:
@@ -150,7 +160,14 @@ def start(
             _nursery = Nursery()
             atexit.register(_nursery.close)
     return _nursery.start(
-        arguments, env, stdout=stdout, stderr=stderr, nofile=nofile, folder=folder or Path.cwd(), stdin=stdin
+        arguments,
+        env,
+        stdout=stdout,
+        stderr=stderr,
+        nofile=nofile,
+        folder=folder or Path.cwd(),
+        stdin=stdin,
+        script=script,
     )
 
 
@@ -202,8 +219,8 @@ def run(
 # --- the process that forks ---
 
 
-def _serve(control: socket.socket) -> list[str]:
-    """Fork on order and tell how each child ended, until nobody gives orders. Returns in a child: its arguments."""
+def _serve(control: socket.socket) -> str:
+    """Fork on order and tell how each child ended, until nobody gives orders. Returns in a child: its script, or ""."""
     from lbproxy.demo.children import end_with_parent
 
     nursery = os.getpid()
@@ -250,8 +267,8 @@ def _tell(lives: dict[int, socket.socket]) -> None:
             life.send(b"%d" % os.waitstatus_to_exitcode(status))
 
 
-def _become(order: dict[str, object], stdout: int, stderr: int, stdin: int = 0) -> list[str]:
-    """Make this process what the order says; it has no descriptor of the nursery's then."""
+def _become(order: dict[str, object], stdout: int, stderr: int, stdin: int = 0) -> str:
+    """Make this process what the order says; it has no descriptor of the nursery's then. Returns the script."""
     os.dup2(stdin, 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
@@ -260,14 +277,18 @@ def _become(order: dict[str, object], stdout: int, stderr: int, stdin: int = 0) 
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    environ, nofile, argv = order["env"], order["nofile"], order["argv"]
-    assert isinstance(environ, dict) and isinstance(nofile, int) and isinstance(argv, list)
+    environ, nofile, argv, script = order["env"], order["nofile"], order["argv"], order["script"]
+    assert isinstance(environ, dict) and isinstance(nofile, int) and isinstance(argv, list) and isinstance(script, str)
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(str(order["cwd"]))
     if nofile:
         resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
-    return argv
+    sys.argv[1:] = argv
+    if script:
+        sys.argv[0] = script
+        sys.orig_argv = [sys.executable, "-P", *sys.argv]
+    return script
 
 
 def _main() -> int:
@@ -278,7 +299,9 @@ def _main() -> int:
     # What is imported is no garbage: else each daemon looks through all of it when it starts, and so copies its pages.
     gc.collect()
     gc.freeze()
-    sys.argv[1:] = _serve(socket.socket(fileno=int(sys.argv[1])))
+    script = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if script:
+        runpy.run_path(script, run_name="__main__")  # ends with SystemExit
     return main()
 
 

@@ -8,6 +8,7 @@ it waited; books that are not whole when somebody leaves them.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,8 +29,6 @@ from lbproxy.domain.shared.plan import (
     PLACE_TICKET,
     ROW_NEXT,
     ROW_TICKET,
-    SERVER_WORDS,
-    TOTAL,
     Plan,
     server_of,
     state_of,
@@ -71,7 +70,6 @@ class Worker:
     """One of them, with what only it knows."""
 
     number: int
-    servers: list[Server]
     pool: SharedPool
     queue: SharedQueue
     bell: bool = False
@@ -86,24 +84,27 @@ class World:
     def __init__(self, case: Case, choices: Sequence[int] = ()) -> None:
         self.case = case
         self.schedule = Schedule(choices, is_fine=case.is_fine)
-        n_workers = len(case.scripts)
-        n_rows = case.n_servers * case.limit
-        self.plan = Plan(3, n_workers=n_workers, n_servers=case.n_servers, n_rows=n_rows, n_places=case.queue_size)
+        self.plan = self._plan()
         self.area = Area(self.schedule, self.plan.end + 1)
         self.n_served = 0
         self._line: list[tuple[int, int]] = []
         self._n_rows = 0
         self._gone: set[tuple[int, int]] = set()
-        self._at_once = [0] * case.n_servers
+        self._at_once: Counter[str] = Counter()  # by the name of the server
         self.guard: Guard = NoLock(self.schedule)
         if case.has_lock:
             self.guard = lock = Lock(self.schedule)
             lock.left = self._books_were_left
-        self.workers = [self._worker(number) for number in range(n_workers)]
+        self.workers = [self._worker(number) for number in range(len(case.scripts))]
         for worker in self.workers:
             dies_at = case.dies[1] if case.dies[0] == worker.number else 0
             self.schedule.actors.append(Actor(f"w{worker.number}", self._life(worker), dies_at))
         self.schedule.died = self._died
+
+    def _plan(self) -> Plan:
+        case = self.case
+        n_rows = case.n_servers * case.limit
+        return Plan(3, n_workers=len(case.scripts), n_servers=case.n_servers, n_rows=n_rows, n_places=case.queue_size)
 
     def run(self) -> Schedule:
         self.schedule.run()
@@ -122,7 +123,7 @@ class World:
         strategies = create("least_connections", {}, rng), create("random", {}, rng)
         pool = SharedPool("p", servers, *strategies)
         pool.share(books, queue)
-        return Worker(number, servers, pool, queue)
+        return Worker(number, pool, queue)
 
     def _wake(self, number: int) -> None:
         if self.schedule.step():
@@ -132,6 +133,7 @@ class World:
         def life() -> None:
             for what, request in self.case.scripts[worker.number]:
                 self._answer_bell(worker)
+                self._tidy(worker)
                 self._do(worker, what, request)
             worker.is_at_end = True
             while worker.tickets or worker.leases:
@@ -141,8 +143,15 @@ class World:
                 if worker.tickets and not worker.leases:
                     self.schedule.wait(lambda: worker.bell)
                 self._answer_bell(worker)
+            self._retire(worker)
 
         return life
+
+    def _tidy(self, worker: Worker) -> None:
+        """Between two things that it does."""
+
+    def _retire(self, worker: Worker) -> None:
+        """It has done all."""
 
     def _answer_bell(self, worker: Worker) -> None:
         if worker.bell:
@@ -180,30 +189,32 @@ class World:
         if request in worker.leases:
             raise Wrong(f"request {request} got two slots")
         worker.leases[request] = lease
-        seat = worker.servers.index(lease.server)
-        self._at_once[seat] += 1
+        name = lease.server.name
+        self._at_once[name] += 1
         self.n_served += 1
-        if self._at_once[seat] > self.case.limit:
-            raise Wrong(f"server {seat} has {self._at_once[seat]} requests at once")
+        if self._at_once[name] > self.case.limit:
+            raise Wrong(f"server {name} has {self._at_once[name]} requests at once")
 
     def _refused(self, why: str) -> None:
         raise Wrong(f"refused: {why}")
 
     def _end(self, worker: Worker, request: int) -> None:
         lease = worker.leases.pop(request)
-        self._at_once[worker.servers.index(lease.server)] -= 1
+        self._at_once[lease.server.name] -= 1
         lease.release(Outcome.SUCCESS, self.schedule.now)
 
     # --- death -------------------------------------------------------------------------------------------------------
 
     def _died(self, actor: Actor) -> None:
         """The kernel has let go of its locks; of its sockets only when it can be reaped."""
+        if actor.name[0] != "w":
+            return
         worker = self.workers[int(actor.name[1:])]
         self.schedule.actors.append(Actor("supervisor", lambda: self._bury(worker)))
 
     def _bury(self, worker: Worker) -> None:
         for lease in worker.leases.values():
-            self._at_once[worker.servers.index(lease.server)] -= 1
+            self._at_once[lease.server.name] -= 1
         worker.leases.clear()
         worker.tickets.clear()
         self._gone.update((worker.number, ticket) for number, ticket in self._line if number == worker.number)
@@ -228,7 +239,7 @@ class World:
             ticket for ticket in self._line if ticket not in line and (ticket not in self._gone or ticket in granted)
         ]
         stayed = [ticket for ticket in self._line if ticket in line]
-        dead = {int(actor.name[1:]) for actor in self.schedule.actors if actor.is_dead}
+        dead = {int(actor.name[1:]) for actor in self.schedule.actors if actor.is_dead and actor.name[0] == "w"}
         for ticket in served:
             older = [other for other in stayed if self._line.index(other) < self._line.index(ticket)]
             if older and ticket[0] not in dead and self.case.order == "fifo":
@@ -245,7 +256,7 @@ class World:
         left = [worker for worker in self.workers if worker.number in living and (worker.tickets or worker.leases)]
         if left:
             raise Wrong(f"workers {[worker.number for worker in left]} wait for ever: {left[0].tickets}")
-        if any(cells[self.plan.server(number) + TOTAL] for number in range(self.plan.n_servers)):
+        if any(cells[self.plan.count(seat)] for seat in range(self.plan.n_servers)):
             raise Wrong("a slot was left behind")
         if places(cells, self.plan):
             raise Wrong("a place was left behind")
@@ -268,11 +279,9 @@ def audit(cells: Sequence[int], plan: Plan) -> None:
     """Everything that follows from rows and places is what follows from them."""
     rows = {row: cells[plan.row(row)] for row in range(1, plan.n_rows + 1) if cells[plan.row(row)]}
     for number in range(plan.n_servers):
-        at = plan.server(number)
-        loose = sum(cells[at + SERVER_WORDS + worker] for worker in range(plan.n_workers))
-        counted = loose + sum(server_of(word) == number for word in rows.values())
-        if cells[at + TOTAL] != counted:
-            raise Wrong(f"server {number} has {counted} requests, and the books say {cells[at + TOTAL]}")
+        counted = sum(server_of(word) == number for word in rows.values())
+        if cells[plan.count(number)] != counted:
+            raise Wrong(f"server {number} has {counted} rows, and the books say {cells[plan.count(number)]}")
     waiting = [place for place in range(1, plan.n_places + 1) if cells[plan.place(place)]]
     line = places(cells, plan)
     if len(line) != len(waiting) or cells[plan.first + N_WAITING] != len(waiting):

@@ -7,14 +7,16 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support import nursery
 from tests.support.client import Client
-from tests.support.daemon import LbProxy, Settings
+from tests.support.daemon import STOP_S, LbProxy, Settings
 from tests.support.waiting import wait_until
 
 READY_S = (
@@ -63,17 +65,29 @@ def held(at: str, directory: Path) -> str:
 
 
 class Chain(LbProxy):
-    """One daemon after the other, as seen from outside. process: the first of them; pids: all that are known."""
+    """One daemon after the other, as seen from outside. process: the first of them; pids: all that are known.
+
+    The first one has been imported before (tests/support/nursery.py), those after it are executed.
+    """
 
     def __init__(self, config: Settings, directory: Path, *options: str, text: str = MAIN) -> None:
         super().__init__(config, directory)
         self.options = options
+        self.is_executed = False  # the first one, too
         self.pids: list[int] = []
         self.may_complain = False  # a new process that can't start is an error, of that process
         prepared(directory, text=text)
 
     def _program(self) -> list[str]:
         return [str(self.directory / "lbproxy"), *self.options]
+
+    def _started(self, env: Mapping[str, str]) -> subprocess.Popen[bytes] | nursery.Nursling:
+        script, *options = self._program()
+        if self.is_executed or not nursery.can_start(env):
+            return super()._started(env)
+        arguments = [*options, "--config", str(self.config_path)]
+        with self.stderr_path.open("wb") as stderr, Path(os.devnull).open("wb") as devnull:
+            return nursery.start(arguments, env, stdout=devnull.fileno(), stderr=stderr.fileno(), script=Path(script))
 
     def __enter__(self) -> Chain:
         self.start()
@@ -85,6 +99,13 @@ class Chain(LbProxy):
                 assert not self.error_lines(), self.stderr[-4000:]
         finally:
             self.kill()
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the first one; whose end can be seen before the nursery has told how it was."""
+        if self.process is not None and not is_alive(self.pid):
+            return self.process.wait(STOP_S)
+        return super().exit_code
 
     def kill(self) -> None:
         super().kill()

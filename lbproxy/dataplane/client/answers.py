@@ -22,11 +22,11 @@ def answer_bytes(
         fields.append((b"Connection", b"close"))
     elif not prepared.minor:
         fields.append((b"Connection", b"keep-alive"))
-    data = status_line(status, reason_of(status)) + join_fields(fields) + _shown(prepared, id_line) + b"\r\n"
+    data = status_line(status, reason_of(status)) + join_fields(fields) + shown_id(prepared, id_line) + b"\r\n"
     return data if prepared.is_head or status in (204, 304) else data + body
 
 
-def _shown(prepared: Prepared, id_line: bytes) -> bytes:
+def shown_id(prepared: Prepared, id_line: bytes) -> bytes:
     """The line of X-Request-ID, unless the route's edits take it out or set another."""
     return b"" if b"x-request-id" in prepared.route.response_touched else id_line
 
@@ -36,10 +36,11 @@ def interim_head(prepared: Prepared, head: ResponseHead) -> bytes:
 
     A 103 (Early Hints) shows fields of the answer that is to come, and must not show what that will not have.
     """
-    return status_line(head.status, head.reason) + _untouched(prepared, head) + b"\r\n"
+    return status_line(head.status, head.reason) + untouched_lines(prepared, head) + b"\r\n"
 
 
-def _untouched(prepared: Prepared, head: ResponseHead) -> bytes:
+def untouched_lines(prepared: Prepared, head: ResponseHead) -> bytes:
+    """The lines of a server's head without those that edits remove or set."""
     touched = prepared.route.response_touched
     if not touched:
         return head.lines
@@ -53,7 +54,7 @@ def switching_head(prepared: Prepared, head: ResponseHead, id_line: bytes, cooki
     own = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b%b\r\n" % (
         head.upgrade,
         cookie_line,
-        _shown(prepared, id_line),
+        shown_id(prepared, id_line),
     )
     return status_line(101, head.reason) + lines + own
 
@@ -95,5 +96,5 @@ def response_head(
         option = b"Upgrade, " + option if option else b"Upgrade"
     if option:
         framing += b"Connection: %b\r\n" % option
-    shown = cookie_line + _shown(prepared, id_line)
+    shown = cookie_line + shown_id(prepared, id_line)
     return b"%b%b%b%b\r\n" % (status_line(status, head.reason), lines, framing, shown), is_chunking, closes

@@ -16,13 +16,17 @@ from lbproxy.protocol.repeats import Repeats
 class Door(Gated):
     """See the module. runtime: the listener's settings, counters and counts.
 
-    memo, memo_trusted: request heads that came twice, by whether the peer's forwarding fields are believed.
+    memo, memo_trusted: request heads that came twice, by whether the peer's forwarding fields are believed; http2_memo
+    and http2_memo_trusted: those that came in HTTP/2. n_streams: requests under way in HTTP/2.
     """
 
-    __slots__ = ("memo", "memo_trusted", "runtime")
+    __slots__ = ("http2_memo", "http2_memo_trusted", "memo", "memo_trusted", "n_streams", "runtime")
 
     memo: Repeats[Prepared]
     memo_trusted: Repeats[Prepared]
+    http2_memo: Repeats[Prepared]
+    http2_memo_trusted: Repeats[Prepared]
+    n_streams: int
     runtime: ListenerRuntime
 
     def adopt(

@@ -12,18 +12,21 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.dataplane.client.answering import AnsweringConnection
 from lbproxy.dataplane.client.body_intake import BodyIntake
-from lbproxy.dataplane.client.connection import BODY, HEAD, LINGER, LINGER_IDLE_S, NEVER, WAIT
+from lbproxy.dataplane.client.connection import BODY, CLOSED, HEAD, LINGER, LINGER_IDLE_S, NEVER, WAIT
+from lbproxy.dataplane.client.http2 import Http2Connection
 from lbproxy.dataplane.client.read_ahead import ReadAhead
 from lbproxy.dataplane.client.upload_rate import UploadRate
 from lbproxy.dataplane.exchange.exchange import Exchange
-from lbproxy.dataplane.exchange.forwarding import Forwarding, kept_request_id
+from lbproxy.dataplane.exchange.forwarding import kept_identity
 from lbproxy.dataplane.exchange.prepare import Prepared, prepare_head, rejected
 from lbproxy.dataplane.net import bulk
 from lbproxy.protocol.body import BodyError, ChunkedReader, LengthReader
+from lbproxy.protocol.h2.codes import PREFACE
 from lbproxy.protocol.http1 import END, HeadError, RequestHead, check_partial, line_too_long, read_request_head
 from lbproxy.telemetry.accesslog import HeadPart
 
 _CR: Final = 13
+_HTTP2: Final = PREFACE.partition(b"\n")[0]
 
 
 class Http1Connection(AnsweringConnection):
@@ -89,7 +92,22 @@ class Http1Connection(AnsweringConnection):
             limits = self.facts.listener
             check_partial(bytearray(data), checked, head_bytes=limits.head_bytes, line_bytes=limits.line_bytes)
         except HeadError as error:
-            self._refuse(data, error)
+            if not self._becomes_http2(data):
+                self._refuse(data, error)
+
+    def _becomes_http2(self, data: bytes) -> bool:
+        """Is what can't be read the beginning of HTTP/2? Then that takes over (RFC 9113 section 3.3, prior knowledge).
+
+        It has to be the first that the client says; with TLS it is agreed on in the handshake.
+        """
+        facts = self.facts
+        if not data.startswith(_HTTP2) or facts.listener.http2 is None or facts.scheme != b"http" or self._written:
+            return False
+        self._state = CLOSED
+        self._buffer = b""
+        self.services.swept.discard(self)
+        Http2Connection(self._owner, facts).take_over(self.transport, data)
+        return True
 
     def _renew(self) -> None:
         """The listener has other settings since the last head: they hold for this one."""
@@ -123,6 +141,8 @@ class Http1Connection(AnsweringConnection):
                     self._memo.learn(data, head.size, prepared)
                 return prepared
         except HeadError as error:
+            if self._becomes_http2(data):
+                return None
             end = data.find(END)
             if end >= 0:
                 self._refuse(data[: end + len(END)], error)
@@ -163,7 +183,7 @@ class Http1Connection(AnsweringConnection):
         facts = self.facts
         if facts.is_trusted:
             known = prepared.head.forwarding
-            identity = _kept_identity(known) or services.next_request_id()
+            identity = kept_identity(known) or services.next_request_id()
             exchange = Exchange(self, prepared, identity, facts.address_behind(known), services.clock())
         else:
             exchange = Exchange(self, prepared, services.next_request_id(), facts.address, services.clock())
@@ -319,9 +339,3 @@ class Http1Connection(AnsweringConnection):
         if self._state == BODY:
             return self._exchange is not None and not self._exchange.is_body_paused
         return self._state in (HEAD, WAIT) and (self._ahead is None or self._ahead.has_room)
-
-
-def _kept_identity(known: Forwarding) -> tuple[str, bytes] | None:
-    """The request id of a trusted peer and its line, if it sent one that can be kept."""
-    request_id = kept_request_id(known)
-    return (request_id, b"X-Request-ID: %b\r\n" % request_id.encode()) if request_id else None

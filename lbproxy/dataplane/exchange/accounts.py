@@ -14,6 +14,7 @@ from lbproxy.dataplane.counters import (
     DURATION,
     DURATION_SUM,
     FAIL_OPEN,
+    GRPC,
     REJECTED,
     RETRY,
     SERVER_REQUESTS,
@@ -29,6 +30,7 @@ from lbproxy.dataplane.counters import (
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, ServerRuntime
 from lbproxy.errors import Fault
+from lbproxy.protocol.grpc import MOST
 
 STALE_FAULTS: Final = frozenset((errors.CLOSED_REUSED, errors.CLOSED_UNACKED))
 """A kept connection was not good any more; the server may be."""
@@ -67,6 +69,11 @@ def ended(
             row = runtime.row
             column = SERVER_REQUESTS + code
             row[column] = row[column] + 1
+
+
+def call_ended(runtime: ServerRuntime, status: int) -> None:
+    """A call of gRPC was answered with this status; -1 if there was none."""
+    runtime.row[GRPC + (status if 0 <= status <= MOST else MOST + 1)] += 1
 
 
 def failed_open(pool: PoolRuntime) -> None:

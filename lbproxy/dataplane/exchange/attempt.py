@@ -164,6 +164,8 @@ class Attempt(AttemptBooks):
     ) -> None:
         assert self._lease is not None
         accounts.answer_began(self.runtime, now - self.sent_at)
+        if is_done and head.is_grpc:
+            self.call_ended(head, trailers)
         self.owner.answered(self, head, body, now, is_done=is_done, trailers=trailers)
 
     def response_body(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
@@ -174,6 +176,8 @@ class Attempt(AttemptBooks):
             return
         if is_done:
             if self._head is not None:
+                if self._head.is_grpc:
+                    self.call_ended(self._head, trailers)
                 self.ended_with(self._head, now)
         else:
             self.deadline = NEVER if owner.client_is_blocked else now + self.timeouts().read
@@ -185,6 +189,8 @@ class Attempt(AttemptBooks):
         self, kept: KeptAnswer, data: bytes, now: float, *, is_done: bool, trailers: Sequence[Field]
     ) -> None:
         kept.add(data, trailers)
+        if is_done and kept.head.is_grpc:
+            self.call_ended(kept.head, trailers)
         self.deadline = now + self.timeouts().read
         if kept.is_too_long:
             self.half_kept = None

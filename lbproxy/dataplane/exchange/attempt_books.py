@@ -10,17 +10,26 @@ from collections.abc import Sequence
 from typing import Final
 
 from lbproxy.compiling import mypyc_attr
+from lbproxy.dataplane.exchange import accounts
 from lbproxy.dataplane.exchange.body_tape import BodyTape
 from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.kept_answer import KeptAnswer
 from lbproxy.dataplane.exchange.kernel_path import KernelPath
 from lbproxy.dataplane.exchange.ports import AnswerSink, ServerStream, Underway
 from lbproxy.dataplane.exchange.prepare import Prepared
-from lbproxy.dataplane.exchange.verdicts import BAD_ANSWERS, STILL_WORKING, outcome_of, plural_of, request_key
+from lbproxy.dataplane.exchange.verdicts import (
+    BAD_ANSWERS,
+    STILL_WORKING,
+    outcome_of,
+    outcome_of_call,
+    plural_of,
+    request_key,
+)
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.server import PENALTY_S
 from lbproxy.errors import Fault, Side
+from lbproxy.protocol import grpc
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
 
@@ -111,7 +120,8 @@ class AttemptBooks(AnswerSink):
 
     runtime: the server's, once it has begun. upstream: the stream, while there is one. half_kept: in phase KEEPING,
     what has come of the answer. expect_at: when the client gets its 100 without the server's, else inf. deadline: of
-    the present phase.
+    the present phase. judged_as: the status of HTTP that a call of gRPC might have ended with, if that says
+    something of its server, else 0; push_back_s: for how long the server wants to be left alone, if it said so.
     """
 
     __slots__ = (
@@ -120,9 +130,11 @@ class AttemptBooks(AnswerSink):
         "deadline",
         "expect_at",
         "half_kept",
+        "judged_as",
         "kernel",
         "owner",
         "phase",
+        "push_back_s",
         "runtime",
         "started_at",
         "upstream",
@@ -138,6 +150,8 @@ class AttemptBooks(AnswerSink):
         self.kernel: KernelPath | None = None
         self.half_kept: KeptAnswer | None = None
         self.upstream: ServerStream | None = None
+        self.judged_as = 0
+        self.push_back_s = -1.0
         self.phase = CONNECTING
         self.started_at = now
         self.deadline = self.expect_at = NEVER
@@ -158,6 +172,17 @@ class AttemptBooks(AnswerSink):
         if lease is not None:
             lease.release(Outcome.SUCCESS, now)
 
+    def call_ended(self, head: ResponseHead, trailers: Sequence[Field]) -> None:
+        """All of an answer to a call of gRPC has come: what it is judged by is behind it."""
+        fields = trailers or head.fields
+        status = grpc.status_of(fields)
+        if status == grpc.NO_STATUS and head.status == 200:
+            status = grpc.UNKNOWN  # what every client takes it for
+        accounts.call_ended(self.runtime, status)
+        self.push_back_s = grpc.push_back_s(fields)
+        judged = grpc.as_http(status, pushes_back=self.push_back_s >= 0.0)
+        self.judged_as = judged if judged >= 400 else 0
+
     def ended_with(self, head: ResponseHead, now: float) -> None:
         """The answer is whole: its status is what the server is judged by."""
         lease, self._lease = self._lease, None
@@ -166,7 +191,11 @@ class AttemptBooks(AnswerSink):
             return
         owner = self.owner
         wall = now + owner.services.wall_offset
-        outcome, penalty_s, what = outcome_of(head, self.runtime.pool.failure_statuses, wall)
+        failures = self.runtime.pool.failure_statuses
+        if self.judged_as:
+            outcome, penalty_s, what = outcome_of_call(self.judged_as, self.push_back_s, failures)
+        else:
+            outcome, penalty_s, what = outcome_of(head, failures, wall)
         key = 0
         if outcome is Outcome.ERROR:
             key = request_key(owner.client, owner.prepared.head.target)

@@ -113,6 +113,8 @@ class ClientFacts:
         skip = prepared.route.skip
         if not self.is_trusted and not skip:
             lines = self._lines_and_port if prepared.takes_port else self._lines
+            if prepared.deadlines is not None:
+                lines += prepared.deadlines.lines(request.time_left_s(), skip)
             return b"%b%b%b" % (lines, prepared.host_line, request.id_line)
         known = prepared.head.forwarding if self.is_trusted else {}
         host_line = prepared.host_line + self._port_line if prepared.takes_port else prepared.host_line

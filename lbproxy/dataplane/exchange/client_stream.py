@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from lbproxy.compiling import mypyc_attr, trait
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
-from lbproxy.dataplane.exchange.own_answers import edited, local_answer, problem
+from lbproxy.dataplane.exchange.own_answers import edited, grpc_problem, local_answer, problem
 from lbproxy.dataplane.exchange.ports import ServerStream, Underway
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.services import Services
@@ -57,11 +57,15 @@ class ClientStream:
         raise NotImplementedError
 
     def answer_fault(self, request: Underway, fault: Fault, detail: str, retry_after_s: int | None) -> None:
-        """Answer with an error of lbproxy's own, as problem+json; nothing was sent yet."""
+        """Answer with an error of lbproxy's own, as problem+json, or as gRPC has it; nothing was sent yet."""
+        if request.prepared.is_grpc:
+            fields = edited(request.prepared, grpc_problem(fault, detail, request.tries))
+            self.answer(request, 200, fields, b"", closes=fault.close)
+            return
         allow = self.facts.listener.allow
-        fields, body = problem(fault, detail, request.request_id, retry_after_s, allow, request.tries)
+        own, body = problem(fault, detail, request.request_id, retry_after_s, allow, request.tries)
         request.bytes_out = 0 if request.is_head else len(body)
-        self.answer(request, fault.status, edited(request.prepared, fields), body, closes=fault.close)
+        self.answer(request, fault.status, edited(request.prepared, own), body, closes=fault.close)
 
     def answer_locally(self, request: Underway) -> None:
         """Give a route's redirect or fixed response, or the answer to OPTIONS with Max-Forwards: 0."""

@@ -310,7 +310,7 @@ class Exchange(Keeping):
         self.ttfb_s = now - attempt.sent_at
         self.status = head.status
         route = self.prepared.route
-        is_notable = head.status >= route.notable_from
+        is_notable = head.status >= route.notable_from or attempt.judged_as != 0 or head.grpc_status > 0
         if is_notable and self._is_kept_back(attempt, head, body, now, is_done=is_done, trailers=trailers):
             return
         self.response_started = True
@@ -318,7 +318,8 @@ class Exchange(Keeping):
             self._bind_client(self._affinity, attempt, head)
         self.bytes_out = len(body)
         if self._retried is not None:
-            self._count_retry("failure" if head.status in route.retry.status else "success")
+            is_failure = head.status in route.retry.status or head.grpc_status in route.retry.grpc
+            self._count_retry("failure" if is_failure else "success")
         if is_done:
             self.ended_at = now
             if is_notable:

@@ -149,6 +149,12 @@ def client_address(known: Forwarding, peer_ip: str, is_trusted: Callable[[str], 
     return client
 
 
+def kept_identity(known: Forwarding) -> tuple[str, bytes] | None:
+    """The request id of a trusted peer and its line, if it sent one that can be kept."""
+    request_id = kept_request_id(known)
+    return (request_id, b"X-Request-ID: %b\r\n" % request_id.encode()) if request_id else None
+
+
 def kept_request_id(known: Forwarding) -> str:
     """The one X-Request-ID of a trusted peer, or "" if it sent none that can be kept."""
     ids = known.get(b"x-request-id", [])

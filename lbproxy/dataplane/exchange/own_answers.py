@@ -12,7 +12,8 @@ from typing import Final
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.exchange.tries import details
 from lbproxy.dataplane.runtime import DEFAULT_METHODS
-from lbproxy.errors import Fault
+from lbproxy.errors import Fault, Retry
+from lbproxy.protocol import grpc
 from lbproxy.protocol.message import Fields
 from lbproxy.protocol.status import REASONS
 from lbproxy.telemetry.accesslog import Try
@@ -57,7 +58,7 @@ def problem(
 
     allow: the methods that the listener serves. tries: the attempts, where there were several.
     """
-    text = f"{detail[:1].upper()}{detail[1:]}. {fault.hint}" if detail else fault.hint
+    text = _text(fault, detail)
     body = json.dumps(
         {
             "type": f"urn:lbproxy:fault:{fault.word}",
@@ -77,6 +78,21 @@ def problem(
     if fault.status in (429, 503):
         fields.append((b"Retry-After", b"%d" % (retry_after_s if retry_after_s is not None else 1)))
     return fields, body + b"\n"
+
+
+def _text(fault: Fault, detail: str) -> str:
+    return f"{detail[:1].upper()}{detail[1:]}. {fault.hint}" if detail else fault.hint
+
+
+def grpc_problem(fault: Fault, detail: str, tries: Sequence[Try] = ()) -> Fields:
+    """Fields of the same answer to a call of gRPC: it has no body, and HTTP's own status is 200."""
+    # What never reached an application may be repeated by whoever called, which is what UNAVAILABLE says.
+    status = grpc.UNAVAILABLE if fault.retry is Retry.ALWAYS else grpc.of_http(fault.status)
+    return [
+        (b"Date", http_date()),
+        *grpc.trailers_only(status, _text(fault, detail)),
+        (b"Proxy-Status", b"lbproxy; error=%b; details=%b" % (fault.error.encode(), details(fault.word, tries))),
+    ]
 
 
 def edited(prepared: Prepared, fields: Fields) -> Fields:

@@ -18,7 +18,9 @@ from lbproxy.dataplane.exchange.location import fill_location
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.paths import BadPath, ReadPath, rewrite_path
 from lbproxy.errors import Fault
+from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.protocol.field_lines import fields_of
+from lbproxy.protocol.grpc import is_grpc
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
 from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM, join_fields
 from lbproxy.protocol.upgrade import allowed_protocols
@@ -34,9 +36,13 @@ _UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
 _REQUESTS: Final = TRAFFIC.offset["requests_total"]
 _METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}
 _OTHER: Final = _METHOD_INDEX["other"]
+HTTP_2: Final = "HTTP/2"
 _PROTOCOLS: Final[tuple[str, ...]] = ("HTTP/1.0", "HTTP/1.1")
 _VIA: Final = b"Via: 1.1 " + VIA_PSEUDONYM + b"\r\n"
 _VIA_10: Final = b"Via: 1.0 " + VIA_PSEUDONYM + b"\r\n"
+_VIA_2: Final = b"Via: 2 " + VIA_PSEUDONYM + b"\r\n"
+_NO_NAMES: Final[frozenset[bytes]] = frozenset()
+_GRPC_NAMES: Final[frozenset[bytes]] = frozenset((GRPC_TIMEOUT,))
 # Of a request line that was refused: what the log can tell, however odd. Its protocol only if there is one.
 _said = re.compile(rb"([!-~]+) ([^ \r\n]+)(?: (HTTP/[0-9]\.[0-9])\r?\n)?").match
 
@@ -48,6 +54,7 @@ class Prepared:
     forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
     closes: it says that the connection to the server ends with the answer.
     total_s: the whole time that the request may take, in seconds, inf = any.
+    is_grpc: it is a call of gRPC, which has its errors where HTTP has trailers.
     fault: this request is answered with it (no route, body too large ...), although its framing is fine.
     location: where a redirect leads, b"" if that is the same for every request.
     upgrade: the protocols of the client's Upgrade that the server is offered, b"" for none.
@@ -66,6 +73,7 @@ class Prepared:
         "forward",
         "head",
         "host_line",
+        "is_grpc",
         "is_head",
         "is_idempotent",
         "is_local",
@@ -95,6 +103,7 @@ class Prepared:
         self.fault_detail = ""
         self.forward = b""
         self.host_line = b""
+        self.is_grpc = False
         self.is_head = head.method == "HEAD"
         self.is_idempotent = route.retry.idempotent or head.method in IDEMPOTENT_METHODS
         self.is_local = False
@@ -115,20 +124,35 @@ class Prepared:
 
 
 def prepare(
-    listener: ListenerRuntime, raw: bytes, *, is_trusted: bool, log_format: LogFormat | None, local_host: str
+    listener: ListenerRuntime,
+    raw: bytes,
+    *,
+    is_trusted: bool,
+    log_format: LogFormat | None,
+    local_host: str,
+    is_http2: bool = False,
 ) -> Prepared:
     """Parse, route and rewrite one head. Raises HeadError if its framing can't be trusted.
 
-    local_host: what Host becomes if an HTTP/1.0 client sent none.
+    local_host: what Host becomes if an HTTP/1.0 client sent none. is_http2: it came in HTTP/2, and was written as the
+    same head of HTTP/1.1.
     """
     head = parse_request_head(
         raw, max_fields=listener.max_fields, underscores=listener.underscores, line_bytes=listener.line_bytes
     )
-    return prepare_head(listener, head, is_trusted=is_trusted, log_format=log_format, local_host=local_host)
+    return prepare_head(
+        listener, head, is_trusted=is_trusted, log_format=log_format, local_host=local_host, is_http2=is_http2
+    )
 
 
 def prepare_head(
-    listener: ListenerRuntime, head: RequestHead, *, is_trusted: bool, log_format: LogFormat | None, local_host: str
+    listener: ListenerRuntime,
+    head: RequestHead,
+    *,
+    is_trusted: bool,
+    log_format: LogFormat | None,
+    local_host: str,
+    is_http2: bool = False,
 ) -> Prepared:
     """The same of a head that was read."""
     fault: Fault | None = None
@@ -153,12 +177,18 @@ def prepare_head(
         fault, detail, route = errors.BAD_PATH, str(error), listener.no_route
     if listener.methods is not None and head.method not in listener.methods:
         fault, detail = _refused_method(head.method)
+    if not listener.serves_h1 and not is_http2:
+        fault, detail = errors.BAD_VERSION, "this listener serves HTTP/2 only"
     prepared = Prepared(head, route)
     prepared.location = location
     if listener.is_leaving:
         prepared.keep_alive = False
-    if is_trusted and listener.deadline_names:
-        prepared.deadlines = take_deadlines(head, listener.deadline_names)
+    prepared.is_grpc = is_http2 and is_grpc(head.lines)
+    names = listener.deadline_names if is_trusted else _NO_NAMES
+    if prepared.is_grpc:
+        names = names | _GRPC_NAMES  # from anybody: it only makes the time shorter
+    if names:
+        prepared.deadlines = take_deadlines(head, names)
         if prepared.deadlines is not None:
             prepared.total_s = min(prepared.total_s, prepared.deadlines.timeout_s)
     if fault is not None:
@@ -170,19 +200,27 @@ def prepare_head(
         prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes:.0f}"
     elif head.max_forwards == 0:
         prepared.is_local = True
+    elif route.pool is not None and prepared.is_grpc and route.pool.protocol == "h1":
+        prepared.fault = errors.GRPC_NEEDS_H2
+        prepared.fault_detail = f"pool {route.pool.name} speaks HTTP/1.1 to its servers"
     elif route.pool is not None:
         if route.retry.idempotency_key and _has_field(head, b"idempotency-key"):
             prepared.is_idempotent = True
         prepared.pool = route.pool
         if route.pool.keep_alive is None and not prepared.upgrade:
             prepared.closes = prepared.needs_care = True
-        prepared.forward = _forward_head(head, prepared, path, local_host)
+        prepared.forward = _forward_head(head, prepared, path, local_host, is_http2=is_http2)
     _note_dropped(prepared, head, is_trusted=is_trusted)
     known = head.forwarding if is_trusted else {}
     prepared.host_line, prepared.takes_port = published_lines(head.host, known, route.skip, local_host)
     if log_format is not None:
         prepared.log_head = log_format.usual_head_part(
-            head.method, head.target_text, head.host, _PROTOCOLS[head.minor], head.user_agent, head.referer
+            head.method,
+            head.target_text,
+            head.host,
+            HTTP_2 if is_http2 else _PROTOCOLS[head.minor],
+            head.user_agent,
+            head.referer,
         )
     return prepared
 
@@ -232,7 +270,9 @@ def _note_dropped(prepared: Prepared, head: RequestHead, *, is_trusted: bool) ->
         prepared.dropped = _ONE_SPOOFED if spoofed == 1 else ((_SPOOFED, spoofed),)
 
 
-def _forward_head(head: RequestHead, prepared: Prepared, path: ReadPath | None, local_host: str) -> bytes:
+def _forward_head(
+    head: RequestHead, prepared: Prepared, path: ReadPath | None, local_host: str, *, is_http2: bool
+) -> bytes:
     """The head as the server gets it: written anew from what was understood.
 
     path: as the rules saw it, which is then how it is sent; None if none has looked at it.
@@ -245,7 +285,7 @@ def _forward_head(head: RequestHead, prepared: Prepared, path: ReadPath | None, 
             target = f"{sent}?{head.query}" if "?" in head.target_text else sent
             start = f"{head.method} {target} HTTP/1.1\r\n".encode("latin-1")
     host = (head.host or local_host).encode("latin-1")
-    via = _VIA if head.minor else _VIA_10
+    via = _VIA_2 if is_http2 else _VIA if head.minor else _VIA_10
     if head.via:
         via = join_fields([(b"Via", value) for value in head.via]) + via
     # Framing and connection management are not for edits to touch.
@@ -268,14 +308,16 @@ def _forward_head(head: RequestHead, prepared: Prepared, path: ReadPath | None, 
     return b"%b%b%b" % (start, join_fields(route.request_edits.apply(fields_of(lines))), own)
 
 
-def rejected(listener: ListenerRuntime, raw: bytes, error: HeadError, log_format: LogFormat | None) -> Prepared:
+def rejected(
+    listener: ListenerRuntime, raw: bytes, error: HeadError, log_format: LogFormat | None, *, is_http2: bool = False
+) -> Prepared:
     """What stands for a request whose head was refused: enough to answer, count and log it."""
     head = RequestHead()
     match = _said(raw[:2048])
-    protocol = ""
+    protocol = HTTP_2 if is_http2 else ""
     if match is not None:
         head.method, head.target_text = match[1][:20].decode("latin-1"), from_wire(match[2])
-        protocol = (match[3] or b"").decode()
+        protocol = protocol or (match[3] or b"").decode()
     head.keep_alive = False
     prepared = Prepared(head, listener.no_route)
     prepared.fault, prepared.fault_detail = error.fault, error.detail

@@ -11,8 +11,9 @@ from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.exchange.verdicts import has_retry_after, is_worth_a_retry
 from lbproxy.dataplane.runtime import PoolRuntime
-from lbproxy.domain.retry import backoff_s, may_retry, may_retry_status
+from lbproxy.domain.retry import backoff_s, may_retry, may_retry_grpc, may_retry_status
 from lbproxy.errors import Fault
+from lbproxy.protocol.grpc import push_back_s
 from lbproxy.protocol.http1 import ResponseHead
 
 
@@ -32,6 +33,17 @@ class Retrying(AttemptOwner):
         self._wants_fresh = self._has_permit = False
 
     def _may_retry_answer(self, head: ResponseHead) -> bool:
+        if head.grpc_status > 0:
+            return (
+                may_retry_grpc(
+                    self.prepared.route.retry,
+                    head.grpc_status,
+                    is_idempotent=self.prepared.is_idempotent,
+                    retries_done=self._retries,
+                    is_replayable=not self.body.is_dropped and self.request_done,
+                )
+                and push_back_s(head.fields) < 0.0
+            )
         return may_retry_status(
             self.prepared.route.retry,
             head.status,

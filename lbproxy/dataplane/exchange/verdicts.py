@@ -25,6 +25,9 @@ _PLURALS: Final = {
     errors.RESET: "resets",
     errors.CLOSED_EARLY: "connections closed without an answer",
     errors.CLOSED_UNSENT: "connections closed without an answer",
+    errors.STREAM_RESET: "reset streams",
+    errors.H2_PROTOCOL: "broken HTTP/2 connections",
+    errors.PING_TIMEOUT: "unanswered PINGs",
     errors.RESPONSE_TIMEOUT: "response time-outs",
     errors.IDLE_TIMEOUT: "stalled answers",
     errors.UPSTREAM_WRITE_TIMEOUT: "stalled requests",
@@ -104,3 +107,12 @@ def outcome_of(head: ResponseHead, failures: frozenset[int], wall: float) -> tup
     if status >= 500:
         return Outcome.ERROR, 0.0, ""
     return Outcome.SUCCESS, 0.0, ""
+
+
+def outcome_of_call(status: int, push_back_s: float, failures: frozenset[int]) -> tuple[Outcome, float, str]:
+    """The same of a call of gRPC. status: the one of HTTP that would have said it (`grpc.as_http`)."""
+    if status == 429:
+        return Outcome.PUSH_BACK, max(0.0, push_back_s), "refusals"
+    if status in failures:
+        return Outcome.FAILURE, 0.0, "calls that failed"
+    return Outcome.ERROR, 0.0, ""

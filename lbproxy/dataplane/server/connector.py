@@ -10,7 +10,7 @@ from typing import Final, TypeVar, cast
 from lbproxy import errors
 from lbproxy.dataplane.net.dialer import Opening
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
-from lbproxy.dataplane.server.tls import ServerTlsTransport, tls_fault
+from lbproxy.dataplane.server.tls import ServerTlsTransport, Unwanted, tls_fault
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.errors import Fault
@@ -95,7 +95,27 @@ async def dial(
         if runtime.pool.tls is None:
             protocol = await _connect(opening or services.dialer.begin(runtime.server.address), factory, header)
         else:
-            protocol = await _dial_tls(services, runtime, runtime.pool.tls, factory, timeouts, header)
+            protocol = await _dial_tls(services, runtime, runtime.pool.tls, lambda _: factory(), timeouts, header)
+    except DialError as error:
+        count_dial(runtime, error.fault)
+        raise
+    count_dial(runtime, None)
+    return protocol
+
+
+async def dial_shared(
+    services: Services,
+    runtime: ServerRuntime,
+    factory: Callable[[str | None], P],
+    timeouts: UpstreamTimeouts,
+    opening: Opening | None,
+) -> P:
+    """The same where what is spoken is agreed on. factory: gets what ALPN chose, "" if nothing, None without TLS."""
+    tls = runtime.pool.tls
+    if tls is None:
+        return await dial(services, runtime, lambda: factory(None), timeouts, b"", opening)
+    try:
+        protocol = await _dial_tls(services, runtime, tls, factory, timeouts, b"")
     except DialError as error:
         count_dial(runtime, error.fault)
         raise
@@ -114,7 +134,7 @@ async def _dial_tls(
     services: Services,
     runtime: ServerRuntime,
     tls: PoolTlsSettings,
-    factory: Callable[[], P],
+    factory: Callable[[str | None], P],
     timeouts: UpstreamTimeouts,
     header: bytes,
 ) -> P:
@@ -131,7 +151,7 @@ async def _dial_tls(
                 protocol = cast(P, await connection.done)
         except TimeoutError:
             raise DialError(errors.TLS_TIMEOUT, "the TLS handshake took too long") from None
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        except (OSError, ValueError, Unwanted) as error:  # ssl.SSLError is an OSError
             raise DialError(*tls_fault(error)) from None
     except BaseException:  # whatever it is, cancelling included: the transport must not stay
         connection.give_up()

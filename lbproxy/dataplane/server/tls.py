@@ -46,11 +46,20 @@ def tls_fault(error: Exception) -> tuple[Fault, str]:
         return errors.TLS_HANDSHAKE, _HINTS.get(
             reason
         ) or f"the TLS handshake failed: {reason.replace('_', ' ').lower()}"
+    if isinstance(error, Unwanted):
+        return errors.TLS_HANDSHAKE, str(error)
     return errors.TLS_HANDSHAKE, "it closed the connection during the TLS handshake"
 
 
+class Unwanted(Exception):
+    """The handshake was well, but what was agreed on is of no use. The text says what it is, without a subject."""
+
+
 class ServerTlsTransport(TlsTransport):
-    """A connection to a server; `done` gives its application once the handshake is over, or raises the SSLError."""
+    """A connection to a server; `done` gives its application once the handshake is over, or raises the SSLError.
+
+    factory: makes the application, and is told what ALPN chose, "" if nothing.
+    """
 
     __deletable__ = ("_factory", "done")  # mypyc asks for it
     __slots__ = ("_factory", "_name", "_server", "_tls", "done")
@@ -61,7 +70,7 @@ class ServerTlsTransport(TlsTransport):
         tls: PoolTlsSettings,
         name: str | None,
         server: SessionHolder,
-        factory: Callable[[], asyncio.Protocol],
+        factory: Callable[[str | None], asyncio.Protocol],
     ) -> None:
         super().__init__(services.loop, services.internal_error)
         self._tls = tls
@@ -91,7 +100,11 @@ class ServerTlsTransport(TlsTransport):
         read_what_is_left(sock, RECORD, self.records_received, lambda: self._state == OPEN)
 
     def _handshake_done(self) -> None:
-        app = self._factory()
+        try:
+            app = self._factory(self.ssl_object.selected_alpn_protocol() or "")
+        except Unwanted as error:
+            self._handshake_failed(error)
+            return
         if self.done.done():
             self.abort()
             return

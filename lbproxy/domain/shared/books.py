@@ -12,36 +12,68 @@ right as news of others can be.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from lbproxy.domain.books import Books
+from lbproxy.domain.reuse import NO_LIMIT
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.cells import Cells, Guard
 from lbproxy.domain.shared.line import Line
-from lbproxy.domain.shared.plan import GRANTED, HELD, N_WAITING, OWNER, SERVER_WORDS, TOTAL, Plan, server_of
+from lbproxy.domain.shared.plan import (
+    CHANGED,
+    GRANTED,
+    HELD,
+    IDLE,
+    N_WAITING,
+    OWNER,
+    REUSE,
+    SEAT,
+    Plan,
+    server_of,
+)
 from lbproxy.domain.shared.repair import repair
 from lbproxy.domain.shared.rows import Rows
+from lbproxy.domain.shared.seats import (
+    free_seat,
+    get_up,
+    prepare,
+    read_card,
+    read_text,
+    server_of_card,
+    sit_down,
+    write_text,
+)
+
+CONTROLLER: Final = -1
+WriteOrders = Callable[[Cells, Plan, Server, int], bool]
 
 
 class SharedBooks(Books):
     """What one worker knows and does of them.
 
-    worker: its number, 0 and up. seats: which servers they are about, by number. wake(worker): called outside the guard
-    when that one has something to look after (SharedPool.collect); it may be this worker itself. is_limited: do these
+    worker: its number, 0 and up; CONTROLLER: who only reads, seats servers and gives orders. seats: which servers they
+    are about, by number, if it knows them already; else `find_seats` says. wake(worker): called outside the guard when
+    that one has something to look after (SharedPool.collect); it may be this worker itself. is_limited: do these
     servers have limits, and so a guard?
     """
 
     __slots__ = (
         "_bells",
+        "_block",
         "_cells",
         "_depth",
         "_guard",
         "_held",
+        "_leaving",
+        "_n_counts",
+        "_numbers",
         "_plan",
         "_seats",
         "_servers",
         "_wake",
         "is_limited",
         "line",
+        "n_ended",
         "now",
         "rows",
         "worker",
@@ -60,11 +92,15 @@ class SharedBooks(Books):
     ) -> None:
         super().__init__()
         self._cells = cells
+        self._block: Any = cells  # in slices
         self._plan = plan
         self._guard = guard
         self._wake = wake
         self._seats = dict(seats)
-        self._servers = [(server, plan.server(number)) for server, number in self._seats.items()]
+        self._leaving: dict[Server, int] = {}  # no members any more, with something still in flight
+        self._numbers: dict[int, int] = {}  # of who sits where, as this worker knows
+        self._servers: list[tuple[Server, int]] = []
+        self._n_counts = 0
         self._held: dict[Server, list[int]] = {server: [] for server in self._seats}
         self._bells: list[int] = []
         self._depth = 0
@@ -73,18 +109,121 @@ class SharedBooks(Books):
         self.line = Line(cells, plan)
         self.rows = Rows(cells, plan)
         self.now = 0.0
+        self.n_ended = 0
+        self._note_seats()
 
     @property
     def seats(self) -> Mapping[Server, int]:
-        """The servers that these books are about, and their numbers."""
+        """The members that these books are about, and their seats."""
         return self._seats
 
-    def move(self, cells: Cells, plan: Plan, guard: Guard) -> None:
-        """The books stand elsewhere now: what was in them has been carried there."""
-        self._cells, self._plan, self._guard = cells, plan, guard
-        self._servers = [(server, plan.server(number)) for server, number in self._seats.items()]
-        self.line = Line(cells, plan)
-        self.rows = Rows(cells, plan)
+    @property
+    def n_workers(self) -> int:
+        return self._plan.n_workers
+
+    @property
+    def n_seats(self) -> int:
+        """For members, and for those that left and have something in flight."""
+        return self._plan.n_servers
+
+    def _note_seats(self) -> None:
+        self._servers = [(server, seat * self._plan.count_words) for server, seat in self._seats.items()]
+        used = max(self._seats.values(), default=-1) + 1
+        self._n_counts = used * self._plan.count_words
+
+    # --- seats -------------------------------------------------------------------------------------------------------
+
+    def find_seats(self) -> tuple[list[tuple[Server, int]], list[Server]]:
+        """Look who sits where; inside the guard. Returns who is new, with its seat, to be made known by `sat_down`, and
+        who leaves. Who is new will not lose its seat before `let_go`."""
+        cells, plan = self._cells, self._plan
+        found: list[tuple[Server, int]] = []
+        gone: list[Server] = []
+        for server, seat in self._seats.items():
+            if cells[plan.server(seat) + SEAT] != self._numbers.get(seat, 0):
+                gone.append(server)
+        for seat in range(plan.n_servers):
+            number = cells[plan.server(seat) + SEAT]
+            if number > 0 and number != self._numbers.get(seat, 0):
+                self._numbers[seat] = number
+                if self.worker >= 0:
+                    cells[plan.uses(seat) + self.worker] = 1
+                found.append((server_of_card(read_card(cells, plan, seat)), seat))
+        return found, gone
+
+    def sat_down(self, server: Server, seat: int) -> None:
+        """This server is the one that has the seat."""
+        self._seats[server] = seat
+        self._held[server] = []
+        self._note_seats()
+
+    def got_up(self, server: Server) -> None:
+        """It is no member any more. What it has in flight goes on."""
+        self._leaving[server] = self._seats.pop(server)
+        self._note_seats()
+        self._look_at_leaving(server)
+
+    def learned(self, server: Server) -> tuple[float, int]:
+        """What the controller knows of a member: after how many seconds it closes an idle connection, 0.0 if that is
+        not known; how many answers it gives on one."""
+        reuse = self.server_word(server, REUSE)
+        return self.server_word(server, IDLE) / 1e9, reuse if reuse > 0 else NO_LIMIT
+
+    def is_known_to_others(self, server: Server) -> bool:
+        """Does a worker still have something to say about one that `got_up`?"""
+        seat = self._leaving.get(server, -1)
+        return seat >= 0 and any(self._cells[self._plan.uses(seat) + worker] for worker in range(self._plan.n_workers))
+
+    def let_go(self, server: Server, now: float) -> None:
+        """This worker has nothing more to say about one that `got_up`: its seat may become another's."""
+        seat = self._leaving.pop(server)
+        del self._held[server]
+        self._numbers.pop(seat, None)
+        if self.worker >= 0:
+            self.enter(now)
+            self._cells[self._plan.uses(seat) + self.worker] = 0
+            self.leave()
+
+    def give_seat(self, server: Server, card: bytes, orders: WriteOrders) -> bool:
+        """The controller has a new member; orders writes what is known of it. False: there is no seat."""
+        cells, plan = self._cells, self._plan
+        self.enter(self.now)
+        try:
+            seat = free_seat(cells, plan)
+            if seat < 0:
+                return False
+            prepare(cells, plan, seat, card)
+            orders(cells, plan, server, seat)
+            self._numbers[seat] = sit_down(cells, plan, seat)
+            cells[plan.first + CHANGED] += 1
+        finally:
+            self.leave()
+        for old, its in list(self._leaving.items()):
+            if its == seat:  # it is drained, and this one was the last to know it
+                del self._leaving[old]
+        self.sat_down(server, seat)
+        return True
+
+    def take_seat(self, server: Server) -> None:
+        """A member of the controller leaves. No worker gives it a request from its next look on."""
+        seat = self._seats[server]
+        self.enter(self.now)
+        get_up(self._cells, self._plan, seat)
+        self._cells[self._plan.first + CHANGED] += 1
+        self.leave()
+        self.got_up(server)
+
+    def give_orders(self, server: Server, orders: WriteOrders) -> bool:
+        """False: they are the same as before."""
+        return orders(self._cells, self._plan, server, self._seats[server])
+
+    def _look_at_leaving(self, server: Server) -> None:
+        """A server that is no member shows what this worker has there; to the controller, what all have."""
+        cells, plan, seat = self._cells, self._plan, self._leaving[server]
+        if self.worker >= 0:
+            server.inflight = len(self._held[server]) + cells[plan.loose(seat, self.worker)]
+        else:
+            server.inflight = sum(cells[plan.count(seat) + number] for number in range(plan.count_words))
 
     # --- the guard ---------------------------------------------------------------------------------------------------
 
@@ -113,58 +252,61 @@ class SharedBooks(Books):
         if worker not in self._bells:
             self._bells.append(worker)
 
+    def ring_now(self, worker: int) -> None:
+        """Wake it; outside the guard."""
+        self._wake(worker)
+
     def look(self) -> None:
         """Take over what the books say."""
-        cells = self._cells
-        if self.is_limited:
-            for server, at in self._servers:
-                server.inflight = cells[at + TOTAL]
-        else:
-            n_workers = self._plan.n_workers
-            for server, at in self._servers:
-                total = 0
-                for worker in range(n_workers):
-                    total += cells[at + SERVER_WORDS + worker]
-                server.inflight = total
+        plan = self._plan
+        counts: list[int] = list(self._block[plan.counts : plan.counts + self._n_counts])
+        n_words = plan.count_words
+        for server, at in self._servers:
+            total = 0
+            for number in range(at, at + n_words):
+                total += counts[number]
+            server.inflight = total
+        if self._leaving:
+            for server in self._leaving:
+                self._look_at_leaving(server)
         self.count_waiting()
 
     # --- requests in flight ------------------------------------------------------------------------------------------
 
+    def seat_of(self, server: Server) -> int:
+        """Of a member, or of one that has something in flight; -1 if it has none."""
+        seat = self._seats.get(server)
+        return self._leaving.get(server, -1) if seat is None else seat
+
     def began(self, server: Server) -> None:
         """See Books; after a `look`, and inside the guard if there are limits."""
-        cells = self._cells
-        at = self._plan.server(self._seats[server])
+        cells, plan = self._cells, self._plan
+        seat = self._seats[server]
+        server.inflight += 1
         if self.is_limited:
-            row = self.rows.take(HELD, self.worker, self._seats[server], 0, int(self.now * 1e9))
+            row = self.rows.take(HELD, self.worker, seat, 0, int(self.now * 1e9))
             if row:
                 self._held[server].append(row)
-            else:  # a server without a limit among such with one may have more than there are rows
-                cells[at + SERVER_WORDS + self.worker] += 1
-            server.inflight += 1  # the pool has looked, in this section
-            cells[at + TOTAL] = server.inflight
-        else:
-            cells[at + SERVER_WORDS + self.worker] += 1
-            server.inflight += 1
+                cells[plan.count(seat)] += 1
+                return
+        # Without limits; or a server without one among such with one, which may have more than there are rows.
+        cells[plan.loose(seat, self.worker)] += 1
 
     def ended(self, server: Server) -> None:
         """See Books. Its own section: the hand-over that may follow is another, and nobody overtakes in between."""
-        cells = self._cells
-        at = self._plan.server(self._seats[server])
-        if self.is_limited:
+        cells, plan = self._cells, self._plan
+        held = self._held[server]
+        if held:
             self.enter(self.now)
-            held = self._held[server]
-            if held:
-                self.rows.free(held.pop())  # which of its own is all the same
-            else:
-                cells[at + SERVER_WORDS + self.worker] -= 1
-            server.inflight = cells[at + TOTAL] - 1
-            cells[at + TOTAL] = server.inflight
+            self.rows.free(held.pop())  # which of its own is all the same
+            cells[plan.count(self.seat_of(server))] -= 1
             self.leave()
         else:
-            cells[at + SERVER_WORDS + self.worker] -= 1
-            server.inflight -= 1
+            cells[plan.loose(self.seat_of(server), self.worker)] -= 1
+        server.inflight -= 1
         self.count_waiting()
         server.requests += 1
+        self.n_ended += 1
 
     # --- slots for tickets of other workers --------------------------------------------------------------------------
 
@@ -177,9 +319,8 @@ class SharedBooks(Books):
             return False
         line.leave(place)
         self.rows.post(worker, row)
-        at = self._plan.server(number) + TOTAL
-        server.inflight = cells[at] + 1
-        cells[at] = server.inflight
+        cells[self._plan.count(number)] += 1
+        server.inflight += 1
         self.count_waiting()
         self.ring(worker)
         return True
@@ -192,11 +333,10 @@ class SharedBooks(Books):
             return 0
         ticket, number = self.rows.ticket(row), server_of(self.rows.word(row))
         self.rows.free(row)
-        at = self._plan.server(number) + TOTAL
-        self._cells[at] -= 1
+        self._cells[self._plan.count(number)] -= 1
         for server, seat in self._seats.items():
             if seat == number:
-                server.inflight = self._cells[at]
+                server.inflight -= 1
         return ticket
 
     # --- the line ----------------------------------------------------------------------------------------------------
@@ -212,6 +352,16 @@ class SharedBooks(Books):
     def set_server_word(self, server: Server, name: int, value: int) -> None:
         self._cells[self._plan.server(self._seats[server]) + name] = value
 
+    def server_text(self, server: Server, name: int, n_words: int) -> str:
+        """A text of a server, in so many words."""
+        at = self._plan.server(self._seats[server]) + name
+        return read_text(self._cells, at, 8 * (n_words - 1)).decode("utf-8", "replace")
+
+    def set_server_text(self, server: Server, name: int, n_words: int, text: str) -> None:
+        """What does not fit is cut off."""
+        at = self._plan.server(self._seats[server]) + name
+        write_text(self._cells, at, text.encode("utf-8", "replace")[: 8 * (n_words - 1)])
+
     def permits(self, server: Server) -> list[int]:
         """How many probes each worker has at a server."""
         at = self._plan.permits(self._seats[server])
@@ -221,6 +371,14 @@ class SharedBooks(Books):
         at = self._plan.permits(self._seats[server])
         for worker, number in enumerate(permits):
             self._cells[at + worker] = number
+
+    def worker_word(self, worker: int, name: int) -> int:
+        """A word of a worker."""
+        return self._cells[self._plan.worker(worker) + name]
+
+    def set_worker_word(self, name: int, value: int) -> None:
+        """Of this one."""
+        self._cells[self._plan.worker(self.worker) + name] = value
 
     def word(self, name: int) -> int:
         """A word of the header."""

@@ -14,7 +14,9 @@ from lbproxy.compiling import mypyc_attr
 @mypyc_attr(native_class=False)
 class Cells(Protocol):
     """Whole numbers of 64 bits, with sign. Each is read and written at once: nobody sees half of one, and one that was
-    written stays when the writer dies. All are 0 at first."""
+    written stays when the writer dies. All are 0 at first.
+
+    A slice is many of them, each as it was at some moment; mypyc has no overloads to say so."""
 
     def __getitem__(self, at: int, /) -> int: ...
     def __setitem__(self, at: int, value: int, /) -> None: ...

@@ -6,13 +6,27 @@ them. So it may see half of an order for a moment, and the whole at the next cou
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from lbproxy.domain.pool import Pool
+from lbproxy.domain.reuse import NO_LIMIT
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks
 from lbproxy.domain.shared.cells import Cells
-from lbproxy.domain.shared.plan import ADMIN, CHANGED, HEALTH, IDLE, MAX_INFLIGHT, WEIGHT, Plan
+from lbproxy.domain.shared.plan import (
+    ADMIN,
+    BACKUP,
+    CHANGED,
+    CUT_AT,
+    HEALTH,
+    IDLE,
+    MAX_INFLIGHT,
+    REUSE,
+    WAS_UP,
+    WEIGHT,
+    Plan,
+)
 from lbproxy.domain.states import REFUSED, Admin, Health
 
 _ADMINS: Final = {admin: number for number, admin in enumerate(Admin, 1)}
@@ -22,20 +36,55 @@ _ADMIN_OF: Final = {number: admin for admin, number in _ADMINS.items()}
 _HEALTH_OF: Final = {**{number: health for health, number in _HEALTHS.items()}, _REFUSED: Health.DOWN}
 _FAILED: Final = "checks"
 _WHY: Final = "as the controller says"
+_NO: Final = 1
+_YES: Final = 2
+_LIFTED: Final = -1
 
 
-def tell(cells: Cells, plan: Plan, server: Server, seat: int) -> None:
-    """Let all workers have this server as the controller has it."""
+def write_orders(cells: Cells, plan: Plan, server: Server, seat: int) -> bool:
+    """Write down this server as the controller has it. False: that stands there already."""
     health = _HEALTHS[server.health]
     if server.health is Health.DOWN and server.down_reason == REFUSED:
         health = _REFUSED
     at = plan.server(seat)
-    cells[at + ADMIN] = _ADMINS[server.admin]
-    cells[at + HEALTH] = health
-    cells[at + WEIGHT] = server.weight + 1
-    cells[at + MAX_INFLIGHT] = server.max_inflight + 1
-    cells[at + IDLE] = int(server.idle_timeout.learned_s * 1e9)
-    cells[plan.first + CHANGED] += 1
+    reuse = server.reuse.limit
+    if reuse == NO_LIMIT:
+        reuse = 0 if cells[at + REUSE] == 0 else _LIFTED
+    is_news = False
+    for name, word in (
+        (ADMIN, _ADMINS[server.admin]),
+        (HEALTH, health),
+        (WEIGHT, server.weight + 1),
+        (MAX_INFLIGHT, server.max_inflight + 1),
+        (IDLE, int(server.idle_timeout.learned_s * 1e9)),
+        (REUSE, reuse),
+        (BACKUP, _YES if server.backup else _NO),
+        (CUT_AT, int(server.cut_at * 1e9) if server.cut_at < inf else 0),
+        (WAS_UP, int(server.was_up)),
+    ):
+        if cells[at + name] != word:
+            cells[at + name] = word
+            is_news = True
+    return is_news
+
+
+def tell(cells: Cells, plan: Plan, server: Server, seat: int) -> None:
+    """Let all workers have this server as the controller has it."""
+    if write_orders(cells, plan, server, seat):
+        cells[plan.first + CHANGED] += 1
+
+
+def dress(server: Server, books: SharedBooks) -> None:
+    """A server that is about to join is as the words say; nobody has to hear of a change."""
+    if admin := books.server_word(server, ADMIN):
+        server.admin = _ADMIN_OF[admin]
+    if health := books.server_word(server, HEALTH):
+        server.health = _HEALTH_OF[health]
+        server.down_reason = "" if server.health is not Health.DOWN else REFUSED if health == _REFUSED else _FAILED
+    server.weight = max(0, books.server_word(server, WEIGHT) - 1)
+    server.max_inflight = max(0, books.server_word(server, MAX_INFLIGHT) - 1)
+    server.backup = books.server_word(server, BACKUP) == _YES
+    _follow_rest(server, books)
 
 
 def follow(pool: Pool, server: Server, books: SharedBooks, now: float) -> None:
@@ -51,5 +100,16 @@ def follow(pool: Pool, server: Server, books: SharedBooks, now: float) -> None:
     limit = books.server_word(server, MAX_INFLIGHT) - 1
     if limit >= 0 and limit != server.max_inflight:
         pool.set_max_inflight(server, limit, now)
+    if (backup := books.server_word(server, BACKUP)) and server.backup != (backup == _YES):
+        pool.set_backup(server, backup == _YES, now)
+    _follow_rest(server, books)
+
+
+def _follow_rest(server: Server, books: SharedBooks) -> None:
     if idle_ns := books.server_word(server, IDLE):
         server.idle_timeout.learned_s = idle_ns / 1e9
+    if reuse := books.server_word(server, REUSE):
+        server.reuse.limit = NO_LIMIT if reuse == _LIFTED else reuse
+    cut_ns = books.server_word(server, CUT_AT)
+    server.cut_at = cut_ns / 1e9 if cut_ns else inf
+    server.was_up = server.was_up or books.server_word(server, WAS_UP) != 0

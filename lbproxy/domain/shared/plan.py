@@ -1,16 +1,18 @@
 """Where the shared books of one pool stand: the only place that knows which cell is which.
 
-    header    the words below, once
-    servers   for each server: SERVER_WORDS words, then for each worker how many requests it has there without a row,
-              then for each how many probes it has there
+    header    the words below, once, and WORKER_WORDS for each worker
+    counts    for each seat: how many rows are about it, then how many requests each worker has there without one
+    servers   for each seat: SERVER_WORDS words, then how many probes each worker has there, then whether each may still
+              say something about it
+    cards     for each seat: who sits there (domain/shared/seats.py)
     mail      for each worker: the first and the last row that were granted to it and that it has not taken up
     rows      leases: who has a slot at which server
     places    the line: who waits
 
-Two things are the truth: the first cell of each row, and the first cell of each place. Each is written last when the
-thing comes to be, and first when it ends, in one step. So are a worker's requests without a row, and its
-probes. Everything else follows
-from them and can be made anew (domain/shared/repair.py), which is done when somebody died while at it.
+Servers are known by their seats, from 0 on. Two things are the truth: the first cell of each row, and the first cell of
+each place. Each is written last when the thing comes to be, and first when it ends, in one step. So are a worker's
+requests without a row, its probes, and the first word of a seat. Everything else follows from them and can be made anew
+(domain/shared/repair.py), which is done when somebody died while at it.
 
 Rows and places are known by their number, from 1 on; 0 is none. A plan of cells that are all 0 is of empty books.
 """
@@ -20,7 +22,6 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy.domain.breaker import WORDS
-from lbproxy.domain.shared.cells import Cells
 
 # Words of the header.
 N_WAITING: Final = 0  # how many places are in the line
@@ -40,21 +41,36 @@ RATE_FROM: Final = 13
 RATE: Final = 14
 CHANGED: Final = 15  # goes up when the controller has written a word of a server
 VERDICTS: Final = 16  # goes up when a server was judged, so that its state or its penalty may be another
+SEATED: Final = 17  # how many servers were ever given a seat
 HEADER_WORDS: Final = 24
 
+# Words of a worker; the first three: domain/shared/budget.py.
+RETRYING: Final = 0  # retries that it has in progress
+RETRIED: Final = 1  # those that it and those before it ever began
+REQUESTED: Final = 2  # requests that it and those before it ever ended; as of its last look
+USES_POOL: Final = 3  # it may still be at these books
+WORKER_WORDS: Final = 4
+
 # Words of a server.
-TOTAL: Final = 0  # requests that it has, of all workers
+SEAT: Final = 0  # its number among all that ever had a seat; below 0: it leaves, or has left; 0: nobody sat here yet
 ADMIN: Final = 1  # what the controller says: domain/shared/orders.py
 HEALTH: Final = 2
 WEIGHT: Final = 3
 MAX_INFLIGHT: Final = 4
 IDLE: Final = 5
-JUDGED: Final = 6  # goes up with each write of what follows: domain/shared/verdicts.py
-ERRORS_IN_A_ROW: Final = 7
-PENALTY_UNTIL: Final = 8
-PENALTY_IS_FIRM: Final = 9
-CIRCUIT: Final = 10
-SERVER_WORDS: Final = CIRCUIT + WORDS
+REUSE: Final = 6
+BACKUP: Final = 7
+CUT_AT: Final = 8
+WAS_UP: Final = 9
+JUDGED: Final = 10  # goes up with each write of what follows: domain/shared/verdicts.py
+ERRORS_IN_A_ROW: Final = 11
+PENALTY_UNTIL: Final = 12
+PENALTY_IS_FIRM: Final = 13
+CIRCUIT: Final = 14
+WHAT: Final = CIRCUIT + WORDS  # what its breaker has seen, for people
+WHAT_WORDS: Final = 16
+SERVER_WORDS: Final = WHAT + WHAT_WORDS
+CARD_WORDS: Final = 128  # who sits there
 
 MAIL_WORDS: Final = 2  # for each worker
 
@@ -84,10 +100,15 @@ _MAX_SERVERS: Final = 1 << 24
 
 class Plan:
     """first: the first cell, end: the first behind it. n_rows: leases under a limit, of all servers and workers;
-    n_places: tickets that wait, of all workers. n_workers: 1 to 4095. n_servers: those of the pool, and room for those
-    that may join."""
+    n_places: tickets that wait, of all workers. n_workers: 1 to 4095. n_servers: seats, for those of the pool and those
+    that may join.
+
+    count_words, server_words: of each seat, among the counts and among the servers."""
 
     __slots__ = (
+        "cards",
+        "count_words",
+        "counts",
         "end",
         "first",
         "mail",
@@ -109,20 +130,43 @@ class Plan:
         self.n_servers = n_servers
         self.n_rows = n_rows
         self.n_places = n_places
-        self.servers = first + HEADER_WORDS
+        self.count_words = 1 + n_workers
         self.server_words = SERVER_WORDS + 2 * n_workers
-        self.mail = self.servers + n_servers * self.server_words
+        self.counts = first + HEADER_WORDS + WORKER_WORDS * n_workers
+        self.servers = self.counts + n_servers * self.count_words
+        self.cards = self.servers + n_servers * self.server_words
+        self.mail = self.cards + n_servers * CARD_WORDS
         self.rows = self.mail + MAIL_WORDS * n_workers
         self.places = self.rows + ROW_WORDS * n_rows
         self.end = self.places + PLACE_WORDS * n_places
 
-    def server(self, number: int) -> int:
-        """The first word of a server."""
-        return self.servers + number * self.server_words
+    def worker(self, number: int) -> int:
+        """The first word of a worker."""
+        return self.first + HEADER_WORDS + number * WORKER_WORDS
 
-    def permits(self, number: int) -> int:
+    def count(self, seat: int) -> int:
+        """How many rows are about a server; what stands behind it: see the module."""
+        return self.counts + seat * self.count_words
+
+    def loose(self, seat: int, worker: int) -> int:
+        """How many requests a worker has at a server without a row."""
+        return self.counts + seat * self.count_words + 1 + worker
+
+    def server(self, seat: int) -> int:
+        """The first word of a server."""
+        return self.servers + seat * self.server_words
+
+    def permits(self, seat: int) -> int:
         """The first of the words that say how many probes each worker has at a server."""
-        return self.server(number) + SERVER_WORDS + self.n_workers
+        return self.servers + seat * self.server_words + SERVER_WORDS
+
+    def uses(self, seat: int) -> int:
+        """The first of the words that say which workers may still say something about a server: not 0."""
+        return self.permits(seat) + self.n_workers
+
+    def card(self, seat: int) -> int:
+        """The first of the words that say who sits there."""
+        return self.cards + seat * CARD_WORDS
 
     def row(self, number: int) -> int:
         """The first word of a row, 1 and up."""
@@ -131,20 +175,6 @@ class Plan:
     def place(self, number: int) -> int:
         """The first word of a place, 1 and up."""
         return self.places + (number - 1) * PLACE_WORDS
-
-
-def carry(old: Cells, old_plan: Plan, new: Cells, new_plan: Plan) -> None:
-    """Write what stands in the books into other memory, by a plan for as many workers and as much room at least. Seats,
-    rows and places keep their numbers. Nobody else may be at either of them, nor use the old ones afterwards."""
-    for there, here, n_words in (
-        (old_plan.first, new_plan.first, HEADER_WORDS),
-        (old_plan.servers, new_plan.servers, old_plan.n_servers * old_plan.server_words),
-        (old_plan.mail, new_plan.mail, MAIL_WORDS * old_plan.n_workers),
-        (old_plan.rows, new_plan.rows, ROW_WORDS * old_plan.n_rows),
-        (old_plan.places, new_plan.places, PLACE_WORDS * old_plan.n_places),
-    ):
-        for number in range(n_words):
-            new[here + number] = old[there + number]
 
 
 def packed(state: int, worker: int, server: int) -> int:

@@ -17,49 +17,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
+from typing import Final
 
+from lbproxy.compiling import mypyc_attr
 from lbproxy.domain.holding import FREE_SLOT, NO_SLOT, longest_hold_s, needed_s
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.pool import Pool, grant, refuse
 from lbproxy.domain.queue import Ticket
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks
-from lbproxy.domain.shared.cells import Cells, Guard
-from lbproxy.domain.shared.orders import follow
-from lbproxy.domain.shared.plan import CHANGED, Plan
+from lbproxy.domain.shared.orders import dress, follow
+from lbproxy.domain.shared.plan import CHANGED
 from lbproxy.domain.shared.verdicts import Verdicts
 from lbproxy.domain.shared.waiting import SharedQueue
-from lbproxy.domain.states import Breaker
+from lbproxy.domain.states import Breaker, Health
 from lbproxy.domain.strategies.base import PickContext
+
+UNCONFIRMED_S: Final = 2.0
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Seating:
+    """Who sees to it that servers join a pool and leave it; this one, for a pool alone."""
+
+    def join(self, pool: SharedPool, server: Server, now: float | None) -> None:
+        """now: see `Pool.add`."""
+        pool.add(server, now)
+
+    def leave(self, pool: SharedPool, server: Server, now: float) -> None:
+        """`SharedPool.let_go` must follow, when nothing of it is in flight here and nothing will be said about it."""
+        pool.remove(server, now)
+
+    def prepare(self, pool: SharedPool, seat: int) -> None:
+        """The seat is about to become another server's."""
 
 
 class SharedPool(Pool):
     """See the module, and Pool. `share` must be called once, before the first request."""
 
-    __slots__ = ("_has_missed", "_is_noticing", "_line", "_noticed", "_shared", "_verdicts")
+    __slots__ = ("_has_missed", "_is_noticing", "_line", "_noticed", "_seating", "_shared", "_verdicts")
 
     _shared: SharedBooks
     _line: SharedQueue | None
     _verdicts: Verdicts
+    _seating: Seating
 
-    def share(self, books: SharedBooks, queue: SharedQueue | None) -> None:
+    def share(self, books: SharedBooks, queue: SharedQueue | None, seating: Seating | None = None) -> None:
         """Use these books from now on, and this queue; None: who finds no slot is refused."""
         self.books = self._shared = books
         self.queue = self._line = queue
         self._has_missed = False
         self._is_noticing = False
         self._noticed = 0
+        self._seating = seating if seating is not None else Seating()
         self._verdicts = Verdicts(books, self.members)
         if queue is not None:
             queue.lessor = self
 
-    def move(self, cells: Cells, plan: Plan, guard: Guard) -> None:
-        """The books were carried to other memory (domain/shared/plan.py); this worker reads them there from now on."""
-        self._shared.move(cells, plan, guard)
-
-    def refresh(self) -> None:
-        """Have the counts as they are now, for who only looks."""
-        self._shared.look()
+    def begin(self) -> None:
+        """Take up all that have a seat: nobody is ramped up."""
+        self._noticed = self._shared.word(CHANGED)
+        self._look_who_sits(None)
 
     # --- a slot for a request ----------------------------------------------------------------------------------------
 
@@ -128,11 +146,43 @@ class SharedPool(Pool):
         self._noticed = generation
         self._is_noticing = True
         try:
+            self._look_who_sits(now)
             for server in books.seats:
                 follow(self, server, books, now)
+            self._see_limits()
         finally:
             self._is_noticing = False
         self.hand_over(now)
+
+    def _look_who_sits(self, now: float | None) -> None:
+        books = self._shared
+        books.enter(now if now is not None else books.now)
+        try:
+            new, gone = books.find_seats()
+        finally:
+            books.leave()
+        for server in gone:
+            self._seating.leave(self, server, now if now is not None else books.now)
+        for server, seat in new:
+            books.sat_down(server, seat)
+            dress(server, books)
+            self._see_limits()
+            self._seating.join(self, server, now)
+        self._see_limits()
+
+    def _see_limits(self) -> None:
+        self._shared.is_limited = any(server.max_inflight > 0 for server in self._shared.seats)
+
+    def remove(self, server: Server, now: float | None = None) -> None:
+        """See Pool."""
+        books = self._shared
+        if server in books.seats:
+            books.got_up(server)
+        super().remove(server, now)
+
+    def let_go(self, server: Server, now: float) -> None:
+        """See Seating."""
+        self._shared.let_go(server, now)
 
     # --- ends of requests --------------------------------------------------------------------------------------------
 
@@ -197,6 +247,7 @@ class SharedPool(Pool):
     def sweep(self, now: float) -> None:
         """See Pool. Finds what a worker that died did not come to say."""
         self.notice(now)
+        self._believe(now)
         self._shared.enter(now)
         try:
             self._verdicts.read(now)
@@ -206,6 +257,12 @@ class SharedPool(Pool):
         finally:
             self._shared.leave()
         self.hand_over(now)
+
+    def _believe(self, now: float) -> None:
+        """What this worker alone thinks of a server does not last: the controller has heard of it, or never will."""
+        for server in self._shared.seats:
+            if server.health is Health.DOWN and now - server.changed_at >= UNCONFIRMED_S:
+                follow(self, server, self._shared, now)
 
     def _tell(self, turns: list[tuple[Ticket, Lease | None]], now: float) -> None:
         for ticket, lease in turns:

@@ -28,11 +28,11 @@ from lbproxy.domain.shared.plan import (
     PLACE_NEXT,
     PLACE_SERIAL,
     PLACE_TICKET,
+    RETRYING,
     ROW_NEXT,
     ROW_SINCE,
     ROW_TICKET,
-    SERVER_WORDS,
-    TOTAL,
+    USES_POOL,
     VERDICTS,
     Plan,
     server_of,
@@ -45,15 +45,19 @@ NOBODY: Final = -1
 
 def repair(cells: Cells, plan: Plan, dead: int = NOBODY) -> None:
     """Make the books whole. dead: a worker whose requests, places and grants end with it."""
-    for number in range(plan.n_servers):
-        server = plan.server(number)
+    for seat in range(plan.n_servers):
         if dead != NOBODY:
-            cells[server + SERVER_WORDS + dead] = 0
-            if cells[plan.permits(number) + dead]:
-                cells[plan.permits(number) + dead] = 0
+            server = plan.server(seat)
+            cells[plan.loose(seat, dead)] = 0
+            if cells[plan.permits(seat) + dead]:
+                cells[plan.permits(seat) + dead] = 0
                 cells[server + JUDGED] += 1
                 cells[plan.first + VERDICTS] += 1
-        cells[server + TOTAL] = sum(cells[server + SERVER_WORDS + worker] for worker in range(plan.n_workers))
+            cells[plan.uses(seat) + dead] = 0
+        cells[plan.count(seat)] = 0
+    if dead != NOBODY:
+        cells[plan.worker(dead) + RETRYING] = 0
+        cells[plan.worker(dead) + USES_POOL] = 0
     granted = _settle_rows(cells, plan, dead)
     _settle_line(cells, plan, dead, granted)
 
@@ -72,7 +76,7 @@ def _settle_rows(cells: Cells, plan: Plan, dead: int) -> set[tuple[int, int]]:
             cells[at + ROW_NEXT] = free
             free = row
             continue
-        cells[plan.server(server_of(word)) + TOTAL] += 1
+        cells[plan.count(server_of(word))] += 1
         has_row.add((worker_of(word), cells[at + ROW_TICKET]))
         if state_of(word) == GRANTED:
             mail.append((worker_of(word), cells[at + ROW_SINCE], row))

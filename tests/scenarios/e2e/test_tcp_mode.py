@@ -243,7 +243,7 @@ def test_silence_after_one_end_ends_it_sooner(tcp: Setting) -> None:
         started = time.monotonic()
         client.finish_writing()
         assert client.wait_end() == "rst"
-        assert HALF_CLOSED_S <= time.monotonic() - started
+        assert time.monotonic() - started >= HALF_CLOSED_S
     assert tcp.last_end() == "tunnel_timeout"
 
 
@@ -255,7 +255,7 @@ def test_silence_after_the_server_s_end_ends_it_too(tcp: Setting) -> None:
         assert client.read_to_end() == b"that is all\n"
         wait_until(lambda: tcp.peer().end, "the server's connection to end")
         assert tcp.peer().end == "rst"
-        assert HALF_CLOSED_S <= time.monotonic() - started
+        assert time.monotonic() - started >= HALF_CLOSED_S
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             for _ in range(1000):
                 client.sock.sendall(b"too late")

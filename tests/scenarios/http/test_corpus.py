@@ -40,6 +40,7 @@ def config(address: str) -> dict[str, object]:
     listener = {
         "name": "main",
         "bind": "127.0.0.1:0",
+        "protocols": "h1",  # so that the preface of HTTP/2 is what it was: a bad request line
         "pool": "main",
         "timeouts": {
             "request_head": "30s",

@@ -21,7 +21,7 @@ from tests.support.rig import get, post
 from tests.support.waiting import wait_until
 
 MUCH = 300_000  # more than is read ahead
-OPEN_FILES = 110
+OPEN_FILES = 140
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ def test_process_1_of_a_container(tmp_path: Path) -> None:
         pytest.skip("no process namespace can be made here")
     settings = {**CONFIG, "admin": {"bind": f"127.0.0.1:{consecutive_ports(1)}"}}
     lb = Chain(settings, tmp_path)
+    lb.is_executed = True
     lb._program = lambda: [*new_namespace, str(prepared(tmp_path))]  # type: ignore[method-assign]
     with lb:
         assert "starts, pid 1," in lb.stderr

@@ -62,6 +62,7 @@ class Manager:
 def test_a_service_manager_and_a_pid_file_follow_an_upgrade(tmp_path: Path) -> None:
     pid_file = tmp_path / "lb.pid"
     lb = Chain(CONFIG, tmp_path / "lb", "--pid-file", str(pid_file))
+    lb.is_executed = True
     with Manager(f"lbproxy-{os.getpid()}") as manager:
         try:
             lb.start(manager.env)

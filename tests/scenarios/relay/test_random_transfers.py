@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 COUNT = 200
 PIECES = (1, 100, 1460, 16 * 1024, 64 * 1024, 300_000)
-LIMIT_S = 50
+LIMIT_S = 100
 RESET = (ConnectionResetError, BrokenPipeError)
 
 

@@ -18,9 +18,9 @@ from tests.support.daemon import LbProxy
 from tests.support.waiting import wait_until
 
 BULK = 8 * MIB
-LONG = int(os.environ.get("LBPROXY_LONG_STREAM_MIB", "200")) * MIB
+LONG = int(os.environ.get("LBPROXY_LONG_STREAM_MIB", "100")) * MIB
 PAUSE_S = 0.01  # for every MiB
-WRITE_S = 0.6
+WRITE_S = 1.5
 
 
 class Bench:
@@ -37,13 +37,13 @@ class Bench:
         with socket.socket() as client:
             if small:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-            client.settimeout(20)
+            client.settimeout(60)
             client.connect(("127.0.0.1", self.lb.port(name)))
             server, _ = self._listener.accept()
             with server:
                 if small:
                     server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-                server.settimeout(20)
+                server.settimeout(60)
                 yield client, server
 
     @property
@@ -60,9 +60,9 @@ class Bench:
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LbProxy, socket.socket]]:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        listener.settimeout(20)
+        listener.settimeout(60)
         pool: dict[str, object] = {"servers": [f"127.0.0.1:{listener.getsockname()[1]}"], "health_check": "off"}
-        short = {"tunnel": "1s", "half_closed": f"{WRITE_S}s", "write": f"{WRITE_S}s"}
+        short = {"tunnel": "2s", "half_closed": f"{WRITE_S}s", "write": f"{WRITE_S}s"}
         settings: dict[str, object] = {
             "listeners": [
                 {"name": "plain", "bind": "127.0.0.1:0", "mode": "tcp", "pool": "plain"},
@@ -101,19 +101,32 @@ def move(source: socket.socket, sink: socket.socket, size: int = BULK, seed: int
         receive_pattern(sink, check, size)
 
 
+def move_spliced(bench: Bench, source: socket.socket, sink: socket.socket, seed: int = 0) -> None:
+    """Bulk that is spliced. A pipe goes soon after its last byte, so a busy machine may miss it, and moves more."""
+
+    def is_spliced() -> bool:
+        move(source, sink, seed=seed)
+        return bench.n_splicing == 1
+
+    wait_until(is_spliced, "bulk not to be copied")
+
+
 def test_to_the_kernel_and_back_within_one_connection(bench: Bench) -> None:
     with bench.pair() as (client, server):
         exchange_bytes(client, server, 20)
         assert bench.n_splicing == 0
         for seed in range(3):
-            move(server, client, seed=seed)
-            assert bench.n_splicing == 1, "bulk was copied"
+            move_spliced(bench, server, client, seed=seed)
             exchange_bytes(client, server, 20)
             wait_until(lambda: bench.n_splicing == 0, "the direction to be copied again")
-        move(client, server)
-        assert bench.n_splicing == 1
-        move(server, client)
-        assert bench.n_splicing == 2, "each direction has a pipe of its own"
+        move_spliced(bench, client, server)
+
+        def has_two() -> bool:
+            move(client, server)
+            move(server, client)
+            return bench.n_splicing == 2
+
+        wait_until(has_two, "each direction to have a pipe of its own")
         wait_until(lambda: bench.n_splicing == 0, "silence to give the pipes back")
         exchange_bytes(client, server, 20)
 
@@ -167,8 +180,7 @@ def test_a_reset_is_passed_on(bench: Bench, is_client: bool, is_blocked: bool) -
     """Of the side that sends; also while its bytes wait in the pipe, when nobody reads from it."""
     with bench.pair(small=True) as (client, server):
         source, sink = (client, server) if is_client else (server, client)
-        move(source, sink)
-        wait_until(lambda: bench.n_splicing == 1, "bulk to be spliced")
+        move_spliced(bench, source, sink)
         if is_blocked:
             source.settimeout(0.3)
             with pytest.raises(TimeoutError):  # until nothing moves any more
@@ -202,7 +214,7 @@ def test_a_receiver_that_stops_reading_is_given_up(bench: Bench) -> None:
 def test_a_slow_receiver_is_not(bench: Bench) -> None:
     """It takes more than the write time-out for all of it, and never that long for a piece."""
     with bench.pair("short", small=True) as (client, server):
-        pattern = Pattern(40 * MIB)
+        pattern = Pattern(20 * MIB)
         check = Check(pattern)
         with sending(server, pattern):
             receive_pattern(client, check, pattern.size, pause_s=WRITE_S / 10)
@@ -253,7 +265,7 @@ def test_out_of_descriptors_means_copying(bench: Bench) -> None:
 
 def test_a_daemon_with_few_descriptors_keeps_them_for_connections(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
+        listener.settimeout(60)
         settings: dict[str, object] = {
             "listeners": [{"name": "plain", "bind": "127.0.0.1:0", "mode": "tcp", "pool": "p"}],
             "pools": {"p": {"servers": [f"127.0.0.1:{listener.getsockname()[1]}"], "health_check": "off"}},
@@ -263,9 +275,11 @@ def test_a_daemon_with_few_descriptors_keeps_them_for_connections(tmp_path: Path
             bench = Bench(lb, listener)
             with contextlib.ExitStack() as stack:
                 pairs = [stack.enter_context(bench.pair()) for _ in range(20)]
+                seen = []
                 for client, server in pairs:
                     move(server, client, 2 * MIB)
-                    assert bench.n_splicing <= 3, "20 connections and the daemon's own need the other 100"
-                assert bench.n_splicing > 0
+                    seen.append(bench.n_splicing)
+                assert max(seen) <= 3, "20 connections and the daemon's own need the other 100"
+                assert max(seen) > 0
             lb.check_idle()
             assert lb.metric("upstream_errors_total") == 0

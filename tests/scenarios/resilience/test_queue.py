@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import time
@@ -52,9 +53,9 @@ PLAN: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def module_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("queue"), PLAN) as site:
+@pytest.fixture(scope="module", params=[1, 2], ids=["alone", "two workers"])
+def module_site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("queue"), PLAN, workers=request.param) as site:
         yield site
 
 
@@ -459,9 +460,12 @@ def test_tcp_connections_queue(site: Site) -> None:
     pool = site.pool("tcp")
     (server,) = pool.servers
     server.default = _line_server
-    with pool.client() as first, pool.client() as second, pool.client() as third:
+    with pool.client() as first, contextlib.ExitStack() as stack:
         assert first.take(6) == b"hello\n"
+        second = stack.enter_context(pool.client())
         second.send(b"early words\n")
+        pool.wait_queued(1)
+        third = stack.enter_context(pool.client())
         pool.wait_queued(2)
         assert second.is_silent(0.05)
         assert len(server.peers) == 1

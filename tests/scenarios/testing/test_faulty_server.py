@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import time
 from collections.abc import Iterator
 
@@ -114,6 +115,8 @@ def test_stopped_it_refuses_and_started_it_has_its_port(server: FaultyServer) ->
     server.stop()
     with pytest.raises(ConnectionRefusedError):
         ask(server)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", int(address.rpartition(":")[2])))
     server.start()
     assert (server.address, ask(server)) == (address, (200, b"ok\n"))
     kept.close()

@@ -156,8 +156,9 @@ def test_ciphers_are_modern(stage: Stage) -> None:
 
 
 def test_alpn(stage: Stage) -> None:
-    assert "ALPN protocol: http/1.1" in s_client(stage, "plain", "-alpn", "h2,http/1.1")
-    assert "No ALPN negotiated" in s_client(stage, "plain", "-alpn", "h2")
+    assert "ALPN protocol: h2" in s_client(stage, "plain", "-alpn", "http/1.1,h2")
+    assert "ALPN protocol: http/1.1" in s_client(stage, "plain", "-alpn", "http/1.1")
+    assert "No ALPN negotiated" in s_client(stage, "plain", "-alpn", "h3")
 
 
 def test_no_renegotiation(stage: Stage) -> None:

@@ -61,7 +61,8 @@ def test_what_can_be_off_can_be_off() -> None:
         ),
         (
             ["--to", ":1", "--health", "udp"],
-            "--health udp: expected off, tcp, a path that starts with /, or a mapping, got 'udp'; did you mean /udp?",
+            "--health udp: expected off, tcp, grpc, a path that starts with /, or a mapping, got 'udp'; "
+            "did you mean /udp?",
         ),
         (["--to", ":1", "--admin", "here"], "--admin here: 'here' has no port; write host:port"),
         (["--to", ":1", "--bind", ":1", "--bind", "x"], "--bind x: 'x' has no port; write host:port"),

@@ -152,7 +152,7 @@ def test_tls_is_off_or_a_mapping() -> None:
     assert made is not None
     assert (made.cert, made.key, made.client_verify, made.min_version) == ("c.pem", "k.pem", "off", "1.2")
     assert made.certs == (CertificateFiles(cert="d.pem", key="l.pem"),)
-    assert ListenerTls().alpn == ("http/1.1",)
+    assert ListenerTls().alpn == ()
     with pytest.raises(ValidationError) as raised:
         ListenerTls.model_validate({"certs": [{"cert": "d.pem"}]})
     assert [error["loc"] for error in raised.value.errors()] == [("certs", 0, "key")]

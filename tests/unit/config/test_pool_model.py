@@ -98,7 +98,7 @@ def test_short_forms_of_a_health_check(written: object, expanded: object) -> Non
 
 @pytest.mark.parametrize("written", ["health", "http", "", "Off"])
 def test_a_health_check_that_is_neither_word_nor_path(written: str) -> None:
-    with pytest.raises(ValueError, match="expected off, tcp, a path"):
+    with pytest.raises(ValueError, match="expected off, tcp, grpc, a path"):
         expand_health_check(written)
 
 

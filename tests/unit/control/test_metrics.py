@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from lbproxy.address import parse_address
-from lbproxy.control.metrics import LAYOUTS, READINGS, Exposition, Registry, wants_openmetrics
+from lbproxy.control.metrics import LAYOUTS, READINGS, WORKER_READINGS, Exposition, Registry, wants_openmetrics
 from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -46,6 +46,7 @@ def make_registry(pool: Pool, slots: Slots) -> Registry:
     registry.add(TRAFFIC, ("front", pool.name), slots.allocate(TRAFFIC))
     registry.add(PROCESS, (), slots.allocate(PROCESS))
     registry.readers["client_connections"] = lambda: [(("front",), 3)]
+    registry.readers["h2_streams"] = lambda: [(("front",), 2)]
     registry.readers["upstream_connections"] = lambda: [
         ((pool.name, server.name, state), 1) for server in pool.servers for state in ("active", "idle")
     ]
@@ -187,10 +188,19 @@ def test_saturation_is_work_over_slots() -> None:
 
 
 def test_what_does_not_exist_yet_has_no_series() -> None:
-    """A series at its good value says that something is watched. Workers come with their series."""
+    """A series at its good value says that something is watched."""
     text = Exposition(make_registry(make_pool(1), Slots())).render().decode()
     for word in ("worker", "read_paused"):
         assert word not in text
+
+
+def test_several_workers_come_with_their_series() -> None:
+    registry = make_registry(make_pool(1), Slots())
+    registry.readers["worker_up"] = lambda: [(("1",), 1), (("2",), 0)]
+    registry.readers["worker_restarts_total"] = lambda: [(("1",), 0), (("2",), 3)]
+    found = samples(registry)
+    assert one(found, "worker_up", worker="2") == 0
+    assert one(found, "worker_restarts_total", worker="2") == 3
 
 
 def test_label_values_are_escaped() -> None:
@@ -254,7 +264,7 @@ Described = dict[str, tuple[str, tuple[str, ...]]]
 
 def described() -> Described:
     """Type and labels of every family that exists."""
-    found: Described = {f"lbproxy_{item.name}": (item.kind, item.labels) for item in READINGS}
+    found: Described = {f"lbproxy_{item.name}": (item.kind, item.labels) for item in (*READINGS, *WORKER_READINGS)}
     for layout in LAYOUTS:
         for family in layout.families:
             kind = "histogram" if family.buckets else "counter"

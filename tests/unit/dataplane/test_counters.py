@@ -131,10 +131,19 @@ def test_every_fault_that_may_be_retried_has_its_reason() -> None:
         "closed_unsent",
     }
     assert named == {
-        "reset": {"closed_early", "maintenance", "reset"},
+        "reset": {
+            "closed_early",
+            "h2_protocol",
+            "maintenance",
+            "ping_timeout",
+            "reset",
+            "stream_cancelled",
+            "stream_reset",
+        },
         "stale": {"closed_unacked", "upstream_closed_reused_conn"},
         "status": {"retryable_status"},
         "timeout": {"response_timeout"},
+        "unprocessed": {"goaway_unprocessed", "refused_stream"},
     }
 
 

@@ -10,10 +10,8 @@ from lbproxy.errors import FAULTS, Retry, Side
 
 
 def told(policy: RetryPolicy | None = None, **facts: bool) -> dict[str, Cause]:
-    is_idempotent, has_tls, has_other = (facts.get(key, False) for key in ("is_idempotent", "has_tls", "has_other"))
-    found = causes(
-        policy or RetryPolicy(), method="POST", is_idempotent=is_idempotent, has_tls=has_tls, has_other=has_other
-    )
+    known = {"is_idempotent": False, "has_tls": False, "has_other": False, **facts}
+    found = causes(policy or RetryPolicy(), method="POST", **known)
     return {cause.word: cause for cause in found}
 
 
@@ -54,7 +52,7 @@ def test_statuses() -> None:
 @pytest.mark.parametrize("is_idempotent", [False, True])
 def test_they_are_the_rules_of_the_data_plane(is_idempotent: bool) -> None:
     for policy in (RetryPolicy(), RetryPolicy(on_timeout=True), RetryPolicy(on_connect=False), RetryPolicy(attempts=0)):
-        found = told(policy, is_idempotent=is_idempotent, has_tls=True, has_other=True)
+        found = told(policy, is_idempotent=is_idempotent, has_tls=True, has_other=True, has_http2=True)
         for fault in FAULTS.values():
             is_told = fault.word in found
             is_known = fault.side is Side.UPSTREAM and fault.retry is not Retry.NEVER
@@ -63,3 +61,10 @@ def test_they_are_the_rules_of_the_data_plane(is_idempotent: bool) -> None:
                 assert found[fault.word].is_retried == may_retry(
                     policy, fault, is_idempotent=is_idempotent, retries_done=0, is_replayable=True
                 )
+
+
+def test_what_only_http2_has_is_named_where_it_is_spoken() -> None:
+    assert "goaway_unprocessed" not in told()
+    found = told(has_http2=True)
+    assert found["goaway_unprocessed"].is_retried and found["refused_stream"].is_retried
+    assert not found["stream_reset"].is_retried

@@ -221,16 +221,6 @@ def test_all_workers_do_what_the_controller_says_of_a_server() -> None:
     assert_everything_is_back(simulation)
 
 
-def test_books_that_get_more_room_under_load_lose_nothing() -> None:
-    def answered(grows: Sequence[float]) -> list[tuple[float, float]]:
-        simulation = Simulation(n=4, slots=1, max_inflight=1, queue=QueueSpec(), workers=4)
-        report = simulation.run(1.0, 30.0, grows=grows)
-        assert_everything_is_back(simulation)
-        return report.answered
-
-    assert answered([5.0, 15.0]) == answered([])
-
-
 @pytest.mark.parametrize("load", [1.1, 1.3])
 def test_four_workers_under_overload_with_impatient_clients(load: float) -> None:
     """The same order for all: 0.96 and 0.97, as one worker alone."""

@@ -62,6 +62,19 @@ def test_the_watchdog_is_fed_twice_as_often_as_it_wants_until_another_process_se
     assert sent == [] and loop.delays == []
 
 
+def test_a_process_without_a_loop_feeds_it_itself() -> None:
+    told, sent = manager(3.0)
+    assert told.feed() == 1.5
+    assert sent == ["WATCHDOG=1"]
+    assert manager()[0].feed() is None
+
+
+def test_what_another_process_of_the_same_lbproxy_tells_is_passed_on() -> None:
+    told, sent = manager()
+    told.forward(b"READY=1\nSTATUS=serving")
+    assert sent == ["READY=1\nSTATUS=serving"]
+
+
 def test_a_manager_that_does_not_listen_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     def refuse(data: bytes) -> None:
         raise ConnectionRefusedError(111, "Connection refused")

@@ -278,7 +278,7 @@ def test_tls_of_listeners(tls_directory: Path) -> None:
     assert (web.tls.turns.limit, web.tls.timeout_s, web.tls.files.client_verify) == (7, 2.0, "optional")
     assert web.tls.files.paths == tuple(str(tls_directory / name) for name in ("web.pem", "web.key", "ca.pem"))
     # What is inside a TCP connection is not known, so nothing is promised.
-    assert (web.tls.files.alpn, raw.tls.files.alpn, raw.tls.files.min_version) == (("http/1.1",), (), "1.3")
+    assert (web.tls.files.alpn, raw.tls.files.alpn, raw.tls.files.min_version) == (("h2", "http/1.1"), (), "1.3")
     assert [labels for labels, _ in wiring.certificate_expiries()] == [
         ("web", str(tls_directory / "web.pem")),
         ("raw", str(tls_directory / "web.pem")),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from lbproxy.shared.columns import SEQUENCE_CELLS, Columns
+from lbproxy.shared.columns import SEQUENCE_CELLS, Columns, Folding, columns_end
 
 
 def make() -> tuple[Columns, list[int]]:
     cells = [0] * (2 + SEQUENCE_CELLS + 3 * 4)
-    return Columns(cells, 2, 4, 2), cells
+    return Columns(cells, 2, 2, 4), cells
 
 
 def test_what_all_have_counted() -> None:
@@ -35,24 +35,41 @@ def test_nobody_reads_what_is_half_folded() -> None:
     class Seen(list[int]):
         """Reads all at each step of who writes."""
 
-        def __setitem__(self, at: int, value: int) -> None:  # type: ignore[override]
+        def __setitem__(self, at: Any, value: Any) -> None:
             super().__setitem__(at, value)
             try:
+                assert columns.is_folding == (cells[0] == 1)
                 totals.append(columns.total(0, 4))
-            except RuntimeError as error:
-                assert "not added up" in str(error)
+            except Folding:
+                n_folding.append(1)
 
     totals: list[list[int]] = []
+    n_folding: list[int] = []
     cells = Seen([0] * (SEQUENCE_CELLS + 3 * 4))
-    columns = Columns(cells, 0, 4, 2)
+    columns = Columns(cells, 0, 2, 4)
     columns.publish(0, 0, [1, 2, 3, 4])
     before = len(totals)
     columns.fold(0)
     assert totals[before:] == [[1, 2, 3, 4]]  # at its end
+    assert len(n_folding) == 3
 
 
-def test_a_fold_without_an_end_is_told() -> None:
-    columns, cells = make()
-    cells[2] = 1
-    with pytest.raises(RuntimeError, match="not added up"):
-        columns.total(0, 1)
+def test_gauges_are_those_of_the_living() -> None:
+    cells = [0] * columns_end(1, n_columns=2, n_cells=3, n_gauges=2)
+    columns = Columns(cells, 1, 2, 3, 2)
+    for column in range(2):
+        columns.publish(column, 0, [1, 1, 1])
+        columns.publish(column, 3, [5, 6 + column])
+    assert [list(each) for each in columns.each(3, 2)] == [[5, 6], [5, 7]]
+    columns.fold(1)
+    assert [list(each) for each in columns.each(3, 2)] == [[5, 6], [0, 0]]
+    assert columns.total(0, 3) == [2, 2, 2]
+
+
+def test_what_becomes_another_s_begins_at_0() -> None:
+    columns, _ = make()
+    for column in range(2):
+        columns.publish(column, 0, [1, 2, 3, 4])
+    columns.fold(1)
+    columns.clear(1, 2)
+    assert columns.total(0, 4) == [2, 0, 0, 8]

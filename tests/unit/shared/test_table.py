@@ -1,50 +1,60 @@
-"""No two things stand in one cell, and all that must be found again is, when there is more room."""
+"""No two things stand in one cell, and each is found by its name."""
 
 from __future__ import annotations
 
-from lbproxy.domain.shared.line import Line
-from lbproxy.shared.columns import SEQUENCE_CELLS, Columns
+from lbproxy.domain.shared.cells import Guard
+from lbproxy.shared.columns import columns_end
 from lbproxy.shared.mutex import MUTEX_CELLS
-from lbproxy.shared.table import GENERATION, HEADER_CELLS, PoolRoom, Table
-from tests.support.shared_world import places
+from lbproxy.shared.table import (
+    ENTRY_CELLS,
+    HEADER_CELLS,
+    LISTENER_GAUGES,
+    PROCESS_GAUGES,
+    SEAT_WIDTH,
+    SERVER_GAUGES,
+    Directory,
+    PoolRoom,
+    Table,
+)
+from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, TRAFFIC
 
-ROOMS = {"a": PoolRoom(2, 4, 8), "b": PoolRoom(1, 0, 0)}
-
-
-def columns(cells: list[int], table: Table) -> Columns:
-    return Columns(cells, table.counters, table.n_counters, table.n_workers)
+ROOMS = [PoolRoom(2, 4, 8), PoolRoom(1, 0, 0)]
 
 
 def test_no_two_things_stand_in_one_cell() -> None:
-    table = Table(ROOMS, n_workers=3, n_counters=5)
-    taken = [range(HEADER_CELLS)]
-    for name in ROOMS:
-        taken += [range(table.locks[name], table.locks[name] + MUTEX_CELLS)]
-        taken += [range(table.plans[name].first, table.plans[name].end)]
-    taken += [range(table.counters, table.counters + SEQUENCE_CELLS + 4 * 5)]
-    assert [cell for part in taken for cell in part] == list(range(table.end))
-    assert GENERATION < HEADER_CELLS
+    table = Table(ROOMS, n_workers=3, n_listeners=2, n_traffic=4)
+    taken = [range(HEADER_CELLS), range(table.directory_lock, table.directory_lock + MUTEX_CELLS)]
+    for first, number in ((table.listener_entries, 2), (table.traffic_entries, 4), (table.room_entries, 2)):
+        taken += [range(first, first + number * ENTRY_CELLS)]
+    for lock, plan in zip(table.locks, table.plans, strict=True):
+        taken += [range(lock, lock + MUTEX_CELLS), range(plan.first, plan.end)]
+    assert [cell for part in taken for cell in part] == list(range(table.columns))
+    assert table.end == columns_end(table.columns, 4, table.n_counters, table.n_gauges)
 
 
-def test_a_table_grows_and_never_shrinks_what_stays() -> None:
-    table = Table(ROOMS, n_workers=3, n_counters=5)
-    grown = table.grown({"c": PoolRoom(1, 1, 1), "a": PoolRoom(1, 9, 2)}, n_counters=2)
-    plan = grown.plans["a"]
-    assert (plan.n_servers, plan.n_rows, plan.n_places) == (2, 9, 8)
-    assert (list(grown.plans), grown.n_counters, grown.n_workers) == (["c", "a"], 5, 3)
+def test_no_two_rows_stand_in_one_cell_of_a_column() -> None:
+    table = Table(ROOMS, n_workers=3, n_listeners=2, n_traffic=4)
+    taken = [range(PROCESS.width)]
+    taken += [range(at, at + LISTENER.width) for at in map(table.of_listener, range(2))]
+    taken += [range(at, at + TRAFFIC.width) for at in map(table.of_traffic, range(4))]
+    for room, plan in enumerate(table.plans):
+        first = table.pool_counters[room]
+        taken += [range(first, first + POOL.width)]
+        taken += [range(at, at + SEAT_WIDTH) for at in (table.of_seat(room, seat) for seat in range(plan.n_servers))]
+    taken += [range(table.process_gauges, table.process_gauges + PROCESS_GAUGES)]
+    taken += [range(at, at + LISTENER_GAUGES) for at in map(table.listener_gauges, range(2))]
+    for room, plan in enumerate(table.plans):
+        gauges = (table.server_gauges(room, seat) for seat in range(plan.n_servers))
+        taken += [range(at, at + SERVER_GAUGES) for at in gauges]
+    assert [cell for part in taken for cell in part] == list(range(table.n_counters + table.n_gauges))
 
 
-def test_what_stands_in_it_is_carried_and_locks_are_not() -> None:
-    table = Table(ROOMS, n_workers=2, n_counters=3)
-    old = list(range(1000, 1000 + table.locks["a"])) + [0] * (table.end - table.locks["a"])
-    old[table.locks["a"]] = 77
-    Line(old, table.plans["a"]).join(1, 5, 0, 100)
-    columns(old, table).publish(1, 1, [4, 6])
-    columns(old, table).fold(0)
-    grown = table.grown({"b": ROOMS["b"], "a": PoolRoom(3, 5, 9), "c": PoolRoom(1, 1, 1)}, n_counters=8)
-    new = [0] * grown.end
-    table.carry(old, new, grown)
-    assert new[GENERATION] == old[GENERATION] + 1
-    assert places(new, grown.plans["a"]) == [(1, 5)]
-    assert columns(new, grown).total(0, 8) == [0, 4, 6, 0, 0, 0, 0, 0]
-    assert not any(new[grown.locks["a"] : grown.locks["a"] + MUTEX_CELLS])
+def test_an_entry_is_found_by_its_name_in_every_process() -> None:
+    cells = [0] * (1 + 2 * ENTRY_CELLS)
+    one, other = (Directory(cells, 1, 2, Guard()) for _ in range(2))
+    assert (one.find("in", "p"), other.find("inp"), one.find("inp"), other.find("in", "p")) == (0, 1, 1, 0)
+    assert one.find("more") == -1
+    other.forget(0)
+    assert one.find("more", is_free=lambda number: False) == -1
+    assert (one.find("more"), one.find("in", "p")) == (0, -1)
+    assert cells[0] == 0

@@ -1,12 +1,21 @@
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lbproxy.telemetry.log import JsonFormatter, TextFormatter, ThrottledLog, configure
+from lbproxy.telemetry.log import (
+    DirectHandler,
+    JsonFormatter,
+    TextFormatter,
+    ThrottledLog,
+    change,
+    configure,
+    configure_direct,
+)
 
 
 def record(message: str, *args: object, with_error: bool = False) -> logging.LogRecord:
@@ -47,6 +56,13 @@ def test_a_json_line_is_one_object() -> None:
     assert "ValueError" in fields["exception"]
 
 
+def test_lines_of_several_processes_say_whose_they_are() -> None:
+    line = TextFormatter("worker 1").format(record("server %s is down", "a:1"))
+    assert line == "2026-11-30T22:02:09.250Z WARNING lbproxy.x: [worker 1] server a:1 is down"
+    assert json.loads(JsonFormatter("worker 1").format(record("x")))["process"] == "worker 1"
+    assert "process" not in json.loads(JsonFormatter().format(record("x")))
+
+
 def test_messages_are_bounded() -> None:
     for formatter in (TextFormatter(), JsonFormatter()):
         assert len(formatter.format(record("x" * 100_000))) < 9000
@@ -80,3 +96,31 @@ def test_configure_writes_what_is_important_enough(tmp_path: Path, root_logger: 
     logging.getLogger("lbproxy.a").error("loud")
     handler.close()
     assert [json.loads(line)["message"] for line in path.read_text().splitlines()] == ["loud"]
+
+
+def test_a_process_keeps_its_name_when_the_format_changes(tmp_path: Path, root_logger: logging.Logger) -> None:
+    path = tmp_path / "log"
+    handler = configure("info", "text", str(path), "worker 2")
+    change("info", "json")
+    logging.getLogger("lbproxy.a").info("named")
+    handler.close()
+    assert json.loads(path.read_text())["process"] == "worker 2"
+
+
+def test_a_process_that_forks_writes_at_once_and_never_waits(
+    root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setattr(DirectHandler, "FD", writing)
+    configure_direct("info", "text", "supervisor")
+    logging.getLogger("lbproxy.a").info("one")
+    logging.getLogger("lbproxy.a").debug("quiet")
+    assert os.read(reading, 1000).endswith(b" INFO lbproxy.a: [supervisor] one\n")
+    for _ in range(200):  # more than a pipe holds
+        logging.getLogger("lbproxy.a").info("x" * 3000)
+    lines = os.read(reading, 1 << 20).split(b"\n")
+    assert 0 < len(lines) < 200
+    assert {line[-3000:] for line in lines[:-1]} == {b"x" * 3000}
+    assert lines[-1] == b""
+    os.close(reading)
+    os.close(writing)

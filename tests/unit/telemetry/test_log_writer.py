@@ -173,3 +173,28 @@ def test_the_last_lines_are_kept_also_when_they_are_lost() -> None:
     writer.close(5)
     assert writer.dropped == 5
     assert list(recent.newest_first()) == [b"line 0\nline 1\nline 2\nline 3\nline 4\n"]
+
+
+def test_lines_for_a_place_that_others_write_to_are_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe takes PIPE_BUF octets at once, or tears apart what is longer."""
+    pieces: list[bytes] = []
+    write = os.write
+
+    def kept(fd: int, data: memoryview) -> int:
+        pieces.append(bytes(data))
+        return write(fd, data)
+
+    monkeypatch.setattr("lbproxy.telemetry.log_writer.os.write", kept)
+    lines = [f"{number:04} {'x' * (number % 97)}" for number in range(1000)]
+    lines[500] = "y" * (2 * select.PIPE_BUF)  # longer than can be written at once: it is alone
+    path = tmp_path / "access.log"
+    writer = LogWriter(str(path), is_shared=True)
+    for line in lines:
+        writer.append(line)
+    writer.close(5)
+    assert path.read_text().splitlines() == lines
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert [len(piece) > select.PIPE_BUF for piece in pieces].count(True) == 1
+    assert len(pieces) < 40

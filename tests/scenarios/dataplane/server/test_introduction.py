@@ -204,7 +204,7 @@ def test_a_dial_that_hangs_is_given_up_and_leaves_nothing(tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ["tcp", "http"])
 def test_checks_introduce_themselves_as_nobody(tmp_path: Path, kind: str, version: str) -> None:
     with Introduced(Peer.serve) as server:
-        check: dict[str, object] = {"interval": "250ms", "type": kind}
+        check: dict[str, object] = {"interval": "250ms", "timeout": "60s", "type": kind}
         check |= {"path": "/health"} if kind == "http" else {"send": "GET / HTTP/1.1\r\nHost: a\r\n\r\n"}
         check |= {} if kind == "http" else {"expect": {"text": "HTTP/1.1 200"}}
         with LbProxy(settings(server.origin.address, version, health_check=check), tmp_path) as lb:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from lbproxy.dataplane.client.http2 import Http2Connection
+from tests.support.fake_transport import FakeLb
+
 CONFIG = """
 access_log: {path: /dev/null}
 listeners:
@@ -31,3 +34,26 @@ def fields_of(answer: bytes) -> list[bytes]:
     """The field lines of the first head, without the ones that differ each time."""
     lines = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
     return [line for line in lines if not line.startswith((b"X-Request-ID:", b"Date:"))]
+
+
+def limited(limits: str, protocols: str = "[h1, h2]") -> str:
+    """A config with these `limits.h2`."""
+    return f"""
+access_log: {{path: /dev/null}}
+listeners:
+- name: web
+  bind: "127.0.0.1:5000"
+  protocols: {protocols}
+  limits: {{h2: {{{limits}}}}}
+  timeouts: {{request_head: 2s, request_body: 3s, keep_alive: 40s, write: 5s}}
+  routes:
+  - {{match: {{path: /here}}, respond: {{status: 200, body: here}}}}
+  - {{match: {{path_prefix: /}}, pool: app}}
+pools: {{app: {{servers: ["127.0.0.1:9001"], health_check: off}}}}
+"""
+
+
+def connection_of(lb: FakeLb) -> Http2Connection:
+    """The only one with HTTP/2."""
+    [found] = [item for item in lb.services.swept if isinstance(item, Http2Connection)]
+    return found

@@ -8,7 +8,7 @@ from lbproxy.address import Address
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks, bury
 from lbproxy.domain.shared.cells import Cells, Guard
-from lbproxy.domain.shared.plan import OWNER, PLACE_TICKET, SERVER_WORDS, TOTAL, Plan
+from lbproxy.domain.shared.plan import OWNER, PLACE_TICKET, Plan
 from tests.support.shared_world import audit
 
 PLAN = Plan(1, n_workers=2, n_servers=2, n_rows=2, n_places=4)
@@ -84,7 +84,7 @@ def test_who_is_inside_stands_there_and_who_enters_after_a_death_repairs() -> No
     assert (cells[PLAN.first + OWNER], guard.n_inside) == (2, 1)
     books.leave()
     assert (cells[PLAN.first + OWNER], guard.n_inside) == (2, 0)
-    cells[PLAN.server(0) + TOTAL] = 7
+    cells[PLAN.count(0)] = 7
     books.enter(1.0)
     assert inflight(books, servers) == [7, 0]
     books.leave()
@@ -135,4 +135,4 @@ def test_there_is_no_grant_without_a_row() -> None:
     place = books.line.join(1, 9, 0, 1000)
     assert not books.grant(servers[1], place)
     assert books.line.is_of(place, 1, 9)
-    assert cells[PLAN.server(1) + SERVER_WORDS] == 0
+    assert cells[PLAN.loose(1, 0)] == 0

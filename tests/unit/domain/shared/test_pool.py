@@ -18,9 +18,13 @@ from lbproxy.domain.lease import Lease, Refusal
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import Ticket
 from lbproxy.domain.server import Server
+from lbproxy.domain.shared import seats
+from lbproxy.domain.shared.cells import Cells
+from lbproxy.domain.shared.plan import SEAT, Plan
 from lbproxy.domain.shared.pool import SharedPool
 from lbproxy.domain.strategies.base import PickContext
 from tests.support.interleaving import Schedule, explore
+from tests.support.seated_world import SeatedCase, SeatedWorld
 from tests.support.shared_world import Case, Step, World, Wrong
 
 ASK_AND_END = (("ask", 1), ("end", 1))
@@ -88,7 +92,7 @@ def complaints(case: Case) -> set[str]:
 def test_without_the_lock_the_checker_finds_the_race() -> None:
     case = Case([TWO_IN_A_ROW, TWO_IN_A_ROW], is_fine=True)
     assert complaints(case) == set()
-    assert "server 0 has 2 requests at once" in complaints(replace(case, has_lock=False))
+    assert "server s0 has 2 requests at once" in complaints(replace(case, has_lock=False))
 
 
 def no_second_look(pool: SharedPool, ticket: Ticket, now: float) -> bool:
@@ -148,3 +152,47 @@ def test_whatever_comes(
     case = Case(scripts, n_servers=n_servers, limit=limit, queue_size=queue_size, dies=dies, order=order)
     done = World(case, choices).run()
     assert all(actor.is_over for actor in done.actors)
+
+
+THREE_IN_A_ROW = (("ask", 1), ("ask", 2), ("end", 1), ("ask", 3), ("end", 2), ("end", 3))
+MOVING = {
+    "one joins": SeatedCase([TWO_IN_A_ROW, TWO_IN_A_ROW], n_servers=2, moves=[("join", 1)]),
+    "one leaves": SeatedCase([TWO_IN_A_ROW, TWO_IN_A_ROW], n_servers=2, first=2, moves=[("go", 0)]),
+    "a seat is taken again": SeatedCase(
+        [THREE_IN_A_ROW, TWO_IN_A_ROW], n_servers=2, first=2, moves=[("go", 0), ("join", 2), ("go", 1), ("join", 3)]
+    ),
+}
+
+
+def run_seated(case: SeatedCase) -> list[Schedule]:
+    return list(explore(lambda choices: SeatedWorld(case, choices).run(), most_detours=2, most_runs=120))
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_servers_join_and_leave_in_whatever_order(name: str) -> None:
+    assert len(run_seated(MOVING[name])) > 20
+
+
+@pytest.mark.parametrize("who", ["controller", "w0"])
+def test_servers_join_and_leave_and_somebody_dies_at_whatever_step(who: str) -> None:
+    case = MOVING["a seat is taken again"]
+    step, has_died = 0, True
+    while has_died:
+        step += 1
+        dying = replace(case, controller_dies=step) if who == "controller" else replace(case, dies=(0, step))
+        done = SeatedWorld(dying, [(step * 7 + number) % 3 for number in range(40)]).run()
+        has_died = any(actor.is_dead for actor in done.actors)
+    assert step > 20
+
+
+def no_thought_of_who_knows_it(cells: Cells, plan: Plan, seat: int) -> bool:
+    return cells[plan.server(seat) + SEAT] <= 0
+
+
+def test_the_checker_finds_a_seat_that_is_given_away_too_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not inspect.isfunction(seats.is_free):
+        pytest.skip("compiled functions can't be changed")
+    monkeypatch.setattr(seats, "is_free", no_thought_of_who_knows_it)
+    with pytest.raises(Wrong, match="whose seat is another's"):
+        for choices in by_chance(100, most=3, length=200):
+            SeatedWorld(MOVING["a seat is taken again"], choices).run()

@@ -16,8 +16,6 @@ from lbproxy.domain.shared.plan import (
     PLACE_BEFORE,
     PLACE_NEXT,
     ROW_NEXT,
-    SERVER_WORDS,
-    TOTAL,
     Plan,
 )
 from lbproxy.domain.shared.repair import repair
@@ -35,7 +33,7 @@ def make(rows: list[tuple[int, int, int]], waiting: list[int]) -> list[int]:
         row = books.take(state, worker, server, ticket, ticket)
         if state == GRANTED:
             books.post(worker, row)
-        cells[PLAN.server(server) + TOTAL] += 1
+        cells[PLAN.count(server)] += 1
     for ticket, worker in enumerate(waiting, 100):
         line.join(worker, ticket, ticket, 1000)
     audit(cells, PLAN)
@@ -45,7 +43,7 @@ def make(rows: list[tuple[int, int, int]], waiting: list[int]) -> list[int]:
 def derived() -> list[int]:
     """The cells that follow from others."""
     found = [PLAN.first + word for word in (*range(N_WAITING, FREE_PLACE + 1), FREE_ROW)]
-    found += [PLAN.server(number) + TOTAL for number in range(2)]
+    found += [PLAN.count(number) for number in range(2)]
     found += range(PLAN.mail, PLAN.mail + MAIL_WORDS * 3)
     found += [PLAN.row(number) + ROW_NEXT for number in range(1, 9)]
     return found + [PLAN.place(number) + word for number in range(1, 9) for word in (PLACE_BEFORE, PLACE_NEXT)]
@@ -71,12 +69,12 @@ def test_what_follows_is_made_anew(
 @given(ROWS, WAITING)
 def test_a_dead_worker_leaves_nothing(rows: list[tuple[int, int, int]], waiting: list[int]) -> None:
     cells = make(rows, waiting)
-    cells[PLAN.server(0) + SERVER_WORDS + 1] = 5
+    cells[PLAN.loose(0, 1)] = 5
     line = places(cells, PLAN)
     repair(cells, PLAN, dead=1)
     audit(cells, PLAN)
     assert places(cells, PLAN) == [ticket for ticket in line if ticket[0] != 1]
-    totals = [cells[PLAN.server(number) + TOTAL] for number in range(2)]
+    totals = [cells[PLAN.count(number)] for number in range(2)]
     assert totals == [sum(server == number and worker != 1 for _, worker, server in rows) for number in range(2)]
 
 

@@ -52,7 +52,7 @@ def test_failures_in_a_row_are_those_of_all(limit: int) -> None:
     lease = pick(site, 0, 1.0)
     assert states(site) == [Breaker.EJECTED, Breaker.EJECTED]
     assert lease.server is site.pools[0].servers[1]
-    assert "as another worker saw" in site.pools[0].why(site.pools[0].servers[0], 1.0)
+    assert "4 consecutive failures" in site.pools[0].why(site.pools[0].servers[0], 1.0)
 
 
 def test_a_good_answer_ends_a_row_wherever_it_came_and_is_known_with_the_next_sweep() -> None:
@@ -166,3 +166,17 @@ def test_a_server_that_left_is_judged_without_harm() -> None:
     site.pools[0].remove(server, 1.0)
     lease.release(Outcome.FAILURE, 1.0)
     assert server.errors == 1
+
+
+def test_what_a_breaker_has_seen_is_told_to_all_and_cut_off_where_it_is_long() -> None:
+    site = Site(n_servers=2, limit=0, breaker=BreakerPolicy(failures=1))
+    for number, what in enumerate(["answers 500\u00e9", "\u20ac" * 100]):
+        lease = site.pools[0].acquire_at(site.pools[0].servers[number], 1.0)
+        assert lease is not None
+        lease.release(Outcome.FAILURE, 1.0, what=what)
+        site.pools[1].sweep(1.0)
+        seen = site.pools[1].servers[number].circuit
+        own = site.pools[0].servers[number].circuit
+        if seen is not None and own is not None and own.what:
+            assert own.what.startswith(seen.what.rstrip("\ufffd"))
+            assert len(seen.what) >= min(len(own.what), 30)

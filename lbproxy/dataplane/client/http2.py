@@ -1,0 +1,233 @@
+"""What a client's connection of HTTP/2 reads: frames, by way of its codec, and what follows for its streams."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from lbproxy import errors
+from lbproxy.dataplane.client.connection import LINGER_IDLE_S, NEVER
+from lbproxy.dataplane.client.http2_connection import DRAIN_PING, GOAWAY, LINGER
+from lbproxy.dataplane.client.http2_heads import request_octets
+from lbproxy.dataplane.client.http2_stream import Http2Stream
+from lbproxy.dataplane.client.http2_timed import TimedHttp2
+from lbproxy.dataplane.exchange.forwarding import kept_identity
+from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
+from lbproxy.dataplane.net.tls_transport import StreamTransport
+from lbproxy.protocol.h2.codes import error_name
+from lbproxy.protocol.h2.fields import H2Field
+from lbproxy.protocol.h2.head import H2Head
+from lbproxy.protocol.http1 import HeadError, line_too_long
+from lbproxy.protocol.message import Field
+from lbproxy.telemetry.log import ThrottledLog
+from lbproxy.telemetry.slots import LISTENER
+
+log = ThrottledLog(logging.getLogger("lbproxy"))
+
+_REJECTED: Final = {
+    fault.word: LISTENER.column("rejected_total", fault.reason)
+    for fault in (errors.MALFORMED_STREAM, errors.H2_CONNECTION, errors.H2_FLOOD)
+}
+
+
+class Http2Connection(TimedHttp2):
+    """See the module."""
+
+    __slots__ = ()
+
+    def take_over(self, transport: StreamTransport, data: bytes) -> None:
+        """A connection of a plain listener has begun with these octets, which are those of HTTP/2."""
+        transport.set_protocol(self)
+        self._begin(transport)
+        self.data_received(data)
+
+    # --- what comes -------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        now = self.services.clock()
+        if self._state >= LINGER:
+            if self._failure is not errors.H2_FLOOD:
+                self._deadline = min(now + LINGER_IDLE_S, self._linger_end)
+            return
+        self._is_inside = True
+        try:
+            self.codec.received(data, now)
+            if self._unstarted is not None:
+                self._start()
+        except Exception as error:  # a defect: confined to this connection
+            self._defect(error)
+        self._is_inside = False
+        if self._state < LINGER:
+            self._set_deadline(now)
+            self._pump()
+        self._flush()
+
+    # --- the codec's calls ------------------------------------------------------------------------------------------
+
+    def head_received(self, number: int, head: H2Head, is_end: bool) -> None:
+        """A request."""
+        if self._unstarted is not None:
+            self._start()
+        if self._facts.listener is not self._door.runtime:
+            self._facts = self._facts.renewed(self._door.runtime, self.transport)
+        facts = self._facts
+        stream = Http2Stream(self, number, facts, is_end=is_end)
+        self._streams[number] = stream
+        self._door.n_streams += 1
+        services = self.services
+        raw = request_octets(head, is_end=is_end)
+        prepared = self._prepared(raw, head)
+        if prepared.dropped:
+            for column, count in prepared.dropped:
+                services.row[column] += count
+        identity: tuple[str, bytes] | None = None
+        address = facts.address
+        if facts.is_trusted:
+            known = prepared.head.forwarding
+            identity = kept_identity(known)
+            address = facts.address_behind(known)
+        exchange = stream.begin(prepared, identity or services.next_request_id(), address, services.clock())
+        if facts.subject:
+            exchange.log_head = facts.listener.log_format.with_subject(prepared.log_head, facts.subject)
+        if is_end:
+            stream.start(is_end=True)
+        else:
+            self._unstarted = stream
+
+    def _prepared(self, raw: bytes, head: H2Head) -> Prepared:
+        facts = self._facts
+        listener = facts.listener
+        memo = self._door.http2_memo_trusted if facts.is_trusted else self._door.http2_memo
+        prepared = memo.find(raw)
+        if prepared is not None and not self.is_misdirected(prepared.head.host):
+            return prepared
+        try:
+            if head.excess:
+                raise HeadError(errors.HEADER_TOO_LARGE, head.excess)
+            if raw.find(b"\r\n") > listener.line_bytes:
+                raise line_too_long(listener.line_bytes)
+            prepared = prepare(
+                listener,
+                raw,
+                is_trusted=facts.is_trusted,
+                log_format=listener.log_format if self.services.access_writer is not None else None,
+                local_host=facts.local_host,
+                is_http2=True,
+            )
+            if self.is_misdirected(prepared.head.host):
+                raise HeadError(errors.MISDIRECTED, "the connection was made for another name")
+        except HeadError as error:
+            return rejected(listener, raw, error, listener.log_format, is_http2=True)
+        memo.learn(raw, len(raw), prepared)
+        return prepared
+
+    @property
+    def is_trusted(self) -> bool:
+        """Are the peer's forwarding fields believed?"""
+        return self._facts.is_trusted
+
+    def is_misdirected(self, host: str) -> bool:
+        """Is a request for that host on the wrong connection, which shows another one's certificate?"""
+        return False
+
+    def _start(self) -> None:
+        stream, self._unstarted = self._unstarted, None
+        if stream is not None:
+            try:
+                stream.start(is_end=False)
+            except Exception as error:  # a defect: confined to this request
+                stream.broke(error)
+
+    def body_received(self, number: int, data: bytes, n_flow: int, is_end: bool) -> None:
+        """DATA."""
+        stream = self._streams.get(number)
+        if stream is None:
+            self.codec.consumed(number, n_flow)
+            return
+        self._give(stream, data, n_flow, is_end, ())
+
+    def trailers_received(self, number: int, fields: list[H2Field]) -> None:
+        """The fields behind a request's body, and its end."""
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        trailers = [(field.name, field.value) for field in fields]
+        size = sum([len(name) + len(value) + 4 for name, value in trailers])
+        if size > self._facts.listener.trailer_bytes:
+            stream.refuse(errors.TRAILER_TOO_LARGE, "the trailer section is too long")
+        else:
+            self._give(stream, b"", 0, True, trailers)
+
+    def _give(
+        self, stream: Http2Stream, data: bytes, n_flow: int, is_end: bool, trailers: tuple[Field, ...] | list[Field]
+    ) -> None:
+        if stream is self._unstarted:
+            self._unstarted = None
+        try:
+            stream.data_received(data, n_flow, is_end=is_end, trailers=trailers)
+        except Exception as error:  # a defect: confined to this request
+            stream.broke(error)
+
+    def malformed(self, number: int, why: str) -> None:
+        """The codec resets the stream; nothing of it goes on."""
+        listener = self._facts.listener
+        listener.row[_REJECTED[errors.MALFORMED_STREAM.word]] += 1
+        log.log(
+            logging.INFO,
+            f"{listener.name} malformed",
+            "listener %s: a malformed HTTP/2 request from %s was refused: %s",
+            listener.name,
+            self._facts.address,
+            why,
+        )
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.connection_lost(errors.MALFORMED_STREAM)
+
+    def stream_reset(self, number: int) -> None:
+        """RST_STREAM."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            if stream is self._unstarted:
+                self._start()  # so that it is counted and logged as any request that its client gave up
+            stream.client_reset()
+
+    def window_opened(self, number: int) -> None:
+        """Streams that were stalled may have a window now. 0: all of them."""
+        if number:
+            stream = self._stalled.pop(number, None)
+            if stream is not None:
+                self._ready.append(stream)
+        elif self._stalled:
+            self._ready.extend(self._stalled.values())
+            self._stalled.clear()
+
+    def ping_acknowledged(self, data: bytes) -> None:
+        """The client has seen the first GOAWAY, if that was what the PING was behind."""
+        if data == DRAIN_PING and self._drain_at != NEVER:
+            self._say_last()
+
+    def flooded(self) -> None:
+        """Over one of limits.h2; `failed` follows."""
+        self._failure = errors.H2_FLOOD
+
+    def failed(self, code: int, why: str) -> None:
+        """The connection can't go on; its GOAWAY is written."""
+        if self._state >= LINGER:
+            return
+        listener = self._facts.listener
+        fault = self._failure = self._failure or errors.H2_CONNECTION
+        reason = "flood" if fault is errors.H2_FLOOD else "error"
+        listener.row[GOAWAY[reason]] += 1
+        log.log(
+            logging.INFO,
+            f"{listener.name} {reason}",
+            "listener %s: an HTTP/2 connection from %s was ended: %s, %s",
+            listener.name,
+            self._facts.address,
+            error_name(code),
+            why,
+        )
+        listener.row[_REJECTED[fault.word]] += 1
+        self._leave_streams(fault)
+        self._linger()

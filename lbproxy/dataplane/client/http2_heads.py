@@ -1,0 +1,56 @@
+"""Heads between HTTP/2 and what requests and answers are inside of lbproxy, which is HTTP/1.1's (RFC 9113 section 8).
+
+A request's head is written as the head of HTTP/1.1 that says the same, and then goes the way of all heads: routes,
+limits, what is dropped, what servers get. Nothing of it can become two requests there, since every octet was checked
+when its field was made (protocol/h2/fields.py), and is checked again when the head is read.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lbproxy.dataplane.client.answers import shown_id
+from lbproxy.dataplane.exchange.own_answers import http_date
+from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.protocol.field_lines import fields_of
+from lbproxy.protocol.h2.head import H2Head
+from lbproxy.protocol.http1 import ResponseHead
+from lbproxy.protocol.message import Fields, join_fields
+
+_TE: Final = b"TE: trailers\r\nConnection: TE\r\n"
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+
+
+def request_octets(head: H2Head, *, is_end: bool) -> bytes:
+    """A request's head as HTTP/1.1 has it; the target of CONNECT is the authority. is_end: there is no body."""
+    start = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method, head.path or head.authority, head.authority)
+    framing = b""
+    if head.content_length is not None:
+        framing = b"Content-Length: %d\r\n" % head.content_length
+    elif not is_end:
+        framing = _CHUNKED
+    if head.accepts_trailers:
+        framing += _TE
+    return b"%b%b%b\r\n" % (start, head.lines, framing)
+
+
+def answer_lines(prepared: Prepared, head: ResponseHead, id_line: bytes) -> tuple[bytes, bytes]:
+    """The fields of a server's final head as an HTTP/2 client gets them, as lines: what may be the same for many, and
+    what is of this answer only.
+
+    Who forwards an answer without a Date must add the time at which it came (RFC 9110 section 6.6.1).
+    """
+    edits = prepared.route.response_edits
+    own = b"" if head.has_date else b"Date: %b\r\n" % http_date()
+    lines = head.lines
+    if not edits.is_empty:
+        lines, own = join_fields(edits.apply(fields_of(lines + own))), b""
+    if head.content_length is not None and head.status != 204:
+        own += b"Content-Length: %d\r\n" % head.content_length
+    return lines, own + shown_id(prepared, id_line)
+
+
+def own_lines(prepared: Prepared, status: int, fields: Fields, n_body: int, id_line: bytes) -> bytes:
+    """Those of an answer of lbproxy's own."""
+    length = b"" if status in (204, 304) else b"Content-Length: %d\r\n" % n_body
+    return b"%b%b%b" % (join_fields(fields), length, shown_id(prepared, id_line))

@@ -1,0 +1,367 @@
+"""One request and its answer on a connection of HTTP/2 to a server, which has others beside it.
+
+What came in one read is told in one piece, its end included, when the read is over: so a short answer is one call of
+its sink, and whatever that does (another request, a retry, a pause) happens between two reads.
+
+Bodies wait here, not in the connection: what a server's windows or its kernel do not take is in `_unsent`, and the
+client is held back. What is sent to a client who takes no more is held back by not renewing the stream's window; the
+connection's window is renewed at once, so that no stream waits for the client of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from lbproxy import errors
+from lbproxy.compiling import mypyc_attr
+from lbproxy.dataplane.exchange.ports import AnswerSink, SharingServerStream
+from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.runtime import ServerRuntime
+from lbproxy.dataplane.server.http2_request import request_head, trailer_lines
+from lbproxy.dataplane.server.upstream import INTERIM_EVERY_S
+from lbproxy.errors import Fault
+from lbproxy.protocol import grpc
+from lbproxy.protocol.h2.codes import CANCEL, NO_ERROR, PROTOCOL_ERROR
+from lbproxy.protocol.h2.connection import H2Connection
+from lbproxy.protocol.h2.head import H2Head
+from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.http1 import ResponseHead
+from lbproxy.protocol.message import Field
+from lbproxy.protocol.response_head import response_head_of
+
+FRAME: Final = 16 * 1024  # octets that a stream sends before it is another's turn
+_EXPECT: Final = b"expect: 100-continue\r\n"
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Carrier(H2Connection):
+    """A connection as its streams know it.
+
+    runtime: the server's. scheme: of what it carries. is_blocked: the kernel takes no more for now. n_written: octets
+    given to the transport so far. n_requests: streams so far.
+    """
+
+    def __init__(self, own: OwnSettings, runtime: ServerRuntime, scheme: bytes) -> None:
+        super().__init__(False, own)
+        self.runtime = runtime
+        self.scheme = scheme
+        self.is_blocked = False
+        self.n_written = 0
+        self.n_requests = 0
+        self.now = 0.0
+        self.touched: list[Http2Stream] = []  # of what has come since the read began
+
+    def flush(self) -> None:
+        """Write what there is to write."""
+        raise NotImplementedError
+
+    def wait_for_room(self, stream: Http2Stream) -> None:
+        """It has more to send than was taken."""
+        raise NotImplementedError
+
+    def forget(self, stream: Http2Stream) -> None:
+        """It is over, at both ends: nothing more is sent or received on it."""
+        raise NotImplementedError
+
+    def abandon(self, stream: Http2Stream) -> None:
+        """It was never begun: the server knows nothing of it."""
+        raise NotImplementedError
+
+    def wire_written(self) -> int:
+        """What `taken` and the kernel count: octets that were given to the socket, those of TLS included."""
+        raise NotImplementedError
+
+
+class Http2Stream(SharingServerStream):
+    """See the module. stream_id: its number. sink: who wants the answer, None when it is over.
+
+    written_before: of the connection's octets, those before its own; wire_before: the same, as the kernel counts.
+    """
+
+    __slots__ = (
+        "_body",
+        "_head",
+        "_is_begun",
+        "_is_last",
+        "_is_paused",
+        "_is_sent",
+        "_is_touched",
+        "_n_held",
+        "_n_interim",
+        "_n_new",
+        "_n_taken",
+        "_n_unsent",
+        "_trailers",
+        "_trailers_up",
+        "_unsent",
+        "carrier",
+        "has_head",
+        "has_no_body",
+        "is_ended",
+        "is_told_blocked",
+        "sink",
+        "stream_id",
+        "wire_before",
+        "written_before",
+    )
+
+    def __init__(self, carrier: Carrier, stream_id: int) -> None:
+        self.carrier = carrier
+        self.stream_id = stream_id
+        self.sink: AnswerSink | None = None
+        self._is_begun = False
+        self.written_before = 0
+        self.wire_before = 0
+        # the request
+        self._unsent: list[bytes] = []
+        self._n_unsent = 0
+        self._n_taken = 0
+        self._is_last = False  # is all of it here?
+        self._is_sent = False
+        self._trailers_up = b""
+        self.is_told_blocked = False
+        # the answer
+        self._head: ResponseHead | None = None  # has come, and its sink does not know yet
+        self._body: list[bytes] = []
+        self._trailers: Sequence[Field] = ()
+        self._is_touched = False
+        self.has_head = False
+        self.has_no_body = False
+        self.is_ended = False
+        self._is_paused = False
+        self._n_new = 0  # octets of the windows that are to be renewed
+        self._n_held = 0  # the same of this stream alone, while its client takes no more
+        self._n_interim = 0
+
+    # --- the request (ServerStream) -----------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        sink: AnswerSink,
+        prepared: Prepared,
+        lines: bytes,
+        body: bytes,
+        *,
+        is_done: bool,
+        expects: bool,
+        trailers: Sequence[Field],
+    ) -> None:
+        carrier = self.carrier
+        self.sink = sink
+        self._is_begun = True
+        carrier.n_requests += 1
+        self.written_before = carrier.n_written + carrier.n_output
+        self.wire_before = carrier.wire_written()
+        head = request_head(prepared.forward)
+        own = head.length + lines + _EXPECT if expects else head.length + lines
+        self._is_last = is_done
+        if is_done and trailers:
+            self._trailers_up = trailer_lines(trailers)
+        self._is_sent = is_done and not body and not self._trailers_up
+        carrier.send_request(
+            self.stream_id, head.method, carrier.scheme, head.authority, head.path, head.lines, own, self._is_sent
+        )
+        if body or (is_done and not self._is_sent):
+            self._send(body)
+        carrier.flush()
+        self._tell_if_blocked()
+
+    def write(self, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
+        if self.sink is None or self._is_sent:
+            return
+        if is_done:
+            self._is_last = True
+            self._trailers_up = trailer_lines(trailers)
+        if data or is_done:
+            self._send(data)
+            self.carrier.flush()
+            self._tell_if_blocked()
+
+    def _send(self, data: bytes) -> None:
+        if data:
+            self._unsent.append(data)
+            self._n_unsent += len(data)
+        if not self.send_some(self._n_unsent):
+            self.carrier.wait_for_room(self)
+
+    def send_some(self, most: int) -> bool:
+        """Send at most so many octets of what waits. Is nothing left to send for now?"""
+        carrier = self.carrier
+        unsent = self._unsent
+        while unsent:
+            piece = unsent[0]
+            if carrier.is_blocked or most <= 0:
+                return False
+            size = min(len(piece), most)
+            is_end = self._is_last and len(unsent) == 1 and size == len(piece) and not self._trailers_up
+            part = piece if size == len(piece) else piece[:size]
+            n_taken = carrier.send_data(self.stream_id, part, is_end)
+            self._n_unsent -= n_taken
+            self._n_taken += n_taken
+            most -= n_taken
+            if n_taken == len(piece):
+                unsent.pop(0)
+                self._is_sent = is_end
+            elif n_taken:
+                unsent[0] = piece[n_taken:]
+            if n_taken < size:
+                return False
+        if self._is_last and not self._is_sent:
+            self._is_sent = True
+            if self._trailers_up:
+                carrier.send_trailers(self.stream_id, self._trailers_up)
+            else:
+                carrier.send_data(self.stream_id, b"", True)
+        return True
+
+    def _tell_if_blocked(self) -> None:
+        if self._n_unsent and not self.is_told_blocked and self.sink is not None:
+            self.is_told_blocked = True
+            self.sink.upstream_blocked()
+
+    def room_came(self) -> None:
+        """All that waited was sent."""
+        if self.is_told_blocked and self.sink is not None:
+            self.is_told_blocked = False
+            self.sink.upstream_unblocked()
+
+    def abort(self) -> None:
+        if self.sink is not None:
+            self.let_go()
+            self.carrier.reset(self.stream_id, CANCEL)
+            self.carrier.flush()
+        elif not self._is_begun:
+            self._is_begun = True
+            self.carrier.abandon(self)
+
+    def pause(self) -> None:
+        self._is_paused = True
+
+    def resume(self) -> None:
+        self._is_paused = False
+        if self._n_held:
+            self.carrier.renew_stream(self.stream_id, self._n_held)
+            self._n_held = 0
+            self.carrier.flush()
+
+    def unsent_bytes(self) -> int:
+        return self._n_unsent
+
+    def taken_bytes(self) -> int:
+        return self._n_taken
+
+    def whose(self) -> ServerRuntime:
+        return self.carrier.runtime
+
+    # --- the answer, as it is read ------------------------------------------------------------------------------------
+
+    def head_came(self, head: H2Head, is_end: bool) -> None:
+        """A head, interim ones too."""
+        sink = self.sink
+        if sink is None:
+            return
+        pool = self.carrier.runtime.pool
+        if head.excess:
+            self.fail(errors.RESPONSE_HEADER_TOO_LARGE, f"the head has {head.excess}", PROTOCOL_ERROR)
+            return
+        found = response_head_of(head.status, head.lines, head.content_length)
+        if head.is_grpc and grpc.is_grpc(head.lines):
+            found.is_grpc = True
+            if is_end:
+                found.grpc_status = grpc.status_of(found.fields)
+        if head.status < 200:
+            self._n_interim += 1
+            if self._n_interim > pool.max_interim + (self.carrier.now - sink.sent_at) / INTERIM_EVERY_S:
+                detail = f"more than {pool.max_interim} interim responses"
+                self.fail(errors.TOO_MANY_INTERIM, detail, PROTOCOL_ERROR)
+            else:
+                sink.interim_received(found)
+            return
+        self.has_head = True
+        self.has_no_body = sink.is_head or found.is_bodiless
+        self._head = found
+        self.is_ended = is_end
+        self._touch()
+
+    def data_came(self, data: bytes, n_flow: int, is_end: bool) -> None:
+        """Some of the body, or its end."""
+        if self.sink is None:
+            self.carrier.consumed(self.stream_id, n_flow)
+            return
+        self._n_new += n_flow
+        if data:
+            if self.has_no_body:
+                detail = "a body behind a head that has none"
+                self.fail(errors.BAD_RESPONSE, detail, PROTOCOL_ERROR)
+                return
+            self._body.append(data)
+        self.is_ended = is_end
+        self._touch()
+
+    def trailers_came(self, trailers: Sequence[Field]) -> None:
+        """The last that there is of an answer."""
+        self._trailers = trailers
+        self.is_ended = True
+        self._touch()
+
+    def _touch(self) -> None:
+        if not self._is_touched:
+            self._is_touched = True
+            self.carrier.touched.append(self)
+
+    def deliver(self) -> None:
+        """Tell the sink what has come since the last time."""
+        self._is_touched = False
+        sink = self.sink
+        if sink is None:
+            return
+        carrier, now = self.carrier, self.carrier.now
+        pieces = self._body
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        head, self._head = self._head, None
+        n_new, self._n_new = self._n_new, 0
+        is_done, trailers = self.is_ended, self._trailers
+        if is_done:
+            self.let_go()
+            if not self._is_sent:  # the server has said all, and gets no more of the request (RFC 9113 section 8.1)
+                carrier.reset(self.stream_id, NO_ERROR)
+        if head is not None:
+            sink.response_received(head, body, now, is_done=is_done, trailers=trailers)
+        elif body or is_done:
+            sink.response_body(body, is_done=is_done, trailers=trailers)
+        if n_new:
+            carrier.renew_connection(n_new)
+            if self._is_paused:
+                self._n_held += n_new
+            elif not is_done:
+                carrier.renew_stream(self.stream_id, n_new)
+
+    # --- ends ---------------------------------------------------------------------------------------------------------
+
+    def let_go(self) -> AnswerSink | None:
+        """It is over: nobody hears of it any more."""
+        sink, self.sink = self.sink, None
+        if self._n_new:
+            self.carrier.renew_connection(self._n_new)
+            self._n_new = 0
+        self._unsent.clear()
+        self._n_unsent = 0
+        self.carrier.forget(self)
+        return sink
+
+    def fail(self, fault: Fault, detail: str, code: int = -1) -> None:
+        """It is over, with a fault, unless the answer is whole: what came of that goes first.
+
+        code: for RST_STREAM, -1 for none.
+        """
+        if self._is_touched and self.has_head:
+            self.deliver()
+        if code >= 0:
+            self.carrier.reset(self.stream_id, code)
+        if self.sink is None:
+            return
+        sink = self.let_go()
+        if sink is not None and not sink.is_done:
+            sink.attempt_failed(fault, detail)

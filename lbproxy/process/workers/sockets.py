@@ -1,0 +1,180 @@
+"""The listening sockets of all workers, which the supervisor keeps: whoever waits at one outlives the worker.
+
+Each worker has a socket of its own for each TCP address (SO_REUSEPORT): the kernel spreads connections over them, and a
+successor accepts where the one before it did. A unix socket, and what a service manager has opened, is one for all.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lbproxy.address import Address
+from lbproxy.dataplane.listener import BACKLOG, BindError, bind_message, bind_tcp, listen_tcp, shown
+from lbproxy.dataplane.net.unix_socket import SocketFile, bind_unix
+from lbproxy.process.listeners import Bind
+from lbproxy.process.upgrade.sockets import Inherited, Passed
+
+Sockets = tuple[socket.socket, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One bind address. listener: its name. slots: the sockets of each worker, in order; the same ones for all where
+    they are shared. addresses: with the ports that the kernel chose. file: of a unix socket."""
+
+    listener: str
+    slots: tuple[Sockets, ...]
+    addresses: tuple[str, ...]
+    ports: frozenset[int]
+    file: SocketFile | None = None
+
+    @classmethod
+    def of(cls, listener: str, slots: tuple[Sockets, ...], file: SocketFile | None = None) -> Door:
+        """From sockets that are open."""
+        ports = [sock.getsockname()[1] for sock in slots[0] if sock.family != socket.AF_UNIX]
+        return cls(listener, slots, tuple(shown(sock) for sock in slots[0]), frozenset(ports), file)
+
+    def close(self, *, keeps_file: bool = False) -> None:
+        """This process's copies. keeps_file: somebody else has the socket, too."""
+        for sock in self._all():
+            sock.close()
+        if self.file is not None and not keeps_file:
+            self.file.remove()
+
+    def leave_to(self, slot: int) -> Passed:
+        """In a worker: what is its own; the rest is closed. The file is the supervisor's."""
+        own = self.slots[slot]
+        for sock in self._all():
+            if sock not in own:
+                sock.close()
+        return Passed(own)
+
+    def _all(self) -> Iterable[socket.socket]:
+        return {id(sock): sock for sockets in self.slots for sock in sockets}.values()
+
+
+def open_door(item: Bind, n_workers: int, *, is_beside: bool = False, passed: Passed | None = None) -> Door:
+    """Bind an address for all workers. Raises BindError with a sentence; nothing stays open then.
+
+    is_beside: this lbproxy is bound to the port already, at an overlapping address. passed: opened by somebody else.
+    """
+    address, name = item.address, item.listener.name
+    if passed is not None:
+        if passed.file is not None:
+            passed.file.set_mode(item.listener.mode_bits)
+        return Door.of(name, (passed.sockets,) * n_workers, passed.file)
+    try:
+        if address.is_unix:
+            sock, file = bind_unix(address, item.listener.mode_bits, BACKLOG)
+            return Door.of(name, ((sock,),) * n_workers, file)
+        return Door.of(name, _bind_slots(address, n_workers, is_beside))
+    except OSError as error:
+        raise BindError(bind_message(f"listener {name}", address, error)) from None
+
+
+def _bind_slots(address: Address, n_workers: int, is_beside: bool) -> tuple[Sockets, ...]:
+    """Raises OSError."""
+    if address.port and not is_beside:
+        # Whoever else shares its port would get a part of the traffic without a word: another lbproxy, for one.
+        for sock in bind_tcp(address, shares_port=False):
+            sock.close()
+    slots: list[Sockets] = [tuple(bind_tcp(address, shares_port=True))]
+    try:
+        for _ in range(n_workers - 1):
+            slots.append(_like(slots[0]))
+    except OSError:
+        for sockets in slots:
+            for sock in sockets:
+                sock.close()
+        raise
+    return tuple(slots)
+
+
+def _like(sockets: Sockets) -> Sockets:
+    """More of them at the same addresses. Raises OSError."""
+    found: list[socket.socket] = []
+    try:
+        for sock in sockets:
+            found.append(listen_tcp(sock.family, sock.getsockname(), shares_port=True))
+    except OSError:
+        for sock in found:
+            sock.close()
+        raise
+    return tuple(found)
+
+
+@dataclass(slots=True)
+class Doors:
+    """All of them, by the names of process/listeners.py."""
+
+    n_workers: int
+    open: dict[str, Door] = field(default_factory=dict)
+
+    def bind(self, wanted: Mapping[str, Bind], inherited: Inherited) -> None:
+        """Raises BindError; nothing stays open then."""
+        try:
+            for name, item in wanted.items():
+                self.open[name] = open_door(item, self.n_workers, passed=inherited.take(name))
+        except BindError:
+            self.close()
+            raise
+
+    def leave_to(self, slot: int) -> Inherited:
+        """In a worker: its own sockets; the rest is closed."""
+        return Inherited({name: door.leave_to(slot) for name, door in self.open.items()})
+
+    def close(self, *, keeps_files: bool = False) -> None:
+        """This process's copies."""
+        for door in self.open.values():
+            door.close(keeps_file=keeps_files)
+        if not keeps_files:
+            self.open.clear()
+
+    def remove_files(self) -> None:
+        """Nobody accepts any more."""
+        for door in self.open.values():
+            if door.file is not None:
+                door.file.remove()
+
+    def ports(self) -> set[int]:
+        """The TCP ports among them."""
+        return {port for door in self.open.values() for port in door.ports}
+
+
+def flat(doors: Mapping[str, Door]) -> tuple[list[dict[str, object]], list[int]]:
+    """Doors for a message, and their descriptors in order."""
+    told: list[dict[str, object]] = []
+    fds: list[int] = []
+    for name, door in doors.items():
+        is_shared = all(sockets is door.slots[0] for sockets in door.slots)
+        slots = door.slots[:1] if is_shared else door.slots
+        file = None if door.file is None else [str(door.file.path), door.file.device, door.file.inode]
+        told.append({"name": name, "listener": door.listener, "each": len(slots[0]), "shared": is_shared, "file": file})
+        fds += [sock.fileno() for sockets in slots for sock in sockets]
+    return told, fds
+
+
+def unflat(told: Sequence[Mapping[str, object]], fds: Sequence[int], n_workers: int) -> dict[str, Door]:
+    """What `flat` gave."""
+    left = iter(fds)
+    found: dict[str, Door] = {}
+    for entry in told:
+        n_slots = 1 if entry["shared"] else n_workers
+        each = int(str(entry["each"]))
+        slots = tuple(tuple(_taken(next(left)) for _ in range(each)) for _ in range(n_slots))
+        file = entry["file"]
+        found[str(entry["name"])] = Door.of(
+            str(entry["listener"]),
+            slots * n_workers if entry["shared"] else slots,
+            SocketFile(Path(file[0]), file[1], file[2]) if isinstance(file, list) else None,
+        )
+    return found
+
+
+def _taken(fd: int) -> socket.socket:
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    return sock

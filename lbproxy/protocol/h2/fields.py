@@ -1,0 +1,185 @@
+"""Fields of HTTP/2, each checked once, when it is made: in the table of a connection it then serves many requests.
+
+What is refused (RFC 9113 section 8.2.1) is refused on the stream and not on the connection, since the table must go on:
+a field that is not allowed is BAD and says why. Names are tokens without upper case. Values have no control
+character but HTAB, and no white space around them: so `line` is one line of HTTP/1, whatever was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from lbproxy.compiling import i64, mypyc_attr
+from lbproxy.protocol.message import MAX_LENGTH, host_match, parse_length, token_match
+
+PLAIN: Final = 0
+"""Means nothing to the gateway's framing."""
+COOKIE: Final = 1
+CONTENT_LENGTH: Final = 2
+HOST: Final = 3
+TE: Final = 4
+CONTENT_TYPE: Final = 5
+EXPECT: Final = 6
+METHOD: Final = 7
+SCHEME: Final = 8
+AUTHORITY: Final = 9
+PATH: Final = 10
+PROTOCOL: Final = 11
+STATUS: Final = 12
+BAD: Final = 13
+"""Makes the message that has it malformed."""
+
+_CONNECTION_SPECIFIC: Final = 14
+_KINDS: Final[dict[bytes, int]] = {
+    b"cookie": COOKIE,
+    b"content-length": CONTENT_LENGTH,
+    b"host": HOST,
+    b"te": TE,
+    b"content-type": CONTENT_TYPE,
+    b"expect": EXPECT,
+    b":method": METHOD,
+    b":scheme": SCHEME,
+    b":authority": AUTHORITY,
+    b":path": PATH,
+    b":protocol": PROTOCOL,
+    b":status": STATUS,
+    # RFC 9113 section 8.2.2
+    b"connection": _CONNECTION_SPECIFIC,
+    b"keep-alive": _CONNECTION_SPECIFIC,
+    b"proxy-connection": _CONNECTION_SPECIFIC,
+    b"transfer-encoding": _CONNECTION_SPECIFIC,
+    b"upgrade": _CONNECTION_SPECIFIC,
+}
+_HTAB: Final = 9
+_SPACE: Final = 32
+_DELETE: Final = 127
+_COLON: Final = 58
+_MAX_SHOWN: Final = 40
+# Octets of a name (RFC 9110 section 5.6.2) without upper case.
+_NAME: Final = bytes(
+    code < 128 and chr(code) in "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz" for code in range(256)
+)
+_scheme_match = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*").fullmatch
+_path_match = re.compile(rb"/[\x21-\x7e]*|\*").fullmatch
+_status_match = re.compile(rb"[1-5][0-9][0-9]").fullmatch
+
+
+@mypyc_attr(acyclic=True)
+class H2Field:
+    """One field. Immutable by convention: a connection's table and many heads share it.
+
+    line: `name: value` and CR LF, as HTTP/1 has it; empty for pseudo-fields and for what is BAD. number: of
+    content-length and :status, else -1. name_kind: what it would be with another value. is_secret: its sender wants it
+    in no table (RFC 7541 section 7.1.3). why: of a BAD one, else empty.
+    """
+
+    __slots__ = ("is_secret", "kind", "line", "name", "name_kind", "number", "size", "value", "why")
+
+    def __init__(self, name: bytes, value: bytes, kind: i64, why: str = "", is_secret: bool = False) -> None:
+        self.name = name
+        self.value = value
+        self.kind: i64 = kind
+        self.name_kind: i64 = kind
+        self.why = why
+        self.is_secret = is_secret
+        self.number = -1
+        self.size: i64 = len(name) + len(value)
+        self.line = b"%b: %b\r\n" % (name, value) if kind < METHOD else b""
+
+
+def kind_of(name: bytes) -> int:
+    """What fields of this name are; BAD if there may be none of that name."""
+    known = _KINDS.get(name)
+    if known is not None:
+        return BAD if known == _CONNECTION_SPECIFIC else known
+    table = _NAME
+    size: i64 = len(name)
+    if not size:
+        return BAD
+    at: i64 = 0
+    while at < size:
+        if not table[name[at]]:
+            return BAD
+        at += 1
+    return PLAIN
+
+
+def has_clean_value(value: bytes) -> bool:
+    """RFC 9113 section 8.2.1 and RFC 9110 section 5.5: no control character but HTAB, no white space at either end."""
+    size: i64 = len(value)
+    if not size:
+        return True
+    octet: i64
+    at: i64 = 0
+    while at < size:
+        octet = value[at]
+        if octet < _SPACE:
+            if octet != _HTAB:
+                return False
+        elif octet == _DELETE:
+            return False
+        at += 1
+    first: i64 = value[0]
+    octet = value[size - 1]
+    return first != _SPACE and first != _HTAB and octet != _SPACE and octet != _HTAB
+
+
+def make_field(name: bytes, value: bytes, kind: int = -1, is_secret: bool = False) -> H2Field:
+    """The field, checked. kind: of the name, where it was looked up before."""
+    if kind < 0:
+        kind = kind_of(name)
+    if kind == BAD:
+        return H2Field(name, value, BAD, _why_no_name(name), is_secret)
+    if not has_clean_value(value):
+        why = f"the value of {_shown(name)} has octets that HTTP does not allow"
+        bad = H2Field(name, value, BAD, why, is_secret)
+        bad.name_kind = kind
+        return bad
+    field = H2Field(name, value, kind, "", is_secret)
+    if kind != PLAIN:
+        _judge(field, kind)
+    return field
+
+
+def _judge(field: H2Field, kind: int) -> None:
+    """The grammar of values that decide about more than themselves."""
+    value = field.value
+    is_good = True
+    if kind == CONTENT_LENGTH:
+        length = parse_length(value)
+        is_good = length is not None and length <= MAX_LENGTH
+        if length is not None:
+            field.number = length
+    elif kind == STATUS:
+        is_good = _status_match(value) is not None
+        if is_good:
+            field.number = int(value)
+    elif kind == TE:
+        is_good = value.lower() == b"trailers"  # RFC 9113 section 8.2.2
+    elif kind in (HOST, AUTHORITY):
+        # Section 8.3.1: not empty, and no user information.
+        is_good = host_match(value) is not None
+    elif kind in (METHOD, PROTOCOL):
+        is_good = token_match(value) is not None
+    elif kind == SCHEME:
+        is_good = _scheme_match(value) is not None
+    elif kind == PATH:
+        is_good = _path_match(value) is not None
+    if not is_good:
+        field.kind = BAD
+        field.line = b""
+        field.why = f"{_shown(field.name)} is {_shown(value)}"
+
+
+def _why_no_name(name: bytes) -> str:
+    if name in _KINDS:
+        return f"the field {_shown(name)} is about a connection of HTTP/1"
+    if name.startswith(b":"):
+        return f"there is no pseudo-field {_shown(name)}"
+    return f"{_shown(name)} is no name of a field"
+
+
+def _shown(octets: bytes) -> str:
+    """As a message has it: quoted and short, whatever was sent."""
+    return repr(octets[:_MAX_SHOWN].decode("latin-1"))

@@ -1,0 +1,244 @@
+"""What the fields of a message mean: the rules of RFC 9113 section 8, and nothing else than they allow.
+
+A message that breaks one is malformed (section 8.1.1): its stream is reset, and nobody behind the gateway sees it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lbproxy.compiling import i64, mypyc_attr
+from lbproxy.protocol.h2.fields import (
+    AUTHORITY,
+    BAD,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    COOKIE,
+    EXPECT,
+    HOST,
+    METHOD,
+    PATH,
+    PLAIN,
+    PROTOCOL,
+    SCHEME,
+    STATUS,
+    TE,
+    H2Field,
+)
+
+_GRPC: Final = b"application/grpc"
+_TWICE: Final = "a pseudo-field stands twice"
+_LATE: Final = "a pseudo-field stands behind other fields"
+
+
+class Malformed(Exception):
+    """A message that RFC 9113 section 8 does not allow; the text says why."""
+
+
+@mypyc_attr(free_list_len=1, acyclic=True)
+class H2Head:
+    """A request's or an answer's head. Immutable by convention: equal blocks may give the same object.
+
+    method, scheme, authority, path, protocol: of requests; authority is Host's value if there is no `:authority`;
+    scheme and path are empty with CONNECT; protocol is empty but for extended CONNECT (RFC 8441). status: of answers,
+    else 0. fields: in order, without pseudo-fields, Host, TE and Content-Length, cookie crumbs joined. content_length:
+    None without one. accepts_trailers: `te: trailers`. is_grpc: its content-type begins with application/grpc. excess:
+    it has more fields or octets than allowed, and this says what; nothing else of it is known then.
+    """
+
+    __slots__ = (
+        "_lines",
+        "accepts_trailers",
+        "authority",
+        "content_length",
+        "excess",
+        "expects_continue",
+        "fields",
+        "is_grpc",
+        "method",
+        "path",
+        "protocol",
+        "scheme",
+        "status",
+    )
+
+    def __init__(self, fields: list[H2Field]) -> None:
+        self.fields = fields
+        self.method = b""
+        self.scheme = b""
+        self.authority = b""
+        self.path = b""
+        self.protocol = b""
+        self.status = 0
+        self.content_length: int | None = None
+        self.accepts_trailers = False
+        self.expects_continue = False
+        self.is_grpc = False
+        self.excess = ""
+        self._lines: bytes | None = None
+
+    @property
+    def lines(self) -> bytes:
+        """`fields` as HTTP/1 has them, each with CR LF."""
+        if self._lines is None:
+            self._lines = lines_of(self.fields)
+        return self._lines
+
+    @property
+    def secrets(self) -> frozenset[bytes]:
+        """Names of fields that were sent so that nobody on the way puts them into a table."""
+        return frozenset([field.name for field in self.fields if field.is_secret])
+
+
+def lines_of(fields: list[H2Field]) -> bytes:
+    """Fields as lines of HTTP/1, each with CR LF."""
+    return b"".join([field.line for field in fields])
+
+
+def too_large(excess: str) -> H2Head:
+    """Stands for a head of which more was sent than is allowed."""
+    head = H2Head([])
+    head.excess = excess
+    return head
+
+
+def read_request(found: list[H2Field], allows_protocol: bool) -> H2Head:
+    """A request's head. allows_protocol: SETTINGS_ENABLE_CONNECT_PROTOCOL was sent. Raises Malformed."""
+    kept: list[H2Field] = []
+    head = H2Head(kept)
+    host = b""
+    n_pseudo: i64 = 0
+    n_crumbs: i64 = 0
+    for at, field in enumerate(found):
+        kind = field.kind
+        if kind == PLAIN:
+            kept.append(field)
+        elif kind >= METHOD:
+            if kind != BAD and at != n_pseudo:
+                raise Malformed(_LATE)
+            _set_pseudo(head, field)
+            n_pseudo += 1
+        elif kind == CONTENT_TYPE:
+            head.is_grpc = head.is_grpc or field.value.startswith(_GRPC)
+            kept.append(field)
+        elif kind == COOKIE:
+            n_crumbs += 1
+            kept.append(field)
+        elif kind == HOST:
+            if host:
+                raise Malformed("there are two Host fields")
+            host = field.value
+        elif kind == CONTENT_LENGTH:
+            if head.content_length is not None:
+                raise Malformed("there are two lengths")
+            head.content_length = field.number
+        elif kind == TE:
+            head.accepts_trailers = True
+        else:
+            head.expects_continue = head.expects_continue or field.value.lower() == b"100-continue"
+            kept.append(field)
+    if n_crumbs > 1:
+        head.fields = _with_one_cookie(kept)
+    _check_request(head, host, allows_protocol)
+    return head
+
+
+def _set_pseudo(head: H2Head, field: H2Field) -> None:
+    """One of section 8.3.1, once."""
+    kind = field.kind
+    if kind == METHOD:
+        before, head.method = head.method, field.value
+    elif kind == PATH:
+        before, head.path = head.path, field.value
+    elif kind == SCHEME:
+        before, head.scheme = head.scheme, field.value
+    elif kind == AUTHORITY:
+        before, head.authority = head.authority, field.value
+    elif kind == PROTOCOL:
+        before, head.protocol = head.protocol, field.value
+    elif kind == STATUS:
+        raise Malformed("a request has :status")
+    else:
+        raise Malformed(field.why)
+    if before:
+        raise Malformed(_TWICE)
+
+
+def _check_request(head: H2Head, host: bytes, allows_protocol: bool) -> None:
+    """What has to be there, and what may not (sections 8.3.1 and 8.5; RFC 8441 section 4)."""
+    if not head.method:
+        raise Malformed("there is no :method")
+    if host:
+        if not head.authority:
+            head.authority = host
+        elif head.authority != host and head.authority.lower() != host.lower():
+            raise Malformed(":authority and Host differ")
+    if head.protocol:
+        if not allows_protocol:
+            raise Malformed(":protocol was not offered")
+        if head.method != b"CONNECT":
+            raise Malformed(":protocol stands with a method that is not CONNECT")
+    elif head.method == b"CONNECT":
+        if head.scheme or head.path:
+            raise Malformed("CONNECT has :scheme or :path")
+        if b":" not in head.authority:
+            raise Malformed("CONNECT has no host and port")
+        return
+    if not head.scheme:
+        raise Malformed("there is no :scheme")
+    if not head.path:
+        raise Malformed("there is no :path")
+    if not head.authority:
+        raise Malformed("there is neither :authority nor Host")
+    if head.path == b"*" and head.method != b"OPTIONS":
+        raise Malformed(":path is an asterisk and :method is not OPTIONS")
+
+
+def _with_one_cookie(fields: list[H2Field]) -> list[H2Field]:
+    """Crumbs joined where the first stands (section 8.2.3)."""
+    crumbs = [field for field in fields if field.kind == COOKIE]
+    # Without empty ones, which would leave white space at an end.
+    joined = H2Field(b"cookie", b"; ".join([crumb.value for crumb in crumbs if crumb.value]), COOKIE)
+    joined.is_secret = any(crumb.is_secret for crumb in crumbs)
+    first = crumbs[0]
+    return [joined if field is first else field for field in fields if field is first or field.kind != COOKIE]
+
+
+def read_answer(found: list[H2Field]) -> H2Head:
+    """An answer's head, interim ones too. Raises Malformed."""
+    kept: list[H2Field] = []
+    head = H2Head(kept)
+    for at, field in enumerate(found):
+        kind = field.kind
+        if kind <= COOKIE or kind in (EXPECT, HOST):
+            kept.append(field)
+        elif kind == STATUS:
+            if head.status:
+                raise Malformed(_TWICE)
+            if at:
+                raise Malformed(_LATE)
+            head.status = field.number
+        elif kind >= METHOD:
+            raise Malformed(field.why or "an answer has a pseudo-field of requests")
+        elif kind == CONTENT_TYPE:
+            head.is_grpc = head.is_grpc or field.value.startswith(_GRPC)
+            kept.append(field)
+        elif kind == CONTENT_LENGTH:
+            # The same several times is one (RFC 9110 section 8.6).
+            if head.content_length is not None and head.content_length != field.number:
+                raise Malformed("there are two lengths")
+            head.content_length = field.number
+        else:
+            raise Malformed("an answer has TE")
+    if not head.status:
+        raise Malformed("there is no :status")
+    if head.status == 101:
+        raise Malformed("101 is no status of HTTP/2")  # section 8.6
+    return head
+
+
+def check_trailers(found: list[H2Field]) -> None:
+    """Raises Malformed: no pseudo-fields (section 8.1), nothing that is BAD."""
+    for field in found:
+        if field.kind >= METHOD:
+            raise Malformed(field.why or "trailers have a pseudo-field")

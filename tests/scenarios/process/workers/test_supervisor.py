@@ -1,0 +1,171 @@
+"""A daemon with two workers: each of its processes dies, or hangs, and clients see as little of it as can be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import yaml
+
+from tests.scenarios.process.test_outside import Manager
+from tests.support.client import Client
+from tests.support.crew import GET, CrewProxy, crew_config, is_alive, status_of
+from tests.support.daemon import STOP_S
+from tests.support.origin import Origin
+from tests.support.servers import run_refused
+from tests.support.upgrades import Chain
+from tests.support.waiting import wait_until
+from tests.support.wire import Ended
+
+
+def silent(release: threading.Event) -> None:
+    release.wait(STOP_S)
+
+
+def is_answered(client: Client) -> bool:
+    """Or is its connection gone?"""
+    try:
+        return client.ask(GET).status == 200
+    except Ended:
+        return False
+
+
+def connected(port: int, count: int, stack: contextlib.ExitStack) -> list[Client]:
+    return [stack.enter_context(Client(port)) for _ in range(count)]
+
+
+def test_it_serves_and_the_controller_answers(lb: CrewProxy) -> None:
+    assert {status_of(lb.port("in")) for _ in range(20)} == {200}
+    assert sorted(lb.members()) == ["1", "2", "c"]
+    assert lb.admin_get("/readyz")[0] == 200
+    assert lb.status()["state"] == "running"
+
+
+def test_a_killed_worker_has_a_successor_and_the_others_go_on(lb: CrewProxy) -> None:
+    before = lb.metric("worker_restarts_total", worker="1")
+    with contextlib.ExitStack() as stack:
+        clients = connected(lb.port("in"), 20, stack)
+        for client in clients:
+            assert client.ask(GET).status == 200
+        pid = lb.kill_member("1")
+        lb.wait_replaced("1", pid)
+        n_answered = sum(map(is_answered, clients))
+        assert 0 < n_answered < 20  # the kernel spreads twenty connections over both
+        assert {status_of(lb.port("in")) for _ in range(20)} == {200}
+    assert lb.metric("worker_restarts_total", worker="1") == before + 1
+    assert lb.metric("worker_up") == 2
+
+
+def test_a_worker_that_hangs_is_replaced(lb: CrewProxy) -> None:
+    pid = lb.kill_member("2", signal.SIGSTOP)
+    lb.wait_replaced("2", pid)
+    assert "the worker 2" in lb.stderr
+    assert "its state is T" in lb.stderr
+    assert {status_of(lb.port("in")) for _ in range(20)} == {200}
+
+
+def test_all_die_with_the_supervisor(origin: Origin, tmp_path: Path) -> None:
+    lb = CrewProxy(crew_config(origin), tmp_path).start()
+    members = list(lb.members().values())
+    os.kill(members[1], signal.SIGSTOP)
+    lb.kill()
+    wait_until(lambda: not any(map(is_alive, members)), "all processes to end")
+    with socket.create_server(("127.0.0.1", lb.port("in"))), socket.create_server(("127.0.0.1", lb.port("admin"))):
+        pass
+
+
+def test_a_stop_under_load_loses_nothing(origin: Origin, tmp_path: Path) -> None:
+    failures: list[str] = []
+    served = [0] * 4
+
+    def ask(number: int) -> None:
+        while True:
+            try:
+                client = Client(lb.port("in"))
+            except ConnectionRefusedError:
+                return
+            with client:
+                try:
+                    answer = client.ask(GET)
+                except Ended as ended:
+                    failures.append(str(ended))
+                    return
+                if answer.status != 200:
+                    failures.append(f"{answer.status}")
+                served[number] += 1
+
+    lb = CrewProxy(crew_config(origin), tmp_path).start()
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(served))]
+    try:
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: min(served) > 20, "everybody to be served")
+    finally:
+        code = lb.stopped_by(signal.SIGTERM)
+        for thread in threads:
+            thread.join(STOP_S)
+    assert (code, failures, lb.error_lines()) == (0, [], [])
+    assert "stopped; nothing was cut" in lb.stderr
+    assert len(lb.access_log()) == sum(served)
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    release = threading.Event()
+    with Origin(default=lambda peer: silent(release)) as origin:
+        lb = CrewProxy(crew_config(origin), tmp_path).start()
+        with Client(lb.port("in")) as client:
+            client.send(GET)
+            wait_until(lambda: origin.peers, "the request to be at the server")
+            lb.signal(signal.SIGTERM)
+            lb.wait_logged("stopping; in-flight requests")
+            assert lb.stopped_by(signal.SIGINT) == 1
+        assert "some requests or connections were cut" in lb.stderr
+        release.set()
+
+
+def test_another_one_at_the_same_address_does_not_share_it(lb: CrewProxy, origin: Origin, tmp_path: Path) -> None:
+    path = tmp_path / "other.yaml"
+    other = {**crew_config(origin), "listeners": [{"name": "in", "bind": f"127.0.0.1:{lb.port('in')}", "pool": "p"}]}
+    path.write_text(yaml.safe_dump({**other, "admin": "off", "access_log": "off"}))
+    refused = run_refused(path)
+    assert refused.returncode == 1
+    assert "something else listens there" in refused.stderr
+
+
+def test_a_worker_that_cannot_start_ends_the_start_with_its_message(origin: Origin, tmp_path: Path) -> None:
+    path = tmp_path / "lb.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {**crew_config(origin), "admin": "off", "access_log": {"path": str(tmp_path / "no" / "access.log")}}
+        )
+    )
+    refused = run_refused(path)
+    assert refused.returncode == 1
+    assert "cannot start:" in refused.stderr
+    assert "access.log" in refused.stderr
+
+
+def test_a_service_manager_and_a_pid_file_hear_of_the_supervisor(origin: Origin, tmp_path: Path) -> None:
+    pid_file = tmp_path / "lb.pid"
+    lb = Chain(crew_config(origin), tmp_path / "lb", "--pid-file", str(pid_file))
+    with Manager(f"lbproxy-workers-{os.getpid()}") as manager:
+        try:
+            lb.start(manager.env)
+            assert manager.hear() == {"READY": "1", "STATUS": "serving"}
+            assert pid_file.read_text() == f"{lb.pid}\n"
+            n_fed = manager.n_fed
+            wait_until(lambda: manager.n_fed > n_fed, "the watchdog to be fed")
+            lb.signal(signal.SIGHUP)
+            assert manager.hear()["RELOADING"] == "1"
+            assert manager.hear() == {"READY": "1", "STATUS": "serving"}
+            lb.signal(signal.SIGTERM)
+            assert manager.hear()["STOPPING"] == "1"
+            assert lb.process is not None
+            assert lb.process.wait(STOP_S) == 0
+            assert not pid_file.exists()
+        finally:
+            lb.kill()

@@ -1,0 +1,83 @@
+"""The life of a client's connection of HTTP/2, and its end: GOAWAY, defects, clients that take nothing."""
+
+from __future__ import annotations
+
+from lbproxy.dataplane.client.http2_connection import DRAIN_S, MOST_UNTAKEN
+from lbproxy.protocol.h2 import frames
+from lbproxy.protocol.h2.codes import DATA, MAX_STREAM_ID, NO_ERROR, PREFACE, PROTOCOL_ERROR
+from lbproxy.telemetry.slots import PROCESS
+from tests.support.fake_transport import FakeLb, ok
+from tests.support.h2_ends import frame
+from tests.support.http2_client import Http2Client
+from tests.unit.dataplane.client.helpers import CONFIG, connection_of, limited
+
+
+def test_a_peer_that_does_not_take_its_replies_is_not_read() -> None:
+    with FakeLb(limited("")) as lb:
+        client = Http2Client(lb)
+        client.peer.stop_reading(MOST_UNTAKEN + 1)
+        client.peer.send(frames.ping(bytes(8), False))
+        assert client.peer.transport.is_paused
+        client.peer.read_again()
+        assert not client.peer.transport.is_paused
+        client.carry()
+        assert ("pong", bytes(8)) in client.end.seen
+
+
+def test_a_stop_is_told_twice_and_what_is_under_way_is_served() -> None:
+    with FakeLb(limited("")) as lb:
+        client = Http2Client(lb)
+        number = client.begin()
+        server = client.server()
+        connection_of(lb).begin_drain(lb.clock())
+        connection_of(lb).begin_drain(lb.clock())
+        late = client.begin("GET", "/here", turns=False)  # on its way when the first GOAWAY came
+        client.carry()
+        assert client.goaways == [(MAX_STREAM_ID, NO_ERROR), (late, NO_ERROR)]
+        assert client.answer(late).status == 200
+        assert client.peer.is_open and not client.peer.saw_fin
+        client.answered_by(server, ok())
+        assert client.answer(number).is_whole
+        assert client.peer.saw_fin
+        assert lb.of_listener("h2_goaways_total", "stop") == 1
+
+
+def test_who_does_not_answer_the_first_goaway_gets_the_second_a_second_later() -> None:
+    with FakeLb(limited("")) as lb:
+        client = lb.connect()
+        client.send(PREFACE + frames.settings([]))
+        client.got()
+        lb.listener.leave(lb.clock())
+        assert client.got().startswith(frames.goaway(MAX_STREAM_ID, NO_ERROR, b"stop"))
+        lb.advance(DRAIN_S / 2)
+        assert client.got() == b""
+        lb.advance(DRAIN_S)
+        assert client.got() == frames.goaway(0, NO_ERROR, b"stop")
+        assert client.saw_fin
+
+
+def test_a_broken_rule_ends_all_its_requests() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        client.begin()
+        server = client.server()
+        client.raw(frame(DATA, 0, 0, b"x"))
+        assert client.goaways == [(1, PROTOCOL_ERROR)]
+        assert not server.is_open
+        assert lb.ends == ["h2_connection"]
+        assert lb.of_listener("h2_goaways_total", "error") == 1
+
+
+def test_a_defect_ends_one_request() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        first, second = client.begin(), client.begin()
+        servers = [client.server(), client.server()]
+        connection_of(lb)._streams[first].broke(ZeroDivisionError("on purpose"))
+        client.carry()
+        assert client.answer(first).status == 500
+        client.answered_by(servers[1], ok())
+        assert client.answer(second).is_whole
+        column = PROCESS.column("internal_errors_total")
+        assert lb.services.row[column] == 1
+        lb.services.row[column] = 0

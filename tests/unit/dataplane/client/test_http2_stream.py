@@ -1,0 +1,408 @@
+"""Requests of clients that speak HTTP/2 and their answers, to and from servers of HTTP/1.1."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbproxy.dataplane.client.http2 import Http2Connection
+from lbproxy.protocol.h2 import frames
+from lbproxy.protocol.h2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
+from lbproxy.protocol.h2.settings import OwnSettings
+from tests.support.fake_transport import FakeLb, Peer, ok
+from tests.support.h2_ends import headers
+from tests.support.http2_client import Http2Client
+from tests.unit.dataplane.client.helpers import CHUNKED, CONFIG, UNTIL_CLOSE
+
+LARGE = """
+access_log: {path: /dev/null}
+listeners: [{name: web, bind: "127.0.0.1:5000", pool: app}]
+pools: {app: {servers: ["127.0.0.1:9001"], health_check: off, retry: {body_bytes: 1KiB}}}
+"""
+STREAM_WINDOW = 256 * 1024
+
+
+def head_of(server: Peer) -> list[bytes]:
+    """The head that a server got, without what differs each time; the request line first."""
+    lines = server.got().partition(b"\r\n\r\n")[0].split(b"\r\n")
+    return [line for line in lines if not line.startswith((b"X-Request-ID", b"X-Forwarded"))]
+
+
+@pytest.mark.parametrize(
+    ("method", "lines", "body", "expected"),
+    [
+        ("GET", [], None, [b"GET /a HTTP/1.1", b"Host: h", b"Via: 2 lbproxy"]),
+        (
+            "POST",
+            ["content-length: 2"],
+            b"hi",
+            [b"POST /a HTTP/1.1", b"Host: h", b"Via: 2 lbproxy", b"Content-Length: 2"],
+        ),
+        ("POST", [], b"hi", [b"POST /a HTTP/1.1", b"Host: h", b"Via: 2 lbproxy", b"Transfer-Encoding: chunked"]),
+        (
+            "GET",
+            ["te: trailers", "accept: a", "cookie: a=1", "cookie: b=2"],
+            None,
+            [
+                b"GET /a HTTP/1.1",
+                b"Host: h",
+                b"accept: a",
+                b"cookie: a=1; b=2",
+                b"Via: 2 lbproxy",
+                b"TE: trailers",
+                b"Connection: TE",
+            ],
+        ),
+        (
+            "GET",
+            ["x_y: dropped", "x-forwarded-for: 1.2.3.4", "x-request-id: mine"],
+            None,
+            [b"GET /a HTTP/1.1", b"Host: h", b"Via: 2 lbproxy"],
+        ),
+    ],
+)
+def test_a_server_gets_a_head_of_http_1(
+    method: str, lines: list[str], body: bytes | None, expected: list[bytes]
+) -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        client.begin(method, "/a", *lines, body=body)
+        server = client.server()
+        assert head_of(server) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "sent", "status", "fields", "body", "trailers"),
+    [
+        ("GET", ok(b"hi", "X: y"), 200, {"x": "y", "content-length": "2"}, b"hi", {}),
+        ("GET", ok(b""), 200, {"content-length": "0"}, b"", {}),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", 200, {"content-length": "9"}, b"", {}),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", 204, {}, b"", {}),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", 304, {"content-length": "7"}, b"", {}),
+        ("GET", CHUNKED + b"2\r\nhi\r\n0\r\nA: b\r\n\r\n", 200, {}, b"hi", {"a": "b"}),
+        ("GET", CHUNKED + b"0\r\nA: b\r\n\r\n", 200, {}, b"", {"a": "b"}),
+        (
+            "GET",
+            b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nConnection: X-Hop\r\nX-Hop: 1\r\nUpgrade: h2c\r\n"
+            b"Content-Length: 2\r\n\r\nhi",
+            200,
+            {"content-length": "2"},
+            b"hi",
+            {},
+        ),
+    ],
+)
+def test_a_client_gets_the_answer(
+    method: str, sent: bytes, status: int, fields: dict[str, str], body: bytes, trailers: dict[str, str]
+) -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        number = client.begin(method)
+        client.answered_by(client.server(), sent)
+        answer = client.answer(number)
+        assert (answer.status, answer.fields, answer.body) == (status, fields, body)
+        assert answer.trailers == trailers
+        assert answer.is_whole and answer.reset is None
+        assert lb.ends == ["ok"]
+        assert lb.log[0]["protocol"] == "HTTP/2"
+        assert client.peer.is_open
+
+
+def test_interim_answers_pass() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        number = client.begin()
+        client.answered_by(client.server(), b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", ok())
+        assert client.answer(number).interim == [103]
+        assert client.answer(number).status == 200
+
+
+def test_a_body_waits_for_100_continue() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST", "/a", "content-length: 2", "expect: 100-continue")
+        server = client.server()
+        server.got()
+        client.answered_by(server, b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert client.answer(number).interim == [100]
+        client.data(number, b"hi", is_end=True)
+        assert server.got() == b"hi"
+        client.answered_by(server, ok())
+        assert client.answer(number).is_whole
+
+
+def test_many_at_once_each_gets_its_own() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        numbers = [client.begin("GET", f"/{count}") for count in range(3)]
+        servers = [client.server() for _ in numbers]
+        for server in reversed(servers):
+            path = server.got().split(b" ")[1]
+            client.answered_by(server, ok(path))
+        assert [client.answer(number).body for number in numbers] == [b"/0", b"/1", b"/2"]
+
+
+def test_trailers_of_a_request_end_it() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST")
+        server = client.server()
+        client.data(number, b"hi")
+        client.trailers(number, b"a: b\r\n")
+        assert server.got().endswith(b"2\r\nhi\r\n0\r\n\r\n")
+        client.answered_by(server, ok())
+        assert client.answer(number).is_whole
+
+
+@pytest.mark.parametrize(
+    ("path", "lines", "status"),
+    [("/here", [], 200), ("/gone", [], 301), ("/a", ["expect: more"], 417), ("/" + "a" * 9000, [], 414)],
+)
+def test_answers_of_lbproxys_own(path: str, lines: list[str], status: int) -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        number = client.begin("GET", path, *lines)
+        answer = client.answer(number)
+        assert (answer.status, answer.is_whole, answer.reset) == (431 if len(path) > 1000 else status, True, None)
+        again = client.begin("GET", "/here")
+        assert client.answer(again).body == b"here"
+
+
+def test_connect_is_refused_and_others_go_on() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        number = client.end.open_stream()
+        client.raw(
+            client.end.take_output() + headers(number, [(b":method", b"CONNECT"), (b":authority", b"h:1")], is_end=True)
+        )
+        assert client.answer(number).status == 405
+        assert client.answer(client.begin("GET", "/here")).status == 200
+
+
+def test_a_body_that_is_too_large_is_refused_and_no_more_of_it_wanted() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST")
+        client.server()
+        client.data(number, b"x" * 1000)
+        client.data(number, b"x" * 1000)
+        answer = client.answer(number)
+        assert (answer.status, answer.is_whole, answer.reset) == (413, True, NO_ERROR)
+        assert lb.ends == ["body_too_large"]
+
+
+def test_an_early_answer_is_whole_and_the_request_no_longer_wanted() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST")
+        server = client.server()
+        client.data(number, b"some")
+        client.answered_by(server, ok(b"enough"))
+        answer = client.answer(number)
+        assert (answer.body, answer.is_whole, answer.reset) == (b"enough", True, NO_ERROR)
+        assert lb.ends == ["ok"]
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", CHUNKED])
+def test_a_truncated_answer_never_looks_whole(head: bytes) -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        number = client.begin()
+        server = client.server()
+        client.answered_by(server, head + b"5\r\nhello\r\n"[:6])
+        server.fin()
+        client.carry()
+        answer = client.answer(number)
+        assert (answer.status, answer.is_whole, answer.reset) == (200, False, INTERNAL_ERROR)
+        other = client.begin()
+        client.answered_by(client.server(), ok())
+        assert client.answer(other).is_whole
+
+
+def test_an_answer_that_ends_with_its_connection_is_whole() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        number = client.begin()
+        server = client.server()
+        client.answered_by(server, UNTIL_CLOSE + b"hi")
+        server.fin()
+        client.carry()
+        assert (client.answer(number).body, client.answer(number).is_whole) == (b"hi", True)
+
+
+def test_a_client_that_resets_a_stream_has_left_and_its_server_hears_of_it() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        number, other = client.begin(), client.begin()
+        first, second = client.server(), client.server()
+        client.cancel(number)
+        assert not first.is_open
+        assert lb.ends == ["client_abort"]
+        client.answered_by(second, ok())
+        assert client.answer(other).is_whole
+
+
+def test_a_client_that_leaves_cancels_all_its_requests() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        client.begin()
+        client.begin()
+        servers = [client.server(), client.server()]
+        client.peer.fin()
+        assert [server.is_open for server in servers] == [False, False]
+        assert lb.ends == ["client_abort", "client_abort"]
+
+
+def test_a_malformed_request_reaches_no_server() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        client.raw(
+            headers(
+                1,
+                [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b"a", b"b\r\n\r\nGET / HTTP/1.1")],
+                is_end=True,
+            )
+        )
+        assert lb.loop.dials == []
+        assert lb.of_listener("rejected_total", "malformed_stream") == 1
+        assert client.peer.is_open
+        assert frames.rst_stream(1, PROTOCOL_ERROR) in client.peer.everything
+
+
+def test_a_body_longer_than_it_says_ends_its_request() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST", "/a", "content-length: 2")
+        server = client.server()
+        client.data(number, b"hi and more", is_end=True)
+        assert client.answer(number).reset == PROTOCOL_ERROR
+        assert not server.is_open
+        assert lb.ends == ["malformed_stream"]
+
+
+# --- flow control ---------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_takes_no_more_slows_its_stream_only() -> None:
+    with FakeLb(LARGE) as lb:
+        client = Http2Client(lb)
+        slow, other = client.begin("POST"), client.begin("POST")
+        first, second = client.server(), client.server()
+        client.data(slow, b"x" * 2000)
+        first.stop_reading()
+        sent = 0
+        while taken := client.data(slow, b"y" * 16384):
+            sent += taken
+        assert sent <= STREAM_WINDOW, "more than may wait for one stream"
+        assert lb.listener.services.swept
+        client.data(other, b"z" * 100_000, is_end=True)
+        client.answered_by(second, ok())
+        assert client.answer(other).is_whole
+        before = len(first.everything)
+        first.read_again()
+        client.carry()
+        assert len(first.everything) > before
+        assert client.data(slow, b"y" * 16384) == 16384, "the window was given back"
+        client.data(slow, b"", is_end=True)
+        client.answered_by(first, ok())
+        assert client.answer(slow).is_whole
+
+
+def test_many_small_pieces_that_wait_are_few_objects() -> None:
+    with FakeLb(LARGE) as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST")
+        server = client.server()
+        client.data(number, b"x" * 2000)
+        server.stop_reading()
+        client.data(number, b"y" * 2000)
+        for _ in range(3000):
+            client.end.send_data(number, b"z", False)
+        client.carry()
+        stream = next(item for item in lb.services.swept if isinstance(item, Http2Connection))._streams[number]
+        assert len(stream._unread) <= 4
+        assert stream.buffered_bytes() >= 3000
+        server.read_again()
+        client.carry()
+        assert server.everything.count(b"z") == 3000
+
+
+def test_a_client_that_opens_no_window_holds_back_its_server_only() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb, OwnSettings(stream_window=65_535, connection_window=1 << 20), gives_back=False)
+        number, other = client.begin(), client.begin()
+        server, second = client.server(), client.server()
+        client.answered_by(server, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 50_000, b"y" * 50_000)
+        assert len(client.answer(number).body) == 65_535
+        client.answered_by(second, ok(b"hi"))
+        assert client.answer(other).body == b"hi"
+        client.take(number, 65_535)
+        answer = client.answer(number)
+        assert len(answer.body) == 100_000 and answer.is_whole
+        assert lb.ends == ["ok", "ok"]
+
+
+def test_a_server_is_paused_while_its_client_takes_nothing() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb, OwnSettings(stream_window=65_535, connection_window=1 << 20), gives_back=False)
+        number = client.begin()
+        server = client.server()
+        client.answered_by(server, b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000)
+        assert server.transport.is_paused
+        client.take(number, 65_535)
+        client.answered_by(server, b"x" * 100_000)
+        client.take(number, 65_535)
+        client.take(number, 65_535)
+        client.take(number, 65_535)
+        assert client.answer(number).is_whole
+
+
+def test_streams_take_turns() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb, OwnSettings(stream_window=1 << 20, connection_window=65_535), gives_back=False)
+        numbers = [client.begin(), client.begin()]
+        for server in [client.server(), client.server()]:
+            client.answered_by(server, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
+        client.end.seen.clear()
+        client.end.renew_connection(65_535)
+        client.carry()
+        order = [entry[1] for entry in client.end.seen if entry[0] == "data"]
+        assert order[:4] == [*numbers, *numbers], "a frame each"
+        for _ in range(3):
+            client.end.renew_connection(65_535)
+            client.carry()
+        assert client.end.n_streams == 0
+        assert lb.ends == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("by_reset", [False, True])
+def test_a_stalled_stream_is_reset_after_a_while(by_reset: bool) -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb, OwnSettings(stream_window=65_535, connection_window=1 << 20), gives_back=False)
+        number = client.begin()
+        server = client.server()
+        client.answered_by(server, b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000)
+        lb.advance(2.0)
+        if by_reset:
+            client.cancel(number)
+            assert lb.ends == ["client_abort"]
+            return
+        lb.advance(4.0)
+        client.carry()
+        assert client.answer(number).reset == CANCEL
+        assert lb.ends == ["client_write_timeout"]
+        assert not server.is_open
+
+
+def test_a_body_that_stalls_is_refused() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST")
+        client.server()
+        client.data(number, b"some")
+        lb.advance(2.0)
+        client.data(number, b"more")
+        lb.advance(2.0)
+        assert lb.ends == []
+        lb.advance(1.5)
+        client.carry()
+        assert (client.answer(number).status, lb.ends) == (408, ["body_timeout"])

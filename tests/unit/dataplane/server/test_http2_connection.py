@@ -1,0 +1,242 @@
+"""A connection to a server of HTTP/2: many requests at once, and what becomes of them when it, or the server, goes."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from lbproxy.dataplane.server.http2_connection import PINGS_APART_S, Http2Connection
+from lbproxy.dataplane.server.http2_stream import Http2Stream
+from lbproxy.protocol.h2 import frames
+from lbproxy.protocol.h2.codes import PUSH_PROMISE
+from tests.support.asking import prepared_by
+from tests.support.h2_ends import frame
+from tests.unit.dataplane.server.http2_helpers import POST, Asking
+
+
+def test_a_request_and_its_answer_in_one_piece() -> None:
+    with Asking() as lb:
+        asked = lb.ask()
+        server = lb.dialled()
+        assert asked.heard == [("dialled", 0.0), "opened"] and asked.pending is None
+        asked.begin(prepared_by(lb))
+        assert server.read() == [
+            ("head", 1, b"GET", b"/a", b"via: 1.1 lbproxy\r\nx-request-id: 1\r\n", True),
+        ]
+        server.say()
+        server.answer(1, b"hello", lines=b"server: x\r\n")
+        assert asked.heard[2:] == [(200, b"hello", True)]
+        assert lb.runtimes[0].n_idle == 1 and lb.runtimes[0].n_active == 0
+        lb.close()
+        assert server.read()[-1][0] == "goaway" and server.peer.saw_fin
+
+
+def test_many_at_once_on_one_connection_in_any_order() -> None:
+    with Asking() as lb:
+        server, first = lb.server()
+        others = [lb.begun() for _ in range(3)]
+        assert server.ids() == [3, 5, 7] and len(lb.servers) == 1
+        for number in (5, 1, 7, 3):
+            server.answer(number, b"%d" % number)
+        assert [asked.heard[-1] for asked in (first, *others)] == [(200, b"%d" % n, True) for n in (1, 3, 5, 7)]
+        lb.close()
+
+
+def test_streams_take_turns_when_the_kernel_takes_more_again() -> None:
+    with Asking() as lb:
+        server, _ = lb.server()
+        server.peer.stop_reading(100_000)
+        connection = lb.endpoint.connections[0]
+        assert not connection.has_room()
+        server.peer.read_again()
+        asked = [lb.begun(POST, b"", is_done=False) for _ in range(2)]
+        server.peer.stop_reading(100_000)
+        for one in asked:
+            assert one.stream is not None
+            one.stream.write(b"y" * 30_000, is_done=True, trailers=())
+        server.read()
+        server.peer.read_again()
+        order = [entry[1] for entry in server.read() if entry[0] == "data"]
+        assert order == [3, 5, 3, 5]
+        for number in (1, 3, 5):
+            server.answer(number)
+        lb.close()
+
+
+def test_goaway_gives_back_what_was_not_processed() -> None:
+    with Asking() as lb:
+        server, first = lb.server()
+        second, third = lb.begun(), lb.begun()
+        server.read()
+        server.go_away(3)
+        assert (first.heard, second.heard[1:], third.heard[1:]) == ([], [], ["goaway_unprocessed"])
+        assert lb.ask().stream is None  # another connection is needed
+        other = lb.dialled().greet()
+        server.answer(1)
+        assert server.peer.is_open
+        server.answer(3)
+        assert not server.peer.is_open and first.heard[-1] == second.heard[-1] == (200, b"hi", True)
+        assert other.peer.is_open
+        for asked in lb.open_streams():
+            asked.abort()
+        lb.close()
+
+
+@pytest.mark.parametrize("is_fin", [True, False])
+def test_the_end_of_the_connection(is_fin: bool) -> None:
+    with Asking() as lb:
+        server, waiting = lb.server()
+        streaming = lb.begun()
+        server.read()
+        server.answer(3, b"some", is_end=False)
+        if is_fin:
+            server.peer.fin()
+        else:
+            server.peer.reset()
+        assert streaming.heard[1:] == [(200, b"some", False), "truncated_body"]
+        assert waiting.heard == ["closed_early" if is_fin else "reset"]
+        assert lb.runtimes[0].n_connections == 0
+
+
+def test_one_that_was_kept_and_is_closed_as_it_is_used() -> None:
+    with Asking() as lb:
+        server, _first = lb.server()
+        server.answer(1)
+        lb.clock.now += 1.0
+        asked = lb.begun()
+        server.peer.fin()
+        assert asked.heard[1:] == ["upstream_closed_reused_conn"]
+
+
+def test_what_has_not_left_was_not_delivered() -> None:
+    with Asking() as lb:
+        server, _first = lb.server()
+        server.answer(1)
+        asked = lb.begun()
+        server.peer.transport.unsent = 1 << 20
+        server.peer.reset()
+        assert asked.heard[1:] == ["closed_unacked"]
+
+
+def test_a_server_that_breaks_the_rules_is_told_so() -> None:
+    with Asking() as lb:
+        server, asked = lb.server()
+        server.peer.send(frame(PUSH_PROMISE, 4, 1, b"\0\0\0\2"))
+        assert asked.heard == ["h2_protocol"] and not server.peer.is_open
+        assert server.read()[-1][0] == "goaway"
+
+
+def test_one_that_speaks_http1() -> None:
+    with Asking() as lb:
+        asked = lb.ask()
+        peer = lb.accept()
+        asked.begin(prepared_by(lb))
+        peer.send(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        assert asked.heard[2:] == ["h2_protocol"] and asked.details == ["it speaks HTTP/1 there"]
+
+
+def test_a_ping_in_silence_and_what_follows_if_there_is_no_answer() -> None:
+    with Asking(keep_alive="{ping: 30s}") as lb:
+        server, asked = lb.server()
+        server.read()
+        lb.wait(29.0)
+        assert server.peer.got() == b""
+        lb.wait(1.0)
+        assert server.peer.got() == frames.ping(b"lbproxy?", False)
+        lb.wait(9.0)
+        assert asked.heard == []
+        lb.wait(1.0)
+        assert asked.heard == ["ping_timeout"] and not server.peer.is_open
+
+
+def test_pings_of_one_silence_are_few() -> None:
+    with Asking(keep_alive="{ping: 30s}") as lb:
+        server, asked = lb.server()
+        server.read()
+        pings = []
+        while lb.clock.now < 2000.0 + 100.0:
+            lb.wait(1.0)
+            got = server.peer.got()
+            if got:
+                pings.append(lb.clock.now - 1000.0)
+                server.end.received(got, 0.0)
+                server.say()
+        assert pings == [30.0, 60.0, 90.0, 400.0, 710.0, 1020.0] and PINGS_APART_S > 300.0
+        server.answer(1)
+        assert asked.heard == [(200, b"hi", True)]
+        lb.close()
+
+
+def test_no_ping_where_nothing_is_under_way() -> None:
+    with Asking(keep_alive="{ping: 30s, idle_timeout: 100s}") as lb:
+        server, _ = lb.server()
+        server.answer(1)
+        server.read()
+        lb.wait(99.0)
+        assert server.peer.got() == b"" and server.peer.is_open
+        lb.wait(1.0)
+        assert not server.peer.is_open and server.read()[0][0] == "goaway"
+
+
+def test_age_and_number_of_requests_end_it_when_the_last_is_done() -> None:
+    with Asking(keep_alive="{max_age: 50s}") as lb:
+        server, asked = lb.server()
+        lb.wait(50.0)
+        assert server.peer.is_open and lb.endpoint.connections == []
+        server.read()
+        server.answer(1)
+        assert asked.heard == [(200, b"hi", True)] and not server.peer.is_open
+    with Asking(keep_alive="{max_requests: 1}") as lb:
+        server, asked = lb.server()
+        other = lb.ask()
+        assert other.stream is None and len(lb.loop.dials) == 1
+        server.answer(1)
+        assert not server.peer.is_open
+        lb.dialled()
+        assert isinstance(other.stream, Http2Stream)
+        other.stream.abort()  # the server has heard nothing of it
+        lb.loop.run()
+        assert lb.runtimes[0].n_connections == 0
+
+
+def test_a_server_that_does_not_take_the_answers_it_asks_for_is_left() -> None:
+    with Asking() as lb:
+        server, asked = lb.server()
+        server.peer.stop_reading(600_000)
+        server.peer.send(frames.ping(b"12345678", False))
+        assert asked.heard == ["h2_protocol"] and not server.peer.is_open
+
+
+def test_no_request_leaves_a_cycle() -> None:
+    with Asking() as lb:
+        server, _ = lb.server()
+        server.answer(1)
+        del _
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(3, 203, 2):
+                asked = lb.begun()
+                server.read()
+                server.answer(number)
+                assert asked.heard[-1] == (200, b"hi", True)
+            del asked
+            gc.collect()
+            left = [thing for thing in gc.get_objects() if isinstance(thing, Http2Stream)]
+        finally:
+            gc.enable()
+        assert left == []
+        lb.close()
+
+
+def test_what_a_connection_knows_is_let_go() -> None:
+    with Asking() as lb:
+        server, asked = lb.server()
+        server.answer(1)
+        lb.close()
+        asked.stream = None
+        lb.servers.clear()
+        del server
+        gc.collect()
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, Http2Connection)]

@@ -1,0 +1,204 @@
+"""One request and its answer among others on a connection: bodies, windows, trailers, resets."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbproxy.dataplane.server.http2_stream import Http2Stream
+from lbproxy.protocol.h2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM
+from tests.support.asking import prepared_by
+from tests.support.fake_transport import GET
+from tests.unit.dataplane.server.http2_helpers import POST, Asking
+
+HEAD = b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def test_trailers_of_both() -> None:
+    with Asking() as lb:
+        server, _first = lb.server()
+        server.answer(1)
+        asked = lb.ask()
+        assert isinstance(asked.stream, Http2Stream)
+        asked.stream.begin(
+            asked, prepared_by(lb, POST), b"", b"ab", is_done=True, expects=False, trailers=[(b"X-Sum", b"1")]
+        )
+        assert [entry for entry in server.read() if entry[0] != "head"] == [
+            ("data", 3, b"ab", False),
+            ("trailers", 3, ((b"x-sum", b"1"),)),
+        ]
+        server.answer(3, b"cd", trailers=[(b"grpc-status", b"0")])
+        assert asked.heard[-1] == (200, b"cd", True) and asked.trailers == [(b"grpc-status", b"0")]
+        lb.close()
+
+
+def test_hop_by_hop_fields_stay_behind_and_te_goes_on() -> None:
+    with Asking() as lb:
+        server, _ = lb.server()
+        server.answer(1)
+        asked = lb.begun(POST, b"a")
+        (head, *_rest) = server.read()
+        lines = head[4]
+        assert isinstance(lines, bytes) and b"transfer-encoding" not in lines and b"connection" not in lines
+        assert server.end.heads[-1].accepts_trailers and server.end.heads[-1].authority == b"h"
+        server.answer(3)
+        assert asked.heard[-1] == (200, b"hi", True)
+        lb.close()
+
+
+def test_a_body_waits_for_the_window_and_the_client_is_held_back() -> None:
+    with Asking() as lb:
+        server, _ = lb.server()
+        asked = lb.begun(POST, b"x" * 100_000, is_done=False)
+        assert asked.heard == ["opened", "blocked"] and asked.stream is not None
+        assert asked.stream.unsent_bytes() == 100_000 - 65_535 and asked.stream.taken_bytes() == 65_535
+        other = lb.begun()  # a stream without a body goes on
+        assert [entry[0] for entry in server.read()].count("head") == 2
+        server.end.consumed(3, 65_535)
+        server.end.consumed(3, 600_000)  # the connection's too
+        server.say()
+        assert asked.heard == ["opened", "blocked", "unblocked"] and asked.stream.unsent_bytes() == 0
+        asked.stream.write(b"end", is_done=True, trailers=())
+        assert server.read()[-1] == ("data", 3, b"end", True)
+        for number in (1, 3, 5):
+            server.answer(number)
+        assert asked.heard[-1] == other.heard[-1] == (200, b"hi", True)
+        lb.close()
+
+
+def test_a_client_that_takes_no_more_holds_back_its_stream_only() -> None:
+    with Asking() as lb:
+        server, slow = lb.server()
+        server.answer(1, b"", is_end=False)
+        assert slow.stream is not None
+        slow.stream.pause()
+        total = 0
+        for _ in range(100):
+            n = server.end.sendable(1)
+            if not n:
+                break
+            server.more(1, b"z" * min(n, 16_384))
+            total += min(n, 16_384)
+            server.read()
+        assert total == 256 * 1024  # one window
+        other = lb.begun()
+        assert server.ids() == [3]
+        server.answer(3, b"w" * 60_000)
+        assert other.heard[-1] == (200, b"w" * 60_000, True)
+        slow.stream.resume()
+        server.read()
+        assert server.end.sendable(1) >= 128 * 1024
+        server.more(1, b"", is_end=True)
+        assert slow.heard[-1] == (b"", True)
+        lb.close()
+
+
+def test_who_leaves_cancels_their_stream_alone() -> None:
+    with Asking() as lb:
+        server, first = lb.server()
+        second = lb.begun()
+        server.read()
+        assert first.stream is not None
+        first.stream.abort()
+        assert server.read() == [("reset", 1, CANCEL)] and server.peer.is_open
+        server.answer(3)
+        assert second.heard[-1] == (200, b"hi", True) and first.heard == []
+        lb.close()
+
+
+def test_an_answer_before_the_end_of_the_request_ends_both() -> None:
+    with Asking() as lb:
+        server, _ = lb.server()
+        server.answer(1)
+        asked = lb.begun(POST, b"a", is_done=False)
+        server.read()
+        server.answer(3, b"no", status=413)
+        assert asked.heard[-1] == (413, b"no", True) and server.read() == [("reset", 3, NO_ERROR)]
+        assert asked.stream is not None
+        asked.stream.write(b"late", is_done=True, trailers=())  # nobody hears of it
+        assert server.read() == []
+        lb.close()
+
+
+def test_an_early_answer_that_is_followed_by_a_reset_is_whole() -> None:
+    with Asking() as lb:
+        server, _ = lb.server()
+        server.answer(1)
+        asked = lb.begun(POST, b"a", is_done=False)
+        server.read()
+        server.end.send_answer(3, 200, b"", b"", False)
+        server.end.send_data(3, b"early", True)
+        server.reset(3, NO_ERROR)
+        assert asked.heard[1:] == [(200, b"early", True)]
+        lb.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        (REFUSED_STREAM, "refused_stream"),
+        (CANCEL, "stream_cancelled"),
+        (NO_ERROR, "stream_cancelled"),
+        (INTERNAL_ERROR, "stream_reset"),
+    ],
+)
+def test_resets_by_the_server(code: int, word: str) -> None:
+    with Asking() as lb:
+        server, asked = lb.server()
+        server.reset(1, code)
+        assert asked.heard == [word] and server.peer.is_open
+        lb.close()
+
+
+def test_a_reset_behind_the_head_comes_after_what_came() -> None:
+    with Asking() as lb:
+        server, asked = lb.server()
+        server.end.send_answer(1, 200, b"", b"", False)
+        server.end.send_data(1, b"half", False)
+        server.reset(1, REFUSED_STREAM)
+        assert asked.heard == [(200, b"half", False), "stream_reset"]
+        lb.close()
+
+
+@pytest.mark.parametrize(("lines", "status"), [(b"content-length: 5\r\n", 200), (b"connection: close\r\n", 200)])
+def test_a_malformed_answer_ends_its_stream_only(lines: bytes, status: int) -> None:
+    with Asking() as lb:
+        server, asked = lb.server()
+        other = lb.begun()
+        server.read()
+        server.answer(1, b"hi", lines=lines, status=status)
+        assert asked.heard[-1] in ("bad_response", "truncated_body") and server.peer.is_open
+        server.answer(3)
+        assert other.heard[-1] == (200, b"hi", True)
+        lb.close()
+
+
+@pytest.mark.parametrize(("raw", "status"), [(GET, 304), (GET, 204), (HEAD, 200)])
+def test_a_body_where_none_may_be_is_not_passed_on(raw: bytes, status: int) -> None:
+    with Asking() as lb:
+        server, _ = lb.server()
+        asked = lb.ask()
+        asked.is_head = raw is HEAD
+        asked.begin(prepared_by(lb, raw))
+        server.read()
+        server.answer(3, b"smuggled", status=status)
+        assert asked.heard[-1] == "bad_response"
+        server.answer(1)
+        lb.close()
+
+
+def test_a_head_that_is_too_long() -> None:
+    with Asking(limits="{headers: 5}") as lb:
+        server, asked = lb.server()
+        server.answer(1, lines=b"".join([b"x%d: 1\r\n" % n for n in range(9)]))
+        assert asked.heard == ["response_header_too_large"]
+        lb.close()
+
+
+def test_interim_answers_and_their_number() -> None:
+    with Asking(limits="{interim_responses: 2}") as lb:
+        server, asked = lb.server()
+        for _ in range(3):
+            server.end.send_answer(1, 103, b"", b"", False)
+        server.say()
+        assert asked.heard == [103, 103, "too_many_interim"]
+        lb.close()

@@ -1,0 +1,360 @@
+"""Workers and a controller on one config, all in this process: what one does the others see."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from lbproxy import errors
+from lbproxy.address import Address
+from lbproxy.config.loader import load_text
+from lbproxy.config.problems import Unusable
+from lbproxy.control.metrics import Exposition, Registry
+from lbproxy.domain.lease import Lease, Outcome
+from lbproxy.domain.pool import Pool
+from lbproxy.domain.reuse import NO_LIMIT
+from lbproxy.domain.server import Server
+from lbproxy.domain.states import Health
+from lbproxy.domain.strategies.base import PickContext
+from lbproxy.process.wiring import Wiring
+from lbproxy.process.workers.news import DialFailed, Learned
+from lbproxy.process.workers.part import INHERITED_S, Part
+from lbproxy.process.workers.share import SPARE_POOLS, Share
+from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Slots
+from tests.support.tickets import CallingTicket
+
+CTX = PickContext("192.0.2.1")
+POOLS = "{p: {servers: ['127.0.0.1:1', '127.0.0.1:2']}}"
+ONE = "{p: {servers: ['127.0.0.1:1'], max_inflight: 1}}"
+REQUESTS = TRAFFIC.column("requests_total", "GET", "2xx")
+
+
+def text_of(pools: str, more: str = "") -> str:
+    return f"listeners: [{{name: in, bind: '127.0.0.1:5000', pool: p}}{more}]\npools: {pools}\n"
+
+
+class Process:
+    """One of them."""
+
+    def __init__(self, site: Site, number: int) -> None:
+        self.part = Part(site.share, number, lambda: site.now)
+        self.registry = Registry("test")
+        self.row = Slots().allocate(PROCESS)
+        self.registry.add(PROCESS, (), self.row)
+        self.said: list[object] = []
+        self.part.send = self.said.append
+        self.wiring = Wiring(
+            site.config,
+            Slots(),
+            self.registry,
+            rng=random.Random(1),
+            dial_failed=self.part.dial_failed,
+            strategy_failed=lambda pool, error: None,
+            base_dir=".",
+            part=self.part,
+        )
+        self.wiring.build_pools()
+        for listener in site.config.listeners:
+            self.wiring.build_listener(listener)
+        self.registry.pools = {name: runtime.pool for name, runtime in self.wiring.pools.items()}
+        self._site = site
+
+    @property
+    def pool(self) -> Pool:
+        return self.wiring.pools["p"].pool
+
+    def sweep(self) -> None:
+        self.wiring.sweep(self._site.now)
+        self.part.sweep(self._site.now)
+
+    def lease(self) -> Lease:
+        found = self.pool.acquire(CTX, (), self._site.now)
+        assert isinstance(found, Lease)
+        return found
+
+    def traffic(self, pool: str = "p") -> int:
+        """Answers, as /metrics shows them."""
+        return self.registry.cells(TRAFFIC, ("in", pool), REQUESTS, REQUESTS + 1)[0]
+
+    def answered(self, number: int, pool: str = "p") -> None:
+        row = self.registry.row(TRAFFIC, ("in", pool))
+        assert row is not None
+        row[REQUESTS] += number
+
+
+class Site:
+    """now: of the clock of all."""
+
+    def __init__(self, pools: str = POOLS) -> None:
+        self.now = 1.0
+        self.config = load_text(text_of(pools), "test.yaml", {}).config
+        self.share = Share(self.config, 2)
+        self.workers = [Process(self, number) for number in range(2)]
+        self.controller = Process(self, 2)
+
+    def replace(self, number: int) -> Process:
+        self.share.bury(number)
+        self.workers[number] = Process(self, number)
+        return self.workers[number]
+
+    def reload(self, pools: str) -> None:
+        config = load_text(text_of(pools), "test.yaml", {}).config
+        for process in (self.controller, *self.workers):
+            process.wiring.adopt(process.wiring.draft(config), self.now)
+        self.config = config
+
+    def sweep(self, seconds: float = 0.2) -> None:
+        self.now += seconds
+        for process in (*self.workers, self.controller):
+            process.sweep()
+
+
+def test_all_have_the_servers_of_the_config() -> None:
+    site = Site()
+    for process in (*site.workers, site.controller):
+        assert [server.name for server in process.pool.servers] == ["127.0.0.1:1", "127.0.0.1:2"]
+        assert [item.server for item in process.wiring.pools["p"].servers.values()] == process.pool.servers
+
+
+def test_what_workers_have_in_flight_is_what_the_controller_shows() -> None:
+    site = Site()
+    leases = [process.lease() for process in site.workers * 2]
+    site.sweep()
+    assert [server.inflight for server in site.controller.pool.servers] == [2, 2]
+    for lease in leases:
+        lease.release(Outcome.SUCCESS, site.now)
+    site.sweep()
+    assert [(server.inflight, server.requests) for server in site.controller.pool.servers] == [(0, 2), (0, 2)]
+
+
+def test_counters_of_all_are_added_up_and_never_go_down() -> None:
+    site = Site()
+    first, second = site.workers
+    first.answered(3)
+    second.answered(4)
+    site.sweep()
+    assert site.controller.traffic() == 7
+    first.answered(1)  # what it did not come to say
+    successor = site.replace(0)
+    site.controller.part.count()
+    assert site.controller.traffic() == 7
+    successor.answered(2)
+    site.sweep()
+    assert site.controller.traffic() == 9
+
+
+def test_what_a_controller_counted_outlives_it() -> None:
+    site = Site()
+    site.controller.row[0] += 5
+    site.controller.part.count()
+    site.share.bury_controller()
+    again = Process(site, 2)
+    again.row[0] += 1
+    again.part.count()
+    assert again.registry.cells(PROCESS, (), 0, 1) == [6]
+
+
+def test_counts_of_a_server_outlive_its_seat_where_it_comes_back() -> None:
+    site = Site()
+    column = SERVER.column("server_requests_total", "2xx")
+    runtime = site.workers[0].wiring.pools["p"]
+    runtime.servers[runtime.pool.servers[0]].row[column] += 3
+    wiring = site.controller.wiring
+    server = wiring.pools["p"].pool.servers[0]
+    wiring.add(wiring.pools["p"].pool, Server("127.0.0.1:1", Address("127.0.0.2", 1)))
+    wiring.remove(wiring.pools["p"].pool, server)
+    for _ in range(3):
+        site.sweep()
+    assert [item.key for item in site.workers[1].pool.servers] == ["127.0.0.1:2", "127.0.0.2:1"]
+    assert site.controller.registry.cells(SERVER, ("p", "127.0.0.1:1"), column, column + 1) == [3]
+    site.sweep()
+    assert site.controller.registry.cells(SERVER, ("p", "127.0.0.1:1"), column, column + 1) == [3]
+
+
+def test_a_server_joins_and_leaves_and_its_seat_is_empty_for_the_next() -> None:
+    site = Site()
+    controller = site.controller.wiring
+    pool = controller.pools["p"].pool
+    for number in range(200):  # more than there are seats
+        server = Server(f"s{number}", Address("127.0.0.3", number + 1))
+        controller.add(pool, server)
+        for process in site.workers:
+            process.pool.sweep(site.now)
+            assert process.pool.servers[-1].name == f"s{number}"
+        held = site.workers[0].pool.acquire_at(site.workers[0].pool.servers[-1], site.now)
+        assert held is not None
+        controller.remove(pool, server)
+        site.sweep()
+        assert [item.name for item in site.workers[1].pool.servers] == ["127.0.0.1:1", "127.0.0.1:2"]
+        held.release(Outcome.SUCCESS, site.now)
+        site.sweep()
+        site.sweep()
+    assert all(len(process.wiring.pools["p"].servers) == 2 for process in (*site.workers, site.controller))
+
+
+def test_a_refused_dial_is_told_and_what_comes_of_it_is_known_to_all() -> None:
+    site = Site()
+    first, second = site.workers
+    runtime = first.wiring.pools["p"]
+    runtime.dial_failed(runtime.pool.servers[0], errors.CONNECT_REFUSED)
+    runtime.dial_failed(runtime.pool.servers[1], errors.CONNECT_TIMEOUT)
+    assert first.said == [DialFailed("p", "127.0.0.1:1", True), DialFailed("p", "127.0.0.1:2", False)]
+    assert first.lease().server.name == "127.0.0.1:2"
+    heard: list[str] = []
+
+    class Ears:
+        def server_refused(self, pool: Pool, server: Server) -> None:
+            pool.server_refused(server, site.now)
+            heard.append(f"refused {server.name}")
+
+        def connect_failed(self, pool: Pool, server: Server) -> None:
+            heard.append(f"failed {server.name}")
+
+    for message in (*first.said, DialFailed("gone", "x", True), DialFailed("p", "gone", True), "another's"):
+        site.controller.part.heard(message, Ears())
+    assert heard == ["refused 127.0.0.1:1", "failed 127.0.0.1:2"]
+    assert [second.lease().server.name for _ in range(2)] == ["127.0.0.1:2"] * 2
+    site.controller.pool.set_health(site.controller.pool.servers[0], Health.UP, "", "", site.now)
+    assert second.lease().server.name == "127.0.0.1:1"
+
+
+def test_what_one_worker_learns_of_a_server_is_known_to_all() -> None:
+    site = Site()
+    first, second = site.workers
+    ears = site.controller.wiring  # not asked
+    theirs = first.pool.servers[0]
+    theirs.idle_timeout.learned_s, theirs.reuse.limit = 5.0, 8
+    for _ in range(3):
+        site.sweep()
+    assert first.said == [Learned("p", "127.0.0.1:1", 5.0, 8)]
+    site.controller.part.heard(first.said[0], ears)  # type: ignore[arg-type]
+    for _ in range(3):
+        site.sweep()
+    item = second.wiring.pools["p"].servers[second.pool.servers[0]]
+    assert (item.server.idle_timeout.learned_s, item.most_requests) == (5.0, 8)
+    assert item.idle_timeout_s < 5.0
+    theirs.reuse.lifted(site.now)
+    site.sweep()
+    assert first.said[1:] == [Learned("p", "127.0.0.1:1", 5.0, NO_LIMIT)]
+    site.controller.part.heard(first.said[1], ears)  # type: ignore[arg-type]
+    for _ in range(3):
+        site.sweep()
+    assert (item.most_requests, second.said, len(first.said)) == (NO_LIMIT, [], 2)
+
+
+def test_gauges_of_all_are_added_up() -> None:
+    site = Site()
+    for number, process in enumerate(site.workers, 1):
+        process.part.connections = lambda number=number: [(("in",), number)]  # type: ignore[misc]
+        process.part.buffered = lambda number=number: 100 * number  # type: ignore[misc]
+        runtime = process.wiring.pools["p"]
+        runtime.servers[runtime.pool.servers[1]].n_connections = number
+    site.sweep()
+    text = Exposition(site.controller.registry).render().decode()
+    assert 'lbproxy_client_connections{listener="in"} 3' in text
+    assert 'lbproxy_upstream_connections{pool="p",server="127.0.0.1:2",state="active"} 3' in text
+    assert 'lbproxy_upstream_connections{pool="p",server="127.0.0.1:1",state="active"} 0' in text
+    assert "lbproxy_buffered_bytes 300" in text
+    site.share.bury(1)
+    assert list(site.controller.part.client_connections()) == [(("in",), 1)]
+
+
+def test_whoever_is_rung_looks() -> None:
+    site = Site(ONE)
+    heard: list[str] = []
+    first, second = site.workers
+    lease = first.lease()
+    done = asyncio.Event()
+
+    def granted(lease: Lease, now: float) -> None:
+        heard.append("granted")
+        done.set()
+
+    ticket = CallingTicket(CTX, granted, heard.append, enqueued_at=site.now)
+    assert second.pool.enqueue(ticket, site.now)
+
+    async def ring() -> None:
+        loop = asyncio.get_running_loop()
+        second.part.attach(loop)
+        lease.release(Outcome.SUCCESS, site.now)
+        assert heard == []
+        async with asyncio.timeout(10):
+            await done.wait()
+        second.part.detach(loop)
+
+    asyncio.run(ring())
+    assert heard == ["granted"]
+
+
+def test_a_reload_brings_a_pool_and_takes_one() -> None:
+    site = Site()
+    site.reload("{p: {servers: ['127.0.0.1:1']}, q: {servers: ['name.example:1']}}")
+    controller = site.controller.wiring
+    server = Server("new", Address("127.0.0.1", 9))
+    controller.add(controller.pools["q"].pool, server)
+    site.sweep()
+    runtime = site.workers[1].wiring.pools["q"]
+    lease = runtime.pool.acquire(CTX, (), site.now)
+    assert isinstance(lease, Lease)
+    runtime.row[0] += 3
+    site.sweep()
+    assert site.controller.registry.cells(POOL, ("q",), 0, 1) == [3]
+    lease.release(Outcome.SUCCESS, site.now)
+    for number in range(3 * SPARE_POOLS):  # more than there are rooms
+        site.reload(f"{{p: {{servers: ['127.0.0.1:1']}}, q{number}: {{servers: ['name.example:1']}}}}")
+        assert site.workers[0].wiring.pools[f"q{number}"].row[0] == 0
+        for _ in range(8):
+            site.sweep(0.5)
+            for process in (*site.workers, site.controller):
+                for pool in process.wiring.idle_pools(site.now):
+                    for member in list(pool.servers):
+                        process.wiring.remove(pool, member)
+                    process.wiring.drop_pool(pool)
+        assert list(site.workers[0].wiring.pools) == ["p", f"q{number}"]
+        assert site.controller.registry.cells(POOL, (f"q{number}",), 0, 1) == [0]
+
+
+def test_what_a_reload_has_no_room_for_is_refused() -> None:
+    site = Site()
+    process = site.workers[0]
+
+    def draft(pools: str) -> None:
+        process.wiring.draft(load_text(text_of(pools), "test.yaml", {}).config)
+
+    draft("{p: {servers: ['127.0.0.1:1'], queue: {size: 2048}}}")
+    with pytest.raises(Unusable, match="2048 is the most until lbproxy is restarted"):
+        draft("{p: {servers: ['127.0.0.1:1'], queue: {size: 2049}}}")
+    names = ["p", *(f"q{number}" for number in range(SPARE_POOLS + 1))]
+    with pytest.raises(Unusable, match="no room for one more pool; restart lbproxy"):
+        draft("{" + ", ".join(f"{name}: {{servers: ['name.example:1']}}" for name in names) + "}")
+
+
+def test_servers_that_only_the_controller_before_had_leave_after_a_while() -> None:
+    site = Site()
+    wiring = site.controller.wiring
+    wiring.add(wiring.pools["p"].pool, Server("found", Address("127.0.0.9", 1)))
+    site.share.bury_controller()
+    site.controller = Process(site, 2)
+    site.sweep()
+    assert len(site.workers[0].pool.servers) == 3
+    site.sweep(INHERITED_S)
+    site.sweep()
+    assert [server.name for server in site.workers[0].pool.servers] == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+def test_every_row_has_a_place() -> None:
+    site = Site()
+    registry = site.workers[0].registry
+    for number, (layout, labels) in enumerate(
+        [(LISTENER, ("in",)), (TRAFFIC, ("in", "p")), (TRAFFIC, ("in", "")), (POOL, ("p",)), (PROCESS, ())], 1
+    ):
+        row = registry.row(layout, labels)
+        assert row is not None
+        row[:] = [number] * layout.width
+    site.sweep()
+    for number, (layout, labels) in enumerate(
+        [(LISTENER, ("in",)), (TRAFFIC, ("in", "p")), (TRAFFIC, ("in", "")), (POOL, ("p",)), (PROCESS, ())], 1
+    ):
+        assert site.controller.registry.cells(layout, labels, 0, layout.width) == [number] * layout.width

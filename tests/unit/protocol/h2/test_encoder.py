@@ -1,0 +1,217 @@
+"""HPACK, encoded: what enters the table, and that blocks stay valid."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbproxy.protocol.h2.decoder import Decoder
+from lbproxy.protocol.h2.encoder import Encoder, integer
+
+LINES = b"Content-Type: application/json\r\nServer: x\r\n"
+
+
+class Joined:
+    """An encoder, and the decoder of its peer."""
+
+    def __init__(self) -> None:
+        self.encoder = Encoder()
+        self.decoder = Decoder(1000, 1 << 20)
+
+    def read(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        return [(field.name, field.value) for field in self.decoder.decode(block)]
+
+
+@pytest.mark.parametrize(
+    ("number", "mask", "flags", "octets"),
+    [
+        (10, 0x1F, 0, "0a"),
+        (1337, 0x1F, 0, "1f9a0a"),
+        (42, 0xFF, 0, "2a"),
+        (30, 0x1F, 0x20, "3e"),
+        (31, 0x1F, 0x20, "3f00"),
+        (127, 0x7F, 0x80, "ff00"),
+        (254, 0x7F, 0, "7f7f"),
+        (255, 0x7F, 0, "7f8001"),
+    ],
+)
+def test_integers(number: int, mask: int, flags: int, octets: str) -> None:
+    """RFC 7541 appendix C.1 and the edges."""
+    assert integer(number, mask, flags).hex() == octets
+
+
+def test_a_line_enters_when_it_comes_again() -> None:
+    both = Joined()
+    blocks = [both.encoder.encode_answer(200, LINES) for _ in range(4)]
+    assert [both.read(block) for block in blocks] == [
+        [(b":status", b"200"), (b"content-type", b"application/json"), (b"server", b"x")]
+    ] * 4
+    assert blocks[0][1] == 0x0F
+    assert blocks[1][1] == 0x40 | 31
+    assert blocks[2] == blocks[3] == b"\x88\xbf\xbe"
+    assert both.decoder.size == both.encoder._size
+
+
+def test_a_request_in_any_order_of_blocks() -> None:
+    both = Joined()
+    for number in range(5):
+        fields = both.read(
+            both.encoder.encode_request(
+                b"POST", b"https", b"a:1", b"/p", b"User-Agent: u\r\n", b"X-Request-Id: %d\r\n" % number
+            )
+        )
+        assert fields == [
+            (b":method", b"POST"),
+            (b":scheme", b"https"),
+            (b":authority", b"a:1"),
+            (b":path", b"/p"),
+            (b"user-agent", b"u"),
+            (b"x-request-id", b"%d" % number),
+        ]
+        assert both.read(both.encoder.encode_answer(418, LINES))[0] == (b":status", b"418")
+        assert both.read(both.encoder.encode_trailers(b"Grpc-Status: 0\r\n")) == [(b"grpc-status", b"0")]
+    connect = both.encoder.encode_request(b"CONNECT", b"http", b"a", b"/", b"", protocol=b"websocket")
+    assert both.read(connect)[4] == (b":protocol", b"websocket")
+    assert [name for name, _ in both.read(both.encoder.encode_request(b"CONNECT", b"", b"a:1", b"", b""))] == [
+        b":method",
+        b":authority",
+    ]
+
+
+def test_what_is_different_each_time_enters_no_table() -> None:
+    both = Joined()
+    for name in (b"Date", b"ETag", b"X-Request-Id", b"Set-Cookie", b"grpc-timeout", b"traceparent", b"Content-Length"):
+        for _ in range(3):
+            assert both.read(both.encoder.encode_answer(200, b"%b: x\r\n" % name))[1] == (name.lower(), b"x")
+    both.read(both.encoder.encode_answer(200, LINES, b"A: b\r\n"))
+    both.read(both.encoder.encode_answer(200, LINES, b"A: b\r\n"))
+    assert len(both.encoder._entries) == 2
+
+
+@pytest.mark.parametrize("name", [b"Authorization", b"Proxy-Authorization", b"Cookie", b"Token"])
+def test_secrets_are_marked_for_all_on_the_way(name: bytes) -> None:
+    """RFC 7541 section 7.1.3."""
+    both = Joined()
+    for _ in range(3):
+        found = both.decoder.decode(
+            both.encoder.encode_answer(200, b"a: b\r\n%b: x\r\n" % name, secrets=frozenset((b"token",)))
+        )
+        assert (found[2].name, found[2].value, found[2].is_secret) == (name.lower(), b"x", True)
+        assert not found[1].is_secret
+    assert all(name not in line for line in both.encoder._entries)
+    assert not both.encoder._blocks
+
+
+def test_the_table_grows_until_it_is_full_and_then_stays() -> None:
+    both = Joined()
+    first = [(b":status", b"200"), (b"first", b"x")]
+    for number in range(300):
+        line = b"name-%d: %b\r\n" % (number, b"v" * 50)
+        for _ in range(2):
+            assert both.read(both.encoder.encode_answer(200, line))[1] == (b"name-%d" % number, b"v" * 50)
+        assert both.read(both.encoder.encode_answer(200, b"first: x\r\n")) == first
+    assert both.encoder._size <= 4_096
+    assert both.decoder.size == both.encoder._size
+    assert len(both.encoder.encode_answer(200, b"first: x\r\n")) == 2 + (len(both.encoder._entries) > 64)
+
+
+def test_a_table_full_of_what_comes_no_more_is_begun_anew() -> None:
+    both = Joined()
+    for number in range(100):
+        for _ in range(2):
+            both.read(both.encoder.encode_answer(200, b"name-%d: %b\r\n" % (number, b"v" * 50)))
+    fields = [(b":status", b"200"), (b"content-type", b"application/json"), (b"server", b"x")]
+    sizes = []
+    for _ in range(600):
+        block = both.encoder.encode_answer(200, LINES)
+        assert both.read(block) == fields
+        assert both.encoder._size in (0, both.decoder.size)
+        sizes.append(len(block))
+    assert sizes[400] > 20
+    assert sizes[599] == 3
+    assert both.encoder._size < 150
+
+
+def test_a_table_is_begun_anew_between_blocks_only() -> None:
+    """A request's block is made of parts: all of them are of one table."""
+    both = Joined()
+    for number in range(3_000):
+        wanted = [
+            (b":method", b"PUT"),
+            (b":scheme", b"http"),
+            (b":authority", b"a"),
+            (b":path", b"/%d" % (number // 2)),
+        ]
+        lines = b"x-%d: %b\r\n" % (number // 3, b"v" * 40)
+        block = both.encoder.encode_request(b"PUT", b"http", b"a", b"/%d" % (number // 2), lines)
+        assert both.read(block) == [*wanted, (b"x-%d" % (number // 3), b"v" * 40)]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    encoder = Encoder()
+    for number in range(5_000):
+        encoder.encode_answer(200, b"date: %d\r\n" % number)
+        encoder.encode_answer(200, b"name: %d\r\n" % number)
+        encoder.encode_answer(200, b"date: %b\r\n" % (b"x" * 2_000))
+    assert len(encoder._blocks) <= 32
+    assert len(encoder._seen) <= 64
+    assert not any(len(lines) > 1_024 for lines in encoder._blocks)
+
+
+def test_a_long_line_enters_no_table() -> None:
+    encoder = Encoder()
+    for _ in range(3):
+        encoder.encode_answer(200, b"name: %b\r\n" % (b"x" * 600))
+    assert not encoder._entries
+
+
+@pytest.mark.parametrize("limit", [0, 40, 100, 4_095])
+def test_a_peer_may_have_a_smaller_table(limit: int) -> None:
+    """Section 4.2: the next block says so first; both begin anew."""
+    both = Joined()
+    for _ in range(3):
+        both.read(both.encoder.encode_answer(200, LINES))
+    both.decoder.table_bytes = limit
+    both.encoder.set_limit(limit)
+    both.encoder.set_limit(limit)
+    for _ in range(4):
+        assert both.read(both.encoder.encode_answer(200, LINES))[1:] == [
+            (b"content-type", b"application/json"),
+            (b"server", b"x"),
+        ]
+        assert both.decoder.size == both.encoder._size <= limit
+
+
+def test_a_larger_table_is_not_used() -> None:
+    both = Joined()
+    both.encoder.set_limit(1 << 20)
+    assert both.encoder.encode_answer(200, b"") == b"\x88"
+    both.encoder.set_limit(100)
+    both.encoder.set_limit(4_096)
+    assert both.read(both.encoder.encode_answer(200, LINES))[0] == (b":status", b"200")
+    assert both.encoder._limit == 100
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 300])
+def test_lines_of_any_size_that_enter_no_table(size: int) -> None:
+    both = Joined()
+    for name in (b"Content-Length", b"x-" + b"n" * size):
+        for _ in range(2):
+            found = both.read(both.encoder.encode_answer(200, b"", b"%b: %b\r\n" % (name, b"v" * size)))
+            assert found[1] == (name.lower(), b"v" * size)
+
+
+def test_hits_are_counted() -> None:
+    encoder = Encoder()
+    encoder.encode_answer(200, LINES)
+    encoder.encode_answer(200, LINES)
+    assert (encoder.n_hits, encoder.n_spelled) == (0, 4)
+    encoder.encode_answer(200, LINES)
+    assert encoder.n_hits == 2
+    encoder.encode_answer(200, LINES)
+    assert (encoder.n_hits, encoder.n_known) == (2, 1)
+
+
+def test_values_with_colons_and_without_anything() -> None:
+    both = Joined()
+    assert both.read(both.encoder.encode_trailers(b"A: b: c\r\nD: \r\n")) == [(b"a", b"b: c"), (b"d", b"")]
+    assert Encoder().encode_answer(200, b"", b"A: b: c\r\n") == b"\x88\x00\x01a\x04b: c"

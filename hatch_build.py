@@ -37,7 +37,7 @@ PACKAGES = (
     "protocol/h2",
     "telemetry",
 )
-MODULES = ("address", "errors", "tasks")
+MODULES = ("address", "errors", "request_key", "tasks")
 # Not worth it: set-up only, or only when a person asks.
 LEFT_OUT = (
     "telemetry/log.py",
@@ -65,7 +65,7 @@ def compiled_sources() -> list[str]:
 INLINE_CALLS = ("-fvisibility=hidden", "-fno-plt")
 
 # What compiled modules may import, hence what decides about their machine code (imports go one way; pyproject.toml).
-LAYERS = ("address", "compiling", "config", "dataplane", "domain", "errors", "protocol", "tasks", "telemetry")
+LAYERS = ("address", "compiling", "config", "dataplane", "domain", "errors", "protocol", "request_key", "tasks", "telemetry")
 
 
 def fingerprint() -> str:

@@ -69,8 +69,10 @@ def add_options(
     has_value: str = "",
     all_but: bool = False,
     cuts: bool = False,
+    keeps: bool = False,
 ) -> None:
-    """waits: the command can wait for what is in flight; cuts: and end it. has_value: what its last word is."""
+    """waits: the command can wait for what is in flight; cuts: and end it. keeps: it can leave clients that stick to a
+    server there. has_value: what its last word is."""
     parser.add_argument(
         "servers", metavar="POOL/SERVER", nargs="+", help="by name or address; * and ? stand for any characters"
     )
@@ -81,6 +83,10 @@ def add_options(
     if cuts:
         parser.add_argument(
             "--after", metavar="TIME", help="cut what is still in flight so long after this, such as 30s; 0: at once"
+        )
+    if keeps:
+        parser.add_argument(
+            "--keep-sticky", action="store_true", help="clients whose cookie names the server stay, all others go"
         )
     if waits:
         parser.add_argument("--wait", action="store_true", help="return when nothing is in flight any more, else 1")
@@ -172,6 +178,8 @@ def change(args: argparse.Namespace) -> int:
             wanted = {args.key: value}
             if getattr(args, "after", None) is not None:
                 wanted["after"] = int(args.after) if re.fullmatch(r"[0-9]{1,9}", args.after) else args.after
+            if getattr(args, "keep_sticky", False):
+                wanted["keep_sticky"] = True
             _, told = lbproxy.call("PATCH", target.path, (200,), wanted)
             report.add(told, _changed(target, args.key, told))
         if not found:

@@ -27,6 +27,7 @@ def page(told: Object) -> str:
             _listener(told),
             *_routes(told),
             *_path(told),
+            *_affinity(told),
             *_pool(told),
             *_timeouts(told),
             *_retry(told),
@@ -125,6 +126,20 @@ def _path(told: Object) -> list[str]:
     if sent is None or sent == request.get("path"):
         return []
     return [f"path: {request.get('path')} is sent as {sent}"]
+
+
+def _affinity(told: Object) -> list[str]:
+    """Why this server: the cookie, and the key."""
+    pick = _part(told, "pick")
+    lines = []
+    sticky, hashed = _part(pick, "sticky"), _part(pick, "hash")
+    if sticky:
+        lines.append(f"cookie {sticky.get('cookie')}: {sticky.get('why')}")
+    if hashed:
+        owner = f" is {hashed.get('value')!r}, of {hashed.get('owner')}" if hashed.get("owner") else ""
+        why = hashed.get("why")
+        lines.append(f"key {hashed.get('key')}{owner}{f': {why}' if owner and why else f': {why}' if why else ''}")
+    return lines
 
 
 def _pool(told: Object) -> list[str]:

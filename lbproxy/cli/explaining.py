@@ -27,6 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-H", "--header", metavar="NAME:VALUE", action="append", default=[], help="a header; repeat it for more"
     )
+    parser.add_argument(
+        "-d", "--data", metavar="JSON", help="the body, or its beginning, where that says where the request goes"
+    )
     parser.add_argument("--host", help="the Host field (default localhost)")
     parser.add_argument("--from", dest="peer", metavar="IP", help="whom the connection comes from (default 127.0.0.1)")
     parser.add_argument("--listener", metavar="NAME", help="which listener gets it (default: the first for HTTP)")
@@ -37,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def parameters(args: argparse.Namespace) -> list[tuple[str, str]]:
     """What the admin address is asked. Raises UsageError."""
     words: Sequence[str] = args.request
-    named = [("host", args.host), ("from", args.peer), ("listener", args.listener)]
+    named = [("host", args.host), ("from", args.peer), ("listener", args.listener), ("body", args.data)]
     options = [(name, value) for name, value in named if value is not None] + [("header", text) for text in args.header]
     if len(words) == 1 and not words[0].startswith(("/", "*")) and words[0] not in _METHODS:
         if options:

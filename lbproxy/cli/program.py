@@ -151,7 +151,7 @@ def build_parser() -> _Parser:
     ):
         added = command(name, changing.change, text, f"lbproxy {name} predict/10.0.0.7:5001")
         added.set_defaults(key="admin", value=name)
-        changing.add_options(added, waits=name != "ready", all_but=True, cuts=name == "maint")
+        changing.add_options(added, waits=name != "ready", all_but=True, cuts=name == "maint", keeps=name == "drain")
     weight = command("weight", changing.change, "set the weight of servers", "lbproxy weight predict/10.0.0.* 5")
     weight.set_defaults(key="weight")
     changing.add_options(weight, has_value="N|file")

@@ -12,12 +12,9 @@ from typing import Final
 
 from lbproxy.config.problems import Path
 
-UNAVAILABLE_KEYS: Final = ("pools.*.sticky",)
+UNAVAILABLE_KEYS: Final[tuple[str, ...]] = ()
 
-UNAVAILABLE_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
-    "pools.*.strategy": ("consistent_hash", "first"),
-    "pools.*.strategy.name": ("consistent_hash", "first"),
-}
+UNAVAILABLE_VALUES: Final[Mapping[str, tuple[str, ...]]] = {}
 
 
 def unavailable_paths(data: object) -> Iterator[tuple[Path, object]]:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from importlib.metadata import entry_points
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from lbproxy.config import foreign_words
-from lbproxy.config.availability import UNAVAILABLE_VALUES
 from lbproxy.config.bind_checks import check_binds
 from lbproxy.config.doubts import check_doubts
 from lbproxy.config.http2_checks import check_http2, check_keys_of_check
@@ -25,13 +22,14 @@ from lbproxy.config.pool_model import HTTP_CHECK_KEYS
 from lbproxy.config.problems import Path
 from lbproxy.config.proxy_checks import check_proxy_protocol, check_trust_of_unix_sockets
 from lbproxy.config.route_checks import check_header_rules, check_listener_routes, referenced_pools
-from lbproxy.config.server_model import BUILT_IN_STRATEGIES, expand_servers
+from lbproxy.config.server_model import expand_servers
 from lbproxy.config.source import Document
+from lbproxy.config.sticky_checks import check_cookies, check_sticky
+from lbproxy.config.strategy_checks import check_keys_of_tcp, check_strategy
 from lbproxy.config.tests_checks import check_tests
 from lbproxy.config.tls_checks import check_tls
 from lbproxy.config.validation import closest
 
-STRATEGY_GROUP: Final = "lbproxy.strategies"
 WEIGHTLESS: Final = ("round_robin",)
 """Built-in strategies that do not look at weights (a weight of 0 takes a server out of every strategy)."""
 
@@ -64,6 +62,8 @@ def check(config: Config, document: Document) -> None:
     for name, pool in config.pools.items():
         path: Path = ("pools", name)
         document.once("keys", path, partial(_check_pool, pool, data["pools"][name], path, document))
+    check_keys_of_tcp(config, document)
+    check_cookies(config, document)
     check_tests(config, document)
     check_kinds(config, document)
     check_doubts(config, document)
@@ -76,7 +76,8 @@ def check(config: Config, document: Document) -> None:
 def _check_pool(pool: Pool, raw: Any, path: Path, document: Document) -> None:
     """What concerns the keys of one pool."""
     _check_servers(pool, raw, path, document)
-    _check_strategy(pool, path, document)
+    check_strategy(pool, path, document)
+    check_sticky(pool, path, document)
     _check_queue(pool, raw, path, document)
     _check_dns(pool, raw, path, document)
     if pool.headers is not None:
@@ -176,32 +177,6 @@ def _check_servers(pool: Pool, raw: Any, path: Path, document: Document) -> None
             document.object_to(place, f"servers[{first}] has the {what} {text} too", "remove one of them")
         if ignoring and specs and specs[0].weight not in (0, 1):
             document.warn((*place, "weight"), f"the strategy {ignoring} ignores weights", "use weighted_round_robin")
-
-
-def _check_strategy(pool: Pool, path: Path, document: Document) -> None:
-    spec, place = pool.strategy, (*path, "strategy")
-    if (spec.name is None) == (spec.python is None):
-        document.object_to(place, "needs either `name` or `python`", "such as least_connections")
-        return
-    if spec.python is not None:
-        module, colon, name = spec.python.rpartition(":")
-        if not (colon and module and name.isidentifier()):
-            python_path = (*place, "python")
-            document.object_to(python_path, f"expected module:Class or file.py:Class, got {spec.python!r}")
-        return
-    named = (*place, "name") if (*place, "name") in document.values else place
-    if spec.name in BUILT_IN_STRATEGIES:
-        for option in spec.options:
-            document.object_to((*place, option), f"unknown option; {spec.name} takes none", "remove it", at_key=True)
-        return
-    installed = [point.name for point in entry_points(group=STRATEGY_GROUP)]
-    if spec.name not in installed:
-        refused = UNAVAILABLE_VALUES["pools.*.strategy"]
-        known = [name for name in BUILT_IN_STRATEGIES if name not in refused] + installed
-        foreign = foreign_words.strategy(str(spec.name))
-        close = foreign if foreign in known else closest(str(spec.name), known)
-        hint = f"did you mean {close}?" if close else "strategies: " + ", ".join(known)
-        document.object_to(named, f"there is no strategy {spec.name}", hint)
 
 
 def _check_queue(pool: Pool, raw: Any, path: Path, document: Document) -> None:

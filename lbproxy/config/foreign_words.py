@@ -16,7 +16,6 @@ def _words(table: Mapping[str, str]) -> dict[str, str]:
 
 _NO_RATE_LIMIT: Final = "there is no limit on rates; `max_inflight` of a pool bounds the requests at once"
 _NO_DEFAULTS: Final = "there is no section of defaults; what holds for all stands at the top level"
-_NO_STICKINESS: Final = "there are no sticky cookies; `strategy: ip_hash` keeps a client address on one server"
 _NO_INCLUDE: Final = "a config is one file; YAML anchors repeat parts of it"
 _OF_THE_HOST: Final = "remove it; the service manager (systemd, Docker) decides that"
 
@@ -103,9 +102,8 @@ _POOL: Final = _words(
         "resolver resolvers dns_interval dns_refresh_rate": "dns",
         "send_proxy send_proxy_v2 proxy": "proxy_protocol",
         "proto http_version proxy_http_version http2 h2": "protocol",
-        "sticky_session sticky_sessions stickiness session_affinity affinity cookie stick_table ip_hash hash": (
-            _NO_STICKINESS
-        ),
+        "sticky_session sticky_sessions stickiness session_affinity affinity cookie stick_table": "sticky",
+        "ip_hash hash hash_key hash_policy consistent_hash": "strategy",
         "backup backups backup_servers fallback": "servers[].backup",
         "panic_threshold healthy_panic_threshold min_healthy": "fail_open",
         "rate_limit ratelimit limit_req": _NO_RATE_LIMIT,
@@ -128,7 +126,7 @@ _SERVER: Final = _words(
         "tls ssl": "pools.NAME.tls",
         "slow_start slowstart": "pools.NAME.slow_start",
         "timeout timeouts": "pools.NAME.timeouts",
-        "cookie": _NO_STICKINESS,
+        "cookie": "pools.NAME.sticky",
     }
 )
 _BY_SECTION: Final = {
@@ -228,10 +226,11 @@ _STRATEGIES: Final = _words(
         "wrr static_rr weighted weightedroundrobin weighted_rr smooth_weighted_round_robin": "weighted_round_robin",
         "leastconn least_conn lc wlc least_request least_requests least_outstanding_requests "
         "weighted_least_connections least_connection least_load": "least_connections",
-        "source iphash client_ip source_ip hash sticky src": "ip_hash",
+        "source iphash client_ip source_ip sticky src": "ip_hash",
         "p2c two_choices random_two pick_two power_of_two_choices": "power_of_two",
         "ewma least_time least_response_time latency fastest response_time": "peak_ewma",
-        "uri url maglev ring_hash consistent hash_ring": "ip_hash",
+        "uri url maglev ring_hash consistent hash_ring ketama rendezvous chash hash": "consistent_hash",
+        "first_available fill sequential": "first",
         "rand": "random",
     }
 )

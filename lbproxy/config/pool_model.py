@@ -19,7 +19,6 @@ from lbproxy.config.notation import (
     HOST,
     HOST_NAME,
     METHOD,
-    NAME,
     OFF_SCHEMA,
     OR_OFF,
     PATH,
@@ -86,6 +85,27 @@ def parse_status_ranges(value: object) -> tuple[tuple[int, int], ...]:
         raise ValueError("needs at least one status; without any, no check could pass")
     return tuple(ranges)
 
+
+def parse_cookie(value: object) -> str:
+    """A token (RFC 6265 section 4.1.1)."""
+    text = parse_text(value)
+    if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}", text):
+        raise ValueError(f"expected the name of a cookie, 1 to 64 letters, digits, `_` or `-`, got {shown(value)}")
+    return text
+
+
+COOKIE: Final = Notation("name of a cookie", parse_cookie, dict(TEXT_SCHEMA))
+
+
+def parse_cookie_path(value: object) -> str:
+    """What may stand behind `Path=` (RFC 6265 section 4.1.1): no `;`, no control characters."""
+    text = parse_text(value)
+    if not re.fullmatch(r"/[!-:<-~]{0,255}", text):
+        raise ValueError(f"expected a path that starts with / and has no `;`, got {shown(value)}")
+    return text
+
+
+COOKIE_PATH: Final = Notation("path", parse_cookie_path, {"type": "string", "pattern": "^/"})
 
 STATUS_RANGES: Final = Notation(
     "statuses such as `200-399`",
@@ -337,14 +357,25 @@ class PoolLimits(Section):
 
 
 class Sticky(Section):
-    cookie: Annotated[str, NAME] = setting(..., "Name of the cookie.")
-    secret: Annotated[str | None, TEXT.or_unset()] = setting(None, "Key that signs the cookie.")
-    max_age: Annotated[float | None, SECONDS.or_unset()] = setting(
-        None, "Life of the cookie; the browser's session if not set."
+    cookie: Annotated[str, COOKIE] = setting(..., "Name of the cookie; another one for each pool.")
+    secret: Annotated[str | None, TEXT.or_unset()] = setting(
+        None,
+        "Key that signs the cookies, 16 characters at least, the same in every lbproxy before these servers. Required; "
+        "`openssl rand -hex 32` makes one.",
     )
-    path: Annotated[str, PATH] = setting("/", "Path of the cookie.")
+    max_age: Annotated[float | None, SECONDS.or_unset()] = setting(
+        None,
+        "Life of a cookie, renewed by who comes in its second half; as long as the browser runs if not set.",
+    )
+    path: Annotated[str, COOKIE_PATH] = setting("/", "Path of the cookie.")
     same_site: Literal["lax", "strict", "none"] = setting("lax", "SameSite attribute of the cookie.")
-    secure: Annotated[bool, FLAG] = setting(False, "Secure attribute of the cookie.")
+    secure: Annotated[Literal["auto", "on", "off"], switch("auto", "on", "off")] = setting(
+        "auto", "Secure attribute of the cookie. `auto`: where the client came over TLS."
+    )
+    wait: Annotated[float, SECONDS_OR_ZERO] = setting(
+        "0s",
+        "How long a request waits for its own server where that is at its `max_inflight`, before it goes to another.",
+    )
 
 
 class Pool(Section):
@@ -365,7 +396,8 @@ class Pool(Section):
         "How a server is chosen among those that may take the request. `round_robin`: in turn. `weighted_round_robin`: "
         "in turn, as often as the weight says. `least_connections`: fewest requests in progress. `ip_hash`: the same "
         "client address, the same server. `random`: any. `power_of_two`: the less loaded of two drawn at random. "
-        "`peak_ewma`: of two drawn at random the one that is likely to answer first. Or a strategy of your own.",
+        "`peak_ewma`: of two drawn at random the one that is likely to answer first. `consistent_hash`: the same "
+        "`key`, the same server. `first`: the first one below its `max_inflight`. Or a strategy of your own.",
     )
     servers: Annotated[tuple[AnyServer, ...], AfterValidator(expand_servers)] = setting(
         (),
@@ -433,7 +465,9 @@ class Pool(Section):
         "PROXY header sent first on every connection to a server, which must expect it. Checks send one too, without a "
         "client, unless they have a `port` of their own. In HTTP mode it needs `keep_alive: off`.",
     )
-    sticky: Annotated[Sticky | None, OR_OFF] = setting(None, "Keep a client on one server by a cookie.")
+    sticky: Annotated[Sticky | None, OR_OFF] = setting(
+        None, "Keep a client at the server that answered it first, by a cookie. HTTP only."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -24,7 +24,7 @@ PATH: Final = "/api/v1/explain"
 PAUSE_BYTES: Final = 1 << 20
 """After so many bytes of a search, about a millisecond, what else the process has to do comes first."""
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-_SINGLE: Final = ("method", "path", "host", "from", "listener", "request_id")
+_SINGLE: Final = ("method", "path", "host", "from", "listener", "request_id", "body")
 _KNOWN: Final = (*_SINGLE, "header")
 _OFF: Final = "no request is recorded: the access log is off (access_log; its path may be /dev/null)"
 _NO_IDS: Final = "the access log's format {} has no request ids; the format json has"
@@ -177,4 +177,5 @@ def asked_of(values: Mapping[str, str], headers: Sequence[str]) -> Asked:
         host=values.get("host"),
         headers=tuple(fields),
         peer=peer_address(values["from"]) if "from" in values else usual.peer,
+        body=values.get("body", usual.body),
     )

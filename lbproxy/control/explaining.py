@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from math import inf
 
 from lbproxy import errors
+from lbproxy.control.affinity_words import hash_words, key_in, sticky_words
 from lbproxy.control.status import Json
 from lbproxy.dataplane.exchange.forwarding import UNIX, client_address
 from lbproxy.dataplane.exchange.prepare import Prepared, matched_headers, prepare
@@ -40,7 +41,7 @@ class Asked:
     """The request that is asked about.
 
     path: as it is sent, with its query. host: the Host field, None: none is given. peer: the address that the
-    connection comes from.
+    connection comes from. body: as far as it says where the request goes.
     """
 
     method: str = "GET"
@@ -48,6 +49,7 @@ class Asked:
     host: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     peer: str = LOCAL_PEER
+    body: str = ""
 
     def head(self) -> bytes:
         """As a client sends it. Raises ValueError with a sentence if it would be more than one request."""
@@ -55,6 +57,8 @@ class Asked:
         names = {name.lower() for name, _ in self.headers}
         if self.host is not None or "host" not in names:
             lines.append(f"Host: {LOCAL_HOST if self.host is None else self.host}")
+        if self.body and not names & {"content-length", "transfer-encoding"}:
+            lines.append(f"Content-Length: {len(self.body.encode('utf-8', 'replace'))}")
         lines += [f"{name}: {value}" for name, value in self.headers]
         for line in lines:
             if any(char in line for char in "\r\n\0"):
@@ -66,14 +70,15 @@ class Asked:
 class Moment:
     """What counts for all requests of the process now.
 
-    now: monotonic seconds. rng: a source of chance that no strategy has. refusing: why no new request is taken by the
-    pools, None if they are. is_draining: the process is about to end.
+    now: monotonic seconds; wall: since the epoch. rng: a source of chance that no strategy has. refusing: why no new
+    request is taken by the pools, None if they are. is_draining: the process is about to end.
     """
 
     now: float
     rng: Rng
     refusing: str | None = None
     is_draining: bool = False
+    wall: float = 0.0
 
 
 def explain(listener: ListenerRuntime, asked: Asked, moment: Moment) -> Json:
@@ -128,7 +133,8 @@ def explain(listener: ListenerRuntime, asked: Asked, moment: Moment) -> Json:
         return _answered(told, route.respond[0], "the route has an answer of its own (respond)")
     assert prepared.pool is not None  # what else can a route do?
     told["path"]["sent"] = prepared.forward.split(b" ", 2)[1].decode("latin-1")  # type: ignore[index]
-    _tell_pool(told, prepared.pool, PickContext(client, prepared.head), moment, prepared.total_s)
+    ctx = PickContext(client, prepared.head, key_in(prepared.pool.pool, asked.body.encode("utf-8", "replace")))
+    _tell_pool(told, prepared.pool, ctx, moment, prepared.total_s)
     told["timeouts"] = {**_listener_timeouts(listener), **_route_timeouts(route, prepared.total_s)}
     told["retry"] = _retry(prepared, route, prepared.pool)
     return told
@@ -247,12 +253,30 @@ def _tell_pool(told: Json, runtime: PoolRuntime, ctx: PickContext, moment: Momen
         "servers": _servers(runtime, now),
     }
     told["pick"] = _pick(found)
+    _tell_affinity(told, runtime, ctx, found, moment)
     if moment.refusing is not None:
         _refused(told, errors.OVERLOADED, moment.refusing)
     elif total_s <= 0.0:
         _refused(told, errors.TOTAL_TIMEOUT, "its sender gives it no time")
-    elif found.refusal is not None:
+    elif found.refusal is not None and not _goes_by_cookie(told):
         _not_placed(told, runtime, found.refusal, moment, deadline_at)
+
+
+def _tell_affinity(told: Json, runtime: PoolRuntime, ctx: PickContext, found: Foresight, moment: Moment) -> None:
+    """What its key and its cookie say; where the cookie is followed, that is who gets it."""
+    pick = told["pick"]
+    assert isinstance(pick, dict)
+    picked = found.shares[0][0] if len(found.shares) == 1 else None
+    field = ctx.request.headers.get("cookie", "") if ctx.request is not None else ""
+    pick["sticky"], kept_at = (None, None) if ctx.request is None else sticky_words(runtime, field, moment.wall)
+    if kept_at is not None:
+        pick |= {"server": kept_at.name, "probe": False, "among": [], "why": "its cookie names it"}
+    pick["hash"] = hash_words(runtime.pool, ctx, None if kept_at is not None else picked)
+
+
+def _goes_by_cookie(told: Json) -> bool:
+    pick = told["pick"]
+    return isinstance(pick, dict) and bool(pick["server"])
 
 
 def _servers(runtime: PoolRuntime, now: float) -> list[Json]:

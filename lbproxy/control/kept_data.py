@@ -29,12 +29,14 @@ class _Data(BaseModel):
 
 
 class LiveData(_Data):
-    """A value that an operator set. value, given: as JSON has it, null for no limit."""
+    """A value that an operator set. value, given: as JSON has it, null for no limit. keep_sticky: of `drain`, whether
+    clients that stick to the server stay."""
 
     value: str | int | None
     given: str | int | None
     by: str
     at: float
+    keep_sticky: bool = False
 
 
 class AddedData(_Data):
@@ -179,7 +181,11 @@ def _is_still_added(added: AddedData, now: ServerData | None) -> bool:
 
 def _is_same(before: LiveData | None, after: LiveData) -> bool:
     """Times are of two clocks, and `given` is not the operator's word."""
-    return before is not None and (before.value, before.by) == (after.value, after.by)
+    return before is not None and (before.value, before.by, before.keep_sticky) == (
+        after.value,
+        after.by,
+        after.keep_sticky,
+    )
 
 
 def words(error: ValidationError) -> str:

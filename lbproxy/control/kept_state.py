@@ -160,6 +160,7 @@ class KeptState:
             given=json_of(key, live.given),
             by=live.by[:WORDS],
             at=self._unix(live.at),
+            keep_sticky=key == "admin" and server.keep_sticky,
         )
 
     def _health(self, server: Server, with_well: bool) -> HealthData | None:
@@ -348,10 +349,9 @@ class KeptState:
                 self._event,
                 kept.by,
             )
-        elif value != value_of(server, key):
-            self._live.keep_value(
-                pool, server, key, value, LiveValue(kept.by, self._monotonic(kept.at), given), self._event
-            )
+        elif value != value_of(server, key) or (key == "admin" and kept.keep_sticky != server.keep_sticky):
+            set_before = LiveValue(kept.by, self._monotonic(kept.at), given)
+            self._live.keep_value(pool, server, key, value, set_before, self._event, keep_sticky=kept.keep_sticky)
 
     def _judge(self, pool: Pool, server: Server, item: ServerData) -> None:
         now, health, ejected = self._clock(), item.health, item.ejected

@@ -35,6 +35,7 @@ from lbproxy.control.live_values import (
     Value,
     lets_in,
     read_after,
+    read_keep_sticky,
     read_values,
     set_number,
     set_value,
@@ -154,10 +155,11 @@ class LiveControl:
     def change(self, pool: Pool, server: Server, wanted: Mapping[str, object], caller: Caller) -> dict[str, Change]:
         """Set some of KEYS; what is the same already is left out of the answer. Raises Refused, Conflict.
 
-        `after`, with `admin: maint`: what is in flight is cut so many seconds from now.
+        `after`, with `admin: maint`: what is in flight is cut so many seconds from now. `keep_sticky`, with
+        `admin: drain`: clients that stick to the server stay.
         """
-        after_s = read_after(wanted)
-        asked = read_values({key: value for key, value in wanted.items() if key != "after"})
+        after_s, keep_sticky = read_after(wanted), read_keep_sticky(wanted)
+        asked = read_values({key: value for key, value in wanted.items() if key not in ("after", "keep_sticky")})
         if "admin" in asked and self._origins.is_leaving(server):
             source = self._origins.source_of(server)
             raise Conflict(f"{server.name} leaves the pool: {source.gone() if source is not None else 'it is gone'}")
@@ -167,14 +169,23 @@ class LiveControl:
         if values.get("admin") is Admin.READY and self._leaving.pop(server, None) is not None:
             self._taken_back(pool, server)
         old = {key: before for key, value in values.items() if (before := value_of(server, key)) != value}
+        kept = Change(server.keep_sticky, keep_sticky)
+        if "admin" in values and kept.old != kept.new:
+            old.setdefault("admin", value_of(server, "admin"))
         # What lets fewer requests in goes first, so that in between nobody gets a slot that is none in the end.
         for key in sorted(old, key=lambda key: lets_in(key, old[key], values[key])):
-            set_value(pool, server, key, values[key], caller, now)
+            set_value(pool, server, key, values[key], caller, now, keep_sticky=keep_sticky)
             if values[key] == given[key]:
                 live.pop(key, None)
             else:
                 live[key] = LiveValue(str(caller), now, given[key])
-        changes = {key: Change(shown(key, before), shown(key, values[key])) for key, before in old.items()}
+        changes = {
+            key: Change(shown(key, before), shown(key, values[key]))
+            for key, before in old.items()
+            if before != values[key]
+        }
+        if "admin" in old and kept.old != kept.new:
+            changes["keep_sticky"] = kept
         if after_s is not None and (change := self._cut_after(pool, server, after_s, now)) is not None:
             changes["after"] = change
         if changes:
@@ -365,10 +376,20 @@ class LiveControl:
     # --- what another process knew ----------------------------------------------------------------------------------
     # event: what lies between it and this one, for the log. All this is called before there is traffic.
 
-    def keep_value(self, pool: Pool, server: Server, key: str, value: Value, live: LiveValue, event: str) -> None:
+    def keep_value(
+        self,
+        pool: Pool,
+        server: Server,
+        key: str,
+        value: Value,
+        live: LiveValue,
+        event: str,
+        *,
+        keep_sticky: bool = False,
+    ) -> None:
         """An operator set this value before; it stands again."""
         before = value_of(server, key)
-        set_value(pool, server, key, value, live.by, live.at)
+        set_value(pool, server, key, value, live.by, live.at, keep_sticky=keep_sticky)
         self._record(server).live[key] = live
         change = Change(shown(key, before), shown(key, value))
         log.info("pool %s: server %s: %s: %s, by %s before %s", pool.name, server.name, key, change, live.by, event)

@@ -80,6 +80,18 @@ def read_after(wanted: Mapping[str, object]) -> float | None:
     return after_s
 
 
+def read_keep_sticky(wanted: Mapping[str, object]) -> bool:
+    """`keep_sticky` of a call. Raises Refused."""
+    if "keep_sticky" not in wanted:
+        return False
+    value = wanted["keep_sticky"]
+    if wanted.get("admin") != Admin.DRAIN:
+        raise Refused(["keep_sticky: it belongs to `admin: drain`"])
+    if not isinstance(value, bool):
+        raise Refused([f"keep_sticky: expected true or false, got {value!r:.60}"])
+    return value
+
+
 def _read_admin(value: object) -> Value:
     words = [word.value for word in Admin]
     if not isinstance(value, str) or value not in words:
@@ -116,10 +128,20 @@ def value_of(server: Server, key: str) -> Value:
     return value
 
 
-def set_value(pool: Pool, server: Server, key: str, value: Value, caller: Caller | str, now: float) -> None:
+def set_value(
+    pool: Pool,
+    server: Server,
+    key: str,
+    value: Value,
+    caller: Caller | str,
+    now: float,
+    *,
+    keep_sticky: bool = False,
+) -> None:
     if isinstance(value, Admin):
-        words = {Admin.READY: "", Admin.DRAIN: f"drained by {caller}", Admin.MAINT: f"in maintenance by {caller}"}
-        pool.set_admin(server, value, words[value], now)
+        drained = f"drained by {caller}{'; who sticks to it stays' if keep_sticky else ''}"
+        words = {Admin.READY: "", Admin.DRAIN: drained, Admin.MAINT: f"in maintenance by {caller}"}
+        pool.set_admin(server, value, words[value], now, keep_sticky=keep_sticky)
     else:
         set_number(pool, server, key, value, now)
 

@@ -138,6 +138,7 @@ def server_status(pool: Pool, server: Server, now: float, eligible: Collection[S
     """One server. latency is the decayed peak average in seconds, since the seconds in the present state.
 
     used: it may get a request now, by its own state or because the pool fails open. was_up: a check has found it well.
+    keep_sticky: it is drained, but keeps the clients that stick to it.
     cut_in: after how many seconds of maintenance what is in flight is cut.
     penalty: for how many seconds it is used last, as it has failed. quarantined: slots that are used last, as their
     requests were given up. slower: it is used last, as it takes longer than the others. ramp: its share in slow start.
@@ -166,6 +167,7 @@ def server_status(pool: Pool, server: Server, now: float, eligible: Collection[S
         "was_up": server.was_up,
         "backup": server.backup,
         "breaker": server.breaker.value,
+        "keep_sticky": server.keep_sticky,
         "cut_in": round(max(0.0, server.cut_at - now), 3) if server.cut_at < inf else None,
         "penalty": (round(penalty_s, 3) or None) if penalty_s else None,
         "quarantined": server.n_quarantined,
@@ -199,6 +201,7 @@ def unresolved_status(name: Name, server: str, now: float) -> Json:
         "was_up": False,
         "backup": False,
         "breaker": Breaker.CLOSED.value,
+        "keep_sticky": False,
         "cut_in": None,
         "penalty": None,
         "quarantined": 0,

@@ -23,11 +23,13 @@ from lbproxy.domain.retry import RetryBudget, RetryPolicy
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.routing import NORMALISE, PathRules, Router
 from lbproxy.domain.server import Server
+from lbproxy.domain.sticky import Sticky, StickySettings
+from lbproxy.domain.strategies.consistent import ConsistentHash
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import MAX_REQUEST_LINE, ResponseHead
 from lbproxy.protocol.repeats import Repeats
 from lbproxy.telemetry.accesslog import JsonFormat, LogFormat
-from lbproxy.telemetry.slots import Row
+from lbproxy.telemetry.slots import POOL, Row
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.tls_settings import ListenerTlsSettings, PoolTlsSettings
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 MAX_HEADS: Final = 1024
 MAX_HEAD_BYTES: Final = 4096
 JITTER: Final = 0.1
+_HASH_PICKS: Final[tuple[int, ...]] = tuple(
+    [POOL.column("hash_picks_total", result) for result in ("owner", "spilled", "no_key")]
+)
 DEFAULT_METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # what Allow says where all are served
 
 log = logging.getLogger("lbproxy")
@@ -235,6 +240,7 @@ class PoolSettings:
     keep_alive None: no connection is kept. head_bytes, max_fields: of a response; max_interim: 1xx before one.
     retry_after_s: for a 503 where nothing better is known. failure_statuses: that the breaker takes for failures.
     proxy_protocol: `off`, `v1` or `v2`. is_lenient: responses need not be exact. protocol: `h1`, `h2` or `auto`.
+    sticky None: no cookies.
     """
 
     keep_alive: KeepAliveSettings | None
@@ -246,6 +252,7 @@ class PoolSettings:
     tls: PoolTlsSettings | None = None
     proxy_protocol: str = "off"
     is_lenient: bool = False
+    sticky: StickySettings | None = None
     protocol: str = "h1"
 
 
@@ -273,6 +280,7 @@ class PoolRuntime:
         "row",
         "servers",
         "settings",
+        "sticky",
         "tls",
     )
 
@@ -295,6 +303,7 @@ class PoolRuntime:
         self.budget = budget
         self.endpoint_of = endpoint_of
         self.servers: dict[Server, ServerRuntime] = {}
+        self.sticky: Sticky | None = None
         self._take(settings)
 
     def _take(self, settings: PoolSettings) -> None:
@@ -311,6 +320,7 @@ class PoolRuntime:
         self.protocol = settings.protocol
         self.proxy_protocol = settings.proxy_protocol
         self.is_lenient = settings.is_lenient
+        self.sticky = Sticky(self.pool, settings.sticky) if settings.sticky is not None else None
         self.response_memo: Repeats[ResponseHead] = Repeats(most=MAX_HEADS, longest=MAX_HEAD_BYTES)
 
     def reconfigure(self, settings: PoolSettings, now: float) -> None:
@@ -347,6 +357,10 @@ class PoolRuntime:
     def sweep(self, now: float) -> None:
         """What time brings: idle connections expire, the pool changes, the budget's window moves."""
         self.pool.sweep(now)
+        strategy = self.pool.picker.strategy
+        if isinstance(strategy, ConsistentHash):
+            for column, count in zip(_HASH_PICKS, strategy.take_counts(), strict=True):
+                self.row[column] += count
         self.budget.note(self._n_first_attempts(), now)
         for server in self.servers.values():
             server.sweep(now)

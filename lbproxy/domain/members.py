@@ -23,7 +23,8 @@ FlipListener = Callable[[Server, str, str], None]
 class Members:
     """All times are monotonic seconds given by the caller; fail_open, passive_retry_s: see Pool.
 
-    out: ejected or probing, the oldest ejection first. probing: those of them that may be sent a probe, permits aside.
+    version: another number after each change of who they are. out: ejected or probing, the oldest ejection first.
+    probing: those of them that may be sent a probe, permits aside.
     fast: the same as `eligible()`, but empty when a request must be placed with more care.
     """
 
@@ -41,6 +42,7 @@ class Members:
         "passive_retry_s",
         "probing",
         "servers",
+        "version",
     )
 
     def __init__(
@@ -53,6 +55,7 @@ class Members:
         slow_start_s: float,
     ) -> None:
         self.servers = list(servers)
+        self.version = 0
         self.fail_open = fail_open
         self.passive_retry_s = passive_retry_s
         self.is_failing_open = False
@@ -80,6 +83,7 @@ class Members:
         if server.breaker is not Breaker.CLOSED:
             self.out.append(server)
         self.servers.append(server)
+        self.version += 1
         self.rebuild()
         if is_new:
             self._slow_start.left(server, float("-inf"))
@@ -87,6 +91,7 @@ class Members:
     def leave(self, server: Server) -> None:
         """It is no member any more; requests that it has go on."""
         self.servers.remove(server)
+        self.version += 1
         if server in self.out:
             self.out.remove(server)
         self._slow_start.forget(server)
@@ -125,10 +130,11 @@ class Members:
             self.came_back(server, now)
         return True
 
-    def set_admin(self, server: Server, admin: Admin, why: str, now: float) -> bool:
+    def set_admin(self, server: Server, admin: Admin, why: str, now: float, *, keep_sticky: bool) -> bool:
         """See Pool."""
-        if server.admin is admin:
+        if server.admin is admin and server.keep_sticky == keep_sticky:
             return False
+        server.keep_sticky = keep_sticky
         was_in_maintenance, old = server.admin is Admin.MAINT, server.shown
         server.admin = admin
         server.cut_at = inf

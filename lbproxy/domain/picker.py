@@ -8,22 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from lbproxy.domain.keys import key_of
 from lbproxy.domain.server import Server
 from lbproxy.domain.speed import Speeds
 from lbproxy.domain.strategies.base import PickContext, Strategy
+from lbproxy.domain.strategies.consistent import ConsistentHash
 from lbproxy.domain.strategies.hashing import IpHash, client_key
+from lbproxy.request_key import RequestKey, read_key
 
 
 class Picker:
-    """The strategy of one pool. heeds_penalties, is_hashing: what the strategy says of itself (strategies/base.py)."""
+    """The strategy of one pool. heeds_penalties, is_hashing: what the strategy says of itself (strategies/base.py).
 
-    __slots__ = ("_failed", "_fallback", "_keys_clients", "_speeds", "heeds_penalties", "is_hashing", "strategy")
+    key: what it hashes on, None for nothing or the client's address. reads_bodies: it is in
+    the body, for who reads that to find.
+    """
+
+    __slots__ = (
+        "_failed",
+        "_fallback",
+        "_is_sure",
+        "_speeds",
+        "_wants_key",
+        "heeds_penalties",
+        "is_hashing",
+        "key",
+        "reads_bodies",
+        "strategy",
+    )
 
     strategy: Strategy
     heeds_penalties: bool
     is_hashing: bool
-    _keys_clients: bool
+    key: RequestKey | None
+    reads_bodies: bool
+    _is_sure: bool
     _speeds: Speeds | None
+    _wants_key: bool
 
     def __init__(self, strategy: Strategy, fallback: Strategy, failed: Callable[[Exception], None]) -> None:
         self._fallback = fallback
@@ -37,7 +58,11 @@ class Picker:
         self.heeds_penalties = bool(getattr(strategy, "heeds_penalties", False))
         self.is_hashing = bool(hash_on)
         # Who derives from IpHash may read the key; it itself does without, as it remembers what an address comes to.
-        self._keys_clients = hash_on == "client_ip" and type(strategy) is not IpHash
+        self._wants_key = bool(hash_on) and type(strategy) is not IpHash
+        self.key = read_key(hash_on) if hash_on and hash_on != "client_ip" else None
+        self.reads_bodies = self.key is not None and self.key.pointer is not None
+        # To look through a pool of 1,000 for what can't be missing would cost more than its pick.
+        self._is_sure = type(strategy) is ConsistentHash
         self._speeds = Speeds() if getattr(strategy, "fills_fast_first", False) else None
 
     def rebuild(self, servers: Sequence[Server]) -> None:
@@ -50,22 +75,31 @@ class Picker:
 
     def pick(self, eligible: tuple[Server, ...], ctx: PickContext, now: float) -> Server:
         """One of `eligible`, which is not empty."""
-        if self._keys_clients and not ctx.key:
-            ctx.key = client_key(ctx.client_ip)
+        if self._wants_key:
+            self.fill_key(ctx)
         try:
             server = self.strategy.pick(eligible, ctx, now)
         except Exception as error:  # a plug-in's defect
             self._failed(error)
             return self._fallback.pick(eligible, ctx, now)
-        if server not in eligible:
+        if not self._is_sure and server not in eligible:
             self._failed(LookupError(f"the strategy returned {server!r}, which is not eligible"))
             return self._fallback.pick(eligible, ctx, now)
         return server
 
+    def fill_key(self, ctx: PickContext) -> None:
+        """Give a request that has none yet its key, as far as its head and its client say it."""
+        if not self._wants_key or ctx.key:
+            return
+        if self.key is None:
+            ctx.key = client_key(ctx.client_ip)
+        elif ctx.request is not None:
+            ctx.key = key_of(self.key, ctx.request)
+
     def foresee(self, twin: Strategy, eligible: tuple[Server, ...], ctx: PickContext, now: float) -> Server:
         """`pick` by a copy of the strategy, which it changes in place of the strategy. Raises what a plug-in raises."""
-        if self._keys_clients and not ctx.key:
-            ctx.key = client_key(ctx.client_ip)
+        if self._wants_key:
+            self.fill_key(ctx)
         server = twin.pick(eligible, ctx, now)
         if server not in eligible:
             raise LookupError(f"it returned {server!r}, which is not eligible")

@@ -42,6 +42,7 @@ from lbproxy.domain.holding import (
     sound_among,
 )
 from lbproxy.domain.judge import Judge
+from lbproxy.domain.kept_line import KeptLine
 from lbproxy.domain.lease import Lease, Lessor, Outcome, Refusal
 from lbproxy.domain.members import FlipListener, Members
 from lbproxy.domain.names import Name
@@ -65,7 +66,18 @@ class Pool(Lessor):
     members, picker: for looking only; what changes a server is a method of the pool, as who waits may get a slot by it.
     """
 
-    __slots__ = ("_is_handing_over", "_judge", "is_leaving", "members", "name", "names", "picker", "queue", "servers")
+    __slots__ = (
+        "_is_handing_over",
+        "_judge",
+        "_kept",
+        "is_leaving",
+        "members",
+        "name",
+        "names",
+        "picker",
+        "queue",
+        "servers",
+    )
 
     def __init__(
         self,
@@ -91,6 +103,7 @@ class Pool(Lessor):
         if queue is not None:
             queue.books = self.books
         self._is_handing_over = False
+        self._kept = KeptLine()
         self.picker = Picker(strategy, fallback, strategy_failed)
         self.members = Members(
             servers, self.picker, fail_open=fail_open, passive_retry_s=passive_retry_s, slow_start_s=slow_start_s
@@ -157,9 +170,10 @@ class Pool(Lessor):
         self.hand_over(now)
         return True
 
-    def set_admin(self, server: Server, admin: Admin, why: str, now: float) -> bool:
-        """Record what the operator wants. True if it changed."""
-        if not self.members.set_admin(server, admin, why, now):
+    def set_admin(self, server: Server, admin: Admin, why: str, now: float, *, keep_sticky: bool = False) -> bool:
+        """Record what the operator wants. True if it changed. keep_sticky: of a drained server, whether clients that
+        stick to it stay."""
+        if not self.members.set_admin(server, admin, why, now, keep_sticky=keep_sticky):
             return False
         self.hand_over(now)
         return True
@@ -229,6 +243,9 @@ class Pool(Lessor):
         self._judge.sweep(now)
         if self.books.n_waiting:
             self._refuse_late(now)
+            if self.queue is not None and not self._kept.is_empty:
+                for ticket in self._kept.late(now, self.queue):
+                    refuse(ticket, "timeout")
             self.hand_over(now)
 
     # --- ends of requests -------------------------------------------------------------------------------------------
@@ -273,6 +290,21 @@ class Pool(Lessor):
     def acquire_at(self, server: Server, now: float) -> Lease | None:
         """A lease on this server, which nobody chose: where a client must go. None if it has no slot."""
         return Lease(self, server, now) if server in self.eligible() and server.inflight < server.limit else None
+
+    def acquire_kept(self, server: Server, now: float) -> Lease | Refusal:
+        """A lease on the server to which a client sticks: FULL if it has no slot now, NO_SERVER if the client must go
+        elsewhere. A server that is drained may keep those who stick to it."""
+        refusal = self.keeps(server)
+        return Lease(self, server, now) if refusal is None else refusal
+
+    def keeps(self, server: Server) -> Refusal | None:
+        """What `acquire_kept` would say now, None for a lease."""
+        if not self._may_keep(server):
+            return Refusal.NO_SERVER
+        return None if server.inflight < server.limit else Refusal.FULL
+
+    def _may_keep(self, server: Server) -> bool:
+        return server in self.eligible() or (server.keeps_its_own and server in self.servers)
 
     def _place(
         self, ctx: PickContext, tried: Sequence[Server], now: float, deadline_at: float, *, may_wait: bool = True
@@ -358,6 +390,11 @@ class Pool(Lessor):
         """Wait for a slot, after `acquire` said FULL. False: no queue, it is full, or the deadline has passed."""
         return self.queue is not None and ticket.deadline_at > now and self.queue.push(ticket, now)
 
+    def enqueue_kept(self, server: Server, ticket: Ticket) -> bool:
+        """Wait for a slot of this server, after `acquire_kept` said FULL, until `ticket.expires_at`; then, or when the
+        server may not be used any more, the ticket is refused. False: no queue, or it is full."""
+        return self.queue is not None and self._kept.push(server, ticket, self.queue)
+
     def is_hopeless(self, deadline_at: float, now: float) -> bool:
         """Would a request that joins the queue now end after its deadline, even if all goes well? No if unsure."""
         if self.queue is None or self._slot(now) != NO_SLOT:
@@ -378,6 +415,8 @@ class Pool(Lessor):
             return
         self._is_handing_over = True
         try:
+            if not self._kept.is_empty:
+                self._hand_to_kept(queue, now)
             while len(queue) and (slot := self._slot(now)) != NO_SLOT:
                 if slot == FREE_SLOT:
                     ticket = queue.pop(now)
@@ -396,6 +435,21 @@ class Pool(Lessor):
             self._is_handing_over = False
         if len(queue):
             self._refuse_late(now)
+
+    def _hand_to_kept(self, queue: WaitQueue, now: float) -> None:
+        """Slots of servers that somebody waits for, unless others have waited longer."""
+        for server in self._kept.servers():
+            while (ticket := self._kept.first(server)) is not None:
+                may_keep = self._may_keep(server)
+                if may_keep and server.inflight >= server.limit:
+                    break
+                if may_keep and not server.keeps_its_own and queue.oldest_wait_s(now) > now - ticket.enqueued_at:
+                    break
+                self._kept.take(server, queue)
+                if may_keep:
+                    grant(ticket, Lease(self, server, now), now)
+                else:
+                    refuse(ticket, "timeout")
 
     def _refuse_late(self, now: float) -> None:
         if self.queue is None:

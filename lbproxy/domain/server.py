@@ -51,7 +51,8 @@ class Server:
     inflight counts requests (TCP: connections) given to it and not finished; the pool's books alone change it.
     max_inflight 0 means no limit. progress_at is the last time (monotonic seconds) it finished a request or sent a
     byte. host is the name or address that the config gives for it, which TLS verifies. was_up: a check has found it
-    well at least once. cut_at: what is in flight then is cut, as an operator has asked for; inf: nothing is.
+    well at least once. keep_sticky: while drained it still takes requests of clients who stick to it. cut_at: what is
+    in flight then is cut, as an operator has asked for; inf: nothing is.
 
     limit is what max_inflight comes to now: during slow start it is less. n_quarantined of its slots were given up by
     requests that ended before their answer (the server may still be at work on them), and free_limit = limit -
@@ -86,6 +87,7 @@ class Server:
         "host",
         "idle_timeout",
         "inflight",
+        "keep_sticky",
         "key",
         "limit",
         "name",
@@ -120,6 +122,7 @@ class Server:
         self.backup = backup
         self.inflight = 0
         self.admin = Admin.READY
+        self.keep_sticky = False
         self.health = Health.UNKNOWN
         self.breaker = Breaker.CLOSED
         self.circuit: CircuitBreaker | None = None
@@ -188,6 +191,17 @@ class Server:
         """May take a new request, as far as the three axes go (see the table above). Weight 0 means drained."""
         return (
             self.admin is Admin.READY
+            and self.breaker is Breaker.CLOSED
+            and self.health is not Health.DOWN
+            and self.weight > 0
+        )
+
+    @property
+    def keeps_its_own(self) -> bool:
+        """Is it drained of all but the clients who stick to it, and well?"""
+        return (
+            self.keep_sticky
+            and self.admin is Admin.DRAIN
             and self.breaker is Breaker.CLOSED
             and self.health is not Health.DOWN
             and self.weight > 0

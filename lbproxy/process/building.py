@@ -56,6 +56,7 @@ from lbproxy.process.settings import (
     retry_after_s,
     retry_policy,
     route_spec,
+    sticky_settings,
 )
 from lbproxy.process.workers.part import Part
 from lbproxy.protocol.deadline import GRPC_TIMEOUT
@@ -218,6 +219,7 @@ class Builder:
             tls=tls,
             proxy_protocol=config.proxy_protocol,
             is_lenient=config.lenient,
+            sticky=sticky_settings(config.sticky),
             protocol=config.protocol,
         )
 

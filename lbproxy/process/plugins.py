@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Final, cast
 
 from lbproxy.domain.strategies.base import Strategy
+from lbproxy.request_key import FORMS, read_key
 
 GROUP: Final = "lbproxy.strategies"
 
@@ -164,8 +165,14 @@ def _default_hash_on(label: str, instance: object) -> None:
             raise PluginError(
                 f'strategy {label!r} has __slots__ and no hash_on; add `hash_on = ""` to the class'
             ) from None
-    if not isinstance(getattr(instance, "hash_on", None), str):
-        raise PluginError(f'strategy {label!r}: hash_on must be text, "" or "client_ip"')
+    hash_on = getattr(instance, "hash_on", None)
+    if not isinstance(hash_on, str):
+        raise PluginError(f"strategy {label!r}: hash_on must be text: nothing, {FORMS}")
+    try:
+        if hash_on:
+            read_key(hash_on)
+    except ValueError as error:
+        raise PluginError(f"strategy {label!r}: hash_on: {error}") from None
 
 
 def _describe(error: BaseException) -> str:

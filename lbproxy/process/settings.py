@@ -7,12 +7,13 @@ from collections.abc import Mapping
 
 from lbproxy.address import Address
 from lbproxy.config.http_rules import HeaderEdits, HeaderRules, Match, PoolTimeoutsOverride, RetryOverride
-from lbproxy.config.pool_model import CircuitBreaker, KeepAlive
+from lbproxy.config.pool_model import CircuitBreaker, KeepAlive, Sticky
 from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.dataplane.runtime import Edits, KeepAliveSettings, UpstreamTimeouts
 from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.retry import RetryPolicy
 from lbproxy.domain.routing import MatchSpec, RouteSpec
+from lbproxy.domain.sticky import StickySettings
 from lbproxy.process.onlink import Network
 from lbproxy.protocol.grpc import BY_NAME
 
@@ -54,6 +55,21 @@ def keep_alive_settings(config: KeepAlive | None) -> KeepAliveSettings | None:
         inf_if_off(config.max_requests),
         inf_if_off(config.max_age),
         inf_if_off(config.ping),
+    )
+
+
+def sticky_settings(config: Sticky | None) -> StickySettings | None:
+    """The cookies of a pool; None: it has none."""
+    if config is None:
+        return None
+    return StickySettings(
+        config.cookie,
+        (config.secret or "").encode(),
+        max_age_s=config.max_age or 0.0,
+        path=config.path,
+        same_site=config.same_site.capitalize(),
+        secure=config.secure,
+        wait_s=config.wait,
     )
 
 

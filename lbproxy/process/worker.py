@@ -267,7 +267,13 @@ class Worker:
         services = self._services
         return ExplainApi(
             lambda: [item.runtime for item in self._listeners],
-            lambda: Moment(services.clock(), rng, services.pressure.reason, services.is_draining),
+            lambda: Moment(
+                services.clock(),
+                rng,
+                services.pressure.reason,
+                services.is_draining,
+                services.clock() + services.wall_offset,
+            ),
             Past(self._logs),
         ).routes()
 

@@ -130,6 +130,16 @@ POOL: Final = Layout(
         "Clients that left, by what lbproxy was doing for them.",
         (("phase", CLIENT_ABORT_PHASES),),
     ),
+    Family(
+        "hash_picks_total",
+        "Picks of consistent_hash: the key's first server, another one, or by load for want of a key.",
+        (("result", ("owner", "spilled", "no_key")),),
+    ),
+    Family(
+        "sticky_requests_total",
+        "Requests to a pool with sticky cookies, by what became of the cookie.",
+        (("result", ("kept", "new", "moved", "spilled")),),
+    ),
     Family("fail_open_total", "Requests balanced over servers that checks say are down."),
     Family("strategy_errors_total", "Exceptions raised by the strategy; the pool fell back to least connections."),
 )

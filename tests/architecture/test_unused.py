@@ -28,10 +28,6 @@ SEEN_BY_OTHERS = {
     "lbproxy/process/threads.py: DaemonThreads.submit": "asyncio calls it",
     "lbproxy/telemetry/log.py: DirectHandler.emit": "logging calls it",
     "lbproxy/telemetry/log.py: WriterHandler.emit": "logging calls it",
-    # Keys that have a model, so that a config that has them is told what they will be; availability.py refuses them.
-    "lbproxy/config/pool_model.py: Pool.sticky": "refused as not built",
-    "lbproxy/config/pool_model.py: Sticky.same_site": "refused as not built",
-    "lbproxy/config/pool_model.py: Sticky.secure": "refused as not built",
 }
 FOR_OTHERS = (
     "lbproxy/cli/top_screen.py",  # textual reads its settings and calls its methods by name

@@ -44,6 +44,7 @@ class AnsweringConnection(TimedConnection):
             head.is_plain
             and request.prepared.passes_responses
             and request.request_done
+            and not request.cookie_line
             and not self._closes
             and not self.services.is_draining
         ):
@@ -65,7 +66,7 @@ class AnsweringConnection(TimedConnection):
         else:
             closes = self._closes or not request.request_done or self.services.is_draining
             data, self._is_chunking, self._closes = response_head(
-                request.prepared, head, request.id_line, closes=closes
+                request.prepared, head, request.id_line, request.cookie_line, closes=closes
             )
             self._nominated = head.nominated
             if self._is_chunking:
@@ -156,7 +157,7 @@ class AnsweringConnection(TimedConnection):
 
     def give_stream(self, request: Underway, head: ResponseHead) -> tuple[StreamTransport, bytes, bool]:
         """Send the 101 and let go of the transport and of what was read ahead."""
-        self._write(switching_head(request.prepared, head, request.id_line))
+        self._write(switching_head(request.prepared, head, request.id_line, request.cookie_line))
         self._state = TUNNEL
         unbind(self)  # from the connection that is the tunnel's other end, or any other
         self.services.swept.discard(self)

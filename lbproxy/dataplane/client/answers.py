@@ -47,11 +47,15 @@ def untouched_lines(prepared: Prepared, head: ResponseHead) -> bytes:
     return join_fields([field for field in head.fields if field[0].lower() not in touched])
 
 
-def switching_head(prepared: Prepared, head: ResponseHead, id_line: bytes) -> bytes:
+def switching_head(prepared: Prepared, head: ResponseHead, id_line: bytes, cookie_line: bytes = b"") -> bytes:
     """A server's 101 as the client gets it: its last answer in HTTP, so all edits hold."""
     edits = prepared.route.response_edits
     lines = head.lines if edits.is_empty else join_fields(edits.apply(head.fields))
-    own = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b\r\n" % (head.upgrade, shown_id(prepared, id_line))
+    own = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b%b\r\n" % (
+        head.upgrade,
+        cookie_line,
+        shown_id(prepared, id_line),
+    )
     return status_line(101, head.reason) + lines + own
 
 
@@ -60,7 +64,9 @@ def sent_trailers(prepared: Prepared, trailers: Sequence[Field], nominated: froz
     return join_fields(forwardable_trailers(trailers, nominated | prepared.route.response_touched))
 
 
-def response_head(prepared: Prepared, head: ResponseHead, id_line: bytes, *, closes: bool) -> tuple[bytes, bool, bool]:
+def response_head(
+    prepared: Prepared, head: ResponseHead, id_line: bytes, cookie_line: bytes = b"", *, closes: bool
+) -> tuple[bytes, bool, bool]:
     """A server's head as this client gets it: (bytes, is the body chunked, does the connection end with it).
 
     Hop-by-hop fields are gone, the framing is lbproxy's own: a length where it is known, else chunks for HTTP/1.1, and
@@ -90,5 +96,5 @@ def response_head(prepared: Prepared, head: ResponseHead, id_line: bytes, *, clo
         option = b"Upgrade, " + option if option else b"Upgrade"
     if option:
         framing += b"Connection: %b\r\n" % option
-    shown = shown_id(prepared, id_line)
+    shown = cookie_line + shown_id(prepared, id_line)
     return b"%b%b%b%b\r\n" % (status_line(status, head.reason), lines, framing, shown), is_chunking, closes

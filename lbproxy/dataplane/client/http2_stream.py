@@ -310,6 +310,8 @@ class Http2Stream(SharingClientStream):
         behind = sent_trailers(prepared, trailers, head.nominated) if trailers else b""
         is_end = is_done and not body and not behind
         lines, own = answer_lines(prepared, head, request.id_line)
+        if request.cookie_line:
+            own = request.cookie_line + own
         self._send_head(head.status, lines, own, is_end=is_end)
         if is_end:
             self._answered(request)

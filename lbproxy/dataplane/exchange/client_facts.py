@@ -98,6 +98,12 @@ class ClientFacts:
         """Whose request it is, by what a trusted peer says of it."""
         return client_address(known, self.address, self.listener.is_trusted)
 
+    def is_secure(self, known: Forwarding) -> bool:
+        """Did the client come over TLS, by what the connection or a trusted peer says?"""
+        if self.is_trusted and b"x-forwarded-proto" in known:
+            return known[b"x-forwarded-proto"][0].split(b",")[0].strip().lower() == b"https"
+        return self.scheme == b"https"
+
     def forwarding_lines(self, request: Underway) -> bytes:
         """The fields that lbproxy adds to the head that goes up, request id included.
 

@@ -19,6 +19,13 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange import accounts
+from lbproxy.dataplane.exchange.affinity import (
+    STICKY_KEPT,
+    STICKY_MOVED,
+    STICKY_NEW,
+    STICKY_SPILLED,
+    Affinity,
+)
 from lbproxy.dataplane.exchange.attempt import Attempt
 from lbproxy.dataplane.exchange.attempt_books import NEVER, TUNNEL, AttemptBooks
 from lbproxy.dataplane.exchange.client_stream import ClientStream
@@ -27,7 +34,8 @@ from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.exchange.tunnel import Tunnel
 from lbproxy.dataplane.exchange.verdicts import DIAL_FAULTS
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime
-from lbproxy.domain.lease import Lease
+from lbproxy.domain.lease import Lease, Refusal
+from lbproxy.domain.sticky import Sticky
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault
 from lbproxy.protocol.body import BodyReader
@@ -46,6 +54,7 @@ class Exchange(Keeping):
 
     # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
     __slots__ = (
+        "_affinity",
         "_is_done",
         "_started",
         "_timer",
@@ -65,6 +74,7 @@ class Exchange(Keeping):
         self.listener = side.facts.listener.name
         self.log_head = prepared.log_head
         self.runtime: ServerRuntime | None = None  # of the last server that it was given to
+        self._affinity: Affinity | None = None  # only where the pool asks for more than the head
         self._timer: asyncio.TimerHandle | None = None
         self.connect_s = None
         self.ttfb_s = None
@@ -120,7 +130,31 @@ class Exchange(Keeping):
             if not prepared.total_s:
                 self.fail(errors.TOTAL_TIMEOUT, "there was no time left for it when it came")
                 return
+        if pool.sticky is not None or pool.pool.picker.reads_bodies:
+            affinity = self._affinity = Affinity(pool, prepared, self.wall)
+            if not affinity.read(body, is_done=is_done):
+                self._await_key()
+                return
         self._place_it(pool, self._started)
+
+    def _await_key(self) -> None:
+        """The body has to say where the request goes: whoever waits to be asked for it is."""
+        if self.prepared.expects_continue and not self.continue_sent:
+            self.continue_sent = True
+            self.side.send_interim(None)
+
+    def _look_for_key(self, affinity: Affinity, pool: PoolRuntime, data: bytes, *, is_done: bool) -> None:
+        """More of a body that came before there was a server for it."""
+        if not affinity.read(data, is_done=is_done):
+            if not self.services.pressure.is_holding:
+                return
+            affinity.give_up()  # memory is short: nothing is kept for long
+        self._place_it(pool, self.services.clock())
+        if not self._is_done and not is_done and self.body.kept > DIAL_BUFFER and not self._has_server():
+            self.pause_body()
+
+    def _has_server(self) -> bool:
+        return self.attempt is not None and self.attempt.upstream is not None
 
     def _answer_here(self, prepared: Prepared) -> None:
         """This request goes to no server."""
@@ -140,8 +174,12 @@ class Exchange(Keeping):
             return
         self.bytes_in += len(data)
         self.request_done = is_done
-        has_server = self.attempt is not None and self.attempt.upstream is not None
+        has_server = self._has_server()
         self.body.add(data, is_done=is_done, trailers=trailers)
+        affinity, pool = self._affinity, self.pool_runtime
+        if affinity is not None and affinity.search is not None and pool is not None:
+            self._look_for_key(affinity, pool, data, is_done=is_done)
+            return
         if not has_server and not is_done and (self.body.kept > DIAL_BUFFER or self.services.pressure.is_holding):
             self.pause_body()
 
@@ -187,7 +225,44 @@ class Exchange(Keeping):
                 self.leased(lease, now)
                 return
         context = PickContext(self.client, self.prepared.head)
+        affinity = self._affinity
+        if affinity is not None:
+            context.key = affinity.key
+            if affinity.sticky is not None and self._is_kept(affinity, affinity.sticky, pool, context, now):
+                return
         self.claim(self.services, pool.pool, pool.row, context, now, self._total_deadline)
+
+    def _is_kept(self, affinity: Affinity, sticky: Sticky, pool: PoolRuntime, context: PickContext, now: float) -> bool:
+        """Does it go to the server to which its client sticks, or wait for that?"""
+        server = affinity.server
+        affinity.stays = False
+        if server is None or server in self.tried:
+            affinity.count(pool, STICKY_NEW if server is None else STICKY_MOVED)
+            return False
+        lease = pool.pool.acquire_kept(server, now)
+        if isinstance(lease, Lease):
+            affinity.count(pool, STICKY_KEPT)
+            self.leased(lease, now)
+            return True
+        if lease is Refusal.NO_SERVER:
+            affinity.count(pool, STICKY_MOVED)
+            return False
+        wait_s = sticky.settings.wait_s
+        if wait_s and not affinity.has_waited:
+            affinity.has_waited = True
+            until = min(now + wait_s, self._total_deadline)
+            if self.claim_kept(self.services, pool.pool, pool.row, context, server, now, until):
+                affinity.count(pool, STICKY_KEPT)
+                return True
+        affinity.count(pool, STICKY_SPILLED)
+        affinity.stays = True  # its cookie: the client comes back with its next request
+        return False
+
+    def not_kept(self, now: float) -> None:
+        """See Claimant."""
+        pool = self.pool_runtime
+        if pool is not None:
+            self._place_it(pool, now)
 
     def not_placed(self, fault: Fault, detail: str) -> None:
         """See Claimant."""
@@ -239,6 +314,8 @@ class Exchange(Keeping):
         if is_notable and self._is_kept_back(attempt, head, body, now, is_done=is_done, trailers=trailers):
             return
         self.response_started = True
+        if self._affinity is not None:
+            self._bind_client(self._affinity, attempt, head)
         self.bytes_out = len(body)
         if self._retried is not None:
             is_failure = head.status in route.retry.status or head.grpc_status in route.retry.grpc
@@ -258,6 +335,11 @@ class Exchange(Keeping):
         attempt.stream(head, now)
         self.side.respond(self, head, body, is_done=False, trailers=trailers)
 
+    def _bind_client(self, affinity: Affinity, attempt: AttemptBooks, head: ResponseHead) -> None:
+        if affinity.sticky is not None:
+            is_secure = self.side.facts.is_secure(self.prepared.head.forwarding)
+            self.cookie_line = affinity.cookie_line(attempt.runtime.server, head.status, self.wall, is_secure=is_secure)
+
     def more(self, data: bytes, now: float, *, is_done: bool, trailers: Sequence[Field]) -> None:
         """See AttemptOwner."""
         self.bytes_out += len(data)
@@ -269,6 +351,8 @@ class Exchange(Keeping):
         """See AttemptOwner."""
         self.status = 101
         self.response_started = True
+        if self._affinity is not None:
+            self._bind_client(self._affinity, attempt, head)
         self.ttfb_s = now - attempt.sent_at
         Tunnel(self, attempt).open(head, rest)
 

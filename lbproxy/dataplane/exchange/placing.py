@@ -88,6 +88,30 @@ class Claimant(LogRecord):
             else:
                 self.not_placed(errors.QUEUE_FULL, f"pool {pool.name} is at its limits")
 
+    def claim_kept(
+        self,
+        services: Services,
+        pool: Pool,
+        row: Row,
+        ctx: PickContext,
+        server: Server,
+        now: float,
+        until: float,
+    ) -> bool:
+        """Wait for a slot of this server, until that time at most: `leased` or `not_kept` follows. False if that can't
+        be: too many wait already."""
+        place = KeptPlace(self, services, pool, row, ctx, now, until)
+        place.expires_at = until
+        if until <= now or not pool.enqueue_kept(server, place):
+            return False
+        self._place = place
+        self.waits()
+        return True
+
+    def not_kept(self, now: float) -> None:
+        """It has waited for one server in vain."""
+        raise NotImplementedError
+
     def stop_waiting(self, now: float) -> None:
         """Whoever it works for is gone, or out of time."""
         place = self._place
@@ -141,3 +165,15 @@ class Place(Ticket):
         """See Ticket."""
         self._services.internal_error("queue", error)
         self._claimant.broke(error)
+
+
+class KeptPlace(Place):
+    """Its place in the line of one server."""
+
+    __slots__ = ()
+
+    def refused(self, why: str) -> None:
+        """See Ticket."""
+        now = self._services.clock()
+        self._claimant.wait_over(self, now)
+        self._claimant.not_kept(now)

@@ -32,16 +32,18 @@ from lbproxy.protocol.proxy_protocol import ProxyHeader
 class Underway(Claimant):
     """What the client's end asks and tells. Times are monotonic seconds.
 
-    id_line: the field line with the request id, last in the head that goes up and in the one that comes back. is_head:
+    id_line: the field line with the request id, last in the head that goes up and in the one that comes back.
+    cookie_line: one that only the head that comes back has, besides those of the server; mostly b"". is_head:
     its method is HEAD. request_done: it was read to its exact end. ended_at: 0.0 until it is over.
     """
 
-    __slots__ = ("ended_at", "id_line", "is_head", "prepared", "request_done")
+    __slots__ = ("cookie_line", "ended_at", "id_line", "is_head", "prepared", "request_done")
 
     def __init__(self, prepared: Prepared, id_line: bytes) -> None:
         super().__init__()
         self.prepared = prepared
         self.id_line = id_line
+        self.cookie_line = b""
         self.is_head = prepared.is_head
         self.request_done = False
         self.ended_at = 0.0

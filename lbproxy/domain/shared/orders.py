@@ -32,7 +32,8 @@ from lbproxy.domain.states import REFUSED, Admin, Health
 _ADMINS: Final = {admin: number for number, admin in enumerate(Admin, 1)}
 _HEALTHS: Final = {health: number for number, health in enumerate(Health, 1)}
 _REFUSED: Final = 5  # down, because the kernel of the server said so
-_ADMIN_OF: Final = {number: admin for admin, number in _ADMINS.items()}
+_KEEPS: Final = len(_ADMINS) + 1  # drained, but for the clients that stick to it
+_ADMIN_OF: Final = {**{number: admin for admin, number in _ADMINS.items()}, _KEEPS: Admin.DRAIN}
 _HEALTH_OF: Final = {**{number: health for health, number in _HEALTHS.items()}, _REFUSED: Health.DOWN}
 _FAILED: Final = "checks"
 _WHY: Final = "as the controller says"
@@ -52,7 +53,7 @@ def write_orders(cells: Cells, plan: Plan, server: Server, seat: int) -> bool:
         reuse = 0 if cells[at + REUSE] == 0 else _LIFTED
     is_news = False
     for name, word in (
-        (ADMIN, _ADMINS[server.admin]),
+        (ADMIN, _KEEPS if server.keep_sticky else _ADMINS[server.admin]),
         (HEALTH, health),
         (WEIGHT, server.weight + 1),
         (MAX_INFLIGHT, server.max_inflight + 1),
@@ -78,6 +79,7 @@ def dress(server: Server, books: SharedBooks) -> None:
     """A server that is about to join is as the words say; nobody has to hear of a change."""
     if admin := books.server_word(server, ADMIN):
         server.admin = _ADMIN_OF[admin]
+        server.keep_sticky = admin == _KEEPS
     if health := books.server_word(server, HEALTH):
         server.health = _HEALTH_OF[health]
         server.down_reason = "" if server.health is not Health.DOWN else REFUSED if health == _REFUSED else _FAILED
@@ -90,7 +92,7 @@ def dress(server: Server, books: SharedBooks) -> None:
 def follow(pool: Pool, server: Server, books: SharedBooks, now: float) -> None:
     """Have this worker's server as the words say."""
     if admin := books.server_word(server, ADMIN):
-        pool.set_admin(server, _ADMIN_OF[admin], _WHY, now)
+        pool.set_admin(server, _ADMIN_OF[admin], _WHY, now, keep_sticky=admin == _KEEPS)
     if health := books.server_word(server, HEALTH):
         reason = REFUSED if health == _REFUSED else _FAILED
         pool.set_health(server, _HEALTH_OF[health], reason, _WHY, now)

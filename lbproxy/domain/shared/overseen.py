@@ -96,10 +96,10 @@ class OverseenPool(SharedPool):
         self._dirty.add(server)
         return super().set_health(server, health, reason, why, now)
 
-    def set_admin(self, server: Server, admin: Admin, why: str, now: float) -> bool:
+    def set_admin(self, server: Server, admin: Admin, why: str, now: float, *, keep_sticky: bool = False) -> bool:
         """See Pool."""
         self._dirty.add(server)
-        return super().set_admin(server, admin, why, now)
+        return super().set_admin(server, admin, why, now, keep_sticky=keep_sticky)
 
     def set_weight(self, server: Server, weight: int, now: float) -> None:
         """See Pool."""

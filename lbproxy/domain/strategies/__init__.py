@@ -7,6 +7,8 @@ from typing import Final
 
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.strategies.base import Strategy
+from lbproxy.domain.strategies.consistent import ConsistentHash
+from lbproxy.domain.strategies.first import First
 from lbproxy.domain.strategies.hashing import IpHash
 from lbproxy.domain.strategies.least_connections import LeastConnections
 from lbproxy.domain.strategies.peak_ewma import PeakEwma
@@ -23,7 +25,9 @@ _BY_NAME: Final[
         | type[IpHash]
         | type[RandomChoice]
         | type[PowerOfTwo]
-        | type[PeakEwma],
+        | type[PeakEwma]
+        | type[ConsistentHash]
+        | type[First],
     ]
 ] = {
     "round_robin": RoundRobin,
@@ -33,6 +37,8 @@ _BY_NAME: Final[
     "random": RandomChoice,
     "power_of_two": PowerOfTwo,
     "peak_ewma": PeakEwma,
+    "consistent_hash": ConsistentHash,
+    "first": First,
 }
 
 NAMES: Final = tuple(_BY_NAME)

@@ -51,10 +51,10 @@ class PickContext:
 class Strategy(Protocol):
     """Chooses among servers that may all take the request.
 
-    hash_on: "" if the strategy does not hash, else "client_ip" (later also header:NAME and others); the pool then
-    fills `ctx.key`. A class attribute `fills_fast_first` that is true lets the pool keep back servers with a limit that
-    are measurably slower while others have free slots; `heeds_penalties` those that have just failed, while others are
-    merely full.
+    hash_on: "" if the strategy does not hash, else a key as request_key.py has it ("client_ip", "header:NAME" ...), of
+    which the pool then fills `ctx.key`. A class attribute `fills_fast_first` that is true lets the pool keep back
+    servers with a limit that are measurably slower while others have free slots; `heeds_penalties` those that have just
+    failed, while others are merely full.
     """
 
     hash_on: str

@@ -6,8 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from lbproxy.config import checks
-from lbproxy.config.availability import UNAVAILABLE_VALUES
+from lbproxy.config import checks, strategy_checks
 from lbproxy.config.server_model import BUILT_IN_STRATEGIES
 from lbproxy.config.source import Document, parse
 from lbproxy.config.validation import validate
@@ -45,10 +44,12 @@ def about_listener(*lines: str) -> list[str]:
 def plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """A package is installed that offers the strategy `coldest_gpu`, and another that offers something else."""
     installed = [
-        EntryPoint("coldest_gpu", "gpu:Coldest", checks.STRATEGY_GROUP),
+        EntryPoint("coldest_gpu", "gpu:Coldest", strategy_checks.STRATEGY_GROUP),
         EntryPoint("elsewhere", "gpu:Other", "other.group"),
     ]
-    monkeypatch.setattr(checks, "entry_points", lambda group: [point for point in installed if point.group == group])
+    monkeypatch.setattr(
+        strategy_checks, "entry_points", lambda group: [point for point in installed if point.group == group]
+    )
 
 
 def test_a_sound_config_gives_rise_to_nothing() -> None:
@@ -172,6 +173,11 @@ def test_positions_are_those_of_the_file_though_wrong_servers_were_cut_out() -> 
     ]
 
 
+FIRST_WITHOUT_LIMIT = (
+    "warning pools.p.strategy: fills servers up to `max_inflight`, which is off: one without it gets everything"
+)
+
+
 @pytest.mark.parametrize("strategy", BUILT_IN_STRATEGIES)
 @pytest.mark.parametrize("weight", [0, 1, 2])
 def test_weights_and_strategies(strategy: str, weight: int) -> None:
@@ -179,12 +185,14 @@ def test_weights_and_strategies(strategy: str, weight: int) -> None:
         f"warning pools.p.servers[0].weight: the strategy {strategy} ignores weights"
         for _ in range(weight > 1 and strategy in checks.WEIGHTLESS)
     ] + ["warning pools.p.servers: no server gets traffic: every weight is 0"] * (weight == 0)
+    if strategy == "first":
+        expected.insert(0, FIRST_WITHOUT_LIMIT)
     servers = f"servers: [{{address: 'a:1-3', weight: {weight}}}]"
     assert about_pool(servers, f"strategy: {strategy}") == expected
     assert about_pool(servers, f"strategy: {{name: {strategy}}}") == expected
 
 
-@pytest.mark.parametrize("strategy", BUILT_IN_STRATEGIES)
+@pytest.mark.parametrize("strategy", [name for name in BUILT_IN_STRATEGIES if name not in ("consistent_hash", "first")])
 def test_built_in_strategies_take_no_options(strategy: str) -> None:
     assert about_pool(f"strategy: {{name: {strategy}, seed: 5, bias: 1}}") == [
         f"pools.p.strategy.{name}: unknown option; {strategy} takes none" for name in ("seed", "bias")
@@ -229,8 +237,7 @@ def test_strategies_are_suggested_if_they_can_be_had() -> None:
     assert hint("Round-Robbin") == ("pools.p.strategy.name", "did you mean round_robin?")
     assert hint("coldest_cpu") == ("pools.p.strategy.name", "did you mean coldest_gpu?")
     listed = hint("zzz")[1].removeprefix("strategies: ").split(", ")
-    refused = set(UNAVAILABLE_VALUES["pools.*.strategy"])
-    assert listed == [*(name for name in BUILT_IN_STRATEGIES if name not in refused), "coldest_gpu"]
+    assert listed == [*BUILT_IN_STRATEGIES, "coldest_gpu"]
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_an_installed_strategy_is_known(monkeypatch: pytest.MonkeyPatch) -> None
         assert group == "lbproxy.strategies"
         return [EntryPoint("longest_prefix", "somewhere:LongestPrefix", group)]
 
-    monkeypatch.setattr("lbproxy.config.checks.entry_points", installed)
+    monkeypatch.setattr("lbproxy.config.strategy_checks.entry_points", installed)
     text = "listeners: [{bind: ':1', pool: p}]\npools: {p: {servers: ['a:2'], strategy: {name: NAME, size: 010}}}\n"
     spec = load_text(text.replace("NAME", "longest_prefix"), "lb.yaml", {}).config.pools["p"].strategy
     assert (spec.name, dict(spec.options), type(spec.options["size"])) == ("longest_prefix", {"size": 10}, int)

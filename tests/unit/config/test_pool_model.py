@@ -233,7 +233,7 @@ def test_servers_are_expanded_and_named() -> None:
 def test_a_cookie_needs_its_name() -> None:
     assert refused_at(Sticky, {"secret": "s"}) == [("cookie",)]
     made = Sticky.model_validate({"cookie": "c"})
-    assert (made.path, made.same_site, made.secure, made.max_age) == ("/", "lax", False, None)
+    assert (made.path, made.same_site, made.secure, made.max_age) == ("/", "lax", "auto", None)
 
 
 def test_sections_of_two_pools_are_equal_but_cannot_be_changed() -> None:

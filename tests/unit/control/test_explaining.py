@@ -76,7 +76,14 @@ def test_each_route_up_to_the_one_that_matches() -> None:
     assert told["path"] == {"received": "//api/%61", "sent": "/api/a?q=1"}
     assert told["answer"] is None
     assert (told["pool"]["name"], told["pool"]["strategy"], told["pool"]["usable"]) == ("many", "round_robin", 3)
-    assert told["pick"] == {"server": "127.0.0.1:5001", "probe": False, "among": [], "why": ""}
+    assert told["pick"] == {
+        "server": "127.0.0.1:5001",
+        "probe": False,
+        "among": [],
+        "why": "",
+        "sticky": None,
+        "hash": None,
+    }
 
 
 def test_a_rewritten_path() -> None:

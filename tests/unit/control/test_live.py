@@ -505,6 +505,9 @@ def test_what_was_to_be_cut_is_spared(
     [
         ({"admin": "drain", "after": 5}, "after: it belongs to `admin: maint`"),
         ({"after": 5}, "after: it belongs to `admin: maint`"),
+        ({"admin": "maint", "keep_sticky": True}, "keep_sticky: it belongs to `admin: drain`"),
+        ({"keep_sticky": True}, "keep_sticky: it belongs to `admin: drain`"),
+        ({"admin": "drain", "keep_sticky": "yes"}, "keep_sticky: expected true or false, got 'yes'"),
         ({"admin": "maint", "after": -1}, "after: "),
         ({"admin": "maint", "after": "soon"}, "after: "),
         ({"admin": "maint", "after": True}, "after: "),
@@ -514,3 +517,19 @@ def test_an_end_that_makes_no_sense_changes_nothing(bench: Bench, wanted: dict[s
     with pytest.raises(Refused, match=said):
         bench.live.change(bench.pool, bench.a, wanted, CI)
     assert bench.a.admin is Admin.READY
+
+
+def test_a_drain_may_keep_who_sticks_until_the_next_word() -> None:
+    bench = Bench()
+    kept, said = Change(False, True), Change("ready", "drain")
+    assert bench.change(bench.a, admin="drain", keep_sticky=True) == {"admin": said, "keep_sticky": kept}
+    assert bench.a.keep_sticky and bench.a.keeps_its_own and bench.a.why.endswith("; who sticks to it stays")
+    assert bench.change(bench.a, admin="drain", keep_sticky=True) == {}
+    assert bench.change(bench.a, weight=2) == {"weight": Change(1, 2)} and bench.a.keep_sticky
+    assert bench.change(bench.a, admin="drain") == {"keep_sticky": Change(True, False)}
+    assert not bench.a.keeps_its_own
+    bench.change(bench.a, admin="drain", keep_sticky=True)
+    assert bench.change(bench.a, admin="ready") == {
+        "admin": Change("drain", "ready"),
+        "keep_sticky": Change(True, False),
+    }

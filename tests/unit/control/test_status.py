@@ -61,6 +61,7 @@ def test_a_server_says_what_it_does_and_why() -> None:
         "was_up": False,
         "backup": False,
         "breaker": "closed",
+        "keep_sticky": False,
         "cut_in": None,
         "penalty": None,
         "quarantined": 0,

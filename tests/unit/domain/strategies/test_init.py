@@ -21,6 +21,8 @@ def test_names_of_this_version() -> None:
         "random",
         "power_of_two",
         "peak_ewma",
+        "consistent_hash",
+        "first",
     )
 
 

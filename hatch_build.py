@@ -65,7 +65,18 @@ def compiled_sources() -> list[str]:
 INLINE_CALLS = ("-fvisibility=hidden", "-fno-plt")
 
 # What compiled modules may import, hence what decides about their machine code (imports go one way; pyproject.toml).
-LAYERS = ("address", "compiling", "config", "dataplane", "domain", "errors", "protocol", "request_key", "tasks", "telemetry")
+LAYERS = (
+    "address",
+    "compiling",
+    "config",
+    "dataplane",
+    "domain",
+    "errors",
+    "protocol",
+    "request_key",
+    "tasks",
+    "telemetry",
+)
 
 
 def fingerprint() -> str:

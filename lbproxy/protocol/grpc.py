@@ -12,7 +12,6 @@ from typing import Final
 from lbproxy.protocol.message import Field, Fields
 
 OK: Final = 0
-CANCELLED: Final = 1
 UNKNOWN: Final = 2
 DEADLINE_EXCEEDED: Final = 4
 RESOURCE_EXHAUSTED: Final = 8

@@ -6,6 +6,7 @@ Pickles are read, which is safe because both ends are forks of one program, and 
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import logging
 import pickle
 import socket
@@ -13,10 +14,15 @@ import struct
 from collections.abc import Callable
 from typing import Final, cast
 
+from lbproxy.address import Address
+
 log = logging.getLogger("lbproxy")
 
 MOST_BYTES: Final = 64 << 20  # of a message, and of what waits: ten thousand servers are 4 MB
 _LENGTH: Final = struct.Struct("!I")
+
+# A frozen dataclass that is compiled can't be filled by pickle as others are.
+copyreg.pickle(Address, lambda address: (Address, (address.host, address.port, address.path)))
 
 Heard = Callable[[object], None]
 Failed = Callable[[str, BaseException], None]

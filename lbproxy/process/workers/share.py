@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from typing import Final
 
 from lbproxy.config.model import Config
@@ -23,9 +24,10 @@ from lbproxy.control.file_servers import server_of
 from lbproxy.domain.shared.books import CONTROLLER, SharedBooks, bury
 from lbproxy.domain.shared.cells import Guard
 from lbproxy.domain.shared.orders import write_orders
+from lbproxy.domain.shared.plan import OWNER
 from lbproxy.domain.shared.seats import card_of
 from lbproxy.shared.columns import Columns
-from lbproxy.shared.mutex import Mutex, MutexError
+from lbproxy.shared.mutex import ALARM_S, Mutex, MutexError
 from lbproxy.shared.segment import Segment
 from lbproxy.shared.table import Directory, PoolRoom, Table
 
@@ -39,6 +41,7 @@ SPARE_ROUTES: Final = 64
 LEAST_PLACES: Final = 1024
 MOST_ROWS: Final = 65_536  # beyond them a slot is a number only, which is as exact
 SPARE_ROWS: Final = 1024
+STUCK_ALARMS: Final = round(5.0 / ALARM_S)
 
 
 class ShareError(Exception):
@@ -97,6 +100,20 @@ class Share:
             self.cells, first, lambda: log.warning("the lock of %s is held for long: is a worker stopped?", what)
         )
 
+    def _guard_of_room(self, room: int, stuck: Callable[[int], None]) -> Guard:
+        """For who can't wait for somebody that was stopped while at the books: `stuck` hears who it is, 0 and up."""
+        owner_at = self.table.plans[room].first + OWNER
+        n_alarms = 0
+
+        def held_long() -> None:
+            nonlocal n_alarms
+            n_alarms += 1
+            owner = self.cells[owner_at] - 1
+            if n_alarms % STUCK_ALARMS == 0 and owner >= 0:
+                stuck(owner)
+
+        return Mutex(self.cells, self.table.locks[room], held_long)
+
     def books(self, room: int, worker: int) -> SharedBooks:
         """The books in a room as this worker has them."""
         table = self.table
@@ -110,10 +127,13 @@ class Share:
 
     # --- for the supervisor -------------------------------------------------------------------------------------------
 
-    def bury(self, worker: int) -> None:
-        """Worker 0 and up is dead, and reaped: what it had ends, what it counted stays. Before its successor begins."""
+    def bury(self, worker: int, stuck: Callable[[int], None]) -> None:
+        """Worker 0 and up is dead, and reaped: what it had ends, what it counted stays. Before its successor begins.
+
+        stuck: called with another worker that has been at some books for long and so holds this up: it must die.
+        """
         for room, plan in enumerate(self.table.plans):
-            bury(self.cells, plan, self.guard(self.table.locks[room], f"the books of pool {room + 1}"), worker)
+            bury(self.cells, plan, self._guard_of_room(room, stuck), worker)
         self.columns.fold(worker)
         for number in range(self.n_workers + 1):
             self.ring(number)

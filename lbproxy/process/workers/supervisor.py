@@ -325,7 +325,7 @@ class Supervisor:
         if child.number == CONTROLLER:
             self._share.bury_controller()
         else:
-            self._share.bury(child.number - 1)
+            self._share.bury(child.number - 1, self._holds_up)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         if self._phase == "starting":
             code, text = child.failure or (1, f"the {child.name} {how}")
@@ -341,6 +341,13 @@ class Supervisor:
         log.error("the %s (%d) %s%s; another one starts in %.1f s", child.name, pid, how, why, delay_s)
         self._board.restarted(child.number)
         child.due_at = now + delay_s
+
+    def _holds_up(self, worker: int) -> None:
+        """A worker was stopped while it had a lock, and the books of a dead one wait for that."""
+        child = self._children[worker + 1]
+        if child.pid:
+            log.error("the %s (%d) does not let go of what others need: it is killed", child.name, child.pid)
+            os.kill(child.pid, signal.SIGKILL)
 
     def _look(self, now: float) -> None:
         """Kill who is stuck, and whoever has had its time."""

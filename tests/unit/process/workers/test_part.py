@@ -95,7 +95,7 @@ class Site:
         self.controller = Process(self, 2)
 
     def replace(self, number: int) -> Process:
-        self.share.bury(number)
+        self.share.bury(number, lambda worker: None)
         self.workers[number] = Process(self, number)
         return self.workers[number]
 
@@ -257,7 +257,7 @@ def test_gauges_of_all_are_added_up() -> None:
     assert 'lbproxy_upstream_connections{pool="p",server="127.0.0.1:2",state="active"} 3' in text
     assert 'lbproxy_upstream_connections{pool="p",server="127.0.0.1:1",state="active"} 0' in text
     assert "lbproxy_buffered_bytes 300" in text
-    site.share.bury(1)
+    site.share.bury(1, lambda worker: None)
     assert list(site.controller.part.client_connections()) == [(("in",), 1)]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+
+import pytest
 
 from lbproxy.address import Address
 from lbproxy.config.loader import load_text
@@ -10,6 +13,7 @@ from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import CONTROLLER
 from lbproxy.domain.shared.orders import write_orders
 from lbproxy.domain.shared.plan import HELD
+from lbproxy.process.workers import share as share_module
 from lbproxy.process.workers.share import (
     LEAST_PLACES,
     MOST_ROWS,
@@ -64,7 +68,7 @@ def test_who_is_buried_leaves_nothing_but_its_counts_and_others_are_woken() -> N
         books.sat_down(server, seat)
         books.rows.take(HELD, 1, seat, 0, 1)
     share.columns.publish(1, 0, [7] * PROCESS.width)
-    share.bury(1)
+    share.bury(1, lambda worker: None)
     plan = share.table.plans[number]
     assert not share.cells[plan.row(1)]
     assert share.columns.total(0, 1) == [7]
@@ -82,3 +86,28 @@ def test_a_pool_s_seats_are_bounded() -> None:
     while books.give_seat(Server(f"s{taken}", Address("10.0.0.1", 1)), b"card", write_orders):
         taken += 1
     assert taken == 2 + SPARE_SEATS
+
+
+def test_who_was_stopped_while_at_the_books_does_not_hold_up_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(share_module, "STUCK_ALARMS", 1)
+    share = share_of("{servers: ['127.0.0.1:1']}")
+    books, is_inside, may_leave = share.books(share.room_names.find("p"), 1), threading.Event(), threading.Event()
+
+    def stay() -> None:
+        books.enter(1.0)
+        is_inside.set()
+        may_leave.wait()
+        books.leave()
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    is_inside.wait()
+    found: list[int] = []
+
+    def stuck(worker: int) -> None:
+        found.append(worker)
+        may_leave.set()
+
+    share.bury(0, stuck)
+    thread.join()
+    assert found[0] == 1

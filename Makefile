@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 TOOLS := haproxy=haproxy nginx=nginx-light wrk=wrk ab=apache2-utils prometheus=prometheus promtool=prometheus curl=curl \
 	openssl=openssl psql=postgresql-client redis-server=redis-server redis-benchmark=redis-tools redis-cli=redis-tools \
 	iperf3=iperf3 uwsgi=uwsgi-plugin-python3 valgrind=valgrind chromium=chromium zsh=zsh fish=fish \
-	h2load=nghttp2-client nghttp=nghttp2-client
+	h2load=nghttp2-client nghttp=nghttp2-client nghttpd=nghttp2-server
 # Packages that bring no command, or none on the PATH.
 MODULES := libnginx-mod-stream postgresql
 # Processes that run tests: as many as processors for what computes, twice as many for what mostly waits. With more of them

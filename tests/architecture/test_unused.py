@@ -15,9 +15,6 @@ SEEN_BY_OTHERS = {
     "lbproxy/config/notation.py: Section.model_config": "pydantic reads it",
     "lbproxy/config/server_model.py: StrategySpec.model_config": "pydantic reads it",
     "lbproxy/control/kept_data.py: _Data.model_config": "pydantic reads it",
-    # For streams that share a connection; a trait itself can't be the base of what is not compiled.
-    "lbproxy/dataplane/exchange/client_stream.py: SharingClientStream": "tests/support/multiplexed.py derives from it",
-    "lbproxy/dataplane/exchange/ports.py: SharingServerStream": "tests/support/multiplexed.py derives from it",
     # Hit rates of tables: without them nobody sees why a connection is dear.
     "lbproxy/protocol/h2/connection.py: H2Connection.n_known": "benchmarks/micro/h2_codec.py prints it",
     "lbproxy/protocol/h2/decoder.py: Decoder.n_hits": "benchmarks/micro/h2_codec.py prints it",

@@ -86,7 +86,7 @@ class Built:
 def test_a_pool_has_its_settings() -> None:
     built = Built()
     app = built.pools["app"]
-    assert app.keep_alive == KeepAliveSettings(2, 3.0, 4, 5.0)
+    assert app.keep_alive == KeepAliveSettings(2, 3.0, 4, 5.0, ping_s=30.0)
     assert (app.head_bytes, app.max_fields, app.max_interim) == (1024, 10, 2)
     timeouts = pool_timeouts(built.config.pools["app"])
     assert (timeouts.connect, timeouts.response_head, timeouts.read) == (1.0, 2.0, 3.0)

@@ -168,6 +168,8 @@ def _default_text(value: object) -> str:
 
 def _unavailable() -> list[str]:
     """What is planned and refused."""
+    if not UNAVAILABLE_KEYS and not UNAVAILABLE_VALUES:
+        return ["Nothing: every key that is not refused as unknown works."]
     lines = ["These keys and values are planned and refused until they work:", ""]
     lines += [f"- `{_shown(line)}`" for line in UNAVAILABLE_KEYS]
     for line, values in UNAVAILABLE_VALUES.items():

@@ -8,7 +8,7 @@ is decided about it. Everything new is bound before anything old goes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -204,19 +204,19 @@ class Listeners:
 
     def connections(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Values of lbproxy_client_connections."""
-        counts: dict[str, int] = {}
-        for listener in (*self, *self._leaving):
-            counts[listener.runtime.name] = counts.get(listener.runtime.name, 0) + listener.n_connections
-        for name, count in counts.items():
-            yield (name,), count
+        return self._sums(lambda listener: listener.n_connections)
 
     def streams(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Values of lbproxy_h2_streams."""
+        return self._sums(lambda listener: listener.n_streams)
+
+    def _sums(self, count: Callable[[Listener], int]) -> Iterator[tuple[tuple[str, ...], float]]:
+        """By name: several addresses, and those that are about to go, may have the same."""
         counts: dict[str, int] = {}
         for listener in (*self, *self._leaving):
-            counts[listener.runtime.name] = counts.get(listener.runtime.name, 0) + listener.n_streams
-        for name, count in counts.items():
-            yield (name,), count
+            counts[listener.runtime.name] = counts.get(listener.runtime.name, 0) + count(listener)
+        for name, number in counts.items():
+            yield (name,), number
 
     def status(self) -> list[ListenerStatus]:
         """Open ones, by name."""

@@ -197,8 +197,10 @@ def run(
             )
             try:
                 status = started.wait(timeout_s)
-            finally:
+            except subprocess.TimeoutExpired:
                 started.kill()
+                started.wait()
+                raise
         else:
             status = subprocess.run(
                 [sys.executable, "-P", "-m", "lbproxy", *arguments],

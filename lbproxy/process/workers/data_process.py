@@ -99,6 +99,7 @@ class DataProcess:
         part = self._part = Part(setup.share, setup.number - 1, services.clock)
         part.send = lambda message: self._agent.send(message)
         part.connections = lambda: self._listeners.connections()
+        part.streams = lambda: self._listeners.streams()
         part.buffered = lambda: services.pressure.buffered
         wiring = self._wiring = Wiring(
             config,

@@ -54,8 +54,8 @@ class Ears(Protocol):
 class Part:
     """See the module. number: of a worker, 0 and up; as many as there are workers: the controller.
 
-    send: tells the controller something (news.py). connections: how many clients each listener has. buffered: bytes.
-    clock: monotonic seconds.
+    send: tells the controller something (news.py). connections, streams: how many clients each listener has, and
+    their requests of HTTP/2. buffered: bytes. clock: monotonic seconds.
     """
 
     def __init__(self, share: Share, number: int, clock: Callable[[], float]) -> None:
@@ -65,6 +65,7 @@ class Part:
         self.is_controller = number == share.n_workers
         self.send: Callable[[object], None] = lambda message: None
         self.connections: Callable[[], Iterable[tuple[Labels, float]]] = tuple
+        self.streams: Callable[[], Iterable[tuple[Labels, float]]] = tuple
         self.buffered: Callable[[], int] = lambda: 0
         self._rooms: dict[str, int] = {}
         self._books: dict[str, SharedBooks] = {}
@@ -262,10 +263,11 @@ class Part:
                     columns.publish(self._number, place, row)
         asked = self._share.cells[ASKED]
         columns.publish(self._number, table.process_gauges, [self.buffered()])
-        for labels, number in self.connections():
-            entry = self._listeners.find(*labels)
-            if entry >= 0:
-                columns.publish(self._number, table.listener_gauges(entry), [int(number)])
+        for offset, values in enumerate((self.connections(), self.streams())):
+            for labels, number in values:
+                entry = self._listeners.find(*labels)
+                if entry >= 0:
+                    columns.publish(self._number, table.listener_gauges(entry) + offset, [int(number)])
         for runtime in self._pools.values():
             for server, item in runtime.servers.items():
                 self._publish_server(runtime, server, item, item.row)
@@ -366,6 +368,7 @@ class Part:
     def _readers(self) -> dict[str, Reader]:
         return {
             "client_connections": self.client_connections,
+            "h2_streams": lambda: self._of_listeners(1),
             "upstream_connections": self._upstream_connections,
             "buffered_bytes": lambda: [((), self._gauge(self._share.table.process_gauges))],
             "queue_depth": lambda: [((name,), runtime.n_queued) for name, runtime in self._pools.items()],
@@ -376,9 +379,12 @@ class Part:
 
     def client_connections(self) -> Iterator[tuple[Labels, float]]:
         """Of each listener, with all workers."""
+        return self._of_listeners(0)
+
+    def _of_listeners(self, offset: int) -> Iterator[tuple[Labels, float]]:
         for labels in self._registry.labels(LISTENER):
             entry = self._listeners.find(*labels)
-            yield labels, self._gauge(self._share.table.listener_gauges(entry)) if entry >= 0 else 0
+            yield labels, self._gauge(self._share.table.listener_gauges(entry) + offset) if entry >= 0 else 0
 
     def _upstream_connections(self) -> Iterator[tuple[Labels, float]]:
         table = self._share.table

@@ -12,32 +12,38 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.build import ROOT
 from tests.support.certificates import Authority
+from tests.support.crew import CrewProxy
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
 
 Families = dict[str, tuple[str, frozenset[str]]]
 
 
+def everything(origin: Origin, folder: Path) -> dict[str, object]:
+    """A listener and a pool of every kind, so that no family has a reason to be away."""
+    pool = {"servers": [origin.address], "health_check": "tcp"}
+    return {
+        "listeners": [
+            {"name": "plain", "bind": "127.0.0.1:0", "pool": "queued"},
+            {
+                "name": "tls",
+                "bind": "127.0.0.1:0",
+                "pool": "queued",
+                "tls": Authority(folder).issue("s", "localhost").tls,
+            },
+            {"name": "tcp", "bind": "127.0.0.1:0", "pool": "tcp", "mode": "tcp"},
+        ],
+        "pools": {"queued": {**pool, "max_inflight": 1, "servers": [f"localhost:{origin.port}"]}, "tcp": pool},
+    }
+
+
 @pytest.fixture(scope="module")
 def exposition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """/metrics of a daemon with a listener and a pool of every kind, so that no family has a reason to be away."""
+    """/metrics of a daemon with two workers."""
     folder = tmp_path_factory.mktemp("documented")
-    files = Authority(folder).issue("server", "localhost")
-    with Origin() as origin:
-        pool = {"servers": [origin.address], "health_check": "tcp"}
-        config = {
-            "listeners": [
-                {"name": "plain", "bind": "127.0.0.1:0", "pool": "queued"},
-                {"name": "tls", "bind": "127.0.0.1:0", "pool": "queued", "tls": files.tls},
-                {"name": "tcp", "bind": "127.0.0.1:0", "pool": "tcp", "mode": "tcp"},
-            ],
-            "pools": {
-                "queued": {**pool, "max_inflight": 1, "servers": [f"localhost:{origin.port}"]},
-                "tcp": pool,
-            },
-        }
-        with LbProxy(config, folder / "lb") as lb:
-            yield lb.exposition()
+    with Origin() as origin, CrewProxy({"workers": 2, **everything(origin, folder)}, folder / "lb") as lb:
+        lb.wait_all_up()
+        yield lb.exposition()
 
 
 def exported(exposition: str) -> Families:
@@ -64,6 +70,14 @@ def test_what_is_exported_is_described_and_the_reverse(exposition: str) -> None:
     assert sorted(ours.keys() - page.keys()) == [], "exported, and not in docs/metrics.md"
     assert sorted(page.keys() - ours.keys()) == [], "in docs/metrics.md, and not exported"
     assert ours == page
+
+
+def test_one_process_exports_the_same_but_for_its_workers(exposition: str, tmp_path: Path) -> None:
+    with Origin() as origin, LbProxy(everything(origin, tmp_path), tmp_path / "lb") as lb:
+        alone = exported(lb.exposition())
+    several = exported(exposition)
+    assert several.keys() - alone.keys() == {"lbproxy_worker_up", "lbproxy_worker_restarts_total"}
+    assert alone == {name: several[name] for name in alone}
 
 
 def series(exposition: str) -> dict[str, set[str]]:

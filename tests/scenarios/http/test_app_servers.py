@@ -113,7 +113,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, App]]
     # uWSGI does not read what is sent on a connection that it is about to close, until that is learned.
     extra: dict[str, dict[str, object]] = {"uwsgi": {"retry": {"idempotent": True}}}
     config: dict[str, object] = {
-        "listeners": [{"name": name, "bind": "127.0.0.1:0", "pool": name} for name in SERVERS],
+        "listeners": [{"name": name, "bind": "127.0.0.1:0", "pool": name, "protocols": ["h1"]} for name in SERVERS],
         "pools": {
             name: {"servers": [f"127.0.0.1:{port}"], **pool, **extra.get(name, {})}
             for name, (_, port) in started.items()

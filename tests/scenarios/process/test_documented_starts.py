@@ -16,7 +16,6 @@ from tests.support.build import ROOT
 # What makes each message come: settings over a config that would start. TAKEN is an address that is in use.
 CAUSES: dict[str, dict[str, object]] = {
     "lb.yaml:3:5: listeners[0].pol: unknown key; did you mean pool?": {},  # a file of its own, below
-    "... is not available in this version": {"workers": 2},
     "...: the environment variable NAME is not set": {"admin": {"token": "${SET_BY_NOBODY}"}},
     "cannot listen on 0.0.0.0:5000: Address already in use": {"listeners": [{"bind": "TAKEN", "pool": "p"}]},
     "admin.bind: cannot listen on 127.0.0.1:8404: Address already in use": {"admin": {"bind": "TAKEN"}},

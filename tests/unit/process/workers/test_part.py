@@ -248,12 +248,14 @@ def test_gauges_of_all_are_added_up() -> None:
     site = Site()
     for number, process in enumerate(site.workers, 1):
         process.part.connections = lambda number=number: [(("in",), number)]  # type: ignore[misc]
+        process.part.streams = lambda number=number: [(("in",), 10 * number)]  # type: ignore[misc]
         process.part.buffered = lambda number=number: 100 * number  # type: ignore[misc]
         runtime = process.wiring.pools["p"]
         runtime.servers[runtime.pool.servers[1]].n_connections = number
     site.sweep()
     text = Exposition(site.controller.registry).render().decode()
     assert 'lbproxy_client_connections{listener="in"} 3' in text
+    assert 'lbproxy_h2_streams{listener="in"} 30' in text
     assert 'lbproxy_upstream_connections{pool="p",server="127.0.0.1:2",state="active"} 3' in text
     assert 'lbproxy_upstream_connections{pool="p",server="127.0.0.1:1",state="active"} 0' in text
     assert "lbproxy_buffered_bytes 300" in text

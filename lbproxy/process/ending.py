@@ -17,6 +17,7 @@ from lbproxy.config.model import Shutdown
 from lbproxy.dataplane.services import Services
 from lbproxy.process.controller import Controller
 from lbproxy.process.listeners import Listeners
+from lbproxy.process.newcomers import held_off
 
 log = logging.getLogger("lbproxy")
 
@@ -46,9 +47,10 @@ class Ending:
         if self.controller is not None:
             self.controller.draining()
         await self._wait_for(lambda: False, services.clock() + min(shutdown.delay, shutdown.grace))
-        await self._wait_for(lambda: not self.listeners.has_queued, services.clock() + 1.0)
-        services.is_draining = True
-        self.listeners.close()
+        with held_off(self.listeners.filenos):
+            await self._wait_for(lambda: not self.listeners.has_queued, services.clock() + 1.0)
+            services.is_draining = True
+            self.listeners.close()
         await self._empty(ends_at)
 
     async def leave(self, taken: Set[str]) -> None:

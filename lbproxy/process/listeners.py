@@ -177,6 +177,11 @@ class Listeners:
         """Does somebody wait to be accepted?"""
         return any(listener.has_queued for listener in self)
 
+    @property
+    def filenos(self) -> list[int]:
+        """The descriptors of all open sockets."""
+        return [fileno for listener in self for fileno in listener.filenos()]
+
     def close(self) -> None:
         """Accept nobody any more."""
         for listener in self:

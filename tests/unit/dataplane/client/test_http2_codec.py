@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from lbproxy.dataplane.client.http2_codec import ClientCodec
 from lbproxy.dataplane.client.http2_connection import Http2Life
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import PREFACE
@@ -17,7 +18,7 @@ def test_who_has_ended_is_told_nothing() -> None:
         client = lb.connect()
         client.send(PREFACE + frames.settings([]) + headers(1, GET, is_end=True))
         codec = cast(Http2Life, client.transport.get_protocol()).codec
-        assert len(lb.loop.dials) == 1
+        assert isinstance(codec, ClientCodec) and len(lb.loop.dials) == 1
         client.reset()
         assert codec.owner is None
         codec.received(headers(3, GET, is_end=True) + frames.rst_stream(3, 8) + frames.ping(bytes(8), True), 0.0)

@@ -24,7 +24,6 @@ from collections.abc import Awaitable, Callable
 from lbproxy.address import Address
 from lbproxy.config.model import HealthCheck
 from lbproxy.control.probe import ProbeSpec, Result, Verdict, probe
-from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.health import CheckResult, HealthMachine
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -108,31 +107,16 @@ class Checker:
         self._checks: dict[str, tuple[HealthCheck, ProbeSpec]] = {}
         self._watches: dict[tuple[str, str], _Watch] = {}
 
-    def add_pool(
-        self,
-        pool: Pool,
-        check: HealthCheck,
-        proxy_protocol: str = "off",
-        tls: PoolTlsSettings | None = None,
-        protocol: str = "h1",
-    ) -> None:
+    def add_pool(self, pool: Pool, check: HealthCheck, spec: ProbeSpec) -> None:
         """Check the servers of a pool from now on, the first time at some moment within FIRST_WITHIN_S."""
-        self._checks[pool.name] = (check, ProbeSpec.from_config(check, proxy_protocol, tls, protocol))
+        self._checks[pool.name] = check, spec
         spread_s = min(check.interval, FIRST_WITHIN_S, len(pool.servers) * FIRST_GAP_S)
         for server in pool.servers:
             self._watch(pool, server, self._clock() + self._rng.random() * spread_s)
 
-    def change_pool(
-        self,
-        pool: Pool,
-        check: HealthCheck,
-        proxy_protocol: str = "off",
-        tls: PoolTlsSettings | None = None,
-        protocol: str = "h1",
-    ) -> None:
+    def change_pool(self, pool: Pool, check: HealthCheck, spec: ProbeSpec) -> None:
         """Check in another way: each server when it is due, or an interval from now if that is sooner."""
-        spec = ProbeSpec.from_config(check, proxy_protocol, tls, protocol)
-        self._checks[pool.name] = (check, spec)
+        self._checks[pool.name] = check, spec
         now = self._clock()
         for watch in self._watches_of(pool):
             watch.change(check, spec.named(watch.server.host))

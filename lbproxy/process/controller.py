@@ -17,7 +17,7 @@ from typing import Protocol
 
 from lbproxy.address import Address
 from lbproxy.config.kinds import in_force
-from lbproxy.config.model import Config
+from lbproxy.config.model import Config, HealthCheck
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.access import Access
 from lbproxy.control.admin import AdminServer, Reload, Route
@@ -34,6 +34,7 @@ from lbproxy.control.live import LiveControl
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.news import News
 from lbproxy.control.pools_api import PoolsApi
+from lbproxy.control.probe import ProbeSpec
 from lbproxy.control.rates import Meter
 from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
@@ -217,9 +218,12 @@ class Controller:
     def _look_after(self, pool: Pool, settings: PoolConfig) -> None:
         """Check its servers, and look up their names."""
         if settings.health_check is not None:
-            tls = self._parts.check_tls.get(pool.name)
-            self._checker.add_pool(pool, settings.health_check, settings.proxy_protocol, tls, settings.protocol)
+            self._checker.add_pool(pool, settings.health_check, self._probes(pool, settings.health_check, settings))
         self._discovery.add_pool(pool, Wanted.of(settings, self._base_dir))
+
+    def _probes(self, pool: Pool, check: HealthCheck, settings: PoolConfig) -> ProbeSpec:
+        tls = self._parts.check_tls.get(pool.name)
+        return ProbeSpec.from_config(check, settings.proxy_protocol, tls, settings.protocol)
 
     async def stop(self) -> None:
         """End everything; the admin address last."""
@@ -278,8 +282,7 @@ class Controller:
         if check is None:
             self._checker.end_checks(pool)
         else:
-            tls = self._parts.check_tls.get(pool.name)
-            self._checker.change_pool(pool, check, after.proxy_protocol, tls, after.protocol)
+            self._checker.change_pool(pool, check, self._probes(pool, check, after))
         self._file_servers.change(pool, before, after)
         self._live.file_names(pool.name, {(spec.name, str(spec.address)) for spec in after.servers})
         if before is None:

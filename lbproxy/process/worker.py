@@ -371,6 +371,14 @@ class Worker:
         return 0
 
 
+def not_started(error: StartError, outside: Outside | None) -> int:
+    """Whoever waits for the start is told; the exit status."""
+    if outside is not None and outside.arrival is not None:
+        outside.arrival.fail([str(error)])
+    log.error("cannot start: %s", error)
+    return error.status
+
+
 def run(
     config: Config,
     shown: Callable[[Unusable], str],
@@ -388,10 +396,7 @@ def run(
         keeper = outside.keeper if outside is not None and outside.is_over else None
         return status if keeper is None else keeper.keep()
     except StartError as error:
-        if outside is not None and outside.arrival is not None:
-            outside.arrival.fail([str(error)])
-        log.error("cannot start: %s", error)
-        return error.status
+        return not_started(error, outside)
     except KeyboardInterrupt:
         return 1
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
-from lbproxy.dataplane.exchange.ports import AnswerSink, ServerStream
+from lbproxy.dataplane.exchange.ports import AnswerSink, Endpoint, ServerStream
 from lbproxy.dataplane.exchange.prepare import Prepared, prepare
 from lbproxy.dataplane.runtime import UpstreamTimeouts
 from lbproxy.errors import Fault
@@ -93,3 +93,14 @@ class Asked(AnswerSink):
 
     def client_transport(self) -> None:
         return None
+
+
+class AskingLb(FakeLb):
+    """The endpoint of the one server is asked."""
+
+    def ask(self, *, wants_fresh: bool = False) -> Asked:
+        endpoint, asked = self.runtimes[0].endpoint, Asked()
+        assert isinstance(endpoint, Endpoint)
+        endpoint.open(asked, self.services, self.clock(), wants_fresh=wants_fresh)
+        self.loop.run()
+        return asked

@@ -255,12 +255,9 @@ class Part:
                     self._tell_learned(runtime, server, item, now)
 
     def _publish(self) -> None:
-        columns, table, registry = self._share.columns, self._share.table, self._registry
-        for layout in (PROCESS, LISTENER, TRAFFIC, POOL):
-            for labels in registry.labels(layout):
-                place, row = self._place(layout, labels), registry.row(layout, labels)
-                if place >= 0 and row is not None:
-                    columns.publish(self._number, place, row)
+        columns, table = self._share.columns, self._share.table
+        for _, _, place, row in self._rows():
+            columns.publish(self._number, place, row)
         asked = self._share.cells[ASKED]
         columns.publish(self._number, table.process_gauges, [self.buffered()])
         for offset, values in enumerate((self.connections(), self.streams())):
@@ -288,6 +285,14 @@ class Part:
             progress_ns = int(server.progress_at * 1e9) if server.progress_at > -inf else 0
             gauges = [item.n_active, len(item.idle), latency_ns, progress_ns]
             columns.publish(self._number, table.server_gauges(room, seat), gauges)
+
+    def _rows(self) -> Iterator[tuple[Layout, Labels, int, Row]]:
+        """Those of this process that others can see, but for those of servers, and where they stand in a column."""
+        for layout in (PROCESS, LISTENER, TRAFFIC, POOL):
+            for labels in self._registry.labels(layout):
+                place, row = self._place(layout, labels), self._registry.row(layout, labels)
+                if place >= 0 and row is not None:
+                    yield layout, labels, place, row
 
     def _place(self, layout: Layout, labels: Labels) -> int:
         """Where such a row stands in a column; -1 if there is no room for it."""
@@ -342,11 +347,8 @@ class Part:
 
     def _count(self) -> None:
         columns, table, registry = self._share.columns, self._share.table, self._registry
-        for layout in (PROCESS, LISTENER, TRAFFIC, POOL):
-            for labels in registry.labels(layout):
-                place, own = self._place(layout, labels), registry.row(layout, labels)
-                if place >= 0 and own is not None:
-                    registry.count_elsewhere(layout, labels, _without(columns.total(place, layout.width), own))
+        for layout, labels, place, own in self._rows():
+            registry.count_elsewhere(layout, labels, _without(columns.total(place, layout.width), own))
         for runtime in self._pools.values():
             books, room = self._books[runtime.name], self._rooms[runtime.name]
             sums: dict[Labels, Row] = {}

@@ -37,7 +37,7 @@ from lbproxy.process.listeners import binds_of
 from lbproxy.process.outside import Outside
 from lbproxy.process.threads import new_loop
 from lbproxy.process.upgrade.sockets import Inherited, Passed, admin_name
-from lbproxy.process.worker import StartError
+from lbproxy.process.worker import StartError, not_started
 from lbproxy.process.workers.board import CONTROLLER, STARTING, Board
 from lbproxy.process.workers.child import Child
 from lbproxy.process.workers.control_process import NO_UPGRADE, ControlProcess
@@ -555,10 +555,7 @@ def run(
     try:
         return Supervisor(config, shown, config_path, kept, outside, n_workers).run()
     except StartError as error:
-        if outside.arrival is not None:
-            outside.arrival.fail([str(error)])
-        log.error("cannot start: %s", error)
-        return error.status
+        return not_started(error, outside)
     finally:
         outside.ended()
         handler.close()

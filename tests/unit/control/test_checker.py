@@ -48,7 +48,8 @@ class Bench:
 
     def watch(self, check: HealthCheck | None = None) -> Server:
         """From now on; unless the check is the test's own, none comes by itself."""
-        self.checker.add_pool(self.pool, check or HealthCheck(interval=1000.0))
+        wanted = check or HealthCheck(interval=1000.0)
+        self.checker.add_pool(self.pool, wanted, ProbeSpec.from_config(wanted))
         if check is None:
             for watch in self.checker._watches.values():
                 watch.due_at = self.now + 1000.0

@@ -358,12 +358,18 @@ def stuck(lb: FakeLb, first: str, cookie: str) -> Peer:
     return client
 
 
+def two_of_a_server(lb: FakeLb) -> tuple[str, str, Peer, Peer]:
+    """Its name, the cookie that names it, who has its slot, and who comes then."""
+    first, cookie = ask(lb)
+    busy = stuck(lb, first, cookie)
+    waiting = lb.connect()
+    waiting.send(post(b"", f"Cookie: lb={cookie}"))
+    return first, cookie, busy, waiting
+
+
 def test_who_waits_gets_the_slot_of_its_own_server() -> None:
     with FakeLb(config(WAITS)) as lb:
-        first, cookie = ask(lb)
-        busy = stuck(lb, first, cookie)
-        waiting = lb.connect()
-        waiting.send(post(b"", f"Cookie: lb={cookie}"))
+        first, _, busy, waiting = two_of_a_server(lb)
         assert not lb.loop.dials and lb.pool.n_queued == 1
         answer(lb, busy)
         assert lb.pool.n_queued == 0
@@ -375,10 +381,7 @@ def test_who_waits_gets_the_slot_of_its_own_server() -> None:
 
 def test_who_has_waited_goes_elsewhere_and_comes_back() -> None:
     with FakeLb(config(WAITS)) as lb:
-        first, cookie = ask(lb)
-        busy = stuck(lb, first, cookie)
-        waiting = lb.connect()
-        waiting.send(post(b"", f"Cookie: lb={cookie}"))
+        first, cookie, busy, waiting = two_of_a_server(lb)
         lb.advance(1.9)
         assert not lb.loop.dials
         lb.advance(0.4)
@@ -391,10 +394,7 @@ def test_who_has_waited_goes_elsewhere_and_comes_back() -> None:
 
 def test_who_waits_for_a_server_that_goes_down_goes_elsewhere_at_once() -> None:
     with FakeLb(config(WAITS)) as lb:
-        first, cookie = ask(lb)
-        busy = stuck(lb, first, cookie)
-        waiting = lb.connect()
-        waiting.send(post(b"", f"Cookie: lb={cookie}"))
+        first, _, busy, waiting = two_of_a_server(lb)
         lb.pool.pool.set_health(server_called(lb, first), Health.DOWN, "failed", "", lb.clock())
         lb.accept().send(ok())
         assert cookie_in(waiting.got())
@@ -403,10 +403,7 @@ def test_who_waits_for_a_server_that_goes_down_goes_elsewhere_at_once() -> None:
 
 def test_who_waits_may_leave() -> None:
     with FakeLb(config(WAITS)) as lb:
-        first, cookie = ask(lb)
-        busy = stuck(lb, first, cookie)
-        waiting = lb.connect()
-        waiting.send(post(b"", f"Cookie: lb={cookie}"))
+        _, _, busy, waiting = two_of_a_server(lb)
         waiting.reset()
         assert lb.pool.n_queued == 0
         answer(lb, busy)

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from lbproxy.dataplane.server.http2_endpoint import Http2Endpoint
 from lbproxy.dataplane.server.http2_stream import Http2Stream
-from tests.support.asking import Asked, prepared_by
-from tests.support.fake_transport import GET, FakeLb
+from tests.support.asking import Asked, AskingLb, prepared_by
+from tests.support.fake_transport import GET
 from tests.support.h2_servers import H2Server, config
 
 POST = b"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
 
 
-class Asking(FakeLb):
-    """The endpoint of the one server, and who asks it."""
+class Asking(AskingLb):
+    """Its endpoint, too."""
 
     def __init__(self, **keys: str) -> None:
         super().__init__(config(**keys))
         endpoint = self.runtimes[0].endpoint
         assert isinstance(endpoint, Http2Endpoint)
         self.endpoint = endpoint
-
-    def ask(self, *, wants_fresh: bool = False) -> Asked:
-        asked = Asked()
-        self.endpoint.open(asked, self.services, self.clock(), wants_fresh=wants_fresh)
-        self.loop.run()
-        return asked
 
     def dialled(self, *, streams: int = 100) -> H2Server:
         """The dial succeeds."""

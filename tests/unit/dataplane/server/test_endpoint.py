@@ -9,25 +9,19 @@ import pytest
 from lbproxy.dataplane.exchange.ports import Endpoint
 from lbproxy.dataplane.server.endpoint import Dial
 from lbproxy.dataplane.server.upstream import UpstreamConnection
-from tests.support.asking import Asked, prepared_by
-from tests.support.fake_transport import FakeLb, FakeTasks, ok
+from tests.support.asking import Asked, AskingLb, prepared_by
+from tests.support.fake_transport import FakeTasks, ok
 from tests.unit.dataplane.server.helpers import config
 
 
-class Asking(FakeLb):
-    """The endpoint of the one server, and who asks it."""
+class Asking(AskingLb):
+    """Its endpoint, too."""
 
     def __init__(self, keep_alive: str = "{}") -> None:
         super().__init__(config(keep_alive=keep_alive))
         endpoint = self.runtimes[0].endpoint
         assert isinstance(endpoint, Endpoint)
         self.endpoint = endpoint
-
-    def ask(self, *, wants_fresh: bool = False) -> Asked:
-        asked = Asked()
-        self.endpoint.open(asked, self.services, self.clock(), wants_fresh=wants_fresh)
-        self.loop.run()
-        return asked
 
     def kept(self) -> UpstreamConnection:
         """A connection that has answered once."""

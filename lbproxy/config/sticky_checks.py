@@ -43,6 +43,12 @@ def check_cookies(config: Config, document: Document) -> None:
     for name, pool in config.pools.items():
         if pool.sticky is None:
             continue
+        if pool.sticky.wait and config.workers != 1:
+            document.warn(
+                ("pools", name, "sticky", "wait"),
+                "has no effect with several workers: a request whose server has no slot goes elsewhere at once",
+                at_key=True,
+            )
         other = first.setdefault((pool.sticky.cookie, pool.sticky.path), name)
         if other != name:
             document.warn(

@@ -43,8 +43,9 @@ from tests.support.tickets import CallingTicket
 
 CTX: Final = PickContext("192.0.2.1")
 Step = tuple[str, int]
-"""("ask", n): request n arrives. ("end", n): it is answered, if it has a slot; in the end all are. ("leave", n): its
-client leaves, if it waits. ("sweep", n): time passes."""
+"""("ask", n): request n arrives. ("stick", n): so does one whose client sticks to the first server. ("end", n): it is
+answered, if it has a slot; in the end all are. ("leave", n): its client leaves, if it waits. ("sweep", n): time
+passes."""
 
 
 class Wrong(AssertionError):
@@ -162,6 +163,12 @@ class World:
         now = self.schedule.now
         if what == "ask":
             self._ask(worker, request, now)
+        elif what == "stick":
+            found = worker.pool.acquire_kept(worker.pool.servers[0], now)
+            if isinstance(found, Lease):
+                self._got(worker, request, found)
+            else:
+                self._ask(worker, request, now)
         elif what == "end" and request in worker.leases:
             self._end(worker, request)
         elif what == "leave" and request in worker.tickets:

@@ -107,6 +107,30 @@ class SharedPool(Pool):
         finally:
             books.leave()
 
+    def acquire_kept(self, server: Server, now: float) -> Lease | Refusal:
+        """See Pool. A slot that is free while somebody waits is the head's here, too."""
+        books = self._shared
+        if books.word(CHANGED) != self._noticed:
+            self.notice(now)
+        if not books.is_limited and not self.members.out:
+            books.look()
+            return super().acquire_kept(server, now)
+        books.enter(now)
+        try:
+            self._look(now)
+            if books.n_waiting and self._slot(now) == FREE_SLOT:
+                return Refusal.FULL
+            found = super().acquire_kept(server, now)
+            if isinstance(found, Lease):
+                self._note_probe(server)
+            return found
+        finally:
+            books.leave()
+
+    def enqueue_kept(self, server: Server, ticket: Ticket) -> bool:
+        """False: the line has those who wait for any server, and others can't see whom a ticket waits for."""
+        return False
+
     def _look(self, now: float) -> None:
         """Take over what the books say; inside the guard. While servers are out their probes are counted."""
         self._shared.look()

@@ -29,6 +29,7 @@ from tests.support.shared_world import Case, Step, World, Wrong
 
 ASK_AND_END = (("ask", 1), ("end", 1))
 TWO_IN_A_ROW = (("ask", 1), ("ask", 2), ("end", 1), ("end", 2))
+STICKS = (("stick", 1), ("stick", 2), ("end", 1), ("end", 2))
 IMPATIENT = (("ask", 1), ("ask", 2), ("leave", 2), ("end", 1))
 
 CASES = {
@@ -38,6 +39,8 @@ CASES = {
     "two slots": Case([TWO_IN_A_ROW, TWO_IN_A_ROW], limit=2),
     "two servers": Case([TWO_IN_A_ROW, TWO_IN_A_ROW], n_servers=2),
     "a client leaves": Case([ASK_AND_END, IMPATIENT, IMPATIENT]),
+    "two whose clients stick to one server": Case([STICKS, STICKS]),
+    "one whose client sticks, and others": Case([TWO_IN_A_ROW, STICKS, TWO_IN_A_ROW], n_servers=2),
     "the line is short": Case([TWO_IN_A_ROW, TWO_IN_A_ROW], queue_size=1),
 }
 
@@ -126,9 +129,16 @@ def test_the_checker_finds_what_is_left_out(
         run(Case([TWO_IN_A_ROW, TWO_IN_A_ROW, ASK_AND_END]))
 
 
+def is_one_of_each(steps: list[Step]) -> bool:
+    """A request arrives once, in one way or the other."""
+    return not {n for what, n in steps if what == "ask"} & {n for what, n in steps if what == "stick"}
+
+
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["ask", "ask", "end", "leave", "sweep"]), st.integers(1, 3)), max_size=7, unique=True
-)
+    st.tuples(st.sampled_from(["ask", "ask", "stick", "end", "leave", "sweep"]), st.integers(1, 3)),
+    max_size=7,
+    unique=True,
+).filter(is_one_of_each)
 
 
 @given(

@@ -10,6 +10,7 @@ from lbproxy.domain.server import Server
 from lbproxy.domain.states import Admin, Health
 from lbproxy.protocol.json_value import LIMIT
 from tests.support.fake_transport import FakeLb, Peer, ok, post, status_of
+from tests.support.http2_client import Http2Client
 
 NAMES = [f"127.0.0.1:900{n}" for n in range(1, 5)]
 COOKIE = re.compile(rb"set-cookie: (lb=([^;]*)[^\r]*)\r\n", re.IGNORECASE)
@@ -453,3 +454,19 @@ def test_who_has_waited_longer_for_any_server_comes_first() -> None:
 
 def is_of(lb: FakeLb, peer: Peer, name: str) -> bool:
     return bool(peer.transport.get_extra_info("peername")[1] == int(name.rpartition(":")[2]))
+
+
+def test_a_client_of_http_2_gets_and_brings_cookies() -> None:
+    with FakeLb(config(STICKY)) as lb:
+        client = Http2Client(lb)
+        first = client.begin()
+        lb.accept().send(ok())
+        client.carry()
+        field = client.answer(first).fields["set-cookie"]
+        assert field.startswith("lb=") and field.endswith("; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax")
+        server = lb.log[-1]["server"]
+        second = client.begin("GET", "/b", f"cookie: {field.partition(';')[0]}")
+        lb.servers[-1].send(ok())
+        client.carry()
+        assert client.answer(second).status == 200 and "set-cookie" not in client.answer(second).fields
+        assert lb.log[-1]["server"] == server

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lbproxy.control.discovery import dns
+from lbproxy.telemetry import log_limits
 from tests.support.build import ROOT
 from tests.support.daemon import LbProxy
 from tests.support.waiting import wait_until
@@ -142,6 +143,7 @@ def main(arguments: list[str]) -> int:
     _hook_clock(directory / "clock")
     if (directory / "names").exists():
         _hook_names(directory / "names")
+    log_limits.TRACEBACKS_A_SECOND = len(DEFECTS) + 1  # type: ignore[misc]  # each test wants to see its own
     for method in arguments[1:split]:
         _hook_defect(directory / "defect", method)
     from lbproxy.cli import main as command

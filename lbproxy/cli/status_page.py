@@ -27,6 +27,7 @@ def page(status: Object, *, width: int | None = None, is_verbose: bool = False) 
         told = "not written yet" if age is None else f"written {_seconds(age)} ago"
         told = f"cannot be written: {kept['error']}" if kept.get("error") else told
         lines.append(f"state_file {_shown(kept.get('path'))}: {told}")
+    lines += [_worker(worker) for worker in _objects(status.get("workers"))]
     for listener in _objects(status.get("listeners")):
         name, mode, count = (_shown(listener.get(key)) for key in ("name", "mode", "connections"))
         bind = listener.get("bind")
@@ -37,6 +38,17 @@ def page(status: Object, *, width: int | None = None, is_verbose: bool = False) 
     if width is None:
         return "\n".join(lines)
     return "\n".join(folded for line in lines for folded in _fold(line, width))
+
+
+def _worker(worker: Object) -> str:
+    number, state, clients = (_shown(worker.get(key)) for key in ("worker", "state", "connections"))
+    text = f"worker {number}: {state}, client connections {clients}"
+    cpu, memory, restarts = (worker.get(key) for key in ("cpu_seconds", "memory_bytes", "restarts"))
+    if isinstance(cpu, (int, float)):
+        text += f", CPU {_seconds(cpu)}"
+    if isinstance(memory, int):
+        text += f", memory {memory / (1 << 20):.0f} MiB"
+    return f"{text}, replaced {restarts} time{'' if restarts == 1 else 's'}" if restarts else text
 
 
 def _pool(pool: Object, width: int | None, is_verbose: bool) -> list[str]:

@@ -94,6 +94,12 @@ READINGS = (
 WORKER_READINGS = (
     Reading("worker_up", "1 if the worker process serves.", ("worker",)),
     Reading("worker_restarts_total", "Times that the worker died and another one took its place.", ("worker",)),
+    Reading("worker_cpu_seconds_total", "CPU time of the worker process, from 0 when it is replaced.", ("worker",)),
+    Reading(
+        "worker_resident_memory_bytes",
+        "Memory of the worker process; what it shares with the others counts in each.",
+        ("worker",),
+    ),
 )
 """Only where there are several workers."""
 _GAUGES = frozenset(reading.name for reading in READINGS if reading.kind == "gauge")

@@ -80,7 +80,7 @@ class Controller:
     why the data plane takes no new requests for now, None if it does. admin_limit: connections of the admin address.
     admin_may_move: a free port will do where its own is taken. admin_sockets: of another process, whose work this one
     takes over; `serve` has them accept here. admin_routes: what else the admin address answers.
-    look: see AdminServer.
+    look: see AdminServer. workers: what /api/v1/status shows of processes that serve beside this one.
     config_path: of the file, "" or "-" if there is none; relative paths of the config begin in its folder.
     """
 
@@ -103,6 +103,7 @@ class Controller:
         admin_routes: Sequence[Route] = (),
         config_path: str = "",
         look: Callable[[], Awaitable[None]] | None = None,
+        workers: Callable[[], Sequence[Json]] = tuple,
     ) -> None:
         row = registry.row(PROCESS, ())
         if row is None:
@@ -152,6 +153,7 @@ class Controller:
             self._kind,
             self._discovery.told,
             self.keeping.told,
+            workers,
         )
         registry.readers["discovery_last_success_timestamp_seconds"] = self._discovery.last_successes
         registry.readers["discovery_errors_total"] = self._discovery.errors

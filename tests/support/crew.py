@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tests.support.client import Client
 from tests.support.daemon import STOP_S, LbProxy
@@ -67,6 +67,10 @@ class CrewProxy(LbProxy):
             return self.metric("worker_up")
         except OSError:
             return -1
+
+    def worker_rows(self) -> list[dict[str, Any]]:
+        """What the status says of each worker."""
+        return cast("list[dict[str, Any]]", self.status()["workers"])
 
     def pss_bytes(self, name: str) -> int:
         """Memory of a process: its own, and its part of what it shares with others."""

@@ -163,6 +163,8 @@ class ControlProcess:
             "buffered_limit_bytes": lambda: [((), self._config.limits.buffered_bytes)],
             "worker_up": self._crew.up,
             "worker_restarts_total": self._crew.restarts,
+            "worker_cpu_seconds_total": self._crew.cpu_seconds,
+            "worker_resident_memory_bytes": self._crew.memory,
         }
         rng = random.Random()
         self._controller = Controller(
@@ -186,8 +188,8 @@ class ControlProcess:
             ),
             config_path=setup.config_path,
             look=part.look,
+            workers=lambda: self._crew.told(time.monotonic(), part.connections_of),
         )
-
         self._known = Known(self._controller.keeping.snapshot, setup.line, time.monotonic)
         self._controller.keeping.on_change = self._known.changed
 

@@ -11,9 +11,10 @@ from typing import Final
 from lbproxy.config.model import Config
 from lbproxy.process.applying import CannotApply
 from lbproxy.process.workers import messages
-from lbproxy.process.workers.board import Board, name_of
+from lbproxy.process.workers.board import DRAINING, SERVING, STARTING, Board, name_of
 from lbproxy.process.workers.channel import Channel, Failed
 from lbproxy.process.workers.lines import Line, Said
+from lbproxy.process.workers.usage import Usage, usage_of
 from lbproxy.tasks import Tasks
 
 log = logging.getLogger("lbproxy")
@@ -21,10 +22,15 @@ log = logging.getLogger("lbproxy")
 CONFIRM_S: Final = 5.0
 PREPARE_S: Final = 30.0
 """Files are read and plug-ins are imported in it, on a busy machine."""
+_STATES: Final = {STARTING: "starting", SERVING: "serving", DRAINING: "draining"}
+Json = dict[str, object]
 
 
 class Crew:
-    """heard: what a worker says that is not for the crew, with its number. config: the one in force."""
+    """heard: what a worker says that is not for the crew, with its number. config: the one in force.
+
+    usage_of: what the process with this id costs; tests replace it.
+    """
 
     def __init__(
         self,
@@ -37,6 +43,7 @@ class Crew:
         failed: Failed,
     ) -> None:
         self._board = board
+        self.usage_of: Callable[[int], Usage | None] = usage_of
         self._line = line
         self._config = config
         self.generation = generation
@@ -196,3 +203,39 @@ class Crew:
         """Values of lbproxy_worker_restarts_total."""
         for number in self._board.workers:
             yield (str(number),), float(self._board.restarts(number))
+
+    def cpu_seconds(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Values of lbproxy_worker_cpu_seconds_total; none of a worker that is gone at this moment."""
+        for number, used in self._usages():
+            yield (str(number),), used.cpu_s
+
+    def memory(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Values of lbproxy_worker_resident_memory_bytes."""
+        for number, used in self._usages():
+            yield (str(number),), float(used.rss)
+
+    def _usages(self) -> Iterator[tuple[int, Usage]]:
+        for number in self._board.workers:
+            used = self.usage_of(self._board.pid(number))
+            if used is not None:
+                yield number, used
+
+    def told(self, now: float, connections: Callable[[int], int]) -> list[Json]:
+        """For `status`: a row for each. connections: how many clients a worker has. now: monotonic seconds."""
+        rows: list[Json] = []
+        for number in self._board.workers:
+            pid = self._board.pid(number)
+            used = self.usage_of(pid)
+            rows.append(
+                {
+                    "worker": number,
+                    "pid": pid or None,
+                    "state": _STATES[self._board.state(number)] if pid else "down",
+                    "connections": connections(number),
+                    "cpu_seconds": None if used is None else round(used.cpu_s, 2),
+                    "memory_bytes": None if used is None else used.rss,
+                    "silent": round(self._board.silent_s(number, now), 3) if pid else None,
+                    "restarts": self._board.restarts(number),
+                }
+            )
+        return rows

@@ -383,6 +383,15 @@ class Part:
         """Of each listener, with all workers."""
         return self._of_listeners(0)
 
+    def connections_of(self, number: int) -> int:
+        """Client connections of one worker, by its number among processes, 1 and up."""
+        total = 0
+        for labels in self._registry.labels(LISTENER):
+            entry = self._listeners.find(*labels)
+            if entry >= 0:
+                total += self._share.columns.each(self._share.table.listener_gauges(entry), 1)[number - 1][0]
+        return total
+
     def _of_listeners(self, offset: int) -> Iterator[tuple[Labels, float]]:
         for labels in self._registry.labels(LISTENER):
             entry = self._listeners.find(*labels)

@@ -76,7 +76,12 @@ def test_one_process_exports_the_same_but_for_its_workers(exposition: str, tmp_p
     with Origin() as origin, LbProxy(everything(origin, tmp_path), tmp_path / "lb") as lb:
         alone = exported(lb.exposition())
     several = exported(exposition)
-    assert several.keys() - alone.keys() == {"lbproxy_worker_up", "lbproxy_worker_restarts_total"}
+    assert several.keys() - alone.keys() == {
+        "lbproxy_worker_up",
+        "lbproxy_worker_restarts_total",
+        "lbproxy_worker_cpu_seconds_total",
+        "lbproxy_worker_resident_memory_bytes",
+    }
     assert alone == {name: several[name] for name in alone}
 
 

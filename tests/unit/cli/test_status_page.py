@@ -274,3 +274,20 @@ def test_a_state_file_is_shown_where_it_fails_and_on_request() -> None:
     assert "state_file /s.json: written 3.0 s ago" in page(told, is_verbose=True)
     told["state_file"] = {"path": "/s.json", "age": None, "error": "Permission denied"}
     assert "state_file /s.json: cannot be written: Permission denied" in page(told)
+
+
+def test_several_workers_have_a_line_each() -> None:
+    row = {
+        "worker": 1,
+        "state": "serving",
+        "connections": 7,
+        "cpu_seconds": 12.4,
+        "memory_bytes": 31 << 20,
+        "restarts": 0,
+    }
+    gone = {"worker": 2, "state": "down", "connections": 0, "cpu_seconds": None, "memory_bytes": None, "restarts": 1}
+    lines = page({**status(server("a")), "workers": [row, gone]}).splitlines()
+    assert lines[1:3] == [
+        "worker 1: serving, client connections 7, CPU 12 s, memory 31 MiB",
+        "worker 2: down, client connections 0, replaced 1 time",
+    ]

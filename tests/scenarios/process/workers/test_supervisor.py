@@ -45,6 +45,35 @@ def test_it_serves_and_the_controller_answers(lb: CrewProxy) -> None:
     assert lb.status()["state"] == "running"
 
 
+def test_status_has_a_row_for_each_worker(lb: CrewProxy) -> None:
+    with contextlib.ExitStack() as stack:
+        before = [row["connections"] for row in lb.worker_rows()]
+        for client in connected(lb.port("in"), 20, stack):
+            assert client.ask(GET).status == 200
+
+        def more() -> bool:
+            return bool(sum(row["connections"] for row in lb.worker_rows()) == sum(before) + 20)
+
+        wait_until(more, "all connections to be counted")
+        rows = lb.worker_rows()
+        assert all(row["connections"] > number for row, number in zip(rows, before, strict=True)), "both got some"
+    members = lb.members()
+    assert [(row["worker"], row["pid"], row["state"]) for row in rows] == [
+        (1, members["1"], "serving"),
+        (2, members["2"], "serving"),
+    ]
+
+    def have_worked() -> bool:
+        assert status_of(lb.port("in")) == 200
+        return all(row["cpu_seconds"] > 0 for row in lb.worker_rows())
+
+    wait_until(have_worked, "each to have used a hundredth of a second")
+    for row in lb.worker_rows():
+        assert 1 << 20 < row["memory_bytes"] < 1 << 30
+        assert lb.metric("worker_cpu_seconds_total", worker=str(row["worker"])) >= row["cpu_seconds"]
+        assert lb.metric("worker_resident_memory_bytes", worker=str(row["worker"])) > 1 << 20
+
+
 def test_a_killed_worker_has_a_successor_and_the_others_go_on(lb: CrewProxy) -> None:
     before = lb.metric("worker_restarts_total", worker="1")
     with contextlib.ExitStack() as stack:

@@ -14,6 +14,7 @@ from lbproxy.process.workers.channel import Channel
 from lbproxy.process.workers.crew import Crew
 from lbproxy.process.workers.lines import Line
 from lbproxy.process.workers.messages import Commit, Committed, Hello, Prepare, Prepared, Welcome
+from lbproxy.process.workers.usage import Usage
 from lbproxy.tasks import Tasks
 
 CONFIG = load_text("listeners: [{bind: ':1', pool: p}]\npools: {p: {servers: ['127.0.0.1:2']}}\n", "lb.yaml", {}).config
@@ -228,3 +229,34 @@ def test_metrics_are_those_of_the_board() -> None:
     scene.board.restarted(2)
     assert list(scene.crew.up()) == [(("1",), 1.0), (("2",), 0.0)]
     assert list(scene.crew.restarts()) == [(("1",), 0.0), (("2",), 1.0)]
+
+
+def test_what_each_worker_costs_is_told() -> None:
+    scene = Scene()
+    scene.crew.usage_of = {4711: Usage(1.254, 20 << 20)}.get
+    scene.board.started(1, 4711, 10.0)
+    scene.board.tell(1, SERVING)
+    scene.board.restarted(2)
+    assert list(scene.crew.cpu_seconds()) == [(("1",), 1.254)]
+    assert list(scene.crew.memory()) == [(("1",), float(20 << 20))]
+    first, second = scene.crew.told(10.5, {1: 7, 2: 0}.__getitem__)
+    assert first == {
+        "worker": 1,
+        "pid": 4711,
+        "state": "serving",
+        "connections": 7,
+        "cpu_seconds": 1.25,
+        "memory_bytes": 20 << 20,
+        "silent": 0.5,
+        "restarts": 0,
+    }
+    assert second == {
+        "worker": 2,
+        "pid": None,
+        "state": "down",
+        "connections": 0,
+        "cpu_seconds": None,
+        "memory_bytes": None,
+        "silent": None,
+        "restarts": 1,
+    }

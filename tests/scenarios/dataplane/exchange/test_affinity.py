@@ -25,7 +25,7 @@ N = 3
 class Site:
     """Servers that answer with their name; those whose name is in `held` wait until they are let go."""
 
-    def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, directory: Path, stack: contextlib.ExitStack, workers: int) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.origins = {f"s{n}": stack.enter_context(Origin(default=self._answers(f"s{n}"))) for n in range(N)}
@@ -34,6 +34,7 @@ class Site:
         listeners = [{"name": name, "bind": "127.0.0.1:0", "pool": name} for name in ("model", "full", "sticky")]
         by_model = {"name": "consistent_hash", "key": "json:/model", "bounded_load": "off"}
         config: dict[str, object] = {
+            "workers": workers,
             "listeners": listeners,
             "pools": {
                 "model": {**base, "strategy": by_model},
@@ -63,10 +64,10 @@ class Site:
         assert requests.patch(path, json=values, timeout=20).status_code == 200
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
+def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Site]:
     with contextlib.ExitStack() as stack:
-        yield Site(tmp_path_factory.mktemp("affinity"), stack)
+        yield Site(tmp_path_factory.mktemp("affinity"), stack, request.param)
 
 
 def body(model: str, *, prompt: str = "", **more: object) -> bytes:

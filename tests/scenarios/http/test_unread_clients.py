@@ -34,9 +34,12 @@ def test_clients_that_are_held_back_need_no_descriptor_more(tmp_path: Path) -> N
         c.serve()
 
     with Origin(default=holds) as origin, contextlib.ExitStack() as stack:
+        # All stand still until the last has come.
+        stands = dict.fromkeys(("write", "request_body"), "300s")
+        patient = dict.fromkeys(("write", "read", "response_head"), "300s")
         config: dict[str, object] = {
-            "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
-            "pools": {"p": {"servers": [origin.address], "health_check": "off"}},
+            "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p", "timeouts": stands}],
+            "pools": {"p": {"servers": [origin.address], "health_check": "off", "timeouts": patient}},
             "limits": {"connections": 1000},
         }
         lb = stack.enter_context(LbProxy(config, tmp_path, nofile=OPEN_FILES))

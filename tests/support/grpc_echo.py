@@ -3,8 +3,9 @@
 /echo.Echo/Once answers `NAME:` and the message; /echo.Echo/Each does it for every message of a stream;
 /echo.Echo/Count sends as many messages as the request says; /echo.Echo/Sum answers with the number of octets of all
 messages; /echo.Echo/End ends with the status that the message names; /echo.Echo/Left answers with the milliseconds that
-the caller gives it, and /echo.Echo/Wait with nothing, when the call is cancelled; each message to Once and End, and each
-Wait, when it begins and when it is cancelled, is a line of the output. grpc.health.v1.Health/Check says SERVING for "" and "echo.Echo".
+the caller gives it, and /echo.Echo/Wait with nothing, when the call is cancelled. Each message to Once and End, and
+each Wait, when it begins and when it is cancelled, is a line of the output. grpc.health.v1.Health/Check says SERVING
+for "" and "echo.Echo".
 
 SIGHUP ends it in peace: NOT_SERVING first, and when whoever checks has come again after they were told that, the end.
 Without that, gRPC cancels calls that were taken from the connection and not yet begun.

@@ -42,7 +42,7 @@ setup: $(STAMP) ## create .venv with lbproxy, compiled as users get it, and all 
 
 # Again after each change of the sources: this is the lbproxy that `make run`, the scenario tests and the benchmarks start.
 $(STAMP): $(TOOLS_STAMP) hatch_build.py $(shell find lbproxy -type f ! -name '*.pyc')
-	@echo "compiling and installing lbproxy (up to ten minutes, unless these sources were compiled before)"
+	@echo "compiling and installing lbproxy (two to five minutes, unless these sources were compiled before)"
 	@LBPROXY_COMPILE=$${LBPROXY_COMPILE:-$${CI:+require}} $(PIP) install --no-deps --force-reinstall .
 	@[ -n "$$(find $(VENV) -path '*/lbproxy/dataplane/*.so' -print -quit)" ] || \
 		echo "it runs interpreted; LBPROXY_COMPILE=require make setup says why it is not compiled" >&2

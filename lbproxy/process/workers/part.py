@@ -345,6 +345,10 @@ class Part:
         with contextlib.suppress(Folding):
             self._count()
 
+    def process_total(self) -> Row:
+        """What all have counted in PROCESS, those that are gone included. Raises Folding."""
+        return self._share.columns.total(0, PROCESS.width)
+
     def _count(self) -> None:
         columns, table, registry = self._share.columns, self._share.table, self._registry
         for layout, labels, place, own in self._rows():

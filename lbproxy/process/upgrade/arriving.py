@@ -27,6 +27,8 @@ log = logging.getLogger("lbproxy")
 FD: Final = "LBPROXY_UPGRADE_FD"
 """The descriptor on which the old process listens; lbproxy sets it, and takes it away from its own environment."""
 SOCKETS_S: Final = 30.0  # the old process answers at once, unless it hangs
+BEREFT_S: Final = 5.0
+"""So long what is left of an lbproxy that was killed before it could hand over may still have its addresses."""
 
 
 class NotWanted(Exception):

@@ -15,13 +15,12 @@ from lbproxy.dataplane.listener import BindError
 from lbproxy.dataplane.net.unix_socket import SocketFile
 from lbproxy.process.listeners import binds_of
 from lbproxy.process.outside import Outside
+from lbproxy.process.upgrade.arriving import BEREFT_S
 from lbproxy.process.upgrade.handing import Offered
 from lbproxy.process.upgrade.sockets import Inherited, Passed, admin_name
 from lbproxy.process.workers.lines import Said
 from lbproxy.process.workers.sockets import Door, Doors, unflat
 
-BEREFT_S: Final = 5.0
-"""So long the workers of an lbproxy that was killed before it could hand over may still have their ports."""
 _PAUSE_S: Final = 0.05
 
 

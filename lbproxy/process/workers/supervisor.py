@@ -23,7 +23,7 @@ from lbproxy.config.loader import Kept
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Unusable
 from lbproxy.dataplane.listener import BindError
-from lbproxy.process.building import TlsParts
+from lbproxy.process.building import TlsParts, common_tls
 from lbproxy.process.first_words import first_lines
 from lbproxy.process.outside import Outside
 from lbproxy.process.threads import new_loop
@@ -31,11 +31,9 @@ from lbproxy.process.upgrade.arriving import NotWanted
 from lbproxy.process.worker import StartError, not_started
 from lbproxy.process.workers.before import Before
 from lbproxy.process.workers.board import CONTROLLER, STARTING, Board
-from lbproxy.process.workers.child import Child
-from lbproxy.process.workers.common_tls import listener_tls
+from lbproxy.process.workers.child import HEARD, Child, begin, introduce
 from lbproxy.process.workers.control_process import ControlProcess
 from lbproxy.process.workers.data_process import DataProcess
-from lbproxy.process.workers.forked import HEARD, begin, introduce
 from lbproxy.process.workers.heir import Heir
 from lbproxy.process.workers.lines import Gone, Line, Said
 from lbproxy.process.workers.passing_on import PassingOn
@@ -130,7 +128,7 @@ class Supervisor:
             self._stock.open(config, self._outside)
             self._board = Board(n_workers)
             self._share = Share(config, n_workers)
-            self._tls = listener_tls(config, self._config_path)
+            self._tls = common_tls(config, self._config_path)
         except Unusable as error:
             raise StartError(self._shown(error), 2) from None
         except (ValueError, ShareError, BindError, OSError) as cannot:

@@ -134,7 +134,7 @@ class ChangeProcess(Step):
 class NeedsUpgrade(Step):
     """Not done by a reload, which does the rest; an upgrade does it, and so does a restart."""
 
-    kind = "after an upgrade:"
+    kind = "after an upgrade"
 
 
 def plan(old: Config, new: Config) -> tuple[Step, ...]:

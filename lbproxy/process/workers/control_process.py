@@ -94,7 +94,7 @@ class ControlProcess:
                 "serve": lambda said: self._succession.serve(said),
                 "upgrade": lambda said: self._succession.signalled(said),
                 "last": lambda said: self._succession.last(said),
-                "no upgrade": lambda said: self._succession.failed(said),
+                "no-upgrade": lambda said: self._succession.failed(said),
                 "leave": lambda said: self._succession.handed_over(said),
                 "now": lambda said: self._end.set(),
             },

@@ -11,7 +11,7 @@
     serve                    whoever has said `prepared` is to serve
     upgrade                  SIGUSR2 (to the controller)
     last                     the next lbproxy could serve: what is known of servers by now (to the controller)?
-    no upgrade               it could not; why (to the controller)
+    no-upgrade               it could not; why (to the controller)
     leave                    it serves: finish what is in flight
 
     process to supervisor
@@ -78,6 +78,8 @@ class Line:
 
     def say(self, word: str, data: bytes = b"", fds: Sequence[int] = ()) -> bool:
         """False if the other side is gone, or does not listen and has as much as the kernel keeps for it."""
+        if " " in word:
+            raise ValueError(f"{word!r} is no word")
         if len(data) > MOST_BYTES or len(fds) > MOST_FDS:
             raise ValueError(f"{word}: {len(data)} bytes and {len(fds)} descriptors are more than fits a message")
         message = word.encode() + b" " + data

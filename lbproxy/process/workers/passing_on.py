@@ -84,7 +84,7 @@ class PassingOn:
     def _no_upgrade(self, error: Failed) -> None:
         """It can't take over: this lbproxy goes on as before."""
         self.break_off(str(error))
-        self._tell("no upgrade", error.problems)
+        self._tell("no-upgrade", error.problems)
 
     def break_off(self, why: str) -> None:
         """It is not wanted any more, unless it serves already."""

@@ -37,6 +37,7 @@ def test_live_values_the_state_file_the_pid_file_and_the_service_manager(tmp_pat
             with lb.holding("serving") as new:
                 os.kill(new, signal.SIGKILL)
                 lb.wait_logged("no upgrade, this process goes on: ")
+            assert manager.hear()["MAINPID"] == str(new)
             assert manager.hear() == {"MAINPID": str(lb.pid)}
             assert pid_file.read_text() == f"{lb.pid}\n"
             patch(lb, origin.address, b'{"weight": 8}')

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from lbproxy.config.certificates import FileProblem
@@ -415,3 +416,19 @@ def reconfigure(
         queue_order=config.queue.order,
         now=now,
     )
+
+
+def common_tls(config: Config, config_path: str) -> TlsParts:
+    """That of all listeners, made before workers are forked, so that all of them have the same keys of session tickets:
+    Python's ssl can't be given any. Raises Unusable."""
+    builder = Builder(
+        config,
+        Rows(Slots(), Registry("")),
+        rng=random.Random(),
+        dial_failed=lambda pool, server, fault: None,
+        strategy_failed=lambda pool, error: None,
+        base_dir=str(Path(config_path).parent) if config_path else ".",
+    )
+    for listener in config.listeners:
+        builder.listener_tls(listener)
+    return builder.tls

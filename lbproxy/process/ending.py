@@ -30,7 +30,7 @@ FLUSH_S = 0.2
 class Ending:
     """stop, stop_now: a signal asked for the end, a second one did. has_before: does the process before this one still
     finish something? After an upgrade this one stays as long, to tell it of a stop. controller: None: it is another
-    process, which is told of the stop, too."""
+    process, which is told of the stop, too. may_hold_off: no other process accepts, or may accept, at the sockets."""
 
     services: Services
     listeners: Listeners
@@ -39,6 +39,7 @@ class Ending:
     stop: asyncio.Event
     stop_now: asyncio.Event
     has_before: Callable[[], bool]
+    may_hold_off: bool = True
 
     async def drain(self) -> None:
         """Stop accepting, and let what is in flight finish, as long as `shutdown.grace` says."""
@@ -47,7 +48,7 @@ class Ending:
         if self.controller is not None:
             self.controller.draining()
         await self._wait_for(lambda: False, services.clock() + min(shutdown.delay, shutdown.grace))
-        with held_off(self.listeners.filenos):
+        with held_off(self.listeners.filenos if self.may_hold_off else ()):
             await self._wait_for(lambda: not self.listeners.has_queued, services.clock() + 1.0)
             services.is_draining = True
             self.listeners.close()

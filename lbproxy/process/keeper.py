@@ -43,6 +43,7 @@ class Keeper:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.setblocking(False)
         self.main = os.getpid()
+        self._status: int | None = None  # of who serves, if it was waited for already
         self._noted: deque[signal.Signals] = deque()
         if os.getpid() != 1 and ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0):
             log.warning("--keep-pid: prctl failed, so the status of later processes can't be known")
@@ -57,6 +58,17 @@ class Keeper:
         self.main = pid
         self._theirs.close()
 
+    def leave_to_parent(self) -> None:
+        """In a fork of this process, which has nothing to keep."""
+        self._ours.close()
+        self._theirs.close()
+
+    def ended(self, pid: int, status: int) -> None:
+        """A child was waited for. status: as of waitpid."""
+        self.is_over()
+        if pid == self.main:
+            self._status = os.waitstatus_to_exitcode(status)
+
     def pass_on(self, number: signal.Signals) -> None:
         """To the process that serves. It has a process group of its own, so no terminal has told it already."""
         self.is_over()
@@ -69,6 +81,12 @@ class Keeper:
         await asyncio.sleep(HANDLED_S)
         for number in PASSED_ON:
             loop.remove_signal_handler(number)
+        self.hold_signals_now()
+
+    def hold_signals_now(self) -> None:
+        """The same where there is no loop."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
+        for number in PASSED_ON:
             signal.signal(number, self._note)  # for those that reach another thread, which does not block them
 
     def _note(self, number: int, _frame: object) -> None:
@@ -87,7 +105,7 @@ class Keeper:
 
     def keep(self) -> int:
         """Until nobody serves any more; the status of the last one. After `hold_signals`."""
-        status: int | None = None
+        status = self._status
         waits_until: float | None = None
         while waits_until is None or time.monotonic() < waits_until:
             number = signal.sigtimedwait({*PASSED_ON, signal.SIGCHLD}, POLL_S)

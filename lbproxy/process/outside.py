@@ -123,6 +123,15 @@ class Outside:
             self.pid_file.take()
         self.manager.main_pid(os.getpid())
 
+    def leave_to_parent(self) -> None:
+        """In a fork of this process: what ends with the process must not live on in another one."""
+        if self.arrival is not None:
+            self.arrival.leave_to_parent()
+        if self.kept is not None:
+            self.kept.handed_over()
+        if self.keeper is not None:
+            self.keeper.leave_to_parent()
+
     def ended(self) -> None:
         """The last thing that this process does."""
         if self.pid_file is not None:

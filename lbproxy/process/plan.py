@@ -24,7 +24,7 @@ from lbproxy.process.listeners import binds_of
 
 SECRET_KEYS = frozenset({"token", "tokens", "secret"})
 PROCESS_SECTIONS = ("watch", "state_file", "admin", "access_log", "log", "shutdown", "limits", "trusted_proxies")
-RESTART_SECTIONS = ("workers",)
+UPGRADE_SECTIONS = ("workers",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +131,10 @@ class ChangeProcess(Step):
     kind = "change process"
 
 
-class NeedsRestart(Step):
-    """Not done by a reload, which does the rest."""
+class NeedsUpgrade(Step):
+    """Not done by a reload, which does the rest; an upgrade does it, and so does a restart."""
 
-    kind = "after a restart:"
+    kind = "after an upgrade"
 
 
 def plan(old: Config, new: Config) -> tuple[Step, ...]:
@@ -162,9 +162,9 @@ def _steps(old: Config, new: Config) -> Iterator[Step]:
     process = tuple(_changes(old, new, PROCESS_SECTIONS))
     if process:
         yield ChangeProcess("", process)
-    later = tuple(_changes(old, new, RESTART_SECTIONS))
+    later = tuple(_changes(old, new, UPGRADE_SECTIONS))
     if later:
-        yield NeedsRestart("", later)
+        yield NeedsUpgrade("", later)
 
 
 def _pool_steps(name: str, old: Pool, new: Pool) -> Iterator[Step]:

@@ -11,8 +11,9 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 from lbproxy import __version__, errors
 from lbproxy.config.loader import Kept
@@ -27,6 +28,7 @@ from lbproxy.control.upgrade_api import UpgradeApi
 from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.exchange import exchange
 from lbproxy.dataplane.listener import BindError, admin_connections, bind_message
+from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -44,7 +46,7 @@ from lbproxy.process.reload_requests import ReloadRequests
 from lbproxy.process.reloading import Reloading
 from lbproxy.process.threads import new_loop
 from lbproxy.process.tuning import tune_gc, tune_malloc
-from lbproxy.process.upgrade.arriving import NotWanted
+from lbproxy.process.upgrade.arriving import BEREFT_S, NotWanted
 from lbproxy.process.upgrade.sockets import Inherited, admin_name
 from lbproxy.process.upgrade.taking_over import TakingOver, unreadable
 from lbproxy.process.wiring import Wiring
@@ -52,6 +54,8 @@ from lbproxy.telemetry import log as operator_log
 from lbproxy.telemetry.slots import PROCESS, Slots
 
 log = logging.getLogger("lbproxy")
+
+BIND_PAUSE_S: Final = 0.05
 
 
 def is_compiled() -> bool:
@@ -162,7 +166,7 @@ class Worker:
         try:
             wiring.build_pools()
             runtimes = {item.name: wiring.build_listener(item) for item in config.listeners}
-            self._listeners.bind(binds_of(config), runtimes, inherited)
+            await self._bind(runtimes, inherited)
         except BindError as bind_error:
             raise StartError(str(bind_error)) from None
         except Unusable as error:
@@ -252,6 +256,18 @@ class Worker:
         if arrival is not None:
             await arrival.serving()
             services.tasks.spawn(arrival.follow(), "the process before")
+
+    async def _bind(self, runtimes: Mapping[str, ListenerRuntime], inherited: Inherited) -> None:
+        """Raises BindError."""
+        until = self._services.clock() + (BEREFT_S if self._arrival is not None and self._arrival.is_bereft else 0.0)
+        while True:
+            try:
+                self._listeners.bind(binds_of(self._config), runtimes, inherited)
+                return
+            except BindError:
+                if self._services.clock() >= until:
+                    raise
+            await asyncio.sleep(BIND_PAUSE_S)
 
     def _inherited(self) -> Inherited:
         """Sockets that are open already. Raises StartError."""

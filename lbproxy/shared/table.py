@@ -7,7 +7,7 @@
                  counters of the process, of listeners, of traffic, of rooms and their seats; then gauges
 
 There are more rooms, seats and entries than the config needs, so that pools, servers and listeners can join. What finds
-no room is refused, and a restart makes more.
+no room is refused, and an upgrade or a restart makes more.
 """
 
 from __future__ import annotations

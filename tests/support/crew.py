@@ -30,21 +30,26 @@ def status_of(port: int) -> int:
         return client.ask(GET).status
 
 
+def members_of(supervisor: int) -> dict[str, int]:
+    """Ids of the processes that a supervisor has forked and that have not ended, by their names."""
+    found: dict[str, int] = {}
+    for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
+        try:
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:  # gone meanwhile
+            continue
+        if name.startswith("lbproxy-") and state != "Z":
+            found[name.removeprefix("lbproxy-")] = int(pid)
+    return found
+
+
 class CrewProxy(LbProxy):
     """workers above 1. `pid` is the supervisor's. Processes are called `c`, the controller, `1`, `2` and so on."""
 
     def members(self) -> dict[str, int]:
         """Ids of the processes that the supervisor has forked and that have not ended, by their names."""
-        found: dict[str, int] = {}
-        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-            try:
-                name = Path(f"/proc/{pid}/comm").read_text().strip()
-                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:  # gone meanwhile
-                continue
-            if name.startswith("lbproxy-") and state != "Z":
-                found[name.removeprefix("lbproxy-")] = int(pid)
-        return found
+        return members_of(self.pid)
 
     def kill_member(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Its id."""

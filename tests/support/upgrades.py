@@ -56,11 +56,17 @@ def held(at: str, directory: Path) -> str:
         return wait + "_held()\n"
     return wait + (
         "from lbproxy.process.upgrade import arriving\n"
+        "from lbproxy.process.workers import before\n"
         f"_before = arriving.Arrival.{at}\n"
         "async def _after(self, *arguments):\n"
         "    _held()\n"
         "    return await _before(self, *arguments)\n"
         f"arriving.Arrival.{at} = _after\n"
+        f"_supervised = before.Before.{at}\n"
+        "def _after_all(self):\n"
+        "    _held()\n"
+        "    return _supervised(self)\n"
+        f"before.Before.{at} = _after_all\n"
     )
 
 

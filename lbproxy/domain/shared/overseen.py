@@ -65,7 +65,7 @@ class OverseenPool(SharedPool):
                 books.take_seat(known[0])
             if not books.give_seat(server, card, self._first_orders):
                 server.admin = Admin.MAINT
-                server.why = f"there is no room for more than {books.n_seats} servers until lbproxy is restarted"
+                server.why = f"there is no room for more than {books.n_seats} servers until an upgrade or a restart"
         super().add(server, now)
         self._dirty.add(server)
         self.hand_over(books.now)

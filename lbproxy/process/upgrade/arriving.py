@@ -19,6 +19,7 @@ from lbproxy.control.status import Json
 from lbproxy.process.upgrade import channel
 from lbproxy.process.upgrade.channel import Broken, Gone, Line
 from lbproxy.process.upgrade.sockets import Inherited, identify, socket_of
+from lbproxy.process.upgrade.talk import Talk
 from lbproxy.tasks import Tasks
 
 log = logging.getLogger("lbproxy")
@@ -26,6 +27,8 @@ log = logging.getLogger("lbproxy")
 FD: Final = "LBPROXY_UPGRADE_FD"
 """The descriptor on which the old process listens; lbproxy sets it, and takes it away from its own environment."""
 SOCKETS_S: Final = 30.0  # the old process answers at once, unless it hangs
+BEREFT_S: Final = 5.0
+"""So long what is left of an lbproxy that was killed before it could hand over may still have its addresses."""
 
 
 class NotWanted(Exception):
@@ -39,7 +42,9 @@ class Arrival:
     def __init__(self, sock: socket.socket, told: Json, inherited: Inherited) -> None:
         self._sock = sock
         self._line: Line | None = None
+        self._is_ready = False
         self.is_alone = False
+        self.is_bereft = not told  # the old process was gone before it gave anything
         self.inherited = inherited
         self.states = told.get("states")
         self.was_ready = told.get("ready") is True
@@ -49,7 +54,7 @@ class Arrival:
 
     def fail(self, problems: Sequence[str]) -> None:
         """This process can't serve, and is about to end."""
-        if self._line is not None:
+        if self._is_ready:
             return  # the end of the process says it, and the log why
         with self._sock:
             try:
@@ -57,9 +62,23 @@ class Arrival:
             except (Gone, TimeoutError) as error:
                 log.debug("nobody to tell: %r", error)
 
+    # --- where there is no event loop (workers/before.py) -----------------------------------------------------------
+
+    def talk(self) -> Talk:
+        """The rest of the conversation, which whoever calls this leads from now on."""
+        self._is_ready = True
+        return Talk(self._sock)
+
+    def leave_to_parent(self) -> None:
+        """In a fork of this process, which has nothing to say: only when the parent ends the stream does."""
+        self._sock.close()
+
+    # --- on the loop ------------------------------------------------------------------------------------------------
+
     async def ready(self, tasks: Tasks, stop: asyncio.Event) -> object:
         """Say that everything is there, and wait to be told to serve: the states as they are by then, None if the old
         process is gone. Raises NotWanted. stop: this process was told to end."""
+        self._is_ready = True
         line = self._line = await Line.on(self._sock)
         stopped = tasks.spawn(stop.wait(), "upgrade: stop")
         answer = tasks.spawn(self._go(line), "upgrade: go")

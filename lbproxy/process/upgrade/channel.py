@@ -32,7 +32,7 @@ PROTOCOL: Final = 1
 BATCH: Final = 64
 MOST_BYTES: Final = 64 << 20  # of a message: ten thousand servers are 4 MB
 MOST_SOCKETS: Final = 4096
-_LENGTH: Final = struct.Struct("!I")
+LENGTH: Final = struct.Struct("!I")
 
 
 class Broken(Exception):
@@ -48,12 +48,12 @@ def packed(say: str, **told: object) -> bytes:
     body = json.dumps({"say": say, **told}).encode()
     if len(body) > MOST_BYTES:
         raise Broken(f"{say} would take {len(body)} bytes")
-    return _LENGTH.pack(len(body)) + body
+    return LENGTH.pack(len(body)) + body
 
 
 def size_of(prefix: bytes) -> int:
     """The length that stands before a message. Raises Broken."""
-    (size,) = _LENGTH.unpack(prefix)
+    (size,) = LENGTH.unpack(prefix)
     if not 0 < size <= MOST_BYTES:
         raise Broken(f"a message of {size} bytes")
     return int(size)
@@ -85,7 +85,7 @@ def send(sock: socket.socket, say: str, **told: object) -> None:
 
 def receive(sock: socket.socket) -> Json:
     """One message, and not an octet of what follows it. Raises Gone, TimeoutError, Broken."""
-    return unpacked(_exactly(sock, size_of(_exactly(sock, _LENGTH.size))))
+    return unpacked(_exactly(sock, size_of(_exactly(sock, LENGTH.size))))
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:
@@ -170,7 +170,7 @@ class Line:
     async def hear(self) -> Json:
         """The next message. Raises Gone, Broken."""
         try:
-            return unpacked(await self._reader.readexactly(size_of(await self._reader.readexactly(_LENGTH.size))))
+            return unpacked(await self._reader.readexactly(size_of(await self._reader.readexactly(LENGTH.size))))
         except (asyncio.IncompleteReadError, OSError):
             raise Gone from None
 

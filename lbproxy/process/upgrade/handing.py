@@ -10,38 +10,29 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from lbproxy import __version__
 from lbproxy.control.status import Json
 from lbproxy.dataplane.net.unix_socket import SocketFile
-from lbproxy.process.upgrade import arriving, channel
+from lbproxy.process.upgrade import channel
 from lbproxy.process.upgrade.channel import Broken, Gone, Line
 from lbproxy.process.upgrade.sockets import describe
+from lbproxy.process.upgrade.starting import END_S, Failed, how_it_ended, problems_of, start
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import PROCESS, UPGRADE_RESULTS, Row
 
 log = logging.getLogger("lbproxy")
 
 READY_S: Final = 60.0
-END_S: Final = 5.0  # for a process that is not wanted, until it is killed
 SHOWN: Final = 8  # problems that the log names
 _COUNTS: Final = {word: PROCESS.column("upgrades_total", word) for word in UPGRADE_RESULTS}
 
 Offered = Mapping[str, tuple[Sequence[int], SocketFile | None]]
-
-
-class Failed(Exception):
-    """The new process can't take over. problems: why, one sentence each."""
-
-    def __init__(self, *problems: str) -> None:
-        self.problems = problems
-        super().__init__("; ".join(problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,58 +47,62 @@ class Offer:
 
 
 @dataclass(slots=True)
-class Successor:
+class Heir:
     """Who has taken over. taken: the names of the sockets that it uses."""
 
     pid: int
     version: str
     taken: frozenset[str]
+
+
+@dataclass(slots=True)
+class Successor(Heir):
+    """The same, started by this process."""
+
     line: Line
     process: subprocess.Popen[bytes]
 
 
-class Upgrading:
+AnyHeir = TypeVar("AnyHeir", bound=Heir)
+HandOver = Callable[[Sequence[int]], Awaitable[AnyHeir]]
+"""Starts a process and waits until it serves, or raises Failed; there is no new process then, also if it is cancelled,
+with the reason as its message. It is told the counts of upgrades so far."""
+
+
+class Upgrading(Generic[AnyHeir]):
     """Makes upgrades, one at a time.
 
-    command: the words that start lbproxy; raises ValueError. environ, pass_fds: for the new process. own_group: it gets
-    a process group of its own. offer: what it gets.
     refusal: why there can't be an upgrade now, None if there can. lock: held meanwhile, so that no config comes in
-    force. row: the PROCESS counters. tell(text, by): an event. handed_over: called once, in the turn of the loop in
-    which the new process has said that it serves. failed: called when it will not, and so this one goes on.
+    force. row: the PROCESS counters; counts: of upgrades so far, if others than this row have some. tell(text, by): an
+    event. handed_over: called once, in the turn of the loop in which the new process has said that it serves. pid: by
+    which this lbproxy is known, None: that of this process.
     """
 
     def __init__(
         self,
         *,
-        command: Callable[[], Sequence[str]],
-        environ: Callable[[], dict[str, str]],
-        pass_fds: Callable[[], Sequence[int]] = tuple,
-        own_group: bool = False,
-        offer: Callable[[], Offer],
+        hand_over: HandOver[AnyHeir],
         refusal: Callable[[], str | None],
         lock: asyncio.Lock,
         tasks: Tasks,
         row: Row,
         tell: Callable[[str, str], None],
-        handed_over: Callable[[Successor], None],
-        failed: Callable[[], None] = lambda: None,
+        handed_over: Callable[[AnyHeir], None],
+        counts: Callable[[], Row] | None = None,
+        pid: int | None = None,
     ) -> None:
-        self._command = command
-        self._environ = environ
-        self._pass_fds = pass_fds
-        self._group = 0 if own_group else None
-        self._offer = offer
+        self._hand_over = hand_over
         self._refusal = refusal
         self._lock = lock
         self._tasks = tasks
         self._row = row
         self._tell = tell
         self._handed_over = handed_over
-        self._failed_hook = failed
+        self._counts = counts or (lambda: row)
+        self._pid = pid or os.getpid()
         self._task: asyncio.Task[tuple[int, Json]] | None = None
         self._by = ""
-        self._why_not = ""
-        self.successor: Successor | None = None
+        self.successor: AnyHeir | None = None
 
     async def upgrade(self, by: str) -> tuple[int, Json]:
         """200 and who has taken over; 409 and why there can't be an upgrade now; 422 and why there was none: then this
@@ -121,15 +116,14 @@ class Upgrading:
             self._row[_COUNTS["refused"]] += 1
             log.warning("upgrade by %s is refused: %s", by, why)
             return 409, {"problems": [why]}
-        self._by, self._why_not = by, ""
+        self._by = by
         self._task = self._tasks.spawn(self._run(by), "upgrade")
         return await asyncio.shield(self._task)
 
     async def abort(self, why: str) -> None:
         """End the upgrade that is under way, if there is one."""
         if self._task is not None and self.successor is None:
-            self._why_not = why
-            self._task.cancel()
+            self._task.cancel(why)
             await asyncio.wait((self._task,))
 
     async def _run(self, by: str) -> tuple[int, Json]:
@@ -137,24 +131,25 @@ class Upgrading:
         log.info("upgrade by %s: another process is started", by)
         try:
             async with asyncio.timeout(READY_S), self._lock:
-                successor = await self._hand_over()
+                counts = self._counts()
+                successor = await self._hand_over([counts[column] for column in _COUNTS.values()])
         except Failed as error:
             return self._failed(error.problems, by)
         except TimeoutError:
             return self._failed((f"the new process was not ready within {READY_S:g} s",), by)
-        except asyncio.CancelledError:
-            return self._failed((self._why_not or "lbproxy is stopping",), by)
+        except asyncio.CancelledError as why:
+            return self._failed((str(why) or "lbproxy is stopping",), by)
         finally:
             self._task = None
         took_s = asyncio.get_running_loop().time() - begun
         self._row[_COUNTS["success"]] += 1
-        told = f"upgrade: process {successor.pid} ({successor.version}) has taken over from {os.getpid()}"
+        told = f"upgrade: process {successor.pid} ({successor.version}) has taken over from {self._pid}"
         log.info("%s (%s), after %.1f s, by %s", told, __version__, took_s, by)
         self._tell(told, by)
         self.successor = successor
         self._handed_over(successor)
         return 200, {
-            "old": {"pid": os.getpid(), "version": __version__},
+            "old": {"pid": self._pid, "version": __version__},
             "new": {"pid": successor.pid, "version": successor.version},
             "seconds": round(took_s, 3),
         }
@@ -167,40 +162,54 @@ class Upgrading:
         self._tell(f"upgrade: {told}", by)
         return 422, {"problems": list(problems)}
 
-    async def _hand_over(self) -> Successor:
-        """Raises Failed; also when cancelled there is no new process then."""
+
+class HandingOver:
+    """Hands the work of this process over to one that it starts: a `HandOver`.
+
+    command: the words that start lbproxy; raises ValueError. environ, pass_fds: for the new process. own_group: it gets
+    a process group of its own. offer: what it gets. failed: called when it will not serve, and so this process goes on.
+    """
+
+    def __init__(
+        self,
+        *,
+        command: Callable[[], Sequence[str]],
+        environ: Callable[[], dict[str, str]],
+        pass_fds: Callable[[], Sequence[int]] = tuple,
+        own_group: bool = False,
+        offer: Callable[[], Offer],
+        tasks: Tasks,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._command = command
+        self._environ = environ
+        self._pass_fds = pass_fds
+        self._own_group = own_group
+        self._offer = offer
+        self._tasks = tasks
+        self._failed = failed
+
+    async def __call__(self, counts: Sequence[int]) -> Successor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         process: subprocess.Popen[bytes] | None = None
         conversation = _Conversation(ours)
         try:
-            with theirs:
-                process = self._start(theirs.fileno())
-            try:
-                return await conversation.lead(
-                    self._offer(), [self._row[column] for column in _COUNTS.values()], process
+            with theirs:  # here on the loop, where no cancellation can lose the process
+                process = start(
+                    self._command, self._environ(), theirs.fileno(), self._pass_fds(), own_group=self._own_group
                 )
+            try:
+                return await conversation.lead(self._offer(), counts, process)
             except Gone:
-                raise Failed(await _how_it_ended(process)) from None
+                raise Failed(how_it_ended(await _wait(process, END_S))) from None
             except (Broken, ValueError) as error:
                 raise Failed(f"the new process said what can't be understood: {error}") from None
         except BaseException as error:
-            conversation.break_off(str(error) or self._why_not or f"not ready within {READY_S:g} s")
+            conversation.break_off(str(error) or f"not ready within {READY_S:g} s")
             if process is not None:
                 self._tasks.spawn(ended(process), "upgrade: the end of the new process")
-            self._failed_hook()
+            self._failed()
             raise
-
-    def _start(self, fd: int) -> subprocess.Popen[bytes]:
-        """Here on the loop, where no cancellation can lose the process; it takes a few milliseconds."""
-        try:
-            words = list(self._command())
-            environ = self._environ() | {arriving.FD: str(fd)}
-            fds = (fd, *self._pass_fds())
-            return subprocess.Popen(words, env=environ, pass_fds=fds, process_group=self._group)
-        except ValueError as error:
-            raise Failed(str(error)) from None
-        except OSError as error:
-            raise Failed(f"cannot start {error.filename or words[0]}: {error.strerror or error}") from None
 
 
 class _Conversation:
@@ -230,8 +239,7 @@ class _Conversation:
         line = self._line = await Line.on(self._sock)
         ready = await line.hear()
         if ready["say"] == "failed":
-            problems = ready.get("problems")
-            raise Failed(*(map(str, problems) if isinstance(problems, list) else ("it did not say why",)))
+            raise problems_of(ready)
         if ready["say"] != "ready":
             raise Broken(f"{ready['say']} in place of ready")
         taken = ready.get("taken")
@@ -258,22 +266,6 @@ class _Conversation:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
         self._sock.close()
-
-
-async def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
-    """Of a process that has closed its end."""
-    status = await _wait(process, END_S)
-    if status is None:
-        return "the new process broke off, and goes on without a word"
-    how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
-    return f"the new process {how} before it was ready; the log has its own words"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 async def ended(process: subprocess.Popen[bytes]) -> None:

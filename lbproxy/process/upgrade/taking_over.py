@@ -11,6 +11,7 @@ import os
 import sys
 from asyncio import Event, Lock
 from collections.abc import Callable
+from typing import Final
 
 from lbproxy.control.caller import Caller
 from lbproxy.control.kept_data import Unreadable
@@ -21,14 +22,15 @@ from lbproxy.process.outside import Outside
 from lbproxy.process.upgrade.arriving import Arrival, NotWanted
 from lbproxy.process.upgrade.channel import Broken, Gone
 from lbproxy.process.upgrade.command import command
-from lbproxy.process.upgrade.handing import Offer, Successor, Upgrading
+from lbproxy.process.upgrade.handing import HandingOver, Offer, Successor, Upgrading
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import PROCESS, UPGRADE_RESULTS, Row
 
 log = logging.getLogger("lbproxy")
 
 CHECKED_S = 5.0
-_COLUMNS = tuple(PROCESS.column("upgrades_total", word) for word in UPGRADE_RESULTS)
+COLUMNS: Final = tuple(PROCESS.column("upgrades_total", word) for word in UPGRADE_RESULTS)
+"""Of upgrades by result, the successful ones first."""
 
 
 def unreadable(error: Unreadable) -> str:
@@ -63,27 +65,30 @@ class TakingOver:
         self._config_path = config_path
         self._leave = leave
         self._upgrading = Upgrading(
-            command=lambda: command(sys.orig_argv, sys.argv[0], os.environ),
-            environ=lambda: {**os.environ, **outside.variables},
-            pass_fds=lambda: outside.pass_fds,
-            own_group=outside.keeper is not None,
-            offer=self._offer,
+            hand_over=HandingOver(
+                command=lambda: command(sys.orig_argv, sys.argv[0], os.environ),
+                environ=lambda: {**os.environ, **outside.variables},
+                pass_fds=lambda: outside.pass_fds,
+                own_group=outside.keeper is not None,
+                offer=self._offer,
+                tasks=tasks,
+                failed=self._take_back,
+            ),
             refusal=self._why_not,
             lock=lock,
             tasks=tasks,
             row=row,
             tell=lambda text, by: controller.events.add("process", text, by=by),
             handed_over=self._handed_over,
-            failed=self._take_back,
         )
 
     # --- the new process --------------------------------------------------------------------------------------------
 
     async def wait_to_serve(self, arrival: Arrival) -> None:
         """Make sure that this process can serve, and wait until it is to. Raises NotWanted."""
-        for column, count in zip(_COLUMNS, arrival.counts, strict=False):
+        for column, count in zip(COLUMNS, arrival.counts, strict=False):
             self._row[column] = count
-        self._row[_COLUMNS[0]] += 1  # the one that this process is made by
+        self._row[COLUMNS[0]] += 1  # the one that this process is made by
         await self._controller.checked(CHECKED_S)
         why = self._controller.lacking()
         if why is not None and arrival.was_ready:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from lbproxy.config.model import Config
@@ -34,7 +34,8 @@ SOCKETS_S: Final = 5.0
 class Agent:
     """applying: the parts that a config decides about. read_files: certificates that have changed. failed: a defect.
 
-    welcomed: set when the controller has said all that a new worker must know.
+    welcomed: set when the controller has said all that a new worker must know. is_open: to be set when this worker
+    accepts.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Agent:
         self._turn = asyncio.Lock()
         self._prepared: tuple[int, Config, Config, Prepared] | None = None
         self.welcomed = asyncio.Event()
+        self.is_open = asyncio.Event()
         self.config = setup.config
         self.generation = setup.generation
 
@@ -96,6 +98,10 @@ class Agent:
         close_all(tuple(left))
         self._news.set()
 
+    def take_sockets(self, names: Iterable[str]) -> Inherited:
+        """Those of the config that this worker begins with, as far as there are some."""
+        return Inherited({name: self._passed.pop(name) for name in names if name in self._passed})
+
     def _drop(self, name: str) -> None:
         known = self._passed.pop(name, None)
         if known is not None:
@@ -117,6 +123,7 @@ class Agent:
                 self._tasks.spawn(self._commit(asked) if message.is_wanted else self._forget(asked), "config")
 
     async def _prepare(self, asked: messages.Prepare) -> None:
+        await self.is_open.wait()
         async with self._turn:
             await self._forget_prepared()
             setup = self._setup

@@ -13,17 +13,15 @@ import pickle
 import random
 import time
 from pathlib import Path
-from typing import Final
 
 from lbproxy import __version__
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Unusable
-from lbproxy.control.caller import Caller
 from lbproxy.control.explain_api import ExplainApi
 from lbproxy.control.explaining import Moment
 from lbproxy.control.kept_data import Unreadable
 from lbproxy.control.metrics import Registry
-from lbproxy.control.status import Json, ListenerStatus
+from lbproxy.control.status import ListenerStatus
 from lbproxy.control.upgrade_api import UpgradeApi
 from lbproxy.dataplane.listener import BindError, admin_connections, bind_message
 from lbproxy.dataplane.runtime import ListenerRuntime
@@ -36,6 +34,7 @@ from lbproxy.process.manager import Manager
 from lbproxy.process.reload_requests import ReloadRequests
 from lbproxy.process.reloading import Reloading
 from lbproxy.process.tuning import tune_gc
+from lbproxy.process.upgrade.handing import Heir
 from lbproxy.process.upgrade.sockets import admin_name
 from lbproxy.process.upgrade.taking_over import unreadable
 from lbproxy.process.wiring import Wiring
@@ -48,13 +47,13 @@ from lbproxy.process.workers.part import Part
 from lbproxy.process.workers.past import CrewPast
 from lbproxy.process.workers.sockets import Door, Doors, flat, open_door
 from lbproxy.process.workers.station import Setup, Station
+from lbproxy.process.workers.succession import Succession
+from lbproxy.shared.columns import Folding
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry import log as operator_log
-from lbproxy.telemetry.slots import PROCESS, Slots
+from lbproxy.telemetry.slots import PROCESS, Row, Slots
 
 log = logging.getLogger("lbproxy")
-
-NO_UPGRADE: Final = "with workers above 1 no other process can take over yet; restart lbproxy instead"
 
 
 class ControlProcess:
@@ -65,6 +64,8 @@ class ControlProcess:
         self._config = setup.config
         self._doors = doors
         self._end = asyncio.Event()
+        self._is_orphan = False
+        self._is_leaving = False
         self._tasks = Tasks(self._crashed)
         self._slots = Slots()
         self._registry = Registry(__version__)
@@ -81,16 +82,23 @@ class ControlProcess:
         self._controller: Controller
         self._requests: ReloadRequests
         self._known: Known
+        self._succession: Succession
         self._station = Station(
             setup,
             {
                 "peer": self._crew.peer,
                 "reload": lambda said: self._requests.signal(),
                 "running": self._running,
-                "stop": lambda said: self._controller.draining(),
+                "stop": self._told_to_stop,
+                "update": lambda said: self._succession.update(said),
+                "serve": lambda said: self._succession.serve(said),
+                "upgrade": lambda said: self._succession.signalled(said),
+                "last": lambda said: self._succession.last(said),
+                "no-upgrade": lambda said: self._succession.failed(said),
+                "leave": lambda said: self._succession.handed_over(said),
                 "now": lambda said: self._end.set(),
             },
-            self._end.set,
+            self._orphaned,
         )
 
     # --- start ------------------------------------------------------------------------------------------------------
@@ -108,18 +116,23 @@ class ControlProcess:
             assert self._config.admin.bind is not None  # else nothing was bound
             raise StartError(bind_message("admin.bind", self._config.admin.bind, error)) from None
         self._offer_admin()
-        await self._controller.admin.serve()
         tune_gc()
         self._station.start(loop)
         self._sweep(loop)
         self._part.attach(loop)
-        self._station.serving()
-        self._requests.watch(self._config.watch)
-        self._known.tell()
+        if self._setup.waits:
+            await self._succession.take_over()
+        if not self._end.is_set():
+            await self._controller.admin.serve()
+            self._station.serving()
+            self._requests.watch(self._config.watch)
+            self._known.tell()
         await self._end.wait()
         self._sweep_timer.cancel()
         self._part.detach(loop)
         self._requests.watch(False)
+        if self._is_orphan:  # another lbproxy may have the address, too
+            await self._controller.handed_over(self._controller.admin.offered.keys())
         await self._controller.stop()
         await self._tasks.cancel_all()
         self._station.stop(loop)
@@ -184,11 +197,21 @@ class ControlProcess:
                     lambda: Moment(time.monotonic(), rng, self._crew.overloaded(), False),
                     self._past,
                 ).routes(),
-                *UpgradeApi(self._upgrade).routes(),
+                *UpgradeApi(lambda caller: self._succession.call(caller)).routes(),
             ),
             config_path=setup.config_path,
             look=part.look,
             workers=lambda: self._crew.told(time.monotonic(), part.connections_of),
+        )
+        self._succession = Succession(
+            setup,
+            self._controller,
+            self._tasks,
+            reloading.lock,
+            self._row,
+            self._counted,
+            self._end,
+            self._leave,
         )
         self._known = Known(self._controller.keeping.snapshot, setup.line, time.monotonic)
         self._controller.keeping.on_change = self._known.changed
@@ -220,9 +243,30 @@ class ControlProcess:
             found[door.listener] = ListenerStatus(door.listener, modes.get(door.listener, "http"), bind, int(n_clients))
         return list(found.values())
 
-    async def _upgrade(self, caller: Caller) -> tuple[int, Json]:
-        log.warning("upgrade by %s: %s", caller, NO_UPGRADE)
-        return 409, {"problems": [NO_UPGRADE]}
+    # --- the supervisor's words -------------------------------------------------------------------------------------
+
+    def _told_to_stop(self, _said: Said) -> None:
+        self._controller.draining()
+        self._succession.stopping()
+
+    def _orphaned(self) -> None:
+        self._is_orphan = True
+        self._end.set()
+
+    def _leave(self, heir: Heir) -> None:
+        """Another lbproxy serves: its controller has the admin address, and soon checks alone."""
+        self._is_leaving = True
+        self._requests.watch(False)
+        self._tasks.spawn(self._controller.handed_over(heir.taken), "the admin address of who serves now")
+        asyncio.get_running_loop().call_later(self._config.shutdown.grace, self._controller.rest)
+
+    def _counted(self) -> Row:
+        """The PROCESS counters of all that were here."""
+        self._part.count()
+        try:
+            return self._part.process_total()
+        except Folding:  # a process has just died: without what it counted
+            return self._row
 
     def _notify(self, data: bytes) -> None:
         self._setup.line.say("notify", data)  # the supervisor is who the service manager listens to
@@ -242,8 +286,8 @@ class ControlProcess:
     async def _apply(self, old: Config, new: Config) -> None:
         """See Applying: all of it, in all processes, or nothing."""
         wiring, controller = self._wiring, self._controller
-        if new.workers != old.workers:
-            raise CannotApply("another number of workers needs a restart")
+        if self._is_leaving:
+            raise CannotApply("lbproxy is stopping")
         wiring.is_drafting = True
         fresh: dict[str, Door] = {}
         admin = None

@@ -15,6 +15,7 @@ from lbproxy.control.file_watch import FileWatch
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.client.gate import ConnectionGate
 from lbproxy.dataplane.listener import BindError
+from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.process import loop_errors
 from lbproxy.process.access_log import CLOSE_S, AccessLogs, open_access_log
@@ -45,6 +46,9 @@ class DataProcess:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._config = share_of(setup.config, setup.number - 1, setup.board.n_workers)
+        self._is_over = asyncio.Event()
+        self._may_serve = asyncio.Event()
+        self._taken: frozenset[str] | None = None
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._is_orphan = False
@@ -52,6 +56,7 @@ class DataProcess:
         self._strategy_log = ThrottledLog(log)
         self._services: Services
         self._listeners: Listeners
+        self._runtimes: dict[str, ListenerRuntime] = {}
         self._agent: Agent
         self._watch_files: FileWatch
         self._wiring: Wiring
@@ -61,7 +66,9 @@ class DataProcess:
             {
                 "peer": lambda said: self._agent.peer(said),
                 "sockets": lambda said: self._agent.sockets(said),
+                "serve": lambda said: self._may_serve.set(),
                 "stop": self._told_to_stop,
+                "leave": self._told_to_leave,
                 "now": lambda said: self._stop_now.set(),
                 "reopen": self._reopen_logs,
             },
@@ -78,10 +85,24 @@ class DataProcess:
         with contextlib.suppress(TimeoutError):  # better with what is known here than not at all
             async with asyncio.timeout(None if self._setup.is_first else WELCOME_S):
                 await self._agent.welcomed.wait()
-        self._listeners.start()
-        self._station.serving()
-        await self._stop.wait()
+        if self._setup.waits:
+            self._station.prepared()
+            await self._may_serve.wait()
+        if not self._is_over.is_set():
+            self._open()
+        await self._is_over.wait()
         return await self._end(loop)
+
+    def _open(self) -> None:
+        """Accept. Raises StartError."""
+        wanted = binds_of(self._config)
+        try:
+            self._listeners.bind(wanted, self._runtimes, self._agent.take_sockets(wanted))
+        except BindError as bind_error:
+            raise StartError(str(bind_error)) from None
+        self._listeners.start()
+        self._agent.is_open.set()
+        self._station.serving()
 
     def _build(self, loop: asyncio.AbstractEventLoop) -> None:
         setup, config = self._setup, self._config
@@ -119,14 +140,11 @@ class DataProcess:
         self._listeners = Listeners(services, gate, announces=False)
         try:
             wiring.build_pools()
-            runtimes = {item.name: wiring.build_listener(item) for item in config.listeners}
-            self._listeners.bind(binds_of(config), runtimes, setup.sockets)
-        except BindError as bind_error:
-            raise StartError(str(bind_error)) from None
+            self._runtimes = {item.name: wiring.build_listener(item) for item in config.listeners}
         except Unusable as error:
             raise StartError(setup.shown(error), 2) from None
         applying = Applying(
-            services, wiring, self._listeners, None, gate, self._logs, self._stop.is_set, shares_logs=True
+            services, wiring, self._listeners, None, gate, self._logs, self._is_over.is_set, shares_logs=True
         )
         self._agent = Agent(setup, applying, self._read_files, services.tasks, services.internal_error)
 
@@ -185,7 +203,18 @@ class DataProcess:
 
     def _told_to_stop(self, _said: Said) -> None:
         self._stop.set()
+        self._end_wait()
+
+    def _told_to_leave(self, said: Said) -> None:
+        """Another lbproxy serves."""
+        _, _, taken = said.loaded()
+        self._taken = frozenset(taken)
+        self._end_wait()
+
+    def _end_wait(self) -> None:
+        self._is_over.set()
         self._agent.welcomed.set()
+        self._may_serve.set()
 
     def _orphaned(self) -> None:
         self._is_orphan = True
@@ -203,8 +232,20 @@ class DataProcess:
         shutdown = self._agent.config.shutdown
         if self._is_orphan:
             shutdown = shutdown.model_copy(update={"grace": min(shutdown.grace, ORPHAN_GRACE_S), "delay": 0.0})
-        ending = Ending(services, self._listeners, None, shutdown, self._stop, self._stop_now, lambda: False)
-        await ending.drain()
+        ending = Ending(
+            services,
+            self._listeners,
+            None,
+            shutdown,
+            self._stop,
+            self._stop_now,
+            lambda: False,
+            may_hold_off=not self._is_orphan,
+        )
+        if self._taken is None:
+            await ending.drain()
+        else:
+            await ending.leave(self._taken)
         self._part.sweep(services.clock())
         self._part.detach(loop)
         await services.stop()

@@ -6,12 +6,10 @@ Where that takes long, because there are many servers, it is told less often, so
 from __future__ import annotations
 
 import asyncio
-import os
-import pickle
 from collections.abc import Callable
 from typing import Final
 
-from lbproxy.process.workers.lines import Line, in_memory
+from lbproxy.process.workers.lines import Line
 
 RESTS: Final = 20
 """So many times as long as it took, nothing is told."""
@@ -43,8 +41,6 @@ class Known:
             self._timer.cancel()
             self._timer = None
         begun = self._clock()
-        fd = in_memory(pickle.dumps(self._snapshot(), pickle.HIGHEST_PROTOCOL))
-        self._line.say("known", fds=[fd])
-        os.close(fd)
+        self._line.say_all("known", self._snapshot())
         now = self._clock()
         self._rests_until = now + RESTS * (now - begun)

@@ -7,9 +7,16 @@
     reload                   SIGHUP (to the controller)
     running                  every worker serves (to the controller)
     sockets                  listening sockets of another config
+    update                   the last that the lbproxy before says of servers (to the controller)
+    serve                    whoever has said `prepared` is to serve
+    upgrade                  SIGUSR2 (to the controller)
+    last                     the next lbproxy could serve: what is known of servers by now (to the controller)?
+    no-upgrade               it could not; why (to the controller)
+    leave                    it serves: finish what is in flight
 
     process to supervisor
     failed STATUS TEXT       it can't start
+    prepared, updated        it could serve, and waits for `serve`; it has heard `update`
     serving                  it accepts
     notify DATA              for the service manager
     admin                    the sockets of the admin address, for the controller's successor
@@ -17,6 +24,7 @@
     config                   it is in force: what successors begin with
     known                    what the controller knows of servers, for its successor
     replace NUMBER           that worker does not do what it is told
+    upgrade, last, abort     start the next lbproxy; what it is to begin with; it is not wanted any more
 
 A message arrives whole or not at all (SOCK_SEQPACKET). The end of the stream means that the other side is dead: each
 end is in one process only, so nobody waits for a supervisor that was killed.
@@ -25,10 +33,11 @@ end is in one process only, so nobody waits for a supervisor that was killed.
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 MOST_BYTES: Final = 64 << 10
 MOST_FDS: Final = 253  # the kernel takes no more
@@ -45,6 +54,10 @@ class Said:
     word: str
     data: bytes = b""
     fds: tuple[int, ...] = ()
+
+    def loaded(self) -> Any:
+        """What `say_all` was given."""
+        return pickle.loads(from_memory(self.fds[0]))
 
 
 class Line:
@@ -65,6 +78,8 @@ class Line:
 
     def say(self, word: str, data: bytes = b"", fds: Sequence[int] = ()) -> bool:
         """False if the other side is gone, or does not listen and has as much as the kernel keeps for it."""
+        if " " in word:
+            raise ValueError(f"{word!r} is no word")
         if len(data) > MOST_BYTES or len(fds) > MOST_FDS:
             raise ValueError(f"{word}: {len(data)} bytes and {len(fds)} descriptors are more than fits a message")
         message = word.encode() + b" " + data
@@ -76,6 +91,14 @@ class Line:
         except OSError:
             return False
         return True
+
+    def say_all(self, word: str, whole: object, data: bytes = b"") -> bool:
+        """The same, with what may be too long for a message. Raises OSError."""
+        fd = in_memory(pickle.dumps(whole, pickle.HIGHEST_PROTOCOL))
+        try:
+            return self.say(word, data, [fd])
+        finally:
+            os.close(fd)
 
     def hear(self) -> Said | None:
         """The next message, None if there is none now. Raises Gone."""

@@ -98,7 +98,9 @@ class Part:
         pool = make(OverseenPool if self.is_controller else SharedPool)
         room = share.room_names.find(name, is_free=self._is_room_free)
         if room < 0:
-            raise Unusable(("pools", name), "there is no room for one more pool; restart lbproxy, which makes more")
+            raise Unusable(
+                ("pools", name), "there is no room for one more pool; an upgrade (lbproxy upgrade) makes more"
+            )
         self._rooms[name] = room
         self.check_room(name, config)
         books = self._books[name] = share.books(room, CONTROLLER if self.is_controller else self._number)
@@ -118,7 +120,7 @@ class Part:
         if config.queue.size > most:
             raise Unusable(
                 ("pools", name, "queue", "size"),
-                f"{most} is the most until lbproxy is restarted, which makes more room",
+                f"{most} is the most until an upgrade (lbproxy upgrade), which makes more room",
             )
 
     def budget(self, name: str, ratio: float, min_: int) -> RetryBudget:
@@ -344,6 +346,10 @@ class Part:
         self._publish()
         with contextlib.suppress(Folding):
             self._count()
+
+    def process_total(self) -> Row:
+        """What all have counted in PROCESS, those that are gone included. Raises Folding."""
+        return self._share.columns.total(0, PROCESS.width)
 
     def _count(self) -> None:
         columns, table, registry = self._share.columns, self._share.table, self._registry

@@ -2,13 +2,18 @@
 
 Each worker has a socket of its own for each TCP address (SO_REUSEPORT): the kernel spreads connections over them, and a
 successor accepts where the one before it did. A unix socket, and what a service manager has opened, is one for all.
+
+What another lbproxy hands over is the very sockets that it has, as who waits at one is lost with it. With fewer workers
+than before some of them accept at several. With more, those that are left over get none until nobody else needs what is
+there: the kernel gives connections to a new socket at once, and nobody would accept them if the upgrade failed.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lbproxy.address import Address
@@ -17,13 +22,16 @@ from lbproxy.dataplane.net.unix_socket import SocketFile, bind_unix
 from lbproxy.process.listeners import Bind
 from lbproxy.process.upgrade.sockets import Inherited, Passed
 
+log = logging.getLogger("lbproxy")
+
 Sockets = tuple[socket.socket, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
     """One bind address. listener: its name. slots: the sockets of each worker, in order; the same ones for all where
-    they are shared. addresses: with the ports that the kernel chose. file: of a unix socket."""
+    they are shared; none for who has to wait for some (`widened`). addresses: with the ports that the kernel chose.
+    file: of a unix socket."""
 
     listener: str
     slots: tuple[Sockets, ...]
@@ -35,7 +43,51 @@ class Door:
     def of(cls, listener: str, slots: tuple[Sockets, ...], file: SocketFile | None = None) -> Door:
         """From sockets that are open."""
         ports = [sock.getsockname()[1] for sock in slots[0] if sock.family != socket.AF_UNIX]
-        return cls(listener, slots, tuple(shown(sock) for sock in slots[0]), frozenset(ports), file)
+        return cls(listener, slots, tuple(dict.fromkeys(map(shown, slots[0]))), frozenset(ports), file)
+
+    @classmethod
+    def handed_over(cls, listener: str, sockets: Sockets, n_workers: int, file: SocketFile | None = None) -> Door:
+        """From the sockets of another lbproxy, of one worker or several."""
+        places: dict[object, list[socket.socket]] = {}
+        for sock in sockets:
+            places.setdefault(sock.getsockname(), []).append(sock)
+        if all(sock.family == socket.AF_UNIX for sock in sockets):
+            return cls.of(listener, (sockets,) * n_workers, file)
+        n_seats = min(n_workers, *(len(members) for members in places.values()))
+        slots = [
+            tuple(sock for members in places.values() for sock in members[slot::n_seats]) if slot < n_seats else ()
+            for slot in range(n_workers)
+        ]
+        return cls.of(listener, tuple(slots), file)
+
+    @property
+    def n_seated(self) -> int:
+        """How many workers have sockets: the first ones."""
+        return sum(1 for sockets in self.slots if sockets)
+
+    def widened(self) -> Door:
+        """Sockets for those who have none; where none can be had, those of another worker."""
+        n_seated = self.n_seated
+        slots = list(self.slots)
+        for slot in range(n_seated, len(slots)):
+            known = slots[slot % n_seated]
+            try:
+                for sock in known:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                slots[slot] = _like(tuple({sock.getsockname(): sock for sock in known}.values()))
+            except OSError as error:
+                log.warning(
+                    "listener %s: no further socket at %s: %s; workers share one",
+                    self.listener,
+                    self.addresses[0],
+                    error.strerror,
+                )
+                slots[slot] = known
+        return replace(self, slots=tuple(slots))
+
+    def descriptors(self) -> list[int]:
+        """Of all sockets, each once."""
+        return [sock.fileno() for sock in self._all()]
 
     def close(self, *, keeps_file: bool = False) -> None:
         """This process's copies. keeps_file: somebody else has the socket, too."""
@@ -56,15 +108,25 @@ class Door:
         return {id(sock): sock for sockets in self.slots for sock in sockets}.values()
 
 
-def open_door(item: Bind, n_workers: int, *, is_beside: bool = False, passed: Passed | None = None) -> Door:
+def open_door(
+    item: Bind,
+    n_workers: int,
+    *,
+    is_beside: bool = False,
+    passed: Passed | None = None,
+    is_handed_over: bool = False,
+) -> Door:
     """Bind an address for all workers. Raises BindError with a sentence; nothing stays open then.
 
     is_beside: this lbproxy is bound to the port already, at an overlapping address. passed: opened by somebody else.
+    is_handed_over: by another lbproxy.
     """
     address, name = item.address, item.listener.name
     if passed is not None:
         if passed.file is not None:
             passed.file.set_mode(item.listener.mode_bits)
+        if is_handed_over:
+            return Door.handed_over(name, passed.sockets, n_workers, passed.file)
         return Door.of(name, (passed.sockets,) * n_workers, passed.file)
     try:
         if address.is_unix:
@@ -113,18 +175,34 @@ class Doors:
     n_workers: int
     open: dict[str, Door] = field(default_factory=dict)
 
-    def bind(self, wanted: Mapping[str, Bind], inherited: Inherited) -> None:
-        """Raises BindError; nothing stays open then."""
+    def bind(self, wanted: Mapping[str, Bind], inherited: Inherited, *, is_handed_over: bool = False) -> None:
+        """Raises BindError; nothing stays open then. is_handed_over: inherited from another lbproxy."""
         try:
             for name, item in wanted.items():
-                self.open[name] = open_door(item, self.n_workers, passed=inherited.take(name))
+                self.open[name] = open_door(
+                    item, self.n_workers, passed=inherited.take(name), is_handed_over=is_handed_over
+                )
         except BindError:
-            self.close()
+            for name, door in self.open.items():
+                door.close(keeps_file=is_handed_over and name in inherited.taken)
+            self.open.clear()
             raise
+
+    @property
+    def n_seated(self) -> int:
+        """How many workers have sockets at all of them: the first ones."""
+        return min((door.n_seated for door in self.open.values()), default=self.n_workers)
+
+    def widen(self) -> None:
+        """Sockets for all workers."""
+        for name, door in self.open.items():
+            if door.n_seated < self.n_workers:
+                self.open[name] = door.widened()
 
     def leave_to(self, slot: int) -> Inherited:
         """In a worker: its own sockets; the rest is closed."""
-        return Inherited({name: door.leave_to(slot) for name, door in self.open.items()})
+        passed = {name: door.leave_to(slot) for name, door in self.open.items()}
+        return Inherited({name: item for name, item in passed.items() if item.sockets})
 
     def close(self, *, keeps_files: bool = False) -> None:
         """This process's copies."""

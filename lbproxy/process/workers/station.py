@@ -43,6 +43,9 @@ class Setup:
     tls: TlsParts | None = None
     known: object = None
     is_first: bool = True
+    waits: bool = False
+    was_ready: bool = False
+    counts: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -70,6 +73,10 @@ class Station:
         loop.remove_reader(self._line.fileno())
         if self._timer is not None:
             self._timer.cancel()
+
+    def prepared(self) -> None:
+        """It could do its work."""
+        self._line.say("prepared")
 
     def serving(self) -> None:
         """It does its work from now on."""

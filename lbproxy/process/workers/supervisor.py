@@ -7,66 +7,52 @@ process shares it makes before the first fork.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import logging
 import os
-import pickle
-import random
 import select
 import signal
-import socket
 import time
 from asyncio import Runner
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
 from typing import Final, Literal
 
 from lbproxy import __version__
 from lbproxy.config.loader import Kept
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Unusable
-from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.listener import BindError
-from lbproxy.dataplane.net.unix_socket import SocketFile
-from lbproxy.process.building import Builder, Rows, TlsParts
+from lbproxy.process.building import TlsParts, common_tls
 from lbproxy.process.first_words import first_lines
-from lbproxy.process.listeners import binds_of
 from lbproxy.process.outside import Outside
 from lbproxy.process.threads import new_loop
-from lbproxy.process.upgrade.sockets import Inherited, Passed, admin_name
+from lbproxy.process.upgrade.arriving import NotWanted
 from lbproxy.process.worker import StartError, not_started
+from lbproxy.process.workers.before import Before
 from lbproxy.process.workers.board import CONTROLLER, STARTING, Board
-from lbproxy.process.workers.child import Child
-from lbproxy.process.workers.control_process import NO_UPGRADE, ControlProcess
+from lbproxy.process.workers.child import HEARD, Child, begin, introduce
+from lbproxy.process.workers.control_process import ControlProcess
 from lbproxy.process.workers.data_process import DataProcess
-from lbproxy.process.workers.lines import Gone, Line, Said, from_memory
+from lbproxy.process.workers.heir import Heir
+from lbproxy.process.workers.lines import Gone, Line, Said
+from lbproxy.process.workers.passing_on import PassingOn
 from lbproxy.process.workers.share import Share, ShareError
-from lbproxy.process.workers.sockets import Door, Doors, unflat
+from lbproxy.process.workers.signals import Signals
+from lbproxy.process.workers.sockets import Door
 from lbproxy.process.workers.station import Setup, close_all
+from lbproxy.process.workers.stock import Stock
 from lbproxy.process.workers.stuck import SILENT_S, START_S, look
 from lbproxy.telemetry import log as operator_log
-from lbproxy.telemetry.slots import Slots
 
 log = logging.getLogger("lbproxy")
 
 LOOK_S: Final = 0.5
 RETRY_S: Final = 1.0  # when there was no memory or no descriptor for a process
 OVERTIME_S: Final = 10.0  # after the grace, for what a worker still has to write
-HEARD: Final = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGCHLD,
-)
-_SET_DEATH_SIGNAL: Final = 1  # prctl(2)
-_SET_NAME: Final = 15
-
-Phase = Literal["starting", "serving", "stopping"]
+Phase = Literal["starting", "ready", "going", "serving", "leaving", "stopping"]
+"""ready, going: only when it takes over from another lbproxy: it could serve; it was told to, and begins. leaving:
+another one has taken over, and what is in flight is finished."""
 
 
 class Supervisor:
@@ -89,18 +75,17 @@ class Supervisor:
         self._generation = 1
         self._phase: Phase = "starting"
         self._status = 0
-        self._noted: list[signal.Signals] = []
-        self._doors = Doors(n_workers)
-        self._fresh: dict[str, Door] = {}  # of a config that is not in force yet
-        self._admin: tuple[str, Passed] | None = None
-        self._known: object = None
+        self._signals = Signals()
+        self._stock = Stock(n_workers)
+        self._before = None if outside.arrival is None else Before(outside.arrival)
+        self._passing_on = PassingOn(outside, self._stock, self._say_to_controller, self._hand_over, self._heir_stops)
+        self._known: object = None if outside.arrival is None else outside.arrival.states
         self._tls: TlsParts | None = None
         self._children = [Child(number) for number in range(n_workers + 1)]
         self._looked_at = 0.0
         self._trusted_at = 0.0
         self._feed_at: float | None = None
         self._kill_at: float | None = None
-        self._wake, self._woken = socket.socketpair()
         self._board: Board
         self._share: Share
 
@@ -110,9 +95,7 @@ class Supervisor:
         """Until everything has ended. Raises StartError."""
         for line in first_lines(self._config, self._config_path, __version__, os.getpid()):
             log.info("%s", line)
-        if self._outside.arrival is not None:
-            raise StartError(NO_UPGRADE)
-        self._listen_to_signals()
+        self._signals.listen(HEARD)
         try:
             self._make()
             for child in self._children:
@@ -123,10 +106,13 @@ class Supervisor:
             self._end_all()
             raise
         finally:
-            self._doors.close(keeps_files=True)
-            self._doors.remove_files()
-            if self._admin is not None and self._admin[1].file is not None:
-                self._admin[1].file.remove()
+            self._stock.close()
+            self._stock.remove_files()
+            self._passing_on.end()
+        if self._outside.keeper is not None and self._outside.is_over:
+            self._outside.keeper.hold_signals_now()
+            for number in self._signals.take():
+                self._outside.pass_on(number)
         log.log(
             logging.WARNING if self._status else logging.INFO,
             "stopped; %s",
@@ -137,63 +123,43 @@ class Supervisor:
     def _make(self) -> None:
         """All that the processes have in common. Raises StartError."""
         config = self._config
-        wanted = binds_of(config)
-        binds = {name: item.address for name, item in wanted.items()}
-        admin = config.admin.bind
+        n_workers = self._stock.doors.n_workers
         try:
-            inherited = self._outside.inherit(binds if admin is None else {**binds, admin_name(admin): admin})
-            passed = None if admin is None else inherited.take(admin_name(admin))
-            self._admin = None if passed is None else (admin_name(admin), passed)
-            self._doors.bind(wanted, inherited)
-            inherited.close()
-            self._board = Board(self._doors.n_workers)
-            self._share = Share(config, self._doors.n_workers)
-            self._tls = self._listener_tls()
+            self._stock.open(config, self._outside)
+            self._board = Board(n_workers)
+            self._share = Share(config, n_workers)
+            self._tls = common_tls(config, self._config_path)
         except Unusable as error:
             raise StartError(self._shown(error), 2) from None
-        except (ValueError, ShareError) as cannot:
+        except (ValueError, ShareError, BindError, OSError) as cannot:
             raise StartError(str(cannot)) from None
-        except BindError as bind_error:
-            raise StartError(str(bind_error)) from None
-        except OSError as no_memory:
-            raise StartError(str(no_memory)) from None
         gc.collect()
         gc.freeze()  # what is there now is shared with all that are forked, as long as nobody writes to it
 
-    def _listener_tls(self) -> TlsParts:
-        """Made here, so that all workers have the same keys of session tickets: Python's ssl can't be given any. Raises
-        Unusable."""
-        base_dir = str(Path(self._config_path).parent) if self._config_path else "."
-        builder = Builder(
-            self._config,
-            Rows(Slots(), Registry(__version__)),
-            rng=random.Random(),
-            dial_failed=lambda pool, server, fault: None,
-            strategy_failed=lambda pool, error: None,
-            base_dir=base_dir,
-        )
-        for listener in self._config.listeners:
-            builder.listener_tls(listener)
-        return builder.tls
-
     def _is_over(self) -> bool:
-        return self._phase == "stopping" and not any(child.pid for child in self._children)
+        return self._phase in ("leaving", "stopping") and not any(child.pid for child in self._children)
 
     def _turn(self) -> None:
         """Wait for something to happen, and see to it."""
         now = time.monotonic()
         self._fork_due(now)
         self._wait(now)
-        for number in self._take_signals():
+        for number in () if self._phase == "going" else self._signals.take():
             self._signalled(number)
         for child in self._children:
             self._hear(child)
+        self._hear_before()
+        self._passing_on.hear()
         self._reap()
         self._look(time.monotonic())
 
     def _wait(self, now: float) -> None:
         poll = select.poll()
-        poll.register(self._woken, select.POLLIN)
+        if self._phase != "going":  # which is over soon
+            poll.register(self._signals, select.POLLIN)
+        for end in (self._before, self._passing_on.heir):
+            if end is not None and end.talk is not None:
+                poll.register(end.talk, end.talk.events)
         for child in self._children:
             if child.line is not None:
                 poll.register(child.line.fileno(), select.POLLIN)
@@ -229,7 +195,10 @@ class Supervisor:
             tls=self._tls,
             known=self._known,
             is_first=self._phase == "starting",
+            waits=self._waits(child),
         )
+        if setup.waits and self._outside.arrival is not None:
+            setup.was_ready, setup.counts = self._outside.arrival.was_ready, tuple(self._outside.arrival.counts)
         supervisor = os.getpid()
         try:
             pid = os.fork()
@@ -249,36 +218,23 @@ class Supervisor:
             self._introduce(child)
 
     def _introduce(self, worker: Child) -> None:
-        """Give a worker and the controller the ends of a channel."""
-        controller = self._children[CONTROLLER]
-        if worker.line is None or controller.line is None:
-            return
         try:
-            first, second = socket.socketpair()
+            introduce(worker, self._children[CONTROLLER])
         except OSError as error:
             log.error("the controller and the %s can't speak to each other: %s", worker.name, error.strerror)
-            return
-        controller.line.say("peer", b"%d" % worker.number, [first.fileno()])
-        worker.line.say("peer", b"", [second.fileno()])
-        first.close()
-        second.close()
 
     def _become(self, child: Child, setup: Setup, ours: Line, supervisor: int) -> None:
         """In the new process: never returns."""
         status = 1
         try:
-            libc = ctypes.CDLL(None)
-            # Who was stopped goes on when the supervisor dies, and so hears of it.
-            libc.prctl(_SET_DEATH_SIGNAL, signal.SIGCONT, 0, 0, 0)
-            libc.prctl(_SET_NAME, f"lbproxy-{child.number or 'c'}".encode(), 0, 0, 0)
-            signal.set_wakeup_fd(-1)
-            for number in HEARD:  # the supervisor says what they mean; a terminal tells the whole group
-                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
-            for other in (self._wake, self._woken, ours, *(item.line for item in self._children)):
+            self._signals.leave_to_parent()
+            if not begin(child.number, supervisor):
+                return
+            for other in (ours, *(item.line for item in self._children)):
                 if other is not None:
                     other.close()
-            if os.getppid() != supervisor:
-                return
+            self._outside.leave_to_parent()
+            self._passing_on.leave_to_parent()
             handler = operator_log.configure(self._config.log.level, self._config.log.format, process=child.name)
             try:
                 status = self._run(setup)
@@ -294,14 +250,9 @@ class Supervisor:
     def _run(self, setup: Setup) -> int:
         with Runner(loop_factory=new_loop) as runner:
             if setup.number == CONTROLLER:
-                if self._admin is not None:
-                    setup.sockets = Inherited(dict([self._admin]))
-                for door in self._doors.open.values():
-                    door.close(keeps_file=True)
-                return runner.run(ControlProcess(setup, self._doors).run())
-            setup.sockets = Doors(self._doors.n_workers, {**self._doors.open, **self._fresh}).leave_to(setup.number - 1)
-            if self._admin is not None:
-                self._admin[1].close()
+                setup.sockets = self._stock.leave_to_controller()
+                return runner.run(ControlProcess(setup, self._stock.doors).run())
+            setup.sockets = self._stock.leave_to_worker(setup.number - 1)
             return runner.run(DataProcess(setup).run())
 
     def _reap(self) -> None:
@@ -316,6 +267,7 @@ class Supervisor:
                 if child.pid == pid:
                     self._hear(child)
                     self._ended(child, os.waitstatus_to_exitcode(status))
+            self._passing_on.ended(pid, status)
 
     def _ended(self, child: Child, status: int) -> None:
         now = time.monotonic()
@@ -327,10 +279,10 @@ class Supervisor:
         else:
             self._share.bury(child.number - 1, self._holds_up)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        if self._phase == "starting":
+        if self._phase in ("starting", "ready"):
             code, text = child.failure or (1, f"the {child.name} {how}")
             raise StartError(text, code)
-        if self._phase == "stopping":
+        if self._phase in ("leaving", "stopping"):
             if status:
                 self._status = 1
             if status < 0:
@@ -341,6 +293,8 @@ class Supervisor:
         log.error("the %s (%d) %s%s; another one starts in %.1f s", child.name, pid, how, why, delay_s)
         self._board.restarted(child.number)
         child.due_at = now + delay_s
+        if child.number == CONTROLLER:
+            self._passing_on.controller_ended()
 
     def _holds_up(self, worker: int) -> None:
         """A worker was stopped while it had a lock, and the books of a dead one wait for that."""
@@ -354,6 +308,10 @@ class Supervisor:
         self._feed(now)
         if now - self._looked_at < LOOK_S:
             return
+        self._passing_on.look(now)
+        if self._phase == "leaving" and self._outside.is_deserted:
+            log.warning("the process that took over is gone: this one stops")
+            self._finish()
         if now - self._looked_at > LOOK_S + SILENT_S / 2:  # this one was stopped itself, and so were they, perhaps
             self._trusted_at = now + SILENT_S
         self._looked_at = now
@@ -404,69 +362,145 @@ class Supervisor:
             case "failed":
                 status, _, text = said.data.decode(errors="replace").partition(" ")
                 child.failure = int(status), text
-            case "serving":
-                child.has_served = True
-                self._now_serves(child)
+            case "prepared" | "updated" | "serving":
+                child.said = said.word
+                self._go_on(child)
             case "notify":
                 self._outside.manager.forward(said.data)
             case "admin":
-                self._keep_admin(said)
+                self._stock.keep_admin(said)
             case "sockets":
                 self._take_sockets(said)
             case "unwanted":
-                self._drop_fresh()
+                self._stock.drop_fresh()
+            case "upgrade":
+                self._passing_on.begin(json.loads(said.data), said.loaded(), can_be=self._phase == "serving")
+            case "last":
+                self._passing_on.go(said.loaded())
+            case "abort":
+                self._passing_on.break_off(said.data.decode())
             case "config":
                 self._take_config(said)
             case "known":
-                self._known = pickle.loads(from_memory(said.fds[0]))
+                self._known = said.loaded()
             case "replace":
                 self._replace(self._children[int(said.data)])
             case _:
                 close_all(said.fds)
 
-    def _now_serves(self, child: Child) -> None:
-        if self._phase == "serving":
-            log.info("the %s (%d) serves", child.name, child.pid)
-            if child.number == CONTROLLER:
-                self._tell_controller("running")
-        elif self._phase == "starting" and all(item.has_served for item in self._children):
-            self._phase = "serving"
-            for door in self._doors.open.values():
-                for address in door.addresses:
-                    log.info("listening name=%s address=%s", door.listener, address)
-            self._outside.tell_serving()
-            self._feed_at = time.monotonic()
-            self._tell_controller("running")
+    # --- to serve ---------------------------------------------------------------------------------------------------
 
-    def _keep_admin(self, said: Said) -> None:
-        told = json.loads(said.data)
-        if self._admin is not None:
-            self._admin[1].close()
-        file = None if told["file"] is None else SocketFile(Path(told["file"][0]), told["file"][1], told["file"][2])
-        self._admin = told["name"], Passed(tuple(socket.socket(fileno=fd) for fd in said.fds), file)
+    def _waits(self, child: Child) -> bool:
+        """Does it prepare all, and wait to be told to serve?"""
+        is_late = child.number > self._stock.doors.n_seated
+        return self._before is not None and (self._phase in ("starting", "ready", "going") or is_late)
+
+    def _go_on(self, child: Child) -> None:
+        """A process has come further: what is next?"""
+        controller, workers = self._children[CONTROLLER], self._children[1:]
+        seated = workers[: self._stock.doors.n_seated]
+        match self._phase:
+            case "starting" if self._before is None and all(item.serves for item in self._children):
+                self._serve()
+                self._tell_controller("running")
+            case "starting" if self._before is not None and all(item.said for item in self._children):
+                self._phase = "ready"
+                self._before.ready()
+            case "ready" if controller.said == "updated":
+                self._phase = "going"
+                for worker in seated:
+                    self._let_serve(worker)
+            case "going":
+                if child in seated:
+                    self._let_serve(child)
+                if all(item.serves for item in seated):
+                    self._let_serve(controller)
+                if all(item.serves for item in (*seated, controller)):
+                    self._serve()
+            case "serving" | "leaving":
+                if not child.serves:
+                    self._let_serve(child)
+                    return
+                log.info("the %s (%d) serves", child.name, child.pid)
+                if child is controller:
+                    self._tell_controller("running")
+
+    def _let_serve(self, child: Child) -> None:
+        """Tell one that waits for it."""
+        if child.line is None or child.said not in ("prepared", "updated"):
+            return
+        if child.number != CONTROLLER:  # it may have begun before there were sockets for it
+            for name, door in self._stock.doors.open.items():
+                self._give(child, name, door)
+        child.line.say("serve")
+        child.said = "told"
+
+    def _serve(self) -> None:
+        """All processes do."""
+        self._phase = "serving"
+        self._stock.owns_files = True
+        for door in self._stock.doors.open.values():
+            for address in door.addresses:
+                log.info("listening name=%s address=%s", door.listener, address)
+        self._outside.tell_serving()
+        self._feed_at = time.monotonic()
+        if self._before is not None:
+            self._before.serving()
+            self._stock.doors.widen()
+            for worker in self._children[1:]:
+                self._let_serve(worker)
+
+    def _hear_before(self) -> None:
+        """Of the lbproxy whose work this one takes over. Raises StartError."""
+        if self._before is None or self._phase == "starting":
+            return
+        try:
+            answer = self._before.hear()
+        except NotWanted as not_wanted:
+            raise StartError(str(not_wanted)) from None
+        if answer is not None:
+            (states,) = answer
+            self._known = self._known if states is None else states
+            controller = self._children[CONTROLLER]
+            if controller.line is not None:
+                controller.line.say_all("update", states)
+
+    # --- another lbproxy takes over ---------------------------------------------------------------------------------
+
+    def _hand_over(self, heir: Heir) -> None:
+        """It serves: what is in flight here is finished, and nobody is forked any more."""
+        now = time.monotonic()
+        self._phase = "leaving"
+        self._kill_at = now + self._config.shutdown.after_upgrade + OVERTIME_S
+        self._outside.handed_over(heir.pid)
+        self._stock.hand_over(heir.taken)
+        for child in self._children:
+            child.due_at = None
+            if child.line is not None:
+                child.line.say_all("leave", (heir.pid, heir.version, heir.taken))
+
+    def _heir_stops(self, heir: Heir) -> None:
+        if self._phase == "leaving":
+            log.info("the process %d stops, and so does this one", heir.pid)
+            self._finish()
+
+    # --- another config ---------------------------------------------------------------------------------------------
 
     def _take_sockets(self, said: Said) -> None:
         """Of a config that is not in force yet: each worker gets its own."""
-        doors = unflat(json.loads(said.data), said.fds, self._doors.n_workers)
-        self._fresh |= doors
+        doors = self._stock.take(said)
         for child in self._children[1:]:
             for name, door in doors.items():
-                own = door.slots[child.number - 1]
-                if child.line is not None:
-                    child.line.say("sockets", json.dumps({name: len(own)}).encode(), [sock.fileno() for sock in own])
+                self._give(child, name, door)
 
-    def _drop_fresh(self) -> None:
-        for door in self._fresh.values():
-            door.close(keeps_file=True)
-        self._fresh.clear()
+    def _give(self, child: Child, name: str, door: Door) -> None:
+        own = door.slots[child.number - 1]
+        if child.line is not None:
+            child.line.say("sockets", json.dumps({name: len(own)}).encode(), [sock.fileno() for sock in own])
 
     def _take_config(self, said: Said) -> None:
-        self._generation, self._config, gone = pickle.loads(from_memory(said.fds[0]))
-        self._doors.open |= self._fresh
-        self._fresh = {}
-        for name in gone:
-            if name in self._doors.open:
-                self._doors.open.pop(name).close()
+        self._generation, self._config, gone = said.loaded()
+        self._stock.adopt(self._config, gone)
         operator_log.change(self._config.log.level, self._config.log.format)
 
     def _replace(self, child: Child) -> None:
@@ -475,51 +509,49 @@ class Supervisor:
 
     # --- signals ----------------------------------------------------------------------------------------------------
 
-    def _listen_to_signals(self) -> None:
-        for end in (self._wake, self._woken):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        for number in HEARD:
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self._noted.append(signal.Signals(number))
-
-    def _take_signals(self) -> list[signal.Signals]:
-        try:
-            self._woken.recv(4096)
-        except BlockingIOError:
-            return []
-        noted, self._noted = self._noted, []
-        return noted
-
     def _signalled(self, number: signal.Signals) -> None:
+        is_passed_on = self._outside.pass_on(number)
         match number:
             case signal.SIGTERM | signal.SIGINT:
                 self._stop(number)
+            case _ if is_passed_on:
+                return
             case signal.SIGHUP:
                 self._tell_controller("reload")
             case signal.SIGUSR1:
                 self._tell_all("reopen")
                 log.info("SIGUSR1: log files are opened again")
             case signal.SIGUSR2:
-                log.warning("SIGUSR2: %s", NO_UPGRADE)
+                self._upgrade_signal()
+
+    def _upgrade_signal(self) -> None:
+        if self._phase in ("starting", "ready") or self._children[CONTROLLER].line is None:
+            log.warning("SIGUSR2: lbproxy, or its controller, is still starting; send it again")
+        else:
+            self._tell_controller("upgrade")
 
     def _stop(self, number: signal.Signals) -> None:
-        now = time.monotonic()
+        if self._phase in ("starting", "ready") and self._before is not None:
+            raise StartError("it was told to stop before it served")
         if self._phase == "stopping":
             log.warning("%s again: stopping at once", number.name)
-            self._kill_at = now + OVERTIME_S
+            self._kill_at = time.monotonic() + OVERTIME_S
             self._tell_all("now")
             return
-        grace_s = self._config.shutdown.grace
-        log.info("%s: stopping; in-flight requests have %gs", number.name, grace_s)
+        log.info("%s: stopping; in-flight requests have %gs", number.name, self._config.shutdown.grace)
         self._outside.manager.stopping()
+        self._finish()
+
+    def _finish(self) -> None:
+        """What is in flight has the grace from now on."""
         self._phase = "stopping"
-        self._kill_at = now + grace_s + OVERTIME_S
+        self._kill_at = time.monotonic() + self._config.shutdown.grace + OVERTIME_S
+        self._passing_on.break_off("lbproxy was told to stop")
+        if self._before is not None:
+            self._before.stop()
         for child in self._children:
             child.due_at = None
-        self._doors.close(keeps_files=True)
+        self._stock.close()
         self._tell_all("stop")
 
     def _tell_all(self, word: str) -> None:
@@ -532,8 +564,14 @@ class Supervisor:
         if line is not None:
             line.say(word)
 
+    def _say_to_controller(self, word: str, data: object) -> None:
+        line = self._children[CONTROLLER].line
+        if line is not None:
+            line.say_all(word, data)
+
     def _feed(self, now: float) -> None:
-        if self._phase == "stopping" and not any(child.pid for child in self._children[1:]):
+        is_alone = self._before is None or not self._before.is_there or self._phase == "stopping"
+        if self._phase in ("leaving", "stopping") and is_alone and not any(child.pid for child in self._children[1:]):
             self._tell_controller("now")
         if self._feed_at is not None and now >= self._feed_at:
             pause_s = self._outside.manager.feed()
@@ -553,7 +591,8 @@ def run(
     outside = outside or Outside()
     handler = operator_log.configure_direct(config.log.level, config.log.format, "supervisor")
     try:
-        return Supervisor(config, shown, config_path, kept, outside, n_workers).run()
+        status = Supervisor(config, shown, config_path, kept, outside, n_workers).run()
+        return outside.keeper.keep() if outside.keeper is not None and outside.is_over else status
     except StartError as error:
         return not_started(error, outside)
     finally:

@@ -9,14 +9,16 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.certificates import Authority, TlsClient
 from tests.support.client import Client
+from tests.support.crew import members_of
 from tests.support.in_flight import PIECE, open_tunnels, streams
 from tests.support.origin import Origin
 from tests.support.ports import consecutive_ports
@@ -94,12 +96,18 @@ def origins() -> Iterator[tuple[Origin, Origin]]:
 
 @pytest.mark.slow
 def test_nothing_in_flight_is_hurt_and_nobody_is_refused(origins: tuple[Origin, Origin], tmp_path: Path) -> None:
+    check_upgrades(origins, tmp_path, [1] * (UPGRADES + 1))
+
+
+def check_upgrades(origins: tuple[Origin, Origin], tmp_path: Path, workers: Sequence[int]) -> None:
+    """Upgrades under load. workers: how many the first lbproxy has, and each that takes over."""
     short, long = origins
     authority = Authority(tmp_path / "ca")
     files = authority.issue("site", "localhost")
     first = consecutive_ports(2)
     unix = str(tmp_path / "in.sock")
     config: dict[str, Any] = {
+        "workers": workers[0],
         "trusted_proxies": ["127.0.0.1"],
         "listeners": [
             {"name": "in", "bind": "127.0.0.1:0", "pool": "p"},
@@ -140,9 +148,12 @@ def test_nothing_in_flight_is_hurt_and_nobody_is_refused(origins: tuple[Origin, 
         traffic.start(traffic.once, lambda: Client(first + 1))
         traffic.start(traffic.once, lambda: TlsClient(lb.port("tls"), context))
         traffic.start(traffic.once, lambda: Client(lb.port("proxied")), b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n")
-        for number in range(1, UPGRADES + 1):
+        written = yaml.safe_load(lb.config_path.read_text())
+        for number, n_workers in enumerate(workers[1:], 1):
             before = dict(traffic.counts)
+            lb.config_path.write_text(yaml.safe_dump({**written, "workers": n_workers}))
             lb.upgrade()
+            assert len(members_of(lb.current)) == (n_workers + 1 if n_workers > 1 else 0)
             for kind, more in (("kept", 20), ("once", 5), ("echoed", 20), ("uploaded", 5)):
                 while traffic.counts.get(kind, 0) < before.get(kind, 0) + more and not traffic.failed:
                     time.sleep(0.01)
@@ -163,4 +174,6 @@ def test_nothing_in_flight_is_hurt_and_nobody_is_refused(origins: tuple[Origin, 
             wait_ended(pid)
         assert lb.exit_code == 0
         assert "were cut" not in lb.stderr
-        assert lb.stderr.count("stopped; nothing was cut") == UPGRADES
+        alone = workers[:-1].count(1)
+        assert lb.stderr.count("lbproxy: stopped; nothing was cut") == alone
+        assert lb.stderr.count("[supervisor] stopped; nothing was cut") == len(workers) - 1 - alone

@@ -78,14 +78,6 @@ def test_a_reload_that_one_process_cannot_do_changes_nothing(reloads: Reloads) -
     del reloads.config["listeners"][1:]
 
 
-def test_another_number_of_workers_is_refused(reloads: Reloads) -> None:
-    reloads.config["workers"] = 3
-    status, told = reloads.ask()
-    assert status == 422
-    assert "needs a restart" in str(told["problems"])
-    reloads.config["workers"] = 2
-
-
 def test_who_is_restarted_begins_with_the_last_config(reloads: Reloads, lb: CrewProxy) -> None:
     with_fixed_answer(reloads, "kept")
     reloads.reload()
@@ -139,14 +131,6 @@ def test_a_killed_controller_has_a_successor_that_knows_what_it_knew(lb: CrewPro
         assert lb.server_status()[0]["weight"] == 7
     finally:
         lb.ask_admin("PATCH", path, b'{"weight": null}')
-
-
-def test_no_other_process_takes_over(lb: CrewProxy) -> None:
-    lb.signal(signal.SIGUSR2)
-    wait_until(lambda: "SIGUSR2: with workers above 1" in lb.stderr, "the refusal")
-    code, body = lb.ask_admin("POST", "/api/v1/upgrade")
-    assert code == 409
-    assert "restart" in str(json.loads(body)["problems"])
 
 
 def test_a_request_is_explained_whichever_worker_had_it(lb: CrewProxy) -> None:

@@ -41,7 +41,7 @@ def test_descriptors_come_with_a_message_and_are_not_inherited(pair: tuple[Line,
 
 def test_an_end_is_heard_after_what_was_said_before(pair: tuple[Line, Line]) -> None:
     ours, theirs = pair
-    theirs.say("never read")
+    theirs.say("never-read")
     ours.say("failed", b"1 why")
     ours.close()  # with something that it has not read
     assert theirs.hear() == Said("failed", b"1 why")

@@ -95,7 +95,7 @@ def test_a_seat_is_another_s_when_all_have_let_it_go() -> None:
         late = server(1)
         site.controller.add(late, 2.0)
         assert (late.shown, site.controller.has_seat(late)) == ("maint", False)
-        assert late.why == "there is no room for more than 1 servers until lbproxy is restarted"
+        assert late.why == "there is no room for more than 1 servers until an upgrade or a restart"
         site.controller.remove(late, 2.0)
         if lease.is_out:
             lease.release(Outcome.SUCCESS, 2.0)

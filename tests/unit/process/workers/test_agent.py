@@ -60,6 +60,7 @@ class Scene:
         setup = cast("Setup", SetupLike(self.board))
         self.tasks = Tasks()
         self.agent = Agent(setup, cast("Applying", self.parts), self._look, self.tasks, lambda where, error: None)
+        self.agent.is_open.set()
         setattr(self.agent, "send", self.said.append)  # noqa: B010 - there is no channel here
 
     async def _look(self) -> None:

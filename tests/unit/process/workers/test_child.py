@@ -7,7 +7,7 @@ from lbproxy.process.workers.child import LIVED_S, MOST_DELAY_S, Child
 
 def ends(child: Child, *, after_s: float, has_served: bool = True) -> float:
     """It is started, and ends so much later; how long its successor waits."""
-    child.started_at, child.has_served = 100.0, has_served
+    child.started_at, child.said = 100.0, "serving" if has_served else "prepared"
     return child.delay_s(100.0 + after_s)
 
 

@@ -326,10 +326,10 @@ def test_what_a_reload_has_no_room_for_is_refused() -> None:
         process.wiring.draft(load_text(text_of(pools), "test.yaml", {}).config)
 
     draft("{p: {servers: ['127.0.0.1:1'], queue: {size: 2048}}}")
-    with pytest.raises(Unusable, match="2048 is the most until lbproxy is restarted"):
+    with pytest.raises(Unusable, match="2048 is the most until an upgrade"):
         draft("{p: {servers: ['127.0.0.1:1'], queue: {size: 2049}}}")
     names = ["p", *(f"q{number}" for number in range(SPARE_POOLS + 1))]
-    with pytest.raises(Unusable, match="no room for one more pool; restart lbproxy"):
+    with pytest.raises(Unusable, match="no room for one more pool; an upgrade"):
         draft("{" + ", ".join(f"{name}: {{servers: ['name.example:1']}}" for name in names) + "}")
 
 

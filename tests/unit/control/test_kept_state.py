@@ -20,6 +20,7 @@ from lbproxy.control.event_log import EventLog
 from lbproxy.control.file_servers import FileServers, server_of
 from lbproxy.control.kept_state import BELIEVED_S, SHOWN, UPGRADE, WAIT_S, KeptState
 from lbproxy.control.live import LiveControl
+from lbproxy.control.splits import SplitControl, SplitPlace
 from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.pool import Pool
@@ -55,7 +56,11 @@ class Process:
             self.pools, self, self, lambda pool, server: None, lambda: self.now, events, self._changed
         )
         self.file = FileServers(self.live, self, self, lambda: self.now)
-        self.kept = KeptState(self.pools, self.live, self, lambda pool: sources, lambda: self.now, lambda: self.wall)
+        self.places: list[SplitPlace] = []
+        self.splits = SplitControl(lambda: self.places, lambda: self.now, events, self._changed)
+        self.kept = KeptState(
+            self.pools, self.live, self, lambda pool: sources, lambda: self.now, lambda: self.wall, self.splits
+        )
 
     def _changed(self) -> None:
         self.n_changes += 1

@@ -113,6 +113,7 @@ def test_the_whole_status() -> None:
         kind=lambda name: ("uvicorn", {"keep_alive.idle_timeout": "4s"}),
         discovery=lambda name: [{"source": "dns:x", "servers": 1, "age": 2.0, "error": None}],
         state_file=lambda: {"path": "/state", "age": None, "error": None},
+        splits=lambda: [{"listener": "front", "route": 0}],
     )
     status = source.build("running", None, 40.5)
     pools = status.pop("pools")
@@ -123,6 +124,7 @@ def test_the_whole_status() -> None:
         "ready": True,
         "reason": None,
         "state_file": {"path": "/state", "age": None, "error": None},
+        "splits": [{"listener": "front", "route": 0}],
         "listeners": [{"name": "front", "mode": "http", "bind": ["0.0.0.0:5000"], "connections": 7}],
     }
     assert isinstance(pools, list)

@@ -135,6 +135,7 @@ class Router:
         rules: list[tuple[int, tuple[_Test, ...]]] = []
         default: int | None = None
         seen: list[MatchSpec] = []
+        by_body: list[int] = []
         heads = [replace(r.match, methods=()) for r in routes if r.match is not None and "HEAD" in _methods(r.match)]
         for index, route in enumerate(routes):
             tests: tuple[_Test, ...] = ()
@@ -145,10 +146,12 @@ class Router:
                 default = index
                 break
             rules.append((index, tests))
+            if route.match.json:
+                by_body.append(index)
             seen.append(route.match)
         router = cls(rules, default, path_rules)
         router._uses_host = any(match.host for match in seen)
-        router._asks_bodies = frozenset([index for (index, _), match in zip(rules, seen, strict=True) if match.json])
+        router._asks_bodies = frozenset(by_body)
         router.specs = tuple(routes)
         return router
 

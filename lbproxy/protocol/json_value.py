@@ -309,6 +309,8 @@ class JsonValue:
         while at < size:
             octet: i64 = data[at]
             at += 1
+            if octet < 0x5B and octet != 0x22:
+                continue  # of a number, mostly
             if octet == 0x22:
                 quote: i64 = data.find(b'"', at)
                 if quote > at and data[quote - 1] == 0x5C:

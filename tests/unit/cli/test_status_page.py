@@ -274,3 +274,18 @@ def test_a_state_file_is_shown_where_it_fails_and_on_request() -> None:
     assert "state_file /s.json: written 3.0 s ago" in page(told, is_verbose=True)
     told["state_file"] = {"path": "/s.json", "age": None, "error": "Permission denied"}
     assert "state_file /s.json: cannot be written: Permission denied" in page(told)
+
+
+def test_splits_are_shown_with_who_changed_them() -> None:
+    pools = [
+        {"pool": "stable", "share": 90, "ratio": 0.9, "file": 95},
+        {"pool": "canary", "share": 10, "ratio": 0.1, "file": 5},
+    ]
+    plain = {"listener": "web", "route": 0, "name": None, "by": None, "pools": pools, "live": None}
+    live = {**plain, "name": "chat", "by": "client_ip", "live": {"by": "alice", "since": 3.2}}
+    shown = page({**status(), "splits": [plain, live]}).splitlines()
+    assert "split web/0 (by chance): stable 90 %, canary 10 %" in shown
+    assert (
+        "split web/chat (by client_ip): stable 90 %, canary 10 %; set by alice 3.2 s ago, the file says stable 95, "
+        "canary 5"
+    ) in shown

@@ -1,7 +1,7 @@
 // Splits of routes: the shares in force, and a dialog that changes them.
 
 import { patchSplit } from "./access.js";
-import { h, setChildren, setHidden, setText } from "./dom.js";
+import { h, setAttribute, setChildren, setHidden, setText } from "./dom.js";
 import { count, lasting, percent } from "./words.js";
 
 const MOST_SHARE = 1000000;
@@ -37,6 +37,7 @@ export class Splits {
     const set = (split, age) => {
       current = split;
       setText(text, sentence(split, age));
+      setAttribute(button, "aria-label", `Edit the split of ${name(split)}`);
       setHidden(button, !this.mayWrite);
     };
     return { element, set };

@@ -107,6 +107,7 @@ bench: setup system ## measure speed, latency, memory and balance; writes benchm
 	@$(BIN)/python -m benchmarks.micro | tee benchmarks/out/micro.txt
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.hot_path | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.micro.checks | tee -a benchmarks/out/micro.txt
+	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.bodies | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.tls | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.h2_codec | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.balancing --json benchmarks/out/balancing.json --markdown benchmarks/out/balancing.md

@@ -53,6 +53,13 @@ def read_key(text: str) -> RequestKey:
     raise ValueError(f"expected {FORMS}, got {text!r}{_meant(text)}")
 
 
+def read_pointer(text: str) -> tuple[bytes, ...]:
+    """The names of a JSON Pointer. Raises ValueError with a sentence."""
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} is no JSON Pointer: it begins with /; did you mean /{text}?")
+    return _pointer(text, text)
+
+
 def _pointer(text: str, pointer: str) -> tuple[bytes, ...]:
     if not pointer.startswith("/"):
         raise ValueError(f"{text!r} is no JSON Pointer: it begins with /; did you mean json:/{pointer}?")

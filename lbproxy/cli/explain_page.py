@@ -26,6 +26,7 @@ def page(told: Object) -> str:
             *_headline(told),
             _listener(told),
             *_routes(told),
+            *_split(told),
             *_path(told),
             *_affinity(told),
             *_pool(told),
@@ -118,6 +119,23 @@ def _routes(told: Object) -> list[str]:
 
 def _span(numbers: Sequence[str]) -> str:
     return numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _split(told: Object) -> list[str]:
+    """Which of the pools of a split."""
+    split = _part(told, "split")
+    if not split:
+        return []
+    pools = objects(split.get("pools"))
+    shares = ", ".join(f"{item.get('pool')} {_share(item.get('chance'))}" for item in pools)
+    if split.get("pool"):
+        return [f"split by {split.get('by')} ({shares}): {split.get('value')} goes to {split['pool']}"]
+    why = f"; {split['why']}" if split.get("why") else ""
+    return [f"split by chance ({shares}){why}; what follows is about {split.get('shown')}"]
+
+
+def _share(ratio: object) -> str:
+    return f"{100 * ratio:.3g} %" if isinstance(ratio, (int, float)) else "-"
 
 
 def _path(told: Object) -> list[str]:

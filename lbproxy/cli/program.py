@@ -23,6 +23,7 @@ from lbproxy.cli import (
     explaining,
     options_only,
     running,
+    splitting,
     streams,
     top,
     trying,
@@ -166,6 +167,13 @@ def build_parser() -> _Parser:
         "remove", changing.remove, "remove servers when they are idle", "lbproxy remove predict/10.0.0.7:5001 --wait"
     )
     changing.add_options(remove, waits=True)
+    split = command(
+        "split",
+        splitting.split,
+        "show how routes share requests out among pools, or change it",
+        "lbproxy split web/0 stable=90 canary=10",
+    )
+    splitting.add_options(split)
     complete = command(
         "completion",
         lambda args: completion.complete(args, parser),

@@ -33,6 +33,7 @@ def page(status: Object, *, width: int | None = None, is_verbose: bool = False) 
         bind = listener.get("bind")
         where = f", bound to {', '.join(map(str, bind))}" if is_verbose and isinstance(bind, list) else ""
         lines.append(f"listener {name} ({mode}): client connections {count}{where}")
+    lines += [f"split {_split(split)}" for split in _objects(status.get("splits"))]
     for pool in _objects(status.get("pools")):
         lines += ["", *_pool(pool, width, is_verbose)]
     if width is None:
@@ -76,6 +77,24 @@ def _pool(pool: Object, width: int | None, is_verbose: bool) -> list[str]:
     for source in _objects(pool.get("discovery")) if is_verbose else ():
         lines.append(f"  source {_source(source)}")
     return lines + _table(servers, bool(pool.get("failing_open")), width, is_verbose)
+
+
+def _split(split: Object) -> str:
+    route = split.get("name") or split.get("route")
+    shares = [f"{_shown(item.get('pool'))} {_percent(item.get('ratio'))}" for item in _objects(split.get("pools"))]
+    how = f"by {split['by']}" if split.get("by") else "by chance"
+    text = f"{_shown(split.get('listener'))}/{_shown(route)} ({how}): {', '.join(shares)}"
+    live = split.get("live")
+    if isinstance(live, dict):
+        given = ", ".join(f"{_shown(item.get('pool'))} {_shown(item.get('file'))}" for item in _objects(split["pools"]))
+        since = live.get("since")
+        ago = f" {_seconds(since)} ago" if isinstance(since, (int, float)) else ""
+        text += f"; set by {_shown(live.get('by'))}{ago}, the file says {given}"
+    return text
+
+
+def _percent(ratio: object) -> str:
+    return f"{100 * ratio:.3g} %" if isinstance(ratio, (int, float)) else "-"
 
 
 def _queue(queue: Object, is_verbose: bool) -> str:

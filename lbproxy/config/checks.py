@@ -111,12 +111,15 @@ def _check_references(config: Config, data: Any, document: Document) -> None:
     used: set[str] = set()
     for path, name in referenced_pools(config):
         used.add(name)
+        is_share = "split" in path
+        if is_share and path not in document.values:
+            path = (*path[:-2], name)  # `split` in its short form
         if name not in known and not any(blamed in document.blamed for blamed in ((), ("pools",))):
             close = closest(name, known)
             hint = (
                 f"did you mean {close}?" if close else "pools: " + ", ".join(known) if known else "there are no pools"
             )
-            document.object_to(path, f"there is no pool {name}", hint)
+            document.object_to(path, f"there is no pool {name}", hint, at_key=is_share)
     for name in known:
         if name not in used:
             document.warn(("pools", name), "no listener uses this pool", at_key=True)

@@ -198,8 +198,11 @@ _BY_SECTION: Final = {
             "backend upstream service cluster proxy_pass target use_backend servers": "pool",
             "path prefix path_prefix regex host method methods location uri query": "match",
             "return": "respond",
+            "weights weighted_clusters split_clients traffic_split canary splits weighted_target_groups": "split",
+            "json body": "match.json",
         }
     ),
+    "Split": _words({"key hash hash_on sticky": "by", "weights shares clusters backends targets": "pools"}),
     "Match": _words(
         {
             "prefix path_beg": "path_prefix",
@@ -207,6 +210,7 @@ _BY_SECTION: Final = {
             "uri location url": "path",
             "hosts hostname server_name domain": "host",
             "params args": "query",
+            "body json_body body_json jsonpath json_query": "json",
         }
     ),
     "ListenerTls": _words(

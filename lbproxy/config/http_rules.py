@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
+from lbproxy.config.body_rules import SPLIT, BodyMatch, Split
 from lbproxy.config.notation import (
     BYTES_OR_ZERO,
     FIELD_NAME,
@@ -15,6 +16,7 @@ from lbproxy.config.notation import (
     LOCATION,
     MATCH_PATH,
     METHOD,
+    NAME,
     OFF_SCHEMA,
     OR_OFF,
     POOL_NAME,
@@ -80,7 +82,7 @@ class HeaderRules(Section):
     response: HeaderEdits = setting(HeaderEdits(), "Changes to the response before it goes to the client.")
 
 
-class Match(Section):
+class Match(BodyMatch):
     host: Annotated[str | None, HOST_PATTERN.or_unset()] = setting(
         None,
         "Host of the request, compared without case and port. `*.example.com` stands for exactly one label before "
@@ -213,11 +215,18 @@ class Respond(Section):
 
 
 class Route(Section):
+    name: Annotated[str | None, NAME.or_unset()] = setting(
+        None,
+        "Name in metrics (`lbproxy_route_requests_total`) and for `lbproxy split`; without one it has no such row.",
+    )
     match: Match | None = setting(
         None, "What a request must look like: every condition holds. Without `match` the route takes every request."
     )
     pool: Annotated[str | None, POOL_NAME.or_unset()] = setting(
-        None, "Pool that answers. A route has either this, `redirect` or `respond`."
+        None, "Pool that answers. A route has either this, `split`, `redirect` or `respond`."
+    )
+    split: Annotated[Split | None, SPLIT] = setting(
+        None, "Pools that share the requests of this route, and their shares: `{stable: 95, canary: 5}`."
     )
     timeouts: PoolTimeoutsOverride | None = setting(None, "Time-outs of the pool, changed for this route.")
     retry: Annotated[
@@ -234,3 +243,10 @@ class Route(Section):
     rewrite: Rewrite | None = setting(None, "Changes to the path before the request goes to the server.")
     redirect: Redirect | None = setting(None, "Answer with a redirect.")
     respond: Respond | None = setting(None, "Answer with a fixed response.")
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Names of those that it leads to."""
+        if self.split is not None:
+            return tuple(self.split.pools)
+        return () if self.pool is None else (self.pool,)

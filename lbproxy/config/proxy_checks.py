@@ -23,7 +23,11 @@ def check_proxy_protocol(config: Config, document: Document) -> None:
                 "list the addresses of the balancers in front, as in [10.0.0.0/8]",
             )
     shared = {
-        route.pool for listener in config.listeners if listener.mode == "http" for route in listener.effective_routes()
+        name
+        for listener in config.listeners
+        if listener.mode == "http"
+        for route in listener.effective_routes()
+        for name in route.pools
     }
     for name, pool in config.pools.items():
         if pool.proxy_protocol != "off" and pool.keep_alive is not None and name in shared:

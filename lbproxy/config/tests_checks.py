@@ -13,7 +13,7 @@ from lbproxy.config.validation import closest
 
 EXPECTED: Final = ("route", "pool", "server", "status", "path", "location")
 _ONLY_HTTP: Final = (
-    ("request", ("method", "path", "host", "headers")),
+    ("request", ("method", "path", "host", "headers", "body")),
     ("expect", ("route", "status", "path", "location")),
 )
 

@@ -105,6 +105,9 @@ class TrialRequest(Section):
     path: Annotated[str, TARGET] = setting("/", "Path as it is sent, with a query or without.")
     host: Annotated[str, HOST] = setting("localhost", "Host of the request.")
     headers: HeaderMap = setting({}, "Further header names and values.")
+    body: Annotated[str, Notation("text", parse_text, TEXT_SCHEMA)] = setting(
+        "", "Body of the request, or its beginning, where that says where it goes (`match.json`, `json:/` keys)."
+    )
     client: Annotated[str, CLIENT] = setting(
         "192.0.2.1",
         "Address that the connection comes from. From one of the `trusted_proxies` forwarding headers are believed.",
@@ -129,7 +132,7 @@ class Expectation(Section):
         None, "Position of the route that takes it, from 0, as in complaints about the file. `none`: no route."
     )
     pool: Annotated[str | None, POOL_NAME.or_unset()] = setting(
-        None, "Pool that it goes to. `none`: lbproxy itself answers."
+        None, "Pool that it goes to; of a split by chance, one that may get it. `none`: lbproxy itself answers."
     )
     server: Annotated[
         tuple[Annotated[str, SERVER_PATTERN], ...],

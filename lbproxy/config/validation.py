@@ -73,8 +73,11 @@ def _path(detail: ErrorDetails) -> Path:
 
 
 def _written(path: Path, detail: ErrorDetails, document: Document) -> Path:
-    """The path as it stands in the file: `bind: x` is read as a list of one, a server `x` as its address."""
+    """The path as it stands in the file: `bind: x` is read as a list of one, a server `x` as its address, and shares of
+    a split may stand in it without `pools`."""
     while detail["type"] != "missing" and path and path not in document.values:
+        if path[-3:-1] == ("split", "pools") and (*path[:-2], path[-1]) in document.values:
+            return *path[:-2], path[-1]
         path = path[:-1]
     return path
 

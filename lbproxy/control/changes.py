@@ -21,7 +21,8 @@ class Changes:
     """The last status, and when each part of it became what it is.
 
     number: of the latest change of a server or of a pool's own values. shape: of the latest change of what there is:
-    pools, servers, listeners, or what the process is doing; whoever knows an older one needs everything anew.
+    pools, servers, listeners, shares of splits, or what the process is doing; whoever knows an older one needs
+    everything anew.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,7 @@ class Changes:
         self._seen = seen
         shape = (
             [(item["name"], item["bind"]) for item in objects(status["listeners"])],
+            [(item["listener"], item["route"], item["by"], item["pools"]) for item in objects(status["splits"])],
             list(seen),
             status["state"],
             status["ready"],

@@ -16,6 +16,7 @@ from math import inf
 
 from lbproxy import errors
 from lbproxy.control.affinity_words import hash_words, key_in, sticky_words
+from lbproxy.control.body_words import SeenBody, beyond_fork
 from lbproxy.control.status import Json
 from lbproxy.dataplane.exchange.forwarding import UNIX, client_address
 from lbproxy.dataplane.exchange.prepare import Prepared, matched_headers, prepare
@@ -89,6 +90,7 @@ def explain(listener: ListenerRuntime, asked: Asked, moment: Moment) -> Json:
         "request": None,
         "routes": [],
         "route": None,
+        "split": None,
         "path": None,
         "answer": None,
         "pool": None,
@@ -117,9 +119,12 @@ def explain(listener: ListenerRuntime, asked: Asked, moment: Moment) -> Json:
         return _refused(told, error.fault, error.detail)
     client = client_address(prepared.head.forwarding, asked.peer, listener.is_trusted) if is_trusted else asked.peer
     told["request"]["client"] = client  # type: ignore[index]
-    told["routes"] = _routes(listener, prepared.head, is_trusted=is_trusted)
+    body = asked.body.encode("utf-8", "replace")
+    told["routes"] = _routes(listener, prepared.head, body if prepared.head.has_body else b"", is_trusted=is_trusted)
+    if prepared.fork is not None:
+        prepared, told["split"] = beyond_fork(prepared.fork, client, body)
     route = prepared.route
-    told["route"] = None if route is listener.no_route else listener.routes.index(route)
+    told["route"] = listener.position_of(route)
     told["path"] = {"received": prepared.head.path, "sent": None}
     if prepared.fault is not None:
         return _refused(told, prepared.fault, prepared.fault_detail)
@@ -133,7 +138,7 @@ def explain(listener: ListenerRuntime, asked: Asked, moment: Moment) -> Json:
         return _answered(told, route.respond[0], "the route has an answer of its own (respond)")
     assert prepared.pool is not None  # what else can a route do?
     told["path"]["sent"] = prepared.forward.split(b" ", 2)[1].decode("latin-1")  # type: ignore[index]
-    ctx = PickContext(client, prepared.head, key_in(prepared.pool.pool, asked.body.encode("utf-8", "replace")))
+    ctx = PickContext(client, prepared.head, key_in(prepared.pool.pool, body))
     _tell_pool(told, prepared.pool, ctx, moment, prepared.total_s)
     told["timeouts"] = {**_listener_timeouts(listener), **_route_timeouts(route, prepared.total_s)}
     told["retry"] = _retry(prepared, route, prepared.pool)
@@ -160,14 +165,15 @@ def _explain_connection(listener: ListenerRuntime, asked: Asked, moment: Moment,
 # --- routes ---------------------------------------------------------------------------------------------------------
 
 
-def _routes(listener: ListenerRuntime, head: RequestHead, *, is_trusted: bool) -> list[Json]:
+def _routes(listener: ListenerRuntime, head: RequestHead, body: bytes, *, is_trusted: bool) -> list[Json]:
     """What became of each route: it does not match, and why; it does; or nobody asked it."""
     router = listener.router
     headers = matched_headers(head, is_trusted=is_trusted)
     steps: list[tuple[int, int]] = []
     bad = ""
+    seen = SeenBody(body)
     try:
-        router.trace(head.method, head.host, head.path, head.query, headers, steps)
+        router.trace(head.method, head.host, head.path, head.query, headers, steps, seen.holds)
     except BadPath as error:
         bad = str(error)
     asked = dict(steps)
@@ -188,6 +194,7 @@ def _routes(listener: ListenerRuntime, head: RequestHead, *, is_trusted: bool) -
                 path=_compared(listener, head.path),
                 query=head.query,
                 headers=headers,
+                in_body=seen.text,
             )
         elif index > takes_all:
             why = "never asked: it stands behind a route that takes every request"

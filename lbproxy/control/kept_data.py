@@ -96,12 +96,25 @@ class PoolData(_Data):
     removed: list[RemovedData] = []
 
 
+class SplitData(_Data):
+    """Shares of a split that an operator set. route: its name, or what it matches. given: the file's shares then."""
+
+    listener: str
+    route: str
+    pools: list[str]
+    shares: list[int]
+    given: list[int]
+    by: str
+    at: float
+
+
 class StateData(_Data):
-    """All of it. saved_at: when it was so."""
+    """All of it. saved_at: when it was so. splits: only those whose shares are not the file's."""
 
     version: int
     saved_at: float
     pools: dict[str, PoolData]
+    splits: list[SplitData] = []
 
 
 def read(data: object) -> StateData:

@@ -41,6 +41,7 @@ from lbproxy.control.kept_data import (
     PoolData,
     RemovedData,
     ServerData,
+    SplitData,
     StateData,
     changes_since,
     is_of_use,
@@ -52,6 +53,7 @@ from lbproxy.control.kept_data import (
 )
 from lbproxy.control.live import LiveControl, LiveValue, Origins, Record, Removal
 from lbproxy.control.live_values import KEYS, shown, text_of, value_of
+from lbproxy.control.splits import LiveShares, SplitControl
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Breaker, Health
@@ -81,7 +83,9 @@ class KeptState:
         has_sources: Callable[[str], bool],
         clock: Callable[[], float],
         wall: Callable[[], float],
+        splits: SplitControl,
     ) -> None:
+        self._splits = splits
         self._pools = pools
         self._live = live
         self._origins = origins
@@ -106,6 +110,18 @@ class KeptState:
             pools={
                 name: kept for name, pool in self._pools.items() if (kept := self._pool(pool, with_well)) is not None
             },
+            splits=[
+                SplitData(
+                    listener=listener,
+                    route=route,
+                    pools=list(pools),
+                    shares=list(live.shares),
+                    given=list(live.given),
+                    by=live.by[:WORDS],
+                    at=self._unix(live.at),
+                )
+                for (listener, route, pools), live in self._splits.records().items()
+            ],
         )
         return state.model_dump(mode="json", exclude_defaults=True)
 
@@ -204,6 +220,8 @@ class KeptState:
         self._restored = state if event == UPGRADE else None
         if not is_believed and any(item.health or item.ejected for item in servers_of(state)):
             log.info("state: which servers were down is not believed, as it was known %.0f s ago", age_s)
+        for split in state.splits:
+            self._take_split(split)
         for name, kept in state.pools.items():
             pool = self._pools.get(name)
             if pool is None:
@@ -224,6 +242,7 @@ class KeptState:
         state = None if data is None else read(data)
         self._n_lost = 0
         if before is not None and state is not None:
+            self._update_splits(before, state)
             for name, changes in changes_since(before, state).items():
                 pool, known = self._pools.get(name), state.pools.get(name, PoolData())
                 if pool is None:
@@ -259,6 +278,23 @@ class KeptState:
             for item in awaited.values():
                 self._is_lost(name, item)
         self._awaited.clear()
+
+    def _take_split(self, item: SplitData) -> None:
+        key = item.listener, item.route, tuple(item.pools)
+        live = LiveShares(item.by, self._monotonic(item.at), tuple(item.shares), tuple(item.given))
+        if not self._splits.keep(key, live, self._event):
+            shares = ", ".join(f"{pool} {share}" for pool, share in zip(item.pools, item.shares, strict=False))
+            self._lose("listener %s: there is no such split of %s any more: %s is dropped", key[0], key[1], shares)
+
+    def _update_splits(self, before: StateData, state: StateData) -> None:
+        known = {(item.listener, item.route, tuple(item.pools)) for item in state.splits}
+        for item in before.splits:
+            key = item.listener, item.route, tuple(item.pools)
+            if key not in known:
+                self._splits.give_back(key)
+        for item in state.splits:
+            if item not in before.splits:
+                self._take_split(item)
 
     def _take(self, pool: Pool, item: ServerData) -> None:
         server = _member(pool, item)

@@ -22,6 +22,7 @@ from lbproxy.telemetry.slots import (
     LISTENER,
     POOL,
     PROCESS,
+    ROUTE,
     SERVER,
     SERVER_STATES,
     TRAFFIC,
@@ -32,7 +33,7 @@ from lbproxy.telemetry.slots import (
 )
 
 PREFIX = "lbproxy_"
-LAYOUTS = (SERVER, POOL, LISTENER, TRAFFIC, PROCESS)
+LAYOUTS = (SERVER, POOL, LISTENER, TRAFFIC, ROUTE, PROCESS)
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -68,6 +69,11 @@ READINGS = (
     ),
     Reading("pool_saturation_ratio", "Requests in flight and queued, over slots; 0 without max_inflight.", ("pool",)),
     Reading("queue_depth", "Requests that wait for a server.", ("pool",)),
+    Reading(
+        "split_share_ratio",
+        "Share of the requests of a route with a split that the pool gets now, 0 to 1.",
+        ("listener", "route", "pool"),
+    ),
     Reading("client_connections", "Client connections open now.", ("listener",)),
     Reading("h2_streams", "Requests on HTTP/2 connections of clients now.", ("listener",)),
     Reading("upstream_connections", "Connections to the server now, in use or kept idle.", ("pool", "server", "state")),

@@ -39,10 +39,10 @@ class PoolsApi:
 
     def routes(self) -> tuple[Route, ...]:
         return (
-            ("GET", SERVER, _told(self._get)),
-            ("PATCH", SERVER, _told(self._patch)),
-            ("DELETE", SERVER, _told(self._delete)),
-            ("POST", SERVERS, _told(self._post)),
+            ("GET", SERVER, told(self._get)),
+            ("PATCH", SERVER, told(self._patch)),
+            ("DELETE", SERVER, told(self._delete)),
+            ("POST", SERVERS, told(self._post)),
         )
 
     def _named(self, request: web.Request) -> tuple[Pool, Server]:
@@ -51,14 +51,14 @@ class PoolsApi:
 
     async def _get(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         pool, server = self._named(request)
-        return _answer(200, {"pool": pool.name, "server": self._statuses_of(pool, [server])[0]})
+        return answer(200, {"pool": pool.name, "server": self._statuses_of(pool, [server])[0]})
 
     async def _patch(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        wanted = await _object(request)
+        wanted = await object_of(request)
         pool, server = self._named(request)
         changes = self._live.change(pool, server, wanted, caller)
         changed = {key: {"old": change.old, "new": change.new} for key, change in changes.items()}
-        return _answer(200, {"pool": pool.name, "server": self._statuses_of(pool, [server])[0], "changed": changed})
+        return answer(200, {"pool": pool.name, "server": self._statuses_of(pool, [server])[0], "changed": changed})
 
     async def _delete(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         if request.body_exists and await request.read():
@@ -66,15 +66,15 @@ class PoolsApi:
         pool, server = self._named(request)
         is_gone = self._live.remove(pool, server, caller)
         told = {"pool": pool.name, "server": self._statuses_of(pool, [server])[0], "removed": is_gone}
-        return _answer(200 if is_gone else 202, told)
+        return answer(200 if is_gone else 202, told)
 
     async def _post(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        wanted = await _object(request)
+        wanted = await object_of(request)
         self._live.pool(request.match_info["pool"])
         addresses = {host: await self._addresses(host) for host in hosts_in(wanted)}
         pool = self._live.pool(request.match_info["pool"])  # it may have gone meanwhile
         servers = self._live.add(pool, wanted, caller, addresses)
-        return _answer(201, {"pool": pool.name, "servers": self._statuses_of(pool, servers)})
+        return answer(201, {"pool": pool.name, "servers": self._statuses_of(pool, servers)})
 
     async def _addresses(self, host: str) -> Sequence[str]:
         try:
@@ -83,7 +83,7 @@ class PoolsApi:
             raise Refused([f"address: looking up {host} failed: {error.strerror or error}"]) from None
 
 
-def _told(handler: CallHandler) -> CallHandler:
+def told(handler: CallHandler) -> CallHandler:
     """The same, and what it raises as an answer."""
 
     async def handle(request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -99,7 +99,7 @@ def _told(handler: CallHandler) -> CallHandler:
     return handle
 
 
-async def _object(request: web.Request) -> dict[str, object]:
+async def object_of(request: web.Request) -> dict[str, object]:
     """The JSON object in the body. Raises Refused, and the answer to what is no JSON."""
     body = await request.read()
     try:
@@ -122,5 +122,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _answer(status: int, told: Json) -> web.Response:
+def answer(status: int, told: Json) -> web.Response:
     return web.json_response(told, status=status, headers=_HEADERS)

@@ -13,6 +13,7 @@ from lbproxy.telemetry.slots import (
     POOL,
     RETRY_OUTCOMES,
     RETRY_REASONS,
+    ROUTE,
     SERVER,
     TRAFFIC,
 )
@@ -29,6 +30,9 @@ DURATION_SUM: Final = DURATION + len(DURATION_BUCKETS) + 1
 QUEUE_WAIT: Final = POOL.offset["queue_wait_seconds"]
 BUDGET_EXHAUSTED: Final = POOL.column("retry_budget_exhausted_total")
 FAIL_OPEN: Final = POOL.column("fail_open_total")
+ROUTE_REQUESTS: Final = ROUTE.offset["route_requests_total"]
+ROUTE_DURATION: Final = ROUTE.offset["route_request_duration_seconds"]
+ROUTE_DURATION_SUM: Final = ROUTE_DURATION + len(DURATION_BUCKETS) + 1
 BYTES_IN: Final = LISTENER.column("request_bytes_total")
 BYTES_OUT: Final = LISTENER.column("response_bytes_total")
 # Statuses of 600 and more count as 5xx, as RFC 9110 section 15 tells clients to read them.

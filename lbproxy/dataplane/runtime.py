@@ -23,8 +23,10 @@ from lbproxy.domain.retry import RetryBudget, RetryPolicy
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.routing import NORMALISE, PathRules, Router
 from lbproxy.domain.server import Server
+from lbproxy.domain.splitting import Split
 from lbproxy.domain.sticky import Sticky, StickySettings
 from lbproxy.domain.strategies.consistent import ConsistentHash
+from lbproxy.domain.text_pattern import TextPattern
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import MAX_REQUEST_LINE, ResponseHead
 from lbproxy.protocol.repeats import Repeats
@@ -381,7 +383,11 @@ class PoolRuntime:
 
 @dataclass(slots=True, eq=False)
 class RouteRuntime:
-    """What happens to requests that match one route. Exactly one of pool, redirect, respond is set, or none: 404."""
+    """What happens to requests that match one route. One of pool, split, redirect, respond is set, or none: 404.
+
+    conditions: what the body must hold: which of the listener's `pointers`, and what stands there. branches: of a
+    split, what happens to the requests of each of its pools. named: the row of a route with a name.
+    """
 
     pool: PoolRuntime | None
     traffic: Row
@@ -400,6 +406,10 @@ class RouteRuntime:
     fills_location: bool = False  # does a redirect depend on the request?
     reads_path: bool = False  # is the path that goes out made of the one that came in?
     notable_from: int = 429  # answers with a lower status are plain successes
+    conditions: tuple[tuple[int, TextPattern], ...] = ()
+    split: Split | None = None
+    branches: tuple[RouteRuntime, ...] = ()
+    named: Row | None = None
 
     def __post_init__(self) -> None:
         self.edits_responses = not self.response_edits.is_empty
@@ -465,6 +475,7 @@ class ListenerRuntime:
     serves_h1: bool = True
     http2: Http2Settings | None = None  # None: HTTP/2 is not served
     is_leaving: bool = False  # each answer is the last one on its connection
+    pointers: tuple[tuple[bytes, ...], ...] = ()  # JSON Pointers that routes ask for
     per_ip: AddressCounts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -473,6 +484,13 @@ class ListenerRuntime:
     def leaving(self) -> ListenerRuntime:
         """The same, for the connections of a listener that is no more."""
         return replace(self, is_leaving=True)
+
+    def position_of(self, route: RouteRuntime) -> int | None:
+        """Of the route that this is, or a branch of; None: of none."""
+        for position, other in enumerate(self.routes):
+            if other is route or any(branch is route for branch in other.branches):
+                return position
+        return None
 
     def is_trusted(self, client_ip: str) -> bool:
         """Is this peer one whose forwarding fields are believed? client_ip: "unix" for one on a unix socket."""

@@ -98,8 +98,7 @@ def _only_tcp(config: Config) -> set[str]:
     """Pools to which only connections are passed: nobody knows what is spoken there."""
     used: dict[bool, set[str]] = {True: set(), False: set()}
     for listener in config.listeners:
-        names = {listener.pool} | {route.pool for route in listener.routes}
-        used[listener.mode == "tcp"] |= {name for name in names if name is not None}
+        used[listener.mode == "tcp"] |= {name for route in listener.effective_routes() for name in route.pools}
     return used[True] - used[False]
 
 

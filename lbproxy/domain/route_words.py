@@ -5,7 +5,7 @@ The router itself says which one that is (`Router.trace`), so that what people r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -34,6 +34,7 @@ def conditions(match: MatchSpec) -> list[Condition]:
     found += [("headers", name.lower(), value) for name, value in match.headers.items()]
     if match.query:
         found.append(("query", "", "&".join(f"{name}={value}" for name, value in match.query.items())))
+    found += [("json", pointer, wanted) for pointer, wanted in match.json.items()]
     return found
 
 
@@ -46,9 +47,18 @@ def match_words(match: MatchSpec | None) -> str:
 
 
 def failure_words(
-    match: MatchSpec, position: int, *, method: str, host: str, path: str, query: str, headers: Mapping[str, str]
+    match: MatchSpec,
+    position: int,
+    *,
+    method: str,
+    host: str,
+    path: str,
+    query: str,
+    headers: Mapping[str, str],
+    in_body: Callable[[str], str] = lambda pointer: "",
 ) -> str:
-    """Why the condition at this position of `conditions` does not hold. path: as rules compare it."""
+    """Why the condition at this position of `conditions` does not hold. path: as rules compare it. in_body: what
+    stands at a JSON Pointer of the body, "" for nothing."""
     key, name, wanted = conditions(match)[position]
     if key == "host":
         return f"the host is {_text(normalise_host(host))}, not {wanted}"
@@ -65,6 +75,9 @@ def failure_words(
         if given is None:
             return f"there is no header {name}"
         return f"the header {name} is {_text(given)}, not {wanted}"
+    if key == "json":
+        found = in_body(name)
+        return f"{name} of the body is {_text(found)}, not {wanted}" if found else f"the body has no {name} to go by"
     return _query_words(match, query)
 
 

@@ -14,6 +14,8 @@ What is compared:
                  joined with ", "
     query        the exact value of one of the parameters of that name,      names and values percent-decoded, `+` is
                  or `*` for any, also none                                    a space
+    json         the text, number or flag at a JSON Pointer, `*` for any     the body (dataplane/exchange/choosing.py)
+                 text within it
 
 Methods differ by case (RFC 9110 section 9.1), but Werkzeug and others read `delete` as `DELETE`; a rule that does not
 could be walked around. A route that lists GET and not HEAD takes HEAD too, unless another route with the same match
@@ -21,6 +23,9 @@ otherwise lists HEAD.
 
 The path is read when the first rule asks for it. So what makes a path refused (paths.py) is no reason to refuse a
 request that an earlier route takes by its host, say.
+
+What a body must hold is not known when the head is there: `choose` names the routes for which all else holds, in their
+order, and the one that takes the request if none of them does. Of a request without a body they are not asked.
 """
 
 from __future__ import annotations
@@ -48,6 +53,7 @@ class MatchSpec:
     methods: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
+    json: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +64,16 @@ class RouteSpec:
 
 
 class Choice:
-    """What was found for a request. index: of the route, None if there is none. path: None if no rule asked for it."""
+    """What was found for a request. index: of the route, None if there is none. path: None if no rule asked for it.
 
-    __slots__ = ("index", "path")
+    by_body: routes before it that depend on the body."""
 
-    def __init__(self, index: int | None, path: ReadPath | None) -> None:
+    __slots__ = ("by_body", "index", "path")
+
+    def __init__(self, index: int | None, path: ReadPath | None, by_body: tuple[int, ...] = ()) -> None:
         self.index = index
         self.path = path
+        self.by_body = by_body
 
 
 class _Request:
@@ -99,12 +108,13 @@ class _Request:
 
 
 _Test = Callable[[_Request], bool]
+_AMBIGUOUS: Final = "servers read this path in several ways, and for them different routes match"
 
 
 class Router:
     """Compiled routes. `choose` costs nothing if the first route is the default."""
 
-    __slots__ = ("_default", "_path_rules", "_rules", "_uses_host", "specs")
+    __slots__ = ("_asks_bodies", "_default", "_path_rules", "_rules", "_uses_host", "specs")
 
     def __init__(
         self, rules: Sequence[tuple[int, tuple[_Test, ...]]], default: int | None, path_rules: PathRules = NORMALISE
@@ -113,6 +123,7 @@ class Router:
         self._default = default
         self._path_rules = path_rules
         self._uses_host = False
+        self._asks_bodies: frozenset[int] = frozenset()
         self.specs: tuple[RouteSpec, ...] = ()  # what it was compiled from
 
     @classmethod
@@ -124,23 +135,29 @@ class Router:
         rules: list[tuple[int, tuple[_Test, ...]]] = []
         default: int | None = None
         seen: list[MatchSpec] = []
+        by_body: list[int] = []
         heads = [replace(r.match, methods=()) for r in routes if r.match is not None and "HEAD" in _methods(r.match)]
         for index, route in enumerate(routes):
             tests: tuple[_Test, ...] = ()
             if route.match is not None:
                 takes_head = replace(route.match, methods=()) not in heads
                 tests = _tests(route.match, path_rules, takes_head=takes_head)
-            if route.match is None or not tests:
+            if route.match is None or not (tests or route.match.json):
                 default = index
                 break
             rules.append((index, tests))
+            if route.match.json:
+                by_body.append(index)
             seen.append(route.match)
         router = cls(rules, default, path_rules)
         router._uses_host = any(match.host for match in seen)
+        router._asks_bodies = frozenset(by_body)
         router.specs = tuple(routes)
         return router
 
-    def choose(self, method: str, host: str, path: str, query: str, headers: Mapping[str, str]) -> Choice:
+    def choose(
+        self, method: str, host: str, path: str, query: str, headers: Mapping[str, str], *, has_body: bool = False
+    ) -> Choice:
         """The first route that matches, and the path if it was looked at.
 
         path: as received, without the query. query: raw, without `?`. headers: lower-case names. host: the Host field
@@ -154,14 +171,45 @@ class Router:
         )
         if self._path_rules.is_strict:
             request.read_path()
+        if self._asks_bodies:
+            return self._choose_by_body(request, has_body=has_body)
         index = self._first_match(request)
         read = request.path
         if read is not None and len(read.readings) > 1:
             for reading in read.readings[1:]:
                 request.try_reading(reading)
                 if self._first_match(request) != index:
-                    raise BadPath("servers read this path in several ways, and for them different routes match")
+                    raise BadPath(_AMBIGUOUS)
         return Choice(index, read)
+
+    def _choose_by_body(self, request: _Request, *, has_body: bool) -> Choice:
+        """`choose` where some rules ask for the body."""
+        found = self._matches(request, has_body=has_body)
+        read = request.path
+        if read is not None and len(read.readings) > 1:
+            for reading in read.readings[1:]:
+                request.try_reading(reading)
+                if self._matches(request, has_body=has_body) != found:
+                    raise BadPath(_AMBIGUOUS)
+        index = found[-1]
+        return Choice(index if index >= 0 else None, read, tuple(found[:-1]))
+
+    def _matches(self, request: _Request, *, has_body: bool) -> list[int]:
+        """The routes that depend on the body, and behind them the one that does not; -1 if there is none."""
+        found: list[int] = []
+        for index, tests in self._rules:
+            by_body = index in self._asks_bodies
+            if by_body and not has_body:
+                continue
+            for test in tests:
+                if not test(request):
+                    break
+            else:
+                found.append(index)
+                if not by_body:
+                    return found
+        found.append(-1 if self._default is None else self._default)
+        return found
 
     def trace(
         self,
@@ -171,12 +219,14 @@ class Router:
         query: str,
         headers: Mapping[str, str],
         steps: list[tuple[int, int]],
+        holds: Callable[[str, str], bool] | None = None,
     ) -> None:
         """How `choose` comes to its choice, for people: the arguments are the same.
 
-        steps: gets the route of each rule that is asked, and which of its tests fails first, -1 if none does; the tests
-        are in the order of `route_words.conditions`. Raises BadPath where the path cannot be understood; what was asked
-        before stands in `steps`.
+        holds: does this stand at that JSON Pointer of the body? None: there is none. steps: gets the route of each rule
+        that is asked, and which of its tests fails first, -1 if none does; the tests are in the order of
+        `route_words.conditions`. Raises BadPath where the path cannot be understood; what was asked before stands in
+        `steps`.
         """
         request = _Request(method.upper(), normalise_host(host), path, query, headers, self._path_rules)
         if self._path_rules.is_strict:
@@ -187,6 +237,12 @@ class Router:
                 if not test(request):
                     failed = position
                     break
+            match = self.specs[index].match
+            if failed < 0 and match is not None:
+                for position, (pointer, wanted) in enumerate(match.json.items(), len(tests)):
+                    if holds is None or not holds(pointer, wanted):
+                        failed = position
+                        break
             steps.append((index, failed))
             if failed < 0:
                 return

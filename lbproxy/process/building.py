@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from lbproxy.config.body_rules import Split as SplitConfig
 from lbproxy.config.certificates import FileProblem
 from lbproxy.config.http_rules import Route
 from lbproxy.config.listener_model import Listener as ListenerConfig
@@ -23,6 +24,7 @@ from lbproxy.config.problems import Unusable, path_text
 from lbproxy.config.tls_checks import absolute
 from lbproxy.control.file_watch import WatchedFiles
 from lbproxy.control.metrics import Registry
+from lbproxy.control.splits import SplitPlace
 from lbproxy.dataplane.runtime import (
     DEFAULT_METHODS,
     ClientTimeouts,
@@ -42,8 +44,10 @@ from lbproxy.domain.queue import WaitQueue
 from lbproxy.domain.retry import RetryBudget, RetryPolicy
 from lbproxy.domain.routing import PathRules, Router
 from lbproxy.domain.server import Server
+from lbproxy.domain.splitting import Split
 from lbproxy.domain.strategies import NAMES, create
 from lbproxy.domain.strategies.base import Strategy
+from lbproxy.domain.text_pattern import TextPattern
 from lbproxy.errors import Fault
 from lbproxy.process.plugins import load_entry_point, load_python
 from lbproxy.process.settings import (
@@ -59,10 +63,12 @@ from lbproxy.process.settings import (
     route_spec,
     sticky_settings,
 )
+from lbproxy.process.split_cells import SplitCells, SplitName, split_name
 from lbproxy.process.workers.part import Part
 from lbproxy.protocol.deadline import GRPC_TIMEOUT
+from lbproxy.request_key import read_key, read_pointer
 from lbproxy.telemetry.accesslog import make_format
-from lbproxy.telemetry.slots import LISTENER, POOL, TRAFFIC, Layout, Row, Slots
+from lbproxy.telemetry.slots import LISTENER, POOL, ROUTE, TRAFFIC, Layout, Row, Slots
 
 _ALPN: dict[str, tuple[str, ...]] = {"h1": (), "h2": ("h2",), "auto": ("h2", "http/1.1")}
 """What servers are offered by ALPN, by `protocol` of the pool."""
@@ -121,7 +127,7 @@ class Builder:
 
     part: what is shared with other processes, None if there are none.
     before: TLS as it is in use; what is asked for in the same words is the same object, so that sessions and turns
-    stay. check_tls: of health checks, by pool, once the pools are made.
+    stay. split_cells: as they are in use, too. check_tls: of health checks, by pool, once the pools are made.
     """
 
     def __init__(
@@ -135,8 +141,11 @@ class Builder:
         base_dir: str,
         before: TlsParts | None = None,
         part: Part | None = None,
+        split_cells: SplitCells | None = None,
     ) -> None:
         self.config = config
+        self.splits: dict[SplitName, SplitPlace] = {}
+        self._split_cells = split_cells if split_cells is not None else SplitCells(part)
         self._part = part
         self.rows = rows
         self.tls = TlsParts()
@@ -268,11 +277,13 @@ class Builder:
         path_rules = PathRules(config.path_rules, passes_slashes=config.encoded_slashes == "pass")
         limits, timeouts = config.limits, config.timeouts
         access_log = self.config.access_log
+        pointers = list(dict.fromkeys(name for route in routes if route.match is not None for name in route.match.json))
         return ListenerRuntime(
             name=config.name,
             mode=config.mode,
             router=Router.compile([route_spec(route.match) for route in routes], path_rules),
-            routes=tuple(self._route(config, route, pools) for route in routes),
+            routes=tuple(self._route(config, route, pools, pointers) for route in routes),
+            pointers=tuple(read_pointer(pointer) for pointer in pointers),
             no_route=RouteRuntime(None, self.rows.find(TRAFFIC, (config.name, "")), RetryPolicy(), None),
             timeouts=ClientTimeouts(timeouts.request_head, timeouts.request_body, timeouts.keep_alive, timeouts.write),
             row=self.rows.find(LISTENER, (config.name,)),
@@ -335,10 +346,43 @@ class Builder:
         except FileProblem as error:
             raise Unusable(("listeners", self.config.listeners.index(config), "tls", error.key), str(error)) from None
 
-    def _route(self, listener: ListenerConfig, route: Route, pools: Mapping[str, PoolRuntime]) -> RouteRuntime:
-        traffic = self.rows.find(TRAFFIC, (listener.name, route.pool or ""))
+    def _route(
+        self, listener: ListenerConfig, route: Route, pools: Mapping[str, PoolRuntime], pointers: list[str]
+    ) -> RouteRuntime:
+        """pointers: those of the listener, in their order."""
+        asked = route.match.json if route.match is not None else {}
+        named = None if route.name is None else self.rows.find(ROUTE, (listener.name, route.name))
+        if route.split is None:
+            made = self._branch(listener, route, route.pool, pools)
+        else:
+            made = RouteRuntime(None, self.rows.find(TRAFFIC, (listener.name, "")), RetryPolicy(), None)
+            made.split = self._split(listener, route, route.split)
+            made.branches = tuple(self._branch(listener, route, name, pools) for name in made.split.names)
+        made.conditions = tuple((pointers.index(name), TextPattern(wanted)) for name, wanted in asked.items())
+        for runtime in (made, *made.branches):
+            runtime.named = named
+        return made
+
+    def _split(self, listener: ListenerConfig, route: Route, config: SplitConfig) -> Split:
+        """Besides, `splits` gets it."""
+        name, position = split_name(listener.name, route), listener.routes.index(route)
+        try:
+            cells, first = self._split_cells.find(name)
+        except LookupError as error:
+            at = self.config.listeners.index(listener)
+            raise Unusable(("listeners", at, "routes", position, "split"), str(error)) from None
+        key = read_key(config.by) if config.by is not None else None
+        split = Split(tuple(config.pools), tuple(config.pools.values()), key, cells, first)
+        self.splits[name] = SplitPlace(listener.name, position, route.name, name[1], split)
+        return split
+
+    def _branch(
+        self, listener: ListenerConfig, route: Route, pool: str | None, pools: Mapping[str, PoolRuntime]
+    ) -> RouteRuntime:
+        """What a route does with the requests that go to this pool, or to none."""
+        traffic = self.rows.find(TRAFFIC, (listener.name, pool or ""))
         own = route.headers
-        if route.pool is None:
+        if pool is None:
             respond = route.respond
             return RouteRuntime(
                 None,
@@ -351,14 +395,14 @@ class Builder:
                 if respond is None
                 else (respond.status, fields_of(respond.headers), (respond.body or "").encode()),
             )
-        config = self.config.pools[route.pool]
+        config = self.config.pools[pool]
         request = edits_of(config.headers, "request").then(edits_of(own, "request"))
         response = edits_of(config.headers, "response").then(edits_of(own, "response"))
         rewrite = route.rewrite
         breaker = config.circuit_breaker
         retry = retry_policy(config, route.retry)
         made = RouteRuntime(
-            pools[route.pool],
+            pools[pool],
             traffic,
             retry,
             pool_timeouts(config, route.timeouts),

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +36,8 @@ from lbproxy.control.news import News
 from lbproxy.control.pools_api import PoolsApi
 from lbproxy.control.probe import ProbeSpec
 from lbproxy.control.rates import Meter
+from lbproxy.control.splits import SplitControl, SplitPlace
+from lbproxy.control.splits_api import SplitsApi
 from lbproxy.control.status import Json, ListenerStatus, QueueStatus, StatusSource, not_ready_reason, server_status
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
@@ -61,6 +63,9 @@ class Parts(Membership, Protocol):
 
     @property
     def watched(self) -> Sequence[WatchedFiles]: ...
+
+    @property
+    def splits(self) -> Collection[SplitPlace]: ...
 
     @property
     def check_tls(self) -> Mapping[str, PoolTlsSettings]: ...
@@ -139,9 +144,13 @@ class Controller:
         self._live = LiveControl(
             pools, self, self._discovery, self._checker.kick, clock, self.events, lambda: self.keeping.changed()
         )
-        self._kept = KeptState(pools, self._live, self._discovery, self._may_find_servers, clock, time.time)
+        self._splits = SplitControl(lambda: parts.splits, clock, self.events, lambda: self.keeping.changed())
+        self._kept = KeptState(
+            pools, self._live, self._discovery, self._may_find_servers, clock, time.time, self._splits
+        )
         self.keeping = Keeping(self._kept, config.state_file, config_path, self._tasks, clock, self._count_state_error)
         self._file_servers = FileServers(self._live, self, self._discovery, clock)
+        registry.readers["split_share_ratio"] = self._splits.ratios
         self._status = StatusSource(
             registry.version,
             clock(),
@@ -154,6 +163,7 @@ class Controller:
             self._discovery.told,
             self.keeping.told,
             workers,
+            self._splits.told,
         )
         registry.readers["discovery_last_success_timestamp_seconds"] = self._discovery.last_successes
         registry.readers["discovery_errors_total"] = self._discovery.errors
@@ -185,7 +195,7 @@ class Controller:
             status=self.status,
             not_ready=self.ready_reason,
             reload=self._reload,
-            routes=(*pools.routes(), *self._stream.routes(), *self._admin_routes),
+            routes=(*pools.routes(), *SplitsApi(self._splits).routes(), *self._stream.routes(), *self._admin_routes),
             limit=self._admin_limit,
             may_move=may_move,
             inherited=() if passed is None else passed.sockets,
@@ -273,6 +283,7 @@ class Controller:
         for name, pool in self._pools.items():
             if name not in config.pools and name in before.pools:
                 self._discovery.drop_pool(pool)
+        self._splits.adopt()
         self.keeping.use(config.state_file)
         self._file_watch.watch(self._parts.watched)
         self._watch_files()

@@ -142,6 +142,7 @@ def route_spec(match: Match | None) -> RouteSpec:
             methods=tuple(match.methods),
             headers=dict(match.headers),
             query=dict(match.query),
+            json=dict(match.json),
         )
     )
 

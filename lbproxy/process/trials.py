@@ -19,6 +19,8 @@ from lbproxy.config.model import Config
 from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.config.tests_checks import listener_of
 from lbproxy.config.tests_model import NONE, Expectation, Trial, TrialServer, matches
+from lbproxy.control.affinity_words import key_in
+from lbproxy.control.body_words import beyond_fork
 from lbproxy.control.file_servers import server_of
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.exchange.forwarding import client_address
@@ -141,8 +143,14 @@ class _Try:
             prepared = prepare(listener, self._head(), is_trusted=is_trusted, log_format=None, local_host="localhost")
         except HeadError as error:
             return refused(None, None, error.fault, error.detail)
+        if is_trusted:
+            client = client_address(prepared.head.forwarding, client, listener.is_trusted)
+        body = self._trial.request.body.encode("utf-8", "replace")
+        if prepared.fork is not None:
+            wanted = self._trial.expect.pool
+            prepared, _ = beyond_fork(prepared.fork, client, body, () if wanted is None else (wanted,))
         route, head = prepared.route, prepared.head
-        position = None if route is listener.no_route else listener.routes.index(route)
+        position = listener.position_of(route)
         if prepared.fault is not None:
             return refused(position, None, prepared.fault, prepared.fault_detail)
         if prepared.is_local:
@@ -154,15 +162,16 @@ class _Try:
         if route.respond is not None:
             return Found(position, status=route.respond[0], said=f"is answered with {route.respond[0]}")
         assert prepared.pool is not None and position is not None  # what else can a route do?
-        if is_trusted:
-            client = client_address(head.forwarding, client, listener.is_trusted)
         path = prepared.forward.split(b" ", 2)[1].decode("latin-1")
-        return self._placed(position, prepared.pool.name, path, PickContext(client, head))
+        context = PickContext(client, head, key_in(prepared.pool.pool, body))
+        return self._placed(position, prepared.pool.name, path, context)
 
     def _head(self) -> bytes:
         request = self._trial.request
         lines = [f"{request.method} {request.path} HTTP/1.1", f"Host: {request.host}"]
         lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        if request.body and not {name.lower() for name in request.headers} & {"content-length", "transfer-encoding"}:
+            lines.append(f"Content-Length: {len(request.body.encode('utf-8', 'replace'))}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def _placed(self, position: int, name: str, path: str, ctx: PickContext) -> Found:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from lbproxy.config.listener_model import Listener as ListenerConfig
@@ -18,6 +18,7 @@ from lbproxy.config.model import Config
 from lbproxy.control.file_servers import server_of
 from lbproxy.control.file_watch import WatchedFiles
 from lbproxy.control.metrics import Registry
+from lbproxy.control.splits import SplitPlace
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, PoolSettings, ServerRuntime
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.pool import Pool
@@ -28,8 +29,9 @@ from lbproxy.domain.strategies.base import Strategy
 from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, TlsParts, reconfigure
 from lbproxy.process.onlink import read_on_link_networks
 from lbproxy.process.settings import is_direct
+from lbproxy.process.split_cells import SplitCells
 from lbproxy.process.workers.part import Part
-from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Layout, Slots
+from lbproxy.telemetry.slots import LISTENER, POOL, ROUTE, SERVER, TRAFFIC, Layout, Slots
 
 log = logging.getLogger("lbproxy")
 
@@ -79,6 +81,7 @@ class Wiring:
         self.is_drafting = False
         if part is not None:
             part.wire(self.pools, registry, _Seats(self))
+        self._split_cells = SplitCells(part)
         self._builder = self._new_builder(config, tls)
 
     def _new_builder(self, config: Config, before: TlsParts | None) -> Builder:
@@ -91,12 +94,18 @@ class Wiring:
             base_dir=self._base_dir,
             before=before,
             part=self._part,
+            split_cells=self._split_cells,
         )
 
     @property
     def watched(self) -> list[WatchedFiles]:
         """Certificate files, to be read again when they change."""
         return self._builder.tls.watched
+
+    @property
+    def splits(self) -> Collection[SplitPlace]:
+        """Those in force."""
+        return self._builder.splits.values()
 
     @property
     def check_tls(self) -> dict[str, PoolTlsSettings]:
@@ -157,6 +166,8 @@ class Wiring:
         before, builder = self._builder.config.pools, draft.builder
         self._builder = builder
         builder.rows.show()
+        self._split_cells.keep(set(builder.splits))
+        self._forget_routes(builder.config)
         for name, config in builder.config.pools.items():
             runtime = draft.pools.get(name)
             if runtime is not None:
@@ -174,6 +185,14 @@ class Wiring:
             if name not in builder.config.pools and not runtime.pool.is_leaving:
                 runtime.pool.is_leaving = True
                 self._idle_since[name] = now
+
+    def _forget_routes(self, config: Config) -> None:
+        """Counters of routes that have another name now, or none."""
+        known = {(listener.name, route.name) for listener in config.listeners for route in listener.routes}
+        for labels in tuple(self._registry.labels(ROUTE)):
+            row = self._registry.row(ROUTE, labels)
+            if labels not in known and row is not None:
+                self._registry.remove(ROUTE, labels, row)
 
     def idle_pools(self, now: float) -> list[Pool]:
         """Those that go, and in which nothing has been under way for a while. None while a draft counts on them."""
@@ -202,6 +221,7 @@ class Wiring:
         """The last listener of this name, and its last client, are gone."""
         self._forget(LISTENER, 0, name)
         self._forget(TRAFFIC, 0, name)
+        self._forget(ROUTE, 0, name)
 
     def _forget(self, layout: Layout, index: int, value: str) -> None:
         """Remove the rows of one thing."""

@@ -4,6 +4,12 @@ Nothing is parsed but what lies on the way to the value: everything beside it is
 brackets only, and whatever follows it is not looked at. So a document that is not JSON may have a value all the same,
 and one whose names come twice has the first. That is right for a hint, and not for a decision about who may do what.
 
+For such a decision there is the exact search: it goes on behind the value to the end of the document, and a name on the
+way that comes twice, or a document that does not end as it began, has no value. So nobody who reads the document finds
+another value there: parsers differ in which of two equal names they take. What lies beside the way is still passed over
+by its quotes and brackets, what follows the document is not looked at, and of a document that is longer than LIMIT its
+first LIMIT bytes decide.
+
 The document may be cut anywhere. After LIMIT bytes the search is over. What is held meanwhile is at most a name or the
 value, less than LIMIT; the time is linear in what is fed, however it is cut.
 """
@@ -30,23 +36,27 @@ _IN_NAME: Final = 8
 _IN_STRING: Final = 9
 
 _is_scalar = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false").fullmatch
+_has_control = re.compile(rb"[\x00-\x1f]").search
 _is_index = re.compile(rb"0|[1-9][0-9]{0,5}").fullmatch
 
 
 @mypyc_attr(free_list_len=1, acyclic=True)
 class JsonValue:
-    """See the module. pointer: its names, decoded, one at least.
+    """See the module. pointer: its names, decoded, one at least. is_exact: it is the exact search.
 
     is_done: the search is over. value: a text as UTF-8, a number or a flag as it is written; b"" if there is none:
     no such value, null, a container, no JSON, or more than LIMIT bytes on.
     """
 
     __slots__ = (
+        "_arrays",
         "_depth",
         "_escaped",
+        "_found_value",
         "_held",
         "_index",
         "_is_array",
+        "_is_exact",
         "_is_wanted",
         "_level",
         "_n_fed",
@@ -57,8 +67,11 @@ class JsonValue:
         "value",
     )
 
-    def __init__(self, pointer: tuple[bytes, ...]) -> None:
+    def __init__(self, pointer: tuple[bytes, ...], *, is_exact: bool = False) -> None:
         self._pointer = pointer
+        self._is_exact = is_exact
+        self._found_value = b""  # of an exact search, which is not at its end
+        self._arrays = 0  # which of the containers on the way are arrays: a bit for each level
         self._level = 0  # how many names led to the container that is being read
         self._state = _BEGIN
         self._is_array = False
@@ -84,8 +97,15 @@ class JsonValue:
         self._n_fed += size
         self._read(data, size)
         if is_last:
-            self.is_done = True
+            self._end()
         return self.is_done
+
+    def _end(self) -> None:
+        """There is no more, or no more is looked at: then what an exact search has found is what there is."""
+        if not self.is_done:
+            self.is_done = True
+            if self._n_fed == LIMIT:
+                self.value = self._found_value
 
     def _read(self, data: bytes, size: i64) -> None:
         at: i64 = 0
@@ -101,6 +121,8 @@ class JsonValue:
                 octet: i64 = data[at]
                 if octet <= 0x20:  # more than white space, but none of it begins anything
                     at += 1
+                    if self._is_exact and octet != 0x20 and octet != 0x0A and octet != 0x0D and octet != 0x09:
+                        self.is_done = True
                 else:
                     at = self._token(octet, at)
 
@@ -116,7 +138,7 @@ class JsonValue:
             return self._begin_value(octet, at)
         if state == _AFTER:
             if octet != 0x2C:
-                self.is_done = True  # the end of the container, without what was looked for; or no JSON
+                self._leave(octet)
             elif self._is_array:
                 self._index += 1
                 self._state = _VALUE
@@ -148,14 +170,30 @@ class JsonValue:
             else:
                 self._level += 1
                 self._enter(octet)
+        elif self._is_exact and (octet == 0x2C or octet == 0x5D or octet == 0x7D or octet == 0x3A):
+            self.is_done = True  # nothing stands where a value should
         else:
             self._state = _IN_SCALAR
             return at
         return at + 1
 
+    def _leave(self, octet: i64) -> None:
+        """The end of the container, without what was looked for, or behind it; or no JSON."""
+        if not self._found_value or octet != (0x5D if self._is_array else 0x7D):
+            self.is_done = True
+        elif self._level == 0:
+            self.value = self._found_value
+            self.is_done = True
+        else:
+            self._level -= 1
+            self._is_array = (self._arrays >> self._level) & 1 == 1
+            self._wanted_index = -1  # it is behind us
+
     def _enter(self, octet: i64) -> None:
         """Into a container that is on the way."""
         self._is_array = octet == 0x5B
+        if self._is_array:
+            self._arrays |= 1 << self._level
         self._index = 0
         if not self._is_array:
             self._state = _NAME
@@ -206,12 +244,26 @@ class JsonValue:
             len(name) < len(raw) <= 6 * len(name) and raw.find(b"\\") >= 0 and unescaped(raw) == name
         )
         self._state = _COLON
+        if self._found_value and self._is_wanted:
+            self.is_done = True  # the name comes twice: whoever reads this may take the one or the other
 
     def _found(self, raw: bytes) -> None:
         if self._level + 1 == len(self._pointer):
+            if self._is_exact:
+                self._keep(exact_text(raw))
+                return
             found = unescaped(raw) if b"\\" in raw else raw
             self.value = found if found is not None else b""
         self.is_done = True
+
+    def _keep(self, value: bytes) -> None:
+        """The value of an exact search, which goes on; b"" if it is none."""
+        self._found_value = value
+        if value:
+            self._is_wanted = False
+            self._state = _AFTER
+        else:
+            self.is_done = True
 
     def _hold(self, data: bytes, start: i64, end: i64) -> None:
         """A piece of what is to be known whole."""
@@ -240,7 +292,11 @@ class JsonValue:
             return size
         if self._is_wanted:
             raw = self._taken(data, at, end)
-            if self._level + 1 == len(self._pointer) and _is_scalar(raw) is not None:
+            is_value = self._level + 1 == len(self._pointer) and _is_scalar(raw) is not None
+            if self._is_exact:
+                self._keep(raw if is_value else b"")
+                return end
+            if is_value:
                 self.value = raw
             self.is_done = True
         else:
@@ -253,6 +309,8 @@ class JsonValue:
         while at < size:
             octet: i64 = data[at]
             at += 1
+            if octet < 0x5B and octet != 0x22:
+                continue  # of a number, mostly
             if octet == 0x22:
                 quote: i64 = data.find(b'"', at)
                 if quote > at and data[quote - 1] == 0x5C:
@@ -281,3 +339,16 @@ def unescaped(raw: bytes) -> bytes | None:
     except ValueError:
         return None
     return text.encode("utf-8", "surrogatepass")
+
+
+def exact_text(raw: bytes) -> bytes:
+    """The same, by the letter of RFC 8259: b"" besides for a text that holds a control character or is not UTF-8."""
+    if _has_control(raw) is not None:
+        return b""
+    if b"\\" in raw:
+        return unescaped(raw) or b""
+    try:
+        raw.decode("utf-8")
+    except ValueError:
+        return b""
+    return raw

@@ -3,6 +3,7 @@
     asked        how often the controller has asked for counts
     directory    its lock; then for each thing that has counters and for each room whose it is (`Directory`)
     rooms        for each: a lock, then the books of the pool that has it (domain/shared/plan.py)
+    splits       of each an entry, and then the shares of each (domain/splitting.py)
     columns      one for each worker, one for the controller, and one for those that are gone (shared/columns.py):
                  counters of the process, of listeners, of traffic, of rooms and their seats; then gauges
 
@@ -19,9 +20,10 @@ from typing import Final
 
 from lbproxy.domain.shared.cells import Cells, Guard
 from lbproxy.domain.shared.plan import Plan
+from lbproxy.domain.splitting import MOST_POOLS
 from lbproxy.shared.columns import columns_end
 from lbproxy.shared.mutex import MUTEX_CELLS
-from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC
+from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC
 
 ASKED: Final = 0
 HEADER_CELLS: Final = 8
@@ -51,7 +53,8 @@ class Table:
     """plans: of each room; locks: the first cell of the lock of each. columns, n_counters, n_gauges: see Columns.
     end: how many cells there are.
 
-    n_workers: without the controller. n_listeners, n_traffic: how many things of these kinds may have counters.
+    n_workers: without the controller. n_listeners, n_traffic, n_routes (with names): how many things of these kinds may
+    have counters. n_splits: how many splits there may be.
     """
 
     __slots__ = (
@@ -63,29 +66,48 @@ class Table:
         "n_counters",
         "n_gauges",
         "n_listeners",
+        "n_routes",
+        "n_splits",
         "n_traffic",
         "n_workers",
         "plans",
         "pool_counters",
         "room_entries",
+        "route_entries",
         "seat_gauges",
+        "split_entries",
+        "splits",
         "traffic_entries",
     )
 
-    def __init__(self, rooms: Sequence[PoolRoom], n_workers: int, n_listeners: int, n_traffic: int) -> None:
+    def __init__(
+        self,
+        rooms: Sequence[PoolRoom],
+        n_workers: int,
+        n_listeners: int,
+        n_traffic: int,
+        n_routes: int = 0,
+        n_splits: int = 0,
+    ) -> None:
         self.n_workers = n_workers
         self.n_listeners = n_listeners
         self.n_traffic = n_traffic
+        self.n_routes = n_routes
+        self.n_splits = n_splits
         self.directory_lock = HEADER_CELLS
         self.listener_entries = self.directory_lock + MUTEX_CELLS
         self.traffic_entries = self.listener_entries + n_listeners * ENTRY_CELLS
         self.room_entries = self.traffic_entries + n_traffic * ENTRY_CELLS
-        at = self.room_entries + len(rooms) * ENTRY_CELLS
+        self.route_entries = self.room_entries + len(rooms) * ENTRY_CELLS
+        self.split_entries = self.route_entries + n_routes * ENTRY_CELLS
+        self.splits = self.split_entries + n_splits * ENTRY_CELLS
+        at = self.splits + n_splits * MOST_POOLS
         self.plans: list[Plan] = []
         self.locks: list[int] = []
         self.pool_counters: list[int] = []
         self.seat_gauges: list[int] = []
         counters = PROCESS.width + n_listeners * LISTENER.width + n_traffic * TRAFFIC.width
+        counters += n_routes * ROUTE.width
         for room in rooms:
             self.locks.append(at)
             plan = Plan(
@@ -115,6 +137,13 @@ class Table:
 
     def of_traffic(self, entry: int) -> int:
         return PROCESS.width + self.n_listeners * LISTENER.width + entry * TRAFFIC.width
+
+    def of_route(self, entry: int) -> int:
+        return self.of_traffic(self.n_traffic) + entry * ROUTE.width
+
+    def split(self, entry: int) -> int:
+        """The first of the cells of a split."""
+        return self.splits + entry * MOST_POOLS
 
     def of_seat(self, room: int, seat: int) -> int:
         return self.pool_counters[room] + POOL.width + seat * SEAT_WIDTH

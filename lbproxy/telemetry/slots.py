@@ -171,6 +171,17 @@ TRAFFIC: Final = Layout(
     Family("tcp_bytes_total", "Bytes relayed in TCP mode and tunnels.", (("direction", ("in", "out")),)),
 )
 
+ROUTE: Final = Layout(
+    ("listener", "route"),
+    Family("route_requests_total", "Requests of a route that has a name, by class of status.", (("code", CODES),)),
+    Family(
+        "route_request_duration_seconds",
+        "From the first byte of a request of a route that has a name to the end of the answer.",
+        (),
+        DURATION_BUCKETS,
+    ),
+)
+
 UPGRADE_RESULTS: Final[tuple[str, ...]] = ("success", "failure", "refused")
 
 PROCESS: Final = Layout(

@@ -17,6 +17,9 @@ from lbproxy.dataplane.counters import (
     GRPC,
     REJECTED,
     RETRY,
+    ROUTE_DURATION,
+    ROUTE_DURATION_SUM,
+    ROUTE_REQUESTS,
     SERVER_REQUESTS,
     STALE,
     TCP_IN,
@@ -57,6 +60,13 @@ def ended(
     row = prepared.route.traffic
     column = prepared.requests_column + code
     row[column] = row[column] + 1
+    named = prepared.route.named
+    if named is not None:
+        column = ROUTE_REQUESTS + code
+        named[column] = named[column] + 1
+        column = ROUTE_DURATION + duration_index(total_s)
+        named[column] = named[column] + 1
+        named[ROUTE_DURATION_SUM] = named[ROUTE_DURATION_SUM] + int(total_s * 1e9)
     row = listener.row
     row[BYTES_IN] = row[BYTES_IN] + request.bytes_in
     row[BYTES_OUT] = row[BYTES_OUT] + request.bytes_out

@@ -28,6 +28,7 @@ from lbproxy.dataplane.exchange.affinity import (
 )
 from lbproxy.dataplane.exchange.attempt import Attempt
 from lbproxy.dataplane.exchange.attempt_books import NEVER, TUNNEL, AttemptBooks
+from lbproxy.dataplane.exchange.choosing import Choosing
 from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.keeping import Keeping
 from lbproxy.dataplane.exchange.prepare import Prepared
@@ -55,6 +56,7 @@ class Exchange(Keeping):
     # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
     __slots__ = (
         "_affinity",
+        "_choosing",
         "_is_done",
         "_started",
         "_timer",
@@ -75,6 +77,7 @@ class Exchange(Keeping):
         self.log_head = prepared.log_head
         self.runtime: ServerRuntime | None = None  # of the last server that it was given to
         self._affinity: Affinity | None = None  # only where the pool asks for more than the head
+        self._choosing: Choosing | None = None  # only while the route is not known
         self._timer: asyncio.TimerHandle | None = None
         self.connect_s = None
         self.ttfb_s = None
@@ -122,7 +125,11 @@ class Exchange(Keeping):
         pool = prepared.pool
         if pool is None or self.services.pressure.is_refusing:
             self._answer_here(prepared)
-            return
+        else:
+            self._go(prepared, pool, body, self._started, is_done=is_done)
+
+    def _go(self, prepared: Prepared, pool: PoolRuntime, body: bytes, now: float, *, is_done: bool) -> None:
+        """To a server of this pool. body: what came of it so far."""
         self.pool_runtime = pool
         self.pool = pool.name
         if prepared.total_s != NEVER:
@@ -135,7 +142,27 @@ class Exchange(Keeping):
             if not affinity.read(body, is_done=is_done):
                 self._await_key()
                 return
-        self._place_it(pool, self._started)
+        self._place_it(pool, now)
+
+    def _choose(self, choosing: Choosing, data: bytes, *, is_done: bool) -> None:
+        """More of a body that came before the route was known, or may never come."""
+        chosen = choosing.read(self.body, data, is_done=is_done)
+        if chosen is None:
+            if self.services.pressure.is_holding:
+                self._choosing = None
+                self.fail(errors.OVERLOADED, "")  # to go on without its body could lead it to the wrong pool
+            else:
+                self._await_key()
+            return
+        self._choosing = None
+        self.prepared = chosen
+        pool = chosen.pool
+        if pool is None:
+            self._answer_here(chosen)
+            return
+        self._go(chosen, pool, self.body.content(), self.services.clock(), is_done=is_done)
+        if not self._is_done and not is_done and self.body.kept > DIAL_BUFFER and not self._has_server():
+            self.pause_body()
 
     def _await_key(self) -> None:
         """The body has to say where the request goes: whoever waits to be asked for it is."""
@@ -157,7 +184,12 @@ class Exchange(Keeping):
         return self.attempt is not None and self.attempt.upstream is not None
 
     def _answer_here(self, prepared: Prepared) -> None:
-        """This request goes to no server."""
+        """This request goes to no server, or it is not known yet to which pool."""
+        if prepared.fork is not None and not self.services.pressure.is_refusing:
+            self._total_deadline = self._started + prepared.total_s
+            self._choosing = Choosing(prepared.fork, self.client)
+            self._choose(self._choosing, self.body.content(), is_done=self.request_done)
+            return
         pool = self.pool_runtime = prepared.route.pool
         if pool is not None:
             self.pool = pool.name
@@ -176,6 +208,9 @@ class Exchange(Keeping):
         self.request_done = is_done
         has_server = self._has_server()
         self.body.add(data, is_done=is_done, trailers=trailers)
+        if self._choosing is not None:
+            self._choose(self._choosing, data, is_done=is_done)
+            return
         affinity, pool = self._affinity, self.pool_runtime
         if affinity is not None and affinity.search is not None and pool is not None:
             self._look_for_key(affinity, pool, data, is_done=is_done)

@@ -17,6 +17,7 @@ from lbproxy.dataplane.exchange.forwarding import published_lines
 from lbproxy.dataplane.exchange.location import fill_location
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.paths import BadPath, ReadPath, rewrite_path
+from lbproxy.domain.splitting import MOST_POOLS
 from lbproxy.errors import Fault
 from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.protocol.field_lines import fields_of
@@ -58,6 +59,7 @@ class Prepared:
     fault: this request is answered with it (no route, body too large ...), although its framing is fine.
     location: where a redirect leads, b"" if that is the same for every request.
     upgrade: the protocols of the client's Upgrade that the server is offered, b"" for none.
+    fork: its route is still to be chosen, by its body or by a split; what happens then is another one of these.
     """
 
     __slots__ = (
@@ -70,6 +72,7 @@ class Prepared:
         "expects_continue",
         "fault",
         "fault_detail",
+        "fork",
         "forward",
         "head",
         "host_line",
@@ -101,6 +104,7 @@ class Prepared:
         self.expects_continue = head.expects_continue
         self.fault: Fault | None = None
         self.fault_detail = ""
+        self.fork: Fork | None = None
         self.forward = b""
         self.host_line = b""
         self.is_grpc = False
@@ -121,6 +125,68 @@ class Prepared:
         self.needs_care = head.chunked or head.expects_continue or head.binds
         self.minor = head.minor
         self.upgrade = allowed_protocols(head.upgrade, route.upgrades, head.method) if head.upgrade else b""
+
+
+@mypyc_attr(acyclic=True)
+class Fork:
+    """The routes of which one takes a request, which is only known when its body is, or chance was asked (choosing.py).
+
+    routes: those that depend on the body, in their order, and behind them the one that takes it otherwise.
+    """
+
+    __slots__ = (
+        "_is_http2",
+        "_is_trusted",
+        "_local_host",
+        "_log_format",
+        "_made",
+        "_path",
+        "head",
+        "listener",
+        "routes",
+    )
+
+    def __init__(
+        self,
+        listener: ListenerRuntime,
+        head: RequestHead,
+        path: ReadPath | None,
+        log_format: LogFormat | None,
+        local_host: str,
+        routes: list[RouteRuntime],
+        *,
+        is_trusted: bool,
+        is_http2: bool,
+    ) -> None:
+        self.listener = listener
+        self.head = head
+        self.routes = routes
+        self._path = path
+        self._log_format = log_format
+        self._local_host = local_host
+        self._is_trusted = is_trusted
+        self._is_http2 = is_http2
+        self._made: dict[int, Prepared] = {}
+
+    def prepared(self, number: int, branch: int = 0) -> Prepared:
+        """What happens if it is this one of `routes`, and this one of its branches where it has some."""
+        key = number * MOST_POOLS + branch
+        made = self._made.get(key)
+        if made is None:
+            route = self.routes[number]
+            made = self._made[key] = _prepared(
+                self.listener,
+                self.head,
+                route.branches[branch] if route.branches else route,
+                self._path,
+                "",
+                None,
+                is_trusted=self._is_trusted,
+                log_format=self._log_format,
+                local_host=self._local_host,
+                is_http2=self._is_http2,
+            )
+        return made
 
 
 def prepare(
@@ -155,26 +221,75 @@ def prepare_head(
     is_http2: bool = False,
 ) -> Prepared:
     """The same of a head that was read."""
-    fault: Fault | None = None
     route = listener.no_route
     path: ReadPath | None = None
-    location = b""
+    by_body: tuple[int, ...] = ()
+    bad = ""
     try:
         if listener.has_default_only:
             route = listener.routes[0]
         else:
             choice = listener.router.choose(
-                head.method, head.host, head.path, head.query, matched_headers(head, is_trusted=is_trusted)
+                head.method,
+                head.host,
+                head.path,
+                head.query,
+                matched_headers(head, is_trusted=is_trusted),
+                has_body=head.has_body,
             )
             path = choice.path
+            by_body = choice.by_body
             if choice.index is not None:
                 route = listener.routes[choice.index]
-        if route.reads_path and path is None:
-            path = listener.path_rules.read(head.path)
-        if route.redirect is not None and route.fills_location:
-            location = fill_location(route.redirect[1], head.host or local_host, head.target)
     except BadPath as error:
-        fault, detail, route = errors.BAD_PATH, str(error), listener.no_route
+        bad = str(error)
+    fork: Fork | None = None
+    if by_body or route.split is not None:
+        routes = [*[listener.routes[index] for index in by_body], route]
+        fork = Fork(listener, head, path, log_format, local_host, routes, is_trusted=is_trusted, is_http2=is_http2)
+        route = listener.no_route
+    return _prepared(
+        listener,
+        head,
+        route,
+        path,
+        bad,
+        fork,
+        is_trusted=is_trusted,
+        log_format=log_format,
+        local_host=local_host,
+        is_http2=is_http2,
+    )
+
+
+def _prepared(
+    listener: ListenerRuntime,
+    head: RequestHead,
+    route: RouteRuntime,
+    path: ReadPath | None,
+    bad: str,
+    fork: Fork | None,
+    *,
+    is_trusted: bool,
+    log_format: LogFormat | None,
+    local_host: str,
+    is_http2: bool,
+) -> Prepared:
+    """What is done with a head by a route. path: as the rules saw it, None if none has looked at it. bad: why it can't
+    be understood. fork: the route is not known yet."""
+    fault: Fault | None = None
+    detail = ""
+    location = b""
+    if not bad:
+        try:
+            if route.reads_path and path is None:
+                path = listener.path_rules.read(head.path)
+            if route.redirect is not None and route.fills_location:
+                location = fill_location(route.redirect[1], head.host or local_host, head.target)
+        except BadPath as error:
+            bad = str(error)
+    if bad:
+        fault, detail, route = errors.BAD_PATH, bad, listener.no_route
     if listener.methods is not None and head.method not in listener.methods:
         fault, detail = _refused_method(head.method)
     if not listener.serves_h1 and not is_http2:
@@ -193,13 +308,15 @@ def prepare_head(
             prepared.total_s = min(prepared.total_s, prepared.deadlines.timeout_s)
     if fault is not None:
         prepared.fault, prepared.fault_detail = fault, detail
-    elif route is listener.no_route:
+    elif route is listener.no_route and fork is None:
         prepared.fault, prepared.fault_detail = errors.NO_ROUTE, f"no route for {head.method} {head.path[:200]}"
     elif head.content_length is not None and head.content_length > listener.body_bytes:
         prepared.fault = errors.BODY_TOO_LARGE
         prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes:.0f}"
     elif head.max_forwards == 0:
         prepared.is_local = True
+    elif fork is not None:
+        prepared.fork = fork
     elif route.pool is not None and prepared.is_grpc and route.pool.protocol == "h1":
         prepared.fault = errors.GRPC_NEEDS_H2
         prepared.fault_detail = f"pool {route.pool.name} speaks HTTP/1.1 to its servers"

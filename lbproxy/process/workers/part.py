@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from math import inf
 from typing import Final, Protocol
 
@@ -23,16 +23,18 @@ from lbproxy.domain.reuse import NO_LIMIT
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import CONTROLLER, SharedBooks
 from lbproxy.domain.shared.budget import SharedBudget
+from lbproxy.domain.shared.cells import Cells
 from lbproxy.domain.shared.overseen import OverseenPool
 from lbproxy.domain.shared.plan import USES_POOL
 from lbproxy.domain.shared.pool import Seating, SharedPool
 from lbproxy.domain.shared.waiting import SharedQueue
+from lbproxy.domain.splitting import MOST_POOLS
 from lbproxy.errors import CONNECT_REFUSED, Fault
 from lbproxy.process.workers.news import DialFailed, Learned
 from lbproxy.process.workers.share import Share
 from lbproxy.shared.columns import Folding
 from lbproxy.shared.table import ASKED, N_FACTS, SEAT_WIDTH, SERVER_GAUGES, Directory
-from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Layout, Row
+from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC, Layout, Row
 
 INHERITED_S: Final = 10.0
 """So long a controller that begins may take to find the servers that the one before had found."""
@@ -75,6 +77,9 @@ class Part:
         table = share.table
         self._listeners = Directory(share.cells, table.listener_entries, table.n_listeners, share.directory_guard)
         self._traffic = Directory(share.cells, table.traffic_entries, table.n_traffic, share.directory_guard)
+        self._routes = Directory(share.cells, table.route_entries, table.n_routes, share.directory_guard)
+        self._splits = Directory(share.cells, table.split_entries, table.n_splits, share.directory_guard)
+        self._split_entries: dict[Labels, int] = {}
         self._places: dict[tuple[Layout, Labels], int] = {}
         self._learned: dict[Server, tuple[float, int]] = {}  # as this worker has told it, or was told
         self._told = 0  # which question was answered last
@@ -174,6 +179,26 @@ class Part:
         else:
             self._share.columns.publish(self._number, place, [*row, server.requests, server.errors])
         books.let_go(server, now)
+
+    # --- splits -------------------------------------------------------------------------------------------------------
+
+    def split_cells(self, name: Labels) -> tuple[Cells, int]:
+        """The cells of the split of this name, and the first of them. Raises LookupError if there is no more room."""
+        entry = self._splits.find(*name)
+        if entry < 0:
+            raise LookupError("there is no room for one more split; restart lbproxy, which makes more")
+        self._split_entries[name] = entry
+        return self._share.cells, self._share.table.split(entry)
+
+    def keep_splits(self, names: Set[Labels]) -> None:
+        """There are no others any more; their room is free for those to come."""
+        for name in [name for name in self._split_entries if name not in names]:
+            entry = self._split_entries.pop(name)
+            if self.is_controller:
+                first = self._share.table.split(entry)
+                for number in range(MOST_POOLS):
+                    self._share.cells[first + number] = 0
+                self._splits.forget(entry)
 
     # --- bells --------------------------------------------------------------------------------------------------------
 
@@ -290,7 +315,7 @@ class Part:
 
     def _rows(self) -> Iterator[tuple[Layout, Labels, int, Row]]:
         """Those of this process that others can see, but for those of servers, and where they stand in a column."""
-        for layout in (PROCESS, LISTENER, TRAFFIC, POOL):
+        for layout in (PROCESS, LISTENER, TRAFFIC, ROUTE, POOL):
             for labels in self._registry.labels(layout):
                 place, row = self._place(layout, labels), self._registry.row(layout, labels)
                 if place >= 0 and row is not None:
@@ -310,6 +335,9 @@ class Part:
         if layout is LISTENER:
             entry = self._listeners.find(*labels)
             place = table.of_listener(entry) if entry >= 0 else -1
+        elif layout is ROUTE:
+            entry = self._routes.find(*labels)
+            place = table.of_route(entry) if entry >= 0 else -1
         else:
             entry = self._traffic.find(*labels)
             place = table.of_traffic(entry) if entry >= 0 else -1

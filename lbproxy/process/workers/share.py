@@ -5,8 +5,8 @@ the config. A process takes its `Part` (part.py): pools on the shared books, cou
 answered.
 
 Room: a pool has seats for twice as many servers as the config names and 64 more (320 where servers are discovered); its
-queue may become twice as long; 8 pools may join, and twice as many listeners and routes as there are. Each seat takes 1
-KiB, and 0.5 KiB for each process.
+queue may become twice as long; 8 pools may join, and twice as many listeners, routes and splits as there are. Each seat
+takes 1 KiB, and 0.5 KiB for each process.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ SPARE_SEATS_FOUND: Final = 320
 SPARE_POOLS: Final = 8
 SPARE_LISTENERS: Final = 16
 SPARE_ROUTES: Final = 64
+SPARE_NAMED: Final = 64
+SPARE_SPLITS: Final = 64
 LEAST_PLACES: Final = 1024
 MOST_ROWS: Final = 65_536  # beyond them a slot is a number only, which is as exact
 SPARE_ROWS: Final = 1024
@@ -68,8 +70,17 @@ class Share:
         rooms = [room_for(pool) for pool in config.pools.values()]
         rooms += [PoolRoom(SPARE_SEATS, SPARE_ROWS, LEAST_PLACES)] * SPARE_POOLS
         n_listeners = 2 * len(config.listeners) + SPARE_LISTENERS
-        n_routes = sum(len(item.effective_routes()) + 1 for item in config.listeners)
-        self.table = table = Table(rooms, n_workers, n_listeners, 2 * n_routes + SPARE_ROUTES)
+        n_routes = sum(len(route.pools) + 1 for item in config.listeners for route in item.effective_routes())
+        n_routes += len(config.listeners)
+        routes = [route for item in config.listeners for route in item.routes]
+        self.table = table = Table(
+            rooms,
+            n_workers,
+            n_listeners,
+            2 * n_routes + SPARE_ROUTES,
+            2 * sum(route.name is not None for route in routes) + SPARE_NAMED,
+            2 * sum(route.split is not None for route in routes) + SPARE_SPLITS,
+        )
         try:
             self.cells = Segment(table.end).cells
             for first in (table.directory_lock, *table.locks):

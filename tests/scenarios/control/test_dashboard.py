@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -148,6 +149,41 @@ def test_weight_and_limit_are_changed_and_a_slip_is_told(
         expect(row(page, server)).not_to_contain_text("0 of 4")
         sources = lb.status()["pools"][0]["servers"][0]["sources"]  # type: ignore[index]
         assert {sources[key]["source"] for key in sources} == {"file"}
+        shown.check_clean()
+
+
+def test_the_shares_of_a_split_are_changed_undone_and_given_back(
+    chromium: Browser, origins: list[Origin], tmp_path: Path
+) -> None:
+    settings = config(*names(origins)[:2])
+    pools = settings["pools"]
+    assert isinstance(pools, dict)
+    pools["canary"] = {"servers": names(origins)[2:], "health_check": "off"}
+    route = {"name": "chat", "split": {"predict": 95, "canary": 5}}
+    settings["listeners"] = [{"name": "in", "bind": "127.0.0.1:0", "routes": [route]}]
+    with daemon(settings, tmp_path) as lb, tab(chromium, url(lb)) as shown:
+        page = shown.page
+        line = page.get_by_role("list", name="Splits")
+        expect(line).to_contain_text("split in/chat (by chance): predict 95 %, canary 5.0 %")
+        page.get_by_role("button", name="Edit the split of in/chat").click()
+        dialog = page.get_by_role("dialog", name="Split: in/chat")
+        dialog.get_by_label("canary").fill("1.5")
+        dialog.get_by_role("button", name="Save").click()
+        expect(dialog.get_by_role("alert")).to_have_text("The share of canary is a whole number from 0 to 1000000.")
+        dialog.get_by_label("canary").fill("95")
+        dialog.get_by_role("button", name="Save").click()
+        expect(line).to_contain_text("predict 50 %, canary 50 %; set by 127.0.0.1")
+        page.get_by_role("button", name="Undo").click()
+        expect(line).not_to_contain_text("set by")
+        with httpx.Client() as client:  # what others change is seen, too
+            path = f"{url(lb)}api/v1/splits/in/chat"
+            assert client.patch(path, json={"shares": {"predict": 0}}, timeout=60).status_code == 200
+        expect(line).to_contain_text("predict 0 %, canary 100 %; set by 127.0.0.1")
+        page.get_by_role("button", name="Edit the split of in/chat").click()
+        page.get_by_label("Give them back to the config file").check()
+        page.get_by_role("button", name="Save").click()
+        expect(line).to_contain_text("predict 95 %, canary 5.0 %")
+        expect(line).not_to_contain_text("set by")
         shown.check_clean()
 
 

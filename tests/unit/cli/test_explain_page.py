@@ -181,3 +181,29 @@ def test_what_came_of_one_that_went_nowhere() -> None:
 def test_the_answer_of_another_version_is_no_defect(told: dict[str, Any]) -> None:
     assert page(told).startswith("a connection goes to pool None")
     assert past(told).count("a connection ended with None") == len([x for x in told.get("records", ()) if x != 1])
+
+
+SPLIT = """
+listeners:
+  - bind: ':1'
+    name: web
+    routes:
+      - {match: {path: /x}, split: {by: 'header:X-User', pools: {stable: 95, canary: 5}}}
+      - {split: {stable: 1, canary: 3}}
+pools:
+  stable: {servers: ['127.0.0.1:5000'], health_check: off}
+  canary: {servers: ['127.0.0.1:5001'], health_check: off}
+"""
+
+
+def test_a_split_and_where_it_leads() -> None:
+    page = lines("/x", Site(SPLIT), headers=(("X-User", "u"),))
+    [told] = [line for line in page if line.startswith("split ")]
+    assert told.startswith("split by header:X-User (stable 95 %, canary 5 %): u goes to ")
+    assert told.endswith(page[0].partition(" goes to ")[2].partition("/")[0])
+    page = lines("/x", Site(SPLIT))
+    assert (
+        "split by chance (stable 95 %, canary 5 %); the request has no header:X-User: it goes by chance; what follows "
+        "is about stable"
+    ) in page
+    assert "split by chance (stable 25 %, canary 75 %); what follows is about canary" in lines("/y", Site(SPLIT))

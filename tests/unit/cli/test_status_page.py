@@ -291,3 +291,18 @@ def test_several_workers_have_a_line_each() -> None:
         "worker 1: serving, client connections 7, CPU 12 s, memory 31 MiB",
         "worker 2: down, client connections 0, replaced 1 time",
     ]
+
+
+def test_splits_are_shown_with_who_changed_them() -> None:
+    pools = [
+        {"pool": "stable", "share": 90, "ratio": 0.9, "file": 95},
+        {"pool": "canary", "share": 10, "ratio": 0.1, "file": 5},
+    ]
+    plain = {"listener": "web", "route": 0, "name": None, "by": None, "pools": pools, "live": None}
+    live = {**plain, "name": "chat", "by": "client_ip", "live": {"by": "alice", "since": 3.2}}
+    shown = page({**status(), "splits": [plain, live]}).splitlines()
+    assert "split web/0 (by chance): stable 90 %, canary 10 %" in shown
+    assert (
+        "split web/chat (by client_ip): stable 90 %, canary 10 %; set by alice 3.2 s ago, the file says stable 95, "
+        "canary 5"
+    ) in shown

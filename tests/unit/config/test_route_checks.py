@@ -89,7 +89,7 @@ def test_a_listener_whose_action_was_complained_about_lacks_none(misspelt: str) 
 
 def test_a_route_does_one_thing() -> None:
     assert about_listener("routes: [{match: {path: /a}}]") == [
-        "2:10 routes[0].pool: is required, or `redirect`, or `respond`"
+        "2:10 routes[0].pool: is required, or `split`, `redirect` or `respond`"
     ]
     assert about_listener("routes: [{pool: p, respond: {}}]") == [
         "2:10 routes[0]: has `pool` and `respond`, but a route does one thing"

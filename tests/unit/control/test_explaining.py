@@ -315,3 +315,40 @@ def test_a_record_in_words() -> None:
             "blamed": fault.side.value,
             "tries": [],
         }
+
+
+BY_BODY = """
+listeners:
+  - bind: ':1'
+    name: web
+    routes:
+      - {name: llama, match: {path: /x, json: {/model: 'llama-*'}}, pool: a}
+      - {match: {path: /x}, split: {by: 'header:X-User', pools: {a: 1, b: 1}}}
+      - {split: {a: 1, b: 3}}
+pools:
+  a: {servers: ['127.0.0.1:5000'], health_check: off}
+  b: {servers: ['127.0.0.1:5001'], health_check: off}
+"""
+
+
+def test_what_the_body_says_and_why_it_does_not() -> None:
+    site = Site(BY_BODY)
+    told = site.told("/x", method="POST", body='{"model": "llama-3"}')
+    assert (told["route"], told["pool"]["name"], told["split"]) == (0, "a", None)
+    assert told["routes"][0]["match"] == "path /x, json /model llama-*"
+    told = site.told("/x", method="POST", body='{"model": "gpt"}', headers=(("X-User", "u"),))
+    assert told["routes"][0]["why"] == "/model of the body is gpt, not llama-*"
+    assert told["route"] == 1
+    assert told["split"]["pool"] == told["pool"]["name"]
+    told = site.told("/x")
+    assert told["routes"][0]["why"] == "the body has no /model to go by"
+    assert (told["route"], told["split"]["pool"]) == (1, None)
+    assert told["split"]["why"] == "the request has no header:X-User: it goes by chance"
+
+
+def test_a_split_by_chance_is_told_as_such_and_without_asking_it() -> None:
+    site = Site(BY_BODY)
+    told = site.told("/y")
+    assert (told["route"], told["pool"]["name"]) == (2, "b")
+    assert told["split"]["shown"] == "b"
+    assert [item["chance"] for item in told["split"]["pools"]] == [0.25, 0.75]

@@ -20,10 +20,12 @@ from lbproxy.control.event_log import EventLog
 from lbproxy.control.file_servers import FileServers, server_of
 from lbproxy.control.kept_state import BELIEVED_S, SHOWN, UPGRADE, WAIT_S, KeptState
 from lbproxy.control.live import LiveControl
+from lbproxy.control.splits import SplitControl, SplitPlace
 from lbproxy.domain.breaker import BreakerPolicy
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
+from lbproxy.domain.splitting import MOST_POOLS, Split
 from lbproxy.domain.states import REFUSED, Admin, Breaker, Health
 from lbproxy.domain.strategies.least_connections import LeastConnections
 
@@ -55,7 +57,11 @@ class Process:
             self.pools, self, self, lambda pool, server: None, lambda: self.now, events, self._changed
         )
         self.file = FileServers(self.live, self, self, lambda: self.now)
-        self.kept = KeptState(self.pools, self.live, self, lambda pool: sources, lambda: self.now, lambda: self.wall)
+        self.places: list[SplitPlace] = []
+        self.splits = SplitControl(lambda: self.places, lambda: self.now, events, self._changed)
+        self.kept = KeptState(
+            self.pools, self.live, self, lambda pool: sources, lambda: self.now, lambda: self.wall, self.splits
+        )
 
     def _changed(self) -> None:
         self.n_changes += 1
@@ -601,3 +607,73 @@ def act(process: Process, rng: random.Random, names: list[str]) -> None:
             process.live.remove(process.pool, process.server(name), CI)
         else:
             process.change(name, **{rng.choice(["weight", "max_inflight"]): rng.choice([1, 2, "file"])})
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def with_split(process: Process, *given: int, told: str = "chat") -> Split:
+    split = Split(("stable", "canary"), given, None, [0] * MOST_POOLS, 0)
+    process.places.append(SplitPlace("web", 0, told, told, split))
+    return split
+
+
+def shared_out(*shares: int) -> tuple[Process, Any]:
+    """A process in which somebody has set these shares, and what it says of itself."""
+    process = Process(A)
+    with_split(process, 95, 5)
+    process.splits.change(process.places[0], dict(zip(("stable", "canary"), shares, strict=True)), CI)
+    return process, process.snapshot()
+
+
+def test_shares_of_splits_stand_again_with_who_set_them_and_when() -> None:
+    _, data = shared_out(90, 10)
+    assert data["splits"] == [
+        {
+            "listener": "web",
+            "route": "chat",
+            "pools": ["stable", "canary"],
+            "shares": [90, 10],
+            "given": [95, 5],
+            "by": str(CI),
+            "at": START,
+        }
+    ]
+    later = Process(A, wall=START + 5, clock=50.0)
+    split = with_split(later, 95, 5)
+    later.kept.restore(data)
+    assert split.shares() == (90, 10)
+    assert later.splits.told_of(later.places[0])["live"] == {"by": str(CI), "since": 5.0}
+    assert later.snapshot()["splits"] == data["splits"]
+
+
+def test_other_shares_in_the_file_and_splits_that_are_gone_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    _, data = shared_out(90, 10)
+    later = Process(A, wall=START + 5)
+    split = with_split(later, 80, 20)
+    with caplog.at_level(logging.INFO):
+        later.kept.restore(data)
+    assert split.shares() == (80, 20)
+    assert "split web/chat: the file gives it other shares now, which stand over those set by ci" in caplog.text
+    gone = Process(A, wall=START + 5)
+    with caplog.at_level(logging.INFO):
+        gone.kept.restore(data)
+    assert "there is no such split of chat any more: stable 90, canary 10 is dropped" in caplog.text
+
+
+def test_what_changes_while_another_process_takes_over_is_taken_up() -> None:
+    process, data = shared_out(90, 10)
+    new = Process(A, wall=START)
+    split = with_split(new, 95, 5)
+    new.kept.restore(data, UPGRADE)
+    process.splits.change(process.places[0], {"canary": 20}, CI)
+    new.kept.update(process.snapshot())
+    assert split.shares() == (90, 20)
+
+    new = Process(A, wall=START)
+    split = with_split(new, 95, 5)
+    new.kept.restore(data, UPGRADE)
+    process.splits.change(process.places[0], "file", CI)
+    new.kept.update(process.snapshot())
+    assert split.shares() == (95, 5)
+    assert "splits" not in process.snapshot()

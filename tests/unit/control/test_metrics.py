@@ -15,7 +15,7 @@ from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Health
 from lbproxy.domain.strategies.base import PickContext
-from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Slots, observe
+from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC, Slots, observe
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -44,8 +44,10 @@ def make_registry(pool: Pool, slots: Slots) -> Registry:
     registry.add(POOL, (pool.name,), slots.allocate(POOL))
     registry.add(LISTENER, ("front",), slots.allocate(LISTENER))
     registry.add(TRAFFIC, ("front", pool.name), slots.allocate(TRAFFIC))
+    registry.add(ROUTE, ("front", "chat"), slots.allocate(ROUTE))
     registry.add(PROCESS, (), slots.allocate(PROCESS))
     registry.readers["client_connections"] = lambda: [(("front",), 3)]
+    registry.readers["split_share_ratio"] = lambda: [(("front", "chat", pool.name), 0.95)]
     registry.readers["h2_streams"] = lambda: [(("front",), 2)]
     registry.readers["upstream_connections"] = lambda: [
         ((pool.name, server.name, state), 1) for server in pool.servers for state in ("active", "idle")

@@ -114,6 +114,7 @@ def test_the_whole_status() -> None:
         discovery=lambda name: [{"source": "dns:x", "servers": 1, "age": 2.0, "error": None}],
         state_file=lambda: {"path": "/state", "age": None, "error": None},
         workers=lambda: [{"worker": 1, "state": "serving"}],
+        splits=lambda: [{"listener": "front", "route": 0}],
     )
     status = source.build("running", None, 40.5)
     pools = status.pop("pools")
@@ -125,6 +126,7 @@ def test_the_whole_status() -> None:
         "reason": None,
         "state_file": {"path": "/state", "age": None, "error": None},
         "workers": [{"worker": 1, "state": "serving"}],
+        "splits": [{"listener": "front", "route": 0}],
         "listeners": [{"name": "front", "mode": "http", "bind": ["0.0.0.0:5000"], "connections": 7}],
     }
     assert isinstance(pools, list)

@@ -363,3 +363,46 @@ def test_rewritten_path_is_absolute(path: str, strip_prefix: str | None, path_pr
 
 def test_host_without_closing_bracket_is_left_alone() -> None:
     assert normalise_host("[::1") == "[::1"
+
+
+# --- what the body must hold ----------------------------------------------------------------------------------------
+
+
+def by_body(*routes: MatchSpec | None) -> Router:
+    return Router.compile([RouteSpec(match) for match in routes])
+
+
+def found(router: Router, path: str = "/v1", *, has_body: bool = True) -> tuple[tuple[int, ...], int | None]:
+    choice = router.choose("POST", "h", path, "", {}, has_body=has_body)
+    return choice.by_body, choice.index
+
+
+def test_routes_that_depend_on_the_body_are_named_in_their_order() -> None:
+    one, other = MatchSpec(path_prefix="/v1", json={"/m": "a"}), MatchSpec(json={"/m": "b"})
+    router = by_body(one, MatchSpec(path="/v1/x"), other, None)
+    assert found(router) == ((0, 2), 3)
+    assert found(router, "/v1/x") == ((0,), 1)
+    assert found(router, "/v2") == ((2,), 3)
+    assert found(router, has_body=False) == ((), 3)
+    assert found(by_body(other)) == ((0,), None)
+    assert found(by_body(other), has_body=False) == ((), None)
+
+
+def test_a_path_of_several_readings_must_lead_to_the_same_routes_by_body_too() -> None:
+    router = Router.compile(
+        [RouteSpec(MatchSpec(path_prefix="/a/b", json={"/m": "x"})), RouteSpec()], PathRules(passes_slashes=True)
+    )
+    with pytest.raises(BadPath):
+        router.choose("POST", "h", "/a%2Fb", "", {}, has_body=True)
+
+
+def test_a_trace_asks_the_body_last() -> None:
+    router = by_body(MatchSpec(path_prefix="/v1", json={"/m": "a", "/n": "1"}), None)
+    for holds, expected in (
+        (None, [(0, 1), (1, -1)]),
+        (lambda pointer, wanted: pointer == "/m", [(0, 2), (1, -1)]),
+        (lambda pointer, wanted: True, [(0, -1)]),
+    ):
+        steps: list[tuple[int, int]] = []
+        router.trace("POST", "h", "/v1", "", {}, steps, holds)
+        assert steps == expected

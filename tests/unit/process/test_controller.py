@@ -13,6 +13,7 @@ from lbproxy.control.caller import Caller
 from lbproxy.control.file_watch import WatchedFiles
 from lbproxy.control.metrics import Registry
 from lbproxy.control.probe import ProbeSpec, Result
+from lbproxy.control.splits import SplitPlace
 from lbproxy.control.status import Json
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.domain.breaker import BreakerPolicy, CircuitBreaker
@@ -48,6 +49,7 @@ class Bench:
         self.pools = {"predict": self.pool}
         self.registry = Registry("1.2.3", self.pools)
         self.watched: list[WatchedFiles] = []
+        self.splits: list[SplitPlace] = []
         self.check_tls: dict[str, PoolTlsSettings] = {}
         self.process = slots.allocate(PROCESS)
         self.registry.add(PROCESS, (), self.process)

@@ -228,3 +228,43 @@ def test_a_list_of_names_is_short() -> None:
 def test_a_story_says_name_request_and_host() -> None:
     told = trials.story(tried("name: old paths, request: {listener: web, path: /old, host: a.example}"))
     assert told == ("old paths: GET /old of a.example, route 1, is redirected with 301 to https://a.example/old")
+
+
+SPLIT = """\
+listeners:
+  - bind: ':9'
+    routes:
+      - {match: {json: {/model: 'llama-*'}}, pool: llama}
+      - {match: {path: /key}, split: {by: 'query:u', pools: {stable: 1, canary: 1}}}
+      - {split: {stable: 95, canary: 5, off: 0}}
+pools:
+  llama: {servers: [127.0.0.1:1]}
+  stable: {servers: [127.0.0.1:2], strategy: {name: consistent_hash, key: 'json:/user'}}
+  canary: {servers: [127.0.0.1:3]}
+  off: {servers: [127.0.0.1:4]}
+tests:
+"""
+
+
+def failed(request: str, expect: str) -> tuple[tuple[str, str], ...]:
+    loaded = load_text(f"{SPLIT}  - {{request: {request}, expect: {expect}}}\n", "lb.yaml", {})
+    [result] = trials.run(loaded.config, base_dir="")
+    return result.failures
+
+
+def test_the_body_of_a_test_says_where_it_goes() -> None:
+    body = '{method: POST, body: \'{"model": "llama-3"}\'}'
+    assert failed(body, "{route: 0, pool: llama, server: '127.0.0.1:1'}") == ()
+    other = '{method: POST, body: \'{"model": "gpt", "user": "u1"}\'}'
+    assert failed(other, "{route: 2, pool: stable, server: '127.0.0.1:2'}") == ()
+
+
+def test_of_a_split_by_chance_every_pool_with_a_share_may_be_expected() -> None:
+    for pool, server in (("stable", 2), ("canary", 3)):
+        assert failed("/x", f"{{route: 2, pool: {pool}, server: '127.0.0.1:{server}'}}") == ()
+    assert failed("/x", "{pool: off}") == (("pool", "expected off, got stable"),)
+
+
+def test_a_split_by_key_has_one_pool() -> None:
+    kept = [pool for pool in ("stable", "canary") if failed("'/key?u=7'", f"{{route: 1, pool: {pool}}}") == ()]
+    assert len(kept) == 1

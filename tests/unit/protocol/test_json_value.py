@@ -198,3 +198,109 @@ def test_unescaped() -> None:
     assert unescaped(b"\\ud800") == b"\xed\xa0\x80"
     assert unescaped(b"\\u12") is None
     assert unescaped(b"\xff\\n") is None
+
+
+# --- the exact search -------------------------------------------------------------------------------------------------
+
+
+def exactly(document: bytes, pointer: tuple[bytes, ...] = MODEL, *, cuts: tuple[int, ...] = ()) -> bytes:
+    search = JsonValue(pointer, is_exact=True)
+    places = [0, *sorted(min(cut, len(document)) for cut in cuts), len(document)]
+    for start, end in itertools.pairwise(places):
+        if search.feed(document[start:end], is_last=False):
+            break
+    search.feed(b"", is_last=True)
+    assert search.is_done
+    return search.value
+
+
+def last_of(document: bytes, pointer: tuple[bytes, ...]) -> tuple[bytes, bool]:
+    """By the standard parser as it is, so with the last of several equal names; and: do names on the way come twice?"""
+    found = json.loads(document, object_pairs_hook=lambda pairs: Pairs(pairs), parse_int=Raw, parse_float=Raw)
+    has_doubles = False
+    for name in pointer:
+        if isinstance(found, Pairs):
+            values = [item for key, item in found if key.encode("utf-8", "surrogatepass") == name]
+            has_doubles = has_doubles or len(values) > 1
+            found = values[-1] if values else None
+        elif isinstance(found, list) and name.isdigit() and (name == b"0" or not name.startswith(b"0")):
+            found = found[int(name)] if int(name) < len(found) else None
+        else:
+            return b"", has_doubles
+    if isinstance(found, bool):
+        return b"true" if found else b"false", has_doubles
+    return (found.encode("utf-8", "surrogatepass") if isinstance(found, str) else b""), has_doubles
+
+
+@settings(max_examples=150)
+@given(
+    DOCUMENTS,
+    st.lists(NAMES, min_size=1, max_size=3),
+    st.booleans(),
+    st.sampled_from(["", " ", "\n\t"]),
+    st.lists(st.integers(0, 200), max_size=6),
+)
+def test_exactly_what_the_standard_parser_finds_or_nothing(
+    value: object, names: list[str], ascii_only: bool, space: str, cuts: list[int]
+) -> None:
+    document = (space + written(value, ascii_only=ascii_only, space=space)).encode("utf-8", "surrogatepass")
+    pointer = tuple(name.encode() for name in names)
+    by_parser, has_doubles = last_of(document, pointer)
+    got = exactly(document, pointer)
+    assert got == exactly(document, pointer, cuts=tuple(cuts)) == exactly(document, pointer, cuts=tuple(range(300)))
+    assert got in ((by_parser, b"") if has_doubles else (by_parser,))
+
+
+@settings(max_examples=150)
+@given(st.binary(max_size=60) | st.text('{}[]",:\\ ntmodel01-.eu', max_size=60).map(str.encode), st.integers(0, 60))
+def test_exactly_nothing_is_no_error_and_cuts_do_not_matter(document: bytes, cut: int) -> None:
+    assert exactly(document) == exactly(document, cuts=(cut,)) == exactly(document, cuts=tuple(range(61)))
+
+
+def test_of_a_document_that_breaks_off_nothing_is_known_exactly() -> None:
+    assert exactly(DEEP) == "a\nbü\\".encode()
+    for end in range(len(DEEP)):
+        assert exactly(DEEP[:end]) == b""
+
+
+@pytest.mark.parametrize(
+    ("document", "pointer", "value"),
+    [
+        (b'{"model": "llama"}', ("model",), b"llama"),
+        (b'{"model": "llama"} and more', ("model",), b"llama"),
+        (b'{"model": "llama", not JSON', ("model",), b""),
+        (b'{"model": "llama",}', ("model",), b""),
+        (b'{"model": "llama", "n": }', ("model",), b""),
+        (b'{"model": "llama", "n": ,"m": 1}', ("model",), b""),
+        (b'{"model": "llama", "n"}', ("model",), b""),
+        (b'{"model": "llama"]', ("model",), b""),
+        (b'{"model": "llama",\x00 "n": 1}', ("model",), b""),
+        (b'{"model": "lla\nma"}', ("model",), b""),
+        (b'{"model": "lla\xffma"}', ("model",), b""),
+        (b'{"model": "lla\\nma"}', ("model",), b"lla\nma"),
+        (b'{"model": "a", "model": "b"}', ("model",), b""),
+        (b'{"model": "a", "x": {"model": "b"}}', ("model",), b"a"),
+        (b'{"model": "a", "mod\\u0065l": "a"}', ("model",), b""),
+        (b'{"a": {"b": 1}, "a": {"b": 1}}', ("a", "b"), b""),
+        (b'{"a": {"b": 1, "b": 2}}', ("a", "b"), b""),
+        (b'{"a": {"b": 1}, "b": 2}', ("a", "b"), b"1"),
+        (b'{"a": [{"b": 1}, {"b": 2}], "c": [1, [2]]}', ("a", "0", "b"), b"1"),
+        (b'[[1, 2], [3, 4], "x"]', ("1", "0"), b"3"),
+        (b'{"a": [[1, 2], {"x": "]}"}], "d": 1}', ("a", "0", "1"), b"2"),
+        (b'{"model": 7}', ("model",), b"7"),
+        (b'{"model": 07}', ("model",), b""),
+        (b'{"model": {}}', ("model",), b""),
+    ],
+)
+def test_exact_documents(document: bytes, pointer: tuple[str, ...], value: bytes) -> None:
+    assert exactly(document, tuple(name.encode() for name in pointer)) == value
+
+
+def test_exactly_the_first_bytes_of_a_long_document_decide() -> None:
+    search = JsonValue(MODEL, is_exact=True)
+    assert not search.feed(b'{"model": "a", "prompt": "', is_last=False)
+    assert search.value == b""  # it may come again
+    assert search.feed(b"x" * LIMIT, is_last=False)
+    assert search.value == b"a"
+    assert exactly(b'{"model": "a", "model": "b", "prompt": "' + b"x" * LIMIT + b'"}') == b""
+    assert exactly(b'{"prompt": "' + b"x" * LIMIT + b'", "model": "a"}') == b""

@@ -36,8 +36,13 @@ export async function get(path, signal) {
   return answer.json();
 }
 
-export async function patch(pool, server, values) {
-  const path = `/api/v1/pools/${encodeURIComponent(pool)}/servers/${encodeURIComponent(server)}`;
+export const patch = (pool, server, values) =>
+  send(`/api/v1/pools/${encodeURIComponent(pool)}/servers/${encodeURIComponent(server)}`, values);
+
+export const patchSplit = (listener, route, shares) =>
+  send(`/api/v1/splits/${encodeURIComponent(listener)}/${encodeURIComponent(route)}`, { shares });
+
+async function send(path, values) {
   const headers = { ...authorization(), "Content-Type": "application/json" };
   const signal = AbortSignal.timeout(15000);
   const answer = await fetch(path, { method: "PATCH", headers, body: JSON.stringify(values), signal });

@@ -5,6 +5,7 @@ import { Control } from "./control.js";
 import { byId, h, setAttribute, setChildren, setHidden, setText } from "./dom.js";
 import { Model } from "./model.js";
 import { Pools } from "./pools.js";
+import { Splits } from "./splits.js";
 import { Feed } from "./stream.js";
 import { verdict } from "./verdict.js";
 import { clock, count, lasting, latency, moment, percent, plural, rate } from "./words.js";
@@ -30,6 +31,12 @@ const control = new Control(
   },
 );
 const pools = new Pools(model, (pool, server, what) => control.act(pool, server, what));
+
+const splits = new Splits(byId("splits"), control, (split) => {
+  const known = model.status && model.status.splits;
+  if (known) model.status.splits = known.map((item) => (item.listener === split.listener && item.route === split.route ? split : item));
+  soon();
+});
 
 let isAsked = false;
 let shownAt = -Infinity;
@@ -75,6 +82,7 @@ function render() {
     return `${name} (${item.mode})`;
   });
   setList(byId("listeners"), listeners, (text) => h("li", {}, text));
+  splits.render(status.splits || [], model.age({}));
   pools.render();
   renderEvents();
 }
@@ -250,12 +258,12 @@ async function learnRights() {
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     setHidden(byId("token"), error.status !== 401 && error.status !== 403);
-    pools.mayWrite = false;
+    pools.mayWrite = splits.mayWrite = false;
     setText(byId("rights"), "");
     soon();
     throw error;
   }
-  pools.mayWrite = rights.may_write;
+  pools.mayWrite = splits.mayWrite = rights.may_write;
   setHidden(byId("token"), !rights.takes_token);
   setText(byId("token"), rights.token ? `Token: ${rights.token}` : token() ? "Token" : "Give a token");
   setText(byId("rights"), rights.may_write ? "" : `You may look and not change: ${rights.why_not}`);

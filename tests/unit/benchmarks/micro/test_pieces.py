@@ -3,6 +3,7 @@
 import json
 
 from benchmarks.micro.__main__ import all_pieces
+from benchmarks.micro.bodies import BODIES
 from benchmarks.micro.timing import Piece, cost_us
 from lbproxy.domain.server import Server
 from lbproxy.protocol.http1 import RequestHead, ResponseHead
@@ -33,6 +34,15 @@ def test_log_lines_are_whole() -> None:
     assert json.loads(line)["target"] == "/predict"
     assert '"POST /predict HTTP/1.1" 200 22' in str(found["access log: common line"])
     assert str(found["access log: combined line"]).endswith('"python-requests/2.32.3"')
+
+
+def test_bodies_of_a_kibibyte_have_their_model() -> None:
+    assert all(1000 <= len(body) <= 1100 for _, body in BODIES)
+    found = {name: result for name, result in results().items() if name.startswith("body: 1 KiB")}
+    assert len(found) == 2 * len(BODIES)
+    assert set(found.values()) == {b"llama-3"}
+    assert results()["body: a pattern"] is True
+    assert results()["split: by chance"] == 0
 
 
 def test_every_pick_yields_a_server() -> None:

@@ -21,8 +21,8 @@ from lbproxy.domain.strategies.base import PickContext
 from lbproxy.process.wiring import Wiring
 from lbproxy.process.workers.news import DialFailed, Learned
 from lbproxy.process.workers.part import INHERITED_S, Part
-from lbproxy.process.workers.share import SPARE_POOLS, Share
-from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Slots
+from lbproxy.process.workers.share import SPARE_POOLS, SPARE_SPLITS, Share
+from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC, Slots
 from tests.support.tickets import CallingTicket
 
 CTX = PickContext("192.0.2.1")
@@ -87,9 +87,9 @@ class Process:
 class Site:
     """now: of the clock of all."""
 
-    def __init__(self, pools: str = POOLS) -> None:
+    def __init__(self, pools: str = POOLS, text: str = "") -> None:
         self.now = 1.0
-        self.config = load_text(text_of(pools), "test.yaml", {}).config
+        self.config = load_text(text or text_of(pools), "test.yaml", {}).config
         self.share = Share(self.config, 2)
         self.workers = [Process(self, number) for number in range(2)]
         self.controller = Process(self, 2)
@@ -99,8 +99,8 @@ class Site:
         self.workers[number] = Process(self, number)
         return self.workers[number]
 
-    def reload(self, pools: str) -> None:
-        config = load_text(text_of(pools), "test.yaml", {}).config
+    def reload(self, pools: str, text: str = "") -> None:
+        config = load_text(text or text_of(pools), "test.yaml", {}).config
         for process in (self.controller, *self.workers):
             process.wiring.adopt(process.wiring.draft(config), self.now)
         self.config = config
@@ -360,3 +360,56 @@ def test_every_row_has_a_place() -> None:
         [(LISTENER, ("in",)), (TRAFFIC, ("in", "p")), (TRAFFIC, ("in", "")), (POOL, ("p",)), (PROCESS, ())], 1
     ):
         assert site.controller.registry.cells(layout, labels, 0, layout.width) == [number] * layout.width
+
+
+def split_text(shares: str, *, before: str = "", name: str = "chat") -> str:
+    pools = "{p: {servers: ['127.0.0.1:1']}, q: {servers: ['127.0.0.1:2']}}"
+    routes = f"[{before}{{name: {name}, split: {shares}}}]"
+    return f"listeners: [{{name: in, bind: '127.0.0.1:5000', routes: {routes}}}]\npools: {pools}\n"
+
+
+def shares(process: Process) -> list[tuple[int, ...]]:
+    return [place.split.shares() for place in process.wiring.splits]
+
+
+def test_what_the_controller_says_of_a_split_all_workers_do() -> None:
+    site = Site(text=split_text("{p: 95, q: 5}"))
+    [place] = site.controller.wiring.splits
+    place.split.set((1, 9))
+    assert [shares(process) for process in site.workers] == [[(1, 9)]] * 2
+    assert shares(site.replace(1)) == [(1, 9)], "whoever takes a dead worker's place, too"
+    site.reload("", split_text("{p: 95, q: 5}", before="{match: {path: /x}, pool: p}, "))
+    assert [shares(process) for process in (*site.workers, site.controller)] == [[(1, 9)]] * 3
+    site.reload("", split_text("{p: 95, q: 5}", name="other"))
+    assert [shares(process) for process in (*site.workers, site.controller)] == [[(95, 5)]] * 3
+    site.reload("", split_text("{p: 95, q: 5}"))
+    assert [shares(process) for process in (*site.workers, site.controller)] == [[(95, 5)]] * 3, "it was forgotten"
+
+
+def test_splits_come_and_go_and_their_room_is_used_again() -> None:
+    site = Site(text=split_text("{p: 95, q: 5}"))
+    for number in range(SPARE_SPLITS + 8):
+        site.reload("", split_text("{p: 1, q: 1}", name=f"x{number}"))
+        assert shares(site.workers[0]) == [(1, 1)]
+        next(iter(site.controller.wiring.splits)).split.set((0, 7))
+        assert shares(site.workers[1]) == [(0, 7)]
+    many = ", ".join(
+        f"{{name: y{number}, match: {{path: /{number}}}, split: {{p: 1}}}}" for number in range(SPARE_SPLITS + 8)
+    )
+    text = split_text("{p: 1, q: 1}", before=f"{many}, ")
+    with pytest.raises(Unusable, match="no room for one more split; restart lbproxy") as raised:
+        site.workers[0].wiring.draft(load_text(text, "test.yaml", {}).config)
+    assert raised.value.path[-1] == "split"
+
+
+def test_counts_of_routes_with_names_are_added_up() -> None:
+    site = Site(text=split_text("{p: 95, q: 5}"))
+    column = ROUTE.column("route_requests_total", "2xx")
+    for number, process in enumerate(site.workers, 1):
+        row = process.registry.row(ROUTE, ("in", "chat"))
+        assert row is not None
+        row[column] += number
+    site.sweep()
+    assert site.controller.registry.cells(ROUTE, ("in", "chat"), column, column + 1) == [3]
+    site.reload("", split_text("{p: 95, q: 5}", name="other"))
+    assert list(site.controller.registry.labels(ROUTE)) == [("in", "other")]

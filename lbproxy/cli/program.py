@@ -21,6 +21,7 @@ from lbproxy.cli import (
     completion,
     diagnosing,
     explaining,
+    keys,
     options_only,
     running,
     streams,
@@ -166,6 +167,13 @@ def build_parser() -> _Parser:
         "remove", changing.remove, "remove servers when they are idle", "lbproxy remove predict/10.0.0.7:5001 --wait"
     )
     changing.add_options(remove, waits=True)
+    key = command(
+        "key",
+        keys.key,
+        "make an API key, and the line of the file of keys that knows it",
+        "lbproxy key new team-a --file keys.txt",
+    )
+    keys.add_options(key)
     complete = command(
         "completion",
         lambda args: completion.complete(args, parser),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
+from lbproxy.dataplane.guard import Guard, KeyRule
 from lbproxy.dataplane.idle_pool import IdlePool, Keeper
 from lbproxy.dataplane.net.admission import AddressCounts
 from lbproxy.domain.pool import Pool
@@ -400,6 +401,7 @@ class RouteRuntime:
     fills_location: bool = False  # does a redirect depend on the request?
     reads_path: bool = False  # is the path that goes out made of the one that came in?
     notable_from: int = 429  # answers with a lower status are plain successes
+    keys: KeyRule | None = None  # what API key a request must have; None: whichever
 
     def __post_init__(self) -> None:
         self.edits_responses = not self.response_edits.is_empty
@@ -465,6 +467,7 @@ class ListenerRuntime:
     serves_h1: bool = True
     http2: Http2Settings | None = None  # None: HTTP/2 is not served
     is_leaving: bool = False  # each answer is the last one on its connection
+    guard: Guard | None = None  # who may ask, and how much
     per_ip: AddressCounts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -473,6 +476,10 @@ class ListenerRuntime:
     def leaving(self) -> ListenerRuntime:
         """The same, for the connections of a listener that is no more."""
         return replace(self, is_leaving=True)
+
+    def again(self) -> ListenerRuntime:
+        """The same, in whose place no head is remembered."""
+        return replace(self)
 
     def is_trusted(self, client_ip: str) -> bool:
         """Is this peer one whose forwarding fields are believed? client_ip: "unix" for one on a unix socket."""

@@ -26,10 +26,11 @@ from lbproxy.domain.shared.overseen import OverseenPool
 from lbproxy.domain.shared.pool import Seating, SharedPool
 from lbproxy.domain.strategies.base import Strategy
 from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, TlsParts, reconfigure
+from lbproxy.process.guarding import GuardRoom, Spawn
 from lbproxy.process.onlink import read_on_link_networks
 from lbproxy.process.settings import is_direct
 from lbproxy.process.workers.part import Part
-from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC, Layout, Slots
+from lbproxy.telemetry.slots import LIMIT, LISTENER, POOL, SERVER, TRAFFIC, Layout, Slots
 
 log = logging.getLogger("lbproxy")
 
@@ -77,6 +78,7 @@ class Wiring:
         self._idle_since: dict[str, float] = {}  # of pools that go
         self.pools: dict[str, PoolRuntime] = {}
         self.is_drafting = False
+        self.guard_room = GuardRoom() if part is None else GuardRoom(part.buckets)
         if part is not None:
             part.wire(self.pools, registry, _Seats(self))
         self._builder = self._new_builder(config, tls)
@@ -91,11 +93,12 @@ class Wiring:
             base_dir=self._base_dir,
             before=before,
             part=self._part,
+            room=self.guard_room,
         )
 
     @property
     def watched(self) -> list[WatchedFiles]:
-        """Certificate files, to be read again when they change."""
+        """Certificate files and that of API keys, to be read again when they change."""
         return self._builder.tls.watched
 
     @property
@@ -125,6 +128,11 @@ class Wiring:
             return True
         part.begin(pool)
         return part.is_controller
+
+    def guard(self, spawn: Spawn) -> None:
+        """Requests are about to come: whoever is asked about them begins. spawn: see Tasks."""
+        self.guard_room.links = self._builder.guarding.links
+        self.guard_room.begin(spawn)
 
     def build_listener(self, config: ListenerConfig) -> ListenerRuntime:
         """One runtime per listener; its pools must be built. Raises Unusable for its certificates."""
@@ -157,6 +165,7 @@ class Wiring:
         before, builder = self._builder.config.pools, draft.builder
         self._builder = builder
         builder.rows.show()
+        self.guard_room.use(builder.guarding.links)
         for name, config in builder.config.pools.items():
             runtime = draft.pools.get(name)
             if runtime is not None:
@@ -170,6 +179,9 @@ class Wiring:
                 runtime.pool.use_strategy(draft.strategies[name], now)
             if before.get(name) != config or draft.settings[name].tls is not runtime.tls:
                 reconfigure(runtime, config, draft.settings[name], now, self._part)
+        labels = {limit.label for limit in builder.config.rate_limits}
+        for name in [name for (name,) in self._registry.labels(LIMIT) if name not in labels]:
+            self._forget(LIMIT, 0, name)
         for name, runtime in self.pools.items():
             if name not in builder.config.pools and not runtime.pool.is_leaving:
                 runtime.pool.is_leaving = True

@@ -4,7 +4,7 @@
     directory    its lock; then for each thing that has counters and for each room whose it is (`Directory`)
     rooms        for each: a lock, then the books of the pool that has it (domain/shared/plan.py)
     columns      one for each worker, one for the controller, and one for those that are gone (shared/columns.py):
-                 counters of the process, of listeners, of traffic, of rooms and their seats; then gauges
+                 counters of the process, of listeners, of traffic, of limits, of rooms and their seats; then gauges
 
 There are more rooms, seats and entries than the config needs, so that pools, servers and listeners can join. What finds
 no room is refused, and a restart makes more.
@@ -21,7 +21,7 @@ from lbproxy.domain.shared.cells import Cells, Guard
 from lbproxy.domain.shared.plan import Plan
 from lbproxy.shared.columns import columns_end
 from lbproxy.shared.mutex import MUTEX_CELLS
-from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC
+from lbproxy.telemetry.slots import LIMIT, LISTENER, POOL, PROCESS, SERVER, TRAFFIC
 
 ASKED: Final = 0
 HEADER_CELLS: Final = 8
@@ -51,17 +51,20 @@ class Table:
     """plans: of each room; locks: the first cell of the lock of each. columns, n_counters, n_gauges: see Columns.
     end: how many cells there are.
 
-    n_workers: without the controller. n_listeners, n_traffic: how many things of these kinds may have counters.
+    n_workers: without the controller. n_listeners, n_traffic, n_limits: how many things of these kinds may have
+    counters.
     """
 
     __slots__ = (
         "columns",
         "directory_lock",
         "end",
+        "limit_entries",
         "listener_entries",
         "locks",
         "n_counters",
         "n_gauges",
+        "n_limits",
         "n_listeners",
         "n_traffic",
         "n_workers",
@@ -72,20 +75,25 @@ class Table:
         "traffic_entries",
     )
 
-    def __init__(self, rooms: Sequence[PoolRoom], n_workers: int, n_listeners: int, n_traffic: int) -> None:
+    def __init__(
+        self, rooms: Sequence[PoolRoom], n_workers: int, n_listeners: int, n_traffic: int, n_limits: int = 0
+    ) -> None:
         self.n_workers = n_workers
+        self.n_limits = n_limits
         self.n_listeners = n_listeners
         self.n_traffic = n_traffic
         self.directory_lock = HEADER_CELLS
         self.listener_entries = self.directory_lock + MUTEX_CELLS
         self.traffic_entries = self.listener_entries + n_listeners * ENTRY_CELLS
-        self.room_entries = self.traffic_entries + n_traffic * ENTRY_CELLS
+        self.limit_entries = self.traffic_entries + n_traffic * ENTRY_CELLS
+        self.room_entries = self.limit_entries + n_limits * ENTRY_CELLS
         at = self.room_entries + len(rooms) * ENTRY_CELLS
         self.plans: list[Plan] = []
         self.locks: list[int] = []
         self.pool_counters: list[int] = []
         self.seat_gauges: list[int] = []
         counters = PROCESS.width + n_listeners * LISTENER.width + n_traffic * TRAFFIC.width
+        counters += n_limits * LIMIT.width
         for room in rooms:
             self.locks.append(at)
             plan = Plan(
@@ -115,6 +123,9 @@ class Table:
 
     def of_traffic(self, entry: int) -> int:
         return PROCESS.width + self.n_listeners * LISTENER.width + entry * TRAFFIC.width
+
+    def of_limit(self, entry: int) -> int:
+        return self.of_traffic(self.n_traffic) + entry * LIMIT.width
 
     def of_seat(self, room: int, seat: int) -> int:
         return self.pool_counters[room] + POOL.width + seat * SEAT_WIDTH

@@ -15,6 +15,7 @@ from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange.deadline import NEVER, Deadlines, take_deadlines
 from lbproxy.dataplane.exchange.forwarding import published_lines
 from lbproxy.dataplane.exchange.location import fill_location
+from lbproxy.dataplane.guard import NO_KEY, Check
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.paths import BadPath, ReadPath, rewrite_path
 from lbproxy.errors import Fault
@@ -54,6 +55,7 @@ class Prepared:
     forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
     closes: it says that the connection to the server ends with the answer.
     total_s: the whole time that the request may take, in seconds, inf = any.
+    checks: the rate limits that hold for it, None for none.
     is_grpc: it is a call of gRPC, which has its errors where HTTP has trailers.
     fault: this request is answered with it (no route, body too large ...), although its framing is fine.
     location: where a redirect leads, b"" if that is the same for every request.
@@ -62,6 +64,7 @@ class Prepared:
 
     __slots__ = (
         "binds",
+        "checks",
         "chunked",
         "closes",
         "content_length",
@@ -117,6 +120,7 @@ class Prepared:
         self.takes_port = False  # does the connection say the port that is published?
         self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
         self.binds = head.binds
+        self.checks: tuple[Check, ...] | None = None
         self.closes = False
         self.needs_care = head.chunked or head.expects_continue or head.binds
         self.minor = head.minor
@@ -159,6 +163,10 @@ def prepare_head(
     route = listener.no_route
     path: ReadPath | None = None
     location = b""
+    guard = listener.guard
+    keys = guard.keys if guard is not None else None
+    key_found = keys.identify(head) if keys is not None else NO_KEY
+    key_fault: Fault | None = None
     try:
         if listener.has_default_only:
             route = listener.routes[0]
@@ -175,6 +183,8 @@ def prepare_head(
             location = fill_location(route.redirect[1], head.host or local_host, head.target)
     except BadPath as error:
         fault, detail, route = errors.BAD_PATH, str(error), listener.no_route
+    if route.keys is not None:
+        key_fault = route.keys.refusal(key_found, head.key_name)
     if listener.methods is not None and head.method not in listener.methods:
         fault, detail = _refused_method(head.method)
     if not listener.serves_h1 and not is_http2:
@@ -195,6 +205,8 @@ def prepare_head(
         prepared.fault, prepared.fault_detail = fault, detail
     elif route is listener.no_route:
         prepared.fault, prepared.fault_detail = errors.NO_ROUTE, f"no route for {head.method} {head.path[:200]}"
+    elif key_fault is not None:
+        prepared.fault = key_fault
     elif head.content_length is not None and head.content_length > listener.body_bytes:
         prepared.fault = errors.BODY_TOO_LARGE
         prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes:.0f}"
@@ -213,15 +225,19 @@ def prepare_head(
     _note_dropped(prepared, head, is_trusted=is_trusted)
     known = head.forwarding if is_trusted else {}
     prepared.host_line, prepared.takes_port = published_lines(head.host, known, route.skip, local_host)
+    if guard is not None and guard.limits:
+        prepared.checks = guard.checks(head, matched_headers(head, is_trusted=is_trusted))
     if log_format is not None:
         prepared.log_head = log_format.usual_head_part(
             head.method,
-            head.target_text,
+            head.target_text if keys is None else keys.hidden(head.target_text),
             head.host,
             HTTP_2 if is_http2 else _PROTOCOLS[head.minor],
             head.user_agent,
             head.referer,
         )
+        if head.key_name:
+            prepared.log_head = log_format.with_key(prepared.log_head, head.key_name)
     return prepared
 
 

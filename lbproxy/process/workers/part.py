@@ -32,7 +32,7 @@ from lbproxy.process.workers.news import DialFailed, Learned
 from lbproxy.process.workers.share import Share
 from lbproxy.shared.columns import Folding
 from lbproxy.shared.table import ASKED, N_FACTS, SEAT_WIDTH, SERVER_GAUGES, Directory
-from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Layout, Row
+from lbproxy.telemetry.slots import LIMIT, LISTENER, POOL, PROCESS, SERVER, TRAFFIC, Layout, Row
 
 INHERITED_S: Final = 10.0
 """So long a controller that begins may take to find the servers that the one before had found."""
@@ -75,6 +75,8 @@ class Part:
         table = share.table
         self._listeners = Directory(share.cells, table.listener_entries, table.n_listeners, share.directory_guard)
         self._traffic = Directory(share.cells, table.traffic_entries, table.n_traffic, share.directory_guard)
+        self._limits = Directory(share.cells, table.limit_entries, table.n_limits, share.directory_guard)
+        self.buckets = share.buckets()
         self._places: dict[tuple[Layout, Labels], int] = {}
         self._learned: dict[Server, tuple[float, int]] = {}  # as this worker has told it, or was told
         self._told = 0  # which question was answered last
@@ -288,7 +290,7 @@ class Part:
 
     def _rows(self) -> Iterator[tuple[Layout, Labels, int, Row]]:
         """Those of this process that others can see, but for those of servers, and where they stand in a column."""
-        for layout in (PROCESS, LISTENER, TRAFFIC, POOL):
+        for layout in (PROCESS, LISTENER, TRAFFIC, POOL, LIMIT):
             for labels in self._registry.labels(layout):
                 place, row = self._place(layout, labels), self._registry.row(layout, labels)
                 if place >= 0 and row is not None:
@@ -308,6 +310,9 @@ class Part:
         if layout is LISTENER:
             entry = self._listeners.find(*labels)
             place = table.of_listener(entry) if entry >= 0 else -1
+        elif layout is LIMIT:
+            entry = self._limits.find(*labels)
+            place = table.of_limit(entry) if entry >= 0 else -1
         else:
             entry = self._traffic.find(*labels)
             place = table.of_traffic(entry) if entry >= 0 else -1

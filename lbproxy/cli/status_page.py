@@ -32,11 +32,20 @@ def page(status: Object, *, width: int | None = None, is_verbose: bool = False) 
         bind = listener.get("bind")
         where = f", bound to {', '.join(map(str, bind))}" if is_verbose and isinstance(bind, list) else ""
         lines.append(f"listener {name} ({mode}): client connections {count}{where}")
+    for limit in _objects(status.get("rate_limits")):
+        if is_verbose or limit.get("limited") or limit.get("open"):
+            lines.append(f"rate limit {_limit(limit)}")
     for pool in _objects(status.get("pools")):
         lines += ["", *_pool(pool, width, is_verbose)]
     if width is None:
         return "\n".join(lines)
     return "\n".join(folded for line in lines for folded in _fold(line, width))
+
+
+def _limit(limit: Object) -> str:
+    name, key, rate, burst, store = (_shown(limit.get(word)) for word in ("name", "key", "rate", "burst", "store"))
+    text = f"{name}: {rate}/s by {key}, burst {burst}, {store}; {_shown(limit.get('limited'))} refused"
+    return f"{text}, {limit['open']} let through without an answer of Redis" if limit.get("open") else text
 
 
 def _pool(pool: Object, width: int | None, is_verbose: bool) -> list[str]:

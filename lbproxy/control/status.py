@@ -56,7 +56,7 @@ class StatusSource:
 
     origin: where a server and its values come from (control/live.py); None: one without an address.
     kind: of a pool, by name, and the values in force of the keys that it sets. discovery: the
-    sources of a pool's servers (control/discovery/). state_file: None: there is none.
+    sources of a pool's servers (control/discovery/). state_file: None: there is none. rate_limits: see limit_status.py.
     """
 
     version: str
@@ -69,6 +69,7 @@ class StatusSource:
     kind: Callable[[str], tuple[str | None, Mapping[str, str]]] = lambda pool: (None, {})
     discovery: Callable[[str], Sequence[Json]] = lambda pool: ()
     state_file: Callable[[], Json | None] = lambda: None
+    rate_limits: Callable[[], Sequence[Json]] = tuple
 
     def build(self, state: str, not_ready: str | None, now: float) -> Json:
         """state: starting, running or draining. not_ready: the reason, None if /readyz says 200."""
@@ -83,6 +84,7 @@ class StatusSource:
                 {"name": item.name, "mode": item.mode, "bind": list(item.bind), "connections": item.connections}
                 for item in self.listeners()
             ],
+            "rate_limits": list(self.rate_limits()),
             "pools": [self._pool(name, pool, now) for name, pool in self.pools.items()],
         }
 

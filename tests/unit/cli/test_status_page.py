@@ -274,3 +274,12 @@ def test_a_state_file_is_shown_where_it_fails_and_on_request() -> None:
     assert "state_file /s.json: written 3.0 s ago" in page(told, is_verbose=True)
     told["state_file"] = {"path": "/s.json", "age": None, "error": "Permission denied"}
     assert "state_file /s.json: cannot be written: Permission denied" in page(told)
+
+
+def test_rate_limits_are_shown_where_they_refuse_and_on_request() -> None:
+    limit = {"name": "n", "key": "client_ip", "rate": 0.5, "burst": 4, "store": "local", "limited": 0, "open": 0}
+    told = {**status(server("a")), "rate_limits": [limit]}
+    assert "rate limit" not in page(told)
+    assert "rate limit n: 0.5/s by client_ip, burst 4, local; 0 refused\n" in page(told, is_verbose=True)
+    told["rate_limits"] = [{**limit, "limited": 7, "open": 2}]
+    assert "local; 7 refused, 2 let through without an answer of Redis\n" in page(told)

@@ -124,6 +124,7 @@ def test_the_whole_status() -> None:
         "reason": None,
         "state_file": {"path": "/state", "age": None, "error": None},
         "listeners": [{"name": "front", "mode": "http", "bind": ["0.0.0.0:5000"], "connections": 7}],
+        "rate_limits": [],
     }
     assert isinstance(pools, list)
     assert [server["state"] for server in pools[0].pop("servers")] == ["drain", "up"]

@@ -142,6 +142,34 @@ MISDIRECTED = _client(
     421,
     "This connection is for another host, whose certificate was shown; open one for this host (SNI).",
 )
+KEY_MISSING = _client(
+    "key_missing",
+    401,
+    "Send an API key (api_keys): without one this route is closed.",
+    close=False,
+    error="http_request_denied",
+)
+KEY_UNKNOWN = _client(
+    "key_unknown",
+    401,
+    "The API key is not among those of api_keys.file; `lbproxy key new` makes one.",
+    close=False,
+    error="http_request_denied",
+)
+KEY_REFUSED = _client(
+    "key_refused",
+    403,
+    "The API key is good, but not for this route (api_keys of the route).",
+    close=False,
+    error="http_request_denied",
+)
+RATE_LIMITED = _client(
+    "rate_limited",
+    429,
+    "Too many requests (rate_limits); come again after the time in Retry-After. The status is that of the limit.",
+    close=False,
+    error="http_request_denied",
+)
 TOO_MANY_PER_IP = _client("max_per_ip", 429, "Too many connections from this address (limits.connections_per_ip).")
 BAD_PROXY_HEADER = _client(
     "bad_proxy_header",

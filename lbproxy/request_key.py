@@ -6,6 +6,7 @@
     query:NAME       the first parameter of that name, percent-decoded, `+` is a space
     path             the path as it was sent, without the query
     host             Host in lower case, without its port
+    api_key          the name of the client's API key (api_keys)
     json:/POINTER    a text, number or flag in the JSON body, by a JSON Pointer (RFC 6901)
 
 A request that has no such part, or an empty one, has no key.
@@ -16,8 +17,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+KEY_NAME: Final = ":api-key"
+"""Under this name, which no header field can have, stands the name of the API key among a request's headers."""
 MAX_POINTER: Final = 16  # names in a JSON Pointer
-FORMS: Final = "client_ip, header:NAME, cookie:NAME, query:NAME, path, host or json:/POINTER"
+FORMS: Final = "client_ip, header:NAME, cookie:NAME, query:NAME, path, host, api_key or json:/POINTER"
 
 _NAMED: Final[tuple[str, ...]] = ("header", "cookie", "query")
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
@@ -48,7 +51,7 @@ def read_key(text: str) -> RequestKey:
         raise ValueError(f"{text!r} lacks the name of a {_words(kind)}; such as {kind}:{_example(kind)}")
     if kind == "json" and colon:
         return RequestKey(text, kind, "", _pointer(text, name))
-    if text in ("client_ip", "path", "host"):
+    if text in ("client_ip", "path", "host", "api_key"):
         return RequestKey(text, text, "", None)
     raise ValueError(f"expected {FORMS}, got {text!r}{_meant(text)}")
 
@@ -93,5 +96,6 @@ _MEANT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("client_ip", ("ip", "src", "source", "source_ip", "client", "remote_addr", "address", "clientip")),
     ("path", ("uri", "url", "request_uri")),
     ("host", ("hostname", "authority", "domain")),
+    ("api_key", ("key", "apikey", "consumer", "user", "token", "api_keys")),
     ("json:/model", ("model", "body", "json")),
 )

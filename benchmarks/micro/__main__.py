@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from benchmarks.micro import access_log, bodies, books, exposition, heads, snapshot, strategies
+from benchmarks.micro import access_log, bodies, books, exposition, heads, limits, snapshot, strategies
 from benchmarks.micro.timing import Piece, cost_us
 
 
@@ -23,7 +23,7 @@ def main() -> int:
 
 
 def all_pieces() -> Iterator[Piece]:
-    for module in (heads, access_log, strategies, bodies, books, exposition, snapshot):
+    for module in (heads, access_log, strategies, bodies, books, limits, exposition, snapshot):
         yield from module.pieces()
 
 

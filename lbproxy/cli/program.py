@@ -21,6 +21,7 @@ from lbproxy.cli import (
     completion,
     diagnosing,
     explaining,
+    keys,
     options_only,
     running,
     splitting,
@@ -174,6 +175,13 @@ def build_parser() -> _Parser:
         "lbproxy split web/0 stable=90 canary=10",
     )
     splitting.add_options(split)
+    key = command(
+        "key",
+        keys.key,
+        "make an API key, and the line of the file of keys that knows it",
+        "lbproxy key new team-a --file keys.txt",
+    )
+    keys.add_options(key)
     complete = command(
         "completion",
         lambda args: completion.complete(args, parser),

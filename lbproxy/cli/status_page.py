@@ -34,6 +34,9 @@ def page(status: Object, *, width: int | None = None, is_verbose: bool = False) 
         where = f", bound to {', '.join(map(str, bind))}" if is_verbose and isinstance(bind, list) else ""
         lines.append(f"listener {name} ({mode}): client connections {count}{where}")
     lines += [f"split {_split(split)}" for split in _objects(status.get("splits"))]
+    for limit in _objects(status.get("rate_limits")):
+        if is_verbose or limit.get("limited") or limit.get("open"):
+            lines.append(f"rate limit {_limit(limit)}")
     for pool in _objects(status.get("pools")):
         lines += ["", *_pool(pool, width, is_verbose)]
     if width is None:
@@ -50,6 +53,12 @@ def _worker(worker: Object) -> str:
     if isinstance(memory, int):
         text += f", memory {memory / (1 << 20):.0f} MiB"
     return f"{text}, replaced {restarts} time{'' if restarts == 1 else 's'}" if restarts else text
+
+
+def _limit(limit: Object) -> str:
+    name, key, rate, burst, store = (_shown(limit.get(word)) for word in ("name", "key", "rate", "burst", "store"))
+    text = f"{name}: {rate}/s by {key}, burst {burst}, {store}; {_shown(limit.get('limited'))} refused"
+    return f"{text}, {limit['open']} let through without an answer of Redis" if limit.get("open") else text
 
 
 def _pool(pool: Object, width: int | None, is_verbose: bool) -> list[str]:

@@ -16,6 +16,7 @@ from lbproxy.config.bind_checks import check_binds
 from lbproxy.config.doubts import check_doubts
 from lbproxy.config.http2_checks import check_http2, check_keys_of_check
 from lbproxy.config.kind_checks import check_kinds
+from lbproxy.config.limits_checks import check_limits
 from lbproxy.config.model import Config, HealthCheck, Pool, ServerSpec
 from lbproxy.config.notation import one_is_list
 from lbproxy.config.pool_model import HTTP_CHECK_KEYS
@@ -64,6 +65,7 @@ def check(config: Config, document: Document) -> None:
         document.once("keys", path, partial(_check_pool, pool, data["pools"][name], path, document))
     check_keys_of_tcp(config, document)
     check_cookies(config, document)
+    check_limits(config, document)
     check_tests(config, document)
     check_kinds(config, document)
     check_doubts(config, document)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
+from lbproxy.api_keys import name_problem
 from lbproxy.config.body_rules import SPLIT, BodyMatch, Split
 from lbproxy.config.notation import (
     BYTES_OR_ZERO,
@@ -67,6 +68,45 @@ def off_is_no_retry(value: object) -> object:
     return {"attempts": 0} if is_off(value) else value
 
 
+def parse_key_name(value: object) -> str:
+    """The name of an API key, or `*` for any."""
+    name = parse_text(value)
+    if name != "*" and (problem := name_problem(name)):
+        raise ValueError(problem)
+    return name
+
+
+KEY_NAME: Final = Notation("name of an API key", parse_key_name, TEXT.schema)
+KEY_WORDS: Final = ("required", "optional", "off")
+
+
+def parse_key_rule(value: object) -> str | tuple[str, ...]:
+    """`required`, `optional`, `off`, or the names of the keys that are let in."""
+    if is_off(value):
+        return "off"
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise ValueError("is an empty list, which lets nobody in; write required, optional or off, or name keys")
+        return tuple([parse_key_name(name) for name in value])
+    word = parse_text(value)
+    if word not in KEY_WORDS:
+        raise ValueError(f"expected required, optional, off or a list of names, got {word!r}; did you mean [{word}]?")
+    return word
+
+
+KEY_RULE: Final = Notation(
+    "`required`, `optional`, `off` or a list of names",
+    parse_key_rule,
+    {
+        "anyOf": [
+            {"enum": ["required", "optional"]},
+            dict(OFF_SCHEMA),
+            {"type": "array", "items": dict(TEXT.schema), "minItems": 1},
+        ]
+    },
+)
+
+
 class HeaderEdits(Section):
     set: HeaderMap = setting(
         {}, "Header names and values: whatever was there under a name is replaced by this one field."
@@ -110,6 +150,9 @@ class Match(BodyMatch):
     query: Mapping[Annotated[str, TEXT], Annotated[str, TEXT]] = setting(
         {},
         "Names and exact values of query parameters that the request must carry, percent-decoded; `*` is any value.",
+    )
+    api_key: Annotated[str | None, KEY_NAME.or_unset()] = setting(
+        None, "Name of the API key that the request must carry (`api_keys`); `*`: any good one."
     )
 
 
@@ -238,6 +281,12 @@ class Route(Section):
         "Protocols that a request may switch to (`Upgrade`, RFC 9110 section 7.8), such as `websocket`; `irc` stands "
         "for every version, `irc/6.9` for one. All others are taken out of the request. HTTP itself (`h2c`) and `tls` "
         "cannot be listed. Not set: the listener's.",
+    )
+    api_keys: Annotated[str | tuple[str, ...] | None, KEY_RULE.or_unset()] = setting(
+        None,
+        "Who may use this route. `required`: whoever has a good API key, others get 401. A list of names: whoever has "
+        "a key of one of them, other good keys get 403. `optional`: everybody but those with a key that is not good. "
+        "`off`: everybody, whatever their key. Not set: what `required` of the top level's `api_keys` says.",
     )
     headers: HeaderRules | None = setting(None, "Header changes of this route, done after those of the pool.")
     rewrite: Rewrite | None = setting(None, "Changes to the path before the request goes to the server.")

@@ -9,6 +9,7 @@ from pathlib import Path as FilePath
 from lbproxy.config import pieces
 from lbproxy.config.availability import unavailable_paths
 from lbproxy.config.checks import check
+from lbproxy.config.limits_checks import check_key_file
 from lbproxy.config.model import Config
 from lbproxy.config.pieces import Kept
 from lbproxy.config.problems import ConfigError, Problem, Unusable, path_text
@@ -80,6 +81,7 @@ def _judged(document: Document, config: Config | None, base_dir: str | FilePath 
         check(config, document)
         if base_dir is not None:
             check_files(config, document, base_dir)
+            check_key_file(config, document, base_dir)
     problems = sorted(document.problems, key=lambda problem: (problem.line, problem.column))
     errors = tuple(problem for problem in problems if not problem.is_warning)
     if errors or config is None:

@@ -22,6 +22,7 @@ from lbproxy.config.http_rules import (
     Rewrite,
     Route,
 )
+from lbproxy.config.limits_model import ApiKeys, LimitStore, RateLimit
 from lbproxy.config.listener_model import Listener, ListenerLimits, ListenerTimeouts, ListenerTls
 from lbproxy.config.notation import (
     BIND,
@@ -198,6 +199,12 @@ class Config(Section):
             "`mode_bits` of its file decide.",
         )
     )
+    api_keys: Annotated[ApiKeys | None, OR_OFF] = setting(
+        "off", "Keys by which clients of HTTP are known, and without which they may not ask ([more](limits.md))."
+    )
+    rate_limits: tuple[RateLimit, ...] = setting(
+        (), "How many requests of HTTP are let through ([more](limits.md)). A request must pass all that match it."
+    )
     listeners: tuple[Listener, ...] = setting(..., "Where clients connect, at least one.")
     pools: Mapping[Annotated[str, POOL_NAME], Pool] = setting(
         {}, "Groups of interchangeable servers, by name: 1 to 64 letters, digits, `.`, `_` and `-`."
@@ -211,6 +218,7 @@ __all__ = [
     "AccessLog",
     "Admin",
     "AdminToken",
+    "ApiKeys",
     "CircuitBreaker",
     "Config",
     "Dns",
@@ -220,6 +228,7 @@ __all__ = [
     "HeaderRules",
     "HealthCheck",
     "KeepAlive",
+    "LimitStore",
     "Limits",
     "Listener",
     "ListenerLimits",
@@ -233,6 +242,7 @@ __all__ = [
     "PoolTimeoutsOverride",
     "PoolTls",
     "Queue",
+    "RateLimit",
     "Redirect",
     "Respond",
     "Retry",

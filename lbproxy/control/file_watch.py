@@ -38,11 +38,12 @@ class Reloadable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WatchedFiles:
-    """name: for messages, such as `listener public`."""
+    """name: for messages, such as `listener public`. what: they are, likewise."""
 
     name: str
     paths: tuple[str, ...]
     target: Reloadable
+    what: str = "certificate files"
 
 
 def signature(paths: Sequence[str]) -> Signature:
@@ -127,13 +128,16 @@ class FileWatch:
             if is_at_rest:
                 entry.was_reported = True
                 log.warning(
-                    "%s: its new certificate files are not used, the old ones stay: %s", entry.files.name, error
+                    "%s: its new %s are not used, the old ones stay: %s",
+                    entry.files.name,
+                    entry.files.what,
+                    error,
                 )
             else:
                 entry.was_reported = False
             return
         entry.files.target.use(loaded)
         if now != entry.used:
-            log.info("%s: certificate files changed and are in use", entry.files.name)
+            log.info("%s: %s changed and are in use", entry.files.name, entry.files.what)
         entry.used, entry.tried, entry.was_reported = now, None, False
         entry.loaded(self._clock())

@@ -19,6 +19,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from lbproxy.domain.pool import Pool
 from lbproxy.telemetry.slots import (
+    LIMIT,
     LISTENER,
     POOL,
     PROCESS,
@@ -33,7 +34,7 @@ from lbproxy.telemetry.slots import (
 )
 
 PREFIX = "lbproxy_"
-LAYOUTS = (SERVER, POOL, LISTENER, TRAFFIC, ROUTE, PROCESS)
+LAYOUTS = (SERVER, POOL, LISTENER, TRAFFIC, ROUTE, LIMIT, PROCESS)
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 

@@ -57,7 +57,7 @@ class StatusSource:
     origin: where a server and its values come from (control/live.py); None: one without an address.
     kind: of a pool, by name, and the values in force of the keys that it sets. discovery: the
     sources of a pool's servers (control/discovery/). state_file: None: there is none. workers: a row for each process
-    that serves, where there are several. splits: of routes (control/splits.py).
+    that serves, where there are several. splits: of routes (control/splits.py). rate_limits: see limit_status.py.
     """
 
     version: str
@@ -72,6 +72,7 @@ class StatusSource:
     state_file: Callable[[], Json | None] = lambda: None
     workers: Callable[[], Sequence[Json]] = tuple
     splits: Callable[[], Sequence[Json]] = lambda: ()
+    rate_limits: Callable[[], Sequence[Json]] = tuple
 
     def build(self, state: str, not_ready: str | None, now: float) -> Json:
         """state: starting, running or draining. not_ready: the reason, None if /readyz says 200."""
@@ -88,6 +89,7 @@ class StatusSource:
                 for item in self.listeners()
             ],
             "splits": list(self.splits()),
+            "rate_limits": list(self.rate_limits()),
             "pools": [self._pool(name, pool, now) for name, pool in self.pools.items()],
         }
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
+from lbproxy.dataplane.guard import Guard, KeyRule
 from lbproxy.dataplane.idle_pool import IdlePool, Keeper
 from lbproxy.dataplane.net.admission import AddressCounts
 from lbproxy.domain.pool import Pool
@@ -410,6 +411,7 @@ class RouteRuntime:
     split: Split | None = None
     branches: tuple[RouteRuntime, ...] = ()
     named: Row | None = None
+    keys: KeyRule | None = None  # what API key a request must have; None: whichever
 
     def __post_init__(self) -> None:
         self.edits_responses = not self.response_edits.is_empty
@@ -476,6 +478,7 @@ class ListenerRuntime:
     http2: Http2Settings | None = None  # None: HTTP/2 is not served
     is_leaving: bool = False  # each answer is the last one on its connection
     pointers: tuple[tuple[bytes, ...], ...] = ()  # JSON Pointers that routes ask for
+    guard: Guard | None = None  # who may ask, and how much
     per_ip: AddressCounts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -491,6 +494,10 @@ class ListenerRuntime:
             if other is route or any(branch is route for branch in other.branches):
                 return position
         return None
+
+    def again(self) -> ListenerRuntime:
+        """The same, in whose place no head is remembered."""
+        return replace(self)
 
     def is_trusted(self, client_ip: str) -> bool:
         """Is this peer one whose forwarding fields are believed? client_ip: "unix" for one on a unix socket."""

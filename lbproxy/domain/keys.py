@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl
 
 from lbproxy.domain.strategies.base import RequestView
-from lbproxy.request_key import RequestKey
+from lbproxy.request_key import KEY_NAME, RequestKey
 
 
 def key_of(key: RequestKey, request: RequestView) -> bytes:
@@ -19,6 +19,8 @@ def key_of(key: RequestKey, request: RequestView) -> bytes:
         found = _parameter(request.query, key.name)
     elif kind == "path":
         found = request.path
+    elif kind == "api_key":
+        found = request.headers.get(KEY_NAME, "")
     elif kind == "host":
         found = _without_port(request.host.lower())
     else:

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from lbproxy.domain.routing import ANY, MatchSpec, normalise_host
+from lbproxy.request_key import KEY_NAME
 
 Condition = tuple[str, str, str]
 """A key of `match`, the name of a header or of a query parameter (else ""), and what is wanted."""
@@ -31,7 +32,8 @@ def conditions(match: MatchSpec) -> list[Condition]:
         found.append(("path_prefix", "", match.path_prefix))
     if match.path_regex:
         found.append(("path_regex", "", match.path_regex))
-    found += [("headers", name.lower(), value) for name, value in match.headers.items()]
+    for name, value in match.headers.items():
+        found.append(("api_key", "", value) if name == KEY_NAME else ("headers", name.lower(), value))
     if match.query:
         found.append(("query", "", "&".join(f"{name}={value}" for name, value in match.query.items())))
     found += [("json", pointer, wanted) for pointer, wanted in match.json.items()]
@@ -70,6 +72,9 @@ def failure_words(
         return f"the path {_text(path)} is not {wanted} or below it"
     if key == "path_regex":
         return f"the path {_text(path)} does not match {wanted}"
+    if key == "api_key":
+        given = headers.get(KEY_NAME)
+        return f"its API key is that of {given}, not of {wanted}" if given else "it has no good API key"
     if key == "headers":
         given = headers.get(name)
         if given is None:

@@ -49,6 +49,7 @@ from lbproxy.domain.strategies import NAMES, create
 from lbproxy.domain.strategies.base import Strategy
 from lbproxy.domain.text_pattern import TextPattern
 from lbproxy.errors import Fault
+from lbproxy.process.guarding import GuardBuilder, GuardRoom
 from lbproxy.process.plugins import load_entry_point, load_python
 from lbproxy.process.settings import (
     breaker_policy,
@@ -68,7 +69,7 @@ from lbproxy.process.workers.part import Part
 from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.request_key import read_key, read_pointer
 from lbproxy.telemetry.accesslog import make_format
-from lbproxy.telemetry.slots import LISTENER, POOL, ROUTE, TRAFFIC, Layout, Row, Slots
+from lbproxy.telemetry.slots import LIMIT, LISTENER, POOL, ROUTE, TRAFFIC, Layout, Row, Slots
 
 _ALPN: dict[str, tuple[str, ...]] = {"h1": (), "h2": ("h2",), "auto": ("h2", "http/1.1")}
 """What servers are offered by ALPN, by `protocol` of the pool."""
@@ -128,6 +129,7 @@ class Builder:
     part: what is shared with other processes, None if there are none.
     before: TLS as it is in use; what is asked for in the same words is the same object, so that sessions and turns
     stay. split_cells: as they are in use, too. check_tls: of health checks, by pool, once the pools are made.
+    room: what outlives configs of who may ask.
     """
 
     def __init__(
@@ -142,10 +144,13 @@ class Builder:
         before: TlsParts | None = None,
         part: Part | None = None,
         split_cells: SplitCells | None = None,
+        room: GuardRoom | None = None,
     ) -> None:
         self.config = config
         self.splits: dict[SplitName, SplitPlace] = {}
         self._split_cells = split_cells if split_cells is not None else SplitCells(part)
+        self._room = room or GuardRoom()
+        self._guarding: GuardBuilder | None = None
         self._part = part
         self.rows = rows
         self.tls = TlsParts()
@@ -270,6 +275,19 @@ class Builder:
 
     # --- listeners --------------------------------------------------------------------------------------------------
 
+    @property
+    def guarding(self) -> GuardBuilder:
+        """Who may ask, and how much. Raises Unusable."""
+        if self._guarding is None:
+            self._guarding = GuardBuilder(
+                self.config,
+                self._room,
+                lambda name: self.rows.find(LIMIT, (name,)),
+                self.tls.watched,
+                self._base_dir,
+            )
+        return self._guarding
+
     def listener(self, config: ListenerConfig, pools: Mapping[str, PoolRuntime]) -> ListenerRuntime:
         """One runtime per listener. pools: by name, all that its routes name."""
         routes = config.effective_routes()
@@ -311,6 +329,7 @@ class Builder:
             log_format=make_format(access_log.format if access_log is not None else "json"),
             serves_h1="h1" in config.protocols,
             http2=_http2_settings(config),
+            guard=self.guarding.guard if config.mode == "http" else None,
         )
 
     def listener_tls(self, config: ListenerConfig) -> ListenerTlsSettings | None:
@@ -394,6 +413,7 @@ class Builder:
                 respond=None
                 if respond is None
                 else (respond.status, fields_of(respond.headers), (respond.body or "").encode()),
+                keys=self.guarding.key_rule(route),
             )
         config = self.config.pools[pool]
         request = edits_of(config.headers, "request").then(edits_of(own, "request"))
@@ -414,6 +434,7 @@ class Builder:
             upgrades=frozenset(
                 name.encode() for name in (listener.upgrade if route.upgrade is None else route.upgrade)
             ),
+            keys=self.guarding.key_rule(route),
         )
         # As this config has them: the pool may still go by those of the one before.
         made.notable_from = min({429} | retry.status | set(breaker.status if breaker is not None else ()))

@@ -30,6 +30,7 @@ from lbproxy.control.event_stream import READERS, EventStream
 from lbproxy.control.file_servers import FileServers
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
 from lbproxy.control.kept_state import KeptState
+from lbproxy.control.limit_status import limit_status
 from lbproxy.control.live import LiveControl
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.news import News
@@ -164,6 +165,7 @@ class Controller:
             self.keeping.told,
             workers,
             self._splits.told,
+            lambda: limit_status(self._config.rate_limits, registry),
         )
         registry.readers["discovery_last_success_timestamp_seconds"] = self._discovery.last_successes
         registry.readers["discovery_errors_total"] = self._discovery.errors

@@ -82,6 +82,11 @@ class Listeners:
             for address in listener.addresses:
                 log.info("listening name=%s address=%s", listener.runtime.name, address)
 
+    def forget_heads(self) -> None:
+        """What came of a head before may not come of it now: nothing that was remembered is used."""
+        for listener in self:
+            listener.renew(listener.runtime.again())
+
     # --- a reload ---------------------------------------------------------------------------------------------------
 
     def prepare(

@@ -16,6 +16,7 @@ from lbproxy.domain.routing import MatchSpec, RouteSpec
 from lbproxy.domain.sticky import StickySettings
 from lbproxy.process.onlink import Network
 from lbproxy.protocol.grpc import BY_NAME
+from lbproxy.request_key import KEY_NAME
 
 INF = float("inf")
 # With health checks off, a server that refused is given another chance after this long.
@@ -140,7 +141,7 @@ def route_spec(match: Match | None) -> RouteSpec:
             path_prefix=match.path_prefix,
             path_regex=match.path_regex,
             methods=tuple(match.methods),
-            headers=dict(match.headers),
+            headers={**match.headers, **({} if match.api_key is None else {KEY_NAME: match.api_key})},
             query=dict(match.query),
             json=dict(match.json),
         )

@@ -27,11 +27,12 @@ from lbproxy.domain.shared.overseen import OverseenPool
 from lbproxy.domain.shared.pool import Seating, SharedPool
 from lbproxy.domain.strategies.base import Strategy
 from lbproxy.process.building import Builder, DialFailed, Rows, StrategyFailed, TlsParts, reconfigure
+from lbproxy.process.guarding import GuardRoom, Spawn
 from lbproxy.process.onlink import read_on_link_networks
 from lbproxy.process.settings import is_direct
 from lbproxy.process.split_cells import SplitCells
 from lbproxy.process.workers.part import Part
-from lbproxy.telemetry.slots import LISTENER, POOL, ROUTE, SERVER, TRAFFIC, Layout, Slots
+from lbproxy.telemetry.slots import LIMIT, LISTENER, POOL, ROUTE, SERVER, TRAFFIC, Layout, Slots
 
 log = logging.getLogger("lbproxy")
 
@@ -79,6 +80,7 @@ class Wiring:
         self._idle_since: dict[str, float] = {}  # of pools that go
         self.pools: dict[str, PoolRuntime] = {}
         self.is_drafting = False
+        self.guard_room = GuardRoom() if part is None else GuardRoom(part.buckets)
         if part is not None:
             part.wire(self.pools, registry, _Seats(self))
         self._split_cells = SplitCells(part)
@@ -95,11 +97,12 @@ class Wiring:
             before=before,
             part=self._part,
             split_cells=self._split_cells,
+            room=self.guard_room,
         )
 
     @property
     def watched(self) -> list[WatchedFiles]:
-        """Certificate files, to be read again when they change."""
+        """Certificate files and that of API keys, to be read again when they change."""
         return self._builder.tls.watched
 
     @property
@@ -135,6 +138,11 @@ class Wiring:
         part.begin(pool)
         return part.is_controller
 
+    def guard(self, spawn: Spawn) -> None:
+        """Requests are about to come: whoever is asked about them begins. spawn: see Tasks."""
+        self.guard_room.links = self._builder.guarding.links
+        self.guard_room.begin(spawn)
+
     def build_listener(self, config: ListenerConfig) -> ListenerRuntime:
         """One runtime per listener; its pools must be built. Raises Unusable for its certificates."""
         runtime = self._builder.listener(config, self.pools)
@@ -168,6 +176,7 @@ class Wiring:
         builder.rows.show()
         self._split_cells.keep(set(builder.splits))
         self._forget_routes(builder.config)
+        self.guard_room.use(builder.guarding.links)
         for name, config in builder.config.pools.items():
             runtime = draft.pools.get(name)
             if runtime is not None:
@@ -181,6 +190,9 @@ class Wiring:
                 runtime.pool.use_strategy(draft.strategies[name], now)
             if before.get(name) != config or draft.settings[name].tls is not runtime.tls:
                 reconfigure(runtime, config, draft.settings[name], now, self._part)
+        labels = {limit.label for limit in builder.config.rate_limits}
+        for name in [name for (name,) in self._registry.labels(LIMIT) if name not in labels]:
+            self._forget(LIMIT, 0, name)
         for name, runtime in self.pools.items():
             if name not in builder.config.pools and not runtime.pool.is_leaving:
                 runtime.pool.is_leaving = True

@@ -163,6 +163,8 @@ class Worker:
         if warning:
             log.warning("%s", warning)
         self._listeners = Listeners(services, gate)
+        wiring.guard_room.keys_changed = self._listeners.forget_heads
+        services.on_sweep.append(lambda now: wiring.guard_room.count(row))
         try:
             wiring.build_pools()
             runtimes = {item.name: wiring.build_listener(item) for item in config.listeners}
@@ -236,6 +238,7 @@ class Worker:
         if os.getpid() == 1:
             services.on_sweep.append(Orphans().sweep)
         services.on_sweep += [taking_over.watch_place, wiring.sweep, services.pipes.sweep, gate.sweep, sweep_listeners]
+        wiring.guard(services.tasks.spawn)
         services.start()
         if not is_compiled():
             log.info(

@@ -34,6 +34,7 @@ from lbproxy.protocol.message import (
 from lbproxy.protocol.request_fields import NO_VALUES, RequestFields, Values
 from lbproxy.protocol.request_line import MAX_REQUEST_LINE, read_request_line
 from lbproxy.protocol.upgrade import offered_protocols
+from lbproxy.request_key import KEY_NAME
 
 _absolute = re.compile(r"https?://([^/?#]*)([^#]*)", re.IGNORECASE | re.ASCII).fullmatch
 # What has the form of a target: a path or the asterisk, or `scheme://`, a user, a host and a port, and what follows.
@@ -53,7 +54,8 @@ class RequestHead:
     CR LF, without Host, framing, hop-by-hop, nominated and forwarding fields. claims: lower-case name and value, one
     after the other, of the forwarding family. size: of the head as it was read, with its blank line. content_length:
     None without one. keep_alive: the client wants the connection kept. upgrade: the protocols that the client offers to
-    switch to, () with a body. binds: its credentials hold for the connection that it is sent on.
+    switch to, () with a body. binds: its credentials hold for the connection that it is sent on. key_name: of the
+    client's API key, which whoever knows keys writes before anybody reads `headers`.
     """
 
     __slots__ = (
@@ -67,6 +69,7 @@ class RequestHead:
         "expects_continue",
         "host",
         "keep_alive",
+        "key_name",
         "lines",
         "max_forwards",
         "method",
@@ -88,6 +91,7 @@ class RequestHead:
         self.start = b""
         self.size = 0
         self.binds = False
+        self.key_name = ""
         self.method = ""
         self.target_text = ""
         self.host = ""
@@ -142,13 +146,17 @@ class RequestHead:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Lower-case names to values (repeated ones joined by ', '), as routes and strategies read them."""
+        """Lower-case names to values (repeated ones joined by ', '), as routes and strategies read them.
+
+        Under KEY_NAME, which no field can have, stands the name of the API key."""
         if self._headers is None:
             table: dict[str, str] = {"host": self.host}
             for name, value in self.fields:
                 key = name.lower().decode("latin-1")
                 text = value.decode("latin-1")
                 table[key] = f"{table[key]}, {text}" if key in table else text
+            if self.key_name:
+                table[KEY_NAME] = self.key_name
             self._headers = table
         return self._headers
 

@@ -5,7 +5,7 @@
     rooms        for each: a lock, then the books of the pool that has it (domain/shared/plan.py)
     splits       of each an entry, and then the shares of each (domain/splitting.py)
     columns      one for each worker, one for the controller, and one for those that are gone (shared/columns.py):
-                 counters of the process, of listeners, of traffic, of rooms and their seats; then gauges
+                 counters of the process, of listeners, of traffic, of limits, of rooms and their seats; then gauges
 
 There are more rooms, seats and entries than the config needs, so that pools, servers and listeners can join. What finds
 no room is refused, and an upgrade or a restart makes more.
@@ -23,7 +23,7 @@ from lbproxy.domain.shared.plan import Plan
 from lbproxy.domain.splitting import MOST_POOLS
 from lbproxy.shared.columns import columns_end
 from lbproxy.shared.mutex import MUTEX_CELLS
-from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC
+from lbproxy.telemetry.slots import LIMIT, LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC
 
 ASKED: Final = 0
 HEADER_CELLS: Final = 8
@@ -53,18 +53,20 @@ class Table:
     """plans: of each room; locks: the first cell of the lock of each. columns, n_counters, n_gauges: see Columns.
     end: how many cells there are.
 
-    n_workers: without the controller. n_listeners, n_traffic, n_routes (with names): how many things of these kinds may
-    have counters. n_splits: how many splits there may be.
+    n_workers: without the controller. n_listeners, n_traffic, n_routes (with names), n_limits: how many things of these
+    kinds may have counters. n_splits: how many splits there may be.
     """
 
     __slots__ = (
         "columns",
         "directory_lock",
         "end",
+        "limit_entries",
         "listener_entries",
         "locks",
         "n_counters",
         "n_gauges",
+        "n_limits",
         "n_listeners",
         "n_routes",
         "n_splits",
@@ -88,8 +90,10 @@ class Table:
         n_traffic: int,
         n_routes: int = 0,
         n_splits: int = 0,
+        n_limits: int = 0,
     ) -> None:
         self.n_workers = n_workers
+        self.n_limits = n_limits
         self.n_listeners = n_listeners
         self.n_traffic = n_traffic
         self.n_routes = n_routes
@@ -97,7 +101,8 @@ class Table:
         self.directory_lock = HEADER_CELLS
         self.listener_entries = self.directory_lock + MUTEX_CELLS
         self.traffic_entries = self.listener_entries + n_listeners * ENTRY_CELLS
-        self.room_entries = self.traffic_entries + n_traffic * ENTRY_CELLS
+        self.limit_entries = self.traffic_entries + n_traffic * ENTRY_CELLS
+        self.room_entries = self.limit_entries + n_limits * ENTRY_CELLS
         self.route_entries = self.room_entries + len(rooms) * ENTRY_CELLS
         self.split_entries = self.route_entries + n_routes * ENTRY_CELLS
         self.splits = self.split_entries + n_splits * ENTRY_CELLS
@@ -107,7 +112,7 @@ class Table:
         self.pool_counters: list[int] = []
         self.seat_gauges: list[int] = []
         counters = PROCESS.width + n_listeners * LISTENER.width + n_traffic * TRAFFIC.width
-        counters += n_routes * ROUTE.width
+        counters += n_routes * ROUTE.width + n_limits * LIMIT.width
         for room in rooms:
             self.locks.append(at)
             plan = Plan(
@@ -140,6 +145,9 @@ class Table:
 
     def of_route(self, entry: int) -> int:
         return self.of_traffic(self.n_traffic) + entry * ROUTE.width
+
+    def of_limit(self, entry: int) -> int:
+        return self.of_route(self.n_routes) + entry * LIMIT.width
 
     def split(self, entry: int) -> int:
         """The first of the cells of a split."""

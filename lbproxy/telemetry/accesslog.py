@@ -97,6 +97,10 @@ class LogFormat:
         """The head part (NO_HEAD in TCP mode) of a client that showed a certificate, with its subject."""
         raise NotImplementedError
 
+    def with_key(self, head_part: HeadPart, name: str) -> HeadPart:
+        """The head part of a client that sent an API key, with its name."""
+        raise NotImplementedError
+
     def line(self, rec: LogRecord) -> str:
         raise NotImplementedError
 
@@ -159,6 +163,9 @@ class JsonFormat(LogFormat):
         # The head part ends a line, so what is added to it stands behind the last key.
         head, user_agent = head_part if head_part[0] else _TCP_HEAD
         return head, f'{user_agent},"client_cert":{_json_string(_capped(subject))}'
+
+    def with_key(self, head_part: HeadPart, name: str) -> HeadPart:
+        return head_part[0], f'{head_part[1]},"key":{_json_string(_capped(name))}'
 
     def line(self, rec: LogRecord) -> str:
         # What repeats from line to line is rendered once, so that few texts are joined: each costs as much as its copy.
@@ -314,6 +321,9 @@ class ApacheFormat(LogFormat):
 
     def with_subject(self, head_part: HeadPart, subject: str) -> HeadPart:
         return head_part  # these formats have no place for it
+
+    def with_key(self, head_part: HeadPart, name: str) -> HeadPart:
+        return head_part  # a name may have any letter, and the field of the user none that is not plain
 
     def line(self, rec: LogRecord) -> str:
         second = int(rec.wall)

@@ -182,6 +182,15 @@ ROUTE: Final = Layout(
     ),
 )
 
+LIMIT: Final = Layout(
+    ("rule",),
+    Family("rate_limited_total", "Requests that a rate limit refused."),
+    Family(
+        "rate_limit_open_total",
+        "Requests that a rate limit of the fleet let through, within the local one, because Redis did not answer.",
+    ),
+)
+
 UPGRADE_RESULTS: Final[tuple[str, ...]] = ("success", "failure", "refused")
 
 PROCESS: Final = Layout(
@@ -199,6 +208,10 @@ PROCESS: Final = Layout(
     Family("config_reloads_total", "Reloads of the config file.", (("result", ("success", "failure")),)),
     Family(
         "upgrades_total", "Upgrades, those of the processes before this one included.", (("result", UPGRADE_RESULTS),)
+    ),
+    Family(
+        "rate_limit_keys_forgotten_total",
+        "Buckets of rate limits that made room for others before they were full: too many keys for the table.",
     ),
     Family("dns_failures_total", "Name look-ups that failed; the last good answer stays in use."),
     Family("state_file_errors_total", "Writes of `state_file` that failed; they are tried again."),

@@ -64,8 +64,17 @@ class ClientStream:
             return
         allow = self.facts.listener.allow
         own, body = problem(fault, detail, request.request_id, retry_after_s, allow, request.tries)
+        if request.refusal is not None:
+            own += request.refusal.fields()
+        elif fault.status == 401:
+            own.append(self._challenge())
         request.bytes_out = 0 if request.is_head else len(body)
         self.answer(request, fault.status, edited(request.prepared, own), body, closes=fault.close)
+
+    def _challenge(self) -> Field:
+        guard = self.facts.listener.guard
+        keys = guard.keys if guard is not None else None
+        return b"WWW-Authenticate", keys.challenge if keys is not None else b"ApiKey"
 
     def answer_locally(self, request: Underway) -> None:
         """Give a route's redirect or fixed response, or the answer to OPTIONS with Max-Forwards: 0."""

@@ -19,6 +19,7 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange import accounts
+from lbproxy.dataplane.exchange.admission import Admission, TooMany
 from lbproxy.dataplane.exchange.affinity import (
     STICKY_KEPT,
     STICKY_MOVED,
@@ -34,6 +35,7 @@ from lbproxy.dataplane.exchange.keeping import Keeping
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.exchange.tunnel import Tunnel
 from lbproxy.dataplane.exchange.verdicts import DIAL_FAULTS
+from lbproxy.dataplane.guard import Check
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime
 from lbproxy.domain.lease import Lease, Refusal
 from lbproxy.domain.sticky import Sticky
@@ -55,6 +57,7 @@ class Exchange(Keeping):
 
     # Slots: an instance dictionary of more than 30 keys is not shared (CPython 3.11) and costs 0.5 us a request.
     __slots__ = (
+        "_admission",
         "_affinity",
         "_choosing",
         "_is_done",
@@ -76,6 +79,7 @@ class Exchange(Keeping):
         self.listener = side.facts.listener.name
         self.log_head = prepared.log_head
         self.runtime: ServerRuntime | None = None  # of the last server that it was given to
+        self._admission: Admission | None = None  # while the rate limits of the fleet are asked
         self._affinity: Affinity | None = None  # only where the pool asks for more than the head
         self._choosing: Choosing | None = None  # only while the route is not known
         self._timer: asyncio.TimerHandle | None = None
@@ -121,6 +125,48 @@ class Exchange(Keeping):
         self.request_done = is_done
         self.bytes_in = len(body)
         self.body.add(body, is_done=is_done, trailers=trailers)
+        checks = self.prepared.checks
+        if checks is None or self._is_admitted(checks):
+            self._begin(body, is_done=is_done)
+
+    def _is_admitted(self, checks: tuple[Check, ...]) -> bool:
+        """Do the rate limits let it through, as far as they know now?"""
+        admission = Admission(checks, self.client, self.services.clock)
+        if not admission.ask(self._limits_asked):
+            self._admission = admission
+            self._note_pool()
+            return False
+        if admission.refusal is None:
+            return True
+        self._refuse(admission.refusal)
+        return False
+
+    def _limits_asked(self) -> None:
+        """The fleet has said whether it is let through."""
+        admission = self._admission
+        self._admission = None
+        if self._is_done or admission is None:
+            return
+        if admission.refusal is not None:
+            self._refuse(admission.refusal)
+            return
+        self._begin(self.body.content(), is_done=self.request_done)
+        if not self.is_done and not self.request_done and self.body.kept > DIAL_BUFFER and not self._has_server():
+            self.pause_body()
+
+    def _refuse(self, refusal: TooMany) -> None:
+        self.refusal = refusal
+        self._note_pool()
+        self.fail(refusal.limit.fault, refusal.detail)
+
+    def _note_pool(self) -> None:
+        """Where it would go, for log and counters."""
+        pool = self.pool_runtime = self.prepared.route.pool
+        if pool is not None:
+            self.pool = pool.name
+
+    def _begin(self, body: bytes, *, is_done: bool) -> None:
+        """Nothing is against it: answer it, or find it a server."""
         prepared = self.prepared
         pool = prepared.pool
         if pool is None or self.services.pressure.is_refusing:
@@ -190,9 +236,8 @@ class Exchange(Keeping):
             self._choosing = Choosing(prepared.fork, self.client)
             self._choose(self._choosing, self.body.content(), is_done=self.request_done)
             return
-        pool = self.pool_runtime = prepared.route.pool
-        if pool is not None:
-            self.pool = pool.name
+        self._note_pool()
+        pool = self.pool_runtime
         if prepared.fault is not None:
             self.fail(prepared.fault, prepared.fault_detail)
         elif pool is None or prepared.is_local:
@@ -462,9 +507,11 @@ class Exchange(Keeping):
             return
         self.status = fault.status
         self._note_last_try(fault.word, self.services.clock())  # the answer names it, too
-        retry_after = (
-            self.pool_runtime.retry_after(fault, self.services.clock()) if self.pool_runtime is not None else None
-        )
+        retry_after: int | None = None
+        if self.refusal is not None:
+            retry_after = self.refusal.retry_after_s
+        elif self.pool_runtime is not None:
+            retry_after = self.pool_runtime.retry_after(fault, self.services.clock())
         self.side.answer_fault(self, fault, detail, retry_after)
         self._finish(fault.word, self.services.clock())
 
@@ -499,6 +546,9 @@ class Exchange(Keeping):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._admission is not None:
+            self._admission.drop()
+            self._admission = None
         if self._place is not None:
             self.stop_waiting(self.services.clock())
         if self.attempt is not None:

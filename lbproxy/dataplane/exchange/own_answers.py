@@ -12,7 +12,7 @@ from typing import Final
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.exchange.tries import details
 from lbproxy.dataplane.runtime import DEFAULT_METHODS
-from lbproxy.errors import Fault, Retry
+from lbproxy.errors import RATE_LIMITED, Fault, Retry
 from lbproxy.protocol import grpc
 from lbproxy.protocol.message import Fields
 from lbproxy.protocol.status import REASONS
@@ -75,7 +75,7 @@ def problem(
     ]
     if fault.status == 405:
         fields.append((b"Allow", allow))
-    if fault.status in (429, 503):
+    if fault.status in (429, 503) or fault.word == RATE_LIMITED.word:
         fields.append((b"Retry-After", b"%d" % (retry_after_s if retry_after_s is not None else 1)))
     return fields, body + b"\n"
 

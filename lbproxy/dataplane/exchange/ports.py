@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr, trait
+from lbproxy.dataplane.exchange.admission import TooMany
 from lbproxy.dataplane.exchange.body_tape import Follower
 from lbproxy.dataplane.exchange.placing import Claimant
 from lbproxy.dataplane.exchange.prepare import Prepared
@@ -34,10 +35,11 @@ class Underway(Claimant):
 
     id_line: the field line with the request id, last in the head that goes up and in the one that comes back.
     cookie_line: one that only the head that comes back has, besides those of the server; mostly b"". is_head:
-    its method is HEAD. request_done: it was read to its exact end. ended_at: 0.0 until it is over.
+    its method is HEAD. refusal: of a rate limit, None if none has refused it. request_done: it was read to its exact
+    end. ended_at: 0.0 until it is over.
     """
 
-    __slots__ = ("cookie_line", "ended_at", "id_line", "is_head", "prepared", "request_done")
+    __slots__ = ("cookie_line", "ended_at", "id_line", "is_head", "prepared", "refusal", "request_done")
 
     def __init__(self, prepared: Prepared, id_line: bytes) -> None:
         super().__init__()
@@ -45,6 +47,7 @@ class Underway(Claimant):
         self.id_line = id_line
         self.cookie_line = b""
         self.is_head = prepared.is_head
+        self.refusal: TooMany | None = None
         self.request_done = False
         self.ended_at = 0.0
 

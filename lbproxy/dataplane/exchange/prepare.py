@@ -15,6 +15,7 @@ from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange.deadline import NEVER, Deadlines, take_deadlines
 from lbproxy.dataplane.exchange.forwarding import published_lines
 from lbproxy.dataplane.exchange.location import fill_location
+from lbproxy.dataplane.guard import NO_KEY, Check
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.paths import BadPath, ReadPath, rewrite_path
 from lbproxy.domain.splitting import MOST_POOLS
@@ -55,6 +56,7 @@ class Prepared:
     forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
     closes: it says that the connection to the server ends with the answer.
     total_s: the whole time that the request may take, in seconds, inf = any.
+    checks: the rate limits that hold for it, None for none.
     is_grpc: it is a call of gRPC, which has its errors where HTTP has trailers.
     fault: this request is answered with it (no route, body too large ...), although its framing is fine.
     location: where a redirect leads, b"" if that is the same for every request.
@@ -64,6 +66,7 @@ class Prepared:
 
     __slots__ = (
         "binds",
+        "checks",
         "chunked",
         "closes",
         "content_length",
@@ -121,6 +124,7 @@ class Prepared:
         self.takes_port = False  # does the connection say the port that is published?
         self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
         self.binds = head.binds
+        self.checks: tuple[Check, ...] | None = None
         self.closes = False
         self.needs_care = head.chunked or head.expects_continue or head.binds
         self.minor = head.minor
@@ -137,6 +141,7 @@ class Fork:
     __slots__ = (
         "_is_http2",
         "_is_trusted",
+        "_key_found",
         "_local_host",
         "_log_format",
         "_made",
@@ -154,6 +159,7 @@ class Fork:
         log_format: LogFormat | None,
         local_host: str,
         routes: list[RouteRuntime],
+        key_found: int,
         *,
         is_trusted: bool,
         is_http2: bool,
@@ -164,6 +170,7 @@ class Fork:
         self._path = path
         self._log_format = log_format
         self._local_host = local_host
+        self._key_found = key_found
         self._is_trusted = is_trusted
         self._is_http2 = is_http2
         self._made: dict[int, Prepared] = {}
@@ -181,6 +188,7 @@ class Fork:
                 self._path,
                 "",
                 None,
+                self._key_found,
                 is_trusted=self._is_trusted,
                 log_format=self._log_format,
                 local_host=self._local_host,
@@ -225,6 +233,8 @@ def prepare_head(
     path: ReadPath | None = None
     by_body: tuple[int, ...] = ()
     bad = ""
+    keys = listener.guard.keys if listener.guard is not None else None
+    key_found = keys.identify(head) if keys is not None else NO_KEY
     try:
         if listener.has_default_only:
             route = listener.routes[0]
@@ -246,7 +256,17 @@ def prepare_head(
     fork: Fork | None = None
     if by_body or route.split is not None:
         routes = [*[listener.routes[index] for index in by_body], route]
-        fork = Fork(listener, head, path, log_format, local_host, routes, is_trusted=is_trusted, is_http2=is_http2)
+        fork = Fork(
+            listener,
+            head,
+            path,
+            log_format,
+            local_host,
+            routes,
+            key_found,
+            is_trusted=is_trusted,
+            is_http2=is_http2,
+        )
         route = listener.no_route
     return _prepared(
         listener,
@@ -255,6 +275,7 @@ def prepare_head(
         path,
         bad,
         fork,
+        key_found,
         is_trusted=is_trusted,
         log_format=log_format,
         local_host=local_host,
@@ -269,6 +290,7 @@ def _prepared(
     path: ReadPath | None,
     bad: str,
     fork: Fork | None,
+    key_found: int,
     *,
     is_trusted: bool,
     log_format: LogFormat | None,
@@ -276,7 +298,7 @@ def _prepared(
     is_http2: bool,
 ) -> Prepared:
     """What is done with a head by a route. path: as the rules saw it, None if none has looked at it. bad: why it can't
-    be understood. fork: the route is not known yet."""
+    be understood. fork: the route is not known yet. key_found: see KeyRules.identify."""
     fault: Fault | None = None
     detail = ""
     location = b""
@@ -290,6 +312,9 @@ def _prepared(
             bad = str(error)
     if bad:
         fault, detail, route = errors.BAD_PATH, bad, listener.no_route
+    guard = listener.guard
+    keys = guard.keys if guard is not None else None
+    key_fault = route.keys.refusal(key_found, head.key_name) if route.keys is not None else None
     if listener.methods is not None and head.method not in listener.methods:
         fault, detail = _refused_method(head.method)
     if not listener.serves_h1 and not is_http2:
@@ -310,6 +335,8 @@ def _prepared(
         prepared.fault, prepared.fault_detail = fault, detail
     elif route is listener.no_route and fork is None:
         prepared.fault, prepared.fault_detail = errors.NO_ROUTE, f"no route for {head.method} {head.path[:200]}"
+    elif key_fault is not None:
+        prepared.fault = key_fault
     elif head.content_length is not None and head.content_length > listener.body_bytes:
         prepared.fault = errors.BODY_TOO_LARGE
         prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes:.0f}"
@@ -330,15 +357,19 @@ def _prepared(
     _note_dropped(prepared, head, is_trusted=is_trusted)
     known = head.forwarding if is_trusted else {}
     prepared.host_line, prepared.takes_port = published_lines(head.host, known, route.skip, local_host)
+    if guard is not None and guard.limits:
+        prepared.checks = guard.checks(head, matched_headers(head, is_trusted=is_trusted))
     if log_format is not None:
         prepared.log_head = log_format.usual_head_part(
             head.method,
-            head.target_text,
+            head.target_text if keys is None else keys.hidden(head.target_text),
             head.host,
             HTTP_2 if is_http2 else _PROTOCOLS[head.minor],
             head.user_agent,
             head.referer,
         )
+        if head.key_name:
+            prepared.log_head = log_format.with_key(prepared.log_head, head.key_name)
     return prepared
 
 

@@ -138,6 +138,8 @@ class DataProcess:
         if warning:
             log.warning("%s", warning)
         self._listeners = Listeners(services, gate, announces=False)
+        wiring.guard_room.keys_changed = self._listeners.forget_heads
+        services.on_sweep.append(lambda now: wiring.guard_room.count(row))
         try:
             wiring.build_pools()
             self._runtimes = {item.name: wiring.build_listener(item) for item in config.listeners}
@@ -161,6 +163,7 @@ class DataProcess:
             sweep_listeners,
             self._drop_idle_pools,
         ]
+        wiring.guard(services.tasks.spawn)
         services.start()
         part.attach(loop)
         self._watch_files = FileWatch(wiring.watched)

@@ -34,7 +34,7 @@ from lbproxy.process.workers.news import DialFailed, Learned
 from lbproxy.process.workers.share import Share
 from lbproxy.shared.columns import Folding
 from lbproxy.shared.table import ASKED, N_FACTS, SEAT_WIDTH, SERVER_GAUGES, Directory
-from lbproxy.telemetry.slots import LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC, Layout, Row
+from lbproxy.telemetry.slots import LIMIT, LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC, Layout, Row
 
 INHERITED_S: Final = 10.0
 """So long a controller that begins may take to find the servers that the one before had found."""
@@ -80,6 +80,8 @@ class Part:
         self._routes = Directory(share.cells, table.route_entries, table.n_routes, share.directory_guard)
         self._splits = Directory(share.cells, table.split_entries, table.n_splits, share.directory_guard)
         self._split_entries: dict[Labels, int] = {}
+        self._limits = Directory(share.cells, table.limit_entries, table.n_limits, share.directory_guard)
+        self.buckets = share.buckets()
         self._places: dict[tuple[Layout, Labels], int] = {}
         self._learned: dict[Server, tuple[float, int]] = {}  # as this worker has told it, or was told
         self._told = 0  # which question was answered last
@@ -315,7 +317,7 @@ class Part:
 
     def _rows(self) -> Iterator[tuple[Layout, Labels, int, Row]]:
         """Those of this process that others can see, but for those of servers, and where they stand in a column."""
-        for layout in (PROCESS, LISTENER, TRAFFIC, ROUTE, POOL):
+        for layout in (PROCESS, LISTENER, TRAFFIC, ROUTE, POOL, LIMIT):
             for labels in self._registry.labels(layout):
                 place, row = self._place(layout, labels), self._registry.row(layout, labels)
                 if place >= 0 and row is not None:
@@ -338,6 +340,9 @@ class Part:
         elif layout is ROUTE:
             entry = self._routes.find(*labels)
             place = table.of_route(entry) if entry >= 0 else -1
+        elif layout is LIMIT:
+            entry = self._limits.find(*labels)
+            place = table.of_limit(entry) if entry >= 0 else -1
         else:
             entry = self._traffic.find(*labels)
             place = table.of_traffic(entry) if entry >= 0 else -1

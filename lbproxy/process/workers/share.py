@@ -5,8 +5,8 @@ the config. A process takes its `Part` (part.py): pools on the shared books, cou
 answered.
 
 Room: a pool has seats for twice as many servers as the config names and 64 more (320 where servers are discovered); its
-queue may become twice as long; 8 pools may join, and twice as many listeners, routes and splits as there are. Each seat
-takes 1 KiB, and 0.5 KiB for each process.
+queue may become twice as long; 8 pools may join, and twice as many listeners, routes, splits and rate limits as there
+are. Each seat takes 1 KiB, and 0.5 KiB for each process; the buckets of rate limits take 2 MiB.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from lbproxy.config.model import Config
 from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.control.discovery.discovery import Wanted
 from lbproxy.control.file_servers import server_of
+from lbproxy.domain.buckets import N_CELLS, Buckets
 from lbproxy.domain.shared.books import CONTROLLER, SharedBooks, bury
 from lbproxy.domain.shared.cells import Guard
 from lbproxy.domain.shared.orders import write_orders
 from lbproxy.domain.shared.plan import OWNER
 from lbproxy.domain.shared.seats import card_of
 from lbproxy.shared.columns import Columns
-from lbproxy.shared.mutex import ALARM_S, Mutex, MutexError
+from lbproxy.shared.mutex import ALARM_S, MUTEX_CELLS, Mutex, MutexError
 from lbproxy.shared.segment import Segment
 from lbproxy.shared.table import Directory, PoolRoom, Table
 
@@ -37,6 +38,7 @@ SPARE_SEATS: Final = 64
 SPARE_SEATS_FOUND: Final = 320
 SPARE_POOLS: Final = 8
 SPARE_LISTENERS: Final = 16
+SPARE_LIMITS: Final = 16
 SPARE_ROUTES: Final = 64
 SPARE_NAMED: Final = 64
 SPARE_SPLITS: Final = 64
@@ -80,11 +82,14 @@ class Share:
             2 * n_routes + SPARE_ROUTES,
             2 * sum(route.name is not None for route in routes) + SPARE_NAMED,
             2 * sum(route.split is not None for route in routes) + SPARE_SPLITS,
+            2 * len(config.rate_limits) + SPARE_LIMITS,
         )
         try:
             self.cells = Segment(table.end).cells
             for first in (table.directory_lock, *table.locks):
                 Mutex(self.cells, first, lambda: None).create()
+            self._buckets = Segment(MUTEX_CELLS + N_CELLS).cells
+            Mutex(self._buckets, 0, lambda: None).create()
             self.bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(n_workers + 1)]
         except OSError as error:  # SegmentError and MutexError are such
             hint = "" if not isinstance(error, MutexError) else "; `workers: 1` needs none"
@@ -130,6 +135,13 @@ class Share:
         table = self.table
         guard = self.guard(table.locks[room], f"the books of pool {room + 1}")
         return SharedBooks(self.cells, table.plans[room], worker, {}, guard, self.ring, is_limited=False)
+
+    def buckets(self) -> Buckets:
+        """Those of rate limits, which all workers share."""
+        guard = Mutex(
+            self._buckets, 0, lambda: log.warning("the lock of rate limits is held for long: is a worker stopped?")
+        )
+        return Buckets(self._buckets, MUTEX_CELLS, guard)
 
     def ring(self, number: int) -> None:
         """Wake a worker, or the controller (`n_workers`)."""

@@ -306,3 +306,12 @@ def test_splits_are_shown_with_who_changed_them() -> None:
         "split web/chat (by client_ip): stable 90 %, canary 10 %; set by alice 3.2 s ago, the file says stable 95, "
         "canary 5"
     ) in shown
+
+
+def test_rate_limits_are_shown_where_they_refuse_and_on_request() -> None:
+    limit = {"name": "n", "key": "client_ip", "rate": 0.5, "burst": 4, "store": "local", "limited": 0, "open": 0}
+    told = {**status(server("a")), "rate_limits": [limit]}
+    assert "rate limit" not in page(told)
+    assert "rate limit n: 0.5/s by client_ip, burst 4, local; 0 refused\n" in page(told, is_verbose=True)
+    told["rate_limits"] = [{**limit, "limited": 7, "open": 2}]
+    assert "local; 7 refused, 2 let through without an answer of Redis\n" in page(told)

@@ -128,6 +128,7 @@ def test_the_whole_status() -> None:
         "workers": [{"worker": 1, "state": "serving"}],
         "splits": [{"listener": "front", "route": 0}],
         "listeners": [{"name": "front", "mode": "http", "bind": ["0.0.0.0:5000"], "connections": 7}],
+        "rate_limits": [],
     }
     assert isinstance(pools, list)
     assert [server["state"] for server in pools[0].pop("servers")] == ["drain", "up"]

@@ -1,0 +1,100 @@
+"""What is said to Redis, and how its answers are read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from lbproxy.control.fleet.buckets import Known
+from lbproxy.control.fleet.link import MOST_LINE, Answers, command, packed, shown_url
+from lbproxy.dataplane.guard import Limit
+from lbproxy.domain.buckets import own_buckets
+from lbproxy.errors import RATE_LIMITED
+from lbproxy.telemetry.slots import LIMIT
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h:1/2", "redis://h:1/2"),
+        ("rediss://user:pass@h/0?ssl_cert_reqs=none", "rediss://h/0"),
+        ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
+        ("redis://:p%40ss@[::1]:6379", "redis://[::1]:6379"),
+    ],
+)
+def test_no_password_is_shown(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+def test_commands() -> None:
+    assert packed([b"GET", b"a b"]) == b"*2\r\n$3\r\nGET\r\n$3\r\na b\r\n"
+    limit = Limit("l", None, None, 333_333_333, 3, own_buckets(), RATE_LIMITED, [0] * LIMIT.width)
+    known = Known(limit, b"k")
+    known.wanted = 2
+    words = command(b"sha", [known, known]).split(b"\r\n")[2::2]
+    assert words == [
+        b"EVALSHA",
+        b"sha",
+        b"2",
+        known.name,
+        known.name,
+        *[b"333333.333", b"999999.999", b"2"] * 2,
+    ]
+
+
+class Reading:
+    """Answers, of which `pieces` are expected as they come."""
+
+    def __init__(self) -> None:
+        self.heard: list[list[int]] = []
+        self.loop = asyncio.new_event_loop()
+        self.answers = Answers(self.heard.append, self.loop.create_future())
+
+    @property
+    def why(self) -> str:
+        """Why it has ended."""
+        return self.answers.ended.result() if self.answers.ended.done() else ""
+
+
+@pytest.fixture
+def reading() -> Iterator[Reading]:
+    made = Reading()
+    yield made
+    made.loop.close()
+
+
+def test_answers_however_they_are_cut(reading: Reading) -> None:
+    data = b"*4\r\n:1\r\n:0\r\n:0\r\n:2500000\r\n"
+    for cut in range(len(data)):
+        reading.answers.n_wanted = 4
+        for piece in (data[:cut], data[cut:]):
+            if piece:
+                reading.answers.data_received(piece)
+        assert reading.heard.pop() == [1, 0, 0, 2_500_000] and not reading.heard
+        assert not reading.answers.n_wanted
+    assert not reading.why
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"-NOSCRIPT No matching script.\r\n", "it says -NOSCRIPT No matching script."),
+        (b"x" * (MOST_LINE + 1), "it says " + "x" * 200),
+        (b"*2\r\n:1\r\n$-1\r\n:0\r\n", "its answer is not what was asked for"),
+        (b"*2\r\n+OK\r\n:1\r\n", "its answer is not what was asked for"),
+        (b"*2\r\n:1\r\n:1\r\n*2\r\n:1\r\n:1\r\n", "its answer is not what was asked for"),
+    ],
+)
+def test_what_is_no_answer_ends_it(reading: Reading, said: bytes, why: str) -> None:
+    reading.answers.n_wanted = 2
+    reading.answers.data_received(said)
+    assert reading.why == why and not reading.heard
+    reading.answers.connection_lost(OSError("later"))
+    assert reading.why == why
+
+
+def test_the_end_has_a_reason(reading: Reading) -> None:
+    reading.answers.connection_lost(None)
+    assert reading.why == "it closed the connection"

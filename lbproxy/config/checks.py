@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from lbproxy.config.bind_checks import check_binds
+from lbproxy.config.discovery_checks import check_discovery
 from lbproxy.config.doubts import check_doubts
 from lbproxy.config.http2_checks import check_http2, check_keys_of_check
 from lbproxy.config.kind_checks import check_kinds
@@ -80,6 +81,7 @@ def _check_pool(pool: Pool, raw: Any, path: Path, document: Document) -> None:
     check_sticky(pool, path, document)
     _check_queue(pool, raw, path, document)
     _check_dns(pool, raw, path, document)
+    check_discovery(pool, path, document)
     if pool.headers is not None:
         check_header_rules(pool.headers, (*path, "headers"), document)
     if pool.health_check is not None:
@@ -102,7 +104,7 @@ def _check_not_empty(data: Any, document: Document) -> None:
 def _brings_servers(pool: Mapping[str, Any]) -> bool:
     """Does something else than `servers` say who the servers are?"""
     dns = pool.get("dns")
-    return "servers_file" in pool or (isinstance(dns, dict) and "srv" in dns)
+    return "servers_file" in pool or "discovery" in pool or (isinstance(dns, dict) and "srv" in dns)
 
 
 def _check_references(config: Config, data: Any, document: Document) -> None:

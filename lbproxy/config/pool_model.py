@@ -413,7 +413,8 @@ class Pool(Section):
     dns: Dns = setting(Dns(), "Resolution of names in `servers`.")
     discovery: Discovery | None = setting(
         None,
-        "A platform that says who the servers are, besides what else the pool has ([more](discovery.md#platforms)).",
+        "A platform that knows who the servers are, and is followed while lbproxy runs: one of the keys below. Those "
+        "of `servers`, `servers_file` and `dns.srv`, if these are given too, come in addition.",
     )
     health_check: Annotated[
         HealthCheck | None,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lbproxy.address import Address
-from lbproxy.config.discovery_model import Aws
+from lbproxy.config.aws_model import Aws
 from lbproxy.config.model import Dns, ServerSpec
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.discovery.aws.source import AwsSource

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from lbproxy.config.discovery_model import Aws
+from lbproxy.config.aws_model import Aws
 from lbproxy.control.discovery.aws.ask import Asking, AwsError, Item, needed
 from lbproxy.control.discovery.aws.instances import Instance, named, tagged
 from lbproxy.control.discovery.aws.picture import Picture
@@ -41,7 +41,7 @@ def question(aws: Aws) -> tuple[str, str, Look]:
     if aws.ecs is not None:
         name = "/".join(text.rpartition("/")[2] for text in (aws.ecs.cluster, aws.ecs.service))
         return f"aws:ecs:{name}", f"AWS (ECS {name})", Tasks(aws.ecs.cluster, aws.ecs.service, port, aws.address).look
-    raise ValueError("the config names no servers")  # it was refused: config/discovery_checks.py
+    raise ValueError("the config names no servers")  # it was refused: config/aws_checks.py
 
 
 class Ec2:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from lbproxy.config.discovery_model import Aws, region_of
+from lbproxy.config.aws_model import Aws, region_of
 from lbproxy.control.discovery.aws.ask import Ask, Asking, AwsError, needed
 from lbproxy.control.discovery.aws.picture import Picture
 from lbproxy.control.discovery.aws.questions import question

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from lbproxy.address import Address, parse_address
-from lbproxy.config.discovery_model import Aws
+from lbproxy.config.aws_model import Aws
 from lbproxy.config.model import Dns, ServerSpec
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.discovery import discovery as module

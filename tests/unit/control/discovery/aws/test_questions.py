@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lbproxy.config.discovery_model import Aws
+from lbproxy.config.aws_model import Aws
 from lbproxy.control.discovery.aws.ask import AwsError, needed
 from lbproxy.control.discovery.aws.picture import Picture
 from lbproxy.control.discovery.aws.questions import question

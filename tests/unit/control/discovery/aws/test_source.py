@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lbproxy.config.discovery_model import Aws
+from lbproxy.config.aws_model import Aws
 from lbproxy.control.discovery.aws.ask import AwsError, needed
 from lbproxy.control.discovery.aws.source import FIRST_WAIT_S, MAX_WAIT_S, TERMINATING, WOKEN_S, AwsSource
 from lbproxy.control.discovery.source import Answer, Trouble

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from lbproxy.config.discovery_model import Aws, AwsEcs, region_of
+from lbproxy.config.aws_model import Aws, AwsEcs, region_of
 
 TARGET_GROUP = "arn:aws-cn:elasticloadbalancing:cn-north-1:123456789012:targetgroup/predict/0123456789abcdef"
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from lbproxy.config import discovery_checks
+from lbproxy.config import aws_checks
 from lbproxy.config.loader import load_text
 from lbproxy.config.model import Config
 from lbproxy.config.problems import ConfigError
@@ -37,7 +37,7 @@ def test_what_is_right(aws: str) -> None:
 @pytest.mark.parametrize(
     ("discovery", "told"),
     [
-        ("{}", "4:16: pools.p.discovery: names no platform; aws: {...}"),
+        ("{}", "4:16: pools.p.discovery: names no platform; write one of: aws"),
         (
             "{aws: {port: 80}}",
             "4:17: pools.p.discovery.aws: does not say which servers; write one of ec2, auto_scaling_group, "
@@ -84,15 +84,15 @@ def test_what_is_wrong(discovery: str, told: str) -> None:
 
 
 def test_without_the_library_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    without = partial(discovery_checks.check_discovery, has=lambda name: name != "boto3")
-    monkeypatch.setattr("lbproxy.config.checks.check_discovery", without)
+    without = partial(aws_checks.check_aws, has=lambda name: name != "boto3")
+    monkeypatch.setattr("lbproxy.config.checks.check_aws", without)
     assert problems("{aws: {ecs: {service: s}}}") == [
         "4:17: pools.p.discovery.aws: needs boto3, which is not installed; pip install 'lbproxy[aws]'"
     ]
 
 
 def test_what_is_installed() -> None:
-    assert discovery_checks.has_library("yaml") and not discovery_checks.has_library("no_such_library")
+    assert aws_checks.has_library("yaml") and not aws_checks.has_library("no_such_library")
 
 
 def test_a_pool_needs_no_servers_of_its_own() -> None:

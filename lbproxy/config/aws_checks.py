@@ -1,4 +1,4 @@
-"""What stands under `discovery` of a pool: one platform, one question to it, and the library that asks it."""
+"""What stands under `discovery.aws` of a pool: one question to AWS, and the library that asks it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Final
 
-from lbproxy.config.discovery_model import Aws, region_of
+from lbproxy.config.aws_model import Aws, region_of
 from lbproxy.config.pool_model import Pool
 from lbproxy.config.problems import Path
 from lbproxy.config.source import Document
@@ -21,15 +21,10 @@ def has_library(name: str) -> bool:
     return find_spec(name) is not None
 
 
-def check_discovery(pool: Pool, path: Path, document: Document, has: Callable[[str], bool] = has_library) -> None:
+def check_aws(pool: Pool, path: Path, document: Document, has: Callable[[str], bool] = has_library) -> None:
     """Complain of what cannot be. has: is a library installed?"""
-    place = (*path, "discovery")
-    if pool.discovery is None:
-        return
-    if pool.discovery.aws is None:
-        document.object_to(place, "names no platform", "aws: {...}")
-        return
-    _check_aws(pool.discovery.aws, (*place, "aws"), document, has)
+    if pool.discovery is not None and pool.discovery.aws is not None:
+        _check_aws(pool.discovery.aws, (*path, "discovery", "aws"), document, has)
 
 
 def _check_aws(aws: Aws, place: Path, document: Document, has: Callable[[str], bool]) -> None:

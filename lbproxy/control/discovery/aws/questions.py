@@ -84,9 +84,8 @@ class Known:
                 picture.lacking.append(f"EC2 does not know {name}{'' if before is None else ', which stays'}")
             elif item.is_running and item.address:
                 found[name] = item
-            else:
-                why = f"has no {self._kind} address" if item.is_running else f"is {item.state}"
-                picture.lacking.append(f"{name} {why}")
+            elif item.is_running:
+                picture.lacking.append(f"{name} has no {self._kind} address")
         self._known = found
         return found
 

@@ -160,6 +160,8 @@ def _notes(server: Object, is_failing_open: bool, *, is_short: bool = False) -> 
         notes.append("used all the same, as the pool fails open")
     if server.get("backup"):
         notes.append("backup, in use" if server.get("used") else "backup")
+    if server.get("far"):
+        notes.append(f"in another zone, {_shown(server.get('zone'))}{', in use' if server.get('used') else ''}")
     if server.get("weight") == 0:
         notes.append("weight 0: no new requests")
     penalty, quarantined, ramp = (server.get(key) for key in ("penalty", "quarantined", "ramp"))

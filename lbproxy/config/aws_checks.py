@@ -45,6 +45,8 @@ def _check_aws(aws: Aws, place: Path, document: Document, has: Callable[[str], b
         document.object_to((*place, "region"), f"is not that of the target group, {region_of(aws.target_group)}")
     if aws.complete_lifecycle and kind != "auto_scaling_group":
         document.object_to((*place, "complete_lifecycle"), "belongs to `auto_scaling_group`", at_key=True)
+    if aws.zone != "auto" and not aws.prefer_zone:
+        document.warn((*place, "zone"), "has no effect without `prefer_zone: true`", at_key=True)
     if aws.interval < OFTEN_S:
         document.warn(
             (*place, "interval"), f"asks AWS more than once in {OFTEN_S:g}s, and AWS bounds the calls of an account"

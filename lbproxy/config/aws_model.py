@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from lbproxy.config.notation import SECONDS, TEXT, TEXT_SCHEMA, Notation, Section, integer, setting
+from lbproxy.config.notation import FLAG, SECONDS, TEXT, TEXT_SCHEMA, Notation, Section, integer, setting
 from lbproxy.config.units import parse_text, shown
 
 PORT: Final = integer(1, 65535)
@@ -42,6 +42,14 @@ def parse_region(value: object) -> str:
     return text
 
 
+def parse_zone(value: object) -> str:
+    """`auto`, or an availability zone, by its name."""
+    text = parse_text(value)
+    if text != "auto" and not re.fullmatch(r"[a-z]{2}(-[a-z0-9]+)+-[0-9]+[a-z]", text):
+        raise ValueError(f"expected auto or a zone such as eu-central-1a, got {shown(value)}")
+    return text
+
+
 def parse_aws_name(value: object) -> str:
     """A name of AWS: what it allows in names of groups, clusters and services, and in ARNs."""
     text = parse_text(value)
@@ -63,6 +71,7 @@ def parse_hook(value: object) -> bool | str:
 TARGET_GROUP: Final = Notation("ARN of a target group", parse_target_group, {"type": "string", "pattern": "^arn:aws"})
 REGION: Final = Notation("region", parse_region, {"type": "string", "pattern": "^[a-z0-9-]{1,63}$"})
 AWS_NAME: Final = Notation("name", parse_aws_name, TEXT_SCHEMA)
+ZONE: Final = Notation("`auto` or a zone", parse_zone, {"type": "string", "pattern": "^(auto|[a-z0-9-]+)$"})
 HOOK: Final = Notation(
     "`true`, `false` or the name of a hook", parse_hook, {"anyOf": [{"type": "boolean"}, dict(TEXT_SCHEMA)]}
 )
@@ -107,6 +116,14 @@ class Aws(Section):
     )
     interval: Annotated[float, SECONDS] = setting(
         "15s", "How often AWS is asked, up to a tenth sooner, at random; also soon after a failed connect."
+    )
+    prefer_zone: Annotated[bool, FLAG] = setting(
+        False,
+        "Use servers of the own zone only, as long as at least half of those are usable; else those of all zones.",
+    )
+    zone: Annotated[str, ZONE] = setting(
+        "auto",
+        "The own zone, such as `eu-central-1a`. `auto`: the one that this instance, or task of ECS, runs in.",
     )
     complete_lifecycle: Annotated[bool | str, HOOK] = setting(
         False,

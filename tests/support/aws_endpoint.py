@@ -41,6 +41,7 @@ class Instance:
     address: str
     state: str = "running"
     tags: Mapping[str, str] = field(default_factory=dict)
+    zone: str = "eu-central-1a"
 
 
 class AwsEndpoint:
@@ -151,7 +152,7 @@ class AwsEndpoint:
         items = "".join(
             f"<item><instancesSet><item><instanceId>{name}</instanceId><privateIpAddress>{item.address}</privateIpAddress>"
             f"<instanceState><code>16</code><name>{item.state}</name></instanceState>"
-            f"<placement><availabilityZone>eu-central-1a</availabilityZone></placement></item></instancesSet></item>"
+            f"<placement><availabilityZone>{item.zone}</availabilityZone></placement></item></instancesSet></item>"
             for name, item in page
         )
         return (

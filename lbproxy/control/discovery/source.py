@@ -23,7 +23,7 @@ MAX_SERVERS = 1024  # of one source; with more it is out of order
 class Found:
     """A server as a source describes it. max_inflight None: as the pool says. host: see domain.server.Server.
 
-    zone: where it stands, "" if that is not known.
+    zone: where it stands, "" if that is not known. far: in another one than lbproxy, and the near come first.
     """
 
     address: Address
@@ -33,6 +33,7 @@ class Found:
     backup: bool = False
     host: str = ""
     zone: str = ""
+    far: bool = False
 
 
 @dataclass(frozen=True, slots=True)

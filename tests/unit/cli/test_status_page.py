@@ -251,6 +251,13 @@ def test_what_does_not_come_from_the_file_is_told_with_v() -> None:
     assert "set by" not in page(status(changed))
 
 
+def test_servers_of_another_zone_say_so() -> None:
+    shown = page(status(server("a", far=True, zone="eu-central-1b", used=False)))
+    assert shown.endswith("in another zone, eu-central-1b")
+    shown = page(status(server("a", far=True, zone="eu-central-1b", used=True)))
+    assert shown.endswith("in another zone, eu-central-1b, in use")
+
+
 def test_the_sources_of_servers_are_shown_on_request() -> None:
     known = status(server("a", source="servers_file"))
     pools = known["pools"]

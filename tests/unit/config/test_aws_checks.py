@@ -28,6 +28,7 @@ def problems(discovery: str) -> list[str]:
         "{auto_scaling_group: predict, port: 80, complete_lifecycle: drain-hook, interval: 5s}",
         f"{{target_group: '{TARGET_GROUP}', region: eu-central-1}}",
         "{ecs: {service: predict}}",
+        "{ecs: {service: predict}, prefer_zone: true, zone: us-east-1-bos-1a}",
     ],
 )
 def test_what_is_right(aws: str) -> None:
@@ -71,6 +72,10 @@ def test_what_is_right(aws: str) -> None:
         (
             "{aws: {ecs: {service: s}, complete_lifecycle: true}}",
             "4:42: pools.p.discovery.aws.complete_lifecycle: belongs to `auto_scaling_group`",
+        ),
+        (
+            "{aws: {ecs: {service: s}, zone: eu-central-1a}}",
+            "4:42: pools.p.discovery.aws.zone: has no effect without `prefer_zone: true`",
         ),
         (
             "{aws: {ecs: {service: s}, interval: 1s}}",

@@ -39,6 +39,7 @@ def test_hooks(hook: object, value: object) -> None:
         ({"region": "Frankfurt am Main"}, "expected a region such as eu-central-1"),
         ({"auto_scaling_group": ""}, "expected a name of 1 to 512 printable characters"),
         ({"complete_lifecycle": "a b"}, "expected true, false or the name of a lifecycle hook"),
+        ({"zone": "a"}, "expected auto or a zone such as eu-central-1a"),
         ({"port": 0}, "expected a whole number from 1 to 65535"),
         ({"address": "elastic"}, "'private', 'public' or 'ipv6'"),
         ({"ec2": {"port": 1}}, "Field required"),

@@ -13,11 +13,13 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from lbproxy.config.aws_model import Aws, region_of
 from lbproxy.control.discovery.aws.ask import Ask, Asking, AwsError, needed
+from lbproxy.control.discovery.aws.metadata import own_zone
 from lbproxy.control.discovery.aws.picture import Picture
 from lbproxy.control.discovery.aws.questions import question
 from lbproxy.control.discovery.one_thread import OneThread
@@ -35,7 +37,8 @@ TERMINATING: Final = "autoscaling:EC2_INSTANCE_TERMINATING"
 
 
 class AwsSource(Polled):
-    """is_member: has any pool a server at this IP address? rng: for times. make_ask: of a region, "" for the usual."""
+    """is_member: has any pool a server at this IP address? rng: for times. make_ask: of a region, "" for the usual.
+    zone: asks for the one in which this process runs."""
 
     kind = values_from = "aws"
     rank = 4
@@ -48,6 +51,7 @@ class AwsSource(Polled):
         *,
         rng: random.Random | None = None,
         make_ask: Callable[[str], Asking] = Ask,
+        zone: Callable[[], str] = own_zone,
         in_thread: Callable[[Callable[[], Any]], Any] | None = None,
         pause: Pause = pause,
     ) -> None:
@@ -59,6 +63,8 @@ class AwsSource(Polled):
         self._rng = rng or random.Random()
         self._ask = make_ask(aws.region or (region_of(aws.target_group) if aws.target_group else ""))
         self._in_thread = in_thread or OneThread(f"discovery:{name}", LOOK_S)
+        self._ask_zone = zone
+        self._zone = "" if aws.zone == "auto" else aws.zone
         self._looked_at = float("-inf")
         self._n_failures = 0
         self._waiting: Mapping[str, str] = {}  # addresses of instances that are Terminating:Wait, by id
@@ -92,10 +98,23 @@ class AwsSource(Polled):
         self._n_failures = 0
         self.wait_s = max(MIN_GAP_S, self._aws.interval * (1.0 - JITTER * self._rng.random()))
         self.says = picture.says
-        lacking = [*picture.lacking, *await self._complete(picture.waiting)]
+        lacking = [*picture.lacking, *await self._learn_zone(), *await self._complete(picture.waiting)]
         more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
         self.lacking = "; ".join(lacking[:SHOWN]) + more
-        return picture.found
+        if not self._aws.prefer_zone or not self._zone:
+            return picture.found
+        return [replace(item, far=item.zone not in ("", self._zone)) for item in picture.found]
+
+    async def _learn_zone(self) -> list[str]:
+        """The own one, if it counts. Returns what is wrong: servers of all zones are used until it is known."""
+        if self._zone or not self._aws.prefer_zone:
+            return []
+        try:
+            self._zone = await self._in_thread(self._ask_zone)
+        except (AwsError, TimeoutError) as error:
+            return [str(error)]
+        log.info("%s: servers of the zone %s come first", self.title, self._zone)
+        return []
 
     def _see(self) -> Picture:
         try:

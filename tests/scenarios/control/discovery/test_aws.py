@@ -21,6 +21,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TAGGED: Aws = {"ec2": {"tags": {"app": "predict"}}}
 SCALED: Aws = {"auto_scaling_group": "predict", "complete_lifecycle": True}
 REGISTERED: Aws = {"target_group": TARGET_GROUP}
+NEAR: Aws = {**TAGGED, "prefer_zone": True, "zone": "eu-central-1a"}
 TASKS: Aws = {"ecs": {"cluster": "models", "service": "predict"}}
 
 
@@ -89,14 +90,16 @@ def running(directory: Path, pools: Mapping[str, Aws], **states: str) -> Iterato
 
 
 def test_servers_come_and_go(tmp_path: Path) -> None:
-    pools = {"tagged": TAGGED, "scaled": SCALED, "registered": REGISTERED, "tasks": TASKS}
+    pools = {"tagged": TAGGED, "scaled": SCALED, "registered": REGISTERED, "tasks": TASKS, "near": NEAR}
     with running(tmp_path, pools, i_1="InService", i_2="Pending") as stage:
         aws, port = stage.aws, stage.port
         aws.page_size = 1
         aws.instances["i-3"].state = "pending"
+        aws.instances["i-3"].zone = "eu-central-1b"
         aws.targets.update({("i-1", port): "unhealthy", ("i-2", port): "draining"})
         aws.tasks["t1"] = HOSTS["i-1"]
         stage.wait_used("tagged", "i-1 i-2")
+        stage.wait_used("near", "i-1 i-2")
         for pool in ("scaled", "registered", "tasks"):
             stage.wait_used(pool, "i-1")
             assert stage.ask(pool) == 200
@@ -110,10 +113,16 @@ def test_servers_come_and_go(tmp_path: Path) -> None:
         del aws.targets["i-1", port]
         aws.tasks = {"t2": HOSTS["i-2"]}
         stage.wait_used("tagged", "i-1 i-3")
+        wait_until(lambda: len(stage.lb.server_status("near")) == 2, "i-2 to leave, and i-3 to join")
+        stage.wait_used("near", "i-1")
+        zones = {str(item["zone"]): item["far"] for item in stage.lb.server_status("near")}
+        assert zones == {"eu-central-1a": False, "eu-central-1b": True}
         stage.wait_used("scaled", "i-3")
         stage.wait_used("registered", "i-3")
         stage.wait_used("tasks", "i-2")
-        assert [stage.ask(pool) for pool in pools] == [200] * 4
+        assert [stage.ask(pool) for pool in pools] == [200] * 5
+        stage.origins[0].close()
+        wait_until(lambda: stage.ask("near") == 200 and stage.used("near") == "i-3", "the other zone to be used")
         for pool, name in (("tagged", "ec2:app=predict"), ("scaled", "asg:predict"), ("tasks", "ecs:models/predict")):
             source = f"aws:{name}"
             assert stage.lb.metric("discovery_errors_total", pool=pool, source=source) == 0

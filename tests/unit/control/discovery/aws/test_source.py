@@ -15,6 +15,11 @@ from lbproxy.control.discovery.source import Answer, Trouble
 TARGET_GROUP = "arn:aws:elasticloadbalancing:us-west-2:123456789012:targetgroup/predict/0123456789abcdef"
 
 
+def zone_of(name: str) -> str:
+    """i-1 stands in the first zone, i-2 in the second."""
+    return f"eu-central-1{'abcdefghi'[int(name[2:]) - 1]}"
+
+
 class Bench:
     """A group of two instances, i-1 and i-2, whose states and errors are what the test says. Nobody waits."""
 
@@ -29,6 +34,7 @@ class Bench:
         self.refusal: AwsError | None = None
         self.regions: list[str] = []
         self.is_closed = False
+        self.zone: str | AwsError = "eu-central-1a"
         asked = {"auto_scaling_group": "predict", "port": 80, "interval": interval_s, **aws}
         self.source = AwsSource(
             Aws.model_validate(asked),
@@ -36,8 +42,20 @@ class Bench:
             self.members.__contains__,
             rng=random.Random(seed),
             make_ask=self.make_ask,
+            zone=self.own_zone,
             in_thread=self.in_thread,
         )
+
+    def own_zone(self) -> str:
+        if isinstance(self.zone, AwsError):
+            raise self.zone
+        return self.zone
+
+    async def far(self) -> list[str]:
+        """The addresses of those in other zones, after a look."""
+        answer = await self.source.look()
+        assert not isinstance(answer, Trouble)
+        return [found.address.host for found in answer if found.far]
 
     def make_ask(self, region: str) -> Bench:
         self.regions.append(region)
@@ -65,7 +83,13 @@ class Bench:
                 return {}
         ids = given["Filters"][0]["Values"]
         found = [
-            {"InstanceId": name, "PrivateIpAddress": f"10.0.0.{name[2:]}", "State": {"Name": "running"}} for name in ids
+            {
+                "InstanceId": name,
+                "PrivateIpAddress": f"10.0.0.{name[2:]}",
+                "State": {"Name": "running"},
+                "Placement": {"AvailabilityZone": zone_of(name)},
+            }
+            for name in ids
         ]
         return {"Reservations": [{"Instances": found}]}
 
@@ -197,6 +221,33 @@ async def test_connections_are_closed_at_the_end() -> None:
     with pytest.raises(RuntimeError, match="enough"):
         await bench.source.watch(emit)
     assert bench.is_closed
+
+
+# --- zones ------------------------------------------------------------------------------------------------------------
+
+
+async def test_without_the_key_nobody_is_far() -> None:
+    bench = Bench()
+    bench.zone = AwsError("nobody is to ask")
+    assert await bench.far() == [] and bench.source.lacking == ""
+
+
+async def test_servers_of_other_zones_are_far() -> None:
+    assert await Bench(prefer_zone=True).far() == ["10.0.0.2"]
+    named = Bench(prefer_zone=True, zone="eu-central-1b")
+    named.zone = AwsError("nobody is to ask")
+    assert await named.far() == ["10.0.0.1"] and named.source.lacking == ""
+
+
+async def test_until_the_own_zone_is_known_nobody_is_far() -> None:
+    bench = Bench(prefer_zone=True)
+    bench.zone = AwsError("which zone is this? no answer; set `zone`")
+    assert await bench.far() == []
+    assert bench.source.lacking == "which zone is this? no answer; set `zone`"
+    bench.zone = "eu-central-1b"
+    assert await bench.far() == ["10.0.0.1"] and bench.source.lacking == ""
+    bench.zone = AwsError("it is not asked for again")
+    assert await bench.far() == ["10.0.0.1"] and bench.source.lacking == ""
 
 
 # --- instances that wait for their end --------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ After an error of credentials all is made anew for the next question: a profile 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,10 @@ REFUSALS: Final = frozenset(
         "UnrecognizedClientException",
     )
 )
+
+# Their own lines: credentials found, refreshed, not refreshed with a traceback; and at `debug` whole requests, with the
+# signature and the session token. What is wrong is told by the source.
+_TALKATIVE: Final = ("boto3", "botocore", "urllib3")
 
 Item = Mapping[str, Any]
 _making: Final = threading.Lock()  # sessions may be used by several threads, but not made
@@ -135,6 +140,8 @@ class Ask:
 
     def _made(self, service: str) -> Any:
         if self._session is None:
+            for name in _TALKATIVE:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
             core = importlib.import_module("botocore.session").get_session()
             if _loaders:
                 core.register_component("data_loader", _loaders[0])

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support.aws_endpoint import MOODS, TARGET_GROUP, AwsEndpoint, Instance
 from tests.support.client import Client
 from tests.support.daemon import Entry, LbProxy
@@ -127,8 +129,10 @@ def test_servers_come_and_go(tmp_path: Path) -> None:
             source = f"aws:{name}"
             assert stage.lb.metric("discovery_errors_total", pool=pool, source=source) == 0
             assert stage.lb.metric("discovery_last_success_timestamp_seconds", pool=pool, source=source) > 1e9
+        assert "boto" not in stage.lb.stderr
 
 
+@pytest.mark.slow
 def test_no_error_takes_a_server_away(tmp_path: Path) -> None:
     pools: dict[str, Aws] = {mood: {"ec2": {"tags": {"app": "predict", "mood": mood}}} for mood in MOODS}
     with running(tmp_path, pools) as stage:

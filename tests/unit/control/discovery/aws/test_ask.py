@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -162,5 +163,6 @@ def test_a_client_asks_once_and_not_for_long(monkeypatch: pytest.MonkeyPatch) ->
     assert (config.connect_timeout, config.read_timeout) == (module.CONNECT_S, module.READ_S)
     assert config.retries["total_max_attempts"] == 1 and config.region_name == "eu-central-1"
     assert ask._client("autoscaling") is ask._clients["autoscaling"]
+    assert not logging.getLogger("botocore.credentials").isEnabledFor(logging.ERROR), "it would log what signs requests"
     ask.close()
     assert ask._clients == {}

@@ -16,6 +16,7 @@ NAME, ADDRESS, WEIGHT = "SERVER", "ADDRESS", "WEIGHT"
 COLUMNS = (NAME, ADDRESS, "STATE", "SINCE", WEIGHT, "IN FLIGHT", "REQUESTS", "ERRORS", "LATENCY")
 _TO_THE_LEFT = frozenset({NAME, ADDRESS, "STATE"})
 _INDENT = "    "
+SHOWN_VERDICTS = 5  # of a source
 
 
 def page(status: Object, *, width: int | None = None, is_verbose: bool = False) -> str:
@@ -133,6 +134,11 @@ def _source(known: Object) -> str:
     age, error = known.get("age"), known.get("error")
     text = f"{name}: {_shown(count)} server{'' if count == 1 else 's'}"
     text += ", no answer yet" if age is None else f", seen {_seconds(age)} ago"
+    said = known.get("says")
+    verdicts = [f"{address} {_shown(word)}" for address, word in said.items()] if isinstance(said, dict) else []
+    if verdicts:
+        more = f" and {len(verdicts) - SHOWN_VERDICTS} more" if len(verdicts) > SHOWN_VERDICTS else ""
+        text += f"; it says, which is not gone by: {', '.join(verdicts[:SHOWN_VERDICTS])}{more}"
     return f"{text}; {error}" if error else text
 
 
@@ -194,6 +200,8 @@ def _notes(server: Object, is_failing_open: bool, *, is_short: bool = False) -> 
         notes.append("used all the same, as the pool fails open")
     if server.get("backup"):
         notes.append("backup, in use" if server.get("used") else "backup")
+    if server.get("far"):
+        notes.append(f"in another zone, {_shown(server.get('zone'))}{', in use' if server.get('used') else ''}")
     if server.get("weight") == 0:
         notes.append("weight 0: no new requests")
     penalty, quarantined, ramp = (server.get(key) for key in ("penalty", "quarantined", "ramp"))
@@ -226,7 +234,7 @@ def _details(server: Object) -> str:
 def _origins(server: Object) -> list[str]:
     """Where the server and its values come from, as far as it is not the file."""
     sources, source = server.get("sources"), server.get("source")
-    words = {"dns": "from DNS", "servers_file": "from the servers_file", "live": "added live"}
+    words = {"aws": "from AWS", "dns": "from DNS", "servers_file": "from the servers_file", "live": "added live"}
     told = [words[source]] if isinstance(source, str) and source in words else []
     if server.get("leaving"):
         told.append("goes when it is idle")

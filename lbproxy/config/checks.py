@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from lbproxy.config.aws_checks import check_aws
 from lbproxy.config.bind_checks import check_binds
 from lbproxy.config.doubts import check_doubts
 from lbproxy.config.http2_checks import check_http2, check_keys_of_check
@@ -82,6 +83,7 @@ def _check_pool(pool: Pool, raw: Any, path: Path, document: Document) -> None:
     check_sticky(pool, path, document)
     _check_queue(pool, raw, path, document)
     _check_dns(pool, raw, path, document)
+    _check_discovery(pool, path, document)
     if pool.headers is not None:
         check_header_rules(pool.headers, (*path, "headers"), document)
     if pool.health_check is not None:
@@ -104,7 +106,7 @@ def _check_not_empty(data: Any, document: Document) -> None:
 def _brings_servers(pool: Mapping[str, Any]) -> bool:
     """Does something else than `servers` say who the servers are?"""
     dns = pool.get("dns")
-    return "servers_file" in pool or (isinstance(dns, dict) and "srv" in dns)
+    return "servers_file" in pool or "discovery" in pool or (isinstance(dns, dict) and "srv" in dns)
 
 
 def _check_references(config: Config, data: Any, document: Document) -> None:
@@ -199,6 +201,16 @@ def _check_dns(pool: Pool, raw: Any, path: Path, document: Document) -> None:
     for name in ("servers", "hold"):
         if name in given:
             document.warn((*path, "dns", name), "has no effect without `srv`", at_key=True)
+
+
+def _check_discovery(pool: Pool, path: Path, document: Document) -> None:
+    """It names one platform."""
+    known = type(pool.discovery).model_fields if pool.discovery is not None else ()
+    given = [name for name in known if getattr(pool.discovery, name) is not None]
+    if pool.discovery is not None and len(given) != 1:
+        what = f"names {' and '.join(given)}" if given else "names no platform"
+        document.object_to((*path, "discovery"), what, f"write one of: {', '.join(known)}")
+    check_aws(pool, path, document)
 
 
 def _check_health_check(spec: HealthCheck, raw: Any, path: Path, document: Document) -> None:

@@ -225,7 +225,18 @@ class Members:
             if len(believed) > len(usable):
                 self.is_failing_open = True
                 usable = believed
-        return tuple(server for server in usable if not server.backup) or usable
+        return self._near(tuple(server for server in usable if not server.backup) or usable)
+
+    def _near(self, usable: tuple[Server, ...]) -> tuple[Server, ...]:
+        """Those of this zone, while at least half of them are usable; else all, so that each zone has its share."""
+        near = tuple(server for server in usable if not server.far)
+        if not near or len(near) == len(usable):
+            return usable
+        n_wanted = 0
+        for server in self.servers:
+            if server.admin is Admin.READY and server.weight > 0 and not server.far and server.backup == near[0].backup:
+                n_wanted += 1
+        return near if 2 * len(near) >= n_wanted else usable
 
     def _may_be_probed(self, server: Server) -> bool:
         """A backup is probed only while backups are in use: its turn comes before theirs, not before the primaries'."""

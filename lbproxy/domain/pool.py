@@ -195,6 +195,12 @@ class Pool(Lessor):
         self.members.rebuild()
         self.hand_over(now)
 
+    def set_far(self, server: Server, far: bool, now: float) -> None:
+        """True: it stands in another zone, so those of this zone come first (domain/members.py)."""
+        server.far = far
+        self.members.rebuild()
+        self.hand_over(now)
+
     def server_refused(self, server: Server, now: float) -> bool:
         """The kernel of the server said that nobody listens. True if this is news."""
         return self.set_health(server, Health.DOWN, REFUSED, "connection refused under traffic", now)

@@ -51,7 +51,8 @@ class Server:
     inflight counts requests (TCP: connections) given to it and not finished; the pool's books alone change it.
     max_inflight 0 means no limit. progress_at is the last time (monotonic seconds) it finished a request or sent a
     byte. host is the name or address that the config gives for it, which TLS verifies. was_up: a check has found it
-    well at least once. keep_sticky: while drained it still takes requests of clients who stick to it. cut_at: what is
+    well at least once. zone: where it stands, "" if nobody says. far: in another zone than lbproxy, whose
+    own comes first. keep_sticky: while drained it still takes requests of clients who stick to it. cut_at: what is
     in flight then is cut, as an operator has asked for; inf: nothing is.
 
     limit is what max_inflight comes to now: during slow start it is less. n_quarantined of its slots were given up by
@@ -82,6 +83,7 @@ class Server:
         "effective_weight",
         "errors",
         "errors_in_a_row",
+        "far",
         "free_limit",
         "health",
         "host",
@@ -99,6 +101,7 @@ class Server:
         "service_p95_s",
         "was_up",
         "why",
+        "zone",
     )
 
     def __init__(
@@ -120,6 +123,8 @@ class Server:
         self.effective_weight = float(weight)
         self._quarantine: list[tuple[float, float]] = []
         self.backup = backup
+        self.zone = ""
+        self.far = False
         self.inflight = 0
         self.admin = Admin.READY
         self.keep_sticky = False

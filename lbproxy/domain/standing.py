@@ -56,6 +56,8 @@ def _standing(pool: Pool, server: Server, now: float, *, is_eligible: bool) -> S
         notes.append(f"slow start: {server.effective_weight / server.weight:.0%} of its share")
     if server.backup:
         notes.append("a backup, and no other is usable")
+    if server.far:
+        notes.append("in another zone, and too few of this one are usable")
     return Standing(True, is_last, "; ".join(notes))
 
 
@@ -79,6 +81,8 @@ def _out(pool: Pool, server: Server, now: float) -> Standing:
         return Standing(False, False, f"{why}{waits}")
     if server.backup:
         return Standing(False, False, "a backup, and others are usable")
+    if server.far and not why:
+        return Standing(False, False, "in another zone, and enough of this one are usable")
     return Standing(False, False, why)
 
 

@@ -1,4 +1,4 @@
-"""Keeps the members of pools in step with their sources: the config, names, `servers_file`, SRV records of DNS.
+"""Keeps the members of pools in step with their sources: names, `servers_file`, SRV records of DNS, AWS.
 
 Each source of a pool is watched by a task of its own. Its first answer counts at once, later ones when nothing new has
 come for QUIET_S (but not longer than MOST_S), so that a burst of changes is one. A source that cannot look changes
@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lbproxy.address import Address
+from lbproxy.config.aws_model import Aws
 from lbproxy.config.model import Dns, ServerSpec
 from lbproxy.config.model import Pool as PoolConfig
+from lbproxy.control.discovery.aws.source import AwsSource
 from lbproxy.control.discovery.dns import NameSource, Resolve, ThreadResolver
 from lbproxy.control.discovery.roster import Keeper, Member, Roster, Share
 from lbproxy.control.discovery.servers_file import ServersFile
@@ -61,11 +63,13 @@ class Wanted:
     max_inflight: int = 0
     servers_file: str | None = None
     base_dir: str = "."
+    aws: Aws | None = None
 
     @property
     def has_sources(self) -> bool:
         """May servers come later?"""
-        return bool(self.specs or self.servers_file is not None or self.dns.srv is not None)
+        others = (self.servers_file, self.dns.srv, self.aws)
+        return bool(self.specs) or any(item is not None for item in others)
 
     @classmethod
     def of(cls, pool: PoolConfig, base_dir: str | Path = ".") -> Wanted:
@@ -75,7 +79,8 @@ class Wanted:
         """
         is_checked, limit = pool.health_check is not None, pool.max_inflight or 0
         names = tuple(spec for spec in pool.servers if not spec.address.is_literal)
-        return cls(names, pool.dns, is_checked, limit, pool.servers_file, str(base_dir))
+        aws = None if pool.discovery is None else pool.discovery.aws
+        return cls(names, pool.dns, is_checked, limit, pool.servers_file, str(base_dir), aws)
 
 
 @dataclass(slots=True, eq=False)
@@ -124,7 +129,7 @@ class Discovery:
     """row: the PROCESS row. clock: monotonic seconds; wall: those since 1970. sleep, pause: how tasks wait.
 
     resolve: looks names up, off the loop. make_file: the source of a servers_file. make_resolver: who is asked for SRV
-    records.
+    records. make_aws: the source that asks AWS, which wants to know whether an IP address is a server's.
     """
 
     def __init__(
@@ -140,9 +145,11 @@ class Discovery:
         pause: Pause = pause,
         make_file: Callable[[str, str, Callable[[], float]], Source] = ServersFile,
         make_resolver: Callable[[Sequence[Address]], SrvResolver] = DnsPython,
+        make_aws: Callable[[Aws, Callable[[], float], Callable[[str], bool]], Source] = AwsSource,
     ) -> None:
         self._make_file = make_file
         self._make_resolver = make_resolver
+        self._make_aws = make_aws
         self._keeper = keeper
         self._tasks = tasks
         self._row = row
@@ -251,7 +258,13 @@ class Discovery:
             made["srv", ""] = SrvSource(
                 wanted.dns.srv, wanted.dns.interval, wanted.dns.hold, resolver, self._clock, self._pause
             )
+        if wanted.aws is not None:
+            made["aws", ""] = self._make_aws(wanted.aws, self._clock, self._is_member)
         return made
+
+    def _is_member(self, ip: str) -> bool:
+        """Has any pool a server at this address?"""
+        return any(server.address.host == ip for watch in self._pools.values() for server in watch.pool.servers)
 
     def _watch(self, watch: _PoolWatch, key: tuple[str, str], source: Source, *, joins_up: bool = True) -> _Watched:
         """Begin with a source, or go on with another one in its place: what the old one had stays until it is heard."""
@@ -399,6 +412,9 @@ class Discovery:
         watch = self._pools.get(pool.name)
         if watch is not None:
             watch.roster.left(server, watch.shares())
+        for other in self._pools.values():
+            for item in other.watched.values():
+                item.source.left(server.address.host)
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
@@ -426,6 +442,7 @@ class Discovery:
                 "servers": len(item.share.found),
                 "age": None if item.good_at is None else round(self._clock() - item.good_at, 3),
                 "error": item.why or None,
+                "says": dict(item.source.says),
             }
             for item in (watch.watched.values() if watch is not None else ())
         ]
@@ -466,6 +483,8 @@ def _settings(wanted: Wanted, key: tuple[str, str]) -> object:
         return wanted.servers_file, wanted.base_dir
     if kind == "srv":
         return wanted.dns
+    if kind == "aws":
+        return wanted.aws
     return wanted.dns.interval, [spec for spec in wanted.specs if spec.address.host == host]
 
 

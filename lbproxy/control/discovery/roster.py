@@ -194,6 +194,7 @@ class Roster:
             backup=found.backup,
             host=found.host,
         )
+        server.zone, server.far = found.zone, found.far
         if self.is_checked and not share.joins_up:
             server.health, server.down_reason, server.why = Health.DOWN, JOINING, "joined; no check has passed yet"
             server.changed_at = self._clock()
@@ -210,6 +211,9 @@ class Roster:
         share, server = member.holders[0], member.server
         found, member.last = share.found[key], share.source
         server.host = found.host or found.address.host
+        server.zone = found.zone
+        if server.far != found.far:
+            self.pool.set_far(server, found.far, self._clock())
         limit = found.max_inflight if found.max_inflight is not None else self.limit
         self._keeper.give(self.pool, server, "weight", found.weight)
         self._keeper.give(self.pool, server, "max_inflight", limit)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lbproxy.address import Address
@@ -21,7 +21,10 @@ MAX_SERVERS = 1024  # of one source; with more it is out of order
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A server as a source describes it. max_inflight None: as the pool says. host: see domain.server.Server."""
+    """A server as a source describes it. max_inflight None: as the pool says. host: see domain.server.Server.
+
+    zone: where it stands, "" if that is not known. far: in another one than lbproxy, and the near come first.
+    """
 
     address: Address
     name: str
@@ -29,6 +32,8 @@ class Found:
     max_inflight: int | None = None
     backup: bool = False
     host: str = ""
+    zone: str = ""
+    far: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ class Source:
 
     kind: what the status says that a server is from; values_from: and its weight and limit. rank: where several sources
     have an address, the lowest says what its weight is. name: in metrics and the status, made of words of the config.
-    title: in messages. lacking: what is wrong with part of the last good answer, "" if nothing.
+    title: in messages. lacking: what is wrong with part of the last good answer, "" if nothing. says: by address, what
+    it says of the health of servers, which is shown and not gone by.
     """
 
     kind = ""
@@ -69,12 +75,16 @@ class Source:
         self.name = name
         self.title = title
         self.lacking = ""
+        self.says: Mapping[str, str] = {}
         self.woken = asyncio.Event()
         self._pause = pause
 
     def wake(self) -> None:
         """A connect to one of its servers failed: look soon."""
         self.woken.set()
+
+    def left(self, ip: str) -> None:
+        """A server at this IP address has left a pool; nothing is in flight there any more."""
 
     def succeed(self, before: Source) -> None:
         """It takes the place of one with other settings, and may take over what that one knows."""

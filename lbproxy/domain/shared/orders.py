@@ -16,13 +16,13 @@ from lbproxy.domain.shared.books import SharedBooks
 from lbproxy.domain.shared.cells import Cells
 from lbproxy.domain.shared.plan import (
     ADMIN,
-    BACKUP,
     CHANGED,
     CUT_AT,
     HEALTH,
     IDLE,
     MAX_INFLIGHT,
     REUSE,
+    ROLE,
     WAS_UP,
     WEIGHT,
     Plan,
@@ -37,8 +37,9 @@ _ADMIN_OF: Final = {**{number: admin for admin, number in _ADMINS.items()}, _KEE
 _HEALTH_OF: Final = {**{number: health for health, number in _HEALTHS.items()}, _REFUSED: Health.DOWN}
 _FAILED: Final = "checks"
 _WHY: Final = "as the controller says"
-_NO: Final = 1
-_YES: Final = 2
+_TOLD: Final = 1  # of a role: that it is told at all
+_IS_BACKUP: Final = 2
+_IS_FAR: Final = 4
 _LIFTED: Final = -1
 
 
@@ -59,7 +60,7 @@ def write_orders(cells: Cells, plan: Plan, server: Server, seat: int) -> bool:
         (MAX_INFLIGHT, server.max_inflight + 1),
         (IDLE, int(server.idle_timeout.learned_s * 1e9)),
         (REUSE, reuse),
-        (BACKUP, _YES if server.backup else _NO),
+        (ROLE, _TOLD + (_IS_BACKUP if server.backup else 0) + (_IS_FAR if server.far else 0)),
         (CUT_AT, int(server.cut_at * 1e9) if server.cut_at < inf else 0),
         (WAS_UP, int(server.was_up)),
     ):
@@ -85,7 +86,8 @@ def dress(server: Server, books: SharedBooks) -> None:
         server.down_reason = "" if server.health is not Health.DOWN else REFUSED if health == _REFUSED else _FAILED
     server.weight = max(0, books.server_word(server, WEIGHT) - 1)
     server.max_inflight = max(0, books.server_word(server, MAX_INFLIGHT) - 1)
-    server.backup = books.server_word(server, BACKUP) == _YES
+    role = books.server_word(server, ROLE)
+    server.backup, server.far = role & _IS_BACKUP != 0, role & _IS_FAR != 0
     _follow_rest(server, books)
 
 
@@ -102,8 +104,12 @@ def follow(pool: Pool, server: Server, books: SharedBooks, now: float) -> None:
     limit = books.server_word(server, MAX_INFLIGHT) - 1
     if limit >= 0 and limit != server.max_inflight:
         pool.set_max_inflight(server, limit, now)
-    if (backup := books.server_word(server, BACKUP)) and server.backup != (backup == _YES):
-        pool.set_backup(server, backup == _YES, now)
+    if role := books.server_word(server, ROLE):
+        backup, far = role & _IS_BACKUP != 0, role & _IS_FAR != 0
+        if server.backup != backup:
+            pool.set_backup(server, backup, now)
+        if server.far != far:
+            pool.set_far(server, far, now)
     _follow_rest(server, books)
 
 

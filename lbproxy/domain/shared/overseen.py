@@ -116,6 +116,11 @@ class OverseenPool(SharedPool):
         self._dirty.add(server)
         super().set_backup(server, backup, now)
 
+    def set_far(self, server: Server, far: bool, now: float) -> None:
+        """See Pool."""
+        self._dirty.add(server)
+        super().set_far(server, far, now)
+
     def hand_over(self, now: float) -> None:
         """Workers hear of what has changed; they give their free slots away themselves."""
         dirty, self._dirty = self._dirty, set()

@@ -251,6 +251,13 @@ def test_what_does_not_come_from_the_file_is_told_with_v() -> None:
     assert "set by" not in page(status(changed))
 
 
+def test_servers_of_another_zone_say_so() -> None:
+    shown = page(status(server("a", far=True, zone="eu-central-1b", used=False)))
+    assert shown.endswith("in another zone, eu-central-1b")
+    shown = page(status(server("a", far=True, zone="eu-central-1b", used=True)))
+    assert shown.endswith("in another zone, eu-central-1b, in use")
+
+
 def test_the_sources_of_servers_are_shown_on_request() -> None:
     known = status(server("a", source="servers_file"))
     pools = known["pools"]
@@ -258,6 +265,7 @@ def test_the_sources_of_servers_are_shown_on_request() -> None:
     pools[0]["discovery"] = [
         {"source": "servers_file:a.yaml", "servers": 1, "age": 0.4, "error": None},
         {"source": "srv:_p._tcp.x", "servers": 2, "age": 300.0, "error": "no answer within 3 s"},
+        {"source": "aws:asg:a", "servers": 7, "age": 1.0, "error": "e", "says": {f"h:{n}": "bad" for n in range(7)}},
         {"source": "dns:gone", "servers": 0, "age": None, "error": "no such name"},
     ]
     assert "source" not in page(known)
@@ -265,6 +273,8 @@ def test_the_sources_of_servers_are_shown_on_request() -> None:
     assert "  source servers_file:a.yaml: 1 server, seen 0.4 s ago\n" in shown
     assert "  source srv:_p._tcp.x: 2 servers, seen 5 min ago; no answer within 3 s\n" in shown
     assert "  source dns:gone: 0 servers, no answer yet; no such name\n" in shown
+    verdicts = "h:0 bad, h:1 bad, h:2 bad, h:3 bad, h:4 bad and 2 more"
+    assert f"aws:asg:a: 7 servers, seen 1.0 s ago; it says, which is not gone by: {verdicts}; e\n" in shown
     assert shown.endswith("from the servers_file")
 
 

@@ -60,6 +60,8 @@ def test_a_server_says_what_it_does_and_why() -> None:
         "used": False,
         "was_up": False,
         "backup": False,
+        "zone": None,
+        "far": False,
         "breaker": "closed",
         "keep_sticky": False,
         "cut_in": None,

@@ -111,6 +111,53 @@ def test_an_empty_pool_has_no_lease() -> None:
     assert acquired(pool_of(fail_open=1.0)) == ""
 
 
+def near_and_far(n_near: int, n_far: int) -> tuple[Pool, list[Server]]:
+    """A pool with servers a, b, ... in this zone and x, y, ... in another."""
+    servers = [Server(name, Address("10.0.0.1", ord(name))) for name in "abcdef"[:n_near] + "uvwxyz"[:n_far]]
+    pool = pool_of(*servers)
+    for server in servers[n_near:]:
+        pool.set_far(server, True, 1.0)
+    return pool, servers
+
+
+def test_servers_of_this_zone_come_first_while_half_of_them_are_usable() -> None:
+    pool, (a, b, c, d, *_) = near_and_far(4, 2)
+    assert names(pool.eligible()) == "abcd"
+    for server, eligible in ((a, "bcd"), (b, "cd"), (c, "duv"), (d, "uv")):
+        pool.set_health(server, Health.DOWN, REFUSED, "", 2.0)
+        assert names(pool.eligible()) == eligible
+    pool.set_health(a, Health.UP, "", "", 3.0)
+    assert names(pool.eligible()) == "auv"
+    pool.set_health(b, Health.UP, "", "", 3.0)
+    assert names(pool.eligible()) == "ab"
+
+
+def test_who_is_not_wanted_in_this_zone_does_not_count() -> None:
+    """What an operator, or a platform, takes out is missed by nobody."""
+    pool, (a, b, c, d, *_) = near_and_far(4, 2)
+    pool.set_admin(a, Admin.DRAIN, "", 2.0)
+    pool.set_admin(b, Admin.MAINT, "", 2.0)
+    pool.set_weight(c, 0, 2.0)
+    assert names(pool.eligible()) == "d"
+    pool.set_admin(d, Admin.DRAIN, "", 2.0)
+    assert names(pool.eligible()) == "uv"
+
+
+def test_backups_of_this_zone_are_no_servers_of_it() -> None:
+    pool, (a, b, *_) = near_and_far(2, 2)
+    pool.set_backup(b, True, 2.0)
+    assert names(pool.eligible()) == "a"
+    pool.set_health(a, Health.DOWN, REFUSED, "", 2.0)
+    assert names(pool.eligible()) == "uv"
+
+
+def test_zones_that_nobody_prefers_change_nothing() -> None:
+    pool, servers = near_and_far(2, 2)
+    for server in servers[2:]:
+        pool.set_far(server, False, 2.0)
+    assert names(pool.eligible()) == "abuv"
+
+
 def test_backups_serve_when_nobody_else_does() -> None:
     a, b = make("a"), make("b")
     b.backup = True

@@ -143,6 +143,15 @@ def test_slow_start_and_slowness() -> None:
     assert told(pool)["b"] == ("last", "used last, as it is slower than the others")
 
 
+def test_servers_of_another_zone() -> None:
+    a, b = server("a"), server("b")
+    pool = pool_of(a, b)
+    pool.set_far(b, True, 2.0)
+    assert told(pool)["b"] == ("no", "in another zone, and enough of this one are usable")
+    pool.set_health(a, Health.DOWN, REFUSED, "", 2.0)
+    assert told(pool)["b"] == ("yes", "in another zone, and too few of this one are usable")
+
+
 def test_a_backup_is_not_probed_while_others_are_usable() -> None:
     a, b, c = server("a"), server("b", backup=True), server("c")
     pool = pool_of(a, b, c)

@@ -36,11 +36,13 @@ def test_sources_of_servers_are_told() -> None:
     pools = """
   a: {servers_file: s.yaml}
   b: {servers: ["h:1"], servers_file: s.yaml, dns: {srv: _p._tcp.x}, health_check: off}
+  c: {discovery: {aws: {ecs: {service: s}}}}
 """
     text = f"listeners: [{{bind: ':1', routes: [{{pool: a}}, {{pool: b, match: {{path: /x}}}}]}}]\npools:{pools}"
-    _, a, b = first_lines(load_text(text, "lb.yaml", {}).config, "", "9.8", 7)
+    _, a, b, c = first_lines(load_text(text, "lb.yaml", {}).config, "", "9.8", 7)
     assert a.endswith("servers those of s.yaml")
     assert b.endswith("servers h:1, those of s.yaml, those of SRV _p._tcp.x")
+    assert c.endswith("servers those that AWS has")
 
 
 @pytest.mark.parametrize(("path", "said"), [("", "options of the command line"), ("-", "standard input")])

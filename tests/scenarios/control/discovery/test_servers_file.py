@@ -119,7 +119,7 @@ def test_servers_come_and_go_by_rename(tmp_path: Path) -> None:
             assert stage.lb.metric("server_up", pool="p", server=c) == 1
             source = stage.source()
             age = source.pop("age")
-            assert source == {"source": f"servers_file:{LIST}", "servers": 1, "error": None}
+            assert source == {"source": f"servers_file:{LIST}", "servers": 1, "error": None, "says": {}}
             assert isinstance(age, float) and 0.0 <= age < PATIENCE_S
 
 

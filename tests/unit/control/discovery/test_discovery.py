@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from lbproxy.address import Address, parse_address
+from lbproxy.config.aws_model import Aws
 from lbproxy.config.model import Dns, ServerSpec
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.discovery import discovery as module
@@ -71,6 +72,14 @@ class Bench:
         self.discovery.add_pool(self.pool, self.wanted)
         await self.discovery.start()
         return self.members()
+
+    async def start_watching(self) -> None:
+        """As `start` does, without waiting for answers."""
+        self.discovery._is_started = True
+        for watch in self.discovery._pools.values():
+            for item in watch.watched.values():
+                self.discovery._spawn(watch, item)
+        await self.idle()
 
     async def idle(self) -> None:
         for _ in range(20):
@@ -283,8 +292,8 @@ async def test_every_source_tells_its_age_and_what_is_wrong(make: Make) -> None:
     await bench.start()
     bench.now += 7.0
     assert bench.discovery.told("predict") == [
-        {"source": "dns:model", "servers": 2, "age": 7.0, "error": None},
-        {"source": "dns:gone", "servers": 0, "age": None, "error": "Name or service not known"},
+        {"source": "dns:model", "servers": 2, "age": 7.0, "error": None, "says": {}},
+        {"source": "dns:gone", "servers": 0, "age": None, "error": "Name or service not known", "says": {}},
     ]
     assert list(bench.discovery.last_successes()) == [
         (("predict", "dns:model"), 1100.0),
@@ -411,6 +420,11 @@ class Said(Source):
         self.to_emit: Emit = lambda answer: None
         self.fails = False
         self.crash = asyncio.Event()
+        self.heard_of: list[str] = []
+        self.is_member: Callable[[str], bool] = lambda ip: False
+
+    def left(self, ip: str) -> None:
+        self.heard_of.append(ip)
 
     def emit(self, answer: Answer) -> None:
         if self.fails:
@@ -450,11 +464,7 @@ class FileBench:
 
     async def begin(self) -> None:
         self.bench.discovery.add_pool(self.bench.pool, self.bench.wanted)
-        self.bench.discovery._is_started = True
-        for watch in self.bench.discovery._pools.values():
-            for item in watch.watched.values():
-                self.bench.discovery._spawn(watch, item)
-        await self.bench.idle()
+        await self.bench.start_watching()
 
     async def say(self, *addresses: str, error: str = "", weight: int = 1) -> list[str]:
         answer: Answer = Trouble(error)
@@ -594,6 +604,38 @@ async def test_an_srv_record_is_a_source_like_any_other(make: Make) -> None:
     assert await bench.pass_time(1.0) == ["model:80/10.0.0.5 up"]
 
 
+async def test_aws_is_a_source_like_any_other(make: Make) -> None:
+    bench = make()
+    made: list[Said] = []
+
+    def make_aws(aws: Aws, clock: Callable[[], float], is_member: Callable[[str], bool]) -> Source:
+        made.append(Said(f"{aws.auto_scaling_group}", "", clock))
+        made[-1].is_member = is_member
+        return made[-1]
+
+    bench.discovery._make_aws = make_aws
+    first = Aws.model_validate({"auto_scaling_group": "first", "port": 80})
+    bench.discovery.add_pool(bench.pool, Wanted(aws=first))
+    await bench.start_watching()
+    made[0].says = {"10.0.0.1:80": "Unhealthy"}
+    made[0].emit([Found(parse_address(f"10.0.0.{number}:80"), f"i-{number}") for number in (1, 2)])
+    assert await bench.pass_time(1.0) == ["i-1 up", "i-2 up"]
+    assert bench.discovery.told("predict")[0]["says"] == {"10.0.0.1:80": "Unhealthy"}
+    assert made[0].is_member("10.0.0.1") and not made[0].is_member("10.0.0.3")
+    bench.pool.servers[0].inflight = 1
+    made[0].emit([])
+    await bench.pass_time(1.0)
+    assert made[0].heard_of == ["10.0.0.2"] and made[0].is_member("10.0.0.1")
+    bench.pool.servers[0].inflight = 0
+    await bench.pass_time(1.0)
+    assert made[0].heard_of == ["10.0.0.2", "10.0.0.1"] and not made[0].is_member("10.0.0.1")
+    bench.discovery.change_pool(bench.pool, Wanted(aws=first, max_inflight=3))
+    item = bench.discovery._pools["predict"].watched["aws", ""]
+    assert item.source is made[0], "nothing of it has changed"
+    bench.discovery.change_pool(bench.pool, Wanted(aws=first.model_copy(update={"port": 81})))
+    assert item.source is made[-1] and item.source is not made[0]
+
+
 def test_what_is_wanted_stands_in_the_config() -> None:
     pool = PoolConfig.model_validate(
         {
@@ -601,9 +643,12 @@ def test_what_is_wanted_stands_in_the_config() -> None:
             "servers_file": "s.yaml",
             "max_inflight": 4,
             "health_check": "off",
+            "discovery": {"aws": {"auto_scaling_group": "predict", "port": 80}},
         }
     )
     wanted = Wanted.of(pool, "/etc")
+    assert wanted.aws is not None and wanted.aws.auto_scaling_group == "predict"
+    assert Wanted(aws=wanted.aws).has_sources and not Wanted().has_sources
     assert (wanted.servers_file, wanted.base_dir, wanted.max_inflight, wanted.is_checked) == (
         "s.yaml",
         "/etc",

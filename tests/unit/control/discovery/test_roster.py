@@ -227,3 +227,15 @@ def test_a_pool_that_is_forgotten_has_no_members(bench: Bench) -> None:
     bench.apply(bench.blue, "10.0.0.1:80")
     bench.roster.forget()
     assert bench.known == {} and bench.members() == ["10.0.0.1:80 up"]
+
+
+def test_zones_are_what_the_source_says() -> None:
+    bench = Bench(is_checked=False)
+    bench.roster.apply(bench.blue, found("10.0.0.1:80", "10.0.0.2:80"))
+    bench.roster.apply(bench.blue, {**found("10.0.0.1:80"), **found("10.0.0.2:80", zone="eu-central-1b", far=True)})
+    server = bench.server("10.0.0.2:80")
+    assert (server.zone, server.far) == ("eu-central-1b", True)
+    assert [item.key for item in bench.pool.eligible()] == ["10.0.0.1:80"]
+    bench.roster.apply(bench.blue, found("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", zone="eu-central-1b"))
+    assert [item.zone for item in bench.pool.servers] == ["eu-central-1b"] * 3
+    assert len(bench.pool.eligible()) == 3

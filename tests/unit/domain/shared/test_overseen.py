@@ -118,10 +118,17 @@ def test_whatever_is_set_is_what_workers_have() -> None:
     controller.set_weight(one, 7, 2.0)
     controller.set_max_inflight(one, 3, 2.0)
     controller.set_backup(one, True, 2.0)
+    controller.set_far(one, True, 2.0)
     one.cut_at, one.idle_timeout.learned_s, one.reuse.limit = 50.0, 4.5, 9
     controller.sweep(2.0)
     worker.collect(2.0)
-    assert (theirs.admin, theirs.weight, theirs.max_inflight, theirs.backup) == (Admin.DRAIN, 7, 3, True)
+    assert (theirs.admin, theirs.weight, theirs.max_inflight) == (Admin.DRAIN, 7, 3)
+    assert (theirs.backup, theirs.far) == (True, True)
+    late = site.worker(1).servers[0]
+    assert (late.backup, late.far) == (True, True)
+    controller.set_backup(one, False, 2.0)
+    worker.collect(2.0)
+    assert (theirs.backup, theirs.far) == (False, True)
     assert (theirs.cut_at, theirs.idle_timeout.learned_s, theirs.reuse.limit) == (50.0, 4.5, 9)
     one.cut_at = inf
     one.reuse.lifted(3.0)

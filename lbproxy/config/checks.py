@@ -80,6 +80,7 @@ def _check_pool(pool: Pool, raw: Any, path: Path, document: Document) -> None:
     check_sticky(pool, path, document)
     _check_queue(pool, raw, path, document)
     _check_dns(pool, raw, path, document)
+    _check_discovery(pool, path, document)
     if pool.headers is not None:
         check_header_rules(pool.headers, (*path, "headers"), document)
     if pool.health_check is not None:
@@ -102,7 +103,7 @@ def _check_not_empty(data: Any, document: Document) -> None:
 def _brings_servers(pool: Mapping[str, Any]) -> bool:
     """Does something else than `servers` say who the servers are?"""
     dns = pool.get("dns")
-    return "servers_file" in pool or (isinstance(dns, dict) and "srv" in dns)
+    return "servers_file" in pool or "discovery" in pool or (isinstance(dns, dict) and "srv" in dns)
 
 
 def _check_references(config: Config, data: Any, document: Document) -> None:
@@ -194,6 +195,12 @@ def _check_dns(pool: Pool, raw: Any, path: Path, document: Document) -> None:
     for name in ("servers", "hold"):
         if name in given:
             document.warn((*path, "dns", name), "has no effect without `srv`", at_key=True)
+
+
+def _check_discovery(pool: Pool, path: Path, document: Document) -> None:
+    """It names one platform."""
+    if pool.discovery is not None and pool.discovery.kubernetes is None:
+        document.object_to((*path, "discovery"), "names no platform", "write `kubernetes: {service: NAME}`")
 
 
 def _check_health_check(spec: HealthCheck, raw: Any, path: Path, document: Document) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, model_validator
 
 from lbproxy.address import Address
+from lbproxy.config.discovery_model import Discovery
 from lbproxy.config.http_rules import STATUS, GrpcStatus, HeaderMap, HeaderRules, RetryCause, off_is_no_retry
 from lbproxy.config.kinds import KIND, with_kind
 from lbproxy.config.notation import (
@@ -402,7 +403,7 @@ class Pool(Section):
     servers: Annotated[tuple[AnyServer, ...], AfterValidator(expand_servers)] = setting(
         (),
         "The servers, in this order: addresses, or mappings where there is more to say. Required, unless "
-        "`servers_file` or `dns.srv` brings some.",
+        "`servers_file`, `dns.srv` or `discovery` brings some.",
     )
     servers_file: Annotated[str | None, FILE.or_unset()] = setting(
         None,
@@ -410,6 +411,11 @@ class Pool(Section):
         "none. It is watched: what is added, changed or removed there is so at once. Relative to this file's folder.",
     )
     dns: Dns = setting(Dns(), "Resolution of names in `servers`.")
+    discovery: Discovery | None = setting(
+        None,
+        "A platform that knows who the servers are, and is followed while lbproxy runs: one of the keys below. Those "
+        "of `servers`, `servers_file` and `dns.srv`, if these are given too, come in addition.",
+    )
     health_check: Annotated[
         HealthCheck | None,
         Shorthand(

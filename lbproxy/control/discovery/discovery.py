@@ -1,8 +1,9 @@
-"""Keeps the members of pools in step with their sources: the config, names, `servers_file`, SRV records of DNS.
+"""Keeps the members of pools in step with their sources: names, `servers_file`, SRV records of DNS, platforms.
 
-Each source of a pool is watched by a task of its own. Its first answer counts at once, later ones when nothing new has
-come for QUIET_S (but not longer than MOST_S), so that a burst of changes is one. A source that cannot look changes
-nothing. News are logged: the first failure of a kind, and the end of it.
+Each source of a pool is watched by a task of its own. Its first answer counts at once, and so does one that takes away
+who is on his way out; others when nothing new has come for QUIET_S (but not longer than MOST_S), so that a burst of
+changes is one. A source that cannot look changes nothing. News are logged: the first failure of a kind, and the end of
+it.
 
 All of this can be called while requests run: a pool can be added, dropped, and given other sources. What remains with
 other sources keeps all that is known of it, and old sources let go only when the new ones have been heard.
@@ -19,9 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lbproxy.address import Address
+from lbproxy.config.discovery_model import Discovery as Platforms
+from lbproxy.config.discovery_model import Kubernetes
 from lbproxy.config.model import Dns, ServerSpec
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.discovery.dns import NameSource, Resolve, ThreadResolver
+from lbproxy.control.discovery.kubernetes.source import KubernetesSource
 from lbproxy.control.discovery.roster import Keeper, Member, Roster, Share
 from lbproxy.control.discovery.servers_file import ServersFile
 from lbproxy.control.discovery.source import MAX_SERVERS, Answer, Emit, Found, Pause, Source, Trouble, pause
@@ -61,11 +65,14 @@ class Wanted:
     max_inflight: int = 0
     servers_file: str | None = None
     base_dir: str = "."
+    platforms: Platforms | None = None
 
     @property
     def has_sources(self) -> bool:
         """May servers come later?"""
-        return bool(self.specs or self.servers_file is not None or self.dns.srv is not None)
+        return bool(
+            self.specs or self.servers_file is not None or self.dns.srv is not None or self.platforms is not None
+        )
 
     @classmethod
     def of(cls, pool: PoolConfig, base_dir: str | Path = ".") -> Wanted:
@@ -75,7 +82,7 @@ class Wanted:
         """
         is_checked, limit = pool.health_check is not None, pool.max_inflight or 0
         names = tuple(spec for spec in pool.servers if not spec.address.is_literal)
-        return cls(names, pool.dns, is_checked, limit, pool.servers_file, str(base_dir))
+        return cls(names, pool.dns, is_checked, limit, pool.servers_file, str(base_dir), pool.discovery)
 
 
 @dataclass(slots=True, eq=False)
@@ -124,7 +131,7 @@ class Discovery:
     """row: the PROCESS row. clock: monotonic seconds; wall: those since 1970. sleep, pause: how tasks wait.
 
     resolve: looks names up, off the loop. make_file: the source of a servers_file. make_resolver: who is asked for SRV
-    records.
+    records. make_kubernetes: the source of a service.
     """
 
     def __init__(
@@ -140,8 +147,10 @@ class Discovery:
         pause: Pause = pause,
         make_file: Callable[[str, str, Callable[[], float]], Source] = ServersFile,
         make_resolver: Callable[[Sequence[Address]], SrvResolver] = DnsPython,
+        make_kubernetes: Callable[[Kubernetes, str, Callable[[], float]], Source] = KubernetesSource,
     ) -> None:
         self._make_file = make_file
+        self._make_kubernetes = make_kubernetes
         self._make_resolver = make_resolver
         self._keeper = keeper
         self._tasks = tasks
@@ -251,6 +260,8 @@ class Discovery:
             made["srv", ""] = SrvSource(
                 wanted.dns.srv, wanted.dns.interval, wanted.dns.hold, resolver, self._clock, self._pause
             )
+        if wanted.platforms is not None and wanted.platforms.kubernetes is not None:
+            made["kubernetes", ""] = self._make_kubernetes(wanted.platforms.kubernetes, wanted.base_dir, self._clock)
         return made
 
     def _watch(self, watch: _PoolWatch, key: tuple[str, str], source: Source, *, joins_up: bool = True) -> _Watched:
@@ -346,7 +357,8 @@ class Discovery:
             return
         if found == item.offered:
             return
-        if not item.heard.is_set() or not item.share.has_answered:  # its first one: nobody waits longer than he must
+        is_first = not item.heard.is_set() or not item.share.has_answered  # nobody waits longer than he must
+        if is_first or not item.source.going.isdisjoint(item.share.found):
             item.offered = None
             if watch.roster.apply(item.share, found):
                 self._drain_soon(watch)
@@ -466,6 +478,8 @@ def _settings(wanted: Wanted, key: tuple[str, str]) -> object:
         return wanted.servers_file, wanted.base_dir
     if kind == "srv":
         return wanted.dns
+    if kind == "kubernetes":
+        return wanted.platforms, wanted.base_dir
     return wanted.dns.interval, [spec for spec in wanted.specs if spec.address.host == host]
 
 

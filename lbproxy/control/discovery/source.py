@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 
 from lbproxy.address import Address
@@ -58,7 +58,8 @@ class Source:
 
     kind: what the status says that a server is from; values_from: and its weight and limit. rank: where several sources
     have an address, the lowest says what its weight is. name: in metrics and the status, made of words of the config.
-    title: in messages. lacking: what is wrong with part of the last good answer, "" if nothing.
+    title: in messages. lacking: what is wrong with part of the last good answer, "" if nothing. going: addresses that
+    are not in that answer, and known to be on their way out: an answer without them does not wait for more news.
     """
 
     kind = ""
@@ -69,6 +70,7 @@ class Source:
         self.name = name
         self.title = title
         self.lacking = ""
+        self.going: Set[str] = frozenset()
         self.woken = asyncio.Event()
         self._pause = pause
 

@@ -266,6 +266,7 @@ def test_the_sources_of_servers_are_shown_on_request() -> None:
     assert "  source srv:_p._tcp.x: 2 servers, seen 5 min ago; no answer within 3 s\n" in shown
     assert "  source dns:gone: 0 servers, no answer yet; no such name\n" in shown
     assert shown.endswith("from the servers_file")
+    assert page(status(server("a", source="kubernetes")), is_verbose=True).endswith("from Kubernetes")
 
 
 def test_a_state_file_is_shown_where_it_fails_and_on_request() -> None:

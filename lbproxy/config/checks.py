@@ -199,8 +199,11 @@ def _check_dns(pool: Pool, raw: Any, path: Path, document: Document) -> None:
 
 def _check_discovery(pool: Pool, path: Path, document: Document) -> None:
     """It names one platform."""
-    if pool.discovery is not None and pool.discovery.kubernetes is None:
-        document.object_to((*path, "discovery"), "names no platform", "write `kubernetes: {service: NAME}`")
+    known = type(pool.discovery).model_fields if pool.discovery is not None else ()
+    given = [name for name in known if getattr(pool.discovery, name) is not None]
+    if pool.discovery is not None and len(given) != 1:
+        what = f"names {' and '.join(given)}" if given else "names no platform"
+        document.object_to((*path, "discovery"), what, f"write one of: {', '.join(known)}")
 
 
 def _check_health_check(spec: HealthCheck, raw: Any, path: Path, document: Document) -> None:

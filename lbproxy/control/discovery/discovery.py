@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lbproxy.address import Address
-from lbproxy.config.discovery_model import Discovery as Platforms
-from lbproxy.config.discovery_model import Kubernetes
+from lbproxy.config.kubernetes_model import Kubernetes
 from lbproxy.config.model import Dns, ServerSpec
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.discovery.dns import NameSource, Resolve, ThreadResolver
@@ -65,14 +64,13 @@ class Wanted:
     max_inflight: int = 0
     servers_file: str | None = None
     base_dir: str = "."
-    platforms: Platforms | None = None
+    kubernetes: Kubernetes | None = None
 
     @property
     def has_sources(self) -> bool:
         """May servers come later?"""
-        return bool(
-            self.specs or self.servers_file is not None or self.dns.srv is not None or self.platforms is not None
-        )
+        others = (self.servers_file, self.dns.srv, self.kubernetes)
+        return bool(self.specs) or any(item is not None for item in others)
 
     @classmethod
     def of(cls, pool: PoolConfig, base_dir: str | Path = ".") -> Wanted:
@@ -82,7 +80,8 @@ class Wanted:
         """
         is_checked, limit = pool.health_check is not None, pool.max_inflight or 0
         names = tuple(spec for spec in pool.servers if not spec.address.is_literal)
-        return cls(names, pool.dns, is_checked, limit, pool.servers_file, str(base_dir), pool.discovery)
+        kubernetes = None if pool.discovery is None else pool.discovery.kubernetes
+        return cls(names, pool.dns, is_checked, limit, pool.servers_file, str(base_dir), kubernetes)
 
 
 @dataclass(slots=True, eq=False)
@@ -260,8 +259,8 @@ class Discovery:
             made["srv", ""] = SrvSource(
                 wanted.dns.srv, wanted.dns.interval, wanted.dns.hold, resolver, self._clock, self._pause
             )
-        if wanted.platforms is not None and wanted.platforms.kubernetes is not None:
-            made["kubernetes", ""] = self._make_kubernetes(wanted.platforms.kubernetes, wanted.base_dir, self._clock)
+        if wanted.kubernetes is not None:
+            made["kubernetes", ""] = self._make_kubernetes(wanted.kubernetes, wanted.base_dir, self._clock)
         return made
 
     def _watch(self, watch: _PoolWatch, key: tuple[str, str], source: Source, *, joins_up: bool = True) -> _Watched:
@@ -479,7 +478,7 @@ def _settings(wanted: Wanted, key: tuple[str, str]) -> object:
     if kind == "srv":
         return wanted.dns
     if kind == "kubernetes":
-        return wanted.platforms, wanted.base_dir
+        return wanted.kubernetes, wanted.base_dir
     return wanted.dns.interval, [spec for spec in wanted.specs if spec.address.host == host]
 
 

@@ -21,7 +21,10 @@ MAX_SERVERS = 1024  # of one source; with more it is out of order
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A server as a source describes it. max_inflight None: as the pool says. host: see domain.server.Server."""
+    """A server as a source describes it. max_inflight None: as the pool says. host: see domain.server.Server.
+
+    zone: where it stands, "" if that is not known.
+    """
 
     address: Address
     name: str
@@ -29,6 +32,7 @@ class Found:
     max_inflight: int | None = None
     backup: bool = False
     host: str = ""
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,9 @@ Read = Callable[[], Access]
 
 
 def reader(kubeconfig: str | None, context: str | None, environ: Mapping[str, str] = os.environ) -> Read:
-    """What reads the access: a kubeconfig, if one is named, else the service account of a pod, else a kubeconfig."""
-    if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in environ and context is None:
+    """What reads the access: a kubeconfig, if one is named, else a pod's service account, else the usual kubeconfig."""
+    is_named = kubeconfig is not None or context is not None or environ.get("KUBECONFIG")
+    if not is_named and "KUBERNETES_SERVICE_HOST" in environ:
         return lambda: in_cluster(environ)
     return lambda: outside(kubeconfig or _usual(environ), context)
 

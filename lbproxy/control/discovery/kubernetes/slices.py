@@ -37,10 +37,11 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """is_ready: it may get requests. is_going: it is terminating. pod: its name, "" if it is none."""
+    """is_ready: it may get requests. is_going: it is terminating. pod, zone: names, "" if there is none."""
 
     ip: str
     pod: str
+    zone: str
     is_ready: bool
     is_going: bool
 
@@ -143,7 +144,14 @@ def _endpoint(value: object, family: str) -> Endpoint | None:
     target = target if isinstance(target, dict) and target.get("kind") == "Pod" else {}
     pod = target.get("name")
     is_named = isinstance(pod, str) and _POD.fullmatch(pod)
-    return Endpoint(str(ip), str(pod) if is_named else "", conditions.get("ready") is not False, is_going)
+    zone = item.get("zone")
+    return Endpoint(
+        str(ip),
+        str(pod) if is_named else "",
+        zone if isinstance(zone, str) else "",
+        conditions.get("ready") is not False,
+        is_going,
+    )
 
 
 # --- saying who the servers are ---------------------------------------------------------------------------------------
@@ -175,7 +183,10 @@ def servers(slices: Iterable[Slice], port: int | str | None, family: str) -> Vie
         return View(Trouble(problems[0]))
     taken = sorted((key for key, (endpoint, _) in found.items() if endpoint.is_ready and not endpoint.is_going))
     going = frozenset(key for key, (endpoint, _) in found.items() if endpoint.is_going)
-    answer = [Found(address, _name(endpoint, address)) for endpoint, address in map(found.__getitem__, taken)]
+    answer = [
+        Found(address, _name(endpoint, address), zone=endpoint.zone)
+        for endpoint, address in map(found.__getitem__, taken)
+    ]
     return View(answer, going, problems[0] if problems else _other_family(every, used))
 
 

@@ -18,7 +18,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from lbproxy.config.discovery_model import AUTO, Kubernetes
+from lbproxy.config.kubernetes_model import AUTO, Kubernetes
 from lbproxy.control.discovery.kubernetes.access import Access, Read, reader
 from lbproxy.control.discovery.kubernetes.client import (
     HEAD_S,

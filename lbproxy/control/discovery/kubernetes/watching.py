@@ -2,7 +2,7 @@
 
     LIST, page by page ──all──> WATCH from its resourceVersion ──line──> a slice came, changed, went, or a bookmark
       ^                           │        ^
-      │ 410, any other error      │        │ the watch ended or was cut: go on from the last resourceVersion
+      │ 410, most other errors    │        │ it ended or was cut, or the server is busy: go on where it was
       └───────────────────────────┴────────┘
 
 A resourceVersion means something to the API server only, so it is never compared. 410 says that it is too old: the list
@@ -36,6 +36,7 @@ PAGE = 20  # slices of one page: some 2 MB at most, as a slice has 100 endpoints
 MAX_SLICES = 512
 MAX_ENDPOINTS = 8192  # of a service, ready or not
 GONE = 410
+BUSY = (429, 503)
 _DOUBLINGS = 5  # BASE_S is CAP_S then
 
 
@@ -152,11 +153,11 @@ class Watching:
     def failed(self, status: int, retry_after_s: float = 0.0) -> bool:
         """A request was refused, with this status; 0: the API server was not reached, or not understood.
 
-        A request that did not reach anybody is made again as it is; what was refused makes the list due. False: it is
-        no trouble, since it is quite usual.
+        A request that did not reach anybody, or somebody who is busy, is made again as it is; what was refused makes
+        the list due. False: it is no trouble, since it is quite usual.
         """
         self._n_failures += 1
-        if status or self._coming:
+        if self._coming or status not in (0, *BUSY):
             self._start_anew("")
         if status == GONE and self._n_failures == 1:
             return False

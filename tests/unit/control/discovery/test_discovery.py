@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from lbproxy.address import Address, parse_address
-from lbproxy.config.discovery_model import Discovery as Platforms
-from lbproxy.config.discovery_model import Kubernetes
+from lbproxy.config.kubernetes_model import Kubernetes
 from lbproxy.config.model import Dns, ServerSpec
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.discovery import discovery as module
@@ -529,9 +528,7 @@ async def test_a_service_of_kubernetes_is_a_source(make: Make) -> None:
         return Said("", "", clock)
 
     bench.discovery._make_kubernetes = source
-    wanted = {
-        name: Wanted(platforms=Platforms(kubernetes=Kubernetes(service=name)), base_dir="/etc") for name in ("a", "b")
-    }
+    wanted = {name: Wanted(kubernetes=Kubernetes(service=name), base_dir="/etc") for name in ("a", "b")}
     assert wanted["a"].has_sources and not Wanted().has_sources
     bench.discovery.add_pool(bench.pool, wanted["a"])
     bench.discovery.change_pool(bench.pool, wanted["a"])

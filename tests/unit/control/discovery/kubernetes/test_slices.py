@@ -19,9 +19,9 @@ def addresses(made: View) -> list[str]:
 def test_a_ready_endpoint_is_a_server_named_by_its_pod_and_address() -> None:
     made = view(endpoint_slice("s", endpoint("10.0.0.2", pod="predict-b"), endpoint("10.0.0.1", pod="predict-a")))
     assert not isinstance(made.answer, Trouble)
-    assert [(item.name, str(item.address), item.weight, item.host) for item in made.answer] == [
-        ("predict-a/10.0.0.1", "10.0.0.1:8080", 1, ""),
-        ("predict-b/10.0.0.2", "10.0.0.2:8080", 1, ""),
+    assert [(item.name, str(item.address), item.weight, item.host, item.zone) for item in made.answer] == [
+        ("predict-a/10.0.0.1", "10.0.0.1:8080", 1, "", "eu-1a"),
+        ("predict-b/10.0.0.2", "10.0.0.2:8080", 1, "", "eu-1a"),
     ]
     assert (made.going, made.lacking) == (frozenset(), "")
 
@@ -32,6 +32,7 @@ def test_what_is_no_pod_is_named_by_its_address() -> None:
     )
     assert not isinstance(made.answer, Trouble)
     assert [item.name for item in made.answer] == ["10.0.0.1:8080", "10.0.0.2:8080"]
+    assert [item.zone for item in made.answer] == ["", "eu-1a"]
 
 
 @pytest.mark.parametrize(

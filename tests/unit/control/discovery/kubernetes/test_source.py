@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from lbproxy.config.discovery_model import Kubernetes
+from lbproxy.config.kubernetes_model import Kubernetes
 from lbproxy.control.discovery.kubernetes.access import Access, NoAccess
 from lbproxy.control.discovery.kubernetes.client import Cut, Reply
 from lbproxy.control.discovery.kubernetes.source import KubernetesSource

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from lbproxy.config.discovery_model import Discovery, Kubernetes
+from lbproxy.config.discovery_model import Discovery
+from lbproxy.config.kubernetes_model import Kubernetes
 from lbproxy.config.units import TypedInt
 
 

@@ -11,7 +11,7 @@ import base64
 import binascii
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +19,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import yaml
+
+from lbproxy.config.model import Config
+from lbproxy.config.problems import Unusable
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 MAX_BYTES: Final = 1 << 20  # of each file
@@ -192,6 +195,21 @@ class _Kubeconfig:
 
     def _wrong(self, what: str) -> NoAccess:
         return NoAccess(f"{self._path}: {what}")
+
+
+def look_at(config: Config, base_dir: str | Path) -> Iterator[tuple[Unusable, bool]]:
+    """What is wrong with the kubeconfigs that a config names, and whether that may pass, as a file that is not there."""
+    for name, pool in config.pools.items():
+        kubernetes = None if pool.discovery is None else pool.discovery.kubernetes
+        if kubernetes is None or kubernetes.kubeconfig is None:
+            continue
+        place = ("pools", name, "discovery", "kubernetes", "kubeconfig")
+        try:
+            tls_context(outside(str(Path(base_dir) / kubernetes.kubeconfig), kubernetes.context))
+        except NoAccess as wrong:
+            yield Unusable(place, str(wrong)), False
+        except OSError as failure:
+            yield Unusable(place, f"{failure.filename}: {failure.strerror}"), True
 
 
 def tls_context(access: Access) -> ssl.SSLContext:

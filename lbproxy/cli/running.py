@@ -77,6 +77,7 @@ def check(args: argparse.Namespace) -> int:
         raise UsageError("say which file: lbproxy check FILE")
     loaded = load_config(path, os.environ, checks_files=True)
     from lbproxy.config import servers_file
+    from lbproxy.control.discovery.kubernetes import access
     from lbproxy.process import rehearsal
 
     config = loaded.config
@@ -85,6 +86,11 @@ def check(args: argparse.Namespace) -> int:
     for missing in (*rehearsal.doubts(config, config_path=path), *listed.missing):
         streams.complain(f"{loaded.problem(missing)} (warning)")
     problems += listed.problems
+    for unusable, may_pass in access.look_at(config, Path(path).parent):
+        if may_pass:
+            streams.complain(f"{loaded.problem(unusable)} (warning)")
+        else:
+            problems.append(loaded.problem(unusable))
     for problem in problems:
         streams.complain(str(problem))
     if problems:

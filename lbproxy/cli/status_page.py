@@ -234,7 +234,13 @@ def _details(server: Object) -> str:
 def _origins(server: Object) -> list[str]:
     """Where the server and its values come from, as far as it is not the file."""
     sources, source = server.get("sources"), server.get("source")
-    words = {"aws": "from AWS", "dns": "from DNS", "servers_file": "from the servers_file", "live": "added live"}
+    words = {
+        "aws": "from AWS",
+        "dns": "from DNS",
+        "servers_file": "from the servers_file",
+        "kubernetes": "from Kubernetes",
+        "live": "added live",
+    }
     told = [words[source]] if isinstance(source, str) and source in words else []
     if server.get("leaving"):
         told.append("goes when it is idle")

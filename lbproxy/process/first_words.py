@@ -32,7 +32,10 @@ def _servers(pool: Pool) -> str:
     ]
     more_of = [] if pool.servers_file is None else [f"those of {pool.servers_file}"]
     more_of += [] if pool.dns.srv is None else [f"those of SRV {pool.dns.srv}"]
-    more_of += [] if pool.discovery is None or pool.discovery.aws is None else ["those that AWS has"]
+    platform = pool.discovery
+    more_of += [] if platform is None or platform.aws is None else ["those that AWS has"]
+    kubernetes = None if platform is None else platform.kubernetes
+    more_of += [] if kubernetes is None else [f"those of the Kubernetes service {kubernetes.service}"]
     more = f" and {len(names) - SHOWN_SERVERS} more" if len(names) > SHOWN_SERVERS else ""
     listed = ", ".join(names[:SHOWN_SERVERS]) + more
     return ", ".join([listed, *more_of] if listed else more_of)

@@ -30,9 +30,9 @@ E2E_APP = "tests.support.e2e_app:app"
 FLOWERS = {"instances": [[5.1, 3.5, 1.4, 0.2], [6.3, 2.9, 5.6, 1.8]]}
 
 
-def missing(program: str) -> NoReturn:
+def missing(program: str, command: str = "make system") -> NoReturn:
     """A test needs a program that is not there: on a build server it fails, elsewhere it is skipped with a word."""
-    text = f"{program} is not installed; `make system` installs it"
+    text = f"{program} is not installed; `{command}` installs it"
     if os.environ.get("CI") == "true":
         raise AssertionError(text)
     pytest.skip(text)

@@ -1,8 +1,9 @@
-"""Keeps the members of pools in step with their sources: names, `servers_file`, SRV records of DNS, AWS.
+"""Keeps the members of pools in step with their sources: names, `servers_file`, SRV records of DNS, platforms.
 
-Each source of a pool is watched by a task of its own. Its first answer counts at once, later ones when nothing new has
-come for QUIET_S (but not longer than MOST_S), so that a burst of changes is one. A source that cannot look changes
-nothing. News are logged: the first failure of a kind, and the end of it.
+Each source of a pool is watched by a task of its own. Its first answer counts at once, and so does one that takes away
+who is on his way out; others when nothing new has come for QUIET_S (but not longer than MOST_S), so that a burst of
+changes is one. A source that cannot look changes nothing. News are logged: the first failure of a kind, and the end of
+it.
 
 All of this can be called while requests run: a pool can be added, dropped, and given other sources. What remains with
 other sources keeps all that is known of it, and old sources let go only when the new ones have been heard.
@@ -20,10 +21,12 @@ from pathlib import Path
 
 from lbproxy.address import Address
 from lbproxy.config.aws_model import Aws
+from lbproxy.config.kubernetes_model import Kubernetes
 from lbproxy.config.model import Dns, ServerSpec
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.discovery.aws.source import AwsSource
 from lbproxy.control.discovery.dns import NameSource, Resolve, ThreadResolver
+from lbproxy.control.discovery.kubernetes.source import KubernetesSource
 from lbproxy.control.discovery.roster import Keeper, Member, Roster, Share
 from lbproxy.control.discovery.servers_file import ServersFile
 from lbproxy.control.discovery.source import MAX_SERVERS, Answer, Emit, Found, Pause, Source, Trouble, pause
@@ -64,11 +67,12 @@ class Wanted:
     servers_file: str | None = None
     base_dir: str = "."
     aws: Aws | None = None
+    kubernetes: Kubernetes | None = None
 
     @property
     def has_sources(self) -> bool:
         """May servers come later?"""
-        others = (self.servers_file, self.dns.srv, self.aws)
+        others = (self.servers_file, self.dns.srv, self.aws, self.kubernetes)
         return bool(self.specs) or any(item is not None for item in others)
 
     @classmethod
@@ -79,8 +83,9 @@ class Wanted:
         """
         is_checked, limit = pool.health_check is not None, pool.max_inflight or 0
         names = tuple(spec for spec in pool.servers if not spec.address.is_literal)
-        aws = None if pool.discovery is None else pool.discovery.aws
-        return cls(names, pool.dns, is_checked, limit, pool.servers_file, str(base_dir), aws)
+        platform = pool.discovery
+        aws, kubernetes = (None, None) if platform is None else (platform.aws, platform.kubernetes)
+        return cls(names, pool.dns, is_checked, limit, pool.servers_file, str(base_dir), aws, kubernetes)
 
 
 @dataclass(slots=True, eq=False)
@@ -130,6 +135,7 @@ class Discovery:
 
     resolve: looks names up, off the loop. make_file: the source of a servers_file. make_resolver: who is asked for SRV
     records. make_aws: the source that asks AWS, which wants to know whether an IP address is a server's.
+    make_kubernetes: the source of a service.
     """
 
     def __init__(
@@ -146,8 +152,10 @@ class Discovery:
         make_file: Callable[[str, str, Callable[[], float]], Source] = ServersFile,
         make_resolver: Callable[[Sequence[Address]], SrvResolver] = DnsPython,
         make_aws: Callable[[Aws, Callable[[], float], Callable[[str], bool]], Source] = AwsSource,
+        make_kubernetes: Callable[[Kubernetes, str, Callable[[], float]], Source] = KubernetesSource,
     ) -> None:
         self._make_file = make_file
+        self._make_kubernetes = make_kubernetes
         self._make_resolver = make_resolver
         self._make_aws = make_aws
         self._keeper = keeper
@@ -260,6 +268,8 @@ class Discovery:
             )
         if wanted.aws is not None:
             made["aws", ""] = self._make_aws(wanted.aws, self._clock, self._is_member)
+        if wanted.kubernetes is not None:
+            made["kubernetes", ""] = self._make_kubernetes(wanted.kubernetes, wanted.base_dir, self._clock)
         return made
 
     def _is_member(self, ip: str) -> bool:
@@ -359,7 +369,8 @@ class Discovery:
             return
         if found == item.offered:
             return
-        if not item.heard.is_set() or not item.share.has_answered:  # its first one: nobody waits longer than he must
+        is_first = not item.heard.is_set() or not item.share.has_answered  # nobody waits longer than he must
+        if is_first or not item.source.going.isdisjoint(item.share.found):
             item.offered = None
             if watch.roster.apply(item.share, found):
                 self._drain_soon(watch)
@@ -485,6 +496,8 @@ def _settings(wanted: Wanted, key: tuple[str, str]) -> object:
         return wanted.dns
     if kind == "aws":
         return wanted.aws
+    if kind == "kubernetes":
+        return wanted.kubernetes, wanted.base_dir
     return wanted.dns.interval, [spec for spec in wanted.specs if spec.address.host == host]
 
 

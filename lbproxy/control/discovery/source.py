@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from lbproxy.address import Address
@@ -64,7 +64,8 @@ class Source:
     kind: what the status says that a server is from; values_from: and its weight and limit. rank: where several sources
     have an address, the lowest says what its weight is. name: in metrics and the status, made of words of the config.
     title: in messages. lacking: what is wrong with part of the last good answer, "" if nothing. says: by address, what
-    it says of the health of servers, which is shown and not gone by.
+    it says of the health of servers, which is shown and not gone by. going: addresses that are not in that answer, and
+    known to be on their way out: an answer without them does not wait for more news.
     """
 
     kind = ""
@@ -76,6 +77,7 @@ class Source:
         self.title = title
         self.lacking = ""
         self.says: Mapping[str, str] = {}
+        self.going: Set[str] = frozenset()
         self.woken = asyncio.Event()
         self._pause = pause
 

@@ -58,6 +58,27 @@ def test_check_reads_the_files_of_servers(tmp_path: Path, capsys: Capture) -> No
     assert capsys.readouterr() == (f"{path}: ok (1 listener, 1 pool, 3 servers)\n", "")
 
 
+def test_check_reads_kubeconfigs_that_are_named(tmp_path: Path, capsys: Capture) -> None:
+    more = ", discovery: {kubernetes: {service: a, kubeconfig: k8s.yaml}}"
+    status, path = checked(tmp_path, "", more)
+    place = r":2:\d+: pools\.p\.discovery\.kubernetes\.kubeconfig: "
+    assert status == 0
+    told = re.escape(f"{tmp_path}/k8s.yaml: No such file or directory (warning)\n")
+    assert re.fullmatch(path + place + told, capsys.readouterr().err)
+    (tmp_path / "k8s.yaml").write_text("""
+current-context: m
+contexts: [{name: m, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "https://k8s"}}]
+users: [{name: u, user: {exec: {command: aws}}}]
+""")
+    assert checked(tmp_path, "", more)[0] == 2
+    assert re.match(
+        path + place + r".*k8s\.yaml: user u has `exec`, which lbproxy does not do", capsys.readouterr().err
+    )
+    assert checked(tmp_path, "", ", discovery: {kubernetes: {service: a}}")[0] == 0
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

@@ -276,6 +276,7 @@ def test_the_sources_of_servers_are_shown_on_request() -> None:
     verdicts = "h:0 bad, h:1 bad, h:2 bad, h:3 bad, h:4 bad and 2 more"
     assert f"aws:asg:a: 7 servers, seen 1.0 s ago; it says, which is not gone by: {verdicts}; e\n" in shown
     assert shown.endswith("from the servers_file")
+    assert page(status(server("a", source="kubernetes")), is_verbose=True).endswith("from Kubernetes")
 
 
 def test_a_state_file_is_shown_where_it_fails_and_on_request() -> None:

@@ -7,7 +7,7 @@ from lbproxy.config.discovery_model import Discovery
 
 
 def test_a_platform_that_is_not_there_is_none() -> None:
-    assert Discovery().aws is None
+    assert (Discovery().aws, Discovery().kubernetes) == (None, None)
 
 
 def test_a_platform_that_nobody_knows_is_refused() -> None:

@@ -37,12 +37,15 @@ def test_sources_of_servers_are_told() -> None:
   a: {servers_file: s.yaml}
   b: {servers: ["h:1"], servers_file: s.yaml, dns: {srv: _p._tcp.x}, health_check: off}
   c: {discovery: {aws: {ecs: {service: s}}}}
+  d: {discovery: {kubernetes: {service: predict}}}
 """
-    text = f"listeners: [{{bind: ':1', routes: [{{pool: a}}, {{pool: b, match: {{path: /x}}}}]}}]\npools:{pools}"
-    _, a, b, c = first_lines(load_text(text, "lb.yaml", {}).config, "", "9.8", 7)
+    routes = "[{pool: a}, {pool: b, match: {path: /x}}, {pool: c, match: {path: /y}}, {pool: d, match: {path: /z}}]"
+    text = f"listeners: [{{bind: ':1', routes: {routes}}}]\npools:{pools}"
+    _, a, b, c, d = first_lines(load_text(text, "lb.yaml", {}).config, "", "9.8", 7)
     assert a.endswith("servers those of s.yaml")
     assert b.endswith("servers h:1, those of s.yaml, those of SRV _p._tcp.x")
     assert c.endswith("servers those that AWS has")
+    assert d.endswith("servers those of the Kubernetes service predict")
 
 
 @pytest.mark.parametrize(("path", "said"), [("", "options of the command line"), ("-", "standard input")])

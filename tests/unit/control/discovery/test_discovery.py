@@ -7,6 +7,7 @@ import pytest
 
 from lbproxy.address import Address, parse_address
 from lbproxy.config.aws_model import Aws
+from lbproxy.config.kubernetes_model import Kubernetes
 from lbproxy.config.model import Dns, ServerSpec
 from lbproxy.config.model import Pool as PoolConfig
 from lbproxy.control.discovery import discovery as module
@@ -506,6 +507,44 @@ async def test_part_of_an_answer_that_is_lacking_is_told(make: Make, caplog: pyt
         "pool predict: servers_file a.yaml is good again",
     ]
     assert bench.discovery.told("predict")[0]["error"] is None
+
+
+async def test_who_is_on_his_way_out_gets_nothing_more_at_once(make: Make) -> None:
+    """Others leave when nothing new has come for a while: they may be back in the next answer."""
+    bench = make()
+    files = FileBench(bench)
+    await files.begin()
+    await files.say("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
+    bench.pass_checks()
+    for server in bench.pool.servers:
+        server.inflight = 1
+    source = files.made[0]
+    source.emit([Found(parse_address(f"10.0.0.{number}:80"), f"10.0.0.{number}:80") for number in (1, 2)])
+    assert bench.members() == ["10.0.0.1:80 up", "10.0.0.2:80 up", "10.0.0.3:80 up"]
+    source.going = frozenset({"10.0.0.2:80"})
+    source.emit([Found(parse_address("10.0.0.1:80"), "10.0.0.1:80")])
+    assert bench.members() == ["10.0.0.1:80 up", "10.0.0.2:80 drain", "10.0.0.3:80 drain"]
+    for server in bench.pool.servers:
+        server.inflight = 0
+    assert await bench.pass_time(5.0) == ["10.0.0.1:80 up"]
+
+
+async def test_a_service_of_kubernetes_is_a_source(make: Make) -> None:
+    bench = make()
+    made: list[tuple[str, str]] = []
+
+    def source(wanted: Kubernetes, base_dir: str, clock: Callable[[], float]) -> Source:
+        made.append((wanted.service, base_dir))
+        return Said("", "", clock)
+
+    bench.discovery._make_kubernetes = source
+    wanted = {name: Wanted(kubernetes=Kubernetes(service=name), base_dir="/etc") for name in ("a", "b")}
+    assert wanted["a"].has_sources and not Wanted().has_sources
+    bench.discovery.add_pool(bench.pool, wanted["a"])
+    bench.discovery.change_pool(bench.pool, wanted["a"])
+    bench.discovery.change_pool(bench.pool, wanted["b"])
+    assert [service for service, _ in made] == ["a", "a", "b"] and made[0][1] == "/etc"
+    assert list(bench.discovery._pools["predict"].watched) == [("kubernetes", "")]
 
 
 async def test_another_file_takes_the_place_of_the_first_when_it_is_read(make: Make) -> None:

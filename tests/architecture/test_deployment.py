@@ -19,9 +19,7 @@ from tests.architecture.rules import ROOT
 Tree = dict[str, Any]
 TEMPLATES = ROOT / "deploy/helm/lbproxy/templates"  # they are YAML when Helm has rendered them
 DEPLOY_YAML = sorted(
-    path
-    for path in (ROOT / "deploy").rglob("*.y*ml")
-    if TEMPLATES not in path.parents and path.parent.name != "aws"
+    path for path in (ROOT / "deploy").rglob("*.y*ml") if TEMPLATES not in path.parents and path.parent.name != "aws"
 )
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 assert DEPLOY_YAML and CONFIGS

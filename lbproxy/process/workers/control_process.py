@@ -6,10 +6,10 @@ It has pools of its own, which the checks and discovery tell of servers, and nev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
-import pickle
 import random
 import time
 from pathlib import Path
@@ -39,9 +39,9 @@ from lbproxy.process.upgrade.sockets import admin_name
 from lbproxy.process.upgrade.taking_over import unreadable
 from lbproxy.process.wiring import Wiring
 from lbproxy.process.worker import StartError
-from lbproxy.process.workers.crew import Crew
+from lbproxy.process.workers.crew import CONFIRM_S, Crew
 from lbproxy.process.workers.known import Known
-from lbproxy.process.workers.lines import Said, in_memory
+from lbproxy.process.workers.lines import Said
 from lbproxy.process.workers.messages import Found
 from lbproxy.process.workers.part import Part
 from lbproxy.process.workers.past import CrewPast
@@ -64,6 +64,7 @@ class ControlProcess:
         self._config = setup.config
         self._doors = doors
         self._end = asyncio.Event()
+        self._adopted = asyncio.Event()  # by the supervisor: the config in force
         self._is_orphan = False
         self._is_leaving = False
         self._tasks = Tasks(self._crashed)
@@ -92,6 +93,7 @@ class ControlProcess:
                 "stop": self._told_to_stop,
                 "update": lambda said: self._succession.update(said),
                 "serve": lambda said: self._succession.serve(said),
+                "adopted": lambda said: self._adopted.set(),
                 "upgrade": lambda said: self._succession.signalled(said),
                 "last": lambda said: self._succession.last(said),
                 "no-upgrade": lambda said: self._succession.failed(said),
@@ -325,10 +327,12 @@ class ControlProcess:
         self._runtimes = list(draft.listeners.values())
         self._config = new
         operator_log.change(new.log.level, new.log.format)
-        fd = in_memory(pickle.dumps((generation, new, gone), pickle.HIGHEST_PROTOCOL))
-        self._setup.line.say("config", fds=[fd])
-        os.close(fd)
+        self._adopted.clear()
+        self._setup.line.say_all("config", (generation, new, gone))
         await self._crew.commit(new, generation)
+        with contextlib.suppress(TimeoutError):  # it closes what is gone, or nobody would be refused there
+            async with asyncio.timeout(CONFIRM_S):
+                await self._adopted.wait()
         if admin is not None:
             self._offer_admin()
         self._requests.watch(new.watch)

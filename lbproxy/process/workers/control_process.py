@@ -65,6 +65,8 @@ class ControlProcess:
         self._doors = doors
         self._end = asyncio.Event()
         self._adopted = asyncio.Event()  # by the supervisor: the config in force
+        self._serves = False
+        self._wants_reload = False
         self._is_orphan = False
         self._is_leaving = False
         self._tasks = Tasks(self._crashed)
@@ -88,7 +90,7 @@ class ControlProcess:
             setup,
             {
                 "peer": self._crew.peer,
-                "reload": lambda said: self._requests.signal(),
+                "reload": self._told_to_reload,
                 "running": self._running,
                 "stop": self._told_to_stop,
                 "update": lambda said: self._succession.update(said),
@@ -127,6 +129,9 @@ class ControlProcess:
         if not self._end.is_set():
             await self._controller.admin.serve()
             self._station.serving()
+            self._serves = True
+            if self._wants_reload:
+                self._requests.signal()
             self._requests.watch(self._config.watch)
             self._known.tell()
         await self._end.wait()
@@ -243,6 +248,12 @@ class ControlProcess:
         return list(found.values())
 
     # --- the supervisor's words -------------------------------------------------------------------------------------
+
+    def _told_to_reload(self, _said: Said) -> None:
+        if self._serves:
+            self._requests.signal()
+        else:  # it came during the start, which may have read the file before it was changed
+            self._wants_reload = True
 
     def _told_to_stop(self, _said: Said) -> None:
         self._controller.draining()

@@ -373,7 +373,7 @@ class Supervisor:
             case "unwanted":
                 self._stock.drop_fresh()
             case "upgrade":
-                self._passing_on.begin(json.loads(said.data), said.loaded(), can_be=self._phase == "serving")
+                self._passing_on.begin(said.loaded(), can_be=self._phase == "serving")
             case "last":
                 self._passing_on.go(said.loaded())
             case "abort":

@@ -204,8 +204,8 @@ class Listener(Door):
 
     @property
     def addresses(self) -> list[str]:
-        """What is really listened on, with the ports that the kernel chose."""
-        return [shown(sock) for sock in self._sockets]
+        """What is really listened on, with the ports that the kernel chose; several sockets may have one."""
+        return list(dict.fromkeys(shown(sock) for sock in self._sockets))
 
     @property
     def ports(self) -> list[int]:

@@ -48,6 +48,9 @@ class Before:
             self._talk.flush()
             told = self._talk.hear()
         except Broken as error:
+            if self._answered:
+                self._close()
+                return None
             raise NotWanted(f"the process {self._arrival.old_pid} goes on itself: {error}") from None
         except Gone:
             self._close()

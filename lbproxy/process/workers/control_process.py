@@ -6,10 +6,10 @@ It has pools of its own, which the checks and discovery tell of servers, and nev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
-import pickle
 import random
 import time
 from pathlib import Path
@@ -39,9 +39,9 @@ from lbproxy.process.upgrade.sockets import admin_name
 from lbproxy.process.upgrade.taking_over import unreadable
 from lbproxy.process.wiring import Wiring
 from lbproxy.process.worker import StartError
-from lbproxy.process.workers.crew import Crew
+from lbproxy.process.workers.crew import CONFIRM_S, Crew
 from lbproxy.process.workers.known import Known
-from lbproxy.process.workers.lines import Said, in_memory
+from lbproxy.process.workers.lines import Said
 from lbproxy.process.workers.messages import Found
 from lbproxy.process.workers.part import Part
 from lbproxy.process.workers.past import CrewPast
@@ -64,6 +64,9 @@ class ControlProcess:
         self._config = setup.config
         self._doors = doors
         self._end = asyncio.Event()
+        self._adopted = asyncio.Event()  # by the supervisor: the config in force
+        self._serves = False
+        self._wants_reload = False
         self._is_orphan = False
         self._is_leaving = False
         self._tasks = Tasks(self._crashed)
@@ -87,11 +90,12 @@ class ControlProcess:
             setup,
             {
                 "peer": self._crew.peer,
-                "reload": lambda said: self._requests.signal(),
+                "reload": self._told_to_reload,
                 "running": self._running,
                 "stop": self._told_to_stop,
                 "update": lambda said: self._succession.update(said),
                 "serve": lambda said: self._succession.serve(said),
+                "adopted": lambda said: self._adopted.set(),
                 "upgrade": lambda said: self._succession.signalled(said),
                 "last": lambda said: self._succession.last(said),
                 "no-upgrade": lambda said: self._succession.failed(said),
@@ -125,6 +129,9 @@ class ControlProcess:
         if not self._end.is_set():
             await self._controller.admin.serve()
             self._station.serving()
+            self._serves = True
+            if self._wants_reload:
+                self._requests.signal()
             self._requests.watch(self._config.watch)
             self._known.tell()
         await self._end.wait()
@@ -245,6 +252,12 @@ class ControlProcess:
 
     # --- the supervisor's words -------------------------------------------------------------------------------------
 
+    def _told_to_reload(self, _said: Said) -> None:
+        if self._serves:
+            self._requests.signal()
+        else:  # it came during the start, which may have read the file before it was changed
+            self._wants_reload = True
+
     def _told_to_stop(self, _said: Said) -> None:
         self._controller.draining()
         self._succession.stopping()
@@ -328,10 +341,12 @@ class ControlProcess:
         self._runtimes = list(draft.listeners.values())
         self._config = new
         operator_log.change(new.log.level, new.log.format)
-        fd = in_memory(pickle.dumps((generation, new, gone), pickle.HIGHEST_PROTOCOL))
-        self._setup.line.say("config", fds=[fd])
-        os.close(fd)
+        self._adopted.clear()
+        self._setup.line.say_all("config", (generation, new, gone))
         await self._crew.commit(new, generation)
+        with contextlib.suppress(TimeoutError):  # it closes what is gone, or nobody would be refused there
+            async with asyncio.timeout(CONFIRM_S):
+                await self._adopted.wait()
         if admin is not None:
             self._offer_admin()
         self._requests.watch(new.watch)

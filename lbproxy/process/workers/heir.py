@@ -41,7 +41,10 @@ class Heir:
         self._kill_at: float | None = None
         self.version = "?"
         self.taken: frozenset[str] = frozenset()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise Failed(f"there is no way to speak with another process: {error.strerror}") from None
         try:
             with theirs:
                 self._process: subprocess.Popen[bytes] = start(

@@ -7,6 +7,7 @@
     reload                   SIGHUP (to the controller)
     running                  every worker serves (to the controller)
     sockets                  listening sockets of another config
+    adopted                  what `config` said is done (to the controller)
     update                   the last that the lbproxy before says of servers (to the controller)
     serve                    whoever has said `prepared` is to serve
     upgrade                  SIGUSR2 (to the controller)
@@ -32,6 +33,7 @@ end is in one process only, so nobody waits for a supervisor that was killed.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import socket
@@ -39,7 +41,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+log = logging.getLogger("lbproxy")
+
 MOST_BYTES: Final = 64 << 10
+MOST_INLINE: Final = 16 << 10  # what is longer goes by a file in memory, as the kernel keeps few long messages
 MOST_FDS: Final = 253  # the kernel takes no more
 
 
@@ -57,7 +62,7 @@ class Said:
 
     def loaded(self) -> Any:
         """What `say_all` was given."""
-        return pickle.loads(from_memory(self.fds[0]))
+        return pickle.loads(from_memory(self.fds[0]) if self.fds else self.data)
 
 
 class Line:
@@ -92,11 +97,18 @@ class Line:
             return False
         return True
 
-    def say_all(self, word: str, whole: object, data: bytes = b"") -> bool:
-        """The same, with what may be too long for a message. Raises OSError."""
-        fd = in_memory(pickle.dumps(whole, pickle.HIGHEST_PROTOCOL))
+    def say_all(self, word: str, whole: object) -> bool:
+        """The same, with what may be too long for a message."""
+        data = pickle.dumps(whole, pickle.HIGHEST_PROTOCOL)
+        if len(data) <= MOST_INLINE:
+            return self.say(word, data)
         try:
-            return self.say(word, data, [fd])
+            fd = in_memory(data)
+        except OSError as error:
+            log.error("another process of this lbproxy is not told %r: %s", word, error.strerror)
+            return False
+        try:
+            return self.say(word, b"", [fd])
         finally:
             os.close(fd)
 

@@ -34,12 +34,12 @@ class PassingOn:
         self._unwanted: list[Heir] = []
         self.heir: Heir | None = None
 
-    def begin(self, told: Json, states: object, *, can_be: bool) -> None:
-        """Start the program. told: what it hears with the sockets, and states. can_be: does this lbproxy serve?"""
+    def begin(self, told: Json, *, can_be: bool) -> None:
+        """Start the program. told: what it hears with the sockets. can_be: does this lbproxy serve?"""
         try:
             if not can_be or self.heir is not None:
                 raise Failed("lbproxy is stopping, or another process takes over already")
-            self.heir = Heir(self._outside, self._stock.offered(), {**told, "states": states}, time.monotonic())
+            self.heir = Heir(self._outside, self._stock.offered(), told, time.monotonic())
         except Failed as error:
             self._no_upgrade(error)
 

@@ -6,7 +6,6 @@ The old one says when there is an upgrade, and what is known of servers. The new
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -131,7 +130,7 @@ class Succession:
         self._answer = asyncio.get_running_loop().create_future()
         controller, line = self._controller, self._setup.line
         told = {"ready": controller.ready_reason() is None, "counts": list(counts)}
-        line.say_all("upgrade", controller.keeping.snapshot(), json.dumps(told).encode())
+        line.say_all("upgrade", {**told, "states": controller.keeping.snapshot()})
         try:
             return await self._answer
         except BaseException as error:

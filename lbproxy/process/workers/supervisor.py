@@ -123,11 +123,10 @@ class Supervisor:
     def _make(self) -> None:
         """All that the processes have in common. Raises StartError."""
         config = self._config
-        n_workers = self._stock.doors.n_workers
         try:
             self._stock.open(config, self._outside)
-            self._board = Board(n_workers)
-            self._share = Share(config, n_workers)
+            self._board = Board(len(self._children) - 1)
+            self._share = Share(config, len(self._children) - 1)
             self._tls = common_tls(config, self._config_path)
         except Unusable as error:
             raise StartError(self._shown(error), 2) from None
@@ -374,7 +373,7 @@ class Supervisor:
             case "unwanted":
                 self._stock.drop_fresh()
             case "upgrade":
-                self._passing_on.begin(json.loads(said.data), said.loaded(), can_be=self._phase == "serving")
+                self._passing_on.begin(said.loaded(), can_be=self._phase == "serving")
             case "last":
                 self._passing_on.go(said.loaded())
             case "abort":
@@ -501,6 +500,7 @@ class Supervisor:
     def _take_config(self, said: Said) -> None:
         self._generation, self._config, gone = said.loaded()
         self._stock.adopt(self._config, gone)
+        self._tell_controller("adopted")
         operator_log.change(self._config.log.level, self._config.log.format)
 
     def _replace(self, child: Child) -> None:

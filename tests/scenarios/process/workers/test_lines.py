@@ -63,3 +63,19 @@ def test_what_is_too_long_for_a_message_is_a_defect(pair: tuple[Line, Line]) -> 
     ours, _ = pair
     with pytest.raises(ValueError, match="are more than fits"):
         ours.say("notify", b"x" * (MOST_BYTES + 1))
+
+
+@pytest.mark.parametrize("length", [10, 5_000_000])
+def test_anything_can_be_said_however_long_it_is(pair: tuple[Line, Line], length: int) -> None:
+    ours, theirs = pair
+    assert ours.say_all("known", {"text": "x" * length})
+    said = theirs.hear()
+    assert said is not None and said.word == "known"
+    assert len(said.fds) == (1 if length > MOST_BYTES else 0)
+    assert said.loaded() == {"text": "x" * length}
+
+
+def test_a_word_is_one_word(pair: tuple[Line, Line]) -> None:
+    ours, _ = pair
+    with pytest.raises(ValueError, match="'no upgrade' is no word"):
+        ours.say("no upgrade")

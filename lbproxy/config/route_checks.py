@@ -115,7 +115,7 @@ def check_split(split: Split, path: Path, document: Document) -> None:
 
 def _check_tcp_route(route: Route, path: Path, document: Document) -> None:
     hint = "use `pool` alone, or `mode: http`"
-    for name in ("match", "split", "redirect", "respond", "rewrite", "headers", "retry", "upgrade", "api_keys"):
+    for name in ("name", "match", "split", "redirect", "respond", "rewrite", "headers", "retry", "upgrade", "api_keys"):
         if (*path, name) in document.keys and not (name == "match" and _takes_all(route)):
             document.object_to((*path, name), "is not possible on a TCP listener", hint, at_key=True)
 

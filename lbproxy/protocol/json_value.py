@@ -179,7 +179,8 @@ class JsonValue:
 
     def _leave(self, octet: i64) -> None:
         """The end of the container, without what was looked for, or behind it; or no JSON."""
-        if not self._found_value or octet != (0x5D if self._is_array else 0x7D):
+        end: i64 = 0x5D if self._is_array else 0x7D
+        if not self._found_value or octet != end:
             self.is_done = True
         elif self._level == 0:
             self.value = self._found_value

@@ -231,7 +231,10 @@ class Exchange(Keeping):
 
     def _answer_here(self, prepared: Prepared) -> None:
         """This request goes to no server, or it is not known yet to which pool."""
-        if prepared.fork is not None and not self.services.pressure.is_refusing:
+        if prepared.fork is not None:
+            if self.services.pressure.is_refusing:
+                self.fail(errors.OVERLOADED, "")
+                return
             self._total_deadline = self._started + prepared.total_s
             self._choosing = Choosing(prepared.fork, self.client)
             self._choose(self._choosing, self.body.content(), is_done=self.request_done)

@@ -50,6 +50,7 @@ PYTHON_APPS = {
     "app.py": "def app(environ, start):\n    start('200 OK', [('Content-Length', '0')])\n    return []\n",
     "asgi.py": "async def app(scope, receive, send):\n    pass\n",
 }
+ONE_POOL = "listeners: [{bind: 127.0.0.1:5000, pool: predict}]\npools: {predict: {servers: [127.0.0.1:5001]}}\n"
 BIN = Path(sys.executable).parent  # of the installed command
 PORTS = (5000, 5001, 5002, 5003, 5004, 8404)
 
@@ -89,11 +90,13 @@ HERE = {command: page for command, page in ALL.items() if not is_run_elsewhere(c
 SERVES = re.compile(r"lbproxy (lb\.yaml|-c|demo|run (?!--to$|.*--print))")
 SERVER = re.compile(r"gunicorn|uvicorn|for ")
 CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\S")
+SPLITS = re.compile(r"lbproxy split( |$)")
 EXAMINES = re.compile(r"lbproxy doctor \S+\.yaml")
 COMMANDS = "run|check|test|doctor|demo|schema|explain|completion|top|reload|drain|ready|maint|weight|limit|add|remove"
 QUESTIONS = "status|upgrade|explain|completion servers|healthcheck|reload --dry-run|top --once"
 ASKS = re.compile(rf"curl|lbproxy ({QUESTIONS})|{CHANGES.pattern}")
 NAMES = re.compile(rf"lbproxy ({COMMANDS})( --to)?$")  # how the prose names a command
+KINDS = (SERVES, SERVER, ASKS, SPLITS, EXAMINES, NAMES)
 
 
 @dataclass
@@ -186,9 +189,7 @@ def of(pattern: re.Pattern[str]) -> list[str]:
     return [command for command in HERE if pattern.match(command)]
 
 
-OTHERS = [
-    command for command in HERE if not any(kind.match(command) for kind in (SERVES, SERVER, ASKS, EXAMINES, NAMES))
-]
+OTHERS = [command for command in HERE if not any(kind.match(command) for kind in KINDS)]
 
 
 @pytest.mark.parametrize("command", OTHERS)
@@ -240,10 +241,9 @@ def test_a_command_that_starts_servers_starts_them(command: str, machine: Machin
 
 
 @contextmanager
-def one_lbproxy(machine: Machine, *, servers: bool) -> Iterator[None]:
+def one_lbproxy(machine: Machine, *, servers: bool, only: str = ONE_POOL) -> Iterator[None]:
     """README's smallest config, or, as the pages on trouble show it, a pool whose server is gone."""
     origin = Origin(port=machine.ports[5001]) if servers else None
-    only = "listeners: [{bind: 127.0.0.1:5000, pool: predict}]\npools: {predict: {servers: [127.0.0.1:5001]}}\n"
     (machine.folder / "lb.yaml").write_text(machine.moved(f"{only}admin: 127.0.0.1:8404\n"))
     try:
         with machine.running("exec lbproxy lb.yaml") as process:
@@ -285,6 +285,17 @@ def test_commands_that_ask_a_running_lbproxy_get_their_answer(machine: Machine) 
                 assert machine.run("lbproxy ready 'predict/*'").returncode == 0
             if command.startswith("curl -si") and " 200 " in shown()[command]:
                 assert done.stdout.splitlines()[0] == shown()[command].splitlines()[0]
+
+
+@pytest.mark.slow
+def test_splits_are_shown_and_changed(machine: Machine) -> None:
+    page = (PAGES[0].parent / "docs/routing.md").read_text()
+    [only] = [block.text for block in blocks(page) if block.info == "yaml" and "split:" in block.text]
+    with one_lbproxy(machine, servers=True, only=only.replace("bind: :5000", "bind: 127.0.0.1:5000")):
+        for command in of(SPLITS):
+            done = machine.run(command)
+            assert (done.returncode, done.stderr) == (0, ""), command
+            assert done.stdout, command
 
 
 @pytest.mark.slow
@@ -342,7 +353,7 @@ def test_answers_without_servers_are_those_on_the_pages(machine: Machine) -> Non
 
 def test_no_reason_for_leaving_out_is_idle() -> None:
     assert [pattern for pattern in NOT_HERE if not any(re.match(pattern, command) for command in ALL)] == []
-    assert all(of(kind) for kind in (SERVES, SERVER, ASKS, EXAMINES, NAMES))
+    assert all(of(kind) for kind in KINDS)
     assert OTHERS
 
 

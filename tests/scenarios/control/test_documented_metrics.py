@@ -24,7 +24,7 @@ def everything(origin: Origin, folder: Path) -> dict[str, object]:
     pool = {"servers": [origin.address], "health_check": "tcp"}
     return {
         "listeners": [
-            {"name": "plain", "bind": "127.0.0.1:0", "pool": "queued"},
+            {"name": "plain", "bind": "127.0.0.1:0", "routes": [{"name": "named", "split": {"queued": 1}}]},
             {
                 "name": "tls",
                 "bind": "127.0.0.1:0",
@@ -95,7 +95,7 @@ def series(exposition: str) -> dict[str, set[str]]:
 
 
 # Labels whose values are the operator's names, or which Prometheus adds.
-OPEN_LABELS = {"pool", "server", "listener", "certificate", "instance", "job", "version"}
+OPEN_LABELS = {"pool", "server", "listener", "certificate", "instance", "job", "route", "version"}
 
 
 def expressions(path: Path) -> list[str]:

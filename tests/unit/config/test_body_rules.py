@@ -107,12 +107,12 @@ def test_pointers_and_pools_have_a_bound() -> None:
 
 def test_a_split_is_for_http() -> None:
     text = """
-listeners: [{bind: "127.0.0.1:5000", mode: tcp, routes: [{split: {a: 1, b: 1}}]}]
+listeners: [{bind: "127.0.0.1:5000", mode: tcp, routes: [{name: x, split: {a: 1, b: 1}}]}]
 pools: {a: {servers: ["127.0.0.1:9001"]}, b: {servers: ["127.0.0.1:9002"]}}
 """
     with pytest.raises(ConfigError) as raised:
         load_text(text, "lb.yaml", {})
-    assert "is not possible on a TCP listener" in str(raised.value)
+    assert str(raised.value).count("is not possible on a TCP listener") == 2
 
 
 def test_both_sides_have_the_same_bounds() -> None:

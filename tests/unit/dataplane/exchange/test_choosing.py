@@ -242,6 +242,17 @@ def test_short_of_memory_a_request_is_refused_and_not_led_elsewhere() -> None:
         assert lb.ends == ["overloaded"]
 
 
+def test_what_is_refused_for_want_of_memory_is_refused_before_its_route_is_known() -> None:
+    for routes in ("      - {match: {json: {/model: x}}, respond: {status: 204}}", "      - {split: {llama: 1}}"):
+        with FakeLb(config(routes)) as lb:
+            lb.services.pressure.is_refusing = True
+            client = lb.connect()
+            client.send(post(b'{"model": "x"}'))
+            assert status_of(client.got()) == 503
+            assert lb.ends == ["overloaded"]
+            lb.services.pressure.is_refusing = False
+
+
 def test_a_body_that_does_not_come_is_408() -> None:
     with FakeLb(
         config('      - {match: {json: {/model: "*"}}, pool: llama}', listener="timeouts: {request_body: 2s}")

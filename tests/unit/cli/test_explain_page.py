@@ -181,3 +181,12 @@ def test_what_came_of_one_that_went_nowhere() -> None:
 def test_the_answer_of_another_version_is_no_defect(told: dict[str, Any]) -> None:
     assert page(told).startswith("a connection goes to pool None")
     assert past(told).count("a connection ended with None") == len([x for x in told.get("records", ()) if x != 1])
+
+
+def test_who_asks_and_which_limits_count_it() -> None:
+    told = Site().told("/api")
+    assert not [line for line in page(told).splitlines() if line.startswith(("API key", "rate limits"))]
+    told |= {"api_key": "team-a", "rate_limits": ["each", "teams"]}
+    said = page(told).splitlines()
+    assert "API key: that of team-a" in said
+    assert "rate limits: it needs a token of each, teams" in said

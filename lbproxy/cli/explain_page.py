@@ -28,6 +28,7 @@ def page(told: Object) -> str:
             *_routes(told),
             *_split(told),
             *_path(told),
+            *_guard(told),
             *_affinity(told),
             *_pool(told),
             *_timeouts(told),
@@ -144,6 +145,14 @@ def _path(told: Object) -> list[str]:
     if sent is None or sent == request.get("path"):
         return []
     return [f"path: {request.get('path')} is sent as {sent}"]
+
+
+def _guard(told: Object) -> list[str]:
+    lines = [f"API key: that of {told['api_key']}"] if told.get("api_key") else []
+    names = _list(told.get("rate_limits"))
+    if names:
+        lines.append(f"rate limits: it needs a token of {', '.join(map(str, names))}")
+    return lines
 
 
 def _affinity(told: Object) -> list[str]:

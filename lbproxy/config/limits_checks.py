@@ -13,6 +13,7 @@ from lbproxy.config.problems import Path
 from lbproxy.config.source import Document
 from lbproxy.config.tls_checks import absolute
 
+LONGEST_S = 366 * 86400.0
 _NO_KEYS = "there are no `api_keys`, so no request has a key"
 
 
@@ -28,6 +29,12 @@ def check_limits(config: Config, document: Document) -> None:
         if first != index:
             where = (*place, "name") if limit.name else place
             document.object_to(where, f"rate_limits[{first}] is called {limit.label} too", "give each a `name`")
+        full_s = limit.most_at_once * limit.rate.seconds / limit.rate.count
+        if full_s > LONGEST_S:
+            days = round(full_s / 86400)
+            document.object_to(
+                (*place, "burst"), f"takes {days} days to be full again at this rate", "a year is the most"
+            )
         if limit.store is not None and find_spec("redis") is None:
             document.object_to(
                 (*place, "store"), "the package redis is not installed", "run `pip install lbproxy[redis]`", at_key=True

@@ -92,6 +92,8 @@ def explain(listener: ListenerRuntime, asked: Asked, moment: Moment) -> Json:
         "route": None,
         "split": None,
         "path": None,
+        "api_key": None,
+        "rate_limits": [],
         "answer": None,
         "pool": None,
         "pick": None,
@@ -126,6 +128,8 @@ def explain(listener: ListenerRuntime, asked: Asked, moment: Moment) -> Json:
     route = prepared.route
     told["route"] = listener.position_of(route)
     told["path"] = {"received": prepared.head.path, "sent": None}
+    told["api_key"] = prepared.head.key_name or None
+    told["rate_limits"] = [check.limit.name for check in prepared.checks or ()]
     if prepared.fault is not None:
         return _refused(told, prepared.fault, prepared.fault_detail)
     if prepared.is_local:

@@ -164,13 +164,13 @@ class Limit:
         return b"lbproxy:" + blake2b(self._prefix + key, digest_size=16).hexdigest().encode()
 
     def holds_for(self, head: RequestHead, headers: Mapping[str, str]) -> bool:
-        """Does it count this request?"""
+        """Does it count this request? A path that servers may read in several ways counts, whichever is meant."""
         if self.match is None:
             return True
         try:
             return self.match.choose(head.method, head.host, head.path, head.query, headers).index is not None
         except BadPath:
-            return False  # which is refused
+            return True
 
 
 class Check:

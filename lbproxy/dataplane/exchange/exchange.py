@@ -142,7 +142,14 @@ class Exchange(Keeping):
         return False
 
     def _limits_asked(self) -> None:
-        """The fleet has said whether it is let through."""
+        """The fleet has said whether it is let through; from among others who wait for the same answer."""
+        try:
+            self._go_on_admitted()
+        except Exception as error:  # a defect: confined to this request
+            self.services.internal_error("a request behind a rate limit", error)
+            self.fail(errors.INTERNAL_ERROR, "internal error")
+
+    def _go_on_admitted(self) -> None:
         admission = self._admission
         self._admission = None
         if self._is_done or admission is None:

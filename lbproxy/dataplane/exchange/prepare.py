@@ -466,6 +466,8 @@ def rejected(
     if match is not None:
         head.method, head.target_text = match[1][:20].decode("latin-1"), from_wire(match[2])
         protocol = protocol or (match[3] or b"").decode()
+        if listener.guard is not None and listener.guard.keys is not None:
+            head.target_text = listener.guard.keys.hidden(head.target_text)
     head.keep_alive = False
     prepared = Prepared(head, listener.no_route)
     prepared.fault, prepared.fault_detail = error.fault, error.detail

@@ -207,3 +207,12 @@ def test_a_split_and_where_it_leads() -> None:
         "is about stable"
     ) in page
     assert "split by chance (stable 25 %, canary 75 %); what follows is about canary" in lines("/y", Site(SPLIT))
+
+
+def test_who_asks_and_which_limits_count_it() -> None:
+    told = Site().told("/api")
+    assert not [line for line in page(told).splitlines() if line.startswith(("API key", "rate limits"))]
+    told |= {"api_key": "team-a", "rate_limits": ["each", "teams"]}
+    said = page(told).splitlines()
+    assert "API key: that of team-a" in said
+    assert "rate limits: it needs a token of each, teams" in said

@@ -34,6 +34,14 @@ def test_names_of_limits_differ() -> None:
     assert len(loaded(named.replace("name: client_ip", "name: n") + LISTENERS).config.rate_limits) == 2
 
 
+def test_a_burst_comes_again_some_day() -> None:
+    text = "rate_limits: [{key: all, rate: 1/d, burst: 367}]\n"
+    assert problems(text + LISTENERS) == [
+        "lb.yaml:1:44: rate_limits[0].burst: takes 367 days to be full again at this rate; a year is the most"
+    ]
+    assert loaded(text.replace("367", "366") + LISTENERS).config.rate_limits[0].most_at_once == 366
+
+
 def test_what_asks_for_keys_needs_them() -> None:
     text = """\
 rate_limits:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lbproxy.api_keys import hash_of
 from lbproxy.control.explaining import Asked, Moment, chosen, explain, explain_record, peer_address
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.domain.names import Name
@@ -352,3 +354,22 @@ def test_a_split_by_chance_is_told_as_such_and_without_asking_it() -> None:
     assert (told["route"], told["pool"]["name"]) == (2, "b")
     assert told["split"]["shown"] == "b"
     assert [item["chance"] for item in told["split"]["pools"]] == [0.25, 0.75]
+
+
+def test_who_asks_and_which_limits_count_it(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"team-a {hash_of('secret')}\n")
+    site = Site(f"""
+api_keys: {{file: "{tmp_path}/keys"}}
+rate_limits:
+  - {{name: each, key: client_ip, rate: 1/h}}
+  - {{name: teams, key: api_key, rate: 1/h}}
+  - {{name: other, key: all, rate: 1/h, match: {{path: /other}}}}
+listeners: [{{bind: ':1', name: web, pool: one}}]
+pools: {{one: {{servers: ['127.0.0.1:5000'], health_check: off}}}}
+""")
+    for _ in range(3):  # nothing is taken
+        told = site.told("/", headers=(("X-API-Key", "secret"),))
+        assert (told["api_key"], told["rate_limits"]) == ("team-a", ["each", "teams"])
+        assert told["answer"] is None
+    told = site.told("/other")
+    assert (told["api_key"], told["rate_limits"], told["answer"]["status"]) == (None, ["each", "other"], 401)

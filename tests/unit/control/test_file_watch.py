@@ -167,3 +167,10 @@ def test_signatures(tmp_path: Path) -> None:
 
 def test_nothing_to_watch() -> None:
     assert not FileWatch([]).has_files
+
+
+async def test_other_files_are_called_what_they_are(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.watch.watch([WatchedFiles("api_keys", ("a.pem",), type(bench.target)(), "API keys")])
+    bench.now = ((2, 1, 1),)
+    await bench.rounds(5)
+    assert caplog.messages == ["api_keys: API keys changed and are in use"]

@@ -140,6 +140,21 @@ def test_routes_go_by_name(tmp_path: Path) -> None:
         assert status_of(forged) == 400
 
 
+def test_a_key_stands_nowhere_when_its_request_is_refused(tmp_path: Path) -> None:
+    with FakeLb(config(tmp_path)) as lb:
+        for request in (
+            post(b"", "Bad Name: x", target=f"/a?key={KEY}"),
+            post(b"", target=f"/..%2f?x=1&key={KEY}&y=2"),
+            post(b"", target=f"/a?key={KEY}").replace(b"HTTP/1.1", b"HTTP/3.0"),
+        ):
+            client = lb.connect()
+            client.send(request)
+            answer = client.got()
+            assert status_of(answer) >= 400 and KEY.encode() not in answer
+        assert KEY not in "".join(lb.writer.lines)
+        assert [line["target"].partition("?")[2] for line in lb.log] == ["key=***", "x=1&key=***&y=2", "key=***"]
+
+
 def test_keys_may_only_name_clients(tmp_path: Path) -> None:
     with FakeLb(config(tmp_path, "required: false, header: Authorization")) as lb:
         assert status_of(asked(lb, "/a")) == 200

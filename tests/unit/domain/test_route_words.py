@@ -103,3 +103,11 @@ def test_a_path_that_cannot_be_read_ends_the_trace_there() -> None:
     strict = Router.compile([RouteSpec()], PathRules("strict"))
     with pytest.raises(BadPath):
         strict.trace("GET", "h", "//a", "", {}, steps)
+
+
+def test_the_name_of_a_key() -> None:
+    match = MatchSpec(headers={":api-key": "team-a", "X-B": "1"})
+    assert match_words(match) == "api_key team-a, headers x-b 1"
+    asked = {"method": "GET", "host": "h", "path": "/", "query": ""}
+    assert failure_words(match, 0, **asked, headers={}) == "it has no good API key"
+    assert failure_words(match, 0, **asked, headers={":api-key": "b"}) == "its API key is that of b, not of team-a"

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from lbproxy.dataplane.guard import Fleet, Limit
-from lbproxy.telemetry.slots import LIMIT
+from lbproxy.telemetry.slots import LIMIT, PROCESS
 from tests.support.fake_transport import FakeLb, Peer, ok, post, status_of
 from tests.support.http2_client import Http2Client
 
 LIMITED = LIMIT.column("rate_limited_total")
+DEFECTS = PROCESS.column("internal_errors_total")
 
 
 def config(limits: str, routes: str = "[{pool: app}]") -> str:
@@ -87,6 +88,15 @@ def test_only_what_matches_counts_and_all_limits_must_be_passed() -> None:
         assert [status_of(asked(lb, client)) for _ in range(3)] == [200, 200, 429]
         assert status_of(asked(lb, client, target="/b")) == 200
         assert [limit.row[LIMITED] for limit in limits_of(lb)] == [1, 5]
+
+
+def test_no_way_to_write_a_path_goes_past_a_limit() -> None:
+    with FakeLb(config("[{key: all, rate: 1/m, burst: 1, match: {path_prefix: /predict}}]")) as lb:
+        client = lb.connect()
+        assert status_of(asked(lb, client, target="/predict/a")) == 200
+        for path in ("/x/../predict", "/%70redict", "/x%2f..%2fpredict", "/predict//"):
+            assert status_of(asked(lb, client, target=path)) == 429, path
+        assert status_of(asked(lb, client, target="/other")) == 200
 
 
 def test_what_lbproxy_answers_itself_counts_too() -> None:
@@ -188,3 +198,21 @@ def test_who_left_while_the_fleet_was_asked_is_forgotten(wait: int) -> None:
         fleet.waiting[0](wait)
         assert lb.ends == ["client_abort"] and not lb.loop.dials
         assert lb.of_pool("client_aborts_total", "queued") == 1
+
+
+def test_a_defect_behind_the_fleet_is_that_request_s_alone() -> None:
+    with FakeLb(ONE) as lb:
+        fleet = with_fleet(lb)
+        client = lb.connect()
+        client.send(post(b""))
+        real, failures = lb.services.clock, [RuntimeError("a defect")]
+
+        def clock() -> float:
+            if failures:
+                raise failures.pop()
+            return real()
+
+        lb.services.clock = clock
+        fleet.waiting[0](5)  # and whoever says so goes on to the next one
+        assert status_of(client.got()) == 500 and lb.ends == ["internal_error"]
+        lb.services.row[DEFECTS] -= 1  # as expected

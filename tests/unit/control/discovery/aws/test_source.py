@@ -32,6 +32,7 @@ class Bench:
         self.hooks = [{"LifecycleHookName": "drain", "LifecycleTransition": TERMINATING}]
         self.completed: list[str] = []
         self.refusal: AwsError | None = None
+        self.refused = 0
         self.regions: list[str] = []
         self.is_closed = False
         self.zone: str | AwsError = "eu-central-1a"
@@ -77,6 +78,7 @@ class Bench:
                 return {"LifecycleHooks": self.hooks}
             case "complete_lifecycle_action":
                 if self.refusal is not None:
+                    self.refused += 1
                     raise self.refusal
                 assert (given["AutoScalingGroupName"], given["LifecycleActionResult"]) == ("predict", "CONTINUE")
                 self.completed.append(f"{given['InstanceId']} {given['LifecycleHookName']}")
@@ -313,6 +315,18 @@ async def test_what_cannot_be_completed_is_told_and_tried_again() -> None:
     bench.refusal = None
     await bench.look()
     assert bench.completed == ["i-2 drain"] and bench.source.lacking == ""
+
+
+async def test_a_refusal_does_not_hold_up_the_answer_once_for_each() -> None:
+    bench = draining()
+    bench.states = dict.fromkeys(("i-2", "i-3", "i-4"), "Terminating:Wait")
+    bench.members.clear()
+    bench.refusal = AwsError("no")
+    await bench.waits(3)
+    assert bench.refused == 2, "one for each look but the first"
+    bench.refusal = None
+    await bench.look()
+    assert bench.completed == ["i-2 drain", "i-3 drain", "i-4 drain"]
 
 
 async def test_what_somebody_else_has_completed_is_done() -> None:

@@ -121,6 +121,8 @@ class AwsSource(Polled):
             return self._question(self._ask)
         except (KeyError, ValueError) as error:
             raise AwsError(f"an answer that is not understood: {error!r}") from error
+        except ImportError as missing:
+            raise AwsError(f"boto3 cannot be imported ({missing}); pip install 'lbproxy[aws]'") from None
 
     def _failed(self, why: str, *, is_throttled: bool = False) -> Trouble:
         self._n_failures += 1

@@ -186,6 +186,12 @@ async def test_an_answer_that_makes_no_sense_is_none(error: Exception) -> None:
     assert "an answer that is not understood" in await bench.look()
 
 
+async def test_a_library_that_is_gone_is_told_with_the_command() -> None:
+    bench = Bench()
+    bench.error = ImportError("No module named 'boto3'")
+    assert await bench.look() == "boto3 cannot be imported (No module named 'boto3'); pip install 'lbproxy[aws]'"
+
+
 async def test_a_failed_connect_is_a_reason_to_look_but_not_all_the_time() -> None:
     bench = Bench()
     bench.source.wake()

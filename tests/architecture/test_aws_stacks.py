@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import yaml
 from lbproxy.cli import program
 from lbproxy.config import loader
 from tests.architecture.rules import ROOT
+from tests.support.pages import blocks
 
 Tree = dict[str, Any]
 STACKS = sorted((ROOT / "deploy/aws").glob("*.yaml"))
@@ -200,3 +202,16 @@ def test_the_linter_of_aws_has_no_complaint(path: Path) -> None:
         [Path(sys.executable).with_name("cfn-lint"), path], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_policy_in_the_docs_is_what_lbproxy_asks_for() -> None:
+    [policy] = [block.text for block in blocks((ROOT / "docs/aws.md").read_text()) if block.info == "json"]
+    allowed = set()
+    for statement in json.loads(policy)["Statement"]:
+        actions = statement["Action"]
+        allowed |= {actions} if isinstance(actions, str) else set(actions)
+    sources = "".join(path.read_text() for path in (ROOT / "lbproxy/control/discovery/aws").glob("*.py"))
+    operations = set(re.findall(r'"((?:describe|list|complete)_[a-z_]+)"', sources))
+    asked = {"".join(word.capitalize() for word in operation.split("_")) for operation in operations}
+    assert {action.partition(":")[2] for action in allowed} == asked
+    assert len(asked) == 11

@@ -353,6 +353,7 @@ function notes(server, age) {
   const said = [reasonOf(server, age)];
   if (server.leaving) said.push("leaves the pool when it is idle");
   if (server.backup) said.push("backup");
+  if (server.far) said.push(`in another zone, ${server.zone}`);
   if (server.ramp !== null && server.ramp !== undefined) said.push(`slow start, at ${percent(server.ramp)} of its weight`);
   if (server.slower) said.push("used last, as it is slower than the others");
   if (server.penalty) said.push(`used last for ${lasting(server.penalty + 1)}, as it has failed`);

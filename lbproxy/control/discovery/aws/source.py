@@ -121,6 +121,8 @@ class AwsSource(Polled):
             return self._question(self._ask)
         except (KeyError, ValueError) as error:
             raise AwsError(f"an answer that is not understood: {error!r}") from error
+        except ImportError as missing:
+            raise AwsError(f"boto3 cannot be imported ({missing}); pip install 'lbproxy[aws]'") from None
 
     def _failed(self, why: str, *, is_throttled: bool = False) -> Trouble:
         self._n_failures += 1
@@ -132,24 +134,23 @@ class AwsSource(Polled):
     # --- instances that wait for their end --------------------------------------------------------------------------
 
     async def _complete(self, waiting: Mapping[str, str]) -> list[str]:
-        """Let those go that nobody uses any more. Returns what is wrong, if anything is."""
+        """Let those go that nobody uses any more. Returns what is wrong, if anything is: the rest is left for the next
+        look then, as the answer of this one waits."""
         # Who is seen waiting for the first time may be a server yet, as what was seen is not in force.
         due = [name for name, ip in waiting.items() if name in self._waiting and not (ip and self._is_member(ip))]
         self._waiting = waiting
         self._completed.intersection_update(waiting)
         if not self._aws.complete_lifecycle:
             return []
-        told: list[str] = []
         for name in due:
             if name not in self._completed:
                 try:
                     await self._in_thread(partial(self._complete_one, name))
                 except (AwsError, TimeoutError) as error:
-                    told.append(f"the lifecycle action of {name} is not completed: {error}")
-                    continue
+                    return [f"the lifecycle action of {name} is not completed: {error}"]
                 self._completed.add(name)
                 log.info("%s: instance %s is drained, its lifecycle action is completed", self.title, name)
-        return told
+        return []
 
     def _complete_one(self, name: str) -> None:
         group = self._aws.auto_scaling_group

@@ -32,6 +32,7 @@ class Bench:
         self.hooks = [{"LifecycleHookName": "drain", "LifecycleTransition": TERMINATING}]
         self.completed: list[str] = []
         self.refusal: AwsError | None = None
+        self.refused = 0
         self.regions: list[str] = []
         self.is_closed = False
         self.zone: str | AwsError = "eu-central-1a"
@@ -77,6 +78,7 @@ class Bench:
                 return {"LifecycleHooks": self.hooks}
             case "complete_lifecycle_action":
                 if self.refusal is not None:
+                    self.refused += 1
                     raise self.refusal
                 assert (given["AutoScalingGroupName"], given["LifecycleActionResult"]) == ("predict", "CONTINUE")
                 self.completed.append(f"{given['InstanceId']} {given['LifecycleHookName']}")
@@ -182,6 +184,12 @@ async def test_an_answer_that_makes_no_sense_is_none(error: Exception) -> None:
     bench = Bench()
     bench.error = error
     assert "an answer that is not understood" in await bench.look()
+
+
+async def test_a_library_that_is_gone_is_told_with_the_command() -> None:
+    bench = Bench()
+    bench.error = ImportError("No module named 'boto3'")
+    assert await bench.look() == "boto3 cannot be imported (No module named 'boto3'); pip install 'lbproxy[aws]'"
 
 
 async def test_a_failed_connect_is_a_reason_to_look_but_not_all_the_time() -> None:
@@ -313,6 +321,18 @@ async def test_what_cannot_be_completed_is_told_and_tried_again() -> None:
     bench.refusal = None
     await bench.look()
     assert bench.completed == ["i-2 drain"] and bench.source.lacking == ""
+
+
+async def test_a_refusal_does_not_hold_up_the_answer_once_for_each() -> None:
+    bench = draining()
+    bench.states = dict.fromkeys(("i-2", "i-3", "i-4"), "Terminating:Wait")
+    bench.members.clear()
+    bench.refusal = AwsError("no")
+    await bench.waits(3)
+    assert bench.refused == 2, "one for each look but the first"
+    bench.refusal = None
+    await bench.look()
+    assert bench.completed == ["i-2 drain", "i-3 drain", "i-4 drain"]
 
 
 async def test_what_somebody_else_has_completed_is_done() -> None:

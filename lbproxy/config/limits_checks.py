@@ -29,6 +29,13 @@ def check_limits(config: Config, document: Document) -> None:
         if first != index:
             where = (*place, "name") if limit.name else place
             document.object_to(where, f"rate_limits[{first}] is called {limit.label} too", "give each a `name`")
+        if limit.match is not None and limit.match.json:
+            document.object_to(
+                (*place, "match", "json"),
+                "is not possible here: a request is counted before its body is read",
+                "match by path, header or API key",
+                at_key=True,
+            )
         full_s = limit.most_at_once * limit.rate.seconds / limit.rate.count
         if full_s > LONGEST_S:
             days = round(full_s / 86400)

@@ -198,7 +198,7 @@ class _Kubeconfig:
 
 
 def look_at(config: Config, base_dir: str | Path) -> Iterator[tuple[Unusable, bool]]:
-    """What is wrong with the kubeconfigs that a config names, and whether that may pass, as a missing file may."""
+    """What is wrong with the kubeconfigs that a config names, and whether it may pass, as a file that is not there."""
     for name, pool in config.pools.items():
         kubernetes = None if pool.discovery is None else pool.discovery.kubernetes
         if kubernetes is None or kubernetes.kubeconfig is None:

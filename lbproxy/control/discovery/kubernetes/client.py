@@ -142,7 +142,10 @@ class HttpApi:
         try:
             yield _HttpReply(response)
         finally:
-            response.close()  # a connection whose answer is complete is kept all the same
+            connection = response.connection  # None where the answer is complete: then it is kept
+            if connection is not None and connection.transport is not None:
+                connection.transport.abort()  # TLS would wait for the last word of a server that may be gone
+            response.close()
 
     def _context(self, access: Access) -> ssl.SSLContext:
         """Made when what it is made from changes, so that connections can be kept."""

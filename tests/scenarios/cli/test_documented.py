@@ -69,6 +69,10 @@ ANY_STRATEGY = """class {}:
     def pick(self, eligible, ctx, now):
         return eligible[0]
 """
+KUBECONFIG = """\
+contexts: [{name: production, context: {cluster: c}}]
+clusters: [{name: c, cluster: {server: "https://k8s.internal:6443"}}]
+"""
 WHOLE = [*on_pages("yaml"), *in_files()]
 FRAGMENTS = [(place, wrapped(text)) for place, text in on_pages("yaml fragment")]
 
@@ -80,6 +84,8 @@ def test_a_config_that_is_shown_passes_the_check(place: str, text: str, tmp_path
         (tmp_path / f"{module}.py").write_text(shown[0] if shown else ANY_STRATEGY.format(class_name))
     for path in re.findall(r"servers_file: (\S+)", text):
         (tmp_path / Path(path).name).write_text("[10.0.0.1:5001]\n")
+    for path in re.findall(r"kubeconfig: (/\S+)", text):
+        (tmp_path / Path(path).name).write_text(KUBECONFIG)
     text = text.replace("/var/lib/lbproxy/", f"{tmp_path}/")  # which has to be there
     status, out, err = check(text, tmp_path)
     assert (status, err) == (0, ""), place

@@ -122,7 +122,9 @@ class HeaderRules(Section):
     response: HeaderEdits = setting(HeaderEdits(), "Changes to the response before it goes to the client.")
 
 
-class Match(BodyMatch):
+class HeadMatch(Section):
+    """What a rule asks of the head of a request."""
+
     host: Annotated[str | None, HOST_PATTERN.or_unset()] = setting(
         None,
         "Host of the request, compared without case and port. `*.example.com` stands for exactly one label before "
@@ -154,6 +156,10 @@ class Match(BodyMatch):
     api_key: Annotated[str | None, KEY_NAME.or_unset()] = setting(
         None, "Name of the API key that the request must carry (`api_keys`); `*`: any good one."
     )
+
+
+class Match(HeadMatch, BodyMatch):
+    """What a route asks of a request."""
 
 
 class PoolTimeoutsOverride(Section):

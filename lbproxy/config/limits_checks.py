@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path as FilePath
 
 from lbproxy.config.certificates import FileProblem
+from lbproxy.config.http_rules import HeadMatch
 from lbproxy.config.key_file import read_key_file
-from lbproxy.config.model import Config, Match
+from lbproxy.config.model import Config
 from lbproxy.config.problems import Path
 from lbproxy.config.source import Document
 from lbproxy.config.tls_checks import absolute
@@ -29,13 +30,6 @@ def check_limits(config: Config, document: Document) -> None:
         if first != index:
             where = (*place, "name") if limit.name else place
             document.object_to(where, f"rate_limits[{first}] is called {limit.label} too", "give each a `name`")
-        if limit.match is not None and limit.match.json:
-            document.object_to(
-                (*place, "match", "json"),
-                "is not possible here: a request is counted before its body is read",
-                "match by path, header or API key",
-                at_key=True,
-            )
         full_s = limit.most_at_once * limit.rate.seconds / limit.rate.count
         if full_s > LONGEST_S:
             days = round(full_s / 86400)
@@ -55,7 +49,7 @@ def check_limits(config: Config, document: Document) -> None:
 def _uses_of_keys(config: Config) -> Iterator[Path]:
     """Everything that has no meaning without keys."""
 
-    def in_match(match: Match | None, path: Path) -> Iterator[Path]:
+    def in_match(match: HeadMatch | None, path: Path) -> Iterator[Path]:
         if match is not None and match.api_key is not None:
             yield (*path, "match", "api_key")
 

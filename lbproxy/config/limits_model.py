@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from lbproxy.config.http_rules import Match
+from lbproxy.config.http_rules import HeadMatch
 from lbproxy.config.notation import (
     FIELD_NAME,
     FILE,
@@ -135,7 +135,7 @@ class RateLimit(Section):
     burst: Annotated[int | None, integer(1, 10_000_000).or_unset()] = setting(
         None, "Requests that may come at once after a pause. Not set: those of one second at `rate`, at least 1."
     )
-    match: Match | None = setting(None, "Which requests it counts, as in routes. Not set: all.")
+    match: HeadMatch | None = setting(None, "Which requests it counts, as in routes. Not set: all.")
     status: Annotated[int, integer(400, 599)] = setting(429, "Status of the answer to a request that is too many.")
     store: Annotated[
         LimitStore | None, Shorthand("`local`, a URL of Redis, or a mapping", expand_store, (_LOCAL, STORE_URL.schema))

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 
 from lbproxy.address import Address
-from lbproxy.config.http_rules import HeaderEdits, HeaderRules, Match, PoolTimeoutsOverride, RetryOverride
+from lbproxy.config.http_rules import HeaderEdits, HeaderRules, HeadMatch, Match, PoolTimeoutsOverride, RetryOverride
 from lbproxy.config.pool_model import CircuitBreaker, KeepAlive, Sticky
 from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.dataplane.runtime import Edits, KeepAliveSettings, UpstreamTimeouts
@@ -130,7 +130,7 @@ def retry_policy(config: PoolConfig, override: RetryOverride | None) -> RetryPol
     )
 
 
-def route_spec(match: Match | None) -> RouteSpec:
+def route_spec(match: HeadMatch | None) -> RouteSpec:
     """What the router asks of a request; None: anything will do."""
     if match is None:
         return RouteSpec()
@@ -143,7 +143,7 @@ def route_spec(match: Match | None) -> RouteSpec:
             methods=tuple(match.methods),
             headers={**match.headers, **({} if match.api_key is None else {KEY_NAME: match.api_key})},
             query=dict(match.query),
-            json=dict(match.json),
+            json=dict(match.json) if isinstance(match, Match) else {},
         )
     )
 

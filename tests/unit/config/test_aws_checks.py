@@ -38,7 +38,7 @@ def test_what_is_right(aws: str) -> None:
 @pytest.mark.parametrize(
     ("discovery", "told"),
     [
-        ("{}", "4:16: pools.p.discovery: names no platform; write one of: aws"),
+        ("{}", "4:16: pools.p.discovery: names no platform; write one of: aws, kubernetes"),
         (
             "{aws: {port: 80}}",
             "4:17: pools.p.discovery.aws: does not say which servers; write one of ec2, auto_scaling_group, "

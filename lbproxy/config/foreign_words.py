@@ -14,7 +14,6 @@ def _words(table: Mapping[str, str]) -> dict[str, str]:
     return {word: ours for words, ours in table.items() for word in words.split()}
 
 
-_NO_RATE_LIMIT: Final = "there is no limit on rates; `max_inflight` of a pool bounds the requests at once"
 _NO_DEFAULTS: Final = "there is no section of defaults; what holds for all stands at the top level"
 _NO_INCLUDE: Final = "a config is one file; YAML anchors repeat parts of it"
 _OF_THE_HOST: Final = "remove it; the service manager (systemd, Docker) decides that"
@@ -42,7 +41,8 @@ _TOP: Final = _words(
         "events daemon user group pid pidfile pid_file chroot": _OF_THE_HOST,
         "version apiversion kind metadata": "remove it; a config file has no version",
         "include includes import imports": _NO_INCLUDE,
-        "rate_limit rate_limits ratelimit limit_req": _NO_RATE_LIMIT,
+        "rate_limit ratelimit limit_req": "rate_limits",
+        "api_key apikeys key_auth": "api_keys",
         "proxy_pass default_backend": "listeners[].pool",
     }
 )
@@ -67,7 +67,7 @@ _LISTENER: Final = _words(
         "accept_proxy proxy": "proxy_protocol",
         "balance algorithm strategy lb_policy": "pools.NAME.strategy",
         "health health_check healthcheck": "pools.NAME.health_check",
-        "rate_limit ratelimit limit_req": _NO_RATE_LIMIT,
+        "rate_limit rate_limits ratelimit limit_req": "rate_limits (at the top level)",
         "redirect respond return": "routes[].redirect or routes[].respond",
         "headers header": "routes[].headers",
         "access_log log": "access_log (at the top level)",
@@ -106,7 +106,7 @@ _POOL: Final = _words(
         "ip_hash hash hash_key hash_policy consistent_hash": "strategy",
         "backup backups backup_servers fallback": "servers[].backup",
         "panic_threshold healthy_panic_threshold min_healthy": "fail_open",
-        "rate_limit ratelimit limit_req": _NO_RATE_LIMIT,
+        "rate_limit rate_limits ratelimit limit_req": "rate_limits (at the top level)",
         "frontend frontends listen bind port": "listeners[].bind",
         "routes route rules": "listeners[].routes",
         "mode": "listeners[].mode",

@@ -42,7 +42,7 @@ _TOP: Final = _words(
         "version apiversion kind metadata": "remove it; a config file has no version",
         "include includes import imports": _NO_INCLUDE,
         "rate_limit ratelimit limit_req limit_req_zone throttle throttling": "rate_limits",
-        "api_key apikeys apikey auth keys": "api_keys",
+        "api_key apikeys apikey key_auth keys": "api_keys",
         "proxy_pass default_backend": "listeners[].pool",
     }
 )

@@ -108,6 +108,9 @@ def test_a_path_that_cannot_be_read_ends_the_trace_there() -> None:
 def test_the_name_of_a_key() -> None:
     match = MatchSpec(headers={":api-key": "team-a", "X-B": "1"})
     assert match_words(match) == "api_key team-a, headers x-b 1"
-    asked = {"method": "GET", "host": "h", "path": "/", "query": ""}
-    assert failure_words(match, 0, **asked, headers={}) == "it has no good API key"
-    assert failure_words(match, 0, **asked, headers={":api-key": "b"}) == "its API key is that of b, not of team-a"
+
+    def why(headers: dict[str, str]) -> str:
+        return failure_words(match, 0, method="GET", host="h", path="/", query="", headers=headers)
+
+    assert why({}) == "it has no good API key"
+    assert why({":api-key": "b"}) == "its API key is that of b, not of team-a"

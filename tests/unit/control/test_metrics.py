@@ -15,7 +15,18 @@ from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Health
 from lbproxy.domain.strategies.base import PickContext
-from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC, Slots, observe
+from lbproxy.telemetry.slots import (
+    DURATION_BUCKETS,
+    LIMIT,
+    LISTENER,
+    POOL,
+    PROCESS,
+    ROUTE,
+    SERVER,
+    TRAFFIC,
+    Slots,
+    observe,
+)
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -45,6 +56,7 @@ def make_registry(pool: Pool, slots: Slots) -> Registry:
     registry.add(LISTENER, ("front",), slots.allocate(LISTENER))
     registry.add(TRAFFIC, ("front", pool.name), slots.allocate(TRAFFIC))
     registry.add(ROUTE, ("front", "chat"), slots.allocate(ROUTE))
+    registry.add(LIMIT, ("each",), slots.allocate(LIMIT))
     registry.add(PROCESS, (), slots.allocate(PROCESS))
     registry.readers["client_connections"] = lambda: [(("front",), 3)]
     registry.readers["split_share_ratio"] = lambda: [(("front", "chat", pool.name), 0.95)]

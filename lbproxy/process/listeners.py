@@ -94,9 +94,11 @@ class Listeners:
     ) -> dict[str, Listener]:
         """Bind what is not bound yet. Raises BindError; nothing of it stays open then. runtimes: by name.
 
-        An address that overlaps with one that goes, such as 0.0.0.0:80 with 127.0.0.1:80, is bound beside it.
+        An address that overlaps with one that goes, such as 0.0.0.0:80 with 127.0.0.1:80, is bound beside it. What was
+        inherited stays open where it comes from, its file included.
         """
         fresh: dict[str, Listener] = {}
+        borrowed: list[Listener] = []
         try:
             for name, item in wanted.items():
                 if name not in self._open:
@@ -105,8 +107,11 @@ class Listeners:
                     if passed is None:
                         self._bind(listener, item, self._overlapping(item.address, wanted))
                     else:
+                        borrowed.append(listener)
                         listener.inherit(list(passed.sockets), passed.file, item.listener.mode_bits)
         except BaseException:
+            for listener in borrowed:
+                listener.hand_over()
             self.abandon(fresh.values())
             raise
         return fresh

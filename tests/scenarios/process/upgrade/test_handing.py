@@ -120,7 +120,10 @@ def test_sigusr2_and_a_unix_admin_address(origins: list[Origin], tmp_path: Path)
 
 
 def test_a_new_process_that_fails_changes_nothing(origins: list[Origin], tmp_path: Path) -> None:
-    with Chain(config(origins), tmp_path) as lb:
+    unix = tmp_path / "in.sock"
+    settings = config(origins)
+    settings["listeners"].insert(0, {"name": "unix", "bind": f"unix:{unix}", "pool": "p"})
+    with Chain(settings, tmp_path) as lb:
         lb.may_complain = True
         good = yaml.safe_load(lb.config_path.read_text())
         lb.config_path.write_text("listeners: []\n")
@@ -140,6 +143,8 @@ def test_a_new_process_that_fails_changes_nothing(origins: list[Origin], tmp_pat
         (lb.directory / "lbproxy").unlink()
         assert "ended with status 2 before it was ready" in lb.fails()  # Python's word for a script that is not there
         assert lb.is_running and get(lb.port("in"))[0] == 200
+        with Client(str(unix)) as client:
+            assert client.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").status == 200
         assert lb.metric("upgrades_total", result="failure") == 6
         assert lb.stderr.count("no upgrade, this process goes on: ") == 6
         prepared(lb.directory)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lbproxy.api_keys import hash_of
 from tests.support import nursery
 from tests.support.build import ROOT
 from tests.support.certificates import Authority
@@ -84,6 +85,9 @@ def test_a_config_that_is_shown_passes_the_check(place: str, text: str, tmp_path
         (tmp_path / f"{module}.py").write_text(shown[0] if shown else ANY_STRATEGY.format(class_name))
     for path in re.findall(r"servers_file: (\S+)", text):
         (tmp_path / Path(path).name).write_text("[10.0.0.1:5001]\n")
+    if re.search(r"(?m)^api_keys:", text):
+        names = [*re.findall(r"api_key: ([\w-]+)", text), "team-a"]
+        (tmp_path / "keys.txt").write_text("".join(f"{name} {hash_of(name)}\n" for name in dict.fromkeys(names)))
     for path in re.findall(r"kubeconfig: (/\S+)", text):
         (tmp_path / Path(path).name).write_text(KUBECONFIG)
     text = text.replace("/var/lib/lbproxy/", f"{tmp_path}/")  # which has to be there

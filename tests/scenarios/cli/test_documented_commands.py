@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from lbproxy.api_keys import hash_of
 from tests.architecture.test_deployment import command_lines
 from tests.support import nursery
 from tests.support.daemon import START_S, STOP_S
@@ -42,6 +43,7 @@ NOT_HERE = {
     "docker ": "needs Docker; tests/scenarios/deploy/test_image.py performs the steps of the image",
     r"(\S+=\S+ )?(\S+/)?pip install|python3 -m venv|apt ": "installs from an index",
     "openssl s_client -connect HOST": "asks a machine of the reader's",
+    "(kubectl|helm|aws) ": "asks a cluster or a cloud; tests/architecture checks the chart and the stacks",
     "ssh ": "goes to a machine of the reader's",
     "ss ": "is a tool of the system, which may be without it",
     r"kill -9$": "says how, not which process; the demo's own tests kill one",
@@ -92,11 +94,12 @@ SERVER = re.compile(r"gunicorn|uvicorn|for ")
 CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\S")
 SPLITS = re.compile(r"lbproxy split( |$)")
 EXAMINES = re.compile(r"lbproxy doctor \S+\.yaml")
-COMMANDS = "run|check|test|doctor|demo|schema|explain|completion|top|reload|drain|ready|maint|weight|limit|add|remove"
+KEYS = re.compile(r"lbproxy key new \S+ --file ")
+COMMANDS = "run|check|test|doctor|demo|schema|explain|completion|top|reload|drain|ready|maint|weight|limit|add|remove|key( new)?"
 QUESTIONS = "status|upgrade|explain|completion servers|healthcheck|reload --dry-run|top --once"
 ASKS = re.compile(rf"curl|lbproxy ({QUESTIONS})|{CHANGES.pattern}")
 NAMES = re.compile(rf"lbproxy ({COMMANDS})( --to)?$")  # how the prose names a command
-KINDS = (SERVES, SERVER, ASKS, SPLITS, EXAMINES, NAMES)
+KINDS = (SERVES, SERVER, ASKS, SPLITS, EXAMINES, KEYS, NAMES)
 
 
 @dataclass
@@ -310,6 +313,16 @@ def test_a_command_that_examines_servers_finds_them_well(command: str, machine: 
         origin.close()
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"pool predict\n  127.0.0.1:{machine.ports[5001]}: ")
+
+
+@pytest.mark.parametrize("command", of(KEYS))
+def test_a_command_that_makes_a_key_shows_it_once_and_keeps_its_hash(command: str, machine: Machine) -> None:
+    done = machine.run(command.replace("lb.yaml", "keys.txt"))
+    assert (done.returncode, done.stderr.count("shown only this once")) == (0, 1)
+    name, _, file = command.removeprefix("lbproxy key new ").split()
+    [line] = (machine.folder / file.replace("lb.yaml", "keys.txt")).read_text().splitlines()
+    assert line.split()[0] == name
+    assert line.split()[1] == hash_of(done.stdout.strip())
 
 
 def test_what_check_says_is_on_the_page(machine: Machine) -> None:

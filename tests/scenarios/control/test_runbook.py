@@ -83,9 +83,11 @@ def troubles(folder: Path) -> str:
         }
         listeners: list[dict[str, object]] = [{"name": name, "bind": "127.0.0.1:0", "pool": name} for name in pools]
         listeners.append({"name": "secure", "bind": "127.0.0.1:0", "pool": "checked", "tls": files.tls})
-        config = {"listeners": listeners, "pools": pools, "shutdown": {"grace": "100ms"}}
+        limit = {"key": "client_ip", "rate": "1000000/s", "store": f"redis://127.0.0.1:{nobody}/0"}
+        config = {"listeners": listeners, "pools": pools, "shutdown": {"grace": "100ms"}, "rate_limits": [limit]}
         lb = LbProxy(config, folder / "troubles").start()
         try:
+            wait_said(lb, "rate limits: Redis at")
             assert ask(lb, "refused") == 503
             wait_until(lambda: ask(lb, "checked") == 200, "the first check")
             server.paths = {"/health": Answer(503)}

@@ -116,7 +116,10 @@ def running_demo(command: list[str], output: Path) -> Iterator[Demo]:
 
 @contextmanager
 def demo(directory: Path, *options: str) -> Iterator[Demo]:
-    command = [*build.COMMAND, "demo", "--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0", *options]
+    # Not port 0: between the demo, which chooses, and lbproxy, which binds, another test could be given what it chose.
+    port = consecutive_ports(2)
+    addresses = ["--bind", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{port + 1}"]
+    command = [*build.COMMAND, "demo", *addresses, *options]
     with running_demo(command, directory / "demo.log") as running:
         yield running
 

@@ -69,7 +69,7 @@ def test_every_refusal_of_a_client_is_on_the_page() -> None:
     refusals = {
         word for word, fault in FAULTS.items() if fault.side is Side.CLIENT and fault.reason in REJECTED_REASONS
     }
-    others = "".join((DOCS / page).read_text() for page in ("http2.md", "grpc.md"))
+    others = "".join((DOCS / page).read_text() for page in ("http2.md", "grpc.md", "limits.md"))
     assert refusals - {row.word for row in ROWS} - set(re.findall(r"`(\w+)`", others)) == set()
 
 

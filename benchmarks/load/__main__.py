@@ -32,7 +32,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.load",
         description="Compare lbproxy with HAProxy and nginx: equal features, one core, the same backend. "
         "`_tuned`: larger buffers, with large responses only. `lbproxy_full` and `_bare`: all protection on and off, "
-        "in http_small only. Prints Markdown tables to stdout and progress to stderr.",
+        "in http_small only. `_two`: two processes or threads, on two cores. Prints Markdown tables to stdout and "
+        "progress to stderr.",
     )
     parser.add_argument(
         "--case", type=command_line.names(CASES), default=tuple(CASES), metavar="NAME[,...]", help=", ".join(CASES)
@@ -50,9 +51,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peers",
         type=command_line.names(TARGETS, may_be_empty=True),
-        default=TARGETS[1:],
+        default=tuple(name for name in TARGETS[1:] if not name.endswith("_two")),
         metavar="NAME[,...]",
-        help="what it is compared with; '' for nothing (default: all others)",
+        help="what it is compared with; '' for nothing (default: all others on one core)",
     )
     command_line.add_outputs(parser)
     return parser

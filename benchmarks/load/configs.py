@@ -129,8 +129,9 @@ def render_haproxy(
     tuned: bool = False,
     pem: Path | None = None,
     clients: int = 0,
+    threads: int = 1,
 ) -> str:
-    """HAProxy with one thread. Its log goes to its standard output, which the runner connects to /dev/null.
+    """HAProxy. Its log goes to its standard output, which the runner connects to /dev/null.
 
     clients: as for nginx.
     """
@@ -143,7 +144,7 @@ def render_haproxy(
 """
     return f"""\
 global
-    nbthread 1
+    nbthread {threads}
     maxconn {clients or _CONNECTIONS}
     log stdout format raw local0 info
 {_HAPROXY_LARGE_BUFFERS if tuned else ""}
@@ -184,12 +185,19 @@ LBPROXY_EXTRAS = {
 
 
 def render_lbproxy(
-    mode: Mode, port: int, admin_port: int, servers: Sequence[int], extras: str = "", *, pem: Path | None = None
+    mode: Mode,
+    port: int,
+    admin_port: int,
+    servers: Sequence[int],
+    extras: str = "",
+    *,
+    pem: Path | None = None,
+    workers: int = 1,
 ) -> str:
     """extras: a key of LBPROXY_EXTRAS."""
     addresses = ", ".join(f"'127.0.0.1:{server}'" for server in servers)
     return f"""\
-workers: 1
+workers: {workers}
 admin:
   bind: 127.0.0.1:{admin_port}
 access_log: {{path: /dev/null, format: json}}

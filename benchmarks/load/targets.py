@@ -21,6 +21,8 @@ from benchmarks.load.processes import Process
 _PACKAGES = {"ab": "apache2-utils", "haproxy": "haproxy", "nginx": "nginx-light", "openssl": "openssl", "wrk": "wrk"}
 _TUNED = "_tuned"
 FULL, BARE = "lbproxy_full", "lbproxy_bare"
+_TWO = "_two"
+_CASES_OF_TWO = ("http_real", "http_small", "tls_real")
 _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
 
 
@@ -127,9 +129,12 @@ def start_backend(nginx: Nginx, ports: Sequence[int], directory: Path, placement
 
 
 def start_target(name: str, setup: Setup, placement: Placement) -> Process:
-    """Start one proxy on its core. Raises Unsupported if it has no such mode here."""
+    """Start one proxy on its core, or on two. Raises Unsupported if it has no such mode here."""
     setup.directory.mkdir(mode=0o755)
-    return Process(name, _COMMANDS[name](setup), {placement.proxy}, setup.directory / "stderr")
+    cores = {placement.proxy}
+    if name.endswith(_TWO):
+        cores.add(max(placement.load))
+    return Process(name, _COMMANDS[name](setup), cores, setup.directory / "stderr")
 
 
 def program_of(name: str) -> str:
@@ -148,9 +153,9 @@ def version(name: str) -> str:
     return found.group() if found else "unknown"
 
 
-def _haproxy_command(setup: Setup, *, tuned: bool = False) -> list[str]:
+def _haproxy_command(setup: Setup, *, tuned: bool = False, threads: int = 1) -> list[str]:
     text = configs.render_haproxy(
-        setup.mode, setup.port, setup.servers, tuned=tuned, pem=setup.pem, clients=setup.clients
+        setup.mode, setup.port, setup.servers, tuned=tuned, pem=setup.pem, clients=setup.clients, threads=threads
     )
     return [find_program("haproxy"), "-db", "-f", str(_write(setup.directory / "haproxy.cfg", text))]
 
@@ -173,9 +178,11 @@ def _nginx_command(setup: Setup, *, tuned: bool = False) -> list[str]:
     return _nginx_argv(nginx, setup.directory, text)
 
 
-def _lbproxy_command(setup: Setup, extras: str = "") -> list[str]:
+def _lbproxy_command(setup: Setup, extras: str = "", workers: int = 1) -> list[str]:
     (admin_port,) = free_ports(1)
-    text = configs.render_lbproxy(setup.mode, setup.port, admin_port, setup.servers, extras, pem=setup.pem)
+    text = configs.render_lbproxy(
+        setup.mode, setup.port, admin_port, setup.servers, extras, pem=setup.pem, workers=workers
+    )
     return [sys.executable, "-P", "-m", "lbproxy", "--config", str(_write(setup.directory / "lbproxy.yaml", text))]
 
 
@@ -187,14 +194,18 @@ _COMMANDS: dict[str, Callable[[Setup], list[str]]] = {
     "nginx_tuned": functools.partial(_nginx_command, tuned=True),
     FULL: functools.partial(_lbproxy_command, extras="full"),
     BARE: functools.partial(_lbproxy_command, extras="bare"),
+    f"lbproxy{_TWO}": functools.partial(_lbproxy_command, workers=2),
+    f"haproxy{_TWO}": functools.partial(_haproxy_command, threads=2),
 }
 TARGETS = tuple(_COMMANDS)
 
 
 def takes(name: str, case: Case) -> bool:
     """The tuned peers differ in what a large response costs, lbproxy's two other forms in what a small request does;
-    they run in those cases only.
+    they run in those cases only. So do those with two processes or threads, which have two cores.
     """
+    if name.endswith(_TWO):
+        return case.name in _CASES_OF_TWO
     if name in (FULL, BARE):
         return case.name == "http_small"
     return case.is_bulk or not name.endswith(_TUNED)

@@ -95,7 +95,10 @@ CHANGES = re.compile(r"lbproxy (drain|ready|maint|weight|limit|add|remove) \S+/\
 SPLITS = re.compile(r"lbproxy split( |$)")
 EXAMINES = re.compile(r"lbproxy doctor \S+\.yaml")
 KEYS = re.compile(r"lbproxy key new \S+ --file ")
-COMMANDS = "run|check|test|doctor|demo|schema|explain|completion|top|reload|drain|ready|maint|weight|limit|add|remove|key( new)?"
+COMMANDS = (
+    "run|check|test|doctor|demo|schema|explain|completion|top|reload|drain|ready|maint|weight|limit|add|remove"
+    "|key( new)?"
+)
 QUESTIONS = "status|upgrade|explain|completion servers|healthcheck|reload --dry-run|top --once"
 ASKS = re.compile(rf"curl|lbproxy ({QUESTIONS})|{CHANGES.pattern}")
 NAMES = re.compile(rf"lbproxy ({COMMANDS})( --to)?$")  # how the prose names a command

@@ -40,5 +40,10 @@ def test_what_protection_costs_is_measured_where_a_request_costs_least() -> None
         assert [case.name for case in CASES.values() if takes(name, case)] == ["http_small"]
 
 
+def test_two_of_a_program_run_where_it_is_about_requests_alone() -> None:
+    for name in ("lbproxy_two", "haproxy_two"):
+        assert [case.name for case in CASES.values() if takes(name, case)] == ["http_real", "http_small", "tls_real"]
+
+
 def test_which_program_a_target_is() -> None:
     assert [program_of(name) for name in ("nginx", "haproxy_tuned", FULL)] == ["nginx", "haproxy", "lbproxy"]

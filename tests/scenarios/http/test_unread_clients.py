@@ -54,7 +54,8 @@ def test_clients_that_are_held_back_need_no_descriptor_more(tmp_path: Path) -> N
             clients.append(stack.enter_context(Client(lb.port("in"), timeout_s=60)))
             senders.append(threading.Thread(target=clients[-1].send, args=(request,)))
             senders[-1].start()
-            wait_stuck(lb, clients[-1].sock, unless=lambda: not senders[-1].is_alive())
+        for client, sender in zip(clients, senders, strict=True):
+            wait_stuck(lb, client.sock, unless=lambda sender=sender: not sender.is_alive())  # type: ignore[misc]
         n_held_back = sum(unread(client.sock) > 0 for client in clients)
         assert n_held_back > limit // 2, "what lbproxy and the server's buffer hold is all that they send"
         wait_until(lambda: len(origin.peers) == limit, "each to have its server")

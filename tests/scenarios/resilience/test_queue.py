@@ -478,9 +478,11 @@ def test_tcp_connections_queue(site: Site) -> None:
         assert len(server.peers) == 3
     assert pool.metric("queue_wait_seconds_count") == 2
     wait_until(lambda: len(pool.lines()) == 3, "three log lines")
-    waits = [line["queue_ms"] for line in pool.lines()]
+    waits = sorted(
+        float(str(line["queue_ms"])) for line in pool.lines()
+    )  # each worker writes its own, when it gets to it
     assert waits[0] == 0
-    assert all(isinstance(wait, (int, float)) and wait > 40 for wait in waits[1:])
+    assert waits[1] > 40
 
 
 def test_tcp_who_waits_too_long_is_reset(site: Site) -> None:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Final, Protocol
 
 from lbproxy.dataplane.guard import Fleet, Limit
 from lbproxy.telemetry.slots import LIMIT
 
 MOST_KEYS: Final = 16_384  # of which something is known; about 0.5 KiB each
+MOST_KEY: Final = 64  # bytes: of a longer one, which strangers may send, a hash stands for it
 MOST_IN_BATCH: Final = 512  # keys: Redis does nothing else meanwhile
 HAND_S: Final = 0.1
 """So long tokens may be kept that were taken in advance; those that are left then are lost."""
@@ -91,6 +93,8 @@ class FleetBuckets(Fleet):
     def take(self, limit: Limit, key: bytes, told: Told) -> int:
         """See Fleet."""
         now = self._clock()
+        if len(key) > MOST_KEY:
+            key = blake2b(key, digest_size=32).digest()
         known = self._known.get((limit.name, key))
         if known is None or known.limit is not limit:
             known = self._learn(limit, key)

@@ -48,6 +48,13 @@ class Rig:
         return self.limit.row[OPEN]
 
 
+def test_long_keys_are_kept_as_hashes() -> None:
+    rig = Rig()
+    assert [rig.take(bytes(30_000)), rig.take(bytes(30_000)), rig.take(bytes(30_001)), rig.take(bytes(64))] == [-1] * 4
+    assert [known.wanted for known in rig.buckets.next_batch()] == [2, 1, 1]
+    assert max(len(key) for _, key in rig.buckets._known) == 64
+
+
 def test_what_comes_together_is_one_batch() -> None:
     rig = Rig()
     assert [rig.take(key) for key in (b"a", b"b", b"a")] == [-1, -1, -1]

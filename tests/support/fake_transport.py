@@ -725,3 +725,14 @@ def status_of(answer: bytes) -> int:
 def body_of(message: bytes) -> bytes:
     """What follows the first head."""
     return message.partition(b"\r\n\r\n")[2]
+
+
+def answered(lb: FakeLb, client: Peer, reply: bytes = b"") -> bytes:
+    """What a client gets for a request that it has sent; by a connection to a server that is there, or a new one."""
+    if lb.loop.dials:
+        lb.accept()
+    server = next(peer for peer in lb.servers if not peer.transport.is_lost and peer.got())
+    server.send(reply or ok())
+    got = client.got()
+    assert status_of(got), got
+    return got

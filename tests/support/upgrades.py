@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.support import nursery
 from tests.support.client import Client
 from tests.support.daemon import STOP_S, LbProxy, Settings
@@ -146,6 +148,11 @@ class Chain(LbProxy):
         status, told = self.ask()
         assert status == 422, told
         return "; ".join(told["problems"])
+
+    def fails_with(self, good: Mapping[str, Any], **changed: object) -> str:
+        """The same, with this config but for some keys of it."""
+        self.config_path.write_text(yaml.safe_dump({**good, **changed}))
+        return self.fails()
 
     @contextlib.contextmanager
     def holding(self, at: str) -> Iterator[int]:

@@ -188,7 +188,7 @@ class Part:
         """The cells of the split of this name, and the first of them. Raises LookupError if there is no more room."""
         entry = self._splits.find(*name)
         if entry < 0:
-            raise LookupError("there is no room for one more split; restart lbproxy, which makes more")
+            raise LookupError("there is no room for one more split; an upgrade (lbproxy upgrade) makes more")
         self._split_entries[name] = entry
         return self._share.cells, self._share.table.split(entry)
 

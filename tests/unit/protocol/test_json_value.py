@@ -82,14 +82,17 @@ def found(document: bytes, pointer: tuple[bytes, ...] = MODEL, *, cuts: tuple[in
     return search.value
 
 
-@settings(max_examples=400)
-@given(
+WRITTEN = (  # a document and a pointer, how it is written, and where it is cut
     DOCUMENTS,
     st.lists(NAMES, min_size=1, max_size=3),
     st.booleans(),
     st.sampled_from(["", " ", "\n\t"]),
     st.lists(st.integers(0, 200), max_size=6),
 )
+
+
+@settings(max_examples=400)
+@given(*WRITTEN)
 def test_is_what_the_standard_parser_finds(
     value: object, names: list[str], ascii_only: bool, space: str, cuts: list[int]
 ) -> None:
@@ -233,13 +236,7 @@ def last_of(document: bytes, pointer: tuple[bytes, ...]) -> tuple[bytes, bool]:
 
 
 @settings(max_examples=150)
-@given(
-    DOCUMENTS,
-    st.lists(NAMES, min_size=1, max_size=3),
-    st.booleans(),
-    st.sampled_from(["", " ", "\n\t"]),
-    st.lists(st.integers(0, 200), max_size=6),
-)
+@given(*WRITTEN)
 def test_exactly_what_the_standard_parser_finds_or_nothing(
     value: object, names: list[str], ascii_only: bool, space: str, cuts: list[int]
 ) -> None:

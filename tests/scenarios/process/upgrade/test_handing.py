@@ -130,11 +130,10 @@ def test_a_new_process_that_fails_changes_nothing(origins: list[Origin], tmp_pat
         assert "lb.yaml:1:12: listeners: needs at least one listener" in lb.fails()
         with socket.create_server(("127.0.0.1", 0)) as taken:
             other = {"name": "more", "bind": f"127.0.0.1:{taken.getsockname()[1]}", "pool": "p"}
-            lb.config_path.write_text(yaml.safe_dump({**good, "listeners": [*good["listeners"], other]}))
-            assert "listener more: cannot listen on" in lb.fails()
+            assert "listener more: cannot listen on" in lb.fails_with(good, listeners=[*good["listeners"], other])
         pools = {"p": {"servers": [f"127.0.0.1:{consecutive_ports(1)}"]}}
-        lb.config_path.write_text(yaml.safe_dump({**good, "pools": pools}))
-        assert "the process before was ready, and this one is not: pool p has no usable server" in lb.fails()
+        why = lb.fails_with(good, pools=pools)
+        assert "the process before was ready, and this one is not: pool p has no usable server" in why
         lb.config_path.write_text(yaml.safe_dump(good))
         prepared(lb.directory, text="raise SystemExit(3)")
         assert "ended with status 3 before it was ready" in lb.fails()

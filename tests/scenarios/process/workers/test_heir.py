@@ -45,14 +45,12 @@ def test_a_new_lbproxy_that_fails_changes_nothing(origin: Origin, tmp_path: Path
         prepared(lb.directory)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             other = {"name": "more", "bind": f"127.0.0.1:{taken.getsockname()[1]}", "pool": "p"}
-            lb.config_path.write_text(yaml.safe_dump({**good, "listeners": [*good["listeners"], other]}))
-            assert "listener more: cannot listen on" in lb.fails()
+            assert "listener more: cannot listen on" in lb.fails_with(good, listeners=[*good["listeners"], other])
         pools = {"p": {"servers": [f"127.0.0.1:{consecutive_ports(1)}"]}}
-        lb.config_path.write_text(yaml.safe_dump({**good, "pools": pools}))
-        assert "the process before was ready, and this one is not: pool p has no usable server" in lb.fails()
+        why = lb.fails_with(good, pools=pools)
+        assert "the process before was ready, and this one is not: pool p has no usable server" in why
         nowhere = {"path": str(tmp_path / "no" / "access.log")}
-        lb.config_path.write_text(yaml.safe_dump({**good, "access_log": nowhere}))
-        assert "access.log" in lb.fails()
+        assert "access.log" in lb.fails_with(good, access_log=nowhere)
         lb.config_path.write_text(yaml.safe_dump(good))
         assert lb.metric("upgrades_total", result="failure") == 4
         assert members_of(lb.pid) == members

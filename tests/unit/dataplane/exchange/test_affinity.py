@@ -9,7 +9,7 @@ import pytest
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Admin, Health
 from lbproxy.protocol.json_value import LIMIT
-from tests.support.fake_transport import FakeLb, Peer, ok, post, status_of
+from tests.support.fake_transport import FakeLb, Peer, answered, ok, post, status_of
 from tests.support.http2_client import Http2Client
 
 NAMES = [f"127.0.0.1:900{n}" for n in range(1, 5)]
@@ -38,19 +38,8 @@ def server_of(lb: FakeLb, request: bytes, *pieces: bytes) -> str:
     """Who gets a request, on a connection of its own."""
     client = lb.connect()
     client.send(request, *pieces)
-    answer(lb, client)
+    answered(lb, client)
     return str(lb.log[-1]["server"])
-
-
-def answer(lb: FakeLb, client: Peer, reply: bytes = b"") -> bytes:
-    """The answer to a request that was sent; by a connection that is there, or a new one."""
-    if lb.loop.dials:
-        lb.accept()
-    server = next(peer for peer in lb.servers if not peer.transport.is_lost and peer.got())
-    server.send(reply or ok())
-    got = client.got()
-    assert status_of(got), got
-    return got
 
 
 # --- a key in the body ------------------------------------------------------------------------------------------------
@@ -206,7 +195,7 @@ def ask(lb: FakeLb, cookie: str = "", reply: bytes = b"") -> tuple[str, str]:
     """The server of a request with that cookie, and the cookie of its answer."""
     client = lb.connect()
     client.send(post(b"", f"Cookie: a=1; lb={cookie}") if cookie else post(b""))
-    got = answer(lb, client, reply)
+    got = answered(lb, client, reply)
     return str(lb.log[-1]["server"]), cookie_in(got)
 
 
@@ -230,7 +219,7 @@ def test_what_the_cookie_says() -> None:
     with FakeLb(config(STICKY)) as lb:
         client = lb.connect()
         client.send(post(b""))
-        got = answer(lb, client)
+        got = answered(lb, client)
         line = COOKIE.search(got)
         assert line is not None
         assert line[1].endswith(b"; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax")
@@ -298,7 +287,7 @@ def test_a_full_server_is_not_waited_for_and_the_client_comes_back() -> None:
         busy.send(post(b"", f"Cookie: lb={cookie}"))
         elsewhere, other = ask_elsewhere(lb, cookie)
         assert elsewhere != first and not other
-        answer(lb, busy)
+        answered(lb, busy)
         assert ask(lb, cookie) == (first, "")
 
 
@@ -372,9 +361,9 @@ def test_who_waits_gets_the_slot_of_its_own_server() -> None:
     with FakeLb(config(WAITS)) as lb:
         first, _, busy, waiting = two_of_a_server(lb)
         assert not lb.loop.dials and lb.pool.n_queued == 1
-        answer(lb, busy)
+        answered(lb, busy)
         assert lb.pool.n_queued == 0
-        assert not cookie_in(answer(lb, waiting))
+        assert not cookie_in(answered(lb, waiting))
         assert [entry["server"] for entry in lb.log] == [first] * 3
         assert lb.of_pool("sticky_requests_total", "kept") == 2
         assert lb.of_pool("sticky_requests_total", "new") == 1
@@ -389,7 +378,7 @@ def test_who_has_waited_goes_elsewhere_and_comes_back() -> None:
         server = lb.accept()
         server.send(ok())
         assert status_of(waiting.got()) == 200 and lb.log[-1]["server"] != first
-        answer(lb, busy)
+        answered(lb, busy)
         assert ask(lb, cookie) == (first, "")
 
 
@@ -399,7 +388,7 @@ def test_who_waits_for_a_server_that_goes_down_goes_elsewhere_at_once() -> None:
         lb.pool.pool.set_health(server_called(lb, first), Health.DOWN, "failed", "", lb.clock())
         lb.accept().send(ok())
         assert cookie_in(waiting.got())
-        answer(lb, busy)
+        answered(lb, busy)
 
 
 def test_who_waits_may_leave() -> None:
@@ -407,7 +396,7 @@ def test_who_waits_may_leave() -> None:
         _, _, busy, waiting = two_of_a_server(lb)
         waiting.reset()
         assert lb.pool.n_queued == 0
-        answer(lb, busy)
+        answered(lb, busy)
         assert lb.inflight == 0
 
 
@@ -421,8 +410,8 @@ def test_no_more_wait_than_the_queue_may_have() -> None:
         assert lb.pool.n_queued == 1
         lb.accept().send(ok())
         assert status_of(waiting[1].got()) == 200, "it did not wait"
-        answer(lb, busy)
-        answer(lb, waiting[0])
+        answered(lb, busy)
+        answered(lb, waiting[0])
         assert lb.of_pool("sticky_requests_total", "spilled") == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lbproxy.protocol.json_value import LIMIT
 from lbproxy.telemetry.slots import ROUTE
-from tests.support.fake_transport import FakeLb, Peer, body_of, ok, post, status_of
+from tests.support.fake_transport import FakeLb, answered, body_of, ok, post, status_of
 from tests.support.http2_client import Http2Client
 
 PORTS = {"llama": 9001, "qwen": 9002, "other": 9003, "get": 9004}
@@ -46,16 +46,6 @@ def pool_of(lb: FakeLb, request: bytes, *pieces: bytes) -> str:
     client.send(request, *pieces)
     answered(lb, client)
     return str(lb.log[-1]["pool"])
-
-
-def answered(lb: FakeLb, client: Peer, reply: bytes = b"") -> bytes:
-    if lb.loop.dials:
-        lb.accept()
-    server = next(peer for peer in lb.servers if not peer.transport.is_lost and peer.got())
-    server.send(reply or ok())
-    got = client.got()
-    assert status_of(got), got
-    return got
 
 
 def chunked(body: bytes, *, step: int = 1, target: str = "/v1") -> bytes:

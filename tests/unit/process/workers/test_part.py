@@ -397,7 +397,7 @@ def test_splits_come_and_go_and_their_room_is_used_again() -> None:
         f"{{name: y{number}, match: {{path: /{number}}}, split: {{p: 1}}}}" for number in range(SPARE_SPLITS + 8)
     )
     text = split_text("{p: 1, q: 1}", before=f"{many}, ")
-    with pytest.raises(Unusable, match="no room for one more split; restart lbproxy") as raised:
+    with pytest.raises(Unusable, match="no room for one more split; an upgrade") as raised:
         site.workers[0].wiring.draft(load_text(text, "test.yaml", {}).config)
     assert raised.value.path[-1] == "split"
 

@@ -219,6 +219,7 @@ class Exchange(Keeping):
 
     def _await_key(self) -> None:
         """The body has to say where the request goes: whoever waits to be asked for it is."""
+        self.resume_body()  # it may have been held up while the fleet was asked
         if self.prepared.expects_continue and not self.continue_sent:
             self.continue_sent = True
             self.side.send_interim(None)

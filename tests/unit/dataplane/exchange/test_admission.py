@@ -188,6 +188,26 @@ def test_a_long_body_does_not_grow_meanwhile() -> None:
         assert status_of(client.got()) == 200
 
 
+def test_a_body_that_was_held_up_meanwhile_goes_on_for_its_key() -> None:
+    """Memory was short while the fleet was asked, and is not any more."""
+    pool = 'strategy: {name: consistent_hash, key: "json:/model"}'
+    text = config("[{key: client_ip, rate: 1/m, burst: 9}]").replace("health_check: off", f"health_check: off, {pool}")
+    assert pool in text
+    with FakeLb(text) as lb:
+        fleet = with_fleet(lb)
+        client = lb.connect()
+        whole = post(b'{"prompt": "x", "model": "m"}')
+        client.send(whole[:-20])
+        lb.services.pressure.is_holding = True
+        client.send(whole[-20:-15])
+        assert client.transport.is_paused
+        lb.services.pressure.is_holding = False
+        fleet.waiting[0](0)
+        assert not client.transport.is_paused, "its model is still to come"
+        client.send(whole[-15:])
+        assert status_of(answered(lb, client)) == 200
+
+
 @pytest.mark.parametrize("wait", [0, 5])
 def test_who_left_while_the_fleet_was_asked_is_forgotten(wait: int) -> None:
     with FakeLb(ONE) as lb:

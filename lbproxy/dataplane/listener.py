@@ -52,6 +52,7 @@ SPARE_FDS: Final = 8  # checks and dials in progress take some
 ADMIN_CONNECTIONS: Final = 64
 ADMIN_BACKLOG: Final = 16  # control.admin_guard: so many more for a moment
 ADMIN_FDS: Final = ADMIN_CONNECTIONS + ADMIN_BACKLOG
+_STREAM: Final = int(socket.SOCK_STREAM)
 BACKLOG: Final = 1024  # a shorter queue loses SYNs, and their clients wait seconds for TCP to try again
 DEFAULT_LIMIT: Final = 10_000
 RETRY_ACCEPT_S: Final = 0.1
@@ -259,7 +260,7 @@ class Listener(Door):
         )
 
     def accepted(self, fd: int, family: int, peer: object, local: object) -> None:
-        connection = plain_socket(family, socket.SOCK_STREAM, 0, fd)
+        connection = plain_socket(family, _STREAM, 0, fd)
         connection.setblocking(False)
         self._count()
         if self._proxy_headers is not None:

@@ -443,6 +443,16 @@ class Http2Settings:
     max_age_s: float = float("inf")
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What an address of clients comes to, the same for each connection: is it believed, and the lines of it that go up
+    with a request that came over `scheme`."""
+
+    is_trusted: bool
+    scheme: bytes
+    lines: bytes
+
+
 @dataclass(slots=True, eq=False)
 class ListenerRuntime:
     """A listener with its settings."""
@@ -480,6 +490,7 @@ class ListenerRuntime:
     pointers: tuple[tuple[bytes, ...], ...] = ()  # JSON Pointers that routes ask for
     guard: Guard | None = None  # who may ask, and how much
     per_ip: AddressCounts = field(init=False)
+    peers: dict[str, Peer] = field(init=False, default_factory=dict)  # the last ones (client_facts.py)
 
     def __post_init__(self) -> None:
         self.per_ip = AddressCounts(self.connections_per_ip)

@@ -14,6 +14,7 @@ from lbproxy.domain.speed import Speeds
 from lbproxy.domain.strategies.base import PickContext, Strategy
 from lbproxy.domain.strategies.consistent import ConsistentHash
 from lbproxy.domain.strategies.hashing import IpHash, client_key
+from lbproxy.domain.strategies.least_connections import LeastConnections
 from lbproxy.request_key import RequestKey, read_key
 
 
@@ -28,6 +29,7 @@ class Picker:
         "_failed",
         "_fallback",
         "_is_sure",
+        "_least",
         "_speeds",
         "_wants_key",
         "heeds_penalties",
@@ -43,6 +45,7 @@ class Picker:
     key: RequestKey | None
     reads_bodies: bool
     _is_sure: bool
+    _least: LeastConnections | None
     _speeds: Speeds | None
     _wants_key: bool
 
@@ -63,6 +66,8 @@ class Picker:
         self.reads_bodies = self.key is not None and self.key.pointer is not None
         # To look through a pool of 1,000 for what can't be missing would cost more than its pick.
         self._is_sure = type(strategy) is ConsistentHash
+        # Most pools have this one; known by its class it is called directly.
+        self._least = strategy if type(strategy) is LeastConnections else None
         self._speeds = Speeds() if getattr(strategy, "fills_fast_first", False) else None
 
     def rebuild(self, servers: Sequence[Server]) -> None:
@@ -77,7 +82,10 @@ class Picker:
         """One of `eligible`, which is not empty."""
         if self._wants_key:
             self.fill_key(ctx)
+        least = self._least
         try:
+            if least is not None:
+                return least.pick(eligible, ctx, now)
             server = self.strategy.pick(eligible, ctx, now)
         except Exception as error:  # a plug-in's defect
             self._failed(error)

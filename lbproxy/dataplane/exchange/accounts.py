@@ -51,6 +51,14 @@ def answer_began(runtime: ServerRuntime, ttfb_s: float) -> None:
     row[TTFB_SUM] = row[TTFB_SUM] + int(ttfb_s * 1e9)
 
 
+def lasted(pool: PoolRuntime, total_s: float) -> None:
+    """A request, or a connection in TCP mode, took so long."""
+    row = pool.row
+    column = DURATION + duration_index(total_s)
+    row[column] = row[column] + 1
+    row[DURATION_SUM] = row[DURATION_SUM] + int(total_s * 1e9)
+
+
 def ended(
     request: Underway, listener: ListenerRuntime, pool: PoolRuntime | None, runtime: ServerRuntime | None
 ) -> None:
@@ -71,10 +79,7 @@ def ended(
     row[BYTES_IN] = row[BYTES_IN] + request.bytes_in
     row[BYTES_OUT] = row[BYTES_OUT] + request.bytes_out
     if pool is not None:
-        row = pool.row
-        column = DURATION + duration_index(total_s)
-        row[column] = row[column] + 1
-        row[DURATION_SUM] = row[DURATION_SUM] + int(total_s * 1e9)
+        lasted(pool, total_s)
         if runtime is not None:
             row = runtime.row
             column = SERVER_REQUESTS + code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from lbproxy.dataplane.exchange.forwarding import (
     UNIX,
@@ -15,10 +15,11 @@ from lbproxy.dataplane.exchange.forwarding import (
     request_lines,
 )
 from lbproxy.dataplane.exchange.ports import Underway
-from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.dataplane.runtime import ListenerRuntime, Peer
 from lbproxy.protocol.message import Field, join_fields
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 
+MOST_PEERS: Final = 4096  # whose lines are kept for their next connection; some 300 octets each
 NO_ADDRESS: Final = "unknown"  # of a client on a unix socket, for servers (RFC 7239 section 6.2)
 
 
@@ -26,20 +27,20 @@ class ClientFacts:
     """See the module. They are complete once `connected` was called; nothing changes afterwards.
 
     address: the peer's, for logs and strategies; a request may be somebody else's (`address_behind`). peer_ip: the same
-    for servers; "" before `connected`. is_trusted: are its forwarding fields believed? local_host: what stands for Host
-    where an HTTP/1.0 client sent none. proxied: what a PROXY header said. cert_fields: what is told to servers of the
-    client's certificate; subject: whose it is, for the log.
+    for servers; "" before `connected`. is_trusted: are its forwarding fields believed? proxied: what a PROXY header
+    said. cert_fields: what is told to servers of the client's certificate; subject: whose it is, for the log.
     """
 
     __slots__ = (
         "_lines",
         "_lines_and_port",
+        "_local",
+        "_local_host",
         "_port_line",
         "address",
         "cert_fields",
         "is_trusted",
         "listener",
-        "local_host",
         "peer_ip",
         "proxied",
         "scheme",
@@ -60,7 +61,8 @@ class ClientFacts:
         self.scheme = scheme
         self.cert_fields = cert_fields
         self.subject = subject
-        self.address = self.peer_ip = self.local_host = ""
+        self.address = self.peer_ip = self._local_host = ""
+        self._local: Any = None
         self.is_trusted = False
         self._lines = self._lines_and_port = self._port_line = b""
 
@@ -70,7 +72,7 @@ class ClientFacts:
         ip = peer[0] if isinstance(peer, tuple) and peer else ""
         local = transport.get_extra_info("sockname")
         port = local[1] if isinstance(local, tuple) else 0
-        self.local_host = f"{local[0]}:{port}" if isinstance(local, tuple) and ":" not in local[0] else "localhost"
+        self._local = local
         published_port = 0
         if self.proxied is not None:
             ip, _ = self.proxied.seen_from(ip, port)
@@ -81,10 +83,31 @@ class ClientFacts:
         self.peer_ip = ip or NO_ADDRESS
         # No address may also mean a TCP peer that has gone, or somebody on a unix socket of the balancer in front.
         is_unix = not ip and isinstance(peer, (str, bytes)) and (self.proxied is None or not self.proxied.is_unix)
-        self.is_trusted = self.listener.is_trusted(UNIX if is_unix else ip)
+        known = self._known(UNIX if is_unix else ip)
+        self.is_trusted = known.is_trusted
         self._port_line = port_line(published_port, self.scheme)
-        self._lines = connection_lines(self.peer_ip, self.scheme) + join_fields(self.cert_fields)
+        self._lines = known.lines + join_fields(self.cert_fields) if self.cert_fields else known.lines
         self._lines_and_port = self._lines + self._port_line
+
+    def _known(self, name: str) -> Peer:
+        """Clients come again, and reading an address is dear (10 us if proxies are trusted)."""
+        peers = self.listener.peers
+        known = peers.get(name)
+        if known is None or known.scheme != self.scheme:
+            if len(peers) >= MOST_PEERS:
+                peers.clear()
+            lines = connection_lines(self.peer_ip, self.scheme)
+            known = peers[name] = Peer(self.listener.is_trusted(name), self.scheme, lines)
+        return known
+
+    @property
+    def local_host(self) -> str:
+        """What stands for Host where an HTTP/1.0 client sent none."""
+        if not self._local_host:
+            local = self._local
+            is_plain = isinstance(local, tuple) and ":" not in local[0]
+            self._local_host = f"{local[0]}:{local[1]}" if is_plain else "localhost"
+        return self._local_host
 
     def renewed(self, listener: ListenerRuntime, transport: asyncio.Transport) -> ClientFacts:
         """The same connection under other settings of its listener, for the requests that begin from now on."""

@@ -10,6 +10,8 @@ from typing import Final
 from lbproxy.protocol.message import Field, Fields, join_fields
 
 UNIX: Final = "unix"
+_HTTP_PORT: Final = b"X-Forwarded-Port: 80\r\n"
+_HTTPS_PORT: Final = b"X-Forwarded-Port: 443\r\n"
 """What stands for the address of a client on a unix socket, in logs and for strategies."""
 
 _request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
@@ -35,7 +37,9 @@ def connection_lines(client_ip: str, scheme: bytes = b"http") -> bytes:
 
 def port_line(published_port: int, scheme: bytes) -> bytes:
     """X-Forwarded-Port where the request does not say it. published_port: from a PROXY header, 0 if it is not known."""
-    return b"X-Forwarded-Port: %d\r\n" % (published_port or (443 if scheme == b"https" else 80))
+    if not published_port:
+        return _HTTPS_PORT if scheme == b"https" else _HTTP_PORT
+    return b"X-Forwarded-Port: %d\r\n" % published_port
 
 
 def published_lines(host: str, known: Forwarding, skip: Collection[bytes], local_host: str) -> tuple[bytes, bool]:

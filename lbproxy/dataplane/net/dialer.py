@@ -26,9 +26,15 @@ from lbproxy.dataplane.net.poller import WRITABLE, Pollable, Poller
 from lbproxy.dataplane.net.socket_transport import SocketTransport, plain_socket
 
 Q = TypeVar("Q", bound=asyncio.BaseProtocol)
-Target = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | str]
+Target = tuple[int, tuple[str, int] | tuple[str, int, int, int] | str]
 
 _IN_PROGRESS: Final[tuple[int, ...]] = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
+# As numbers: the constants of Python's module are enums, and an attribute of a module costs 280 instructions each time.
+_EINPROGRESS: Final = errno.EINPROGRESS
+_UNIX: Final = int(socket.AF_UNIX)
+_STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+_TCP: Final = int(socket.IPPROTO_TCP)
+_NODELAY: Final = int(socket.TCP_NODELAY)
 MOST_TARGETS: Final = 1024
 
 
@@ -46,17 +52,17 @@ class Opening:
         self.is_open = False
         try:
             family, target = dialer.target(address)
-            if family == socket.AF_UNIX and dialer.has_waiters(address):
+            if family == _UNIX and dialer.has_waiters(address):
                 self._error = errno.EAGAIN  # they were first
                 return
-            sock = self._sock = dialer.make_socket(int(family), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = self._sock = dialer.make_socket(family, _STREAM)
             number = sock.connect_ex(target)
-            if number == errno.EINPROGRESS:
+            if number == _EINPROGRESS:
                 number = sock.connect_ex(target)
             if not number:
-                if family != socket.AF_UNIX:
+                if family != _UNIX:
                     refuse_itself(sock, address.port)
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    sock.setsockopt(_TCP, _NODELAY, 1)
                 self.is_open = True
             elif number not in _IN_PROGRESS:
                 self._error = number
@@ -105,7 +111,7 @@ class Opening:
         finally:  # before the socket is closed, after which the number may be another's
             poller.forget(fd)
         refuse_itself(self._sock, self._address.port)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock.setsockopt(_TCP, _NODELAY, 1)
 
     def close(self) -> None:
         """Nobody wants it any more."""
@@ -202,7 +208,7 @@ def refuse_itself(sock: socket.socket, port: int) -> None:
 def target_of(address: Address) -> Target:
     """Family and sockaddr of a literal address. Raises OSError for a scope that is no interface."""
     if address.is_unix:
-        return socket.AF_UNIX, address.sock_path
+        return _UNIX, address.sock_path
     flags = socket.AI_NUMERICHOST  # nothing is looked up; it reads the scope of fe80::1%eth0
     family, *_, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)[0]
-    return family, cast(tuple[str, int] | tuple[str, int, int, int], target)
+    return int(family), cast(tuple[str, int] | tuple[str, int, int, int], target)

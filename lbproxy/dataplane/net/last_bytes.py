@@ -10,13 +10,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
+_UNIX: Final = int(socket.AF_UNIX)
+_SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_SO_LINGER: Final = int(socket.SO_LINGER)
 
 
 def reset_on_close(sock: Any) -> None:
     """Have the close of this socket send RST, so that the peer can tell it from a clean end. Unix sockets have none."""
-    if sock.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError, ValueError):  # gone already: nothing to reset
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    if sock.family != _UNIX:
+        try:  # noqa: SIM105 - a context manager of Python costs more than the system call
+            sock.setsockopt(_SOL_SOCKET, _SO_LINGER, _LINGER_RESET)
+        except (OSError, ValueError):  # gone already: nothing to reset
+            pass
 
 
 def read_what_is_left(sock: Any, size: int, received: Callable[[bytes], None], is_wanted: Callable[[], bool]) -> None:

@@ -16,7 +16,6 @@ reported whatever was asked for. Or it is watched with EDGE, which reports each 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import select
 from collections.abc import Callable
 from typing import Final
@@ -44,6 +43,10 @@ class Pollable(Writer):
         """`ready` raised this, a defect: end the connection. Not reported yet."""
         raise NotImplementedError
 
+    def batch_ended(self) -> None:
+        """The batch in which it asked for its end (`after_batch`) is over."""
+        raise NotImplementedError
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Poller:
@@ -58,7 +61,7 @@ class Poller:
         self._register = self._epoll.register
         self._modify = self._epoll.modify
         self._pollables: dict[int, Pollable] = {}
-        self._later: list[Callable[[], None]] = []
+        self._later: list[Pollable] = []
         self.turn_end = TurnEnd(loop, defect)
         # A reset leaves before what is sent next: a server with one slot must see the old request go first.
         self.turn_end.before = self._run_later
@@ -76,8 +79,10 @@ class Poller:
     def forget(self, fd: int) -> None:
         """No longer watch it."""
         if self._pollables.pop(fd, None) is not None:
-            with contextlib.suppress(OSError):  # not there: nothing to forget
+            try:  # noqa: SIM105 - a context manager of Python costs more than the system call
                 self._epoll.unregister(fd)
+            except OSError:  # not there: nothing to forget
+                pass
 
     def has_unread(self, fd: int) -> bool:
         """Is there anything to be read, an end included?"""
@@ -100,11 +105,11 @@ class Poller:
         else:
             self._pollables.pop(fd, None)
 
-    def after_batch(self, callback: Callable[[], None]) -> None:
-        """Call it when the current callback is over, before the loop goes on, if that is one of ours; else soon."""
+    def after_batch(self, pollable: Pollable) -> None:
+        """Its `batch_ended` is called before the loop goes on, if the current callback is one of ours; else soon."""
         if not self._later and not self.turn_end.is_turning:
             self._loop.call_soon(self._run_later)
-        self._later.append(callback)
+        self._later.append(pollable)
 
     @property
     def has_ends(self) -> bool:
@@ -139,9 +144,9 @@ class Poller:
     def _run_later(self) -> None:
         while self._later:
             batch, self._later = self._later, []
-            for callback in batch:
+            for pollable in batch:
                 try:
-                    callback()
+                    pollable.batch_ended()
                 except Exception as error:  # as above
                     self.defect("the end of a connection", error)
 

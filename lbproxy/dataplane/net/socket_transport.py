@@ -25,8 +25,6 @@ connections (poller.py has the numbers). How it does that:
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import os
 import select
 import socket
@@ -45,9 +43,16 @@ MOST_HELD: Final = 64 * 1024
 _MAY_WRITE: Final = WRITABLE | select.EPOLLHUP | select.EPOLLERR
 _ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _POLL_FIN: Final = select.POLLRDHUP | select.POLLHUP
+# What each connection needs of modules, looked up once: an attribute of a module costs 280 instructions each time.
+_PLAIN: Final = socket.SocketType
+_BUFFERED: Final = asyncio.BufferedProtocol
+_SHUT_WR: Final = int(socket.SHUT_WR)
+_READABLE_ONLY: Final = select.EPOLLIN
+_read: Final = os.read
+_write: Final = os.write
 # socket.socket is a Python class around this one, which adds files, context managers and enums; made and closed without
 # them a socket costs 1.5 us less.
-plain_socket = cast(Callable[..., socket.socket], socket.SocketType)
+plain_socket: Final = cast(Callable[..., socket.socket], socket.SocketType)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -75,6 +80,7 @@ class SocketTransport(Pollable, asyncio.Transport):
         "_high",
         "_is_closing",
         "_is_lost",
+        "_is_plain",
         "_is_reading",
         "_is_shared",
         "_is_write_paused",
@@ -87,9 +93,7 @@ class SocketTransport(Pollable, asyncio.Transport):
         "_protocol",
         "_read_size",
         "_receiver",
-        "_recv",
         "_sees_end",
-        "_send",
         "_sock",
         "_turn_end",
         "_unsent",
@@ -101,13 +105,9 @@ class SocketTransport(Pollable, asyncio.Transport):
         self._turn_end = poller.turn_end
         self._sock = sock
         self._fd = sock.fileno()
-        if isinstance(sock, socket.SocketType):
-            # The same system calls for a descriptor, with half of what Python needs for those of a socket. Neither is
-            # called after `_end`, so not for a number that is another's by then.
-            self._recv: Callable[[int], bytes] = functools.partial(os.read, self._fd)
-            self._send: Callable[[Data], int] = functools.partial(os.write, self._fd)
-        else:  # a stand-in
-            self._recv, self._send = sock.recv, sock.send
+        # read(2) and write(2) of a descriptor take half of what Python needs for those of a socket. Neither is called
+        # after `_end`, so not for a number that is another's by then. What is no such socket is a stand-in.
+        self._is_plain = isinstance(sock, _PLAIN)
         self._peer = peer
         self._local = local
         self._protocol: Any = None  # a Protocol or BufferedProtocol
@@ -156,7 +156,7 @@ class SocketTransport(Pollable, asyncio.Transport):
             self._read_into()
         else:  # in line: a call more per read is 0.1 us
             try:
-                data = self._recv(self._read_size)
+                data = _read(self._fd, self._read_size) if self._is_plain else self._sock.recv(self._read_size)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -170,7 +170,7 @@ class SocketTransport(Pollable, asyncio.Transport):
             if self._receiver is not None:
                 self._receiver.data_received(data)
         if events & _ENDED and self._is_reading:
-            self.ready(select.EPOLLIN)  # the end behind the last bytes, without another turn
+            self.ready(_READABLE_ONLY)  # the end behind the last bytes, without another turn
 
     def crashed(self, error: Exception) -> None:
         self.abort()
@@ -297,7 +297,7 @@ class SocketTransport(Pollable, asyncio.Transport):
 
     def _send_now(self, data: Data) -> None:
         try:
-            sent = self._send(data)
+            sent = _write(self._fd, data) if self._is_plain else self._sock.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
@@ -314,6 +314,8 @@ class SocketTransport(Pollable, asyncio.Transport):
             self._send_now(held)
             if self._is_write_paused:
                 self._resume_writing()
+        if self._is_writing_ended and self._unsent is None and not self._is_lost:
+            self._shut_down()
 
     def writelines(self, list_of_data: Iterable[Data]) -> None:
         pieces = list(list_of_data)
@@ -350,7 +352,7 @@ class SocketTransport(Pollable, asyncio.Transport):
         assert unsent is not None
         pieces = unsent.first()
         try:
-            sent = self._send(pieces[0]) if len(pieces) == 1 else self._sock.sendmsg(pieces)
+            sent = self._sock.send(pieces[0]) if len(pieces) == 1 else self._sock.sendmsg(pieces)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -388,16 +390,17 @@ class SocketTransport(Pollable, asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
+        """Behind what was written, at the end of the turn: who closes by then has sent the FIN with that."""
         if not self._is_writing_ended and not self._is_closing:
-            if self._held is not None:
-                self.flush()
             self._is_writing_ended = True
-            if self._unsent is None:
-                self._shut_down()
+            if self._unsent is None and self._held is None:
+                self._turn_end.add(self)
 
     def _shut_down(self) -> None:
-        with contextlib.suppress(OSError):  # it was reset: reading will tell
-            self._sock.shutdown(socket.SHUT_WR)
+        try:  # noqa: SIM105 - a context manager of Python costs more than the system call
+            self._sock.shutdown(_SHUT_WR)
+        except OSError:  # it was reset: reading will tell
+            pass
 
     def get_write_buffer_size(self) -> int:
         if self._held is not None:
@@ -438,7 +441,7 @@ class SocketTransport(Pollable, asyncio.Transport):
     def _fail(self, error: Exception | None) -> None:
         self._is_closing = True
         self._is_reading = False
-        self._unsent = None  # what is held is not sent either, and may be asked for until `_lose`
+        self._unsent = None  # what is held is not sent either, and may be asked for until `batch_ended`
         self._end(error)
 
     def _end(self, error: Exception | None) -> None:
@@ -449,9 +452,9 @@ class SocketTransport(Pollable, asyncio.Transport):
         if self._events:
             self._events = 0
             self._poller.drop(self._fd, is_shared=self._is_shared)
-        self._poller.after_batch(self._lose)
+        self._poller.after_batch(self)
 
-    def _lose(self) -> None:
+    def batch_ended(self) -> None:
         try:
             self._protocol.connection_lost(self._error)
         finally:
@@ -474,7 +477,7 @@ class SocketTransport(Pollable, asyncio.Transport):
         if self._is_lost and self._protocol is None:
             return
         self._protocol = protocol
-        if isinstance(protocol, asyncio.BufferedProtocol):
+        if isinstance(protocol, _BUFFERED):
             self._get_buffer = protocol.get_buffer
             self._buffer_updated = protocol.buffer_updated
         else:

@@ -13,6 +13,7 @@ from typing import Final
 
 from lbproxy import errors
 from lbproxy.dataplane.client.door import Door
+from lbproxy.dataplane.exchange import accounts
 from lbproxy.dataplane.exchange.placing import Claimant
 from lbproxy.dataplane.exchange.relay import Relay
 from lbproxy.dataplane.exchange.relay_end import RelayEnd
@@ -27,14 +28,14 @@ from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import Fault, Side
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.telemetry.accesslog import NO_HEAD
-from lbproxy.telemetry.slots import DURATION_BUCKETS, LISTENER, POOL, SERVER, TRAFFIC, observe
+from lbproxy.telemetry.slots import LISTENER, POOL, SERVER, TRAFFIC
 
 NEVER: Final = float("inf")
+_wall: Final = time.time
 _IN: Final = TRAFFIC.column("tcp_bytes_total", "in")
 _OUT: Final = TRAFFIC.column("tcp_bytes_total", "out")
 _BYTES_IN: Final = LISTENER.column("request_bytes_total")
 _BYTES_OUT: Final = LISTENER.column("response_bytes_total")
-_DURATION: Final = POOL.offset["request_duration_seconds"]
 _RETRY_OK: Final = POOL.column("retries_total", "connect", "success")
 _RETRY_FAILED: Final = POOL.column("retries_total", "connect", "failure")
 _ABORTED: Final = {phase: POOL.column("client_aborts_total", phase) for phase in errors.CLIENT_ABORT_PHASES}
@@ -113,7 +114,7 @@ class TcpSession(Claimant):
         self._retries = 0
         self._is_counted = False
         self._started = self._attempted_at = services.clock()
-        self.wall = time.time()
+        self.wall = _wall()
         self.log_head = NO_HEAD
         self.request_id, _ = services.next_request_id()
         self.client = ""
@@ -289,17 +290,19 @@ class TcpSession(Claimant):
             pool.row[_ABORTED[phase]] += 1
         self._release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL)
         self.bytes_in, self.bytes_out = relay.client.n_received, relay.server.n_received
-        self._route.traffic[_IN] += self.bytes_in
-        self._route.traffic[_OUT] += self.bytes_out
+        # Written out: `+=` of an element goes through Python's numbers.
+        row = self._route.traffic
+        row[_IN] = row[_IN] + self.bytes_in
+        row[_OUT] = row[_OUT] + self.bytes_out
         row = self._owner.runtime.row
-        row[_BYTES_IN] += self.bytes_in
-        row[_BYTES_OUT] += self.bytes_out
+        row[_BYTES_IN] = row[_BYTES_IN] + self.bytes_in
+        row[_BYTES_OUT] = row[_BYTES_OUT] + self.bytes_out
         self.end = end
         if self.tries and self.attempts > len(self.tries):
             self._note_try(end, now)
         self.total_s = now - self._started
         if pool is not None:
-            observe(pool.row, _DURATION, DURATION_BUCKETS, self.total_s)
+            accounts.lasted(pool, self.total_s)
         self._owner.connection_closed(self.client)
         if services.access_writer is not None:
             services.access_writer.append(self._log_format.line(self))

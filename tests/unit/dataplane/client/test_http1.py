@@ -20,12 +20,12 @@ def test_a_host_that_was_made_up_is_that_of_its_own_connection() -> None:
     with FakeLb(PLAIN) as lb:
         for _ in range(3):
             client = lb.connect()
-            cast(Http1Connection, client.transport.protocol).facts.local_host = "10.0.0.1:5000"
+            cast(Http1Connection, client.transport.protocol).facts._local_host = "10.0.0.1:5000"
             server = lb.exchange(client, OLD)
             assert b"Host: 10.0.0.1:5000\r\n" in server.got()
             server.send(ok(b"", "Connection: close"))
         client = lb.connect()
-        cast(Http1Connection, client.transport.protocol).facts.local_host = "10.0.0.2:5000"
+        cast(Http1Connection, client.transport.protocol).facts._local_host = "10.0.0.2:5000"
         server = lb.exchange(client, OLD)
         assert b"Host: 10.0.0.2:5000\r\n" in server.got()
         server.send(ok())

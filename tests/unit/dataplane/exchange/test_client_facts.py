@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from lbproxy.dataplane.exchange.client_facts import ClientFacts
+from lbproxy.dataplane.exchange.client_facts import MOST_PEERS, ClientFacts
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.exchange.prepare import prepare
 from lbproxy.protocol.message import Field
@@ -127,3 +127,22 @@ def test_a_trusted_peer_on_a_unix_socket_speaks_for_others_or_for_nobody() -> No
         assert b"X-Forwarded-For: 203.0.113.5, unknown\r\n" in told(lb, facts, b"X-Forwarded-For: 203.0.113.5\r\n")
         assert facts.address_behind({b"x-forwarded-for": [b"198.51.100.9, 203.0.113.5"]}) == "203.0.113.5"
         assert facts.address_behind({}) == "unix"
+
+
+def test_what_an_address_comes_to_is_kept_for_its_next_connections() -> None:
+    with FakeLb(CONFIG) as lb:
+        known = lb.listener.runtime.peers
+        first = facts_of(lb, ("192.0.2.7", 1))
+        again = facts_of(lb, ("192.0.2.7", 2))
+        assert first.is_trusted and again.is_trusted and list(known) == ["192.0.2.7"]
+        secure = facts_of(lb, ("192.0.2.7", 3), scheme=b"https")
+        assert b"X-Forwarded-Proto: https\r\n" in told(lb, secure, b"") and len(known) == 1
+        assert b"X-Forwarded-Proto: http\r\n" in told(lb, facts_of(lb, ("192.0.2.7", 4)))
+
+
+def test_of_strangers_so_many_are_kept_and_no_more() -> None:
+    with FakeLb(CONFIG) as lb:
+        for number in range(2 * MOST_PEERS):
+            facts = facts_of(lb, (f"198.51.{number >> 8}.{number & 255}", 1))
+            assert not facts.is_trusted and facts.peer_ip == f"198.51.{number >> 8}.{number & 255}"
+        assert len(lb.listener.runtime.peers) <= MOST_PEERS

@@ -60,6 +60,16 @@ class Setting:
         self.loop.turn()
 
 
+class Ending(Pollable):
+    """Somebody who does this when the batch is over."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+
+    def batch_ended(self) -> None:
+        self._act()
+
+
 class Connection(Pollable):
     def __init__(self, act: Callable[[], object] = lambda: None, crash: Callable[[], object] = lambda: None) -> None:
         self.seen: list[int] = []
@@ -136,7 +146,7 @@ def test_what_is_to_follow_comes_when_the_batch_is_over(setting: Setting) -> Non
 
     def first() -> None:
         order.append("first")
-        later(lambda: order.append("later"))
+        later(Ending(lambda: order.append("later")))
 
     setting.poller.watch(7, READABLE, Connection(act=first))
     setting.poller.watch(8, READABLE, Connection(act=lambda: order.append("second")))
@@ -150,9 +160,10 @@ def test_outside_of_a_batch_it_comes_in_the_next_turn(setting: Setting) -> None:
     def fail() -> None:
         raise RuntimeError("defect")
 
-    setting.poller.after_batch(fail)
-    setting.poller.after_batch(lambda: setting.poller.after_batch(lambda: order.append("third")))
-    setting.poller.after_batch(lambda: order.append("second"))
+    setting.poller.after_batch(Ending(fail))
+    third = Ending(lambda: order.append("third"))
+    setting.poller.after_batch(Ending(lambda: setting.poller.after_batch(third)))
+    setting.poller.after_batch(Ending(lambda: order.append("second")))
     assert order == []
     setting.loop.run()
     assert order == ["second", "third"] and len(setting.defects) == 1
@@ -186,7 +197,7 @@ def test_what_is_over_is_closed_before_what_is_held_is_sent(setting: Setting) ->
 
     def act() -> None:
         setting.poller.turn_end.add(Held())
-        setting.poller.after_batch(lambda: said.append("closed"))
+        setting.poller.after_batch(Ending(lambda: said.append("closed")))
         assert setting.poller.has_ends
 
     setting.poller.watch(5, 1, Connection(act))

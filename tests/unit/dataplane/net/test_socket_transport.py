@@ -52,7 +52,7 @@ class FakePoller(Poller):
         self.defect = self._note
         self.is_ending = False
         self.watched: dict[int, int] = {}
-        self.later: list[Callable[[], None]] = []
+        self.later: list[Pollable] = []
         self.defects: list[BaseException] = []
         self.calls: list[str] = []
         self.is_full = False
@@ -79,8 +79,8 @@ class FakePoller(Poller):
         self.calls.append("drop shared" if is_shared else "drop")
         del self.watched[fd]
 
-    def after_batch(self, callback: Callable[[], None]) -> None:
-        self.later.append(callback)
+    def after_batch(self, pollable: Pollable) -> None:
+        self.later.append(pollable)
 
     @property
     def has_ends(self) -> bool:
@@ -214,8 +214,8 @@ class Setting:
 
     def batch_ends(self) -> None:
         later, self.poller.later = self.poller.later, []
-        for callback in later:
-            callback()
+        for pollable in later:
+            pollable.batch_ended()
 
 
 @pytest.fixture
@@ -719,13 +719,31 @@ def test_what_is_held_is_bounded(turning: Setting) -> None:
     assert len(turning.sock.taken) == MOST_HELD + SMALL
 
 
-@pytest.mark.parametrize("end", ["close", "write_eof"])
-def test_the_end_goes_behind_what_is_held(turning: Setting, end: str) -> None:
+def test_the_end_goes_behind_what_is_held(turning: Setting) -> None:
     turning.transport.write(b"last")
-    getattr(turning.transport, end)()
+    turning.transport.close()
     assert turning.sock.taken == b"last"
     turning.batch_ends()
-    assert turning.events == ([("lost", None)] if end == "close" else [])
+    assert turning.events == [("lost", None)]
+
+
+@pytest.mark.parametrize("held", [b"last", b""])
+def test_a_fin_leaves_at_the_end_of_the_turn_behind_what_is_held(turning: Setting, held: bytes) -> None:
+    if held:
+        turning.transport.write(held)
+    turning.transport.write_eof()
+    assert "shutdown" not in turning.sock.calls
+    turning.poller.turns.end()
+    assert turning.sock.taken == held and turning.sock.calls.count("shutdown") == 1
+    assert turning.events == []
+
+
+def test_whoever_closes_in_the_same_turn_needs_no_fin_of_its_own(turning: Setting) -> None:
+    turning.transport.write_eof()
+    turning.transport.close()
+    turning.batch_ends()
+    turning.poller.turns.end()
+    assert "shutdown" not in turning.sock.calls and "close" in turning.sock.calls
 
 
 def test_aborting_drops_what_is_held(turning: Setting) -> None:

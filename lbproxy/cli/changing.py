@@ -70,14 +70,20 @@ def add_options(
     all_but: bool = False,
     cuts: bool = False,
     keeps: bool = False,
+    gives_back: bool = False,
 ) -> None:
     """waits: the command can wait for what is in flight; cuts: and end it. keeps: it can leave clients that stick to a
-    server there. has_value: what its last word is."""
+    server there. has_value: what its last word is. gives_back: it can leave the value to the config file."""
     parser.add_argument(
         "servers", metavar="POOL/SERVER", nargs="+", help="by name or address; * and ? stand for any characters"
     )
     if has_value:
-        parser.add_argument("value", metavar=has_value, help="the number; `file`: what the config file says")
+        # argparse leaves nothing to it: `_words` takes it from the servers.
+        parser.add_argument("value", metavar=has_value, nargs="?", help="the number; `file`: as --file")
+    if gives_back:
+        parser.add_argument(
+            "--file", action="store_true", dest="gives_back", help="what the config file says, whatever that is"
+        )
     if all_but:
         parser.add_argument("--all-but", action="store_true", help="all other servers of these pools")
     if cuts:
@@ -168,10 +174,11 @@ def _no_server(pattern: str, known: Mapping[Target, object]) -> str:
 
 def change(args: argparse.Namespace) -> int:
     """drain, ready, maint, weight, limit: `args.key` and, but for the first three, `args.value`."""
+    patterns, word = _words(args)
     lbproxy = Lbproxy(*asking.admin_of(args, os.environ))
     _, status = lbproxy.call("GET", "/api/v1/status", (200,))
-    found = targets(status, args.servers, is_all_but=getattr(args, "all_but", False))
-    value = int(args.value) if re.fullmatch(r"[0-9]{1,9}", args.value) else args.value
+    found = targets(status, patterns, is_all_but=getattr(args, "all_but", False))
+    value = int(word) if re.fullmatch(r"[0-9]{1,9}", word) else word
     report = Report(args.json)
     with report:
         for target in found:
@@ -185,6 +192,18 @@ def change(args: argparse.Namespace) -> int:
         if not found:
             report.say("no server but those")
         return _wait(lbproxy, found, args, report) if getattr(args, "wait", False) else OK
+
+
+def _words(args: argparse.Namespace) -> tuple[list[str], str]:
+    """Which servers are meant, and the value."""
+    if getattr(args, "gives_back", False):
+        return args.servers, "file"
+    if args.value is not None:
+        return args.servers, args.value
+    *patterns, word = args.servers
+    if not patterns:
+        raise UsageError(f"{word}: write POOL/SERVER and the value behind it, or --file")
+    return patterns, word
 
 
 def remove(args: argparse.Namespace) -> int:

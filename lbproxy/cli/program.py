@@ -153,15 +153,22 @@ def build_parser() -> _Parser:
     ):
         added = command(name, changing.change, text, f"lbproxy {name} predict/10.0.0.7:5001")
         added.set_defaults(key="admin", value=name)
-        changing.add_options(added, waits=name != "ready", all_but=True, cuts=name == "maint", keeps=name == "drain")
+        changing.add_options(
+            added,
+            waits=name != "ready",
+            all_but=True,
+            cuts=name == "maint",
+            keeps=name == "drain",
+            gives_back=name == "ready",
+        )
     weight = command("weight", changing.change, "set the weight of servers", "lbproxy weight predict/10.0.0.* 5")
     weight.set_defaults(key="weight")
-    changing.add_options(weight, has_value="N|file")
+    changing.add_options(weight, has_value="N|file", gives_back=True)
     limit = command(
         "limit", changing.change, "set how many requests servers get at once", "lbproxy limit predict/10.0.0.* 4"
     )
     limit.set_defaults(key="max_inflight")
-    changing.add_options(limit, has_value="N|off|file")
+    changing.add_options(limit, has_value="N|off|file", gives_back=True)
     add = command("add", changing.add, "add servers to a running pool", "lbproxy add predict/10.0.0.8:5001 --weight 2")
     changing.add_options_of_add(add)
     remove = command(

@@ -71,6 +71,9 @@ def test_weights_limits_and_members(tmp_path: Path) -> None:
         assert said("limit", name, "3") == f"{name}: max_inflight off -> 3\n"
         assert "weight 5 set by 127.0.0.1" in said("status", "-v")
         assert said("weight", name, "file") == f"{name}: weight 5 -> 1\n"
+        assert said("limit", name, "--file") == f"{name}: max_inflight 3 -> off\n"
+        assert said("drain", name) == f"{name}: ready -> drain\n"
+        assert said("ready", "--file", name) == f"{name}: drain -> ready\n"
         assert "expected a whole number from 0 to 65535, got 70000" in said("weight", name, "70000", status=2)
         assert "did you mean" in said("drain", name + "1", status=1)
         assert "looking up no-such.invalid failed" in said("add", "predict/no-such.invalid:80", status=2)

@@ -135,6 +135,9 @@ def test_each_server_is_a_call_and_a_sentence(api: Api, capsys: Capture) -> None
         (["maint", "other/b"], {"admin": "maint"}, "other/b: ready -> drain, 2 in flight\n"),
         (["weight", "other/b", "5"], {"weight": 5}, "other/b: weight 3 already\n"),
         (["weight", "other/b", "file"], {"weight": "file"}, "other/b: weight 3 already\n"),
+        (["weight", "other/b", "--file"], {"weight": "file"}, "other/b: weight 3 already\n"),
+        (["limit", "--file", "other/b"], {"max_inflight": "file"}, "other/b: max_inflight off -> 4\n"),
+        (["ready", "other/b", "--file"], {"admin": "file"}, "other/b: ready -> drain, 2 in flight\n"),
         (["limit", "other/b", "4"], {"max_inflight": 4}, "other/b: max_inflight off -> 4\n"),
         (["limit", "other/b", "off"], {"max_inflight": "off"}, "other/b: max_inflight off -> 4\n"),
     ],
@@ -150,13 +153,18 @@ def test_what_is_asked_of_the_api(
 def test_what_the_api_refuses_is_told(api: Api, capsys: Capture) -> None:
     api.answers["PATCH"] = lambda path: api.answer(422, detail="weight: expected a whole number")
     assert cli.main(["weight", "other/b", "x"]) == 2
+    assert cli.main(["weight", "other/b"]) == 2
     api.answers["PATCH"] = lambda path: api.answer(409, detail="b leaves the pool")
     assert cli.main(["ready", "other/b"]) == 1
     api.answers["PATCH"] = lambda path: api.answer(403, detail="The token ci may only read (scope: read).")
     assert cli.main(["ready", "other/b"]) == 1
     told = capsys.readouterr().err.splitlines()
-    assert told[:2] == ["lbproxy weight: weight: expected a whole number", "lbproxy ready: b leaves the pool"]
-    assert "The token ci may only read (scope: read)." in told[2] and "--token" in told[2]
+    assert told[:3] == [
+        "lbproxy weight: weight: expected a whole number",
+        "lbproxy weight: other/b: write POOL/SERVER and the value behind it, or --file",
+        "lbproxy ready: b leaves the pool",
+    ]
+    assert "The token ci may only read (scope: read)." in told[3] and "--token" in told[3]
 
 
 def test_json_is_what_the_api_said(api: Api, capsys: Capture) -> None:

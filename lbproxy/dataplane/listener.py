@@ -63,7 +63,7 @@ class BindError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """limit: client connections at once.
+    """limit: client connections at once, of this process.
 
     flows: how many directions may be spliced at once; only descriptors that no connection can need are used for it.
     admin: connections of the admin address at once.
@@ -75,11 +75,12 @@ class ConnectionPlan:
     admin: int = ADMIN_CONNECTIONS
 
 
-def plan_connections(wanted: int | None, *, has_admin: bool = True) -> ConnectionPlan:
+def plan_connections(wanted: int | None, *, has_admin: bool = True, n_processes: int = 1) -> ConnectionPlan:
     """How many clients RLIMIT_NOFILE allows; its soft limit is raised to the hard one first.
 
     Every client may need a server connection, so twice the limit and the base must fit. The admin address has its own
-    share, so that neither those who scrape nor those who are served can shut the others out.
+    share, so that neither those who scrape nor those who are served can shut the others out. n_processes: that have the
+    limit in common; each of them may have all that its own descriptors allow.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -96,10 +97,10 @@ def plan_connections(wanted: int | None, *, has_admin: bool = True) -> Connectio
     most = max(1, (available - SPARE_FDS) // 2)
     limit = min(wanted or DEFAULT_LIMIT, most)
     warning = ""
-    if wanted is not None and limit < wanted:
+    if wanted is not None and limit * n_processes < wanted:
         warning = (
-            f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
-            f"(ulimit -n {2 * wanted + SPARE_FDS + BASE_FDS + ADMIN_FDS}, LimitNOFILE=)"
+            f"limits.connections is lowered from {wanted} to {limit * n_processes}: the limit of open files is "
+            f"{soft}; raise it (ulimit -n {2 * wanted + SPARE_FDS + BASE_FDS + ADMIN_FDS}, LimitNOFILE=)"
         )
     flows = flow_limit(soft, limit, base + SPARE_FDS)
     return ConnectionPlan(limit, warning, flows, admin)

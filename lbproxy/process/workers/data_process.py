@@ -133,7 +133,8 @@ class DataProcess:
             tls=setup.tls,
             part=part,
         )
-        gate = ConnectionGate(0)
+        gate = ConnectionGate(0, part.places)
+        part.rung = gate.rung
         warning = limit_connections(config, gate, services)
         if warning:
             log.warning("%s", warning)

@@ -32,6 +32,7 @@ from lbproxy.domain.splitting import MOST_POOLS
 from lbproxy.errors import CONNECT_REFUSED, Fault
 from lbproxy.process.workers.news import DialFailed, Learned
 from lbproxy.process.workers.share import Share
+from lbproxy.process.workers.shares import part_of
 from lbproxy.shared.columns import Folding
 from lbproxy.shared.table import ASKED, N_FACTS, SEAT_WIDTH, SERVER_GAUGES, Directory
 from lbproxy.telemetry.slots import LIMIT, LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC, Layout, Row
@@ -57,7 +58,7 @@ class Part:
     """See the module. number: of a worker, 0 and up; as many as there are workers: the controller.
 
     send: tells the controller something (news.py). connections, streams: how many clients each listener has, and
-    their requests of HTTP/2. buffered: bytes. clock: monotonic seconds.
+    their requests of HTTP/2. buffered: bytes. rung: called when somebody has rung. clock: monotonic seconds.
     """
 
     def __init__(self, share: Share, number: int, clock: Callable[[], float]) -> None:
@@ -82,6 +83,9 @@ class Part:
         self._split_entries: dict[Labels, int] = {}
         self._limits = Directory(share.cells, table.limit_entries, table.n_limits, share.directory_guard)
         self.buckets = share.buckets()
+        self.places = None if self.is_controller else share.places(number)
+        self.addresses = None if self.is_controller else share.addresses(number)
+        self.rung: Callable[[], None] = lambda: None
         self._places: dict[tuple[Layout, Labels], int] = {}
         self._learned: dict[Server, tuple[float, int]] = {}  # as this worker has told it, or was told
         self._told = 0  # which question was answered last
@@ -96,6 +100,10 @@ class Part:
         if self.is_controller:
             registry.look = self.count
             registry.readers |= self._readers()
+
+    def share_of(self, whole: int) -> int:
+        """What this process may have of a number that is divided; at least 1. The controller divides nothing."""
+        return whole if self.is_controller else max(1, part_of(whole, self._number, self._share.n_workers))
 
     # --- pools --------------------------------------------------------------------------------------------------------
 
@@ -222,6 +230,7 @@ class Part:
             pool = runtime.pool
             if isinstance(pool, SharedPool):
                 pool.collect(now)
+        self.rung()
         asked = self._share.cells[ASKED]
         if asked != self._told:
             self._told = asked

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from math import inf
 from typing import Final, Protocol
 
@@ -99,6 +99,7 @@ class Part:
         self._seating = seating
         if self.is_controller:
             registry.look = self.count
+            registry.processes = self._processes
             registry.readers |= self._readers()
 
     def share_of(self, whole: int) -> int:
@@ -423,6 +424,13 @@ class Part:
             "buffered_bytes": lambda: [((), self._gauge(self._share.table.process_gauges))],
             "queue_depth": lambda: [((name,), runtime.n_queued) for name, runtime in self._pools.items()],
         }
+
+    def _processes(self) -> Iterator[tuple[str, Sequence[int]]]:
+        """What each of those who live has counted in PROCESS, and its name."""
+        *workers, controller = self._share.columns.each(0, PROCESS.width)
+        for number, row in enumerate(workers, 1):
+            yield str(number), row
+        yield "controller", controller
 
     def _gauge(self, place: int) -> int:
         return sum(each[0] for each in self._share.columns.each(place, 1))

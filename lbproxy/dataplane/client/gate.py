@@ -43,6 +43,21 @@ class Gated(Accepting):
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Neighbours:
+    """The other workers, as the gate knows them."""
+
+    __slots__ = ()
+
+    def hand(self, worker: int, listener: str, fd: int) -> bool:
+        """Give a worker, 0 and up, a copy of a connection that came in at a listener of this name. False: not now."""
+        raise NotImplementedError
+
+    def is_idle(self) -> bool:
+        """Is no connection on its way to this worker?"""
+        raise NotImplementedError
+
+
 class ConnectionGate:
     """Counts the client connections of all listeners; pauses accepting at the limit and resumes below it.
 
@@ -54,6 +69,7 @@ class ConnectionGate:
         "_is_over",
         "_listeners",
         "_most",
+        "_n_coming",
         "_n_leaving",
         "_places",
         "_room",
@@ -62,6 +78,7 @@ class ConnectionGate:
         "is_open",
         "limit",
         "n_connections",
+        "neighbours",
     )
 
     def __init__(self, limit: int, places: Places | None = None) -> None:
@@ -70,6 +87,8 @@ class ConnectionGate:
         self._whole = limit
         self._most = limit
         self._places = places
+        self.neighbours: Neighbours | None = None
+        self._n_coming = 0  # when the sweep looked
         self._is_over = False  # more are held than there are, since the limit was lowered
         self._listeners: list[Gated] = []
         self._room: Room | None = None
@@ -183,6 +202,7 @@ class ConnectionGate:
     def sweep(self, now: float) -> None:
         """Look after what no event tells: buffers, and those who wait since nobody could make way for them."""
         self._give_up()
+        self._count_coming()
         if self.is_open and self.n_connections >= self.limit:
             self._shut()
         if self._is_overloaded():
@@ -220,6 +240,39 @@ class ConnectionGate:
         places = self._places
         if places is not None and places.is_wanted and not any(listener.has_queued for listener in self._listeners):
             self._give(self.limit - self.n_connections)
+
+    def passes_on(self, listener: str, fd: int) -> bool:
+        """May another worker have this connection, as this one has more than its share? Then it has a copy."""
+        places, neighbours = self._places, self.neighbours
+        if places is None or neighbours is None:
+            return False
+        worker = places.lightest()
+        if worker < 0:
+            return False
+        places.send(worker, 1)
+        if not neighbours.hand(worker, listener, fd):
+            places.send(worker, -1)
+            return False
+        self.limit -= 1
+        if self.n_connections >= self.limit and not self._take(is_waited_for=False) and self.is_open:
+            self._shut()
+        return True
+
+    def receives(self) -> None:
+        """Another worker has handed over a connection, and its place."""
+        if self._places is not None:
+            self._places.receive()
+            self.limit += 1
+
+    def _count_coming(self) -> None:
+        """Whoever is killed between sending a place and its connection has sent only the first."""
+        places = self._places
+        if places is None:
+            return
+        before, self._n_coming = self._n_coming, places.n_coming
+        if before and self._n_coming >= before and self.neighbours is not None and self.neighbours.is_idle():
+            places.forget_coming(before)
+            self._n_coming = 0
 
     def _take(self, *, is_waited_for: bool) -> bool:
         places = self._places

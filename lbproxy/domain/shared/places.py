@@ -4,12 +4,17 @@ A worker holds places, some of which nobody sits on yet: it takes several at onc
 so that most clients come and go without the lock. One that has none left for somebody who waits says so; whoever has
 some to spare gives them up then, and so nobody waits while there is a free place anywhere.
 
-Each worker has four cells:
+The kernel spreads connections by their addresses, so of few connections one worker may have many more than the others.
+A worker that has clearly more than its share hands a new one to the worker with the fewest, and a place with it.
+
+Each worker has five cells:
 
     HELD    places, those in use among them; changed by the worker under the lock
     USED    clients; written by the worker
     SHORT   1 while somebody waits there and no place is to be had; written by the worker
     ASKED   how many of its idle clients it should send away for others; taken to 0 by it
+    COMING  places that are on their way to it with a connection; changed under the lock, and not cleared when it dies,
+            as the connection waits for its successor
 """
 
 from __future__ import annotations
@@ -20,13 +25,15 @@ from typing import Final
 from lbproxy.compiling import i64
 from lbproxy.domain.shared.cells import Cells, Guard
 
-PLACE_CELLS: Final = 4
+PLACE_CELLS: Final = 5
 """Of each worker."""
 MOST_AT_ONCE: Final = 64
 _HELD: Final = 0
 _USED: Final = 1
 _SHORT: Final = 2
 _ASKED: Final = 3
+_COMING: Final = 4
+UNEVEN_PERCENT: Final = 125  # of the mean: who would have more hands over
 
 
 class Places:
@@ -63,7 +70,7 @@ class Places:
             held: i64 = 0
             used: i64 = 0
             for at in range(first, first + self.n_workers * PLACE_CELLS, PLACE_CELLS):
-                held += cells[at + _HELD]
+                held += cells[at + _HELD] + cells[at + _COMING]
                 used += cells[at + _USED]
             free = whole - int(held)
             got = min(most, free, max(1, min(MOST_AT_ONCE, free // (2 * self.n_workers))))
@@ -133,8 +140,9 @@ class Places:
 
     @property
     def n_held(self) -> int:
-        """By all."""
-        return sum([self._cells[self._of(worker) + _HELD] for worker in range(self.n_workers)])
+        """By all, and by those that are on their way."""
+        cells, starts = self._cells, [self._of(worker) for worker in range(self.n_workers)]
+        return sum([cells[at + _HELD] + cells[at + _COMING] for at in starts])
 
     @property
     def n_used(self) -> int:
@@ -160,6 +168,60 @@ class Places:
             self._guard.leave()
         self._ring(self._next)
 
+    # --- handing over -----------------------------------------------------------------------------------------------
+
+    def lightest(self) -> int:
+        """Which worker should have the next connection instead of this one; -1: none."""
+        cells = self._cells
+        own: i64 = cells[self._own + _USED]
+        if own < 2:
+            return -1
+        least: i64 = own
+        total: i64 = 0
+        found: i64 = -1
+        for number in range(self.n_workers):
+            used: i64 = cells[self._first + number * PLACE_CELLS + _USED]
+            total += used
+            if used < least:
+                least = used
+                found = number
+        if own - least < 2 or (own + 1) * self.n_workers * 100 <= (total + 1) * UNEVEN_PERCENT:
+            return -1
+        return int(found)
+
+    def send(self, worker: int, count: int) -> None:
+        """A place goes to another worker with a connection (count: 1), or comes back (-1)."""
+        cells, at = self._cells, self._of(worker) + _COMING
+        self._guard.enter()
+        try:
+            cells[self._own + _HELD] = cells[self._own + _HELD] - count
+            cells[at] = max(0, cells[at] + count)
+        finally:
+            self._guard.leave()
+
+    def receive(self) -> None:
+        """One has come."""
+        cells, at = self._cells, self._own + _COMING
+        self._guard.enter()
+        try:
+            cells[self._own + _HELD] = cells[self._own + _HELD] + 1
+            cells[at] = max(0, cells[at] - 1)
+        finally:
+            self._guard.leave()
+
+    @property
+    def n_coming(self) -> int:
+        return self._cells[self._own + _COMING]
+
+    def forget_coming(self, count: int) -> None:
+        """So many do not come: who sent them died before it did."""
+        cells, at = self._cells, self._own + _COMING
+        self._guard.enter()
+        try:
+            cells[at] = max(0, cells[at] - count)
+        finally:
+            self._guard.leave()
+
     def _of(self, worker: int) -> int:
         return int(self._first) + worker * PLACE_CELLS
 
@@ -171,7 +233,7 @@ def clear_places(cells: Cells, first: int, worker: int, guard: Guard) -> None:
     """The worker is dead: what it held is anybody's."""
     guard.enter()
     try:
-        for at in range(first + worker * PLACE_CELLS, first + (worker + 1) * PLACE_CELLS):
-            cells[at] = 0
+        for cell in (_HELD, _USED, _SHORT, _ASKED):
+            cells[first + worker * PLACE_CELLS + cell] = 0
     finally:
         guard.leave()

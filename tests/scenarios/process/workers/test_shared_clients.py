@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.scenarios.process.workers.test_supervisor import connected, silent
@@ -89,6 +91,42 @@ def test_a_reload_changes_both_limits_for_all(origin: Origin, tmp_path: Path) ->
             assert lb.ask_admin("POST", "/api/v1/reload")[0] == 200
             found = sorted(client.ask(GET).status for client in connected(lb.port("in"), 4, stack))
             assert found == [200, 200, 429, 429]
+        lb.stop(allow_errors=True)
+    finally:
+        lb.kill()
+
+
+@pytest.mark.parametrize(("n_workers", "count"), [(2, 16), (4, 16), (4, 64)])
+def test_kept_connections_are_spread_evenly(n_workers: int, count: int, origin: Origin, tmp_path: Path) -> None:
+    """The kernel gives one of four workers half of sixteen, now and then."""
+    lb = CrewProxy({**crew_config(origin), "workers": n_workers}, tmp_path).start()
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(count):
+                assert stack.enter_context(Client(lb.port("in"))).ask(GET).status == 200
+            numbers = [row["connections"] for row in lb.worker_rows()]
+            assert sum(numbers) == count
+            assert max(numbers) <= 1.5 * count / n_workers
+            assert lb.metric("client_connections_total", listener="in") == count
+        wait_until(lambda: settled_connections(lb) == 0, "all to be gone")
+        lb.stop(allow_errors=True)
+    finally:
+        lb.kill()
+
+
+def test_whoever_is_handed_to_a_worker_that_is_stopped_is_served_by_its_successor(
+    origin: Origin, tmp_path: Path
+) -> None:
+    """It has fewest, as it takes none."""
+    lb = CrewProxy(crew_config(origin), tmp_path).start()
+    try:
+        with contextlib.ExitStack() as stack:
+            pid = lb.kill_member("1", signal.SIGSTOP)
+            clients = connected(lb.port("in"), 12, stack)
+            for client in clients:
+                client.send(GET)
+            lb.wait_replaced("1", pid)
+            assert [client.response().status for client in clients] == [200] * 12
         lb.stop(allow_errors=True)
     finally:
         lb.kill()

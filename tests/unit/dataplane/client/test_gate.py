@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from lbproxy.dataplane.client.gate import KEPT_PLACES, ConnectionGate, Gated
+from lbproxy.dataplane.client.gate import KEPT_PLACES, ConnectionGate, Gated, Neighbours
 from lbproxy.domain.shared.cells import Guard
 from lbproxy.domain.shared.places import PLACE_CELLS, Places, clear_places
 from tests.support.fake_transport import CONFIG, GET, FakeLb, ok
@@ -265,3 +265,62 @@ def test_at_the_limit_an_idle_client_of_another_worker_makes_way() -> None:
         assert full.n_connections == 1
         other.rung()
         assert (other.limit, other.is_open, listener.calls[-1]) == (1, True, "resume")
+
+
+class Mail(Neighbours):
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, str, int]] = []
+        self.is_full = False
+        self.idle = True
+
+    def hand(self, worker: int, listener: str, fd: int) -> bool:
+        if not self.is_full:
+            self.sent.append((worker, listener, fd))
+        return not self.is_full
+
+    def is_idle(self) -> bool:
+        return self.idle
+
+
+def test_who_has_more_than_its_share_hands_the_next_one_over_with_its_place() -> None:
+    crew, mail = Crew(2, 8), Mail()
+    gate, other = crew.gates
+    crew.come(0, 3)
+    assert not gate.passes_on("web", 5), "it knows nobody"
+    gate.neighbours = mail
+    assert gate.passes_on("web", 5)
+    assert mail.sent == [(1, "web", 5)]
+    before = other.limit
+    other.receives()
+    other.opened()
+    assert (other.limit, crew.n_here) == (before + 1, [3, 1])
+    assert (crew.come(0, 9), crew.come(1, 9), sum(crew.n_here)) == (4, 0, 8)
+
+
+def test_a_full_mailbox_leaves_it_here() -> None:
+    crew, mail = Crew(2, 8), Mail()
+    gate = crew.gates[0]
+    gate.neighbours = mail
+    crew.come(0, 3)
+    mail.is_full = True
+    limit = gate.limit
+    assert not gate.passes_on("web", 5)
+    assert (gate.limit, crew.come(0, 9)) == (limit, 5)
+
+
+def test_a_place_whose_connection_never_comes_is_free_again() -> None:
+    crew, mail = Crew(2, 4), Mail()
+    gate, other = crew.gates
+    crew.come(0, 3)
+    gate.neighbours = mail
+    other.neighbours = its = Mail()
+    assert gate.passes_on("web", 5)
+    clear_places(crew.cells, 0, 0, Guard())
+    its.idle = False
+    for _ in range(3):
+        other.sweep(0.0)
+    assert crew.come(1, 9) == 3, "it may still be on its way"
+    its.idle = True
+    for _ in range(2):
+        other.sweep(0.0)
+    assert crew.come(1, 9) == 1

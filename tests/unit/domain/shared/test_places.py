@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from lbproxy.domain.shared.cells import Guard
 from lbproxy.domain.shared.places import MOST_AT_ONCE, PLACE_CELLS, Places, clear_places
 
@@ -110,3 +112,73 @@ def test_what_a_dead_one_had_is_anybodys() -> None:
     clear_places(world.cells, 3, 0, Guard())
     assert (first.n_held, first.n_used, first.asked()) == (0, 0, 0)
     assert second.take(1, 1, is_waited_for=True) == 1
+
+
+def used(*counts: int) -> World:
+    world = World(len(counts))
+    for worker, count in zip(world.workers, counts, strict=True):
+        worker.use(count)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("counts", "to"),
+    [
+        ((0, 0), -1),
+        ((1, 0), -1),
+        ((2, 0), 1),
+        ((2, 1), -1),
+        ((5, 4, 4, 4), -1),
+        ((5, 4, 3, 4), 2),
+        ((12, 10), -1),
+        ((16, 10), 1),
+        ((130, 90, 95, 95), 1),
+        ((110, 90, 100, 100), -1),
+        ((1, 9), -1),
+    ],
+)
+def test_who_has_clearly_more_than_its_share_hands_over_to_who_has_fewest(counts: tuple[int, ...], to: int) -> None:
+    assert used(*counts).workers[0].lightest() == to
+
+
+@pytest.mark.parametrize("n_workers", [2, 4, 8])
+@pytest.mark.parametrize("count", [16, 64, 256])
+def test_nobody_has_half_as_many_again_as_the_mean(n_workers: int, count: int) -> None:
+    """Wherever the kernel sends them. A worker that is alone may have one more."""
+    for seed in range(20):
+        rng, world, here = random.Random(seed), World(n_workers), [0] * n_workers
+        for _ in range(count):
+            worker = rng.randrange(n_workers)
+            to = world.workers[worker].lightest()
+            worker = worker if to < 0 else to
+            here[worker] += 1
+            world.workers[worker].use(here[worker])
+        assert max(here) <= max(1.5 * count / n_workers, count / n_workers + 1)
+
+
+def test_a_place_goes_along_and_is_counted_on_its_way() -> None:
+    world = World(2)
+    first, second = world.workers
+    first.take(2, 1, is_waited_for=False)
+    first.take(2, 1, is_waited_for=False)
+    first.send(1, 1)
+    assert (first.n_held, second.n_coming, second.take(2, 1, is_waited_for=False)) == (2, 1, 0)
+    second.receive()
+    assert (first.n_held, second.n_coming) == (2, 0)
+    first.send(1, 1)
+    first.send(1, -1)
+    assert (first.n_held, second.n_coming) == (2, 0)
+
+
+def test_what_was_on_its_way_to_a_dead_worker_comes_to_its_successor() -> None:
+    world = World(2)
+    first, second = world.workers
+    first.take(1, 1, is_waited_for=False)
+    first.send(1, 1)
+    clear_places(world.cells, 3, 1, Guard())
+    assert (first.n_held, second.n_coming) == (1, 1)
+    second.forget_coming(1)
+    assert first.n_held == 0
+    second.forget_coming(1)
+    second.receive()
+    assert (second.n_coming, second.n_held) == (0, 1)

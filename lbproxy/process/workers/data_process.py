@@ -106,6 +106,7 @@ class DataProcess:
             raise StartError(str(bind_error)) from None
         self._listeners.start()
         self._post.attach(self._services.loop)
+        self._part.sweep(self._services.clock())  # whoever asks for counts waits for those who have told something
         self._agent.is_open.set()
         self._station.serving()
 
@@ -141,7 +142,7 @@ class DataProcess:
         gate = ConnectionGate(0, part.places)
         part.rung = gate.rung
         self._gate = gate
-        self._post = gate.neighbours = Post(setup.share.mailboxes, setup.number - 1, self._can_take, self._take)
+        self._post = gate.neighbours = Post(setup.mailboxes, setup.number - 1, self._can_take, self._take)
         warning = limit_connections(config, gate, services)
         if warning:
             log.warning("%s", warning)

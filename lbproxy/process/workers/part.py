@@ -43,6 +43,9 @@ LOOK_S: Final = 1.0
 GROWN: Final = 1.05
 """A learned time grows by itself by less than this until it is told again."""
 
+LISTEN_S: Final = 0.5
+_FASTEST: Final = 4  # among the gauges of a server
+
 Labels = tuple[str, ...]
 
 
@@ -91,6 +94,7 @@ class Part:
         self._told = 0  # which question was answered last
         self._answered = asyncio.Event()
         self._inherited_until = inf
+        self._listens_at = 0.0
 
     def wire(self, pools: Mapping[str, PoolRuntime], registry: Registry, seating: Seating) -> None:
         """pools: by name, those that there are at any time. registry: has the rows of this process."""
@@ -292,6 +296,21 @@ class Part:
             for server, item in runtime.servers.items():
                 if server in self._books[runtime.name].seats:
                     self._tell_learned(runtime, server, item, now)
+        if now >= self._listens_at:
+            self._listens_at = now + LISTEN_S
+            self._hear_of_others()
+
+    def _hear_of_others(self) -> None:
+        """How fast servers are, as other workers saw it."""
+        columns, table = self._share.columns, self._share.table
+        for runtime in self._pools.values():
+            room, books = self._rooms[runtime.name], self._books[runtime.name]
+            for server in runtime.servers:
+                seat = books.seat_of(server)
+                if seat >= 0:
+                    seen = columns.each(table.server_gauges(room, seat) + _FASTEST, 1)
+                    others = [row[0] for number, row in enumerate(seen) if number != self._number and row[0]]
+                    server.fastest_elsewhere_s = min(others, default=0) / 1e9
 
     def _publish(self) -> None:
         columns, table = self._share.columns, self._share.table
@@ -322,7 +341,8 @@ class Part:
         if item is not None:
             latency_ns = int(server.latency(self._clock()) * 1e9)
             progress_ns = int(server.progress_at * 1e9) if server.progress_at > -inf else 0
-            gauges = [item.n_active, len(item.idle), latency_ns, progress_ns]
+            fastest_ns = int(server.service_min_s * 1e9)
+            gauges = [item.n_active, len(item.idle), latency_ns, progress_ns, fastest_ns]
             columns.publish(self._number, table.server_gauges(room, seat), gauges)
 
     def _rows(self) -> Iterator[tuple[Layout, Labels, int, Row]]:

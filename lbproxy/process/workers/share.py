@@ -30,7 +30,6 @@ from lbproxy.domain.shared.orders import write_orders
 from lbproxy.domain.shared.places import PLACE_CELLS, Places, clear_places
 from lbproxy.domain.shared.plan import OWNER
 from lbproxy.domain.shared.seats import card_of
-from lbproxy.process.workers.neighbours import mailbox
 from lbproxy.shared.columns import Columns
 from lbproxy.shared.mutex import ALARM_S, MUTEX_CELLS, Mutex, MutexError
 from lbproxy.shared.segment import Segment
@@ -72,7 +71,6 @@ def room_for(config: PoolConfig) -> PoolRoom:
 
 class Share:
     """See the module. n_workers: 1 to 4095. bells: an eventfd for each worker, and one for the controller.
-    mailboxes: of each worker, for connections (neighbours.py).
 
     Raises ShareError.
     """
@@ -103,7 +101,6 @@ class Share:
             self._doors = Segment(_ADDRESSES + N_ADDRESS_CELLS + n_workers * PLACE_CELLS).cells
             for first in (_PLACES_LOCK, _ADDRESSES_LOCK):
                 Mutex(self._doors, first, lambda: None).create()
-            self.mailboxes = [mailbox() for _ in range(n_workers)]
             self.bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(n_workers + 1)]
         except OSError as error:  # SegmentError and MutexError are such
             hint = "" if not isinstance(error, MutexError) else "; `workers: 1` needs none"

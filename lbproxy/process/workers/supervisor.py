@@ -33,6 +33,7 @@ from lbproxy.process.workers.child import HEARD, Child, introduce
 from lbproxy.process.workers.forking import become
 from lbproxy.process.workers.heir import Heir
 from lbproxy.process.workers.lines import Gone, Line, Said
+from lbproxy.process.workers.neighbours import Mailbox, mailbox
 from lbproxy.process.workers.passing_on import PassingOn
 from lbproxy.process.workers.share import Share, ShareError
 from lbproxy.process.workers.signals import Signals
@@ -77,6 +78,7 @@ class Supervisor:
         self._passing_on = PassingOn(outside, self._stock, self._say_to_controller, self._hand_over, self._heir_stops)
         self._known: object = None if outside.arrival is None else outside.arrival.states
         self._tls: TlsParts | None = None
+        self._mailboxes: tuple[Mailbox, ...] = ()
         self._children = [Child(number) for number in range(n_workers + 1)]
         self._watchdog = Watchdog()
         self._feed_at: float | None = None
@@ -103,6 +105,8 @@ class Supervisor:
         finally:
             self._stock.close()
             self._stock.remove_files()
+            for end in (end for pair in self._mailboxes for end in pair):
+                end.close()
             self._passing_on.end()
         if self._outside.keeper is not None and self._outside.is_over:
             self._outside.keeper.hold_signals_now()
@@ -122,6 +126,7 @@ class Supervisor:
             self._stock.open(config, self._outside)
             self._board = Board(len(self._children) - 1)
             self._share = Share(config, len(self._children) - 1)
+            self._mailboxes = tuple(mailbox() for _ in self._children[1:])
             self._tls = common_tls(config, self._config_path)
         except Unusable as error:
             raise StartError(self._shown(error), 2) from None
@@ -190,6 +195,7 @@ class Supervisor:
             known=self._known,
             is_first=self._phase == "starting",
             waits=self._waits(child),
+            mailboxes=self._mailboxes,
         )
         if setup.waits and self._outside.arrival is not None:
             setup.was_ready, setup.counts = self._outside.arrival.was_ready, tuple(self._outside.arrival.counts)

@@ -44,7 +44,7 @@ class _PlainDumper(yaml.SafeDumper):
         return True
 
 
-n_workers = int(os.environ.get("N_WORKERS", "1"))
+n_workers = 1
 """Of daemons whose config does not say how many; see tests/support/doubled.py."""
 
 

@@ -260,21 +260,16 @@ class Listener(Door):
         )
 
     def accepted(self, fd: int, family: int, peer: object, local: object) -> None:
-        if family != socket.AF_UNIX and not self._is_closed and self._gate.passes_on(self.runtime.name, fd):
+        if family != socket.AF_UNIX and not self._is_closed and self._gate.passes_on(self.runtime.name, fd, peer):
             os.close(fd)
             return
         self._receive(fd, family, peer, local)
 
-    def take_over(self, connection: socket.socket) -> None:
-        """Serve a connection that another worker has accepted."""
+    def take_over(self, connection: socket.socket, peer: object) -> None:
+        """Serve a connection that another worker has accepted. peer: its address, which the kernel does not tell any
+        more if it was reset meanwhile."""
         self._gate.receives()
-        try:
-            peer, local = connection.getpeername(), connection.getsockname()
-        except OSError as error:  # it was reset meanwhile
-            connection.close()
-            self.accept_failed("network", error)
-            return
-        self._receive(connection.detach(), int(connection.family), peer, local)
+        self._receive(connection.detach(), int(connection.family), peer, None)
 
     def _receive(self, fd: int, family: int, peer: object, local: object) -> None:
         connection = plain_socket(family, socket.SOCK_STREAM, 0, fd)

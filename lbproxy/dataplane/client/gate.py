@@ -49,8 +49,9 @@ class Neighbours:
 
     __slots__ = ()
 
-    def hand(self, worker: int, listener: str, fd: int) -> bool:
-        """Give a worker, 0 and up, a copy of a connection that came in at a listener of this name. False: not now."""
+    def hand(self, worker: int, listener: str, fd: int, peer: object) -> bool:
+        """Give a worker, 0 and up, a copy of a connection that came in at a listener of this name. peer: its address.
+        False: not now."""
         raise NotImplementedError
 
     def is_idle(self) -> bool:
@@ -241,7 +242,7 @@ class ConnectionGate:
         if places is not None and places.is_wanted and not any(listener.has_queued for listener in self._listeners):
             self._give(self.limit - self.n_connections)
 
-    def passes_on(self, listener: str, fd: int) -> bool:
+    def passes_on(self, listener: str, fd: int, peer: object) -> bool:
         """May another worker have this connection, as this one has more than its share? Then it has a copy."""
         places, neighbours = self._places, self.neighbours
         if places is None or neighbours is None:
@@ -250,7 +251,7 @@ class ConnectionGate:
         if worker < 0:
             return False
         places.send(worker, 1)
-        if not neighbours.hand(worker, listener, fd):
+        if not neighbours.hand(worker, listener, fd, peer):
             places.send(worker, -1)
             return False
         self.limit -= 1

@@ -214,12 +214,12 @@ class DataProcess:
             and board.generation(number) == self._agent.generation
         )
 
-    def _take(self, name: str, connection: socket.socket) -> bool:
+    def _take(self, name: str, connection: socket.socket, peer: object) -> bool:
         listener = self._listeners.named(name)
         if listener is None:
             self._gate.receives()
             return False
-        listener.take_over(connection)
+        listener.take_over(connection, peer)
         return True
 
     # --- what the data plane tells ----------------------------------------------------------------------------------

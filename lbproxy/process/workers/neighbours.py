@@ -1,12 +1,13 @@
 """Connections that one worker has accepted and another one shall have.
 
 Each worker has a mailbox, a pair of sockets that all have. What is in it stays there when the worker dies, for its
-successor: a message is the listener's name, with the connection.
+successor: a message is the listener's name and the client's address, with the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import select
 import socket
 from array import array
@@ -15,7 +16,7 @@ from typing import Final
 
 from lbproxy.dataplane.client.gate import Neighbours
 
-MOST_NAME_BYTES: Final = 4096
+MOST_BYTES: Final = 1 << 16
 AT_ONCE: Final = 64
 FRESH_S: Final = 1.0
 """Whose loop has not run for so long gets none: it may be stopped, and has few because of that."""
@@ -34,7 +35,7 @@ def mailbox() -> Mailbox:
 class Post(Neighbours):
     """The mailboxes of all, as worker `number` uses them, 0 and up. can_take: may this worker get one now?
 
-    take: with a listener's name and a connection, which it owns then; False if there is no such listener.
+    take: with a listener's name, a connection, which it owns then, and its peer; False if there is no such listener.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Post(Neighbours):
         boxes: Sequence[Mailbox],
         number: int,
         can_take: Callable[[int], bool],
-        take: Callable[[str, socket.socket], bool],
+        take: Callable[[str, socket.socket, object], bool],
     ) -> None:
         self._boxes = boxes
         self._number = number
@@ -51,12 +52,12 @@ class Post(Neighbours):
         self.is_on = False
         """May this worker hand over?"""
 
-    def hand(self, worker: int, listener: str, fd: int) -> bool:
+    def hand(self, worker: int, listener: str, fd: int, peer: object) -> bool:
         """See Neighbours."""
         if not self.is_on or not self._can_take(worker):
             return False
         try:
-            socket.send_fds(self._boxes[worker][0], [listener.encode()[:MOST_NAME_BYTES]], [fd])
+            socket.send_fds(self._boxes[worker][0], [json.dumps([listener, peer]).encode()], [fd])
         except OSError:  # its mailbox is full, or the system has too many on their way
             return False
         return True
@@ -83,14 +84,15 @@ class Post(Neighbours):
         """How many came, AT_ONCE at most."""
         for count in range(AT_ONCE):
             try:
-                name, ancillary, _, _ = self._boxes[self._number][1].recvmsg(
-                    MOST_NAME_BYTES, socket.CMSG_SPACE(array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+                told, ancillary, _, _ = self._boxes[self._number][1].recvmsg(
+                    MOST_BYTES, socket.CMSG_SPACE(array("i").itemsize), socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return count
             for _, _, data in ancillary:
                 connection = socket.socket(fileno=array("i", data)[0])
                 connection.setblocking(False)
-                if not self._take(name.decode(), connection):
+                name, peer = json.loads(told)
+                if not self._take(name, connection, tuple(peer)):
                     connection.close()
         return AT_ONCE

@@ -273,7 +273,7 @@ class Mail(Neighbours):
         self.is_full = False
         self.idle = True
 
-    def hand(self, worker: int, listener: str, fd: int) -> bool:
+    def hand(self, worker: int, listener: str, fd: int, peer: object) -> bool:
         if not self.is_full:
             self.sent.append((worker, listener, fd))
         return not self.is_full
@@ -286,9 +286,9 @@ def test_who_has_more_than_its_share_hands_the_next_one_over_with_its_place() ->
     crew, mail = Crew(2, 8), Mail()
     gate, other = crew.gates
     crew.come(0, 3)
-    assert not gate.passes_on("web", 5), "it knows nobody"
+    assert not gate.passes_on("web", 5, None), "it knows nobody"
     gate.neighbours = mail
-    assert gate.passes_on("web", 5)
+    assert gate.passes_on("web", 5, None)
     assert mail.sent == [(1, "web", 5)]
     before = other.limit
     other.receives()
@@ -304,7 +304,7 @@ def test_a_full_mailbox_leaves_it_here() -> None:
     crew.come(0, 3)
     mail.is_full = True
     limit = gate.limit
-    assert not gate.passes_on("web", 5)
+    assert not gate.passes_on("web", 5, None)
     assert (gate.limit, crew.come(0, 9)) == (limit, 5)
 
 
@@ -314,7 +314,7 @@ def test_a_place_whose_connection_never_comes_is_free_again() -> None:
     crew.come(0, 3)
     gate.neighbours = mail
     other.neighbours = its = Mail()
-    assert gate.passes_on("web", 5)
+    assert gate.passes_on("web", 5, None)
     clear_places(crew.cells, 0, 0, Guard())
     its.idle = False
     for _ in range(3):

@@ -7,6 +7,8 @@ import pytest
 from lbproxy.process.workers import neighbours
 from lbproxy.process.workers.neighbours import Post
 
+PEER = ("192.0.2.1", 4711)
+
 
 class FakeEnd:
     """One end of a mailbox: what is sent is there to be read."""
@@ -49,8 +51,8 @@ def posts(*, most: int = 10, can_take: bool = True) -> tuple[Post, Post, list[tu
     boxes = [(end, end) for end in (FakeEnd(most), FakeEnd(most))]
     taken: list[tuple[str, FakeSocket]] = []
 
-    def take(name: str, connection: object) -> bool:
-        assert isinstance(connection, FakeSocket)
+    def take(name: str, connection: object, peer: object) -> bool:
+        assert isinstance(connection, FakeSocket) and peer == PEER
         taken.append((name, connection))
         return name != "gone"
 
@@ -61,29 +63,29 @@ def posts(*, most: int = 10, can_take: bool = True) -> tuple[Post, Post, list[tu
 
 def test_a_connection_comes_with_the_name_of_its_listener() -> None:
     first, second, taken = posts()
-    assert first.hand(1, "web", 77)
+    assert first.hand(1, "web", 77, PEER)
     assert (second.receive(), first.receive()) == (1, 0)
     assert [(name, connection.fd, connection.is_closed) for name, connection in taken] == [("web", 77, False)]
 
 
 def test_one_of_a_listener_that_is_no_more_is_closed() -> None:
     first, second, taken = posts()
-    first.hand(1, "gone", 77)
+    first.hand(1, "gone", 77, PEER)
     second.receive()
     assert taken[0][1].is_closed
 
 
 def test_nothing_is_handed_over_to_who_cannot_take_it_or_has_no_room_or_by_who_ends() -> None:
-    assert not posts(can_take=False)[0].hand(1, "web", 77)
+    assert not posts(can_take=False)[0].hand(1, "web", 77, PEER)
     first, _, _ = posts(most=1)
-    assert [first.hand(1, "web", 77), first.hand(1, "web", 78)] == [True, False]
+    assert [first.hand(1, "web", 77, PEER), first.hand(1, "web", 78, PEER)] == [True, False]
     first, _, _ = posts()
     first.is_on = False
-    assert not first.hand(1, "web", 77)
+    assert not first.hand(1, "web", 77, PEER)
 
 
 def test_many_are_taken_in_several_turns() -> None:
     first, second, _ = posts(most=100)
     for _ in range(neighbours.AT_ONCE + 3):
-        first.hand(1, "web", 7)
+        first.hand(1, "web", 7, PEER)
     assert [second.receive(), second.receive(), second.receive()] == [neighbours.AT_ONCE, 3, 0]

@@ -34,6 +34,7 @@ ONCE: Final = {
     "test_kept_connections.py::test_a_server_s_idle_time_out_is_learned": _LEARNED,
     "test_kept_connections.py::test_an_idle_time_out_of_200_ms_is_learned": _LEARNED,
     "test_kept_connections.py::test_what_a_server_announces_is_shown": _LEARNED,
+    "test_kept_connections.py::test_a_server_that_closes_after_each_answer_without_a_word": _OWN,
     "test_kept_connections.py::test_many_clients_of_servers_that_close_after_each_answer": _OWN,
     "test_kept_connections.py::test_posts_at_awkward_intervals_are_answered_and_executed_once": _OWN,
     "test_pressure.py::test_refusing_shows_in_readyz_in_the_log_and_in_the_gauge": (

@@ -122,6 +122,7 @@ soak: setup ## an hour of gunicorns that restart, of kills, stalls, resets and a
 	@$(BIN)/python -m tests.soak gunicorn --worker-class gthread
 	@$(BIN)/python -m tests.soak gunicorn --worker-class sync
 	@$(BIN)/python -m tests.soak chaos
+	@$(BIN)/python -m tests.soak chaos --workers 4 --warm-up 60
 	@LBPROXY_RELOADS=100 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/test_reload_load.py
 	@LBPROXY_UPGRADES=10 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/upgrade/test_upgrade_load.py
 	@LBPROXY_ATTACK_S=60 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/test_admin_attack.py

@@ -375,7 +375,8 @@ class Sticky(Section):
     )
     wait: Annotated[float, SECONDS_OR_ZERO] = setting(
         "0s",
-        "How long a request waits for its own server where that is at its `max_inflight`, before it goes to another.",
+        "How long a request waits for its own server where that is at its `max_inflight`, before it goes to another. "
+        "With `workers: 1` only.",
     )
 
 

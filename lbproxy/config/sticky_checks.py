@@ -44,9 +44,10 @@ def check_cookies(config: Config, document: Document) -> None:
         if pool.sticky is None:
             continue
         if pool.sticky.wait and config.workers != 1:
-            document.warn(
+            document.object_to(
                 ("pools", name, "sticky", "wait"),
-                "has no effect with several workers: a request whose server has no slot goes elsewhere at once",
+                "can't be had with several workers: they have no common line for one server",
+                "leave it out, and a request whose server has no slot goes elsewhere at once; or set `workers: 1`",
                 at_key=True,
             )
         other = first.setdefault((pool.sticky.cookie, pool.sticky.path), name)

@@ -9,10 +9,11 @@ OpenMetrics, all of it on the event loop; with names and labels rendered once pe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
+from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -109,6 +110,8 @@ WORKER_READINGS = (
     ),
 )
 """Only where there are several workers."""
+PER_PROCESS: Final = frozenset({"loop_lag_seconds"})
+"""Of PROCESS: where there are several, each process has its own, with the label `worker`."""
 _GAUGES = frozenset(reading.name for reading in READINGS if reading.kind == "gauge")
 
 
@@ -135,13 +138,14 @@ class Registry:
 
     pools: the live pools by name. readers: READINGS by name, for those which the pools cannot answer
     (`client_connections`, `h2_streams`, `upstream_connections`, `queue_depth`). look: what other processes counted is
-    asked for.
+    asked for. processes: where there are several, the PROCESS row of each and its name, for PER_PROCESS.
     """
 
     version: str
     pools: Mapping[str, Pool] = field(default_factory=dict)
     readers: dict[str, Reader] = field(default_factory=dict)
     look: Callable[[], None] = lambda: None
+    processes: Callable[[], Iterable[tuple[str, Sequence[int]]]] | None = None
     _entries: dict[Layout, dict[tuple[str, ...], _Entry]] = field(
         default_factory=lambda: {layout: {} for layout in LAYOUTS}
     )
@@ -212,10 +216,13 @@ class Exposition:
                 kind = "histogram" if family.buckets else "counter"
                 _head(out, family.name, kind, family.help, is_openmetrics)
                 first, end = layout.offset[family.name], layout.offset[family.name] + family.width
+                if family.name in PER_PROCESS and self._registry.processes is not None:
+                    for name, row in self._registry.processes():
+                        prefixes = _family_prefixes(family, _pairs(("worker",), (name,)))
+                        out.extend(map(_sample, prefixes, _values(family, row[first:end])))
+                    continue
                 for entry in self._registry.entries(layout):
-                    cells = entry.sums(first, end)
-                    values = _cumulate(cells) if family.buckets else cells
-                    out.extend(map(_sample, entry.prefixes[index], values))
+                    out.extend(map(_sample, entry.prefixes[index], _values(family, entry.sums(first, end))))
         for reading in (*READINGS, *(item for item in WORKER_READINGS if item.name in self._registry.readers)):
             _head(out, reading.name, reading.kind, reading.help, is_openmetrics)
             read = self._registry.readers.get(reading.name) or self._defaults.get(reading.name)
@@ -314,7 +321,11 @@ def _sum_rows(rows: list[Row], first: int, end: int) -> list[int]:
     return [sum(cells) for cells in zip(*(row[first:end] for row in rows), strict=True)]
 
 
-def _cumulate(cells: list[int]) -> list[float]:
+def _values(family: Family, cells: Sequence[int]) -> Sequence[float]:
+    return _cumulate(cells) if family.buckets else cells
+
+
+def _cumulate(cells: Sequence[int]) -> list[float]:
     """Cells of a histogram (one per bucket, +Inf, sum in ns) as cumulative buckets, sum in seconds, count."""
     *buckets, total_ns = cells
     out: list[float] = []

@@ -53,6 +53,7 @@ ADMIN_CONNECTIONS: Final = 64
 ADMIN_BACKLOG: Final = 16  # control.admin_guard: so many more for a moment
 ADMIN_FDS: Final = ADMIN_CONNECTIONS + ADMIN_BACKLOG
 _STREAM: Final = int(socket.SOCK_STREAM)
+_UNIX: Final = int(socket.AF_UNIX)
 BACKLOG: Final = 1024  # a shorter queue loses SYNs, and their clients wait seconds for TCP to try again
 DEFAULT_LIMIT: Final = 10_000
 RETRY_ACCEPT_S: Final = 0.1
@@ -64,7 +65,7 @@ class BindError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """limit: client connections at once.
+    """limit: client connections at once, of this process.
 
     flows: how many directions may be spliced at once; only descriptors that no connection can need are used for it.
     admin: connections of the admin address at once.
@@ -76,11 +77,12 @@ class ConnectionPlan:
     admin: int = ADMIN_CONNECTIONS
 
 
-def plan_connections(wanted: int | None, *, has_admin: bool = True) -> ConnectionPlan:
+def plan_connections(wanted: int | None, *, has_admin: bool = True, n_processes: int = 1) -> ConnectionPlan:
     """How many clients RLIMIT_NOFILE allows; its soft limit is raised to the hard one first.
 
     Every client may need a server connection, so twice the limit and the base must fit. The admin address has its own
-    share, so that neither those who scrape nor those who are served can shut the others out.
+    share, so that neither those who scrape nor those who are served can shut the others out. n_processes: that have the
+    limit in common; each of them may have all that its own descriptors allow.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -97,10 +99,10 @@ def plan_connections(wanted: int | None, *, has_admin: bool = True) -> Connectio
     most = max(1, (available - SPARE_FDS) // 2)
     limit = min(wanted or DEFAULT_LIMIT, most)
     warning = ""
-    if wanted is not None and limit < wanted:
+    if wanted is not None and limit * n_processes < wanted:
         warning = (
-            f"limits.connections is lowered from {wanted} to {limit}: the limit of open files is {soft}; raise it "
-            f"(ulimit -n {2 * wanted + SPARE_FDS + BASE_FDS + ADMIN_FDS}, LimitNOFILE=)"
+            f"limits.connections is lowered from {wanted} to {limit * n_processes}: the limit of open files is "
+            f"{soft}; raise it (ulimit -n {2 * wanted + SPARE_FDS + BASE_FDS + ADMIN_FDS}, LimitNOFILE=)"
         )
     flows = flow_limit(soft, limit, base + SPARE_FDS)
     return ConnectionPlan(limit, warning, flows, admin)
@@ -260,6 +262,18 @@ class Listener(Door):
         )
 
     def accepted(self, fd: int, family: int, peer: object, local: object) -> None:
+        if family != _UNIX and not self._is_closed and self._gate.passes_on(self.runtime.name, fd, peer):
+            os.close(fd)
+            return
+        self._receive(fd, family, peer, local)
+
+    def take_over(self, connection: socket.socket, peer: object) -> None:
+        """Serve a connection that another worker has accepted. peer: its address, which the kernel does not tell any
+        more if it was reset meanwhile."""
+        self._gate.receives()
+        self._receive(connection.detach(), int(connection.family), peer, None)
+
+    def _receive(self, fd: int, family: int, peer: object, local: object) -> None:
         connection = plain_socket(family, _STREAM, 0, fd)
         connection.setblocking(False)
         self._count()

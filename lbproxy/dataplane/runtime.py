@@ -24,6 +24,7 @@ from lbproxy.domain.retry import RetryBudget, RetryPolicy
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.routing import NORMALISE, PathRules, Router
 from lbproxy.domain.server import Server
+from lbproxy.domain.shared.addresses import Addresses
 from lbproxy.domain.splitting import Split
 from lbproxy.domain.sticky import Sticky, StickySettings
 from lbproxy.domain.strategies.consistent import ConsistentHash
@@ -489,11 +490,12 @@ class ListenerRuntime:
     is_leaving: bool = False  # each answer is the last one on its connection
     pointers: tuple[tuple[bytes, ...], ...] = ()  # JSON Pointers that routes ask for
     guard: Guard | None = None  # who may ask, and how much
+    addresses: Addresses | None = None  # that connections at other workers have, too
     per_ip: AddressCounts = field(init=False)
     peers: dict[str, Peer] = field(init=False, default_factory=dict)  # the last ones (client_facts.py)
 
     def __post_init__(self) -> None:
-        self.per_ip = AddressCounts(self.connections_per_ip)
+        self.per_ip = AddressCounts(self.connections_per_ip, self.name, self.addresses)
 
     def leaving(self) -> ListenerRuntime:
         """The same, for the connections of a listener that is no more."""

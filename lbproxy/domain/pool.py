@@ -409,7 +409,7 @@ class Pool(Lessor):
 
     def _ends_late(self, deadline_at: float, now: float, n_ahead: int) -> bool:
         candidates = self.eligible() + self.members.probing
-        fastest_s = min((server.service_min_s for server in candidates), default=0.0)
+        fastest_s = min((server.fastest_s for server in candidates), default=0.0)
         slots = sum(server.max_inflight for server in self.servers)
         rate = self.queue.drain_rate(now) if self.queue is not None else None
         return now + earliest_end_s(n_ahead, slots, fastest_s, rate) > deadline_at

@@ -84,6 +84,7 @@ class Server:
         "errors",
         "errors_in_a_row",
         "far",
+        "fastest_elsewhere_s",
         "free_limit",
         "health",
         "host",
@@ -146,6 +147,7 @@ class Server:
         self._penalty_is_firm = False
         self.service_p95_s = 0.0
         self.service_min_s = 0.0
+        self.fastest_elsewhere_s = 0.0
         self.idle_timeout = IdleTimeout()
         self.reuse = ReuseLimit()
         self._latency_s = 0.0
@@ -267,6 +269,13 @@ class Server:
         self.service_p95_s = p95 * (1.095 if elapsed_s > p95 else 0.995)
         fastest = self.service_min_s * 1.001
         self.service_min_s = elapsed_s if elapsed_s < fastest else fastest
+
+    @property
+    def fastest_s(self) -> float:
+        """The shortest service time of late that any process has seen, 0 = unknown. Those of others are told to
+        `fastest_elsewhere_s`."""
+        own, other = self.service_min_s, self.fastest_elsewhere_s
+        return min(own, other) if own and other else own or other
 
     def note_served(self, elapsed_s: float) -> None:
         """Note one answer's time for `take_served`."""

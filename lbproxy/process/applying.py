@@ -138,7 +138,8 @@ class Applying:
 
 def limit_connections(config: Config, gate: ConnectionGate, services: Services) -> str:
     """Have `limits.connections` hold, as far as the limit on open files allows; what there is to say about that."""
-    plan = plan_connections(config.limits.connections, has_admin=config.admin.bind is not None)
-    gate.limit_to(plan.limit)
+    wanted = config.limits.connections
+    plan = plan_connections(wanted, has_admin=config.admin.bind is not None, n_processes=gate.n_sharing)
+    gate.limit_to(plan.limit * gate.n_sharing if wanted is None else wanted, plan.limit)
     services.pipes.limit = plan.flows if CAN_SPLICE else 0
     return plan.warning

@@ -225,7 +225,7 @@ class Builder:
             if check_tls is not None:
                 self.check_tls[name] = check_tls
         return PoolSettings(
-            keep_alive=keep_alive_settings(config.keep_alive),
+            keep_alive=keep_alive_settings(config.keep_alive, self._share_of),
             head_bytes=config.limits.head_bytes,
             max_fields=config.limits.headers,
             max_interim=config.limits.interim_responses,
@@ -330,7 +330,12 @@ class Builder:
             serves_h1="h1" in config.protocols,
             http2=_http2_settings(config),
             guard=self.guarding.guard if config.mode == "http" else None,
+            addresses=None if self._part is None else self._part.addresses,
         )
+
+    def _share_of(self, whole: int) -> int:
+        """What this process may have of something that all workers share; at least 1."""
+        return whole if self._part is None else self._part.share_of(whole)
 
     def listener_tls(self, config: ListenerConfig) -> ListenerTlsSettings | None:
         """The TLS of a listener, if it has any. Raises Unusable."""
@@ -342,6 +347,7 @@ class Builder:
         asked = (tls, alpn, config.limits.handshakes, config.timeouts.tls_handshake)
         known = self._before.listeners.get(config.name)
         made = known[1] if known is not None and known[0] == asked else self._load_listener_tls(config, alpn)
+        made.turns.limit = self._share_of(config.limits.handshakes)
         self.tls.listeners[config.name] = asked, made
         self.tls.watched.append(WatchedFiles(f"listener {config.name}", made.files.paths, made))
         return made

@@ -62,6 +62,10 @@ class Listeners:
         """The open ones."""
         return iter(self._open.values())
 
+    def named(self, name: str) -> Listener | None:
+        """One with this name, rather an open one than one that is about to go."""
+        return next((listener for listener in (*self, *self._leaving) if listener.runtime.name == name), None)
+
     # --- a start ----------------------------------------------------------------------------------------------------
 
     def bind(

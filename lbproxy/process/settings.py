@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lbproxy.address import Address
 from lbproxy.config.http_rules import HeaderEdits, HeaderRules, HeadMatch, Match, PoolTimeoutsOverride, RetryOverride
@@ -46,12 +46,12 @@ def retry_after_s(config: PoolConfig) -> int:
     return max(1, round(config.health_check.interval + 0.5)) if config.health_check else round(PASSIVE_RETRY_S)
 
 
-def keep_alive_settings(config: KeepAlive | None) -> KeepAliveSettings | None:
-    """How long connections to servers are kept; None: not at all."""
+def keep_alive_settings(config: KeepAlive | None, share_of: Callable[[int], int]) -> KeepAliveSettings | None:
+    """How long connections to servers are kept; None: not at all. share_of: what this process may have of a number."""
     if config is None:
         return None
     return KeepAliveSettings(
-        config.idle,
+        share_of(config.idle),
         config.idle_timeout,
         inf_if_off(config.max_requests),
         inf_if_off(config.max_age),

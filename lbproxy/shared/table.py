@@ -32,11 +32,11 @@ ENTRY_CELLS: Final = 2
 # Beside the counters of a server: requests that ended there, and errors (domain/server.py).
 N_FACTS: Final = 2
 # Gauges of the process: bytes in memory; which question was answered last, and 1. Of a listener: connections, and
-# requests on those of HTTP/2. Of a server: connections in use and idle; latency (ns) and the last progress (monotonic,
-# ns), as one worker saw them.
+# requests on those of HTTP/2. Of a server: connections in use and idle; latency (ns), the last progress (monotonic, ns)
+# and the shortest service time of late (ns), as one worker saw them.
 PROCESS_GAUGES: Final = 2
 LISTENER_GAUGES: Final = 2
-SERVER_GAUGES: Final = 4
+SERVER_GAUGES: Final = 5
 SEAT_WIDTH: Final = SERVER.width + N_FACTS
 
 

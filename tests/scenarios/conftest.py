@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support import build
+from tests.support import build, daemon, doubled
 from tests.support.rig import Rig
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,21 @@ def rig(shared_rig: Rig) -> Iterator[Rig]:
     except BaseException:
         shared_rig.lb.kill()  # the next scenario gets a new daemon instead of this one's leftovers
         raise
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Some tests run with two workers as well."""
+    path = Path(metafunc.module.__file__ or "").relative_to(ROOT)
+    if doubled.runs_twice(path, metafunc.function.__name__):
+        metafunc.parametrize("n_workers", doubled.N_WORKERS, ids=doubled.NAMES, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def n_workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    """How many workers daemons have whose config does not say it."""
+    daemon.n_workers = getattr(request, "param", 1)
+    yield daemon.n_workers
+    daemon.n_workers = 1
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -42,6 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
     disorder.add_argument(
         "--warm-up", type=float, default=300.0, help="seconds before memory is noted (default %(default)s)"
     )
+    disorder.add_argument("--workers", type=int, default=1, help="(default %(default)s)")
+    disorder.add_argument(
+        "--kill-every", type=float, default=5.0, help="seconds; of several workers one is killed (default %(default)s)"
+    )
     disorder.set_defaults(run=_chaos)
     return parser
 
@@ -60,7 +64,14 @@ def _gunicorn(directory: Path, args: argparse.Namespace) -> tuple[list[str], lis
 
 
 def _chaos(directory: Path, args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    report = chaos.run(directory, seconds=args.seconds, seed=args.seed, warm_up_s=args.warm_up)
+    report = chaos.run(
+        directory,
+        seconds=args.seconds,
+        seed=args.seed,
+        warm_up_s=args.warm_up,
+        workers=args.workers,
+        kill_every_s=args.kill_every,
+    )
     return report.lines(), report.complaints()
 
 

@@ -1,5 +1,6 @@
 """Kills, stalls, resets and aborts at random, by seed, with every protection on. Afterwards nothing may be left: no
-request in flight, none queued, no permit, no descriptor, no memory, no error in the log.
+request in flight, none queued, no permit, no descriptor, no memory, no error in the log. With several workers one of
+them is killed now and then, and what it held must not be left either: no slot, no place of a client, no lock.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Final
 
 from tests.soak.rude_clients import HTTP_MANNERS, TCP_MANNERS, Caller
 from tests.support.client import Client
+from tests.support.crew import CrewProxy
 from tests.support.daemon import LbProxy
 from tests.support.waiting import wait_until
 
@@ -36,6 +38,8 @@ COUNTERS: Final = (
 _HTTP_CLIENTS: Final = 32  # for each of the two pools
 _TCP_CLIENTS: Final = 16
 _RECOVERY_S: Final = 30.0
+_PLACES: Final = 2 * (2 * _HTTP_CLIENTS + _TCP_CLIENTS)  # of client connections, where there are several workers
+_KILLED: Final = "was killed by signal 9"
 
 
 @dataclass(slots=True)
@@ -141,23 +145,46 @@ def _servers(directory: Path) -> Iterator[list[MoodyProcess]]:
             server.close()
 
 
-def run(directory: Path, *, seconds: float, seed: int, warm_up_s: float) -> Report:
-    """Raises AssertionError if anything is left, or if a client got an answer that it must not get."""
+def run(
+    directory: Path, *, seconds: float, seed: int, warm_up_s: float, workers: int = 1, kill_every_s: float = 0.0
+) -> Report:
+    """Raises AssertionError if anything is left, or if a client got an answer that it must not get.
+
+    kill_every_s: with several workers, one of them is killed so often; 0: never."""
     directory.mkdir(parents=True, exist_ok=True)
     report = Report(seconds, seed)
-    with _servers(directory) as servers, LbProxy(_config(servers), directory / "lbproxy") as lb:
+    with _servers(directory) as servers, _proxy(_config(servers), directory / "lbproxy", workers) as lb:
         rounds = ((warm_up_s, Counter[str]()), (seconds, report.counts))
         for number, (length_s, counts) in enumerate(rounds):
-            asyncio.run(_rage(lb, servers, length_s, seed + number, counts))
+            asyncio.run(_rage(lb, servers, length_s, seed + number, counts, kill_every_s))
+            if isinstance(lb, CrewProxy):
+                wait_until(lambda: len(lb.members()) == workers + 1, "all workers to be there", _RECOVERY_S)
+                lb.wait_all_up()
             check_recovery(lb)
             memory, descriptors = _at_rest(lb)
             if number == 0:
                 report.rss_before, report.fds_before = memory, descriptors
         report.rss_after, report.fds_after = memory, descriptors
         report.metrics = {name: lb.metric(name) for name in COUNTERS}
-        assert not lb.error_lines(), lb.stderr[-4000:]
+        errors = [line for line in lb.error_lines() if _KILLED not in line]
+        assert not errors, lb.stderr[-4000:]
+        assert "limits.connections" not in lb.stderr, "places of dead workers are not free again"
         assert not report.metrics["internal_errors_total"]
     return report
+
+
+@contextlib.contextmanager
+def _proxy(config: dict[str, object], directory: Path, workers: int) -> Iterator[LbProxy]:
+    if workers == 1:
+        with LbProxy(config, directory) as alone:
+            yield alone
+        return
+    lb = CrewProxy({**config, "workers": workers, "limits": {"connections": _PLACES}}, directory)
+    try:
+        yield lb.start()
+        lb.stop(allow_errors=True)  # each kill is one
+    finally:
+        lb.kill()
 
 
 def _config(servers: Sequence[MoodyProcess]) -> dict[str, object]:
@@ -206,7 +233,14 @@ def _config(servers: Sequence[MoodyProcess]) -> dict[str, object]:
     }
 
 
-async def _rage(lb: LbProxy, servers: Sequence[MoodyProcess], seconds: float, seed: int, counts: Counter[str]) -> None:
+async def _rage(
+    lb: LbProxy,
+    servers: Sequence[MoodyProcess],
+    seconds: float,
+    seed: int,
+    counts: Counter[str],
+    kill_every_s: float = 0.0,
+) -> None:
     """Clients, and somebody who kills and stops servers; at the end all servers run again."""
     over = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
@@ -216,8 +250,23 @@ async def _rage(lb: LbProxy, servers: Sequence[MoodyProcess], seconds: float, se
                 caller = Caller(number, seed, lb.port(pool), counts)
                 tasks.create_task(caller.call(manners, over))
         tasks.create_task(_harm(servers, random.Random(f"{seed} harm"), time.monotonic() + seconds, counts))
+        if isinstance(lb, CrewProxy) and kill_every_s:
+            until = time.monotonic() + seconds
+            tasks.create_task(_kill_workers(lb, random.Random(f"{seed} kill"), until, kill_every_s, counts))
         await asyncio.sleep(seconds)
         over.set()
+
+
+async def _kill_workers(lb: CrewProxy, rng: random.Random, until: float, every_s: float, counts: Counter[str]) -> None:
+    """Now and then the controller is the one."""
+    while time.monotonic() < until:
+        await asyncio.sleep(every_s)
+        members = lb.members()
+        workers = sorted(set(members) - {"c"})
+        name = "c" if rng.random() < 0.1 and "c" in members else rng.choice(workers or ["c"])
+        if name in members:
+            os.kill(members[name], signal.SIGKILL)
+            counts["worker killed" if name != "c" else "controller killed"] += 1
 
 
 async def _harm(servers: Sequence[MoodyProcess], rng: random.Random, until: float, counts: Counter[str]) -> None:
@@ -280,4 +329,8 @@ def _ask(lb: LbProxy, pool: str, target: str) -> int:
 def _at_rest(lb: LbProxy) -> tuple[int, int]:
     """(memory, descriptors that are not kept connections to servers) when nothing happens."""
     lb.check_idle(20.0)
+    if isinstance(lb, CrewProxy):
+        descriptors = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in (lb.pid, *lb.members().values()))
+        memory = sum(map(lb.pss_bytes, lb.members()))
+        return memory, descriptors - int(lb.metric("upstream_connections", state="idle"))
     return lb.rss_bytes(), lb.fd_count() - int(lb.metric("upstream_connections", state="idle"))

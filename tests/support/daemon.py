@@ -44,6 +44,10 @@ class _PlainDumper(yaml.SafeDumper):
         return True
 
 
+n_workers = 1
+"""Of daemons whose config does not say how many; see tests/support/doubled.py."""
+
+
 class LbProxy:
     """One running daemon. Bind listeners to `127.0.0.1:0`; the ports are found in the daemon's own log."""
 
@@ -59,6 +63,7 @@ class LbProxy:
         complete = {
             "admin": {"bind": "127.0.0.1:0"},
             "access_log": {"path": str(self.access_log_path), "format": "json"},
+            **({"workers": n_workers} if n_workers > 1 else {}),
             **config,
         }
         self.config_path.write_text(yaml.dump(complete, Dumper=_PlainDumper, sort_keys=False))

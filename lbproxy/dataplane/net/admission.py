@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from math import inf
 from typing import Final
+
+from lbproxy.domain.shared.addresses import Addresses
 
 PREFIX_BITS: Final = 64  # of an IPv6 address: what one customer has at least (RFC 6177); each of them can use all of it
 
@@ -28,14 +31,29 @@ def counted_as(ip: str) -> str:
 class AddressCounts:
     """Connections at once, by address. limit: inf for off, and may change: so they are counted all the same.
 
-    What has no address (unix sockets) is not counted.
+    What has no address (unix sockets) is not counted. shared: where other workers have connections, too; it is asked as
+    long as there is a limit. name: of the listener, whose connections are told from those of others by it.
     """
 
-    __slots__ = ("counts", "limit")
+    __slots__ = ("_limit", "_name", "_shared", "counts")
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
+    def __init__(self, limit: float, name: str = "", shared: Addresses | None = None) -> None:
+        self._limit = limit
+        self._name = name
+        self._shared = shared
         self.counts: dict[str, int] = {}
+
+    @property
+    def limit(self) -> float:
+        """inf: off."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: float) -> None:
+        was_on, self._limit = self._limit < inf, limit
+        if self._shared is not None and was_on != (limit < inf):
+            for key, count in self.counts.items():
+                self._shared.change(self._mark(key), -count if was_on else count)
 
     def enter(self, ip: str) -> bool:
         """One more, over the limit too; False if it is over. Each call is followed by one of `leave`."""
@@ -44,17 +62,27 @@ class AddressCounts:
         key = counted_as(ip)
         count = self.counts.get(key, 0) + 1
         self.counts[key] = count
-        return count <= self.limit
+        if self._shared is not None and self._limit < inf:
+            count = self._shared.change(self._mark(key), 1)
+        return count <= self._limit
 
     def leave(self, ip: str) -> None:
         if not self.counts or not ip:
             return
         key = counted_as(ip)
         count = self.counts.get(key, 0)
+        if not count:
+            return
         if count > 1:
             self.counts[key] = count - 1
-        elif count:
+        else:
             del self.counts[key]
+        if self._shared is not None and self._limit < inf:
+            self._shared.change(self._mark(key), -1)
+
+    def _mark(self, key: str) -> int:
+        """Not to be guessed by strangers: Python's hashes have a secret, which processes that were forked share."""
+        return hash((self._name, key)) or 1
 
 
 class Turns:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,7 @@ from lbproxy.process.worker import StartError
 from lbproxy.process.workers.agent import Agent
 from lbproxy.process.workers.board import DRAINING
 from lbproxy.process.workers.lines import Said
+from lbproxy.process.workers.neighbours import FRESH_S, Post
 from lbproxy.process.workers.part import Part
 from lbproxy.process.workers.shares import share_of
 from lbproxy.process.workers.station import ORPHAN_GRACE_S, Setup, Station
@@ -61,6 +63,8 @@ class DataProcess:
         self._watch_files: FileWatch
         self._wiring: Wiring
         self._part: Part
+        self._gate: ConnectionGate
+        self._post: Post
         self._station = Station(
             setup,
             {
@@ -101,6 +105,8 @@ class DataProcess:
         except BindError as bind_error:
             raise StartError(str(bind_error)) from None
         self._listeners.start()
+        self._post.attach(self._services.loop)
+        self._part.sweep(self._services.clock())  # whoever asks for counts waits for those who have told something
         self._agent.is_open.set()
         self._station.serving()
 
@@ -133,7 +139,10 @@ class DataProcess:
             tls=setup.tls,
             part=part,
         )
-        gate = ConnectionGate(0)
+        gate = ConnectionGate(0, part.places)
+        part.rung = gate.rung
+        self._gate = gate
+        self._post = gate.neighbours = Post(setup.mailboxes, setup.number - 1, self._can_take, self._take)
         warning = limit_connections(config, gate, services)
         if warning:
             log.warning("%s", warning)
@@ -195,6 +204,24 @@ class DataProcess:
         self._watch_files.watch(self._wiring.watched)
         await self._watch_files.look()
 
+    # --- connections of other workers --------------------------------------------------------------------------------
+
+    def _can_take(self, worker: int) -> bool:
+        board, number = self._setup.board, worker + 1
+        return (
+            board.is_serving(number)
+            and board.silent_s(number, self._services.clock()) < FRESH_S
+            and board.generation(number) == self._agent.generation
+        )
+
+    def _take(self, name: str, connection: socket.socket, peer: object) -> bool:
+        listener = self._listeners.named(name)
+        if listener is None:
+            self._gate.receives()
+            return False
+        listener.take_over(connection, peer)
+        return True
+
     # --- what the data plane tells ----------------------------------------------------------------------------------
 
     def _strategy_failed(self, pool: str, error: Exception) -> None:
@@ -232,6 +259,8 @@ class DataProcess:
     async def _end(self, loop: asyncio.AbstractEventLoop) -> int:
         services, setup = self._services, self._setup
         setup.board.tell(setup.number, DRAINING)
+        if self._agent.is_open.is_set():
+            self._post.detach(loop)
         shutdown = self._agent.config.shutdown
         if self._is_orphan:
             shutdown = shutdown.model_copy(update={"grace": min(shutdown.grace, ORPHAN_GRACE_S), "delay": 0.0})

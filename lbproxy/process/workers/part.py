@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from math import inf
 from typing import Final, Protocol
 
@@ -32,6 +32,7 @@ from lbproxy.domain.splitting import MOST_POOLS
 from lbproxy.errors import CONNECT_REFUSED, Fault
 from lbproxy.process.workers.news import DialFailed, Learned
 from lbproxy.process.workers.share import Share
+from lbproxy.process.workers.shares import part_of
 from lbproxy.shared.columns import Folding
 from lbproxy.shared.table import ASKED, N_FACTS, SEAT_WIDTH, SERVER_GAUGES, Directory
 from lbproxy.telemetry.slots import LIMIT, LISTENER, POOL, PROCESS, ROUTE, SERVER, TRAFFIC, Layout, Row
@@ -41,6 +42,9 @@ INHERITED_S: Final = 10.0
 LOOK_S: Final = 1.0
 GROWN: Final = 1.05
 """A learned time grows by itself by less than this until it is told again."""
+
+LISTEN_S: Final = 0.5
+_FASTEST: Final = 4  # among the gauges of a server
 
 Labels = tuple[str, ...]
 
@@ -57,7 +61,7 @@ class Part:
     """See the module. number: of a worker, 0 and up; as many as there are workers: the controller.
 
     send: tells the controller something (news.py). connections, streams: how many clients each listener has, and
-    their requests of HTTP/2. buffered: bytes. clock: monotonic seconds.
+    their requests of HTTP/2. buffered: bytes. rung: called when somebody has rung. clock: monotonic seconds.
     """
 
     def __init__(self, share: Share, number: int, clock: Callable[[], float]) -> None:
@@ -82,11 +86,15 @@ class Part:
         self._split_entries: dict[Labels, int] = {}
         self._limits = Directory(share.cells, table.limit_entries, table.n_limits, share.directory_guard)
         self.buckets = share.buckets()
+        self.places = None if self.is_controller else share.places(number)
+        self.addresses = None if self.is_controller else share.addresses(number)
+        self.rung: Callable[[], None] = lambda: None
         self._places: dict[tuple[Layout, Labels], int] = {}
         self._learned: dict[Server, tuple[float, int]] = {}  # as this worker has told it, or was told
         self._told = 0  # which question was answered last
         self._answered = asyncio.Event()
         self._inherited_until = inf
+        self._listens_at = 0.0
 
     def wire(self, pools: Mapping[str, PoolRuntime], registry: Registry, seating: Seating) -> None:
         """pools: by name, those that there are at any time. registry: has the rows of this process."""
@@ -95,7 +103,12 @@ class Part:
         self._seating = seating
         if self.is_controller:
             registry.look = self.count
+            registry.processes = self._processes
             registry.readers |= self._readers()
+
+    def share_of(self, whole: int) -> int:
+        """What this process may have of a number that is divided; at least 1. The controller divides nothing."""
+        return whole if self.is_controller else max(1, part_of(whole, self._number, self._share.n_workers))
 
     # --- pools --------------------------------------------------------------------------------------------------------
 
@@ -222,6 +235,7 @@ class Part:
             pool = runtime.pool
             if isinstance(pool, SharedPool):
                 pool.collect(now)
+        self.rung()
         asked = self._share.cells[ASKED]
         if asked != self._told:
             self._told = asked
@@ -282,6 +296,21 @@ class Part:
             for server, item in runtime.servers.items():
                 if server in self._books[runtime.name].seats:
                     self._tell_learned(runtime, server, item, now)
+        if now >= self._listens_at:
+            self._listens_at = now + LISTEN_S
+            self._hear_of_others()
+
+    def _hear_of_others(self) -> None:
+        """How fast servers are, as other workers saw it."""
+        columns, table = self._share.columns, self._share.table
+        for runtime in self._pools.values():
+            room, books = self._rooms[runtime.name], self._books[runtime.name]
+            for server in runtime.servers:
+                seat = books.seat_of(server)
+                if seat >= 0:
+                    seen = columns.each(table.server_gauges(room, seat) + _FASTEST, 1)
+                    others = [row[0] for number, row in enumerate(seen) if number != self._number and row[0]]
+                    server.fastest_elsewhere_s = min(others, default=0) / 1e9
 
     def _publish(self) -> None:
         columns, table = self._share.columns, self._share.table
@@ -312,7 +341,8 @@ class Part:
         if item is not None:
             latency_ns = int(server.latency(self._clock()) * 1e9)
             progress_ns = int(server.progress_at * 1e9) if server.progress_at > -inf else 0
-            gauges = [item.n_active, len(item.idle), latency_ns, progress_ns]
+            fastest_ns = int(server.service_min_s * 1e9)
+            gauges = [item.n_active, len(item.idle), latency_ns, progress_ns, fastest_ns]
             columns.publish(self._number, table.server_gauges(room, seat), gauges)
 
     def _rows(self) -> Iterator[tuple[Layout, Labels, int, Row]]:
@@ -414,6 +444,13 @@ class Part:
             "buffered_bytes": lambda: [((), self._gauge(self._share.table.process_gauges))],
             "queue_depth": lambda: [((name,), runtime.n_queued) for name, runtime in self._pools.items()],
         }
+
+    def _processes(self) -> Iterator[tuple[str, Sequence[int]]]:
+        """What each of those who live has counted in PROCESS, and its name."""
+        *workers, controller = self._share.columns.each(0, PROCESS.width)
+        for number, row in enumerate(workers, 1):
+            yield str(number), row
+        yield "controller", controller
 
     def _gauge(self, place: int) -> int:
         return sum(each[0] for each in self._share.columns.each(place, 1))

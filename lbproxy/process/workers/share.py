@@ -6,7 +6,8 @@ answered.
 
 Room: a pool has seats for twice as many servers as the config names and 64 more (320 where servers are discovered); its
 queue may become twice as long; 8 pools may join, and twice as many listeners, routes, splits and rate limits as there
-are. Each seat takes 1 KiB, and 0.5 KiB for each process; the buckets of rate limits take 2 MiB.
+are. Each seat takes 1 KiB, and 0.5 KiB for each process; the buckets of rate limits take
+2 MiB, client addresses 1 MiB.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.control.discovery.discovery import Wanted
 from lbproxy.control.file_servers import server_of
 from lbproxy.domain.buckets import N_CELLS, Buckets
+from lbproxy.domain.shared.addresses import N_ADDRESS_CELLS, Addresses, clear_addresses
 from lbproxy.domain.shared.books import CONTROLLER, SharedBooks, bury
 from lbproxy.domain.shared.cells import Guard
 from lbproxy.domain.shared.orders import write_orders
+from lbproxy.domain.shared.places import PLACE_CELLS, Places, clear_places
 from lbproxy.domain.shared.plan import OWNER
 from lbproxy.domain.shared.seats import card_of
 from lbproxy.shared.columns import Columns
@@ -46,6 +49,11 @@ LEAST_PLACES: Final = 1024
 MOST_ROWS: Final = 65_536  # beyond them a slot is a number only, which is as exact
 SPARE_ROWS: Final = 1024
 STUCK_ALARMS: Final = round(5.0 / ALARM_S)
+# Of who may come in: two locks, the addresses that are here, places.
+_PLACES_LOCK: Final = 0
+_ADDRESSES_LOCK: Final = MUTEX_CELLS
+_ADDRESSES: Final = 2 * MUTEX_CELLS
+_PLACES: Final = _ADDRESSES + N_ADDRESS_CELLS
 
 
 class ShareError(Exception):
@@ -90,6 +98,9 @@ class Share:
                 Mutex(self.cells, first, lambda: None).create()
             self._buckets = Segment(MUTEX_CELLS + N_CELLS).cells
             Mutex(self._buckets, 0, lambda: None).create()
+            self._doors = Segment(_ADDRESSES + N_ADDRESS_CELLS + n_workers * PLACE_CELLS).cells
+            for first in (_PLACES_LOCK, _ADDRESSES_LOCK):
+                Mutex(self._doors, first, lambda: None).create()
             self.bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(n_workers + 1)]
         except OSError as error:  # SegmentError and MutexError are such
             hint = "" if not isinstance(error, MutexError) else "; `workers: 1` needs none"
@@ -112,9 +123,11 @@ class Share:
 
     def guard(self, first: int, what: str) -> Guard:
         """The lock whose first cell this is."""
-        return Mutex(
-            self.cells, first, lambda: log.warning("the lock of %s is held for long: is a worker stopped?", what)
-        )
+        return self._guard_in(self.cells, first, what)
+
+    @staticmethod
+    def _guard_in(cells: memoryview, first: int, what: str) -> Guard:
+        return Mutex(cells, first, lambda: log.warning("the lock of %s is held for long: is a worker stopped?", what))
 
     def _guard_of_room(self, room: int, stuck: Callable[[int], None]) -> Guard:
         """For who can't wait for somebody that was stopped while at the books: `stuck` hears who it is, 0 and up."""
@@ -138,10 +151,17 @@ class Share:
 
     def buckets(self) -> Buckets:
         """Those of rate limits, which all workers share."""
-        guard = Mutex(
-            self._buckets, 0, lambda: log.warning("the lock of rate limits is held for long: is a worker stopped?")
-        )
-        return Buckets(self._buckets, MUTEX_CELLS, guard)
+        return Buckets(self._buckets, MUTEX_CELLS, self._guard_in(self._buckets, 0, "rate limits"))
+
+    def places(self, worker: int) -> Places:
+        """Those of client connections, as this worker has them."""
+        guard = self._guard_in(self._doors, _PLACES_LOCK, "limits.connections")
+        return Places(self._doors, _PLACES, self.n_workers, worker, guard, self.ring)
+
+    def addresses(self, worker: int) -> Addresses:
+        """Those that have connections, as this worker has them."""
+        guard = self._guard_in(self._doors, _ADDRESSES_LOCK, "limits.connections_per_ip")
+        return Addresses(self._doors, _ADDRESSES, worker, guard)
 
     def ring(self, number: int) -> None:
         """Wake a worker, or the controller (`n_workers`)."""
@@ -158,6 +178,9 @@ class Share:
         for room, plan in enumerate(self.table.plans):
             bury(self.cells, plan, self._guard_of_room(room, stuck), worker)
         self.columns.fold(worker)
+        clear_places(self._doors, _PLACES, worker, self._guard_in(self._doors, _PLACES_LOCK, "limits.connections"))
+        guard = self._guard_in(self._doors, _ADDRESSES_LOCK, "limits.connections_per_ip")
+        clear_addresses(self._doors, _ADDRESSES, worker, guard)
         for number in range(self.n_workers + 1):
             self.ring(number)
 

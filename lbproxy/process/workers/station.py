@@ -17,6 +17,7 @@ from lbproxy.process.building import TlsParts
 from lbproxy.process.upgrade.sockets import Inherited
 from lbproxy.process.workers.board import BEAT_S, SERVING, Board, name_of
 from lbproxy.process.workers.lines import Gone, Line, Said
+from lbproxy.process.workers.neighbours import Mailbox
 from lbproxy.process.workers.share import Share
 
 log = logging.getLogger("lbproxy")
@@ -28,7 +29,8 @@ ORPHAN_S: Final = 1.9
 @dataclass(slots=True)
 class Setup:
     """What a process begins with. number: see Board. config: of the whole lbproxy; generation: its number. sockets:
-    that are open for it. tls: what is made already. known: what the controller before knew of servers."""
+    that are open for it. tls: what is made already. known: what the controller before knew of servers. mailboxes: of
+    the workers, for connections."""
 
     number: int
     config: Config
@@ -46,6 +48,7 @@ class Setup:
     waits: bool = False
     was_ready: bool = False
     counts: tuple[int, ...] = ()
+    mailboxes: tuple[Mailbox, ...] = ()
 
     @property
     def name(self) -> str:

@@ -14,7 +14,6 @@ import os
 import select
 import signal
 import time
-from asyncio import Runner
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -26,28 +25,26 @@ from lbproxy.dataplane.listener import BindError
 from lbproxy.process.building import TlsParts, common_tls
 from lbproxy.process.first_words import first_lines
 from lbproxy.process.outside import Outside
-from lbproxy.process.threads import new_loop
 from lbproxy.process.upgrade.arriving import NotWanted
 from lbproxy.process.worker import StartError, not_started
 from lbproxy.process.workers.before import Before
-from lbproxy.process.workers.board import CONTROLLER, STARTING, Board
-from lbproxy.process.workers.child import HEARD, Child, begin, introduce
-from lbproxy.process.workers.control_process import ControlProcess
-from lbproxy.process.workers.data_process import DataProcess
+from lbproxy.process.workers.board import CONTROLLER, Board
+from lbproxy.process.workers.child import HEARD, Child, introduce
+from lbproxy.process.workers.forking import become
 from lbproxy.process.workers.heir import Heir
 from lbproxy.process.workers.lines import Gone, Line, Said
+from lbproxy.process.workers.neighbours import Mailbox, mailbox
 from lbproxy.process.workers.passing_on import PassingOn
 from lbproxy.process.workers.share import Share, ShareError
 from lbproxy.process.workers.signals import Signals
 from lbproxy.process.workers.sockets import Door
 from lbproxy.process.workers.station import Setup, close_all
 from lbproxy.process.workers.stock import Stock
-from lbproxy.process.workers.stuck import SILENT_S, START_S, look
+from lbproxy.process.workers.watchdog import LOOK_S, Watchdog
 from lbproxy.telemetry import log as operator_log
 
 log = logging.getLogger("lbproxy")
 
-LOOK_S: Final = 0.5
 RETRY_S: Final = 1.0  # when there was no memory or no descriptor for a process
 OVERTIME_S: Final = 10.0  # after the grace, for what a worker still has to write
 Phase = Literal["starting", "ready", "going", "serving", "leaving", "stopping"]
@@ -81,9 +78,9 @@ class Supervisor:
         self._passing_on = PassingOn(outside, self._stock, self._say_to_controller, self._hand_over, self._heir_stops)
         self._known: object = None if outside.arrival is None else outside.arrival.states
         self._tls: TlsParts | None = None
+        self._mailboxes: tuple[Mailbox, ...] = ()
         self._children = [Child(number) for number in range(n_workers + 1)]
-        self._looked_at = 0.0
-        self._trusted_at = 0.0
+        self._watchdog = Watchdog()
         self._feed_at: float | None = None
         self._kill_at: float | None = None
         self._board: Board
@@ -108,6 +105,8 @@ class Supervisor:
         finally:
             self._stock.close()
             self._stock.remove_files()
+            for end in (end for pair in self._mailboxes for end in pair):
+                end.close()
             self._passing_on.end()
         if self._outside.keeper is not None and self._outside.is_over:
             self._outside.keeper.hold_signals_now()
@@ -127,6 +126,7 @@ class Supervisor:
             self._stock.open(config, self._outside)
             self._board = Board(len(self._children) - 1)
             self._share = Share(config, len(self._children) - 1)
+            self._mailboxes = tuple(mailbox() for _ in self._children[1:])
             self._tls = common_tls(config, self._config_path)
         except Unusable as error:
             raise StartError(self._shown(error), 2) from None
@@ -195,6 +195,7 @@ class Supervisor:
             known=self._known,
             is_first=self._phase == "starting",
             waits=self._waits(child),
+            mailboxes=self._mailboxes,
         )
         if setup.waits and self._outside.arrival is not None:
             setup.was_ready, setup.counts = self._outside.arrival.was_ready, tuple(self._outside.arrival.counts)
@@ -206,7 +207,14 @@ class Supervisor:
             theirs.close()
             raise
         if not pid:
-            self._become(child, setup, ours, supervisor)
+            become(
+                child,
+                setup,
+                self._stock,
+                supervisor=supervisor,
+                others=(ours, *(item.line for item in self._children)),
+                leave_to_parent=self._leave_to_parent,
+            )
         theirs.close()
         child.started(pid, ours, now)
         self._board.started(child.number, pid, now)
@@ -222,37 +230,11 @@ class Supervisor:
         except OSError as error:
             log.error("the controller and the %s can't speak to each other: %s", worker.name, error.strerror)
 
-    def _become(self, child: Child, setup: Setup, ours: Line, supervisor: int) -> None:
-        """In the new process: never returns."""
-        status = 1
-        try:
-            self._signals.leave_to_parent()
-            if not begin(child.number, supervisor):
-                return
-            for other in (ours, *(item.line for item in self._children)):
-                if other is not None:
-                    other.close()
-            self._outside.leave_to_parent()
-            self._passing_on.leave_to_parent()
-            handler = operator_log.configure(self._config.log.level, self._config.log.format, process=child.name)
-            try:
-                status = self._run(setup)
-            except StartError as error:
-                setup.line.say("failed", f"{error.status} {error}".encode()[: 32 << 10])
-                status = error.status
-            except Exception:
-                log.exception("%s ends", child.name)
-            handler.close()
-        finally:
-            os._exit(status)
-
-    def _run(self, setup: Setup) -> int:
-        with Runner(loop_factory=new_loop) as runner:
-            if setup.number == CONTROLLER:
-                setup.sockets = self._stock.leave_to_controller()
-                return runner.run(ControlProcess(setup, self._stock.doors).run())
-            setup.sockets = self._stock.leave_to_worker(setup.number - 1)
-            return runner.run(DataProcess(setup).run())
+    def _leave_to_parent(self) -> None:
+        """In a new process: what is the supervisor's alone."""
+        self._signals.leave_to_parent()
+        self._outside.leave_to_parent()
+        self._passing_on.leave_to_parent()
 
     def _reap(self) -> None:
         while True:
@@ -305,35 +287,14 @@ class Supervisor:
     def _look(self, now: float) -> None:
         """Kill who is stuck, and whoever has had its time."""
         self._feed(now)
-        if now - self._looked_at < LOOK_S:
+        if not self._watchdog.is_due(now):
             return
         self._passing_on.look(now)
         if self._phase == "leaving" and self._outside.is_deserted:
             log.warning("the process that took over is gone: this one stops")
             self._finish()
-        if now - self._looked_at > LOOK_S + SILENT_S / 2:  # this one was stopped itself, and so were they, perhaps
-            self._trusted_at = now + SILENT_S
-        self._looked_at = now
         is_late = self._kill_at is not None and now >= self._kill_at
-        for child in self._children:
-            if not child.pid:
-                continue
-            silent_s = self._board.silent_s(child.number, now)
-            seen = look(child.pid) if silent_s >= 1.0 else None
-            patience_s = START_S if self._board.state(child.number) == STARTING else SILENT_S
-            is_stuck = child.watch.is_stuck(silent_s, seen, patience_s) and now >= self._trusted_at
-            if is_stuck and seen is not None:
-                log.error(
-                    "the %s (%d) has not answered for %.1f s (its state is %s): it is killed",
-                    child.name,
-                    child.pid,
-                    silent_s,
-                    seen.state,
-                )
-            elif is_late:
-                log.error("the %s (%d) does not end: it is killed", child.name, child.pid)
-            if is_stuck or is_late:
-                os.kill(child.pid, signal.SIGKILL)
+        self._watchdog.look(self._children, self._board, now, is_late=is_late)
 
     def _end_all(self) -> None:
         """The start has failed: nobody serves yet."""

@@ -83,6 +83,9 @@ def test_one_process_exports_the_same_but_for_its_workers(exposition: str, tmp_p
         "lbproxy_worker_cpu_seconds_total",
         "lbproxy_worker_resident_memory_bytes",
     }
+    lag = "lbproxy_loop_lag_seconds"
+    assert several.pop(lag) == (alone[lag][0], alone[lag][1] | {"worker"})
+    assert alone.pop(lag)
     assert alone == {name: several[name] for name in alone}
 
 

@@ -63,9 +63,9 @@ PLAN: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["alone", "two workers"])
-def module_site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("breaker"), PLAN, workers=request.param) as site:
+@pytest.fixture(scope="module")
+def module_site(tmp_path_factory: pytest.TempPathFactory, n_workers: int) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("breaker"), PLAN, workers=n_workers) as site:
         yield site
 
 

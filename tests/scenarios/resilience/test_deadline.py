@@ -24,8 +24,8 @@ PLAN: dict[str, dict[str, object]] = {
 
 
 @pytest.fixture(scope="module")
-def module_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("deadline"), PLAN, trusted_proxies=["127.0.0.0/8"]) as site:
+def module_site(tmp_path_factory: pytest.TempPathFactory, n_workers: int) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("deadline"), PLAN, trusted_proxies=["127.0.0.0/8"], workers=n_workers) as site:
         yield site
 
 

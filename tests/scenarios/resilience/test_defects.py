@@ -35,10 +35,11 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def running(tmp_path_factory: pytest.TempPathFactory, n_workers: int) -> Iterator[Stage]:
     calm = {"health_check": "off", "circuit_breaker": "off", "retry": "off"}
     with Origin() as origin, Origin() as other:
         config: dict[str, object] = {
+            "workers": n_workers,
             "listeners": [
                 {"name": "http", "bind": "127.0.0.1:0", "pool": "http"},
                 {"name": "tcp", "bind": "127.0.0.1:0", "pool": "tcp", "mode": "tcp"},

@@ -35,8 +35,8 @@ PLAN: dict[str, dict[str, object]] = {
 
 
 @pytest.fixture(scope="module")
-def module_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("kept"), PLAN) as site:
+def module_site(tmp_path_factory: pytest.TempPathFactory, n_workers: int) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("kept"), PLAN, workers=n_workers) as site:
         yield site
 
 

@@ -9,7 +9,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from lbproxy.address import parse_address
-from lbproxy.control.metrics import LAYOUTS, READINGS, WORKER_READINGS, Exposition, Registry, wants_openmetrics
+from lbproxy.control.metrics import (
+    LAYOUTS,
+    PER_PROCESS,
+    READINGS,
+    WORKER_READINGS,
+    Exposition,
+    Registry,
+    wants_openmetrics,
+)
 from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.server import Server
@@ -21,6 +29,7 @@ from lbproxy.telemetry.slots import (
     LISTENER,
     POOL,
     PROCESS,
+    QUEUE_BUCKETS,
     ROUTE,
     SERVER,
     TRAFFIC,
@@ -217,6 +226,19 @@ def test_several_workers_come_with_their_series() -> None:
     assert one(found, "worker_restarts_total", worker="2") == 3
 
 
+def test_what_is_of_a_process_has_its_name_where_there_are_several() -> None:
+    registry = make_registry(make_pool(1), Slots())
+    late, quick = [0] * PROCESS.width, [0] * PROCESS.width
+    observe(late, PROCESS.offset["loop_lag_seconds"], QUEUE_BUCKETS, 2.0)
+    registry.processes = lambda: [("1", late), ("controller", quick)]
+    found = samples(registry)
+    assert one(found, "loop_lag_seconds_bucket", worker="1", le="+Inf") == 1
+    assert one(found, "loop_lag_seconds_bucket", worker="1", le="1.0") == 0
+    assert one(found, "loop_lag_seconds_sum", worker="1") == 2.0
+    assert one(found, "loop_lag_seconds_count", worker="controller") == 0
+    assert "lbproxy_loop_lag_seconds_count " not in Exposition(registry).render().decode()
+
+
 def test_label_values_are_escaped() -> None:
     name = 'a"b\\c'
     registry = make_registry(make_pool(1, name), Slots())
@@ -282,7 +304,8 @@ def described() -> Described:
     for layout in LAYOUTS:
         for family in layout.families:
             kind = "histogram" if family.buckets else "counter"
-            found[f"lbproxy_{family.name}"] = (kind, (*layout.row_labels, *(label for label, _ in family.labels)))
+            own = ("worker",) if family.name in PER_PROCESS else layout.row_labels
+            found[f"lbproxy_{family.name}"] = (kind, (*own, *(label for label, _ in family.labels)))
     return found
 
 

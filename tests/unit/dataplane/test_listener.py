@@ -92,6 +92,14 @@ def test_a_warning_says_what_would_be_enough(monkeypatch: pytest.MonkeyPatch) ->
     assert "lowered from 5000" in warning and f"ulimit -n {2 * 5000 + SPARE_FDS + BASE_FDS + ADMIN_FDS}" in warning
 
 
+def test_processes_that_share_a_limit_have_it_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits(monkeypatch, 1000, 1000)
+    alone = plan_connections(5_000)
+    assert plan_connections(5_000, n_processes=3).limit == alone.limit
+    assert f"lowered from 5000 to {3 * alone.limit}:" in plan_connections(5_000, n_processes=3).warning
+    assert plan_connections(2 * alone.limit, n_processes=2).warning == ""
+
+
 def test_without_a_limit_of_open_files_the_config_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     limits(monkeypatch, resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     assert plan_connections(77).limit == 77

@@ -23,6 +23,7 @@ POOLS: dict[str, dict[str, object]] = {
     "free": {},
     "ejects": {"circuit_breaker": {"failures": 3, "open": "60s"}, "retry": {"attempts": 0}},
     "joins": {},
+    "late": {"max_inflight": 1},
 }
 N_SERVERS = {"free": 2, "ejects": 2}
 
@@ -47,6 +48,7 @@ def lb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     lb = Workers(
         {
             "workers": 2,
+            "trusted_proxies": ["127.0.0.0/8"],
             "listeners": [{"name": name, "bind": "127.0.0.1:0", "pool": name} for name in POOLS],
             "pools": {
                 name: {
@@ -200,3 +202,28 @@ def test_no_counter_goes_down_and_no_slot_is_lost_when_workers_are_killed(lb: Wo
     assert pool.ask(get("/after")).status == 200
     # What a worker was killed at, its server may still be working at.
     assert server.most_at_work <= 3
+
+
+def test_a_deadline_that_cannot_be_met_is_known_to_all_by_what_one_has_seen(lb: Workers) -> None:
+    """One request takes 0.8 s, in one worker; within a second each of them refuses at once who has 0.3 s."""
+    pool = lb.pool("late")
+    server = pool.servers[0]
+    server.service_s = 0.8
+    assert pool.ask(get("/known")).status == 200
+    server.gate.clear()
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(pool.client())
+        first.send(get("/first"))
+        pool.wait_inflight(1)
+
+        def all_know() -> bool:
+            with contextlib.ExitStack() as asking:
+                clients = at_both(lb, asking, "late")
+                answers = [client.ask(get("/late", "X-Request-Timeout: 300ms")) for client in clients]
+            assert {answer.status for answer in answers} <= {503, 504}
+            return all(b"deadline_unreachable" in answer.body for answer in answers)
+
+        wait_until(all_know, "both workers to know how long it takes")
+        server.gate.set()
+        assert first.response().status == 200
+    assert "/late" not in server.targets

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import yaml
@@ -87,6 +88,73 @@ def test_a_killed_worker_has_a_successor_and_the_others_go_on(lb: CrewProxy) -> 
         assert {status_of(lb.port("in")) for _ in range(20)} == {200}
     assert lb.metric("worker_restarts_total", worker="1") == before + 1
     assert lb.metric("worker_up") == 2
+
+
+class Keeper(threading.Thread):
+    """Asks on one connection, again and again, and on a new one when that is cut."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port = port
+        self.is_over = False
+        self.n_answered = 0
+        self.n_cut = 0
+        self.others: list[int] = []
+
+    def run(self) -> None:
+        while not self.is_over:
+            with Client(self._port) as client:
+                self._ask(client)
+
+    def _ask(self, client: Client) -> None:
+        try:
+            while not self.is_over:
+                status = client.ask(GET).status
+                self.n_answered += 1
+                if status != 200:
+                    self.others.append(status)
+                time.sleep(0.01)
+        except (Ended, ConnectionError):
+            self.n_cut += 1
+
+
+def test_a_worker_killed_under_load_takes_only_what_it_had_in_its_hands(lb: CrewProxy) -> None:
+    """Ten clients, a hundred requests a second each at most; each loses its connection once at most for each kill."""
+    keepers = [Keeper(lb.port("in")) for _ in range(10)]
+    try:
+        for keeper in keepers:
+            keeper.start()
+        before = 0.0
+        for name in ("1", "2", "1"):
+            marks = [keeper.n_answered for keeper in keepers]
+            wait_until(
+                lambda marks=marks: all(k.n_answered > mark + 5 for k, mark in zip(keepers, marks, strict=True)),  # type: ignore[misc]
+                "everybody to be served",
+            )
+            pid = lb.kill_member(name)
+            lb.wait_replaced(name, pid)
+            counted = lb.metric("requests_total", listener="in")
+            assert counted >= before
+            before = counted
+        marks = [keeper.n_answered for keeper in keepers]
+        wait_until(lambda: all(k.n_answered > m for k, m in zip(keepers, marks, strict=True)), "everybody to go on")
+    finally:
+        for keeper in keepers:
+            keeper.is_over = True
+        for keeper in keepers:
+            keeper.join(STOP_S)
+    assert [keeper.others for keeper in keepers] == [[]] * len(keepers)
+    assert all(keeper.n_cut <= 3 for keeper in keepers)
+    assert sum(keeper.n_cut for keeper in keepers) < 3 * len(keepers), "the others' connections went on"
+    lb.check_idle()
+
+
+def test_traffic_goes_on_while_the_controller_is_dead(lb: CrewProxy) -> None:
+    pid = lb.kill_member("c", signal.SIGSTOP)
+    assert {status_of(lb.port("in")) for _ in range(20)} == {200}
+    os.kill(pid, signal.SIGKILL)
+    assert {status_of(lb.port("in")) for _ in range(20)} == {200}
+    lb.wait_replaced("c", pid)
 
 
 def test_a_worker_that_hangs_is_replaced(lb: CrewProxy) -> None:

@@ -85,12 +85,12 @@ def test_an_idle_one_makes_way_and_a_busy_one_takes_no_more() -> None:
         number = busy.begin()
         server = busy.server()
         lb.advance(2.0)
-        lb.gate.limit_to(2)
+        lb.gate.limit_to(2, 2)
         lb.gate.make_room()
         idle.carry()
         assert not idle.peer.is_open
         assert idle.goaways == [(0, NO_ERROR)]
-        lb.gate.limit_to(1)
+        lb.gate.limit_to(1, 1)
         lb.gate.make_room()
         busy.carry()
         assert busy.goaways[0] == (MAX_STREAM_ID, NO_ERROR)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 
 import pytest
 
 from lbproxy.dataplane.net.admission import AddressCounts, Turns, counted_as
+from lbproxy.domain.shared.addresses import N_ADDRESS_CELLS, Addresses
+from lbproxy.domain.shared.cells import Guard
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,28 @@ def test_connections_over_the_limit_are_told_apart_and_counted() -> None:
     for _ in range(2):
         counts.leave("2001:db8::1")
     assert counts.enter("2001:db8::9")
+
+
+def test_where_workers_share_them_the_connections_of_all_count() -> None:
+    cells = [0] * N_ADDRESS_CELLS
+    one, two = (AddressCounts(2, "in", Addresses(cells, 0, worker, Guard())) for worker in range(2))
+    other = AddressCounts(2, "other", Addresses(cells, 0, 2, Guard()))
+    assert [one.enter("192.0.2.1"), two.enter("192.0.2.1"), one.enter("192.0.2.1")] == [True, True, False]
+    assert other.enter("192.0.2.1"), "each listener has its own"
+    one.leave("192.0.2.1")
+    one.leave("192.0.2.1")
+    assert [two.enter("192.0.2.1"), one.enter("192.0.2.1")] == [True, False]
+
+
+def test_a_limit_that_comes_later_counts_who_is_there() -> None:
+    cells = [0] * N_ADDRESS_CELLS
+    one, two = (AddressCounts(inf, "in", Addresses(cells, 0, worker, Guard())) for worker in range(2))
+    assert all(one.enter("192.0.2.1") for _ in range(3))
+    assert not any(cells), "nobody asks"
+    one.limit = two.limit = 4
+    assert [two.enter("192.0.2.1"), two.enter("192.0.2.1")] == [True, False]
+    one.limit = two.limit = inf
+    assert not any(cells[1::2])
 
 
 def test_who_is_gone_is_forgotten() -> None:

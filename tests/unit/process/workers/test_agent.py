@@ -32,7 +32,7 @@ class Parts:
         self.done: list[tuple[str, object]] = []
 
     async def prepare(self, old: Config, new: Config, inherited: Inherited) -> object:
-        assert old.limits.connections == new.limits.connections == 5  # of a worker of two
+        assert old.limits.buffered_bytes == new.limits.buffered_bytes == 128 << 20  # of a worker of two
         if self.problem:
             raise CannotApply(self.problem)
         self.done.append(("prepare", new.watch))

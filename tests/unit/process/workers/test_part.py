@@ -129,6 +129,23 @@ def test_what_workers_have_in_flight_is_what_the_controller_shows() -> None:
     assert [(server.inflight, server.requests) for server in site.controller.pool.servers] == [(0, 2), (0, 2)]
 
 
+def test_each_worker_knows_the_shortest_service_time_that_any_has_seen() -> None:
+    site = Site()
+    first, second = site.workers
+    server = first.pool.servers[0]
+    server.observe_service(0.5)
+    site.sweep(1.0)
+    assert [item.fastest_s for item in second.pool.servers] == [0.5, 0.0]
+    second.pool.servers[0].observe_service(0.2)
+    site.sweep(1.0)
+    site.sweep(1.0)
+    assert [process.pool.servers[0].fastest_s for process in site.workers] == [0.2, 0.2]
+    successor = site.replace(0)
+    assert successor.pool.servers[0].fastest_s == 0.0
+    site.sweep(1.0)
+    assert successor.pool.servers[0].fastest_s == 0.2
+
+
 def test_counters_of_all_are_added_up_and_never_go_down() -> None:
     site = Site()
     first, second = site.workers

@@ -1,0 +1,1 @@
+"""What several workers are worth, and what they cost: the numbers of docs/workers.md."""

@@ -186,6 +186,12 @@ GRPC_NEEDS_H2 = _client(
     "gRPC needs HTTP/2 up to the server: set `protocol: h2` in the pool of this route.",
     close=False,
 )
+CONNECT_PROTOCOL = _client(
+    "connect_protocol",
+    501,
+    "Of extended CONNECT only `:protocol websocket` is served, and only where `upgrade` of the route lists it.",
+    close=False,
+)
 BAD_METHOD = _client("bad_method", 501, "Methods are written in upper case; this one is not served here.")
 BAD_TRANSFER_CODING = _client("bad_transfer_coding", 501, "The only transfer coding that is understood is chunked.")
 BAD_VERSION = _client("bad_version", 505, "Use a version of HTTP that the listener serves (protocols).")
@@ -430,8 +436,19 @@ BAD_UPGRADE = _upstream(
     "bad_upgrade",
     502,
     "http_upgrade_failed",
-    "The server switched to a protocol that it was not offered; see `upgrade` of the route.",
+    "The server switched to a protocol that it was not offered (`upgrade` of the route), or its Sec-WebSocket-Accept is"
+    " wrong.",
     retry=Retry.NEVER,
+    reason="bad_response",
+)
+NO_WEBSOCKET = _upstream(
+    "no_websocket",
+    502,
+    "http_upgrade_failed",
+    "The server opens no WebSocket there: it answered 2xx without 101, or its HTTP/2 has no extended CONNECT (RFC"
+    " 8441).",
+    retry=Retry.NEVER,
+    blames=False,
     reason="bad_response",
 )
 RESPONSE_HEADER_TOO_LARGE = _upstream(

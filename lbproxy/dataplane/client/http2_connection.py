@@ -95,6 +95,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
                 streams=settings.streams,
                 head_bytes=facts.listener.head_bytes,
                 headers=facts.listener.max_fields,
+                websocket=settings.opens_websockets,
                 stream_window=STREAM_WINDOW,
                 connection_window=CONNECTION_WINDOW,
                 resets=settings.resets[0],

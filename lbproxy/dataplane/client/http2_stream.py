@@ -420,11 +420,15 @@ class Http2Stream(SharingClientStream):
         if unsent.size:
             return True
         self._unsent = None
+        self._emptied()
+        return True
+
+    def _emptied(self) -> None:
+        """All that waited is sent."""
         if self._ends:
             self._all_sent()
         elif self._exchange is not None:
             self._exchange.client_unblocked()
-        return True
 
     def _answered(self, request: Underway) -> None:
         """The answer is complete, if not sent."""

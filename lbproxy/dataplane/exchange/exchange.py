@@ -184,7 +184,7 @@ class Exchange(Beginning):
 
     def switched(self, attempt: AttemptBooks, head: ResponseHead, rest: bytes, now: float) -> None:
         """See AttemptOwner."""
-        self.status = 101
+        self.status = 200 if self.prepared.is_connect else 101
         self.response_started = True
         if self._affinity is not None:
             self._bind_client(self._affinity, attempt, head)

@@ -26,6 +26,7 @@ from lbproxy.dataplane.net.tls_transport import StreamTransport, TlsTransport
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.server.connection import acknowledged
 from lbproxy.dataplane.server.http2_stream import FRAME, Carrier, Http2Stream
+from lbproxy.dataplane.server.http2_tunnel import ConnectStream
 from lbproxy.dataplane.server.tls import tls_fault
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import Fault
@@ -117,13 +118,14 @@ class Http2Connection(Carrier):
             and (bool(self.streams) or not self._poller.poll(0))
         )
 
-    def begin(self, sink: AnswerSink, now: float) -> bool:
-        """Open a stream for somebody. False if there is none, after all."""
+    def begin(self, sink: AnswerSink, now: float, *, is_tunnel: bool = False) -> bool:
+        """Open a stream for somebody. False if there is none, after all. is_tunnel: for a WebSocket."""
         number = self.open_stream()
         if not number:
             self.drain()
             return False
-        stream = self.streams[number] = Http2Stream(self, number)
+        stream = ConnectStream(self, number, self.services) if is_tunnel else Http2Stream(self, number)
+        self.streams[number] = stream
         if len(self.streams) == 1:
             self._silent_since = now
         if self.n_requests + 1 >= self._max_requests:

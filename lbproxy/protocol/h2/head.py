@@ -173,6 +173,8 @@ def _check_request(head: H2Head, host: bytes, allows_protocol: bool) -> None:
             raise Malformed(":protocol was not offered")
         if head.method != b"CONNECT":
             raise Malformed(":protocol stands with a method that is not CONNECT")
+        if head.content_length is not None:
+            raise Malformed("CONNECT has a length, and what it opens has none")
     elif head.method == b"CONNECT":
         if head.scheme or head.path:
             raise Malformed("CONNECT has :scheme or :path")

@@ -5,6 +5,8 @@ metric that counts it, whose fault it is, whether the request may be tried again
 Code decides from these fields, never from the text of an exception. Foreign exceptions (OSError, SSLError, parser
 errors) become rows at the edge where they are caught and nowhere else.
 
+It is longer than 600 lines because it is one table, which is read as a whole.
+
 docs/faults.md is printed from this table (`python -m lbproxy.errors`), and a test compares the two.
 """
 

@@ -105,7 +105,7 @@ class Http2Connection(TimedHttp2):
         facts = self._facts
         listener = facts.listener
         memo = self._door.http2_memo_trusted if facts.is_trusted else self._door.http2_memo
-        prepared = memo.find(raw)
+        prepared = memo.find(raw) if not head.secrets else None  # which are no part of these octets
         if prepared is not None and not self.is_misdirected(prepared.head.host):
             return prepared
         try:
@@ -127,7 +127,10 @@ class Http2Connection(TimedHttp2):
                 raise HeadError(errors.MISDIRECTED, "the connection was made for another name")
         except HeadError as error:
             return rejected(listener, raw, error, listener.log_format, is_http2=True)
-        memo.learn(raw, len(raw), prepared)
+        if head.secrets:
+            prepared.head.secrets = head.secrets
+        else:
+            memo.learn(raw, len(raw), prepared)
         return prepared
 
     @property

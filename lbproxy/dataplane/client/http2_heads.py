@@ -42,13 +42,13 @@ def connect_octets(head: H2Head) -> bytes:
     return b"%b%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (start, without_keys(head.lines), head.protocol)
 
 
-def tunnel_lines(prepared: Prepared, head: ResponseHead, own: bytes) -> bytes:
+def tunnel_lines(prepared: Prepared, head: ResponseHead) -> bytes:
     """The fields of the answer that opens a tunnel: all edits hold, and it has no length."""
     edits = prepared.route.response_edits
     lines = head.lines if head.has_date else b"%bDate: %b\r\n" % (head.lines, http_date())
     if not edits.is_empty:
         lines = join_fields(edits.apply(fields_of(lines)))
-    return without_keys(lines) + own
+    return without_keys(lines)
 
 
 def answer_lines(prepared: Prepared, head: ResponseHead, id_line: bytes) -> tuple[bytes, bytes]:

@@ -98,7 +98,8 @@ class ConnectStream(Http2Stream, Carried):
     def give_stream(self, request: Underway, head: ResponseHead) -> tuple[TunnelTransport, bytes, bool]:
         """The 200 that opens it (RFC 8441 section 5), and what came already."""
         own = request.cookie_line + shown_id(request.prepared, request.id_line)
-        self._send_head(200, b"", tunnel_lines(request.prepared, head, own), is_end=False)
+        lines = tunnel_lines(request.prepared, head)
+        self._owner.codec.send_answer(self.number, 200, lines, own, False, head.secrets)
         tunnel = self._tunnel = FramedTransport(self.services.loop, self, self.services.internal_error)
         ahead = b"".join(self._early)
         self._early.clear()

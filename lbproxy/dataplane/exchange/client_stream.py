@@ -83,8 +83,8 @@ class ClientStream:
         self.answer(request, status, fields, body, closes=False)
         request.answered_locally(status, len(body))
 
-    def cut(self) -> None:
-        """End the stream so that a truncated answer shows."""
+    def cut(self, fault: Fault) -> None:
+        """End the stream so that a truncated answer shows. fault: what ended it, for whom there is a way to say it."""
         raise NotImplementedError
 
     def pause_body(self) -> None:

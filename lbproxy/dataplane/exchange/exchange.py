@@ -277,7 +277,7 @@ class Exchange(Beginning):
         self._finish("ok", self.services.clock())
 
     def _cut(self, fault: Fault) -> None:
-        self.side.cut()
+        self.side.cut(fault)
         self._finish(fault.word, self.services.clock())
 
     def client_left(self, fault: Fault = errors.CLIENT_ABORT, phase: str = "") -> None:

@@ -53,7 +53,16 @@ class ConnectStream(Http2Stream, Carried):
         head = request_head(prepared.forward)
         own = without_keys(head.lines)
         carrier.send_request(
-            self.stream_id, b"CONNECT", carrier.scheme, head.authority, head.path, own, lines, False, WEBSOCKET
+            self.stream_id,
+            b"CONNECT",
+            carrier.scheme,
+            head.authority,
+            head.path,
+            own,
+            lines,
+            False,
+            WEBSOCKET,
+            prepared.head.secrets,
         )
         carrier.flush()
 

@@ -39,7 +39,15 @@ from lbproxy.protocol.h2.codes import (
 )
 from lbproxy.protocol.h2.control import CONTINUATIONS, CONTROL_FRAMES, RESETS, H2Control
 from lbproxy.protocol.h2.decoder import Decoder, HpackError
-from lbproxy.protocol.h2.head import H2Head, Malformed, check_trailers, read_answer, read_request, too_large
+from lbproxy.protocol.h2.head import (
+    H2Head,
+    Malformed,
+    check_trailers,
+    read_answer,
+    read_request,
+    secrets_among,
+    too_large,
+)
 from lbproxy.protocol.h2.outgoing import EXPECTS_BODY, EXPECTS_HEAD, HAS_ENDED, H2Stream
 from lbproxy.protocol.h2.settings import OwnSettings
 
@@ -292,6 +300,8 @@ class H2Connection(H2Control):
         if self.decoder.excess:
             return too_large(self.decoder.excess)
         head = read_request(found, self.own.websocket) if self.is_server else read_answer(found)
+        if self.decoder.has_secrets:
+            head.secrets = secrets_among(found)
         version = self.decoder.version
         if self._known_version != version:
             self._known.clear()

@@ -292,6 +292,20 @@ def test_a_reload_leaves_it_alone(stage: Stage, pool: str) -> None:
         assert one.message() == "still"
 
 
+def test_the_status_says_how_many_connections_requests_share(stage: Stage) -> None:
+    with stage.channel() as channel:
+        for _ in range(3):
+            channel.open("/new/shown").message()
+
+        def shown() -> bool:
+            [server] = stage.lb.server_status("new")
+            return server["connections"]["active"] >= 1 and server["inflight"] >= 3
+
+        wait_until(shown, "the status of all workers")
+        assert [stage.lb.pool_status(name)["protocol"] for name in ("old", "new")] == ["h1", "h2"]
+        assert stage.lb.server_status("old")[0]["connections"] is None
+
+
 def test_a_client_that_dies_is_gone_at_once(stage: Stage) -> None:
     path = f"/new/dies-{stage.lb.port('web')}"
     with stage.channel() as channel:

@@ -19,6 +19,7 @@ from typing import Final, cast
 
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr, trait
+from lbproxy.dataplane.counters import UPSTREAM_LOOKUPS, count_lookups
 from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
 from lbproxy.dataplane.net.socket_transport import Receiver
@@ -97,6 +98,7 @@ class Http2Connection(Carrier):
         self._pinged_at = 0.0  # while an answer is waited for
         self._n_pings = 0  # since something else came
         self._why = ""  # it failed
+        self._lookups = self.lookups()  # that were counted
 
     # --- room ---------------------------------------------------------------------------------------------------------
 
@@ -360,6 +362,7 @@ class Http2Connection(Carrier):
 
     def _let_go(self) -> None:
         """It has ended: nobody uses it any more."""
+        self._count_lookups()
         self.has_ended = True
         owner, self._owner = self._owner, None
         self._transport = None
@@ -369,6 +372,12 @@ class Http2Connection(Carrier):
             self.runtime.n_connections -= 1
         if owner is not None:
             owner.connection_over(self)
+
+    def _count_lookups(self) -> None:
+        now = self.lookups()
+        if now != self._lookups:
+            count_lookups(self.runtime.row, UPSTREAM_LOOKUPS, now, self._lookups)
+            self._lookups = now
 
     def break_off(self, fault: Fault, detail: str) -> None:
         """Give it up, with all that is under way."""
@@ -455,6 +464,7 @@ class Http2Connection(Carrier):
         """Called a few times a second."""
         if self.has_ended:
             return
+        self._count_lookups()
         if now >= self._retires_at:
             self.drain()
         if not self.streams:

@@ -201,6 +201,12 @@ class H2Connection(H2Control):
         elif self._control.is_over(self._now):
             self._flood(CONTROL_FRAMES, "too many frames of unknown types")
 
+    def lookups(self) -> list[int]:
+        """So far: heads that were known whole, and of others the fields that were found, and that had to be made; and
+        the same of what was sent."""
+        decoder, encoder = self.decoder, self.encoder
+        return [self.n_known, decoder.n_hits, decoder.n_made, encoder.n_known, encoder.n_hits, encoder.n_spelled]
+
     # --- heads ------------------------------------------------------------------------------------------------------
 
     def _headers(self, flags: i64, stream_id: i64, octets: bytes, at: i64, end: i64) -> None:

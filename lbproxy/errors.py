@@ -5,6 +5,8 @@ metric that counts it, whose fault it is, whether the request may be tried again
 Code decides from these fields, never from the text of an exception. Foreign exceptions (OSError, SSLError, parser
 errors) become rows at the edge where they are caught and nowhere else.
 
+It is longer than 600 lines because it is one table, which is read as a whole.
+
 docs/faults.md is printed from this table (`python -m lbproxy.errors`), and a test compares the two.
 """
 
@@ -184,6 +186,12 @@ GRPC_NEEDS_H2 = _client(
     "grpc_needs_h2",
     501,
     "gRPC needs HTTP/2 up to the server: set `protocol: h2` in the pool of this route.",
+    close=False,
+)
+CONNECT_PROTOCOL = _client(
+    "connect_protocol",
+    501,
+    "Of extended CONNECT only `:protocol websocket` is served, and only where `upgrade` of the route lists it.",
     close=False,
 )
 BAD_METHOD = _client("bad_method", 501, "Methods are written in upper case; this one is not served here.")
@@ -430,8 +438,19 @@ BAD_UPGRADE = _upstream(
     "bad_upgrade",
     502,
     "http_upgrade_failed",
-    "The server switched to a protocol that it was not offered; see `upgrade` of the route.",
+    "The server switched to a protocol that it was not offered (`upgrade` of the route), or its Sec-WebSocket-Accept is"
+    " wrong.",
     retry=Retry.NEVER,
+    reason="bad_response",
+)
+NO_WEBSOCKET = _upstream(
+    "no_websocket",
+    502,
+    "http_upgrade_failed",
+    "The server opens no WebSocket there: it answered 2xx without 101, or its HTTP/2 has no extended CONNECT (RFC"
+    " 8441).",
+    retry=Retry.NEVER,
+    blames=False,
     reason="bad_response",
 )
 RESPONSE_HEADER_TOO_LARGE = _upstream(

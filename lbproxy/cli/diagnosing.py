@@ -217,6 +217,9 @@ def _server_object(patient: Patient, verdict: Verdict) -> dict[str, object]:
         "kind": verdict.kind,
         "what": verdict.what,
         "why": verdict.why,
+        "http2": None
+        if seen.http2 is None
+        else {"streams": seen.http2.streams, "grpc": seen.http2.is_grpc, "serving": seen.http2.is_serving},
         "check": seen.check,
         "kept": any(reply.is_kept for reply in seen.replies.values()) if seen.replies else None,
         "closed_after": None if seen.closed_after_s is None else round(seen.closed_after_s, 2),

@@ -65,7 +65,8 @@ def _limit(limit: Object) -> str:
 def _pool(pool: Object, width: int | None, is_verbose: bool) -> list[str]:
     servers = _objects(pool.get("servers"))
     name, strategy, usable = (_shown(pool.get(key)) for key in ("name", "strategy", "usable"))
-    lines = [f"pool {name} ({strategy}): {usable} of {len(servers)} usable"]
+    spoken = "" if pool.get("protocol") in (None, "h1") else f", {_shown(pool['protocol'])}"
+    lines = [f"pool {name} ({strategy}{spoken}): {usable} of {len(servers)} usable"]
     if pool.get("leaving"):
         lines.append("  the config no longer names it: it goes when what is in it is done")
     if pool.get("failing_open"):
@@ -226,6 +227,11 @@ def _details(server: Object) -> str:
             for key, word in (("announced", "as it says"), ("learned", "as was seen"))
             if idle.get(key) is not None
         ]
+    open_now = server.get("connections")
+    if isinstance(open_now, dict):
+        parts.append(
+            f"connections: {_shown(open_now.get('active'))} with requests, {_shown(open_now.get('idle'))} idle"
+        )
     if reuse is not None:
         parts.append(f"closes connections after {reuse} requests")
     return "; ".join(parts)

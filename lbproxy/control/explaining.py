@@ -253,6 +253,7 @@ def _tell_pool(told: Json, runtime: PoolRuntime, ctx: PickContext, moment: Momen
     told["pool"] = {
         "name": runtime.name,
         "strategy": name_of(pool.picker.strategy),
+        "protocol": runtime.protocol,
         "failing_open": pool.is_failing_open,
         "usable": len(pool.eligible()),
         "queue": {

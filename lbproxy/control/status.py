@@ -58,6 +58,7 @@ class StatusSource:
     kind: of a pool, by name, and the values in force of the keys that it sets. discovery: the
     sources of a pool's servers (control/discovery/). state_file: None: there is none. workers: a row for each process
     that serves, where there are several. splits: of routes (control/splits.py). rate_limits: see limit_status.py.
+    protocol: what the servers of a pool are spoken to in. connections: to servers, as `upstream_connections` has them.
     """
 
     version: str
@@ -73,6 +74,8 @@ class StatusSource:
     workers: Callable[[], Sequence[Json]] = tuple
     splits: Callable[[], Sequence[Json]] = lambda: ()
     rate_limits: Callable[[], Sequence[Json]] = tuple
+    protocol: Callable[[str], str] = lambda pool: "h1"
+    connections: Callable[[], Iterable[tuple[tuple[str, ...], float]]] = tuple
 
     def build(self, state: str, not_ready: str | None, now: float) -> Json:
         """state: starting, running or draining. not_ready: the reason, None if /readyz says 200."""
@@ -90,10 +93,21 @@ class StatusSource:
             ],
             "splits": list(self.splits()),
             "rate_limits": list(self.rate_limits()),
-            "pools": [self._pool(name, pool, now) for name, pool in self.pools.items()],
+            "pools": self._pools(now),
         }
 
-    def _pool(self, name: str, pool: Pool, now: float) -> Json:
+    def _pools(self, now: float) -> list[Json]:
+        is_shared = any(self.protocol(name) != "h1" for name in self.pools)
+        known = dict(self.connections()) if is_shared else {}
+        return [self._pool(name, pool, now, known) for name, pool in self.pools.items()]
+
+    def _connections(self, pool: str, server: str, known: Mapping[tuple[str, ...], float]) -> Json | None:
+        """Where connections are shared by requests; else `inflight` says it."""
+        if self.protocol(pool) == "h1":
+            return None
+        return {state: int(known.get((pool, server, state), 0)) for state in ("active", "idle")}
+
+    def _pool(self, name: str, pool: Pool, now: float, known: Mapping[tuple[str, ...], float]) -> Json:
         queue = self.queue(name)
         eligible = pool.eligible()  # also settles is_failing_open
         used = frozenset(eligible)
@@ -104,6 +118,7 @@ class StatusSource:
             "kind": kind,
             "kind_settings": dict(settings),
             "strategy": self.strategies.get(name, ""),
+            "protocol": self.protocol(name),
             "usable": len(eligible),
             "leaving": pool.is_leaving,
             "ready": is_ready,
@@ -130,13 +145,22 @@ class StatusSource:
             ],
             "discovery": list(self.discovery(name)),
             "servers": [
-                {**server_status(pool, server, now, used), **self.origin(server, now)} for server in pool.servers
+                {
+                    **server_status(pool, server, now, used),
+                    "connections": self._connections(name, server.name, known),
+                    **self.origin(server, now),
+                }
+                for server in pool.servers
             ]
             + [
-                {**unresolved_status(name, server, now), **self.origin(None, now)}
-                for name in pool.names
-                if name.is_unresolved
-                for server in name.servers
+                {
+                    **unresolved_status(item, server, now),
+                    "connections": self._connections(name, server, known),
+                    **self.origin(None, now),
+                }
+                for item in pool.names
+                if item.is_unresolved
+                for server in item.servers
             ],
         }
 

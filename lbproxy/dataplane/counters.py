@@ -57,6 +57,16 @@ RETRY: Final = {
 }
 
 
+LOOKUPS: Final = LISTENER.column("h2_table_lookups_total", "received", "known")
+UPSTREAM_LOOKUPS: Final = SERVER.column("upstream_h2_table_lookups_total", "received", "known")
+
+
+def count_lookups(row: list[int], first: int, now: list[int], before: list[int]) -> None:
+    """What a connection of HTTP/2 has looked up in its tables since. first: the first of their cells."""
+    for at in range(len(now)):
+        row[first + at] += now[at] - before[at]
+
+
 def duration_index(seconds: float) -> int:
     """Which of DURATION_BUCKETS, the last one being +Inf, so long a time counts in.
 

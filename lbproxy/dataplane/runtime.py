@@ -436,12 +436,14 @@ class ClientTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class Http2Settings:
-    """`limits.h2` of a listener. resets, control_frames: (count, seconds). max_age_s: inf for off."""
+    """`limits.h2` of a listener. resets, control_frames: (count, seconds). max_age_s: inf for off. opens_websockets:
+    one of its routes does."""
 
     streams: int = 100
     resets: tuple[int, float] = (100, 10.0)
     control_frames: tuple[int, float] = (1000, 10.0)
     max_age_s: float = float("inf")
+    opens_websockets: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,13 @@ def _is_wrong(said: str | None, found: str | None) -> bool:
 
 def _wanted(pool: Pool, kind: str | None, known: Sequence[Verdict]) -> Iterator[tuple[str, object]]:
     """Keys and what each should be, as the model has it."""
+    if all(verdict.speaks_http2 for verdict in known):
+        if pool.protocol == "h1":
+            yield "protocol", "h2"
+        check = pool.health_check
+        if check is not None and check.type != "grpc" and all(verdict.checks_grpc for verdict in known):
+            yield "health_check", "grpc"
+        return
     limits = [verdict.max_inflight for verdict in known]
     has_own = all(server.max_inflight is not None for server in pool.servers)
     if None not in limits and not has_own:

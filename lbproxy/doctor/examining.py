@@ -23,6 +23,7 @@ from lbproxy.control.discovery.dns import ThreadResolver
 from lbproxy.control.probe import ProbeSpec, Verdict, probe
 from lbproxy.dataplane.tls_settings import PoolTlsFiles, PoolTlsSettings
 from lbproxy.doctor import pace
+from lbproxy.doctor.http2 import ask_http2
 from lbproxy.doctor.processes import workers
 from lbproxy.doctor.talking import Line, NoAnswer, Question, Target, ask_once, dial
 from lbproxy.doctor.verdict import HEALTH, Evidence, names_in, questions
@@ -129,8 +130,10 @@ class _Manners:
     check: HealthCheck
     spec: ProbeSpec
     tls: PoolTlsSettings | None
+    http2_tls: PoolTlsSettings | None
     introduction: bytes
     patience_s: float
+    protocol: str
 
     @classmethod
     def of(cls, name: str, pool: Pool, base_dir: str) -> _Manners:
@@ -144,8 +147,10 @@ class _Manners:
             check,
             ProbeSpec.from_config(check, pool.proxy_protocol, check_tls, pool.protocol),
             tls,
+            _tls(pool.tls, ("pools", name, "tls"), base_dir, ("h2",)),
             introduction,
             patience_s,
+            pool.protocol,
         )
 
     def target(self, patient: Patient, timeout_s: float) -> Target:
@@ -160,13 +165,13 @@ class _Manners:
         )
 
 
-def _tls(config: PoolTls | None, path: KeyPath, base_dir: str) -> PoolTlsSettings | None:
+def _tls(config: PoolTls | None, path: KeyPath, base_dir: str, alpn: tuple[str, ...] = ()) -> PoolTlsSettings | None:
     if config is None:
         return None
     ca, cert, key = (
         None if file is None else absolute(file, base_dir) for file in (config.ca, config.cert, config.key)
     )
-    files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key)
+    files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key, alpn)
     try:
         return PoolTlsSettings(files, files.load())
     except FileProblem as error:
@@ -180,22 +185,44 @@ async def _examine(patient: Patient, manners: _Manners, options: Options, *, is_
     if result.verdict is not Verdict.PASS:
         if result.reason in _WELL_ENOUGH or manners.spec.port is not None:
             seen.is_check_failed = True
+        elif await _has_http2(seen, manners, manners.target(patient, options.timeout_s), result.verdict):
+            return
         else:
             seen.unreachable = f"{result.why}{_what_to_do(result.verdict)}"
             return
     if is_tcp:
         return
     line: Line | None = None
+    target = manners.target(patient, options.timeout_s)
+    if manners.protocol == "h2":
+        if not await _has_http2(seen, manners, target, result.verdict):
+            seen.trouble = "it does not speak HTTP/2 on this port, and `protocol` of the pool says so"
+        return
     try:
-        line = await _question(seen, manners, manners.target(patient, options.timeout_s))
+        line = await _question(seen, manners, target)
         if line is not None and options.idle_s > 0:
             seen.held_s = options.idle_s
             seen.closed_after_s = await line.silence(options.idle_s)
     except NoAnswer as error:
-        seen.trouble = f"{error}" if seen.replies else f"{error}; does it speak HTTP/1.1 on this port?"
+        if seen.replies:
+            seen.trouble = str(error)
+        elif not await _has_http2(seen, manners, target, result.verdict):
+            seen.trouble = f"{error}; does it speak HTTP/1.1 on this port?"
     finally:
         if line is not None:
             line.close()
+
+
+async def _has_http2(seen: Evidence, manners: _Manners, target: Target, checked: Verdict) -> bool:
+    """Does it speak HTTP/2? Only servers are asked that do not speak HTTP/1.1, which take this for rubbish."""
+    if checked in (Verdict.REFUSED, Verdict.TIMEOUT):
+        return False
+    tls = manners.http2_tls
+    try:
+        seen.http2 = await ask_http2(target, tls.context if tls is not None else None)
+    except NoAnswer:
+        return False
+    return True
 
 
 def _what_to_do(verdict: Verdict) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lbproxy.doctor.answer import Reply
+from lbproxy.doctor.http2 import Http2Answer
 from lbproxy.doctor.pace import Pace
 
 # Paths that only certain servers know; nobody else is asked for them.
@@ -32,10 +33,11 @@ _SHOWN: Final = 80
 class Evidence:
     """What was seen of one server.
 
-    unreachable: why it could not be asked anything. check: what its health check said. trouble: why asking ended early.
-    replies: by path. is_reused: whether a second request on a connection was answered, None if that was not tried.
-    closed_after_s: when it closed an idle connection, None if it did not within held_s (0: not tried). pids: who
-    listens, if that is known. ids: what answers call the worker that gave them.
+    unreachable: why it could not be asked anything. check: what its health check said. trouble: why asking ended
+    early. replies: by path. http2: of a server that speaks that, and not HTTP/1.1. is_reused: whether a second request
+    on a connection was answered, None if that was not tried. closed_after_s: when it closed an idle connection, None
+    if it did not within held_s (0: not tried). pids: who listens, if that is known. ids: what answers call the worker
+    that gave them.
     """
 
     unreachable: str = ""
@@ -49,13 +51,15 @@ class Evidence:
     pids: tuple[int, ...] = ()
     ids: frozenset[str] = frozenset()
     pace: Pace | None = None
+    http2: Http2Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """kind: for the pool, None if no kind fits. what, why: for people. idle_timeout_s: None if that of the kind fits.
 
-    health_path: where it says that it is well. is_shared: several workers have this port. problems make an exit status.
+    health_path: where it says that it is well. speaks_http2: and not HTTP/1.1. checks_grpc: grpc.health.v1 says that it
+    serves. is_shared: several workers have this port. problems make an exit status.
     """
 
     kind: str | None = None
@@ -65,6 +69,8 @@ class Verdict:
     idle_timeout_s: float | None = None
     health_path: str | None = None
     is_shared: bool = False
+    speaks_http2: bool = False
+    checks_grpc: bool = False
     problems: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
 
@@ -76,6 +82,8 @@ def judge(seen: Evidence) -> Verdict:
         problems.append(f"its health check fails: it {seen.check}")
     if seen.pace is not None and seen.pace.failed:
         problems.append(f"the requests of --probe failed: {seen.pace.failed}")
+    if seen.http2 is not None:
+        return _of_http2(seen, seen.http2, tuple(problems))
     if not seen.replies:
         return Verdict(problems=tuple(problems))
     kind, what, why = identify(seen)
@@ -91,6 +99,26 @@ def judge(seen: Evidence) -> Verdict:
         is_shared=bool(shared),
         problems=tuple(problems),
         hints=(*shared, *_hints(seen, kind)),
+    )
+
+
+def _of_http2(seen: Evidence, answer: Http2Answer, problems: tuple[str, ...]) -> Verdict:
+    """Of a server that speaks HTTP/2 only. Whoever shares its port does so by connection, of which lbproxy has few."""
+    name = answer.server or ("a server of gRPC" if answer.is_grpc else "a server of HTTP/2")
+    streams = "any number of requests" if answer.streams is None else f"{answer.streams} requests"
+    why = f"it speaks HTTP/2, {streams} at once on a connection"
+    if answer.is_grpc:
+        why += f"; grpc.health.v1: it {answer.says}"
+    shared = list(_shared(seen, None))
+    return Verdict(
+        None,
+        name,
+        why,
+        is_shared=bool(shared),
+        speaks_http2=True,
+        checks_grpc=answer.is_serving,
+        problems=problems,
+        hints=tuple(shared),
     )
 
 

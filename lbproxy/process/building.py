@@ -466,6 +466,10 @@ def _http2_settings(config: ListenerConfig) -> Http2Settings | None:
         (limits.resets.count, limits.resets.seconds),
         (limits.control_frames.count, limits.control_frames.seconds),
         inf_if_off(limits.max_age),
+        any(
+            "websocket" in (config.upgrade if route.upgrade is None else route.upgrade)
+            for route in config.effective_routes()
+        ),
     )
 
 

@@ -166,6 +166,8 @@ class Controller:
             workers,
             self._splits.told,
             lambda: limit_status(self._config.rate_limits, registry),
+            self._protocol,
+            lambda: registry.readers["upstream_connections"]() if "upstream_connections" in registry.readers else (),
         )
         registry.readers["discovery_last_success_timestamp_seconds"] = self._discovery.last_successes
         registry.readers["discovery_errors_total"] = self._discovery.errors
@@ -180,6 +182,10 @@ class Controller:
     def _kind(self, pool: str) -> tuple[str | None, dict[str, str]]:
         config = self._config.pools.get(pool)
         return (None, {}) if config is None else (config.kind, dict(in_force(config.kind, config)))
+
+    def _protocol(self, pool: str) -> str:
+        config = self._config.pools.get(pool)
+        return "h1" if config is None else config.protocol
 
     def _count_state_error(self) -> None:
         self._row[_STATE_ERRORS] += 1

@@ -16,6 +16,7 @@ from lbproxy.compiling import mypyc_attr
 from lbproxy.protocol.field_lines import (
     MAX_NAME,
     MAX_REMEMBERED,
+    NO_OPTIONS,
     HeadError,
     fields_of,
     lines_of,
@@ -55,7 +56,8 @@ class RequestHead:
     after the other, of the forwarding family. size: of the head as it was read, with its blank line. content_length:
     None without one. keep_alive: the client wants the connection kept. upgrade: the protocols that the client offers to
     switch to, () with a body. binds: its credentials hold for the connection that it is sent on. key_name: of the
-    client's API key, which whoever knows keys writes before anybody reads `headers`.
+    client's API key, which whoever knows keys writes before anybody reads `headers`. secrets: over HTTP/2, names of
+    fields that may enter no table.
     """
 
     __slots__ = (
@@ -76,6 +78,7 @@ class RequestHead:
         "minor",
         "nominated_dropped",
         "referer",
+        "secrets",
         "size",
         "start",
         "target_text",
@@ -104,6 +107,7 @@ class RequestHead:
         self.keep_alive = True
         self.expects_continue = False
         self.upgrade: tuple[bytes, ...] = ()
+        self.secrets: frozenset[bytes] = NO_OPTIONS
         self.accepts_trailers = False
         self.max_forwards: int | None = None
         self.user_agent = ""

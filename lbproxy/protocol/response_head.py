@@ -51,7 +51,7 @@ class ResponseHead:
     -1. is_plain: has a length and a date, so that `wire` (status line, fields and length) can be sent as it is.
     has_date: whoever forwards an answer without a Date adds one. upgrade: of a 101 what was chosen, of a 426 what the
     server asks for. binds: the connection is, or can become, one user's. is_shared: it is kept and not bound, so that
-    the next request on it may be anybody's.
+    the next request on it may be anybody's. secrets: over HTTP/2, names of fields that may enter no table.
     """
 
     __slots__ = (
@@ -70,6 +70,7 @@ class ResponseHead:
         "lines",
         "nominated",
         "reason",
+        "secrets",
         "size",
         "status",
         "upgrade",
@@ -96,6 +97,7 @@ class ResponseHead:
         self.keep_alive_timeout_s = NO_PROMISE
         self.upgrade = b""
         self.nominated: frozenset[bytes] = NO_OPTIONS
+        self.secrets: frozenset[bytes] = NO_OPTIONS
 
     @property
     def fields(self) -> Fields:

@@ -100,6 +100,8 @@ class Layout:
         return self.offset[name] + index
 
 
+_LOOKUPS: Final = (("direction", ("received", "sent")), ("result", ("known", "hit", "miss")))
+
 SERVER: Final = Layout(
     ("pool", "server"),
     Family("server_requests_total", "Answers by class, as the client got them.", (("code", CODES),)),
@@ -107,6 +109,11 @@ SERVER: Final = Layout(
     Family("upstream_errors_total", "Attempts that failed, by fault.", (("reason", UPSTREAM_ERROR_REASONS),)),
     Family("upstream_ttfb_seconds", "From sending a request to the first byte of its answer.", (), DURATION_BUCKETS),
     Family("upstream_connects_total", "Connections opened.", (("result", ("ok", "refused", "timeout", "error")),)),
+    Family(
+        "upstream_h2_table_lookups_total",
+        "HTTP/2 servers: heads that were known whole, and fields of others, in the tables of HPACK or not.",
+        _LOOKUPS,
+    ),
     Family("stale_connections_total", "Kept connections found closed by the server when they were to be reused."),
     Family("health_checks_total", "Health checks.", (("result", ("pass", "fail", "busy", "discarded")),)),
     Family("server_transitions_total", "Changes of the shown state.", (("to", SERVER_STATES),)),
@@ -163,6 +170,11 @@ LISTENER: Final = Layout(
     Family("tls_handshakes_total", "TLS handshakes that succeeded.", (("resumed", ("no", "yes")),)),
     Family("tls_handshake_errors_total", "TLS handshakes that failed.", (("reason", TLS_ERRORS),)),
     Family("h2_goaways_total", "HTTP/2 connections of clients that lbproxy ended.", (("reason", GOAWAYS),)),
+    Family(
+        "h2_table_lookups_total",
+        "HTTP/2 clients: heads that were known whole, and fields of others, in the tables of HPACK or not.",
+        _LOOKUPS,
+    ),
 )
 
 TRAFFIC: Final = Layout(

@@ -59,6 +59,12 @@ class Asked(AnswerSink):
     def timeouts(self) -> UpstreamTimeouts:
         return UpstreamTimeouts(inf, inf, inf, inf, inf, inf)
 
+    def wants_websocket(self) -> bool:
+        return False
+
+    def websocket_key(self) -> bytes:
+        return b"key"
+
     def proxied(self) -> ProxyHeader | None:
         return None
 

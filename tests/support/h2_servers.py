@@ -36,10 +36,14 @@ def config(
 class H2Server:
     """One connection of a server. end: what it makes of the octets. seen: what came since the last look."""
 
-    def __init__(self, lb: FakeLb, peer: Peer, *, streams: int = 100, window: int = 65_535) -> None:
+    def __init__(
+        self, lb: FakeLb, peer: Peer, *, streams: int = 100, window: int = 65_535, websocket: bool = False
+    ) -> None:
         self.lb = lb
         self.peer = peer
-        self.end = RecordingEnd(True, OwnSettings(streams=streams, stream_window=window), gives_back=False)
+        self.end = RecordingEnd(
+            True, OwnSettings(streams=streams, stream_window=window, websocket=websocket), gives_back=False
+        )
 
     def greet(self) -> H2Server:
         """SETTINGS, and what the codec has to say to what came."""

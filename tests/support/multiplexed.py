@@ -164,7 +164,7 @@ class Stream(SharingClientStream):
         assert request is self.exchange
         self._send((status, dict(fields)[b"Content-Type"]))
 
-    def cut(self) -> None:
+    def cut(self, fault: Fault) -> None:
         self._send("cut")
 
     def pause_body(self) -> None:

@@ -21,8 +21,8 @@ from lbproxy.dataplane.client.timed import TimedConnection
 from lbproxy.dataplane.exchange.binding import unbind
 from lbproxy.dataplane.exchange.ports import Underway
 from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.net.framed_transport import TunnelTransport
 from lbproxy.dataplane.net.pieces import SMALL_BODY
-from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.protocol.body import chunked
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field, Fields
@@ -155,7 +155,7 @@ class AnsweringConnection(TimedConnection):
     def response_moved(self, size: int) -> None:
         self._written += size
 
-    def give_stream(self, request: Underway, head: ResponseHead) -> tuple[StreamTransport, bytes, bool]:
+    def give_stream(self, request: Underway, head: ResponseHead) -> tuple[TunnelTransport, bytes, bool]:
         """Send the 101 and let go of the transport and of what was read ahead."""
         self._write(switching_head(request.prepared, head, request.id_line, request.cookie_line))
         self._state = TUNNEL

@@ -9,6 +9,7 @@ from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
 from lbproxy.protocol.status import status_line
+from lbproxy.protocol.websocket import accept_of, sent_key, without_keys
 
 
 def answer_bytes(
@@ -48,15 +49,21 @@ def untouched_lines(prepared: Prepared, head: ResponseHead) -> bytes:
 
 
 def switching_head(prepared: Prepared, head: ResponseHead, id_line: bytes, cookie_line: bytes = b"") -> bytes:
-    """A server's 101 as the client gets it: its last answer in HTTP, so all edits hold."""
+    """A server's 101, or its 2xx to extended CONNECT, as the client gets it: its last answer in HTTP, so all edits
+    hold."""
     edits = prepared.route.response_edits
     lines = head.lines if edits.is_empty else join_fields(edits.apply(head.fields))
+    reason = head.reason
+    if head.status != 101:
+        key = sent_key(prepared.head.lines)
+        lines = b"%bSec-WebSocket-Accept: %b\r\n" % (without_keys(lines), accept_of(key))
+        reason = reason_of(101)
     own = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b%b\r\n" % (
         head.upgrade,
         cookie_line,
         shown_id(prepared, id_line),
     )
-    return status_line(101, head.reason) + lines + own
+    return status_line(101, reason) + lines + own
 
 
 def sent_trailers(prepared: Prepared, trailers: Sequence[Field], nominated: frozenset[bytes]) -> bytes:

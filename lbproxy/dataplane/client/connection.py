@@ -161,7 +161,7 @@ class ClientConnection(Guest, ClientStream):
                 return
             except Exception as second:  # whatever is broken, the connection must not stay
                 self.services.internal_error("downstream", second)
-        self.cut()
+        self._cut_off()
 
     # --- its end ----------------------------------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class ClientConnection(Guest, ClientStream):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_left()
-        self.cut()
+        self._cut_off()
 
     def _hung_up(self) -> None:
         """The FIN of a client that is not being read."""
@@ -225,8 +225,11 @@ class ClientConnection(Guest, ClientStream):
         elif self._state == HEAD:
             self.transport.close()  # what it asked in advance is not begun; the last answer still leaves
 
-    def cut(self) -> None:
-        """End the connection with a reset, so that a truncated answer can't look complete."""
+    def cut(self, fault: Fault) -> None:
+        """With a reset, so that a truncated answer can't look complete; HTTP/1 has no way to say more."""
+        self._cut_off()
+
+    def _cut_off(self) -> None:
         self._exchange = None
         if self._state not in (CLOSED, TUNNEL):
             abort(self.transport)

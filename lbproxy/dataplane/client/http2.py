@@ -8,9 +8,10 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.dataplane.client.connection import LINGER_IDLE_S, NEVER
 from lbproxy.dataplane.client.http2_connection import DRAIN_PING, GOAWAY, LINGER
-from lbproxy.dataplane.client.http2_heads import request_octets
+from lbproxy.dataplane.client.http2_heads import connect_octets, request_octets
 from lbproxy.dataplane.client.http2_stream import Http2Stream
 from lbproxy.dataplane.client.http2_timed import TimedHttp2
+from lbproxy.dataplane.client.http2_tunnel import ConnectStream
 from lbproxy.dataplane.exchange.forwarding import kept_identity
 from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.net.tls_transport import StreamTransport
@@ -19,6 +20,7 @@ from lbproxy.protocol.h2.fields import H2Field
 from lbproxy.protocol.h2.head import H2Head
 from lbproxy.protocol.http1 import HeadError, line_too_long
 from lbproxy.protocol.message import Field
+from lbproxy.protocol.upgrade import WEBSOCKET
 from lbproxy.telemetry.log import ThrottledLog
 from lbproxy.telemetry.slots import LISTENER
 
@@ -71,11 +73,16 @@ class Http2Connection(TimedHttp2):
         if self._facts.listener is not self._door.runtime:
             self._facts = self._facts.renewed(self._door.runtime, self.transport)
         facts = self._facts
-        stream = Http2Stream(self, number, facts, is_end=is_end)
+        services = self.services
+        if head.protocol:
+            stream: Http2Stream = ConnectStream(self, number, facts, is_end=is_end)
+            raw = connect_octets(head)
+            is_end = True  # of the request; what comes behind it is no body
+        else:
+            stream = Http2Stream(self, number, facts, is_end=is_end)
+            raw = request_octets(head, is_end=is_end)
         self._streams[number] = stream
         self._door.n_streams += 1
-        services = self.services
-        raw = request_octets(head, is_end=is_end)
         prepared = self._prepared(raw, head)
         if prepared.dropped:
             for column, count in prepared.dropped:
@@ -98,7 +105,7 @@ class Http2Connection(TimedHttp2):
         facts = self._facts
         listener = facts.listener
         memo = self._door.http2_memo_trusted if facts.is_trusted else self._door.http2_memo
-        prepared = memo.find(raw)
+        prepared = memo.find(raw) if not head.secrets else None  # which are no part of these octets
         if prepared is not None and not self.is_misdirected(prepared.head.host):
             return prepared
         try:
@@ -106,6 +113,8 @@ class Http2Connection(TimedHttp2):
                 raise HeadError(errors.HEADER_TOO_LARGE, head.excess)
             if raw.find(b"\r\n") > listener.line_bytes:
                 raise line_too_long(listener.line_bytes)
+            if head.protocol not in (b"", WEBSOCKET):
+                raise HeadError(errors.CONNECT_PROTOCOL, f":protocol is {head.protocol[:40].decode()!r}")
             prepared = prepare(
                 listener,
                 raw,
@@ -118,7 +127,10 @@ class Http2Connection(TimedHttp2):
                 raise HeadError(errors.MISDIRECTED, "the connection was made for another name")
         except HeadError as error:
             return rejected(listener, raw, error, listener.log_format, is_http2=True)
-        memo.learn(raw, len(raw), prepared)
+        if head.secrets:
+            prepared.head.secrets = head.secrets
+        else:
+            memo.learn(raw, len(raw), prepared)
         return prepared
 
     @property
@@ -150,6 +162,9 @@ class Http2Connection(TimedHttp2):
         """The fields behind a request's body, and its end."""
         stream = self._streams.get(number)
         if stream is None:
+            return
+        if isinstance(stream, ConnectStream):
+            self.codec.misused(number, "trailers on a stream of CONNECT")  # RFC 9113 section 8.5
             return
         trailers = [(field.name, field.value) for field in fields]
         size = sum([len(name) + len(value) + 4 for name, value in trailers])

@@ -29,6 +29,7 @@ from lbproxy.dataplane.client.connection import HIGH_WATER, LINGER_IDLE_S, LINGE
 from lbproxy.dataplane.client.door import Door
 from lbproxy.dataplane.client.http2_codec import ClientCodec, FrameOwner
 from lbproxy.dataplane.client.http2_stream import Http2Stream, StreamOwner
+from lbproxy.dataplane.counters import LOOKUPS, count_lookups
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.room import Guest
@@ -73,6 +74,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_is_inside",
         "_is_paused",
         "_linger_end",
+        "_lookups",
         "_ready",
         "_stalled",
         "_state",
@@ -95,6 +97,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
                 streams=settings.streams,
                 head_bytes=facts.listener.head_bytes,
                 headers=facts.listener.max_fields,
+                websocket=settings.opens_websockets,
                 stream_window=STREAM_WINDOW,
                 connection_window=CONNECTION_WINDOW,
                 resets=settings.resets[0],
@@ -121,6 +124,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         self._drain_at = NEVER  # when the second GOAWAY is due
         self._goaway = ""  # why the first was sent
         self._failure: Fault | None = None
+        self._lookups = self._codec.lookups()  # that were counted
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -160,9 +164,16 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             return
         self._state = CLOSED
         self.services.swept.discard(self)
+        self._count_lookups()
         self._door.connection_closed(self._facts.peer_ip)
         self._leave_streams(fault)
         self._codec.owner = None  # which knows this object
+
+    def _count_lookups(self) -> None:
+        now = self._codec.lookups()
+        if now != self._lookups:
+            count_lookups(self._facts.listener.row, LOOKUPS, now, self._lookups)
+            self._lookups = now
 
     def _leave_streams(self, fault: Fault) -> None:
         for stream in list(self._streams.values()):

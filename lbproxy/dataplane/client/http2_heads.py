@@ -16,6 +16,7 @@ from lbproxy.protocol.field_lines import fields_of
 from lbproxy.protocol.h2.head import H2Head
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Fields, join_fields
+from lbproxy.protocol.websocket import without_keys
 
 _TE: Final = b"TE: trailers\r\nConnection: TE\r\n"
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
@@ -32,6 +33,22 @@ def request_octets(head: H2Head, *, is_end: bool) -> bytes:
     if head.accepts_trailers:
         framing += _TE
     return b"%b%b%b\r\n" % (start, head.lines, framing)
+
+
+def connect_octets(head: H2Head) -> bytes:
+    """The same of extended CONNECT (RFC 8441 section 5): a GET with Upgrade. The key of HTTP/1.1 is made when it is
+    sent, as heads that are equal are remembered."""
+    start = b"GET %b HTTP/1.1\r\nHost: %b\r\n" % (head.path, head.authority)
+    return b"%b%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (start, without_keys(head.lines), head.protocol)
+
+
+def tunnel_lines(prepared: Prepared, head: ResponseHead) -> bytes:
+    """The fields of the answer that opens a tunnel: all edits hold, and it has no length."""
+    edits = prepared.route.response_edits
+    lines = head.lines if head.has_date else b"%bDate: %b\r\n" % (head.lines, http_date())
+    if not edits.is_empty:
+        lines = join_fields(edits.apply(fields_of(lines)))
+    return without_keys(lines)
 
 
 def answer_lines(prepared: Prepared, head: ResponseHead, id_line: bytes) -> tuple[bytes, bytes]:

@@ -28,6 +28,7 @@ from lbproxy.dataplane.net.pieces import SMALL
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.net.unsent import Unsent
 from lbproxy.dataplane.services import Services
+from lbproxy.errors import Fault
 from lbproxy.protocol.h2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR
 from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.http1 import ResponseHead
@@ -268,10 +269,10 @@ class Http2Stream(SharingClientStream):
         elif not self._is_over:
             self.reset(INTERNAL_ERROR)
 
-    def cut(self) -> None:
-        """The answer is not whole: its end must not look as if it were."""
+    def cut(self, fault: Fault) -> None:
+        """The answer is not whole: its end must not look as if it were. Who gives up says so: CANCEL stays CANCEL."""
         if not self._is_over:
-            self.reset(INTERNAL_ERROR)
+            self.reset(CANCEL if fault is errors.STREAM_CANCELLED else INTERNAL_ERROR)
 
     def reset(self, code: int) -> None:
         """Tell the client that there is no more, and let go of everything."""
@@ -312,7 +313,7 @@ class Http2Stream(SharingClientStream):
         lines, own = answer_lines(prepared, head, request.id_line)
         if request.cookie_line:
             own = request.cookie_line + own
-        self._send_head(head.status, lines, own, is_end=is_end)
+        self._owner.codec.send_answer(self.number, head.status, lines, own, is_end, head.secrets)
         if is_end:
             self._answered(request)
             self._all_sent()
@@ -350,7 +351,8 @@ class Http2Stream(SharingClientStream):
         if head is None:
             self._send_head(100, b"", b"", is_end=False)
         else:
-            self._send_head(head.status, b"", untouched_lines(exchange.prepared, head), is_end=False)
+            lines = untouched_lines(exchange.prepared, head)
+            self._owner.codec.send_answer(self.number, head.status, lines, b"", False, head.secrets)
         self._owner.written()
 
     def _send_head(self, status: int, lines: bytes, own: bytes, *, is_end: bool) -> None:
@@ -420,11 +422,15 @@ class Http2Stream(SharingClientStream):
         if unsent.size:
             return True
         self._unsent = None
+        self._emptied()
+        return True
+
+    def _emptied(self) -> None:
+        """All that waited is sent."""
         if self._ends:
             self._all_sent()
         elif self._exchange is not None:
             self._exchange.client_unblocked()
-        return True
 
     def _answered(self, request: Underway) -> None:
         """The answer is complete, if not sent."""

@@ -22,6 +22,7 @@ class TimedHttp2(Http2Life):
     # --- what time does ---------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
+        self._count_lookups()
         self._check_write(now)
         for stream in list(self._streams.values()):
             try:

@@ -69,7 +69,7 @@ class TimedConnection(ClientConnection):
             exchange, self._exchange = self._exchange, None
             if exchange is not None:
                 exchange.client_left(errors.CLIENT_WRITE_TIMEOUT, "write_timeout")
-            self.cut()
+            self._cut_off()
 
     def _not_idle_yet(self, now: float) -> None:
         """The client's silence counts from when it has been sent its answer; until then `timeouts.write` bounds it."""
@@ -170,6 +170,6 @@ class TimedConnection(ClientConnection):
         if exchange.response_started:
             self._exchange = None
             exchange.shut_down()
-            self.cut()
+            self._cut_off()
         else:
             exchange.fail(errors.DRAINING, "the grace period is over")

@@ -41,7 +41,8 @@ from lbproxy.protocol.body import BodyReader
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
 from lbproxy.protocol.proxy_protocol import ProxyHeader
-from lbproxy.protocol.upgrade import is_answer_to
+from lbproxy.protocol.upgrade import WEBSOCKET, is_answer_to
+from lbproxy.protocol.websocket import accepts, key_of
 
 EXPECT_WAIT_S: Final = 1.0
 
@@ -79,6 +80,12 @@ class Attempt(AttemptBooks):
 
     def broke(self) -> None:
         self.owner.fail(errors.INTERNAL_ERROR, "internal error")
+
+    def wants_websocket(self) -> bool:
+        return self.owner.prepared.upgrade == WEBSOCKET
+
+    def websocket_key(self) -> bytes:
+        return key_of(self.owner.request_id)
 
     def proxied(self) -> ProxyHeader | None:
         return self.owner.side.facts.proxied
@@ -212,9 +219,14 @@ class Attempt(AttemptBooks):
         """If it is what the client asked for, both transports become a tunnel."""
         stream, owner = self.upstream, self.owner
         assert stream is not None
+        detail = ""
         if not is_answer_to(head.upgrade, owner.prepared.upgrade) or not owner.body.is_whole:
+            detail = "101 to a protocol that was not offered"
+        elif owner.prepared.is_connect and head.status == 101 and not accepts(head, self.websocket_key()):
+            detail = "101 without the Sec-WebSocket-Accept that answers the key"
+        if detail:
             stream.abort()
-            self.attempt_failed(errors.BAD_UPGRADE, "101 to a protocol that was not offered")
+            self.attempt_failed(errors.BAD_UPGRADE, detail)
             return
         now = owner.services.clock()
         accounts.answer_began(self.runtime, now - self.sent_at)

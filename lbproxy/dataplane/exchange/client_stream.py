@@ -13,6 +13,7 @@ from lbproxy.compiling import mypyc_attr, trait
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.own_answers import edited, grpc_problem, local_answer, problem
 from lbproxy.dataplane.exchange.ports import ServerStream, Underway
+from lbproxy.dataplane.net.framed_transport import TunnelTransport
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.services import Services
 from lbproxy.errors import Fault
@@ -82,8 +83,8 @@ class ClientStream:
         self.answer(request, status, fields, body, closes=False)
         request.answered_locally(status, len(body))
 
-    def cut(self) -> None:
-        """End the stream so that a truncated answer shows."""
+    def cut(self, fault: Fault) -> None:
+        """End the stream so that a truncated answer shows. fault: what ended it, for whom there is a way to say it."""
         raise NotImplementedError
 
     def pause_body(self) -> None:
@@ -114,7 +115,7 @@ class ClientStream:
         """The last byte of the request's body was read, and sent."""
         raise NotImplementedError
 
-    def give_stream(self, request: Underway, head: ResponseHead) -> tuple[StreamTransport, bytes, bool]:
+    def give_stream(self, request: Underway, head: ResponseHead) -> tuple[TunnelTransport, bytes, bool]:
         """Send the head that says so, and give away what carries this stream: to a tunnel.
 
         Also returned: what was read behind the request, and whether the client's FIN was.

@@ -119,7 +119,7 @@ class BodySplice:
 
     def _client_left(self) -> None:
         self._path.request.client_left()
-        self._path.side.cut()
+        self._path.side.cut(errors.CLIENT_ABORT)
 
 
 class Download(BodySplice):

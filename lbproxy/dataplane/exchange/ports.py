@@ -19,7 +19,7 @@ from lbproxy.dataplane.exchange.admission import TooMany
 from lbproxy.dataplane.exchange.body_tape import Follower
 from lbproxy.dataplane.exchange.placing import Claimant
 from lbproxy.dataplane.exchange.prepare import Prepared
-from lbproxy.dataplane.net.tls_transport import StreamTransport
+from lbproxy.dataplane.net.framed_transport import TunnelTransport
 from lbproxy.dataplane.runtime import Connections, ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.services import Services
 from lbproxy.errors import Fault
@@ -176,7 +176,7 @@ class ServerStream:
         """An error of the connection was met outside the transport, which would take it for a clean end."""
         raise NotImplementedError
 
-    def detach(self) -> StreamTransport:
+    def detach(self) -> TunnelTransport:
         """Give away what carries this stream: to a tunnel."""
         raise NotImplementedError
 
@@ -271,6 +271,14 @@ class AnswerSink(Follower):
 
     def timeouts(self) -> UpstreamTimeouts:
         """How long its server may take for what."""
+        raise NotImplementedError
+
+    def wants_websocket(self) -> bool:
+        """Is it to be a tunnel? Then only a stream on which the server opens one will do."""
+        raise NotImplementedError
+
+    def websocket_key(self) -> bytes:
+        """The Sec-WebSocket-Key for a server of HTTP/1.1, where the client has sent none."""
         raise NotImplementedError
 
     def proxied(self) -> ProxyHeader | None:

@@ -25,7 +25,8 @@ from lbproxy.protocol.field_lines import fields_of
 from lbproxy.protocol.grpc import is_grpc
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
 from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM, join_fields
-from lbproxy.protocol.upgrade import allowed_protocols
+from lbproxy.protocol.upgrade import WEBSOCKET, allowed_protocols
+from lbproxy.protocol.websocket import sent_key
 from lbproxy.telemetry.accesslog import NO_HEAD, HeadPart, LogFormat
 from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
 from lbproxy.telemetry.wire_text import from_wire
@@ -57,6 +58,7 @@ class Prepared:
     closes: it says that the connection to the server ends with the answer.
     total_s: the whole time that the request may take, in seconds, inf = any.
     checks: the rate limits that hold for it, None for none.
+    is_connect: it came as extended CONNECT (RFC 8441), in which WebSocket has no key and a 2xx opens a tunnel.
     is_grpc: it is a call of gRPC, which has its errors where HTTP has trailers.
     fault: this request is answered with it (no route, body too large ...), although its framing is fine.
     location: where a redirect leads, b"" if that is the same for every request.
@@ -79,6 +81,7 @@ class Prepared:
         "forward",
         "head",
         "host_line",
+        "is_connect",
         "is_grpc",
         "is_head",
         "is_idempotent",
@@ -110,6 +113,7 @@ class Prepared:
         self.fork: Fork | None = None
         self.forward = b""
         self.host_line = b""
+        self.is_connect = False
         self.is_grpc = False
         self.is_head = head.method == "HEAD"
         self.is_idempotent = route.retry.idempotent or head.method in IDEMPOTENT_METHODS
@@ -344,6 +348,12 @@ def _prepared(
         prepared.is_local = True
     elif fork is not None:
         prepared.fork = fork
+    elif is_http2 and head.upgrade and not _may_connect(prepared, route):
+        prepared.fault = errors.CONNECT_PROTOCOL
+        prepared.fault_detail = f"this route does not let {head.upgrade[0].decode()!r} through"
+    elif route.pool is not None and prepared.upgrade and not _may_bridge(prepared, head, route.pool, is_http2=is_http2):
+        prepared.fault = errors.BAD_REQUEST
+        prepared.fault_detail = "Sec-WebSocket-Key is not 16 octets in base64 (RFC 6455 section 4.1)"
     elif route.pool is not None and prepared.is_grpc and route.pool.protocol == "h1":
         prepared.fault = errors.GRPC_NEEDS_H2
         prepared.fault_detail = f"pool {route.pool.name} speaks HTTP/1.1 to its servers"
@@ -371,6 +381,26 @@ def _prepared(
         if head.key_name:
             prepared.log_head = log_format.with_key(prepared.log_head, head.key_name)
     return prepared
+
+
+def _may_connect(prepared: Prepared, route: RouteRuntime) -> bool:
+    """Extended CONNECT asks for a tunnel and is not served without one; a 2xx of ours would open it."""
+    prepared.is_connect = prepared.needs_care = True
+    if route.respond is not None:
+        return route.respond[0] >= 300
+    return route.pool is None or bool(prepared.upgrade)
+
+
+def _may_bridge(prepared: Prepared, head: RequestHead, pool: PoolRuntime, *, is_http2: bool) -> bool:
+    """A server of HTTP/2 opens WebSockets without a key, and nothing else: may lbproxy answer this client's?"""
+    if pool.protocol == "h1":
+        return True
+    if WEBSOCKET in prepared.upgrade.split(b", "):
+        prepared.upgrade = WEBSOCKET
+        return is_http2 or bool(sent_key(head.lines))
+    if pool.protocol == "h2":
+        prepared.upgrade = b""
+    return True
 
 
 def matched_headers(head: RequestHead, *, is_trusted: bool) -> Mapping[str, str]:

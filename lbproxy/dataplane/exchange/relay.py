@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from lbproxy.dataplane.exchange.relay_end import Joining, RelayEnd
+from lbproxy.dataplane.net.framed_transport import TunnelTransport
 from lbproxy.dataplane.net.splice import is_reset
-from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import (
     CLIENT_ABORT,
@@ -70,7 +70,7 @@ class Relay(Joining):
         self.client, self.server = client, server
         client.peer, server.peer = server, client
 
-    def join(self, client: RelayEnd, down: StreamTransport, server: RelayEnd, up: StreamTransport) -> None:
+    def join(self, client: RelayEnd, down: TunnelTransport, server: RelayEnd, up: TunnelTransport) -> None:
         """Turn two connected transports into a tunnel."""
         self.pair(client, server)
         client.attach(down)

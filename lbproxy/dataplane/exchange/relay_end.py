@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final, cast
 
+from lbproxy.dataplane.net.framed_transport import TunnelTransport
 from lbproxy.dataplane.net.pieces import add_piece
 from lbproxy.dataplane.net.socket_transport import Receiver
 from lbproxy.dataplane.net.splice import Flow, is_plain
-from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.services import Services
 from lbproxy.errors import INTERNAL_ERROR, Side
 
@@ -88,7 +88,7 @@ class RelayEnd(Receiver):
         "was_connected",
     )
 
-    transport: StreamTransport
+    transport: TunnelTransport
 
     def __init__(self, relay: Joining) -> None:
         self.relay = relay
@@ -104,20 +104,20 @@ class RelayEnd(Receiver):
         self.n_seen = 0
         self._is_writing_ended = False
         self._paused = False
-        self._sink: StreamTransport | None = None  # the peer's transport, once everything early was passed on
+        self._sink: TunnelTransport | None = None  # the peer's transport, once everything early was passed on
         self._is_over = False  # nobody takes what is received
         self._run = 0
         self._small_moves = 0
         self._awaits_empty = False
 
-    def attach(self, transport: StreamTransport) -> None:
+    def attach(self, transport: TunnelTransport) -> None:
         """Take over a connected transport."""
         self.transport = transport
         self.is_connected = self.was_connected = True
         transport.set_write_buffer_limits(high=HIGH_WATER)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.attach(cast(StreamTransport, transport))
+        self.attach(cast(TunnelTransport, transport))
 
     def _defect(self, error: Exception) -> None:
         """Confined to this relay, and the end of it."""

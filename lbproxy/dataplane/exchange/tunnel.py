@@ -1,4 +1,7 @@
-"""What a request becomes after 101: bytes both ways between its client and its server, until both have ended."""
+"""What a request becomes after 101, or 2xx to extended CONNECT: bytes both ways between its client and its server.
+
+It lasts until both directions have ended.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from lbproxy.dataplane.exchange import accounts
 from lbproxy.dataplane.exchange.attempt_books import AttemptBooks, AttemptOwner
 from lbproxy.dataplane.exchange.relay import Relay
 from lbproxy.dataplane.exchange.relay_end import RelayEnd
+from lbproxy.dataplane.net.framed_transport import FramedTransport
 from lbproxy.domain.lease import Outcome
 from lbproxy.errors import MAINTENANCE, Side
 from lbproxy.protocol.http1 import ResponseHead
@@ -14,11 +18,12 @@ from lbproxy.protocol.http1 import ResponseHead
 class Tunnel:
     """One for a request. The attempt keeps its lease until the end, of which `owner.tunnel_over` hears."""
 
-    __slots__ = ("_attempt", "_owner", "_relay")
+    __slots__ = ("_attempt", "_is_shared", "_owner", "_relay")
 
     def __init__(self, owner: AttemptOwner, attempt: AttemptBooks) -> None:
         self._owner = owner
         self._attempt = attempt
+        self._is_shared = False  # does the server's connection carry others, too?
         self._relay: Relay | None = None
 
     def open(self, head: ResponseHead, rest: bytes) -> None:
@@ -36,6 +41,7 @@ class Tunnel:
         )
         self._relay, relay.watcher = relay, self
         up = stream.detach()
+        self._is_shared = isinstance(up, FramedTransport)
         down, ahead, has_ended = owner.side.give_stream(owner, head)
         client, server = RelayEnd(relay), RelayEnd(relay)
         relay.join(client, down, server, up)
@@ -56,7 +62,8 @@ class Tunnel:
         now = owner.services.clock()
         if end == MAINTENANCE.word:
             accounts.server_failed(attempt.runtime, MAINTENANCE)
-        attempt.runtime.n_connections -= 1
+        if not self._is_shared:
+            attempt.runtime.n_connections -= 1
         accounts.tunnelled(owner, relay.client.n_received, relay.server.n_received)
         if side is Side.CLIENT:
             accounts.client_left(attempt.runtime.pool, "tunnel")

@@ -19,6 +19,7 @@ from typing import Final, cast
 
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr, trait
+from lbproxy.dataplane.counters import UPSTREAM_LOOKUPS, count_lookups
 from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
 from lbproxy.dataplane.net.socket_transport import Receiver
@@ -26,6 +27,7 @@ from lbproxy.dataplane.net.tls_transport import StreamTransport, TlsTransport
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.server.connection import acknowledged
 from lbproxy.dataplane.server.http2_stream import FRAME, Carrier, Http2Stream
+from lbproxy.dataplane.server.http2_tunnel import ConnectStream
 from lbproxy.dataplane.server.tls import tls_fault
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import Fault
@@ -96,6 +98,7 @@ class Http2Connection(Carrier):
         self._pinged_at = 0.0  # while an answer is waited for
         self._n_pings = 0  # since something else came
         self._why = ""  # it failed
+        self._lookups = self.lookups()  # that were counted
 
     # --- room ---------------------------------------------------------------------------------------------------------
 
@@ -117,13 +120,14 @@ class Http2Connection(Carrier):
             and (bool(self.streams) or not self._poller.poll(0))
         )
 
-    def begin(self, sink: AnswerSink, now: float) -> bool:
-        """Open a stream for somebody. False if there is none, after all."""
+    def begin(self, sink: AnswerSink, now: float, *, is_tunnel: bool = False) -> bool:
+        """Open a stream for somebody. False if there is none, after all. is_tunnel: for a WebSocket."""
         number = self.open_stream()
         if not number:
             self.drain()
             return False
-        stream = self.streams[number] = Http2Stream(self, number)
+        stream = ConnectStream(self, number, self.services) if is_tunnel else Http2Stream(self, number)
+        self.streams[number] = stream
         if len(self.streams) == 1:
             self._silent_since = now
         if self.n_requests + 1 >= self._max_requests:
@@ -358,6 +362,7 @@ class Http2Connection(Carrier):
 
     def _let_go(self) -> None:
         """It has ended: nobody uses it any more."""
+        self._count_lookups()
         self.has_ended = True
         owner, self._owner = self._owner, None
         self._transport = None
@@ -367,6 +372,12 @@ class Http2Connection(Carrier):
             self.runtime.n_connections -= 1
         if owner is not None:
             owner.connection_over(self)
+
+    def _count_lookups(self) -> None:
+        now = self.lookups()
+        if now != self._lookups:
+            count_lookups(self.runtime.row, UPSTREAM_LOOKUPS, now, self._lookups)
+            self._lookups = now
 
     def break_off(self, fault: Fault, detail: str) -> None:
         """Give it up, with all that is under way."""
@@ -453,6 +464,7 @@ class Http2Connection(Carrier):
         """Called a few times a second."""
         if self.has_ended:
             return
+        self._count_lookups()
         if now >= self._retires_at:
             self.drain()
         if not self.streams:

@@ -33,15 +33,17 @@ _MANY: Final = 10  # streams: with fewer on a connection, one that is dialled ah
 
 
 class Wait(Pending):
-    """Somebody who waits for a stream. since: from when on; is_fresh: on no connection that was made before that."""
+    """Somebody who waits for a stream. since: from when on; is_fresh: on no connection that was made before that.
+    is_tunnel: for a WebSocket, so on one whose server has said that it opens such."""
 
-    __slots__ = ("_owner", "dial", "is_fresh", "since", "sink")
+    __slots__ = ("_owner", "dial", "is_fresh", "is_tunnel", "since", "sink")
 
-    def __init__(self, owner: Waiting, sink: AnswerSink, since: float, *, is_fresh: bool) -> None:
+    def __init__(self, owner: Waiting, sink: AnswerSink, since: float, *, is_fresh: bool, is_tunnel: bool) -> None:
         self._owner = owner
         self.sink = sink
         self.since = since
         self.is_fresh = is_fresh
+        self.is_tunnel = is_tunnel
 
     def cancel(self) -> None:
         """See Pending."""
@@ -102,6 +104,9 @@ class Http2Endpoint(Waiting, Http2Owner):
 
     def open(self, sink: AnswerSink, services: Services, now: float, *, wants_fresh: bool) -> None:
         """See Endpoint."""
+        if sink.wants_websocket():
+            self._look_for_tunnel(sink, services, now, wants_fresh=wants_fresh)
+            return
         if not wants_fresh:
             for connection in self.connections:
                 if connection.has_room():
@@ -121,11 +126,35 @@ class Http2Endpoint(Waiting, Http2Owner):
             if opening is not None and opening.is_open:
                 self._attach_at_once(sink, services, opening, now)
                 return
-        wait = Wait(self, sink, now, is_fresh=wants_fresh)
-        sink.pending = wait
-        self._waiting.append(wait)
+        self._wait(sink, now, is_fresh=wants_fresh)
         if needs_dial:
             self._dial(services, sink.timeouts(), now, opening)
+
+    def _wait(self, sink: AnswerSink, now: float, *, is_fresh: bool, is_tunnel: bool = False) -> None:
+        wait = Wait(self, sink, now, is_fresh=is_fresh, is_tunnel=is_tunnel)
+        sink.pending = wait
+        self._waiting.append(wait)
+
+    def _look_for_tunnel(self, sink: AnswerSink, services: Services, now: float, *, wants_fresh: bool) -> None:
+        """A stream for a WebSocket: whether there may be one stands in the server's SETTINGS (RFC 8441 section 3)."""
+        if not wants_fresh:
+            if self._is_auto:
+                kept = self._runtime.idle.take(now)
+                if kept is not None:
+                    sink.opened(cast(UpstreamConnection, kept), now)
+                    return
+            for connection in self.connections:
+                if connection.peer.is_known and connection.has_room():
+                    if not connection.peer.enable_connect_protocol:
+                        self._wait(sink, now, is_fresh=False, is_tunnel=True)
+                        services.loop.call_soon(self._serve, connection)  # which refuses it
+                        return
+                    if connection.begin(sink, now, is_tunnel=True):
+                        return
+                    break
+        self._wait(sink, now, is_fresh=wants_fresh, is_tunnel=True)
+        if self._needs_dial(len(self._waiting)):
+            self._dial(services, sink.timeouts(), now, None)
 
     def retire(self) -> None:
         """See Connections."""
@@ -143,7 +172,11 @@ class Http2Endpoint(Waiting, Http2Owner):
         for connection in [*self.connections, *self._draining]:
             connection.sweep(now)
         limit = self._most_idle()
-        idle = [connection for connection in self.connections if not connection.streams]
+        idle = [
+            connection
+            for connection in self.connections
+            if not connection.streams and (connection.peer.is_known or not self._waiting)
+        ]
         for connection in idle[limit:]:
             connection.close_if_idle()
 
@@ -175,6 +208,10 @@ class Http2Endpoint(Waiting, Http2Owner):
         if connection.peer.is_known:
             self.capacity = max(1, connection.capacity)
         self._serve(connection)
+        if self._waiting and self._waiting[0].is_tunnel and self._needs_dial(len(self._waiting)):
+            # What has all streams of a connection keeps them for long.
+            services = connection.services
+            self._dial(services, self._waiting[0].sink.timeouts(), services.clock(), None)
 
     def connection_over(self, connection: Http2Connection) -> None:
         if connection in self.connections:
@@ -197,10 +234,15 @@ class Http2Endpoint(Waiting, Http2Owner):
             if wait.is_fresh and connection.created_at < wait.since:
                 at += 1
                 continue
+            if wait.is_tunnel and not connection.peer.is_known:
+                at += 1
+                continue
             self._waiting.pop(at)
             wait.sink.pending = None
             now = connection.services.clock()
-            if not connection.begin(wait.sink, now):
+            if wait.is_tunnel and not connection.peer.enable_connect_protocol:
+                wait.sink.attempt_failed(errors.NO_WEBSOCKET, "its HTTP/2 has no extended CONNECT")
+            elif not connection.begin(wait.sink, now, is_tunnel=wait.is_tunnel):
                 self._waiting.insert(at, wait)
                 wait.sink.pending = wait
                 return

@@ -160,7 +160,16 @@ class Http2Stream(SharingServerStream):
             self._trailers_up = trailer_lines(trailers)
         self._is_sent = is_done and not body and not self._trailers_up
         carrier.send_request(
-            self.stream_id, head.method, carrier.scheme, head.authority, head.path, head.lines, own, self._is_sent
+            self.stream_id,
+            head.method,
+            carrier.scheme,
+            head.authority,
+            head.path,
+            head.lines,
+            own,
+            self._is_sent,
+            b"",
+            prepared.head.secrets,
         )
         if body or (is_done and not self._is_sent):
             self._send(body)
@@ -266,6 +275,8 @@ class Http2Stream(SharingServerStream):
             self.fail(errors.RESPONSE_HEADER_TOO_LARGE, f"the head has {head.excess}", PROTOCOL_ERROR)
             return
         found = response_head_of(head.status, head.lines, head.content_length)
+        if head.secrets:
+            found.secrets = head.secrets
         if head.is_grpc and grpc.is_grpc(head.lines):
             found.is_grpc = True
             if is_end:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.net.framed_transport import TunnelTransport
 from lbproxy.dataplane.net.pieces import SMALL_BODY
-from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.server.connection import ServerConnection
 from lbproxy.protocol.body import chunked
@@ -37,6 +37,8 @@ class SendingConnection(ServerConnection):
         if prepared.needs_care:
             if expects:
                 lines += b"Expect: 100-continue\r\n"
+            if prepared.is_connect:
+                lines += b"Sec-WebSocket-Key: %b\r\n" % sink.websocket_key()
             self._is_last = prepared.closes
             if prepared.chunked:
                 self._is_chunking = not is_done
@@ -102,7 +104,7 @@ class SendingConnection(ServerConnection):
     def request_moved(self, size: int) -> None:
         self.written += size
 
-    def detach(self) -> StreamTransport:
+    def detach(self) -> TunnelTransport:
         self.sink = None
         self.has_ended = True
         return self.transport

@@ -39,7 +39,15 @@ from lbproxy.protocol.h2.codes import (
 )
 from lbproxy.protocol.h2.control import CONTINUATIONS, CONTROL_FRAMES, RESETS, H2Control
 from lbproxy.protocol.h2.decoder import Decoder, HpackError
-from lbproxy.protocol.h2.head import H2Head, Malformed, check_trailers, read_answer, read_request, too_large
+from lbproxy.protocol.h2.head import (
+    H2Head,
+    Malformed,
+    check_trailers,
+    read_answer,
+    read_request,
+    secrets_among,
+    too_large,
+)
 from lbproxy.protocol.h2.outgoing import EXPECTS_BODY, EXPECTS_HEAD, HAS_ENDED, H2Stream
 from lbproxy.protocol.h2.settings import OwnSettings
 
@@ -193,6 +201,12 @@ class H2Connection(H2Control):
         elif self._control.is_over(self._now):
             self._flood(CONTROL_FRAMES, "too many frames of unknown types")
 
+    def lookups(self) -> list[int]:
+        """So far: heads that were known whole, and of others the fields that were found, and that had to be made; and
+        the same of what was sent."""
+        decoder, encoder = self.decoder, self.encoder
+        return [self.n_known, decoder.n_hits, decoder.n_made, encoder.n_known, encoder.n_hits, encoder.n_spelled]
+
     # --- heads ------------------------------------------------------------------------------------------------------
 
     def _headers(self, flags: i64, stream_id: i64, octets: bytes, at: i64, end: i64) -> None:
@@ -292,6 +306,8 @@ class H2Connection(H2Control):
         if self.decoder.excess:
             return too_large(self.decoder.excess)
         head = read_request(found, self.own.websocket) if self.is_server else read_answer(found)
+        if self.decoder.has_secrets:
+            head.secrets = secrets_among(found)
         version = self.decoder.version
         if self._known_version != version:
             self._known.clear()

@@ -256,6 +256,10 @@ class H2Control(H2Outgoing):
         if stream.has_ended:
             self._forget(stream_id)
 
+    def misused(self, stream_id: int, why: str) -> None:
+        """What came is good HTTP/2, and not allowed on this stream: as if it were malformed."""
+        self._end_malformed(stream_id, why)
+
     def _end_malformed(self, stream_id: i64, why: str) -> None:
         self._end_wrong(stream_id, PROTOCOL_ERROR, why)
 

@@ -40,8 +40,8 @@ class Decoder:
     the table; while it is the same, equal blocks mean equal lists.
     """
 
-    __slots__ = ("_at", "_block", "_count", "_first", "_mask", "_ring", "_table_limit", "excess", "most_bytes",
-                 "most_fields", "n_hits", "n_made", "size", "table_bytes", "version")  # fmt: skip
+    __slots__ = ("_at", "_block", "_count", "_first", "_mask", "_ring", "_table_limit", "excess", "has_secrets",
+                 "most_bytes", "most_fields", "n_hits", "n_made", "size", "table_bytes", "version")  # fmt: skip
 
     def __init__(self, most_fields: int, most_bytes: int, table_bytes: int = DEFAULT_TABLE_SIZE) -> None:
         self.most_fields: i64 = most_fields
@@ -59,6 +59,7 @@ class Decoder:
         self._block = b""
         self._at: i64 = 0
         self.excess = ""
+        self.has_secrets = False
         self.version = 0
         self.n_hits = 0
         self.n_made = 0
@@ -68,6 +69,7 @@ class Decoder:
         self._block = block
         self._at = 0
         self.excess = ""
+        self.has_secrets = False
         try:
             return self._fields(block)
         except IndexError as error:
@@ -150,6 +152,8 @@ class Decoder:
         else:
             self._at += 1
         is_secret = not is_stored and octet >= 0x10
+        if is_secret:
+            self.has_secrets = True
         if not index:
             field = make_field(self._string(), self._string(), -1, is_secret)
         else:

@@ -49,7 +49,7 @@ _FLEETING: Final = frozenset(
 )
 # Never indexed, by anybody on the way (RFC 7541 section 7.1.3): somebody who guesses them could see that a guess is
 # right. A connection to a server carries what many clients send.
-_SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+SECRET: Final[frozenset[bytes]] = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 _STORED: Final = 0x40
 _NEVER: Final = 0x10
 _MAX_NAME: Final = 64
@@ -108,7 +108,7 @@ class _Dictionary:
         if found is None:
             name, _, value = line.partition(b": ")
             name = name.lower()
-            found = Spelled(name, value, name in _SECRET)
+            found = Spelled(name, value, name in SECRET)
             if found.entry:
                 if len(self._lines) >= _MAX_SPELLED:
                     self._lines.clear()
@@ -236,7 +236,7 @@ class Encoder:
             known = _SCHEMES.get(scheme)
             start += known if known is not None else self._known_block(b":scheme: %b\r\n" % scheme, NO_NAMES)
         target = b":authority: %b\r\n:path: %b\r\n" % (authority, path) if path else b":authority: %b\r\n" % authority
-        start += self._known_block(target, NO_NAMES)
+        start += self._known_block(target, secrets)
         if protocol:
             start += self._known_block(b":protocol: %b\r\n" % protocol, NO_NAMES)
         return self._block(start, lines, own, secrets)
@@ -269,6 +269,11 @@ class Encoder:
         n_before = len(entries)
         is_stable = True
         for line in lines.split(b"\r\n")[:-1]:
+            if secrets and line.partition(b": ")[0].lower() in secrets:  # first: another may have put it into the table
+                name, _, value = line.partition(b": ")
+                pieces.append(Spelled(name.lower(), value, True).literal)
+                self.n_spelled += 1
+                continue
             short = _STATIC_LINES.get(line)
             if short is not None:
                 self.n_hits += 1
@@ -281,10 +286,7 @@ class Encoder:
                 continue
             self.n_spelled += 1
             spelled = _DICTIONARY.spell(line)
-            if secrets and line.partition(b":")[0].lower() in secrets:
-                name, _, value = line.partition(b": ")
-                pieces.append(Spelled(name.lower(), value, True).literal)
-            elif not spelled.entry:
+            if not spelled.entry:
                 pieces.append(spelled.literal)
             elif line not in self._seen:
                 is_stable = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy.compiling import i64, mypyc_attr
+from lbproxy.protocol.h2.encoder import NO_NAMES, SECRET
 from lbproxy.protocol.h2.fields import (
     AUTHORITY,
     BAD,
@@ -43,7 +44,9 @@ class H2Head:
     scheme and path are empty with CONNECT; protocol is empty but for extended CONNECT (RFC 8441). status: of answers,
     else 0. fields: in order, without pseudo-fields, Host, TE and Content-Length, cookie crumbs joined. content_length:
     None without one. accepts_trailers: `te: trailers`. is_grpc: its content-type begins with application/grpc. excess:
-    it has more fields or octets than allowed, and this says what; nothing else of it is known then.
+    it has more fields or octets than allowed, and this says what; nothing else of it is known then. secrets: names of
+    fields that nobody on the way may put into a table, as the sender said (RFC 7541 section 6.2.3), without those of
+    which that is known.
     """
 
     __slots__ = (
@@ -59,6 +62,7 @@ class H2Head:
         "path",
         "protocol",
         "scheme",
+        "secrets",
         "status",
     )
 
@@ -75,6 +79,7 @@ class H2Head:
         self.expects_continue = False
         self.is_grpc = False
         self.excess = ""
+        self.secrets = NO_NAMES
         self._lines: bytes | None = None
 
     @property
@@ -88,6 +93,11 @@ class H2Head:
 def lines_of(fields: list[H2Field]) -> bytes:
     """Fields as lines of HTTP/1, each with CR LF."""
     return b"".join([field.line for field in fields])
+
+
+def secrets_among(fields: list[H2Field]) -> frozenset[bytes]:
+    """See H2Head."""
+    return frozenset([field.name for field in fields if field.is_secret]) - SECRET
 
 
 def too_large(excess: str) -> H2Head:
@@ -173,6 +183,8 @@ def _check_request(head: H2Head, host: bytes, allows_protocol: bool) -> None:
             raise Malformed(":protocol was not offered")
         if head.method != b"CONNECT":
             raise Malformed(":protocol stands with a method that is not CONNECT")
+        if head.content_length is not None:
+            raise Malformed("CONNECT has a length, and what it opens has none")
     elif head.method == b"CONNECT":
         if head.scheme or head.path:
             raise Malformed("CONNECT has :scheme or :path")

@@ -326,3 +326,11 @@ def test_rate_limits_are_shown_where_they_refuse_and_on_request() -> None:
     assert "rate limit n: 0.5/s by client_ip, burst 4, local; 0 refused\n" in page(told, is_verbose=True)
     told["rate_limits"] = [{**limit, "limited": 7, "open": 2}]
     assert "local; 7 refused, 2 let through without an answer of Redis\n" in page(told)
+
+
+def test_a_pool_that_speaks_http_2_says_so() -> None:
+    told = status(server("a", connections={"active": 2, "idle": 1}), protocol="h2")
+    shown = page(told, is_verbose=True)
+    assert "pool predict (random, h2): " in shown
+    assert "connections: 2 with requests, 1 idle" in shown
+    assert "h2" not in page(status(server("a", connections=None), protocol="h1"), is_verbose=True)

@@ -140,6 +140,7 @@ def test_the_whole_status() -> None:
             "kind": "uvicorn",
             "kind_settings": {"keep_alive.idle_timeout": "4s"},
             "strategy": "least_connections",
+            "protocol": "h1",
             "usable": 1,
             "leaving": False,
             "ready": False,
@@ -152,6 +153,24 @@ def test_the_whole_status() -> None:
             "names": [],
             "discovery": [{"source": "dns:x", "servers": 1, "age": 2.0, "error": None}],
         }
+    ]
+
+
+def test_connections_that_requests_share_are_counted() -> None:
+    pools = {"calls": make_pool("calls", 5001, 5002), "pages": make_pool("pages", 5003)}
+    source = StatusSource(
+        "1",
+        0.0,
+        pools,
+        {},
+        protocol=lambda name: "h2" if name == "calls" else "h1",
+        connections=lambda: [(("calls", pools["calls"].servers[0].name, "active"), 2.0), (("pages", "x", "idle"), 9.0)],
+    )
+    found = source.build("running", None, 1.0)["pools"]
+    assert isinstance(found, list)
+    assert [(pool["protocol"], [server["connections"] for server in pool["servers"]]) for pool in found] == [
+        ("h2", [{"active": 2, "idle": 0}, {"active": 0, "idle": 0}]),
+        ("h1", [None]),
     ]
 
 

@@ -113,3 +113,25 @@ def test_what_is_told_is_a_config_that_loads(verdict: Verdict) -> None:
 
 def test_no_advice_is_no_lines() -> None:
     assert yaml_lines({"p": {}}) == []
+
+
+CALLS = Verdict(None, "a server of gRPC", speaks_http2=True, checks_grpc=True)
+PAGES = Verdict(None, "a server of gRPC", speaks_http2=True)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "written", "lines"),
+    [
+        ([CALLS], {}, {"protocol": "h2", "health_check": "grpc"}),
+        ([CALLS, PAGES], {}, {"protocol": "h2"}),
+        ([CALLS], {"protocol": "h2"}, {"health_check": "grpc"}),
+        ([CALLS], {"protocol": "h2", "health_check": "off"}, {}),
+        ([CALLS], {"protocol": "h2", "health_check": {"type": "grpc", "service": "a.B"}}, {}),
+        ([CALLS, Verdict(None, "a server of gRPC")], {}, {}),
+    ],
+)
+def test_servers_of_http_2(verdicts: list[Verdict], written: dict[str, object], lines: dict[str, object]) -> None:
+    found = advice(*verdicts, **written).lines
+    assert found == lines
+    text = {"servers": ["a:1"], **written, **found}
+    assert Pool.model_validate(text).protocol == ("h2" if {"protocol"} <= set(text) else "h1")

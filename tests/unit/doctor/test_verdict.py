@@ -7,6 +7,7 @@ import json
 import pytest
 
 from lbproxy.doctor.answer import Reply
+from lbproxy.doctor.http2 import Http2Answer
 from lbproxy.doctor.pace import Pace
 from lbproxy.doctor.verdict import HEALTH, MODELS, TGI, TRITON, VERSION, Evidence, judge, names_in, program, questions
 
@@ -214,3 +215,34 @@ def test_workers_that_sign_their_answers() -> None:
     assert names_in(reply(200, "", {"pid": 7, "n": 1, "worker": "a"})) == {"pid 7", "worker a"}
     assert names_in(Reply(200, {"x-worker-id": "3"}, b"[7]", is_kept=True)) == {"x-worker-id 3"}
     assert names_in(reply(200, "", {"pid": None, "worker": "\x1b"})) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("answer", "what", "why", "checks"),
+    [
+        (
+            Http2Answer("", 100, is_grpc=True, is_serving=True, says="says SERVING"),
+            "a server of gRPC",
+            "it speaks HTTP/2, 100 requests at once on a connection; grpc.health.v1: it says SERVING",
+            True,
+        ),
+        (
+            Http2Answer("", None, is_grpc=True, is_serving=False, says="has no health service (grpc.health.v1)"),
+            "a server of gRPC",
+            "it speaks HTTP/2, any number of requests at once on a connection; grpc.health.v1: it has no health service"
+            " (grpc.health.v1)",
+            False,
+        ),
+        (
+            Http2Answer("nghttpd", 128, is_grpc=False, is_serving=False, says=""),
+            "nghttpd",
+            "it speaks HTTP/2, 128 requests at once on a connection",
+            False,
+        ),
+    ],
+)
+def test_a_server_of_http_2(answer: Http2Answer, what: str, why: str, checks: bool) -> None:
+    verdict = judge(Evidence(http2=answer, pids=(1, 2)))
+    assert (verdict.kind, verdict.what, verdict.why) == (None, what, why)
+    assert verdict.speaks_http2 and verdict.checks_grpc is checks and verdict.is_shared and verdict.hints
+    assert judge(Evidence(http2=answer, check="x", is_check_failed=True)).problems == ("its health check fails: it x",)

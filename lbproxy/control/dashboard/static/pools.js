@@ -204,7 +204,7 @@ class Card {
     const level = !pool.usable ? "bad" : servers.some((server) => levelOf(server) === "warn") ? "warn" : "ok";
     setAttribute(this.usable, "data-level", level);
     setText(this.usable, `${count(pool.usable)} of ${count(servers.length)} usable`);
-    setText(this.strategy, pool.strategy);
+    setText(this.strategy, pool.protocol === "h1" ? pool.strategy : `${pool.strategy}, ${pool.protocol}`);
     const { rates } = pool;
     const p99 = rates && rates.p99 !== null ? `, p99 ${latency(rates.p99)}` : "";
     setText(this.short, rates ? `${rate(rates.rps)} requests/s${p99}` : "");

@@ -81,3 +81,18 @@ def test_a_defect_ends_one_request() -> None:
         column = PROCESS.column("internal_errors_total")
         assert lb.services.row[column] == 1
         lb.services.row[column] = 0
+
+
+def test_what_tables_are_asked_is_counted() -> None:
+    """When it is swept, and when it ends."""
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        for _ in range(4):
+            client.begin("GET", "/here", "x-a: b")
+        assert lb.of_listener("h2_table_lookups_total", "received", "miss") == 0
+        lb.advance(1.0)
+        counted = [lb.of_listener("h2_table_lookups_total", "received", word) for word in ("known", "hit", "miss")]
+        assert counted[0] >= 1 and counted[1] > counted[2] > 0
+        client.begin("GET", "/here", "x-a: c")
+        client.peer.reset()
+        assert lb.of_listener("h2_table_lookups_total", "received", "miss") == counted[2] + 1

@@ -8,6 +8,7 @@ from lbproxy.dataplane.client.http2 import Http2Connection
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
 from lbproxy.protocol.h2.settings import OwnSettings
+from tests.support import h2_servers
 from tests.support.fake_transport import FakeLb, Peer, ok
 from tests.support.h2_ends import headers
 from tests.support.http2_client import Http2Client
@@ -406,3 +407,27 @@ def test_a_body_that_stalls_is_refused() -> None:
         lb.advance(1.5)
         client.carry()
         assert (client.answer(number).status, lb.ends) == (408, ["body_timeout"])
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "word"),
+    [
+        (CANCEL, CANCEL, "stream_cancelled"),
+        (NO_ERROR, CANCEL, "stream_cancelled"),
+        (INTERNAL_ERROR, INTERNAL_ERROR, "stream_reset"),
+        (PROTOCOL_ERROR, INTERNAL_ERROR, "stream_reset"),
+    ],
+)
+def test_who_gave_an_answer_up_is_passed_on(said: int, code: int, word: str) -> None:
+    with FakeLb(h2_servers.config()) as lb:
+        client = Http2Client(lb)
+        number = client.begin()
+        server = h2_servers.H2Server(lb, lb.accept()).greet()
+        server.answer(1, b"half", is_end=False)
+        server.reset(1, said)
+        client.carry()
+        answer = client.answer(number)
+        assert (answer.body, answer.is_whole, answer.reset) == (b"half", False, code)
+        assert lb.ends == [word] and lb.log[0]["status"] == 200
+        lb.runtimes[0].retire()
+        lb.loop.run()

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 from types import ModuleType
 
-from lbproxy.dataplane.exchange import attempt, attempt_books, binding, exchange, kernel_path, tunnel
+from lbproxy.dataplane.exchange import attempt, attempt_books, beginning, binding, exchange, kernel_path, tunnel
 
 Method = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -33,7 +33,7 @@ def uses_of(*names: str) -> set[str]:
     """What the modules of an exchange read or call of an object by one of these names, or in an attribute of it."""
     return {
         node.attr
-        for module in (exchange, attempt, attempt_books, binding, kernel_path, tunnel)
+        for module in (exchange, beginning, attempt, attempt_books, binding, kernel_path, tunnel)
         for node in ast.walk(ast.parse(source(module)))
         if isinstance(node, ast.Attribute) and ast.unparse(node.value).rpartition(".")[2] in names
     }

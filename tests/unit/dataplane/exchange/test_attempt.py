@@ -63,7 +63,7 @@ class Client(SharingClientStream):
     def answer_fault(self, request: Underway, fault: Fault, detail: str, retry_after_s: int | None) -> None:
         self.heard.append(fault.word)
 
-    def cut(self) -> None:
+    def cut(self, fault: Fault) -> None:
         self.heard.append("cut")
 
     def pause_body(self) -> None:

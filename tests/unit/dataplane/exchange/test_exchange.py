@@ -892,21 +892,7 @@ def test_a_client_that_never_reads_is_reset() -> None:
         assert lb.of_pool("client_aborts_total", "write_timeout") == 1
 
 
-def test_a_long_body_is_not_read_faster_than_the_dial() -> None:
-    with FakeLb(ONE) as lb:
-        client = lb.connect()
-        request = post(bytes(200_000))
-        client.send(request[:100_000])
-        assert client.transport.is_paused
-        server = lb.accept()
-        assert not client.transport.is_paused
-        client.send(request[100_000:])
-        assert len(body_of(server.got())) == 200_000
-        server.send(ok())
-        assert lb.ends == ["ok"]
-
-
-# --- overload, no server --------------------------------------------------------------------------------------------
+# --- overload --------------------------------------------------------------------------------------------------------
 
 
 REPEATABLE = two(retry="{idempotent: true, on: [connect, reset], status: [503], backoff: {base: 0, max: 0}}")
@@ -997,20 +983,6 @@ def test_silence_in_both_directions_is_too_long_behind_an_early_head() -> None:
         assert lb.ends == ["idle_timeout"] and client.saw_reset
 
 
-def test_an_upload_that_waits_is_not_read_further_when_memory_is_short() -> None:
-    with FakeLb(ONE) as lb:
-        lb.services.pressure.count(NO_MEMORY)
-        client = lb.connect()
-        request = post(bytes(100_000))
-        client.send(request[:20_000])
-        assert client.transport.is_paused
-        server = lb.accept()
-        assert not client.transport.is_paused
-        client.send(request[20_000:])
-        assert body_of(server.got()) == bytes(100_000)
-        server.send(ok())
-
-
 def test_the_copy_goes_when_the_answer_has_begun() -> None:
     """There is no retry after it; a stream of minutes would keep its prompt for nothing."""
     with FakeLb(REPEATABLE) as lb:
@@ -1035,30 +1007,6 @@ def test_what_a_server_has_not_taken_counts_also_without_the_copy() -> None:
         (item,) = lb.services.swept
         assert item.buffered_bytes() == 60_000
         client.reset()
-
-
-def test_an_overloaded_process_answers_503() -> None:
-    with FakeLb(ONE) as lb:
-        lb.services.pressure.is_refusing = True
-        client = lb.connect()
-        client.send(GET)
-        assert status_of(client.got()) == 503
-        assert lb.ends == ["overloaded"] and lb.inflight == 0
-
-
-def test_a_pool_without_a_usable_server_answers_503() -> None:
-    with FakeLb(ONE) as lb:
-        lb.pool.pool.set_admin(lb.runtimes[0].server, Admin.MAINT, "", lb.clock())
-        client = lb.connect()
-        client.send(GET)
-        answer = client.got()
-        assert status_of(answer) == 503 and b"Retry-After: " in answer
-        assert lb.ends == ["no_server"] and not lb.loop.dials
-        assert lb.of_listener("rejected_total", "no_server") == 1
-        lb.pool.pool.set_admin(lb.runtimes[0].server, Admin.READY, "", lb.clock())
-        client.send(GET)
-        lb.accept().send(ok())
-        assert status_of(client.got()) == 200
 
 
 def test_times_are_of_the_attempt_that_counted() -> None:

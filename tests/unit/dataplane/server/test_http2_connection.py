@@ -240,3 +240,16 @@ def test_what_a_connection_knows_is_let_go() -> None:
         del server
         gc.collect()
         assert not [thing for thing in gc.get_objects() if isinstance(thing, Http2Connection)]
+
+
+def test_what_tables_are_asked_is_counted() -> None:
+    with Asking() as lb:
+        server, _ = lb.server()
+        server.answer(1, lines=b"x-a: b\r\n")
+        lb.wait(1.0)
+        assert lb.of_servers("upstream_h2_table_lookups_total", "received", "miss") > 0
+        assert lb.of_servers("upstream_h2_table_lookups_total", "sent", "miss") > 0
+        before = lb.of_servers("upstream_h2_table_lookups_total", "sent", "miss")
+        lb.wait(1.0)
+        assert lb.of_servers("upstream_h2_table_lookups_total", "sent", "miss") == before
+        lb.close()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lbproxy.dataplane.server.http2_stream import Http2Stream
-from lbproxy.protocol.h2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM
+from lbproxy.protocol.h2.codes import CANCEL, END_HEADERS, END_STREAM, HEADERS, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM
+from lbproxy.protocol.h2.head import H2Head
 from tests.support.asking import prepared_by
-from tests.support.fake_transport import GET
+from tests.support.fake_transport import GET, FakeLb
+from tests.support.h2_ends import frame
+from tests.support.h2_servers import H2Server, config
+from tests.support.http2_client import Http2Client
 from tests.unit.dataplane.server.http2_helpers import POST, Asking
 
 HEAD = b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -202,3 +206,58 @@ def test_interim_answers_and_their_number() -> None:
         server.say()
         assert asked.heard == [103, 103, "too_many_interim"]
         lb.close()
+
+
+def secret_block(*fields: tuple[bytes, bytes]) -> bytes:
+    """A block of which the fields that begin with x- are never indexed."""
+    pieces = []
+    for name, value in fields:
+        start = b"\x10" if name.startswith(b"x-") else b"\x00"
+        pieces.append(start + bytes([len(name)]) + name + bytes([len(value)]) + value)
+    return b"".join(pieces)
+
+
+def marks(head: H2Head) -> set[bytes]:
+    return {field.name for field in head.fields if field.is_secret}
+
+
+def test_never_indexed_marks_go_on_to_servers_and_back_to_clients() -> None:
+    """RFC 7541 sections 6.2.3 and 7.1.3."""
+    with FakeLb(config()) as lb:
+        client = Http2Client(lb)
+        server: H2Server | None = None
+        for is_marked in (False, True, False, True):
+            number = client.end.open_stream()
+            pairs = ((b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"h"), (b":path", b"/"))
+            block = secret_block(*pairs, (b"x-token" if is_marked else b"y-token", b"1"), (b"y-other", b"2"))
+            client.raw(frame(HEADERS, END_HEADERS | END_STREAM, number, block))
+            if server is None:
+                server = H2Server(lb, lb.accept()).greet()
+            else:
+                server.read()
+            assert marks(server.end.heads[-1]) == ({b"x-token"} if is_marked else set())
+            block = secret_block((b":status", b"200"), (b"x-session" if is_marked else b"y-session", b"3"))
+            server.peer.send(frame(HEADERS, END_HEADERS | END_STREAM, number, block))
+            client.carry()
+            assert marks(client.end.heads[-1]) == ({b"x-session"} if is_marked else set())
+        lb.runtimes[0].retire()
+        lb.loop.run()
+
+
+def test_heads_that_differ_in_their_marks_only_are_not_taken_for_each_other() -> None:
+    with FakeLb(config()) as lb:
+        client = Http2Client(lb)
+        pairs = ((b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"h"), (b":path", b"/"))
+        server: H2Server | None = None
+        for is_marked in (False, False, True, False):
+            number = client.end.open_stream()
+            token = secret_block((b"x-token", b"1"))
+            block = secret_block(*pairs) + (token if is_marked else b"\x00" + token[1:])
+            client.raw(frame(HEADERS, END_HEADERS | END_STREAM, number, block))
+            server = server or H2Server(lb, lb.accept()).greet()
+            server.read()
+            assert marks(server.end.heads[-1]) == ({b"x-token"} if is_marked else set())
+            server.answer(number)
+            client.carry()
+        lb.runtimes[0].retire()
+        lb.loop.run()

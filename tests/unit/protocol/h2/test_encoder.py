@@ -215,3 +215,19 @@ def test_values_with_colons_and_without_anything() -> None:
     both = Joined()
     assert both.read(both.encoder.encode_trailers(b"A: b: c\r\nD: \r\n")) == [(b"a", b"b: c"), (b"d", b"")]
     assert Encoder().encode_answer(200, b"", b"A: b: c\r\n") == b"\x88\x00\x01a\x04b: c"
+
+
+def test_a_secret_that_stands_in_the_table_is_spelled_out_all_the_same() -> None:
+    """Another request had the same field, without the mark: to point at it would say that it is the same."""
+    both = Joined()
+    lines = b"x-token: 1\r\naccept-encoding: gzip, deflate\r\n"
+    for _ in range(3):
+        both.decoder.decode(both.encoder.encode_request(b"GET", b"http", b"h", b"/secret", lines))
+    secrets = frozenset((b"x-token", b"accept-encoding", b":path"))
+    for _ in range(2):
+        found = both.decoder.decode(
+            both.encoder.encode_request(b"GET", b"http", b"h", b"/secret", lines, secrets=secrets)
+        )
+        marked = {field.name for field in found if field.is_secret}
+        assert marked == secrets
+    assert not [field for field in both.decoder.decode(both.encoder.encode_answer(200, lines)) if field.is_secret]

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from lbproxy.protocol.h2.fields import H2Field, make_field
-from lbproxy.protocol.h2.head import Malformed, check_trailers, lines_of, read_answer, read_request, too_large
+from lbproxy.protocol.h2.head import (
+    Malformed,
+    check_trailers,
+    lines_of,
+    read_answer,
+    read_request,
+    secrets_among,
+    too_large,
+)
 from tests.support.h2_ends import GET, OK, POST, Pairs
 
 
@@ -124,3 +132,8 @@ def test_trailers() -> None:
     with pytest.raises(Malformed, match="no name"):
         check_trailers(made([(b"A", b"")]))
     assert lines_of(made([(b"a", b"b"), (b"c", b"d")])) == b"a: b\r\nc: d\r\n"
+
+
+def test_which_names_are_secret_besides_those_that_always_are() -> None:
+    fields = [make_field(name, b"x", is_secret=True) for name in (b"cookie", b"authorization", b"x-token", b":path")]
+    assert secrets_among([*fields, make_field(b"a", b"b")]) == {b"x-token", b":path"}

@@ -36,7 +36,7 @@ def names() -> Iterator[Case]:
         yield case(
             "8.2.1", f"{octet:#04x} in a name is allowed", answers(200), _with((b"x%cx" % octet, b"v")), reaches=1
         )
-    for name, field in (
+    for what, field in (
         ("upper case at the beginning", b"X-name"),
         ("upper case at the end", b"x-namE"),
         ("a colon at the end", b"x-name:"),
@@ -46,7 +46,7 @@ def names() -> Iterator[Case]:
         ("a line break", b"x\r\ny"),
         ("a head of HTTP/1 in it", b"x: y\r\ntransfer-encoding: chunked\r\nz"),
     ):
-        yield case("8.2.1", f"a name with {name}", MALFORMED, _with((field, b"1")))
+        yield case("8.2.1", f"a name with {what}", MALFORMED, _with((field, b"1")))
     for name, value in (
         (b"connection", b"close"),
         (b"connection", b"x-a"),
@@ -68,19 +68,19 @@ def names() -> Iterator[Case]:
 
 def values() -> Iterator[Case]:
     """Section 8.2.1."""
-    for name, octets in (("NUL", b"\0"), ("CR", b"\r"), ("LF", b"\n"), ("CR LF", b"\r\n"), ("a fold", b"\r\n ")):
-        for place, value in (
+    for what, octets in (("NUL", b"\0"), ("CR", b"\r"), ("LF", b"\n"), ("CR LF", b"\r\n"), ("a fold", b"\r\n ")):
+        for place, pattern in (
             ("at the beginning", b"%bv"),
             ("within", b"a%bv"),
             ("at the end", b"v%b"),
             ("alone", b"%b"),
         ):
-            yield case("8.2.1", f"{name} {place} of a value", MALFORMED, _with((b"x-a", value % octets)))
-    for name, octets in (("SP", b" "), ("HTAB", b"\t")):
-        for place, value in (("at the beginning", b"%bv"), ("at the end", b"v%b"), ("alone", b"%b")):
-            yield case("8.2.1", f"{name} {place} of a value", MALFORMED, _with((b"x-a", value % octets)))
+            yield case("8.2.1", f"{what} {place} of a value", MALFORMED, _with((b"x-a", pattern % octets)))
+    for what, octets in (("SP", b" "), ("HTAB", b"\t")):
+        for place, pattern in (("at the beginning", b"%bv"), ("at the end", b"v%b"), ("alone", b"%b")):
+            yield case("8.2.1", f"{what} {place} of a value", MALFORMED, _with((b"x-a", pattern % octets)))
         yield case(
-            "8.2.1", f"{name} within a value is allowed", answers(200), _with((b"x-a", b"v%bv" % octets)), reaches=1
+            "8.2.1", f"{what} within a value is allowed", answers(200), _with((b"x-a", b"v%bv" % octets)), reaches=1
         )
     for octet in (0x01, 0x08, 0x0B, 0x1F, 0x7F):
         yield case("8.2.1", f"{octet:#04x} in a value", MALFORMED, _with((b"x-a", b"v%cv" % octet)))
@@ -124,14 +124,14 @@ def heads() -> Iterator[Case]:
         yield case("8.3.1", f"{known} with a line break", MALFORMED, sent([*others, (name, POST[at][1] + b"\r\nx: y")]))
         yield case("8.3", f"{known} in upper case", MALFORMED, sent([*others, (name.upper(), POST[at][1])]))
     yield case("8.3.1", "nobody says whom it is for", MALFORMED, sent([METHOD, SCHEME, PATH]))
-    for name, field in (
+    for what, field in (
         (":status in a request", (b":status", b"200")),
         ("an unknown pseudo-field", (b":unknown", b"x")),
         ("an empty pseudo-field", (b":", b"x")),
         (":protocol that was not offered", (b":protocol", b"websocket")),
         (":host", (b":host", b"a")),
     ):
-        yield case("8.3", name, MALFORMED, sent([*POST, field]))
+        yield case("8.3", what, MALFORMED, sent([*POST, field]))
     for what, path in (
         ("relative", b"case"),
         ("an asterisk with POST", b"*"),

@@ -272,12 +272,12 @@ def _fields() -> Iterator[Case]:
 
     for octet in (*range(0x21), *b'"(),/;<=>?@[\\]{}', 0x41, 0x5A, 0x7F, 0x80, 0xFF):
         yield _case("8.2.1", f"{octet:#04x} in a name", MALFORMED, plus(b"x-%c-x" % octet, b"v"))
-    for name, octets in (("NUL", b"\0"), ("CR", b"\r"), ("LF", b"\n"), ("CR LF", b"\r\n")):
-        for place, value in (("at the beginning", b"%bv"), ("within", b"a%bv"), ("at the end", b"v%b")):
-            yield _case("8.2.1", f"{name} {place} of a value", MALFORMED, plus(b"x-a", value % octets))
-    for name, octets in (("SP", b" "), ("HTAB", b"\t")):
-        for place, value in (("at the beginning", b"%bv"), ("at the end", b"v%b")):
-            yield _case("8.2.1", f"{name} {place} of a value", MALFORMED, plus(b"x-a", value % octets))
+    for what, octets in (("NUL", b"\0"), ("CR", b"\r"), ("LF", b"\n"), ("CR LF", b"\r\n")):
+        for place, pattern in (("at the beginning", b"%bv"), ("within", b"a%bv"), ("at the end", b"v%b")):
+            yield _case("8.2.1", f"{what} {place} of a value", MALFORMED, plus(b"x-a", pattern % octets))
+    for what, octets in (("SP", b" "), ("HTAB", b"\t")):
+        for place, pattern in (("at the beginning", b"%bv"), ("at the end", b"v%b")):
+            yield _case("8.2.1", f"{what} {place} of a value", MALFORMED, plus(b"x-a", pattern % octets))
     yield _case("8.2.1", "an answer within a value", MALFORMED, plus(b"x-a", b"b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"))
     yield _case("8.2.1", "an empty name", MALFORMED, plus(b"", b"x"))
     yield _case("8.2.1", "an empty value", FINE, plus(b"x-a", b""))

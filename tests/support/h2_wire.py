@@ -152,7 +152,7 @@ class FrameSocket:
         elif kind in (HEADERS, CONTINUATION):
             self._block += body
             if flags & END_HEADERS:
-                heard.heads.append(dict(self._decoder.decode(self._block)))
+                heard.heads.append({str(one[0]): str(one[1]) for one in self._decoder.decode(self._block)})
                 self._block = b""
         elif kind == RST_STREAM:
             heard.reset = int.from_bytes(body, "big")

@@ -182,11 +182,11 @@ def test_6_9_1_data_beyond_the_window_of_the_connection(stage: Stage) -> None:
 def test_6_9_1_padding_counts_as_data(stage: Stage) -> None:
     with begun(stage, "narrow") as peer:
         wait_until(lambda: stage.lb.metric("server_inflight", pool="narrow") == 1, "the first to be at the server")
-        padded = frame(DATA, PADDED, STREAM, b"\xff" + b"x" * 100 + bytes(255))  # 356 octets of the window
-        peer.send(headers(STREAM, HELD), padded * (STREAM_WINDOW // 356))
+        padded = frame(DATA, PADDED, STREAM, b"\xff" + bytes(16_000) + bytes(255))  # 16,256 octets of the window
+        peer.send(headers(STREAM, HELD), padded * 16)
         peer.round_trip(b"in bound")
         assert peer.on(STREAM).reset is None
-        peer.send(padded)
+        peer.send(fill(STREAM, 3000))  # without padding there would be room for it
         peer.read_until(lambda: peer.on(STREAM).reset is not None, "the stream's end")
         assert peer.on(STREAM).reset == FLOW_CONTROL_ERROR
 

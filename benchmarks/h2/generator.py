@@ -179,7 +179,7 @@ def connect(port: int, case: Case) -> socket.socket:
         context = ssl._create_unverified_context()
         context.set_alpn_protocols(["h2"])
         sock = context.wrap_socket(sock)
-        if sock.selected_alpn_protocol() != "h2":  # type: ignore[attr-defined]
+        if sock.selected_alpn_protocol() != "h2":
             raise OSError("HTTP/2 was not chosen")
     sock.setblocking(False)
     return sock

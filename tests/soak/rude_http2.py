@@ -96,6 +96,9 @@ class Http2Caller(Caller):
         try:
             events = self._h2.receive_data(data)
         except h2.exceptions.ProtocolError as error:
+            if "RECV_INFORMATIONAL_HEADERS in state 6" in str(error):
+                # One was on its way to a stream that was given up: other frames the library ignores then, these not.
+                raise EOFError from None
             raise Stranger(f"h2 does not take what lbproxy sent: {error!r}") from error
         for event in events:
             self._take(self._h2, event)
@@ -111,7 +114,7 @@ class Http2Caller(Caller):
             if number in self._open:
                 self._bodies[number] += event.data or b""
         elif isinstance(event, h2.events.ResponseReceived):
-            self._statuses[number] = next(int(value) for name, value in event.headers or () if name == ":status")
+            self._statuses[number] = next(int(value) for name, value in event.headers or () if str(name) == ":status")
         elif isinstance(event, h2.events.StreamReset):
             if self._open.pop(number, None) is not None:
                 self._said["stream reset"] += 1

@@ -208,7 +208,7 @@ def _frames() -> Iterator[Case]:
     yield case(
         "5.1.1",
         "a stream below one that was opened",
-        ends(PROTOCOL_ERROR, STREAM_CLOSED),
+        ends(PROTOCOL_ERROR),
         headers(STREAM + 4, HELD),
         headers(STREAM, GET, is_end=True),
     )

@@ -169,6 +169,13 @@ def _frames() -> Iterator[Case]:
         frame(HEADERS, END_HEADERS | END_STREAM, STREAM, b"\x20\xbe"),
     )
     yield _case(
+        "7541-4.4",
+        "an entry larger than the table empties it",
+        ends(COMPRESSION_ERROR),
+        frame(HEADERS, END_HEADERS, STREAM, block([STATUS]) + stored),
+        frame(HEADERS, END_HEADERS | END_STREAM, STREAM, b"\x40\x01a\x7f\x81\x1f" + b"x" * 4096 + b"\xbe"),
+    )
+    yield _case(
         "4.3",
         "the table has what a malformed answer brought",
         ends(COMPRESSION_ERROR),

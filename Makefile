@@ -112,19 +112,22 @@ bench: setup system ## measure speed, latency, memory and balance; writes benchm
 	@$(BIN)/python -P benchmarks/installed.py benchmarks.micro.h2_codec | tee -a benchmarks/out/micro.txt
 	@$(BIN)/python -m benchmarks.balancing --json benchmarks/out/balancing.json --markdown benchmarks/out/balancing.md
 	@$(BIN)/python -m benchmarks.load --json benchmarks/out/load.json --markdown benchmarks/out/load.md $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.h2 --json benchmarks/out/h2.json --markdown benchmarks/out/h2.md
 	@$(BIN)/python -m benchmarks.latency --json benchmarks/out/latency.json --markdown benchmarks/out/latency.md
 	@$(BIN)/python -m benchmarks.memory --json benchmarks/out/memory.json --markdown benchmarks/out/memory.md
 
 instructions: setup system ## count the instructions of each kind of request anew, and record them for `make test`
 	@$(BIN)/python -m benchmarks.instructions --record
 
-soak: setup ## an hour of gunicorns that restart, of kills, stalls, resets and aborts at random, a hundred reloads, ten upgrades, and an attack on the admin address
+soak: setup ## an hour of gunicorns that restart, of kills, stalls, resets and aborts at random, a hundred reloads, ten upgrades, restarts of HTTP/2 servers, and an attack on the admin address
 	@$(BIN)/python -m tests.soak gunicorn --worker-class gthread
 	@$(BIN)/python -m tests.soak gunicorn --worker-class sync
 	@$(BIN)/python -m tests.soak chaos
 	@$(BIN)/python -m tests.soak chaos --workers 4 --warm-up 60
 	@LBPROXY_RELOADS=100 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/test_reload_load.py
 	@LBPROXY_UPGRADES=10 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/upgrade/test_upgrade_load.py
+	@LBPROXY_GRPC_RATE=200 LBPROXY_GRPC_ROUNDS=5 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/programs/test_grpc_restarts.py
+	@LBPROXY_SERVER_RELOADS=50 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/programs/test_http2_servers.py
 	@LBPROXY_ATTACK_S=60 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/test_admin_attack.py
 
 fuzz: setup ## a million heads against h11, h2 and hpack, then the property tests for much longer than in `make test`

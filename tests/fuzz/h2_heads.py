@@ -1,4 +1,4 @@
-"""Lists of fields through HPACK, in both directions beside the library `hpack`; and as HTTP/1, read by h11.
+"""Lists of fields through HPACK, in both directions beside the library `hpack`; and as HTTP/1, read by h11 and llhttp.
 
 A case is a seed of a few octets, from which all of it follows.
 """
@@ -9,12 +9,14 @@ import random
 
 import h11
 import hpack
+import httptools
 
+from lbproxy.dataplane.client.http2_heads import request_octets
 from lbproxy.protocol.field_lines import HeadError
 from lbproxy.protocol.h2.decoder import Decoder, HpackError
 from lbproxy.protocol.h2.encoder import Encoder
 from lbproxy.protocol.h2.fields import has_clean_value, kind_of, make_field
-from lbproxy.protocol.h2.head import H2Head, Malformed, read_request
+from lbproxy.protocol.h2.head import Malformed, read_request
 from lbproxy.protocol.http1 import parse_request_head
 from tests.fuzz.oracle import Disagreement, Verdict, differ
 
@@ -175,41 +177,103 @@ def _lines(rng: random.Random) -> List:
 
 
 def check_downgrade(data: bytes) -> Verdict:
-    """A request that is taken is one request of HTTP/1 for h11 and for lbproxy, with the same fields."""
-    wanted = fields(random.Random(data))
+    """A stream that is taken is one request of HTTP/1 for h11, llhttp and lbproxy: with the same fields and body."""
+    rng = random.Random(data)
+    wanted = fields(rng)
     made = [make_field(name, text) for name, text in wanted]
     try:
         head = read_request(made, False)
     except Malformed:
         return Verdict(False, False)
-    raw = downgraded(head)
-    connection = h11.Connection(h11.SERVER)
-    connection.receive_data(raw)
-    event = connection.next_event()
-    if not isinstance(event, h11.Request):
-        raise Disagreement(f"h11 reads {event!r} of {raw!r}")
-    differ("method and target", (event.method, event.target), (head.method, head.path), raw)
+    # The codec sees to it that a body is as long as its content-length.
+    length = head.content_length
+    body = rng.randbytes(rng.choice((0, 1, 20)) if length is None else min(length, 100))
+    is_end = not body and rng.random() < 0.5
+    raw = request_octets(head, is_end=is_end)
+    if length is None and not is_end:
+        raw += b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+    else:
+        raw += body
+    is_whole = length is None or length == len(body)
     expected = [(b"host", head.authority)]
     expected += [(name, text) for name, text in wanted if kind_of(name) in (0, 5, 6)]
     cookies = [text for name, text in wanted if name == b"cookie"]
     joined = [b"; ".join([text for text in cookies if text])] if cookies else []
-    got = [(name, text) for name, text in event.headers if name not in (b"cookie", b"content-length")]
-    differ("fields", got, expected, raw)
-    differ("cookies", [text for name, text in event.headers if name == b"cookie"], joined, raw)
-    length = next((int(text) for name, text in wanted if name == b"content-length"), None)
-    differ("length", head.content_length, length, raw)
-    if length in (0, None):
-        differ("what follows", type(connection.next_event()), h11.EndOfMessage, raw)
-        differ("the rest", connection.trailing_data[0], b"", raw)
+    for reader in (_by_h11, _by_llhttp):
+        method, target, lines, got, n_whole = reader(raw)
+        differ("method and target", (method, target), (head.method, head.path), raw)
+        own = [line for line in lines if line[0] not in _FRAMING]
+        differ("fields", [line for line in own if line[0] != b"cookie"], expected, raw)
+        differ("cookies", [text for name, text in own if name == b"cookie"], joined, raw)
+        differ("lengths", [int(text) for name, text in lines if name == b"content-length"], _listed(length), raw)
+        differ("the body", got, body, raw)
+        differ("whole requests", n_whole, int(is_whole), raw)
     try:
-        strict = parse_request_head(raw, max_fields=100, underscores="pass")
+        strict = parse_request_head(raw[: raw.index(b"\r\n\r\n") + 4], max_fields=100, underscores="pass")
     except HeadError:  # sound, and refused all the same
         return Verdict(False, True)
     differ("the strict reader's target", strict.target, head.path, raw)
     return Verdict(True, True)
 
 
-def downgraded(head: H2Head) -> bytes:
-    """As HTTP/1 has it."""
-    length = b"" if head.content_length is None else b"content-length: %d\r\n" % head.content_length
-    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (head.method, head.path, head.authority, head.lines, length)
+_METHODS = (b"GET", b"POST", b"PUT", b"OPTIONS")
+_FRAMING = (b"content-length", b"transfer-encoding", b"te", b"connection")
+_Read = tuple[bytes, bytes, List, bytes, int]
+"""Method, target, fields, body, and how many whole requests there were: exactly one, or one that is not whole."""
+
+
+def _listed(length: int | None) -> list[int]:
+    return [] if length is None else [length]
+
+
+def _by_h11(raw: bytes) -> _Read:
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(raw)
+    event = connection.next_event()
+    if not isinstance(event, h11.Request):
+        raise Disagreement(f"h11 reads {event!r} of {raw!r}")
+    body = b""
+    while isinstance(part := connection.next_event(), h11.Data):
+        body += bytes(part.data)
+    n_whole = int(isinstance(part, h11.EndOfMessage))
+    differ("what h11 leaves", connection.trailing_data[0], b"", raw)
+    return bytes(event.method), bytes(event.target), [(bytes(n), bytes(t)) for n, t in event.headers], body, n_whole
+
+
+class _Sink:
+    """What llhttp tells."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.fields: List = []
+        self.body = b""
+        self.n_begun = 0
+        self.n_whole = 0
+
+    def on_message_begin(self) -> None:
+        self.n_begun += 1
+
+    def on_url(self, part: bytes) -> None:
+        self.target += part
+
+    def on_header(self, name: bytes, text: bytes) -> None:
+        self.fields.append((name.lower(), text))
+
+    def on_body(self, part: bytes) -> None:
+        self.body += part
+
+    def on_message_complete(self) -> None:
+        self.n_whole += 1
+
+
+def _by_llhttp(raw: bytes) -> _Read:
+    """With another method in the place of those that it does not know."""
+    sink = _Sink()
+    parser = httptools.HttpRequestParser(sink)
+    method, _, rest = raw.partition(b" ")
+    try:
+        parser.feed_data(raw if method in _METHODS else b"POST " + rest)
+    except httptools.HttpParserError as error:
+        raise Disagreement(f"llhttp refuses ({error}) {raw!r}") from None
+    differ("requests that llhttp sees", sink.n_begun, 1, raw)
+    return parser.get_method() if method in _METHODS else method, sink.target, sink.fields, sink.body, sink.n_whole

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.soak.rude_clients import HTTP_MANNERS, TCP_MANNERS, Caller
+from tests.soak.rude_http2 import HTTP2_MANNERS, Http2Caller
 from tests.support.client import Client
 from tests.support.crew import CrewProxy
 from tests.support.daemon import LbProxy
@@ -29,13 +30,14 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS: Final = 4
-POOLS: Final = ("idempotent", "default", "tcp")
+HTTP_POOLS: Final = ("idempotent", "default", "http2")  # the servers of the last speak HTTP/2
+POOLS: Final = (*HTTP_POOLS, "tcp")
 BUDGET_MIN: Final = 3
 COUNTERS: Final = (
     *("retries_total", "retry_budget_exhausted_total", "server_ejections_total", "client_aborts_total"),
     *("rejected_total", "upstream_errors_total", "internal_errors_total"),
 )
-_HTTP_CLIENTS: Final = 32  # for each of the two pools
+_HTTP_CLIENTS: Final = 24  # for each of the three pools; every third speaks HTTP/2
 _TCP_CLIENTS: Final = 16
 _RECOVERY_S: Final = 30.0
 _PLACES: Final = 2 * (2 * _HTTP_CLIENTS + _TCP_CLIENTS)  # of client connections, where there are several workers
@@ -86,7 +88,7 @@ class MoodyProcess:
         self._number = number
         self._directory = directory
         self._starts = 0
-        self._sockets = [_bound(0), _bound(0)]
+        self._sockets = [_bound(0) for _ in range(3)]
         self.ports = [sock.getsockname()[1] for sock in self._sockets]
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -223,6 +225,11 @@ def _config(servers: Sequence[MoodyProcess]) -> dict[str, object]:
                 },
             },
             "default": http,
+            "http2": {
+                **http,
+                "servers": [f"127.0.0.1:{server.ports[2]}" for server in servers],
+                "protocol": "h2",
+            },
             "tcp": {
                 **common,
                 "servers": [f"127.0.0.1:{server.ports[1]}" for server in servers],
@@ -245,10 +252,13 @@ async def _rage(
     over = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         for pool in POOLS:
-            manners = TCP_MANNERS if pool == "tcp" else HTTP_MANNERS
             for number in range(_TCP_CLIENTS if pool == "tcp" else _HTTP_CLIENTS):
-                caller = Caller(number, seed, lb.port(pool), counts)
-                tasks.create_task(caller.call(manners, over))
+                if pool != "tcp" and number % 3 == 0:
+                    caller: Caller = Http2Caller(number, seed, lb.port(pool), counts)
+                    tasks.create_task(caller.call(HTTP2_MANNERS, over))
+                else:
+                    caller = Caller(number, seed, lb.port(pool), counts)
+                    tasks.create_task(caller.call(TCP_MANNERS if pool == "tcp" else HTTP_MANNERS, over))
         tasks.create_task(_harm(servers, random.Random(f"{seed} harm"), time.monotonic() + seconds, counts))
         if isinstance(lb, CrewProxy) and kill_every_s:
             until = time.monotonic() + seconds
@@ -296,6 +306,7 @@ def check_recovery(lb: LbProxy) -> None:
     lb.check_idle(20.0)
     wait_until(lambda: _is_recovered(lb), "every server to be up again", _RECOVERY_S)
     lb.check_idle(20.0)  # of what the line above has sent
+    assert lb.metric("h2_streams") == 0
     status = lb.status()
     pools = status["pools"]
     assert isinstance(pools, list)
@@ -311,7 +322,7 @@ def check_recovery(lb: LbProxy) -> None:
 
 def _is_recovered(lb: LbProxy) -> bool:
     """Send what probes need, and look."""
-    for pool in ("idempotent", "default"):
+    for pool in HTTP_POOLS:
         _ask(lb, pool, "/health")
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", lb.port("tcp")), timeout=5.0) as sock:
         sock.sendall(b"probe")

@@ -1,8 +1,8 @@
-"""A server that misbehaves by seed, over HTTP and plain TCP: `python -m tests.soak.moody_server SEED HTTP_FD TCP_FD`.
+"""A server that misbehaves by seed: `python -m tests.soak.moody_server SEED HTTP_FD TCP_FD HTTP2_FD`.
 
-The two listening sockets are inherited, so that the ports outlive a kill. Over HTTP /health is always well and
-/retry-me answers 500 after a while; everything else meets one of `MOODS`. A good answer's body is the request's target,
-so that a client sees whether it got somebody else's.
+The listening sockets, for HTTP, plain TCP and HTTP/2 (moody_http2.py), are inherited, so that the ports outlive a kill.
+Over HTTP /health is always well and /retry-me answers 500 after a while; everything else meets one of `MOODS`. A good
+answer's body is the request's target, so that a client sees whether it got somebody else's.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import struct
 import sys
 from collections.abc import Awaitable, Callable
 
+from tests.soak import moody_http2
+from tests.soak.breaking import RETRY_ME_S, reset
+
 Mood = Callable[["Visit"], Awaitable[bool]]
 
-RETRY_ME_S = 0.4
 _STALL_S = 30.0
-_LINGER_RESET = struct.pack("ii", 1, 0)
 
 
 class Visit:
@@ -39,12 +39,6 @@ class Visit:
     def head(self, status: int, *fields: str, length: int | None = None) -> bytes:
         size = len(self.body) if length is None else length
         return ("\r\n".join([f"HTTP/1.1 {status} Said", f"Content-Length: {size}", *fields]) + "\r\n\r\n").encode()
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-    writer.transport.abort()
 
 
 async def good(v: Visit) -> bool:
@@ -213,12 +207,18 @@ async def _skip_body(reader: asyncio.StreamReader, head: str) -> None:
         await reader.readexactly(int(head.partition("content-length:")[2].split()[0]))
 
 
-async def serve(seed: str, http_fd: int, tcp_fd: int) -> None:
+async def serve(seed: str, http_fd: int, tcp_fd: int, http2_fd: int) -> None:
     server = MoodyServer(seed)
+    rng = random.Random(f"{seed} http2")
+
+    async def http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await moody_http2.visit(rng, reader, writer)
+
     await asyncio.start_server(server.http, sock=socket.socket(fileno=http_fd))
     await asyncio.start_server(server.tcp, sock=socket.socket(fileno=tcp_fd))
+    await asyncio.start_server(http2, sock=socket.socket(fileno=http2_fd))
     await asyncio.get_running_loop().create_future()  # until it is killed
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(serve(sys.argv[1], *map(int, sys.argv[2:5])))

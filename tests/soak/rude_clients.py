@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from tests.soak.moody_server import reset
+from tests.soak.breaking import reset
 
 Manner = Callable[["Caller"], Awaitable[None]]
 

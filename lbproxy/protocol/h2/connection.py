@@ -74,6 +74,7 @@ class H2Connection(H2Control):
         self._n_needed: i64 = len(PREFACE) if is_server else FRAME_HEADER
         self._has_begun = not is_server  # a client's preface was read
         self._n_refused = 0
+        self._has_left_out = False  # numbers of streams, which are closed and were never open
         self._block: list[bytes] = []  # of a field block that is not all there
         self._n_block: i64 = 0
         self._block_stream = 0
@@ -268,6 +269,8 @@ class H2Connection(H2Control):
         except Malformed as wrong:
             why = str(wrong)
         if self.is_server:
+            if stream_id > self._last_stream + 2:
+                self._has_left_out = True
             self._last_stream = stream_id
             if stream_id > self._last_promised:
                 self._ignore(stream_id, self._stream_window)  # section 6.8: it knows from GOAWAY
@@ -330,6 +333,10 @@ class H2Connection(H2Control):
             self._count_stray()
         elif self.is_server and not stream_id & 1:
             self._fail(PROTOCOL_ERROR, f"a client's stream has the number {stream_id}")  # section 5.1.1
+        elif self._has_left_out:
+            # Section 5.1.1 has this code for numbers that were left out, section 5.1 the other one for streams that
+            # were there. Which of both it was is not remembered.
+            self._fail(PROTOCOL_ERROR, f"HEADERS on stream {stream_id} come behind those of a later one")
         else:
             self._fail(STREAM_CLOSED, f"HEADERS on stream {stream_id}, which is closed")
         return False

@@ -163,10 +163,11 @@ def test_curl_sends_a_file_and_a_stream(stage: Stage, tmp_path: Path) -> None:
     assert stage.origin.requests[-1].get("transfer-encoding") == "chunked"
 
 
+@pytest.mark.parametrize(("clients", "streams"), [(3, 10), (1, 32), (32, 1)])
 @pytest.mark.parametrize("listener", ["plain", "tls"])
-def test_h2load(stage: Stage, listener: str) -> None:
+def test_h2load(stage: Stage, listener: str, clients: int, streams: int) -> None:
     before = stage.lb.metric("requests_total", listener=listener, code="2xx")
-    command = [needed("h2load"), "-n", "300", "-c", "3", "-m", "10", stage.url("/load", listener)]
+    command = [needed("h2load"), "-n", "300", "-c", str(clients), "-m", str(streams), stage.url("/load", listener)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S)
     assert "300 succeeded, 0 failed, 0 errored" in done.stdout, done.stdout
     assert stage.lb.metric("requests_total", listener=listener, code="2xx") - before == 300

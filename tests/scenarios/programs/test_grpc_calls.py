@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.support.build import ROOT
 from tests.support.daemon import LbProxy
-from tests.support.programs import Program, answers, free_port, grpc_echo
+from tests.support.programs import grpc_echo
 from tests.support.waiting import wait_until
 
 TIMEOUT_S = 120.0
@@ -190,72 +187,3 @@ def test_errors_of_lbproxys_own_are_statuses_that_say_what_to_do(site: Site) -> 
     with site.channel("none") as made:
         error = refusal(made, "Once", b"x")
     assert error.code() is grpc.StatusCode.UNAVAILABLE and "no usable server" in str(error.details()).lower()
-
-
-def started_on(folder: Path, name: str, port: int) -> Program:
-    command = [sys.executable, str(ROOT / "tests" / "support" / "grpc_echo.py"), str(port), name]
-    program = Program(command, folder / f"{name}.log")
-    wait_until(lambda: answers(port) or not program.is_running, f"{name} to answer", 60.0)
-    assert program.is_running, program.log
-    return program
-
-
-@pytest.mark.slow
-def test_a_rolling_restart_loses_no_call_and_repeats_none(tmp_path: Path) -> None:
-    """Calls that are not idempotent. Each server says NOT_SERVING, and ends with GOAWAY when that is known."""
-    ports = [free_port() for _ in range(3)]
-    programs = [started_on(tmp_path, f"{number}-0", port) for number, port in enumerate(ports)]
-    config: dict[str, object] = {
-        "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
-        "pools": {
-            "p": {
-                "servers": [f"127.0.0.1:{port}" for port in ports],
-                "protocol": "h2",
-                "health_check": {"type": "grpc", "interval": "250ms", "timeout": "60s", "rise": 1, "fall": 1},
-            }
-        },
-    }
-    sent: list[bytes] = []
-    failed: list[object] = []
-    is_over = threading.Event()
-    try:
-        with LbProxy(config, tmp_path / "lb") as lb:
-
-            def calls(worker: int) -> None:
-                with grpc.insecure_channel(f"127.0.0.1:{lb.port('in')}", options=OPTIONS) as made:
-                    while not is_over.is_set():
-                        message = b"%d-%d" % (worker, len(sent))
-                        sent.append(message)
-                        try:
-                            once(made, message)
-                        except grpc.RpcError as error:
-                            failed.append((message, error.code(), error.details()))
-                        is_over.wait(0.01)
-
-            workers = [threading.Thread(target=calls, args=(number,)) for number in range(4)]
-            for worker in workers:
-                worker.start()
-            try:
-                for number, port in enumerate(ports):
-                    n_before = len(sent)
-                    wait_until(lambda n=n_before: len(sent) > n + 50, "some calls")  # type: ignore[misc]
-                    programs[number].process.send_signal(signal.SIGHUP)
-                    programs[number].process.wait(60.0)
-                    programs.append(started_on(tmp_path, f"{number}-1", port))
-                    wait_until(
-                        lambda n=number: lb.server_status("p")[n]["state"] == "up",  # type: ignore[misc]
-                        "the server to be back",
-                    )
-                n_before = len(sent)
-                wait_until(lambda: len(sent) > n_before + 50, "some more calls")
-            finally:
-                is_over.set()
-                for worker in workers:
-                    worker.join()
-            lb.check_idle()
-        lines = Counter(line for program in programs for line in program.log.split("\n") if line.startswith("once "))
-        assert failed == []
-        assert lines == Counter(f"once {message.decode()}" for message in sent)
-    finally:
-        for program in programs:
-            program.kill()

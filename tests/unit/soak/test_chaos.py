@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from tests.soak import moody_http2
 from tests.soak.chaos import COUNTERS, Report
 from tests.soak.moody_server import MOODS
 from tests.soak.rude_clients import HTTP_MANNERS, TCP_MANNERS
+from tests.soak.rude_http2 import HTTP2_MANNERS
 
 
 def report(rss_after: int = 100, fds_after: int = 20) -> Report:
@@ -31,6 +33,6 @@ def test_the_lines_say_what_happened() -> None:
 
 def test_most_of_the_time_servers_and_clients_behave() -> None:
     """Otherwise everything would be ejected all the time, and nothing else tested."""
-    for kinds in (MOODS, HTTP_MANNERS, TCP_MANNERS):
+    for kinds in (MOODS, moody_http2.MOODS, HTTP_MANNERS, HTTP2_MANNERS, TCP_MANNERS):
         assert max(kinds.values()) >= 0.5 * sum(kinds.values())
         assert min(kinds.values()) > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lbproxy.protocol.h2.codes import MAX_STREAM_ID, NO_ERROR
 from tests.support.fake_transport import FakeLb, ok
+from tests.support.h2_servers import H2Server, config
 from tests.support.http2_client import Http2Client
 from tests.unit.dataplane.client.helpers import CONFIG, connection_of, limited
 
@@ -109,3 +110,40 @@ def test_what_waits_is_counted() -> None:
         client.lb.loop.run()
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 5000)
         assert connection_of(lb).buffered_bytes() >= 6000
+
+
+def test_a_stream_of_a_day_is_not_cut() -> None:
+    """Messages in both directions, with pauses; every time-out is as it is by default, and all of them mean silence."""
+    pause_s, n_pauses = 20.0, 24 * 180
+    with FakeLb(config()) as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST", "/long", "content-type: application/grpc", "te: trailers")
+        server = H2Server(lb, lb.accept()).greet()
+        client.carry()
+        upstream = 1
+        server.end.gives_back = True
+        server.answer(upstream, b"", lines=b"content-type: application/grpc\r\n", is_end=False)
+        for turn in range(n_pauses):
+            assert client.data(number, b"%06d" % turn) == 6
+            server.read()
+            server.more(upstream, b"%06d" % turn)
+            client.carry()
+            lb.clock.now += pause_s - 1.0  # without all the sweeps of that time
+            lb.advance(1.0)
+            server.read()
+            server.say()  # answers to PINGs
+            client.carry()
+            if turn % 500 == 0:
+                assert client.answer(number).reset is None and lb.ends == []
+        client.data(number, b"", is_end=True)
+        server.read()
+        server.end.send_trailers(upstream, b"grpc-status: 0\r\n")
+        server.say()
+        client.carry()
+        answer = client.answer(number)
+        assert answer.is_whole and answer.trailers == {"grpc-status": "0"}
+        assert len(answer.body) == 6 * n_pauses
+        assert lb.ends == ["ok"]
+        assert lb.clock() > 24 * 3600
+        server.peer.fin()
+        lb.loop.run()

@@ -126,6 +126,8 @@ AT_A_SERVER = [
          + headers(3, GET), MALFORMED, ("malformed", "head")),
     Case("5.1.1", "a stream with an even number", headers(2, GET, is_end=True), failed(PROTOCOL_ERROR)),
     Case("5.1.1", "a stream with a lower number than the last", headers(5, GET) + headers(3, GET),
+         failed(PROTOCOL_ERROR)),
+    Case("5.1.1", "a lower number that was there", GET_1 + frames.rst_stream(1, CANCEL) + headers(3, GET) + GET_1,
          failed(STREAM_CLOSED)),
     Case("5.1.1", "stream 0", headers(0, GET), failed(PROTOCOL_ERROR)),
     Case("5.1.1", "streams that were left out are closed", headers(5, GET) + frame(DATA, 0, 3, b"x"),

@@ -1,0 +1,307 @@
+"""Ten connections of HTTP/2 that do what costs them little and lbproxy much, as fast as they can.
+
+Each is bounded: memory, CPU afterwards, and other clients, who go on. A second flood costs no more memory than the
+first. Of answers that nobody takes there is one read each, and `timeouts.write` ends them; `limits.buffered_bytes`
+keeps more from coming, but looks too seldom for those that come all at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lbproxy.protocol.h2.codes import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PREFACE,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+)
+from tests.support.client import Client
+from tests.support.daemon import LbProxy
+from tests.support.h2_cases import settings, u32
+from tests.support.h2_ends import block, frame, headers
+from tests.support.origin import Origin, echo
+from tests.support.rig import get
+from tests.support.waiting import wait_until
+from tests.support.wire import Request
+
+MIB = 1 << 20
+N_CONNECTIONS = 10
+MOST_OCTETS = MIB  # of one connection, if nobody stops it
+MOST_GROWTH = 30 * MIB
+ONE_READ = 256 * 1024  # octets of an answer that come at once, at most
+BIG = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MIB + bytes(MIB)
+POST = ((b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/flood"))
+GET = ((b":method", b"GET"), *POST[1:])
+BIG_GET = (*GET[:3], (b":path", b"/big"))
+STREAMS = range(1, 200_000, 2)
+Pieces = Iterator[bytes]
+
+
+def rapid_reset() -> Pieces:
+    """CVE-2023-44487."""
+    for number in STREAMS:
+        yield headers(number, GET, is_end=True) + frame(RST_STREAM, 0, number, u32(8))
+
+
+def made_you_reset() -> Pieces:
+    """CVE-2025-8671: it is lbproxy that has to reset the streams."""
+    for number in STREAMS:
+        yield headers(number, POST) + frame(WINDOW_UPDATE, 0, number, u32(0))
+
+
+def malformed() -> Pieces:
+    """Likewise, by heads that are not allowed."""
+    for number in STREAMS:
+        yield headers(number, GET[1:], is_end=True)
+
+
+def too_many_streams() -> Pieces:
+    """Beyond SETTINGS_MAX_CONCURRENT_STREAMS, again and again."""
+    for number in STREAMS:
+        yield headers(number, POST)
+
+
+def continuation() -> Pieces:
+    """CVE-2024-27316: a field block without an end."""
+    yield frame(HEADERS, END_STREAM, 1, block(GET))
+    for number in range(100_000):
+        yield frame(CONTINUATION, 0, 1, block([(b"x-%d" % number, b"y" * 100)]))
+
+
+def empty_continuation() -> Pieces:
+    yield frame(HEADERS, END_STREAM, 1, block(GET))
+    while True:
+        yield frame(CONTINUATION, 0, 1)
+
+
+def pings() -> Pieces:
+    """CVE-2019-9512; the answers are not read."""
+    while True:
+        yield frame(PING, 0, 0, b"12345678")
+
+
+def settings_flood() -> Pieces:
+    """CVE-2019-9515, likewise."""
+    while True:
+        yield settings((4, 65_535), (1, 0), (1, 4096))
+
+
+def large_settings() -> Pieces:
+    while True:
+        yield frame(SETTINGS, 0, 0, b"\xf0\x00\x00\x00\x00\x00" * 2_700)
+
+
+def priorities() -> Pieces:
+    """CVE-2019-9513."""
+    for number in STREAMS:
+        yield frame(PRIORITY, 0, number, u32(1) + b"\x10")
+
+
+def unknown_frames() -> Pieces:
+    while True:
+        yield frame(0x2A, 0, 0, b"x" * 100)
+
+
+def empty_data() -> Pieces:
+    """CVE-2019-9518."""
+    yield headers(1, POST)
+    while True:
+        yield frame(DATA, 0, 1)
+
+
+def small_updates() -> Pieces:
+    yield headers(1, POST)
+    while True:
+        yield frame(WINDOW_UPDATE, 0, 1, u32(1))
+
+
+def hpack_bomb() -> Pieces:
+    """One large entry of the table, and references to it of one octet each; and no window for what is answered."""
+    entry = b"\x40\x06x-bomb\x7f\x81\x1e" + b"v" * 3968
+    yield settings((4, 0))
+    yield frame(HEADERS, END_HEADERS | END_STREAM, 1, block(GET) + entry)
+    for number in range(3, 200_000, 2):
+        yield frame(HEADERS, END_HEADERS | END_STREAM, number, block(GET) + b"\xbe" * 4000)
+
+
+def crumbs() -> Pieces:
+    """CVE-2026-49975: many small cookies that are one field for the server."""
+    entry = b"\x40\x06cookie\x01a"
+    yield settings((4, 0))
+    yield frame(HEADERS, END_HEADERS | END_STREAM, 1, block(GET) + entry)
+    for number in range(3, 200_000, 2):
+        yield frame(HEADERS, END_HEADERS | END_STREAM, number, block(GET) + b"\xbe" * 900)
+
+
+def no_window() -> Pieces:
+    """CVE-2019-9517: a hundred large answers for which there is never room."""
+    yield settings((4, 0))
+    for number in range(1, 200, 2):
+        yield headers(number, BIG_GET, is_end=True)
+
+
+def unread_answers() -> Pieces:
+    """The same with all the room that there is, and nobody reads."""
+    yield settings((4, 0x7FFFFFFF)) + frame(WINDOW_UPDATE, 0, 0, u32(0x7FFF0000))
+    for number in range(1, 200, 2):
+        yield headers(number, BIG_GET, is_end=True)
+
+
+def unfinished_bodies() -> Pieces:
+    """A hundred requests whose bodies begin, and stop."""
+    for number in range(1, 200, 2):
+        yield headers(number, POST) + frame(DATA, 0, number, bytes(1000))
+
+
+# Those that end the connection, with GOAWAY, and those that only wait.
+ENDED = (
+    rapid_reset, made_you_reset, malformed, too_many_streams, continuation, empty_continuation, pings, settings_flood,
+    large_settings, priorities, unknown_frames, empty_data, small_updates,
+)  # fmt: skip
+WAITING = (hpack_bomb, crumbs, unfinished_bodies)
+UNTAKEN = (no_window, unread_answers)
+
+
+def answer(request: Request) -> bytes:
+    return BIG if request.target == "/big" else echo(request)
+
+
+class Stage:
+    """A daemon that has served each kind of request, so that what is made once is there."""
+
+    def __init__(self, lb: LbProxy) -> None:
+        self.lb = lb
+        with Client(lb.port("in")) as client:
+            for path in ("/big", "/small"):
+                assert client.ask(get(path)).status == 200
+
+    def n_floods(self) -> float:
+        return self.lb.metric("h2_goaways_total", reason="flood") + self.lb.metric("h2_goaways_total", reason="error")
+
+
+@contextlib.contextmanager
+def staged(folder: Path, listener: dict[str, object], **top: object) -> Iterator[Stage]:
+    with Origin(answer=answer) as origin:
+        config: dict[str, object] = {
+            "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p", **listener}],
+            "pools": {"p": {"servers": [origin.address], "health_check": "off", "circuit_breaker": "off"}},
+            **top,
+        }
+        with LbProxy(config, folder) as lb:
+            yield Stage(lb)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("floods"), {}) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """It may keep little, and nobody may keep that for long."""
+    listener: dict[str, object] = {"timeouts": {"write": "3s"}}
+    limits = {"buffered_bytes": "16MiB"}
+    with staged(tmp_path_factory.mktemp("tight"), listener, limits=limits) as made:
+        yield made
+
+
+def pour(sock: socket.socket, pieces: Pieces) -> None:
+    """Send until there is nothing more, the other end has had enough, or takes nothing more."""
+    sock.settimeout(2.0)
+    n_sent = 0
+    batch = b""
+    with contextlib.suppress(OSError):
+        for piece in pieces:
+            batch += piece
+            if len(batch) >= 16_384:
+                sock.sendall(batch)
+                n_sent += len(batch)
+                batch = b""
+                if n_sent >= MOST_OCTETS:
+                    return
+        sock.sendall(batch)
+
+
+def flood(stage: Stage, kind: Callable[[], Pieces], *, is_ended: bool, statuses: tuple[int, ...] = (200,)) -> int:
+    """Ten connections of one kind, and a client beside them. Returns by how much memory grew at most, octets.
+
+    statuses: what the client may get meanwhile; afterwards 200.
+    """
+    lb = stage.lb
+    port = lb.port("in")
+    before, n_floods = lb.rss_bytes(), stage.n_floods()
+    most = before
+    with contextlib.ExitStack() as stack:
+        socks = []
+        for _ in range(N_CONNECTIONS):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            sock.sendall(PREFACE + settings())
+            socks.append(sock)
+        threads = [threading.Thread(target=pour, args=(sock, kind())) for sock in socks]
+        for thread in threads:
+            thread.start()
+        n_asked = 0
+        while n_asked < 20 or any(thread.is_alive() for thread in threads):
+            assert status_of(port) in statuses
+            n_asked += 1
+            most = max(most, lb.rss_bytes())
+        for thread in threads:
+            thread.join()
+        if is_ended:
+            wait_until(lambda: stage.n_floods() >= n_floods + N_CONNECTIONS, "each of them to be told to go")
+        wait_until(lambda: status_of(port) == 200, "the others to be served")
+        wait_until(lambda: is_quiet(lb), "lbproxy to have nothing to do")
+        most = max(most, lb.rss_bytes())
+    lb.check_idle()
+    return most - before
+
+
+def status_of(port: int) -> int:
+    """Of the answer to a client that does nothing odd."""
+    with Client(port) as client:
+        return client.ask(get("/beside")).status
+
+
+def is_quiet(lb: LbProxy) -> bool:
+    """Has it used less than a tenth of a processor for a while?"""
+    began, used = time.monotonic(), lb.cpu_s()
+    time.sleep(0.5)
+    return lb.cpu_s() - used < 0.1 * (time.monotonic() - began)
+
+
+@pytest.mark.parametrize("kind", ENDED, ids=lambda kind: kind.__name__)
+def test_floods_that_end_their_connection(stage: Stage, kind: Callable[[], Pieces]) -> None:
+    assert flood(stage, kind, is_ended=True) <= MOST_GROWTH
+    assert flood(stage, kind, is_ended=True) <= MOST_GROWTH / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WAITING, ids=lambda kind: kind.__name__)
+def test_floods_that_wait(stage: Stage, kind: Callable[[], Pieces]) -> None:
+    assert flood(stage, kind, is_ended=False) <= MOST_GROWTH
+    assert flood(stage, kind, is_ended=False) <= MOST_GROWTH / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", UNTAKEN, ids=lambda kind: kind.__name__)
+def test_answers_that_nobody_takes(tight: Stage, kind: Callable[[], Pieces]) -> None:
+    """Nearly all that may be kept is theirs, so others get 503 until `timeouts.write` has ended these."""
+    first = flood(tight, kind, is_ended=False, statuses=(200, 503))
+    assert first <= N_CONNECTIONS * 100 * ONE_READ
+    # The memory of the first is used again; how much of each answer comes in one read is chance.
+    assert flood(tight, kind, is_ended=False, statuses=(200, 503)) <= max(first, 2 * MOST_GROWTH)

@@ -110,7 +110,7 @@ def held(lb: LbProxy, load: OpenLoop) -> tuple[int, int]:
         lb.wait_metric("server_inflight", 0)
         wait_until(lambda: load.report.is_over, "every request to have its end")
 
-        counts = []
+        counts: list[int] = []
         ends = time.monotonic() + SETTLE_S
         while time.monotonic() < ends or len(counts) < 10:
             counts.append(lb.fd_count() - int(lb.metric("upstream_connections", state="idle")))

@@ -123,6 +123,7 @@ soak: setup ## an hour of gunicorns that restart, of kills, stalls, resets and a
 	@$(BIN)/python -m tests.soak gunicorn --worker-class sync
 	@$(BIN)/python -m tests.soak chaos
 	@LBPROXY_RELOADS=100 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/test_reload_load.py
+	@LBPROXY_RELOAD_SEEDS=30 $(BIN)/pytest -q --timeout=0 tests/scenarios/process/test_reload_random.py
 	@LBPROXY_UPGRADES=10 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/upgrade/test_upgrade_load.py
 	@LBPROXY_STRICT=1 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/test_dashboard_cost.py
 	@LBPROXY_ATTACK_S=60 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/test_admin_attack.py

@@ -125,9 +125,11 @@ soak: setup ## an hour of gunicorns that restart, of kills, stalls, resets and a
 	@$(BIN)/python -m tests.soak chaos
 	@$(BIN)/python -m tests.soak chaos --workers 4 --warm-up 60
 	@LBPROXY_RELOADS=100 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/test_reload_load.py
+	@LBPROXY_RELOAD_SEEDS=30 $(BIN)/pytest -q --timeout=0 tests/scenarios/process/test_reload_random.py
 	@LBPROXY_UPGRADES=10 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/upgrade/test_upgrade_load.py
 	@LBPROXY_GRPC_RATE=200 LBPROXY_GRPC_ROUNDS=5 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/programs/test_grpc_restarts.py
 	@LBPROXY_SERVER_RELOADS=50 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/programs/test_http2_servers.py
+	@LBPROXY_STRICT=1 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/test_dashboard_cost.py
 	@LBPROXY_ATTACK_S=60 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/test_admin_attack.py
 
 fuzz: setup ## a million heads against h11, h2 and hpack, then the property tests for much longer than in `make test`

@@ -66,9 +66,9 @@ def _run(args: argparse.Namespace, outside: Outside) -> int:
     n_workers = loaded.config.workers or usable_cores()
     if n_workers == 1:
         return worker.run(loaded.config, shown, config_path=path or "", kept=kept, outside=outside)
-    from lbproxy.process.workers import supervisor
+    from lbproxy.process.workers import foreground
 
-    return supervisor.run(loaded.config, shown, config_path=path or "", kept=kept, outside=outside, n_workers=n_workers)
+    return foreground.run(loaded.config, shown, config_path=path or "", kept=kept, outside=outside, n_workers=n_workers)
 
 
 def check(args: argparse.Namespace) -> int:

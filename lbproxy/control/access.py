@@ -36,6 +36,24 @@ class Token:
     may_write: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call is not answered: 401 or 403, and what the caller is told."""
+
+    status: int
+    detail: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="lbproxy"'} if self.status == 401 else {}
+
+    def exception(self) -> web.HTTPException:
+        """The same, for aiohttp."""
+        if self.status == 401:
+            return web.HTTPUnauthorized(text=self.detail, headers=self.headers)
+        return web.HTTPForbidden(text=self.detail)
+
+
 class Credentials(TypedDict):
     """What a call tells about who makes it: three of its fields, and its peer (an IP address or "unix")."""
 
@@ -52,44 +70,49 @@ class Access:
         self._tokens = tuple(tokens)
         self._hosts = frozenset(host.rstrip(".") for host in hosts)
 
-    def check(self, *, method: str, authorization: str | None, host: str, origin: str | None, peer: str) -> Caller:
-        """Who makes this API call. peer: an IP address or "unix". Raises the answer that refuses it."""
+    def check(self, *, method: str, **told: Unpack[Credentials]) -> Caller:
+        """Who makes this API call. Raises the answer that refuses it."""
+        found = self.judge(method=method, **told)
+        if isinstance(found, Refusal):
+            raise found.exception()
+        return found
+
+    def judge(
+        self, *, method: str, authorization: str | None, host: str, origin: str | None, peer: str
+    ) -> Caller | Refusal:
+        """Who makes this API call, or why it is refused. peer: an IP address or "unix"."""
         is_safe = method in SAFE_METHODS
         if self._tokens and authorization is not None:
             token = self._token(authorization)
             if token is None:
-                raise _unauthorized("The bearer token is wrong.")
+                return Refusal(401, "The bearer token is wrong.")
             if not (is_safe or token.may_write):
-                raise web.HTTPForbidden(text=f"The token {token.name} may only read (scope: read).")
+                return Refusal(403, f"The token {token.name} may only read (scope: read).")
             return Caller(token.name, peer)
         is_near = is_local_peer(peer)
         if not is_safe:
             if self._tokens:
-                raise _unauthorized("Calls that change something need a bearer token (admin.token, admin.tokens).")
+                return Refusal(401, "Calls that change something need a bearer token (admin.token, admin.tokens).")
             if not is_near:
-                raise web.HTTPForbidden(
-                    text="Without admin.token, calls that change something are taken from loopback only."
-                )
+                return Refusal(403, "Without admin.token, calls that change something are taken from loopback only.")
         elif self._tokens and not is_near:
-            raise _unauthorized("Calls from another host need a bearer token (admin.token, admin.tokens).")
+            return Refusal(401, "Calls from another host need a bearer token (admin.token, admin.tokens).")
         if peer == "unix":
             return Caller("", peer)
         if not is_local_host(host) and _without_port(host).lower().rstrip(".") not in self._hosts:
-            raise web.HTTPForbidden(
-                text="Call by IP address, localhost or a name in admin.hosts, or send the bearer token: another name "
-                "could be rebound."
+            return Refusal(
+                403,
+                "Call by IP address, localhost or a name in admin.hosts, or send the bearer token: another name "
+                "could be rebound.",
             )
         if origin is not None and _host_of(origin) != host.lower():
-            raise web.HTTPForbidden(text="Calls from pages of another origin need the bearer token.")
+            return Refusal(403, "Calls from pages of another origin need the bearer token.")
         return Caller("", peer)
 
     def rights(self, caller: Caller, **told: Unpack[Credentials]) -> dict[str, object]:
         """For who may read: who that is, and whether the same credentials may change something (why not, if not)."""
-        why_not: str | None = None
-        try:
-            self.check(method="PATCH", **told)
-        except web.HTTPException as error:
-            why_not = error.text
+        found = self.judge(method="PATCH", **told)
+        why_not = found.detail if isinstance(found, Refusal) else None
         return {
             "token": caller.token or None,
             "peer": caller.peer,
@@ -150,7 +173,3 @@ def _host_of(origin: str) -> str | None:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return None
-
-
-def _unauthorized(detail: str) -> web.HTTPException:
-    return web.HTTPUnauthorized(text=detail, headers={"WWW-Authenticate": 'Bearer realm="lbproxy"'})

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from lbproxy.address import Address
 from lbproxy.control.access import SAFE_METHODS, Access, Credentials
+from lbproxy.control.admin_gate import peer_of, refusal
 from lbproxy.control.admin_guard import BACKLOG, CONNECTIONS, REQUEST_S, AdminGuard
 from lbproxy.control.caller import Caller
 from lbproxy.control.dashboard.pages import DashboardFiles
@@ -47,7 +48,8 @@ class AdminServer:
     and `problems`. routes: what else it answers, below /api/.
     limit: connections at once. may_move: a port that is taken is replaced by a free one. inherited: sockets of another
     process, in place of binding; it accepts at them until `serve` is called here. file: of that unix socket.
-    look: what must be waited for before metrics and status are what they are now.
+    look: what must be waited for before metrics and status are what they are now. no_reader: why another reader of
+    events can't be taken, None if it can.
     """
 
     def __init__(
@@ -66,11 +68,15 @@ class AdminServer:
         file: SocketFile | None = None,
         clock: Callable[[], float] = time.monotonic,
         look: Callable[[], Awaitable[None]] = _nothing_to_wait_for,
+        no_reader: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._bind = bind
         self._look = look
         self._may_move = may_move
-        self._guard = AdminGuard(limit, clock)
+        self._dashboard = DashboardFiles()
+        self._no_reader = no_reader
+        self._paths = frozenset((*self._dashboard.paths, "/metrics", "/healthz", "/readyz"))
+        self._guard = AdminGuard(limit, clock, self._refusal)
         self._access = access
         self._routes = routes
         self._metrics = metrics
@@ -124,7 +130,7 @@ class AdminServer:
         assert serve is not None  # since setup()
 
         def connection() -> asyncio.Protocol:
-            return self._guard.guarded(serve())
+            return self._guard.guarded(serve)
 
         if self._inherited:
             return [
@@ -171,9 +177,8 @@ class AdminServer:
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._bounded, _problems, self._check], client_max_size=BODY_BYTES)
-        dashboard = DashboardFiles()
-        for path in dashboard.paths:
-            self._add(app, "GET", path, dashboard.answer)
+        for path in self._dashboard.paths:
+            self._add(app, "GET", path, self._dashboard.answer)
         self._add(app, "GET", "/metrics", self._get_metrics)
         self._add(app, "GET", "/healthz", self._get_healthz)
         self._add(app, "GET", "/readyz", self._get_readyz)
@@ -230,6 +235,9 @@ class AdminServer:
 
     # --- who may call ---
 
+    def _refusal(self, head: bytes, peer: str) -> bytes | None:
+        return refusal(head, peer, self._access, self._paths, {ENDLESS: self._no_reader})
+
     @web.middleware
     async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._guard.began(request.protocol)
@@ -250,7 +258,7 @@ class AdminServer:
                     raise web.HTTPUnsupportedMediaType(text="A body is taken as application/json only.")
                 if (request.content_length or 0) > BODY_BYTES:  # nobody waits for what will be refused
                     raise web.HTTPRequestEntityTooLarge(BODY_BYTES, request.content_length or 0)
-                await request.read()  # at most BODY_BYTES
+                await read_body(request)
         return await handler(request)
 
     def _caller(self, request: web.Request) -> Caller:
@@ -277,22 +285,23 @@ async def _nothing_there(request: web.Request) -> web.StreamResponse:
     raise web.HTTPMethodNotAllowed(request.method, allowed) if allowed else web.HTTPNotFound
 
 
+async def read_body(request: web.Request) -> None:
+    """The body, at most BODY_BYTES; it is kept for the handler. Raises ConnectionResetError if the client has left."""
+    try:
+        await request.read()
+    except RuntimeError as error:
+        if request.transport is None:  # aiohttp says so where it was lost before anybody began to read
+            raise ConnectionResetError("the client left before its body was whole") from error
+        raise
+
+
 def _credentials(request: web.Request) -> Credentials:
     return {
         "authorization": request.headers.get("Authorization"),
         "host": request.headers.get("Host", ""),
         "origin": request.headers.get("Origin"),
-        "peer": _peer(request),
+        "peer": peer_of(request.transport),
     }
-
-
-def _peer(request: web.Request) -> str:
-    transport = request.transport
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is not None and sock.family == socket.AF_UNIX:
-        return "unix"
-    name = transport.get_extra_info("peername") if transport is not None else None
-    return str(name[0]).partition("%")[0] if isinstance(name, tuple) else ""
 
 
 @web.middleware
@@ -306,7 +315,10 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         default = f"{error.status}: {error.reason}"
         detail = error.text if error.text and error.text != default else _DETAILS.get(error.status, error.reason)
         kept = {name: error.headers[name] for name in ("Allow", "WWW-Authenticate") if name in error.headers}
-        return problem(error.status, detail, kept)
+        answer = problem(error.status, detail, kept)
+        if error.status in _REFUSALS:
+            answer.force_close()  # the next call has to pass the gate again
+        return answer
     except ConnectionResetError:
         return problem(400, "The client left before its request was whole.")  # to nobody
     except Exception:
@@ -315,3 +327,4 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 _DETAILS = {404: "There is nothing at this path; see docs/admin.md.", 405: "This path does not take this method."}
+_REFUSALS = frozenset({400, 401, 403, 404, 405, 413, 415})

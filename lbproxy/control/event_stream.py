@@ -3,7 +3,8 @@
 A reader has no queue. What it is told is made when it can take it, from the present state: the servers that changed
 since it was last told, the newest rates, the events that it has not had and that are still in the ring. So one that
 reads slowly misses intermediate states and costs what the kernel and one message hold; one that takes nothing for
-SLOW_S is dropped. Everything is made once for all readers that are equally far, and nothing while there is none.
+SLOW_S is dropped. Everything is made once for all readers that are equally far, and nothing while there is none. They
+are told in turns of the loop of their own: all of them in one would hold up requests for milliseconds.
 
 Its connections are those of the admin address, of which readers get at most half: probes and scrapes have the rest.
 """
@@ -15,6 +16,7 @@ import contextlib
 import json
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -69,7 +71,10 @@ class Reader:
 
 
 class EventStream:
-    """status: the JSON of /api/v1/status. clock: monotonic seconds; unix_clock: unix seconds. limit: readers."""
+    """status: the JSON of /api/v1/status. clock: monotonic seconds; unix_clock: unix seconds. limit: readers.
+
+    soon: has something called in the next turn of the loop; None: at once.
+    """
 
     def __init__(
         self,
@@ -79,6 +84,7 @@ class EventStream:
         clock: Callable[[], float],
         unix_clock: Callable[[], float],
         limit: int = READERS,
+        soon: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self._status = status
         self._meter = meter
@@ -86,7 +92,9 @@ class EventStream:
         self._clock = clock
         self._unix_clock = unix_clock
         self._limit = limit
+        self._soon = soon
         self._readers: set[Reader] = set()
+        self._to_wake: deque[Reader] = deque()
         self._is_over = False
         self._changes = Changes()
         self._state: Json = {}
@@ -108,11 +116,22 @@ class EventStream:
             return
         if now - self._looked_at >= STEP_S - _SLACK_S:
             self._look(now)
+        is_waking = bool(self._to_wake)
         for reader in list(self._readers):
             if reader.blocked_at is not None and now - reader.blocked_at >= SLOW_S:
                 self._drop(reader)
-            else:
+            elif self._soon is None:
                 reader.wake.set()
+            elif not is_waking:
+                self._to_wake.append(reader)
+        if self._to_wake and not is_waking:
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        """One in each turn of the loop."""
+        self._to_wake.popleft().wake.set()
+        if self._to_wake and self._soon is not None:
+            self._soon(self._wake_next)
 
     def _look(self, now: float) -> None:
         """One snapshot for all readers."""

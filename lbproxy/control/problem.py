@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Final
 
 from aiohttp import web
 
 from lbproxy.control.status import Json
+
+PROBLEM_TYPE: Final = "application/problem+json"
 
 
 def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, more: Json | None = None
 ) -> web.Response:
     """An answer that says what is wrong. more: further members of the object."""
+    return web.Response(
+        status=status, text=problem_text(status, detail, more), content_type=PROBLEM_TYPE, headers=headers
+    )
+
+
+def problem_text(status: int, detail: str, more: Json | None = None) -> str:
+    """Its body."""
     title = HTTPStatus(status).phrase
-    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, **(more or {})})
-    return web.Response(status=status, text=body, content_type="application/problem+json", headers=headers)
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, **(more or {})})

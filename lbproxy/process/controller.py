@@ -135,7 +135,13 @@ class Controller:
         self._flips = Flips(registry, self.events, self._log)
         self._news = News(self.events)
         self._stream = EventStream(
-            self.status, Meter(registry), self.events, clock, time.time, min(READERS, admin_limit // 2)
+            self.status,
+            Meter(registry),
+            self.events,
+            clock,
+            time.time,
+            min(READERS, admin_limit // 2),
+            lambda work: asyncio.get_running_loop().call_soon(work),
         )
         self._tasks = Tasks(self._crashed)
         self._exposition = Exposition(registry)
@@ -209,6 +215,7 @@ class Controller:
             inherited=() if passed is None else passed.sockets,
             file=None if passed is None else passed.file,
             clock=self._clock,
+            no_reader=self._stream.refusal,
             **({} if self._look is None else {"look": self._look}),
         )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -182,6 +185,23 @@ def unit() -> configparser.ConfigParser:
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(ROOT / "deploy/systemd/lbproxy.service")
     return parser
+
+
+def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
+    """Where it is installed; the programs of the unit are not, so another one stands for them."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed")
+    text = (ROOT / "deploy/systemd/lbproxy.service").read_text()
+    (tmp_path / "lbproxy.service").write_text(text.replace("/opt/lbproxy/bin/lbproxy", sys.executable))
+    done = subprocess.run(
+        [program, "verify", "--man=no", str(tmp_path / "lbproxy.service")],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    complaints = [line for line in done.stderr.splitlines() if "lbproxy.service" in line]  # others' units are theirs
+    assert complaints == []
 
 
 def test_systemd_gives_lbproxy_time_to_finish_and_does_not_repeat_a_refused_config() -> None:

@@ -6,6 +6,7 @@ Both are coroutines in one thread of the test, because threads would be busier t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import Counter, deque
@@ -39,21 +40,31 @@ class OpenLoop:
     """`rate` requests a second to a port. A client keeps its connection until it is told to close it, or it ends.
 
     The connection that has been idle for longest is taken, so that each of them asks several times a second.
+    connections: how many it has, from the beginning on; 0: as many as it needs. While it `is_paused` it asks nothing.
     """
 
-    def __init__(self, port: int, rate: float) -> None:
+    def __init__(self, port: int, rate: float, connections: int = 0) -> None:
         self.report = Report()
         self._port = port
         self._rate = rate
         self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
+        self._connections = connections
+        self._may_ask = asyncio.Semaphore(connections) if connections else None
         self.is_asking = True
+        self.is_paused = False
         self.began = 0.0
 
     async def run(self) -> None:
         """Ask until `is_asking` is False, then wait for what is left. Those that are late are sent all the same."""
+        for _ in range(self._connections):
+            self._idle.append(await self._connected())
         self.began = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             while self.is_asking:
+                if self.is_paused:
+                    await asyncio.sleep(0.01)
+                    self.began += 0.01
+                    continue
                 self.report.sent += 1
                 tasks.create_task(self._ask())
                 wait_s = self.began + self.report.sent / self._rate - time.monotonic()
@@ -62,6 +73,10 @@ class OpenLoop:
             writer.close()
 
     async def _ask(self) -> None:
+        async with self._may_ask or contextlib.nullcontext():
+            await self._asked()
+
+    async def _asked(self) -> None:
         try:
             reader, writer = await self._connection()
         except OSError:
@@ -90,6 +105,9 @@ class OpenLoop:
             if not reader.at_eof() and not writer.is_closing():
                 return reader, writer
             writer.close()
+        return await self._connected()
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         self.report.connections += 1
         return await asyncio.open_connection("127.0.0.1", self._port)
 
@@ -143,9 +161,9 @@ class Servers:
         self._thread.join()
 
     @contextmanager
-    def load(self, port: int, rate: float) -> Iterator[OpenLoop]:
-        """An open loop while the block runs; at its end every request has its end."""
-        made = OpenLoop(port, rate)
+    def load(self, port: int, rate: float, connections: int = 0) -> Iterator[OpenLoop]:
+        """An open loop while the block runs; at its end every request has its end. connections: see there."""
+        made = OpenLoop(port, rate, connections)
         done = asyncio.run_coroutine_threadsafe(made.run(), self._loop)
         try:
             yield made

@@ -98,6 +98,11 @@ class Agent:
         close_all(tuple(left))
         self._news.set()
 
+    def unwanted(self, said: Said) -> None:
+        """They are of a config that will not be: its controller is dead. data: their names, as JSON."""
+        for name in json.loads(said.data):
+            self._drop(name)
+
     def take_sockets(self, names: Iterable[str]) -> Inherited:
         """Those of the config that this worker begins with, as far as there are some."""
         return Inherited({name: self._passed.pop(name) for name in names if name in self._passed})

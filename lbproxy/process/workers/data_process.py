@@ -70,6 +70,7 @@ class DataProcess:
             {
                 "peer": lambda said: self._agent.peer(said),
                 "sockets": lambda said: self._agent.sockets(said),
+                "unwanted": lambda said: self._agent.unwanted(said),
                 "serve": lambda said: self._may_serve.set(),
                 "stop": self._told_to_stop,
                 "leave": self._told_to_leave,

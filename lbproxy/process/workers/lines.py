@@ -7,6 +7,7 @@
     reload                   SIGHUP (to the controller)
     running                  every worker serves (to the controller)
     sockets                  listening sockets of another config
+    unwanted                 they are not: the controller died before it was in force (to workers)
     adopted                  what `config` said is done (to the controller)
     update                   the last that the lbproxy before says of servers (to the controller)
     serve                    whoever has said `prepared` is to serve

@@ -85,11 +85,13 @@ class Stock:
         self.fresh |= doors
         return doors
 
-    def drop_fresh(self) -> None:
-        """It is not wanted."""
+    def drop_fresh(self, *, keeps_files: bool = True) -> list[str]:
+        """It is not wanted; the names. keeps_files: whoever has bound unix sockets removes their files."""
+        names = list(self.fresh)
         for door in self.fresh.values():
-            door.close(keeps_file=True)
+            door.close(keeps_file=keeps_files)
         self.fresh.clear()
+        return names
 
     def adopt(self, config: Config, gone: Iterable[str]) -> None:
         """It is in force. gone: names."""

@@ -26,7 +26,7 @@ from lbproxy.process.building import TlsParts, common_tls
 from lbproxy.process.first_words import first_lines
 from lbproxy.process.outside import Outside
 from lbproxy.process.upgrade.arriving import NotWanted
-from lbproxy.process.worker import StartError, not_started
+from lbproxy.process.worker import StartError
 from lbproxy.process.workers.before import Before
 from lbproxy.process.workers.board import CONTROLLER, Board
 from lbproxy.process.workers.child import HEARD, Child, introduce
@@ -257,6 +257,7 @@ class Supervisor:
         self._board.ended(child.number)
         if child.number == CONTROLLER:
             self._share.bury_controller()
+            self._drop_sockets()
         else:
             self._share.bury(child.number - 1, self._holds_up)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -458,6 +459,14 @@ class Supervisor:
         if child.line is not None:
             child.line.say("sockets", json.dumps({name: len(own)}).encode(), [sock.fileno() for sock in own])
 
+    def _drop_sockets(self) -> None:
+        """The controller died before it had their config in force: nobody may find their addresses taken, or wait
+        there."""
+        names = self._stock.drop_fresh(keeps_files=False)
+        for child in self._children[1:] if names else ():
+            if child.line is not None:
+                child.line.say("unwanted", json.dumps(names).encode())
+
     def _take_config(self, said: Said) -> None:
         self._generation, self._config, gone = said.loaded()
         self._stock.adopt(self._config, gone)
@@ -537,25 +546,3 @@ class Supervisor:
         if self._feed_at is not None and now >= self._feed_at:
             pause_s = self._outside.manager.feed()
             self._feed_at = None if pause_s is None else now + pause_s
-
-
-def run(
-    config: Config,
-    shown: Callable[[Unusable], str],
-    *,
-    config_path: str = "",
-    kept: Kept | None = None,
-    outside: Outside | None = None,
-    n_workers: int,
-) -> int:
-    """Run lbproxy with several workers in the foreground; the exit status. The rest: see process/worker.py."""
-    outside = outside or Outside()
-    handler = operator_log.configure_direct(config.log.level, config.log.format, "supervisor")
-    try:
-        status = Supervisor(config, shown, config_path, kept, outside, n_workers).run()
-        return outside.keeper.keep() if outside.keeper is not None and outside.is_over else status
-    except StartError as error:
-        return not_started(error, outside)
-    finally:
-        outside.ended()
-        handler.close()

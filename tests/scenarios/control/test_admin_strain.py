@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -67,6 +68,20 @@ def test_silent_connections_take_nothing_from_the_traffic(tmp_path: Path) -> Non
         wait_until(lambda: "its limit: the longest silent one is closed" in lb.stderr, "the log to say it")
         assert lb.metric("rejected_total") == 0
         stack.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"weight": '], ids=["no octet", "a piece"])
+def test_who_leaves_before_the_body_is_whole_is_no_defect(lb: LbProxy, sent: bytes) -> None:
+    """Its octets and its reset arrive together, before anybody began to read the body."""
+    before = len(lb.stderr)
+    head = f"PATCH /api/v1/pools/app/servers/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", lb.port("admin")), timeout=PATIENCE_S) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.sendall(head.encode() + sent)
+    wait_until(lambda: lb.admin_get("/healthz")[0] == 200, "the admin address to go on")
+    assert not lb.error_lines(before), lb.stderr[before:]
 
 
 def test_a_silent_and_a_trickling_connection_are_closed_within_seconds(lb: LbProxy) -> None:

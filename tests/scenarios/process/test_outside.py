@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import pytest
 
 from lbproxy.process import activation
 from tests.scenarios.process.test_reload import get
+from tests.support.client import Client
 from tests.support.daemon import LbProxy, Settings
+from tests.support.origin import Origin
 from tests.support.upgrades import MAIN, READY_S, Chain, wait_ended
 from tests.support.waiting import wait_until
 
@@ -24,6 +27,27 @@ CONFIG: dict[str, Any] = {
     "listeners": [{"name": "in", "bind": "127.0.0.1:0", "routes": [{"respond": {"status": 200}}]}],
     "pools": {"p": {"servers": ["127.0.0.1:1"], "health_check": "off"}},
 }
+
+
+HANGING_STRATEGY = """
+import pathlib, time
+
+HERE = pathlib.Path(__file__).parent
+
+
+class Hangs:
+    def __init__(self, options, rng):
+        pass
+
+    def rebuild(self, servers):
+        pass
+
+    def pick(self, eligible, ctx, now):
+        while (HERE / "hang").exists():
+            (HERE / "hangs").touch()
+            time.sleep(0.01)
+        return eligible[0]
+"""
 
 
 class Manager:
@@ -45,6 +69,12 @@ class Manager:
                 self.n_fed += 1
             else:
                 self._heard.put(told)
+
+    def is_silent(self, seconds: float) -> bool:
+        """Does nobody feed the watchdog for so long?"""
+        before = self.n_fed
+        time.sleep(seconds)
+        return self.n_fed == before
 
     def hear(self) -> dict[str, str]:
         """The next message that is not about the watchdog."""
@@ -123,7 +153,63 @@ class Activated(LbProxy):
             )
 
 
-def test_opened_sockets_are_taken_by_their_address(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_is_told_with_the_time_at_which_it_began(tmp_path: Path, workers: int) -> None:
+    """As systemd.service(5) wants it of Type=notify-reload: not before the signal was sent, and READY after it."""
+    with (
+        Manager(f"lbproxy-reload-{os.getpid()}-{workers}") as manager,
+        LbProxy({**CONFIG, "workers": workers}, tmp_path) as lb,
+    ):
+        lb.stop()
+        lb.start(manager.env)
+        assert manager.hear()["READY"] == "1"
+        for text in (lb.config_path.read_text(), "listeners: ["):  # a file with a mistake is the end of it, too
+            lb.config_path.write_text(text)
+            sent_usec = time.monotonic_ns() // 1000
+            lb.signal(signal.SIGHUP)
+            told = manager.hear()
+            assert told["RELOADING"] == "1"
+            assert sent_usec <= int(told["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+            assert manager.hear()["READY"] == "1"
+
+
+def test_a_loop_that_hangs_feeds_no_watchdog(tmp_path: Path) -> None:
+    """A strategy that never comes back. What systemd does then (SIGABRT, another start) is its own."""
+    directory = tmp_path / "lb"
+    directory.mkdir()
+    (directory / "hangs.py").write_text(HANGING_STRATEGY)
+    with Origin() as origin, Origin() as other, Manager(f"lbproxy-hangs-{os.getpid()}") as manager:
+        config = {
+            "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
+            "pools": {
+                "p": {
+                    "servers": [origin.address, other.address],
+                    "health_check": "off",
+                    "strategy": {"python": "hangs.py:Hangs"},
+                }
+            },
+        }
+        lb = LbProxy(config, directory)
+        try:
+            lb.start(manager.env)
+            wait_until(lambda: manager.n_fed > 2, "the watchdog to be fed")
+            (directory / "hang").touch()
+            with Client(lb.port("in")) as client:
+                client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                wait_until((directory / "hangs").exists, "the strategy to hang")
+                wait_until(lambda: manager.is_silent(1.0), "the watchdog to be fed no more")
+                assert manager.is_silent(1.0)
+                fed = manager.n_fed
+                (directory / "hang").unlink()
+                assert client.response().status == 200
+            wait_until(lambda: manager.n_fed > fed + 2, "the watchdog to be fed again")
+            lb.stop()
+        finally:
+            lb.kill()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_opened_sockets_are_taken_by_their_address(tmp_path: Path, workers: int) -> None:
     path = tmp_path / "in.sock"
     with (
         socket.create_server(("127.0.0.1", 0)) as web,
@@ -135,7 +221,7 @@ def test_opened_sockets_are_taken_by_their_address(tmp_path: Path) -> None:
         unix.listen()
         ports = [sock.getsockname()[1] for sock in (web, admin, nobodys)]
         listener = {**CONFIG["listeners"][0], "bind": [f"127.0.0.1:{ports[0]}", f"unix:{path}"]}
-        settings = {**CONFIG, "listeners": [listener], "admin": {"bind": f"127.0.0.1:{ports[1]}"}}
+        settings = {**CONFIG, "workers": workers, "listeners": [listener], "admin": {"bind": f"127.0.0.1:{ports[1]}"}}
         with Activated(settings, tmp_path / "lb", admin, unix, nobodys, web) as lb:
             web.close()
             admin.close()

@@ -32,7 +32,7 @@ class Reloads:
 
     def write(self, text: str | None = None) -> None:
         """The file, without a word to the daemon."""
-        self.lb.config_path.write_text(yaml.safe_dump(self.config) if text is None else text)
+        self.lb.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False) if text is None else text)
 
     def ask(self, text: str | None = None) -> tuple[int, Config]:
         """Write the file, if there is other text, and have it read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,79 +11,52 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import yaml
 
+from lbproxy.config.loader import load_text
 from tests.scenarios.process.test_reload import Reloads
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
 from tests.support.origin import Origin
+from tests.support.random_configs import LEFT_OUT, QUESTIONS, TRIED, Maker, Question, keys
 from tests.support.waiting import wait_until
+from tests.support.wire import Ended
 
 Config = dict[str, Any]
-PATHS = ("/", "/a", "/a/b", "/b?x=1")
 RELOADS = 6
+SEEDS = int(os.environ.get("LBPROXY_RELOAD_SEEDS", "3"))  # `make soak` tries more
+SERVER = ("may_take", "last", "state", "max_inflight", "weight")
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # RFC 9113 section 3.4
+TOLD = ("x-pool", "x-route", "location", "allow", "ratelimit-policy", "www-authenticate")
 
 
 @pytest.fixture(scope="module")
 def addresses() -> Iterator[list[str]]:
-    with Origin() as one, Origin() as two, Origin() as three:
-        yield [one.address, two.address, three.address]
+    with Origin() as one, Origin() as two, Origin() as three, Origin() as four:
+        yield [one.address, two.address, three.address, four.address]
 
 
-def random_config(rng: random.Random, addresses: list[str]) -> Config:
-    pools = {name: random_pool(rng, addresses) for name in rng.sample(["p", "q", "r"], rng.randint(1, 3))}
-    listeners = [random_listener(rng, name, list(pools)) for name in rng.sample(["in", "out"], rng.randint(1, 2))]
-    return {"listeners": listeners, "pools": pools}
+def test_every_key_is_tried_or_left_out_for_a_reason() -> None:
+    assert set(keys()) == TRIED | LEFT_OUT.keys()
+    assert not TRIED & LEFT_OUT.keys()
 
 
-def random_listener(rng: random.Random, name: str, pools: list[str]) -> Config:
-    routes: list[Config] = [
-        {"match": {"path_prefix": "/a"}, "pool": rng.choice(pools)},
-        {"match": {"path": "/b"}, "respond": {"status": rng.choice([200, 418]), "body": "b"}},
-        {"match": {"path": "/a/b"}, "redirect": {"location": "/elsewhere", "status": 302}},
-    ]
-    made: Config = {
-        "name": name,
-        "bind": "127.0.0.1:0",
-        "routes": [*rng.sample(routes, rng.randint(0, 3)), {"pool": rng.choice(pools)}],
-    }
-    choices: dict[str, list[Any]] = {
-        "limits": [{"headers": 50}, {"connections_per_ip": 100}],
-        "methods": [["GET"]],
-        "path_rules": ["strict"],
-        "half_close": ["answer"],
-    }
-    for key, values in choices.items():
-        if rng.random() < 0.3:
-            made[key] = rng.choice(values)
-    return made
-
-
-def random_pool(rng: random.Random, addresses: list[str]) -> Config:
-    servers: list[Config] = []
-    for address in rng.sample(addresses, rng.randint(1, 3)):
-        server: Config = {"address": address}
-        if rng.random() < 0.5:
-            server["weight"] = rng.randint(1, 5)
-        if rng.random() < 0.3:
-            server["max_inflight"] = rng.randint(1, 9)
-        if servers and rng.random() < 0.2:
-            server["backup"] = True
-        servers.append(server)
-    made: Config = {"servers": servers}
-    choices: dict[str, list[Any]] = {
-        "strategy": ["round_robin", "random", "weighted_round_robin", "ip_hash", "power_of_two", "peak_ewma"],
-        "max_inflight": [2, 5],
-        "queue": [{"size": 7, "timeout": "3s"}, {"order": "fifo"}],
-        "health_check": ["off", {"interval": "200ms"}],
-        "circuit_breaker": ["off", {"max_ejected": 0.9}],
-        "headers": [{"response": {"set": {"x-pool": "one"}}}, {"response": {"set": {"x-pool": "two"}}}],
-        "keep_alive": ["off"],
-        "retry": ["off"],
-    }
-    for key, values in choices.items():
-        if rng.random() < 0.4:
-            made[key] = rng.choice(values)
-    return made
+def test_every_key_that_is_tried_comes(tmp_path: Path) -> None:
+    """And whatever comes is a config."""
+    came: set[str] = set()
+    maker = Maker(random.Random(1), [f"127.0.0.1:{port}" for port in range(5001, 5005)], tmp_path)
+    for _ in range(200):
+        config = maker.make()
+        load_text(yaml.safe_dump(config), str(tmp_path / "lb.yaml"), {})
+        came.update(key for key in config if key not in ("listeners", "pools"))
+        for listener in config["listeners"]:
+            came.update(f"listeners.{key}" for key in listener)
+            for route in listener.get("routes", ()):
+                came.update(f"routes.{key}" for key in route)
+                came.update(f"match.{key}" for key in route.get("match", ()))
+        for pool in config["pools"].values():
+            came.update(f"pools.{key}" for key in pool)
+    assert came - {"listeners.bind"} == TRIED
 
 
 def seen(lb: LbProxy) -> Config:
@@ -107,66 +81,94 @@ def seen(lb: LbProxy) -> Config:
     }
 
 
-def answers(lb: LbProxy) -> dict[tuple[str, str, str], object]:
-    """What clients get: status, and what the rules of listeners and pools add."""
-    found: dict[tuple[str, str, str], object] = {}
+def answers(lb: LbProxy) -> dict[tuple[str, Question], object]:
+    """What clients get: status, and what the rules of listeners, routes and pools add."""
+    found: dict[tuple[str, Question], object] = {}
     status: Any = lb.status()
     for listener in status["listeners"]:
         port = int(listener["bind"][0].rpartition(":")[2])
-        for method in ("GET", "POST"):
-            for path in PATHS:
-                with Client(port) as client:
-                    answer = client.ask(f"{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n".encode())
-                found[listener["name"], method, path] = (
-                    answer.status,
-                    answer.get("x-pool"),
-                    answer.get("location"),
-                    answer.get("allow"),
-                )
+        for question in QUESTIONS:
+            with Client(port) as client:
+                try:
+                    answer = client.ask(question.octets)
+                except Ended:  # as whoever may not send a PROXY header to a listener that wants one
+                    found[listener["name"], question] = "closed"
+                    continue
+            cookie, _, rest = (answer.get("set-cookie") or "").partition("=")
+            told = tuple(answer.get(name) for name in TOLD)
+            found[listener["name"], question] = (answer.status, told, cookie, rest.partition(";")[2])
     return found
 
 
-def explained(lb: LbProxy) -> dict[tuple[str, str, str], Config]:
-    """What `lbproxy explain` says would come of each of them, but for whose turn it is and what time brings."""
-    found: dict[tuple[str, str, str], Config] = {}
+def differences(here: Any, there: Any, path: tuple[object, ...] = ()) -> list[object]:
+    """Where they differ, and what stands there."""
+    if isinstance(here, dict) and isinstance(there, dict) and here.keys() == there.keys():
+        return [item for key in here for item in differences(here[key], there[key], (*path, key))]
+    return [] if here == there else [(*path, here, there)]
+
+
+def speak_http2(lb: LbProxy) -> dict[str, bool]:
+    """Which listeners take a client's preface: they send SETTINGS."""
+    found: dict[str, bool] = {}
     status: Any = lb.status()
     for listener in status["listeners"]:
-        for method in ("GET", "POST"):
-            for path in PATHS:
-                asked = urlencode({"listener": listener["name"], "method": method, "path": path})
-                code, body = lb.admin_get(f"/api/v1/explain?{asked}")
-                assert code == 200, body
-                told: Config = json.loads(body)
-                pool = told.pop("pool")
-                del told["pick"]
-                if pool is not None:
-                    told["pool"] = {key: pool[key] for key in ("name", "strategy", "usable", "failing_open")}
-                    told["servers"] = {
-                        server["name"]: {
-                            key: server[key] for key in ("may_take", "last", "state", "max_inflight", "weight")
-                        }
-                        for server in pool["servers"]
-                    }
-                found[listener["name"], method, path] = told
+        if listener["mode"] == "tcp":
+            continue
+        with Client(int(listener["bind"][0].rpartition(":")[2])) as client:
+            client.send(PREFACE)
+            try:
+                found[listener["name"]] = client.take(4)[3:] == b"\x04"
+            except Ended:
+                found[listener["name"]] = False
     return found
 
 
-@pytest.mark.parametrize("seed", range(3))
+def explained(lb: LbProxy) -> dict[tuple[str, Question], Config]:
+    """What `lbproxy explain` says would come of each of them, but for whose turn it is and what time brings."""
+    found: dict[tuple[str, Question], Config] = {}
+    status: Any = lb.status()
+    for listener in status["listeners"]:
+        if listener["mode"] == "tcp":
+            continue
+        for question in QUESTIONS:
+            asked = [("listener", listener["name"]), ("method", question.method), ("path", question.path)]
+            asked += [("header", field) for field in question.fields]
+            asked += [("body", question.body)] if question.body else []
+            code, body = lb.admin_get(f"/api/v1/explain?{urlencode(asked)}")
+            assert code == 200, body
+            told: Config = json.loads(body)
+            pool = told.pop("pool")
+            del told["pick"]
+            told.pop("rate_limits", None)
+            if pool is not None:
+                told["pool"] = {key: pool[key] for key in ("name", "strategy", "usable", "failing_open")}
+                told["servers"] = {
+                    server["name"]: {
+                        key: server[key] for key in ("may_take", "last", "state", "max_inflight", "weight")
+                    }
+                    for server in pool["servers"]
+                }
+            found[listener["name"], question] = told
+    return found
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_reload_comes_to_what_a_start_does(seed: int, addresses: list[str], tmp_path: Path) -> None:
-    rng = random.Random(seed)
-    with LbProxy(random_config(rng, addresses), tmp_path / "reloaded") as lb:
+    maker = Maker(random.Random(seed), addresses, tmp_path / "files")
+    with LbProxy(maker.make(), tmp_path / "reloaded") as lb:
         reloads = Reloads(lb)
         kept = {key: reloads.config[key] for key in ("admin", "access_log")}
         for number in range(RELOADS):
-            config = random_config(rng, addresses)
+            config = maker.make()
             reloads.config = {**kept, **config}
             reloads.reload()
             with LbProxy(config, tmp_path / f"fresh-{number}") as fresh:
                 wanted = wait_until(lambda fresh=fresh: all_up(fresh) and seen(fresh), "the fresh one is ready")  # type: ignore[misc]
                 wait_until(lambda wanted=wanted: seen(lb) == wanted, f"the same after reload {number}: {wanted}")  # type: ignore[misc]
-                assert explained(lb) == explained(fresh)
-                assert answers(lb) == answers(fresh)
-        lb.baseline_fds += 2  # listeners may be more than at the start
+                assert differences(explained(lb), explained(fresh)) == []
+                assert differences(answers(lb), answers(fresh)) == []
+                assert speak_http2(lb) == speak_http2(fresh)
+        lb.baseline_fds += 3  # listeners may be more than at the start
 
 
 def all_up(lb: LbProxy) -> bool:

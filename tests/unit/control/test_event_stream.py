@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -34,7 +35,7 @@ class Transport:
 class Bench:
     """A stream about one pool `p`; the clock is moved by hand."""
 
-    def __init__(self, n_servers: int = 2, limit: int = 4) -> None:
+    def __init__(self, n_servers: int = 2, limit: int = 4, turns: list[Callable[[], None]] | None = None) -> None:
         self.now = 100.0
         self.n_built = 0
         strategy = LeastConnections({}, random.Random(1))
@@ -49,6 +50,7 @@ class Bench:
             lambda: self.now,
             lambda: 1_800_000_000.0 + self.now,
             limit,
+            None if turns is None else turns.append,
         )
 
     def status(self) -> Json:
@@ -266,3 +268,25 @@ def test_a_snapshot_of_a_hundred_servers_is_cheap() -> None:
         return time.thread_time() - began
 
     assert min(cost_s() for _ in range(200)) < SNAPSHOT_S
+
+
+def test_each_reader_is_woken_in_a_turn_of_the_loop_of_its_own() -> None:
+    turns: list[Callable[[], None]] = []
+    bench = Bench(turns=turns)
+    readers = [bench.join() for _ in range(3)]
+
+    def are_awake() -> int:
+        return sum(reader.wake.is_set() for reader in readers)
+
+    bench.stream.tick(bench.now)
+    assert are_awake() == 1
+    bench.stream.tick(bench.now + 0.25)  # on a loop that is behind: they are not made more
+    assert len(turns) == 1
+    turns.pop()()
+    assert are_awake() == 2
+    bench.stream.leave(readers[2])
+    turns.pop()()
+    assert turns == []
+    readers[0].wake.clear()
+    bench.stream.tick(bench.now + 0.5)
+    assert readers[0].wake.is_set()

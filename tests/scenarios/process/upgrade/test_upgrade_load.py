@@ -1,6 +1,7 @@
 """Upgrades while everything is in flight: requests, new connections, streams, an upload, WebSockets, TCP connections.
 
-LBPROXY_UPGRADES=10 in the environment makes as many as `make soak` does.
+LBPROXY_UPGRADES=10 in the environment makes as many as `make soak` does, with 500 requests a second, 50 WebSockets, 50
+TCP connections and 10 streams.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ from tests.support.certificates import Authority, TlsClient
 from tests.support.client import Client
 from tests.support.crew import members_of
 from tests.support.in_flight import PIECE, open_tunnels, streams
+from tests.support.open_loop import Servers
 from tests.support.origin import Origin
 from tests.support.ports import consecutive_ports
 from tests.support.upgrades import READY_S, Chain, wait_ended
+from tests.support.waiting import wait_until
 
 UPGRADES = int(os.environ.get("LBPROXY_UPGRADES", "2"))
-N_TUNNELS, N_STREAMS = 3, 2
+IS_FULL = UPGRADES >= 10
+RATE = 500 if IS_FULL else 100
+N_TUNNELS, N_STREAMS = (50, 10) if IS_FULL else (3, 2)
+ECHO_S = 0.5 if IS_FULL else 0.02  # between two pieces of a tunnel
 REQUEST = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
 
 
@@ -61,7 +67,7 @@ class Traffic:
             client.send(PIECE)
             assert client.take(len(PIECE)) == PIECE
             self._count("echoed")
-            time.sleep(0.02)
+            time.sleep(ECHO_S)
 
     def uploaded(self, client: Client) -> None:
         while not self._is_over.is_set():
@@ -95,12 +101,20 @@ def origins() -> Iterator[tuple[Origin, Origin]]:
 
 
 @pytest.mark.slow
-def test_nothing_in_flight_is_hurt_and_nobody_is_refused(origins: tuple[Origin, Origin], tmp_path: Path) -> None:
-    check_upgrades(origins, tmp_path, [1] * (UPGRADES + 1))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_in_flight_is_hurt_and_nobody_is_refused(
+    origins: tuple[Origin, Origin], tmp_path: Path, workers: int
+) -> None:
+    check_upgrades(origins, tmp_path, [workers] * (UPGRADES + 1))
 
 
 def check_upgrades(origins: tuple[Origin, Origin], tmp_path: Path, workers: Sequence[int]) -> None:
     """Upgrades under load. workers: how many the first lbproxy has, and each that takes over."""
+    with Servers(1, 0.0) as servers:
+        _check_upgrades(origins, servers, tmp_path, workers)
+
+
+def _check_upgrades(origins: tuple[Origin, Origin], servers: Servers, tmp_path: Path, workers: Sequence[int]) -> None:
     short, long = origins
     authority = Authority(tmp_path / "ca")
     files = authority.issue("site", "localhost")
@@ -116,11 +130,13 @@ def check_upgrades(origins: tuple[Origin, Origin], tmp_path: Path, workers: Sequ
             {"name": "proxied", "bind": "127.0.0.1:0", "pool": "p", "proxy_protocol": "accept"},
             {"name": "long", "bind": "127.0.0.1:0", "pool": "long", "upgrade": ["websocket"]},
             {"name": "tcp", "bind": "127.0.0.1:0", "pool": "tcp", "mode": "tcp"},
+            {"name": "fast", "bind": "127.0.0.1:0", "pool": "fast"},
         ],
         "pools": {
             "p": {"servers": [short.address], "health_check": {"interval": "100ms"}},
             "long": {"servers": [long.address], "health_check": "off", "keep_alive": "off"},
             "tcp": {"servers": [long.address], "health_check": "off"},
+            "fast": {"servers": servers.addresses, "health_check": "off"},
         },
     }
     is_over = threading.Event()
@@ -148,6 +164,7 @@ def check_upgrades(origins: tuple[Origin, Origin], tmp_path: Path, workers: Sequ
         traffic.start(traffic.once, lambda: Client(first + 1))
         traffic.start(traffic.once, lambda: TlsClient(lb.port("tls"), context))
         traffic.start(traffic.once, lambda: Client(lb.port("proxied")), b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n")
+        load = stack.enter_context(servers.load(lb.port("fast"), RATE))
         written = yaml.safe_load(lb.config_path.read_text())
         for number, n_workers in enumerate(workers[1:], 1):
             before = dict(traffic.counts)
@@ -158,6 +175,7 @@ def check_upgrades(origins: tuple[Origin, Origin], tmp_path: Path, workers: Sequ
                 while traffic.counts.get(kind, 0) < before.get(kind, 0) + more and not traffic.failed:
                     time.sleep(0.01)
             assert traffic.failed == []
+            assert (load.report.refused, load.report.broken) == (0, [])
             assert lb.metric("upgrades_total", result="success") == number
         traffic.stop()
         assert traffic.failed == []
@@ -166,6 +184,11 @@ def check_upgrades(origins: tuple[Origin, Origin], tmp_path: Path, workers: Sequ
             body = client.response().body
             pieces, _, count = body.rpartition(PIECE)
             assert (len(pieces) + len(PIECE)) // len(PIECE) == int(count)
+        load.is_asking = False
+        wait_until(lambda: load.report.is_over, "every request to have its end")
+        report = load.report
+        assert report.statuses == {200: report.sent} and not report.refused and not report.broken, report
+        print(f"{len(workers) - 1} upgrades; {report.sent} requests and {traffic.counts}")
         upload.send(b"0\r\n\r\n")
         assert upload.response().status == 200
         for client in tunnels:

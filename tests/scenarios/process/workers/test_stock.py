@@ -81,3 +81,15 @@ def test_what_nobody_takes_ends(tmp_path: Path) -> None:
     stock.doors.open["in"] = one(f"unix:{path}", 2)
     stock.hand_over([])
     assert not path.exists()
+
+
+@pytest.mark.parametrize("keeps_files", [True, False])
+def test_what_is_of_a_config_that_will_not_be_is_closed(tmp_path: Path, *, keeps_files: bool) -> None:
+    path = tmp_path / "in.sock"
+    stock = Stock(2)
+    stock.fresh["in"] = one(f"unix:{path}", 2)
+    assert stock.drop_fresh(keeps_files=keeps_files) == ["in"]
+    assert path.exists() == keeps_files
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(OSError):
+        client.connect(str(path))
+    assert stock.drop_fresh() == []

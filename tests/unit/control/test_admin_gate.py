@@ -1,0 +1,112 @@
+"""What the gate refuses, with what, and what it leaves to aiohttp."""
+
+from __future__ import annotations
+
+import json
+from email.parser import BytesParser
+
+import pytest
+
+from lbproxy.control.access import Access, Token
+from lbproxy.control.admin_gate import peer_of, refusal
+
+PATHS = {"/", "/dashboard/page.js", "/metrics", "/healthz", "/readyz"}
+ACCESS = Access([Token("admin.token", "s3cret"), Token("reader", "reads", may_write=False)])
+WRITE, READ = "Authorization: Bearer s3cret\r\n", "AUTHORIZATION:\tBearer reads \r\n"
+
+
+def answer(
+    line: str, fields: str = "Host: localhost\r\n", access: Access = ACCESS, full: str | None = None
+) -> bytes | None:
+    head = f"{line}\r\n{fields}\r\n".encode("utf-8", "surrogateescape")
+    return refusal(head, "127.0.0.1", access, PATHS, {"/api/v1/events": lambda: full})
+
+
+def status(
+    line: str, fields: str = "Host: localhost\r\n", access: Access = ACCESS, full: str | None = None
+) -> int | None:
+    found = answer(line, fields, access, full)
+    return None if found is None else int(found.split(b" ")[1])
+
+
+@pytest.mark.parametrize(
+    ("line", "fields", "expected"),
+    [
+        ("POST /api/v1/reload HTTP/1.1", "Host: localhost\r\n", 401),
+        ("POST /api/v1/reload HTTP/1.0", "", 401),
+        ("POST /%61pi/v1/reload HTTP/1.1", "", 401),
+        ("POST /api/v1/reload?dry_run=1 HTTP/1.1", READ, 403),
+        ("POST /api/v1/reload HTTP/1.1", "Authorization: Bearer wrong\r\n" + WRITE, 401),
+        ("POST /api/v1/reload HTTP/1.1", "Authorization: Bearer \udcff\r\n", 401),
+        ("POST /api/v1/reload HTTP/1.1", "X: y\r\n\r\n" + WRITE, 401),  # what is behind the head is no field
+        ("GET /api/v1/status HTTP/1.1", "Host: evil.example\r\n", 403),
+        ("GET /api/v1/status HTTP/1.1", "Host: localhost\r\nOrigin: http://evil.example\r\n", 403),
+        ("BREW /api/v1/status HTTP/1.1", "Host: localhost\r\n", 401),
+        ("DELETE /metrics HTTP/1.1", "Host: localhost\r\n", 405),
+        ("POST / HTTP/1.1", "Host: localhost\r\n", 405),
+        ("GET /../../etc/passwd HTTP/1.1", "Host: localhost\r\n", 404),
+        ("GET /%2e%2e/lb.yaml HTTP/1.1", "Host: localhost\r\n", 404),
+        ("GET /static/..%2f..%ff HTTP/1.1", "Host: localhost\r\n", 404),
+        ("GET //etc/passwd HTTP/1.1", "Host: localhost\r\n", 404),
+        ("GET /api HTTP/1.1", "Host: localhost\r\n", 404),
+    ],
+)
+def test_what_is_refused(line: str, fields: str, expected: int) -> None:
+    assert status(line, fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ("GET / HTTP/1.1", ""),
+        ("GET /dashboard/page.js?1 HTTP/1.1", ""),
+        ("HEAD /healthz HTTP/1.1", "Host: evil.example\r\n"),
+        ("GET /%6detrics HTTP/1.1", ""),
+        ("GET /api/v1/status HTTP/1.1", "Host: localhost\r\n"),
+        ("GET /api/v1/status HTTP/1.1", READ),
+        ("GET /api/v1/nothing HTTP/1.1", "Host: localhost\r\n"),  # its routes are aiohttp's
+        ("POST /api/v1/reload HTTP/1.1", "Host: evil.example\r\n" + WRITE),
+        ("POST /api/v1/reload HTTP/1.1", WRITE + "Authorization: Bearer wrong\r\n"),
+        ("GET http://localhost/api/v1/reload HTTP/1.1", ""),
+        ("OPTIONS * HTTP/1.1", ""),
+        ("GET /nothing HTTP/2.0", ""),
+        ("GET  /nothing HTTP/1.1", ""),
+        ("GET /nothing", ""),
+        ("\x16\x03\x01", ""),
+    ],
+)
+def test_what_aiohttp_answers(line: str, fields: str) -> None:
+    assert answer(line, fields) is None
+
+
+def test_an_answer_is_whole() -> None:
+    found = answer("POST /api/v1/reload HTTP/1.1")
+    assert found is not None
+    head, _, body = found.partition(b"\r\n\r\n")
+    line, _, fields = head.partition(b"\r\n")
+    assert line == b"HTTP/1.1 401 Unauthorized"
+    told = BytesParser().parsebytes(fields)
+    assert told["Content-Type"] == "application/problem+json; charset=utf-8"
+    assert told["WWW-Authenticate"] == 'Bearer realm="lbproxy"' and told["Connection"] == "close" and told["Date"]
+    assert int(told["Content-Length"]) == len(body)
+    assert json.loads(body)["status"] == 401 and "bearer token" in json.loads(body)["detail"]
+
+
+def test_an_answer_to_head_has_no_body() -> None:
+    found = answer("HEAD /nothing HTTP/1.1")
+    assert found is not None and found.endswith(b"\r\n\r\n") and b"Content-Length: 0" not in found
+    found = answer("HEAD /api/v1/status HTTP/1.1", "Host: evil.example\r\n")
+    assert found is not None and found.endswith(b"\r\n\r\n")
+
+
+def test_a_reader_too_many_and_a_method_that_a_path_does_not_take() -> None:
+    found = answer("GET /api/v1/events HTTP/1.1", full="32 readers are connected.")
+    assert found is not None and b" 503 " in found and b"Retry-After: 5" in found and b"32 readers" in found
+    assert status("HEAD /api/v1/events HTTP/1.1", full="32 readers are connected.") is None
+    assert status("GET /api/v1/events HTTP/1.1", "Host: evil.example\r\n", full="x") == 403
+    found = answer("DELETE /metrics HTTP/1.1")
+    assert found is not None and b"Allow: GET,HEAD" in found
+
+
+def test_somebody_who_has_left_has_no_name() -> None:
+    assert peer_of(None) == ""

@@ -230,6 +230,10 @@ class Pool(Lessor):
         """Has a server that may be used now passed a check? Without checks nothing can be asked for."""
         return self.members.passive_retry_s is not None or any(server.was_up for server in self.eligible())
 
+    def is_drained(self, server: Server, now: float) -> bool:
+        """Has a server that gets nothing more nothing in flight either?"""
+        return server.inflight == 0
+
     @property
     def most_ejected(self) -> int:
         """How many of its servers the breaker may have taken out at once."""

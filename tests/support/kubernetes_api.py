@@ -31,7 +31,7 @@ _PAGE = 2  # slices: less than is asked for, which the API allows, so that there
 
 class KubernetesApi:
     """versions are numbers, as etcd's are. gone_in: how 410 is said to a watch, as an `event` or as a `status`. nodes:
-    their zones, by name."""
+    their zones, by name. told_at: when a slice was told last, in a list or a watch; monotonic seconds."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,6 +45,7 @@ class KubernetesApi:
         self._n_cuts = 0
         self.gone_in = "event"
         self.nodes: dict[str, str] = {}
+        self.told_at: dict[str, float] = {}
         self.tokens = {"first"}
         self.violations: list[str] = []
         self.asked: list[str] = []  # "list", "watch VERSION", "401", ...
@@ -190,6 +191,7 @@ class KubernetesApi:
         else:
             page = items[begin : begin + _PAGE]
             peer.send(_answer(200, {"kind": "EndpointSliceList", "metadata": metadata, "items": page}))
+            self.told_at.update({_name(item): time.monotonic() for item in page})
 
     def _watch(self, peer: Peer, query: dict[str, str]) -> None:
         version = int(query["resourceVersion"])
@@ -214,6 +216,8 @@ class KubernetesApi:
                 version = self._version
             for _, kind, item in news:
                 _send_line(peer, {"type": kind, "object": item})
+                if kind != "BOOKMARK":
+                    self.told_at[_name(item)] = time.monotonic()
             time.sleep(_POLL_S)
         peer.send(b"0\r\n\r\n")
 

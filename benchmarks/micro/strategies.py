@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import cycle
+from functools import cache
+from itertools import count, cycle, islice
 
 from benchmarks.micro.timing import Piece
 from lbproxy.address import Address
@@ -20,7 +21,7 @@ from lbproxy.domain.strategies.consistent import ConsistentHash, slot_of
 _SIZES = (3, 30)
 _HASHED_SIZES = (10, 100, 1000)
 _HASHED_CASES = ("idle", "in flight", "first choice full", "first choice down")
-_N_KEYS = 256
+_N_KEYS = 32
 
 
 def pieces() -> Iterator[Piece]:
@@ -47,20 +48,10 @@ def _pick(name: str, size: int, load: str) -> Piece:
 
 def _hashed(size: int, weights: str, case: str) -> Piece:
     """Keys whose first choices are the first tenth of the servers; these are full, or down, where the case says so."""
-    servers = tuple(
-        Server(f"s{i}", Address("127.0.0.1", 5001 + i), weight=1 + i % 4 if weights == "weights" else 1)
-        for i in range(size)
-    )
-    strategy = ConsistentHash({"key": "path", "bounded_load": 1.25}, random.Random(1))
-    strategy.rebuild(servers)
-    first = frozenset(servers[: size // 10])
-    contexts: list[PickContext] = []
-    number = 0
-    while len(contexts) < _N_KEYS:
-        key = b"key-%d" % number
-        number += 1
-        if strategy.owner(slot_of(key)) in first:
-            contexts.append(PickContext("192.0.2.7", key=key))
+    servers = _servers(size, weights)
+    strategy = _hashing(servers)
+    contexts = [PickContext("192.0.2.7", key=key) for key in _keys(size, weights)]
+    first = servers[: size // 10]
     if case != "idle":
         for server in servers:
             server.inflight = 2
@@ -69,10 +60,33 @@ def _hashed(size: int, weights: str, case: str) -> Piece:
         for server in first:
             server.max_inflight = 2
     elif case == "first choice down":
-        eligible = tuple(server for server in servers if server not in first)
+        eligible = servers[size // 10 :]
     for ctx in contexts:  # what is worked out once has been
         strategy.pick(eligible, ctx, 1.0)
     turns = cycle(contexts)
     return Piece(
         f"pick: consistent_hash, {size} servers, {weights}, {case}", lambda: strategy.pick(eligible, next(turns), 1.0)
     )
+
+
+def _servers(size: int, weights: str) -> tuple[Server, ...]:
+    return tuple(
+        Server(f"s{i}", Address("127.0.0.1", 5001 + i), weight=1 + i % 4 if weights == "weights" else 1)
+        for i in range(size)
+    )
+
+
+def _hashing(servers: tuple[Server, ...]) -> ConsistentHash:
+    strategy = ConsistentHash({"key": "path", "bounded_load": 1.25}, random.Random(1))
+    strategy.rebuild(servers)
+    return strategy
+
+
+@cache
+def _keys(size: int, weights: str) -> tuple[bytes, ...]:
+    """Of the first tenth of the servers."""
+    servers = _servers(size, weights)
+    strategy = _hashing(servers)
+    first = frozenset(servers[: size // 10])
+    keys = (b"key-%d" % number for number in count())
+    return tuple(islice((key for key in keys if strategy.owner(slot_of(key)) in first), _N_KEYS))

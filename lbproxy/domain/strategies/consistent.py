@@ -253,7 +253,8 @@ class ConsistentHash:
         if found is None:
             if len(self._ranks) >= MOST_RANKED:
                 self._ranks = {}
-            found = self._ranks[slot] = self._worked_out(slot)
+            found = self._worked_out(slot)
+            self._ranks[slot] = found
         return found
 
     def _worked_out(self, slot: int) -> tuple[Server, ...]:
@@ -265,7 +266,7 @@ class ConsistentHash:
         for seeds in self._dealt:
             number = mixed(mixed(start ^ seeds.low) ^ seeds.high)
             # As in `_best`; numbers of 32 bits are floats without loss.
-            score = float(number) if self._is_even else -seeds.weight / log((int(number) + 0.5) / 4294967296.0)
+            score = float(int(number)) if self._is_even else -seeds.weight / log((int(number) + 0.5) / 4294967296.0)
             if score < least:
                 continue
             at = len(scores)

@@ -52,7 +52,7 @@ GOLDEN_WEIGHTED = "bbcccccababcccbccbcccbbc"
 
 @pytest.mark.parametrize("weights", [[1] * 7, [1, 2, 3, 4, 5, 6, 7], [9, 1, 1, 1, 1, 1, 0]])
 def test_replicas_agree_whatever_the_order_and_the_addresses(weights: list[int]) -> None:
-    """On the owner of every slot there is, on who comes next, and on whoever is left where one is down."""
+    """On the owners of slots, on who comes next, and on whoever is left where some are down."""
     weight_of = {f"pod-{n}": weight for n, weight in enumerate(weights)}
     replicas = []
     for shuffle in range(3):
@@ -63,9 +63,9 @@ def test_replicas_agree_whatever_the_order_and_the_addresses(weights: list[int])
             for n, name in enumerate(order)
         ]
         strategy = hashing(servers)
-        owners = [strategy.owner(slot).name for slot in range(SLOTS)]
-        ranks = [[server.name for server in strategy.ranked(slot)] for slot in range(0, SLOTS, 61)]
-        assert [rank[0] for rank in ranks] == owners[::61]
+        owners = [strategy.owner(slot).name for slot in range(0, SLOTS, 13)]
+        ranks = [[server.name for server in strategy.ranked(slot)] for slot in range(0, SLOTS, 13 * 8)]
+        assert [rank[0] for rank in ranks] == owners[::8]
         rest = tuple(server for server in servers if server.name not in ("pod-0", "pod-6"))
         replicas.append((owners, ranks, [choice(strategy, rest, n).name for n in range(500)]))
     assert replicas[0] == replicas[1] == replicas[2]

@@ -119,7 +119,8 @@ class Aws(Section):
     )
     prefer_zone: Annotated[bool, FLAG] = setting(
         False,
-        "Use servers of the own zone only, as long as at least half of those are usable; else those of all zones.",
+        "Use servers of the own zone only, as long as at least half of those are usable and one has room; else those "
+        "of all zones.",
     )
     zone: Annotated[str, ZONE] = setting(
         "auto",

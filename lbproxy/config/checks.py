@@ -211,6 +211,10 @@ def _check_discovery(pool: Pool, path: Path, document: Document) -> None:
         what = f"names {' and '.join(given)}" if given else "names no platform"
         document.object_to((*path, "discovery"), what, f"write one of: {', '.join(known)}")
     check_aws(pool, path, document)
+    platform = None if pool.discovery is None else pool.discovery.kubernetes
+    if platform is not None and platform.zone != "auto" and not platform.prefer_zone:
+        place = (*path, "discovery", "kubernetes", "zone")
+        document.warn(place, "has no effect without `prefer_zone: true`", at_key=True)
 
 
 def _check_health_check(spec: HealthCheck, raw: Any, path: Path, document: Document) -> None:

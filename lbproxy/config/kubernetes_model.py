@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal
 
-from lbproxy.config.notation import FILE, SECONDS, TEXT, Notation, Section, setting
+from lbproxy.config.notation import FILE, FLAG, SECONDS, TEXT, Notation, Section, setting
 from lbproxy.config.units import parse_text, shown
 
 AUTO: Final = "auto"
 _LABEL: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"  # RFC 1123
 _LABEL_RE: Final = re.compile(_LABEL)
+_ZONE: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"  # what a label's value may be
+_ZONE_RE: Final = re.compile(_ZONE)
 
 
 def parse_object_name(value: object) -> str:
@@ -37,11 +39,22 @@ def parse_service_port(value: object) -> int | str:
     return text
 
 
+def parse_zone_label(value: object) -> str:
+    """`auto`, or what nodes have as their zone."""
+    text = parse_text(value)
+    if not _ZONE_RE.fullmatch(text):
+        raise ValueError(f"expected auto or a zone as the label topology.kubernetes.io/zone has it, got {shown(value)}")
+    return text
+
+
 OBJECT_NAME: Final = Notation("name", parse_object_name, {"type": ["string", "number"], "pattern": f"^{_LABEL}$"})
 SERVICE_PORT: Final = Notation(
     "name or number of a port",
     parse_service_port,
     {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string", "pattern": f"^{_LABEL}$"}]},
+)
+ZONE_LABEL: Final = Notation(
+    "`auto` or a zone", parse_zone_label, {"type": ["string", "number"], "pattern": f"^{_ZONE}$"}
 )
 
 
@@ -64,6 +77,16 @@ class Kubernetes(Section):
         "1m",
         "How long one watch lasts before it is asked for again. Changes come at once; this says how soon a connection "
         "that died in silence is noticed.",
+    )
+    prefer_zone: Annotated[bool, FLAG] = setting(
+        False,
+        "Use endpoints of the own zone only, as long as at least half of those are usable and one has room; else those "
+        "of all zones. Hints of the service (`hints.forZones`) say which endpoints are for which zone.",
+    )
+    zone: Annotated[str, ZONE_LABEL] = setting(
+        AUTO,
+        "The own zone, as the label `topology.kubernetes.io/zone` of nodes has it. `auto`: that of the node that "
+        "`$NODE_NAME` names, which the API server is asked for (right: `get` on nodes).",
     )
     kubeconfig: Annotated[str | None, FILE.or_unset()] = setting(
         None,

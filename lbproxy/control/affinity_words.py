@@ -46,6 +46,8 @@ def hash_words(pool: Pool, ctx: PickContext, picked: Server | None) -> Json | No
 
 
 def _why_not(pool: Pool, owner: Server, strategy: ConsistentHash) -> str:
+    if owner in pool.members.beyond:
+        return "stands in another zone"
     if owner not in pool.eligible():
         return f"takes no requests ({owner.shown})"
     if owner.inflight >= owner.limit:

@@ -418,7 +418,7 @@ def _retry(prepared: Prepared | None, route: RouteRuntime, runtime: PoolRuntime)
         method=method,
         is_idempotent=is_idempotent,
         has_tls=runtime.tls is not None,
-        has_other=len(runtime.pool.eligible()) > 1,
+        has_other=len(runtime.pool.eligible() + runtime.pool.members.beyond) > 1,
         has_http2=runtime.protocol != "h1",
     )
     if prepared is None:

@@ -279,7 +279,7 @@ class LiveControl:
     def remove_drained(self) -> None:
         """Let servers go that have nothing in flight any more. To be called now and then."""
         for server, pool in list(self._leaving.items()):
-            if server.inflight == 0:
+            if pool.is_drained(server, self._clock()):
                 del self._leaving[server]
                 self._membership.remove(pool, server)
                 log.info("pool %s: server %s is gone", pool.name, server.name)

@@ -25,7 +25,8 @@ class Members:
 
     version: another number after each change of who they are. out: ejected or probing, the oldest ejection first.
     probing: those of them that may be sent a probe, permits aside.
-    fast: the same as `eligible()`, but empty when a request must be placed with more care.
+    fast: the same as `eligible()`, but empty when a request must be placed with more care. beyond: usable servers of
+    other zones, which come after all of `eligible()`; as of the last call of that.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class Members:
         "_listeners",
         "_picker",
         "_slow_start",
+        "beyond",
         "fail_open",
         "fast",
         "is_failing_open",
@@ -61,6 +63,7 @@ class Members:
         self.is_failing_open = False
         self.fast: tuple[Server, ...] = ()
         self.probing: tuple[Server, ...] = ()
+        self.beyond: tuple[Server, ...] = ()
         self.out = [server for server in self.servers if server.breaker is not Breaker.CLOSED]
         self._eligible: tuple[Server, ...] = ()
         self._is_dirty = self._is_strategy_behind = True
@@ -199,7 +202,8 @@ class Members:
         self.fast = ()
 
     def eligible(self) -> tuple[Server, ...]:
-        """Servers that may take a new request, limits aside. Empty if there is none."""
+        """Servers that may take a new request, limits aside. Empty if there is none. Where one zone comes first, those
+        of the others are in `beyond` instead."""
         if self._is_dirty:
             if self._is_strategy_behind:
                 self._is_strategy_behind = False
@@ -228,7 +232,9 @@ class Members:
         return self._near(tuple(server for server in usable if not server.backup) or usable)
 
     def _near(self, usable: tuple[Server, ...]) -> tuple[Server, ...]:
-        """Those of this zone, while at least half of them are usable; else all, so that each zone has its share."""
+        """Those of this zone, while at least half of them are usable, the others in `beyond`; else all, so that each
+        zone has its share."""
+        self.beyond = ()
         near = tuple(server for server in usable if not server.far)
         if not near or len(near) == len(usable):
             return usable
@@ -236,7 +242,10 @@ class Members:
         for server in self.servers:
             if server.admin is Admin.READY and server.weight > 0 and not server.far and server.backup == near[0].backup:
                 n_wanted += 1
-        return near if 2 * len(near) >= n_wanted else usable
+        if 2 * len(near) < n_wanted:
+            return usable
+        self.beyond = tuple(server for server in usable if server.far)
+        return near
 
     def _may_be_probed(self, server: Server) -> bool:
         """A backup is probed only while backups are in use: its turn comes before theirs, not before the primaries'."""

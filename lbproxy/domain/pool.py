@@ -9,7 +9,9 @@ a second time: two picks at most, no loop to hang in.
 
 Order of preference for a request: a server that is due to be probed; a free slot of a server that was not tried, under
 strategies that go by load first of those that are not measurably slower; a free slot of one that was tried; a
-quarantined slot (its last request was given up, and the server may still be at work on it).
+quarantined slot (its last request was given up, and the server may still be at work on it). Where servers of one zone
+come first (domain/members.py) those of others join them for a request for which no free slot of that zone is left on a
+server that it has not tried, and nobody waits beside their slots.
 
 Penalties. Under strategies that go by load a slot of a server that has just failed is not free while others are merely
 full: domain/holding.py.
@@ -228,10 +230,19 @@ class Pool(Lessor):
         """Has a server that may be used now passed a check? Without checks nothing can be asked for."""
         return self.members.passive_retry_s is not None or any(server.was_up for server in self.eligible())
 
+    def is_drained(self, server: Server, now: float) -> bool:
+        """Has a server that gets nothing more nothing in flight either?"""
+        return server.inflight == 0
+
     @property
     def most_ejected(self) -> int:
         """How many of its servers the breaker may have taken out at once."""
         return self._judge.most_ejected
+
+    def has_other(self, server: Server, tried: Sequence[Server]) -> bool:
+        """Could a request that failed at this server, and before at those in `tried`, go to another one?"""
+        others = self.eligible() + self.members.beyond
+        return any(other is not server and other not in tried for other in others)
 
     def is_slower(self, server: Server) -> bool:
         """Is it measurably slower than the others, so that its slots are used last?"""
@@ -295,7 +306,7 @@ class Pool(Lessor):
 
     def acquire_at(self, server: Server, now: float) -> Lease | None:
         """A lease on this server, which nobody chose: where a client must go. None if it has no slot."""
-        return Lease(self, server, now) if server in self.eligible() and server.inflight < server.limit else None
+        return Lease(self, server, now) if self._may_take(server) and server.inflight < server.limit else None
 
     def acquire_kept(self, server: Server, now: float) -> Lease | Refusal:
         """A lease on the server to which a client sticks: FULL if it has no slot now, NO_SERVER if the client must go
@@ -309,8 +320,12 @@ class Pool(Lessor):
             return Refusal.NO_SERVER
         return None if server.inflight < server.limit else Refusal.FULL
 
+    def _may_take(self, server: Server) -> bool:
+        """In whichever zone it stands."""
+        return server in self.eligible() or server in self.members.beyond
+
     def _may_keep(self, server: Server) -> bool:
-        return server in self.eligible() or (server.keeps_its_own and server in self.servers)
+        return self._may_take(server) or (server.keeps_its_own and server in self.servers)
 
     def _place(
         self, ctx: PickContext, tried: Sequence[Server], now: float, deadline_at: float, *, may_wait: bool = True
@@ -331,6 +346,8 @@ class Pool(Lessor):
         probe = self._due_probe(tried, now)
         if probe is not None:
             return probe
+        if self.members.beyond and not self._has_room_near(eligible, tried, now):
+            eligible += self.members.beyond
         slots = [server for server in eligible if server.inflight < server.free_limit]
         slots = slots or [server for server in eligible if server.inflight < server.limit]
         if not slots:
@@ -349,6 +366,16 @@ class Pool(Lessor):
                     return Refusal.FULL
             rest = sound or rest
         return self.picker.prefer(rest)
+
+    def _has_room_near(self, near: tuple[Server, ...], tried: Sequence[Server], now: float) -> bool:
+        """Is there a free slot in this zone for which nobody would rather go to another one?"""
+        heeds_penalties = self.picker.heeds_penalties
+        return any(
+            server.inflight < server.free_limit
+            and server not in tried
+            and not (heeds_penalties and server.is_held(now))
+            for server in near
+        )
 
     def foresee(
         self, ctx: PickContext, twin: Strategy | None, now: float, deadline_at: float = inf
@@ -408,7 +435,7 @@ class Pool(Lessor):
         return self._ends_late(deadline_at, now, self.queue.n_ahead)
 
     def _ends_late(self, deadline_at: float, now: float, n_ahead: int) -> bool:
-        candidates = self.eligible() + self.members.probing
+        candidates = self.eligible() + self.members.beyond + self.members.probing
         fastest_s = min((server.fastest_s for server in candidates), default=0.0)
         slots = sum(server.max_inflight for server in self.servers)
         rate = self.queue.drain_rate(now) if self.queue is not None else None
@@ -466,6 +493,8 @@ class Pool(Lessor):
     def _slot(self, now: float) -> int:
         """Is there a slot for who waits (domain/holding.py)?"""
         eligible = self.eligible()
+        if self.members.beyond:
+            eligible += self.members.beyond
         if self.picker.heeds_penalties:
             slot = slot_among(eligible, now)
         else:

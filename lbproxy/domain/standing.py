@@ -23,7 +23,11 @@ class Standing:
 
 def standings(pool: Pool, now: float) -> list[tuple[Server, Standing]]:
     """How things stand for each server of the pool, in its order."""
-    eligible = set(pool.eligible())
+    near = pool.eligible()
+    beyond = pool.members.beyond
+    # What is left of the own zone, penalties aside, is what a request that nobody has tried yet would find.
+    is_spilling = bool(beyond) and all(server.inflight >= server.free_limit for server in near)
+    eligible = {*near, *beyond} if is_spilling else {*near}
     return [(server, _standing(pool, server, now, is_eligible=server in eligible)) for server in pool.servers]
 
 
@@ -56,7 +60,9 @@ def _standing(pool: Pool, server: Server, now: float, *, is_eligible: bool) -> S
         notes.append(f"slow start: {server.effective_weight / server.weight:.0%} of its share")
     if server.backup:
         notes.append("a backup, and no other is usable")
-    if server.far:
+    if server in pool.members.beyond:
+        notes.append("in another zone, and those of this one are full")
+    elif server.far:
         notes.append("in another zone, and too few of this one are usable")
     return Standing(True, is_last, "; ".join(notes))
 
@@ -82,7 +88,7 @@ def _out(pool: Pool, server: Server, now: float) -> Standing:
     if server.backup:
         return Standing(False, False, "a backup, and others are usable")
     if server.far and not why:
-        return Standing(False, False, "in another zone, and enough of this one are usable")
+        return Standing(False, False, "in another zone, and enough of this one are usable and have room")
     return Standing(False, False, why)
 
 

@@ -70,8 +70,12 @@ BARE: Tree = {
     "topologySpread": {"enabled": False},
     "shutdown": {"delaySeconds": 0},
 }
+ZONES: Tree = {
+    "rbac": {"nodes": True},
+    "config": {"pools": {"predict": {"discovery": {"kubernetes": {"prefer_zone": True}}}}},
+}
 WRONG: list[Tree] = [{"kind": "StatefulSet"}, {"shutdown": {"by": "hand"}}]
-CASES = {"plain": PLAIN, "daemons": DAEMONS, "everything": EVERYTHING, "bare": BARE}
+CASES = {"plain": PLAIN, "daemons": DAEMONS, "everything": EVERYTHING, "bare": BARE, "zones": ZONES}
 
 
 @cache
@@ -177,7 +181,11 @@ def check_rights(items: list[Tree]) -> None:
     for binding in by_kind(items, "RoleBinding"):
         assert [subject["name"] for subject in binding["subjects"]] == [account]
         assert binding["roleRef"]["name"] in {role["metadata"]["name"] for role in by_kind(items, "Role")}
-    assert not by_kind(items, "ClusterRole")
+    for role in by_kind(items, "ClusterRole"):
+        assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]
+    for binding in by_kind(items, "ClusterRoleBinding"):
+        assert [subject["name"] for subject in binding["subjects"]] == [account]
+        assert binding["roleRef"]["name"] in {role["metadata"]["name"] for role in by_kind(items, "ClusterRole")}
 
 
 # --- plain manifests ---
@@ -268,6 +276,11 @@ def test_the_chart_s_objects_have_names_of_their_own() -> None:
             "RoleBinding Service Service ServiceAccount ServiceMonitor",
         ),
         ("bare", "ConfigMap Deployment Service"),
+        (
+            "zones",
+            "ClusterRole ClusterRoleBinding ConfigMap Deployment PodDisruptionBudget Role RoleBinding Service "
+            "ServiceAccount",
+        ),
     ],
 )
 def test_the_chart_makes_what_the_values_ask_for(case: str, kinds: str) -> None:
@@ -325,6 +338,13 @@ def test_rights_are_given_where_the_services_are() -> None:
     assert [role["metadata"]["namespace"] for role in by_kind(documents("everything"), "Role")] == ["a", "b"]
     subjects = [item["subjects"][0]["namespace"] for item in by_kind(documents("everything"), "RoleBinding")]
     assert subjects == [NAMESPACE] * 2
+
+
+def test_a_pod_knows_its_node_where_zones_count() -> None:
+    (container,) = workload(documents("zones"))["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [
+        {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+    ]
 
 
 def test_values_that_mean_nothing_are_refused() -> None:

@@ -47,7 +47,9 @@ class Instance:
 class AwsEndpoint:
     """group: the states of an Auto Scaling group's instances in their life cycle, by id. targets: states of those of
     a target group, by id and port. tasks: addresses of those of ECS, by name. completed: lifecycle actions. asked: the
-    operations so far. is_moody: who asks for instances with a tag `mood` gets that. page_size: instances of one page.
+    operations so far. is_moody: who asks for instances with a tag `mood` gets that. mood: what everybody gets, until it
+    is `calm` again. page_size: instances of one page. completing: called with the instance whose lifecycle action is
+    about to be completed.
     """
 
     def __init__(self) -> None:
@@ -59,6 +61,9 @@ class AwsEndpoint:
         self.completed: list[str] = []
         self.asked: list[str] = []
         self.is_moody = False
+        self.mood = ""
+        self.completing: Callable[[str], None] = lambda name: None
+        self._calm = threading.Event()
         self.page_size = 1000
         self._over = threading.Event()
         endpoint = self
@@ -92,9 +97,16 @@ class AwsEndpoint:
 
     def __exit__(self, *exc: object) -> None:
         self._over.set()
+        self._calm.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def calm(self) -> None:
+        """It answers again; who waits for an answer gets none."""
+        self.mood = ""
+        self._calm.set()
+        self._calm = threading.Event()
 
     def count(self, operation: str) -> int:
         return self.asked.count(operation)
@@ -107,10 +119,10 @@ class AwsEndpoint:
         else:
             given = {name: values[0] for name, values in parse_qs(body).items()}
             operation = given["Action"]
-        mood = given.get("Filter.2.Value.1", "") if self.is_moody else ""
+        mood = self.mood or (given.get("Filter.2.Value.1", "") if self.is_moody else "")
         self.asked.append(operation)
         if mood == "silent":
-            self._over.wait()
+            (self._calm if self.mood else self._over).wait()
             return
         status, kind = 200, "application/x-amz-json-1.1" if target else "text/xml"
         if mood in _ERRORS and (mood != "second" or "NextToken" in given):
@@ -179,6 +191,7 @@ class AwsEndpoint:
         return _result("DescribeLifecycleHooks", f"<LifecycleHooks>{hook}</LifecycleHooks>")
 
     def _CompleteLifecycleAction(self, given: Mapping[str, str]) -> str:
+        self.completing(given["InstanceId"])
         self.completed.append(f"{given['InstanceId']} {given['LifecycleHookName']} {given['LifecycleActionResult']}")
         self.group[given["InstanceId"]] = "Terminating:Proceed"
         return _result("CompleteLifecycleAction", "")

@@ -17,19 +17,21 @@ from urllib.parse import parse_qsl, urlsplit
 import yaml
 
 from tests.support.certificates import Authority, server_wrap
-from tests.support.kubernetes_objects import Json, status
+from tests.support.kubernetes_objects import Json, node, status
 from tests.support.origin import Origin, Peer, Stopped
 from tests.support.wire import Request
 
 NAMESPACE = "models"
 SERVICE = "predict"
+NODES = "/api/v1/nodes/"
 PATH = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
 _POLL_S = 0.01
 _PAGE = 2  # slices: less than is asked for, which the API allows, so that there are several pages
 
 
 class KubernetesApi:
-    """versions are numbers, as etcd's are. gone_in: how 410 is said to a watch, as an `event` or as a `status`."""
+    """versions are numbers, as etcd's are. gone_in: how 410 is said to a watch, as an `event` or as a `status`. nodes:
+    their zones, by name. told_at: when a slice was told last, in a list or a watch; monotonic seconds."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,6 +44,8 @@ class KubernetesApi:
         self._oldest = 100
         self._n_cuts = 0
         self.gone_in = "event"
+        self.nodes: dict[str, str] = {}
+        self.told_at: dict[str, float] = {}
         self.tokens = {"first"}
         self.violations: list[str] = []
         self.asked: list[str] = []  # "list", "watch VERSION", "401", ...
@@ -140,6 +144,10 @@ class KubernetesApi:
             query = dict(parse_qsl(parts.query, keep_blank_values=True))
             if (request.get("authorization") or "").removeprefix("Bearer ") not in self.tokens:
                 self._refuse(peer, 401, "Unauthorized")
+            elif parts.path.startswith(NODES) and parts.path[len(NODES) :] in self.nodes:
+                self.asked.append("node")
+                name = parts.path[len(NODES) :]
+                peer.send(_answer(200, node(name, self.nodes[name])))
             elif parts.path != PATH:
                 self._refuse(peer, 404, "the server could not find the requested resource")
             elif self._is_right(request, query):
@@ -183,6 +191,7 @@ class KubernetesApi:
         else:
             page = items[begin : begin + _PAGE]
             peer.send(_answer(200, {"kind": "EndpointSliceList", "metadata": metadata, "items": page}))
+            self.told_at.update({_name(item): time.monotonic() for item in page})
 
     def _watch(self, peer: Peer, query: dict[str, str]) -> None:
         version = int(query["resourceVersion"])
@@ -207,6 +216,8 @@ class KubernetesApi:
                 version = self._version
             for _, kind, item in news:
                 _send_line(peer, {"type": kind, "object": item})
+                if kind != "BOOKMARK":
+                    self.told_at[_name(item)] = time.monotonic()
             time.sleep(_POLL_S)
         peer.send(b"0\r\n\r\n")
 

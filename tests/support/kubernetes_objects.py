@@ -9,13 +9,23 @@ Json = dict[str, object]
 HTTP: Json = {"name": "http", "port": 8080, "protocol": "TCP"}
 
 
-def endpoint(ip: str, *, pod: str = "", ready: bool = True, terminating: bool = False) -> Json:
-    """pod: its name, "" for an endpoint that is none. terminating: and so not ready, as the API has it."""
+def endpoint(
+    ip: str,
+    *,
+    pod: str = "",
+    ready: bool = True,
+    terminating: bool = False,
+    zone: str = "eu-1a",
+    for_zones: Sequence[str] = (),
+) -> Json:
+    """pod: its name, "" for an endpoint that is none. terminating: and so not ready, as the API has it. for_zones: what
+    hints say, if they say anything."""
     target: Json = (
         {"targetRef": {"kind": "Pod", "name": pod, "namespace": "default", "uid": f"uid-{pod}"}} if pod else {}
     )
     conditions = {"ready": ready and not terminating, "serving": ready, "terminating": terminating}
-    return {"addresses": [ip], "conditions": conditions, "nodeName": "node-1", "zone": "eu-1a", **target}
+    hints: Json = {"hints": {"forZones": [{"name": name} for name in for_zones]}} if for_zones else {}
+    return {"addresses": [ip], "conditions": conditions, "nodeName": "node-1", "zone": zone, **target, **hints}
 
 
 def endpoint_slice(
@@ -29,6 +39,11 @@ def endpoint_slice(
         "endpoints": list(endpoints),
         "ports": None if ports is None else list(ports),
     }
+
+
+def node(name: str, zone: str = "") -> Json:
+    labels = {"kubernetes.io/hostname": name, **({"topology.kubernetes.io/zone": zone} if zone else {})}
+    return {"kind": "Node", "apiVersion": "v1", "metadata": {"name": name, "labels": labels}}
 
 
 def page(version: str, *items: Json, more: str = "") -> bytes:

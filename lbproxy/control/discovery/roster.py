@@ -243,7 +243,7 @@ class Roster:
     def remove_drained(self) -> None:
         """Let servers go that have nothing in flight any more."""
         for key, member in list(self._members.items()):
-            if member.wanted is not None and member.server.inflight == 0:
+            if member.wanted is not None and self.pool.is_drained(member.server, self._clock()):
                 del self._members[key], self._known[member.server]
                 self._keeper.remove(self.pool, member.server)
 

@@ -3,10 +3,17 @@
     tokens in hand         some were taken in advance for a key that many ask for         -> it passes, nobody is asked
     known to be empty      Redis has said when there will be a token again                -> refused, nobody is asked
     else                   the key joins the next batch: one call of a script for all     -> as that says
-    Redis does not answer  not in time, or not at all                                     -> it passes, and is counted
+    Redis is late          it passes, and is counted; its token is owed, and is what the next ones are asked for first
+    Redis is away          it passes, and is counted
 
 The local limit of the same rate comes before all of that (dataplane/exchange/admission.py), so what passes for want of
 an answer is still no more than the rate, from each lbproxy.
+
+What is owed. A time-out of milliseconds is missed by any machine that is busy for a moment, and without debts each of
+those moments would be a hole in the limit. With them what passes too early is missing later: over some seconds the
+limit holds, however often Redis is late. A debt is forgotten when the bucket would have been full by now, and when
+Redis was away: it may have begun anew, and to refuse for a minute what passed in a minute would make two failures of
+one.
 """
 
 from __future__ import annotations
@@ -34,7 +41,8 @@ Told = Callable[[int], None]
 class Known:
     """What is known of a bucket. name: in Redis. in_hand: tokens that were taken in advance, good until `hand_until`.
     empty_until: monotonic seconds. told: who waits for the next batch; asking: for the one that is with Redis, which is
-    to give `wanted` tokens. n_taken: requests since it was asked for last, which was at `asked_at`."""
+    to give `wanted` tokens. n_taken: requests since it was asked for last, which was at `asked_at`. owed: tokens of
+    requests that passed without one, `burst` at most, the last of them at `owed_at`."""
 
     __slots__ = (
         "asked_at",
@@ -46,6 +54,8 @@ class Known:
         "most_in_advance",
         "n_taken",
         "name",
+        "owed",
+        "owed_at",
         "told",
         "wanted",
     )
@@ -53,17 +63,25 @@ class Known:
     def __init__(self, limit: Limit, key: bytes) -> None:
         self.limit = limit
         self.name = limit.shared_name(key)
-        self.in_hand = self.n_taken = self.wanted = 0
-        self.hand_until = self.empty_until = self.asked_at = 0.0
+        self.in_hand = self.n_taken = self.wanted = self.owed = 0
+        self.hand_until = self.empty_until = self.asked_at = self.owed_at = 0.0
         self.told: list[Told] = []
         self.asking: list[Told] = []
         self.most_in_advance = min(limit.burst // ADVANCE_SHARE, int(ADVANCE_S * 1e9 / int(limit.interval)))
 
-    def want(self, now: float) -> None:
-        """It is asked for now: for who waits, and for as many more as came lately."""
+    def owe(self, count: int, now: float) -> None:
+        """So many passed without a token, which Redis will be asked for."""
+        self.owed = min(self.owed + count, self.limit.burst)
+        self.owed_at = now
+
+    def want(self, now: float, up_at: float) -> None:
+        """It is asked for now: for what is owed, for who waits, and for as many more as came lately. up_at: since when
+        there is this Redis."""
         lately = self.n_taken if now - self.asked_at < HAND_S else 0
         self.asking, self.told = self.told, []
-        self.wanted = len(self.asking) + min(lately, self.most_in_advance)
+        if self.owed and (self.owed_at < up_at or now - self.owed_at > self.limit.window_s):
+            self.owed = 0
+        self.wanted = self.owed + len(self.asking) + min(lately, self.most_in_advance)
         self.asked_at = now
         self.n_taken = 0
 
@@ -89,6 +107,7 @@ class FleetBuckets(Fleet):
         self._asked: list[Known] = []  # which are with Redis
         self._is_up = False
         self._is_late = False
+        self._up_at = 0.0
 
     def take(self, limit: Limit, key: bytes, told: Told) -> int:
         """See Fleet."""
@@ -107,6 +126,8 @@ class FleetBuckets(Fleet):
         if now < known.empty_until:
             return int((known.empty_until - now) * 1e9) or 1
         if not self._is_up or self._is_late:
+            if self._is_up:
+                known.owe(1, now)
             limit.row[_OPEN] += 1
             return 0
         if not known.told:
@@ -136,7 +157,7 @@ class FleetBuckets(Fleet):
             self._line.later(self._timeout_s, self._overdue, self._next)
             self._line.wake()
         for known in batch:
-            known.want(now)
+            known.want(now, self._up_at)
         self._asked = batch
         return batch
 
@@ -154,6 +175,9 @@ class FleetBuckets(Fleet):
         known.asking = []
         if given < wanted:
             known.empty_until = now + wait_s
+        paid = min(given, known.owed)
+        known.owed -= paid
+        given -= paid
         if given > len(asking):
             known.in_hand = given - len(asking)
             known.hand_until = now + HAND_S
@@ -167,21 +191,22 @@ class FleetBuckets(Fleet):
         """Who waits has waited for long enough; and until Redis answers, nobody waits."""
         if batch and (self._asked is batch or self._next is batch):
             self._is_late = bool(self._asked)  # else it was never asked, and will be the next time
-            self._open()
+            self._open(is_owed=True)
 
     def up(self) -> None:
         """Redis can be asked."""
         self._is_up = True
         self._is_late = False
+        self._up_at = self._clock()
 
     def down(self) -> None:
         """It can't."""
         self._is_up = False
-        self._open()
+        self._open(is_owed=False)
         self._asked = []
 
-    def _open(self) -> None:
-        """Whoever waits passes."""
+    def _open(self, *, is_owed: bool) -> None:
+        """Whoever waits passes. is_owed: Redis is late, and not away."""
         waiting = [(known, told) for known in self._asked for told in known.asking]
         waiting += [(known, told) for known in self._next for told in known.told]
         for known in self._asked:
@@ -189,6 +214,9 @@ class FleetBuckets(Fleet):
         for known in self._next:
             known.told = []
         self._next = []
+        now = self._clock()
         for known, tell in waiting:
+            if is_owed:
+                known.owe(1, now)
             known.limit.row[_OPEN] += 1
             tell(0)

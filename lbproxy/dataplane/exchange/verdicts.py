@@ -64,7 +64,7 @@ def is_worth_a_retry(fault: Fault, runtime: ServerRuntime, tried: Sequence[Serve
     """False if only this server is left: a certificate that was not accepted will not be the second time either."""
     if fault not in TLS_FAULTS:
         return True
-    return any(server is not runtime.server and server not in tried for server in runtime.pool.pool.eligible())
+    return runtime.pool.pool.has_other(runtime.server, tried)
 
 
 def plural_of(fault: Fault) -> str:

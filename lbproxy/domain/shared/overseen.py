@@ -6,6 +6,8 @@ Whatever changes here of a server is written down for the workers at once, and t
 
 from __future__ import annotations
 
+from typing import Final
+
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks
 from lbproxy.domain.shared.cells import Cells
@@ -15,6 +17,9 @@ from lbproxy.domain.shared.pool import Seating, SharedPool
 from lbproxy.domain.shared.seats import card_of
 from lbproxy.domain.shared.waiting import SharedQueue
 from lbproxy.domain.states import Admin, Health
+
+SETTLE_S: Final = 0.25
+"""So long a worker may be between reading what the controller wants and counting the request that it places by that."""
 
 
 class OverseenPool(SharedPool):
@@ -153,6 +158,15 @@ class OverseenPool(SharedPool):
             books.leave()
         if self._line is not None:
             self._line.read()
+
+    def is_drained(self, server: Server, now: float) -> bool:
+        """See Pool. As workers have it now: what was looked at with the last sweep is of no use, since what is removed
+        too early may be terminated under its requests. A worker that is about to give it one has not read the order
+        yet, so that must be some time ago."""
+        if now - server.changed_at < SETTLE_S:
+            return False
+        self.see(now)
+        return server.inflight == 0
 
     # --- time --------------------------------------------------------------------------------------------------------
 

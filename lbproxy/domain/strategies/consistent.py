@@ -10,19 +10,26 @@ Why slots. A score for each server is what rendezvous hashing costs, and with ke
 sessions) nothing could be remembered. The first choice of a slot is worked out once and remembered until membership or
 weights change, in bounded memory. Compiled, a pick takes 0.6 us with 10 and 100 servers and 4 us with 1,000, where what
 is in flight has to be added up; working out a slot takes another 5 ns for each server (24 ns where weights differ),
-once. A table of Maglev would cost as much and move twice the keys; the points of a ring would have to be sorted anew at
-each change. Shares are even to within sqrt(servers / 65536): 1 % with 10 servers, 4 % with 100, 12 % with 1,000.
+once. Who comes after the first is worked out when a slot needs it, for RANKED servers, and remembered likewise: a first
+choice that is full costs no look at all others. A table of Maglev would cost as much and move twice the keys; the
+points of a ring would have to be sorted anew at each change. Shares are even to within sqrt(servers / 65536): 1 % with
+10 servers, 4 % with 100, 12 % with 1,000.
 
 Bounded load (Mirrokni, Thorup, Zadimoghaddam 2018; the form of HAProxy): a server takes no more than `bounded_load`
 times its share of what is in flight, rounded up, this request included; what is more goes to the next in the slot's
 order. Without it one key that everybody wants overloads its server while others idle.
+
+Chance is no overload. Keys that are dealt out fairly give a server with a share of s requests s +- sqrt(s) of them, so
+with few in flight 1.25 times its share is passed all the time, by nobody's doing: with 16 requests at 4 servers every
+fourth went elsewhere, and took room from what belongs there. So a server may have its share and CHANCE times the square
+root of it in any case, which is less than 1.25 times the share from 64 requests a server on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from math import ceil, inf, log
+from math import inf, log
 from typing import ClassVar, Final
 from zlib import crc32
 
@@ -38,6 +45,10 @@ _SEED: Final = 0x6C627831  # of everything that is hashed here; another one woul
 _PERSON: Final = b"lbproxy hash"
 
 DEFAULT_BOUND: Final = 1.25
+CHANCE: Final = 2.0  # standard deviations: about one request in a hundred goes elsewhere where all keys are alike
+_CHANCE_SQUARED: Final = CHANCE * CHANCE
+RANKED: Final = 6  # servers of a slot, the first included, whose order is remembered
+MOST_RANKED: Final = 1 << 14  # slots of which it is, about 2 MB
 
 
 def mixed(number: i64) -> i64:
@@ -86,6 +97,7 @@ class ConsistentHash:
         "_eligible_weight",
         "_is_even",
         "_owners",
+        "_ranks",
         "_seeds",
         "bounded_load",
         "hash_on",
@@ -104,6 +116,7 @@ class ConsistentHash:
         self._dealt: list[_Seeds] = []  # to whom slots are given
         self._is_even = True
         self._owners: list[Server | None] = [None] * SLOTS
+        self._ranks: dict[int, tuple[Server, ...]] = {}
         self._eligible: Sequence[Server] = ()
         self._eligible_set: frozenset[Server] | None = None
         self._eligible_weight = -1
@@ -122,6 +135,7 @@ class ConsistentHash:
         self._dealt = [item for item in seeds if item.weight] or seeds
         self._is_even = len({item.weight for item in self._dealt}) <= 1
         self._owners = [None] * SLOTS
+        self._ranks = {}
         self._eligible, self._eligible_set, self._eligible_weight = (), None, -1
 
     def twin(self, rng: Rng) -> ConsistentHash:
@@ -131,6 +145,7 @@ class ConsistentHash:
         made._by_load = self._by_load.twin(rng)
         made._seeds, made._dealt, made._owners = self._seeds, self._dealt, self._owners
         made._is_even = self._is_even
+        made._ranks = self._ranks
         return made
 
     def pick(self, eligible: Sequence[Server], ctx: PickContext, now: float) -> Server:
@@ -144,13 +159,18 @@ class ConsistentHash:
         slot = slot_of(key)
         owner = self.owner(slot)
         inflight = owner.inflight
-        if self._has(eligible, owner) and (
-            inflight == 0 or (inflight < owner.free_limit and self._is_within(owner, eligible))
-        ):
+        if not self._has(eligible, owner):
+            self.n_spilled += 1
+            return self._next(eligible, slot, self._per_weight(eligible))
+        if inflight == 0:
+            self.n_owner += 1
+            return owner
+        per_weight = self._per_weight(eligible)
+        if inflight < owner.free_limit and self._is_within(owner, per_weight):
             self.n_owner += 1
             return owner
         self.n_spilled += 1
-        return self._next(eligible, slot)
+        return self._next(eligible, slot, per_weight)
 
     def take_counts(self) -> tuple[int, int, int]:
         """n_owner, n_spilled and n_keyless since the last call."""
@@ -178,40 +198,90 @@ class ConsistentHash:
             self._eligible_set = frozenset(eligible)
         return server in self._eligible_set
 
-    def _is_within(self, server: Server, eligible: Sequence[Server]) -> bool:
-        bound = self.bounded_load
-        if bound == inf:
-            return True
-        weights = self._eligible_weight  # of the tuple that `_has` has just seen
+    def _per_weight(self, eligible: Sequence[Server]) -> float:
+        """How much of what is in flight, the request at hand included, is the share of a weight of 1."""
+        if self.bounded_load == inf:
+            return inf
+        is_known = eligible is self._eligible
+        weights = self._eligible_weight if is_known else -1
         if weights < 0:
-            weights = self._eligible_weight = sum([other.weight for other in eligible])
+            weights = sum([other.weight for other in eligible])
+            if is_known:
+                self._eligible_weight = weights
         total = 1
         for other in eligible:
             total += other.inflight
-        return server.inflight < bound_of(total, server.weight, weights, bound)
+        return total / weights if weights else inf
 
-    def _next(self, eligible: Sequence[Server], slot: int) -> Server:
+    def _is_within(self, server: Server, per_weight: float) -> bool:
+        """May it have one more? Bounds are rounded up: a whole number is below that if it is below what was rounded.
+        1e-9: 8.000000001 is 8."""
+        inflight = server.inflight
+        if inflight == 0 or per_weight == inf:
+            return True
+        share = per_weight * server.weight
+        if inflight < share * self.bounded_load - 1e-9:
+            return True
+        beyond = inflight - share
+        return beyond * beyond < share * _CHANCE_SQUARED - 1e-9
+
+    def _next(self, eligible: Sequence[Server], slot: int, per_weight: float) -> Server:
         """The best of those that have a slot and are within their bounds. Without limits some server always is, as the
         bounds add up to more than there is; else the best of all, which the pool finds full."""
-        total = 1
-        weights = 0
-        for server in eligible:
-            total += server.inflight
-            weights += server.weight
-        per_weight = self.bounded_load * total / weights if weights else inf
+        for server in self.ranked(slot):
+            if (
+                server.weight
+                and server.inflight < server.free_limit
+                and self._has(eligible, server)
+                and self._is_within(server, per_weight)
+            ):
+                return server
         within = [
             server
             for server in eligible
-            if server.weight
-            and server.inflight < server.free_limit
-            # As `bound_of`, without its rounding: whole numbers are below a number if they are below it rounded up.
-            and (server.inflight == 0 or server.inflight < per_weight * server.weight - 1e-9)
+            if server.weight and server.inflight < server.free_limit and self._is_within(server, per_weight)
         ]
         known = self._seeds
         best = self._best([known[server] for server in within or eligible if server in known], slot)
         if best is None:
             raise LookupError("none of the eligible servers was in the last rebuild()")
         return best
+
+    def ranked(self, slot: int) -> tuple[Server, ...]:
+        """The first RANKED in the order of a slot, while all of its servers may take requests."""
+        found = self._ranks.get(slot)
+        if found is None:
+            if len(self._ranks) >= MOST_RANKED:
+                self._ranks = {}
+            found = self._worked_out(slot)
+            self._ranks[slot] = found
+        return found
+
+    def _worked_out(self, slot: int) -> tuple[Server, ...]:
+        """By insertion: past the first few hardly anybody is better than the last of them."""
+        start: i64 = mixed(slot + 1)
+        scores: list[float] = []
+        servers: list[Server] = []
+        least = -1.0
+        for seeds in self._dealt:
+            number = mixed(mixed(start ^ seeds.low) ^ seeds.high)
+            # As in `_best`; numbers of 32 bits are floats without loss.
+            score = float(int(number)) if self._is_even else -seeds.weight / log((int(number) + 0.5) / 4294967296.0)
+            if score < least:
+                continue
+            at = len(scores)
+            while at and (
+                scores[at - 1] < score or (scores[at - 1] == score and seeds.server.name < servers[at - 1].name)
+            ):
+                at -= 1
+            scores.insert(at, score)
+            servers.insert(at, seeds.server)
+            if len(scores) > RANKED:
+                scores.pop()
+                servers.pop()
+            if len(scores) == RANKED:
+                least = scores[-1]
+        return tuple(servers)
 
     def _best(self, among: list[_Seeds], slot: int) -> Server | None:
         """Who has the highest score. Equal scores are ordered by name, never by position in the config."""
@@ -233,14 +303,6 @@ class ConsistentHash:
                 most_score = score
             best = seeds.server
         return best
-
-
-def bound_of(total: int, weight: int, weights: int, bound: float) -> float:
-    """How many requests a server may have: `bound` times its share of `total`, which counts the one at hand, rounded
-    up, 1 at least. weights: of all together."""
-    if bound == inf or not weights:
-        return inf
-    return max(1, ceil(total * bound * weight / weights - 1e-9))  # 8.000000001 is 8
 
 
 def _bound(value: object) -> float:

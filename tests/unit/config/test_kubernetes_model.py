@@ -37,3 +37,14 @@ def test_what_is_no_name_is_refused(name: str) -> None:
 def test_what_is_no_port_is_refused(port: object) -> None:
     with pytest.raises(ValidationError):
         Kubernetes.model_validate({"service": "a", "port": port})
+
+
+@pytest.mark.parametrize("zone", ["eu-central-1a", "A_b.c", "1", "a" * 63])
+def test_zones_are_values_of_a_label(zone: str) -> None:
+    assert Kubernetes(service="a", prefer_zone=True, zone=zone).zone == zone
+
+
+@pytest.mark.parametrize("zone", ["", "-a", "a b", "a" * 64, "a\n"])
+def test_what_is_no_zone_is_refused(zone: str) -> None:
+    with pytest.raises(ValidationError, match="expected auto or a zone"):
+        Kubernetes.model_validate({"service": "a", "zone": zone})

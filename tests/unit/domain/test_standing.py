@@ -147,9 +147,20 @@ def test_servers_of_another_zone() -> None:
     a, b = server("a"), server("b")
     pool = pool_of(a, b)
     pool.set_far(b, True, 2.0)
-    assert told(pool)["b"] == ("no", "in another zone, and enough of this one are usable")
+    assert told(pool)["b"] == ("no", "in another zone, and enough of this one are usable and have room")
     pool.set_health(a, Health.DOWN, REFUSED, "", 2.0)
     assert told(pool)["b"] == ("yes", "in another zone, and too few of this one are usable")
+
+
+def test_servers_of_another_zone_while_this_one_is_full() -> None:
+    a, b = server("a", max_inflight=1), server("b", max_inflight=1)
+    pool = pool_of(a, b)
+    pool.set_far(b, True, 2.0)
+    assert isinstance(pool.acquire(PickContext("192.0.2.1"), (), 2.0), Lease)
+    assert told(pool) == {
+        "a": ("no", "full: 1 of 1 in flight"),
+        "b": ("yes", "in another zone, and those of this one are full"),
+    }
 
 
 def test_a_backup_is_not_probed_while_others_are_usable() -> None:

@@ -8,6 +8,9 @@ Conditions that are not there count as the API's description says: `ready` as tr
 
 An address stands in two slices for a moment when it is moved from one to the other; what was heard last counts then. A
 service of both families has slices of either for the same pods: a pod is one server, so only one family is used.
+
+Where a zone comes first, an endpoint with hints belongs to the zones that those name, one without to its own. If no
+hint names this zone, hints don't count: whoever made them did not know of it.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ IPV6: Final = "IPv6"
 _FAMILIES: Final = (IPV4, IPV6)
 _KEYS: Final = {"ipv4": IPV4, "ipv6": IPV6}  # of the config
 SHOWN: Final = 5  # ports that a message names
+MAX_ZONES: Final = 8  # of an endpoint's hints, as many as the API allows
 _POD: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")  # RFC 1123, as names of pods are
 
 Json = Mapping[str, object]
@@ -37,13 +41,15 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """is_ready: it may get requests. is_going: it is terminating. pod, zone: names, "" if there is none."""
+    """is_ready: it may get requests. is_going: it is terminating. pod, zone: names, "" if there is none. for_zones: who
+    is to use it, as hints say; empty if they say nothing."""
 
     ip: str
     pod: str
     zone: str
     is_ready: bool
     is_going: bool
+    for_zones: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +157,27 @@ def _endpoint(value: object, family: str) -> Endpoint | None:
         zone if isinstance(zone, str) else "",
         conditions.get("ready") is not False,
         is_going,
+        _hinted(item.get("hints")),
     )
+
+
+def _hinted(value: object) -> tuple[str, ...]:
+    """Zones for which an endpoint is; hints are advice, and what is not understood of them is none."""
+    zones = value.get("forZones") if isinstance(value, dict) else None
+    if not isinstance(zones, list):
+        return ()
+    names = (zone.get("name") for zone in zones[:MAX_ZONES] if isinstance(zone, dict))
+    return tuple(name for name in names if isinstance(name, str))
 
 
 # --- saying who the servers are ---------------------------------------------------------------------------------------
 
 
-def servers(slices: Iterable[Slice], port: int | str | None, family: str) -> View:
+def servers(slices: Iterable[Slice], port: int | str | None, family: str, zone: str = "") -> View:
     """The servers of a service. slices: that which changed last comes last.
 
     port: its number or its name, None for the only one there is. family: `ipv4`, `ipv6`, or `auto`: IPv4 where there is
-    any.
+    any. zone: the one that comes first, "" for none.
     """
     every = list(slices)
     used = [item for item in every if item.family == _chosen(every, family)]
@@ -183,11 +199,20 @@ def servers(slices: Iterable[Slice], port: int | str | None, family: str) -> Vie
         return View(Trouble(problems[0]))
     taken = sorted((key for key, (endpoint, _) in found.items() if endpoint.is_ready and not endpoint.is_going))
     going = frozenset(key for key, (endpoint, _) in found.items() if endpoint.is_going)
+    are_hints_good = any(zone in found[key][0].for_zones for key in taken)
     answer = [
-        Found(address, _name(endpoint, address), zone=endpoint.zone)
+        Found(address, _name(endpoint, address), zone=endpoint.zone, far=_is_far(endpoint, zone, are_hints_good))
         for endpoint, address in map(found.__getitem__, taken)
     ]
     return View(answer, going, problems[0] if problems else _other_family(every, used))
+
+
+def _is_far(endpoint: Endpoint, zone: str, are_hints_good: bool) -> bool:
+    if not zone:
+        return False
+    if are_hints_good and endpoint.for_zones:
+        return zone not in endpoint.for_zones
+    return endpoint.zone not in ("", zone)
 
 
 def _chosen(slices: Sequence[Slice], family: str) -> str:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,14 @@ from lbproxy.control.discovery.kubernetes.client import (
 )
 from lbproxy.control.discovery.kubernetes.slices import Malformed
 from lbproxy.control.discovery.kubernetes.watching import Ask, Refused, Watching, refusal
+from lbproxy.control.discovery.kubernetes.zone import NODE_NAME, node_path, zone_of
 from lbproxy.control.discovery.source import Emit, Pause, Source, Trouble, pause
+
+log = logging.getLogger("lbproxy.control.discovery")
 
 OK = 200
 UNAUTHORIZED = 401
+MAX_NODE_BYTES = 2 << 20  # etcd keeps objects of 1.5 MiB
 
 
 class KubernetesSource(Source):
@@ -57,6 +63,7 @@ class KubernetesSource(Source):
         make_api: MakeApi = HttpApi,
         in_thread: Callable[..., Any] = asyncio.to_thread,
         pause: Pause = pause,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         where = wanted.service if wanted.namespace == AUTO else f"{wanted.namespace}/{wanted.service}"
         super().__init__(f"kubernetes:{where}", f"Kubernetes ({where})", pause)
@@ -67,6 +74,11 @@ class KubernetesSource(Source):
         self._in_thread = in_thread
         self._state = Watching(wanted.service, wanted.port, wanted.family, wanted.interval, clock, rng)
         self._is_second_try = False  # with another token, at once, after the first was refused
+        self._node = environ.get(NODE_NAME, "")
+        self._seeks_zone = wanted.prefer_zone and wanted.zone == AUTO
+        self._zone_trouble = ""
+        if wanted.prefer_zone and wanted.zone != AUTO:
+            self._state.prefer(wanted.zone)
 
     async def watch(self, emit: Emit) -> None:
         api = self._make_api()
@@ -85,6 +97,8 @@ class KubernetesSource(Source):
         access: Access | None = None
         try:
             access = await self._in_thread(self._read)
+            if self._seeks_zone:
+                await self._learn_zone(api, access)
             namespace = access.namespace if self._wanted.namespace == AUTO else self._wanted.namespace
             path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
             await self._converse(api, access, path, state.ask(), emit)
@@ -101,6 +115,21 @@ class KubernetesSource(Source):
         except OSError as failure:  # also a time-out, and what is wrong with the files
             state.failed(0)
             emit(Trouble(_words(failure)))
+
+    async def _learn_zone(self, api: Api, access: Access) -> None:
+        """Of the node on which this runs. Until it is known endpoints of all zones are used; each request to the API
+        server is a chance to learn it."""
+        try:
+            path = node_path(self._node)
+            async with asyncio.timeout(HEAD_S), api.get(access, path, Ask(())) as reply:
+                zone = zone_of(reply.status, await whole(reply, MAX_NODE_BYTES), self._node)
+        except (OSError, Malformed) as error:
+            words = _words(error) if isinstance(error, OSError) else str(error)
+            self._zone_trouble = f"which zone is this? {words}; set `zone`"
+            return
+        self._seeks_zone, self._zone_trouble = False, ""
+        self._state.prefer(zone)
+        log.info("%s: endpoints of the zone %s come first", self.title, zone)
 
     async def _converse(self, api: Api, access: Access, path: str, ask: Ask, emit: Emit) -> None:
         """Raises Refused, Malformed and OSError."""
@@ -138,7 +167,7 @@ class KubernetesSource(Source):
     def _tell(self, emit: Emit) -> None:
         self._is_second_try = False
         view = self._state.view
-        self.lacking, self.going = view.lacking, view.going
+        self.lacking, self.going = "; ".join(filter(None, (view.lacking, self._zone_trouble))), view.going
         emit(view.answer)
 
     def recovered(self, n_servers: int) -> str:

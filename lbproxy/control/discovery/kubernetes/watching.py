@@ -72,12 +72,19 @@ class Watching:
         self._rng = rng
         self.wait_s = 0.0
         self.view = View(())
+        self._zone = ""
         self._version = ""  # "": a list is due
         self._next_page = ""
         self._coming: dict[str, Slice] = {}  # of a list that is not complete
         self._slices: dict[str, Slice] = {}
         self._n_failures = 0
         self._watch_began_at = 0.0
+
+    def prefer(self, zone: str) -> None:
+        """Endpoints of this zone come first from now on."""
+        self._zone = zone
+        if self._slices:
+            self._look()
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -174,7 +181,7 @@ class Watching:
         self._version, self._next_page, self._coming = version, "", {}
 
     def _look(self) -> None:
-        view = servers(self._slices.values(), self._port, self._family)
+        view = servers(self._slices.values(), self._port, self._family, self._zone)
         if not self._slices:
             view = View((), lacking=f"there is no EndpointSlice of a service {self._service}")
         if not isinstance(view.answer, Trouble) and _same(view, self.view):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,16 +31,17 @@ class Pod:
     def server(self) -> str:
         return f"{self.name}/{self.host}"
 
-    def slice(self, **conditions: bool) -> Json:
+    def slice(self, *, terminating: bool = False, zone: str = "eu-1a", for_zones: Sequence[str] = ()) -> Json:
         ports = [{"name": "http", "port": self.origin.port, "protocol": "TCP"}]
-        return endpoint_slice(f"slice-{self.name}", endpoint(self.host, pod=self.name, **conditions), ports=ports)
+        made = endpoint(self.host, pod=self.name, terminating=terminating, zone=zone, for_zones=for_zones)
+        return endpoint_slice(f"slice-{self.name}", made, ports=ports)
 
 
 class Stage:
-    def __init__(self, folder: Path, api: KubernetesApi, pods: list[Pod], interval: str) -> None:
+    def __init__(self, folder: Path, api: KubernetesApi, pods: list[Pod], more: Mapping[str, object]) -> None:
         self.api = api
         self.pods = pods
-        platform = {"service": "predict", "port": "http", "kubeconfig": api.kubeconfig(), "interval": interval}
+        platform = {"service": "predict", "port": "http", "kubeconfig": api.kubeconfig(), **more}
         self.lb = LbProxy(
             {
                 "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
@@ -78,18 +79,26 @@ class Stage:
 
 
 @contextmanager
-def running(folder: Path, *numbers: int, interval: str = "1h") -> Iterator[Stage]:
-    """Pods with these numbers, of which the service has the first two."""
+def running(
+    folder: Path, *numbers: int, interval: str = "1h", environ: Mapping[str, str] | None = None, **more: object
+) -> Iterator[Stage]:
+    """Pods with these numbers, of which the service has the first two. more: keys of the source."""
     pods = [Pod(number) for number in numbers]
     with KubernetesApi(folder) as api:
         api.put(*(pod.slice() for pod in pods[:2]))
         try:
-            stage = Stage(folder, api, pods, interval)
-            with stage.lb:
+            api.nodes["node-1"] = "eu-1a"
+            stage = Stage(folder, api, pods, {"interval": interval, **more})
+            stage.lb.start(environ)
+            try:
                 stage.wait_servers(*pods[:2])
                 yield stage
                 for pod in pods:
                     pod.origin.reset()
+            except BaseException:
+                stage.lb.kill()
+                raise
+            stage.lb.stop()
         finally:
             for pod in pods:
                 pod.origin.close()
@@ -223,3 +232,30 @@ def test_neither_an_old_token_nor_an_api_server_that_is_down_takes_anything_away
         stage.wait_servers(*both)
         stage.wait_well()
         assert "a-new-token" not in stage.lb.stderr
+
+
+def test_requests_stay_in_the_zone_and_hints_say_who_belongs_to_it(tmp_path: Path) -> None:
+    with running(tmp_path, 34, 35, prefer_zone=True, environ={"NODE_NAME": "node-1"}) as stage:
+        near, far = stage.pods
+        stage.lb.wait_logged("endpoints of the zone eu-1a come first")
+        assert stage.api.count("node") == 1
+
+        def used() -> set[object]:
+            return {server["name"] for server in stage.lb.server_status() if server["used"]}
+
+        def wait_used(*pods: Pod) -> None:
+            wait_until(lambda: used() == {pod.server for pod in pods}, f"{[pod.name for pod in pods]} to be used")
+            before = {pod.name: len(pod.origin.requests) for pod in stage.pods}
+            assert [stage.ask() for _ in range(6)] == [200] * 6
+            asked = {pod.name for pod in stage.pods if len(pod.origin.requests) > before[pod.name]}
+            assert asked == {pod.name for pod in pods}
+
+        wait_used(near, far)
+        stage.api.put(far.slice(zone="eu-1b"))
+        wait_used(near)
+        stage.api.put(near.slice(for_zones=["eu-1b"]), far.slice(zone="eu-1b", for_zones=["eu-1a"]))
+        wait_used(far)
+        stage.api.put(near.slice(for_zones=["eu-1b"]), far.slice(zone="eu-1b", for_zones=["eu-1b"]))
+        wait_used(near)
+        stage.api.put(near.slice(zone="eu-1b"))
+        wait_used(near, far)

@@ -14,36 +14,13 @@ import pytest
 
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
-from tests.support.programs import Program
+from tests.support.redis_store import Store, redis_time
 from tests.support.rig import get
 from tests.support.servers import needed
 from tests.support.waiting import wait_until
 
 REPLICAS = 3
 PATIENT = "50s"  # the answers of a Redis that is there are waited for, however busy the machine is
-
-
-class Store:
-    """A Redis on a unix socket in a folder, which may be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "redis.sock"
-        self._log = folder / "redis.log"
-        self._folder = folder
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"unix://{self.path}"
-
-    def start(self) -> None:
-        options = ["--port", "0", "--unixsocket", str(self.path), "--save", "", "--dir", str(self._folder)]
-        n_before = self._n_ready()
-        self.program = Program([needed("redis-server"), *options], self._log)
-        wait_until(lambda: self._n_ready() > n_before, "Redis to be there")
-
-    def _n_ready(self) -> int:
-        return self._log.read_text().count("eady to accept connections") if self._log.exists() else 0
 
 
 @pytest.fixture
@@ -96,25 +73,19 @@ def test_the_limit_is_that_of_all(store: Store, tmp_path: Path) -> None:
 def test_tokens_that_were_taken_in_advance_are_not_more_than_there_are(store: Store, tmp_path: Path) -> None:
     """A fast limit: each of the lbproxies takes some for requests to come. Over all the time that the test took no more
     can have passed than the burst and what the rate gave, by the clock of Redis."""
-    redis_cli = [needed("redis-cli"), "-s", str(store.path), "time"]
     with replicas(settings(store, rate="1000/s", burst=200), tmp_path, 2) as lbs:
         found: Counter[int] = Counter()
         lock = threading.Lock()
-        before = _time(redis_cli)
+        before = redis_time(store)
         threads = [threading.Thread(target=hammer, args=(lb, 200, found, lock)) for lb in lbs]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        elapsed_s = _time(redis_cli) - before
+        elapsed_s = redis_time(store) - before
         assert found[200] + found[429] == 400
         assert found[200] <= 200 + 1000 * elapsed_s + 1
         assert found[200] >= 200 * 0.95, "the burst was there"
-
-
-def _time(command: list[str]) -> float:
-    seconds, micros = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
-    return int(seconds) + int(micros) / 1e6
 
 
 def test_redis_is_killed_and_comes_back_under_load(store: Store, tmp_path: Path) -> None:

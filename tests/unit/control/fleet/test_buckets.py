@@ -120,7 +120,62 @@ def test_who_waited_for_long_enough_passes_and_nobody_waits_until_there_is_an_an
     assert rig.told == [(b"a", 0), (b"b", 0)]
     assert rig.take(b"a") == 100_000_000, "what it says late is known all the same"
     assert rig.take(b"c") == -1, "and it is asked again"
-    assert [known.wanted > 0 for known in rig.buckets.next_batch()] == [True]
+    assert [known.wanted for known in rig.buckets.next_batch()] == [2], "it, and what passed"
+
+
+def test_what_passes_while_redis_is_late_is_missing_later() -> None:
+    rig = Rig(burst=10)
+    rig.take()
+    rig.buckets.next_batch()
+    rig.overdue()
+    assert [rig.take() for _ in range(3)] == [0] * 3 and rig.n_open == 4
+    rig.buckets.heard([1, 0])  # that of the first one
+    rig.now += 0.005
+    assert [rig.take(), rig.take()] == [-1, -1]
+    [known] = rig.buckets.next_batch()
+    assert (known.owed, known.wanted) == (3, 5)
+    rig.buckets.heard([4, 50_000])
+    assert rig.told == [(b"k", 0), (b"k", 0), (b"k", 50_000_000)] and known.owed == 0
+    assert 49_000_000 < rig.take() <= 50_000_000
+
+
+def test_a_late_answer_pays_for_those_who_did_not_wait_for_it() -> None:
+    rig = Rig()
+    rig.take()
+    rig.take()
+    [known] = rig.buckets.next_batch()
+    rig.overdue()
+    assert known.owed == 2
+    rig.buckets.heard([2, 0])
+    assert (known.owed, known.in_hand) == (0, 0), "nothing is left of it for others"
+
+
+def test_what_is_owed_is_bounded_and_ends() -> None:
+    rig = Rig(burst=10)  # 1 ms a token: full after 10 ms
+
+    def late() -> Known:
+        rig.take()
+        [known] = rig.buckets.next_batch()
+        rig.overdue()
+        for _ in range(100):
+            rig.take()
+        return known
+
+    known = late()
+    assert known.owed == 10
+    rig.buckets.heard([0, 0])
+    rig.now += 0.011
+    rig.take()
+    assert rig.buckets.next_batch() == [known] and (known.owed, known.wanted) == (0, 1), "it would be full by now"
+    rig.buckets.heard([1, 0])
+    known = late()
+    assert known.owed == 10
+    rig.buckets.down()
+    assert rig.take() == 0 and known.owed == 10, "while it is away nothing more is owed"
+    rig.now += 0.001
+    rig.buckets.up()
+    rig.take()
+    assert rig.buckets.next_batch() == [known] and known.owed == 0, "it may have begun anew"
 
 
 def test_who_was_never_asked_for_in_time_does_not_stop_the_next_ones() -> None:

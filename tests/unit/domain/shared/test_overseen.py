@@ -12,7 +12,7 @@ from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import CONTROLLER, SharedBooks
 from lbproxy.domain.shared.cells import Guard
-from lbproxy.domain.shared.overseen import OverseenPool
+from lbproxy.domain.shared.overseen import SETTLE_S, OverseenPool
 from lbproxy.domain.shared.plan import Plan
 from lbproxy.domain.shared.pool import UNCONFIRMED_S, SharedPool
 from lbproxy.domain.shared.waiting import SharedQueue
@@ -241,3 +241,31 @@ def test_what_a_worker_alone_thinks_does_not_last() -> None:
     site.controller.server_refused(site.controller.servers[0], 6.1)
     worker.sweep(6.0 + 2 * UNCONFIRMED_S)
     assert worker.acquire(CTX, (), 20.0) is Refusal.NO_SERVER
+
+
+def test_who_is_drained_has_nothing_in_flight_at_any_worker() -> None:
+    """What the controller looked at last is older than the drain, so it asks, and not at once."""
+    site = Site()
+    member = server(0)
+    site.controller.add(member, 1.0)
+    site.controller.set_health(member, Health.UP, "", "passed", 1.0)
+    worker = site.worker(1)
+    site.controller.sweep(1.5)
+    lease = lease_of(worker, 2.0)
+    site.controller.set_admin(member, Admin.DRAIN, "leaves", 2.0)
+    assert member.inflight == 0, "as of the last look"
+    assert not site.controller.is_drained(member, 2.0)
+    assert not site.controller.is_drained(member, 2.0 + SETTLE_S) and member.inflight == 1
+    lease.release(Outcome.SUCCESS, 3.0)
+    assert site.controller.is_drained(member, 3.0)
+    assert worker.acquire(CTX, (), 3.0) is Refusal.NO_SERVER
+
+
+def test_a_request_that_a_worker_is_about_to_place_is_waited_for() -> None:
+    site = Site()
+    member = server(0)
+    site.controller.add(member, 1.0)
+    site.controller.set_health(member, Health.UP, "", "passed", 1.0)
+    site.controller.set_admin(member, Admin.DRAIN, "leaves", 2.0)
+    assert not site.controller.is_drained(member, 2.1)
+    assert site.controller.is_drained(member, 2.0 + SETTLE_S)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import ceil, sqrt
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbproxy.address import Address
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext
-from lbproxy.domain.strategies.consistent import SLOTS, ConsistentHash, bound_of, mixed, slot_of
+from lbproxy.domain.strategies.consistent import CHANCE, RANKED, SLOTS, ConsistentHash, mixed, slot_of
 from tests.unit.domain.strategies.helpers import chi_square, make_servers
 
 WEIGHTS = st.lists(st.integers(1, 5), min_size=2, max_size=8)
@@ -48,15 +50,24 @@ GOLDEN = "bbcccacababcccbcbbcacbbc"
 GOLDEN_WEIGHTED = "bbcccccababcccbccbcccbbc"
 
 
-def test_replicas_agree_whatever_the_order_and_the_addresses() -> None:
-    names = [f"pod-{n}" for n in range(7)]
+@pytest.mark.parametrize("weights", [[1] * 7, [1, 2, 3, 4, 5, 6, 7], [9, 1, 1, 1, 1, 1, 0]])
+def test_replicas_agree_whatever_the_order_and_the_addresses(weights: list[int]) -> None:
+    """On the owners of slots, on who comes next, and on whoever is left where some are down."""
+    weight_of = {f"pod-{n}": weight for n, weight in enumerate(weights)}
     replicas = []
     for shuffle in range(3):
-        order = list(names)
+        order = list(weight_of)
         random.Random(shuffle).shuffle(order)
-        servers = [Server(name, Address("10.0.0.1", 5000 + shuffle * 100 + n)) for n, name in enumerate(order)]
+        servers = [
+            Server(name, Address("10.0.0.1", 5000 + shuffle * 100 + n), weight=weight_of[name])
+            for n, name in enumerate(order)
+        ]
         strategy = hashing(servers)
-        replicas.append([choice(strategy, servers, n).name for n in range(500)])
+        owners = [strategy.owner(slot).name for slot in range(0, SLOTS, 13)]
+        ranks = [[server.name for server in strategy.ranked(slot)] for slot in range(0, SLOTS, 13 * 8)]
+        assert [rank[0] for rank in ranks] == owners[::8]
+        rest = tuple(server for server in servers if server.name not in ("pod-0", "pod-6"))
+        replicas.append((owners, ranks, [choice(strategy, rest, n).name for n in range(500)]))
     assert replicas[0] == replicas[1] == replicas[2]
 
 
@@ -127,7 +138,7 @@ def test_nobody_has_more_than_its_bound(weights: list[int], bound: float, keys: 
         choice(strategy, servers, key).inflight += 1
         for server in servers:
             share = (n + 1) * server.weight / sum(weights)
-            assert server.inflight <= bound * share + 1
+            assert server.inflight < max(bound * share, share + CHANCE * sqrt(share)) + 1
 
 
 def test_what_is_too_much_goes_to_the_next_of_the_key_and_comes_back() -> None:
@@ -138,9 +149,9 @@ def test_what_is_too_much_goes_to_the_next_of_the_key_and_comes_back() -> None:
     while rest:
         order.append(choice(strategy, tuple(rest), 7))
         rest.remove(order[-1])
-    order[0].inflight = 3
+    order[0].inflight = 6
     assert choice(strategy, servers, 7) is order[1]
-    order[1].inflight = 3
+    order[1].inflight = 6
     assert choice(strategy, servers, 7) is order[2]
     order[0].inflight = 0
     assert choice(strategy, servers, 7) is order[0]
@@ -238,49 +249,154 @@ def test_bounds_that_are_none(bound: object) -> None:
         ConsistentHash({"bounded_load": bound}, random.Random(1))
 
 
-def test_bound_of_one_server() -> None:
-    assert bound_of(1, 1, 4, 1.25) == 1
-    assert bound_of(8, 1, 4, 1.25) == 3
-    assert bound_of(8, 3, 4, 1.0) == 6
-    assert bound_of(8, 1, 4, float("inf")) == float("inf")
+@pytest.mark.parametrize(
+    ("weights", "total", "bound", "most"),
+    [
+        ([1] * 4, 1, 1.25, 1),
+        ([1] * 4, 4, 1.25, 3),  # 1 + 2 x 1
+        ([1] * 4, 16, 1.25, 8),  # 4 + 2 x 2
+        ([1] * 4, 16, 3.0, 12),
+        ([1] * 4, 1000, 1.25, 313),
+        ([1] * 4, 1000, 1.0, 282),  # 250 + 2 x 15.8
+        ([4] * 4, 16, 1.25, 8),
+        ([1, 3], 48, 1.25, 48),  # of weight 3: 36 + 2 x 6
+        ([1, 3], 64, 1.25, 62),  # 48 + 2 x 6.9
+    ],
+)
+def test_how_many_requests_the_owner_of_a_key_may_have(weights: list[int], total: int, bound: float, most: int) -> None:
+    """total: in flight together with the request at hand."""
+    servers = make_servers(weights)
+    strategy = hashing(servers, bounded_load=bound)
+    key = next(n for n in range(1000) if strategy.owner(slot_of(b"key-%d" % n)) is servers[-1])
+    taken = 0
+    for inflight in range(total):
+        servers[-1].inflight, servers[0].inflight = inflight, total - 1 - inflight
+        if choice(strategy, servers, key) is not servers[-1]:
+            break
+        taken = inflight + 1
+    assert taken == most
+
+
+@given(WEIGHTS, st.binary(min_size=1), st.data())
+@settings(max_examples=20)
+def test_the_order_that_is_remembered_is_that_of_all(weights: list[int], key: bytes, data: st.DataObject) -> None:
+    """Whoever is full: who gets it is who would if only those with a slot were there."""
+    servers = make_servers(weights)
+    strategy, fresh = hashing(servers), hashing(servers, bounded_load="off")
+    for server in servers:
+        server.max_inflight = 1
+        server.inflight = data.draw(st.integers(0, 1))
+    free = tuple(server for server in servers if not server.inflight)
+    if free:
+        assert choice(strategy, servers, key) is choice(fresh, free, key)
+    assert [server.name for server in strategy.ranked(slot_of(key))] == _order(weights, key)[:RANKED]
+
+
+def _order(weights: list[int], key: bytes) -> list[str]:
+    found = []
+    rest = tuple(make_servers(weights))
+    while rest:
+        found.append(choice(hashing(rest), rest, key))
+        rest = tuple(server for server in rest if server is not found[-1])
+    return [server.name for server in found]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbproxy.domain.strategies.consistent.MOST_RANKED", 10)
+    servers = make_servers([1] * 3)
+    strategy = hashing(servers)
+    for slot in range(25):
+        strategy.ranked(slot)
+        assert len(strategy._ranks) <= 10
 
 
 # --- what it is for ---------------------------------------------------------------------------------------------------
 
 
-N_ASKED = 12_000
-BEST = 1 - 100 / N_ASKED
-"""There is room for all 100 prefixes: one miss for each is what can't be helped."""
+N_ASKED, N_PREFIXES, N_SERVERS, ROOM = 12_000, 100, 4, 30
+COMPULSORY = 1 - N_PREFIXES / N_ASKED
+"""There is room for all prefixes: one miss for each is what can't be helped."""
+N_INFLIGHT = (1, 4, 8, 16, 32, 64)
 
 
-def hit_rate(name: str, bound: float, n_inflight: int) -> float:
-    """Of a cache model: 100 prefixes, 4 servers with room for 30 of them each (the least recently used goes), and so
-    many requests in flight, which end in any order."""
-    rng = random.Random(7)
+class Caches:
+    """A model: 100 prefixes, 4 servers with room for 30 of them each (the least recently used goes), so many requests
+    in flight, which take 1 on average (exponential), 4 where the prefix is not there."""
+
+    def __init__(self, n_inflight: int, seed: int = 7) -> None:
+        self._rng = random.Random(seed)
+        self._n_inflight = n_inflight
+        self.servers = make_servers([1] * N_SERVERS)
+        self.held: dict[Server, dict[int, None]] = {server: {} for server in self.servers}
+
+    def hit_rate(self, pick: Callable[[int], Server]) -> float:
+        ends: list[tuple[float, int, Server]] = []
+        now, hits = 0.0, 0
+        for number, prefix in enumerate(self._rng.choices(range(N_PREFIXES), k=N_ASKED)):
+            if len(ends) == self._n_inflight:
+                now, _, ended = heapq.heappop(ends)
+                ended.inflight -= 1
+            server = pick(prefix)
+            server.inflight += 1
+            cache = self.held[server]
+            is_hit = prefix in cache
+            hits += is_hit
+            cache.pop(prefix, None)
+            cache[prefix] = None
+            if len(cache) > ROOM:
+                del cache[next(iter(cache))]
+            heapq.heappush(ends, (now + self._rng.expovariate(1.0 if is_hit else 0.25), number, server))
+        return hits / N_ASKED
+
+    def by(self, name: str, **options: object) -> float:
+        strategy = create(name, options, random.Random(7))
+        strategy.rebuild(self.servers)
+        return self.hit_rate(lambda prefix: strategy.pick(self.servers, keyed(prefix), 0.0))
+
+    def by_who_sees_the_caches(self, bound: float) -> float:
+        """What can be had where nobody may have more than `bound` times the mean, rounded up, whatever the reason: who
+        has the prefix is asked, of all who may be; else its owner, or the next."""
+        order = hashing(self.servers)
+
+        def pick(prefix: int) -> Server:
+            most = ceil(bound * (1 + sum(server.inflight for server in self.servers)) / N_SERVERS - 1e-9)
+            within = [server for server in order.ranked(slot_of(b"key-%d" % prefix)) if server.inflight < most]
+            return next((server for server in within if prefix in self.held[server]), within[0])
+
+        return self.hit_rate(pick)
+
+
+@pytest.mark.parametrize("n_inflight", N_INFLIGHT)
+def test_prefixes_find_their_cache(n_inflight: int) -> None:
+    """docs/strategies.md has the table. Nobody who holds every server to 1.25 times the mean at each moment finds as
+    many, though he sees into the caches: with few requests in flight chance alone passes that."""
+    by_key = Caches(n_inflight).by("consistent_hash", key="path", bounded_load=1.25)
+    by_load = Caches(n_inflight).by("least_connections")
+    exact = Caches(n_inflight).by_who_sees_the_caches(1.25)
+    assert by_key >= 0.95 * COMPULSORY, by_key
+    assert by_key > exact or n_inflight == 1, exact
+    assert by_load < 0.35, by_load
+
+
+@pytest.mark.parametrize("n_inflight", N_INFLIGHT)
+def test_hardly_a_key_moves_where_nobody_is_overloaded(n_inflight: int) -> None:
     servers = make_servers([1] * 4)
-    strategy = create(name, {"key": "path", "bounded_load": bound} if name == "consistent_hash" else {}, rng)
-    strategy.rebuild(servers)
-    caches: dict[Server, dict[int, None]] = {server: {} for server in servers}
+    strategy = hashing(servers)
+    rng = random.Random(3)
     flying: list[Server] = []
-    hits = 0
-    for prefix in rng.choices(range(100), k=N_ASKED):
-        server = strategy.pick(servers, keyed(prefix), 0.0)
+    for _ in range(20_000):
+        server = choice(strategy, servers, rng.randrange(10_000))
         server.inflight += 1
         flying.append(server)
-        if len(flying) > n_inflight:
+        if len(flying) >= n_inflight:
             flying.pop(rng.randrange(len(flying))).inflight -= 1
-        cache = caches[server]
-        hits += prefix in cache
-        cache.pop(prefix, None)
-        cache[prefix] = None
-        if len(cache) > 30:
-            del cache[next(iter(cache))]
-    return hits / N_ASKED
+    assert strategy.n_spilled / 20_000 < 0.015
 
 
-@pytest.mark.parametrize(("bound", "n_inflight"), [(1.25, 0), (2.0, 8), (1.5, 64)])
-def test_prefixes_find_their_cache(bound: float, n_inflight: int) -> None:
-    """docs/strategies.md has the table of which this is a part."""
-    by_key, by_load = hit_rate("consistent_hash", bound, n_inflight), hit_rate("least_connections", bound, n_inflight)
-    assert by_key >= 0.95 * BEST, by_key
-    assert by_load < 0.35, by_load
+@pytest.mark.parametrize(("n_inflight", "most"), [(8, 5), (64, 24), (1000, 313)])
+def test_a_key_that_everybody_wants_does_not_take_a_server_beyond_its_bound(n_inflight: int, most: int) -> None:
+    servers = make_servers([1] * 4)
+    strategy = hashing(servers)
+    for _ in range(n_inflight):
+        choice(strategy, servers, 1).inflight += 1
+    assert max(server.inflight for server in servers) == most

@@ -171,3 +171,48 @@ def test_what_is_no_slice_is_refused(spoilt: dict[str, object]) -> None:
         read_slice({**endpoint_slice("s", endpoint("10.0.0.1")), **spoilt})
     with pytest.raises(Malformed):
         read_slice([])
+
+
+# --- zones ------------------------------------------------------------------------------------------------------------
+
+
+def far(zone: str, *endpoints: dict[str, object]) -> str:
+    """The last part of the addresses of those that are not of this zone."""
+    made = servers([read_slice(endpoint_slice("s", *endpoints))], None, "auto", zone)
+    assert not isinstance(made.answer, Trouble)
+    return "".join(found.address.host[-1] for found in made.answer if found.far)
+
+
+def placed(number: int, zone: str, *for_zones: str, **conditions: bool) -> dict[str, object]:
+    return endpoint(f"10.0.0.{number}", zone=zone, for_zones=for_zones, **conditions)  # type: ignore[arg-type]
+
+
+def test_without_hints_an_endpoint_is_of_its_own_zone() -> None:
+    three = placed(1, "a"), placed(2, "b"), placed(3, "")
+    assert far("a", *three) == "2"
+    assert far("b", *three) == "1"
+    assert far("", *three) == ""
+    assert far("c", *three) == "12", "that nobody is near is the pool's affair"
+
+
+def test_hints_say_for_which_zones_an_endpoint_is() -> None:
+    assert far("a", placed(1, "a", "a"), placed(2, "b", "a", "b"), placed(3, "a", "b")) == "3"
+    assert far("a", placed(1, "a"), placed(2, "b", "a"), placed(3, "b")) == "3", "one without hints is of its own zone"
+
+
+def test_hints_that_leave_the_own_zone_out_do_not_count() -> None:
+    assert far("a", placed(1, "a", "b"), placed(2, "b", "b")) == "2"
+    assert far("a", placed(1, "a", "b"), placed(2, "b", "a", ready=False)) == "", "nor who is no server"
+    assert far("a", placed(1, "a", "b"), placed(2, "b", "a", terminating=True)) == ""
+
+
+@pytest.mark.parametrize(
+    "hints", [None, [], "a", {"forZones": None}, {"forZones": "a"}, {"forZones": [None, 1, {"name": 1}, {}]}]
+)
+def test_hints_that_are_not_understood_are_none(hints: object) -> None:
+    assert far("a", {**placed(1, "b"), "hints": hints}) == "1"
+
+
+def test_so_many_hints_as_the_api_allows() -> None:
+    assert far("z", placed(1, "b", *"abcdefgz")) == ""
+    assert far("z", placed(1, "b", *"abcdefghz")) == "1"

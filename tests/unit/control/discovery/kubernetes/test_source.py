@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,8 +13,9 @@ from lbproxy.control.discovery.kubernetes.client import Cut, Reply
 from lbproxy.control.discovery.kubernetes.source import KubernetesSource
 from lbproxy.control.discovery.kubernetes.watching import Ask
 from lbproxy.control.discovery.source import Answer, Trouble
-from tests.support.kubernetes_objects import bookmark, endpoint, endpoint_slice, event, page, status
+from tests.support.kubernetes_objects import bookmark, endpoint, endpoint_slice, event, node, page, status
 
+NODE = "/api/v1/nodes/node-1"
 PATH = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
 ONE = endpoint_slice("s", endpoint("10.0.0.1"), endpoint("10.0.0.2", terminating=True))
 
@@ -45,7 +47,9 @@ class Script:
         self.tokens: list[str | OSError] = [token]  # as they are read; the last one stays
         self.asked: list[tuple[str, str, bool]] = []
         self.waits: list[float] = []
+        self.environ = {"NODE_NAME": "node-1"}
         self.heard: list[str] = []
+        self.far: list[str] = []  # by answer, who is in another zone
         self.is_closed = False
         self.over = asyncio.Event()
         self.source = KubernetesSource(
@@ -56,6 +60,7 @@ class Script:
             make_api=lambda: self,
             in_thread=self._in_thread,
             pause=self._pause,
+            environ=self.environ,
         )
 
     def _read(self) -> Access:
@@ -89,6 +94,7 @@ class Script:
             self.heard.append(answer.why)
         else:
             self.heard.append(" ".join(found.address.host for found in answer))
+            self.far.append(" ".join(found.address.host for found in answer if found.far))
 
     async def run(self) -> Script:
         task = asyncio.get_running_loop().create_task(self.source.watch(self._emit))
@@ -211,3 +217,42 @@ def test_it_has_words_for_what_happens() -> None:
     assert source.recovered(2) == "Kubernetes (predict) is followed again, with 2 servers"
     assert source.gone() == "Kubernetes (predict) no longer has it"
     assert Script(namespace="models").source.name == "kubernetes:models/predict"
+
+
+# --- zones ------------------------------------------------------------------------------------------------------------
+
+TWO_ZONES = page("10", endpoint_slice("s", endpoint("10.0.0.1", zone="eu-1a"), endpoint("10.0.0.2", zone="eu-1b")))
+
+
+async def test_without_the_key_nobody_asks_for_a_node_and_nobody_is_far() -> None:
+    script = await Script(Said(TWO_ZONES)).run()
+    assert script.far == [""] and NODE not in [path for path, _, _ in script.asked]
+
+
+async def test_a_zone_that_the_config_names_is_not_asked_for() -> None:
+    script = await Script(Said(TWO_ZONES), prefer_zone=True, zone="eu-1b").run()
+    assert script.far == ["10.0.0.1"] and NODE not in [path for path, _, _ in script.asked]
+
+
+async def test_the_node_says_which_zone_this_is_once() -> None:
+    said = Said(json.dumps(node("node-1", "eu-1a")).encode())
+    script = await Script(said, Said(TWO_ZONES), Said(bookmark("12") + b"\n"), prefer_zone=True).run()
+    assert set(script.far) == {"10.0.0.2"} and script.source.lacking == ""
+    assert [path for path, _, _ in script.asked].count(NODE) == 1
+
+
+async def test_until_the_zone_is_known_all_are_used_and_the_status_says_why() -> None:
+    refused = Said(b"{}", code=403)
+    script = await Script(refused, Said(TWO_ZONES), OSError("cannot reach it"), prefer_zone=True).run()
+    assert script.far[-1] == "" and script.heard[-1] == "10.0.0.1 10.0.0.2"
+    assert script.source.lacking == "which zone is this? the API server said 403: grant `get` on nodes; set `zone`"
+    said = Said(json.dumps(node("node-1", "eu-1b")).encode())
+    script = await Script(refused, Said(TWO_ZONES), said, Said(bookmark("12") + b"\n"), prefer_zone=True).run()
+    assert script.far[0] == "" and script.far[-1] == "10.0.0.1" and script.source.lacking == ""
+
+
+async def test_a_pod_that_does_not_know_its_node_asks_nobody() -> None:
+    script = Script(Said(TWO_ZONES), prefer_zone=True)
+    script.source._node = ""
+    await script.run()
+    assert script.far == [""] and "$NODE_NAME does not say on which node this is" in script.source.lacking

@@ -317,3 +317,17 @@ def test_a_service_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         bench.state.page(page("10", endpoint_slice("s", *many)))
     with pytest.raises(Malformed, match="more than 2 EndpointSlices"):
         bench.state.page(page("10", *(endpoint_slice(name) for name in "abc"), more="next"))
+
+
+def test_a_zone_that_is_known_later_counts_at_once() -> None:
+    state = Bench().state
+    state.prefer("a")
+    state.page(page("1", endpoint_slice("s", endpoint("10.0.0.1", zone="a"), endpoint("10.0.0.2", zone="b"))))
+
+    def far() -> list[bool]:
+        assert not isinstance(state.view.answer, Trouble)
+        return [found.far for found in state.view.answer]
+
+    assert far() == [False, True]
+    state.prefer("b")
+    assert far() == [True, False]

@@ -64,6 +64,7 @@ def check(config: Config, document: Document) -> None:
     for name, pool in config.pools.items():
         path: Path = ("pools", name)
         document.once("keys", path, partial(_check_pool, pool, data["pools"][name], path, document))
+        _check_workers(config, pool, path, document)
     check_keys_of_tcp(config, document)
     check_cookies(config, document)
     check_limits(config, document)
@@ -191,6 +192,22 @@ def _check_queue(pool: Pool, raw: Any, path: Path, document: Document) -> None:
     total, given = pool.timeouts.total, raw.get("queue") if isinstance(raw, dict) else None
     if total is not None and pool.queue.timeout > total and isinstance(given, dict) and "timeout" in given:
         document.warn((*path, "queue", "timeout"), f"is longer than `timeouts.total` ({total:g}s), which ends the wait")
+    has_limit = pool.max_inflight is not None or any(server.max_inflight for server in pool.servers)
+    if not has_limit and pool.servers_file is None and pool.discovery is None:
+        for name, value in (("fair_by", pool.queue.fair_by), ("priority", pool.queue.priority)):
+            if value is not None:
+                document.warn(
+                    (*path, "queue", name), "has no effect: without `max_inflight` nobody waits", "set max_inflight"
+                )
+
+
+def _check_workers(config: Config, pool: Pool, path: Path, document: Document) -> None:
+    """What one process can do only."""
+    for name, value in (("fair_by", pool.queue.fair_by), ("priority", pool.queue.priority)):
+        if value is not None and config.workers != 1:
+            document.object_to(
+                (*path, "queue", name), "is not available with several workers", "set `workers: 1`", at_key=True
+            )
 
 
 def _check_dns(pool: Pool, raw: Any, path: Path, document: Document) -> None:

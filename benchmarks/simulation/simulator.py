@@ -162,7 +162,7 @@ class Simulation:
         self._breaker = breaker
         self._queue = queue
         self._max_inflight = max_inflight
-        n_places = queue.size if queue is not None else 0
+        n_places = 2 * queue.size if queue is not None else 0
         n_workers = max(1, workers)
         self._plan = Plan(0, n_workers=n_workers, n_servers=n, n_rows=n * max_inflight, n_places=n_places)
         n_cells = columns_end(self._plan.end, n_workers, POOL.width)
@@ -192,7 +192,7 @@ class Simulation:
             self._cells, self._plan, number, seats, self._guard, self._wake, is_limited=self._max_inflight > 0
         )
         queue = self._queue
-        waits = SharedQueue(books, queue.size, queue.timeout_s, queue.order) if queue is not None else None
+        waits = SharedQueue(books, queue.size, queue.timeout_s, queue.order, queue.rules) if queue is not None else None
         pool.share(books, waits)
         return pool
 

@@ -64,7 +64,6 @@ def check(config: Config, document: Document) -> None:
     for name, pool in config.pools.items():
         path: Path = ("pools", name)
         document.once("keys", path, partial(_check_pool, pool, data["pools"][name], path, document))
-        _check_workers(config, pool, path, document)
     check_keys_of_tcp(config, document)
     check_cookies(config, document)
     check_limits(config, document)
@@ -199,15 +198,6 @@ def _check_queue(pool: Pool, raw: Any, path: Path, document: Document) -> None:
                 document.warn(
                     (*path, "queue", name), "has no effect: without `max_inflight` nobody waits", "set max_inflight"
                 )
-
-
-def _check_workers(config: Config, pool: Pool, path: Path, document: Document) -> None:
-    """What one process can do only."""
-    for name, value in (("fair_by", pool.queue.fair_by), ("priority", pool.queue.priority)):
-        if value is not None and config.workers != 1:
-            document.object_to(
-                (*path, "queue", name), "is not available with several workers", "set `workers: 1`", at_key=True
-            )
 
 
 def _check_dns(pool: Pool, raw: Any, path: Path, document: Document) -> None:

@@ -326,9 +326,8 @@ class WaitQueue:
         Under the adaptive order nobody is while the queue stands: it may turn to newest-first at any moment. Where keys
         have turns it is one ticket of each key, at least; where classes have, too, it may be nobody.
         """
-        if self._turns is not None:
-            is_known = not self.is_newest_first and self._above_since is None and len(self._turns.weights) == 1
-            return self._turns.n_keys if is_known else 0
+        if self.rules is not None and not self.is_newest_first and self._above_since is None:
+            return 0 if self.rules.classes else self._n_flows()
         return 0 if self.is_newest_first or self._above_since is not None else self.books.n_waiting
 
     def retry_after_s(self, now: float) -> int:

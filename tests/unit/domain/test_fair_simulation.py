@@ -3,7 +3,7 @@ log-normal). Five servers with one slot, so that the share of each of five clien
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pytest
@@ -19,11 +19,18 @@ CROWD: Final[Mapping[str, float]] = {"heavy": 10.0, **dict.fromkeys(LIGHT, 1.0)}
 RULES: Final = FairRules(read_key("client_ip"))
 
 
-def crowd(seed: int, load: float, rules: FairRules | None = RULES, size: int = 1024) -> Report:
-    simulation = Simulation(
-        n=5, slots=1, seed=seed, max_inflight=1, queue=QueueSpec(size, 10.0, "adaptive", rules), clients=CROWD
-    )
-    report = simulation.run(load, SECONDS)
+def crowd(
+    seed: int,
+    load: float,
+    rules: FairRules | None = RULES,
+    size: int = 1024,
+    workers: int = 0,
+    kills: Sequence[tuple[float, int]] = (),
+    seconds: float = SECONDS,
+) -> Report:
+    queue = QueueSpec(size, 10.0, "adaptive", rules)
+    simulation = Simulation(n=5, slots=1, seed=seed, max_inflight=1, queue=queue, clients=CROWD, workers=workers)
+    report = simulation.run(load, seconds, kills)
     assert simulation.is_everything_back()
     return report
 
@@ -54,3 +61,17 @@ def test_without_it_the_others_wait_behind_the_flood() -> None:
     full = crowd(1, 1.4, None, size=16)
     fair = crowd(1, 1.4, size=16)
     assert len(full.by_client["l1"]) < 0.85 * len(fair.by_client["l1"])
+
+
+@pytest.mark.parametrize("size", [1024, 16])
+def test_workers_share_the_turns(size: int) -> None:
+    one, four = (crowd(1, 1.4, size=size, workers=workers, seconds=100.0) for workers in (0, 4))
+    for client in LIGHT:
+        assert four.p99_of(client, WARM_UP_S) <= 1.2 * max(one.p99_of(other, WARM_UP_S) for other in LIGHT)
+        assert len(four.by_client[client]) >= 0.99 * len(one.by_client[client])
+
+
+def test_workers_that_are_killed_leave_no_turns_behind() -> None:
+    kills = [(number / 2, number % 4) for number in range(20, 120)]
+    report = crowd(1, 1.4, size=32, workers=4, kills=kills, seconds=60.0)
+    assert report.killed > 100 and report.most_at_once == 1

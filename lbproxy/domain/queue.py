@@ -35,6 +35,7 @@ from typing import Final
 
 from lbproxy.domain.books import Books
 from lbproxy.domain.fairness import FairRules
+from lbproxy.domain.strategies.base import PickContext
 from lbproxy.domain.ticket import Ticket as Ticket
 from lbproxy.domain.turns import Turns
 
@@ -159,6 +160,19 @@ class WaitQueue:
         self._leave(crowded)
         self.crowded_out.append(crowded)
         return True
+
+    def would_take(self, ctx: PickContext, *, is_trusted: bool) -> bool:
+        """Would such a request get a place now, perhaps in that of another? For people; nothing changes."""
+        rules = self.rules
+        if self.books.n_waiting < self.size:
+            return True
+        if rules is None or self.books.n_waiting > self.size or not self.size:
+            return False
+        rank = rules.rank_of(ctx, is_trusted=is_trusted) if rules.classes else 0
+        return self._has_more_than(rank, rules.share_of(ctx))
+
+    def _has_more_than(self, rank: int, share: bytes) -> bool:
+        return self._turns is not None and self._turns.who_makes_room(rank, share) is not None
 
     def take_crowded_out(self) -> Ticket | None:
         """The next one that must be told."""

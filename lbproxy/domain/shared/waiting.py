@@ -104,6 +104,14 @@ class SharedQueue(WaitQueue):
         books.count_waiting()
         return True
 
+    def _has_more_than(self, rank: int, share: bytes) -> bool:
+        books = self._shared
+        books.enter(books.now)
+        try:
+            return books.line.turns.who_makes_room(rank, mark_of(share)) != 0
+        finally:
+            books.leave()
+
     def find_crowded_out(self) -> None:
         """Tickets of this worker that lost their place to those of others; inside the guard."""
         books = self._shared

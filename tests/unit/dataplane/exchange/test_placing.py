@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lbproxy.api_keys import hash_of, new_key
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.domain.server import Server
 from lbproxy.telemetry.slots import POOL, PROCESS, QUEUE_BUCKETS
@@ -188,3 +190,14 @@ def test_connections_have_turns_by_address() -> None:
         assert lb.pool.n_queued == 2
         lb.connect(("192.0.2.2", 1))
         assert lb.pool.n_queued == 2 and lb.ends == ["queue_full"]
+
+
+def test_clients_have_turns_by_the_name_of_their_api_key(tmp_path: Path) -> None:
+    keys = {"big": new_key(), "big2": new_key(), "small": new_key()}
+    file = tmp_path / "keys.txt"
+    file.write_text("".join(f"{name.rstrip('2')} {hash_of(key)}\n" for name, key in keys.items()))
+    text = config("http", ", queue: {fair_by: api_key, size: 3, order: fifo}") + f"api_keys: {{file: {file}}}\n"
+    with FakeLb(text) as lb:
+        for name in ("big", "big", "big2", "small"):
+            asks_as(lb, f"X-API-Key: {keys[name]}", f"X-Was: {name}")
+        assert order_of(lb, 4, b"x-was") == [b"big", b"big", b"small", b"big2"]

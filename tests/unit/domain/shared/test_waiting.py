@@ -324,6 +324,25 @@ def test_who_waits_stays_when_the_rules_change_with_one_worker_after_the_other(b
         assert (len(queue), queue.n_keys()) == (0, None)
 
 
+def test_what_is_certainly_ahead_of_a_newcomer_is_one_of_each_key() -> None:
+    site = FairSite()
+    site.fill()
+    for number, name in enumerate(["a1", "a2", "a3", "b1"]):
+        site.wait(number % 2, name, 0.1)
+    assert [queue.n_ahead for queue in site.queues] == [2, 2]
+    assert all(queue.would_take(PickContext("c"), is_trusted=False) for queue in site.queues)
+
+
+def test_whether_a_full_line_would_take_one_more() -> None:
+    site = FairSite(size=3)
+    site.fill()
+    for name in ("a1", "a2", "b1"):
+        site.wait(0, name, 0.1)
+    queue = site.queues[0]
+    assert [queue.would_take(PickContext(client), is_trusted=False) for client in "abc"] == [False, False, True]
+    assert len(queue) == 3 and not queue.crowded_out
+
+
 def test_classes_are_counted_for_all() -> None:
     site = FairSite(rules=FairRules(None, "x-p", ("high", "low")))
     site.fill()

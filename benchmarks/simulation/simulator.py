@@ -6,7 +6,7 @@ The load may come to several workers, each of which has the pool for itself and 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf, log
@@ -14,6 +14,7 @@ from typing import Final
 
 from lbproxy.address import Address
 from lbproxy.domain.breaker import BreakerPolicy
+from lbproxy.domain.fairness import FairRules
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.queue import Ticket, WaitQueue
@@ -44,6 +45,7 @@ class QueueSpec:
     size: int = 1024
     timeout_s: float = 10.0
     order: str = "adaptive"
+    rules: FairRules | None = None
 
 
 class Waiting(Ticket):
@@ -51,8 +53,10 @@ class Waiting(Ticket):
 
     __slots__ = ("_granted", "_refused")
 
-    def __init__(self, granted: Callable[[Lease, float], None], refused: Callable[[], None], now: float) -> None:
-        super().__init__(CTX, enqueued_at=now)
+    def __init__(
+        self, ctx: PickContext, granted: Callable[[Lease, float], None], refused: Callable[[], None], now: float
+    ) -> None:
+        super().__init__(ctx, enqueued_at=now)
         self._granted = granted
         self._refused = refused
 
@@ -68,9 +72,10 @@ class Waiting(Ticket):
 
 @dataclass(slots=True)
 class Request:
-    """pool: that of the worker to which it came."""
+    """pool: that of the worker to which it came. ctx: whose it is."""
 
     pool: Pool
+    ctx: PickContext
     arrived_at: float
     work_s: float
     is_over: bool = False
@@ -80,9 +85,10 @@ class Request:
 
 @dataclass(slots=True)
 class Report:
-    """What came of it. latencies: of good answers, in seconds, in order of arrival."""
+    """What came of it. latencies: of good answers, in seconds, in order of arrival. by_client: the same, of each."""
 
     answered: list[tuple[float, float]] = field(default_factory=list)
+    by_client: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     errors: list[float] = field(default_factory=list)
     refused: int = 0
     gave_up: int = 0
@@ -96,12 +102,17 @@ class Report:
         latencies = self.latencies(since)
         return latencies[int(0.99 * len(latencies))]
 
+    def p99_of(self, client: str, since: float) -> float:
+        latencies = sorted(latency for at, latency in self.by_client[client] if at >= since)
+        return latencies[int(0.99 * len(latencies))]
+
 
 class Simulation:
     """One run. slots: real workers of each server; speeds: how fast each works; failing: those that fail after 1 ms.
 
     failure: how they fail. bad_share: of the answers of all others that fail too, after their work. workers: of
-    lbproxy, which share their books; 0: one that has its own. A request comes to one of them by chance.
+    lbproxy, which share their books; 0: one that has its own. A request comes to one of them by chance. clients: who
+    asks, and how often in proportion; empty: one does.
     """
 
     def __init__(
@@ -121,7 +132,11 @@ class Simulation:
         sigma: float = 1.0,
         bad_share: float = 0.0,
         workers: int = 0,
+        clients: Mapping[str, float] | None = None,
     ) -> None:
+        self._clients = [PickContext(client) for client in clients or ()]
+        self._loads = list(clients.values()) if clients else []
+        self._visitors = random.Random(seed + 4)
         self.bad_share = bad_share
         self._luck = random.Random(seed + 2)
         self._door = random.Random(seed + 3)
@@ -147,7 +162,7 @@ class Simulation:
         self._breaker = breaker
         self._queue = queue
         self._max_inflight = max_inflight
-        n_places = queue.size if queue is not None else 0
+        n_places = 2 * queue.size if queue is not None else 0
         n_workers = max(1, workers)
         self._plan = Plan(0, n_workers=n_workers, n_servers=n, n_rows=n * max_inflight, n_places=n_places)
         n_cells = columns_end(self._plan.end, n_workers, POOL.width)
@@ -167,7 +182,7 @@ class Simulation:
 
     def _alone(self) -> Pool:
         queue = self._queue
-        waits = WaitQueue(queue.size, queue.timeout_s, queue.order) if queue is not None else None
+        waits = WaitQueue(queue.size, queue.timeout_s, queue.order, queue.rules) if queue is not None else None
         return Pool("p", *self._parts(), queue=waits, breaker=self._breaker)
 
     def _worker(self, number: int) -> SharedPool:
@@ -177,7 +192,7 @@ class Simulation:
             self._cells, self._plan, number, seats, self._guard, self._wake, is_limited=self._max_inflight > 0
         )
         queue = self._queue
-        waits = SharedQueue(books, queue.size, queue.timeout_s, queue.order) if queue is not None else None
+        waits = SharedQueue(books, queue.size, queue.timeout_s, queue.order, queue.rules) if queue is not None else None
         pool.share(books, waits)
         return pool
 
@@ -267,12 +282,13 @@ class Simulation:
 
     def _arrive(self, now: float, load: float, seconds: float) -> None:
         pool = self._door.choice(self.pools)
-        request = Request(pool, now, self.rng.lognormvariate(log(MEAN_S) - self.sigma**2 / 2, self.sigma))
+        ctx = self._visitors.choices(self._clients, self._loads)[0] if self._clients else CTX
+        request = Request(pool, ctx, now, self.rng.lognormvariate(log(MEAN_S) - self.sigma**2 / 2, self.sigma))
         self._requests.append(request)
         following = now + self._gap(load)
         if following < seconds:
             self._at(following, lambda at: self._arrive(at, load, seconds))
-        lease = pool.acquire(CTX, (), now)
+        lease = pool.acquire(ctx, (), now)
         if isinstance(lease, Lease):
             self._start(request, lease, now)
         elif lease is Refusal.FULL:
@@ -283,9 +299,12 @@ class Simulation:
             self._at(now + self.patience_s, lambda at: self._give_up(request, at))
 
     def _wait(self, request: Request, now: float) -> None:
-        request.ticket = Waiting(lambda lease, at: self._start(request, lease, at), lambda: self._refuse(request), now)
+        request.ticket = Waiting(
+            request.ctx, lambda lease, at: self._start(request, lease, at), lambda: self._refuse(request), now
+        )
         if not request.pool.enqueue(request.ticket, now):
             self._refuse(request)
+        request.pool.tell_crowded_out()
 
     def _refuse(self, request: Request) -> None:
         request.is_over = True
@@ -342,6 +361,8 @@ class Simulation:
             self.report.errors.append(request.arrived_at)
             self._release(request.lease, self.failure, now)
             return
-        self.report.answered.append((request.arrived_at, now - request.arrived_at))
+        latency = request.arrived_at, now - request.arrived_at
+        self.report.answered.append(latency)
+        self.report.by_client.setdefault(request.ctx.client_ip, []).append(latency)
         observe(self._rows[self.pools.index(request.pool)], DURATIONS, DURATION_BUCKETS, now - request.arrived_at)
         self._release(request.lease, Outcome.SUCCESS, now)

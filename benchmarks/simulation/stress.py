@@ -233,7 +233,7 @@ class Worker:
             self._open[request] = None
             self._got(request, found, now)
         elif found is Refusal.FULL:
-            place = Waiting(lambda lease, at: self._got(request, lease, at), lambda: self._refused(request), now)
+            place = Waiting(CTX, lambda lease, at: self._got(request, lease, at), lambda: self._refused(request), now)
             if self._pool.enqueue(place, now):
                 self._open[request] = place
 

@@ -86,3 +86,15 @@ def load_config(
 
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def waiting_apart(queue: Mapping[str, object]) -> str:
+    """What is said of classes and keys behind how many wait; "" where there are none, or nobody waits."""
+    text, classes, keys = "", queue.get("classes"), queue.get("keys")
+    if not queue.get("depth"):
+        return text
+    if isinstance(classes, dict) and classes:
+        text += "; " + ", ".join(f"{name} {number}" for name, number in classes.items())
+    if isinstance(keys, int):
+        text += f"; {keys} {'key has' if keys == 1 else 'keys have'} turns"
+    return text

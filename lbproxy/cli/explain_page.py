@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from lbproxy.cli.asking import objects
-from lbproxy.cli.common import counted
+from lbproxy.cli.common import counted, waiting_apart
 
 Object = Mapping[str, object]
 
@@ -177,7 +177,7 @@ def _pool(told: Object) -> list[str]:
     open_ = ", fails open: too few servers pass their checks" if pool.get("failing_open") else ""
     lines = [
         f"pool {pool.get('name')} ({pool.get('strategy')}): {pool.get('usable')} of {len(servers)} usable{open_}; "
-        f"queue: {queue.get('depth')} of {queue.get('size')} waiting"
+        f"queue: {queue.get('depth')} of {queue.get('size')} waiting{waiting_apart(queue)}"
     ]
     rows = [("SERVER", "TAKES IT", "IN FLIGHT", "WHY")]
     for server in servers:

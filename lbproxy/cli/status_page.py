@@ -10,6 +10,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from lbproxy.cli.common import waiting_apart
+
 Object = Mapping[str, object]
 
 NAME, ADDRESS, WEIGHT = "SERVER", "ADDRESS", "WEIGHT"
@@ -115,6 +117,7 @@ def _queue(queue: Object, is_verbose: bool) -> str:
         text += f", the oldest for {_seconds(oldest)}"
     if queue.get("newest_first"):
         text += "; the newest goes first while the queue stands"
+    text += waiting_apart(queue)
     if is_verbose and queue.get("timeout") is not None:
         text += f"; each for at most {_seconds(queue['timeout'])}"
     return text

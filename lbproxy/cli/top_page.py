@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from lbproxy.cli.common import waiting_apart
 from lbproxy.cli.top_view import Object, Row, View, mapping, number
 
 COLUMNS: Final[tuple[str, ...]] = (
@@ -45,7 +46,9 @@ def _pool(pool: Object, rates: Object) -> str:
         slots = rates.get("slots")
         of_slots = f"/{slots} ({share(rates.get('saturation'))})" if slots else ""
         parts.append(f"in flight {rates.get('inflight')}{of_slots}")
-        parts.append(f"waiting {rates.get('queue')}")
+        queue = pool.get("queue")
+        apart = waiting_apart(queue) if isinstance(queue, dict) else ""
+        parts.append(f"waiting {rates.get('queue')}{f' ({apart[2:]})' if apart else ''}")
     return f"pool {pool.get('name')}: {', '.join(parts)}"
 
 

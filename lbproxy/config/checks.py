@@ -191,6 +191,13 @@ def _check_queue(pool: Pool, raw: Any, path: Path, document: Document) -> None:
     total, given = pool.timeouts.total, raw.get("queue") if isinstance(raw, dict) else None
     if total is not None and pool.queue.timeout > total and isinstance(given, dict) and "timeout" in given:
         document.warn((*path, "queue", "timeout"), f"is longer than `timeouts.total` ({total:g}s), which ends the wait")
+    has_limit = pool.max_inflight is not None or any(server.max_inflight for server in pool.servers)
+    if not has_limit and pool.servers_file is None and pool.discovery is None:
+        for name, value in (("fair_by", pool.queue.fair_by), ("priority", pool.queue.priority)):
+            if value is not None:
+                document.warn(
+                    (*path, "queue", name), "has no effect: without `max_inflight` nobody waits", "set max_inflight"
+                )
 
 
 def _check_dns(pool: Pool, raw: Any, path: Path, document: Document) -> None:

@@ -183,7 +183,15 @@ _BY_SECTION: Final = {
             "delay interval wait": "backoff",
         }
     ),
-    "Queue": _words({"max length limit depth max_size maxqueue": "size", "wait max_wait": "timeout"}),
+    "Queue": _words(
+        {
+            "max length limit depth max_size maxqueue": "size",
+            "wait max_wait": "timeout",
+            "fair fairness fair_key by key flow": "fair_by",
+            "priorities classes class": "priority",
+        }
+    ),
+    "Priority": _words({"field name": "header", "levels values": "classes", "trust": "from"}),
     "CircuitBreaker": _words(
         {
             "threshold max_fails consecutive_failures consecutive_errors consecutive_5xx": "failures",

@@ -57,6 +57,9 @@ def _uses_of_keys(config: Config) -> Iterator[Path]:
         if limit.key == "api_key":
             yield ("rate_limits", index, "key")
         yield from in_match(limit.match, ("rate_limits", index))
+    for name, pool in config.pools.items():
+        if pool.queue.fair_by == "api_key":
+            yield ("pools", name, "queue", "fair_by")
     for index, listener in enumerate(config.listeners):
         for position, route in enumerate(listener.routes):
             place: Path = ("listeners", index, "routes", position)

@@ -38,6 +38,7 @@ from lbproxy.config.notation import (
     setting,
     switch,
 )
+from lbproxy.config.queue_model import Queue as Queue
 from lbproxy.config.server_model import (
     BUILT_IN_STRATEGIES,
     COUNT,
@@ -300,16 +301,6 @@ class PoolTimeouts(Section):
     )
     half_closed: Annotated[float, SECONDS] = setting(
         "30s", "Longest silence of a tunnel or TCP connection of which one direction has ended."
-    )
-
-
-class Queue(Section):
-    size: Annotated[int, integer(0, 1_000_000)] = setting(1024, "Requests that may wait; more get 503.")
-    timeout: Annotated[float, SECONDS] = setting("10s", "Longest wait; then 503.")
-    order: Literal["adaptive", "fifo"] = setting(
-        "adaptive",
-        "`fifo`: first come, first served. `adaptive`: the same, until the queue stands and clients give up; then the "
-        "newest first.",
     )
 
 

@@ -88,3 +88,16 @@ def check_keys_of_tcp(config: Config, document: Document) -> None:
                 f"TCP connections have no {str(key).partition(':')[0]}: they go by least connections",
                 "write client_ip",
             )
+        queue = pool.queue
+        if queue.fair_by not in (None, "client_ip"):
+            document.warn(
+                (*place, "queue", "fair_by"),
+                f"TCP connections have no {str(queue.fair_by).partition(':')[0]}: all of them share one turn",
+                "write client_ip",
+            )
+        if queue.priority is not None:
+            document.warn(
+                (*place, "queue", "priority"),
+                "TCP connections have no header: all of them are of one class",
+                at_key=True,
+            )

@@ -24,6 +24,7 @@ from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.foresight import Foresight, foresee
 from lbproxy.domain.lease import Refusal
 from lbproxy.domain.paths import BadPath
+from lbproxy.domain.queue import WaitQueue
 from lbproxy.domain.retry_words import causes
 from lbproxy.domain.rng import Rng
 from lbproxy.domain.route_words import ANY_REQUEST, failure_words, match_words
@@ -261,6 +262,9 @@ def _tell_pool(told: Json, runtime: PoolRuntime, ctx: PickContext, moment: Momen
             "size": queue.size if queue is not None else 0,
             "timeout": queue.timeout_s if queue is not None else None,
             "newest_first": queue is not None and queue.is_newest_first,
+            "classes": dict(queue.by_class()) if queue is not None else {},
+            "keys": queue.n_keys() if queue is not None else None,
+            **_turn(queue, ctx, is_trusted=_is_trusted(told)),
         },
         "servers": _servers(runtime, now),
     }
@@ -271,7 +275,21 @@ def _tell_pool(told: Json, runtime: PoolRuntime, ctx: PickContext, moment: Momen
     elif total_s <= 0.0:
         _refused(told, errors.TOTAL_TIMEOUT, "its sender gives it no time")
     elif found.refusal is not None and not _goes_by_cookie(told):
-        _not_placed(told, runtime, found.refusal, moment, deadline_at)
+        _not_placed(told, runtime, ctx, found.refusal, moment, deadline_at)
+
+
+def _is_trusted(told: Json) -> bool:
+    request = told["request"]
+    return isinstance(request, dict) and bool(request.get("trusted"))
+
+
+def _turn(queue: WaitQueue | None, ctx: PickContext, *, is_trusted: bool) -> Json:
+    """By what this request would have turns, if it had to wait; null: not by that."""
+    rules = queue.rules if queue is not None else None
+    return {
+        "class": rules.classes[rules.rank_of(ctx, is_trusted=is_trusted)] if rules and rules.classes else None,
+        "key": rules.share_of(ctx).decode("utf-8", "replace") if rules and rules.key else None,
+    }
 
 
 def _tell_affinity(told: Json, runtime: PoolRuntime, ctx: PickContext, found: Foresight, moment: Moment) -> None:
@@ -343,7 +361,9 @@ def _pick(found: Foresight) -> Json:
     }
 
 
-def _not_placed(told: Json, runtime: PoolRuntime, refusal: Refusal, moment: Moment, deadline_at: float) -> None:
+def _not_placed(
+    told: Json, runtime: PoolRuntime, ctx: PickContext, refusal: Refusal, moment: Moment, deadline_at: float
+) -> None:
     """What a request meets that gets no slot at once: the order is that of dataplane/exchange/placing.py."""
     pool, now = runtime.pool, moment.now
     queue = pool.queue
@@ -351,12 +371,14 @@ def _not_placed(told: Json, runtime: PoolRuntime, refusal: Refusal, moment: Mome
         _refused(told, errors.NO_SERVER, f"pool {pool.name} has no usable server")
     elif now < deadline_at < inf and pool.is_hopeless(deadline_at, now):
         _refused(told, errors.DEADLINE_UNREACHABLE, f"the queue of pool {pool.name} is too long for it")
-    elif queue is None or len(queue) >= queue.size:
+    elif queue is None or not queue.would_take(ctx, is_trusted=_is_trusted(told)):
         _refused(told, errors.QUEUE_FULL, f"pool {pool.name} is at its limits")
     else:
         pick = told["pick"]
         assert isinstance(pick, dict)
         order = "the newest goes first" if queue.is_newest_first else f"behind {len(queue)} others"
+        if queue.rules is not None:
+            order = "by the turns of its class and its key"
         pick["why"] = (
             f"every server that may take it is at its limit: it waits, {order}, for {queue.timeout_s:g} s at most"
         )

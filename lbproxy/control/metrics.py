@@ -72,6 +72,10 @@ READINGS = (
     Reading("pool_saturation_ratio", "Requests in flight and queued, over slots; 0 without max_inflight.", ("pool",)),
     Reading("queue_depth", "Requests that wait for a server.", ("pool",)),
     Reading(
+        "queue_class_depth", "Requests of the class that wait, where `queue.priority` has such.", ("pool", "class")
+    ),
+    Reading("queue_keys", "Keys of which requests wait, with `queue.fair_by`.", ("pool",)),
+    Reading(
         "split_share_ratio",
         "Share of the requests of a route with a split that the pool gets now, 0 to 1.",
         ("listener", "route", "pool"),
@@ -366,6 +370,16 @@ def _pool_readers(registry: Registry) -> dict[str, Reader]:
             busy = sum(server.inflight for server in limited) + queued.get((name,), 0)
             yield (name,), busy / slots if slots else 0
 
+    def waiting_by_class() -> Iterable[tuple[tuple[str, ...], float]]:
+        for name, pool in pools.items():
+            if pool.queue is not None:
+                yield from (((name, word), n) for word, n in pool.queue.by_class())
+
+    def waiting_keys() -> Iterable[tuple[tuple[str, ...], float]]:
+        for name, pool in pools.items():
+            if pool.queue is not None and (n_keys := pool.queue.n_keys()) is not None:
+                yield (name,), n_keys
+
     return {
         "server_up": usable,
         "server_state": states,
@@ -374,6 +388,8 @@ def _pool_readers(registry: Registry) -> dict[str, Reader]:
         "pool_servers": counts,
         "pool_saturation_ratio": saturation,
         "queue_depth": lambda: (((name,), 0) for name in pools),
+        "queue_class_depth": waiting_by_class,
+        "queue_keys": waiting_keys,
     }
 
 

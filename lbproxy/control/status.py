@@ -34,6 +34,7 @@ class QueueStatus:
     """Requests that wait for a server of a pool, and how many may; size None: there is no queue.
 
     oldest_s: how long the oldest has waited. timeout_s: how long one may. is_newest_first: the order of the moment.
+    classes: how many of each wait. keys: how many do that have turns; None: turns do not go by keys.
     """
 
     depth: int = 0
@@ -41,13 +42,23 @@ class QueueStatus:
     oldest_s: float | None = None
     timeout_s: float | None = None
     is_newest_first: bool = False
+    classes: tuple[tuple[str, int], ...] = ()
+    keys: int | None = None
 
     @classmethod
     def of(cls, queue: WaitQueue | None, now: float) -> QueueStatus:
         """The queue of a pool, None if it has none."""
         if queue is None:
             return cls()
-        return cls(len(queue), queue.size, queue.oldest_wait_s(now), queue.timeout_s, queue.is_newest_first)
+        return cls(
+            len(queue),
+            queue.size,
+            queue.oldest_wait_s(now),
+            queue.timeout_s,
+            queue.is_newest_first,
+            tuple(queue.by_class()),
+            queue.n_keys(),
+        )
 
 
 @dataclass(slots=True)
@@ -133,6 +144,8 @@ class StatusSource:
                 "oldest": None if queue.oldest_s is None else round(queue.oldest_s, 3),
                 "timeout": queue.timeout_s,
                 "newest_first": queue.is_newest_first,
+                "classes": dict(queue.classes),
+                "keys": queue.keys,
             },
             "names": [
                 {

@@ -33,6 +33,7 @@ from math import inf
 
 from lbproxy.domain.books import Books
 from lbproxy.domain.breaker import BreakerPolicy
+from lbproxy.domain.fairness import FairRules
 from lbproxy.domain.forecast import earliest_end_s
 from lbproxy.domain.holding import (
     FREE_SLOT,
@@ -70,6 +71,7 @@ class Pool(Lessor):
 
     __slots__ = (
         "_is_handing_over",
+        "_is_telling",
         "_judge",
         "_kept",
         "is_leaving",
@@ -105,6 +107,7 @@ class Pool(Lessor):
         if queue is not None:
             queue.books = self.books
         self._is_handing_over = False
+        self._is_telling = False
         self._kept = KeptLine()
         self.picker = Picker(strategy, fallback, strategy_failed)
         self.members = Members(
@@ -127,13 +130,14 @@ class Pool(Lessor):
         queue_timeout_s: float,
         queue_order: str,
         now: float,
+        queue_rules: FairRules | None = None,
     ) -> None:
         """Other rules from now on, as for a new pool. Requests in flight, who waits, and all that is known of the
         servers stay."""
         self.members.reconfigure(fail_open=fail_open, passive_retry_s=passive_retry_s, slow_start_s=slow_start_s)
         self._judge.reconfigure(breaker, max_ejected=max_ejected, is_hashing=self.picker.is_hashing, now=now)
         if self.queue is not None:
-            self.queue.reconfigure(queue_size, queue_timeout_s, queue_order)
+            self.queue.reconfigure(queue_size, queue_timeout_s, queue_order, queue_rules)
         self.hand_over(now)
 
     def use_strategy(self, strategy: Strategy, now: float) -> None:
@@ -258,6 +262,7 @@ class Pool(Lessor):
         """What time brings: another chance for refused servers (without checks), probes, ramps, late tickets."""
         self.members.sweep(now)
         self._judge.sweep(now)
+        self.tell_crowded_out()
         if self.books.n_waiting:
             self._refuse_late(now)
             if self.queue is not None and not self._kept.is_empty:
@@ -420,8 +425,23 @@ class Pool(Lessor):
     # --- the queue --------------------------------------------------------------------------------------------------
 
     def enqueue(self, ticket: Ticket, now: float) -> bool:
-        """Wait for a slot, after `acquire` said FULL. False: no queue, it is full, or the deadline has passed."""
+        """Wait for a slot, after `acquire` said FULL. False: no queue, it is full, or the deadline has passed.
+
+        Another one may have lost its place by it, and hears so from `tell_crowded_out`, which must follow as soon as
+        the caller can bear that others begin something."""
         return self.queue is not None and ticket.deadline_at > now and self.queue.push(ticket, now)
+
+    def tell_crowded_out(self) -> None:
+        """Who lost its place in a full queue waits no more. What those do may crowd out others, who hear it here."""
+        queue = self.queue
+        if queue is None or not queue.crowded_out or self._is_telling:
+            return
+        self._is_telling = True
+        try:
+            while (ticket := queue.take_crowded_out()) is not None:
+                refuse(ticket, "crowded")
+        finally:
+            self._is_telling = False
 
     def enqueue_kept(self, server: Server, ticket: Ticket) -> bool:
         """Wait for a slot of this server, after `acquire_kept` said FULL, until `ticket.expires_at`; then, or when the

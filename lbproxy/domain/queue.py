@@ -18,6 +18,10 @@ order changes before the work is wasted. Simulated goodput with clients that lea
 and 0.98 (target 0.4, interval 1.0: 0.96 and 0.95; fifo: 0.13 and 0.07); a share of about 0.03 is work longer than
 1 s, which no order can save. tests/unit/domain/test_simulation.py holds the figures.
 
+Fairness. With rules (domain/fairness.py) turns go by class and key (domain/turns.py), and the order above holds among
+the tickets of one key. A queue that is full takes one who has less than its share in the place of one who has more.
+Without rules nothing of this is done.
+
 Costs: push, pop and remove are O(log n) at most; a ticket that left stays in the two containers until it is met or
 until more than half of them are such, and is never counted.
 """
@@ -29,11 +33,11 @@ from heapq import heapify, heappop, heappush
 from math import ceil, inf
 from typing import Final
 
-from lbproxy.compiling import mypyc_attr
 from lbproxy.domain.books import Books
-from lbproxy.domain.lease import Lease
-from lbproxy.domain.server import Server
+from lbproxy.domain.fairness import FairRules
 from lbproxy.domain.strategies.base import PickContext
+from lbproxy.domain.ticket import Ticket as Ticket
+from lbproxy.domain.turns import Turns
 
 TARGET_S: Final = 0.2
 INTERVAL_S: Final = 0.5
@@ -42,51 +46,13 @@ RETRY_AFTER_MAX_S: Final = 60
 _COMPACT_FROM: Final = 64
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Ticket:
-    """A place in the queue, and how the pool speaks to who waits: whoever asks for a slot derives from it.
-
-    deadline_at: when the client's or the config's deadline passes, inf if there is none. is_waiting: in the queue now.
-    `granted` or `refused` is called, once, unless the ticket was removed; from inside `Lease.release`, `Pool.sweep`
-    and others, while other requests wait for their turn. What one of them raises goes no further than `failed`.
-    """
-
-    __slots__ = ("ctx", "deadline_at", "enqueued_at", "expires_at", "is_waiting", "tried")
-
-    def __init__(
-        self,
-        ctx: PickContext,
-        *,
-        enqueued_at: float,
-        deadline_at: float = inf,
-        tried: tuple[Server, ...] = (),
-    ) -> None:
-        self.ctx = ctx
-        self.enqueued_at = enqueued_at
-        self.deadline_at = deadline_at
-        self.tried = tried
-        self.expires_at = deadline_at
-        self.is_waiting = False
-
-    def granted(self, lease: Lease, now: float) -> None:
-        """Its turn has come; it must see to it that the lease is released."""
-        raise NotImplementedError
-
-    def refused(self, why: str) -> None:
-        """It waited in vain. why: "timeout", "deadline" or "hopeless"."""
-        raise NotImplementedError
-
-    def failed(self, error: Exception) -> None:
-        """`granted` or `refused` raised this: a defect. End what waited; the pool takes a lease back that is still
-        out after this call."""
-        raise NotImplementedError
-
-
 class WaitQueue:
-    """Waiting tickets, at most `size`, each for at most `timeout_s` seconds. order: "adaptive" or "fifo".
+    """Waiting tickets, at most `size`, each for at most `timeout_s` seconds. order: "adaptive" or "fifo". rules: by
+    which turns are shared out, None if they are not.
 
-    Whoever pops a ticket calls its `granted`; whoever gets it from `expire` calls `refused`. books: where it is counted
-    who waits; the pool's, once it has one.
+    Whoever pops a ticket calls its `granted`; whoever gets it from `expire` calls `refused`. crowded_out: tickets that
+    lost their place to others and have not been told so: `take_crowded_out`. books: where it is counted who waits; the
+    pool's, once it has one.
     """
 
     __slots__ = (
@@ -99,13 +65,22 @@ class WaitQueue:
         "_rate",
         "_rate_from",
         "_serial",
+        "_turns",
         "books",
+        "crowded_out",
         "is_newest_first",
+        "rules",
         "size",
         "timeout_s",
     )
 
-    def __init__(self, size: int = 1024, timeout_s: float = 10.0, order: str = "adaptive") -> None:
+    def __init__(
+        self,
+        size: int = 1024,
+        timeout_s: float = 10.0,
+        order: str = "adaptive",
+        rules: FairRules | None = None,
+    ) -> None:
         if order not in ("adaptive", "fifo"):
             raise ValueError(f"the order is adaptive or fifo, not {order!r}")
         self.size = size
@@ -121,15 +96,32 @@ class WaitQueue:
         self._n_drained = 0
         self._rate: float | None = None
         self._rate_from = 0.0
+        self.rules = rules
+        self.crowded_out: list[Ticket] = []
+        self._turns: Turns | None = Turns(rules.weights) if rules is not None else None
 
-    def reconfigure(self, size: int, timeout_s: float, order: str) -> None:
-        """Other bounds for who joins from now on; who waits keeps its place and its time."""
+    def reconfigure(self, size: int, timeout_s: float, order: str, rules: FairRules | None = None) -> None:
+        """Other bounds for who joins from now on; who waits keeps its place and its time. With other rules all who
+        wait are sorted anew, in order of arrival."""
         self.size = size
         self.timeout_s = timeout_s
         self._is_adaptive = order == "adaptive"
         if not self._is_adaptive:
             self._above_since = None
             self.is_newest_first = False
+        if rules is not self.rules and not (rules is not None and rules.is_same(self.rules)):
+            self._sort_anew(rules)
+
+    def _sort_anew(self, rules: FairRules | None) -> None:
+        self.rules = rules
+        self._turns = None
+        if rules is None:
+            return
+        turns = self._turns = Turns(rules.weights)
+        for ticket in self._arrivals:
+            if ticket.is_waiting:
+                sort(ticket, rules)
+                turns.add(ticket)
 
     def __len__(self) -> int:
         """Tickets that wait."""
@@ -138,8 +130,11 @@ class WaitQueue:
     # --- in and out -------------------------------------------------------------------------------------------------
 
     def push(self, ticket: Ticket, now: float) -> bool:
-        """Join the queue. False if it is full."""
-        if self.books.n_waiting >= self.size:
+        """Join the queue. False if it is full, and nobody makes room."""
+        rules = self.rules
+        if rules is not None:
+            sort(ticket, rules)
+        if self.books.n_waiting >= self.size and not self._makes_room(ticket):
             return False
         if not self.books.n_waiting:
             self._arrivals.clear()
@@ -151,11 +146,43 @@ class WaitQueue:
         self._serial += 1
         self._arrivals.append(ticket)
         heappush(self._by_expiry, (ticket.expires_at, self._serial, ticket))
+        if self._turns is not None:
+            self._turns.add(ticket)
         return True
+
+    def _makes_room(self, ticket: Ticket) -> bool:
+        turns = self._turns
+        if turns is None or self.books.n_waiting > self.size or not self.size:
+            return False
+        crowded = turns.who_makes_room(ticket.rank, ticket.share)
+        if crowded is None:
+            return False
+        self._leave(crowded)
+        self.crowded_out.append(crowded)
+        return True
+
+    def would_take(self, ctx: PickContext, *, is_trusted: bool) -> bool:
+        """Would such a request get a place now, perhaps in that of another? For people; nothing changes."""
+        rules = self.rules
+        if self.books.n_waiting < self.size:
+            return True
+        if rules is None or self.books.n_waiting > self.size or not self.size:
+            return False
+        rank = rules.rank_of(ctx, is_trusted=is_trusted) if rules.classes else 0
+        return self._has_more_than(rank, rules.share_of(ctx))
+
+    def _has_more_than(self, rank: int, share: bytes) -> bool:
+        return self._turns is not None and self._turns.who_makes_room(rank, share) is not None
+
+    def take_crowded_out(self) -> Ticket | None:
+        """The next one that must be told."""
+        return self.crowded_out.pop() if self.crowded_out else None
 
     def pop(self, now: float) -> Ticket | None:
         """The ticket whose turn it is, or None. One that is late is passed over: `expire` returns it."""
         self._look(now)
+        if self._turns is not None:
+            return self._pop_fair(self._turns, now)
         arrivals = self._arrivals
         late: list[Ticket] = []
         found: Ticket | None = None
@@ -169,6 +196,14 @@ class WaitQueue:
             found = ticket
         if self.is_newest_first:
             arrivals.extend(reversed(late))
+        if found is not None:
+            self._leave(found)
+            self._count_drained(now)
+            self._look(now)
+        return found
+
+    def _pop_fair(self, turns: Turns, now: float) -> Ticket | None:
+        found = turns.next(now, is_newest_first=self.is_newest_first)
         if found is not None:
             self._leave(found)
             self._count_drained(now)
@@ -190,6 +225,8 @@ class WaitQueue:
             found = heap[0][2]
         if found is None or found.expires_at <= now:
             return None
+        if self._turns is not None:
+            self._turns.served(found)
         self._leave(found)
         self._count_drained(now)
         self._look(now)
@@ -201,6 +238,8 @@ class WaitQueue:
             self._leave(ticket)
             if now is not None:
                 self.client_left(now)
+        elif self.crowded_out and ticket in self.crowded_out:
+            self.crowded_out.remove(ticket)
 
     def client_left(self, now: float) -> None:
         """A client of this pool gave up, here or after it was handed over: waiting costs answers."""
@@ -224,6 +263,8 @@ class WaitQueue:
     def _leave(self, ticket: Ticket) -> None:
         ticket.is_waiting = False
         self.books.left()
+        if self._turns is not None:
+            self._turns.drop(ticket)
         limit = 2 * self.books.n_waiting + _COMPACT_FROM
         if len(self._by_expiry) > limit:
             self._by_expiry = [item for item in self._by_expiry if item[2].is_waiting]
@@ -237,6 +278,20 @@ class WaitQueue:
         while arrivals and not arrivals[0].is_waiting:
             arrivals.popleft()
         return now - arrivals[0].enqueued_at if arrivals else 0.0
+
+    def by_class(self) -> list[tuple[str, int]]:
+        """How many wait in each class, by its name; nothing where there are no classes."""
+        return list(zip(self.rules.classes, self._counts(), strict=True)) if self.rules and self.rules.classes else []
+
+    def n_keys(self) -> int | None:
+        """How many keys wait, None where turns do not go by keys."""
+        return self._n_flows() if self.rules is not None and self.rules.key is not None else None
+
+    def _counts(self) -> list[int]:
+        return self._turns.by_class() if self._turns is not None else []
+
+    def _n_flows(self) -> int:
+        return self._turns.n_keys if self._turns is not None else 0
 
     # --- order ------------------------------------------------------------------------------------------------------
 
@@ -282,8 +337,11 @@ class WaitQueue:
     def n_ahead(self) -> int:
         """How many are certainly served before a ticket that joins now, if none of them leaves.
 
-        Under the adaptive order nobody is while the queue stands: it may turn to newest-first at any moment.
+        Under the adaptive order nobody is while the queue stands: it may turn to newest-first at any moment. Where keys
+        have turns it is one ticket of each key, at least; where classes have, too, it may be nobody.
         """
+        if self.rules is not None and not self.is_newest_first and self._above_since is None:
+            return 0 if self.rules.classes else self._n_flows()
         return 0 if self.is_newest_first or self._above_since is not None else self.books.n_waiting
 
     def retry_after_s(self, now: float) -> int:
@@ -296,3 +354,9 @@ class WaitQueue:
         if rate == 0.0:
             return RETRY_AFTER_MAX_S
         return max(1, min(RETRY_AFTER_MAX_S, ceil(self.books.n_waiting / rate)))
+
+
+def sort(ticket: Ticket, rules: FairRules) -> None:
+    """Find out its class and whose it is."""
+    ticket.rank = rules.rank_of(ticket.ctx, is_trusted=ticket.is_trusted()) if rules.classes else 0
+    ticket.share = rules.share_of(ticket.ctx)

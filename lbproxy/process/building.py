@@ -54,6 +54,7 @@ from lbproxy.process.plugins import load_entry_point, load_python
 from lbproxy.process.settings import (
     breaker_policy,
     edits_of,
+    fair_rules,
     fields_of,
     inf_if_off,
     keep_alive_settings,
@@ -194,7 +195,8 @@ class Builder:
 
         pool: Pool
         if part is None:
-            pool = make(Pool, WaitQueue(config.queue.size, config.queue.timeout, config.queue.order))
+            queue = config.queue
+            pool = make(Pool, WaitQueue(queue.size, queue.timeout, queue.order, fair_rules(queue)))
         else:
             pool = part.new_pool(make, name, config)
         ratio, at_least = config.retry.budget.ratio, config.retry.budget.min
@@ -489,6 +491,7 @@ def reconfigure(
         queue_size=config.queue.size,
         queue_timeout_s=config.queue.timeout,
         queue_order=config.queue.order,
+        queue_rules=fair_rules(config.queue),
         now=now,
     )
 

@@ -9,14 +9,16 @@ from lbproxy.address import Address
 from lbproxy.config.http_rules import HeaderEdits, HeaderRules, HeadMatch, Match, PoolTimeoutsOverride, RetryOverride
 from lbproxy.config.pool_model import CircuitBreaker, KeepAlive, Sticky
 from lbproxy.config.pool_model import Pool as PoolConfig
+from lbproxy.config.queue_model import Queue
 from lbproxy.dataplane.runtime import Edits, KeepAliveSettings, UpstreamTimeouts
 from lbproxy.domain.breaker import BreakerPolicy
+from lbproxy.domain.fairness import FairRules
 from lbproxy.domain.retry import RetryPolicy
 from lbproxy.domain.routing import MatchSpec, RouteSpec
 from lbproxy.domain.sticky import StickySettings
 from lbproxy.process.onlink import Network
 from lbproxy.protocol.grpc import BY_NAME
-from lbproxy.request_key import KEY_NAME
+from lbproxy.request_key import KEY_NAME, read_key
 
 INF = float("inf")
 # With health checks off, a server that refused is given another chance after this long.
@@ -72,6 +74,17 @@ def sticky_settings(config: Sticky | None) -> StickySettings | None:
         secure=config.secure,
         wait_s=config.wait,
     )
+
+
+def fair_rules(config: Queue) -> FairRules | None:
+    """By which a queue gives turns; None: first come, first served."""
+    if config.fair_by is None and config.priority is None:
+        return None
+    key = read_key(config.fair_by) if config.fair_by is not None else None
+    said = config.priority
+    if said is None:
+        return FairRules(key)
+    return FairRules(key, said.header, said.classes, is_anybody=said.is_anybody)
 
 
 def is_direct(address: Address, on_link: tuple[Network, ...]) -> bool:

@@ -60,6 +60,10 @@ class AttemptOwner(Underway):
         self.body = BodyTape(services.pressure)
         self.client_is_blocked = self.continue_sent = self.is_body_paused = False
 
+    def is_trusted(self) -> bool:
+        """See Claimant."""
+        return self.side.facts.is_trusted
+
     def interim(self, head: ResponseHead) -> None:
         """A 1xx other than 101."""
         raise NotImplementedError

@@ -33,7 +33,9 @@ _FAULTS: Final = {  # by the reason that the pool gives
     "timeout": errors.QUEUE_TIMEOUT,
     "deadline": errors.TOTAL_TIMEOUT,
     "hopeless": errors.DEADLINE_UNREACHABLE,
+    "crowded": errors.QUEUE_FULL,
 }
+_DETAILS: Final = {"crowded": "the queue is full, and others had more of a right to the place"}
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -67,6 +69,10 @@ class Claimant(LogRecord):
         """One of the other two raised this, after a wait: it must end, and give back what it holds."""
         raise NotImplementedError
 
+    def is_trusted(self) -> bool:
+        """Does it come from a trusted peer? Asked only where the queue has classes that such may choose from."""
+        return False
+
     # --- what it does -----------------------------------------------------------------------------------------------
 
     def claim(self, services: Services, pool: Pool, row: Row, ctx: PickContext, now: float, deadline_at: float) -> None:
@@ -83,6 +89,7 @@ class Claimant(LogRecord):
             if pool.enqueue(place, now):
                 self._place = place
                 self.waits()
+                pool.tell_crowded_out()
             elif deadline_at <= now:
                 self.not_placed(errors.TOTAL_TIMEOUT, "no server was free")
             else:
@@ -150,6 +157,10 @@ class Place(Ticket):
         self._row = row
         self.pool = pool
 
+    def is_trusted(self) -> bool:
+        """See Ticket."""
+        return self._claimant.is_trusted()
+
     def granted(self, lease: Lease, now: float) -> None:
         """See Ticket."""
         waited = self._claimant.wait_over(self, now)
@@ -159,7 +170,7 @@ class Place(Ticket):
     def refused(self, why: str) -> None:
         """See Ticket."""
         self._claimant.wait_over(self, self._services.clock())
-        self._claimant.not_placed(_FAULTS[why], "no server became free")
+        self._claimant.not_placed(_FAULTS[why], _DETAILS.get(why, "no server became free"))
 
     def failed(self, error: Exception) -> None:
         """See Ticket."""

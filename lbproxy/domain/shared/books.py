@@ -317,7 +317,7 @@ class SharedBooks(Books):
         row = self.rows.take(GRANTED, worker, number, line.ticket(place), int(self.now * 1e9))
         if not row:
             return False
-        line.leave(place)
+        line.serve(place)
         self.rows.post(worker, row)
         cells[self._plan.count(number)] += 1
         server.inflight += 1

@@ -6,8 +6,11 @@ nothing is ever moved, so that nobody can die while at it. To be called inside t
 
 from __future__ import annotations
 
+from typing import Final
+
 from lbproxy.domain.shared.cells import Cells
 from lbproxy.domain.shared.plan import (
+    CROWDED,
     FIRST,
     FREE_PLACE,
     LAST,
@@ -16,38 +19,66 @@ from lbproxy.domain.shared.plan import (
     PLACE_ARRIVED,
     PLACE_BEFORE,
     PLACE_EXPIRES,
+    PLACE_FLOW,
+    PLACE_KEY,
     PLACE_NEXT,
+    PLACE_RANK,
     PLACE_SERIAL,
     PLACE_TICKET,
     SERIAL,
     Plan,
 )
+from lbproxy.domain.shared.turns import SharedTurns
+
+UNSORTED: Final = -1
 
 
 class Line:
-    """See the module. Times are monotonic nanoseconds."""
+    """See the module. Times are monotonic nanoseconds. turns: of those that were sorted by class and key."""
 
-    __slots__ = ("_cells", "_plan")
+    __slots__ = ("_cells", "_plan", "turns")
 
     def __init__(self, cells: Cells, plan: Plan) -> None:
         self._cells = cells
         self._plan = plan
+        self.turns = SharedTurns(cells, plan)
 
     # --- who waits ---------------------------------------------------------------------------------------------------
 
-    def join(self, worker: int, ticket: int, arrived_ns: int, expires_ns: int) -> int:
-        """The number of the last place, which is theirs; 0 if all are taken."""
-        return self._enter(worker, ticket, arrived_ns, expires_ns, self._cells[self._plan.first + LAST])
+    def join(
+        self, worker: int, ticket: int, arrived_ns: int, expires_ns: int, rank: int = UNSORTED, key: int = 0
+    ) -> int:
+        """The number of the last place, which is theirs; 0 if all are taken. rank, key: by which it has turns."""
+        place = self._enter(worker, ticket, arrived_ns, expires_ns, rank, key, self._cells[self._plan.first + LAST])
+        if place and rank != UNSORTED:
+            self.turns.add(place)
+        return place
 
-    def rejoin(self, worker: int, ticket: int, arrived_ns: int, expires_ns: int) -> int:
-        """The number of a place before all that arrived later; 0 if all are taken."""
+    def rejoin(
+        self, worker: int, ticket: int, arrived_ns: int, expires_ns: int, rank: int = UNSORTED, key: int = 0
+    ) -> int:
+        """The number of a place before all that arrived later, and whose turn is the next; 0 if all are taken."""
         cells, plan = self._cells, self._plan
         before, following = 0, cells[plan.first + FIRST]
         while following and cells[plan.place(following) + PLACE_ARRIVED] <= arrived_ns:
             before, following = following, cells[plan.place(following) + PLACE_NEXT]
-        return self._enter(worker, ticket, arrived_ns, expires_ns, before)
+        place = self._enter(worker, ticket, arrived_ns, expires_ns, rank, key, before)
+        if place and rank != UNSORTED:
+            self.turns.add(place, is_back=True)
+        return place
 
-    def _enter(self, worker: int, ticket: int, arrived_ns: int, expires_ns: int, before: int) -> int:
+    def sort(self, place: int, rank: int, key: int) -> None:
+        """From now on it has turns by these. rank UNSORTED: it has none."""
+        at = self._plan.place(place)
+        self.turns.drop(place)
+        self._cells[at + PLACE_RANK] = rank + 1
+        self._cells[at + PLACE_KEY] = key
+        if rank != UNSORTED:
+            self.turns.add(place)
+
+    def _enter(
+        self, worker: int, ticket: int, arrived_ns: int, expires_ns: int, rank: int, key: int, before: int
+    ) -> int:
         cells, plan = self._cells, self._plan
         first = plan.first
         place = cells[first + FREE_PLACE]
@@ -69,7 +100,10 @@ class Line:
             cells[first + SERIAL] = serial
         cells[at + PLACE_TICKET] = ticket
         cells[at + PLACE_ARRIVED] = arrived_ns
-        cells[at + PLACE_EXPIRES] = expires_ns
+        cells[at + PLACE_EXPIRES] = max(1, expires_ns)
+        cells[at + PLACE_RANK] = rank + 1
+        cells[at + PLACE_KEY] = key
+        cells[at + PLACE_FLOW] = 0
         cells[at + PLACE_SERIAL] = serial
         cells[at + PLACE_BEFORE] = before
         cells[at + PLACE_NEXT] = following
@@ -81,16 +115,66 @@ class Line:
 
     def leave(self, place: int) -> None:
         """Whoever has this place waits no more."""
-        cells, plan = self._cells, self._plan
-        first = plan.first
-        at = plan.place(place)
+        cells, first = self._cells, self._plan.first
+        at = self._plan.place(place)
         cells[at] = 0
+        self._unlink(place)
+        cells[at + PLACE_NEXT] = cells[first + FREE_PLACE]
+        cells[first + FREE_PLACE] = place
+
+    def serve(self, place: int) -> None:
+        """It leaves because its turn has come."""
+        self.turns.serve(place)
+        self.leave(place)
+
+    def _unlink(self, place: int) -> None:
+        cells, plan = self._cells, self._plan
+        first, at = plan.first, plan.place(place)
+        if cells[at + PLACE_FLOW]:
+            self.turns.drop(place)
         before, following = cells[at + PLACE_BEFORE], cells[at + PLACE_NEXT]
         cells[plan.place(before) + PLACE_NEXT if before else first + FIRST] = following
         cells[plan.place(following) + PLACE_BEFORE if following else first + LAST] = before
-        cells[at + PLACE_NEXT] = cells[first + FREE_PLACE]
-        cells[first + FREE_PLACE] = place
         cells[first + N_WAITING] -= 1
+
+    # --- who lost its place to others --------------------------------------------------------------------------------
+
+    def crowd_out(self, place: int) -> None:
+        """It does not wait any more, which its worker has to find out: nobody has the place until then."""
+        cells, plan = self._cells, self._plan
+        at = plan.place(place)
+        cells[at + PLACE_EXPIRES] = 0
+        self._unlink(place)
+        its_first = plan.worker(cells[at] - 1) + CROWDED
+        cells[at + PLACE_NEXT] = cells[its_first]
+        cells[its_first] = place
+
+    @property
+    def has_free_place(self) -> bool:
+        """Could somebody join?"""
+        cells, first = self._cells, self._plan.first
+        return cells[first + FREE_PLACE] != 0 or cells[first + N_PLACES_USED] < self._plan.n_places
+
+    def is_crowded_out(self, place: int) -> bool:
+        """Is it one of those?"""
+        return self._cells[self._plan.place(place) + PLACE_EXPIRES] == 0
+
+    def next_crowded_out(self, worker: int) -> int:
+        """The number of a ticket of this worker that lost its place, which is free now; 0 if there is none."""
+        cells, plan = self._cells, self._plan
+        its_first = plan.worker(worker) + CROWDED
+        place = cells[its_first]
+        if not place:
+            return 0
+        at = plan.place(place)
+        cells[its_first] = cells[at + PLACE_NEXT]
+        ticket = cells[at + PLACE_TICKET]
+        cells[at] = 0
+        cells[at + PLACE_NEXT] = cells[plan.first + FREE_PLACE]
+        cells[plan.first + FREE_PLACE] = place
+        return ticket
+
+    # --- of a place --------------------------------------------------------------------------------------------------
 
     def worker(self, place: int) -> int:
         """Whose it is."""

@@ -8,6 +8,8 @@
     mail      for each worker: the first and the last row that were granted to it and that it has not taken up
     rows      leases: who has a slot at which server
     places    the line: who waits
+    flows     the keys that wait, where turns go by key and class (domain/shared/turns.py)
+    buckets   where the flow of a key is found
 
 Servers are known by their seats, from 0 on. Two things are the truth: the first cell of each row, and the first cell of
 each place. Each is written last when the thing comes to be, and first when it ends, in one step. So are a worker's
@@ -42,14 +44,27 @@ RATE: Final = 14
 CHANGED: Final = 15  # goes up when the controller has written a word of a server
 VERDICTS: Final = 16  # goes up when a server was judged, so that its state or its penalty may be another
 SEATED: Final = 17  # how many servers were ever given a seat
-HEADER_WORDS: Final = 24
+N_FLOWS: Final = 18  # how many keys wait
+FREE_FLOW: Final = 19
+N_FLOWS_USED: Final = 20
+CLASSES: Final = 24  # words of each class, those below
+
+MOST_CLASSES: Final = 6
+CLASS_N: Final = 0  # how many of it wait
+CLASS_CREDIT: Final = 1
+CLASS_FIRST: Final = 2  # its ring: the flow whose turn is next, and the one whose turn is last
+CLASS_LAST: Final = 3
+CLASS_LONG: Final = 4  # a flow that had more tickets than others when it got its last one
+CLASS_WORDS: Final = 5
+HEADER_WORDS: Final = CLASSES + MOST_CLASSES * CLASS_WORDS
 
 # Words of a worker; the first three: domain/shared/budget.py.
 RETRYING: Final = 0  # retries that it has in progress
 RETRIED: Final = 1  # those that it and those before it ever began
 REQUESTED: Final = 2  # requests that it and those before it ever ended; as of its last look
 USES_POOL: Final = 3  # it may still be at these books
-WORKER_WORDS: Final = 4
+CROWDED: Final = 4  # the first of its places that were given to others, which it does not know yet
+WORKER_WORDS: Final = 5
 
 # Words of a server.
 SEAT: Final = 0  # its number among all that ever had a seat; below 0: it leaves, or has left; 0: nobody sat here yet
@@ -81,14 +96,32 @@ ROW_NEXT: Final = 3
 ROW_WORDS: Final = 4
 
 # Words of a place: the worker + 1; its number for the ticket; arrival and last moment (monotonic, ns); its rank, and of
-# those that have the same the earlier goes first; its neighbours in the line (a free one: the next free one).
+# those that have the same the earlier goes first; its neighbours in the line (a free one: the next free one); its class
+# + 1, 0 if it has no turns, and what stands for its key; its flow, and its neighbours there, which follow from these.
 PLACE_TICKET: Final = 1
 PLACE_ARRIVED: Final = 2
-PLACE_EXPIRES: Final = 3
+PLACE_EXPIRES: Final = 3  # 0: it was given to somebody else, and its ticket does not know yet
 PLACE_SERIAL: Final = 4
 PLACE_BEFORE: Final = 5
 PLACE_NEXT: Final = 6
-PLACE_WORDS: Final = 8
+PLACE_RANK: Final = 7
+PLACE_KEY: Final = 8
+PLACE_FLOW: Final = 9
+PLACE_OLDER: Final = 10
+PLACE_NEWER: Final = 11
+PLACE_WORDS: Final = 12
+
+# Words of a flow: what stands for its key; its class; how many places it has, the oldest and the newest; its neighbours
+# in the ring of its class (a free one: the next free one); the next one of its bucket.
+FLOW_KEY: Final = 0
+FLOW_RANK: Final = 1
+FLOW_N: Final = 2
+FLOW_OLDEST: Final = 3
+FLOW_NEWEST: Final = 4
+FLOW_BEFORE: Final = 5
+FLOW_NEXT: Final = 6
+FLOW_CHAIN: Final = 7
+FLOW_WORDS: Final = 8
 
 # What a row is.
 HELD: Final = 1  # a request has the slot
@@ -106,11 +139,13 @@ class Plan:
     count_words, server_words: of each seat, among the counts and among the servers."""
 
     __slots__ = (
+        "buckets",
         "cards",
         "count_words",
         "counts",
         "end",
         "first",
+        "flows",
         "mail",
         "n_places",
         "n_rows",
@@ -138,7 +173,9 @@ class Plan:
         self.mail = self.cards + n_servers * CARD_WORDS
         self.rows = self.mail + MAIL_WORDS * n_workers
         self.places = self.rows + ROW_WORDS * n_rows
-        self.end = self.places + PLACE_WORDS * n_places
+        self.flows = self.places + PLACE_WORDS * n_places
+        self.buckets = self.flows + FLOW_WORDS * n_places
+        self.end = self.buckets + n_places
 
     def worker(self, number: int) -> int:
         """The first word of a worker."""
@@ -175,6 +212,18 @@ class Plan:
     def place(self, number: int) -> int:
         """The first word of a place, 1 and up."""
         return self.places + (number - 1) * PLACE_WORDS
+
+    def class_at(self, rank: int) -> int:
+        """The first word of a class, 0 and up."""
+        return self.first + CLASSES + rank * CLASS_WORDS
+
+    def flow(self, number: int) -> int:
+        """The first word of a flow, 1 and up."""
+        return self.flows + (number - 1) * FLOW_WORDS
+
+    def bucket(self, key: int) -> int:
+        """The word that names the first flow of those among which a key is found."""
+        return self.buckets + key % self.n_places
 
 
 def packed(state: int, worker: int, server: int) -> int:

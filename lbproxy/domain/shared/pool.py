@@ -262,6 +262,7 @@ class SharedPool(Pool):
         finally:
             self._is_handing_over = False
         self._refuse_late(now)
+        self.tell_crowded_out()
 
     def collect(self, now: float) -> None:
         """Look after what others left for this one: to be called when it was woken."""
@@ -308,6 +309,7 @@ class SharedPool(Pool):
             queue.read()
             if not is_quiet:
                 queue.look(now)
+                queue.find_crowded_out()
                 self._take_up(queue, turns, now)
             while books.n_waiting and (slot := self._slot(now)) != NO_SLOT:
                 if slot == FREE_SLOT:
@@ -317,7 +319,7 @@ class SharedPool(Pool):
                 if not place:
                     break
                 if books.line.worker(place) == books.worker and not is_quiet:
-                    turns.append(self._placed(queue.take(place), now))
+                    turns.append(self._placed(queue.serve(place), now))
                 elif not self._grant_other(place, now):
                     break
                 queue.served(now)

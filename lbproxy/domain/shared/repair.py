@@ -13,6 +13,7 @@ from typing import Final
 
 from lbproxy.domain.shared.cells import Cells
 from lbproxy.domain.shared.plan import (
+    CROWDED,
     FIRST,
     FREE_PLACE,
     FREE_ROW,
@@ -25,7 +26,10 @@ from lbproxy.domain.shared.plan import (
     N_WAITING,
     PLACE_ARRIVED,
     PLACE_BEFORE,
+    PLACE_EXPIRES,
+    PLACE_FLOW,
     PLACE_NEXT,
+    PLACE_RANK,
     PLACE_SERIAL,
     PLACE_TICKET,
     RETRYING,
@@ -39,6 +43,7 @@ from lbproxy.domain.shared.plan import (
     state_of,
     worker_of,
 )
+from lbproxy.domain.shared.turns import SharedTurns
 
 NOBODY: Final = -1
 
@@ -97,13 +102,19 @@ def _settle_rows(cells: Cells, plan: Plan, dead: int) -> set[tuple[int, int]]:
 def _settle_line(cells: Cells, plan: Plan, dead: int, has_row: set[tuple[int, int]]) -> None:
     waiting: list[tuple[int, int, int]] = []
     free = 0
+    for worker in range(plan.n_workers):
+        cells[plan.worker(worker) + CROWDED] = 0
     for place in range(min(cells[plan.first + N_PLACES_USED], plan.n_places), 0, -1):
         at = plan.place(place)
         worker = cells[at] - 1
         if worker >= 0 and (worker == dead or (worker, cells[at + PLACE_TICKET]) in has_row):
             cells[at] = 0
             worker = -1
-        if worker >= 0:
+        if worker >= 0 and not cells[at + PLACE_EXPIRES]:
+            cells[at + PLACE_FLOW] = 0
+            cells[at + PLACE_NEXT] = cells[plan.worker(worker) + CROWDED]
+            cells[plan.worker(worker) + CROWDED] = place
+        elif worker >= 0:
             waiting.append((cells[at + PLACE_SERIAL], cells[at + PLACE_ARRIVED], place))
         else:
             cells[at + PLACE_NEXT] = free
@@ -119,3 +130,10 @@ def _settle_line(cells: Cells, plan: Plan, dead: int, has_row: set[tuple[int, in
     cells[plan.first + FIRST] = waiting[0][2] if waiting else 0
     cells[plan.first + LAST] = before
     cells[plan.first + N_WAITING] = len(waiting)
+    turns = SharedTurns(cells, plan)
+    turns.forget_all()
+    for _, _, place in waiting:
+        at = plan.place(place)
+        cells[at + PLACE_FLOW] = 0
+        if cells[at + PLACE_RANK]:
+            turns.add(place)

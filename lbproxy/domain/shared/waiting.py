@@ -10,10 +10,13 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
+from lbproxy.domain.fairness import FairRules
 from lbproxy.domain.lease import Lessor
-from lbproxy.domain.queue import Ticket, WaitQueue
+from lbproxy.domain.queue import Ticket, WaitQueue, sort
 from lbproxy.domain.shared.books import SharedBooks
+from lbproxy.domain.shared.line import UNSORTED
 from lbproxy.domain.shared.plan import ABOVE_SINCE, IS_NEWEST_FIRST, LEFT_AT, N_DRAINED, RATE, RATE_FROM
+from lbproxy.domain.shared.turns import mark_of
 
 _NS: Final = 1_000_000_000
 _NEVER_NS: Final = (1 << 62) - 1
@@ -30,8 +33,17 @@ class SharedQueue(WaitQueue):
 
     __slots__ = ("_by_time", "_number", "_numbers", "_places", "_shared", "lessor")
 
-    def __init__(self, books: SharedBooks, size: int = 1024, timeout_s: float = 10.0, order: str = "adaptive") -> None:
+    def __init__(
+        self,
+        books: SharedBooks,
+        size: int = 1024,
+        timeout_s: float = 10.0,
+        order: str = "adaptive",
+        rules: FairRules | None = None,
+    ) -> None:
         super().__init__(size, timeout_s, order)
+        self.rules = rules
+        books.line.turns.weights = rules.weights if rules is not None else ()
         self.books = books
         self._shared = books
         self._number = 0
@@ -45,17 +57,20 @@ class SharedQueue(WaitQueue):
     def push(self, ticket: Ticket, now: float) -> bool:
         """See WaitQueue; the size holds for all workers together."""
         books = self._shared
+        if self.rules is not None:
+            sort(ticket, self.rules)
         books.enter(now)
         try:
             books.look()
-            if books.n_waiting >= self.size:
+            if books.n_waiting >= self.size and not self._makes_room(ticket):
                 return False
             if not books.n_waiting:
                 books.set_word(RATE_FROM, ns(now))
                 books.set_word(N_DRAINED, 0)
             expires_at = min(ticket.enqueued_at + self.timeout_s, ticket.deadline_at)
             number = self._number + 1
-            place = books.line.join(books.worker, number, ns(ticket.enqueued_at), ns(expires_at))
+            rank, key = self._sorted_by(ticket)
+            place = books.line.join(books.worker, number, ns(ticket.enqueued_at), ns(expires_at), rank, key)
             if not place:
                 return False
             self._number = number
@@ -69,9 +84,64 @@ class SharedQueue(WaitQueue):
         finally:
             books.leave()
 
+    def _sorted_by(self, ticket: Ticket) -> tuple[int, int]:
+        return (ticket.rank, mark_of(ticket.share)) if self.rules is not None else (UNSORTED, 0)
+
+    def _makes_room(self, ticket: Ticket) -> bool:
+        books, line = self._shared, self._shared.line
+        if self.rules is None or books.n_waiting > self.size or not self.size:
+            return False
+        crowded = line.turns.who_makes_room(*self._sorted_by(ticket))
+        if not crowded:
+            return False
+        if line.worker(crowded) == books.worker:
+            self.crowded_out.append(self.take(crowded))
+            return True
+        if not line.has_free_place:  # which the other one's place is only when its worker has seen it
+            return False
+        books.ring(line.worker(crowded))
+        line.crowd_out(crowded)
+        books.count_waiting()
+        return True
+
+    def _has_more_than(self, rank: int, share: bytes) -> bool:
+        books = self._shared
+        books.enter(books.now)
+        try:
+            return books.line.turns.who_makes_room(rank, mark_of(share)) != 0
+        finally:
+            books.leave()
+
+    def find_crowded_out(self) -> None:
+        """Tickets of this worker that lost their place to those of others; inside the guard."""
+        books = self._shared
+        while number := books.line.next_crowded_out(books.worker):
+            if number in self._places:  # else its client has left
+                self.crowded_out.append(self.taken(number))
+
+    def _sort_anew(self, rules: FairRules | None) -> None:
+        books = self._shared
+        self.rules = rules
+        books.line.turns.weights = rules.weights if rules is not None else ()
+        books.enter(books.now)
+        try:
+            for number, (ticket, place) in self._places.items():
+                if rules is not None:
+                    sort(ticket, rules)
+                if self._is_in_line(place, number):
+                    books.line.sort(place, *self._sorted_by(ticket))
+        finally:
+            books.leave()
+
+    def _is_in_line(self, place: int, number: int) -> bool:
+        """Does this ticket of this worker wait still: was it not granted a slot, and did nobody take its place?"""
+        line = self._shared.line
+        return line.is_of(place, self._shared.worker, number) and not line.is_crowded_out(place)
+
     def remove(self, ticket: Ticket, now: float | None = None) -> None:
         """The client left; if its turn had come and it did not know yet, the next one gets the slot."""
         if not ticket.is_waiting:
+            super().remove(ticket, now)
             return
         books = self._shared
         number = self._numbers[ticket]
@@ -79,7 +149,7 @@ class SharedQueue(WaitQueue):
         books.enter(now if now is not None else books.now)
         try:
             is_granted = not books.line.is_of(place, books.worker, number)
-            if not is_granted:  # else its row is in the mail, where nobody is found for it
+            if self._is_in_line(place, number):  # else nobody is found for its row, or for its place
                 books.line.leave(place)
             self._forget(ticket, number)
             books.count_waiting()
@@ -125,7 +195,7 @@ class SharedQueue(WaitQueue):
                 number = heappop(heap)[1]
                 if number in self._places:
                     ticket, place = self._places[number]
-                    if books.line.is_of(place, books.worker, number):
+                    if self._is_in_line(place, number):
                         books.line.leave(place)
                         self._forget(ticket, number)
                         late.append(ticket)
@@ -145,7 +215,12 @@ class SharedQueue(WaitQueue):
     def turn(self, now: float) -> int:
         """The place whose turn it is by the order of the queue, 0 if there is none."""
         self._look(now)
-        return self._shared.line.turn(ns(now), is_newest_first=self.is_newest_first)
+        line = self._shared.line
+        if self.rules is not None:
+            place = line.turns.next(ns(now), is_newest_first=self.is_newest_first)
+            if place:
+                return place
+        return line.turn(ns(now), is_newest_first=self.is_newest_first)
 
     def urgent_turn(self, now: float, longest_s: float, needed_s: float) -> int:
         """The place that can't wait for a slot of a sound server: see `WaitQueue.pop_urgent`; 0 if there is none."""
@@ -158,6 +233,11 @@ class SharedQueue(WaitQueue):
         books.line.leave(place)
         books.count_waiting()
         return self.taken(number)
+
+    def serve(self, place: int) -> Ticket:
+        """`take`, since its turn has come."""
+        self._shared.line.turns.serve(place)
+        return self.take(place)
 
     def taken(self, number: int) -> Ticket:
         """A ticket of this worker that waits no more, by its number. Raises KeyError if its client has left."""
@@ -173,7 +253,11 @@ class SharedQueue(WaitQueue):
         """It was granted a slot that can't be had: it waits on, before all that came after it."""
         books = self._shared
         ticket = self._places[number][0]
-        place = books.line.rejoin(books.worker, number, ns(ticket.enqueued_at), ns(ticket.expires_at))
+        rank, key = self._sorted_by(ticket)
+        place = books.line.rejoin(books.worker, number, ns(ticket.enqueued_at), ns(ticket.expires_at), rank, key)
+        if not place:  # others have come meanwhile, and there is no room for more
+            self.crowded_out.append(self.taken(number))
+            return
         self._places[number] = ticket, place
         heappush(self._by_time, (ticket.expires_at, number))
         books.count_waiting()
@@ -193,6 +277,15 @@ class SharedQueue(WaitQueue):
         """How long the oldest ticket of any worker has waited, 0 if there is none. For looking only: not exact."""
         oldest_ns = self._shared.line.oldest_ns()
         return max(0.0, now - oldest_ns / _NS) if oldest_ns >= 0 else 0.0
+
+    # --- for people --------------------------------------------------------------------------------------------------
+
+    def _counts(self) -> list[int]:
+        turns = self._shared.line.turns
+        return [turns.n_of(rank) for rank in range(len(turns.weights))]
+
+    def _n_flows(self) -> int:
+        return self._shared.line.turns.n_flows
 
     # --- what is remembered of the whole -----------------------------------------------------------------------------
 

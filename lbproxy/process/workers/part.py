@@ -30,6 +30,7 @@ from lbproxy.domain.shared.pool import Seating, SharedPool
 from lbproxy.domain.shared.waiting import SharedQueue
 from lbproxy.domain.splitting import MOST_POOLS
 from lbproxy.errors import CONNECT_REFUSED, Fault
+from lbproxy.process.settings import fair_rules
 from lbproxy.process.workers.news import DialFailed, Learned
 from lbproxy.process.workers.share import Share
 from lbproxy.process.workers.shares import part_of
@@ -127,7 +128,8 @@ class Part:
         if not self.is_controller:
             books.set_worker_word(USES_POOL, 1)
         queue = config.queue
-        pool.share(books, SharedQueue(books, queue.size, queue.timeout, queue.order), self._seating)
+        shared_queue = SharedQueue(books, queue.size, queue.timeout, queue.order, fair_rules(queue))
+        pool.share(books, shared_queue, self._seating)
         return pool
 
     def _is_room_free(self, room: int) -> bool:

@@ -34,7 +34,15 @@ def everything(origin: Origin, folder: Path) -> dict[str, object]:
             {"name": "tcp", "bind": "127.0.0.1:0", "pool": "tcp", "mode": "tcp"},
         ],
         "rate_limits": [{"key": "client_ip", "rate": "1000000/s"}],
-        "pools": {"queued": {**pool, "max_inflight": 1, "servers": [f"localhost:{origin.port}"]}, "tcp": pool},
+        "pools": {
+            "queued": {
+                **pool,
+                "max_inflight": 1,
+                "servers": [f"localhost:{origin.port}"],
+                "queue": {"fair_by": "client_ip", "priority": {}},
+            },
+            "tcp": pool,
+        },
     }
 
 

@@ -35,6 +35,9 @@ PLAN: dict[str, dict[str, object]] = {
     "bodies": ONE,
     "piped": ONE,
     "crowded": {**ONE, "queue": {**PATIENT, "size": 3}},
+    "fair": {**ONE, "queue": {**PATIENT, "fair_by": "header:x-tenant"}},
+    "flooded": {**ONE, "queue": {**PATIENT, "size": 2, "fair_by": "header:x-tenant"}},
+    "classes": {**ONE, "queue": {**PATIENT, "priority": {"from": "any", "classes": ["high", "low"]}}},
     "calm": {"max_inflight": 2},
     "dying": {"max_inflight": 1, "queue": {"timeout": "2s"}, "health_check": {"interval": "200ms"}},
     "cut-rst": {**ONE, "circuit_breaker": "off"},
@@ -114,6 +117,62 @@ def test_first_come_first_served(site: Site) -> None:
         assert [answer.result().status for answer in answers] == [200] * 8
     assert server.targets == [f"/in-order-{number}" for number in range(8)]
     assert server.most_at_work == 1
+
+
+def test_tenants_have_turns(site: Site) -> None:
+    pool = site.pool("fair")
+    (server,) = pool.servers
+    server.gate.clear()
+    with Crowd() as crowd:
+        answers = []
+        for number, tenant in enumerate(["big", "big", "big", "big", "small", "tiny", "small"]):
+            answers.append(crowd.start(partial(pool.ask, get(f"/fair-{number}", f"X-Tenant: {tenant}"))))
+            pool.wait_inflight(1) if number == 0 else pool.wait_queued(number)
+        queue = pool.status()["queue"]
+        assert isinstance(queue, dict) and (queue["keys"], queue["classes"]) == (3, {})
+        assert pool.metric("queue_keys") == 3
+        server.gate.set()
+        assert [answer.result().status for answer in answers] == [200] * 7
+    assert server.targets == [f"/fair-{number}" for number in (0, 1, 4, 5, 2, 6, 3)]
+    assert server.most_at_work == 1
+
+
+def test_a_flood_loses_its_own_places(site: Site) -> None:
+    pool = site.pool("flooded")
+    (server,) = pool.servers
+    server.gate.clear()
+    with Crowd() as crowd:
+        flood = []
+        for number in range(3):
+            flood.append(crowd.start(partial(pool.ask, get(f"/flood-{number}", "X-Tenant: big"))))
+            pool.wait_inflight(1) if number == 0 else pool.wait_queued(number)
+        light = crowd.start(partial(pool.ask, get("/light", "X-Tenant: small")))
+        refused = flood[2].result()
+        assert refused.status == 503 and 1 <= int(refused.get("retry-after") or 0) <= 60
+        assert pool.log("/flood-2")["end"] == "queue_full"
+        again = pool.ask(get("/flood-3", "X-Tenant: big"))
+        assert again.status == 503, "a flood has its place, and no other's"
+        server.gate.set()
+        assert [answer.result().status for answer in (flood[0], flood[1], light)] == [200] * 3
+    assert pool.rejected("queue_full") == 2
+    assert server.most_at_work == 1
+
+
+def test_classes_have_their_shares(site: Site) -> None:
+    pool = site.pool("classes")
+    (server,) = pool.servers
+    server.gate.clear()
+    with Crowd() as crowd:
+        answers = []
+        for number, word in enumerate(["low", "low", "low", "high", "high", "high", "High", "no such"]):
+            answers.append(crowd.start(partial(pool.ask, get(f"/class-{number}", f"X-Priority: {word}"))))
+            pool.wait_inflight(1) if number == 0 else pool.wait_queued(number)
+        queue = pool.status()["queue"]
+        assert isinstance(queue, dict) and (queue["keys"], queue["classes"]) == (None, {"high": 4, "low": 3})
+        assert pool.metric("queue_class_depth", **{"class": "high"}) == 4
+        server.gate.set()
+        assert [answer.result().status for answer in answers] == [200] * 8
+    assert server.targets == [f"/class-{number}" for number in (0, 3, 4, 1, 5, 6, 2, 7)]
 
 
 def test_pipelined_requests_take_one_slot_after_the_other(site: Site) -> None:

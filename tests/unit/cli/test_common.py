@@ -26,3 +26,11 @@ def test_a_file_is_named_once() -> None:
 
 def test_numbers_of_things() -> None:
     assert [common.counted(number, "pool") for number in (0, 1, 2)] == ["0 pools", "1 pool", "2 pools"]
+
+
+def test_what_is_said_of_classes_and_keys_that_wait() -> None:
+    queue = {"depth": 3, "classes": {"high": 1, "low": 2}, "keys": 1}
+    assert common.waiting_apart(queue) == "; high 1, low 2; 1 key has turns"
+    assert common.waiting_apart({"depth": 3, "classes": {}, "keys": 2}) == "; 2 keys have turns"
+    for nothing in ({**queue, "depth": 0}, {"depth": 3}, {"depth": 3, "classes": {}, "keys": None}, {}):
+        assert common.waiting_apart(nothing) == ""

@@ -68,9 +68,9 @@ def test_every_key_that_is_named_exists(section: str, word: str) -> None:
         if key.partition(".")[0] in model.Config.model_fields or "top level" in choice:
             makers.append(model.Config)
         makers.append(model.Pool)
-        from lbproxy.config import http_rules, listener_model, pool_model, server_model
+        from lbproxy.config import http_rules, listener_model, pool_model, queue_model, server_model
 
-        for home in (http_rules, listener_model, pool_model, server_model):
+        for home in (http_rules, listener_model, pool_model, queue_model, server_model):
             makers.append(getattr(home, section, None))
         assert any(made is not None and exists(made, path_of(section, key)) for made in makers), (section, word, choice)
 

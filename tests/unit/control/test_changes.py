@@ -127,7 +127,8 @@ def test_a_pool_whose_own_values_change_is_told_without_its_servers(bench: Bench
         "reason": "waits for a server to pass its first check",
         "failing_open": False,
         "inflight": 0,
-        "queue": {"depth": 3, "size": 10, "oldest": None, "timeout": None, "newest_first": False},
+        "queue": {"depth": 3, "size": 10, "oldest": None, "timeout": None, "newest_first": False}
+        | {"classes": {}, "keys": None},
         "servers": [],
     }
 

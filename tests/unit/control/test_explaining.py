@@ -13,6 +13,7 @@ from lbproxy.control.explaining import Asked, Moment, chosen, explain, explain_r
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
+from lbproxy.domain.queue import Ticket
 from lbproxy.domain.states import REFUSED, Admin, Health
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.errors import FAULTS
@@ -373,3 +374,23 @@ pools: {{one: {{servers: ['127.0.0.1:5000'], health_check: off}}}}
         assert told["answer"] is None
     told = site.told("/other")
     assert (told["api_key"], told["rate_limits"], told["answer"]["status"]) == (None, ["each", "other"], 401)
+
+
+def test_by_what_a_request_would_have_turns() -> None:
+    queue = "queue: {size: 1, timeout: 3s, fair_by: 'header:X-Tenant', priority: {from: any}}"
+    site = Site(CONFIG.replace("queue: {size: 1, timeout: 3s}", queue))
+    pool = site.pools["many"]
+    for _ in pool.servers:
+        pool.acquire(PickContext("x"), (), NOW)
+    told = site.told("/api", headers=(("X-Tenant", "blue"), ("X-Priority", "high")))
+    waits = told["pool"]["queue"]
+    assert (waits["class"], waits["key"], waits["classes"]) == ("high", "blue", {"high": 0, "normal": 0, "low": 0})
+    assert told["pick"]["why"] == (
+        "every server that may take it is at its limit: "
+        "it waits, by the turns of its class and its key, for 3 s at most"
+    )
+    assert pool.queue is not None
+    assert pool.queue.push(Ticket(PickContext("x"), enqueued_at=NOW), NOW)
+    assert site.told("/api")["answer"]["end"] == "queue_full"
+    assert site.told("/api", headers=(("X-Priority", "low"),))["answer"]["end"] == "queue_full"
+    assert site.told("/api", headers=(("X-Priority", "high"),))["answer"] is None, "it is of a class that has less"

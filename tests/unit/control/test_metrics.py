@@ -18,11 +18,14 @@ from lbproxy.control.metrics import (
     Registry,
     wants_openmetrics,
 )
+from lbproxy.domain.fairness import FairRules
 from lbproxy.domain.names import Name
 from lbproxy.domain.pool import Pool
+from lbproxy.domain.queue import Ticket, WaitQueue
 from lbproxy.domain.server import Server
 from lbproxy.domain.states import Health
 from lbproxy.domain.strategies.base import PickContext
+from lbproxy.request_key import read_key
 from lbproxy.telemetry.slots import (
     DURATION_BUCKETS,
     LIMIT,
@@ -96,7 +99,9 @@ def one(found: Samples, name: str, **labels: str) -> float:
 
 
 def test_every_family_is_there_from_the_start() -> None:
-    registry = make_registry(make_pool(1), Slots())
+    pool = make_pool(1)
+    pool.queue = WaitQueue(rules=FairRules(read_key("client_ip"), "x-p", ("high", "low")))
+    registry = make_registry(pool, Slots())
     names = {name for name, _ in samples(registry)}
     for layout in LAYOUTS:
         for family in layout.families:
@@ -345,3 +350,16 @@ def test_every_panel_selects_by_labels_that_its_metric_has() -> None:
             labels = set(re.findall(r"(\w+)(?==|!)", selector)) - {"instance", "job"}
             family = next(key for key in known if name in (key, f"{key}_bucket"))
             assert labels <= set(known[family][1]), (name, labels)
+
+
+def test_who_waits_is_counted_by_class_and_key_where_turns_go_by_these() -> None:
+    pool = make_pool(1)
+    pool.queue = WaitQueue(rules=FairRules(read_key("client_ip"), "x-p", ("high", "low")))
+    for client in ("a", "a", "b"):
+        pool.queue.push(Ticket(PickContext(client), enqueued_at=0.0), 0.0)
+    found = samples(make_registry(pool, Slots()))
+    assert one(found, "queue_class_depth", pool="predict", **{"class": "low"}) == 3
+    assert one(found, "queue_class_depth", pool="predict", **{"class": "high"}) == 0
+    assert one(found, "queue_keys", pool="predict") == 2
+    text = Exposition(make_registry(make_pool(1), Slots())).render().decode()
+    assert "queue_class_depth{" not in text and "queue_keys{" not in text

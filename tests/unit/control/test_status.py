@@ -111,7 +111,7 @@ def test_the_whole_status() -> None:
         {"predict": pool},
         {"predict": "least_connections"},
         listeners=lambda: [ListenerStatus("front", "http", ("0.0.0.0:5000",), 7)],
-        queue=lambda name: QueueStatus(3, 1024, 0.25, 10.0, is_newest_first=True),
+        queue=lambda name: QueueStatus(3, 1024, 0.25, 10.0, True, (("high", 1), ("low", 2)), 2),
         kind=lambda name: ("uvicorn", {"keep_alive.idle_timeout": "4s"}),
         discovery=lambda name: [{"source": "dns:x", "servers": 1, "age": 2.0, "error": None}],
         state_file=lambda: {"path": "/state", "age": None, "error": None},
@@ -149,7 +149,8 @@ def test_the_whole_status() -> None:
             "ejected": 0,
             "max_ejected": 1,
             "inflight": 0,
-            "queue": {"depth": 3, "size": 1024, "oldest": 0.25, "timeout": 10.0, "newest_first": True},
+            "queue": {"depth": 3, "size": 1024, "oldest": 0.25, "timeout": 10.0, "newest_first": True}
+            | {"classes": {"high": 1, "low": 2}, "keys": 2},
             "names": [],
             "discovery": [{"source": "dns:x", "servers": 1, "age": 2.0, "error": None}],
         }

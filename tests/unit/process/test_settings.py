@@ -7,7 +7,8 @@ from ipaddress import ip_network
 import pytest
 
 from lbproxy.address import Address, parse_address
-from lbproxy.process.settings import is_direct
+from lbproxy.config.queue_model import Queue
+from lbproxy.process.settings import fair_rules, is_direct
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,13 @@ def test_who_is_directly_connected(address: str, direct: bool) -> None:
     networks = (ip_network("10.1.2.0/24"), ip_network("2001:db8::/64"))
     assert is_direct(parse_address(address), networks) is direct
     assert is_direct(Address("127.0.0.1", 1), ())
+
+
+def test_a_queue_has_turns_where_the_config_says_so() -> None:
+    assert fair_rules(Queue()) is None
+    rules = fair_rules(Queue(fair_by="header:X-Tenant"))
+    assert rules is not None and rules.key is not None
+    assert (rules.key.name, rules.classes, rules.weights) == ("x-tenant", (), (1,))
+    rules = fair_rules(Queue.model_validate({"priority": {"from": "any", "classes": ["paid", "free"]}}))
+    assert rules is not None
+    assert (rules.key, rules.header, rules.classes, rules.is_anybody) == (None, "x-priority", ("paid", "free"), True)

@@ -270,7 +270,9 @@ class Card {
     setAttribute(saturation.element, "data-level", rates.saturation >= 0.9 ? "warn" : null);
     const of = pool.queue.size === null ? "there is no queue" : `of ${count(pool.queue.size)}`;
     const waits = pool.queue.oldest ? `, oldest ${latency(pool.queue.oldest)}` : "";
-    queue.render(count(pool.queue.depth), `${of}${waits}`, pool, now, marks);
+    const apart = pool.queue.depth ? Object.entries(pool.queue.classes || {}).map(([name, n]) => `, ${name} ${count(n)}`).join("") : "";
+    const keys = pool.queue.depth && typeof pool.queue.keys === "number" ? `, ${plural(pool.queue.keys, "key")}` : "";
+    queue.render(count(pool.queue.depth), `${of}${waits}${apart}${keys}`, pool, now, marks);
     setAttribute(queue.element, "data-level", pool.queue.depth ? "warn" : null);
   }
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lbproxy.api_keys import hash_of, new_key
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.domain.server import Server
 from lbproxy.telemetry.slots import POOL, PROCESS, QUEUE_BUCKETS
@@ -125,3 +127,77 @@ def test_a_client_that_leaves_loses_its_place_and_its_wait_is_logged(mode: str) 
         lb.loop.run()
         assert lb.pool.n_queued == 0 and lb.inflight == 1
         assert lb.ends == ["client_abort"] and 490 < lb.log[0]["queue_ms"] < 510
+
+
+FAIR = ", queue: {fair_by: 'header:X-Tenant', size: 3, order: fifo}"
+
+
+def asks_as(lb: FakeLb, *fields: str) -> Peer:
+    client = lb.connect()
+    client.send(post(b"hello", *fields))
+    return client
+
+
+def order_of(lb: FakeLb, n: int, name: bytes) -> list[bytes]:
+    """What stands in this field of the next requests that servers get, each of which is answered."""
+    found = []
+    for _ in range(n):
+        server = lb.accept()
+        found += [line.partition(b": ")[2] for line in server.got().split(b"\r\n") if line.lower().startswith(name)]
+        server.send(ok())
+        server.fin()
+        lb.loop.run()
+    return found
+
+
+def test_tenants_have_turns_and_a_flood_makes_room() -> None:
+    with FakeLb(config("http", FAIR)) as lb:
+        flood = [asks_as(lb, "X-Tenant: big") for _ in range(4)]
+        light = asks_as(lb, "X-Tenant: small")
+        answer = flood[3].got()
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"Retry-After" in answer
+        assert lb.ends == ["queue_full"] and lb.pool.n_queued == 3
+        assert order_of(lb, 4, b"x-tenant") == [b"big", b"big", b"small", b"big"]
+        assert light.got().startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_pipelined_request_behind_one_that_was_pushed_out_waits_in_its_turn() -> None:
+    """It begins in the middle of the other's enqueueing."""
+    with FakeLb(config("http", FAIR)) as lb:
+        for _ in range(3):
+            asks_as(lb, "X-Tenant: big")
+        piper = lb.connect()
+        piper.send(post(b"hello", "X-Tenant: big") + post(b"hello", "X-Tenant: other"))
+        asks_as(lb, "X-Tenant: small")
+        assert piper.got().startswith(b"HTTP/1.1 503 ")
+        assert lb.pool.n_queued == 3
+
+
+@pytest.mark.parametrize(("trusted", "first"), [("127.0.0.0/8", b"high"), ("192.0.2.0/24", b"low")])
+def test_the_class_is_believed_of_trusted_peers(trusted: str, first: bytes) -> None:
+    text = config("http", ", queue: {priority: {}}") + f"trusted_proxies: ['{trusted}']\n"
+    with FakeLb(text) as lb:
+        for word in ("now", "low", "high"):
+            client = lb.connect(("127.0.0.1", 1234))
+            client.send(post(b"hello", f"X-Priority: {word}"))
+        assert order_of(lb, 2, b"x-priority") == [b"now", first]
+
+
+def test_connections_have_turns_by_address() -> None:
+    with FakeLb(config("tcp", ", queue: {fair_by: client_ip, size: 2}")) as lb:
+        for _ in range(3):
+            lb.connect(("192.0.2.1", 1))
+        assert lb.pool.n_queued == 2
+        lb.connect(("192.0.2.2", 1))
+        assert lb.pool.n_queued == 2 and lb.ends == ["queue_full"]
+
+
+def test_clients_have_turns_by_the_name_of_their_api_key(tmp_path: Path) -> None:
+    keys = {"big": new_key(), "big2": new_key(), "small": new_key()}
+    file = tmp_path / "keys.txt"
+    file.write_text("".join(f"{name.rstrip('2')} {hash_of(key)}\n" for name, key in keys.items()))
+    text = config("http", ", queue: {fair_by: api_key, size: 3, order: fifo}") + f"api_keys: {{file: {file}}}\n"
+    with FakeLb(text) as lb:
+        for name in ("big", "big", "big2", "small"):
+            asks_as(lb, f"X-API-Key: {keys[name]}", f"X-Was: {name}")
+        assert order_of(lb, 4, b"x-was") == [b"big", b"big", b"small", b"big2"]

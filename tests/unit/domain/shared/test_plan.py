@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lbproxy.domain.shared.plan import (
     CARD_WORDS,
+    FLOW_WORDS,
     GRANTED,
     HEADER_WORDS,
     HELD,
@@ -36,6 +37,8 @@ def test_no_two_things_stand_in_one_cell() -> None:
     taken += [range(plan.mail, plan.mail + 6)]
     taken += [range(plan.row(number), plan.row(number) + ROW_WORDS) for number in range(1, 5)]
     taken += [range(plan.place(number), plan.place(number) + PLACE_WORDS) for number in range(1, 6)]
+    taken += [range(plan.flow(number), plan.flow(number) + FLOW_WORDS) for number in range(1, 6)]
+    taken += [range(plan.bucket(5), plan.bucket(4) + 1)]
     assert [cell for part in taken for cell in part] == list(range(100, plan.end))
 
 

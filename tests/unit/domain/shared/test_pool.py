@@ -22,6 +22,8 @@ from lbproxy.domain.shared import seats
 from lbproxy.domain.shared.cells import Cells
 from lbproxy.domain.shared.plan import SEAT, Plan
 from lbproxy.domain.shared.pool import SharedPool
+from lbproxy.domain.shared.turns import SharedTurns
+from lbproxy.domain.shared.waiting import SharedQueue
 from lbproxy.domain.strategies.base import PickContext
 from tests.support.interleaving import Schedule, explore
 from tests.support.seated_world import SeatedCase, SeatedWorld
@@ -31,6 +33,9 @@ ASK_AND_END = (("ask", 1), ("end", 1))
 TWO_IN_A_ROW = (("ask", 1), ("ask", 2), ("end", 1), ("end", 2))
 STICKS = (("stick", 1), ("stick", 2), ("end", 1), ("end", 2))
 IMPATIENT = (("ask", 1), ("ask", 2), ("leave", 2), ("end", 1))
+
+FLOOD = (("ask", 2), ("ask", 4), ("ask", 6), ("ask", 8), ("end", 2), ("end", 4), ("end", 6), ("end", 8))
+LIGHT = (("ask", 1), ("ask", 3), ("end", 1), ("leave", 3))
 
 CASES = {
     "one slot, two workers": Case([ASK_AND_END, ASK_AND_END]),
@@ -42,6 +47,11 @@ CASES = {
     "two whose clients stick to one server": Case([STICKS, STICKS]),
     "one whose client sticks, and others": Case([TWO_IN_A_ROW, STICKS, TWO_IN_A_ROW], n_servers=2),
     "the line is short": Case([TWO_IN_A_ROW, TWO_IN_A_ROW], queue_size=1),
+    "keys have turns": Case([FLOOD, LIGHT], n_keys=2),
+    "keys of three workers": Case([FLOOD, LIGHT, (("ask", 5), ("ask", 8), ("end", 5))], n_keys=3),
+    "classes have turns": Case([FLOOD, LIGHT], n_keys=1, n_classes=2),
+    "a flood makes room": Case([FLOOD, LIGHT], n_keys=2, queue_size=2),
+    "a flood of both": Case([FLOOD, (*LIGHT, ("ask", 10), ("ask", 5))], n_keys=2, queue_size=3, order="adaptive"),
 }
 
 
@@ -60,8 +70,9 @@ def test_whatever_the_order(name: str) -> None:
         Case([TWO_IN_A_ROW, TWO_IN_A_ROW]),
         Case([ASK_AND_END, IMPATIENT, TWO_IN_A_ROW]),
         Case([TWO_IN_A_ROW, TWO_IN_A_ROW], n_servers=2),
+        Case([FLOOD, LIGHT], n_keys=2, n_classes=2, queue_size=2),
     ],
-    ids=["one slot", "a client leaves", "two servers"],
+    ids=["one slot", "a client leaves", "two servers", "a flood makes room"],
 )
 def test_whoever_dies_at_whatever_step(case: Case) -> None:
     """Each step, in some orders."""
@@ -129,6 +140,23 @@ def test_the_checker_finds_what_is_left_out(
         run(Case([TWO_IN_A_ROW, TWO_IN_A_ROW, ASK_AND_END]))
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "case", "complaint"),
+    [
+        (SharedTurns, "serve", "keys have turns", "others have two turns"),
+        (SharedQueue, "find_crowded_out", "a flood makes room", "wait for ever"),
+    ],
+)
+def test_the_checker_finds_turns_that_nobody_pays_for_and_who_is_told_nothing(
+    monkeypatch: pytest.MonkeyPatch, kind: type, name: str, case: str, complaint: str
+) -> None:
+    if not inspect.isfunction(getattr(kind, name)):
+        pytest.skip("compiled classes can't be changed")
+    monkeypatch.setattr(kind, name, lambda *args: None)
+    with pytest.raises(Wrong, match=complaint):
+        run(CASES[case])
+
+
 def is_one_of_each(steps: list[Step]) -> bool:
     """A request arrives once, in one way or the other."""
     return not {n for what, n in steps if what == "ask"} & {n for what, n in steps if what == "stick"}
@@ -149,6 +177,8 @@ STEPS = st.lists(
     dies=st.tuples(st.integers(0, 2), st.integers(0, 120)),
     choices=st.lists(st.integers(0, 3), max_size=60),
     order=st.sampled_from(["fifo", "adaptive"]),
+    n_keys=st.integers(0, 3),
+    n_classes=st.integers(1, 2),
 )
 def test_whatever_comes(
     scripts: list[list[Step]],
@@ -158,8 +188,19 @@ def test_whatever_comes(
     dies: tuple[int, int],
     choices: list[int],
     order: str,
+    n_keys: int,
+    n_classes: int,
 ) -> None:
-    case = Case(scripts, n_servers=n_servers, limit=limit, queue_size=queue_size, dies=dies, order=order)
+    case = Case(
+        scripts,
+        n_servers=n_servers,
+        limit=limit,
+        queue_size=queue_size,
+        dies=dies,
+        order=order,
+        n_keys=n_keys,
+        n_classes=n_classes,
+    )
     done = World(case, choices).run()
     assert all(actor.is_over for actor in done.actors)
 

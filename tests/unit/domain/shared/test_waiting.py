@@ -9,6 +9,7 @@ import pytest
 
 from lbproxy.address import Address
 from lbproxy.domain.breaker import BreakerPolicy
+from lbproxy.domain.fairness import FairRules
 from lbproxy.domain.lease import Lease, Outcome, Refusal
 from lbproxy.domain.queue import INTERVAL_S, TARGET_S
 from lbproxy.domain.server import Server
@@ -20,6 +21,7 @@ from lbproxy.domain.shared.waiting import SharedQueue, ns
 from lbproxy.domain.states import Admin
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext
+from lbproxy.request_key import read_key
 from tests.support.tickets import CallingTicket
 
 CTX = PickContext("192.0.2.1")
@@ -216,3 +218,134 @@ def test_the_rate_is_that_of_all() -> None:
 def test_times_without_end_fit_into_a_cell() -> None:
     assert ns(1.5) == 1_500_000_000
     assert ns(float("inf")) < 1 << 63
+
+
+# --- turns ----------------------------------------------------------------------------------------------------------
+
+BY_CLIENT = FairRules(read_key("client_ip"))
+
+
+class FairSite(Site):
+    """The same, with turns by client, whose name is the first letter of the ticket's."""
+
+    def __init__(self, size: int = 8, n_places: int = 0, rules: FairRules | None = BY_CLIENT) -> None:
+        super().__init__(size=n_places or 2 * size)
+        for pool in self.pools:
+            assert pool.queue is not None
+            pool.queue.reconfigure(size, 10.0, "fifo", rules)
+
+    def ticket(self, name: str, at: float, deadline_at: float = inf) -> CallingTicket:
+        made = super().ticket(name, at, deadline_at)
+        made.ctx = PickContext(name[0])
+        return made
+
+    def served(self, lease: Lease, now: float, names: list[str]) -> None:
+        """These are, one after the other."""
+        for name in names:
+            lease.release(Outcome.SUCCESS, now)
+            self.answer_bells(now)
+            assert self.heard[-1] == name
+            lease = self.leases[name]
+
+
+def test_keys_have_turns_whoever_the_worker_is() -> None:
+    site = FairSite()
+    lease = site.fill()
+    for number, (worker, name) in enumerate([(0, "a1"), (1, "a2"), (0, "a3"), (1, "b1"), (0, "b2"), (1, "c1")]):
+        site.wait(worker, name, 0.1 * number)
+    assert [queue.n_keys() for queue in site.queues] == [3, 3]
+    site.served(lease, 1.0, ["a1", "b1", "c1", "a2", "b2", "a3"])
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_a_flood_makes_room_for_who_comes_to_any_worker(worker: int) -> None:
+    site = FairSite(size=3)
+    lease = site.fill()
+    for number in range(3):
+        site.wait(0, f"a{number}", 0.1)
+    site.wait(worker, "b", 0.2)
+    assert len(site.queues[worker]) == 3
+    site.pools[worker].tell_crowded_out()
+    site.answer_bells(0.2)
+    assert site.heard == ["a2 crowded"]
+    assert not site.pools[worker].enqueue(site.ticket("a4", 0.3), 0.3)
+    site.served(lease, 1.0, ["a0", "b", "a1"])
+
+
+def test_who_leaves_before_its_worker_hears_that_it_was_pushed_out_hears_nothing() -> None:
+    site = FairSite(size=2)
+    lease = site.fill()
+    site.wait(0, "a0", 0.1)
+    last = site.wait(0, "a1", 0.1)
+    site.wait(1, "b", 0.2)
+    site.queues[0].remove(last, 0.3)
+    site.answer_bells(0.4)
+    assert site.heard == []
+    site.served(lease, 1.0, ["a0", "b"])
+
+
+def test_who_was_pushed_out_is_not_told_of_its_time_too() -> None:
+    site = FairSite(size=2)
+    site.fill()
+    for name in ("a0", "a1"):
+        site.wait(0, name, 0.1)
+    site.wait(1, "b", 0.2)
+    assert [ticket.ctx.client_ip for ticket in site.queues[0].expire(11.0)] == ["a"]
+    site.answer_bells(11.0)
+    assert site.heard == ["a1 crowded"]
+
+
+def test_nobody_is_pushed_out_for_a_place_that_is_not_free_yet() -> None:
+    site = FairSite(size=2, n_places=2)
+    site.fill()
+    for name in ("a0", "a1"):
+        site.wait(0, name, 0.1)
+    assert not site.pools[1].enqueue(site.ticket("b", 0.2), 0.2)
+    assert len(site.queues[0]) == 2 and not site.woken
+
+
+@pytest.mark.parametrize("before", [None, FairRules(None), BY_CLIENT])
+def test_who_waits_stays_when_the_rules_change_with_one_worker_after_the_other(before: FairRules | None) -> None:
+    site = FairSite(rules=before)
+    lease = site.fill()
+    for number, name in enumerate(["a1", "a2", "a3", "b1"]):
+        site.wait(number % 2, name, 0.1 * number)
+    site.queues[0].reconfigure(8, 10.0, "fifo", BY_CLIENT)
+    site.wait(1, "c1", 0.6)
+    site.queues[1].reconfigure(8, 10.0, "fifo", BY_CLIENT)
+    assert site.queues[0].n_keys() == 3
+    for _ in range(5):
+        lease.release(Outcome.SUCCESS, 1.0)
+        site.answer_bells(1.0)
+        lease = site.leases[site.heard[-1]]
+    assert sorted(site.heard[:3]) == ["a1", "b1", "c1"] and site.heard[3:] == ["a2", "a3"]
+    for queue in site.queues:
+        queue.reconfigure(8, 10.0, "fifo", None)
+        assert (len(queue), queue.n_keys()) == (0, None)
+
+
+def test_what_is_certainly_ahead_of_a_newcomer_is_one_of_each_key() -> None:
+    site = FairSite()
+    site.fill()
+    for number, name in enumerate(["a1", "a2", "a3", "b1"]):
+        site.wait(number % 2, name, 0.1)
+    assert [queue.n_ahead for queue in site.queues] == [2, 2]
+    assert all(queue.would_take(PickContext("c"), is_trusted=False) for queue in site.queues)
+
+
+def test_whether_a_full_line_would_take_one_more() -> None:
+    site = FairSite(size=3)
+    site.fill()
+    for name in ("a1", "a2", "b1"):
+        site.wait(0, name, 0.1)
+    queue = site.queues[0]
+    assert [queue.would_take(PickContext(client), is_trusted=False) for client in "abc"] == [False, False, True]
+    assert len(queue) == 3 and not queue.crowded_out
+
+
+def test_classes_are_counted_for_all() -> None:
+    site = FairSite(rules=FairRules(None, "x-p", ("high", "low")))
+    site.fill()
+    for worker in range(2):
+        site.wait(worker, f"a{worker}", 0.1)
+    assert [queue.by_class() for queue in site.queues] == [[("high", 0), ("low", 2)]] * 2

@@ -38,7 +38,7 @@ PACKAGES = (
     "protocol/h2",
     "telemetry",
 )
-MODULES = ("address", "errors", "request_key", "tasks")
+MODULES = ("address", "errors", "fault", "request_key", "tasks")
 # Not worth it: set-up only, or only when a person asks.
 LEFT_OUT = (
     "telemetry/log.py",
@@ -74,6 +74,7 @@ LAYERS = (
     "dataplane",
     "domain",
     "errors",
+    "fault",
     "protocol",
     "request_key",
     "tasks",

@@ -5,210 +5,134 @@ metric that counts it, whose fault it is, whether the request may be tried again
 Code decides from these fields, never from the text of an exception. Foreign exceptions (OSError, SSLError, parser
 errors) become rows at the edge where they are caught and nowhere else.
 
-It is longer than 600 lines because it is one table, which is read as a whole.
-
 docs/faults.md is printed from this table (`python -m lbproxy.errors`), and a test compares the two.
 """
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
+from typing import Final
 
+from lbproxy.fault import FAULTS, Fault, Retry, Side, client_row, markdown_table, reasons, row, upstream_row
 
-class Side(enum.Enum):
-    """Whose doing a fault is."""
-
-    CLIENT = "client"
-    UPSTREAM = "upstream"
-    SELF = "self"
-
-
-class Retry(enum.Enum):
-    """When a request that met this fault may be sent again."""
-
-    NEVER = "never"
-    ALWAYS = "always"  # no byte of it reached a server's application: any method
-    IDEMPOTENT = "idempotent"  # it may have been executed: idempotent methods, or where the config says so
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fault:
-    """One row of the fault table.
-
-    word: the access log's `end`, unique. status: what lbproxy answers if nothing was sent yet; 499 is logged only.
-    reason: the metric's label value. metric: the counter without prefix, or "" where another family counts it.
-    blames: counts against the server (health, breaker). close: the client connection ends after the answer.
-    error: RFC 9209 section 2.3 proxy error type. hint: one sentence that tells the reader what to do.
-    """
-
-    word: str
-    status: int
-    side: Side
-    retry: Retry
-    blames: bool
-    metric: str
-    reason: str
-    close: bool
-    error: str
-    hint: str
-
-
-FAULTS: dict[str, Fault] = {}
-
-
-def _row(
-    word: str,
-    status: int,
-    error: str,
-    hint: str,
-    *,
-    side: Side,
-    metric: str,
-    retry: Retry = Retry.NEVER,
-    blames: bool = False,
-    reason: str = "",
-    close: bool = False,
-) -> Fault:
-    fault = Fault(word, status, side, retry, blames, metric, reason or word, close, error, hint)
-    if word in FAULTS:
-        raise ValueError(f"fault {word!r} is defined twice")
-    FAULTS[word] = fault
-    return fault
-
-
-def _client(word: str, status: int, hint: str, *, close: bool = True, error: str = "http_request_error") -> Fault:
-    return _row(word, status, error, hint, side=Side.CLIENT, metric="rejected_total", close=close)
-
-
-def _upstream(
-    word: str,
-    status: int,
-    error: str,
-    hint: str,
-    *,
-    retry: Retry = Retry.IDEMPOTENT,
-    blames: bool = True,
-    reason: str = "",
-) -> Fault:
-    return _row(
-        word,
-        status,
-        error,
-        hint,
-        side=Side.UPSTREAM,
-        metric="upstream_errors_total",
-        retry=retry,
-        blames=blames,
-        reason=reason,
-    )
-
+__all__ = ["FAULTS", "Fault", "Retry", "Side", "markdown_table", "reasons"]
 
 # --- the client's request -------------------------------------------------------------------------------------------
 
-BAD_REQUEST = _client("bad_request", 400, "The request is not valid HTTP/1.1; see RFC 9112.")
-BAD_HOST = _client("bad_host", 400, "Send exactly one valid Host header field.")
-BAD_TARGET = _client("bad_target", 400, "Send an origin-form request target such as /predict.")
-BAD_PATH = _client(
+BAD_REQUEST: Final = client_row("bad_request", 400, "The request is not valid HTTP/1.1; see RFC 9112.")
+BAD_HOST: Final = client_row("bad_host", 400, "Send exactly one valid Host header field.")
+BAD_TARGET: Final = client_row("bad_target", 400, "Send an origin-form request target such as /predict.")
+BAD_PATH: Final = client_row(
     "bad_path",
     400,
     "Send the path in normal form: no dot segments, no backslash, no encoded slash (path_rules).",
     close=False,
 )
-BAD_FRAMING = _client("bad_framing", 400, "Send either one Content-Length or Transfer-Encoding: chunked, not both.")
-BAD_CHUNK = _client("bad_chunk", 400, "The chunked request body is malformed; see RFC 9112 section 7.1.")
-CHUNK_OVERHEAD = _client("chunk_overhead", 400, "The chunked body is mostly chunk extensions; send it without them.")
-UNDERSCORE_HEADER = _client(
+BAD_FRAMING: Final = client_row(
+    "bad_framing", 400, "Send either one Content-Length or Transfer-Encoding: chunked, not both."
+)
+BAD_CHUNK: Final = client_row("bad_chunk", 400, "The chunked request body is malformed; see RFC 9112 section 7.1.")
+CHUNK_OVERHEAD: Final = client_row(
+    "chunk_overhead", 400, "The chunked body is mostly chunk extensions; send it without them."
+)
+UNDERSCORE_HEADER: Final = client_row(
     "underscore_header", 400, "Header names with an underscore are refused here; use a hyphen.", close=False
 )
-NO_ROUTE = _client("no_route", 404, "No route matches this request; check host, path and method.", close=False)
-METHOD_NOT_ALLOWED = _client(
+NO_ROUTE: Final = client_row(
+    "no_route", 404, "No route matches this request; check host, path and method.", close=False
+)
+METHOD_NOT_ALLOWED: Final = client_row(
     "method_not_allowed", 405, "The Allow field lists what is served here; CONNECT and TRACE never are."
 )
-HEADER_TIMEOUT = _client(
+HEADER_TIMEOUT: Final = client_row(
     "header_timeout", 408, "The request head did not arrive within timeouts.request_head.", error="http_request_error"
 )
-BODY_TIMEOUT = _client("body_timeout", 408, "The request body stalled for longer than timeouts.request_body.")
-BODY_TOO_SLOW = _client(
+BODY_TIMEOUT: Final = client_row("body_timeout", 408, "The request body stalled for longer than timeouts.request_body.")
+BODY_TOO_SLOW: Final = client_row(
     "body_too_slow",
     408,
     "The request body came more slowly than limits.min_rate, on average and after the first 10 seconds.",
 )
-BODY_TOO_LARGE = _client("body_too_large", 413, "The body is larger than limits.body_bytes; send less or raise it.")
-URI_TOO_LONG = _client(
+BODY_TOO_LARGE: Final = client_row(
+    "body_too_large", 413, "The body is larger than limits.body_bytes; send less or raise it."
+)
+URI_TOO_LONG: Final = client_row(
     "uri_too_long", 414, "The request line is longer than limits.request_line_bytes of the listener."
 )
-BAD_EXPECT = _client("bad_expect", 417, "The only expectation that is understood is 100-continue.")
-MISDIRECTED = _client(
+BAD_EXPECT: Final = client_row("bad_expect", 417, "The only expectation that is understood is 100-continue.")
+MISDIRECTED: Final = client_row(
     "misdirected",
     421,
     "This connection is for another host, whose certificate was shown; open one for this host (SNI).",
 )
-KEY_MISSING = _client(
+KEY_MISSING: Final = client_row(
     "key_missing",
     401,
     "Send an API key (api_keys): without one this route is closed.",
     close=False,
     error="http_request_denied",
 )
-KEY_UNKNOWN = _client(
+KEY_UNKNOWN: Final = client_row(
     "key_unknown",
     401,
     "The API key is not among those of api_keys.file; `lbproxy key new` makes one.",
     close=False,
     error="http_request_denied",
 )
-KEY_REFUSED = _client(
+KEY_REFUSED: Final = client_row(
     "key_refused",
     403,
     "The API key is good, but not for this route (api_keys of the route).",
     close=False,
     error="http_request_denied",
 )
-RATE_LIMITED = _client(
+RATE_LIMITED: Final = client_row(
     "rate_limited",
     429,
     "Too many requests (rate_limits); come again after the time in Retry-After. The status is that of the limit.",
     close=False,
     error="http_request_denied",
 )
-TOO_MANY_PER_IP = _client("max_per_ip", 429, "Too many connections from this address (limits.connections_per_ip).")
-BAD_PROXY_HEADER = _client(
+TOO_MANY_PER_IP: Final = client_row(
+    "max_per_ip", 429, "Too many connections from this address (limits.connections_per_ip)."
+)
+BAD_PROXY_HEADER: Final = client_row(
     "bad_proxy_header",
     400,
     "The listener has proxy_protocol: accept: only trusted_proxies may connect, and each sends a PROXY header first.",
 )
-HEADER_TOO_LARGE = _client(
+HEADER_TOO_LARGE: Final = client_row(
     "header_too_large", 431, "The header section exceeds limits.head_bytes or limits.headers of the listener."
 )
-TRAILER_TOO_LARGE = _client("trailer_too_large", 431, "The trailer section exceeds limits.trailer_bytes.")
-GRPC_NEEDS_H2 = _client(
+TRAILER_TOO_LARGE: Final = client_row("trailer_too_large", 431, "The trailer section exceeds limits.trailer_bytes.")
+GRPC_NEEDS_H2: Final = client_row(
     "grpc_needs_h2",
     501,
     "gRPC needs HTTP/2 up to the server: set `protocol: h2` in the pool of this route.",
     close=False,
 )
-CONNECT_PROTOCOL = _client(
+CONNECT_PROTOCOL: Final = client_row(
     "connect_protocol",
     501,
     "Of extended CONNECT only `:protocol websocket` is served, and only where `upgrade` of the route lists it.",
     close=False,
 )
-BAD_METHOD = _client("bad_method", 501, "Methods are written in upper case; this one is not served here.")
-BAD_TRANSFER_CODING = _client("bad_transfer_coding", 501, "The only transfer coding that is understood is chunked.")
-BAD_VERSION = _client("bad_version", 505, "Use a version of HTTP that the listener serves (protocols).")
-MALFORMED_STREAM = _client(
+BAD_METHOD: Final = client_row("bad_method", 501, "Methods are written in upper case; this one is not served here.")
+BAD_TRANSFER_CODING: Final = client_row(
+    "bad_transfer_coding", 501, "The only transfer coding that is understood is chunked."
+)
+BAD_VERSION: Final = client_row("bad_version", 505, "Use a version of HTTP that the listener serves (protocols).")
+MALFORMED_STREAM: Final = client_row(
     "malformed_stream", 400, "The HTTP/2 request is malformed and its stream was reset; see RFC 9113 section 8.1.1."
 )
-H2_CONNECTION = _client(
+H2_CONNECTION: Final = client_row(
     "h2_connection",
     400,
     "The client broke the rules of HTTP/2, so its connection was closed; see RFC 9113 section 5.4.1.",
 )
-H2_FLOOD = _client(
+H2_FLOOD: Final = client_row(
     "h2_flood", 429, "The HTTP/2 connection passed one of limits.h2 of the listener and was closed; the log has which."
 )
-LOOP_DETECTED = _client(
+LOOP_DETECTED: Final = client_row(
     "loop_detected",
     508,
     "The request passed through this proxy several times; a server address points back to it.",
@@ -217,7 +141,7 @@ LOOP_DETECTED = _client(
 
 # --- nobody to send it to -------------------------------------------------------------------------------------------
 
-NO_SERVER = _row(
+NO_SERVER: Final = row(
     "no_server",
     503,
     "destination_unavailable",
@@ -225,7 +149,7 @@ NO_SERVER = _row(
     side=Side.UPSTREAM,
     metric="rejected_total",
 )
-QUEUE_FULL = _row(
+QUEUE_FULL: Final = row(
     "queue_full",
     503,
     "connection_limit_reached",
@@ -233,7 +157,7 @@ QUEUE_FULL = _row(
     side=Side.UPSTREAM,
     metric="rejected_total",
 )
-QUEUE_TIMEOUT = _row(
+QUEUE_TIMEOUT: Final = row(
     "queue_timeout",
     503,
     "connection_limit_reached",
@@ -241,7 +165,7 @@ QUEUE_TIMEOUT = _row(
     side=Side.UPSTREAM,
     metric="rejected_total",
 )
-DEADLINE_UNREACHABLE = _row(
+DEADLINE_UNREACHABLE: Final = row(
     "deadline_unreachable",
     503,
     "connection_limit_reached",
@@ -250,7 +174,7 @@ DEADLINE_UNREACHABLE = _row(
     side=Side.UPSTREAM,
     metric="rejected_total",
 )
-DRAINING = _row(
+DRAINING: Final = row(
     "draining",
     503,
     "destination_unavailable",
@@ -259,7 +183,7 @@ DRAINING = _row(
     metric="rejected_total",
     close=True,
 )
-OVERLOADED = _row(
+OVERLOADED: Final = row(
     "overloaded",
     503,
     "proxy_internal_error",
@@ -271,49 +195,49 @@ OVERLOADED = _row(
 
 # --- connecting to a server -----------------------------------------------------------------------------------------
 
-CONNECT_REFUSED = _upstream(
+CONNECT_REFUSED: Final = upstream_row(
     "connect_refused",
     502,
     "connection_refused",
     "Nothing listens on the server's address; is the server running?",
     retry=Retry.ALWAYS,
 )
-CONNECT_UNREACHABLE = _upstream(
+CONNECT_UNREACHABLE: Final = upstream_row(
     "connect_unreachable",
     502,
     "destination_ip_unroutable",
     "The server's address cannot be reached; check network and address.",
     retry=Retry.ALWAYS,
 )
-CONNECT_TIMEOUT = _upstream(
+CONNECT_TIMEOUT: Final = upstream_row(
     "connect_timeout",
     504,
     "connection_timeout",
     "The server did not accept the connection within timeouts.connect.",
     retry=Retry.ALWAYS,
 )
-CONNECT_ERROR = _upstream(
+CONNECT_ERROR: Final = upstream_row(
     "connect_error",
     502,
     "destination_unavailable",
     "The connection to the server could not be made; the log has the operating system's reason.",
     retry=Retry.ALWAYS,
 )
-TLS_HANDSHAKE = _upstream(
+TLS_HANDSHAKE: Final = upstream_row(
     "tls_handshake",
     502,
     "tls_protocol_error",
     "The TLS handshake with the server failed; does it speak TLS on this port, and does it want a client certificate?",
     retry=Retry.ALWAYS,
 )
-TLS_VERIFY = _upstream(
+TLS_VERIFY: Final = upstream_row(
     "tls_verify",
     502,
     "tls_certificate_error",
     "The server's certificate is not trusted; check tls.ca and tls.server_name.",
     retry=Retry.ALWAYS,
 )
-TLS_TIMEOUT = _upstream(
+TLS_TIMEOUT: Final = upstream_row(
     "tls_timeout",
     504,
     "connection_timeout",
@@ -321,7 +245,7 @@ TLS_TIMEOUT = _upstream(
     retry=Retry.ALWAYS,
     reason="tls_handshake",
 )
-LOCAL_RESOURCE = _upstream(
+LOCAL_RESOURCE: Final = upstream_row(
     "local_resource",
     503,
     "proxy_internal_error",
@@ -329,7 +253,7 @@ LOCAL_RESOURCE = _upstream(
     retry=Retry.NEVER,
     blames=False,
 )
-LOCAL_PORTS = _upstream(
+LOCAL_PORTS: Final = upstream_row(
     "local_ports",
     503,
     "proxy_internal_error",
@@ -340,11 +264,11 @@ LOCAL_PORTS = _upstream(
 
 # --- the server's answer --------------------------------------------------------------------------------------------
 
-CLOSED_EARLY = _upstream(
+CLOSED_EARLY: Final = upstream_row(
     "closed_early", 502, "connection_terminated", "The server closed the connection without an answer; see its log."
 )
-RESET = _upstream("reset", 502, "connection_terminated", "The server reset the connection; see its log.")
-CLOSED_UNSENT = _upstream(
+RESET: Final = upstream_row("reset", 502, "connection_terminated", "The server reset the connection; see its log.")
+CLOSED_UNSENT: Final = upstream_row(
     "closed_unsent",
     502,
     "connection_terminated",
@@ -352,7 +276,7 @@ CLOSED_UNSENT = _upstream(
     retry=Retry.ALWAYS,
     reason="closed_early",
 )
-CLOSED_UNACKED = _upstream(
+CLOSED_UNACKED: Final = upstream_row(
     "closed_unacked",
     502,
     "connection_terminated",
@@ -361,7 +285,7 @@ CLOSED_UNACKED = _upstream(
     blames=False,
     reason="closed_early",
 )
-CLOSED_REUSED = _upstream(
+CLOSED_REUSED: Final = upstream_row(
     "upstream_closed_reused_conn",
     502,
     "connection_terminated",
@@ -369,7 +293,7 @@ CLOSED_REUSED = _upstream(
     " keep_alive.idle_timeout, or set retry.idempotent if requests may be repeated.",
     blames=False,
 )
-REFUSED_STREAM = _upstream(
+REFUSED_STREAM: Final = upstream_row(
     "refused_stream",
     502,
     "connection_limit_reached",
@@ -378,7 +302,7 @@ REFUSED_STREAM = _upstream(
     retry=Retry.ALWAYS,
     blames=False,
 )
-GOAWAY_UNPROCESSED = _upstream(
+GOAWAY_UNPROCESSED: Final = upstream_row(
     "goaway_unprocessed",
     502,
     "connection_terminated",
@@ -386,13 +310,13 @@ GOAWAY_UNPROCESSED = _upstream(
     retry=Retry.ALWAYS,
     blames=False,
 )
-STREAM_RESET = _upstream(
+STREAM_RESET: Final = upstream_row(
     "stream_reset",
     502,
     "connection_terminated",
     "The server reset the request's HTTP/2 stream; the detail has the code, the server's log perhaps the reason.",
 )
-STREAM_CANCELLED = _upstream(
+STREAM_CANCELLED: Final = upstream_row(
     "stream_cancelled",
     502,
     "connection_terminated",
@@ -400,41 +324,41 @@ STREAM_CANCELLED = _upstream(
     blames=False,
     reason="stream_reset",
 )
-H2_PROTOCOL = _upstream(
+H2_PROTOCOL: Final = upstream_row(
     "h2_protocol",
     502,
     "http_protocol_error",
     "The HTTP/2 connection to the server failed: it does not speak HTTP/2 there, or breaks RFC 9113; is `protocol` of"
     " the pool right?",
 )
-PING_TIMEOUT = _upstream(
+PING_TIMEOUT: Final = upstream_row(
     "ping_timeout",
     504,
     "connection_timeout",
     "The server was silent and did not answer a PING; it hangs, or is not reachable any more.",
 )
-MAINTENANCE = _upstream(
+MAINTENANCE: Final = upstream_row(
     "maintenance",
     502,
     "connection_terminated",
     "An operator took the server into maintenance, and what was still in flight there was cut (lbproxy maint --after).",
     blames=False,
 )
-TRUNCATED_HEAD = _upstream(
+TRUNCATED_HEAD: Final = upstream_row(
     "truncated_head",
     502,
     "http_response_incomplete",
     "The server closed the connection inside the response head.",
     retry=Retry.NEVER,
 )
-BAD_RESPONSE = _upstream(
+BAD_RESPONSE: Final = upstream_row(
     "bad_response",
     502,
     "http_protocol_error",
     "The server's answer is not valid HTTP.",
     retry=Retry.NEVER,
 )
-BAD_UPGRADE = _upstream(
+BAD_UPGRADE: Final = upstream_row(
     "bad_upgrade",
     502,
     "http_upgrade_failed",
@@ -443,7 +367,7 @@ BAD_UPGRADE = _upstream(
     retry=Retry.NEVER,
     reason="bad_response",
 )
-NO_WEBSOCKET = _upstream(
+NO_WEBSOCKET: Final = upstream_row(
     "no_websocket",
     502,
     "http_upgrade_failed",
@@ -453,7 +377,7 @@ NO_WEBSOCKET = _upstream(
     blames=False,
     reason="bad_response",
 )
-RESPONSE_HEADER_TOO_LARGE = _upstream(
+RESPONSE_HEADER_TOO_LARGE: Final = upstream_row(
     "response_header_too_large",
     502,
     "http_response_header_section_size",
@@ -461,27 +385,27 @@ RESPONSE_HEADER_TOO_LARGE = _upstream(
     retry=Retry.NEVER,
     reason="header_too_large",
 )
-TOO_MANY_INTERIM = _upstream(
+TOO_MANY_INTERIM: Final = upstream_row(
     "too_many_interim",
     502,
     "http_protocol_error",
     "The server sent more than limits.interim_responses 1xx answers.",
     retry=Retry.NEVER,
 )
-RETRYABLE_STATUS = _upstream(
+RETRYABLE_STATUS: Final = upstream_row(
     "retryable_status",
     502,
     "http_protocol_error",
     "The server's answer has a status of retry.status; the answer itself is passed on if no retry succeeds.",
     blames=False,
 )
-RESPONSE_TIMEOUT = _upstream(
+RESPONSE_TIMEOUT: Final = upstream_row(
     "response_timeout",
     504,
     "http_response_timeout",
     "The server did not begin its answer within timeouts.response_head.",
 )
-TOTAL_TIMEOUT = _upstream(
+TOTAL_TIMEOUT: Final = upstream_row(
     "total_timeout",
     504,
     "http_response_timeout",
@@ -489,21 +413,21 @@ TOTAL_TIMEOUT = _upstream(
     retry=Retry.NEVER,
     blames=False,
 )
-UPSTREAM_WRITE_TIMEOUT = _upstream(
+UPSTREAM_WRITE_TIMEOUT: Final = upstream_row(
     "upstream_write_timeout",
     504,
     "connection_write_timeout",
     "The server stopped reading the request for longer than timeouts.write.",
     retry=Retry.NEVER,
 )
-TRUNCATED_BODY = _upstream(
+TRUNCATED_BODY: Final = upstream_row(
     "truncated_body",
     502,
     "http_response_incomplete",
     "The server's answer ended too early; the client connection was reset so that this shows.",
     retry=Retry.NEVER,
 )
-RESPONSE_BAD_CHUNK = _upstream(
+RESPONSE_BAD_CHUNK: Final = upstream_row(
     "response_bad_chunk",
     502,
     "http_response_transfer_coding",
@@ -511,14 +435,14 @@ RESPONSE_BAD_CHUNK = _upstream(
     retry=Retry.NEVER,
     reason="bad_chunk",
 )
-IDLE_TIMEOUT = _upstream(
+IDLE_TIMEOUT: Final = upstream_row(
     "idle_timeout",
     504,
     "connection_read_timeout",
     "The server's answer stalled for longer than timeouts.read.",
     retry=Retry.NEVER,
 )
-EXTRA_DATA = _upstream(
+EXTRA_DATA: Final = upstream_row(
     "extra_data",
     502,
     "http_protocol_error",
@@ -529,7 +453,7 @@ EXTRA_DATA = _upstream(
 
 # --- ends that are nobody's answer ----------------------------------------------------------------------------------
 
-CLIENT_ABORT = _row(
+CLIENT_ABORT: Final = row(
     "client_abort",
     499,
     "",
@@ -538,7 +462,7 @@ CLIENT_ABORT = _row(
     metric="client_aborts_total",
     close=True,
 )
-CLIENT_WRITE_TIMEOUT = _row(
+CLIENT_WRITE_TIMEOUT: Final = row(
     "client_write_timeout",
     499,
     "",
@@ -548,7 +472,7 @@ CLIENT_WRITE_TIMEOUT = _row(
     reason="write_timeout",
     close=True,
 )
-TUNNEL_TIMEOUT = _row(
+TUNNEL_TIMEOUT: Final = row(
     "tunnel_timeout",
     504,
     "connection_read_timeout",
@@ -557,7 +481,7 @@ TUNNEL_TIMEOUT = _row(
     metric="",
     close=True,
 )
-SHUTDOWN_CUT = _row(
+SHUTDOWN_CUT: Final = row(
     "shutdown",
     503,
     "destination_unavailable",
@@ -566,7 +490,7 @@ SHUTDOWN_CUT = _row(
     metric="",
     close=True,
 )
-INTERNAL_ERROR = _row(
+INTERNAL_ERROR: Final = row(
     "internal_error",
     500,
     "proxy_internal_error",
@@ -576,33 +500,19 @@ INTERNAL_ERROR = _row(
     close=True,
 )
 
-CLIENT_ABORT_PHASES = ("request_body", "queued", "connecting", "waiting", "streaming", "tunnel", "write_timeout")
+CLIENT_ABORT_PHASES: Final[tuple[str, ...]] = (
+    "request_body",
+    "queued",
+    "connecting",
+    "waiting",
+    "streaming",
+    "tunnel",
+    "write_timeout",
+)
 
 
-def reasons(metric: str) -> tuple[str, ...]:
-    """The distinct label values of one counter, in table order."""
-    return tuple(dict.fromkeys(f.reason for f in FAULTS.values() if f.metric == metric))
-
-
-REJECTED_REASONS = reasons("rejected_total")
-UPSTREAM_ERROR_REASONS = reasons("upstream_errors_total")
-
-
-def markdown_table() -> str:
-    """The table as docs/faults.md shows it."""
-    lines = [
-        "| word (`end` in the log) | status | retry-safe | counts against the server | metric label | what to do |",
-        "|---|---|---|---|---|---|",
-    ]
-    for fault in FAULTS.values():
-        label = f'`{fault.metric}{{reason="{fault.reason}"}}`' if fault.metric else "none"
-        if fault.metric == "client_aborts_total":
-            label = "`client_aborts_total{phase=...}`"
-        elif fault.metric == "internal_errors_total":
-            label = "`internal_errors_total`"
-        blames = "yes" if fault.blames else "no"
-        lines.append(f"| `{fault.word}` | {fault.status} | {fault.retry.value} | {blames} | {label} | {fault.hint} |")
-    return "\n".join(lines) + "\n"
+REJECTED_REASONS: Final[tuple[str, ...]] = reasons("rejected_total")
+UPSTREAM_ERROR_REASONS: Final[tuple[str, ...]] = reasons("upstream_errors_total")
 
 
 if __name__ == "__main__":

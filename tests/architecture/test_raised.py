@@ -14,7 +14,7 @@ PACKAGE = Path(errors.__file__).parent
 TREES = {
     path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text())
     for path in PACKAGE.rglob("*.py")
-    if path.name not in ("errors.py", "slots.py")
+    if path.name not in ("errors.py", "fault.py", "slots.py")
 }
 
 

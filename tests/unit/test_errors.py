@@ -38,9 +38,3 @@ def test_a_fault_tells_what_to_do_and_says_who_is_to_blame_once(fault: errors.Fa
     if fault.blames or fault.retry is not errors.Retry.NEVER:
         assert fault.side is errors.Side.UPSTREAM
     assert (fault.metric == "") == (fault.word in ("tunnel_timeout", "shutdown"))
-
-
-def test_words_are_unique() -> None:
-    with pytest.raises(ValueError, match="'reset' is defined twice"):
-        errors._upstream("reset", 502, "connection_terminated", "Twice.")
-    assert errors.FAULTS["reset"] is errors.RESET

@@ -118,7 +118,7 @@ bench: setup system ## measure speed, latency, memory and balance; writes benchm
 instructions: setup system ## count the instructions of each kind of request anew, and record them for `make test`
 	@$(BIN)/python -m benchmarks.instructions --record
 
-soak: setup ## an hour of gunicorns that restart, of kills, stalls, resets and aborts at random, a hundred reloads, ten upgrades, and an attack on the admin address
+soak: setup ## an hour of gunicorns that restart, of kills, stalls, resets and aborts at random, a hundred reloads, ten upgrades with one process and with two, random reloads, and an attack on the admin address
 	@$(BIN)/python -m tests.soak gunicorn --worker-class gthread
 	@$(BIN)/python -m tests.soak gunicorn --worker-class sync
 	@$(BIN)/python -m tests.soak chaos

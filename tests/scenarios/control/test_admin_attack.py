@@ -162,9 +162,10 @@ def test_requests_are_not_hurt_and_nothing_changes_nor_grows(tmp_path: Path) -> 
         wait_until(lambda: what_may_not_change(lb) == before, "the admin address to answer as before")
         assert lb.metric("config_reloads_total") == 0
         assert ", by " not in lb.stderr
-        peace_s, war_s = p99_s([*phases.halves[0], *phases.halves[1]]), p99_s(phases.war)
-        print(f"p99 {1e3 * peace_s:.2f} ms in peace, {1e3 * war_s:.2f} ms in war: {phases.ratio:.2f} times as much")
-        print(f"noise {phases.noise:.2f}; {len(phases.war)} requests in war; {came}")
+        if all((phases.war, *phases.halves)):  # on a very busy machine none may be answered in half a phase
+            peace_s, war_s = p99_s([*phases.halves[0], *phases.halves[1]]), p99_s(phases.war)
+            print(f"p99 {1e3 * peace_s:.2f} ms in peace, {1e3 * war_s:.2f} in war: {phases.ratio:.2f} times as much")
+            print(f"noise {phases.noise:.2f}; {len(phases.war)} requests in war; {came}")
         print(f"most descriptors {most_fds}, memory {rss >> 10} KiB, at most {most_rss >> 10}")
         if IS_FULL:
             assert phases.ratio <= RATIO * phases.noise

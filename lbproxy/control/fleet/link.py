@@ -152,8 +152,8 @@ class RedisLink:
     def _send(self) -> None:
         self._is_due = False
         answers, transport = self._answers, self._transport
-        if answers is None or transport is None or answers.n_wanted:
-            return
+        if answers is None or transport is None or answers.n_wanted or transport.is_closing():
+            return  # that it is closed may be known before `run` hears of it, which then lets all pass who wait
         self._is_wanted = False
         if batch := self.buckets.next_batch():
             self._sent_at = self._clock()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lbproxy.control.fleet.buckets import Known
-from lbproxy.control.fleet.link import MOST_LINE, Answers, command, packed, shown_url
+from lbproxy.control.fleet.link import MOST_LINE, Answers, RedisLink, command, packed, shown_url
 from lbproxy.dataplane.guard import Limit
 from lbproxy.domain.buckets import own_buckets
 from lbproxy.errors import RATE_LIMITED
@@ -98,3 +98,40 @@ def test_what_is_no_answer_ends_it(reading: Reading, said: bytes, why: str) -> N
 def test_the_end_has_a_reason(reading: Reading) -> None:
     reading.answers.connection_lost(None)
     assert reading.why == "it closed the connection"
+
+
+class Closing(asyncio.WriteTransport):
+    """A transport, which may be closed already. written: how often it was written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_closed = False
+        self.written = 0
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.is_closed, "uvloop raises here"
+        self.written += 1
+
+
+async def test_a_connection_that_is_closed_is_not_written_to() -> None:
+    """Redis was killed, and the link has not heard of it: who waits goes on waiting, and passes with the time-out."""
+    link = RedisLink("redis://h:1", 60.0, clock=lambda: 1000.0)
+    link._answers = Answers(lambda found: None, asyncio.get_running_loop().create_future())
+    link._transport = transport = Closing()
+    limit = Limit("l", None, None, 1_000_000, 100, own_buckets(), RATE_LIMITED, [0] * LIMIT.width, link.buckets)
+    link.buckets.up()
+    told: list[int] = []
+    assert link.buckets.take(limit, b"a", told.append) == -1
+    transport.is_closed = True
+    link._send()
+    assert (transport.written, told) == (0, [])
+    link.buckets.down()
+    assert told == [0]
+    transport.is_closed = False
+    link.buckets.up()
+    assert link.buckets.take(limit, b"b", told.append) == -1
+    link._send()
+    assert transport.written == 1

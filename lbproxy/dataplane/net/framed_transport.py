@@ -74,7 +74,6 @@ class FramedTransport(asyncio.Transport):
         self, loop: asyncio.AbstractEventLoop, carried: Carried, defect: Callable[[str, BaseException], None]
     ) -> None:
         """defect: who is told of exceptions that should not be (Services.internal_error)."""
-        super().__init__()
         self._loop = loop
         self._carried: Carried | None = carried  # None: it is over
         self._defect = defect
@@ -168,7 +167,10 @@ class FramedTransport(asyncio.Transport):
                 self._deliver(data, n_flow, is_end=is_end)
         except Exception as error:  # a defect: confined to this tunnel
             self._defect("tunnel", error)
-            self.lost(error)
+            receiver = self._receiver
+            self.abort()
+            if receiver is not None:
+                receiver.connection_lost(error)
 
     def watch_end(self, on_fin: Callable[[], None] | None) -> None:
         """A reset is seen in any case, as the connection is read whatever one of its streams does."""

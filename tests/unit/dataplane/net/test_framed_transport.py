@@ -169,6 +169,7 @@ def test_a_defect_in_what_was_kept_ends_it() -> None:
     rig.transport.resume_reading()
     rig.loop.run()
     assert rig.defects and rig.end.heard == [b"defect", rig.defects[0]] and rig.transport.is_closing()
+    assert rig.stream.ends == [True], "its peer hears of it, too"
 
 
 def test_it_has_no_socket_for_the_kernel() -> None:

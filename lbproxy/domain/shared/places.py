@@ -149,10 +149,6 @@ class Places:
         """Clients of all."""
         return sum([self._cells[self._of(worker) + _USED] for worker in range(self.n_workers)])
 
-    def used_by(self, worker: int) -> int:
-        """Clients of one of them, 0 and up."""
-        return self._cells[self._of(worker) + _USED]
-
     def ask_another(self) -> None:
         """Nobody here can make way: have another worker look, each in its turn."""
         cells = self._cells

@@ -41,6 +41,7 @@ def alone(seed: int, load: float) -> Report:
     return simulation.run(load, SECONDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1024, 16])
 @pytest.mark.parametrize("load", [1.4, 2.1])
 def test_who_sends_ten_times_as_much_gets_its_share_and_no_more(load: float, size: int) -> None:
@@ -55,6 +56,7 @@ def test_who_sends_ten_times_as_much_gets_its_share_and_no_more(load: float, siz
     assert served["heavy"] >= 0.9 * (50 * SECONDS - light)
 
 
+@pytest.mark.slow
 def test_without_it_the_others_wait_behind_the_flood() -> None:
     together, lonely = crowd(1, 1.4, None), alone(1, 0.5)
     assert together.p99_of("l1", WARM_UP_S) > 3 * lonely.p99_of("l1", WARM_UP_S)
@@ -63,6 +65,7 @@ def test_without_it_the_others_wait_behind_the_flood() -> None:
     assert len(full.by_client["l1"]) < 0.85 * len(fair.by_client["l1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1024, 16])
 def test_workers_share_the_turns(size: int) -> None:
     one, four = (crowd(1, 1.4, size=size, workers=workers, seconds=100.0) for workers in (0, 4))

@@ -25,7 +25,7 @@ class Caller:
 
     def __init__(self, number: int, seed: int, port: int, counts: Counter[str]) -> None:
         self.rng = random.Random(f"{seed} client {number}")
-        self._port = port
+        self.port = port
         self._number = number
         self._turn = 0
         self._counts = counts
@@ -50,7 +50,7 @@ class Caller:
 
     async def streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self.reader is None or self.writer is None:
-            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
+            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         return self.reader, self.writer
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Caller:
             body = await self.reader.readexactly(int(head.partition("content-length:")[2].split()[0]))
         self._counts[str(status)] += 1
         if status == 200 and body.strip() != target.encode():
-            raise Stranger(f"{target} was answered with {body.strip()[:100]!r}")
+            raise Stranger(f"{target} at port {self.port} was answered with {body.strip()[:100]!r}, after {head!r}")
         if "connection: close" in head:
             self.close()
 

@@ -127,7 +127,7 @@ class Http2Caller(Caller):
         self._said[str(status)] += 1
         self._said["200 over HTTP/2"] += status == 200
         if status == 200 and body != target.encode():
-            raise Stranger(f"{target} was answered with {body[:100]!r}")
+            raise Stranger(f"{target} at port {self.port} was answered with {body[:100]!r}")
 
     def body(self) -> bytes:
         return b"b" * self.rng.choice(_BODIES)

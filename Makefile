@@ -120,7 +120,6 @@ instructions: setup system ## count the instructions of each kind of request ane
 	@$(BIN)/python -m benchmarks.instructions --record
 
 soak: setup ## hours of servers that restart, of kills, stalls, resets and aborts at random, a hundred reloads, ten upgrades, an attack on the admin address, and fleets of AWS, Kubernetes and Redis that change and fail
-soak: setup ## an hour of gunicorns that restart, of kills, stalls, resets and aborts at random, a hundred reloads, ten upgrades with one process and with two, random reloads, and an attack on the admin address
 	@$(BIN)/python -m tests.soak gunicorn --worker-class gthread
 	@$(BIN)/python -m tests.soak gunicorn --worker-class sync
 	@$(BIN)/python -m tests.soak chaos

@@ -57,14 +57,18 @@ RETRY: Final = {
 }
 
 
-LOOKUPS: Final = LISTENER.column("h2_table_lookups_total", "received", "known")
-UPSTREAM_LOOKUPS: Final = SERVER.column("upstream_h2_table_lookups_total", "received", "known")
+# As a connection's counts come: what it has received, then what it has sent.
+_LOOKUPS: Final = [(direction, result) for direction in ("received", "sent") for result in ("known", "hit", "miss")]
+LOOKUPS: Final[tuple[int, ...]] = tuple(LISTENER.column("h2_table_lookups_total", *labels) for labels in _LOOKUPS)
+UPSTREAM_LOOKUPS: Final[tuple[int, ...]] = tuple(
+    SERVER.column("upstream_h2_table_lookups_total", *labels) for labels in _LOOKUPS
+)
 
 
-def count_lookups(row: list[int], first: int, now: list[int], before: list[int]) -> None:
-    """What a connection of HTTP/2 has looked up in its tables since. first: the first of their cells."""
-    for at in range(len(now)):
-        row[first + at] += now[at] - before[at]
+def count_lookups(row: list[int], columns: tuple[int, ...], now: list[int], before: list[int]) -> None:
+    """What a connection of HTTP/2 has looked up in its tables since. columns: where it counts."""
+    for at, column in enumerate(columns):
+        row[column] = row[column] + now[at] - before[at]
 
 
 def duration_index(seconds: float) -> int:

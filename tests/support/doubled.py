@@ -20,6 +20,7 @@ _SEEN: Final = "asks at once; what one worker has seen is told within a second (
 _OWN: Final = "counts the connections that one process needs to learn, or waits for; each worker has its own"
 ONCE: Final = {
     "test_chaos.py": "it starts tests/soak, which has a form with workers of its own (workers/test_chaos.py)",
+    "test_fair_reload.py": "has both by itself, and reloads in each",
     "test_gunicorn.py": "as test_chaos.py",
     "test_host_pauses.py": "the one process is stopped; a worker that is, is in workers/test_supervisor.py",
     "test_kinds.py": "presets of the config; each worker reads the same",

@@ -24,7 +24,7 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-@pytest.fixture(params=[1, 2], ids=["alone", "two workers"])
+@pytest.fixture(params=[1, 2], ids=["1", "2"])
 def reloads(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Reloads]:
     config: dict[str, object] = {
         "workers": request.param,

@@ -287,6 +287,8 @@ def test_each_reader_is_woken_in_a_turn_of_the_loop_of_its_own() -> None:
     bench.stream.leave(readers[2])
     turns.pop()()
     assert turns == []
-    readers[0].wake.clear()
+    for reader in readers:
+        reader.wake.clear()
     bench.stream.tick(bench.now + 0.5)
-    assert readers[0].wake.is_set()
+    turns.pop()()
+    assert readers[0].wake.is_set() and readers[1].wake.is_set() and turns == []

@@ -374,7 +374,8 @@ def test_prefixes_find_their_cache(n_inflight: int) -> None:
     by_load = Caches(n_inflight).by("least_connections")
     exact = Caches(n_inflight).by_who_sees_the_caches(1.25)
     assert by_key >= 0.95 * COMPULSORY, by_key
-    assert by_key > exact or n_inflight == 1, exact
+    if n_inflight > 1:
+        assert by_key > exact, exact
     assert by_load < 0.35, by_load
 
 

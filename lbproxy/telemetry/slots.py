@@ -100,7 +100,10 @@ class Layout:
         return self.offset[name] + index
 
 
-_LOOKUPS: Final = (("direction", ("received", "sent")), ("result", ("known", "hit", "miss")))
+_LOOKUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("direction", ("received", "sent")),
+    ("result", ("known", "hit", "miss")),
+)
 
 SERVER: Final = Layout(
     ("pool", "server"),

@@ -57,14 +57,19 @@ RETRY: Final = {
 }
 
 
-LOOKUPS: Final = LISTENER.column("h2_table_lookups_total", "received", "known")
-UPSTREAM_LOOKUPS: Final = SERVER.column("upstream_h2_table_lookups_total", "received", "known")
+_LOOKED_UP: Final[tuple[tuple[str, str], ...]] = tuple(
+    [(direction, result) for direction in ("received", "sent") for result in ("known", "hit", "miss")]
+)
+LOOKUPS: Final[tuple[int, ...]] = tuple([LISTENER.column("h2_table_lookups_total", *cell) for cell in _LOOKED_UP])
+UPSTREAM_LOOKUPS: Final[tuple[int, ...]] = tuple(
+    [SERVER.column("upstream_h2_table_lookups_total", *cell) for cell in _LOOKED_UP]
+)
 
 
-def count_lookups(row: list[int], first: int, now: list[int], before: list[int]) -> None:
-    """What a connection of HTTP/2 has looked up in its tables since. first: the first of their cells."""
+def count_lookups(row: list[int], columns: tuple[int, ...], now: list[int], before: list[int]) -> None:
+    """What a connection of HTTP/2 has looked up in its tables since. columns: their cells."""
     for at in range(len(now)):
-        row[first + at] += now[at] - before[at]
+        row[columns[at]] += now[at] - before[at]
 
 
 def duration_index(seconds: float) -> int:

@@ -57,18 +57,19 @@ RETRY: Final = {
 }
 
 
-# As a connection's counts come: what it has received, then what it has sent.
-_LOOKUPS: Final = [(direction, result) for direction in ("received", "sent") for result in ("known", "hit", "miss")]
-LOOKUPS: Final[tuple[int, ...]] = tuple(LISTENER.column("h2_table_lookups_total", *labels) for labels in _LOOKUPS)
+_LOOKED_UP: Final[tuple[tuple[str, str], ...]] = tuple(
+    [(direction, result) for direction in ("received", "sent") for result in ("known", "hit", "miss")]
+)
+LOOKUPS: Final[tuple[int, ...]] = tuple([LISTENER.column("h2_table_lookups_total", *cell) for cell in _LOOKED_UP])
 UPSTREAM_LOOKUPS: Final[tuple[int, ...]] = tuple(
-    SERVER.column("upstream_h2_table_lookups_total", *labels) for labels in _LOOKUPS
+    [SERVER.column("upstream_h2_table_lookups_total", *cell) for cell in _LOOKED_UP]
 )
 
 
 def count_lookups(row: list[int], columns: tuple[int, ...], now: list[int], before: list[int]) -> None:
-    """What a connection of HTTP/2 has looked up in its tables since. columns: where it counts."""
-    for at, column in enumerate(columns):
-        row[column] = row[column] + now[at] - before[at]
+    """What a connection of HTTP/2 has looked up in its tables since. columns: their cells."""
+    for at in range(len(now)):
+        row[columns[at]] += now[at] - before[at]
 
 
 def duration_index(seconds: float) -> int:

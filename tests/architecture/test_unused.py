@@ -15,13 +15,6 @@ SEEN_BY_OTHERS = {
     "lbproxy/config/notation.py: Section.model_config": "pydantic reads it",
     "lbproxy/config/server_model.py: StrategySpec.model_config": "pydantic reads it",
     "lbproxy/control/kept_data.py: _Data.model_config": "pydantic reads it",
-    # Hit rates of tables: without them nobody sees why a connection is dear.
-    "lbproxy/protocol/h2/connection.py: H2Connection.n_known": "benchmarks/micro/h2_codec.py prints it",
-    "lbproxy/protocol/h2/decoder.py: Decoder.n_hits": "benchmarks/micro/h2_codec.py prints it",
-    "lbproxy/protocol/h2/decoder.py: Decoder.n_made": "benchmarks/micro/h2_codec.py prints it",
-    "lbproxy/protocol/h2/encoder.py: Encoder.n_hits": "benchmarks/micro/h2_codec.py prints it",
-    "lbproxy/protocol/h2/encoder.py: Encoder.n_known": "benchmarks/micro/h2_codec.py prints it",
-    "lbproxy/protocol/h2/encoder.py: Encoder.n_spelled": "benchmarks/micro/h2_codec.py prints it",
     "lbproxy/process/threads.py: DaemonThreads.submit": "asyncio calls it",
     "lbproxy/telemetry/log.py: DirectHandler.emit": "logging calls it",
     "lbproxy/telemetry/log.py: WriterHandler.emit": "logging calls it",

@@ -31,6 +31,8 @@ class SendingConnection(ServerConnection):
         expects: bool,
         trailers: Sequence[Field],
     ) -> None:
+        if self.sink is not None:  # a defect, after which neither must get the other's answer
+            raise RuntimeError("this connection to a server has a request already")
         self.sink = sink
         self.n_requests += 1
         self.request_done = is_done

@@ -236,3 +236,21 @@ def test_only_a_fin_teaches_an_idle_time_out() -> None:
         pool, runtime = pool_of(idle)
         pool.ended(idle, 5.0, is_fin=is_fin)
         assert len(pool) == 0 and runtime.closings == ([5.0] if is_fin else [])
+
+
+def test_what_is_learned_while_one_is_taken_gives_no_connection_twice() -> None:
+    """A dead one shows that the server closes after three requests: those that have had so many are closed, and the one
+    that is taken is no longer there."""
+
+    class Learning(Runtime):
+        def closed_by_server(self, age_s: float, answers: int, opened_at: float, now: float) -> None:
+            self.idle.close_used_up(3)
+
+    runtime = Learning()
+    used_up, good, dead = connection(), connection(), connection(is_readable=True)
+    used_up.n_requests = 3
+    for kept in (used_up, good, dead):
+        runtime.idle.put(kept, 64)
+    assert runtime.idle.take(1.0) is good
+    assert runtime.idle.connections == [] and used_up.has_ended
+    assert runtime.idle.take(1.0) is None

@@ -98,6 +98,13 @@ def test_what_the_kernel_has_moved_counts_as_sent(bench: Bench) -> None:
     assert bench.connection.taken_bytes() == before + 100
 
 
+def test_a_connection_that_has_a_request_takes_no_other(bench: Bench) -> None:
+    """Whoever would give it one has a defect; one of the two would get the other's answer."""
+    bench.ask(GET)
+    with pytest.raises(RuntimeError, match="has a request already"):
+        bench.ask(GET)
+
+
 def test_reading_is_held_back_while_there_is_a_connection(bench: Bench) -> None:
     bench.ask(GET)
     bench.connection.pause()

@@ -182,7 +182,10 @@ def _compare(data: bytes, got: Answer, theirs: Answer) -> None:
     """Not lbproxy's own answer, and not cut: so it is the server's, or what came of it so far."""
     if SPACED_EXTENSION.search(data) or any(name.lower() in FRAMING_FIELDS for name, _ in theirs.trailers):
         return  # EXCEPTIONS of the oracle, which `check_chunked` looks at closely
-    if re.search(rb"(?i)(^|\n)(content-length|transfer-encoding)\s*:", data.partition(b"0\r\n")[2]) and theirs.is_refused:
+    if (
+        re.search(rb"(?i)(^|\n)(content-length|transfer-encoding)\s*:", data.partition(b"0\r\n")[2])
+        and theirs.is_refused
+    ):
         return  # likewise, in a trailer section that h11 refuses
     if theirs.is_refused:
         raise Disagreement(f"lbproxy passes on what h11 refuses: {got} of {data!r}")

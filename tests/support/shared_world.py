@@ -76,7 +76,8 @@ class Wrong(AssertionError):
 
 @dataclass(frozen=True)
 class Case:
-    """scripts: what comes to each worker. dies: (worker, step) of one that is killed."""
+    """scripts: what comes to each worker. dies: (worker, step) of one that is killed. spare_places: beyond the queue's
+    size, for tickets that make room for others until their worker has seen it."""
 
     scripts: Sequence[Sequence[Step]]
     n_servers: int = 1
@@ -88,6 +89,7 @@ class Case:
     is_fine: bool = False
     n_keys: int = 0
     n_classes: int = 1
+    spare_places: int = 2
 
     @property
     def rules(self) -> FairRules | None:
@@ -157,7 +159,8 @@ class World:
     def _plan(self) -> Plan:
         case = self.case
         n_rows = case.n_servers * case.limit
-        return Plan(3, n_workers=len(case.scripts), n_servers=case.n_servers, n_rows=n_rows, n_places=case.queue_size)
+        n_places = case.queue_size + case.spare_places
+        return Plan(3, n_workers=len(case.scripts), n_servers=case.n_servers, n_rows=n_rows, n_places=n_places)
 
     def run(self) -> Schedule:
         self.schedule.run()

@@ -16,7 +16,7 @@ from lbproxy.address import Address
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext
-from lbproxy.domain.strategies.consistent import CHANCE, RANKED, SLOTS, ConsistentHash, mixed, slot_of
+from lbproxy.domain.strategies.consistent import CHANCE, MOST_RANKED, RANKED, SLOTS, ConsistentHash, mixed, slot_of
 from tests.unit.domain.strategies.helpers import chi_square, make_servers
 
 WEIGHTS = st.lists(st.integers(1, 5), min_size=2, max_size=8)
@@ -301,13 +301,12 @@ def _order(weights: list[int], key: bytes) -> list[str]:
     return [server.name for server in found]
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lbproxy.domain.strategies.consistent.MOST_RANKED", 10)
+def test_what_is_remembered_is_bounded() -> None:
     servers = make_servers([1] * 3)
     strategy = hashing(servers)
-    for slot in range(25):
+    for slot in range(2 * MOST_RANKED + 1):
         strategy.ranked(slot)
-        assert len(strategy._ranks) <= 10
+        assert len(strategy._ranks) <= MOST_RANKED
 
 
 # --- what it is for ---------------------------------------------------------------------------------------------------

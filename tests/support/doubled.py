@@ -34,6 +34,7 @@ ONCE: Final = {
     "test_fail_open.py::test_a_share_is_the_limit_at_which_checks_are_no_longer_believed": _TURNS,
     "test_kept_connections.py::test_a_server_s_idle_time_out_is_learned": _LEARNED,
     "test_kept_connections.py::test_an_idle_time_out_of_200_ms_is_learned": _LEARNED,
+    "test_kept_connections.py::test_a_time_out_is_learned_from_waves": _OWN,
     "test_kept_connections.py::test_what_a_server_announces_is_shown": _LEARNED,
     "test_kept_connections.py::test_a_server_that_closes_after_each_answer_without_a_word": _OWN,
     "test_kept_connections.py::test_many_clients_of_servers_that_close_after_each_answer": _OWN,

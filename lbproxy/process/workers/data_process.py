@@ -39,6 +39,7 @@ from lbproxy.telemetry.slots import PROCESS, Slots
 
 log = logging.getLogger("lbproxy")
 
+LATE_S: Final = 0.02  # of a process that is not run just then
 WELCOME_S: Final = 2.0
 
 
@@ -261,7 +262,9 @@ class DataProcess:
         services, setup = self._services, self._setup
         setup.board.tell(setup.number, DRAINING)
         if self._agent.is_open.is_set():
-            self._post.detach(loop)
+            self._post.rest()
+            # Whoever saw this worker serve a moment ago may still hand it a connection.
+            await asyncio.sleep(LATE_S)
         shutdown = self._agent.config.shutdown
         if self._is_orphan:
             shutdown = shutdown.model_copy(update={"grace": min(shutdown.grace, ORPHAN_GRACE_S), "delay": 0.0})
@@ -279,6 +282,8 @@ class DataProcess:
             await ending.drain()
         else:
             await ending.leave(self._taken)
+        if self._agent.is_open.is_set():
+            self._post.detach(loop)
         self._part.sweep(services.clock())
         self._part.detach(loop)
         await services.stop()

@@ -73,9 +73,13 @@ class Post(Neighbours):
         loop.add_reader(self._boxes[self._number][1], self.receive)
         self.is_on = True
 
-    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The worker is about to end; others know."""
+    def rest(self) -> None:
+        """Hand nothing over any more: the worker is about to end, and so may be the others."""
         self.is_on = False
+
+    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The worker ends; others know since `rest`."""
+        self.rest()
         loop.remove_reader(self._boxes[self._number][1])
         while self.receive():
             pass

@@ -36,6 +36,7 @@ def held_off(filenos: Iterable[int]) -> Iterator[None]:
     """Until the end no connection begins at these TCP sockets. Others, and kernels that can't do it, stay as they are.
 
     The sockets may be closed meanwhile. Whoever else has them, as a service manager may, accepts again afterwards.
+    Several processes that have the same sockets may do this at once: the first that ends lets newcomers in again.
     """
     program = ctypes.create_string_buffer(_DROP_SYN, len(_DROP_SYN))
     option = struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
@@ -45,5 +46,10 @@ def held_off(filenos: Iterable[int]) -> Iterator[None]:
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 with contextlib.suppress(OSError):  # not Linux, or a sandbox without it: who comes now may be reset
                     sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, option)
-                    held.callback(sock.setsockopt, socket.SOL_SOCKET, _DETACH_FILTER, 0)
+                    held.callback(_let_in, sock)
         yield
+
+
+def _let_in(sock: socket.socket) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another process that has it was first
+        sock.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)

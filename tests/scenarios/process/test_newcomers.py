@@ -46,3 +46,12 @@ def test_sockets_may_close_meanwhile_and_others_are_left_alone(tmp_path: Path) -
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_two_that_have_the_same_socket_may_hold_it_at_once() -> None:
+    """As workers with a socket of the service manager's do."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with held_off([listener.fileno()]), held_off([listener.fileno()]):
+            pass
+        with socket.create_connection(listener.getsockname()):
+            pass

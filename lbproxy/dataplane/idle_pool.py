@@ -78,9 +78,8 @@ class IdlePool:
         Each is looked at once, with one poll of its descriptor (0.4 us): a FIN, RST or stray byte that the loop has not
         seen yet shows there, and a request written to such a connection would be lost.
         """
-        while (
-            self.connections
-        ):  # asked anew each time: what is learned of a dead one may put a shorter list in its place
+        # Asked anew each time: what is learned of a dead one may put a shorter list in its place.
+        while self.connections:
             connection = self.connections.pop()
             if connection.expires_at > now and not connection.poll(0):
                 return connection

@@ -53,5 +53,7 @@ def test_two_that_have_the_same_socket_may_hold_it_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with held_off([listener.fileno()]), held_off([listener.fileno()]):
             pass
-        with socket.create_connection(listener.getsockname()):
-            pass
+        with socket.create_connection(listener.getsockname()) as client:
+            accepted, peer = listener.accept()
+            with accepted:
+                assert peer == client.getsockname(), "who comes afterwards is let in"

@@ -107,7 +107,8 @@ def reload(args: argparse.Namespace) -> int:
     named = named_file(args)
     if named is not None and Path(named).name != Path(str(told.get("file"))).name:
         streams.complain(
-            f"{named} only said whom to ask: the lbproxy there runs with {told.get('file')}, and that is what it has read"
+            f"{named} only said whom to ask: the lbproxy there runs with {told.get('file')}, "
+            "and that is what it has read"
         )
     return OK
 

@@ -14,7 +14,7 @@ def _words(table: Mapping[str, str]) -> dict[str, str]:
 COMMANDS: Final = _words(
     {
         "start serve server up daemon proxy": "did you mean run?",
-        "stop shutdown quit kill exit terminate": "Ctrl-C or SIGTERM (kill PID, systemctl stop lbproxy) stops one that runs",
+        "stop shutdown quit kill exit terminate": "Ctrl-C or SIGTERM (kill PID, systemctl stop lbproxy) stops one",
         "restart": "did you mean reload (its config file is read again) or upgrade (another process takes over)?",
         "validate lint verify configtest config": "did you mean check?",
         "list ls ps show stats info servers pools backends": "did you mean status?",

@@ -34,8 +34,8 @@ class Proxy:
     """One lbproxy. `with Proxy(config) as proxy:` starts it, waits until it is ready, and stops it.
 
     config: a dict, YAML, or the path of a file (a Path, or a text without a line break). Its listeners and its admin
-    address are moved to free ports of 127.0.0.1, its access log and state file to files of the test; relative names in it start at
-    the file, or where the test runs.
+    address are moved to free ports of 127.0.0.1, its access log and state file to files of the test; relative names in
+    it start at the file, or where the test runs.
     servers: by pool, servers in place of those of the config: `FaultyServer`s, or addresses as text.
     ready: wait until a server has passed a check, as /readyz does; False: only until it accepts connections.
     environ: further variables, also for `${VAR}` in the config. timeout_s: how long a start may take.

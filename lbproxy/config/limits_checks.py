@@ -38,7 +38,10 @@ def check_limits(config: Config, document: Document) -> None:
             )
         if limit.store is not None and find_spec("redis") is None:
             document.object_to(
-                (*place, "store"), "the package redis is not installed", "run `pip install lbproxy[redis]`", at_key=True
+                (*place, "store"),
+                "the package redis is not installed",
+                "run `pip install 'lbproxy[redis]'`",
+                at_key=True,
             )
     if not any(listener.mode == "http" for listener in config.listeners) and not document.blamed:
         for name, value in (("api_keys", config.api_keys), ("rate_limits", config.rate_limits)):

@@ -142,7 +142,7 @@ class RateLimit(Section):
     ] = setting(
         None,
         "Where the buckets are. Not set, or `local`: in lbproxy, for all its workers. A URL: in Redis, for all "
-        "lbproxies that use it ([more](limits.md#a-fleet)); needs `pip install lbproxy[redis]`.",
+        "lbproxies that use it ([more](limits.md#a-fleet)); needs `pip install 'lbproxy[redis]'`.",
     )
 
     @property

@@ -1,6 +1,6 @@
 """The connection to Redis that rate limits ask: one for each process and URL, used for one batch after the other.
 
-redis-py makes it: it knows addresses, passwords and TLS. It is there only with `pip install lbproxy[redis]`.
+redis-py makes it: it knows addresses, passwords and TLS. It is there only with `pip install 'lbproxy[redis]'`.
 """
 
 from __future__ import annotations

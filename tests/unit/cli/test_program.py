@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from lbproxy import __version__, _client, cli
 from lbproxy._client import AdminError, Answer
 from lbproxy.address import Address
-from lbproxy.cli import foreign_usage, program
+from lbproxy.cli import program
 from lbproxy.config import loader
 from lbproxy.config.loader import Kept
 from lbproxy.config.model import Config
@@ -175,17 +174,6 @@ def test_an_option_of_another_program_is_told_by_its_name_here(argv: list[str], 
     told = capsys.readouterr().err
     assert words in told
     assert f"usage: lbproxy {argv[0] if argv[0] != '-t' else 'run'} " in told
-
-
-def test_what_other_programs_call_it_names_what_there_is() -> None:
-    """Each hint at a command or an option is at one that exists, and no command is taken for another's."""
-    parser = program.build_parser()
-    names = program.command_names(parser)
-    options = {option for name in names for option in program.subparser(parser, name).options()}
-    assert not set(foreign_usage.COMMANDS) & set(names)
-    hints = " ".join(foreign_usage.COMMANDS.values())
-    assert set(re.findall(r"(?:mean |or |lbproxy )([a-z]+)\b", hints)) <= {*names, "stderr", "stops", "prints"}
-    assert {word for meant in foreign_usage.OPTIONS.values() for word in meant if " " not in word} <= options
 
 
 def test_help_may_be_a_word(capsys: Capture) -> None:

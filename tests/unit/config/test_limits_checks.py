@@ -68,7 +68,7 @@ def test_redis_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits_checks, "find_spec", lambda name: None)
     text = "rate_limits: [{key: all, rate: 1/s, store: redis://h}]\n"
     assert problems(text + LISTENERS) == [
-        "lb.yaml:1:37: rate_limits[0].store: the package redis is not installed; run `pip install lbproxy[redis]`"
+        "lb.yaml:1:37: rate_limits[0].store: the package redis is not installed; run `pip install 'lbproxy[redis]'`"
     ]
 
 

@@ -96,7 +96,8 @@ def parse_address(text: str, *, default_host: str | None = None) -> Address:
             raise ValueError("a unix socket path has at most 107 bytes")
         return Address("", 0, path)
     if "://" in text:
-        raise ValueError(f"{text!r} is a URL; write host:port")
+        named = text.partition("://")[2].partition("/")[0]
+        raise ValueError(f"{text!r} is a URL; write {named if ':' in named else 'host:port'}")
     if text.startswith("[") and text.endswith("]"):
         raise ValueError(f"{text!r} has no port; write {text}:PORT")
     host, colon, port_text = text.rpartition(":")

@@ -45,7 +45,7 @@ def test_what_is_an_address(text: str, address: Address) -> None:
         ("::1:80", r"in brackets: \[::1\]:80"),
         ("fe80::1%eth0:80", r"in brackets: \[fe80::1%eth0\]:80"),
         ("[::1]", r"has no port; write \[::1\]:PORT"),
-        ("http://127.0.0.1:8404", "is a URL; write host:port"),
+        ("http://127.0.0.1:8404/metrics", "is a URL; write 127.0.0.1:8404$"),
         ("https://127.0.0.1", "is a URL; write host:port"),
         ("127.0.0.1:80:90", "has more than one port"),
         ("[nope]:80", "is not an IPv6 address"),

@@ -332,6 +332,8 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             self._goaway = reason
             self._facts.listener.row[GOAWAY[reason]] += 1
         self._leave_streams(errors.CLIENT_ABORT)
+        if self._state >= LINGER:
+            return  # it was LEAVING, so that its last stream has ended it
         self.codec.goaway(self.codec.last_peer_stream, NO_ERROR, reason.encode())
         self._linger()
 

@@ -64,6 +64,10 @@ class StreamOwner:
         """It keeps something that could not be sent. is_stalled: for want of a window, and not of a turn."""
         raise NotImplementedError
 
+    def holds(self, n_more: int) -> None:
+        """So many octets of answers more than before are kept, as they could not be sent. Negative: less."""
+        raise NotImplementedError
+
     def stream_over(self, stream: Http2Stream) -> None:
         """Nothing is left of it."""
         raise NotImplementedError
@@ -293,7 +297,9 @@ class Http2Stream(SharingClientStream):
         if self._is_over:
             return
         self._is_over = True
-        self._unsent = None
+        if self._unsent is not None:
+            self._owner.holds(-self._unsent.size)
+            self._unsent = None
         self._release()
         self._owner.stream_over(self)
 
@@ -392,10 +398,16 @@ class Http2Stream(SharingClientStream):
             self._unsent = Unsent()
             self._progress_at = self.services.clock()
         self._unsent.add(data, sent)
+        self._owner.holds(len(data) - sent)
         self._owner.has_unsent(self, is_stalled=is_stalled)
         self._owner.written()
         if exchange is not None and not is_done and not exchange.client_is_blocked:
             exchange.client_blocked()
+
+    def read_at_most(self, size: int) -> None:
+        """See ServerStream."""
+        if self._exchange is not None:
+            self._exchange.read_at_most(size)
 
     def _send_now(self, data: bytes) -> int:
         """How much of it the windows and the socket allow; with its end if that is all of it."""
@@ -429,6 +441,7 @@ class Http2Stream(SharingClientStream):
                 return False
             self._n_sent += taken
             unsent.take(taken)
+            self._owner.holds(-taken)
         elif self._ends and not self._trailers:
             codec.send_data(self.number, b"", True)
         if unsent.size:

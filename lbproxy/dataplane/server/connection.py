@@ -50,6 +50,7 @@ class ServerConnection(Kept, ServerStream):
         "_max_requests",
         "_poller",
         "_reader",
+        "_reads_at_most",
         "_retires_at",
         "_services",
         "_written_before",
@@ -78,6 +79,7 @@ class ServerConnection(Kept, ServerStream):
         self._is_last = False  # was the server told to close? The pool may keep connections by the time it answers
         self._is_chunking = False  # is there more to come of a body in chunks?
         self._bulk: bulk.BulkReader | None = None
+        self._reads_at_most = 0
         self._heads = runtime.pool.response_memo
         self._is_lenient = runtime.pool.is_lenient
         self.is_bound = False  # to one client: see binding.py
@@ -168,6 +170,8 @@ class ServerConnection(Kept, ServerStream):
             self._end_body()
         if not self.request_done and self.written == self._complete_at:
             self.request_done = True  # a client of HTTP/2 may be about to say so, in a frame without octets
+        if self._reads_at_most:
+            self.read_at_most(0)
         runtime = self.runtime
         settings = runtime.pool.keep_alive
         promise_s = head.keep_alive_timeout_s

@@ -77,6 +77,15 @@ class SendingConnection(ServerConnection):
         if not self.has_ended:
             self.transport.resume_reading()
 
+    def read_at_most(self, size: int) -> None:
+        if self.has_ended or self.sink is None or self._reads_at_most == size:
+            return
+        self._reads_at_most = size
+        self.transport.read_at_most(size)
+        if size and self._bulk is not None:
+            self._bulk.end()
+            self._bulk = None
+
     def unsent_bytes(self) -> int:
         return self.transport.get_write_buffer_size()
 

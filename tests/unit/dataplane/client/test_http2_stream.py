@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lbproxy.dataplane.client.http2 import Http2Connection
+from lbproxy.dataplane.client.http2_connection import LEAST_SHARE, MOST_HELD
+from lbproxy.dataplane.net.socket_transport import FIRST_READ
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import CANCEL, DATA, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
 from lbproxy.protocol.h2.settings import OwnSettings
@@ -205,13 +207,15 @@ def test_an_early_answer_is_whole_and_the_request_no_longer_wanted() -> None:
 
 def answered_without_end(lb: FakeLb, client: Http2Client, *pieces: bytes) -> int:
     """A request that is answered when all of its declared length is there, and not the frame that ends it."""
+    is_kept = lb.n_idle
     number = client.begin("POST", "/a", f"content-length: {sum(map(len, pieces))}")
-    server = client.server()
+    server = lb.servers[0] if is_kept else client.server()
     for piece in pieces:
         client.data(number, piece)
     client.answered_by(server, ok(b"enough"))
     answer = client.answer(number)
     assert (answer.body, answer.is_whole, lb.ends[-1]) == (b"enough", True, "ok")
+    assert lb.n_idle == 1, "the server has all of it, too"
     return number
 
 
@@ -485,6 +489,83 @@ def test_a_server_is_paused_while_its_client_takes_nothing() -> None:
         client.take(number, 65_535)
         client.take(number, 65_535)
         assert client.answer(number).is_whole
+
+
+def large_answer(client: Http2Client, server: Peer) -> None:
+    """What one read brings of an answer of a MiB."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 20)
+    client.answered_by(server, head + bytes(FIRST_READ - len(head)))
+
+
+def untaken(lb: FakeLb, count: int) -> tuple[Http2Client, list[int], list[Peer]]:
+    """A client that takes nothing, its requests, and their servers, none of which has answered."""
+    client = Http2Client(lb, OwnSettings(streams=100, stream_window=0, connection_window=1 << 20), gives_back=False)
+    numbers = [client.begin() for _ in range(count)]
+    return client, numbers, [client.server() for _ in numbers]
+
+
+def test_of_many_answers_that_nobody_takes_each_is_little() -> None:
+    """A MiB, what was read before it was clear that it is too much, and of each of the others its share."""
+    with FakeLb() as lb:
+        client, _, servers = untaken(lb, 80)
+        for server in servers[:40]:
+            large_answer(client, server)
+        late = client.begin()
+        large_answer(client, client.server())
+        for server in servers[40:]:
+            large_answer(client, server)
+        held = connection_of(lb).buffered_bytes()
+        assert MOST_HELD < held <= 2 * MOST_HELD + FIRST_READ
+        assert client.answer(late).status == 200
+
+
+def test_few_answers_that_are_not_taken_are_read_as_usual() -> None:
+    with FakeLb() as lb:
+        client, _, servers = untaken(lb, 10)
+        for server in servers:
+            client.answered_by(server, b"HTTP/1.1 200 OK\r\nContent-Length: 250000\r\n\r\n" + bytes(200_000))
+        assert connection_of(lb).buffered_bytes() == 2_000_000
+        assert [server.transport.reads_at_most for server in servers] == [0] * 10
+
+
+def test_what_is_taken_is_read_as_usual_again() -> None:
+    with FakeLb() as lb:
+        client, numbers, servers = untaken(lb, 99)
+        for server in servers:
+            large_answer(client, server)
+        assert {server.transport.reads_at_most for server in servers} == {MOST_HELD // 99}
+        other = client.begin()
+        last = client.server()
+        assert last.transport.reads_at_most == MOST_HELD // 100, "of those that come then, too"
+        for number in numbers:
+            client.cancel(number)
+        assert not last.transport.reads_at_most
+        client.end.renew_stream(other, 2)
+        client.answered_by(last, ok(b"hi"))
+        assert client.answer(other).is_whole
+        assert connection_of(lb).buffered_bytes() == 0
+
+
+def test_a_share_is_not_too_little_to_be_worth_a_read() -> None:
+    with FakeLb(limited("streams: 200")) as lb:
+        client, _, servers = untaken(lb, 150)
+        for server in servers:
+            large_answer(client, server)
+        assert {server.transport.reads_at_most for server in servers} == {LEAST_SHARE}
+
+
+def test_a_server_whose_answer_was_read_little_by_little_is_read_as_usual_next_time() -> None:
+    with FakeLb() as lb:
+        client, numbers, servers = untaken(lb, 99)
+        for server in servers[:-1]:
+            large_answer(client, server)
+        client.answered_by(servers[-1], ok(bytes(30_000)))
+        assert servers[-1].transport.reads_at_most
+        for _ in range(4):
+            client.end.renew_stream(numbers[-1], 10_000)
+            client.carry()
+        assert client.answer(numbers[-1]).is_whole
+        assert lb.n_idle == 1 and not servers[-1].transport.reads_at_most
 
 
 def test_streams_take_turns() -> None:

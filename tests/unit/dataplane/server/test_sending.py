@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lbproxy.dataplane.net.bulk import BulkReader
 from lbproxy.dataplane.net.pieces import SMALL_BODY
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from tests.support.asking import LINES, Asked, prepared_by
@@ -127,6 +128,25 @@ def test_one_client_s_connection_ends_with_that_unless_it_has_a_request(bench: B
     assert bench.connection.is_ready(bench.lb.clock())
     bench.connection.unbind()
     assert not bench.server.is_open and not bench.connection.is_ready(bench.lb.clock())
+
+
+def test_less_is_read_of_an_answer_that_has_begun_to_be_read_in_large_pieces(bench: Bench) -> None:
+    connection, transport = bench.connection, bench.server.transport
+    asked = bench.ask(GET)
+    bench.server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + bytes(100_000))
+    assert isinstance(transport.protocol, BulkReader)
+    connection.read_at_most(7000)
+    bench.server.send(bytes(100_000))
+    assert not isinstance(transport.protocol, BulkReader) and asked.heard[-1] == (bytes(100_000 % 7000), False)
+    connection.read_at_most(0)
+    bench.server.send(bytes(100_000))
+    assert isinstance(transport.protocol, BulkReader)
+    connection.read_at_most(7000)
+    bench.server.send(bytes(100_000))
+    assert asked.heard[-1][1] is True
+    assert bench.lb.n_idle == 1 and not transport.reads_at_most
+    connection.read_at_most(7000)  # nobody's answer
+    assert not transport.reads_at_most
 
 
 @pytest.mark.parametrize(

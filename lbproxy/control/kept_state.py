@@ -65,6 +65,7 @@ WAIT_S: Final = 600.0
 SHOWN: Final = 20  # lines about what can't be used; then they are counted
 RESTART: Final = "the restart"
 UPGRADE: Final = "the upgrade"
+SUCCESSION: Final = "the death of another controller"
 
 Json = dict[str, object]
 
@@ -208,7 +209,9 @@ class KeptState:
     def restore(self, data: object, event: str = RESTART) -> None:
         """Put a snapshot in force: of this moment's servers now, of others when they join. Raises Unreadable.
 
-        event: RESTART or UPGRADE, for the log. After UPGRADE an `update` has to follow.
+        event: RESTART, UPGRADE or SUCCESSION, for the log. After UPGRADE an `update` has to follow. SUCCESSION: it is
+        of the controller before, whose config this one has, and servers are in the books as that had them, live
+        values included; so what the file says of them is what was known of that.
         """
         state = read(data)
         now, age_s = self._clock(), self._wall() - state.saved_at
@@ -371,10 +374,12 @@ class KeptState:
         """is_taken_over: it was an operator's own server, and now is the file's, which says what it weighs."""
         value, given, record = value_in(key, kept.value), value_in(key, kept.given), self._live.record(server)
         live = None if record is None else record.live.get(key)  # `update` may find one
-        file_says = value_of(server, key) if live is None else live.given
         if value is None or given is None:
             log.warning("state: pool %s: server %s: %s: %r is no value of it", pool.name, server.name, key, kept.value)
-        elif file_says != given or (is_taken_over and key != "admin"):
+            return
+        is_in_force = self._event == SUCCESSION
+        file_says = given if is_in_force else value_of(server, key) if live is None else live.given
+        if file_says != given or (is_taken_over and key != "admin"):
             log.info(
                 "pool %s: server %s: %s: the file says %s now, which stands over %s, set before %s by %s",
                 pool.name,
@@ -385,7 +390,9 @@ class KeptState:
                 self._event,
                 kept.by,
             )
-        elif value != value_of(server, key) or (key == "admin" and kept.keep_sticky != server.keep_sticky):
+        elif (
+            is_in_force or value != value_of(server, key) or (key == "admin" and kept.keep_sticky != server.keep_sticky)
+        ):
             set_before = LiveValue(kept.by, self._monotonic(kept.at), given)
             self._live.keep_value(pool, server, key, value, set_before, self._event, keep_sticky=kept.keep_sticky)
 
@@ -426,7 +433,9 @@ class KeptState:
 
 def _said(why: str) -> str:
     """Without the words of this module."""
-    return why.removeprefix(f"before {RESTART}: ").removeprefix(f"before {UPGRADE}: ")
+    for event in (RESTART, UPGRADE, SUCCESSION):
+        why = why.removeprefix(f"before {event}: ")
+    return why
 
 
 def _member(pool: Pool, item: ServerData) -> Server | None:

@@ -389,8 +389,10 @@ class LiveControl:
     ) -> None:
         """An operator set this value before; it stands again."""
         before = value_of(server, key)
-        set_value(pool, server, key, value, live.by, live.at, keep_sticky=keep_sticky)
         self._record(server).live[key] = live
+        if before == value and server.keep_sticky == (keep_sticky if key == "admin" else server.keep_sticky):
+            return  # it still stands
+        set_value(pool, server, key, value, live.by, live.at, keep_sticky=keep_sticky)
         change = Change(shown(key, before), shown(key, value))
         log.info("pool %s: server %s: %s: %s, by %s before %s", pool.name, server.name, key, change, live.by, event)
         self._tell(pool, server, f"{key}: {change}, from before {event}", live.by, {key: change})

@@ -29,7 +29,7 @@ from lbproxy.control.event_log import EventLog
 from lbproxy.control.event_stream import READERS, EventStream
 from lbproxy.control.file_servers import FileServers
 from lbproxy.control.file_watch import FileWatch, WatchedFiles
-from lbproxy.control.kept_state import KeptState
+from lbproxy.control.kept_state import UPGRADE, KeptState
 from lbproxy.control.limit_status import limit_status
 from lbproxy.control.live import LiveControl
 from lbproxy.control.metrics import Exposition, Registry
@@ -226,15 +226,15 @@ class Controller:
 
     # --- life -------------------------------------------------------------------------------------------------------
 
-    async def start(self, handed_over: object = None) -> None:
+    async def start(self, handed_over: object = None, event: str = UPGRADE) -> None:
         """Take up what is known of servers, bind the admin address, resolve names (at most 2 s), start the checks.
         Raises OSError if binding fails.
 
-        handed_over: what the process before knows; Unreadable is raised if that can't be understood.
+        handed_over, event: what the process before knows (Keeping); Unreadable is raised if that can't be understood.
 
         /readyz says "starting" until `running` is called.
         """
-        await self.keeping.start(handed_over)
+        await self.keeping.start(handed_over, event)
         await self.admin.start()
         self._pulse.start(self._clock())
         self._tick_handle = asyncio.get_running_loop().call_later(TICK_S, self._tick)
@@ -276,6 +276,7 @@ class Controller:
     async def handed_over(self, taken: Set[str]) -> None:
         """Another process serves: it has the admin address, too, if it has taken that."""
         self._state = "handed over"
+        self.keeping.let_go()  # it was given up, perhaps, and serves all the same
         self._stream.finish()
         await self.admin.handed_over(taken)
 

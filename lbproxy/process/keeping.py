@@ -59,11 +59,11 @@ class Keeping:
 
     # --- what came before -------------------------------------------------------------------------------------------
 
-    async def start(self, handed_over: object) -> None:
-        """Take up what is known. handed_over: what the process before says, None if there is none. Raises Unreadable
-        for that; a file that can't be read is a warning."""
+    async def start(self, handed_over: object, event: str = UPGRADE) -> None:
+        """Take up what is known. handed_over: what the process before says, None if there is none. event: UPGRADE or
+        SUCCESSION. Raises Unreadable for that; a file that can't be read is a warning."""
         if handed_over is not None:
-            self._kept.restore(handed_over, UPGRADE)
+            self._kept.restore(handed_over, event)
         elif self._file is not None:
             state = await self._file.read()
             if state is not None:
@@ -94,6 +94,12 @@ class Keeping:
         if self._file is not None:
             await self._file.pause()
         return self.snapshot()
+
+    def let_go(self) -> None:
+        """Another process serves, and has the file."""
+        self._serves = False
+        if self._file is not None:
+            self._file.let_go()
 
     def use(self, path: str | None) -> None:
         """Another config may have another file; the one before stays as it is."""

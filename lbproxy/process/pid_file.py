@@ -23,7 +23,13 @@ class PidFile:
         self._part = self._path.with_name(f".{self._path.name}.{pid}")
 
     def prepare(self) -> None:
-        """Make sure that it can be written. Raises OSError."""
+        """Make sure that it can be written. Raises OSError. Nothing is left, as this process may be killed before it
+        serves."""
+        self._write()
+        self._part.unlink()
+
+    def _write(self) -> None:
+        """Raises OSError."""
         if self._path.is_dir():
             raise IsADirectoryError(21, "is a directory")
         self._part.write_text(f"{self._pid}\n")
@@ -32,7 +38,7 @@ class PidFile:
     def take(self) -> None:
         """This process serves: the file names it."""
         try:
-            self.prepare()
+            self._write()
             self._part.replace(self._path)
         except OSError as error:
             log.warning("pid file %s: cannot write it: %s", self._path, error.strerror)

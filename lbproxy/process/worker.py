@@ -355,8 +355,9 @@ class Worker:
     # --- stop -------------------------------------------------------------------------------------------------------
 
     async def _end(self) -> int:
-        services, successor = self._services, self._taking_over.successor
-        arrival = self._arrival
+        services, arrival = self._services, self._arrival
+        await self._taking_over.abort()
+        successor = self._taking_over.successor
         ending = Ending(
             services,
             self._listeners,
@@ -368,7 +369,6 @@ class Worker:
         )
         if successor is None:
             self._outside.manager.stopping()
-            await self._taking_over.abort()
             if arrival is not None:
                 await arrival.stop()
             await ending.drain()

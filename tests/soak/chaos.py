@@ -26,6 +26,7 @@ from tests.soak.rude_http2 import HTTP2_MANNERS, Http2Caller
 from tests.support.client import Client
 from tests.support.crew import CrewProxy
 from tests.support.daemon import LbProxy
+from tests.support.descriptors import kinds
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,8 @@ class Report:
     rss_after: int = 0
     fds_before: int = 0
     fds_after: int = 0
+    kinds_before: Counter[str] = field(default_factory=Counter)
+    kinds_after: Counter[str] = field(default_factory=Counter)
 
     @property
     def drift(self) -> float:
@@ -77,7 +80,8 @@ class Report:
         if self.drift > 0.05:
             found.append(f"memory grew by {self.drift:.1%}")
         if self.fds_after > self.fds_before:
-            found.append(f"{self.fds_after - self.fds_before} descriptors more than before")
+            more = ", ".join(f"{kind}: {count}" for kind, count in (self.kinds_after - self.kinds_before).items())
+            found.append(f"{self.fds_after - self.fds_before} descriptors more than before ({more})")
         return found
 
 
@@ -164,9 +168,10 @@ def run(
                 lb.wait_all_up()
             check_recovery(lb)
             memory, descriptors = _at_rest(lb)
+            found = _kinds(lb, {port for server in servers for port in server.ports})
             if number == 0:
-                report.rss_before, report.fds_before = memory, descriptors
-        report.rss_after, report.fds_after = memory, descriptors
+                report.rss_before, report.fds_before, report.kinds_before = memory, descriptors, found
+        report.rss_after, report.fds_after, report.kinds_after = memory, descriptors, found
         report.metrics = {name: lb.metric(name) for name in COUNTERS}
         errors = [line for line in lb.error_lines() if _KILLED not in line]
         assert not errors, lb.stderr[-4000:]
@@ -342,6 +347,12 @@ def _descriptors(lb: CrewProxy) -> int:
     time.sleep(0.25)
     found = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in (lb.pid, *lb.members().values()))
     return found - int(lb.metric("upstream_connections", state="idle"))
+
+
+def _kinds(lb: LbProxy, ports: set[int]) -> Counter[str]:
+    """What the descriptors of all its processes are."""
+    pids = (lb.pid, *(lb.members().values() if isinstance(lb, CrewProxy) else ()))
+    return sum((kinds(pid, ports) for pid in pids), Counter[str]())
 
 
 def _at_rest(lb: LbProxy) -> tuple[int, int]:

@@ -33,7 +33,11 @@ def status_of(port: int) -> int:
 def members_of(supervisor: int) -> dict[str, int]:
     """Ids of the processes that a supervisor has forked and that have not ended, by their names."""
     found: dict[str, int] = {}
-    for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
+    try:
+        children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
+    except OSError:  # it has ended
+        return {}
+    for pid in children.split():
         try:
             name = Path(f"/proc/{pid}/comm").read_text().strip()
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -95,9 +95,10 @@ class Chain(LbProxy):
             return super()._started(env)
         arguments = [*options, "--config", str(self.config_path)]
         with self.stderr_path.open("wb") as stderr, Path(os.devnull).open("wb") as devnull:
-            return nursery.start(arguments, env, stdout=devnull.fileno(), stderr=stderr.fileno(), script=Path(script))
+            stdout = devnull.fileno() if self._stdout == subprocess.DEVNULL else self._stdout
+            return nursery.start(arguments, env, stdout=stdout, stderr=stderr.fileno(), script=Path(script))
 
-    def __enter__(self) -> Chain:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -17,7 +17,7 @@ from typing import Final
 from lbproxy import __version__
 from lbproxy.control.status import Json
 from lbproxy.process.upgrade import channel
-from lbproxy.process.upgrade.channel import Broken, Gone, Line
+from lbproxy.process.upgrade.channel import Broken, BrokenOff, Gone, Line
 from lbproxy.process.upgrade.sockets import Inherited, identify, socket_of
 from lbproxy.process.upgrade.talk import Talk
 from lbproxy.tasks import Tasks
@@ -84,7 +84,7 @@ class Arrival:
         answer = tasks.spawn(self._go(line), "upgrade: go")
         try:
             await asyncio.wait((stopped, answer), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
+            if stop.is_set() or not answer.done():
                 raise NotWanted("it was told to stop before it served")
             word, told = answer.result()
         finally:
@@ -154,6 +154,8 @@ def _received(sock: socket.socket) -> Arrival:
         told, sockets = channel.receive_sockets(sock)
     except (Gone, TimeoutError):
         return Arrival(sock, {}, Inherited())
+    except BrokenOff:
+        raise ValueError("the running lbproxy hands nothing over: it has broken off, and its log says why") from None
     except Broken as error:
         raise ValueError(f"the running lbproxy said what this one can't understand: {error}") from None
     if told["say"] != "sockets":

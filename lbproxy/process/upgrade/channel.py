@@ -39,6 +39,10 @@ class Broken(Exception):
     """The other side said what can't be understood. The text says what."""
 
 
+class BrokenOff(Broken):
+    """The other side has stopped in the middle of its sockets, and says something else."""
+
+
 class Gone(Exception):
     """The other side has closed its end, or its process has ended."""
 
@@ -148,6 +152,8 @@ def _batch(sock: socket.socket, size: int) -> list[socket.socket]:
     if len(found) != size or flags & socket.MSG_CTRUNC:
         for item in found:
             item.close()
+        if not found and not flags & socket.MSG_CTRUNC:
+            raise BrokenOff("no descriptors")
         raise Broken(f"{len(found)} descriptors of {size}; perhaps the limit of open files is too low")
     return found
 

@@ -2,6 +2,9 @@
 
 Until the new process has said that it accepts, nothing of the old one has changed: both have the same listening
 sockets, so whatever becomes of the new one, no connection is refused and none is lost.
+
+From `go` on it may serve at any moment. Whoever gives it up after that hears first whether it does: then it has taken
+over, and what it has in its hands is not lost.
 """
 
 from __future__ import annotations
@@ -190,9 +193,16 @@ class HandingOver:
         self._failed = failed
 
     async def __call__(self, counts: Sequence[int]) -> Successor:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         process: subprocess.Popen[bytes] | None = None
-        conversation = _Conversation(ours)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            with contextlib.ExitStack() as unless_made:
+                unless_made.enter_context(ours)
+                unless_made.enter_context(theirs)
+                conversation = _Conversation(ours)
+                unless_made.pop_all()
+        except OSError as error:
+            raise Failed(f"there is no way to speak with another process: {error.strerror}") from None
         try:
             with theirs:  # here on the loop, where no cancellation can lose the process
                 process = start(
@@ -217,6 +227,7 @@ class _Conversation:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._spare = sock.dup()  # for the last word: whoever is cancelled while the loop takes the socket closes it
         sock.settimeout(READY_S)
         self._line: Line | None = None
 
@@ -237,6 +248,7 @@ class _Conversation:
         }
         await asyncio.to_thread(channel.send_sockets, self._sock, fds, description)
         line = self._line = await Line.on(self._sock)
+        self._spare.close()
         ready = await line.hear()
         if ready["say"] == "failed":
             raise problems_of(ready)
@@ -244,7 +256,7 @@ class _Conversation:
             raise Broken(f"{ready['say']} in place of ready")
         taken = ready.get("taken")
         await line.say("go", states=await offer.last_states())
-        serving = await line.hear()
+        serving = await _last_heard(line)
         if serving["say"] != "serving":
             raise Broken(f"{serving['say']} in place of serving")
         return Successor(
@@ -260,12 +272,25 @@ class _Conversation:
         if self._line is not None:
             self._line.last_word("abort", why=why)
             return
-        self._sock.setblocking(False)
-        with contextlib.suppress(Gone, Broken, OSError):  # it is gone, or takes nothing: it is killed soon
-            channel.send(self._sock, "abort", why=why)
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
+        with self._spare as spare:
+            spare.setblocking(False)
+            with contextlib.suppress(Gone, Broken, OSError):  # it is gone, or takes nothing: it is killed soon
+                channel.send(spare, "abort", why=why)
+            with contextlib.suppress(OSError):
+                spare.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
         self._sock.close()
+
+
+async def _last_heard(line: Line) -> Json:
+    """What a process says that was told to serve. Who is cancelled meanwhile waits END_S for it, and goes on if it
+    comes: the process serves. Raises Gone, Broken."""
+    try:
+        return await line.hear()
+    except asyncio.CancelledError:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                return await line.hear()
+        raise
 
 
 async def ended(process: subprocess.Popen[bytes]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from asyncio import Event, Lock
 from collections.abc import Callable
@@ -114,7 +115,7 @@ class TakingOver:
         self._tasks.spawn(self._upgrading.upgrade("SIGUSR2"), "upgrade asked")
 
     async def abort(self) -> None:
-        """This process stops, and so there is no upgrade."""
+        """This process stops, and so there is no upgrade; but `successor`, if it was too late for that."""
         await self._upgrading.abort("lbproxy was told to stop")
 
     def watch_place(self, now: float) -> None:
@@ -144,6 +145,9 @@ class TakingOver:
     def _handed_over(self, successor: Successor) -> None:
         self._outside.handed_over(successor.pid)
         self._tasks.spawn(self._follow(successor), "the process that took over")
+        if self._stop.is_set():  # whoever said so could not know yet that there is another one
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(successor.pid, signal.SIGTERM)
         self._leave()
 
     async def _follow(self, successor: Successor) -> None:

@@ -20,6 +20,7 @@ from lbproxy.config.problems import Unusable
 from lbproxy.control.explain_api import ExplainApi
 from lbproxy.control.explaining import Moment
 from lbproxy.control.kept_data import Unreadable
+from lbproxy.control.kept_state import SUCCESSION, UPGRADE
 from lbproxy.control.metrics import Registry
 from lbproxy.control.status import ListenerStatus
 from lbproxy.control.upgrade_api import UpgradeApi
@@ -113,7 +114,7 @@ class ControlProcess:
         loop_errors.install(loop, self._internal_error)
         self._build()
         try:
-            await self._controller.start(self._setup.known)
+            await self._controller.start(self._setup.known, UPGRADE if self._setup.is_first else SUCCESSION)
         except Unreadable as states_error:
             raise StartError(unreadable(states_error)) from None
         except OSError as error:

@@ -38,6 +38,7 @@ class Heir:
         self._told = told
         self._awaits: Literal["hello", "ready", "last", "serving", "stop"] = "hello"
         self._gone_at: float | None = None
+        self._given_up: tuple[str, float] | None = None
         self._kill_at: float | None = None
         self.version = "?"
         self.taken: frozenset[str] = frozenset()
@@ -156,8 +157,28 @@ class Heir:
         if self._gone_at is not None and now >= self._gone_at + END_S:
             self._gone_at = None
             raise Failed(how_it_ended(None))
-        if now >= self._late_at and not self.has_taken_over:  # the controller would have said it sooner
-            raise Failed("the new process was not ready in time")
+        if self.has_taken_over:
+            return
+        if self._given_up is not None and now >= self._given_up[1]:
+            raise Failed(self._given_up[0])
+        if now >= self._late_at and self._given_up is None:  # the controller would have said it sooner
+            self.give_up("the new process was not ready in time", now)
+
+    def give_up(self, why: str, now: float) -> None:
+        """It is not wanted any more, but may serve already: END_S from now `look` raises Failed, if it has not said so
+        by then. Raises Failed at once if it was not told to serve."""
+        if not self.is_told:
+            raise Failed(why)
+        self._given_up = self._given_up or (why, now + END_S)
+
+    @property
+    def is_given_up(self) -> bool:
+        return self._given_up is not None
+
+    def stop(self) -> None:
+        """It serves, and lbproxy was told to stop when nobody could know of it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
 
     def look_unwanted(self, now: float) -> None:
         """The same, once it is not wanted any more."""

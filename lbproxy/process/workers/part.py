@@ -344,7 +344,7 @@ class Part:
             latency_ns = int(server.latency(self._clock()) * 1e9)
             progress_ns = int(server.progress_at * 1e9) if server.progress_at > -inf else 0
             fastest_ns = int(server.service_min_s * 1e9)
-            gauges = [item.n_active, len(item.idle), latency_ns, progress_ns, fastest_ns]
+            gauges = [item.n_active, item.n_idle, latency_ns, progress_ns, fastest_ns]
             columns.publish(self._number, table.server_gauges(room, seat), gauges)
 
     def _rows(self) -> Iterator[tuple[Layout, Labels, int, Row]]:

@@ -83,11 +83,23 @@ class PassingOn:
 
     def _no_upgrade(self, error: Failed) -> None:
         """It can't take over: this lbproxy goes on as before."""
-        self.break_off(str(error))
+        self._break_off(str(error))
         self._tell("no-upgrade", error.problems)
 
     def break_off(self, why: str) -> None:
-        """It is not wanted any more, unless it serves already."""
+        """It is not wanted any more, unless it serves already. If it was told to, what it says is waited for."""
+        if self.heir is not None and not self.heir.has_taken_over:
+            try:
+                self.heir.give_up(why, time.monotonic())
+            except Failed:
+                self._break_off(why)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Is there an heir that is not wanted any more, and may serve all the same?"""
+        return self.heir is not None and self.heir.is_given_up and not self.heir.has_taken_over
+
+    def _break_off(self, why: str) -> None:
         if self.heir is None or self.heir.has_taken_over:
             return
         heir, self.heir = self.heir, None
@@ -119,7 +131,7 @@ class PassingOn:
 
     def end(self) -> None:
         """This process ends."""
-        self.break_off("lbproxy was told to stop")
+        self._break_off("lbproxy was told to stop")
         for unwanted in self._unwanted:
             unwanted.kill()
 

@@ -136,7 +136,8 @@ class Supervisor:
         gc.freeze()  # what is there now is shared with all that are forked, as long as nobody writes to it
 
     def _is_over(self) -> bool:
-        return self._phase in ("leaving", "stopping") and not any(child.pid for child in self._children)
+        is_ending = self._phase in ("leaving", "stopping")
+        return is_ending and not any(child.pid for child in self._children) and not self._passing_on.is_in_doubt
 
     def _turn(self) -> None:
         """Wait for something to happen, and see to it."""
@@ -431,6 +432,10 @@ class Supervisor:
     def _hand_over(self, heir: Heir) -> None:
         """It serves: what is in flight here is finished, and nobody is forked any more."""
         now = time.monotonic()
+        if self._phase == "stopping":
+            heir.stop()
+            self._outside.handed_over(heir.pid)
+            return
         self._phase = "leaving"
         self._kill_at = now + self._config.shutdown.after_upgrade + OVERTIME_S
         self._outside.handed_over(heir.pid)

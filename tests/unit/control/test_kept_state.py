@@ -18,7 +18,7 @@ from lbproxy.control.discovery.roster import JOINING
 from lbproxy.control.discovery.source import Source
 from lbproxy.control.event_log import EventLog
 from lbproxy.control.file_servers import FileServers, server_of
-from lbproxy.control.kept_state import BELIEVED_S, SHOWN, UPGRADE, WAIT_S, KeptState
+from lbproxy.control.kept_state import BELIEVED_S, SHOWN, SUCCESSION, UPGRADE, WAIT_S, KeptState
 from lbproxy.control.live import LiveControl
 from lbproxy.control.splits import SplitControl, SplitPlace
 from lbproxy.domain.breaker import BreakerPolicy
@@ -475,6 +475,26 @@ def test_an_upgrade_hands_on_verdicts_with_their_reasons_and_ages() -> None:
     assert unknown.health is Health.UNKNOWN and not unknown.was_up
     assert new.next(A, B, C, D).server(C).why == "before the restart: answered 500"
     assert taken_over(new, A, B, C, D).server(C).why == "before the upgrade: answered 500"
+
+
+def test_a_controller_after_another_one_finds_live_values_in_the_books_and_knows_that_they_are_live() -> None:
+    first = Process(A, {"address": B, "weight": 4})
+    first.change(A, admin="drain", weight=7, max_inflight=3)
+    books = Process(A, {"address": B, "weight": 4}, clock=first.now)
+    found = books.server(A)
+    found.admin, found.weight, found.max_inflight = Admin.DRAIN, 7, 3
+    books.kept.restore(first.snapshot(), SUCCESSION)
+    assert (found.admin, found.weight, found.max_inflight) == (Admin.DRAIN, 7, 3)
+    assert {key: (told["source"], told["given"]) for key, told in books.sources(A).items()} == {
+        "admin": ("live", "ready"),
+        "weight": ("live", 1),
+        "max_inflight": ("live", None),
+    }
+    assert books.sources(B)["weight"]["source"] == "file"
+    after = books.next(A, {"address": B, "weight": 4})
+    assert after.server(A).weight == 7, "a restart knows of it, too"
+    books.change(A, weight="file")
+    assert found.weight == 1
 
 
 def test_an_upgrade_is_called_so_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -128,7 +128,10 @@ def test_a_killed_controller_has_a_successor_that_knows_what_it_knew(lb: CrewPro
             lb.wait_replaced("c", pid)
             assert client.ask(GET).status == 200
         wait_until(lambda: lb.admin_get("/readyz")[0] == 200, "the successor to be ready")
-        assert lb.server_status()[0]["weight"] == 7
+        [server] = lb.server_status()
+        assert server["weight"] == 7
+        assert server["sources"]["weight"]["source"] == "live", "or a restart and an upgrade would not know of it"  # type: ignore[index]
+        assert server["sources"]["weight"]["given"] == 1  # type: ignore[index]
     finally:
         lb.ask_admin("PATCH", path, b'{"weight": null}')
 

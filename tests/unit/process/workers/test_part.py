@@ -12,6 +12,7 @@ from lbproxy.address import Address
 from lbproxy.config.loader import load_text
 from lbproxy.config.problems import Unusable
 from lbproxy.control.metrics import Exposition, Registry
+from lbproxy.dataplane.runtime import Connections
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.reuse import NO_LIMIT
@@ -33,6 +34,16 @@ REQUESTS = TRAFFIC.column("requests_total", "GET", "2xx")
 
 def text_of(pools: str, more: str = "") -> str:
     return f"listeners: [{{name: in, bind: '127.0.0.1:5000', pool: p}}{more}]\npools: {pools}\n"
+
+
+class Keeping(Connections):
+    """So many connections to a server carry nothing."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def n_idle(self) -> int:
+        return self.count
 
 
 class Process:
@@ -278,6 +289,19 @@ def test_gauges_of_all_are_added_up() -> None:
     assert "lbproxy_buffered_bytes 300" in text
     site.share.bury(1, lambda worker: None)
     assert list(site.controller.part.client_connections()) == [(("in",), 1)]
+
+
+def test_connections_that_carry_nothing_are_counted_whoever_keeps_them() -> None:
+    """Those of HTTP/2 are with the endpoint, and not in the server's idle pool."""
+    site = Site("{p: {servers: ['127.0.0.1:1'], protocol: h2}}")
+    for number, process in enumerate(site.workers, 1):
+        [item] = process.wiring.pools["p"].servers.values()
+        item.n_connections = 3 + number
+        item.endpoint = Keeping(number)
+    site.sweep()
+    text = Exposition(site.controller.registry).render().decode()
+    assert 'lbproxy_upstream_connections{pool="p",server="127.0.0.1:1",state="idle"} 3' in text
+    assert 'lbproxy_upstream_connections{pool="p",server="127.0.0.1:1",state="active"} 6' in text
 
 
 def test_whoever_is_rung_looks() -> None:

@@ -139,7 +139,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """After a TLS handshake. The facts learn what the connection says of itself."""
-        self._facts.connected(cast(StreamTransport, transport))
+        self._facts.connected(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
         self._begin(cast(StreamTransport, transport))
 
     def _begin(self, transport: StreamTransport) -> None:

@@ -61,6 +61,15 @@ class Receiver(asyncio.Protocol):
 
     __slots__ = ()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.BaseProtocol, as of the next two."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        pass
+
+    def eof_received(self) -> bool:
+        return False
+
     def data_received(self, data: bytes) -> None:
         raise NotImplementedError
 
@@ -134,8 +143,12 @@ class SocketTransport(Pollable, asyncio.Transport):
     def start(self, protocol: asyncio.BaseProtocol) -> None:
         """Tell the protocol of its connection, and begin to read."""
         self.set_protocol(protocol)
+        receiver = self._receiver
         try:
-            protocol.connection_made(self)
+            if receiver is not None:
+                receiver.connection_made(self)
+            else:
+                protocol.connection_made(self)
         except Exception as error:  # a defect: confined to this connection
             self._defect(error)
         if self._is_reading and not self._events:
@@ -193,7 +206,8 @@ class SocketTransport(Pollable, asyncio.Transport):
     def _eof(self) -> None:
         self._has_eof = True
         self._is_reading = False
-        if self._protocol.eof_received():
+        receiver = self._receiver
+        if receiver.eof_received() if receiver is not None else self._protocol.eof_received():
             if not self._is_closing:
                 self._rewatch()
         else:
@@ -461,8 +475,12 @@ class SocketTransport(Pollable, asyncio.Transport):
         self._poller.after_batch(self)
 
     def batch_ended(self) -> None:
+        receiver = self._receiver
         try:
-            self._protocol.connection_lost(self._error)
+            if receiver is not None:
+                receiver.connection_lost(self._error)
+            else:
+                self._protocol.connection_lost(self._error)
         finally:
             self._sock.close()
             # Protocol and transport know each other: neither must wait for the collector.
@@ -484,6 +502,7 @@ class SocketTransport(Pollable, asyncio.Transport):
             return
         self._protocol = protocol
         if isinstance(protocol, _BUFFERED):
+            self._receiver = None
             self._get_buffer = protocol.get_buffer
             self._buffer_updated = protocol.buffer_updated
         else:

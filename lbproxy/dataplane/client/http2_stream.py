@@ -34,7 +34,7 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.h2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR
 from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.http1 import ResponseHead
-from lbproxy.protocol.message import Field, Fields
+from lbproxy.protocol.message import NO_NAMES, Field, Fields, secrets_of
 
 NEVER: Final = float("inf")
 FRAME: Final = 16 * 1024
@@ -94,6 +94,7 @@ class Http2Stream(SharingClientStream):
         "_progress",
         "_progress_at",
         "_rate",
+        "_secrets",
         "_trailers",
         "_unread",
         "_unsent",
@@ -124,6 +125,7 @@ class Http2Stream(SharingClientStream):
         self._unsent: Unsent | None = None
         self._ends = False  # behind what is unsent
         self._trailers = b""  # lines, behind the last DATA
+        self._secrets = NO_NAMES  # among these
         self._nominated: frozenset[bytes] = frozenset()
         self._n_sent = 0
         self._progress = -1
@@ -326,7 +328,10 @@ class Http2Stream(SharingClientStream):
             return
         prepared = request.prepared
         self._nominated = head.nominated
-        behind = sent_trailers(prepared, trailers, head.nominated) if trailers else b""
+        behind = b""
+        if trailers:
+            behind = sent_trailers(prepared, trailers, head.nominated)
+            self._secrets = secrets_of(trailers)
         is_end = is_done and not body and not behind
         lines, own = answer_lines(prepared, head, request.id_line)
         if request.cookie_line:
@@ -340,7 +345,10 @@ class Http2Stream(SharingClientStream):
 
     def send_body(self, request: Underway, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
         if not self._is_over:
-            behind = sent_trailers(request.prepared, trailers, self._nominated) if trailers else b""
+            behind = b""
+            if trailers:
+                behind = sent_trailers(request.prepared, trailers, self._nominated)
+                self._secrets = secrets_of(trailers)
             self._send(request, data, is_done=is_done, trailers=behind)
 
     def answer(self, request: Underway, status: int, fields: Fields, body: bytes, *, closes: bool) -> None:
@@ -466,7 +474,7 @@ class Http2Stream(SharingClientStream):
         """Up to the trailers."""
         codec = self._owner.codec
         if self._trailers:
-            codec.send_trailers(self.number, self._trailers)
+            codec.send_trailers(self.number, self._trailers, self._secrets)
         if self._is_early and codec.lacks_only_end(self.number):
             self._release()
             self._awaits_end = True

@@ -27,7 +27,7 @@ from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.h2.head import H2Head
 from lbproxy.protocol.h2.settings import OwnSettings
 from lbproxy.protocol.http1 import ResponseHead
-from lbproxy.protocol.message import Field
+from lbproxy.protocol.message import NO_NAMES, Field, secrets_of
 from lbproxy.protocol.response_head import response_head_of
 
 FRAME: Final = 16 * 1024  # octets that a stream sends before it is another's turn
@@ -93,6 +93,7 @@ class Http2Stream(SharingServerStream):
         "_n_new",
         "_n_taken",
         "_n_unsent",
+        "_secrets_up",
         "_trailers",
         "_trailers_up",
         "_unsent",
@@ -122,6 +123,7 @@ class Http2Stream(SharingServerStream):
         self._length = -1  # octets of the body, if its end was still to come when it began, and they were declared
         self._is_sent = False
         self._trailers_up = b""
+        self._secrets_up = NO_NAMES  # among these
         self.is_told_blocked = False
         # the answer
         self._head: ResponseHead | None = None  # has come, and its sink does not know yet
@@ -162,6 +164,7 @@ class Http2Stream(SharingServerStream):
             self._length = prepared.content_length
         if is_done and trailers:
             self._trailers_up = trailer_lines(trailers)
+            self._secrets_up = secrets_of(trailers)
         self._is_sent = is_done and not body and not self._trailers_up
         carrier.send_request(
             self.stream_id,
@@ -186,6 +189,7 @@ class Http2Stream(SharingServerStream):
         if is_done:
             self._is_last = True
             self._trailers_up = trailer_lines(trailers)
+            self._secrets_up = secrets_of(trailers)
         if data or is_done:
             self._send(data)
             self.carrier.flush()
@@ -223,7 +227,7 @@ class Http2Stream(SharingServerStream):
         if self._is_last and not self._is_sent:
             self._is_sent = True
             if self._trailers_up:
-                carrier.send_trailers(self.stream_id, self._trailers_up)
+                carrier.send_trailers(self.stream_id, self._trailers_up, self._secrets_up)
             else:
                 carrier.send_data(self.stream_id, b"", True)
         return True

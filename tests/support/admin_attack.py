@@ -1,4 +1,5 @@
-"""An attack on the admin address, in a process of its own: what it does must not be in the way of whoever measures.
+"""An attack on the admin address, in a process of its own that gives way to all others (nice 19): what it does must not
+be in the way of whoever measures.
 
 `python -m tests.support.admin_attack PORT READERS PACE_S` reads words from its standard input, one a line, and says
 each back when that is done:
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import sys
@@ -204,6 +206,7 @@ class Attack:
 
 
 def main(port: int, n_readers: int, pace_s: float) -> None:
+    os.nice(19)
     attack = Attack(port, n_readers, pace_s)
     with contextlib.ExitStack() as war:
         for line in sys.stdin:

@@ -191,6 +191,12 @@ class HandingOver:
         self._offer = offer
         self._tasks = tasks
         self._failed = failed
+        self._dying: asyncio.Task[None] | None = None
+
+    async def gone(self) -> None:
+        """Wait for the end of a process that was not wanted: it has our sockets, too, and accepts nobody."""
+        if self._dying is not None:
+            await asyncio.wait((self._dying,))
 
     async def __call__(self, counts: Sequence[int]) -> Successor:
         process: subprocess.Popen[bytes] | None = None
@@ -217,7 +223,7 @@ class HandingOver:
         except BaseException as error:
             conversation.break_off(str(error) or f"not ready within {READY_S:g} s")
             if process is not None:
-                self._tasks.spawn(ended(process), "upgrade: the end of the new process")
+                self._dying = self._tasks.spawn(ended(process), "upgrade: the end of the new process")
             self._failed()
             raise
 

@@ -65,16 +65,17 @@ class TakingOver:
         self._stop = stop
         self._config_path = config_path
         self._leave = leave
+        self._handing_over = HandingOver(
+            command=lambda: command(sys.orig_argv, sys.argv[0], os.environ),
+            environ=lambda: {**os.environ, **outside.variables},
+            pass_fds=lambda: outside.pass_fds,
+            own_group=outside.keeper is not None,
+            offer=self._offer,
+            tasks=tasks,
+            failed=self._take_back,
+        )
         self._upgrading = Upgrading(
-            hand_over=HandingOver(
-                command=lambda: command(sys.orig_argv, sys.argv[0], os.environ),
-                environ=lambda: {**os.environ, **outside.variables},
-                pass_fds=lambda: outside.pass_fds,
-                own_group=outside.keeper is not None,
-                offer=self._offer,
-                tasks=tasks,
-                failed=self._take_back,
-            ),
+            hand_over=self._handing_over,
             refusal=self._why_not,
             lock=lock,
             tasks=tasks,
@@ -115,8 +116,11 @@ class TakingOver:
         self._tasks.spawn(self._upgrading.upgrade("SIGUSR2"), "upgrade asked")
 
     async def abort(self) -> None:
-        """This process stops, and so there is no upgrade; but `successor`, if it was too late for that."""
+        """This process stops, and so there is no upgrade; but `successor`, if it was too late for that.
+
+        Who would have taken over has ended then: whoever comes to its copies of the sockets would be lost with it."""
         await self._upgrading.abort("lbproxy was told to stop")
+        await self._handing_over.gone()
 
     def watch_place(self, now: float) -> None:
         """What this process still finishes is no reason to stay when nobody serves: somebody must start another.

@@ -137,6 +137,11 @@ class Heir:
         return self._awaits == "stop"
 
     @property
+    def has_ended(self) -> bool:
+        """Was it reaped?"""
+        return self._process.returncode is not None
+
+    @property
     def is_told(self) -> bool:
         """To serve."""
         return self._awaits in ("serving", "stop")

@@ -99,12 +99,18 @@ class PassingOn:
         """Is there an heir that is not wanted any more, and may serve all the same?"""
         return self.heir is not None and self.heir.is_given_up and not self.heir.has_taken_over
 
+    @property
+    def is_ending(self) -> bool:
+        """Is there still one that is not wanted any more? It has our sockets, too, and accepts nobody."""
+        return self.is_in_doubt or bool(self._unwanted)
+
     def _break_off(self, why: str) -> None:
         if self.heir is None or self.heir.has_taken_over:
             return
         heir, self.heir = self.heir, None
         heir.break_off(why, time.monotonic())
-        self._unwanted.append(heir)
+        if not heir.has_ended:
+            self._unwanted.append(heir)
         self._outside.take_back()
 
     def controller_ended(self) -> None:

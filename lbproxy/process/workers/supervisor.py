@@ -83,6 +83,7 @@ class Supervisor:
         self._watchdog = Watchdog()
         self._feed_at: float | None = None
         self._kill_at: float | None = None
+        self._has_to_tell = False
         self._board: Board
         self._share: Share
 
@@ -151,6 +152,7 @@ class Supervisor:
         self._hear_before()
         self._passing_on.hear()
         self._reap()
+        self._tell_to_stop()
         self._look(time.monotonic())
 
     def _wait(self, now: float) -> None:
@@ -526,8 +528,15 @@ class Supervisor:
             self._before.stop()
         for child in self._children:
             child.due_at = None
-        self._stock.close()
-        self._tell_all("stop")
+        self._has_to_tell = True
+        self._tell_to_stop()
+
+    def _tell_to_stop(self) -> None:
+        """As soon as nobody else has the sockets: who came to those of a process that ends would be lost with it."""
+        if self._has_to_tell and not self._passing_on.is_ending:
+            self._has_to_tell = False
+            self._stock.close()
+            self._tell_all("stop")
 
     def _tell_all(self, word: str) -> None:
         for child in self._children:

@@ -1,7 +1,11 @@
 """The admin address under attack while traffic flows: nothing is changed, nothing grows, and requests are not hurt.
 
-Peace and war alternate, so that whatever else the machine does comes upon both; the load goes on over all of them. The
-attack is in another process than the load: in the same one it would have its interpreter, and that would be measured.
+Peace and war alternate in many short rounds, so that whatever else the machine does comes upon both; the load goes on
+over all of them. The attack is in a process of its own, which gives way to all others (nice 19): what it takes of
+the processor would be measured, too. Each phase has a 99th percentile; the ratio is that of the medians over all
+rounds, and what it may be by chance is found by drawing rounds anew (bootstrap). The same ratio of peace before a war
+and after it says what the machine does by itself.
+
 LBPROXY_ATTACK_S in the environment says how long war is; `make soak` makes it a minute, with 1,000 slow readers of
 events, and holds the latency of requests against that in peace. Otherwise only what does not depend on the machine is
 asserted.
@@ -12,14 +16,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -37,9 +43,10 @@ IS_FULL = ATTACK_S >= 30
 RATE = 500 if IS_FULL else 100
 N_READERS = 1000 if IS_FULL else 100
 PACE_S = 0.2 if IS_FULL else 0.0  # between two calls of an attacker
-PHASE_S = 10.0 if IS_FULL else 0.5
-PAIRS = round(ATTACK_S / PHASE_S)
+PHASE_S = 2.0 if IS_FULL else 0.5
+ROUNDS = round(ATTACK_S / PHASE_S)
 RATIO = 1.1
+DRAWS = 2000
 ADMIN_CONNECTIONS = 64 + 16
 GROWTH_BYTES = 48 << 20  # 80 connections with what they may hold each, and what the interpreter keeps of a busy time
 READ = {"Authorization": "Bearer reads"}
@@ -94,28 +101,47 @@ def p99_s(latencies_s: Sequence[float]) -> float:
 
 
 class Phases:
-    """Latencies of the requests that were answered in peace and in war. halves: of peace, to hold it against itself."""
+    """Of each round, the latencies of the requests that were answered in its two halves of peace, and in war."""
 
     def __init__(self, load: OpenLoop) -> None:
         self._latencies_s = load.report.latencies_s
-        self.halves: tuple[list[float], list[float]] = [], []
-        self.war: list[float] = []
+        self.rounds: list[dict[str, list[float]]] = []
 
     @contextlib.contextmanager
-    def noted(self, where: list[float]) -> Iterator[None]:
+    def noted(self, name: str) -> Iterator[None]:
+        """A phase of the round that is the last one."""
         began = len(self._latencies_s)
         yield
-        where.extend(self._latencies_s[began:])
+        self.rounds[-1][name] = self._latencies_s[began:]
 
     @property
-    def ratio(self) -> float:
-        return p99_s(self.war) / p99_s([*self.halves[0], *self.halves[1]])
+    def usable(self) -> list[Round]:
+        """On a very busy machine no request may be answered in a phase."""
+        return [
+            Round(p99_s([*it["before"], *it["after"]]), p99_s(it["before"]), p99_s(it["after"]), p99_s(it["war"]))
+            for it in self.rounds
+            if len(it) == 3 and all(it.values())
+        ]
 
-    @property
-    def noise(self) -> float:
-        """By how much peace differs from itself; at least 1."""
-        one, other = map(p99_s, self.halves)
-        return max(one, other) / min(one, other)
+
+class Round(NamedTuple):
+    """99th percentiles in seconds. before, after: of the two halves of peace."""
+
+    peace_s: float
+    before_s: float
+    after_s: float
+    war_s: float
+
+
+def ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """How many times as much the second is, of the medians."""
+    return statistics.median(b for _, b in pairs) / statistics.median(a for a, _ in pairs)
+
+
+def interval(pairs: Sequence[tuple[float, float]], rng: random.Random) -> tuple[float, float]:
+    """In which that ratio is, with 95 % of confidence: rounds are drawn anew, as many as there are, DRAWS times."""
+    found = sorted(ratio(rng.choices(pairs, k=len(pairs))) for _ in range(DRAWS))
+    return found[DRAWS * 25 // 1000], found[DRAWS * 975 // 1000 - 1]
 
 
 def what_may_not_change(lb: LbProxy) -> object:
@@ -142,15 +168,17 @@ def test_requests_are_not_hurt_and_nothing_changes_nor_grows(tmp_path: Path) -> 
         with contextlib.closing(war), servers.load(lb.port("in"), RATE) as load:
             phases = Phases(load)
             time.sleep(PHASE_S / 5)  # connections are made
-            for _ in range(PAIRS):
-                for half in phases.halves:
-                    with phases.noted(half):
-                        pass_time(PHASE_S / 2)
+            for _ in range(ROUNDS):
+                phases.rounds.append({})
+                with phases.noted("before"):
+                    pass_time(PHASE_S / 2)
                 war.say("war")
-                with phases.noted(phases.war):
+                with phases.noted("war"):
                     pass_time(PHASE_S)
                 war.say("peace")
                 time.sleep(PHASE_S / 10)  # what is closed is noticed
+                with phases.noted("after"):
+                    pass_time(PHASE_S / 2)
             came = war.end()
         report = load.report
         assert report.statuses == {200: report.sent} and not report.broken and not report.refused, report
@@ -162,13 +190,20 @@ def test_requests_are_not_hurt_and_nothing_changes_nor_grows(tmp_path: Path) -> 
         wait_until(lambda: what_may_not_change(lb) == before, "the admin address to answer as before")
         assert lb.metric("config_reloads_total") == 0
         assert ", by " not in lb.stderr
-        if all((phases.war, *phases.halves)):  # on a very busy machine none may be answered in half a phase
-            peace_s, war_s = p99_s([*phases.halves[0], *phases.halves[1]]), p99_s(phases.war)
-            print(f"p99 {1e3 * peace_s:.2f} ms in peace, {1e3 * war_s:.2f} in war: {phases.ratio:.2f} times as much")
-            print(f"noise {phases.noise:.2f}; {len(phases.war)} requests in war; {came}")
+        rounds = phases.usable
+        hurt, noise = [(it.peace_s, it.war_s) for it in rounds], [(it.before_s, it.after_s) for it in rounds]
+        if rounds:
+            low, high = interval(hurt, random.Random(1))
+            calm_low, calm_high = interval(noise, random.Random(1))
+            print(f"p99 in war is {ratio(hurt):.2f} times that in peace, {low:.2f} to {high:.2f}; {len(rounds)} rounds")
+            print(f"peace after a war against peace before it: {ratio(noise):.2f}, {calm_low:.2f} to {calm_high:.2f}")
+            print(f"median p99 in peace {1e3 * statistics.median(it.peace_s for it in rounds):.2f} ms; {came}")
         print(f"most descriptors {most_fds}, memory {rss >> 10} KiB, at most {most_rss >> 10}")
         if IS_FULL:
-            assert phases.ratio <= RATIO * phases.noise
+            assert len(rounds) >= ROUNDS * 9 // 10, "too few rounds in which requests were answered"
+            assert low <= RATIO, "it is above that, whatever chance may have done"
+            if high > RATIO:
+                pytest.skip(f"{low:.2f} to {high:.2f}: the machine is too busy to say whether it is above {RATIO}")
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])

@@ -237,7 +237,7 @@ class TestTwoWorkers:
 
     def test_the_new_controller_is_killed(self, tmp_path: Path) -> None:
         left = besiege(tmp_path / "lb", 2, "new", "c", signal.SIGKILL, NEW_CONTROLLER)
-        told_at = of(NEW_CONTROLLER, "before lbproxy.process.workers.succession:Succession.serve")
+        told_at = of(NEW_CONTROLLER, "after lbproxy.process.workers.succession:Succession.update")
         assert left == expected(NEW_CONTROLLER, (NEW_CONTROLLER[0], "old"), (told_at, "new"))
 
     def test_a_new_worker_is_killed(self, tmp_path: Path) -> None:

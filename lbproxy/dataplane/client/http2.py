@@ -96,6 +96,8 @@ class Http2Connection(TimedHttp2):
         exchange = stream.begin(prepared, identity or services.next_request_id(), address, services.clock())
         if facts.subject:
             exchange.log_head = facts.listener.log_format.with_subject(prepared.log_head, facts.subject)
+        if self._is_crowded:
+            exchange.reads_at_most = self._share()
         if is_end:
             stream.start(is_end=True)
         else:

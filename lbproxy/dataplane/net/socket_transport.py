@@ -178,8 +178,10 @@ class SocketTransport(Pollable, asyncio.Transport):
             if not data:
                 self._eof()
                 return
-            if len(data) >= FIRST_READ or self._read_size != FIRST_READ:
-                self._read_size = LARGE_READ if len(data) >= FIRST_READ else FIRST_READ
+            if len(data) >= FIRST_READ:
+                self._read_size = LARGE_READ
+            elif self._read_size > FIRST_READ:
+                self._read_size = FIRST_READ
             if self._receiver is not None:
                 self._receiver.data_received(data)
         if events & _ENDED and self._is_reading:
@@ -238,6 +240,10 @@ class SocketTransport(Pollable, asyncio.Transport):
         self._watch(wanted | WRITABLE if self._unsent is not None else wanted)
 
     # --- reading ----------------------------------------------------------------------------------------------------
+
+    def read_at_most(self, size: int) -> None:
+        """Give a Protocol so many bytes at once, fewer than FIRST_READ, until told otherwise. 0: as usual again."""
+        self._read_size = size or FIRST_READ
 
     def pause_reading(self) -> None:
         self._is_reading = False

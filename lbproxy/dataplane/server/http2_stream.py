@@ -87,6 +87,7 @@ class Http2Stream(SharingServerStream):
         "_is_paused",
         "_is_sent",
         "_is_touched",
+        "_length",
         "_n_held",
         "_n_interim",
         "_n_new",
@@ -118,6 +119,7 @@ class Http2Stream(SharingServerStream):
         self._n_unsent = 0
         self._n_taken = 0
         self._is_last = False  # is all of it here?
+        self._length = -1  # octets of the body, if its end was still to come when it began, and they were declared
         self._is_sent = False
         self._trailers_up = b""
         self.is_told_blocked = False
@@ -156,6 +158,8 @@ class Http2Stream(SharingServerStream):
         head = request_head(prepared.forward)
         own = head.length + lines + _EXPECT if expects else head.length + lines
         self._is_last = is_done
+        if not is_done and head.length:
+            self._length = prepared.content_length
         if is_done and trailers:
             self._trailers_up = trailer_lines(trailers)
         self._is_sent = is_done and not body and not self._trailers_up
@@ -336,7 +340,11 @@ class Http2Stream(SharingServerStream):
         is_done, trailers = self.is_ended, self._trailers
         if is_done:
             self.let_go()
-            if not self._is_sent:  # the server has said all, and gets no more of the request (RFC 9113 section 8.1)
+            if self._is_sent:
+                pass
+            elif self._n_taken == self._length:  # it has all, and the client may be about to say so
+                carrier.send_data(self.stream_id, b"", True)
+            else:  # it has said all, and gets no more of the request (RFC 9113 section 8.1)
                 carrier.reset(self.stream_id, NO_ERROR)
         if head is not None:
             sink.response_received(head, body, now, is_done=is_done, trailers=trailers)

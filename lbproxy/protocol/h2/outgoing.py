@@ -105,6 +105,11 @@ class H2Outgoing:
         """Streams that are not closed."""
         return len(self._streams)
 
+    def lacks_only_end(self, stream_id: int) -> bool:
+        """Is END_STREAM all that is missing on this stream, by the content-length that the peer has declared?"""
+        stream = self._stream(stream_id)
+        return stream is not None and stream.incoming != HAS_ENDED and not stream.n_expected
+
     # --- output -----------------------------------------------------------------------------------------------------
 
     def take_output(self) -> bytes:

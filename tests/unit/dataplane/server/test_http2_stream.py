@@ -137,6 +137,38 @@ def test_an_early_answer_that_is_followed_by_a_reset_is_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("length", "pieces", "last"),
+    [
+        (2, (b"ab",), ("data", 3, b"", True)),
+        (2, (b"", b"a", b"b"), ("data", 3, b"", True)),
+        (0, (b"",), ("data", 3, b"", True)),
+        (3, (b"ab",), ("reset", 3, NO_ERROR)),
+        (70_000, (bytes(70_000),), ("reset", 3, NO_ERROR)),
+        (None, (b"ab",), ("reset", 3, NO_ERROR)),
+    ],
+)
+def test_what_a_server_hears_that_answers_before_the_end(
+    length: int | None, pieces: tuple[bytes, ...], last: tuple[object, ...]
+) -> None:
+    """The end where it has all octets that were declared, else that it gets no more."""
+    raw = POST if length is None else b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % length
+    with Asking() as lb:
+        server, _ = lb.server()
+        server.answer(1)
+        asked = lb.begun(raw, pieces[0], is_done=False)
+        assert asked.stream is not None
+        for piece in pieces[1:]:
+            asked.stream.write(piece, is_done=False, trailers=())
+        server.read()
+        server.answer(3)
+        assert asked.heard[-1] == (200, b"hi", True)
+        assert server.read() == [last]
+        asked.stream.write(b"", is_done=True, trailers=())
+        assert server.read() == [] and not server.end.has_stream(3)
+        lb.close()
+
+
+@pytest.mark.parametrize(
     ("code", "word"),
     [
         (REFUSED_STREAM, "refused_stream"),

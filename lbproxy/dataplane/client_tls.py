@@ -14,6 +14,7 @@ from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.client.http2 import Http2Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.net.tls_reasons import reason_of
 from lbproxy.dataplane.net.tls_transport import CLOSED, TlsTransport
 from lbproxy.dataplane.tcp.session import TcpClient
 from lbproxy.dataplane.tls_settings import ListenerContexts, ListenerTlsSettings, asked_for
@@ -64,7 +65,7 @@ def handshake_reason(error: Exception) -> str:
     """The word of TLS_ERRORS for a failed handshake."""
     if not isinstance(error, ssl.SSLError):
         return "closed" if isinstance(error, OSError) else "protocol"
-    reason = error.reason or ""
+    reason = reason_of(error)
     return _REASON.get(reason) or ("client_alert" if "_ALERT_" in reason else "protocol")
 
 
@@ -350,9 +351,9 @@ def told(error: Exception) -> str:
     """Why there was no handshake, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
-    reason = getattr(error, "reason", None)
+    reason = reason_of(error)
     if not reason:
         return str(error)
-    words = str(reason).replace("_", " ").lower()
-    meaning = _MEANING.get(str(reason), "")
+    words = reason.replace("_", " ").lower()
+    meaning = _MEANING.get(reason, "")
     return f"{meaning} ({words})" if meaning else words

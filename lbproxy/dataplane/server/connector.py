@@ -9,8 +9,9 @@ from typing import Final, TypeVar, cast
 
 from lbproxy import errors
 from lbproxy.dataplane.net.dialer import Opening
+from lbproxy.dataplane.net.tls_reasons import reason_of
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
-from lbproxy.dataplane.server.tls import NO_PROTOCOL, ServerTlsTransport, Unwanted, reason_of, tls_fault
+from lbproxy.dataplane.server.tls import NO_PROTOCOL, ServerTlsTransport, Unwanted, tls_fault
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.errors import Fault

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, cast
@@ -12,6 +11,7 @@ from lbproxy import errors
 from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
+from lbproxy.dataplane.net.tls_reasons import reason_of
 from lbproxy.dataplane.net.tls_transport import CLOSED, OPEN, RECORD, TlsTransport
 from lbproxy.dataplane.server.connection import acknowledged
 from lbproxy.dataplane.server.upstream import UpstreamConnection
@@ -36,18 +36,6 @@ _HINTS: Final = {
     NO_PROTOCOL: "it speaks none of the protocols that it was offered (ALPN)",
     "TLSV1_UNRECOGNIZED_NAME": "it does not know the name that it was asked for (tls.server_name)",
 }
-
-
-_TEXT: Final = re.compile(r"\[.*?\] (.*?) \(_ssl")
-
-
-def reason_of(error: Exception) -> str:
-    """OpenSSL's name for what failed, "" if that is none of its errors. CPython's table does not have all of them, and
-    gives only the text then."""
-    if not isinstance(error, ssl.SSLError):
-        return ""
-    found = _TEXT.search(str(error))
-    return error.reason or (found[1].upper().replace(" ", "_") if found is not None else "")
 
 
 def tls_fault(error: Exception) -> tuple[Fault, str]:

@@ -117,6 +117,21 @@ def test_curl_that_does_not_trust_the_certificate_is_counted(stage: Stage) -> No
     wait_until(lambda: stage.failures("plain", "client_alert") == before + 1, "the alert to be counted")
 
 
+def test_an_alert_that_python_has_no_name_for_is_counted_like_any_other(stage: Stage) -> None:
+    """Answered with a defect and its traceback once, where lbproxy is compiled: OpenSSL's reason was None."""
+    before = stage.failures("plain", "client_alert")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    said, hello = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(said, hello, server_hostname="localhost").do_handshake()
+    with socket.create_connection(("127.0.0.1", stage.lb.port("plain"))) as client:
+        client.sendall(hello.read())
+        assert client.recv(1)
+        client.sendall(b"\x15\x03\x03\x00\x02\x02\x78")  # fatal, no_application_protocol (RFC 7301 section 3.2)
+        wait_until(lambda: stage.failures("plain", "client_alert") == before + 1, "the alert to be counted")
+    assert stage.lb.error_lines() == []
+
+
 def test_requests_with_a_private_ca(stage: Stage) -> None:
     with requests.Session() as session:
         session.verify = stage.authority.ca

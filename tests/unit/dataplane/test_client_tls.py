@@ -24,9 +24,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("ca"))
 
 
-def ssl_error(reason: str) -> ssl.SSLError:
-    error = ssl.SSLError(1, "text")
-    error.reason = reason
+def ssl_error(reason: str | None, text: str = "text") -> ssl.SSLError:
+    error = ssl.SSLError(1, text)
+    error.reason = reason  # type: ignore[assignment]  # None where CPython knows no name
     return error
 
 
@@ -43,6 +43,8 @@ def ssl_error(reason: str) -> ssl.SSLError:
         (ssl_error("SSLV3_ALERT_CERTIFICATE_UNKNOWN"), "client_alert"),
         (ssl_error("WRONG_VERSION_NUMBER"), "protocol"),
         (ssl_error(""), "protocol"),
+        (ssl_error(None), "protocol"),
+        (ssl_error(None, "[SSL] tlsv1 alert no application protocol (_ssl.c:1006)"), "client_alert"),
         (ValueError("x"), "protocol"),
     ],
 )
@@ -60,6 +62,10 @@ def test_reasons(error: Exception, reason: str) -> None:
             "it does not trust who signed this listener's certificate (tlsv1 alert unknown ca)",
         ),
         (ssl_error("NO_SHARED_CIPHER"), "no shared cipher"),
+        (
+            ssl_error(None, "[SSL] tlsv1 alert no application protocol (_ssl.c:1006)"),
+            "tlsv1 alert no application protocol",
+        ),
         (ConnectionResetError("gone"), "gone"),
     ],
 )

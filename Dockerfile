@@ -8,7 +8,7 @@ WORKDIR /src
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY lbproxy ./lbproxy
 RUN python -m venv /opt/lbproxy && LBPROXY_COMPILE=${LBPROXY_COMPILE:-require} \
-    /opt/lbproxy/bin/pip install --quiet --no-cache-dir --disable-pip-version-check '.[redis]'
+    /opt/lbproxy/bin/pip install --quiet --no-cache-dir --disable-pip-version-check .
 
 FROM build AS predict
 ENV LBPROXY_COMPILE=no

@@ -80,7 +80,8 @@ run: setup ## three Flask predict servers on 5001-5003 and lbproxy on 5000; Ctrl
 	@exec $(BIN)/lbproxy demo --config config/flask.yaml --servers 127.0.0.1:5001-5003
 
 # All steps run, so that a slip in formatting does not hide what the tests say. Unit tests run twice: with the sources, and
-# with what is installed, which is compiled. Scenarios mostly wait, so there are more of them at once than processors.
+# with what is installed, which is compiled; simulations, which compute for long, only there. Scenarios mostly wait, so there
+# are more of them at once than processors.
 test: setup system ## everything that a change must pass: format, lint, types, import rules, tests
 	@failed=; began=$$(date +%s); \
 	step() { echo "-- $$* ($$(($$(date +%s) - began)) s)"; $(BIN)/"$$@" || failed="$$failed$${failed:+, }$$*"; }; \
@@ -88,7 +89,7 @@ test: setup system ## everything that a change must pass: format, lint, types, i
 	step ruff check --quiet .; \
 	step mypy; \
 	step lint-imports; \
-	step pytest $(PARALLEL) tests/unit tests/architecture tests/fuzz $(PYTEST_ARGS); \
+	step pytest $(PARALLEL) -m 'not simulation' tests/unit tests/architecture tests/fuzz $(PYTEST_ARGS); \
 	step pytest $(PARALLEL) tests/unit --under-test installed $(INTERPRETED) $(PYTEST_ARGS); \
 	step pytest -n $(WORKERS) --dist worksteal -m 'not alone' tests/scenarios $(PYTEST_ARGS); \
 	step pytest -m alone $(ALONE) $(PYTEST_ARGS); \

@@ -66,6 +66,24 @@ def compiled_sources() -> list[str]:
 # otherwise takes compilers half of their time; nobody wrote this C.
 C_OPTIONS = ("-fvisibility=hidden", "-fno-plt", "-w")
 
+# What `word_at` of lbproxy/compiling.py is where it is compiled. memcpy of a fixed size is one load; octets are in the
+# order of a little-endian machine.
+WORDS = """\
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+static inline int64_t lbproxy_word_at(PyObject *data, int64_t at) {
+    int64_t word;
+    if (at < 0 || at > (int64_t)PyBytes_GET_SIZE(data) - 8)
+        return -1;
+    memcpy(&word, PyBytes_AS_STRING(data) + at, 8);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = (int64_t)__builtin_bswap64((uint64_t)word);
+#endif
+    return word;
+}
+"""
+
 # What compiled modules may import, hence what decides about their machine code (imports go one way; pyproject.toml).
 LAYERS = (
     "address",
@@ -157,6 +175,21 @@ def keep(compiled: Path, place: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def know_words() -> None:
+    """Have mypyc call the function of WORDS where the sources call `word_at`."""
+    from mypyc.ir.ops import ERR_NEVER
+    from mypyc.ir.rtypes import bytes_rprimitive, int64_rprimitive
+    from mypyc.primitives.registry import function_op
+
+    function_op(
+        name="lbproxy.compiling.word_at",
+        arg_types=[bytes_rprimitive, int64_rprimitive],
+        return_type=int64_rprimitive,
+        c_function_name="lbproxy_word_at",
+        error_kind=ERR_NEVER,
+    )
+
+
 def compile_into(target: Path) -> None:
     """Compile to `target`/out. mypyc and distutils print what is wrong and exit.
 
@@ -165,6 +198,10 @@ def compile_into(target: Path) -> None:
     from mypyc.build import mypycify
     from setuptools import setup
 
+    know_words()
+    words = target / "words.h"
+    words.parent.mkdir(parents=True, exist_ok=True)
+    words.write_text(WORDS)
     sources = compiled_sources()
     extensions = mypycify(
         ["--follow-imports=silent", *sources],
@@ -175,7 +212,7 @@ def compile_into(target: Path) -> None:
         target_dir=str(target / "c"),
     )
     for extension in extensions:
-        extension.extra_compile_args = [*extension.extra_compile_args, *C_OPTIONS]
+        extension.extra_compile_args = [*extension.extra_compile_args, *C_OPTIONS, "-include", str(words)]
     n_processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     setup(
         name="lbproxy",

@@ -77,6 +77,15 @@ def authority(host: str, port: int) -> str:
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
+def _of_many_colons(text: str, host: str, port_text: str) -> str:
+    """What to say of an address with several colons that is not in brackets: one of IPv6, or none at all."""
+    try:
+        ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return f"{text!r} has more than one port; write host:port"
+    return f"write an IPv6 address in brackets: [{host}]:{port_text}"
+
+
 def parse_address(text: str, *, default_host: str | None = None) -> Address:
     """Read one address. `:port` is allowed only with a default host. Raises ValueError with a sentence for the user."""
     if text.startswith("unix:"):
@@ -86,6 +95,11 @@ def parse_address(text: str, *, default_host: str | None = None) -> Address:
         if len(path.encode()) > 107:
             raise ValueError("a unix socket path has at most 107 bytes")
         return Address("", 0, path)
+    if "://" in text:
+        named = text.partition("://")[2].partition("/")[0]
+        raise ValueError(f"{text!r} is a URL; write {named if ':' in named else 'host:port'}")
+    if text.startswith("[") and text.endswith("]"):
+        raise ValueError(f"{text!r} has no port; write {text}:PORT")
     host, colon, port_text = text.rpartition(":")
     if not colon:
         if text.isascii() and text.isdigit():
@@ -99,7 +113,7 @@ def parse_address(text: str, *, default_host: str | None = None) -> Address:
         except ValueError:
             raise ValueError(f"[{host}] is not an IPv6 address") from None
     elif ":" in host:
-        raise ValueError(f"write an IPv6 address in brackets: [{host}]:{port_text}")
+        raise ValueError(_of_many_colons(text, host, port_text))
     if not (port_text.isascii() and port_text.isdigit()) or not 0 <= int(port_text) <= 65535:
         raise ValueError(f"{port_text!r} is not a port (0 to 65535)")
     if not host:

@@ -12,6 +12,9 @@ each request.
 A compiled class has one base. What several of them are besides is a `@trait`, of which only compiled classes derive.
 
 A variable that is an `i64` is a number of the machine where it is compiled, for loops over octets; else an `int`.
+Numbers of the machine have 64 bits, and what does not fit wraps round, which an `int` does not.
+
+`word_at` is eight octets as such a number. Compiled it is a few machine instructions (hatch_build.py).
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from mypy_extensions import i64 as i64
     from mypy_extensions import mypyc_attr as mypyc_attr
     from mypy_extensions import trait as trait
+
+    def word_at(data: bytes, at: i64) -> i64:
+        """The eight octets from `at` on, which is not negative; the first is the lowest. -1 if there are fewer."""
 else:  # the compiler reads the decorator and nothing needs it when lbproxy runs: no package to install for it
     i64 = int
 
@@ -30,3 +36,7 @@ else:  # the compiler reads the decorator and nothing needs it when lbproxy runs
 
     def mypyc_attr(**_settings):
         return lambda cls: cls
+
+    def word_at(data, at):
+        octets = data[at : at + 8]
+        return int.from_bytes(octets, "little", signed=True) if len(octets) == 8 else -1

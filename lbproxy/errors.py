@@ -145,7 +145,7 @@ NO_SERVER: Final = row(
     "no_server",
     503,
     "destination_unavailable",
-    "No server of the pool is usable; see /api/v1/status for the reason of each.",
+    "Its servers are down, ejected, drained or without an address; `lbproxy status` has the reason of each.",
     side=Side.UPSTREAM,
     metric="rejected_total",
 )

@@ -1,7 +1,7 @@
 """One pick, by strategy and size of the pool, with all servers idle and with uneven load.
 
-Of consistent_hash also what it has to do beyond that: weights, a bound to look at, a first choice that is full or down.
-Its keys differ from pick to pick, and come again.
+Of consistent_hash also what it has to do beyond that: weights, a bound to look at, a first choice that is full, down or
+in another zone. Its keys differ from pick to pick, and come again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lbproxy.domain.strategies.consistent import ConsistentHash, slot_of
 
 _SIZES = (3, 30)
 _HASHED_SIZES = (10, 100, 1000)
-_HASHED_CASES = ("idle", "in flight", "first choice full", "first choice down")
+_HASHED_CASES = ("idle", "in flight", "first choice full", "first choice down", "first choice far")
 _N_KEYS = 32
 
 
@@ -59,7 +59,9 @@ def _hashed(size: int, weights: str, case: str) -> Piece:
     if case == "first choice full":
         for server in first:
             server.max_inflight = 2
-    elif case == "first choice down":
+    elif case != "in flight" and case != "idle":
+        for server in first:
+            server.far = case == "first choice far"
         eligible = servers[size // 10 :]
     for ctx in contexts:  # what is worked out once has been
         strategy.pick(eligible, ctx, 1.0)

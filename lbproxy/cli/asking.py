@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from lbproxy import _client
 from lbproxy.address import Address, parse_address
@@ -103,6 +104,12 @@ def reload(args: argparse.Namespace) -> int:
     steps = [step.get("text") for step in objects(told.get("steps"))]
     done = f"{told.get('file')}: {counted(len(steps), 'step')}{_took(told.get('seconds'))}"
     streams.say("\n".join([done, *(f"  {step}" for step in steps)]))
+    named = named_file(args)
+    if named is not None and Path(named).name != Path(str(told.get("file"))).name:
+        streams.complain(
+            f"{named} only said whom to ask: the lbproxy there runs with {told.get('file')}, "
+            "and that is what it has read"
+        )
     return OK
 
 

@@ -58,6 +58,7 @@ class Words:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
+        metavar=f"{{{','.join((*SHELLS, *NAMES))}}}",
         choices=(*SHELLS, *NAMES),
         help="a shell: print the script for it; servers, pools, listeners: print the names of a running lbproxy",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlencode
@@ -14,6 +15,8 @@ from lbproxy.cli import asking, explain_page, streams
 from lbproxy.cli.common import OK, USAGE, UsageError
 
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_URL: Final = re.compile(r"https?://(?P<host>[^/?#]+)(?P<path>[^#]*)")
+_ID: Final = re.compile(r"[0-9a-f]{32}")  # as lbproxy makes them; a trusted proxy's may be anything
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,15 +45,20 @@ def parameters(args: argparse.Namespace) -> list[tuple[str, str]]:
     words: Sequence[str] = args.request
     named = [("host", args.host), ("from", args.peer), ("listener", args.listener), ("body", args.data)]
     options = [(name, value) for name, value in named if value is not None] + [("header", text) for text in args.header]
-    if len(words) == 1 and not words[0].startswith(("/", "*")) and words[0] not in _METHODS:
+    is_path = [word.startswith(("/", "*")) or _URL.match(word) is not None for word in words]
+    if len(words) == 1 and not is_path[0] and words[0] not in _METHODS:
         if options:
             raise UsageError(f"{words[0]} is taken for the id of a request, which has no options; or write METHOD PATH")
         return [("request_id", words[0])]
     if len(words) > 2:
         raise UsageError("write METHOD PATH, or PATH, or the id of a request; quote a path from the shell")
     method, path = "GET", "/"
-    for word in words:
-        if word.startswith(("/", "*")):
+    for word, is_its in zip(words, is_path, strict=True):
+        if is_its and (url := _URL.match(word)):
+            path = url["path"] if url["path"].startswith("/") else f"/{url['path']}"
+            if args.host is None:
+                options.insert(0, ("host", url["host"]))
+        elif is_its:
             path = word
         elif word is words[0]:
             method = word
@@ -72,6 +80,8 @@ def explain(args: argparse.Namespace) -> int:
         if answer.status == 422:
             streams.complain(f"lbproxy explain: {detail}")
             return USAGE
+        if asked[0][0] == "request_id" and _ID.fullmatch(asked[0][1]) is None:
+            detail += f"; if a path is meant, it begins with /: lbproxy explain /{asked[0][1]}"
         raise _client.AdminError(detail)
     if args.json:
         streams.say(json.dumps(told, indent=2))

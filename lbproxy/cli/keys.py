@@ -11,7 +11,7 @@ from lbproxy.cli.common import OK, UsageError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["new"], help="`new`: make a key")
+    parser.add_argument("what", metavar="new", choices=["new"], help="`new`: make a key")
     parser.add_argument("name", metavar="NAME", help="whose key it is: what logs, limits and routes call its client")
     parser.add_argument(
         "--file", metavar="FILE", help="add the key's hash to this file (api_keys.file), which is made if need be"

@@ -21,6 +21,7 @@ from lbproxy.cli import (
     completion,
     diagnosing,
     explaining,
+    foreign_usage,
     keys,
     options_only,
     running,
@@ -53,6 +54,10 @@ class _Parser(argparse.ArgumentParser):
     """argparse keeps quiet when --help or --version cannot be written, and ends with 2 after bad usage, always."""
 
     usage_status = USAGE
+
+    def options(self) -> list[str]:
+        """The long options that it knows."""
+        return [word for word in self._option_string_actions if word.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -210,6 +215,30 @@ def command_names(parser: argparse.ArgumentParser) -> list[str]:
     return list(action.choices)
 
 
+def subparser(parser: argparse.ArgumentParser, command: str) -> _Parser:
+    """The parser of a command."""
+    [action] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    found = action.choices[command]
+    assert isinstance(found, _Parser)
+    return found
+
+
+def unknown_word(word: str, options: Sequence[str]) -> str:
+    """What to say of a word of the command line that no option or argument of the command is."""
+    if not word.startswith("-"):
+        return f"{word!r} is one word too many"
+    name = word.partition("=")[0]
+    meant = [other for other in foreign_usage.OPTIONS.get(name, ()) if other in options or " " in other]
+    if meant and " " in meant[0]:
+        return f"there is no option {name}; {meant[0]}"
+    if not meant:
+        from difflib import get_close_matches
+
+        meant = get_close_matches(name, options, n=1)
+    hint = f"did you mean {meant[0]}?" if meant else f"options: {', '.join(options)}"
+    return f"there is no option {name}; {hint}"
+
+
 def with_command(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     """`lbproxy FILE` and `lbproxy -c FILE` are `lbproxy run ...`: options of the program itself come alone.
 
@@ -224,6 +253,8 @@ def with_command(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[s
     if not first.startswith("-") and not ({".", "/"} & set(first) or Path(first).exists()):
         from difflib import get_close_matches
 
+        if told := foreign_usage.COMMANDS.get(first):
+            raise UsageError(f"there is no command {first!r}; {told}")
         close = get_close_matches(first, commands, n=1)
         hint = f"did you mean {close[0]}?" if close else f"commands: {', '.join(commands)}"
         raise UsageError(f"there is no command and no file {first!r}; {hint}")
@@ -255,7 +286,10 @@ def _run(argv: Sequence[str]) -> int:
         if words[0] == HEALTHCHECK:
             # Container runtimes reserve 2, whatever is wrong with the options.
             parser.usage_status = FAILURE
-        args = parser.parse_args(words)
+        args, rest = parser.parse_known_args(words)
+        if rest:
+            its = subparser(parser, args.command)
+            its.error(unknown_word(rest[0], its.options()))
         name = f"lbproxy {args.command}"
         function: Command = args.function
         return function(args)

@@ -68,7 +68,8 @@ def _pool(pool: Object, width: int | None, is_verbose: bool) -> list[str]:
     servers = _objects(pool.get("servers"))
     name, strategy, usable = (_shown(pool.get(key)) for key in ("name", "strategy", "usable"))
     spoken = "" if pool.get("protocol") in (None, "h1") else f", {_shown(pool['protocol'])}"
-    lines = [f"pool {name} ({strategy}{spoken}): {usable} of {len(servers)} usable"]
+    standby = f", {pool['standby']} stand by" if pool.get("standby") else ""
+    lines = [f"pool {name} ({strategy}{spoken}): {usable} of {len(servers)} usable{standby}"]
     if pool.get("leaving"):
         lines.append("  the config no longer names it: it goes when what is in it is done")
     if pool.get("failing_open"):

@@ -36,6 +36,8 @@ def pool_lines(view: View) -> list[str]:
 def _pool(pool: Object, rates: Object) -> str:
     servers = pool.get("servers")
     parts = [f"{pool.get('usable')} of {len(servers) if isinstance(servers, list) else 0} usable"]
+    if pool.get("standby"):
+        parts.append(f"{pool['standby']} stand by")
     if pool.get("failing_open"):
         parts.append("FAILS OPEN")
     if rates:

@@ -5,6 +5,7 @@ A value is a key, or where it has a space a sentence. Names are compared without
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -204,7 +205,12 @@ _BY_SECTION: Final = {
     "Route": _words(
         {
             "backend upstream service cluster proxy_pass target use_backend servers": "pool",
-            "path prefix path_prefix regex host method methods location uri query": "match",
+            "path": "match.path",
+            "prefix path_prefix location uri": "match.path_prefix",
+            "regex path_regex": "match.path_regex",
+            "host hosts hostname": "match.host",
+            "method methods": "match.methods",
+            "query": "match.query",
             "return": "respond",
             "weights weighted_clusters split_clients traffic_split canary splits weighted_target_groups": "split",
             "json body": "match.json",
@@ -230,7 +236,9 @@ _BY_SECTION: Final = {
             "protocols versions ssl_protocols": "min_version",
         }
     ),
-    "PoolTls": _words({"insecure skip_verify": "verify: false", "ca_file": "ca", "sni servername": "server_name"}),
+    "PoolTls": _words(
+        {"insecure skip_verify": "write verify: false", "ca_file": "ca", "sni servername": "server_name"}
+    ),
 }
 _STRATEGIES: Final = _words(
     {
@@ -246,6 +254,41 @@ _STRATEGIES: Final = _words(
         "rand": "random",
     }
 )
+
+
+_PROGRAMS: Final = {
+    "Envoy": {"static_resources", "dynamic_resources", "layered_runtime", "overload_manager"},
+    "Traefik": {"entrypoints", "certificatesresolvers", "serverstransport", "providers"},
+    "Kubernetes": {"apiversion", "kind"},
+    "Docker Compose": {"services", "networks", "volumes"},
+    "Kong": {"_format_version", "_transform"},
+}
+"""Keys at the top level that only these programs have; of Kubernetes and Compose it takes two."""
+
+
+def program_of_keys(data: object) -> str:
+    """The program for which a mapping at the top level of a file is, "" if that is not sure."""
+    if not isinstance(data, Mapping) or {"listeners", "pools"} & set(data):
+        return ""
+    keys = {str(key).lower() for key in data}
+    traefik = any(isinstance(data.get(key), Mapping) and {"routers", "services"} & set(data[key]) for key in _TRAEFIK)
+    for program, words in _PROGRAMS.items():
+        needed = 2 if program in ("Kubernetes", "Docker Compose") else 1
+        if len(keys & words) >= needed:
+            return program
+    return "Traefik" if traefik else ""
+
+
+_TRAEFIK: Final = ("http", "tcp", "udp")
+
+
+def program_of_text(text: str) -> str:
+    """The program for which a file is that is one text to YAML, "" if that is not sure."""
+    if re.match(r"(global|defaults|frontend|backend|listen)\s", text):
+        return "haproxy"
+    if re.search(r"\b(reverse_proxy|handle|respond|file_server|encode)\b", text) and ";" not in text:
+        return "Caddy"
+    return "nginx" if "{" in text and ";" in text else ""
 
 
 def _plain(name: str) -> str:

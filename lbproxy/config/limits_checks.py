@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path as FilePath
 
 from lbproxy.config.certificates import FileProblem
@@ -35,10 +34,6 @@ def check_limits(config: Config, document: Document) -> None:
             days = round(full_s / 86400)
             document.object_to(
                 (*place, "burst"), f"takes {days} days to be full again at this rate", "a year is the most"
-            )
-        if limit.store is not None and find_spec("redis") is None:
-            document.object_to(
-                (*place, "store"), "the package redis is not installed", "run `pip install lbproxy[redis]`", at_key=True
             )
     if not any(listener.mode == "http" for listener in config.listeners) and not document.blamed:
         for name, value in (("api_keys", config.api_keys), ("rate_limits", config.rate_limits)):

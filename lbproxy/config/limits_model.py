@@ -20,6 +20,7 @@ from lbproxy.config.notation import (
     integer,
     setting,
 )
+from lbproxy.config.store_url import read_store_url
 from lbproxy.config.units import Rate, is_off, parse_rate, parse_text, shown
 from lbproxy.request_key import RequestKey, read_key
 
@@ -65,10 +66,7 @@ def parse_limit_key(value: object) -> str:
 def parse_store_url(value: object) -> str:
     """A URL of Redis, as its own tools write it."""
     text = parse_text(value)
-    if not re.fullmatch(r"(rediss?://[^\s/?#]+(/[0-9]*)?|unix://\S*/[^\s?]+)(\?\S*)?", text):
-        raise ValueError(
-            f"expected redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH, got {text.rpartition('@')[2]!r}"
-        )
+    read_store_url(text)
     return text
 
 
@@ -142,7 +140,7 @@ class RateLimit(Section):
     ] = setting(
         None,
         "Where the buckets are. Not set, or `local`: in lbproxy, for all its workers. A URL: in Redis, for all "
-        "lbproxies that use it ([more](limits.md#a-fleet)); needs `pip install lbproxy[redis]`.",
+        "lbproxies that use it ([more](limits.md#a-fleet)).",
     )
 
     @property

@@ -64,7 +64,13 @@ class Notation:
                 return None
             if isinstance(value, str) and value.lower() in slips.NEVER:
                 raise ValueError(f"expected {self.words} or `off`, got {value!r}; did you mean off?")
-            return self.parse(value)
+            try:
+                return self.parse(value)
+            except ValueError as error:
+                # Elsewhere 0 means no limit.
+                if value == 0 and not isinstance(value, bool) and ";" not in str(error):
+                    raise ValueError(f"{error}; did you mean off?") from None
+                raise
 
         return Notation(f"{self.words} or `off`", parse, {"anyOf": [dict(OFF_SCHEMA), dict(self.schema)]})
 

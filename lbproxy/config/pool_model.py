@@ -198,6 +198,11 @@ def expand_health_check(value: object) -> object:
     if isinstance(value, str):
         if value.startswith("/"):
             return {"type": "http", "path": value}
+        if value.lower() in ("on", "yes", "true"):
+            raise ValueError(
+                f"expected off, tcp, grpc, a path that starts with /, or a mapping, got {value!r}; leave it out: "
+                "without it connections are tried; a path asks the application"
+            )
         path = re.sub(r"^https?://[^/]*", "", value)
         hint = "/" if value == "http" else f"/{path.lstrip('/')}" if path and path.lower() not in NEVER else "off"
         raise ValueError(

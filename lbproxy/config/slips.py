@@ -127,6 +127,8 @@ def number(value: object) -> str:
 def address(text: str, *, is_server: bool) -> str:
     """What is wrong with an address that stands out, and what to write: `sentence; hint`, or ""."""
     here = "127.0.0.1:{}" if is_server else ":{}"
+    if found := re.match(r"\$([A-Za-z_]\w*)", text):
+        return f"{text!r} is taken as it is; a variable is written ${{{found[1]}}}"
     bare = text.strip().rstrip(";,").strip(_QUOTES + " ")
     if bare != text and bare:
         return f"{text!r} is not an address; {meant(bare)}"

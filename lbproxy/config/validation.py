@@ -13,7 +13,7 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lbproxy.config import foreign_words
+from lbproxy.config import foreign_words, short_forms
 from lbproxy.config.availability import UNAVAILABLE_KEYS, UNAVAILABLE_VALUES
 from lbproxy.config.model import Config
 from lbproxy.config.notation import Shorthand
@@ -132,11 +132,13 @@ def _as_mapping(path: Path, given: object, *, is_flow: bool) -> str:
         word = re.match(r"([\w-]+)\s*[:=]?\s*(.*)", text, re.DOTALL)
         if word and word[1] in section.model_fields and len(text) <= 200:
             return f"did you mean `{word[1]}: {word[2]}`?"
-        if "{" in text and ";" in text:
-            return "this looks like a config of nginx; docs/configuration.md shows one of lbproxy"
-        if re.match(r"(global|defaults|frontend|backend|listen)\s", text):
-            return "this looks like a config of haproxy; docs/configuration.md shows one of lbproxy"
-    return ""
+        if path == () and (program := foreign_words.program_of_text(text)):
+            return _looks_like(program)
+    return short_forms.suggestion(path, given)
+
+
+def _looks_like(program: str) -> str:
+    return f"this looks like a config of {program}; docs/configuration.md shows one of lbproxy"
 
 
 def _forms(path: Path) -> str:
@@ -180,6 +182,8 @@ def _suggest_key(path: Path, document: Document) -> tuple[str, str | None]:
         line.rpartition(".")[2] for line in UNAVAILABLE_KEYS if _describes(line.rpartition(".")[0], path[:-1])
     }
     known = [field for field in section.model_fields if field not in unavailable]
+    if len(path) == 1 and (program := foreign_words.program_of_keys(document.data)):
+        return _looks_like(program), None
     if foreign := foreign_words.key(section.__name__, name):
         own = foreign.removeprefix("did you mean ").rstrip("?").partition(".")[0]
         return foreign, own if own in known else None

@@ -49,6 +49,8 @@ def _why_not(pool: Pool, owner: Server, strategy: ConsistentHash) -> str:
     if owner in pool.members.beyond:
         return "stands in another zone"
     if owner not in pool.eligible():
+        if owner.backup and owner.is_usable:
+            return "is a backup"
         return f"takes no requests ({owner.shown})"
     if owner.inflight >= owner.limit:
         return f"is full ({owner.inflight} of {owner.limit} in flight)"

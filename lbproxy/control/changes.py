@@ -11,18 +11,19 @@ from typing import Final
 
 from lbproxy.control.status import Json
 
-POOL_KEYS: Final = ("name", "leaving", "usable", "ready", "reason", "failing_open", "inflight", "queue")
+POOL_KEYS: Final = ("name", "leaving", "usable", "standby", "ready", "reason", "failing_open", "inflight", "queue")
 _FAINT_S: Final = 0.0001  # a latency below this is none
 
 Key = tuple[str, str]
+_LIMITS: Final[Key] = ("", "rate_limits")
 
 
 class Changes:
     """The last status, and when each part of it became what it is.
 
-    number: of the latest change of a server or of a pool's own values. shape: of the latest change of what there is:
-    pools, servers, listeners, shares of splits, or what the process is doing; whoever knows an older one needs
-    everything anew.
+    number: of the latest change of a server, of a pool's own values or of what rate limits have counted. shape: of the
+    latest change of what there is: pools, servers, listeners, shares of splits, what is wrong with the sources of
+    servers, or what the process is doing; whoever knows an older one needs everything anew.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class Changes:
         self.shape = 0
         self._shown: object = None
         self._pools: list[tuple[Json, list[Json]]] = []
+        self._limits: list[Json] = []
         self._seen: dict[Key, tuple[object, int]] = {}
 
     def take(self, status: Json) -> None:
@@ -44,11 +46,18 @@ class Changes:
             for server in servers:
                 self._note(seen, (name, str(server["name"])), lasting(server), number)
             self._pools.append((head, servers))
+        self._limits = objects(status["rate_limits"])
+        self._note(seen, _LIMITS, self._limits, number)
         self._seen = seen
         shape = (
             [(item["name"], item["bind"]) for item in objects(status["listeners"])],
             [(item["listener"], item["route"], item["by"], item["pools"]) for item in objects(status["splits"])],
             list(seen),
+            [
+                (item["source"], item["error"])
+                for pool in objects(status["pools"])
+                for item in objects(pool["discovery"])
+            ],
             status["state"],
             status["ready"],
         )
@@ -65,14 +74,18 @@ class Changes:
             self.number = number
 
     def since(self, number: int) -> Json:
-        """The pools that have changed after this number, each with those of its servers that have."""
+        """The pools that have changed after this number, each with those of its servers that have; all rate limits if
+        one has."""
         pools = []
         for head, servers in self._pools:
             name = str(head["name"])
             changed = [item for item in servers if self._seen[name, str(item["name"])][1] > number]
             if changed or self._seen[name, ""][1] > number:
                 pools.append({**head, "servers": changed})
-        return {"pools": pools}
+        told: Json = {"pools": pools}
+        if self._seen[_LIMITS][1] > number:
+            told["rate_limits"] = self._limits
+        return told
 
 
 def lasting(server: Json) -> Json:

@@ -69,7 +69,8 @@ class StatusSource:
     kind: of a pool, by name, and the values in force of the keys that it sets. discovery: the
     sources of a pool's servers (control/discovery/). state_file: None: there is none. workers: a row for each process
     that serves, where there are several. splits: of routes (control/splits.py). rate_limits: see limit_status.py.
-    protocol: what the servers of a pool are spoken to in. connections: to servers, as `upstream_connections` has them.
+    protocol: what the servers of a pool are spoken to in. sticky: its cookie, None for none.
+    connections: to servers, as `upstream_connections` has them.
     """
 
     version: str
@@ -87,6 +88,7 @@ class StatusSource:
     rate_limits: Callable[[], Sequence[Json]] = tuple
     protocol: Callable[[str], str] = lambda pool: "h1"
     connections: Callable[[], Iterable[tuple[tuple[str, ...], float]]] = tuple
+    sticky: Callable[[str], str | None] = lambda pool: None
 
     def build(self, state: str, not_ready: str | None, now: float) -> Json:
         """state: starting, running or draining. not_ready: the reason, None if /readyz says 200."""
@@ -130,7 +132,9 @@ class StatusSource:
             "kind_settings": dict(settings),
             "strategy": self.strategies.get(name, ""),
             "protocol": self.protocol(name),
+            "sticky": self.sticky(name),
             "usable": len(eligible),
+            "standby": sum(server.is_usable and server not in used for server in pool.servers),
             "leaving": pool.is_leaving,
             "ready": is_ready,
             "reason": None if is_ready else _problem(pool),

@@ -48,6 +48,17 @@ _REASON: Final = {
     "CERTIFICATE_VERIFY_FAILED": "bad_certificate",
 }
 
+_MEANING: Final = {
+    "HTTP_REQUEST": "it speaks plain HTTP; this port takes https:// only",
+    "HTTPS_PROXY_REQUEST": "it takes this port for a forward proxy (CONNECT)",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not trust who signed this listener's certificate",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept this listener's certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept this listener's certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "this listener's certificate has expired, it says",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it has no certificate, and client_verify is required",
+}
+"""What to say of OpenSSL's reasons that most users cannot do much with."""
+
 
 def handshake_reason(error: Exception) -> str:
     """The word of TLS_ERRORS for a failed handshake."""
@@ -189,7 +200,7 @@ class ClientTlsTransport(TlsTransport):
     def _handshake_failed(self, error: Exception) -> None:
         reason = handshake_reason(error)
         self._over()
-        self._count(reason, _sentence(error))
+        self._count(reason, told(error))
         self._state = CLOSED
         raw = self._raw
         if reason == "closed" or raw.is_closing():
@@ -335,8 +346,13 @@ def _escaped(value: str) -> str:
     return "".join(out)
 
 
-def _sentence(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """Why there was no handshake, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
     reason = getattr(error, "reason", None)
-    return str(reason).replace("_", " ").lower() if reason else str(error)
+    if not reason:
+        return str(error)
+    words = str(reason).replace("_", " ").lower()
+    meaning = _MEANING.get(str(reason), "")
+    return f"{meaning} ({words})" if meaning else words

@@ -44,7 +44,7 @@ MAX_HEADS: Final = 1024
 MAX_HEAD_BYTES: Final = 4096
 JITTER: Final = 0.1
 _HASH_PICKS: Final[tuple[int, ...]] = tuple(
-    [POOL.column("hash_picks_total", result) for result in ("owner", "spilled", "no_key")]
+    [POOL.column("hash_picks_total", result) for result in ("owner", "near", "spilled", "no_key")]
 )
 DEFAULT_METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # what Allow says where all are served
 

@@ -145,12 +145,11 @@ class Services:
 
 def request_ids(random_bytes: bytes) -> list[tuple[str, bytes]]:
     """An id of 32 hex digits and its X-Request-ID line for each 16 random bytes."""
-    digits = random_bytes.hex()
-    octets = digits.encode()
-    return [
-        (digits[start : start + 32], b"X-Request-ID: %b\r\n" % octets[start : start + 32])
-        for start in range(0, len(digits), 32)
-    ]
+    ids = random_bytes.hex("|", 16)
+    # All lines at once, and then cut: to put each of them together takes longer.
+    lines = b"X-Request-ID: %b\r\n" % ids.encode().replace(b"|", b"\r\nX-Request-ID: ")
+    size = len(b"X-Request-ID: \r\n") + 32
+    return [(ids[33 * at : 33 * at + 32], lines[size * at : size * (at + 1)]) for at in range(len(random_bytes) // 16)]
 
 
 def abort(transport: asyncio.Transport) -> None:

@@ -18,6 +18,7 @@ from lbproxy.dataplane.net.admission import Turns
 from lbproxy.telemetry.log import ThrottledLog
 
 TICKET_KEYS_S = 3600.0
+HTTP1 = "http/1.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +154,22 @@ class PoolTlsFiles:
     def paths(self) -> tuple[str, ...]:
         return tuple(path for path in (self.ca, self.cert, self.key) if path is not None)
 
-    def load(self) -> ssl.SSLContext:
+    def load(self) -> PoolContexts:
         """Read every file. Raises FileProblem."""
-        return client_context(verify=self.verify, ca=self.ca, cert=self.cert, key=self.key, alpn=self.alpn)
+        context = self._context(self.alpn)
+        has_choice = len(self.alpn) > 1 and HTTP1 in self.alpn
+        return PoolContexts(context, self._context((HTTP1,)) if has_choice else context)
+
+    def _context(self, alpn: tuple[str, ...]) -> ssl.SSLContext:
+        return client_context(verify=self.verify, ca=self.ca, cert=self.cert, key=self.key, alpn=alpn)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolContexts:
+    """http1: for a connection that has to be one of HTTP/1.1, where the server may choose between that and HTTP/2."""
+
+    context: ssl.SSLContext
+    http1: ssl.SSLContext
 
 
 class SessionHolder(Protocol):
@@ -169,18 +183,19 @@ class PoolTlsSettings:
 
     renew_s: float | None = None
 
-    __slots__ = ("context", "files")
+    __slots__ = ("context", "files", "http1")
 
-    def __init__(self, files: PoolTlsFiles, context: ssl.SSLContext) -> None:
+    def __init__(self, files: PoolTlsFiles, loaded: PoolContexts) -> None:
         self.files = files
-        self.context = context
+        self.use(loaded)
 
-    def load(self) -> ssl.SSLContext:
+    def load(self) -> PoolContexts:
         return self.files.load()
 
-    def use(self, context: ssl.SSLContext) -> None:
+    def use(self, loaded: PoolContexts) -> None:
         """New connections are made with this from now on."""
-        self.context = context  # sessions of the one before are found to be its, and not offered
+        self.context = loaded.context  # sessions of the one before are found to be its, and not offered
+        self.http1 = loaded.http1
 
     def name_of(self, host: str) -> str | None:
         """The name that a server configured as `host` is asked for; None for a unix socket without server_name."""

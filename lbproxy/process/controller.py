@@ -174,6 +174,7 @@ class Controller:
             lambda: limit_status(self._config.rate_limits, registry),
             self._protocol,
             lambda: registry.readers["upstream_connections"]() if "upstream_connections" in registry.readers else (),
+            self._sticky,
         )
         registry.readers["discovery_last_success_timestamp_seconds"] = self._discovery.last_successes
         registry.readers["discovery_errors_total"] = self._discovery.errors
@@ -184,6 +185,10 @@ class Controller:
         )
         for pool in pools.values():
             pool.on_flip(partial(self._flipped, pool))
+
+    def _sticky(self, pool: str) -> str | None:
+        config = self._config.pools.get(pool)
+        return None if config is None or config.sticky is None else config.sticky.cookie
 
     def _kind(self, pool: str) -> tuple[str | None, dict[str, str]]:
         config = self._config.pools.get(pool)

@@ -9,6 +9,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from lbproxy.compiling import i64
+
+_LOWER: Final = 0x20  # what a letter has in lower case only
+_K: Final = 0x6B
+_N: Final = 0x6E
 _MAY_BEGIN: Final = frozenset((b"n", b"N", b"k", b"K", b" ", b"\t"))  # a scheme of these; most credentials do not
 _scheme = re.compile(rb"[ \t]*(?:ntlm|negotiate|kerberos|nego2)(?![!#$%&'*+.^_`|~0-9a-z-])", re.IGNORECASE).match
 # In a list of challenges, in any place. That of a quoted string counts too: to share less than one might does no harm.
@@ -17,6 +22,11 @@ _challenge = re.compile(
 ).search
 
 CHALLENGES: Final = frozenset((b"www-authenticate", b"proxy-authenticate", b"authentication-info", b"persistent-auth"))
+
+
+def may_bind(first: i64) -> bool:
+    """Can credentials that begin with this octet authenticate their connection?"""
+    return first | _LOWER in (_K, _N)
 
 
 def is_bound_by(credentials: bytes) -> bool:

@@ -1,8 +1,9 @@
 """The lines of a head: one pass over its octets, and what goes on as it came stays in one piece.
 
 Most lines of a head mean nothing to a gateway. So nothing is made of them: the reader stops only at a name that is
-known or odd, and lines that go on are cut out of the head together. Names are found in a table that never changes,
-whatever strangers send; a near miss of a known name is another name.
+known or odd, and lines that go on are cut out of the head together. Names are found in tables that never change,
+whatever strangers send; a near miss of a known name is another name. One of the tables has names as most send them,
+which are told by comparing eight octets at once; any other name is read octet by octet, and found in any case.
 
 Strict means: field octets only (RFC 9110 section 5.5: no control character but HTAB), CR LF at the end of each line and
 nowhere else, and a token before the colon, without white space around it (RFC 9112 section 5.1). A folded line begins
@@ -16,9 +17,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import i64, mypyc_attr
+from lbproxy.compiling import i64, mypyc_attr, word_at
 from lbproxy.errors import Fault
 from lbproxy.protocol.message import Fields, join_fields, parse_length
+from lbproxy.protocol.octets import mask_of, value_end
 
 MAX_NAME: Final = 256
 """How long a name may be in a request."""
@@ -28,13 +30,11 @@ NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 WHITE: Final = b" \t"
 """White space around a value (RFC 9110 section 5.6.3)."""
 _UNLIMITED: Final = 1 << 30
-_HTAB: Final = 9
 _LF: Final = 10
 _CR: Final = 13
 _SPACE: Final = 32
 _ZERO: Final = 48
 _COLON: Final = 58
-_DELETE: Final = 127
 _UNDERSCORE: Final = 128
 """The bit that an underscore has in _TOKEN, and nothing else."""
 END: Final = b"\r\n\r\n"
@@ -48,6 +48,17 @@ _TOKEN: Final = bytes(
     for code in range(256)
 )
 _SLOTS: Final = 1024  # as a mask, in `find`
+_SPELLED_SLOTS: Final = 128  # likewise, in `spelled`
+_WORD: Final = 8  # octets
+# Names that pass in requests or answers, as those who send most of them spell them.
+_COMMON: Final[tuple[bytes, ...]] = (
+    b"Accept", b"Accept-Encoding", b"Accept-Language", b"Access-Control-Allow-Origin", b"Age", b"Cache-Control",
+    b"Content-Encoding", b"Content-Type", b"Cookie", b"DNT", b"ETag", b"Expires", b"Idempotency-Key", b"If-Match",
+    b"If-Modified-Since", b"If-None-Match", b"Last-Modified", b"Location", b"Origin", b"Pragma", b"Priority", b"Range",
+    b"Sec-Fetch-Dest", b"Sec-Fetch-Mode", b"Sec-Fetch-Site", b"Sec-Fetch-User", b"Server", b"Set-Cookie",
+    b"Traceparent", b"Tracestate", b"Upgrade-Insecure-Requests", b"Vary", b"WWW-Authenticate", b"X-API-Key",
+    b"X-Correlation-ID", b"X-Powered-By", b"X-Request-ID", b"X-Requested-With",
+)  # fmt: skip
 
 
 class HeadError(Exception):
@@ -60,14 +71,13 @@ class HeadError(Exception):
 
 
 class Name:
-    """What is done with the fields of one name: kind (0: passes), the name in lower case, and as it is usually sent."""
+    """What is done with the fields of one name: kind (0: passes), and the name in lower case."""
 
-    __slots__ = ("kind", "lower", "other", "usual")
+    __slots__ = ("kind", "lower", "other")
 
     def __init__(self, kind: i64, lower: bytes, other: Name | None = None) -> None:
         self.kind = kind
         self.lower = lower
-        self.usual = lower
         self.other = other  # in the same slot
 
 
@@ -87,35 +97,82 @@ def begins(raw: bytes, start: i64, lower: bytes) -> bool:
     return True
 
 
-def is_spelled(raw: bytes, start: i64, name: Name) -> bool:
-    """Is this the name, of the same length, in any case?"""
-    table, lower, usual = _TOKEN, name.lower, name.usual
-    size: i64 = len(lower)
-    at: i64 = 0
-    while at < size:
-        octet: i64 = raw[start + at]
-        if octet != usual[at] and table[octet] != lower[at]:
-            return False
-        at += 1
-    return True
+class Spelling:
+    """A name with its colon, as it is sent. name: what is done with it. size: without the colon.
+
+    first: the first eight octets as a word; of fewer, those that `mask` has. last: the last eight.
+    """
+
+    __slots__ = ("first", "last", "mask", "name", "other", "size", "text")
+
+    def __init__(self, text: bytes, name: Name) -> None:
+        self.name = name
+        self.text = text + b":"
+        self.size: i64 = len(text)
+        self.mask: i64 = mask_of(min(len(self.text), _WORD))
+        self.first: i64 = word_at(self.text.ljust(_WORD, b"\0"), 0)
+        self.last: i64 = word_at(self.text, max(0, self.size + 1 - _WORD))
+        self.other: Spelling | None = None  # in the same slot
+
+
+def _slot(word: i64) -> i64:
+    """Of a name, by the first four octets of it and its colon."""
+    return (word ^ word >> 9 ^ word >> 18) & (_SPELLED_SLOTS - 1)
 
 
 class Names:
     """Names that mean something, by lower-case name. Fixed: nothing that is read changes it."""
 
-    __slots__ = ("_slots",)
+    __slots__ = ("_slots", "_spelled")
 
     def __init__(self, kinds: Mapping[bytes, int]) -> None:
         self._slots: list[Name | None] = [None] * _SLOTS
+        self._spelled: list[Spelling | None] = [None] * _SPELLED_SLOTS
         for lower, kind in kinds.items():
             slot = sum(lower) % _SLOTS
-            name = self._slots[slot] = Name(kind, lower, self._slots[slot])
-            name.usual = b"-".join([part.capitalize() for part in lower.split(b"-")])
+            self._slots[slot] = Name(kind, lower, self._slots[slot])
+        usual = [b"-".join([part.capitalize() for part in lower.split(b"-")]) for lower in kinds]
+        for text in dict.fromkeys((*_COMMON, *usual, *[name.lower() for name in _COMMON], *kinds)):
+            self._add(text)
+
+    def _add(self, text: bytes) -> None:
+        """Have a spelling in the table, behind others of its slot, if what is done with it depends on nothing else."""
+        lower = text.lower()
+        size = len(lower)
+        name = self.find(lower, 0, size, sum(lower)) or self.judge(lower, 0, size, b"_" in lower)
+        if size < _WORD // 2 - 1 or (name.kind == 0 and name is not PLAIN):
+            return
+        made = Spelling(text, name)
+        slot = _slot(made.first)
+        last = self._spelled[slot]
+        if last is None:
+            self._spelled[slot] = made
+            return
+        while last.other is not None:
+            last = last.other
+        last.other = made
+
+    def spelled(self, raw: bytes, start: i64) -> Spelling | None:
+        """What stands there, with its colon, if it is a name as most send it; None says nothing."""
+        word = word_at(raw, start)
+        found = self._spelled[_slot(word)]
+        while found is not None:
+            size: i64 = found.size
+            if word & found.mask == found.first and (
+                size < _WORD
+                or (
+                    word_at(raw, start + size + 1 - _WORD) == found.last
+                    and (size < 2 * _WORD or raw.startswith(found.text, start))
+                )
+            ):
+                return found
+            found = found.other
+        return None
 
     def find(self, raw: bytes, start: i64, end: i64, total: i64) -> Name | None:
         """A name as it stands in a head, of which the octets (lower case) add up to `total`."""
         name = self._slots[total & (_SLOTS - 1)]
-        while name is not None and not (len(name.lower) == end - start and is_spelled(raw, start, name)):
+        while name is not None and not (len(name.lower) == end - start and begins(raw, start, name.lower)):
             name = name.other
         return name
 
@@ -156,44 +213,31 @@ class FieldLines:
 
         What is neither known nor odd is kept, and passed over.
         """
-        raw, table, names = self._raw, _TOKEN, self._names
+        raw, names = self._raw, self._names
         at: i64 = self._next
-        octet: i64
         while True:
             start = at
-            total: i64 = 0
-            seen: i64 = 0
-            octet = table[raw[at]]
-            while octet:
-                total += octet
-                seen |= octet
-                at += 1
-                octet = table[raw[at]]
-            if raw[at] != _COLON or at == start:
-                if at == start and raw[at] == _CR and raw[at + 1] == _LF:
-                    self._start = at
-                    self.size = at + 2
-                    self._keep_until_here()
+            name: Name | None
+            spelled = names.spelled(raw, at)
+            if spelled is not None:
+                name = spelled.name
+                at += spelled.size
+            else:
+                name = self._read_name(at)
+                if name is None:
                     return None
-                raise self._refusal("a line without a name that is a token and a colon behind it")
+                at = self._colon
             colon = at
-            at += 1
-            octet = raw[at]
-            while (octet >= _SPACE and octet != _DELETE) or octet == _HTAB:
-                at += 1
-                octet = raw[at]
-            if octet != _CR or raw[at + 1] != _LF:
+            at = value_end(raw, at + 1)
+            if raw[at] != _CR or raw[at + 1] != _LF:
                 raise self._refusal("a field has octets that HTTP does not allow")
             self.count += 1
             if self.count > self._most:
                 raise self._too_many()
             is_plain = at > colon + 2 and raw[colon + 1] == _SPACE and raw[colon + 2] > _SPACE and raw[at - 1] > _SPACE
-            name = names.find(raw, start, colon, total)
-            if name is None:
-                name = names.judge(raw, start, colon, seen >= _UNDERSCORE)
-                if name.kind == 0 and is_plain:
-                    at += 2
-                    continue
+            if name.kind == 0 and is_plain:
+                at += 2
+                continue
             self._start, self._colon, self._end, self._next = start, colon, at, at + 2
             self.is_plain = is_plain
             if name.kind == 0:
@@ -201,6 +245,29 @@ class FieldLines:
                 at += 2
                 continue
             return name
+
+    def _read_name(self, at: i64) -> Name | None:
+        """The name that begins there, up to its colon; None at the end of the head. Raises HeadError."""
+        raw, table = self._raw, _TOKEN
+        start = at
+        total: i64 = 0
+        seen: i64 = 0
+        octet: i64 = table[raw[at]]
+        while octet:
+            total += octet
+            seen |= octet
+            at += 1
+            octet = table[raw[at]]
+        if raw[at] != _COLON or at == start:
+            if at == start and raw[at] == _CR and raw[at + 1] == _LF:
+                self._start = at
+                self.size = at + 2
+                self._keep_until_here()
+                return None
+            raise self._refusal("a line without a name that is a token and a colon behind it")
+        self._colon = at
+        name = self._names.find(raw, start, at, total)
+        return name if name is not None else self._names.judge(raw, start, at, seen >= _UNDERSCORE)
 
     def name(self) -> bytes:
         """Of the current line, as it was sent."""
@@ -211,6 +278,10 @@ class FieldLines:
         if self.is_plain:
             return self._raw[self._colon + 2 : self._end]
         return self._raw[self._colon + 1 : self._end].strip(WHITE)
+
+    def first(self) -> i64:
+        """The first octet of the value of the current line, which is plain."""
+        return self._raw[self._colon + 2]
 
     def number(self) -> i64:
         """The value as a length, -1 if it is none."""

@@ -10,8 +10,26 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from lbproxy.compiling import mypyc_attr
+
 Field = tuple[bytes, bytes]  # name as received, value without surrounding white space
 Fields = list[Field]
+NO_NAMES: Final[frozenset[bytes]] = frozenset()
+
+
+@mypyc_attr(native_class=False)  # compiled, no class derives from `list`
+class SecretFields(list[Field]):
+    """Trailer fields of HTTP/2 of which some may enter no table (RFC 7541 section 7.1.3). secrets: their names."""
+
+    def __init__(self, fields: Sequence[Field], secrets: frozenset[bytes]) -> None:
+        super().__init__(fields)
+        self.secrets = secrets
+
+
+def secrets_of(trailers: Sequence[Field]) -> frozenset[bytes]:
+    """Those of `SecretFields`, none of any other fields."""
+    return trailers.secrets if isinstance(trailers, SecretFields) else NO_NAMES
+
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 token_match = re.compile(TOKEN).fullmatch

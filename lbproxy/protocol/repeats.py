@@ -12,21 +12,54 @@ from __future__ import annotations
 
 from typing import Final, Generic, TypeVar
 
+from lbproxy.compiling import i64, word_at
+
 Made = TypeVar("Made")
 
+_WORD: Final = 8  # octets
 _KEY_BYTES: Final = 48  # where most heads differ, if they do; a head that is shorter usually comes alone
+_MARK: Final = 12  # octets from the end of a head: there ends the last field, often a length, before CR LF CR LF
 _MOST_ALIKE: Final = 8  # heads that begin with the same octets; more than that are looked through in vain
+
+
+def _mark_of(size: i64) -> i64:
+    return size - _MARK if size > _MARK else 0
+
+
+def _key(data: bytes) -> i64:
+    """Equal for heads that begin with the same octets."""
+    key: i64 = 0
+    at: i64 = 0
+    while at < _KEY_BYTES:
+        key ^= word_at(data, at)
+        at += _WORD
+    return key
+
+
+class _Kept(Generic[Made]):
+    """A head, and what was made of it. mark: the word at `at`, which tells most heads from each other."""
+
+    __slots__ = ("at", "head", "made", "mark")
+
+    def __init__(self, head: bytes, made: Made) -> None:
+        self.head = head
+        self.made = made
+        self.at: i64 = _mark_of(len(head))
+        self.mark: i64 = word_at(head, self.at)
 
 
 class Repeats(Generic[Made]):
     """A table of at most `most` heads, each of at most `longest` octets."""
 
-    __slots__ = ("_is_kept", "_known", "_last", "_longest", "_made", "_most", "_n_known")
+    __slots__ = ("_at", "_is_kept", "_known", "_last", "_longest", "_made", "_mark", "_most", "_n_known", "_size")
 
     def __init__(self, *, most: int, longest: int) -> None:
-        self._known: dict[bytes, list[tuple[bytes, Made]]] = {}  # by their first octets
+        self._known: dict[int, list[_Kept[Made]]] = {}  # by their first octets
         self._n_known = 0
-        self._last = b""
+        self._last = b""  # begins with the last head; it is cut to its `_size` octets once that is worth a copy
+        self._size: i64 = 0  # 0: there is none
+        self._at: i64 = 0  # as in _Kept
+        self._mark: i64 = 0
         self._made: Made | None = None
         self._is_kept = False
         self._most = most
@@ -34,21 +67,29 @@ class Repeats(Generic[Made]):
 
     def find(self, data: bytes) -> Made | None:
         """What was made of the head that `data` begins with, if that is known."""
-        last = self._last
-        if last and data.startswith(last):
-            if not self._is_kept and self._made is not None:
-                self._keep(last, self._made)
-            return self._made
+        if self._size and word_at(data, self._at) == self._mark:
+            last = self._last
+            if len(last) > self._size:
+                last = self._last = last[: self._size]
+            if data.startswith(last):
+                if not self._is_kept and self._made is not None:
+                    self._keep(last, self._made)
+                return self._made
         if self._known:
-            for head, made in self._known.get(data[:_KEY_BYTES], ()):
-                if data.startswith(head):
-                    return made
+            alike = self._known.get(_key(data))
+            if alike is not None:
+                for kept in alike:
+                    if word_at(data, kept.at) == kept.mark and data.startswith(kept.head):
+                        return kept.made
         return None
 
     def learn(self, data: bytes, size: int, made: Made) -> None:
         """Note what was made of a head that was not found: the first `size` octets of `data`."""
-        if size <= self._longest:
-            self._last = data[:size]
+        if _WORD <= size <= self._longest:
+            self._last = data if len(data) <= self._longest else data[:size]
+            self._size = size
+            self._at = _mark_of(size)
+            self._mark = word_at(data, self._at)
             self._made = made
             self._is_kept = False
 
@@ -57,13 +98,13 @@ class Repeats(Generic[Made]):
         if self._n_known >= self._most:
             self._known.clear()
             self._n_known = 0
-        alike = self._known.setdefault(head[:_KEY_BYTES], [])
-        for at, (other, _) in enumerate(alike):
-            if other == head:
-                alike[at] = (head, made)
+        alike = self._known.setdefault(_key(head), [])
+        for at, other in enumerate(alike):
+            if other.head == head:
+                alike[at] = _Kept(head, made)
                 return
         if len(alike) >= _MOST_ALIKE:
             del alike[0]
         else:
             self._n_known += 1
-        alike.append((head, made))
+        alike.append(_Kept(head, made))

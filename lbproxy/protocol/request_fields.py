@@ -6,7 +6,7 @@ from typing import Final
 
 from lbproxy import errors
 from lbproxy.compiling import i64, mypyc_attr
-from lbproxy.protocol.connection_auth import is_bound_by
+from lbproxy.protocol.connection_auth import is_bound_by, may_bind
 from lbproxy.protocol.field_lines import MAX_NAME, NO_OPTIONS, PLAIN, FieldLines, HeadError, Name, Names, begins
 from lbproxy.protocol.message import (
     CLIENT_CERT,
@@ -135,7 +135,7 @@ class RequestFields(FieldLines):
             elif kind == _REFERER:
                 self.referer = self.value().decode("latin-1")
             elif kind == _CREDENTIALS:
-                self.binds = self.binds or is_bound_by(self.value())
+                self.binds = self.binds or ((not self.is_plain or may_bind(self.first())) and is_bound_by(self.value()))
             return
         self.drop()
         if kind == _DROP:

@@ -273,12 +273,35 @@ def _set_connection(head: RequestHead, found: RequestFields, options: frozenset[
         )
 
 
-_known_hosts: Final[dict[bytes, str]] = {}
+class _Hosts:
+    """Hosts that were met, as text; which of them was the last one, that most heads name again."""
+
+    __slots__ = ("_known", "_last", "_text")
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, str] = {}
+        self._last = b""
+        self._text: str | None = None
+
+    def find(self, value: bytes) -> str | None:
+        if value != self._last:
+            self._text = self._known.get(value)
+            self._last = value
+        return self._text
+
+    def add(self, value: bytes, host: str) -> None:
+        if len(value) <= MAX_NAME:
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+            self._known[value] = self._text = host
+
+
+_hosts: Final = _Hosts()
 
 
 def _valid_host(value: bytes) -> str:
     """A Host value as text. Raises HeadError for one that is not valid."""
-    known = _known_hosts.get(value)
+    known = _hosts.find(value)
     if known is not None:
         return known
     if host_match(value) is None:
@@ -288,10 +311,7 @@ def _valid_host(value: bytes) -> str:
         if port and int(port) > 65535:
             raise HeadError(errors.BAD_HOST, "the port in Host is above 65535")
     host = value.decode()
-    if len(value) <= MAX_NAME:
-        if len(_known_hosts) >= MAX_REMEMBERED:
-            _known_hosts.clear()
-        _known_hosts[value] = host
+    _hosts.add(value, host)
     return host
 
 

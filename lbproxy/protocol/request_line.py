@@ -6,15 +6,32 @@ import re
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import i64
+from lbproxy.compiling import i64, word_at
 from lbproxy.protocol.field_lines import HeadError
 from lbproxy.protocol.message import KNOWN_METHODS, TOKEN
+from lbproxy.protocol.octets import mask_of, visible_end
 
 MAX_REQUEST_LINE: Final = 8 * 1024
 MAX_METHOD: Final = 32  # the longest that is registered has 17 characters
 _METHODS: Final[tuple[str, ...]] = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS")
-_USUAL: Final = tuple((b"%b " % method.encode(), method) for method in _METHODS)
 _HTTP_11: Final = b" HTTP/1.1\r\n"
+_HTTP: Final = 0x2E312F5054544820  # its first eight octets, as `word_at` has them
+_VERSION: Final = 0x0A0D312E312F5054  # and its last
+
+
+class _Method:
+    """A method and the space behind it, as a word of which `mask` has the octets. size: theirs."""
+
+    __slots__ = ("mask", "size", "text", "word")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.size: i64 = len(text) + 1
+        self.mask: i64 = mask_of(self.size)
+        self.word: i64 = word_at(f"{text} ".encode().ljust(8, b"\0"), 0)
+
+
+_USUAL: Final[tuple[_Method, ...]] = tuple([_Method(method) for method in _METHODS])
 
 _request_line = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n").match
 
@@ -29,17 +46,14 @@ def read_request_line(raw: bytes, line_bytes: int) -> tuple[str, str, int, int]:
 
     raw: ends with CR LF. line_bytes: the longest line that is accepted, without them. Raises HeadError.
     """
-    for begin, method in _USUAL:
-        if raw.startswith(begin):
-            start: i64 = len(begin)
-            at: i64 = start
-            octet: i64 = raw[at]
-            while 32 < octet < 127:
-                at += 1
-                octet = raw[at]
+    word = word_at(raw, 0)
+    for method in _USUAL:
+        if word & method.mask == method.word:
+            start: i64 = method.size
+            at = visible_end(raw, start)
             end = at + len(_HTTP_11)
-            if start < at and end - 2 <= line_bytes and raw[at:end] == _HTTP_11:
-                return method, raw[start:at].decode("latin-1"), 1, end
+            if start < at and end - 2 <= line_bytes and word_at(raw, at) == _HTTP and word_at(raw, at + 3) == _VERSION:
+                return method.text, raw[start:at].decode("latin-1"), 1, end
             break
     odd, target, minor = check_request_line(raw, line_bytes)
     return odd, target.decode("latin-1"), minor, raw.find(b"\r\n") + 2

@@ -122,12 +122,13 @@ def _capped(text: str) -> str:
 class JsonFormat(LogFormat):
     """One JSON object a line, keys always present and in one order; what does not apply is null."""
 
-    __slots__ = ("_begin", "_clients", "_ms", "_second", "_served", "_stamp", "_texts")
+    __slots__ = ("_begin", "_clients", "_hosts", "_ms", "_second", "_served", "_stamp", "_texts")
 
     def __init__(self) -> None:
         self._clients: dict[str, _Client] = {}
         self._served: dict[str, _Served] = {}
         self._texts: dict[str, str] = {}
+        self._hosts: dict[str, _Host] = {}
         self._ms: i64 = -1
         self._begin = ""  # of the lines of this millisecond
         self._second: i64 = -1
@@ -148,7 +149,18 @@ class JsonFormat(LogFormat):
             agent = self._text(user_agent)
         if len(target) > FIELD_LIMIT or len(host) > FIELD_LIMIT or '"' in target or "\\" in target:
             return self.head_part(method, target, host, protocol, "", "")[0], agent
-        return f'"method":"{method}","host":"{host}","target":"{target}","protocol":"{protocol}"', agent
+        known = self._hosts.get(host)
+        if known is None or known.method != method or known.protocol != protocol:
+            known = self._host(method, host, protocol)
+        return f"{known.before}{target}{known.behind}", agent
+
+    def _host(self, method: str, host: str, protocol: str) -> _Host:
+        known = _Host(method, host, protocol)
+        if len(host) <= _MAX_REMEMBERED:
+            if len(self._hosts) >= _MAX_TEXTS:
+                self._hosts.clear()
+            self._hosts[host] = known
+        return known
 
     def _text(self, text: str) -> str:
         """A text that comes again and again, escaped once."""
@@ -228,6 +240,19 @@ class JsonFormat(LogFormat):
             other = None
         served = self._served[rec.server] = _Served(rec, other)
         return served
+
+
+class _Host:
+    """What stands before and behind the target of a request to a host. Of several kinds of requests the last is
+    remembered."""
+
+    __slots__ = ("before", "behind", "method", "protocol")
+
+    def __init__(self, method: str, host: str, protocol: str) -> None:
+        self.method = method
+        self.protocol = protocol
+        self.before = f'"method":"{method}","host":"{host}","target":"'
+        self.behind = f'","protocol":"{protocol}"'
 
 
 class _Client:

@@ -142,8 +142,9 @@ POOL: Final = Layout(
     ),
     Family(
         "hash_picks_total",
-        "Picks of consistent_hash: the key's first server, another one, or by load for want of a key.",
-        (("result", ("owner", "spilled", "no_key")),),
+        "Picks of consistent_hash: the key's first server, the first of the own zone, another one, or by load for want "
+        "of a key.",
+        (("result", ("owner", "near", "spilled", "no_key")),),
     ),
     Family(
         "sticky_requests_total",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,14 +14,17 @@ _LONGEST_PATH: Final = 100  # of a unix socket; the kernel's limit is 107
 def moved(data: Mapping[str, object], servers: Mapping[str, Sequence[object]], directory: Path) -> dict[str, object]:
     """The same config, to be run beside others.
 
-    Listeners and the admin address get ports of loopback that the kernel chooses, sockets and the access log a place in
-    the directory. A listener keeps the name that its first address gave it. servers: by pool, in place of the file's.
+    Listeners and the admin address get ports of loopback that the kernel chooses, sockets, the access log and the state
+    file a place in the directory: what the running lbproxy keeps there must not change, nor begin a test. A listener
+    keeps the name that its first address gave it. servers: by pool, in place of the file's.
     """
     made = dict(data)
     admin = made.get("admin")
     made["admin"] = {**admin, "bind": LOOPBACK} if isinstance(admin, dict) else {"bind": LOOPBACK}
     if made.get("access_log") not in ("off", False):
         made["access_log"] = {"path": str(directory / "access.log"), "format": "json"}
+    if made.get("state_file") not in (None, "off", False):
+        made["state_file"] = str(directory / "state.json")
     listeners = made.get("listeners")
     if isinstance(listeners, list):
         made["listeners"] = [
@@ -30,8 +33,37 @@ def moved(data: Mapping[str, object], servers: Mapping[str, Sequence[object]], d
         ]
     pools = dict(made["pools"]) if isinstance(made.get("pools"), dict) else {}  # type: ignore[call-overload]
     for name, addresses in servers.items():
-        pools[name] = {**(pools.get(name) or {}), "servers": [str(address) for address in addresses]}
+        pools[name] = {**_without_sources(pools.get(name)), "servers": [str(address) for address in addresses]}
     return {**made, "pools": pools} if pools else made
+
+
+def _without_sources(pool: object) -> dict[str, object]:
+    """The pool without what brings it servers: else those of production would get a test's requests too."""
+    if not isinstance(pool, Mapping):
+        return {}
+    kept = {key: value for key, value in pool.items() if key not in ("servers", "servers_file", "discovery")}
+    if isinstance(kept.get("dns"), Mapping):
+        kept["dns"] = {key: value for key, value in kept["dns"].items() if key != "srv"}
+    return kept
+
+
+def strangers(data: Mapping[str, object], servers: Iterable[str]) -> list[str]:
+    """The pools for which a test gives servers, and which the config neither has nor names: slips of the pen."""
+    pools = data.get("pools")
+    known = set(pools if isinstance(pools, Mapping) else ()) | set(_words(data.get("listeners")))
+    return [name for name in servers if name not in known]
+
+
+def _words(value: object) -> Iterator[str]:
+    """Every text and key within."""
+    if isinstance(value, Mapping):
+        yield from map(str, value)
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _words(item)
+    elif isinstance(value, str):
+        yield value
 
 
 def _moved_listener(listener: Mapping[str, object], sockets: Path) -> dict[str, object]:

@@ -32,6 +32,7 @@ def lbproxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
     with ExitStack() as stack:
 
         def start(config: Any, **options: Any) -> Proxy:
+            __tracebackhide__ = True
             proxy = Proxy(config, **options, directory=tmp_path / f"lbproxy{len(started)}")
             started.append(proxy)
             return stack.enter_context(proxy)

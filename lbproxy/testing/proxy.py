@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from lbproxy.testing.config_text import moved, written
+from lbproxy.testing.config_text import moved, strangers, written
 
 ADMIN: Final = "admin"
 START_S: Final = 30.0
@@ -34,8 +34,8 @@ class Proxy:
     """One lbproxy. `with Proxy(config) as proxy:` starts it, waits until it is ready, and stops it.
 
     config: a dict, YAML, or the path of a file (a Path, or a text without a line break). Its listeners and its admin
-    address are moved to free ports of 127.0.0.1, its access log to a file of the test; relative names in it start at
-    the file, or where the test runs.
+    address are moved to free ports of 127.0.0.1, its access log and state file to files of the test; relative names in
+    it start at the file, or where the test runs.
     servers: by pool, servers in place of those of the config: `FaultyServer`s, or addresses as text.
     ready: wait until a server has passed a check, as /readyz does; False: only until it accepts connections.
     environ: further variables, also for `${VAR}` in the config. timeout_s: how long a start may take.
@@ -66,6 +66,7 @@ class Proxy:
         self._tls: set[str] = set()
 
     def __enter__(self) -> Proxy:
+        __tracebackhide__ = True  # a test whose config is wrong is shown by pytest, and not what is in here
         try:
             self.start()
         except BaseException:
@@ -86,6 +87,7 @@ class Proxy:
 
     def start(self) -> None:
         """Start, and wait until it is ready. Raises StartError."""
+        __tracebackhide__ = True
         text, folder = self._text()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._addresses = {}
@@ -115,7 +117,9 @@ class Proxy:
         from lbproxy.config.loader import load_text
         from lbproxy.config.problems import ConfigError
         from lbproxy.config.source import parse, read_text
+        from lbproxy.config.validation import closest
 
+        __tracebackhide__ = True
         config, name, folder = self._config, "config", Path()
         try:
             if isinstance(config, Path) or (isinstance(config, str) and "\n" not in config.strip()):
@@ -135,15 +139,21 @@ class Proxy:
         except ConfigError as error:
             raise StartError(str(error)) from None
         data: Any = document.data
+        for pool in strangers(data, self._servers):
+            close = closest(pool, list(data.get("pools") or ()))
+            hint = f"did you mean {close}?" if close else "pools are named under `pools` and by listeners"
+            raise StartError(f"servers: {name} has no pool {pool}; {hint}")
         made: dict[str, Any] = moved(data, self._servers, self._directory.absolute())
         self._names = [listener["name"] for listener in made["listeners"]]
         self._tls = {item["name"] for item in made["listeners"] if item.get("tls") not in (None, "off", False)}
         return written(made), folder
 
     def _wait_started(self) -> None:
+        __tracebackhide__ = True
         waits_for = ["to listen"]
 
         def has_started() -> bool:
+            __tracebackhide__ = True
             if not self.is_running:
                 raise StartError(f"lbproxy ended with status {self.exit_status}:\n{self.log}")
             # The first address of a name is that of its port, if it has one.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,18 @@ def test_the_linter_of_aws_has_no_complaint(path: Path) -> None:
         [Path(sys.executable).with_name("cfn-lint"), path], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_what_the_docs_install_is_what_the_package_asks_for() -> None:
+    page = blocks((ROOT / "docs/aws.md").read_text())
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    [installed] = [shlex.split(block.text) for block in page if block.info == "sh"]
+    assert installed == ["pip", "install", "lbproxy[aws]"] and extras["aws"]
+    [image] = [block.text.splitlines() for block in page if block.info == "dockerfile"]
+    own = (ROOT / "Dockerfile").read_text()
+    assert image[0] == "FROM lbproxy" and "AS lbproxy\n" in own
+    assert shlex.split(image[2]) == ["RUN", "/opt/lbproxy/bin/pip", "install", *extras["aws"]]
+    assert own.count(f"\n{image[-1]}\n") == 2 and image[-1].startswith("USER ")
 
 
 def test_the_policy_in_the_docs_is_what_lbproxy_asks_for() -> None:

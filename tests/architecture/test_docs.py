@@ -39,6 +39,26 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in links(page.read_text()) if not (page.parent / target).exists()] == []
 
 
+SAYING = [
+    *PAGES,
+    *(p for p in (ROOT / "lbproxy").rglob("*.py")),
+    *(p for p in (ROOT / "deploy").rglob("*") if p.is_file()),
+]
+
+
+def test_extras_are_installed_in_quotes() -> None:
+    """zsh takes `lbproxy[redis]` for a pattern, and installs nothing."""
+    bare = re.compile(r"pip install [^'\"`\n]*\w\[\w")
+    assert bare.search("`pip install lbproxy[redis]`") and not bare.search("`pip install 'lbproxy[redis]'`")
+    assert [str(path.relative_to(ROOT)) for path in SAYING if bare.search(path.read_text(errors="replace"))] == []
+
+
+def test_the_unit_says_how_to_install_from_what_there_is() -> None:
+    """No index has lbproxy: a name alone would install whatever somebody calls so."""
+    alone = re.compile(r"pip install lbproxy(?![\w\[-])(?!` alone)")
+    assert [str(path.relative_to(ROOT)) for path in SAYING if alone.search(path.read_text(errors="replace"))] == []
+
+
 @by_name
 def test_links_to_headings_find_them(page: Path) -> None:
     found = {

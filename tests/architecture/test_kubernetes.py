@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from functools import cache
@@ -18,6 +19,7 @@ from lbproxy.cli import program
 from lbproxy.config import loader
 from tests.architecture.rules import ROOT
 from tests.support.helm import NAMESPACE, rendered
+from tests.support.pages import blocks
 
 Tree = dict[str, Any]
 MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
@@ -74,8 +76,34 @@ ZONES: Tree = {
     "rbac": {"nodes": True},
     "config": {"pools": {"predict": {"discovery": {"kubernetes": {"prefer_zone": True}}}}},
 }
+PAGE = (ROOT / "docs/kubernetes.md").read_text()
+BLOCKS = blocks(PAGE)
+(COMMAND,) = [block.text.split() for block in BLOCKS if block.text.startswith("helm install ")]
+
+
+def as_values(settings: list[str]) -> Tree:
+    """What `--set` makes of `a.b=c`."""
+    made: Tree = {}
+    for setting in settings:
+        path, _, value = setting.partition("=")
+        *above, last = path.split(".")
+        inner = made
+        for part in above:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return made
+
+
+DOCUMENTED = as_values([word for before, word in itertools.pairwise(COMMAND) if before == "--set"])
 WRONG: list[Tree] = [{"kind": "StatefulSet"}, {"shutdown": {"by": "hand"}}]
-CASES = {"plain": PLAIN, "daemons": DAEMONS, "everything": EVERYTHING, "bare": BARE, "zones": ZONES}
+CASES = {
+    "plain": PLAIN,
+    "daemons": DAEMONS,
+    "everything": EVERYTHING,
+    "bare": BARE,
+    "zones": ZONES,
+    "documented": DOCUMENTED,
+}
 
 
 @cache
@@ -345,6 +373,37 @@ def test_a_pod_knows_its_node_where_zones_count() -> None:
     assert container["env"] == [
         {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
     ]
+
+
+def documented(key: str) -> object:
+    """What docs/kubernetes.md has under this key, in one of its blocks."""
+    found = [yaml.safe_load(block.text) for block in BLOCKS if block.info == "yaml fragment"]
+    (value,) = [item[key] for item in found if key in item]
+    return value
+
+
+def test_what_the_docs_give_is_what_the_chart_makes() -> None:
+    assert documented("rules") == LEAST
+    (container,) = workload(documents("zones"))["spec"]["template"]["spec"]["containers"]
+    assert documented("env") == container["env"]
+
+
+def test_the_command_in_the_docs_installs_what_follows_a_service() -> None:
+    assert config_of(documents("documented")).config.pools["predict"].discovery is not None
+    assert COMMAND[:4] == ["helm", "install", "lbproxy", str(CHART.relative_to(ROOT))]
+    assert DOCUMENTED == {"config": {"pools": {"predict": {"discovery": {"kubernetes": {"service": "predict"}}}}}}
+
+
+def test_the_values_in_the_docs_are_there() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    table = PAGE.partition("| value | what it makes |\n")[2].partition("\n\n")[0]
+    names = [name for row in table.splitlines()[1:] for name in re.findall("`([^`]+)`", row.split("|")[1])]
+    assert len(names) >= 10
+    for name in names:
+        found = values
+        for part in name.split("."):
+            assert part in found, name
+            found = found[part]
 
 
 def test_values_that_mean_nothing_are_refused() -> None:

@@ -22,11 +22,7 @@ BOARD = json.loads((ROOT / "deploy/grafana/lbproxy.json").read_text())
 PROMETHEUS = ROOT / "deploy/prometheus"
 
 # Families that no panel shows, and why. What is here is on no panel: a test says so, too.
-_OF_HEADS = "explains why requests cost more CPU, and says nothing to who does not ask that"
-NOT_ON_THE_BOARD: dict[str, str] = {
-    "lbproxy_h2_table_lookups_total": _OF_HEADS,
-    "lbproxy_upstream_h2_table_lookups_total": _OF_HEADS,
-}
+NOT_ON_THE_BOARD: dict[str, str] = {}
 
 
 def alerts() -> dict[str, dict[str, Any]]:

@@ -255,6 +255,7 @@ class FakeTransport(SocketTransport):
         self.written: list[bytes] = []
         self.unsent = 0  # what get_write_buffer_size says
         self.is_lost = False
+        self.reads_at_most = 0
         self.has_eof = False
         self.sees_end = False  # watch_end was called
         self.on_fin: Callable[[], None] | None = None
@@ -335,6 +336,10 @@ class FakeTransport(SocketTransport):
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
+    def read_at_most(self, size: int) -> None:
+        self._ensure_alive()
+        self.reads_at_most = size
+
     def pause_reading(self) -> None:
         self._ensure_alive()
         self.calls.append("pause_reading")
@@ -373,6 +378,9 @@ class FakeTransport(SocketTransport):
                     self._inbox.insert(0, data[size:])
                 self.protocol.buffer_updated(size)
             else:
+                if self.reads_at_most and data[self.reads_at_most :]:
+                    self._inbox.insert(0, data[self.reads_at_most :])
+                    data = data[: self.reads_at_most]
                 self.protocol.data_received(data)
 
 

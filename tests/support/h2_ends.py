@@ -19,12 +19,16 @@ OK = ((b":status", b"200"),)
 
 
 class RecordingEnd(H2Connection):
-    """`seen`: what the hooks were told, each as a tuple that begins with a short name. gives_back: credit, at once."""
+    """`seen`: what the hooks were told, each as a tuple that begins with a short name. gives_back: credit, at once.
+
+    trailers: fields of the last trailers.
+    """
 
     def __init__(self, is_server: bool, own: OwnSettings | None = None, *, gives_back: bool = True) -> None:
         super().__init__(is_server, own or OwnSettings())
         self.seen: list[tuple[object, ...]] = []
         self.heads: list[H2Head] = []
+        self.trailers: list[H2Field] = []
         self.gives_back = gives_back
 
     def head_received(self, stream_id: int, head: H2Head, is_end: bool) -> None:
@@ -33,6 +37,7 @@ class RecordingEnd(H2Connection):
         self.seen.append(("head", stream_id, *start, head.lines, is_end))
 
     def trailers_received(self, stream_id: int, fields: list[H2Field]) -> None:
+        self.trailers = fields
         self.seen.append(("trailers", stream_id, tuple((field.name, field.value) for field in fields)))
 
     def data_received(self, stream_id: int, data: bytes, n_flow: int, is_end: bool) -> None:

@@ -58,7 +58,7 @@ class ClientConnection:
         self.lb = lb
         self.transport = FakeTransport(lb.loop, asyncio.Protocol(), PROXY, ("127.0.0.1", 5000))
         self.facts = ClientFacts(lb.listener.runtime)
-        self.facts.connected(self.transport)
+        self.facts.connected(self.transport.get_extra_info("peername"), self.transport.get_extra_info("sockname"))
         self.frames: list[tuple[int, object]] = []
         self.n_streams = 0
 

@@ -11,9 +11,10 @@ from tests.support.waiting import wait_until
 
 
 class Store:
-    """A Redis on a unix socket in a folder, which may be killed and started again."""
+    """A Redis on a unix socket in a folder, which may be killed and started again. more: options of redis-server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
+        self._more = more
         self.path = folder / "redis.sock"
         self._log = folder / "redis.log"
         self._folder = folder
@@ -24,7 +25,7 @@ class Store:
         return f"unix://{self.path}"
 
     def start(self) -> None:
-        options = ["--port", "0", "--unixsocket", str(self.path), "--save", "", "--dir", str(self._folder)]
+        options = ["--port", "0", "--unixsocket", str(self.path), "--save", "", "--dir", str(self._folder), *self._more]
         n_before = self._n_ready()
         self.program = Program([needed("redis-server"), *options], self._log)
         wait_until(lambda: self._n_ready() > n_before, "Redis to be there")

@@ -1,22 +1,23 @@
 """The connection to Redis that rate limits ask: one for each process and URL, used for one batch after the other.
 
-redis-py makes it: it knows addresses, passwords and TLS. It is there only with `pip install lbproxy[redis]`.
+It speaks RESP by itself. A client library is made for who awaits the answer to each command: the task that does is most
+of what a batch costs, and the library's transport is nobody else's to read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from lbproxy.config.store_url import StoreTls, StoreUrl, read_store_url
 from lbproxy.control.fleet.buckets import FleetBuckets, Known
 from lbproxy.telemetry.log import ThrottledLog
-
-if TYPE_CHECKING:
-    from redis.asyncio.connection import AbstractConnection
 
 log = logging.getLogger("lbproxy.control")
 
@@ -62,6 +63,18 @@ def packed(words: Sequence[bytes]) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 
+def first_commands(url: StoreUrl) -> list[bytes]:
+    """What is said on a new connection; the answer to the last is the name of the script."""
+    commands = []
+    if url.password or url.user:
+        login = [url.user, url.password] if url.user else [url.password]
+        commands.append(packed([b"AUTH", *[word.encode() for word in login]]))
+    if url.db:
+        commands.append(packed([b"SELECT", b"%d" % url.db]))
+    commands.append(packed([b"SCRIPT", b"LOAD", SCRIPT.encode()]))
+    return commands
+
+
 def command(sha: bytes, batch: Sequence[Known]) -> bytes:
     """The call of the script for a batch."""
     words = [b"EVALSHA", sha, b"%d" % len(batch), *[known.name for known in batch]]
@@ -73,6 +86,59 @@ def command(sha: bytes, batch: Sequence[Known]) -> bytes:
 
 class Ended(OSError):
     """The connection is over, or what came on it can't be used."""
+
+
+_VERIFY: Final = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
+
+
+def tls_context(tls: StoreTls) -> ssl.SSLContext:
+    """Raises OSError (of which ssl.SSLError is one) for files that can't be read or used."""
+    made = ssl.create_default_context(cafile=tls.ca or None)
+    made.check_hostname = tls.checks_name and tls.verify != "none"
+    made.verify_mode = _VERIFY[tls.verify]
+    if tls.cert:
+        made.load_cert_chain(tls.cert, tls.key or None)
+    return made
+
+
+class Greeting(asyncio.Protocol):
+    """Reads the answers to the first commands, each a line or one text. said: all of them; Ended if one of them is an
+    error, or no answer of Redis."""
+
+    def __init__(self, n_wanted: int, said: asyncio.Future[list[bytes]]) -> None:
+        self.said = said
+        self._n_wanted = n_wanted
+        self._found: list[bytes] = []
+        self._data = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        while not self.said.done():
+            line, end, rest = self._data.partition(b"\r\n")
+            if not end and len(line) <= MOST_LINE:
+                return
+            if line[:1] == b"$" and line[1:].isdigit():
+                length = int(line[1:])
+                if length > MOST_LINE:
+                    self._fail(f"it says {line[:200].decode(errors='replace')}")
+                    return
+                if len(rest) < length + 2:
+                    return
+                line, rest = rest[:length], rest[length + 2 :]
+            elif line[:1] != b"+":
+                self._fail(f"it says {line[:200].decode(errors='replace')}")
+                return
+            self._data = rest
+            self._found.append(line)
+            if len(self._found) == self._n_wanted:
+                self.said.set_result(self._found)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(str(exc) if exc else "it closed the connection")
+
+    def _fail(self, why: str) -> None:
+        if not self.said.done():
+            self.said.set_exception(Ended(why))
 
 
 class Answers(asyncio.Protocol):
@@ -121,7 +187,8 @@ class RedisLink:
 
     def __init__(self, url: str, timeout_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.shown = shown_url(url)
-        self._url = url
+        self._at = read_store_url(url)
+        self._tls: ssl.SSLContext | None = None
         self._clock = clock
         self._log = ThrottledLog(log, 10.0)
         self._is_wanted = self._is_due = False
@@ -169,45 +236,49 @@ class RedisLink:
 
     async def run(self) -> None:
         """For ever."""
-        from redis.exceptions import RedisError
-
         pause_s = FIRST_PAUSE_S
         while True:
-            connection = new_connection(self._url)
             was_up = False
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    await self._open(connection)
+                    await self._open()
                 was_up = True
                 pause_s = FIRST_PAUSE_S
                 log.info("rate limits: Redis at %s answers", self.shown)
                 self.buckets.up()
                 await self._until_it_ends()
-            except (RedisError, OSError, TimeoutError) as error:
+            except OSError as error:  # TimeoutError too
+                self._tls = None  # its files may be others now
                 self._log.warning(
                     "lost" if was_up else "down",
                     "rate limits: Redis at %s %s, so each lbproxy limits by itself: %s",
                     self.shown,
                     "is lost" if was_up else "can't be asked",
-                    str(error) or "it does not answer",
+                    _words(error),
                 )
             finally:
+                if self._transport is not None:
+                    self._transport.abort()
                 self._answers = self._transport = None
                 self.buckets.down()
-                await connection.disconnect(nowait=True)
             await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
             pause_s = min(2 * pause_s, MOST_PAUSE_S)
 
-    async def _open(self, connection: AbstractConnection) -> None:
-        """Connect, and take the connection over from redis-py."""
-        await connection.connect()  # type: ignore[no-untyped-call]
-        await connection.send_packed_command(packed([b"SCRIPT", b"LOAD", SCRIPT.encode()]), check_health=False)
-        self._sha = await connection.read_response()
-        writer = connection._writer
-        if writer is None:
-            raise Ended("it closed the connection")
-        self._answers = Answers(self._heard, asyncio.get_running_loop().create_future())
-        self._transport = writer.transport
+    async def _open(self) -> None:
+        """Connect, and say who we are."""
+        at, loop = self._at, asyncio.get_running_loop()
+        commands = first_commands(at)
+        said: asyncio.Future[list[bytes]] = loop.create_future()
+        greeting = Greeting(len(commands), said)
+        if at.path:
+            self._transport, _ = await loop.create_unix_connection(lambda: greeting, at.path)
+        else:
+            if at.tls is not None and self._tls is None:
+                self._tls = tls_context(at.tls)
+            self._transport, _ = await loop.create_connection(lambda: greeting, at.host, at.port, ssl=self._tls)
+        self._transport.write(b"".join(commands))
+        self._sha = (await said)[-1]
+        self._answers = Answers(self._heard, loop.create_future())
         self._transport.set_protocol(self._answers)
         self._is_due = False
         self._sent_at = 0.0
@@ -222,10 +293,10 @@ class RedisLink:
         raise Ended(answers.ended.result())
 
 
-def new_connection(url: str) -> AbstractConnection:
-    """A connection as the URL says, not open yet."""
-    from redis.asyncio.connection import ConnectionPool
-
-    pool = ConnectionPool.from_url(url, socket_connect_timeout=CONNECT_S, socket_timeout=None, protocol=2)
-    made: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-    return made
+def _words(error: OSError) -> str:
+    """What went wrong, without the address, which is said before."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not good: {error.verify_message}"
+    if isinstance(error, (ssl.SSLError, Ended)) or not error.errno or error.errno < 0:
+        return error.strerror or str(error) or "it does not answer"
+    return os.strerror(error.errno)

@@ -40,15 +40,12 @@ class AnsweringConnection(TimedConnection):
     ) -> None:
         """Send the final head, re-framed for this client, and what there is of the body."""
         self._is_chunking = False
-        if (
-            head.is_plain
-            and request.prepared.passes_responses
-            and request.request_done
-            and not request.cookie_line
-            and not self._closes
-            and not self.services.is_draining
-        ):
-            if is_done and len(body) <= SMALL_BODY:
+        closes = self._closes or not request.request_done or self.services.is_draining
+        if head.is_plain and request.prepared.passes_responses and not request.cookie_line:
+            if closes:
+                self._closes = True
+                data = b"%bConnection: close\r\n%b\r\n" % (head.wire, request.id_line)
+            elif is_done and len(body) <= SMALL_BODY:
                 data = b"%b%b\r\n%b" % (head.wire, request.id_line, body)
                 self._written += len(data)
                 self.transport.write(data)
@@ -62,9 +59,9 @@ class AnsweringConnection(TimedConnection):
                     return
                 self._exchange_done()
                 return
-            data = b"%b%b\r\n" % (head.wire, request.id_line)
+            else:
+                data = b"%b%b\r\n" % (head.wire, request.id_line)
         else:
-            closes = self._closes or not request.request_done or self.services.is_draining
             data, self._is_chunking, self._closes = response_head(
                 request.prepared, head, request.id_line, request.cookie_line, closes=closes
             )

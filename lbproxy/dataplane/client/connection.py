@@ -115,10 +115,10 @@ class ClientConnection(Guest, ClientStream):
         except Exception as error:  # a defect: confined to this connection
             self._defect(error)
 
-    def _connected(self, transport: asyncio.Transport) -> None:
+    def _connected(self, transport: StreamTransport) -> None:
         transport.set_write_buffer_limits(high=HIGH_WATER)
         facts = self.facts
-        facts.connected(transport)
+        facts.connected(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
         if facts.is_trusted:
             self._memo = self._owner.memo_trusted
         self._idle_since = self.services.clock()

@@ -178,8 +178,9 @@ class Http1Connection(AnsweringConnection):
     def _begin(self, prepared: Prepared, rest: bytes, *, is_refused: bool = False) -> None:
         services = self.services
         if prepared.dropped:
+            row = services.row
             for column, count in prepared.dropped:
-                services.row[column] += count
+                row[column] = row[column] + count  # not `+=`: see accounts.py
         facts = self.facts
         if facts.is_trusted:
             known = prepared.head.forwarding

@@ -17,7 +17,7 @@ from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.protocol.h2.codes import error_name
 from lbproxy.protocol.h2.fields import H2Field
-from lbproxy.protocol.h2.head import H2Head
+from lbproxy.protocol.h2.head import H2Head, trailers_of
 from lbproxy.protocol.http1 import HeadError, line_too_long
 from lbproxy.protocol.message import Field
 from lbproxy.protocol.upgrade import WEBSOCKET
@@ -96,6 +96,8 @@ class Http2Connection(TimedHttp2):
         exchange = stream.begin(prepared, identity or services.next_request_id(), address, services.clock())
         if facts.subject:
             exchange.log_head = facts.listener.log_format.with_subject(prepared.log_head, facts.subject)
+        if self._is_crowded:
+            exchange.reads_at_most = self._share()
         if is_end:
             stream.start(is_end=True)
         else:
@@ -166,7 +168,7 @@ class Http2Connection(TimedHttp2):
         if isinstance(stream, ConnectStream):
             self.codec.misused(number, "trailers on a stream of CONNECT")  # RFC 9113 section 8.5
             return
-        trailers = [(field.name, field.value) for field in fields]
+        trailers = trailers_of(fields)
         size = sum([len(name) + len(value) + 4 for name, value in trailers])
         if size > self._facts.listener.trailer_bytes:
             stream.refuse(errors.TRAILER_TOO_LARGE, "the trailer section is too long")

@@ -31,6 +31,7 @@ from lbproxy.dataplane.client.http2_codec import ClientCodec, FrameOwner
 from lbproxy.dataplane.client.http2_stream import Http2Stream, StreamOwner
 from lbproxy.dataplane.counters import LOOKUPS, count_lookups
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
+from lbproxy.dataplane.net.socket_transport import FIRST_READ
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.room import Guest
 from lbproxy.dataplane.runtime import JITTER, Http2Settings
@@ -49,6 +50,10 @@ STREAM_WINDOW: Final = 256 * 1024
 """Octets of a request's body that may wait here for its server."""
 CONNECTION_WINDOW: Final = 1024 * 1024
 """The same of all requests of a connection."""
+MOST_HELD: Final = 1024 * 1024
+"""Octets of answers that are kept for want of a window. Beyond that of each answer only its share is read at once, so
+that many that nobody takes are not many large pieces; none is held back, as they may be taken in any order."""
+LEAST_SHARE: Final = 8 * 1024
 MOST_UNTAKEN: Final = 256 * 1024
 """Octets written and not taken by the client. Beyond that it is not read: what it asks for would only add to them."""
 DRAIN_S: Final = 1.0
@@ -71,10 +76,12 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_failure",
         "_goaway",
         "_idle_since",
+        "_is_crowded",
         "_is_inside",
         "_is_paused",
         "_linger_end",
         "_lookups",
+        "_n_held",
         "_ready",
         "_stalled",
         "_state",
@@ -114,6 +121,8 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         self._is_inside = False  # of a read: what is said leaves when all of it was looked at
         self._is_paused = False
         self._write_blocked = False
+        self._n_held = 0
+        self._is_crowded = False
         self._written = 0
         self._taken = 0
         self._taken_at = 0.0
@@ -130,7 +139,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """After a TLS handshake. The facts learn what the connection says of itself."""
-        self._facts.connected(cast(StreamTransport, transport))
+        self._facts.connected(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
         self._begin(cast(StreamTransport, transport))
 
     def _begin(self, transport: StreamTransport) -> None:
@@ -247,6 +256,25 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         else:
             self._ready.append(stream)
 
+    def holds(self, n_more: int) -> None:
+        held = self._n_held = self._n_held + n_more
+        if held > MOST_HELD:
+            if not self._is_crowded:
+                self._crowd(is_crowded=True)
+        elif self._is_crowded and held < MOST_HELD // 2:
+            self._crowd(is_crowded=False)
+
+    def _crowd(self, *, is_crowded: bool) -> None:
+        self._is_crowded = is_crowded
+        share = self._share() if is_crowded else 0
+        for stream in self._streams.values():
+            stream.read_at_most(share)
+
+    def _share(self) -> int:
+        """Of what may be kept of the answers, for one of those that there are now; 0: more than is read at once."""
+        share = max(LEAST_SHARE, MOST_HELD // max(1, len(self._streams)))
+        return share if share < FIRST_READ else 0
+
     def stream_over(self, stream: Http2Stream) -> None:
         if self._streams.pop(stream.number, None) is not None:
             self._door.n_streams -= 1
@@ -332,6 +360,8 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             self._goaway = reason
             self._facts.listener.row[GOAWAY[reason]] += 1
         self._leave_streams(errors.CLIENT_ABORT)
+        if self._state >= LINGER:
+            return  # it was LEAVING, so that its last stream has ended it
         self.codec.goaway(self.codec.last_peer_stream, NO_ERROR, reason.encode())
         self._linger()
 

@@ -5,7 +5,9 @@
     the answer     leaves as fast as the stream's window, the connection's and the socket allow; what they do not allow
                    is kept here, the server is told to wait, and the connection lets the streams take turns
 
-The stream is over when its exchange is and its last frame is written, or when either side has reset it.
+The stream is over when its exchange is and its last frame is written, or when either side has reset it. Where
+the frame that ends the request is all that is missing of it then, the stream waits for that: the client may be about to
+send it, and some take a reset in its place for an error.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.h2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR
 from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.http1 import ResponseHead
-from lbproxy.protocol.message import Field, Fields
+from lbproxy.protocol.message import NO_NAMES, Field, Fields, secrets_of
 
 NEVER: Final = float("inf")
 FRAME: Final = 16 * 1024
@@ -62,6 +64,10 @@ class StreamOwner:
         """It keeps something that could not be sent. is_stalled: for want of a window, and not of a turn."""
         raise NotImplementedError
 
+    def holds(self, n_more: int) -> None:
+        """So many octets of answers more than before are kept, as they could not be sent. Negative: less."""
+        raise NotImplementedError
+
     def stream_over(self, stream: Http2Stream) -> None:
         """Nothing is left of it."""
         raise NotImplementedError
@@ -72,6 +78,7 @@ class Http2Stream(SharingClientStream):
     """See the module. number: the stream's. is_queued: the connection has it among those that want to send."""
 
     __slots__ = (
+        "_awaits_end",
         "_deadline",
         "_ends",
         "_exchange",
@@ -87,6 +94,7 @@ class Http2Stream(SharingClientStream):
         "_progress",
         "_progress_at",
         "_rate",
+        "_secrets",
         "_trailers",
         "_unread",
         "_unsent",
@@ -109,6 +117,7 @@ class Http2Stream(SharingClientStream):
         self._is_over = False
         self._is_early = False  # the answer was complete before the request was
         self._is_paused = False
+        self._awaits_end = False  # of the request, of which nothing else is missing; the answer is sent
         self._deadline = NEVER  # of the request's body
         self._rate: UploadRate | None = None
         self._unread: list[tuple[bytes, int, bool, Sequence[Field]]] = []  # came while the server takes no more
@@ -116,6 +125,7 @@ class Http2Stream(SharingClientStream):
         self._unsent: Unsent | None = None
         self._ends = False  # behind what is unsent
         self._trailers = b""  # lines, behind the last DATA
+        self._secrets = NO_NAMES  # among these
         self._nominated: frozenset[bytes] = frozenset()
         self._n_sent = 0
         self._progress = -1
@@ -148,6 +158,8 @@ class Http2Stream(SharingClientStream):
         exchange = self._exchange
         if exchange is None:
             self._give_back(n_flow)
+            if is_end and self._awaits_end:
+                self._drop()
             return
         if not self._is_started:
             if len(data) <= self.facts.listener.body_bytes:
@@ -170,7 +182,7 @@ class Http2Stream(SharingClientStream):
 
     def is_coming(self, now: float) -> None:
         """A part of a frame of it came."""
-        if self._deadline != NEVER:
+        if self._deadline != NEVER and self._exchange is not None:
             self._deadline = now + self.facts.listener.timeouts.request_body
 
     def _deliver(self, data: bytes, n_flow: int, is_end: bool, trailers: Sequence[Field]) -> None:
@@ -196,6 +208,8 @@ class Http2Stream(SharingClientStream):
             self.start(is_end=False)
         if self._exchange is not None:
             self._exchange.fail(fault, detail)
+        elif self._awaits_end:
+            self._drop()
 
     def _took(self, n_flow: int) -> None:
         """The server's end has taken it, unless it has just said that it takes no more."""
@@ -285,7 +299,14 @@ class Http2Stream(SharingClientStream):
         if self._is_over:
             return
         self._is_over = True
-        self._unsent = None
+        if self._unsent is not None:
+            self._owner.holds(-self._unsent.size)
+            self._unsent = None
+        self._release()
+        self._owner.stream_over(self)
+
+    def _release(self) -> None:
+        """Nothing of the request is looked at any more."""
         self._is_open = False
         self._deadline = NEVER
         if self.bound is not None:
@@ -297,7 +318,6 @@ class Http2Stream(SharingClientStream):
         self._n_owed = 0
         if owed:
             self._owner.codec.consumed(self.number, owed)
-        self._owner.stream_over(self)
 
     # --- the answer (ClientStream) ----------------------------------------------------------------------------------
 
@@ -308,7 +328,10 @@ class Http2Stream(SharingClientStream):
             return
         prepared = request.prepared
         self._nominated = head.nominated
-        behind = sent_trailers(prepared, trailers, head.nominated) if trailers else b""
+        behind = b""
+        if trailers:
+            behind = sent_trailers(prepared, trailers, head.nominated)
+            self._secrets = secrets_of(trailers)
         is_end = is_done and not body and not behind
         lines, own = answer_lines(prepared, head, request.id_line)
         if request.cookie_line:
@@ -322,7 +345,10 @@ class Http2Stream(SharingClientStream):
 
     def send_body(self, request: Underway, data: bytes, *, is_done: bool, trailers: Sequence[Field]) -> None:
         if not self._is_over:
-            behind = sent_trailers(request.prepared, trailers, self._nominated) if trailers else b""
+            behind = b""
+            if trailers:
+                behind = sent_trailers(request.prepared, trailers, self._nominated)
+                self._secrets = secrets_of(trailers)
             self._send(request, data, is_done=is_done, trailers=behind)
 
     def answer(self, request: Underway, status: int, fields: Fields, body: bytes, *, closes: bool) -> None:
@@ -380,10 +406,16 @@ class Http2Stream(SharingClientStream):
             self._unsent = Unsent()
             self._progress_at = self.services.clock()
         self._unsent.add(data, sent)
+        self._owner.holds(len(data) - sent)
         self._owner.has_unsent(self, is_stalled=is_stalled)
         self._owner.written()
         if exchange is not None and not is_done and not exchange.client_is_blocked:
             exchange.client_blocked()
+
+    def read_at_most(self, size: int) -> None:
+        """See ServerStream."""
+        if self._exchange is not None:
+            self._exchange.read_at_most(size)
 
     def _send_now(self, data: bytes) -> int:
         """How much of it the windows and the socket allow; with its end if that is all of it."""
@@ -417,6 +449,7 @@ class Http2Stream(SharingClientStream):
                 return False
             self._n_sent += taken
             unsent.take(taken)
+            self._owner.holds(-taken)
         elif self._ends and not self._trailers:
             codec.send_data(self.number, b"", True)
         if unsent.size:
@@ -441,11 +474,19 @@ class Http2Stream(SharingClientStream):
         """Up to the trailers."""
         codec = self._owner.codec
         if self._trailers:
-            codec.send_trailers(self.number, self._trailers)
-        if self._is_early:
-            codec.reset(self.number, NO_ERROR)  # RFC 9113 section 8.1: no more of the request is wanted
-        self._drop()
+            codec.send_trailers(self.number, self._trailers, self._secrets)
+        if self._is_early and codec.lacks_only_end(self.number):
+            self._release()
+            self._awaits_end = True
+            self._deadline = self.services.clock() + self.facts.listener.timeouts.request_body
+        else:
+            self._end_early()
         self._owner.written()
+
+    def _end_early(self) -> None:
+        if self._is_early:
+            self._owner.codec.reset(self.number, NO_ERROR)  # RFC 9113 section 8.1: no more of the request is wanted
+        self._drop()
 
     # --- what time does ---------------------------------------------------------------------------------------------
 
@@ -455,6 +496,9 @@ class Http2Stream(SharingClientStream):
             self._check_progress(now)
         exchange = self._exchange
         if exchange is None:
+            if self._awaits_end and now >= self._deadline:
+                self._end_early()
+                self._owner.written()
             return
         exchange.sweep(now)
         rate = self._rate

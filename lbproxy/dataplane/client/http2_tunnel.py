@@ -130,6 +130,7 @@ class ConnectStream(Http2Stream, Carried):
         if self._unsent is None:
             self._unsent = Unsent()
         self._unsent.add(data, sent)
+        owner.holds(len(data) - sent)
         owner.has_unsent(self, is_stalled=is_stalled)
         owner.written()
 

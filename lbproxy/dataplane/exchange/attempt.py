@@ -119,6 +119,8 @@ class Attempt(AttemptBooks):
         if owner.is_body_paused:
             owner.resume_body()  # first: what is written now may be more than the server takes
         stream.begin(self, prepared, lines, body, is_done=is_whole, expects=expects, trailers=tape.trailers)
+        if owner.reads_at_most:
+            self.read_at_most(owner.reads_at_most)
 
     def body_came(self, data: bytes, *, is_done: bool) -> None:
         """See Follower."""
@@ -320,6 +322,11 @@ class Attempt(AttemptBooks):
             self.deadline = self.owner.services.clock() + self.timeouts().read
             if self.kernel is None or not self.kernel.client_emptied():
                 self.upstream.resume()
+
+    def read_at_most(self, size: int) -> None:
+        """See ServerStream."""
+        if self.upstream is not None:
+            self.upstream.read_at_most(size)
 
     def unsent_bytes(self) -> int:
         """See Follower."""

@@ -48,10 +48,10 @@ class AttemptOwner(Underway):
     """A request as its attempts know it.
 
     client_is_blocked: the client takes no more for now. continue_sent: it has its 100 Continue. is_body_paused: it is
-    not read, since a server takes no more.
+    not read, since a server takes no more. reads_at_most: bytes of the answer at once, 0: as usual.
     """
 
-    __slots__ = ("body", "client_is_blocked", "continue_sent", "is_body_paused", "services", "side")
+    __slots__ = ("body", "client_is_blocked", "continue_sent", "is_body_paused", "reads_at_most", "services", "side")
 
     def __init__(self, side: ClientStream, prepared: Prepared, id_line: bytes) -> None:
         super().__init__(prepared, id_line)
@@ -59,6 +59,7 @@ class AttemptOwner(Underway):
         services = self.services = side.services
         self.body = BodyTape(services.pressure)
         self.client_is_blocked = self.continue_sent = self.is_body_paused = False
+        self.reads_at_most = 0
 
     def is_trusted(self) -> bool:
         """See Claimant."""

@@ -66,11 +66,9 @@ class ClientFacts:
         self.is_trusted = False
         self._lines = self._lines_and_port = self._port_line = b""
 
-    def connected(self, transport: asyncio.Transport) -> None:
-        """Learn what the connection itself says."""
-        peer = transport.get_extra_info("peername")
-        ip = peer[0] if isinstance(peer, tuple) and peer else ""
-        local = transport.get_extra_info("sockname")
+    def connected(self, peer: object, local: object) -> None:
+        """Learn what the connection itself says: the addresses of its ends, as transports have them."""
+        ip: str = peer[0] if isinstance(peer, tuple) and peer else ""
         port = local[1] if isinstance(local, tuple) else 0
         self._local = local
         published_port = 0
@@ -114,7 +112,7 @@ class ClientFacts:
         facts = ClientFacts(
             listener, self.proxied, scheme=self.scheme, cert_fields=self.cert_fields, subject=self.subject
         )
-        facts.connected(transport)
+        facts.connected(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
         return facts
 
     def address_behind(self, known: Forwarding) -> str:

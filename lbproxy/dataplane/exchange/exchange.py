@@ -105,6 +105,12 @@ class Exchange(Beginning):
         if self.attempt is not None:
             self.attempt.client_unblocked()
 
+    def read_at_most(self, size: int) -> None:
+        """See ServerStream; for further attempts, too."""
+        self.reads_at_most = size
+        if self.attempt is not None:
+            self.attempt.read_at_most(size)
+
     def sweep(self, now: float) -> None:
         """Called a few times a second while the exchange is active."""
         if self._is_done:

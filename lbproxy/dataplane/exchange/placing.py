@@ -169,8 +169,9 @@ class Place(Ticket):
 
     def refused(self, why: str) -> None:
         """See Ticket."""
-        self._claimant.wait_over(self, self._services.clock())
-        self._claimant.not_placed(_FAULTS[why], _DETAILS.get(why, "no server became free"))
+        waited = self._claimant.wait_over(self, self._services.clock())
+        told = f"it waited for {waited:.3g} s in the queue of pool {self.pool.name}"
+        self._claimant.not_placed(_FAULTS[why], _DETAILS.get(why, told))
 
     def failed(self, error: Exception) -> None:
         """See Ticket."""

@@ -126,6 +126,11 @@ class ServerStream:
         """It takes more again."""
         raise NotImplementedError
 
+    def read_at_most(self, size: int) -> None:
+        """Of the answer so many bytes at once, until the request is over: much is kept for the client already, who does
+        not take it. 0: as usual again."""
+        raise NotImplementedError
+
     # --- how fast the server takes the request ------------------------------------------------------------------------
 
     def unsent_bytes(self) -> int:
@@ -195,6 +200,9 @@ class SharingServerStream(ServerStream):
 
     def is_ready(self, now: float) -> bool:
         return False
+
+    def read_at_most(self, size: int) -> None:
+        """What may come is what the windows say, which the server has been told."""
 
     def raw_source(self) -> asyncio.Transport | None:
         return None

@@ -471,6 +471,13 @@ def _forward_head(
     if head.chunked:
         own = b"Transfer-Encoding: chunked\r\n"
     elif head.content_length is not None:
+        if (
+            not (upgrade or closes or head.accepts_trailers)
+            and head.max_forwards is None
+            and route.request_edits.is_empty
+        ):
+            # The usual: all in one piece at once.
+            return b"%bHost: %b\r\n%b%bContent-Length: %d\r\n" % (start, host, head.lines, via, head.content_length)
         own = b"Content-Length: %d\r\n" % head.content_length
     if head.max_forwards is not None:
         own += b"Max-Forwards: %d\r\n" % (head.max_forwards - 1)

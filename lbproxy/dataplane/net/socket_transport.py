@@ -61,6 +61,15 @@ class Receiver(asyncio.Protocol):
 
     __slots__ = ()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.BaseProtocol, as of the next two."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        pass
+
+    def eof_received(self) -> bool:
+        return False
+
     def data_received(self, data: bytes) -> None:
         raise NotImplementedError
 
@@ -134,8 +143,12 @@ class SocketTransport(Pollable, asyncio.Transport):
     def start(self, protocol: asyncio.BaseProtocol) -> None:
         """Tell the protocol of its connection, and begin to read."""
         self.set_protocol(protocol)
+        receiver = self._receiver
         try:
-            protocol.connection_made(self)
+            if receiver is not None:
+                receiver.connection_made(self)
+            else:
+                protocol.connection_made(self)
         except Exception as error:  # a defect: confined to this connection
             self._defect(error)
         if self._is_reading and not self._events:
@@ -165,8 +178,10 @@ class SocketTransport(Pollable, asyncio.Transport):
             if not data:
                 self._eof()
                 return
-            if len(data) >= FIRST_READ or self._read_size != FIRST_READ:
-                self._read_size = LARGE_READ if len(data) >= FIRST_READ else FIRST_READ
+            if len(data) >= FIRST_READ:
+                self._read_size = LARGE_READ
+            elif self._read_size > FIRST_READ:
+                self._read_size = FIRST_READ
             if self._receiver is not None:
                 self._receiver.data_received(data)
         if events & _ENDED and self._is_reading:
@@ -191,7 +206,8 @@ class SocketTransport(Pollable, asyncio.Transport):
     def _eof(self) -> None:
         self._has_eof = True
         self._is_reading = False
-        if self._protocol.eof_received():
+        receiver = self._receiver
+        if receiver.eof_received() if receiver is not None else self._protocol.eof_received():
             if not self._is_closing:
                 self._rewatch()
         else:
@@ -224,6 +240,10 @@ class SocketTransport(Pollable, asyncio.Transport):
         self._watch(wanted | WRITABLE if self._unsent is not None else wanted)
 
     # --- reading ----------------------------------------------------------------------------------------------------
+
+    def read_at_most(self, size: int) -> None:
+        """Give a Protocol so many bytes at once, fewer than FIRST_READ, until told otherwise. 0: as usual again."""
+        self._read_size = size or FIRST_READ
 
     def pause_reading(self) -> None:
         self._is_reading = False
@@ -455,8 +475,12 @@ class SocketTransport(Pollable, asyncio.Transport):
         self._poller.after_batch(self)
 
     def batch_ended(self) -> None:
+        receiver = self._receiver
         try:
-            self._protocol.connection_lost(self._error)
+            if receiver is not None:
+                receiver.connection_lost(self._error)
+            else:
+                self._protocol.connection_lost(self._error)
         finally:
             self._sock.close()
             # Protocol and transport know each other: neither must wait for the collector.
@@ -478,6 +502,7 @@ class SocketTransport(Pollable, asyncio.Transport):
             return
         self._protocol = protocol
         if isinstance(protocol, _BUFFERED):
+            self._receiver = None
             self._get_buffer = protocol.get_buffer
             self._buffer_updated = protocol.buffer_updated
         else:

@@ -425,6 +425,10 @@ class TlsTransport(Receiver, asyncio.Transport):
     def is_closing(self) -> bool:
         return self._state == CLOSED or self._raw.is_closing()
 
+    def read_at_most(self, size: int) -> None:
+        """See SocketTransport."""
+        self._raw.read_at_most(size)
+
     def pause_reading(self) -> None:
         self._is_paused = True
         if not self._raw.is_closing():

@@ -39,6 +39,7 @@ class ServerConnection(Kept, ServerStream):
     __slots__ = (
         "_buffer",
         "_bulk",
+        "_complete_at",
         "_head",
         "_heads",
         "_interim",
@@ -49,6 +50,7 @@ class ServerConnection(Kept, ServerStream):
         "_max_requests",
         "_poller",
         "_reader",
+        "_reads_at_most",
         "_retires_at",
         "_services",
         "_written_before",
@@ -77,10 +79,12 @@ class ServerConnection(Kept, ServerStream):
         self._is_last = False  # was the server told to close? The pool may keep connections by the time it answers
         self._is_chunking = False  # is there more to come of a body in chunks?
         self._bulk: bulk.BulkReader | None = None
+        self._reads_at_most = 0
         self._heads = runtime.pool.response_memo
         self._is_lenient = runtime.pool.is_lenient
         self.is_bound = False  # to one client: see binding.py
         self._written_before = 0
+        self._complete_at = -1  # `written`, when all of a request is that declares its length; -1: it does not
         self._max_requests = self._retires_at = float("inf")
         self.request_done = False
         self.written = 0
@@ -164,6 +168,10 @@ class ServerConnection(Kept, ServerStream):
         """The response is complete: keep the connection if every condition of the reuse rule holds."""
         if self._reader is not None or self._interim:
             self._end_body()
+        if not self.request_done and self.written == self._complete_at:
+            self.request_done = True  # a client of HTTP/2 may be about to say so, in a frame without octets
+        if self._reads_at_most:
+            self.read_at_most(0)
         runtime = self.runtime
         settings = runtime.pool.keep_alive
         promise_s = head.keep_alive_timeout_s

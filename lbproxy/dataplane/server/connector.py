@@ -10,7 +10,7 @@ from typing import Final, TypeVar, cast
 from lbproxy import errors
 from lbproxy.dataplane.net.dialer import Opening
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
-from lbproxy.dataplane.server.tls import ServerTlsTransport, Unwanted, tls_fault
+from lbproxy.dataplane.server.tls import NO_PROTOCOL, ServerTlsTransport, Unwanted, reason_of, tls_fault
 from lbproxy.dataplane.services import Services
 from lbproxy.dataplane.tls_settings import PoolTlsSettings
 from lbproxy.errors import Fault
@@ -86,16 +86,20 @@ async def dial(
     timeouts: UpstreamTimeouts,
     header: bytes = b"",
     opening: Opening | None = None,
+    *,
+    is_http1: bool = False,
 ) -> P:
     """Connect to a server, TLS included. Raises DialError; the caller owns the time-out (`dial`) and cancels.
 
-    header: a PROXY header, which is sent before anything else. opening: what `dial_now` has begun.
+    header: a PROXY header, which is sent before anything else. opening: what `dial_now` has begun. is_http1: for a
+    WebSocket that the server's HTTP/2 does not open, so HTTP/1.1 is all that is offered to it.
     """
     try:
         if runtime.pool.tls is None:
             protocol = await _connect(opening or services.dialer.begin(runtime.server.address), factory, header)
         else:
-            protocol = await _dial_tls(services, runtime, runtime.pool.tls, lambda _: factory(), timeouts, header)
+            tls = runtime.pool.tls
+            protocol = await _dial_tls(services, runtime, tls, lambda _: factory(), timeouts, header, is_http1=is_http1)
     except DialError as error:
         count_dial(runtime, error.fault)
         raise
@@ -137,9 +141,12 @@ async def _dial_tls(
     factory: Callable[[str | None], P],
     timeouts: UpstreamTimeouts,
     header: bytes,
+    *,
+    is_http1: bool = False,
 ) -> P:
     """Each half has its time-out here; the caller's is for both."""
-    connection = ServerTlsTransport(services, tls, tls.name_of(runtime.server.host), runtime, factory)
+    name = tls.name_of(runtime.server.host)
+    connection = ServerTlsTransport(services, tls, name, runtime, factory, is_http1=is_http1)
     try:
         try:
             async with asyncio.timeout(timeouts.connect):
@@ -152,6 +159,9 @@ async def _dial_tls(
         except TimeoutError:
             raise DialError(errors.TLS_TIMEOUT, "the TLS handshake took too long") from None
         except (OSError, ValueError, Unwanted) as error:  # ssl.SSLError is an OSError
+            if is_http1 and reason_of(error) == NO_PROTOCOL:
+                detail = "its HTTP/2 has no extended CONNECT, and it does not speak HTTP/1.1"
+                raise DialError(errors.NO_WEBSOCKET, detail) from None
             raise DialError(*tls_fault(error)) from None
     except BaseException:  # whatever it is, cancelling included: the transport must not stay
         connection.give_up()

@@ -58,13 +58,14 @@ class Http1Endpoint(Endpoint):
 
 
 class Dial(Pending):
-    """The making of one connection, in a task."""
+    """The making of one connection, in a task. is_http1: the server's HTTP/2 is of no use here."""
 
-    __slots__ = ("_runtime", "_services", "_sink", "_task")
+    __slots__ = ("_is_http1", "_runtime", "_services", "_sink", "_task")
 
-    def __init__(self, services: Services, runtime: ServerRuntime, sink: AnswerSink) -> None:
+    def __init__(self, services: Services, runtime: ServerRuntime, sink: AnswerSink, *, is_http1: bool = False) -> None:
         self._services = services
         self._runtime = runtime
+        self._is_http1 = is_http1
         self._sink: AnswerSink | None = sink  # who waits; None: nobody any more
         self._task: asyncio.Task[None] | None = None
 
@@ -104,7 +105,9 @@ class Dial(Pending):
         try:
             header = introduction(runtime.pool, asker.client_transport(), asker.proxied())
             connection.introduced = len(header)
-            await connector.dial(services, runtime, lambda: connection, asker.timeouts(), header, opening)
+            await connector.dial(
+                services, runtime, lambda: connection, asker.timeouts(), header, opening, is_http1=self._is_http1
+            )
         except asyncio.CancelledError:
             connection.abandoned()
             raise

@@ -33,7 +33,7 @@ from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import Fault
 from lbproxy.protocol.h2.codes import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, error_name
 from lbproxy.protocol.h2.fields import H2Field
-from lbproxy.protocol.h2.head import H2Head
+from lbproxy.protocol.h2.head import H2Head, trailers_of
 from lbproxy.protocol.h2.settings import OwnSettings
 
 log = logging.getLogger("lbproxy")
@@ -290,7 +290,7 @@ class Http2Connection(Carrier):
     def trailers_received(self, stream_id: int, fields: list[H2Field]) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None:
-            stream.trailers_came([(field.name, field.value) for field in fields])
+            stream.trailers_came(trailers_of(fields))
 
     def malformed(self, stream_id: int, why: str) -> None:
         self._fail_stream(stream_id, errors.BAD_RESPONSE, why)

@@ -5,7 +5,7 @@ a connection is dialled and who asks waits, with as many others as the server al
 ends meanwhile is theirs as well. When four fifths of what there is are in use, the next one is dialled ahead.
 
 With `auto` the server may also turn out to speak HTTP/1.1: then each connection is one request's, and is kept as those
-of `endpoint.py` are.
+of `endpoint.py` are. A WebSocket gets such a connection where the server has chosen HTTP/2, and opens none there.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lbproxy.dataplane.net.dialer import Opening
 from lbproxy.dataplane.net.socket_transport import Receiver
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.server import connector
+from lbproxy.dataplane.server.endpoint import Dial
 from lbproxy.dataplane.server.http2_connection import MOST_STREAMS, Http2Connection, Http2Owner, Http2Wire
 from lbproxy.dataplane.server.tls import ServerTlsConnection, Unwanted
 from lbproxy.dataplane.server.upstream import UpstreamConnection
@@ -143,6 +144,9 @@ class Http2Endpoint(Waiting, Http2Owner):
                 if kept is not None:
                     sink.opened(cast(UpstreamConnection, kept), now)
                     return
+                if any(item.peer.is_known and not item.peer.enable_connect_protocol for item in self.connections):
+                    Dial(services, self._runtime, sink, is_http1=True).begin(now, None)
+                    return
             for connection in self.connections:
                 if connection.peer.is_known and connection.has_room():
                     if not connection.peer.enable_connect_protocol:
@@ -241,6 +245,9 @@ class Http2Endpoint(Waiting, Http2Owner):
             wait.sink.pending = None
             now = connection.services.clock()
             if wait.is_tunnel and not connection.peer.enable_connect_protocol:
+                if self._is_auto:
+                    Dial(connection.services, self._runtime, wait.sink, is_http1=True).begin(wait.since, None)
+                    continue
                 wait.sink.attempt_failed(errors.NO_WEBSOCKET, "its HTTP/2 has no extended CONNECT")
             elif not connection.begin(wait.sink, now, is_tunnel=wait.is_tunnel):
                 self._waiting.insert(at, wait)

@@ -27,7 +27,7 @@ from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.h2.head import H2Head
 from lbproxy.protocol.h2.settings import OwnSettings
 from lbproxy.protocol.http1 import ResponseHead
-from lbproxy.protocol.message import Field
+from lbproxy.protocol.message import NO_NAMES, Field, secrets_of
 from lbproxy.protocol.response_head import response_head_of
 
 FRAME: Final = 16 * 1024  # octets that a stream sends before it is another's turn
@@ -87,11 +87,13 @@ class Http2Stream(SharingServerStream):
         "_is_paused",
         "_is_sent",
         "_is_touched",
+        "_length",
         "_n_held",
         "_n_interim",
         "_n_new",
         "_n_taken",
         "_n_unsent",
+        "_secrets_up",
         "_trailers",
         "_trailers_up",
         "_unsent",
@@ -118,8 +120,10 @@ class Http2Stream(SharingServerStream):
         self._n_unsent = 0
         self._n_taken = 0
         self._is_last = False  # is all of it here?
+        self._length = -1  # octets of the body, if its end was still to come when it began, and they were declared
         self._is_sent = False
         self._trailers_up = b""
+        self._secrets_up = NO_NAMES  # among these
         self.is_told_blocked = False
         # the answer
         self._head: ResponseHead | None = None  # has come, and its sink does not know yet
@@ -156,8 +160,11 @@ class Http2Stream(SharingServerStream):
         head = request_head(prepared.forward)
         own = head.length + lines + _EXPECT if expects else head.length + lines
         self._is_last = is_done
+        if not is_done and head.length:
+            self._length = prepared.content_length
         if is_done and trailers:
             self._trailers_up = trailer_lines(trailers)
+            self._secrets_up = secrets_of(trailers)
         self._is_sent = is_done and not body and not self._trailers_up
         carrier.send_request(
             self.stream_id,
@@ -182,6 +189,7 @@ class Http2Stream(SharingServerStream):
         if is_done:
             self._is_last = True
             self._trailers_up = trailer_lines(trailers)
+            self._secrets_up = secrets_of(trailers)
         if data or is_done:
             self._send(data)
             self.carrier.flush()
@@ -219,7 +227,7 @@ class Http2Stream(SharingServerStream):
         if self._is_last and not self._is_sent:
             self._is_sent = True
             if self._trailers_up:
-                carrier.send_trailers(self.stream_id, self._trailers_up)
+                carrier.send_trailers(self.stream_id, self._trailers_up, self._secrets_up)
             else:
                 carrier.send_data(self.stream_id, b"", True)
         return True
@@ -336,7 +344,11 @@ class Http2Stream(SharingServerStream):
         is_done, trailers = self.is_ended, self._trailers
         if is_done:
             self.let_go()
-            if not self._is_sent:  # the server has said all, and gets no more of the request (RFC 9113 section 8.1)
+            if self._is_sent:
+                pass
+            elif self._n_taken == self._length:  # it has all, and the client may be about to say so
+                carrier.send_data(self.stream_id, b"", True)
+            else:  # it has said all, and gets no more of the request (RFC 9113 section 8.1)
                 carrier.reset(self.stream_id, NO_ERROR)
         if head is not None:
             sink.response_received(head, body, now, is_done=is_done, trailers=trailers)

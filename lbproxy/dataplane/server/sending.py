@@ -46,6 +46,9 @@ class SendingConnection(ServerConnection):
                 self._is_chunking = not is_done
                 body = chunked(body, is_done=is_done)
         written = self._written_before = self.written
+        if not is_done:
+            head_size = len(prepared.forward) + len(lines) + 2
+            self._complete_at = -1 if prepared.chunked else written + head_size + prepared.content_length
         if len(body) <= SMALL_BODY:
             data = b"%b%b\r\n%b" % (prepared.forward, lines, body)
             self.written = written + len(data)
@@ -73,6 +76,15 @@ class SendingConnection(ServerConnection):
     def resume(self) -> None:
         if not self.has_ended:
             self.transport.resume_reading()
+
+    def read_at_most(self, size: int) -> None:
+        if self.has_ended or self.sink is None or self._reads_at_most == size:
+            return
+        self._reads_at_most = size
+        self.transport.read_at_most(size)
+        if size and self._bulk is not None:
+            self._bulk.end()
+            self._bulk = None
 
     def unsent_bytes(self) -> int:
         return self.transport.get_write_buffer_size()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, cast
@@ -22,6 +23,7 @@ from lbproxy.protocol.message import Field
 if TYPE_CHECKING:
     from lbproxy.dataplane.tls_settings import PoolTlsSettings, SessionHolder
 
+NO_PROTOCOL: Final = "TLSV1_ALERT_NO_APPLICATION_PROTOCOL"
 _HINTS: Final = {
     "WRONG_VERSION_NUMBER": "it does not speak TLS on this port",
     "HTTP_REQUEST": "it does not speak TLS on this port",
@@ -31,8 +33,21 @@ _HINTS: Final = {
     "TLSV1_ALERT_UNKNOWN_CA": "it does not trust the client certificate (tls.cert of the pool)",
     "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept the client certificate (tls.cert of the pool), or wants one",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it refused the handshake; perhaps it wants a client certificate",
+    NO_PROTOCOL: "it speaks none of the protocols that it was offered (ALPN)",
     "TLSV1_UNRECOGNIZED_NAME": "it does not know the name that it was asked for (tls.server_name)",
 }
+
+
+_TEXT: Final = re.compile(r"\[.*?\] (.*?) \(_ssl")
+
+
+def reason_of(error: Exception) -> str:
+    """OpenSSL's name for what failed, "" if that is none of its errors. CPython's table does not have all of them, and
+    gives only the text then."""
+    if not isinstance(error, ssl.SSLError):
+        return ""
+    found = _TEXT.search(str(error))
+    return error.reason or (found[1].upper().replace(" ", "_") if found is not None else "")
 
 
 def tls_fault(error: Exception) -> tuple[Fault, str]:
@@ -42,7 +57,7 @@ def tls_fault(error: Exception) -> tuple[Fault, str]:
     if isinstance(error, ssl.CertificateError):
         return errors.TLS_VERIFY, f"its certificate is not accepted: {error}"
     if isinstance(error, ssl.SSLError):
-        reason = error.reason or ""
+        reason = reason_of(error)
         return errors.TLS_HANDSHAKE, _HINTS.get(
             reason
         ) or f"the TLS handshake failed: {reason.replace('_', ' ').lower()}"
@@ -58,11 +73,11 @@ class Unwanted(Exception):
 class ServerTlsTransport(TlsTransport):
     """A connection to a server; `done` gives its application once the handshake is over, or raises the SSLError.
 
-    factory: makes the application, and is told what ALPN chose, "" if nothing.
+    factory: makes the application, and is told what ALPN chose, "" if nothing. is_http1: HTTP/2 is not offered.
     """
 
     __deletable__ = ("_factory", "done")  # mypyc asks for it
-    __slots__ = ("_factory", "_name", "_server", "_tls", "done")
+    __slots__ = ("_factory", "_is_http1", "_name", "_server", "_tls", "done")
 
     def __init__(
         self,
@@ -71,8 +86,11 @@ class ServerTlsTransport(TlsTransport):
         name: str | None,
         server: SessionHolder,
         factory: Callable[[str | None], asyncio.Protocol],
+        *,
+        is_http1: bool = False,
     ) -> None:
         super().__init__(services.loop, services.internal_error)
+        self._is_http1 = is_http1
         self._tls = tls
         self._name = name
         self._server = server
@@ -81,9 +99,11 @@ class ServerTlsTransport(TlsTransport):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        session = self._tls.session(self._server)
+        tls = self._tls
+        context = tls.http1 if self._is_http1 else tls.context
+        session = tls.session(self._server) if context is tls.context else None  # which knows its context
         try:
-            self.begin(self._tls.context, is_server=False, name=self._name, session=session)
+            self.begin(context, is_server=False, name=self._name, session=session)
         except ValueError as error:  # a name that can't be asked for
             self._handshake_failed(error)
 

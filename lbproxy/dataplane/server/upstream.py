@@ -71,6 +71,7 @@ class UpstreamConnection(SendingConnection):
         if (
             reader is not None
             and self._bulk is None
+            and not self._reads_at_most
             and len(data) >= bulk.FROM_BYTES
             and not self.has_ended
             and bulk.is_much_left(reader)

@@ -15,14 +15,16 @@ choice that is full costs no look at all others. A table of Maglev would cost as
 points of a ring would have to be sorted anew at each change. Shares are even to within sqrt(servers / 65536): 1 % with
 10 servers, 4 % with 100, 12 % with 1,000.
 
-Bounded load (Mirrokni, Thorup, Zadimoghaddam 2018; the form of HAProxy): a server takes no more than `bounded_load`
-times its share of what is in flight, rounded up, this request included; what is more goes to the next in the slot's
-order. Without it one key that everybody wants overloads its server while others idle.
+Bounded load (Mirrokni, Thorup, Zadimoghaddam 2018): a server that has more than `bounded_load` times its share of what
+is in flight already, the request at hand included, gets no more; that goes to the next in the slot's order. So nobody
+has more than `bounded_load` times its share, and one. Without it one key that everybody wants overloads its server
+while others idle. The bound holds at each pick, also where chance passes it: keys that are dealt out fairly give a
+server with a share of s requests s +- sqrt(s) of them. With few in flight at each server that is much, and
+docs/strategies.md says what it costs caches, and which bound lets chance through.
 
-Chance is no overload. Keys that are dealt out fairly give a server with a share of s requests s +- sqrt(s) of them, so
-with few in flight 1.25 times its share is passed all the time, by nobody's doing: with 16 requests at 4 servers every
-fourth went elsewhere, and took room from what belongs there. So a server may have its share and CHANCE times the square
-root of it in any case, which is less than 1.25 times the share from 64 requests a server on.
+Who stands aside. Servers of other zones, while those of the own one suffice, and backups, while others do, get nothing,
+whatever their keys. Such a key belongs to the first in its order that does not stand aside: that is no overload, and
+not counted as such.
 """
 
 from __future__ import annotations
@@ -45,8 +47,6 @@ _SEED: Final = 0x6C627831  # of everything that is hashed here; another one woul
 _PERSON: Final = b"lbproxy hash"
 
 DEFAULT_BOUND: Final = 1.25
-CHANCE: Final = 2.0  # standard deviations: about one request in a hundred goes elsewhere where all keys are alike
-_CHANCE_SQUARED: Final = CHANCE * CHANCE
 RANKED: Final = 6  # servers of a slot, the first included, whose order is remembered
 MOST_RANKED: Final = 1 << 14  # slots of which it is, about 2 MB
 
@@ -85,8 +85,8 @@ class _Seeds:
 class ConsistentHash:
     """See the module. Requests without a key go by least connections.
 
-    n_owner, n_spilled, n_keyless: picks since they were taken: the first choice of the key; another, as that was full,
-    over its bound or not usable; no key.
+    n_owner, n_near, n_spilled, n_keyless: picks since they were taken: the first choice of the key; the first of the
+    own zone, as the first choice stands in another; another, as that was full, over its bound or not usable; no key.
     """
 
     __slots__ = (
@@ -99,9 +99,11 @@ class ConsistentHash:
         "_owners",
         "_ranks",
         "_seeds",
+        "_stand_ins",
         "bounded_load",
         "hash_on",
         "n_keyless",
+        "n_near",
         "n_owner",
         "n_spilled",
     )
@@ -120,7 +122,8 @@ class ConsistentHash:
         self._eligible: Sequence[Server] = ()
         self._eligible_set: frozenset[Server] | None = None
         self._eligible_weight = -1
-        self.n_owner = self.n_spilled = self.n_keyless = 0
+        self._stand_ins: dict[int, Server] = {}
+        self.n_owner = self.n_near = self.n_spilled = self.n_keyless = 0
 
     def rebuild(self, servers: Sequence[Server]) -> None:
         """What was worked out stays where nothing has changed: a ramp of slow start changes no weight."""
@@ -137,6 +140,7 @@ class ConsistentHash:
         self._owners = [None] * SLOTS
         self._ranks = {}
         self._eligible, self._eligible_set, self._eligible_weight = (), None, -1
+        self._stand_ins = {}
 
     def twin(self, rng: Rng) -> ConsistentHash:
         """A copy, whose picks leave this one as it is. What both work out is the same, and they share it."""
@@ -158,24 +162,28 @@ class ConsistentHash:
             key = client_key(ctx.client_ip)
         slot = slot_of(key)
         owner = self.owner(slot)
-        inflight = owner.inflight
+        is_near = False
         if not self._has(eligible, owner):
-            self.n_spilled += 1
-            return self._next(eligible, slot, self._per_weight(eligible))
-        if inflight == 0:
+            if owner.far or owner.backup:
+                is_near = owner.far
+                owner = self._stand_in(eligible, slot, owner)
+            if not self._has(eligible, owner):
+                return self._next(eligible, slot, self._per_weight(eligible))
+        inflight = owner.inflight
+        if inflight:
+            per_weight = self._per_weight(eligible)
+            if inflight >= owner.free_limit or not self._is_within(owner, per_weight):
+                return self._next(eligible, slot, per_weight)
+        if is_near:
+            self.n_near += 1
+        else:
             self.n_owner += 1
-            return owner
-        per_weight = self._per_weight(eligible)
-        if inflight < owner.free_limit and self._is_within(owner, per_weight):
-            self.n_owner += 1
-            return owner
-        self.n_spilled += 1
-        return self._next(eligible, slot, per_weight)
+        return owner
 
-    def take_counts(self) -> tuple[int, int, int]:
-        """n_owner, n_spilled and n_keyless since the last call."""
-        taken = self.n_owner, self.n_spilled, self.n_keyless
-        self.n_owner = self.n_spilled = self.n_keyless = 0
+    def take_counts(self) -> tuple[int, int, int, int]:
+        """n_owner, n_near, n_spilled and n_keyless since the last call."""
+        taken = self.n_owner, self.n_near, self.n_spilled, self.n_keyless
+        self.n_owner = self.n_near = self.n_spilled = self.n_keyless = 0
         return taken
 
     def owner(self, slot: int) -> Server:
@@ -193,6 +201,7 @@ class ConsistentHash:
         if eligible is not self._eligible or not isinstance(eligible, tuple):
             self._eligible, self._eligible_set = eligible, None
             self._eligible_weight = -1
+            self._stand_ins = {}
             return server in eligible
         if self._eligible_set is None:
             self._eligible_set = frozenset(eligible)
@@ -214,20 +223,36 @@ class ConsistentHash:
         return total / weights if weights else inf
 
     def _is_within(self, server: Server, per_weight: float) -> bool:
-        """May it have one more? Bounds are rounded up: a whole number is below that if it is below what was rounded.
-        1e-9: 8.000000001 is 8."""
-        inflight = server.inflight
-        if inflight == 0 or per_weight == inf:
-            return True
-        share = per_weight * server.weight
-        if inflight < share * self.bounded_load - 1e-9:
-            return True
-        beyond = inflight - share
-        return beyond * beyond < share * _CHANCE_SQUARED - 1e-9
+        """May it have one more? 1e-9: what is a whole number up to rounding is one."""
+        return per_weight == inf or server.inflight <= per_weight * server.weight * self.bounded_load + 1e-9
+
+    def _stand_in(self, eligible: Sequence[Server], slot: int, owner: Server) -> Server:
+        """Whose slot it is, as `owner` stands in another zone or is a backup, and not among `eligible`: the first that
+        does not stand aside, whether it is up or not. owner: where it does not stand aside either, but is down."""
+        found = self._stand_ins.get(slot)
+        if found is None:
+            has_far = any(other.far for other in eligible)
+            has_backup = any(other.backup for other in eligible)
+            for server in self.ranked(slot):
+                if (has_far or not server.far) and (has_backup or not server.backup):
+                    found = server
+                    break
+            else:
+                beside = [
+                    seeds
+                    for seeds in self._dealt
+                    if (has_far or not seeds.server.far) and (has_backup or not seeds.server.backup)
+                ]
+                found = self._best(beside, slot) or owner
+            if len(self._stand_ins) >= MOST_RANKED:
+                self._stand_ins = {}
+            self._stand_ins[slot] = found
+        return found
 
     def _next(self, eligible: Sequence[Server], slot: int, per_weight: float) -> Server:
         """The best of those that have a slot and are within their bounds. Without limits some server always is, as the
-        bounds add up to more than there is; else the best of all, which the pool finds full."""
+        bounds add up to more than there is; else the best of those with a slot. Where nobody has one it is the best of
+        all, which the pool finds full, and no pick: that comes when there is a slot."""
         for server in self.ranked(slot):
             if (
                 server.weight
@@ -235,14 +260,14 @@ class ConsistentHash:
                 and self._has(eligible, server)
                 and self._is_within(server, per_weight)
             ):
+                self.n_spilled += 1
                 return server
-        within = [
-            server
-            for server in eligible
-            if server.weight and server.inflight < server.free_limit and self._is_within(server, per_weight)
-        ]
+        free = [server for server in eligible if server.weight and server.inflight < server.free_limit]
+        within = [server for server in free if self._is_within(server, per_weight)]
+        if free:
+            self.n_spilled += 1
         known = self._seeds
-        best = self._best([known[server] for server in within or eligible if server in known], slot)
+        best = self._best([known[server] for server in within or free or eligible if server in known], slot)
         if best is None:
             raise LookupError("none of the eligible servers was in the last rebuild()")
         return best

@@ -16,6 +16,7 @@ from typing import Final
 from lbproxy.compiling import i64
 from lbproxy.protocol.h2.codes import DEFAULT_TABLE_SIZE
 from lbproxy.protocol.h2.static_table import N_STATIC, NAME_INDEX, STATIC
+from lbproxy.protocol.message import NO_NAMES
 
 _ENTRY_OVERHEAD: Final = 32
 _MAX_ENTRY: Final = 512
@@ -58,7 +59,6 @@ _CR: Final = 13
 _N_SIZES: Final = 127
 _SIZES: Final = [bytes([size]) for size in range(_N_SIZES)]
 """Lengths of strings, as they are written."""
-NO_NAMES: Final[frozenset[bytes]] = frozenset()
 
 
 def integer(number: i64, mask: i64, flags: i64) -> bytes:

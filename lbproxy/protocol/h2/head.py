@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy.compiling import i64, mypyc_attr
-from lbproxy.protocol.h2.encoder import NO_NAMES, SECRET
+from lbproxy.protocol.h2.encoder import SECRET
 from lbproxy.protocol.h2.fields import (
     AUTHORITY,
     BAD,
@@ -26,6 +26,7 @@ from lbproxy.protocol.h2.fields import (
     TE,
     H2Field,
 )
+from lbproxy.protocol.message import NO_NAMES, Field, SecretFields
 
 _GRPC: Final = b"application/grpc"
 _TWICE: Final = "a pseudo-field stands twice"
@@ -98,6 +99,13 @@ def lines_of(fields: list[H2Field]) -> bytes:
 def secrets_among(fields: list[H2Field]) -> frozenset[bytes]:
     """See H2Head."""
     return frozenset([field.name for field in fields if field.is_secret]) - SECRET
+
+
+def trailers_of(fields: list[H2Field]) -> list[Field]:
+    """As they go on; SecretFields if some may enter no table."""
+    trailers = [(field.name, field.value) for field in fields]
+    secrets = secrets_among(fields)
+    return SecretFields(trailers, secrets) if secrets else trailers
 
 
 def too_large(excess: str) -> H2Head:

@@ -22,10 +22,11 @@ from lbproxy.protocol.h2.codes import (
     NO_ERROR,
     PREFACE,
 )
-from lbproxy.protocol.h2.encoder import NO_NAMES, Encoder
+from lbproxy.protocol.h2.encoder import Encoder
 from lbproxy.protocol.h2.flood import Bucket, ControlFrames
 from lbproxy.protocol.h2.frames import frame_start
 from lbproxy.protocol.h2.settings import OwnSettings, PeerSettings, settings_of
+from lbproxy.protocol.message import NO_NAMES
 
 _MAX_RESET: Final = 256
 """How many streams that this end has reset are remembered: what was under way to them is no fault."""
@@ -104,6 +105,11 @@ class H2Outgoing:
     def n_streams(self) -> int:
         """Streams that are not closed."""
         return len(self._streams)
+
+    def lacks_only_end(self, stream_id: int) -> bool:
+        """Is END_STREAM all that is missing on this stream, by the content-length that the peer has declared?"""
+        stream = self._stream(stream_id)
+        return stream is not None and stream.incoming != HAS_ENDED and not stream.n_expected
 
     # --- output -----------------------------------------------------------------------------------------------------
 

@@ -187,6 +187,26 @@ def test_the_shares_of_a_split_are_changed_undone_and_given_back(
         shown.check_clean()
 
 
+def test_limits_and_what_they_refuse_are_shown_while_it_happens(
+    chromium: Browser, origins: list[Origin], tmp_path: Path
+) -> None:
+    settings = config(*names(origins), sticky={"cookie": "lb", "secret": "0123456789abcdef"})
+    limit = {"name": "tight", "key": "all", "rate": "1/h", "burst": 2, "match": {"path": "/tight"}}
+    settings["rate_limits"] = [limit, {"name": "wide", "key": "client_ip", "rate": "100/s"}]
+    with daemon(settings, tmp_path) as lb, tab(chromium, url(lb)) as shown:
+        line = shown.page.get_by_role("list", name="Rate limits")
+        expect(line).to_contain_text("limit tight (1/h for all together): 0 refused")
+        expect(line).to_contain_text("limit wide (100/s by client_ip): 0 refused")
+        expect(shown.page.locator("#cards")).to_contain_text("least_connections, sticky by cookie lb")
+        with httpx.Client() as client:
+            found = [client.get(f"http://127.0.0.1:{lb.port('in')}/tight", timeout=60).status_code for _ in range(5)]
+        assert found[2:] == [429] * 3
+        expect(line).to_contain_text("limit tight (1/h for all together): 3 refused")
+        expect(line).to_contain_text("limit wide (100/s by client_ip): 0 refused")
+        assert complaints(shown.page) == []
+        shown.check_clean()
+
+
 def test_a_daemon_that_goes_is_told_and_one_that_comes_is_picked_up(
     chromium: Browser, origins: list[Origin], tmp_path: Path
 ) -> None:
@@ -296,6 +316,7 @@ def status(*servers: dict[str, object], **pool: object) -> dict[str, object]:
 
 RATES = {"rps": 10, "errors": 0, "error_ratio": 0, "p50": 0.1, "p99": 0.2, "p999": 0.3, "saturation": 0.5}
 QUEUE = {"depth": 4, "size": 10, "oldest": 2.5, "timeout": 10.0}
+SOURCE = {"source": "aws:asg:x", "servers": 2, "age": 90.0}
 OUT = [server(f"s{number}", "down", "connection refused") for number in range(4)]
 EJECTED = server("b", "ejected", "ejected 4 s ago: 5 consecutive resets, next probe in 6 s")
 
@@ -326,6 +347,11 @@ EJECTED = server("b", "ejected", "ejected 4 s ago: 5 consecutive resets, next pr
             "bad p: is full: 9 requests of at most 10 wait, the oldest for 2 s."]),
         (status(server("a")), {"saturation": 0.95, "inflight": 19, "slots": 20}, "Serving, but p is nearly full", [
             "warn p: has 19 of its 20 slots taken; the next requests wait."]),
+        (status(server("a"), discovery=[{**SOURCE, "error": None}]), {}, "All is well", []),
+        (status(server("a"), discovery=[{**SOURCE, "error": "throttled"}]), {}, "Serving, but aws:asg:x has an error", [
+            "warn p: aws:asg:x: throttled; its 2 servers of 1 min 30 s ago stay in use."]),
+        (status(server("a"), discovery=[{**SOURCE, "age": None, "error": "401"}]), {},
+            "Serving, but aws:asg:x has an error", ["warn p: aws:asg:x: 401; it has not brought a server yet."]),
         ({**status(server("a")), "state": "draining", "ready": False}, {}, "lbproxy is stopping", [
             "bad : lbproxy is stopping: it takes no new connections, and ends when its requests are done."]),
         ({**status(server("a")), "ready": False, "reason": "memory is short"}, {}, "/readyz says not ready", [
@@ -397,12 +423,14 @@ def test_numbers_in_words(scripts: Page) -> None:
       ...[null, 0, 59.9, 61, 600, 3700, 90000].map(words.lasting),
       ...[null, 0, 0.0001, 0.042, 0.42, 1].map(words.percent),
       ...[null, 0, 0.01, 4.2, 42, 42000].map(words.rate),
+      ...[1000, 1, 0.5, 1 / 60, 1 / 3600, 10 / 86400, 0.000001].map(words.allowance),
     ]"""
     assert run(scripts, code) == [
         *("–", "0 ms", "<0.1 ms", "0.4 ms", "4.2 ms", "42 ms", "4.2 s", "420 s"),  # noqa: RUF001
         *("–", "0 s", "59 s", "1 min 1 s", "10 min", "1 h 1 min", "1 d 1 h"),  # noqa: RUF001
         *("–", "0 %", "<0.1 %", "4.2 %", "42 %", "100 %"),  # noqa: RUF001
         *("–", "0", "<0.1", "4.2", "42", "42,000"),  # noqa: RUF001
+        *("1,000/s", "1/s", "30/min", "1/min", "1/h", "10/day", "0.086/day"),
     ]
 
 
@@ -434,10 +462,14 @@ def test_a_tab_that_nobody_sees_takes_no_connection_for_itself(chromium: Browser
 
 def test_names_are_text_and_nothing_else(chromium: Browser) -> None:
     evil = '<img src=x onerror="document.title=1">'
-    told = {**status(server(evil, "down", evil)), "recent": [{"t": 1.0, "kind": evil, "text": evil}], "history": {}}
+    limit = {"name": evil, "key": evil, "rate": 1, "burst": 1, "store": evil, "limited": 1, "open": 1}
+    source = {**SOURCE, "source": evil, "error": evil}
+    shown_status = {**status(server(evil, "down", evil), sticky=evil, discovery=[source]), "rate_limits": [limit]}
+    told = {**shown_status, "recent": [{"t": 1.0, "kind": evil, "text": evil}], "history": {}}
     body = f"event: state\ndata: {json.dumps(told)}\n\n"
     with tab(chromium, "http://dashboard.test/", files=FOLDER, answers={"/api/v1/events": body}) as shown:
         expect(row(shown.page, evil)).to_contain_text(evil)
-        expect(shown.page.locator("#event-list")).to_contain_text(evil)
+        for element in ("#event-list", "#limits", "#problems", "#cards"):
+            expect(shown.page.locator(element)).to_contain_text(evil)
         assert shown.page.locator("img:not([src='/dashboard/icon.svg'])").count() == 0
         shown.check_clean("404")

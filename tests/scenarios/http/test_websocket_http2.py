@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,43 +22,10 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping, 
 from lbproxy.protocol.h2.codes import GOAWAY, PING
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
-from tests.support.programs import Program, started
 from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.websocket_server import hypercorn
 
-APP = """
-async def app(scope, receive, send):
-    if scope["type"] != "websocket":
-        if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-            await send({"type": "http.response.body", "body": b"ok"})
-        return
-    await receive()
-    if scope["path"].endswith("/refused"):
-        await send({"type": "websocket.close"})
-        return
-    chosen = scope["subprotocols"][0] if scope["subprotocols"] else None
-    await send({"type": "websocket.accept", "subprotocol": chosen})
-    await send({"type": "websocket.send", "text": scope["http_version"]})
-    while True:
-        event = await receive()
-        if event["type"] == "websocket.disconnect":
-            return
-        if event.get("text") == "bye":
-            await send({"type": "websocket.close", "code": 4000})
-            return
-        await send({"type": "websocket.send", "text": event.get("text"), "bytes": event.get("bytes")})
-"""
 BIG = os.urandom(3_000_000)
-
-
-def hypercorn(folder: Path) -> contextlib.AbstractContextManager[tuple[Program, int]]:
-    (folder / "echo_app.py").write_text(APP)
-
-    def command(port: int) -> list[str]:
-        limit = ["--websocket-ping-interval", "3600"]
-        return [sys.executable, "-m", "hypercorn", *limit, "--bind", f"127.0.0.1:{port}", f"{folder}/echo_app.py:app"]
-
-    return started(command, folder, "hypercorn")
 
 
 class WebSocket:
@@ -325,8 +290,7 @@ def test_a_stop_waits_for_it(tmp_path: Path, workers: int) -> None:
                 channel.wait(lambda: channel.is_told_to_go, "GOAWAY")
                 one.text("bye")
                 assert one.message() == "closed with 4000"
-                one.send(CloseConnection(code=4000))
-                channel.send(one.number, b"", is_end=True)
+                # Hypercorn ends its connection with that and lbproxy, told to stop, the client's
             wait_until(lambda: not lb.is_running, "the end")
             assert lb.exit_code == 0 and lb.entry("/new/stopped")["status"] == 200
         finally:

@@ -155,13 +155,13 @@ def test_requests_and_answers_of_any_kind(site: Site, is_http2: bool) -> None:
 
 
 async def test_a_hundred_at_once(site: Site) -> None:
-    """On one connection of the client's, as coroutines: a hundred threads would be busier than what they ask. Without
-    bodies: an answer may come when a body is there and the frame that ends it is not, and then httpx gives up."""
+    """On one connection of the client's, as coroutines: a hundred threads would be busier than what they ask. An answer
+    may come when a body is there and the frame that ends it is not; httpx gives up if it is sent a reset then."""
     paths = [f"/at-once/{number}" for number in range(100)]
     base = f"http://127.0.0.1:{site.lb.port('in')}"
     async with httpx.AsyncClient(http2=True, http1=False, base_url=base, timeout=TIMEOUT_S, trust_env=False) as client:
-        answers = await asyncio.gather(*[client.get(path) for path in paths])
-    assert [one.text for one in answers] == [f"GET {path} 0\n" for path in paths]
+        answers = await asyncio.gather(*[client.post(path, content=b"body") for path in paths])
+    assert [one.text for one in answers] == [f"POST {path} 4\n" for path in paths]
     seen = Counter(request.target for request in list(site.origin.requests) if "/at-once/" in request.target)
     assert seen == Counter(paths)
 

@@ -69,6 +69,13 @@ def test_a_test_that_fails_shows_the_log_of_each_lbproxy_and_one_that_passes_non
     assert done.stdout.count("listening name=admin") == 2
 
 
+def test_a_config_that_is_wrong_is_shown_without_what_is_inside_of_the_plug_in(tmp_path: Path) -> None:
+    done = run_pytest("def test_it(lbproxy):\n    lbproxy({'listeners': [], 'pol': 1})\n", tmp_path)
+    assert done.returncode == 1
+    assert "unknown key" in done.stdout
+    assert "lbproxy/testing/proxy.py" not in done.stdout
+
+
 def test_the_plug_in_can_be_left_out(tmp_path: Path) -> None:
     done = run_pytest("def test_it(lbproxy): pass\n", tmp_path, "-p", "no:lbproxy")
     assert done.returncode == 1

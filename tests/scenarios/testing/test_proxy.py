@@ -84,6 +84,8 @@ def test_a_bad_config_is_refused_with_its_lines(tmp_path: Path) -> None:
         Proxy(file).start()
     with pytest.raises(StartError, match="there is no such file"):
         Proxy(str(tmp_path / "missing.yaml")).start()
+    with pytest.raises(StartError, match=r"servers: config has no pool pp; did you mean p\?"):
+        Proxy(CONFIG, servers={"pp": ["127.0.0.1:1"]}).start()
 
 
 def test_a_pool_without_servers_gets_those_of_the_test(tmp_path: Path) -> None:

@@ -89,3 +89,25 @@ def test_answers_and_exit_statuses(
     if status == 200:
         assert cli.main(["explain", "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == told
+
+
+def test_a_url_is_a_path_and_a_host() -> None:
+    assert asked("POST", "http://127.0.0.1:5000/predict?v=2#x") == [
+        ("method", "POST"),
+        ("path", "/predict?v=2"),
+        ("host", "127.0.0.1:5000"),
+    ]
+    assert asked("https://a.example") == [("method", "GET"), ("path", "/"), ("host", "a.example")]
+    assert asked("https://a.example?b", "--host", "c") == [("method", "GET"), ("path", "/?b"), ("host", "c")]
+
+
+def test_a_word_that_is_no_id_may_be_meant_as_a_path(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.dumps({"detail": "it is not there"}).encode()
+    monkeypatch.setattr(_client, "call", lambda *_args, **_options: _client.Answer(404, told))
+    assert cli.main(["explain", "predict"]) == 1
+    hint = "; if a path is meant, it begins with /: lbproxy explain /predict"
+    assert capsys.readouterr().err == f"lbproxy explain: it is not there{hint}\n"
+    assert cli.main(["explain", "0123456789abcdef" * 2]) == 1
+    assert capsys.readouterr().err == "lbproxy explain: it is not there\n"

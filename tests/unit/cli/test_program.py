@@ -119,6 +119,9 @@ def test_run_listens_on_port_5000_unless_told_otherwise(calls: Calls) -> None:
         (["run", "GOOD", "-c", "GOOD"], "one config file is enough"),
         (["run", "--to", "nonsense"], "command line: --to nonsense: 'nonsense' has no port; write host:port"),
         (["chekc", "GOOD"], "there is no command and no file 'chekc'; did you mean check?"),
+        (["start"], "there is no command 'start'; did you mean run?"),
+        (["stop"], "there is no command 'stop'; Ctrl-C or SIGTERM (kill PID, systemctl stop lbproxy) stops one"),
+        (["restart"], "did you mean reload (its config file is read again) or upgrade"),
     ],
 )
 def test_run_says_what_it_needs(argv: list[str], words: str, calls: Calls, good: str, capsys: Capture) -> None:
@@ -150,6 +153,27 @@ def test_a_dash_is_standard_input(argv: list[str], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"listeners: 5\npools: {}\n")))
     assert cli.main(argv) == 2
     assert capsys.readouterr().err == "<stdin>:1:12: listeners: expected a list, got 5; did you mean [5]?\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["run", "--to", ":1", "--port", "80"], "lbproxy run: error: there is no option --port; did you mean --bind?"),
+        (["run", "--backend=:1"], "there is no option --backend; did you mean --to?"),
+        (["run", "--bnid", ":1"], "there is no option --bnid; did you mean --bind?"),
+        (["-t", "lb.yaml"], "there is no option -t; `lbproxy check FILE` does that"),
+        (["status", "--url", ":1"], "lbproxy status: error: there is no option --url; did you mean --admin?"),
+        (["status", "--pool", "p"], "there is no option --pool; options: --help, --json, --verbose, --admin,"),
+        (["reload", "a", "b"], "lbproxy reload: error: 'b' is one word too many"),
+        (["key"], "the following arguments are required: new, NAME"),
+        (["completion"], "the following arguments are required: {bash,zsh,fish,"),
+    ],
+)
+def test_an_option_of_another_program_is_told_by_its_name_here(argv: list[str], words: str, capsys: Capture) -> None:
+    assert exit_status(argv) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert f"usage: lbproxy {argv[0] if argv[0] != '-t' else 'run'} " in told
 
 
 def test_help_may_be_a_word(capsys: Capture) -> None:

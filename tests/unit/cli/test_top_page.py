@@ -106,10 +106,10 @@ def test_a_filter_that_fits_nothing_says_so(view: View) -> None:
 
 
 def test_what_is_wrong_is_said(view: View) -> None:
-    pool = {"name": "p", "usable": 0, "failing_open": True, "servers": []}
+    pool = {"name": "p", "usable": 0, "standby": 2, "failing_open": True, "servers": []}
     view.take("state", {"version": "1", "reason": "pool p has no usable server", "pools": [pool]})
     lines = page(view).splitlines()
-    assert lines[:2] == ["lbproxy 1: pool p has no usable server", "pool p: 0 of 0 usable, FAILS OPEN"]
+    assert lines[:2] == ["lbproxy 1: pool p has no usable server", "pool p: 0 of 0 usable, 2 stand by, FAILS OPEN"]
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,38 @@ def test_no_word_is_one_of_ours() -> None:
         for maker in (getattr(model, section, None),):
             if maker is not None:
                 assert not set(table) & set(maker.model_fields), section
+
+
+@pytest.mark.parametrize(
+    ("data", "program"),
+    [
+        ({"static_resources": {}}, "Envoy"),
+        ({"entryPoints": {}}, "Traefik"),
+        ({"http": {"routers": {}}}, "Traefik"),
+        ({"http": {"server": {}}}, ""),
+        ({"services": {}, "volumes": {}}, "Docker Compose"),
+        ({"services": {}}, ""),
+        ({"apiVersion": "v1", "kind": "Service"}, "Kubernetes"),
+        ({"kind": "uvicorn"}, ""),
+        ({"listeners": [], "static_resources": {}}, ""),
+        ({7: 8}, ""),
+        ([], ""),
+    ],
+)
+def test_whose_file_it_is(data: object, program: str) -> None:
+    assert foreign_words.program_of_keys(data) == program
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("frontend web bind *:80", "haproxy"),
+        ("server { listen 80; }", "nginx"),
+        (":80 { reverse_proxy a:1 }", "Caddy"),
+        ("a.example { respond hello }", "Caddy"),
+        ("hello", ""),
+        ("{", ""),
+    ],
+)
+def test_whose_text_it_is(text: str, program: str) -> None:
+    assert foreign_words.program_of_text(text) == program

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from lbproxy.api_keys import hash_of
-from lbproxy.config import limits_checks
 from lbproxy.config.loader import ConfigError, Loaded, load_text
 
 REST = "pools: {p: {servers: ['a:1']}}\n"
@@ -62,14 +61,6 @@ listeners:
     ]
     assert all("there are no `api_keys`" in line for line in found)
     assert loaded("api_keys: {file: k}\n" + text).config.api_keys is not None
-
-
-def test_redis_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits_checks, "find_spec", lambda name: None)
-    text = "rate_limits: [{key: all, rate: 1/s, store: redis://h}]\n"
-    assert problems(text + LISTENERS) == [
-        "lb.yaml:1:37: rate_limits[0].store: the package redis is not installed; run `pip install lbproxy[redis]`"
-    ]
 
 
 def test_without_http_there_is_nothing_to_guard() -> None:

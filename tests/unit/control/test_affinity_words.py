@@ -72,6 +72,21 @@ def test_why_it_is_not_there() -> None:
         assert hashed["why"] in page(told)
 
 
+def test_who_stands_aside() -> None:
+    site = Site()
+    owner = site.server(site.told(body='{"model": "llama"}')["pick"]["server"])
+    site.pool.set_far(owner, True, NOW)
+    told = site.told(body='{"model": "llama"}')
+    assert told["pick"]["server"] not in (owner.name, None)
+    why = f"{owner.name} stands in another zone: it goes to the next in the order of its key"
+    assert told["pick"]["hash"]["why"] == why
+    site.pool.set_far(owner, False, NOW)
+    site.pool.set_backup(owner, True, NOW)
+    told = site.told(body='{"model": "llama"}')
+    assert told["pick"]["server"] not in (owner.name, None)
+    assert told["pick"]["hash"]["why"] == f"{owner.name} is a backup: it goes to the next in the order of its key"
+
+
 def test_without_a_key() -> None:
     told = Site().told(body="no JSON")
     assert told["pick"]["hash"]["why"] == "the request has no json:/model: it goes by least connections"

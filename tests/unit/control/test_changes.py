@@ -24,6 +24,8 @@ class Bench:
         self.listeners = [ListenerStatus("in", "http", ("127.0.0.1:5000",), 0)]
         self.queue = QueueStatus()
         self.origin: Json = {"sources": {"weight": {"source": "file", "by": None, "since": 1.0, "given": None}}}
+        self.discovery: list[Json] = []
+        self.limits: list[Json] = []
         self.now = 100.0
         self.state, self.not_ready = "running", "a reason"
         self.source = StatusSource(
@@ -34,6 +36,8 @@ class Bench:
             listeners=lambda: self.listeners,
             queue=lambda name: self.queue,
             origin=lambda server, now: self.origin,
+            discovery=lambda name: self.discovery,
+            rate_limits=lambda: self.limits,
         )
         self.changes = Changes()
         self.take()
@@ -123,6 +127,7 @@ def test_a_pool_whose_own_values_change_is_told_without_its_servers(bench: Bench
         "name": "p",
         "leaving": False,
         "usable": 2,
+        "standby": 0,
         "ready": False,
         "reason": "waits for a server to pass its first check",
         "failing_open": False,
@@ -182,3 +187,28 @@ def test_what_is_gone_is_forgotten(bench: Bench) -> None:
     number = bench.changes.number
     bench.take()
     assert bench.told(number)["p"] == ["b"]
+
+
+def test_what_is_wrong_with_a_source_makes_everything_new_and_its_age_does_not(bench: Bench) -> None:
+    told: Json = {"source": "aws:asg:predict", "servers": 2, "age": 1.0, "error": None, "says": {}}
+    bench.discovery = [told]
+    bench.take()
+    shape = bench.changes.shape
+    bench.discovery = [{**told, "age": 2.0}]
+    bench.take()
+    assert bench.changes.shape == shape
+    bench.discovery = [{**told, "error": "throttled"}]
+    bench.take()
+    assert bench.changes.shape == shape + 1
+
+
+def test_rate_limits_are_told_when_one_has_counted(bench: Bench) -> None:
+    bench.limits = [{"name": "l", "limited": 0}]
+    bench.take()
+    number, shape = bench.changes.number, bench.changes.shape
+    bench.take()
+    assert bench.changes.number == number and "rate_limits" not in bench.changes.since(number)
+    bench.limits = [{"name": "l", "limited": 1}]
+    bench.take()
+    assert bench.changes.since(number) == {"pools": [], "rate_limits": bench.limits}
+    assert bench.changes.shape == shape

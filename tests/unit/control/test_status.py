@@ -141,7 +141,9 @@ def test_the_whole_status() -> None:
             "kind_settings": {"keep_alive.idle_timeout": "4s"},
             "strategy": "least_connections",
             "protocol": "h1",
+            "sticky": None,
             "usable": 1,
+            "standby": 0,
             "leaving": False,
             "ready": False,
             "reason": "waits for a server to pass its first check",
@@ -165,10 +167,12 @@ def test_connections_that_requests_share_are_counted() -> None:
         pools,
         {},
         protocol=lambda name: "h2" if name == "calls" else "h1",
+        sticky=lambda name: "lb" if name == "calls" else None,
         connections=lambda: [(("calls", pools["calls"].servers[0].name, "active"), 2.0), (("pages", "x", "idle"), 9.0)],
     )
     found = source.build("running", None, 1.0)["pools"]
     assert isinstance(found, list)
+    assert [pool["sticky"] for pool in found] == [None if pool["protocol"] == "h1" else "lb" for pool in found]
     assert [(pool["protocol"], [server["connections"] for server in pool["servers"]]) for pool in found] == [
         ("h2", [{"active": 2, "idle": 0}, {"active": 0, "idle": 0}]),
         ("h1", [None]),
@@ -338,3 +342,15 @@ def test_a_pool_that_the_file_no_longer_names_is_marked() -> None:
     pool.is_leaving = True
     pools = source.build("running", None, 1.0)["pools"]
     assert isinstance(pools, list) and pools[0]["leaving"] is True
+
+
+def test_who_stands_by_is_told_apart_from_who_is_usable() -> None:
+    """Of five servers one is a backup, one of another zone, one of another zone and down, and two are at work."""
+    pool = make_pool("p", 5001, 5002, 5003, 5004, 5005)
+    pool.set_backup(pool.servers[0], True, 1.0)
+    for server in pool.servers[1:3]:
+        pool.set_far(server, True, 1.0)
+    pool.set_health(pool.servers[2], Health.DOWN, "", "", 1.0)
+    pools = StatusSource("1", 0.0, {"p": pool}, {}).build("running", None, 2.0)["pools"]
+    assert isinstance(pools, list)
+    assert [(told["usable"], told["standby"]) for told in pools] == [(2, 2)]

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane.client.http1 import Http1Connection
-from lbproxy.dataplane.client_tls import ClientTlsTransport, handshake_reason, subject_text, without_port
+from lbproxy.dataplane.client_tls import ClientTlsTransport, handshake_reason, subject_text, told, without_port
 from lbproxy.dataplane.tls_settings import ListenerTlsFiles, ListenerTlsSettings
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
 from tests.support.certificates import Authority
@@ -49,6 +49,22 @@ def ssl_error(reason: str) -> ssl.SSLError:
 def test_reasons(error: Exception, reason: str) -> None:
     assert handshake_reason(error) == reason
     assert reason in TLS_ERRORS
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ssl_error("HTTP_REQUEST"), "it speaks plain HTTP; this port takes https:// only (http request)"),
+        (
+            ssl_error("TLSV1_ALERT_UNKNOWN_CA"),
+            "it does not trust who signed this listener's certificate (tlsv1 alert unknown ca)",
+        ),
+        (ssl_error("NO_SHARED_CIPHER"), "no shared cipher"),
+        (ConnectionResetError("gone"), "gone"),
+    ],
+)
+def test_the_log_says_what_the_reason_of_openssl_means(error: Exception, words: str) -> None:
+    assert told(error) == words
 
 
 @pytest.mark.parametrize(

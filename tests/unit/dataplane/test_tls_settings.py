@@ -132,6 +132,24 @@ def test_a_pool_s_files(authority: Authority) -> None:
     assert plain.files.paths == ()
 
 
+@pytest.mark.parametrize(
+    ("alpn", "is_another"), [((), False), (("h2",), False), (("http/1.1",), False), (("h2", "http/1.1"), True)]
+)
+def test_http_1_has_a_context_of_its_own_where_the_server_may_choose(
+    alpn: tuple[str, ...], *, is_another: bool
+) -> None:
+    files = PoolTlsFiles(verify=False, alpn=alpn)
+    tls = PoolTlsSettings(files, files.load())
+    assert (tls.http1 is not tls.context) is is_another
+    before = tls.http1
+    tls.use(tls.load())
+    assert tls.http1 is not before
+    server = SimpleNamespace(tls_session=None)
+    ended = SimpleNamespace(context=tls.http1, session=SimpleNamespace(has_ticket=True))
+    tls.keep_session(server, cast(ssl.SSLObject, ended))
+    assert (tls.session(server) is None) is is_another, "a session is for the context that made it"
+
+
 def test_sessions_are_kept_for_the_context_that_made_them(authority: Authority) -> None:
     files = PoolTlsFiles(ca=authority.ca)
     tls = PoolTlsSettings(files, files.load())

@@ -12,6 +12,8 @@ from benchmarks.simulation.simulator import QueueSpec, Report, Simulation
 from lbproxy.domain.fairness import FairRules
 from lbproxy.request_key import read_key
 
+pytestmark = pytest.mark.simulation
+
 WARM_UP_S: Final = 10.0
 SECONDS: Final = 200.0
 LIGHT: Final = ("l1", "l2", "l3", "l4")

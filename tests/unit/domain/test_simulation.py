@@ -12,6 +12,8 @@ from lbproxy.domain.lease import Outcome
 from lbproxy.domain.states import Admin
 from lbproxy.telemetry.slots import DURATION_BUCKETS
 
+pytestmark = pytest.mark.simulation
+
 WARM_UP_S = 10.0
 
 

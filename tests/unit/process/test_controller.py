@@ -39,7 +39,7 @@ async def no_reload(caller: Caller, is_dry: bool) -> tuple[int, Json]:
 class Bench:
     """A controller whose clock is moved by hand."""
 
-    def __init__(self, ready: str = "any", kind: str = "") -> None:
+    def __init__(self, ready: str = "any", kind: str = "", **pool: object) -> None:
         self.now = 100.0
         self.dropped = 0
         self.overload: str | None = None
@@ -56,7 +56,7 @@ class Bench:
         for text in ("127.0.0.1:5001", "127.0.0.1:5002"):
             self.pool.add(Server(text, parse_address(text)))
             self.registry.add(SERVER, ("predict", text), slots.allocate(SERVER))
-        pools = {"predict": {**CONFIG["pools"]["predict"], "kind": kind}} if kind else CONFIG["pools"]
+        pools = {"predict": {**CONFIG["pools"]["predict"], **pool, **({"kind": kind} if kind else {})}}
         config = Config.model_validate({**CONFIG, "pools": pools, "admin": {"bind": "off", "ready": ready}})
         self.controller = Controller(
             config,
@@ -218,6 +218,15 @@ async def test_the_status_says_the_kind_of_a_pool_and_what_it_sets() -> None:
     assert isinstance(pools, list)
     [pool] = pools
     assert (pool["kind"], pool["kind_settings"]) == ("uvicorn", {"keep_alive.idle_timeout": "4s"})
+    await bench.controller.stop()
+
+
+@pytest.mark.parametrize(("sticky", "cookie"), [({"cookie": "lb", "secret": "0123456789abcdef"}, "lb"), ("off", None)])
+async def test_the_status_says_by_which_cookie_clients_stick(sticky: object, cookie: str | None) -> None:
+    bench = Bench(sticky=sticky)
+    pools = bench.controller.status()["pools"]
+    assert isinstance(pools, list)
+    assert [pool["sticky"] for pool in pools] == [cookie]
     await bench.controller.stop()
 
 

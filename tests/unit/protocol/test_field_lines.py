@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy import errors
-from lbproxy.protocol import request_head, response_head
+from lbproxy.protocol import field_lines, request_fields, request_head, response_head
 from lbproxy.protocol.field_lines import (
     MAX_NAME,
     MAX_REMEMBERED,
@@ -202,7 +202,7 @@ def test_tables_stay_small() -> None:
     for number in range(3 * MAX_REMEMBERED):
         parse_request_head(b"GET / HTTP/1.1\r\nHost: h%d\r\n\r\n" % number, max_fields=9)
         parse_response_head(b"HTTP/1.1 200 R%d\r\n\r\n" % number, max_fields=9)
-        assert len(request_head._known_hosts) <= MAX_REMEMBERED and len(response_head._starts) <= MAX_REMEMBERED
+        assert len(request_head._hosts._known) <= MAX_REMEMBERED and len(response_head._starts) <= MAX_REMEMBERED
 
 
 def test_long_texts_are_not_remembered() -> None:
@@ -210,7 +210,7 @@ def test_long_texts_are_not_remembered() -> None:
     parse_response_head(b"HTTP/1.1 200 %b\r\n%b: v\r\nA: %b\r\n\r\n" % (long, long, long), max_fields=9)
     parse_request_head(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % long, max_fields=9)
     assert not any(
-        len(text) > MAX_NAME for table in (response_head._starts, request_head._known_hosts) for text in table
+        len(text) > MAX_NAME for table in (response_head._starts, request_head._hosts._known) for text in table
     )
 
 
@@ -222,3 +222,83 @@ def test_a_known_name_without_a_colon_is_no_field(line: bytes) -> None:
     assert caught.value.fault is errors.BAD_REQUEST
     with pytest.raises(HeadError):
         parse_response_head(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n\r\n", max_fields=9)
+
+
+def slow(names: Names) -> Names:
+    """The same table without the names that are told by whole words."""
+    names._spelled = [None] * len(names._spelled)
+    return names
+
+
+TABLES = (
+    (request_fields._RequestNames(request_fields._KINDS), slow(request_fields._RequestNames(request_fields._KINDS))),
+    (Names(KNOWN | {b"content-length": 9}), slow(Names(KNOWN | {b"content-length": 9}))),
+)
+
+
+def spellings() -> list[bytes]:
+    """Names that are told by whole words, as they are sent, and what differs from one of them in one octet."""
+    names = [
+        *field_lines._COMMON,
+        *request_fields._KINDS,
+        b"Content-Length",
+        b"Host",
+        b"Via",
+        b"TE",
+        b"X-Forwarded-For",
+    ]
+    found = [form for name in names for form in (name, name.lower(), name.upper(), name.title(), name.swapcase())]
+    for name in names:
+        found += [name[:at] + b"z" + name[at + 1 :] for at in range(len(name))]
+        found += [name[:-1], name + b"z", b"z" + name, name[1:], name + b"-z", name.replace(b"-", b"_"), name * 2]
+    return list(dict.fromkeys(found))
+
+
+def read_all(lines: FieldLines) -> list[tuple[bytes, int, bytes, bytes, bool]]:
+    found = []
+    while (name := lines.next()) is not None:
+        found.append((name.lower, name.kind, lines.name(), lines.value(), lines.is_plain))
+        lines.drop()
+    return found
+
+
+@pytest.mark.parametrize(("quick", "octet_by_octet"), TABLES)
+def test_a_name_means_the_same_whether_it_is_usual_or_not(quick: Names, octet_by_octet: Names) -> None:
+    for name in spellings():
+        for end in (b": v\r\n", b":v\r\n", b": \xe9 long enough\r\nAccept: b\r\n"):
+            raw = name + end + b"\r\n"
+            one, other = (FieldLines(raw, 0, names, errors.BAD_REQUEST) for names in (quick, octet_by_octet))
+            assert read_all(one) == read_all(other)
+            assert (one.lines(), one.size, one.count) == (other.lines(), other.size, other.count)
+
+
+@pytest.mark.parametrize(("quick", "octet_by_octet"), TABLES)
+def test_a_line_is_refused_whether_its_name_is_usual_or_not(quick: Names, octet_by_octet: Names) -> None:
+    for name in spellings():
+        for bad in (b" : v\r\n", b"\r\n", b"\0: v\r\n", b": v\n\r\n", b": \0\r\n", b";: v\r\n", b": v\rv\r\n"):
+            for names in (quick, octet_by_octet):
+                with pytest.raises(HeadError):
+                    read_all(FieldLines(name + bad + b"\r\n", 0, names, errors.BAD_REQUEST))
+
+
+@pytest.mark.parametrize("names", TABLES[0])
+def test_a_line_that_is_cut_anywhere_is_not_all_there(names: Names) -> None:
+    raw = b"Accept-Encoding: gzip\r\nUser-Agent: a\r\n\r\n"
+    for end in range(len(raw)):
+        with pytest.raises(IndexError):
+            read_all(FieldLines(raw[:end], 0, names, errors.BAD_REQUEST))
+
+
+def test_usual_names_are_told_by_whole_words() -> None:
+    """What the tables are for: those of the requests and answers that are measured."""
+    for names, sent in (
+        (TABLES[0][0], (b"Host", b"User-Agent", b"Accept", b"Accept-Encoding", b"Connection", b"Authorization")),
+        (
+            TABLES[0][0],
+            (b"Content-Type", b"content-type", b"Cookie", b"traceparent", b"X-Request-ID", b"Content-Length"),
+        ),
+        (response_head._NAMES, (b"Server", b"Date", b"Connection", b"Content-Type", b"Content-Length")),
+    ):
+        for name in sent:
+            found = names.spelled(name + b": value\r\n\r\n", 0)
+            assert found is not None and found.name.lower in (name.lower(), b"")

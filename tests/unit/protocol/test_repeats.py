@@ -14,7 +14,7 @@ def learn(repeats: Repeats[int], head: bytes, made: int, rest: bytes = b"") -> N
 
 
 def kept(repeats: Repeats[int]) -> dict[bytes, int]:
-    return {head: made for alike in repeats._known.values() for head, made in alike}
+    return {kept.head: kept.made for alike in repeats._known.values() for kept in alike}
 
 
 def table() -> Repeats[int]:
@@ -54,6 +54,20 @@ def test_long_texts_are_not_kept() -> None:
     assert repeats.find(bytes(101)) is None
     learn(repeats, bytes(100), 1)
     assert repeats.find(bytes(100)) == 1
+
+
+def test_a_text_is_no_other_one_that_ends_or_begins_like_it() -> None:
+    """Also where what was read is not copied before it has come again: what stands behind the head is no part of it."""
+    head = b"GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    for others in ((), (head,)):
+        for changed in range(len(head)):
+            repeats = table()
+            learn(repeats, head, 1, b"body")
+            for other in others:
+                assert repeats.find(other + b"x") == 1
+            assert repeats.find(head[:changed] + b"?" + head[changed + 1 :] + b"body") is None
+            assert repeats.find(head[:-1]) is None and repeats.find(head[1:]) is None
+            assert repeats.find(head + b"other") == 1 and repeats.find(head) == 1
 
 
 def test_nothing_is_known_at_first() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lbproxy.config.loader import load_text
 from lbproxy.config.source import parse
-from lbproxy.testing.config_text import moved, written
+from lbproxy.testing.config_text import moved, strangers, written
 
 HERE = Path("/tmp/here")
 
@@ -60,6 +60,28 @@ def test_the_access_log_is_a_file_of_the_test_unless_it_is_off() -> None:
         "format": "json",
     }
     assert made("access_log: off")["access_log"] == "off"
+
+
+def test_the_state_file_is_one_of_the_test() -> None:
+    """That of the config belongs to the lbproxy which runs with it: a test would overwrite what operators have set."""
+    assert made("state_file: /var/lib/lbproxy/state.json")["state_file"] == "/tmp/here/state.json"
+    assert made("state_file: off")["state_file"] == "off"
+    assert "state_file" not in made("watch: true")
+
+
+def test_servers_of_a_test_stand_for_every_source_of_servers() -> None:
+    text = (
+        "pools: {p: {servers: ['a:1'], servers_file: s.yaml, discovery: {kubernetes: {service: x}}, "
+        "dns: {srv: _a._tcp.b, interval: 1s}}}"
+    )
+    assert made(text, p=["c:1"])["pools"] == {"p": {"dns": {"interval": "1s"}, "servers": ["c:1"]}}
+
+
+def test_pools_that_neither_stand_in_the_config_nor_are_named_there_are_strange() -> None:
+    text = "listeners: [{bind: ':1', routes: [{split: {a: 1, b: 2}}, {pool: c}]}]\npools: {d: {servers: ['a:1']}}"
+    data: Any = parse(text, "lb.yaml", {}).data
+    assert strangers(data, ["a", "b", "c", "d", "e"]) == ["e"]
+    assert strangers({"listeners": 7, "pools": ["x"]}, ["x", "y"]) == ["x", "y"]
 
 
 def test_servers_are_put_in_place_of_those_of_the_config() -> None:

@@ -8,7 +8,7 @@ import { Pools } from "./pools.js";
 import { Splits } from "./splits.js";
 import { Feed } from "./stream.js";
 import { verdict } from "./verdict.js";
-import { clock, count, lasting, latency, moment, percent, plural, rate } from "./words.js";
+import { allowance, clock, count, lasting, latency, moment, percent, plural, rate } from "./words.js";
 
 const PAUSE_MS = 400; // between two renderings that nobody asked for: what comes together is shown together
 const QUIET_MS = 5000; // between two sentences for screen readers
@@ -83,15 +83,26 @@ function render() {
   });
   setList(byId("listeners"), listeners, (text) => h("li", {}, text));
   splits.render(status.splits || [], model.age({}));
+  const limits = status.rate_limits || [];
+  setList(byId("limits"), limits.map(limitWords), (text) => h("li", {}, text));
+  setHidden(byId("limits"), !limits.length);
   pools.render();
   renderEvents();
+}
+
+function limitWords(limit) {
+  const open = limit.open ? `, ${count(limit.open)} let through for want of an answer of ${limit.store}` : "";
+  const by = limit.key === "all" ? "for all together" : `by ${limit.key}`;
+  const where = limit.store === "local" ? "" : ", over the fleet";
+  return `limit ${limit.name} (${allowance(limit.rate)} ${by}${where}): ${count(limit.limited)} refused${open}`;
 }
 
 function facts() {
   const servers = model.pools.flatMap((pool) => [...pool.servers.values()]);
   const sum = (key) => model.pools.reduce((total, pool) => total + ((pool.rates && pool.rates[key]) || 0), 0);
-  const usable = model.pools.reduce((total, pool) => total + pool.usable, 0);
-  const said = [`${plural(model.pools.length, "pool")}, ${count(usable)} of ${plural(servers.length, "server")} usable`];
+  const total = (key) => model.pools.reduce((all, pool) => all + (pool[key] || 0), 0);
+  const standby = total("standby") ? `, ${count(total("standby"))} stand by` : "";
+  const said = [`${plural(model.pools.length, "pool")}, ${count(total("usable"))} of ${plural(servers.length, "server")} usable${standby}`];
   if (model.pools.some((pool) => pool.rates)) {
     const rps = sum("rps");
     said.push(`${rate(rps)} requests/s`, `${percent(rps ? sum("errors") / rps : 0)} errors`);

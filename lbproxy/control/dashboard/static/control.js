@@ -60,14 +60,17 @@ export class Control {
     const server = this.found(poolName, name);
     if (!server) return;
     const content = [];
-    const isLast = what !== "ready" && server.used && pool.usable <= 1;
+    const isLast = what !== "ready" && server.used && pool.usable <= 1 && !pool.standby;
     if (what === "ready") content.push(h("p", {}, "It gets requests again as soon as it is well; after maintenance it is checked first."));
     else {
       const rest = server.inflight ? ` ${plural(server.inflight, "request")} in flight ${server.inflight === 1 ? "ends" : "end"} as usual.` : "";
       const checks = what === "maint" ? " and no checks" : "";
       content.push(h("p", {}, `It gets no new requests${checks} until somebody readies it.${rest}`));
       if (isLast) content.push(h("p", { class: "warning" }, "It is the last usable server of this pool: without it requests wait, and then fail with 503."));
-      else if (server.used) content.push(h("p", {}, `${pool.usable - 1} of ${pool.servers.size} servers stay usable.`));
+      else if (server.used) {
+        const standby = pool.standby ? `, ${pool.standby} stand by` : "";
+        content.push(h("p", {}, `${pool.usable - 1} of ${pool.servers.size} servers stay usable${standby}.`));
+      }
     }
     this.open(`${TITLES[what]}: ${name}`, [h("p", { class: "muted" }, `pool ${poolName}`), ...content], TITLES[what],
       async () => {

@@ -70,6 +70,7 @@ export class Model {
 
   setServers(data) {
     const at = this.now();
+    if (data.rate_limits) this.status.rate_limits = data.rate_limits;
     for (const told of data.pools) {
       const pool = this.byName.get(told.name);
       if (!pool) continue;

@@ -164,6 +164,7 @@ class Card {
       saturation: new Tile(this, "Saturation", ["saturation"], { floor: 1, format: percent }),
       queue: new Tile(this, "Queue", ["queue"], { floor: 4, format: (n) => count(n === null ? null : Math.round(n)) }),
     };
+    this.turns = h("p", { class: "turns", hidden: true });
     this.table = h("table", { role: "table", "aria-label": `Servers of ${name}` });
     this.actionsHead = h("th", { role: "columnheader", scope: "col", class: "actions" }, h("span", { class: "unseen" }, "Actions"));
     const heads = Object.entries(HEADS).map(([key, head]) => h("th", { role: "columnheader", scope: "col", class: key }, head));
@@ -174,7 +175,7 @@ class Card {
     this.none = h("p", { class: "none", hidden: true });
     this.inside = h("div", { id, class: "inside" },
       h("div", { class: "tiles" }, ...Object.values(this.tiles).map((tile) => tile.element)),
-      this.table, this.none, this.more);
+      this.turns, this.table, this.none, this.more);
     this.element = h("article", { class: "card", "aria-label": `Pool ${name}` },
       h("div", { class: "head" }, h("h3", {}, this.toggle), this.usable, this.strategy, this.short), this.reason, this.inside);
   }
@@ -203,8 +204,10 @@ class Card {
     this.found = servers.filter((server) => this.owner.matches(server));
     const level = !pool.usable ? "bad" : servers.some((server) => levelOf(server) === "warn") ? "warn" : "ok";
     setAttribute(this.usable, "data-level", level);
-    setText(this.usable, `${count(pool.usable)} of ${count(servers.length)} usable`);
-    setText(this.strategy, pool.protocol === "h1" ? pool.strategy : `${pool.strategy}, ${pool.protocol}`);
+    const standby = pool.standby ? `, ${count(pool.standby)} stand by` : "";
+    setText(this.usable, `${count(pool.usable)} of ${count(servers.length)} usable${standby}`);
+    const ways = [pool.strategy, pool.protocol !== "h1" && pool.protocol, pool.sticky && `sticky by cookie ${pool.sticky}`];
+    setText(this.strategy, ways.filter(Boolean).join(", "));
     const { rates } = pool;
     const p99 = rates && rates.p99 !== null ? `, p99 ${latency(rates.p99)}` : "";
     setText(this.short, rates ? `${rate(rates.rps)} requests/s${p99}` : "");
@@ -270,9 +273,12 @@ class Card {
     setAttribute(saturation.element, "data-level", rates.saturation >= 0.9 ? "warn" : null);
     const of = pool.queue.size === null ? "there is no queue" : `of ${count(pool.queue.size)}`;
     const waits = pool.queue.oldest ? `, oldest ${latency(pool.queue.oldest)}` : "";
-    const apart = pool.queue.depth ? Object.entries(pool.queue.classes || {}).map(([name, n]) => `, ${name} ${count(n)}`).join("") : "";
-    const keys = pool.queue.depth && typeof pool.queue.keys === "number" ? `, ${plural(pool.queue.keys, "key")}` : "";
-    queue.render(count(pool.queue.depth), `${of}${waits}${apart}${keys}`, pool, now, marks);
+    queue.render(count(pool.queue.depth), `${of}${waits}`, pool, now, marks);
+    const { depth, classes, keys } = pool.queue;
+    const apart = Object.entries(classes || {}).map(([name, n]) => `${name} ${count(n)}`);
+    if (typeof keys === "number") apart.push(`${plural(keys, "key")} in turn`);
+    setText(this.turns, `Who waits: ${apart.join(", ")}`);
+    setHidden(this.turns, !depth || !apart.length);
     setAttribute(queue.element, "data-level", pool.queue.depth ? "warn" : null);
   }
 }
@@ -354,6 +360,7 @@ class Row {
 function notes(server, age) {
   const said = [reasonOf(server, age)];
   if (server.leaving) said.push("leaves the pool when it is idle");
+  if (server.keep_sticky && server.admin === "drain") said.push("keeps the clients that stick to it");
   if (server.backup) said.push("backup");
   if (server.far) said.push(`in another zone, ${server.zone}`);
   if (server.ramp !== null && server.ramp !== undefined) said.push(`slow start, at ${percent(server.ramp)} of its weight`);

@@ -86,7 +86,16 @@ function ofPool(model, pool) {
     if (known.why && known.addresses) add("warn", `cannot look up ${known.host}: ${known.why}; the last good answer stays in use.`,
       `${known.host} cannot be looked up`);
   }
+  for (const told of pool.discovery || []) {
+    if (told.error) add("warn", `${told.source}: ${told.error}; ${standing(model, pool, told)}.`, `${told.source} has an error`);
+  }
   return problems.concat(ofServers(model, pool));
+}
+
+// What is gone by while a source of servers can't be asked.
+function standing(model, pool, told) {
+  if (told.age === null) return "it has not brought a server yet";
+  return `its ${plural(told.servers, "server")} of ${lasting(told.age + model.age(pool))} ago ${told.servers === 1 ? "stays" : "stay"} in use`;
 }
 
 function ofServers(model, pool) {

@@ -56,4 +56,12 @@ export function moment(unix, now) {
   return isToday ? time.format(date) : `${day.format(date)} ${time.format(date)}`;
 }
 
+// A rate in the unit in which it is a number of at least one.
+export function allowance(perSecond) {
+  const [n, unit] = [[1, "s"], [60, "min"], [3600, "h"], [86400, "day"]]
+    .map(([seconds, name]) => [perSecond * seconds, name])
+    .find(([many, name]) => many >= 0.999 || name === "day");
+  return `${whole.format(Number(n.toPrecision(3)))}/${unit}`;
+}
+
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;

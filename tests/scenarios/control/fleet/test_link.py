@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import Authority
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
+from tests.support.ports import consecutive_ports
 from tests.support.redis_store import Store, redis_time
 from tests.support.rig import get
 from tests.support.servers import needed
@@ -144,3 +146,32 @@ def test_scripts_that_redis_forgot_are_loaded_again(store: Store, tmp_path: Path
         wait_until(lambda: lb.stderr.count("answers") == 2, "another connection")
         hammer(lb, 6, found, threading.Lock())
         assert found[429] >= 1
+
+
+def test_over_tls_with_a_name_and_a_password(tmp_path: Path) -> None:
+    """Not with others, nor where another authority is believed: then each lbproxy limits by itself, and says why."""
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    files = authority.issue("redis", "localhost")
+    port = consecutive_ports(1)
+    tls = ["--tls-port", str(port), "--tls-cert-file", files.cert, "--tls-key-file", files.key]
+    login = ["--user", "lb", "on", ">s3cret", "~*", "+@all"]
+    with contextlib.ExitStack() as stack:
+        store = Store(tmp_path, *tls, "--tls-ca-cert-file", authority.ca, "--tls-auth-clients", "no", *login)
+        stack.callback(store.kill)
+        limit: dict[str, object] = {"name": "fleet", "key": "header:X-Tenant", "rate": "1/h", "burst": 3}
+
+        def asking(folder: str, login: str, ca: str) -> LbProxy:
+            url = f"rediss://{login}localhost:{port}/2?ssl_ca_certs={ca}"
+            limits = {"rate_limits": [{**limit, "store": {"url": url, "timeout": PATIENT}}]}
+            return stack.enter_context(LbProxy({**settings(store), **limits}, tmp_path / folder))
+
+        lb = asking("good", "lb:s3cret@", authority.ca)
+        lb.wait_logged(f"Redis at rediss://localhost:{port}/2 answers")
+        found: Counter[int] = Counter()
+        hammer(lb, 5, found, threading.Lock())
+        assert found == {200: 3, 429: 2} and lb.metric("rate_limit_open_total") == 0
+        asked = [needed("redis-cli"), "-s", str(store.path), "-n", "2", "dbsize"]
+        assert subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip() == "1"
+        asking("wrong", "lb:wrong@", authority.ca).wait_logged("limits by itself: it says -WRONGPASS")
+        asking("other", "lb:s3cret@", other.ca).wait_logged("limits by itself: its certificate is not good: ")
+        assert "s3cret" not in lb.stderr

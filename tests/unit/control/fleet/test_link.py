@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lbproxy.config.store_url import StoreTls, StoreUrl
 from lbproxy.control.fleet.buckets import Known
-from lbproxy.control.fleet.link import MOST_LINE, Answers, RedisLink, command, packed, shown_url
+from lbproxy.control.fleet.link import (
+    MOST_LINE,
+    SCRIPT,
+    Answers,
+    Ended,
+    Greeting,
+    RedisLink,
+    command,
+    first_commands,
+    packed,
+    shown_url,
+    tls_context,
+)
 from lbproxy.dataplane.guard import Limit
 from lbproxy.domain.buckets import own_buckets
 from lbproxy.errors import RATE_LIMITED
 from lbproxy.telemetry.slots import LIMIT
+from tests.support.certificates import Authority
 
 
 @pytest.mark.parametrize(
@@ -42,6 +58,71 @@ def test_commands() -> None:
         known.name,
         *[b"333333.333", b"999999.999", b"2"] * 2,
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (StoreUrl("h", 1), []),
+        (StoreUrl("h", 1, password="p"), [[b"AUTH", b"p"]]),
+        (StoreUrl("h", 1, user="u", password="\u00e9", db=3), [[b"AUTH", b"u", b"\xc3\xa9"], [b"SELECT", b"3"]]),
+    ],
+)
+def test_who_asks_and_what_for(url: StoreUrl, said: list[list[bytes]]) -> None:
+    assert first_commands(url) == [*map(packed, said), packed([b"SCRIPT", b"LOAD", SCRIPT.encode()])]
+
+
+SHA = b"0123456789012345678901234567890123456789"
+
+
+def test_the_greeting_however_it_is_cut() -> None:
+    data = b"+OK\r\n+OK\r\n$40\r\n" + SHA + b"\r\n"
+    loop = asyncio.new_event_loop()
+    for cut in range(len(data)):
+        said: asyncio.Future[list[bytes]] = loop.create_future()
+        greeting = Greeting(3, said)
+        for piece in (data[:cut], data[cut:]):
+            assert not said.done()
+            greeting.data_received(piece)
+        assert said.result() == [b"+OK", b"+OK", SHA]
+        greeting.connection_lost(None)
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "why"),
+    [
+        ([b"+OK\r\n-WRONG", b"PASS invalid\r\n"], "it says -WRONGPASS invalid"),
+        ([b"-NOAUTH Authentication required.\r\n-NOAUTH\r\n"], "it says -NOAUTH Authentication required."),
+        ([b"HTTP/1.1 400 Bad Request\r\n"], "it says HTTP/1.1 400 Bad Request"),
+        ([b"x" * (MOST_LINE + 1)], "it says " + "x" * 200),
+        ([b"$100000\r\n"], "it says $100000"),
+        ([b"$-1\r\n"], "it says $-1"),
+        ([b"+OK\r\n"], "it closed the connection"),
+    ],
+)
+def test_a_greeting_that_fails(pieces: list[bytes], why: str) -> None:
+    loop = asyncio.new_event_loop()
+    said: asyncio.Future[list[bytes]] = loop.create_future()
+    greeting = Greeting(2, said)
+    for piece in pieces:
+        greeting.data_received(piece)
+    greeting.connection_lost(None)
+    assert str(said.exception()) == why and isinstance(said.exception(), Ended)
+    loop.close()
+
+
+def test_what_tls_believes_and_shows(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue("client", "client")
+    made = tls_context(StoreTls(authority.ca, files.cert, files.key))
+    assert (made.verify_mode, made.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert len(made.get_ca_certs()) == 1
+    anybody = tls_context(StoreTls(authority.ca, verify="none"))
+    assert (anybody.verify_mode, anybody.check_hostname) == (ssl.CERT_NONE, False)
+    assert not tls_context(StoreTls(authority.ca, checks_name=False)).check_hostname
+    with pytest.raises(OSError):
+        tls_context(StoreTls(str(tmp_path / "nobody.pem")))
 
 
 class Reading:

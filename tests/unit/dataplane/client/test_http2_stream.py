@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 
 from lbproxy.dataplane.client.http2 import Http2Connection
+from lbproxy.dataplane.client.http2_connection import LEAST_SHARE, MOST_HELD
+from lbproxy.dataplane.net.socket_transport import FIRST_READ
 from lbproxy.protocol.h2 import frames
-from lbproxy.protocol.h2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
+from lbproxy.protocol.h2.codes import CANCEL, DATA, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
 from lbproxy.protocol.h2.settings import OwnSettings
 from tests.support import h2_servers
 from tests.support.fake_transport import FakeLb, Peer, ok
-from tests.support.h2_ends import headers
+from tests.support.h2_ends import frame, headers
 from tests.support.http2_client import Http2Client
-from tests.unit.dataplane.client.helpers import CHUNKED, CONFIG, UNTIL_CLOSE
+from tests.unit.dataplane.client.helpers import CHUNKED, CONFIG, UNTIL_CLOSE, connection_of, limited
 
 LARGE = """
 access_log: {path: /dev/null}
@@ -203,6 +205,138 @@ def test_an_early_answer_is_whole_and_the_request_no_longer_wanted() -> None:
         assert lb.ends == ["ok"]
 
 
+def answered_without_end(lb: FakeLb, client: Http2Client, *pieces: bytes) -> int:
+    """A request that is answered when all of its declared length is there, and not the frame that ends it."""
+    is_kept = lb.n_idle
+    number = client.begin("POST", "/a", f"content-length: {sum(map(len, pieces))}")
+    server = lb.servers[0] if is_kept else client.server()
+    for piece in pieces:
+        client.data(number, piece)
+    client.answered_by(server, ok(b"enough"))
+    answer = client.answer(number)
+    assert (answer.body, answer.is_whole, lb.ends[-1]) == (b"enough", True, "ok")
+    assert lb.n_idle == 1, "the server has all of it, too"
+    return number
+
+
+@pytest.mark.parametrize("pieces", [(b"all",), (b"a", b"ll"), ()])
+@pytest.mark.parametrize("has_trailers", [False, True])
+def test_an_end_that_is_under_way_is_waited_for(pieces: tuple[bytes, ...], has_trailers: bool) -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        number = answered_without_end(lb, client, *pieces)
+        assert (client.answer(number).reset, lb.listener.n_streams) == (None, 1)
+        if has_trailers:
+            client.trailers(number, b"a: b\r\n")
+        else:
+            client.data(number, b"", is_end=True)
+        assert (client.answer(number).reset, lb.listener.n_streams, client.end.n_streams) == (None, 0, 0)
+        assert client.answer(client.begin("GET", "/here")).is_whole
+
+
+@pytest.mark.parametrize("declared", [5, None])
+def test_an_end_that_may_be_far_is_not_waited_for(declared: int | None) -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST", "/a", *([f"content-length: {declared}"] if declared else []))
+        server = client.server()
+        client.data(number, b"some")
+        client.answered_by(server, ok(b"enough"))
+        answer = client.answer(number)
+        assert (answer.body, answer.is_whole, answer.reset) == (b"enough", True, NO_ERROR)
+
+
+def test_an_end_that_comes_while_the_answer_waits_needs_no_more() -> None:
+    with FakeLb() as lb:
+        client = Http2Client(lb, OwnSettings(stream_window=65_535, connection_window=1 << 20), gives_back=False)
+        number = client.begin("POST", "/a", "content-length: 3")
+        server = client.server()
+        client.data(number, b"all")
+        client.answered_by(server, b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n" + b"x" * 70_000)
+        client.data(number, b"", is_end=True)
+        client.take(number, 65_535)
+        answer = client.answer(number)
+        assert (len(answer.body), answer.is_whole, answer.reset) == (70_000, True, None)
+        assert lb.listener.n_streams == 0
+
+
+def test_an_end_that_is_waited_for_may_be_another_one() -> None:
+    """The client gives the stream up, or sends more than it has declared, or trailers that are too long."""
+    with FakeLb(CONFIG.replace("head_bytes: 1KiB", "head_bytes: 1KiB, trailer_bytes: 64")) as lb:
+        client = Http2Client(lb)
+        number = answered_without_end(lb, client, b"all")
+        client.cancel(number)
+        assert lb.listener.n_streams == 0
+        number = answered_without_end(lb, client, b"all")
+        client.data(number, b"and more")
+        assert (client.answer(number).reset, lb.listener.n_streams) == (PROTOCOL_ERROR, 0)
+        number = answered_without_end(lb, client, b"all")
+        client.trailers(number, b"a: %b\r\n" % (b"b" * 99))
+        assert (client.answer(number).reset, lb.listener.n_streams) == (None, 0)
+        assert lb.ends == ["ok"] * 3
+
+
+def test_what_waits_for_its_end_gives_back_what_others_need() -> None:
+    """The credit of octets that the server has not taken, in the window that all streams share."""
+    with FakeLb(LARGE) as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST", "/a", "content-length: 200000")
+        server = client.server()
+        client.data(number, b"x" * 2000)
+        server.stop_reading()
+        for _ in range(11):
+            client.data(number, b"x" * 18_000)
+        connection = connection_of(lb)
+        stream = connection._streams[number]
+        assert stream.buffered_bytes() > 0
+        client.answered_by(server, ok())
+        assert client.answer(number).is_whole and client.answer(number).reset is None
+        assert (stream.buffered_bytes(), stream._n_owed, connection.buffered_bytes()) == (0, 0, 0)
+        client.data(number, b"", is_end=True)
+        assert lb.listener.n_streams == 0
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_who_never_sends_the_end_is_few_and_not_for_long(is_padded: bool) -> None:
+    """As many as may be under way, for `timeouts.request_body`, whatever they send meanwhile that is no end."""
+    with FakeLb(limited("streams: 3")) as lb:
+        client = Http2Client(lb)
+        numbers = [answered_without_end(lb, client, b"all") for _ in range(3)]
+        assert client.answer(client.begin("GET", "/here")).reset == REFUSED_STREAM
+        padding = frame(DATA, 8, numbers[0], b"\xff" + bytes(255))
+        for octet in range(28):
+            if is_padded:
+                client.raw(padding[octet : octet + 1])
+            assert lb.listener.n_streams == 3
+            lb.advance(0.1)
+        lb.advance(0.5)
+        client.carry()
+        assert lb.listener.n_streams == 0
+        assert [client.answer(number).reset for number in numbers] == [NO_ERROR] * 3
+        if is_padded:
+            client.raw(padding[28:])
+        assert client.answer(client.begin("GET", "/here")).is_whole
+        assert lb.ends == ["ok"] * 4
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_stop_waits_for_an_end_only_until_its_grace_is_over(ends: bool) -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        number = answered_without_end(lb, client, b"all")
+        connection = connection_of(lb)
+        connection.begin_drain(lb.clock())
+        client.carry()
+        assert client.goaways[-1] == (number, NO_ERROR) and not client.peer.saw_fin
+        if ends:
+            client.data(number, b"", is_end=True)
+        else:
+            connection.shut_down()
+            client.carry()
+        assert client.peer.saw_fin
+        assert (lb.listener.n_streams, lb.services.n_cut, lb.ends) == (0, 0, ["ok"])
+
+
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", CHUNKED])
 def test_a_truncated_answer_never_looks_whole(head: bytes) -> None:
     with FakeLb() as lb:
@@ -355,6 +489,83 @@ def test_a_server_is_paused_while_its_client_takes_nothing() -> None:
         client.take(number, 65_535)
         client.take(number, 65_535)
         assert client.answer(number).is_whole
+
+
+def large_answer(client: Http2Client, server: Peer) -> None:
+    """What one read brings of an answer of a MiB."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 20)
+    client.answered_by(server, head + bytes(FIRST_READ - len(head)))
+
+
+def untaken(lb: FakeLb, count: int) -> tuple[Http2Client, list[int], list[Peer]]:
+    """A client that takes nothing, its requests, and their servers, none of which has answered."""
+    client = Http2Client(lb, OwnSettings(streams=100, stream_window=0, connection_window=1 << 20), gives_back=False)
+    numbers = [client.begin() for _ in range(count)]
+    return client, numbers, [client.server() for _ in numbers]
+
+
+def test_of_many_answers_that_nobody_takes_each_is_little() -> None:
+    """A MiB, what was read before it was clear that it is too much, and of each of the others its share."""
+    with FakeLb() as lb:
+        client, _, servers = untaken(lb, 80)
+        for server in servers[:40]:
+            large_answer(client, server)
+        late = client.begin()
+        large_answer(client, client.server())
+        for server in servers[40:]:
+            large_answer(client, server)
+        held = connection_of(lb).buffered_bytes()
+        assert MOST_HELD < held <= 2 * MOST_HELD + FIRST_READ
+        assert client.answer(late).status == 200
+
+
+def test_few_answers_that_are_not_taken_are_read_as_usual() -> None:
+    with FakeLb() as lb:
+        client, _, servers = untaken(lb, 10)
+        for server in servers:
+            client.answered_by(server, b"HTTP/1.1 200 OK\r\nContent-Length: 250000\r\n\r\n" + bytes(200_000))
+        assert connection_of(lb).buffered_bytes() == 2_000_000
+        assert [server.transport.reads_at_most for server in servers] == [0] * 10
+
+
+def test_what_is_taken_is_read_as_usual_again() -> None:
+    with FakeLb() as lb:
+        client, numbers, servers = untaken(lb, 99)
+        for server in servers:
+            large_answer(client, server)
+        assert {server.transport.reads_at_most for server in servers} == {MOST_HELD // 99}
+        other = client.begin()
+        last = client.server()
+        assert last.transport.reads_at_most == MOST_HELD // 100, "of those that come then, too"
+        for number in numbers:
+            client.cancel(number)
+        assert not last.transport.reads_at_most
+        client.end.renew_stream(other, 2)
+        client.answered_by(last, ok(b"hi"))
+        assert client.answer(other).is_whole
+        assert connection_of(lb).buffered_bytes() == 0
+
+
+def test_a_share_is_not_too_little_to_be_worth_a_read() -> None:
+    with FakeLb(limited("streams: 200")) as lb:
+        client, _, servers = untaken(lb, 150)
+        for server in servers:
+            large_answer(client, server)
+        assert {server.transport.reads_at_most for server in servers} == {LEAST_SHARE}
+
+
+def test_a_server_whose_answer_was_read_little_by_little_is_read_as_usual_next_time() -> None:
+    with FakeLb() as lb:
+        client, numbers, servers = untaken(lb, 99)
+        for server in servers[:-1]:
+            large_answer(client, server)
+        client.answered_by(servers[-1], ok(bytes(30_000)))
+        assert servers[-1].transport.reads_at_most
+        for _ in range(4):
+            client.end.renew_stream(numbers[-1], 10_000)
+            client.carry()
+        assert client.answer(numbers[-1]).is_whole
+        assert lb.n_idle == 1 and not servers[-1].transport.reads_at_most
 
 
 def test_streams_take_turns() -> None:

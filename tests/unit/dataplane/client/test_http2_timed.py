@@ -63,6 +63,20 @@ def test_an_old_connection_is_ended_and_its_requests_are_not() -> None:
         assert client.peer.saw_fin
 
 
+def test_a_client_that_stops_within_a_head_while_it_is_told_to_leave_ends_its_requests() -> None:
+    with FakeLb(limited("")) as lb:
+        client = Http2Client(lb)
+        number = client.begin()
+        server = client.server()
+        connection_of(lb).begin_drain(lb.clock())
+        client.carry()
+        assert client.goaways[-1] == (number, NO_ERROR)
+        client.raw(b"\0\0")
+        lb.advance(2.5)
+        assert client.peer.saw_fin and not server.is_open
+        assert lb.ends == ["client_abort"]
+
+
 def test_when_the_grace_is_over_what_is_left_is_cut() -> None:
     with FakeLb(limited("")) as lb:
         client = Http2Client(lb)

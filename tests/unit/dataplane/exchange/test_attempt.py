@@ -45,7 +45,7 @@ class Client(SharingClientStream):
         self.transport = FakeTransport(lb.loop, asyncio.Protocol(), CLIENT, ("127.0.0.1", 5000))
         lb.clients.append(Peer(lb.loop, self.transport))
         self.facts = ClientFacts(lb.listener.runtime)
-        self.facts.connected(self.transport)
+        self.facts.connected(self.transport.get_extra_info("peername"), self.transport.get_extra_info("sockname"))
         self.bound = None
         self.heard: list[object] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -23,20 +23,10 @@ HEAD = b"GET /a HTTP/1.1\r\nHost: h\r\n%b\r\n"
 LOCAL = ("198.51.100.1", 443)
 
 
-class Ends:
-    """A transport, as far as it is asked who it connects."""
-
-    def __init__(self, peer: object, local: object = LOCAL) -> None:
-        self._names = {"peername": peer, "sockname": local}
-
-    def get_extra_info(self, name: str) -> object:
-        return self._names[name]
-
-
 def facts_of(lb: FakeLb, peer: object, local: object = LOCAL, **known: Any) -> ClientFacts:
     facts = ClientFacts(lb.listener.runtime, **known)
     assert facts.peer_ip == "", "nobody was counted by an address yet"
-    facts.connected(cast(Any, Ends(peer, local)))
+    facts.connected(peer, local)
     return facts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,17 @@ def test_who_gets_no_slot_is_told_why(mode: str, queue: str, word: str) -> None:
         lb.advance(1.5)
         assert lb.ends == [word] and lb.of_listener("rejected_total", word) == 1
         assert lb.inflight == 1
+
+
+def test_who_waited_in_vain_is_told_for_how_long_and_where() -> None:
+    with FakeLb(config("http", ", queue: {timeout: 1s}")) as lb:
+        ask(lb, "http")
+        lb.accept()
+        late = ask(lb, "http")
+        lb.advance(1.5)
+        assert re.search(
+            rb'"detail": "It waited for 1[.0-9]* s in the queue of pool app\. No server became', late.got()
+        )
 
 
 @pytest.mark.parametrize("mode", ["tcp", "http"])

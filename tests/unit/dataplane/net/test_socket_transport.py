@@ -245,6 +245,15 @@ def test_large_reads_follow_one_that_filled_its_buffer(setting: Setting) -> None
     assert setting.sock.sizes == [FIRST_READ, LARGE_READ, LARGE_READ, LARGE_READ, FIRST_READ]
 
 
+def test_less_is_read_until_it_is_told_otherwise(setting: Setting) -> None:
+    setting.transport.read_at_most(1000)
+    setting.arrives(b"x" * 2000)
+    setting.transport.ready(select.EPOLLIN)
+    setting.transport.read_at_most(0)
+    setting.arrives(b"small")
+    assert setting.sock.sizes == [1000, 1000, FIRST_READ]
+
+
 def test_a_fin_closes_unless_the_protocol_wants_to_write_on(setting: Setting) -> None:
     setting.arrives(b"last", FIN, events=READABLE)
     assert setting.events == [b"last", "eof"]

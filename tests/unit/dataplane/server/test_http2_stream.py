@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from lbproxy.dataplane.server.http2_stream import Http2Stream
 from lbproxy.protocol.h2.codes import CANCEL, END_HEADERS, END_STREAM, HEADERS, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM
-from lbproxy.protocol.h2.head import H2Head
+from lbproxy.protocol.h2.fields import H2Field
+from lbproxy.protocol.h2.settings import OwnSettings
 from tests.support.asking import prepared_by
 from tests.support.fake_transport import GET, FakeLb
 from tests.support.h2_ends import frame
@@ -137,6 +140,38 @@ def test_an_early_answer_that_is_followed_by_a_reset_is_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("length", "pieces", "last"),
+    [
+        (2, (b"ab",), ("data", 3, b"", True)),
+        (2, (b"", b"a", b"b"), ("data", 3, b"", True)),
+        (0, (b"",), ("data", 3, b"", True)),
+        (3, (b"ab",), ("reset", 3, NO_ERROR)),
+        (70_000, (bytes(70_000),), ("reset", 3, NO_ERROR)),
+        (None, (b"ab",), ("reset", 3, NO_ERROR)),
+    ],
+)
+def test_what_a_server_hears_that_answers_before_the_end(
+    length: int | None, pieces: tuple[bytes, ...], last: tuple[object, ...]
+) -> None:
+    """The end where it has all octets that were declared, else that it gets no more."""
+    raw = POST if length is None else b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % length
+    with Asking() as lb:
+        server, _ = lb.server()
+        server.answer(1)
+        asked = lb.begun(raw, pieces[0], is_done=False)
+        assert asked.stream is not None
+        for piece in pieces[1:]:
+            asked.stream.write(piece, is_done=False, trailers=())
+        server.read()
+        server.answer(3)
+        assert asked.heard[-1] == (200, b"hi", True)
+        assert server.read() == [last]
+        asked.stream.write(b"", is_done=True, trailers=())
+        assert server.read() == [] and not server.end.has_stream(3)
+        lb.close()
+
+
+@pytest.mark.parametrize(
     ("code", "word"),
     [
         (REFUSED_STREAM, "refused_stream"),
@@ -217,8 +252,8 @@ def secret_block(*fields: tuple[bytes, bytes]) -> bytes:
     return b"".join(pieces)
 
 
-def marks(head: H2Head) -> set[bytes]:
-    return {field.name for field in head.fields if field.is_secret}
+def marks(fields: Sequence[H2Field]) -> set[bytes]:
+    return {field.name for field in fields if field.is_secret}
 
 
 def test_never_indexed_marks_go_on_to_servers_and_back_to_clients() -> None:
@@ -235,11 +270,42 @@ def test_never_indexed_marks_go_on_to_servers_and_back_to_clients() -> None:
                 server = H2Server(lb, lb.accept()).greet()
             else:
                 server.read()
-            assert marks(server.end.heads[-1]) == ({b"x-token"} if is_marked else set())
+            assert marks(server.end.heads[-1].fields) == ({b"x-token"} if is_marked else set())
             block = secret_block((b":status", b"200"), (b"x-session" if is_marked else b"y-session", b"3"))
             server.peer.send(frame(HEADERS, END_HEADERS | END_STREAM, number, block))
             client.carry()
-            assert marks(client.end.heads[-1]) == ({b"x-session"} if is_marked else set())
+            assert marks(client.end.heads[-1].fields) == ({b"x-session"} if is_marked else set())
+        lb.runtimes[0].retire()
+        lb.loop.run()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_never_indexed_marks_of_trailers_go_on_likewise(waits: bool) -> None:
+    """Where they come at once, and where what they are behind waits for a window."""
+    body = bytes(70_000) if waits else b"body"
+    with FakeLb(config()) as lb:
+        client = Http2Client(lb, OwnSettings(stream_window=65_535, connection_window=1 << 20), gives_back=False)
+        server: H2Server | None = None
+        for number, is_marked in ((1, True), (3, False), (5, True)):
+            assert client.begin("POST") == number
+            server = server or H2Server(lb, lb.accept()).greet()
+            client.end.send_data(number, body, False)
+            client.carry()
+            block = secret_block((b"x-sum" if is_marked else b"y-sum", b"1"), (b"y-other", b"2"))
+            client.raw(frame(HEADERS, END_HEADERS | END_STREAM, number, block))
+            server.read()
+            if waits:
+                server.end.consumed(number, 70_000)
+                server.say()
+                server.read()
+            assert marks(server.end.trailers) == ({b"x-sum"} if is_marked else set())
+            server.answer(number, body[:65_535], is_end=False)
+            server.more(number, body[65_535:])
+            block = secret_block((b"x-left" if is_marked else b"y-left", b"3"), (b"y-more", b"4"))
+            server.peer.send(frame(HEADERS, END_HEADERS | END_STREAM, number, block))
+            client.carry()
+            client.take(number, 65_535)
+            assert marks(client.end.trailers) == ({b"x-left"} if is_marked else set())
         lb.runtimes[0].retire()
         lb.loop.run()
 
@@ -256,7 +322,7 @@ def test_heads_that_differ_in_their_marks_only_are_not_taken_for_each_other() ->
             client.raw(frame(HEADERS, END_HEADERS | END_STREAM, number, block))
             server = server or H2Server(lb, lb.accept()).greet()
             server.read()
-            assert marks(server.end.heads[-1]) == ({b"x-token"} if is_marked else set())
+            assert marks(server.end.heads[-1].fields) == ({b"x-token"} if is_marked else set())
             server.answer(number)
             client.carry()
         lb.runtimes[0].retire()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from lbproxy.dataplane.server.http2_endpoint import Http2Endpoint
 from lbproxy.protocol.h2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
 from tests.support.fake_transport import GET, UPGRADE, FakeLb, Peer, status_of
 from tests.support.h2_servers import H2Server, config
@@ -270,3 +271,83 @@ def test_a_server_that_takes_nothing_holds_back_its_client() -> None:
         server.say()
         assert not client.transport.is_paused
         client.reset()
+
+
+# --- a server that may choose (`protocol: auto`) and opens none in HTTP/2 ---------------------------------------------
+
+SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n\r\n" % ACCEPT
+)
+
+
+@contextmanager
+def before_choice() -> Iterator[tuple[FakeLb, Peer]]:
+    """A client, and a server that a moment ago chose HTTP/2, with a request that it has answered."""
+    with FakeLb(config()) as lb:
+        endpoint = lb.runtimes[0].endpoint
+        assert isinstance(endpoint, Http2Endpoint)
+        endpoint._is_auto = True
+        client = lb.connect()
+        yield lb, client
+        for connection in list(lb.services.swept):
+            connection.shut_down()
+        lb.runtimes[0].retire()
+        lb.loop.run()
+
+
+def test_it_gets_a_connection_of_http_1() -> None:
+    with before_choice() as (lb, client):
+        client.send(ASK)
+        http2 = H2Server(lb, lb.accept())
+        assert http2.read() == []
+        http2.say()
+        assert http2.read() == []
+        server = lb.accept()
+        head = server.got()
+        assert head.startswith(b"GET /chat?x=1 HTTP/1.1\r\n") and b"Sec-WebSocket-Key: %b\r\n" % KEY in head
+        server.send(SWITCHING + b"first")
+        assert status_of(answer := client.got()) == 101 and answer.endswith(b"first")
+        other = lb.connect()
+        other.send(GET)
+        assert http2.ids() == [1], "requests go on in HTTP/2"
+        http2.answer(1)
+        assert status_of(other.got()) == 200
+        third = lb.connect()
+        third.send(ASK)
+        lb.accept().send(SWITCHING)  # it is known by now
+        assert status_of(third.got()) == 101
+        assert lb.of_servers("upstream_connects_total", "ok") == 3
+
+
+def test_one_that_was_refused_leaves_its_connection_to_the_next() -> None:
+    with before_choice() as (lb, client):
+        client.send(ASK)
+        http2 = H2Server(lb, lb.accept()).greet()
+        assert http2.read() == []
+        server = lb.accept()
+        assert server.got()
+        server.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        assert status_of(client.got()) == 403 and lb.n_idle == 1
+        client.send(ASK)
+        assert server.got().startswith(b"GET /chat?x=1 HTTP/1.1\r\n") and not lb.loop.dials
+        server.send(SWITCHING)
+        assert status_of(client.got()) == 101
+
+
+@pytest.mark.parametrize("how", ["client", "refused", "late"])
+def test_ends_while_it_is_dialled(how: str) -> None:
+    with before_choice() as (lb, client):
+        client.send(ASK)
+        H2Server(lb, lb.accept()).greet()
+        assert len(lb.loop.dials) == 1
+        if how == "client":
+            client.reset()
+            assert lb.ends == ["client_abort"] and not lb.loop.dials
+        elif how == "refused":
+            lb.refuse()
+            assert lb.ends == ["no_server"], "the only one is down"
+        else:
+            lb.advance(30.0)
+            assert lb.ends == ["connect_timeout"] and not lb.loop.dials
+        assert lb.inflight == 0

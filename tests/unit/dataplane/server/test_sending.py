@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lbproxy.dataplane.net.bulk import BulkReader
 from lbproxy.dataplane.net.pieces import SMALL_BODY
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from tests.support.asking import LINES, Asked, prepared_by
@@ -127,3 +128,48 @@ def test_one_client_s_connection_ends_with_that_unless_it_has_a_request(bench: B
     assert bench.connection.is_ready(bench.lb.clock())
     bench.connection.unbind()
     assert not bench.server.is_open and not bench.connection.is_ready(bench.lb.clock())
+
+
+def test_less_is_read_of_an_answer_that_has_begun_to_be_read_in_large_pieces(bench: Bench) -> None:
+    connection, transport = bench.connection, bench.server.transport
+    asked = bench.ask(GET)
+    bench.server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + bytes(100_000))
+    assert isinstance(transport.protocol, BulkReader)
+    connection.read_at_most(7000)
+    bench.server.send(bytes(100_000))
+    assert not isinstance(transport.protocol, BulkReader) and asked.heard[-1] == (bytes(100_000 % 7000), False)
+    connection.read_at_most(0)
+    bench.server.send(bytes(100_000))
+    assert isinstance(transport.protocol, BulkReader)
+    connection.read_at_most(7000)
+    bench.server.send(bytes(100_000))
+    assert asked.heard[-1][1] is True
+    assert bench.lb.n_idle == 1 and not transport.reads_at_most
+    connection.read_at_most(7000)  # nobody's answer
+    assert not transport.reads_at_most
+
+
+@pytest.mark.parametrize(
+    ("raw", "pieces", "is_kept"),
+    [
+        (post(b"12345"), (b"", b"12", b"345"), True),
+        (post(b"12345"), (b"12345",), True),
+        (post(b""), (b"",), True),
+        (EXPECTS, (b"", b"12345"), True),
+        (post(b"12345"), (b"12", b"34"), False),
+        (CHUNKED, (b"12345",), False),
+    ],
+)
+def test_a_request_is_complete_by_its_length_though_its_end_was_not_said(
+    bench: Bench, raw: bytes, pieces: tuple[bytes, ...], is_kept: bool
+) -> None:
+    """As of HTTP/2, where the frame that ends it comes behind all octets: the connection can be used again."""
+    bench.ask(GET)
+    bench.server.send(ok())
+    bench.lb.runtimes[0].idle.discard(bench.connection)
+    asked = bench.ask(raw, pieces[0], is_done=False, expects=raw == EXPECTS)
+    for piece in pieces[1:]:
+        bench.connection.write(piece, is_done=False, trailers=())
+    bench.server.send(ok(b"hi"))
+    assert asked.heard[-1] == (200, b"hi", True)
+    assert (bench.lb.n_idle == 1, bench.server.is_open, bench.server.saw_reset) == (is_kept, is_kept, not is_kept)

@@ -24,9 +24,9 @@ class Sent(TlsTransport):
         return self.left
 
 
-def ssl_error(reason: str) -> ssl.SSLError:
-    error = ssl.SSLError(1, "text")
-    error.reason = reason
+def ssl_error(reason: str | None, text: str = "text") -> ssl.SSLError:
+    error = ssl.SSLError(1, text)
+    error.reason = reason  # type: ignore[assignment]  # None where CPython knows no name
     return error
 
 
@@ -43,6 +43,12 @@ def verification(message: str) -> ssl.SSLCertVerificationError:
         (ssl_error("WRONG_VERSION_NUMBER"), errors.TLS_HANDSHAKE, "it does not speak TLS on this port"),
         (ssl_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"), errors.TLS_HANDSHAKE, "it wants a client certificate"),
         (ssl_error("NO_SHARED_CIPHER"), errors.TLS_HANDSHAKE, "the TLS handshake failed: no shared cipher"),
+        (
+            ssl_error(None, "[SSL] tlsv1 alert no application protocol (_ssl.c:1006)"),
+            errors.TLS_HANDSHAKE,
+            "it speaks none of the protocols that it was offered (ALPN)",
+        ),
+        (ssl_error(None, "[SSL] some new reason (_ssl.c:1)"), errors.TLS_HANDSHAKE, "failed: some new reason"),
         (ConnectionResetError(), errors.TLS_HANDSHAKE, "closed the connection during the TLS handshake"),
     ],
 )

@@ -29,6 +29,8 @@ from tests.support.interleaving import Schedule, explore
 from tests.support.seated_world import SeatedCase, SeatedWorld
 from tests.support.shared_world import Case, Step, World, Wrong
 
+pytestmark = pytest.mark.simulation
+
 ASK_AND_END = (("ask", 1), ("end", 1))
 TWO_IN_A_ROW = (("ask", 1), ("ask", 2), ("end", 1), ("end", 2))
 STICKS = (("stick", 1), ("stick", 2), ("end", 1), ("end", 2))

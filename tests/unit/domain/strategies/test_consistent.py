@@ -6,7 +6,6 @@ import heapq
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from math import ceil, sqrt
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +15,7 @@ from lbproxy.address import Address
 from lbproxy.domain.server import Server
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext
-from lbproxy.domain.strategies.consistent import CHANCE, MOST_RANKED, RANKED, SLOTS, ConsistentHash, mixed, slot_of
+from lbproxy.domain.strategies.consistent import MOST_RANKED, RANKED, SLOTS, ConsistentHash, mixed, slot_of
 from tests.unit.domain.strategies.helpers import chi_square, make_servers
 
 WEIGHTS = st.lists(st.integers(1, 5), min_size=2, max_size=8)
@@ -130,15 +129,19 @@ def test_keys_that_are_alike_are_spread(form: str) -> None:
     assert len({slot_of((form % n).encode()) for n in range(4000)}) > 3700
 
 
-@given(WEIGHTS, st.sampled_from([1.0, 1.1, 1.25, 2.0]), st.lists(st.integers(0, 5), max_size=120))
-def test_nobody_has_more_than_its_bound(weights: list[int], bound: float, keys: list[int]) -> None:
+@given(WEIGHTS, st.sampled_from([1.0, 1.1, 1.25, 2.0]), st.lists(st.integers(-8, 5), max_size=160))
+def test_nobody_gets_more_than_its_bound(weights: list[int], bound: float, steps: list[int]) -> None:
+    """A request for one of five keys, or the end of one; few in flight or many."""
     servers = make_servers(weights)
     strategy = hashing(servers, bounded_load=bound)
-    for n, key in enumerate(keys):
-        choice(strategy, servers, key).inflight += 1
-        for server in servers:
-            share = (n + 1) * server.weight / sum(weights)
-            assert server.inflight < max(bound * share, share + CHANCE * sqrt(share)) + 1
+    flying: list[Server] = []
+    for step in steps:
+        if step >= 0:
+            flying.append(choice(strategy, servers, step))
+            flying[-1].inflight += 1
+            assert flying[-1].inflight <= bound * len(flying) * flying[-1].weight / sum(weights) + 1 + 1e-9
+        elif flying:
+            flying.pop(step % len(flying)).inflight -= 1
 
 
 def test_what_is_too_much_goes_to_the_next_of_the_key_and_comes_back() -> None:
@@ -169,7 +172,96 @@ def test_a_full_server_is_passed_over_at_once() -> None:
     for server in servers:
         server.inflight = 2
     assert choice(strategy, servers, 1) is owner, "there is nobody with a slot"
-    assert strategy.take_counts() == (1, 2, 0)
+    assert strategy.take_counts() == (1, 0, 1, 0), "which is no pick: the request waits for one"
+
+
+def test_those_with_a_slot_come_before_those_within_their_bound() -> None:
+    servers = make_servers([1] * 3)
+    strategy = hashing(servers)
+    owner, second, third = (server for server in strategy.ranked(slot_of(b"key-1")))
+    owner.max_inflight, owner.inflight = 1, 1
+    second.max_inflight, second.inflight = 2, 2
+    third.inflight = 9
+    assert choice(strategy, servers, 1) is third
+    assert strategy.take_counts() == (0, 0, 1, 0)
+
+
+# --- who stands aside -------------------------------------------------------------------------------------------------
+
+
+def near(servers: Sequence[Server]) -> tuple[Server, ...]:
+    return tuple(server for server in servers if not server.far and not server.backup)
+
+
+@pytest.mark.parametrize("n", [6, 60])  # with 60 hardly any of the first in an order stands in the own zone
+def test_a_key_of_another_zone_belongs_to_the_first_of_this_one(n: int) -> None:
+    servers = make_servers([1] * n)
+    for server in servers[2:]:
+        server.far = True
+    strategy, own = hashing(servers), hashing(servers[:2])
+    for key in range(400):
+        assert choice(strategy, near(servers), key) is choice(own, servers[:2], key)
+    n_owner = sum(not strategy.owner(slot_of(b"key-%d" % key)).far for key in range(400))
+    assert 0 < n_owner < 300
+    assert strategy.take_counts() == (n_owner, 400 - n_owner, 0, 0)
+
+
+def test_what_its_server_of_this_zone_can_t_take_is_spilled() -> None:
+    servers = make_servers([1] * 5)
+    strategy = hashing(servers)
+    first, second, third, *_ = strategy.ranked(slot_of(b"key-1"))
+    for server in servers:
+        server.far = server not in (second, third)
+    eligible = near(servers)
+    assert choice(strategy, eligible, 1) is second
+    second.inflight = 9
+    assert choice(strategy, eligible, 1) is third, "it has too many"
+    second.inflight, second.max_inflight = 1, 1
+    assert choice(strategy, eligible, 1) is third, "it is full"
+    assert choice(strategy, (third,), 1) is third, "it is down"
+    assert strategy.take_counts() == (0, 1, 3, 0)
+    first.inflight = 0
+    assert choice(strategy, servers, 1) is first, "now all zones are used"
+    assert strategy.take_counts() == (1, 0, 0, 0)
+
+
+def test_a_server_of_another_zone_that_is_down_is_missed_where_all_zones_are_used() -> None:
+    servers = make_servers([1] * 5)
+    strategy = hashing(servers)
+    first, second, third, *_ = strategy.ranked(slot_of(b"key-1"))
+    first.far = third.far = True
+    assert choice(strategy, tuple(server for server in servers if server is not first), 1) is second
+    assert strategy.take_counts() == (0, 0, 1, 0)
+
+
+def test_a_backup_s_keys_belong_to_the_next_while_it_is_not_needed() -> None:
+    servers = make_servers([1] * 4)
+    servers[3].backup = True
+    strategy, primaries = hashing(servers), hashing(servers[:3])
+    eligible = near(servers)
+    for key in range(200):
+        assert choice(strategy, eligible, key) is choice(primaries, servers[:3], key)
+    assert strategy.take_counts() == (200, 0, 0, 0)
+    assert choice(strategy, (servers[3],), next(k for k in range(200) if _owner(strategy, k) is servers[3])).backup
+    assert choice(strategy, (servers[3],), next(k for k in range(200) if _owner(strategy, k) is servers[0])).backup
+    assert strategy.take_counts() == (1, 0, 1, 0)
+
+
+def _owner(strategy: ConsistentHash, key: int) -> Server:
+    return strategy.owner(slot_of(b"key-%d" % key))
+
+
+def test_what_is_remembered_of_zones_ends_with_them() -> None:
+    """Another tuple of eligible servers, or other servers at all."""
+    servers = make_servers([1] * 40)
+    strategy = hashing(servers)
+    for own in (servers[:2], servers[2:4]):
+        for server in servers:
+            server.far = server not in own
+        eligible, alone = near(servers), hashing(own)
+        for key in range(100):
+            assert choice(strategy, eligible, key) is choice(alone, own, key)
+        assert len(strategy._stand_ins) <= 100
 
 
 def test_without_a_bound_one_server_may_have_everything() -> None:
@@ -184,8 +276,8 @@ def test_requests_without_a_key_go_by_load() -> None:
     servers = make_servers([1] * 3, [2, 0, 5])
     strategy = hashing(servers)
     assert strategy.pick(servers, PickContext("192.0.2.1"), 0.0) is servers[1]
-    assert strategy.take_counts() == (0, 0, 1)
-    assert strategy.take_counts() == (0, 0, 0)
+    assert strategy.take_counts() == (0, 0, 0, 1)
+    assert strategy.take_counts() == (0, 0, 0, 0)
 
 
 def test_without_a_key_in_the_config_it_is_the_client() -> None:
@@ -253,14 +345,14 @@ def test_bounds_that_are_none(bound: object) -> None:
     ("weights", "total", "bound", "most"),
     [
         ([1] * 4, 1, 1.25, 1),
-        ([1] * 4, 4, 1.25, 3),  # 1 + 2 x 1
-        ([1] * 4, 16, 1.25, 8),  # 4 + 2 x 2
-        ([1] * 4, 16, 3.0, 12),
+        ([1] * 4, 4, 1.25, 2),  # 1.25 + 1
+        ([1] * 4, 16, 1.25, 6),
+        ([1] * 4, 16, 3.0, 13),
         ([1] * 4, 1000, 1.25, 313),
-        ([1] * 4, 1000, 1.0, 282),  # 250 + 2 x 15.8
-        ([4] * 4, 16, 1.25, 8),
-        ([1, 3], 48, 1.25, 48),  # of weight 3: 36 + 2 x 6
-        ([1, 3], 64, 1.25, 62),  # 48 + 2 x 6.9
+        ([1] * 4, 1000, 1.0, 251),
+        ([4] * 4, 16, 1.25, 6),
+        ([1, 3], 48, 1.25, 46),
+        ([1, 3], 64, 1.25, 61),
     ],
 )
 def test_how_many_requests_the_owner_of_a_key_may_have(weights: list[int], total: int, bound: float, most: int) -> None:
@@ -315,7 +407,6 @@ def test_what_is_remembered_is_bounded() -> None:
 N_ASKED, N_PREFIXES, N_SERVERS, ROOM = 12_000, 100, 4, 30
 COMPULSORY = 1 - N_PREFIXES / N_ASKED
 """There is room for all prefixes: one miss for each is what can't be helped."""
-N_INFLIGHT = (1, 4, 8, 16, 32, 64)
 
 
 class Caches:
@@ -353,35 +444,53 @@ class Caches:
         return self.hit_rate(lambda prefix: strategy.pick(self.servers, keyed(prefix), 0.0))
 
     def by_who_sees_the_caches(self, bound: float) -> float:
-        """What can be had where nobody may have more than `bound` times the mean, rounded up, whatever the reason: who
-        has the prefix is asked, of all who may be; else its owner, or the next."""
+        """What can be had within the bound: of all who may be asked who has the prefix is, else the next."""
         order = hashing(self.servers)
 
         def pick(prefix: int) -> Server:
-            most = ceil(bound * (1 + sum(server.inflight for server in self.servers)) / N_SERVERS - 1e-9)
-            within = [server for server in order.ranked(slot_of(b"key-%d" % prefix)) if server.inflight < most]
+            share = (1 + sum(server.inflight for server in self.servers)) / N_SERVERS
+            within = [
+                server
+                for server in order.ranked(slot_of(b"key-%d" % prefix))
+                if server.inflight <= bound * share + 1e-9
+            ]
             return next((server for server in within if prefix in self.held[server]), within[0])
 
         return self.hit_rate(pick)
 
 
-@pytest.mark.parametrize("n_inflight", N_INFLIGHT)
+FOUND = {  # in flight: by 1.25, by 1.25 of one who sees into the caches, by 1.5, by 2, without a bound
+    1: (0.98, 0.98, 0.98, 0.98, 0.98),
+    2: (0.69, 0.74, 0.69, 0.98, 0.98),
+    4: (0.81, 0.85, 0.81, 0.97, 0.98),
+    8: (0.72, 0.79, 0.91, 0.97, 0.98),
+    16: (0.83, 0.89, 0.93, 0.98, 0.98),
+    32: (0.87, 0.92, 0.96, 0.98, 0.98),
+    64: (0.91, 0.96, 0.97, 0.98, 0.98),
+    128: (0.94, 0.98, 0.98, 0.98, 0.98),
+}
+"""As in docs/strategies.md."""
+
+
+@pytest.mark.parametrize("n_inflight", FOUND)
 def test_prefixes_find_their_cache(n_inflight: int) -> None:
-    """docs/strategies.md has the table. Nobody who holds every server to 1.25 times the mean at each moment finds as
-    many, though he sees into the caches: with few requests in flight chance alone passes that."""
-    by_key = Caches(n_inflight).by("consistent_hash", key="path", bounded_load=1.25)
-    by_load = Caches(n_inflight).by("least_connections")
-    exact = Caches(n_inflight).by_who_sees_the_caches(1.25)
-    assert by_key >= 0.95 * COMPULSORY, by_key
-    if n_inflight > 1:
-        assert by_key > exact, exact
-    assert by_load < 0.35, by_load
+    """Nearly as many as can be, where chance is let through. With few requests in flight 1.25 holds chance back, too:
+    then nobody finds as many, though he sees into the caches."""
+    bound, exact, *more = FOUND[n_inflight]
+    assert Caches(n_inflight).by("consistent_hash", key="path") == pytest.approx(bound, abs=0.006)
+    assert Caches(n_inflight).by_who_sees_the_caches(1.25) == pytest.approx(exact, abs=0.006)
+    for looser, found in zip((1.5, 2, "off"), more, strict=True):
+        assert Caches(n_inflight).by("consistent_hash", key="path", bounded_load=looser) == pytest.approx(
+            found, abs=0.006
+        )
+    assert Caches(n_inflight).by("consistent_hash", key="path", bounded_load=2) >= 0.95 * COMPULSORY
+    assert Caches(n_inflight).by("least_connections") < 0.35
 
 
-@pytest.mark.parametrize("n_inflight", N_INFLIGHT)
-def test_hardly_a_key_moves_where_nobody_is_overloaded(n_inflight: int) -> None:
+@pytest.mark.parametrize("n_inflight", FOUND)
+def test_hardly_a_key_moves_where_a_bound_lets_chance_through(n_inflight: int) -> None:
     servers = make_servers([1] * 4)
-    strategy = hashing(servers)
+    strategy = hashing(servers, bounded_load=2)
     rng = random.Random(3)
     flying: list[Server] = []
     for _ in range(20_000):
@@ -393,7 +502,7 @@ def test_hardly_a_key_moves_where_nobody_is_overloaded(n_inflight: int) -> None:
     assert strategy.n_spilled / 20_000 < 0.015
 
 
-@pytest.mark.parametrize(("n_inflight", "most"), [(8, 5), (64, 24), (1000, 313)])
+@pytest.mark.parametrize(("n_inflight", "most"), [(8, 3), (64, 21), (1000, 313)])
 def test_a_key_that_everybody_wants_does_not_take_a_server_beyond_its_bound(n_inflight: int, most: int) -> None:
     servers = make_servers([1] * 4)
     strategy = hashing(servers)

@@ -60,6 +60,7 @@ def test_weight_0_is_never_picked_while_others_exist(name: str) -> None:
     assert set(shares(build(name, servers), servers, 200)) <= {"b", "d"}
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
 def test_always_one_of_the_eligible_through_any_history(name: str, data: st.DataObject) -> None:

@@ -3,7 +3,7 @@
 python -P benchmarks/installed.py benchmarks.instructions.trace MARKS
 
 MARKS is the library that was compiled from marks.c. Each kind has a client, a server and memos of its own, and requests
-that are not counted before those that are.
+that are not counted before those that are. http2.py has those of HTTP/2.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import ctypes
 import sys
 from typing import Final
 
-from benchmarks.instructions.kinds import COUNTED, KINDS, WARM
+from benchmarks.instructions import http2
+from benchmarks.instructions.kinds import COUNTED, HTTP1, HTTP2, WARM
 from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build
 from benchmarks.traffic import Traffic
 from lbproxy.process.tuning import tune_gc
@@ -36,7 +37,8 @@ def main() -> None:
     marks = ctypes.CDLL(sys.argv[1])
     loop = asyncio.new_event_loop()
     traffic = Traffic(7)
-    prepared = [(kind, make_pairs(kind, traffic), *build(loop)) for kind in KINDS]
+    prepared = [(kind, make_pairs(kind, traffic), *build(loop)) for kind in HTTP1]
+    shared = [(kind, http2.make_turns(kind), http2.build(loop)) for kind in HTTP2]
     tune_gc()
     marks.start()
     for kind, pairs, client, server, writer in prepared:
@@ -51,6 +53,21 @@ def main() -> None:
         if server.n_requests != len(pairs):
             raise SystemExit(f"{kind}: the server saw {server.n_requests} requests of {len(pairs)}")
         writer.close(1.0)
+    for kind, turns, pair in shared:
+        end_turn = pair.client.services.poller.turn_end.flush
+        for number, (requests, answers) in enumerate(turns):
+            if number * http2.STREAMS == WARM:
+                marks.zero()
+            pair.client.data_received(requests)
+            end_turn()
+            pair.server.octets_came(answers)
+            end_turn()
+        marks.dump(kind.encode())
+        if pair.server.n_requests != WARM + COUNTED or pair.server.streams:
+            raise SystemExit(
+                f"{kind}: the server saw {pair.server.n_requests} requests, {len(pair.server.streams)} hang"
+            )
+        pair.writer.close(1.0)
 
 
 if __name__ == "__main__":

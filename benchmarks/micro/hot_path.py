@@ -26,6 +26,7 @@ from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.listener import Listener
 from lbproxy.dataplane.net.socket_transport import SocketTransport
+from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services
 from lbproxy.process.tuning import tune_gc
@@ -99,6 +100,15 @@ def build(loop: asyncio.AbstractEventLoop, extras: str = "") -> tuple[Http1Conne
 
 def build_listener(loop: asyncio.AbstractEventLoop, text: str) -> tuple[Listener, UpstreamConnection, LogWriter]:
     """What a configuration with one listener and the pool `predict` says, with an idle connection to its server."""
+    listener, runtime, writer = build_runtimes(loop, text)
+    upstream = UpstreamConnection(listener.services, runtime)
+    connect(listener.services, upstream)
+    runtime.idle.put(upstream, 8)
+    return listener, upstream, writer
+
+
+def build_runtimes(loop: asyncio.AbstractEventLoop, text: str) -> tuple[Listener, ServerRuntime, LogWriter]:
+    """The same without a connection to the server."""
     config = load_text(text, "hot_path.yaml", {}).config
     slots, registry = Slots(), Registry("bench")
     writer = LogWriter("/dev/null")
@@ -115,11 +125,7 @@ def build_listener(loop: asyncio.AbstractEventLoop, text: str) -> tuple[Listener
     )
     pools = wiring.build_pools()
     listener = Listener(services, wiring.build_listener(config.listeners[0]), ConnectionGate(100))
-    runtime = next(iter(pools["predict"].servers.values()))
-    upstream = UpstreamConnection(services, runtime)
-    connect(services, upstream)
-    runtime.idle.put(upstream, 8)
-    return listener, upstream, writer
+    return listener, next(iter(pools["predict"].servers.values())), writer
 
 
 def measure(

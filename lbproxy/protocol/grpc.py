@@ -28,7 +28,8 @@ BY_NAME: Final = {"unavailable": UNAVAILABLE, "resource_exhausted": RESOURCE_EXH
 """Those that a config names."""
 
 _TYPE: Final = b"content-type: application/grpc"
-_BEHIND_TYPE: Final[tuple[bytes, ...]] = (b"\r", b"+", b";")
+_BEHIND_TYPE: Final = b"\r+;"
+_ZERO: Final = b"0"
 
 # What HTTP would have said of the same, for whoever judges servers by that.
 _AS_HTTP: Final = {
@@ -61,13 +62,15 @@ def is_grpc(lines: bytes) -> bool:
     at = lines.find(_TYPE)
     if at < 0 or (at and lines[at - 1] != 0x0A):
         return False
-    return lines.startswith(_BEHIND_TYPE, at + len(_TYPE))
+    return lines[at + len(_TYPE)] in _BEHIND_TYPE  # every line has its CR
 
 
 def status_of(fields: Iterable[Field]) -> int:
     """`grpc-status` in trailers, or in a head without a body; NO_STATUS without one that can be read."""
     for name, value in fields:
         if name == b"grpc-status":
+            if value == _ZERO:
+                return OK
             return int(value) if value.isdigit() and len(value) < 4 else UNKNOWN
     return NO_STATUS
 

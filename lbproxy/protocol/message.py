@@ -158,6 +158,7 @@ IDEMPOTENT_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"
 
 KEEP_ALIVE: Final = frozenset((b"keep-alive",))
 _CLOSE: Final = frozenset((b"close",))
+TE_ONLY: Final = frozenset((b"te",))
 
 
 def connection_options(value: bytes) -> frozenset[bytes]:
@@ -166,6 +167,8 @@ def connection_options(value: bytes) -> frozenset[bytes]:
         return KEEP_ALIVE
     if value == b"close":
         return _CLOSE
+    if value == b"TE":  # as it is written of requests that came in HTTP/2
+        return TE_ONLY
     return frozenset([option for element in value.split(b",") if (option := element.strip(b" \t").lower())])
 
 
@@ -195,16 +198,35 @@ def count_own_via(values: list[bytes]) -> int:
 
 def forwardable_trailers(trailers: Sequence[Field], nominated: frozenset[bytes]) -> Fields:
     """Trailer fields that may be passed on: no framing, routing, authentication or nominated names."""
-    return [
-        (name, value)
-        for name, value in trailers
-        if name.lower() not in FORBIDDEN_TRAILERS
-        and name.lower() not in nominated
-        and not name.lower().startswith((CLIENT_CERT, FORWARDING_PREFIX))
-        and b"_" not in name
-    ]
+    found: Fields = []
+    for name, value in trailers:
+        may_go = _MAY_GO.get(name)
+        if may_go is None:
+            may_go = _may_go(name)
+        if may_go and not (nominated and name.lower() in nominated):
+            found.append((name, value))
+    return found
+
+
+_MAX_NAMES: Final = 256
+_MAX_NAME: Final = 64
+_MAY_GO: Final[dict[bytes, bool]] = {}
+"""What was found of names of trailer fields; emptied when it is full."""
+
+
+def _may_go(name: bytes) -> bool:
+    """May a field of this name go on in trailers, whatever the message nominates?"""
+    lower = name.lower()
+    found = (
+        lower not in FORBIDDEN_TRAILERS and not lower.startswith((CLIENT_CERT, FORWARDING_PREFIX)) and b"_" not in name
+    )
+    if len(name) <= _MAX_NAME:
+        if len(_MAY_GO) >= _MAX_NAMES:
+            _MAY_GO.clear()
+        _MAY_GO[name] = found
+    return found
 
 
 def join_fields(fields: Sequence[Field]) -> bytes:
     """Field lines as they are sent. Values were checked when they were parsed or configured."""
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
+    return b"".join([b"%b: %b\r\n" % (name, value) for name, value in fields])

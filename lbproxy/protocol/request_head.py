@@ -26,6 +26,7 @@ from lbproxy.protocol.field_lines import (
 from lbproxy.protocol.message import (
     KEEP_ALIVE,
     MAX_VIA,
+    TE_ONLY,
     Fields,
     count_own_via,
     host_match,
@@ -248,7 +249,7 @@ def _set_connection(head: RequestHead, found: RequestFields, options: frozenset[
     if options is KEEP_ALIVE:
         return
     others = found.others
-    nominated = options - _NOT_NOMINATIONS
+    nominated = NO_OPTIONS if options is TE_ONLY else options - _NOT_NOMINATIONS
     if nominated:
         lines = single_lines(head.lines)
         left = [line for line in lines if name_of(line) not in nominated]
@@ -268,8 +269,9 @@ def _set_connection(head: RequestHead, found: RequestFields, options: frozenset[
     if b"upgrade" in options and b"upgrade" in others and head.minor == 1 and not head.has_body:
         head.upgrade = offered_protocols(others[b"upgrade"])
     if b"te" in options and b"te" in others:
-        head.accepts_trailers = any(
-            element.strip(b" \t").lower() == b"trailers" for value in others[b"te"] for element in value.split(b",")
+        values = others[b"te"]
+        head.accepts_trailers = (len(values) == 1 and values[0] == b"trailers") or any(
+            element.strip(b" \t").lower() == b"trailers" for value in values for element in value.split(b",")
         )
 
 

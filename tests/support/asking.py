@@ -14,7 +14,9 @@ from lbproxy.protocol.message import Field
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from tests.support.fake_transport import GET, FakeLb
 
-LINES = b"X-Request-ID: 1\r\n"
+SHARED = b"X-Forwarded-For: 192.0.2.1\r\n"
+OWN = b"X-Request-ID: 1\r\n"
+LINES = SHARED + OWN
 
 
 def prepared_by(lb: FakeLb, raw: bytes = GET) -> Prepared:
@@ -31,13 +33,14 @@ class Asked(AnswerSink):
         self.details: list[str] = []  # of failures
         self.trailers: list[Field] = []
         self.stream: ServerStream | None = None
+        self.head: ResponseHead | None = None  # of the answer
 
     def begin(
         self, prepared: Prepared, body: bytes = b"", *, is_done: bool = True, expects: bool = False
     ) -> ServerStream:
         """Send a request on its stream."""
         assert self.stream is not None
-        self.stream.begin(self, prepared, LINES, body, is_done=is_done, expects=expects, trailers=())
+        self.stream.begin(self, prepared, SHARED, OWN, body, is_done=is_done, expects=expects, trailers=())
         return self.stream
 
     # --- the port ---------------------------------------------------------------------------------------------------
@@ -74,6 +77,7 @@ class Asked(AnswerSink):
     def response_received(
         self, head: ResponseHead, body: bytes, now: float, *, is_done: bool, trailers: Sequence[Field] = ()
     ) -> None:
+        self.head = head
         self.heard.append((head.status, body, is_done))
         self.trailers += trailers
 

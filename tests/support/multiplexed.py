@@ -206,6 +206,7 @@ class ServerStream(SharingServerStream):
         sink: AnswerSink,
         prepared: Prepared,
         lines: bytes,
+        own: bytes,
         body: bytes,
         *,
         is_done: bool,
@@ -213,7 +214,7 @@ class ServerStream(SharingServerStream):
         trailers: Sequence[Field],
     ) -> None:
         self.sink = sink
-        self.fields = request_fields(prepared, lines)
+        self.fields = request_fields(prepared, lines + own)
         if expects:
             self.fields.append((b"expect", b"100-continue"))
         self._send(body, is_done, trailers)

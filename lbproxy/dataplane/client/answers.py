@@ -68,7 +68,8 @@ def switching_head(prepared: Prepared, head: ResponseHead, id_line: bytes, cooki
 
 def sent_trailers(prepared: Prepared, trailers: Sequence[Field], nominated: frozenset[bytes]) -> bytes:
     """The trailer section of an answer: what edits remove or set is taken out, as it would add to the head."""
-    return join_fields(forwardable_trailers(trailers, nominated | prepared.route.response_touched))
+    touched = prepared.route.response_touched
+    return join_fields(forwardable_trailers(trailers, nominated | touched if nominated or touched else nominated))
 
 
 def response_head(

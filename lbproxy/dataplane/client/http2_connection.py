@@ -278,7 +278,8 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
     def stream_over(self, stream: Http2Stream) -> None:
         if self._streams.pop(stream.number, None) is not None:
             self._door.n_streams -= 1
-        self._stalled.pop(stream.number, None)
+        if stream.is_queued:
+            self._stalled.pop(stream.number, None)
         if stream is self._unstarted:
             self._unstarted = None
         if not self._streams and not self._is_inside:

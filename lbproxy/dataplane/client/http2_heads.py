@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy.dataplane.client.answers import shown_id
-from lbproxy.dataplane.exchange.own_answers import http_date
+from lbproxy.dataplane.exchange.own_answers import date_line, http_date
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.protocol.field_lines import fields_of
 from lbproxy.protocol.h2.head import H2Head
@@ -24,6 +24,17 @@ _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 
 def request_octets(head: H2Head, *, is_end: bool) -> bytes:
     """A request's head as HTTP/1.1 has it; the target of CONNECT is the authority. is_end: there is no body."""
+    known = head.whole_octets if is_end else head.octets
+    if not known:
+        known = _request_octets(head, is_end=is_end)
+        if is_end:
+            head.whole_octets = known
+        else:
+            head.octets = known
+    return known
+
+
+def _request_octets(head: H2Head, *, is_end: bool) -> bytes:
     start = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method, head.path or head.authority, head.authority)
     framing = b""
     if head.content_length is not None:
@@ -51,20 +62,21 @@ def tunnel_lines(prepared: Prepared, head: ResponseHead) -> bytes:
     return without_keys(lines)
 
 
-def answer_lines(prepared: Prepared, head: ResponseHead, id_line: bytes) -> tuple[bytes, bytes]:
-    """The fields of a server's final head as an HTTP/2 client gets them, as lines: what may be the same for many, and
-    what is of this answer only.
+def answer_lines(prepared: Prepared, head: ResponseHead, id_line: bytes) -> tuple[bytes, bytes, bytes]:
+    """The fields of a server's final head as an HTTP/2 client gets them, as lines: what may be the same for many, what
+    is for a second, and what is of this answer only.
 
     Who forwards an answer without a Date must add the time at which it came (RFC 9110 section 6.6.1).
     """
     edits = prepared.route.response_edits
-    own = b"" if head.has_date else b"Date: %b\r\n" % http_date()
+    aside = b"" if head.has_date else date_line()
     lines = head.lines
     if not edits.is_empty:
-        lines, own = join_fields(edits.apply(fields_of(lines + own))), b""
+        lines, aside = join_fields(edits.apply(fields_of(lines + aside))), b""
+    own = shown_id(prepared, id_line)
     if head.content_length is not None and head.status != 204:
-        own += b"Content-Length: %d\r\n" % head.content_length
-    return lines, own + shown_id(prepared, id_line)
+        own = b"Content-Length: %d\r\n%b" % (head.content_length, own)
+    return lines, aside, own
 
 
 def own_lines(prepared: Prepared, status: int, fields: Fields, n_body: int, id_line: bytes) -> bytes:

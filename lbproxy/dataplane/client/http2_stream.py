@@ -333,10 +333,10 @@ class Http2Stream(SharingClientStream):
             behind = sent_trailers(prepared, trailers, head.nominated)
             self._secrets = secrets_of(trailers)
         is_end = is_done and not body and not behind
-        lines, own = answer_lines(prepared, head, request.id_line)
+        lines, aside, own = answer_lines(prepared, head, request.id_line)
         if request.cookie_line:
             own = request.cookie_line + own
-        self._owner.codec.send_answer(self.number, head.status, lines, own, is_end, head.secrets)
+        self._owner.codec.send_answer(self.number, head.status, lines, own, is_end, head.secrets, aside)
         if is_end:
             self._answered(request)
             self._all_sent()

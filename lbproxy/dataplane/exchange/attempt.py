@@ -98,7 +98,9 @@ class Attempt(AttemptBooks):
         owner = self.owner
         prepared, tape = owner.prepared, owner.body
         route = prepared.route
-        lines = owner.side.facts.forwarding_lines(owner)
+        facts = owner.side.facts
+        lines = facts.forwarding_lines(owner)
+        own = facts.own_lines(owner)
         body = tape.content()
         is_whole = tape.is_whole
         self.phase = WAITING
@@ -118,7 +120,7 @@ class Attempt(AttemptBooks):
         self.deadline = now + timeouts.response_head if is_whole else NEVER
         if owner.is_body_paused:
             owner.resume_body()  # first: what is written now may be more than the server takes
-        stream.begin(self, prepared, lines, body, is_done=is_whole, expects=expects, trailers=tape.trailers)
+        stream.begin(self, prepared, lines, own, body, is_done=is_whole, expects=expects, trailers=tape.trailers)
         if owner.reads_at_most:
             self.read_at_most(owner.reads_at_most)
 

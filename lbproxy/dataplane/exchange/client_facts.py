@@ -32,6 +32,9 @@ class ClientFacts:
     """
 
     __slots__ = (
+        "_joined",
+        "_last_host_line",
+        "_last_lines",
         "_lines",
         "_lines_and_port",
         "_local",
@@ -65,6 +68,7 @@ class ClientFacts:
         self._local: Any = None
         self.is_trusted = False
         self._lines = self._lines_and_port = self._port_line = b""
+        self._joined = self._last_host_line = self._last_lines = b""  # what was the same for the last request
 
     def connected(self, peer: object, local: object) -> None:
         """Learn what the connection itself says: the addresses of its ends, as transports have them."""
@@ -126,20 +130,33 @@ class ClientFacts:
         return self.scheme == b"https"
 
     def forwarding_lines(self, request: Underway) -> bytes:
-        """The fields that lbproxy adds to the head that goes up, request id included.
+        """The fields that lbproxy adds to the head that goes up, without `own_lines`: the same for equal heads.
 
         They come after everything received was cleaned: a client cannot forge or name them.
         """
         prepared = request.prepared
         skip = prepared.route.skip
+        host_line = prepared.host_line
         if not self.is_trusted and not skip:
             lines = self._lines_and_port if prepared.takes_port else self._lines
-            if prepared.deadlines is not None:
-                lines += prepared.deadlines.lines(request.time_left_s(), skip)
-            return b"%b%b%b" % (lines, prepared.host_line, request.id_line)
+            if not host_line:
+                return lines
+            if host_line is not self._last_host_line or lines is not self._last_lines:
+                self._last_host_line, self._last_lines = host_line, lines
+                self._joined = lines + host_line
+            return self._joined
         known = prepared.head.forwarding if self.is_trusted else {}
-        host_line = prepared.host_line + self._port_line if prepared.takes_port else prepared.host_line
-        lines = request_lines(known, self.peer_ip, host_line, skip, self.scheme, self.cert_fields)
-        if prepared.deadlines is not None:
-            lines += prepared.deadlines.lines(request.time_left_s(), skip)
-        return lines if b"x-request-id" in skip else lines + request.id_line
+        if prepared.takes_port:
+            host_line += self._port_line
+        return request_lines(known, self.peer_ip, host_line, skip, self.scheme, self.cert_fields)
+
+    def own_lines(self, request: Underway) -> bytes:
+        """Those that differ in each request: what is left of its time, and its id."""
+        prepared = request.prepared
+        if prepared.deadlines is None and not prepared.route.skip:
+            return request.id_line
+        skip = prepared.route.skip
+        id_line = b"" if b"x-request-id" in skip else request.id_line
+        if prepared.deadlines is None:
+            return id_line
+        return prepared.deadlines.lines(request.time_left_s(), skip) + id_line

@@ -8,48 +8,77 @@ server must not act on a time that lbproxy does not keep.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final
 
 from lbproxy.protocol.deadline import parse_timeout, write_timeout
-from lbproxy.protocol.field_lines import without
 from lbproxy.protocol.http1 import RequestHead
 
 NEVER: Final = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
 class Deadlines:
     """timeout_s: the shortest of what the fields say, inf if none can be read. fields: (name as received, unit) of
-    those that can. n_unreadable: how many field lines cannot."""
+    those that can. n_unreadable: how many field lines cannot. Immutable by convention.
 
-    timeout_s: float = NEVER
-    fields: tuple[tuple[bytes, bytes], ...] = ()
-    n_unreadable: int = 0
+    No dataclass: its `__init__` is interpreted, and calls of gRPC make one of these in each request.
+    """
+
+    __slots__ = ("fields", "n_unreadable", "timeout_s")
+
+    def __init__(self, timeout_s: float, fields: list[tuple[bytes, bytes]], n_unreadable: int) -> None:
+        self.timeout_s = timeout_s
+        self.fields = fields
+        self.n_unreadable = n_unreadable
 
     def lines(self, left_s: float, skip: Collection[bytes]) -> bytes:
         """The fields for the server. skip: lower-case names that the config sets or removes."""
-        return b"".join(
-            b"%b: %b\r\n" % (name, write_timeout(left_s, unit))
-            for name, unit in self.fields
-            if name.lower() not in skip
-        )
+        lines = b""
+        for name, unit in self.fields:
+            if not skip or name.lower() not in skip:
+                lines += b"%b: %b\r\n" % (name, write_timeout(left_s, unit))
+        return lines
 
 
 def take_deadlines(head: RequestHead, names: frozenset[bytes]) -> Deadlines | None:
     """Remove the fields with these lower-case names from the head; None if there is none."""
-    left = without(head.lines, names)
-    if len(left) == len(head.lines):
+    lines = head.lines
+    begins = _lines_with(lines, names)
+    if not begins:
         return None
-    found = [field for field in head.fields if field[0].lower() in names]
-    head.lines = left
-    timeout_s, fields, n_unreadable = NEVER, [], 0
-    for name, value in found:
-        lower = name.lower()
+    left: list[bytes] = []
+    found: list[tuple[bytes, bytes]] = []
+    at = 0
+    for begin in begins:
+        end = lines.index(b"\r\n", begin)
+        colon = lines.index(b": ", begin)
+        found.append((lines[begin:colon], lines[colon + 2 : end]))
+        left.append(lines[at:begin])
+        at = end + 2
+    left.append(lines[at:])
+    head.lines = b"".join(left)
+    lower_names = [name.lower() for name, _ in found]
+    timeout_s, n_unreadable = NEVER, 0
+    fields: list[tuple[bytes, bytes]] = []
+    for (name, value), lower in zip(found, lower_names, strict=True):
         parsed = parse_timeout(lower, value)
-        if parsed is None or sum(other.lower() == lower for other, _ in found) > 1:
+        if parsed is None or lower_names.count(lower) > 1:
             n_unreadable += 1
             continue
         timeout_s = min(timeout_s, parsed[0])
         fields.append((name, parsed[1]))
-    return Deadlines(timeout_s, tuple(fields), n_unreadable)
+    return Deadlines(timeout_s, fields, n_unreadable)
+
+
+def _lines_with(lines: bytes, names: frozenset[bytes]) -> list[int]:
+    """Where the lines begin that have one of these lower-case names, in order."""
+    text = b"\r\n" + lines.lower()  # so a line begins two octets further on than in `lines`
+    found: list[int] = []
+    for name in names:
+        mark = b"\r\n%b: " % name
+        at = text.find(mark)
+        while at >= 0:
+            found.append(at)
+            at = text.find(mark, at + 2)
+    if len(found) > 1:
+        found.sort()
+    return found

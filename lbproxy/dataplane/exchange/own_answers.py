@@ -25,16 +25,40 @@ _ABOUT_ANOTHER_ANSWER: Final = frozenset(
     b"content-location content-md5 content-range content-type etag expires last-modified location retry-after "
     b"set-cookie surrogate-control www-authenticate".split()
 )
-_date = (0, b"")
+_time: Final = time.time
+
+
+class _Date:
+    """The present second, its name, and the line that says it. One object: a name of the module takes a look-up."""
+
+    __slots__ = ("line", "second", "value")
+
+    def __init__(self) -> None:
+        self.second = 0
+        self.value = b""
+        self.line = b""
+
+    def renew(self) -> None:
+        second = int(_time())
+        if self.second != second:
+            self.second = second
+            self.value = formatdate(second, usegmt=True).encode()
+            self.line = b"Date: %b\r\n" % self.value
+
+
+_DATE: Final = _Date()
 
 
 def http_date() -> bytes:
     """The Date field's value, made once a second (RFC 9110 section 6.6.1)."""
-    global _date
-    second = int(time.time())
-    if _date[0] != second:
-        _date = (second, formatdate(second, usegmt=True).encode())
-    return _date[1]
+    _DATE.renew()
+    return _DATE.value
+
+
+def date_line() -> bytes:
+    """The whole line, the same object for a second."""
+    _DATE.renew()
+    return _DATE.line
 
 
 def reason_of(status: int) -> bytes:

@@ -96,6 +96,7 @@ class ServerStream:
         sink: AnswerSink,
         prepared: Prepared,
         lines: bytes,
+        own: bytes,
         body: bytes,
         *,
         is_done: bool,
@@ -104,7 +105,8 @@ class ServerStream:
     ) -> None:
         """Send the head, and what there is of the body; with `is_done` that is all.
 
-        lines: what lbproxy adds to the head, as field lines that each end with CR LF. expects: the server is asked for
+        lines, own: what lbproxy adds to the head, as field lines that each end with CR LF: those that are the same for
+        the next request like this one, and those of this request only. expects: the server is asked for
         a 100 (RFC 9110 section 10.1.1), and gets no body before it. trailers: what came behind a body that is done.
         """
         raise NotImplementedError

@@ -23,6 +23,7 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.protocol.field_lines import fields_of
 from lbproxy.protocol.grpc import is_grpc
+from lbproxy.protocol.h2.request import TE_TRAILERS, RequestHead2
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
 from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM, join_fields
 from lbproxy.protocol.upgrade import WEBSOCKET, allowed_protocols
@@ -55,6 +56,7 @@ class Prepared:
     """A request head with its route and the head to forward. Shared by all requests with the same bytes.
 
     forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
+    in_h2: the same for a server of HTTP/2; None where that is not known yet.
     closes: it says that the connection to the server ends with the answer.
     total_s: the whole time that the request may take, in seconds, inf = any.
     checks: the rate limits that hold for it, None for none.
@@ -81,6 +83,7 @@ class Prepared:
         "forward",
         "head",
         "host_line",
+        "in_h2",
         "is_connect",
         "is_grpc",
         "is_head",
@@ -113,6 +116,7 @@ class Prepared:
         self.fork: Fork | None = None
         self.forward = b""
         self.host_line = b""
+        self.in_h2: RequestHead2 | None = None
         self.is_connect = False
         self.is_grpc = False
         self.is_head = head.method == "HEAD"
@@ -466,21 +470,27 @@ def _forward_head(
     via = _VIA_2 if is_http2 else _VIA if head.minor else _VIA_10
     if head.via:
         via = join_fields([(b"Via", value) for value in head.via]) + via
+    has_h2 = route.pool is not None and route.pool.protocol != "h1" and not upgrade
     # Framing and connection management are not for edits to touch.
-    own = b""
+    own = length = b""
     if head.chunked:
         own = b"Transfer-Encoding: chunked\r\n"
     elif head.content_length is not None:
+        length = b"Content-Length: %d\r\n" % head.content_length
         if (
             not (upgrade or closes or head.accepts_trailers)
             and head.max_forwards is None
             and route.request_edits.is_empty
         ):
             # The usual: all in one piece at once.
-            return b"%bHost: %b\r\n%b%bContent-Length: %d\r\n" % (start, host, head.lines, via, head.content_length)
-        own = b"Content-Length: %d\r\n" % head.content_length
+            if has_h2:
+                _write_for_h2(prepared, start, host, b"%b%b" % (head.lines, via), length)
+            return b"%bHost: %b\r\n%b%b%b" % (start, host, head.lines, via, length)
+        own = length
+    forwards = b""
     if head.max_forwards is not None:
-        own += b"Max-Forwards: %d\r\n" % (head.max_forwards - 1)
+        forwards = b"Max-Forwards: %d\r\n" % (head.max_forwards - 1)
+        own += forwards
     if upgrade:
         own += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
     elif head.accepts_trailers:  # TE needs its option (RFC 9110 section 10.1.4)
@@ -488,9 +498,21 @@ def _forward_head(
     elif closes:
         own += b"Connection: close\r\n"
     if route.request_edits.is_empty:
+        if has_h2:
+            te = TE_TRAILERS if head.accepts_trailers else b""
+            _write_for_h2(prepared, start, host, b"%b%b%b%b" % (head.lines, via, forwards, te), length)
         return b"%bHost: %b\r\n%b%b%b" % (start, host, head.lines, via, own)
     lines = b"Host: %b\r\n%b%b" % (host, head.lines, via)
     return b"%b%b%b" % (start, join_fields(route.request_edits.apply(fields_of(lines))), own)
+
+
+def _write_for_h2(prepared: Prepared, start: bytes, host: bytes, lines: bytes, length: bytes) -> None:
+    """The same for a server of HTTP/2. start: the request line. length: the line of the length, if there is one."""
+    method, path, _ = start.split(b" ")
+    in_h2 = prepared.in_h2 = RequestHead2(method, path)
+    in_h2.authority = host
+    in_h2.lines = lines
+    in_h2.length = length
 
 
 def rejected(

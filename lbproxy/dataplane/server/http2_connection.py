@@ -153,7 +153,8 @@ class Http2Connection(Carrier):
         self._waiting[stream.stream_id] = stream
 
     def forget(self, stream: Http2Stream) -> None:
-        self._waiting.pop(stream.stream_id, None)
+        if self._waiting:
+            self._waiting.pop(stream.stream_id, None)
         if self.streams.pop(stream.stream_id, None) is None or self.has_ended:
             return
         if not self.streams:
@@ -167,7 +168,7 @@ class Http2Connection(Carrier):
             self.services.loop.call_soon(owner.room_changed, self)
 
     def abandon(self, stream: Http2Stream) -> None:
-        self._streams.pop(stream.stream_id, None)
+        self._forget(stream.stream_id)
         self.forget(stream)
 
     def wire_written(self) -> int:

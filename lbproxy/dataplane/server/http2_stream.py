@@ -18,13 +18,13 @@ from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange.ports import AnswerSink, SharingServerStream
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.runtime import ServerRuntime
-from lbproxy.dataplane.server.http2_request import request_head, trailer_lines
 from lbproxy.dataplane.server.upstream import INTERIM_EVERY_S
 from lbproxy.errors import Fault
 from lbproxy.protocol import grpc
 from lbproxy.protocol.h2.codes import CANCEL, NO_ERROR, PROTOCOL_ERROR
 from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.h2.head import H2Head
+from lbproxy.protocol.h2.request import request_head, trailer_lines
 from lbproxy.protocol.h2.settings import OwnSettings
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import NO_NAMES, Field, secrets_of
@@ -145,6 +145,7 @@ class Http2Stream(SharingServerStream):
         sink: AnswerSink,
         prepared: Prepared,
         lines: bytes,
+        own: bytes,
         body: bytes,
         *,
         is_done: bool,
@@ -157,8 +158,10 @@ class Http2Stream(SharingServerStream):
         carrier.n_requests += 1
         self.written_before = carrier.n_written + carrier.n_output
         self.wire_before = carrier.wire_written()
-        head = request_head(prepared.forward)
-        own = head.length + lines + _EXPECT if expects else head.length + lines
+        head = prepared.in_h2
+        if head is None:
+            head = prepared.in_h2 = request_head(prepared.forward)
+        own = b"%b%b%b" % (head.length, own, _EXPECT if expects else b"")
         self._is_last = is_done
         if not is_done and head.length:
             self._length = prepared.content_length
@@ -166,17 +169,8 @@ class Http2Stream(SharingServerStream):
             self._trailers_up = trailer_lines(trailers)
             self._secrets_up = secrets_of(trailers)
         self._is_sent = is_done and not body and not self._trailers_up
-        carrier.send_request(
-            self.stream_id,
-            head.method,
-            carrier.scheme,
-            head.authority,
-            head.path,
-            head.lines,
-            own,
-            self._is_sent,
-            b"",
-            prepared.head.secrets,
+        carrier.send_request_head(
+            self.stream_id, head, carrier.scheme, own, lines, self._is_sent, prepared.head.secrets
         )
         if body or (is_done and not self._is_sent):
             self._send(body)
@@ -282,13 +276,7 @@ class Http2Stream(SharingServerStream):
         if head.excess:
             self.fail(errors.RESPONSE_HEADER_TOO_LARGE, f"the head has {head.excess}", PROTOCOL_ERROR)
             return
-        found = response_head_of(head.status, head.lines, head.content_length)
-        if head.secrets:
-            found.secrets = head.secrets
-        if head.is_grpc and grpc.is_grpc(head.lines):
-            found.is_grpc = True
-            if is_end:
-                found.grpc_status = grpc.status_of(found.fields)
+        found = self._understood(head, is_end)
         if head.status < 200:
             self._n_interim += 1
             if self._n_interim > pool.max_interim + (self.carrier.now - sink.sent_at) / INTERIM_EVERY_S:
@@ -302,6 +290,27 @@ class Http2Stream(SharingServerStream):
         self._head = found
         self.is_ended = is_end
         self._touch()
+
+    def _understood(self, head: H2Head, is_end: bool) -> ResponseHead:
+        """What the head says. Equal blocks give the same head while the table is as it is, and that is read once."""
+        found = head.whole_answer if is_end else head.answer
+        if found is None:
+            found = self._read(head, is_end)
+            if is_end:
+                head.whole_answer = found
+            else:
+                head.answer = found
+        return found
+
+    def _read(self, head: H2Head, is_end: bool) -> ResponseHead:
+        found = response_head_of(head.status, head.lines, head.content_length)
+        if head.secrets:
+            found.secrets = head.secrets
+        if head.is_grpc and grpc.is_grpc(head.lines):
+            found.is_grpc = True
+            if is_end:
+                found.grpc_status = grpc.status_of(found.fields)
+        return found
 
     def data_came(self, data: bytes, n_flow: int, is_end: bool) -> None:
         """Some of the body, or its end."""

@@ -11,11 +11,13 @@ from lbproxy import errors
 from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.framed_transport import Carried, FramedTransport, TunnelTransport
-from lbproxy.dataplane.server.http2_request import request_head
 from lbproxy.dataplane.server.http2_stream import Carrier, Http2Stream
 from lbproxy.dataplane.services import Services
 from lbproxy.errors import Fault
 from lbproxy.protocol.h2.codes import CANCEL, NO_ERROR, PROTOCOL_ERROR
+from lbproxy.protocol.h2.head import H2Head
+from lbproxy.protocol.h2.request import request_head
+from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field
 from lbproxy.protocol.upgrade import WEBSOCKET
 from lbproxy.protocol.websocket import switched, without_keys
@@ -38,6 +40,7 @@ class ConnectStream(Http2Stream, Carried):
         sink: AnswerSink,
         prepared: Prepared,
         lines: bytes,
+        own: bytes,
         body: bytes,
         *,
         is_done: bool,
@@ -51,15 +54,14 @@ class ConnectStream(Http2Stream, Carried):
         self.written_before = carrier.n_written + carrier.n_output
         self.wire_before = carrier.wire_written()
         head = request_head(prepared.forward)
-        own = without_keys(head.lines)
         carrier.send_request(
             self.stream_id,
             b"CONNECT",
             carrier.scheme,
             head.authority,
             head.path,
-            own,
-            lines,
+            without_keys(head.lines),
+            lines + own,
             False,
             WEBSOCKET,
             prepared.head.secrets,
@@ -74,6 +76,9 @@ class ConnectStream(Http2Stream, Carried):
         return tunnel
 
     # --- the answer, as it is read ------------------------------------------------------------------------------------
+
+    def _understood(self, head: H2Head, is_end: bool) -> ResponseHead:
+        return self._read(head, is_end)  # not one that is shared: `switched` changes it
 
     def data_came(self, data: bytes, n_flow: int, is_end: bool) -> None:
         tunnel = self._tunnel

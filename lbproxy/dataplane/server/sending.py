@@ -25,6 +25,7 @@ class SendingConnection(ServerConnection):
         sink: AnswerSink,
         prepared: Prepared,
         lines: bytes,
+        own: bytes,
         body: bytes,
         *,
         is_done: bool,
@@ -38,9 +39,9 @@ class SendingConnection(ServerConnection):
         self.request_done = is_done
         if prepared.needs_care:
             if expects:
-                lines += b"Expect: 100-continue\r\n"
+                own += b"Expect: 100-continue\r\n"
             if prepared.is_connect:
-                lines += b"Sec-WebSocket-Key: %b\r\n" % sink.websocket_key()
+                own += b"Sec-WebSocket-Key: %b\r\n" % sink.websocket_key()
             self._is_last = prepared.closes
             if prepared.chunked:
                 self._is_chunking = not is_done
@@ -50,11 +51,11 @@ class SendingConnection(ServerConnection):
             head_size = len(prepared.forward) + len(lines) + 2
             self._complete_at = -1 if prepared.chunked else written + head_size + prepared.content_length
         if len(body) <= SMALL_BODY:
-            data = b"%b%b\r\n%b" % (prepared.forward, lines, body)
+            data = b"%b%b%b\r\n%b" % (prepared.forward, lines, own, body)
             self.written = written + len(data)
             self.transport.write(data)
             return
-        data = b"%b%b\r\n" % (prepared.forward, lines)
+        data = b"%b%b%b\r\n" % (prepared.forward, lines, own)
         self.written = written + len(data) + len(body)
         self.transport.write(data)
         self.transport.write(body)

@@ -149,6 +149,7 @@ class ServerTlsConnection(UpstreamConnection):
         sink: AnswerSink,
         prepared: Prepared,
         lines: bytes,
+        own: bytes,
         body: bytes,
         *,
         is_done: bool,
@@ -156,7 +157,7 @@ class ServerTlsConnection(UpstreamConnection):
         trailers: Sequence[Field],
     ) -> None:
         self._wire_before = cast(TlsTransport, self.transport).wire_written
-        super().begin(sink, prepared, lines, body, is_done=is_done, expects=expects, trailers=trailers)
+        super().begin(sink, prepared, lines, own, body, is_done=is_done, expects=expects, trailers=trailers)
 
     def _nothing_has_left(self) -> bool:
         """Records are longer than what they hold: the rest of a request may be more than was written of it."""

@@ -24,7 +24,8 @@ _MAX_ENTRY: Final = 512
 _MAX_SEEN: Final = 64
 _MAX_TURNED_AWAY: Final = 1000
 _MAX_BLOCKS: Final = 32
-_MAX_BLOCK_LINES: Final = 1024
+_MAX_BLOCK_LINES: Final = 1280
+_MAX_ASIDE: Final = 1024
 _MAX_SPELLED: Final = 512
 
 # Fields that say something else each time, so that an entry for one is an entry lost.
@@ -57,6 +58,8 @@ _MAX_NAME: Final = 64
 _COLON: Final = 58
 _CR: Final = 13
 _N_SIZES: Final = 127
+_OCTETS: Final = [bytes([octet]) for octet in range(256)]
+_MAX_ASIDES: Final = 256
 _SIZES: Final = [bytes([size]) for size in range(_N_SIZES)]
 """Lengths of strings, as they are written."""
 
@@ -64,7 +67,7 @@ _SIZES: Final = [bytes([size]) for size in range(_N_SIZES)]
 def integer(number: i64, mask: i64, flags: i64) -> bytes:
     """RFC 7541 section 5.1: with a prefix of as many bits as `mask` has, behind `flags`."""
     if number < mask:
-        return bytes([flags | number])
+        return _OCTETS[flags | number]
     octets = [flags | mask]
     number -= mask
     while number >= 0x80:
@@ -96,11 +99,37 @@ class _Dictionary:
     A table that is full is emptied: what is met again comes back.
     """
 
-    __slots__ = ("_lines", "_names")
+    __slots__ = ("_asides", "_lines", "_names")
 
     def __init__(self) -> None:
+        self._asides: dict[bytes, bytes] = {}
         self._lines: dict[bytes, Spelled] = {}
         self._names: dict[bytes, bytes] = {}
+
+    def aside(self, lines: bytes) -> bytes:
+        """The same as `literals` of lines that come again, though they enter no table."""
+        found = self._asides.get(lines)
+        if found is None:
+            found = b"".join(self.literals(lines))
+            if len(lines) <= _MAX_ASIDE:
+                if len(self._asides) >= _MAX_ASIDES:
+                    self._asides.clear()
+                self._asides[lines] = found
+        return found
+
+    def fleeting(self, line: bytes) -> bytes:
+        """How a line is spelled whose name says that it says something else each time; b"" if that is not so."""
+        colon = line.find(b":", 1)
+        name = line[:colon]
+        begin = _FLEETING_BEGINS.get(name)
+        if begin is None:
+            lower = name.lower()
+            if lower not in _FLEETING:
+                return b""
+            begin = self._begin_of(lower)
+        value = line[colon + 2 :]
+        size: i64 = len(value)
+        return begin + (_SIZES[size] if size < _N_SIZES else integer(size, 0x7F, 0)) + value
 
     def spell(self, line: bytes) -> Spelled:
         """A line `name: value`, whatever the case of the name."""
@@ -151,6 +180,7 @@ class _Dictionary:
 
 
 _DICTIONARY: Final = _Dictionary()
+_FLEETING_BEGINS: Final = {name: _DICTIONARY._begin_of(name) for name in _FLEETING}
 
 
 def _static_lines() -> dict[bytes, bytes]:
@@ -206,16 +236,24 @@ class Encoder:
             self._limit = limit
             self._begin_anew()
 
-    def encode_answer(self, status: int, lines: bytes, own: bytes = b"", secrets: frozenset[bytes] = NO_NAMES) -> bytes:
+    def encode_answer(
+        self,
+        status: int,
+        lines: bytes,
+        own: bytes = b"",
+        secrets: frozenset[bytes] = NO_NAMES,
+        aside: bytes = b"",
+    ) -> bytes:
         """The block of an answer's head.
 
-        lines: `name: value` and CR LF each, without what belongs to a connection; names in any case. own: lines that
-        enter no table. secrets: lower-case names, besides the usual, of fields that nobody may put into a table.
+        lines: `name: value` and CR LF each, without what belongs to a connection; names in any case. own, aside: lines
+        that enter no table; those of `aside` are likely to come again, all of them together. secrets: lower-case names,
+        besides the usual, of fields that nobody may put into a table.
         """
         known = _STATUS.get(status)
         if known is None:
             known = b"\x08\x03%d" % status
-        return self._block(self._begun() + known if self._is_new else known, lines, own, secrets)
+        return self._block(self._begun() + known if self._is_new else known, lines, own, secrets, aside)
 
     def encode_request(
         self,
@@ -241,15 +279,21 @@ class Encoder:
             start += self._known_block(b":protocol: %b\r\n" % protocol, NO_NAMES)
         return self._block(start, lines, own, secrets)
 
+    def encode_head(self, lines: bytes, own: bytes, aside: bytes, secrets: frozenset[bytes]) -> bytes:
+        """The block of a head of which `lines` begin with the pseudo-fields; the rest as `encode_answer`."""
+        return self._block(self._begun() if self._is_new else b"", lines, own, secrets, aside)
+
     def encode_trailers(self, lines: bytes, secrets: frozenset[bytes] = NO_NAMES) -> bytes:
         """The block of trailers; as `encode_answer`."""
         return self._block(self._begun() if self._is_new else b"", lines, b"", secrets)
 
-    def _block(self, begin: bytes, lines: bytes, own: bytes, secrets: frozenset[bytes]) -> bytes:
+    def _block(self, begin: bytes, lines: bytes, own: bytes, secrets: frozenset[bytes], aside: bytes = b"") -> bytes:
         """A whole one, of which the start is there."""
         pieces = [begin]
         if lines:
             pieces.append(self._known_block(lines, secrets))
+        if aside:
+            pieces.append(_DICTIONARY.aside(aside))
         if own:
             pieces.extend(_DICTIONARY.literals(own))
         if self._n_turned_away >= _MAX_TURNED_AWAY:
@@ -282,9 +326,14 @@ class Encoder:
             number = entries.get(line, -1)
             if number >= 0:
                 self.n_hits += 1
-                pieces.append(integer(N_STATIC + len(entries) - number, 0x7F, 0x80))
+                index = N_STATIC + len(entries) - number
+                pieces.append(_OCTETS[0x80 | index] if index < 0x7F else integer(index, 0x7F, 0x80))
                 continue
             self.n_spelled += 1
+            literal = _DICTIONARY.fleeting(line)
+            if literal:
+                pieces.append(literal)
+                continue
             spelled = _DICTIONARY.spell(line)
             if not spelled.entry:
                 pieces.append(spelled.literal)

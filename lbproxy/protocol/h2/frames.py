@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from lbproxy.protocol.h2.codes import (
     ACK,
     CONTINUATION,
@@ -15,6 +17,9 @@ from lbproxy.protocol.h2.codes import (
     WINDOW_UPDATE,
 )
 
+_MAX_KNOWN_SIZE: Final = 512
+_STARTS: Final[dict[int, bytes]] = {}
+
 
 def frame_header(size: int, kind: int, flags: int, stream_id: int) -> bytes:
     """The nine octets before a payload of `size` octets."""
@@ -23,7 +28,13 @@ def frame_header(size: int, kind: int, flags: int, stream_id: int) -> bytes:
 
 def frame_start(size: int, kind: int, flags: int) -> bytes:
     """Five of them, which the stream's number follows. All nine at once are no number of the machine."""
-    return ((size << 16) | (kind << 8) | flags).to_bytes(5, "big")
+    number = (size << 16) | (kind << 8) | flags
+    known = _STARTS.get(number)
+    if known is None:
+        known = number.to_bytes(5, "big")
+        if size <= _MAX_KNOWN_SIZE:
+            _STARTS[number] = known  # as many as there are sizes, for each type and its flags
+    return known
 
 
 def settings(values: list[tuple[int, int]]) -> bytes:

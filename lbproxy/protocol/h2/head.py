@@ -27,6 +27,7 @@ from lbproxy.protocol.h2.fields import (
     H2Field,
 )
 from lbproxy.protocol.message import NO_NAMES, Field, SecretFields
+from lbproxy.protocol.response_head import ResponseHead
 
 _GRPC: Final = b"application/grpc"
 _TWICE: Final = "a pseudo-field stands twice"
@@ -48,11 +49,15 @@ class H2Head:
     it has more fields or octets than allowed, and this says what; nothing else of it is known then. secrets: names of
     fields that nobody on the way may put into a table, as the sender said (RFC 7541 section 6.2.3), without those of
     which that is known.
+
+    octets, answer: what was made of it before, as the head of HTTP/1 that says the same; and of one that ends its
+    stream, `whole_octets` and `whole_answer`.
     """
 
     __slots__ = (
         "_lines",
         "accepts_trailers",
+        "answer",
         "authority",
         "content_length",
         "excess",
@@ -60,11 +65,14 @@ class H2Head:
         "fields",
         "is_grpc",
         "method",
+        "octets",
         "path",
         "protocol",
         "scheme",
         "secrets",
         "status",
+        "whole_answer",
+        "whole_octets",
     )
 
     def __init__(self, fields: list[H2Field]) -> None:
@@ -82,6 +90,10 @@ class H2Head:
         self.excess = ""
         self.secrets = NO_NAMES
         self._lines: bytes | None = None
+        self.octets = b""
+        self.whole_octets = b""
+        self.answer: ResponseHead | None = None
+        self.whole_answer: ResponseHead | None = None
 
     @property
     def lines(self) -> bytes:

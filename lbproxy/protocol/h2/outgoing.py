@@ -25,6 +25,7 @@ from lbproxy.protocol.h2.codes import (
 from lbproxy.protocol.h2.encoder import Encoder
 from lbproxy.protocol.h2.flood import Bucket, ControlFrames
 from lbproxy.protocol.h2.frames import frame_start
+from lbproxy.protocol.h2.request import RequestHead2
 from lbproxy.protocol.h2.settings import OwnSettings, PeerSettings, settings_of
 from lbproxy.protocol.message import NO_NAMES
 
@@ -161,6 +162,23 @@ class H2Outgoing:
             block = self.encoder.encode_request(method, scheme, authority, path, lines, own, protocol, secrets)
             self._send_block(stream_id, stream, block, is_end)
 
+    def send_request_head(
+        self,
+        stream_id: int,
+        head: RequestHead2,
+        scheme: bytes,
+        own: bytes,
+        aside: bytes,
+        is_end: bool,
+        secrets: frozenset[bytes],
+    ) -> None:
+        """The same of a head that may come again as it is. own, aside: as `Encoder.encode_answer`."""
+        stream = self._stream(stream_id)
+        if stream is not None:
+            stream.is_head = head.method == b"HEAD"
+            block = self.encoder.encode_head(head.all_lines(scheme), own, aside, secrets)
+            self._send_block(stream_id, stream, block, is_end)
+
     def send_answer(
         self,
         stream_id: int,
@@ -169,12 +187,13 @@ class H2Outgoing:
         own: bytes,
         is_end: bool,
         secrets: frozenset[bytes] = NO_NAMES,
+        aside: bytes = b"",
     ) -> None:
         """An answer's head, interim ones too; the rest as `Encoder.encode_answer`."""
         stream = self._stream(stream_id)
         if stream is not None:
             stream.is_answered = stream.is_answered or status >= 200
-            self._send_block(stream_id, stream, self.encoder.encode_answer(status, lines, own, secrets), is_end)
+            self._send_block(stream_id, stream, self.encoder.encode_answer(status, lines, own, secrets, aside), is_end)
 
     def send_trailers(self, stream_id: int, lines: bytes, secrets: frozenset[bytes] = NO_NAMES) -> None:
         """They end the stream. All DATA must have been taken."""
@@ -304,10 +323,12 @@ class H2Outgoing:
 
     def _forget(self, stream_id: i64) -> H2Stream | None:
         """The stream is no more; the one that there was."""
-        if stream_id == self._recent_id:
+        stream = self._stream(stream_id)
+        if stream is not None:
             self._recent = None
             self._recent_id = -1
-        return self._streams.pop(stream_id, None)
+            del self._streams[stream_id]
+        return stream
 
     def _ignore(self, stream_id: int, credit: int) -> None:
         """Remember a stream on which frames may still come, and how many octets of DATA."""

@@ -34,7 +34,8 @@ def told(lb: FakeLb, facts: ClientFacts, said: bytes = b"") -> bytes:
     prepared = prepare(
         lb.listener.runtime, HEAD % said, is_trusted=facts.is_trusted, log_format=None, local_host=facts.local_host
     )
-    return facts.forwarding_lines(Underway(prepared, b"X-Request-ID: 1\r\n"))
+    request = Underway(prepared, b"X-Request-ID: 1\r\n")
+    return facts.forwarding_lines(request) + facts.own_lines(request)
 
 
 @pytest.mark.parametrize(

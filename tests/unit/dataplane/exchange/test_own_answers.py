@@ -8,7 +8,7 @@ import re
 import pytest
 
 from lbproxy import errors
-from lbproxy.dataplane.exchange.own_answers import edited, http_date, local_answer, problem, reason_of
+from lbproxy.dataplane.exchange.own_answers import date_line, edited, http_date, local_answer, problem, reason_of
 from lbproxy.dataplane.runtime import Edits
 from tests.support.prepared import prepared_of
 
@@ -91,3 +91,11 @@ def test_a_location_that_was_filled_in_and_a_date_of_one_s_own() -> None:
     assert local_answer(prepared)[1][-1] == (b"Location", b"https://a/")
     dated = prepared_of(respond=(200, ((b"date", b"then"),), b""))
     assert local_answer(dated)[1] == [(b"date", b"then")]
+
+
+def test_the_line_of_a_date_is_made_once_a_second() -> None:
+    for _ in range(3):  # a second may pass in between, but not each time
+        first, value, second = date_line(), http_date(), date_line()
+        if first is second:
+            break
+    assert first is second and first == b"Date: %b\r\n" % value

@@ -11,6 +11,7 @@ import pytest
 from lbproxy import errors
 from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.runtime import ListenerRuntime
+from lbproxy.protocol.h2.request import request_head
 from lbproxy.protocol.http1 import HeadError
 from lbproxy.telemetry.accesslog import make_format
 from lbproxy.telemetry.slots import METHODS, PROCESS, TRAFFIC
@@ -244,6 +245,32 @@ def test_equal_bytes_prepare_to_the_same() -> None:
     for name in names:
         if name not in ("head",):
             assert getattr(first, name) == getattr(second, name), name
+
+
+@pytest.mark.parametrize("keys", ["", "rewrite: {strip_prefix: /a}, "])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        ("Content-Length: 3", "X-Forwarded-For: 1.2.3.4", "Accept: */*"),
+        ("Transfer-Encoding: chunked", "Connection: TE, x-gone", "TE: trailers", "X-Gone: 1", "Via: 1.0 other"),
+        ("Connection: close", "Upgrade: h2c", "Keep-Alive: 1", "Max-Forwards: 3", "a-b:  c "),
+    ],
+)
+@pytest.mark.parametrize("line", ["POST /a/b?c=d HTTP/1.1", "OPTIONS * HTTP/1.1", "GET http://other/a/c HTTP/1.1"])
+def test_a_head_for_http2_is_what_could_be_read_from_the_one_for_http1(
+    keys: str, fields: tuple[str, ...], line: str
+) -> None:
+    found = listener_of(
+        f"listeners: [{{bind: ':1', routes: [{{match: {{path_prefix: /a}}, {keys}pool: app}}, {{pool: app}}]}}]\n"
+        "pools: {app: {servers: ['127.0.0.1:2'], protocol: h2}}\n"
+    )
+    raw = ("\r\n".join([line, "Host: h:1", *fields]) + "\r\n\r\n").encode()
+    made = prepare(found, raw, is_trusted=False, log_format=None, local_host="l")
+    same, read = made.in_h2, request_head(made.forward)
+    assert same is not None
+    assert (same.method, same.path, same.authority) == (read.method, read.path, read.authority)
+    assert (same.length, sorted(same.lines.split(b"\r\n"))) == (read.length, sorted(read.lines.split(b"\r\n")))
 
 
 # --- paths and methods ----------------------------------------------------------------------------------------------

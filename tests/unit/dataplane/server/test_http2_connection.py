@@ -22,7 +22,7 @@ def test_a_request_and_its_answer_in_one_piece() -> None:
         assert asked.heard == [("dialled", 0.0), "opened"] and asked.pending is None
         asked.begin(prepared_by(lb))
         assert server.read() == [
-            ("head", 1, b"GET", b"/a", b"via: 1.1 lbproxy\r\nx-request-id: 1\r\n", True),
+            ("head", 1, b"GET", b"/a", b"via: 1.1 lbproxy\r\nx-forwarded-for: 192.0.2.1\r\nx-request-id: 1\r\n", True),
         ]
         server.say()
         server.answer(1, b"hello", lines=b"server: x\r\n")

@@ -27,7 +27,7 @@ def test_trailers_of_both() -> None:
         asked = lb.ask()
         assert isinstance(asked.stream, Http2Stream)
         asked.stream.begin(
-            asked, prepared_by(lb, POST), b"", b"ab", is_done=True, expects=False, trailers=[(b"X-Sum", b"1")]
+            asked, prepared_by(lb, POST), b"", b"", b"ab", is_done=True, expects=False, trailers=[(b"X-Sum", b"1")]
         )
         assert [entry for entry in server.read() if entry[0] != "head"] == [
             ("data", 3, b"ab", False),
@@ -327,3 +327,22 @@ def test_heads_that_differ_in_their_marks_only_are_not_taken_for_each_other() ->
             client.carry()
         lb.runtimes[0].retire()
         lb.loop.run()
+
+
+def test_equal_heads_are_read_once_and_what_ends_there_is_told_apart() -> None:
+    with Asking() as lb:
+        server, _ = lb.server()
+        server.answer(1)
+        asked = [lb.begun() for _ in range(5)]
+        heads = []
+        for number, body in enumerate((b"a", b"b", b"c", b"d", b"", b"")):
+            one = asked[number] if number < 5 else lb.begun()
+            server.read()
+            server.answer(3 + 2 * number, body, lines=b"content-type: application/grpc\r\ngrpc-status: 5\r\n")
+            assert one.head is not None
+            heads.append(one.head)
+        # The first ones changed the table that the block stands on.
+        assert heads[2] is heads[3] and heads[3] is not heads[4] and heads[4] is heads[5]
+        assert [head.grpc_status for head in heads] == [-1, -1, -1, -1, 5, 5]
+        assert all(head.is_grpc for head in heads)
+        lb.close()

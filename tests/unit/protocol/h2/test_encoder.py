@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lbproxy.protocol.h2.decoder import Decoder
-from lbproxy.protocol.h2.encoder import Encoder, integer
+from lbproxy.protocol.h2.encoder import _DICTIONARY, Encoder, integer
 
 LINES = b"Content-Type: application/json\r\nServer: x\r\n"
 
@@ -231,3 +231,38 @@ def test_a_secret_that_stands_in_the_table_is_spelled_out_all_the_same() -> None
         marked = {field.name for field in found if field.is_secret}
         assert marked == secrets
     assert not [field for field in both.decoder.decode(both.encoder.encode_answer(200, lines)) if field.is_secret]
+
+
+def test_lines_that_come_again_though_they_enter_no_table() -> None:
+    both = Joined()
+    begin = b":method: GET\r\n:scheme: http\r\n:authority: a\r\n:path: /p\r\nX-A: 1\r\n"
+    for number in range(5):
+        asked = both.read(
+            both.encoder.encode_head(begin, b"N: %d\r\n" % number, b"X-Forwarded-For: b\r\n", frozenset())
+        )
+        assert asked[:4] == [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/p")]
+        assert asked[4:] == [(b"x-a", b"1"), (b"x-forwarded-for", b"b"), (b"n", b"%d" % number)]
+        answered = both.read(
+            both.encoder.encode_answer(200, b"", b"", aside=b"Date: now\r\nAge: %d\r\n" % (number % 2))
+        )
+        assert answered == [(b":status", b"200"), (b"date", b"now"), (b"age", b"%d" % (number % 2))]
+    assert {line.partition(b": ")[0] for line in both.encoder._entries} == {b":authority", b":path", b"X-A"}
+
+
+def test_what_is_kept_of_such_lines_is_bounded() -> None:
+    both = Joined()
+    for number in range(1_000):
+        lines = b"N: %d\r\n" % number
+        assert both.read(both.encoder.encode_answer(200, b"", aside=lines))[1] == (b"n", b"%d" % number)
+        both.encoder.encode_answer(200, b"", aside=b"N: %b\r\n" % (b"x" * (1_020 + number)))
+    assert 0 < len(_DICTIONARY._asides) <= 256 and max(map(len, _DICTIONARY._asides)) <= 1_024
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 300])
+def test_fields_that_say_something_else_each_time(size: int) -> None:
+    both = Joined()
+    for name in (b"traceparent", b"Traceparent", b"grpc-timeout", b"ETag"):
+        for _ in range(3):
+            found = both.read(both.encoder.encode_answer(200, b"%b: %b\r\n" % (name, b"v" * size)))
+            assert found[1] == (name.lower(), b"v" * size)
+    assert not both.encoder._entries

@@ -26,3 +26,9 @@ def test_headers_of_several_frames() -> None:
     assert frames.long_headers(number, b"abcdefgh", True, 4) == (
         bytes.fromhex("000004010100000001") + b"abcd" + bytes.fromhex("000004090400000001") + b"efgh"
     )
+
+
+def test_the_start_of_a_frame_is_the_same_whether_it_was_made_before_or_not() -> None:
+    for size in (0, 1, 512, 513, 16_384):
+        for _ in range(2):
+            assert frames.frame_start(size, DATA, END_STREAM) == bytes([0, size >> 8, size & 255, DATA, END_STREAM])

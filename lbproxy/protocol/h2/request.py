@@ -12,6 +12,7 @@ from lbproxy.protocol.message import Field, forwardable_trailers, join_fields
 _OF_CONNECTIONS: Final = frozenset(
     (b"connection", b"http2-settings", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
+TE_TRAILERS: Final = b"te: trailers\r\n"
 _HOST: Final = b"host"
 _TE: Final = b"te"
 _CONTENT_LENGTH: Final = b"content-length"
@@ -26,7 +27,7 @@ class RequestHead2:
     another in each request; b"" without one.
     """
 
-    __slots__ = ("authority", "length", "lines", "method", "path")
+    __slots__ = ("_all_lines", "_scheme", "authority", "length", "lines", "method", "path")
 
     def __init__(self, method: bytes, path: bytes) -> None:
         self.method = method
@@ -34,6 +35,21 @@ class RequestHead2:
         self.authority = b""
         self.lines = b""
         self.length = b""
+        self._all_lines = b""
+        self._scheme = b""
+
+    def all_lines(self, scheme: bytes) -> bytes:
+        """`lines` behind those of the pseudo-fields: the same object each time, so that its hash is computed once."""
+        if not self._all_lines or self._scheme != scheme:
+            self._scheme = scheme
+            self._all_lines = b":method: %b\r\n:scheme: %b\r\n:authority: %b\r\n:path: %b\r\n%b" % (
+                self.method,
+                scheme,
+                self.authority,
+                self.path,
+                self.lines,
+            )
+        return self._all_lines
 
 
 def request_head(forward: bytes) -> RequestHead2:
@@ -52,7 +68,7 @@ def request_head(forward: bytes) -> RequestHead2:
         elif name == _CONTENT_LENGTH:
             head.length = line + b"\r\n"
         elif name == _TE:
-            kept.append(b"te: trailers")  # it was read, and nothing else goes on
+            kept.append(TE_TRAILERS[:-2])  # it was read, and nothing else goes on
         elif name not in _OF_CONNECTIONS:
             kept.append(line)
     if kept:

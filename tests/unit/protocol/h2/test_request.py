@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbproxy.dataplane.server.http2_request import request_head, trailer_lines
+from lbproxy.protocol.h2.request import request_head, trailer_lines
 
 
 def test_what_is_in_the_frames_is_in_no_field() -> None:
@@ -35,3 +35,11 @@ def test_a_head_without_fields() -> None:
 )
 def test_trailers_that_may_go_on(trailers: list[tuple[bytes, bytes]], lines: bytes) -> None:
     assert trailer_lines(trailers) == lines
+
+
+def test_all_lines_are_made_once_for_a_scheme() -> None:
+    head = request_head(b"GET /a HTTP/1.1\r\nHost: h\r\nA: b\r\n")
+    first = head.all_lines(b"http")
+    assert first == b":method: GET\r\n:scheme: http\r\n:authority: h\r\n:path: /a\r\nA: b\r\n"
+    assert head.all_lines(b"http") is first
+    assert head.all_lines(b"https") == first.replace(b"scheme: http", b"scheme: https")

@@ -48,7 +48,7 @@ class SendingConnection(ServerConnection):
                 body = chunked(body, is_done=is_done)
         written = self._written_before = self.written
         if not is_done:
-            head_size = len(prepared.forward) + len(lines) + 2
+            head_size = len(prepared.forward) + len(lines) + len(own) + 2
             self._complete_at = -1 if prepared.chunked else written + head_size + prepared.content_length
         if len(body) <= SMALL_BODY:
             data = b"%b%b%b\r\n%b" % (prepared.forward, lines, own, body)

@@ -375,7 +375,10 @@ class Listener(Door):
             client.end_with_answer(now)
 
     def hand_over(self) -> None:
-        """Another process has the same sockets and accepts on them: leave them to it, with who waits there."""
+        """Another process has the same sockets and accepts on them: leave them to it. Who waits there is taken first:
+        the other one may have been told to stop already, and have closed its copies."""
+        if not self._is_paused:
+            self._accept_all()
         self._unwatch()
         self._is_closed = True
         self._socket_files.clear()

@@ -58,8 +58,8 @@ class Ending:
         """Another process accepts at the sockets of these names: finish what is in flight here."""
         services, shutdown = self.services, self.shutdown
         begun = services.clock()
-        services.is_draining = True
         self.listeners.hand_over(taken, begun)
+        services.is_draining = True
         if self.controller is not None:
             await self.controller.handed_over(taken)
         rests = False

@@ -60,6 +60,22 @@ def test_all_who_are_in_the_kernel_s_queue_are_let_in_when_a_listener_leaves(roo
     assert not connects(address)
 
 
+def test_who_waits_when_another_process_takes_over_is_let_in_though_that_one_has_ended() -> None:
+    """It had the sockets, too, and was told to stop as soon as it served: those who came meanwhile were reset."""
+    own = Leaving(1000)
+    own.bind((parse_address("127.0.0.1:0"),), None)
+    address = parse_address(own.addresses[0])
+    own.start()
+    with contextlib.ExitStack() as stack:
+        queued = [stack.enter_context(socket.create_connection((address.host, address.port))) for _ in range(20)]
+        own.hand_over()
+        for client in own.clients:
+            stack.enter_context(client)
+            client.sendall(b"a")
+        assert [client.recv(1) for client in queued] == [b"a"] * 20
+    assert not connects(address)
+
+
 def connects(address: Address) -> bool:
     family = socket.AF_UNIX if address.is_unix else socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as sock:

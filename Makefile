@@ -128,6 +128,7 @@ soak: setup ## hours of servers that restart, of kills, stalls, resets and abort
 	@LBPROXY_RELOADS=100 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/test_reload_load.py
 	@LBPROXY_RELOAD_SEEDS=30 $(BIN)/pytest -q --timeout=0 tests/scenarios/process/test_reload_random.py
 	@LBPROXY_UPGRADES=10 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/upgrade/test_upgrade_load.py
+	@LBPROXY_UPGRADE_STEPS=all $(BIN)/pytest -q --timeout=0 tests/scenarios/process/upgrade/test_upgrade_killed.py
 	@LBPROXY_GRPC_RATE=200 LBPROXY_GRPC_ROUNDS=5 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/programs/test_grpc_restarts.py
 	@LBPROXY_SERVER_RELOADS=50 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/programs/test_http2_servers.py
 	@LBPROXY_STRICT=1 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/test_dashboard_cost.py

@@ -24,6 +24,9 @@ log = logging.getLogger("lbproxy")
 POLL_S = 0.02
 LINGER_POLL_S = 0.2
 FLUSH_S = 0.2
+HANDED_S = 0.1
+"""A process that has just been handed the sockets accepts that long after it was told to stop: until the one before it,
+which hears of both, has closed its copies. Whoever came to these after ours were closed would be lost."""
 
 
 @dataclass(slots=True)
@@ -47,7 +50,8 @@ class Ending:
         ends_at = services.clock() + shutdown.grace
         if self.controller is not None:
             self.controller.draining()
-        await self._wait_for(lambda: False, services.clock() + min(shutdown.delay, shutdown.grace))
+        delay_s = max(shutdown.delay, HANDED_S) if self.has_before() else shutdown.delay
+        await self._wait_for(lambda: False, services.clock() + min(delay_s, shutdown.grace))
         with held_off(self.listeners.filenos if self.may_hold_off else ()):
             await self._wait_for(lambda: not self.listeners.has_queued, services.clock() + 1.0)
             services.is_draining = True

@@ -4,8 +4,8 @@ SIGKILL of one leaves the other one, but at the ends, where there is no other on
 meant for both until the new one serves. Who is stopped by SIGSTOP is given up if it is the new one, and waited for if
 it is the old one. Requests are lost by none but who is killed, and only those in its hands.
 
-LBPROXY_UPGRADE_STEPS=all in the environment sends each signal at every step, as `make soak` does; otherwise SIGTERM and
-SIGSTOP come at every third one.
+LBPROXY_UPGRADE_STEPS=all in the environment sends each signal at every step, as `make soak` does for ten minutes.
+Otherwise one process is killed at the first step, at one in the middle and at the last one.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ N_CLIENTS: Final = 3
 _BEFORE_ANY: Final = "before lbproxy.process.workers.succession:Succession._hand_over"
 """Here nobody knows yet that there was to be an upgrade."""
 Side = Literal["old", "new"]
+long = pytest.mark.skipif(not IS_FULL, reason="takes minutes: LBPROXY_UPGRADE_STEPS=all, as make soak has it")
 
 
 class Siege:
@@ -154,8 +155,8 @@ def besiege(
 
 
 def some(steps: Sequence[str]) -> Sequence[str]:
-    """Every third one and the last, but when all are wanted."""
-    return steps if IS_FULL else (*steps[:-1:3], steps[-1])
+    """Three of them, but when all are wanted."""
+    return steps if IS_FULL else (steps[0], steps[len(steps) // 2], steps[-1])
 
 
 def expected(steps: Sequence[str], *parts: tuple[str, str]) -> dict[str, str]:
@@ -183,68 +184,87 @@ def of(steps: Sequence[str], part: str) -> str:
 @pytest.mark.timeout(1800)
 class TestOneProcess:
     def test_the_old_one_is_killed(self, tmp_path: Path) -> None:
-        left = besiege(tmp_path / "lb", 1, "old", "main", signal.SIGKILL, OLD)
-        assert left == expected(OLD, (OLD[0], "none"), (OLD[1], "new"))
+        steps = some(OLD)
+        left = besiege(tmp_path / "lb", 1, "old", "main", signal.SIGKILL, steps)
+        assert left == chosen(steps, expected(OLD, (OLD[0], "none"), (OLD[1], "new")))
 
     def test_the_new_one_is_killed(self, tmp_path: Path) -> None:
-        left = besiege(tmp_path / "lb", 1, "new", "main", signal.SIGKILL, NEW)
-        assert left == expected(NEW, (NEW[0], "old"), (NEW[-1], "none"))
+        steps = some(NEW)
+        left = besiege(tmp_path / "lb", 1, "new", "main", signal.SIGKILL, steps)
+        assert left == chosen(steps, expected(NEW, (NEW[0], "old"), (NEW[-1], "none")))
 
+    @long
     def test_the_old_one_is_told_to_stop(self, tmp_path: Path) -> None:
         steps = some(OLD)
         left = besiege(tmp_path / "lb", 1, "old", "main", signal.SIGTERM, steps)
         serves_at = of(OLD, "before lbproxy.process.upgrade.taking_over")
         assert left == chosen(steps, expected(OLD, (OLD[0], "none"), (serves_at, "new")))
 
+    @long
     def test_the_new_one_is_told_to_stop(self, tmp_path: Path) -> None:
         steps = some(NEW)
         left = besiege(tmp_path / "lb", 1, "new", "main", signal.SIGTERM, steps)
         told_at = of(NEW, "after lbproxy.process.upgrade.arriving:Arrival.ready")
         assert left == chosen(steps, expected(NEW, (NEW[0], "old"), (told_at, "none")))
 
+    @long
     def test_the_old_one_is_stopped_for_a_while(self, tmp_path: Path) -> None:
         steps = some(OLD)
         left = besiege(tmp_path / "lb", 1, "old", "main", signal.SIGSTOP, steps)
         assert set(left.values()) == {"new"}
 
+    @long
     def test_the_new_one_hangs(self, tmp_path: Path) -> None:
         steps = some(NEW[:-1])
         left = besiege(tmp_path / "lb", 1, "new", "main", signal.SIGSTOP, steps)
         assert set(left.values()) == {"old"}
 
 
+@long
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 class TestTwoWorkers:
     """who: the supervisor (`main`), the controller (`c`) or a worker."""
 
     def test_the_old_supervisor_is_killed(self, tmp_path: Path) -> None:
-        left = besiege(tmp_path / "lb", 2, "old", "main", signal.SIGKILL, OLD_SUPERVISOR)
-        assert left == expected(OLD_SUPERVISOR, (OLD_SUPERVISOR[0], "none"), (OLD_SUPERVISOR[1], "new"))
+        steps = some(OLD_SUPERVISOR)
+        left = besiege(tmp_path / "lb", 2, "old", "main", signal.SIGKILL, steps)
+        assert left == chosen(steps, expected(OLD_SUPERVISOR, (OLD_SUPERVISOR[0], "none"), (OLD_SUPERVISOR[1], "new")))
 
     def test_the_new_supervisor_is_killed(self, tmp_path: Path) -> None:
-        left = besiege(tmp_path / "lb", 2, "new", "main", signal.SIGKILL, NEW_SUPERVISOR)
-        assert left == expected(NEW_SUPERVISOR, (NEW_SUPERVISOR[0], "old"), (NEW_SUPERVISOR[-1], "none"))
+        steps = some(NEW_SUPERVISOR)
+        left = besiege(tmp_path / "lb", 2, "new", "main", signal.SIGKILL, steps)
+        assert left == chosen(steps, expected(NEW_SUPERVISOR, (NEW_SUPERVISOR[0], "old"), (NEW_SUPERVISOR[-1], "none")))
 
     def test_the_old_controller_is_killed(self, tmp_path: Path) -> None:
         """It is who knows what is known of servers: until the new lbproxy has it, there is no upgrade without it."""
-        left = besiege(tmp_path / "lb", 2, "old", "c", signal.SIGKILL, OLD_CONTROLLER)
+        steps = some(OLD_CONTROLLER)
+        left = besiege(tmp_path / "lb", 2, "old", "c", signal.SIGKILL, steps)
         told_at = of(OLD_CONTROLLER, "after lbproxy.process.workers.succession:Succession._say_last")
-        assert left == expected(OLD_CONTROLLER, (OLD_CONTROLLER[0], "old"), (told_at, "new"))
+        assert left == chosen(steps, expected(OLD_CONTROLLER, (OLD_CONTROLLER[0], "old"), (told_at, "new")))
 
     def test_an_old_worker_is_killed(self, tmp_path: Path) -> None:
-        left = besiege(tmp_path / "lb", 2, "old", "1", signal.SIGKILL, OLD_WORKER)
+        steps = some(OLD_WORKER)
+        left = besiege(tmp_path / "lb", 2, "old", "1", signal.SIGKILL, steps)
         assert set(left.values()) == {"new"}
 
     def test_the_new_controller_is_killed(self, tmp_path: Path) -> None:
-        left = besiege(tmp_path / "lb", 2, "new", "c", signal.SIGKILL, NEW_CONTROLLER)
+        steps = some(NEW_CONTROLLER)
+        left = besiege(tmp_path / "lb", 2, "new", "c", signal.SIGKILL, steps)
         told_at = of(NEW_CONTROLLER, "after lbproxy.process.workers.succession:Succession.update")
-        assert left == expected(NEW_CONTROLLER, (NEW_CONTROLLER[0], "old"), (told_at, "new"))
+        assert left == chosen(steps, expected(NEW_CONTROLLER, (NEW_CONTROLLER[0], "old"), (told_at, "new")))
 
     def test_a_new_worker_is_killed(self, tmp_path: Path) -> None:
-        left = besiege(tmp_path / "lb", 2, "new", "1", signal.SIGKILL, NEW_WORKER)
+        steps = some(NEW_WORKER)
+        left = besiege(tmp_path / "lb", 2, "new", "1", signal.SIGKILL, steps)
         told_at = of(NEW_WORKER, "before lbproxy.process.workers.data_process:DataProcess._open")
-        assert left == expected(NEW_WORKER, (NEW_WORKER[0], "old"), (told_at, "new"))
+        said_at = of(NEW_WORKER, "after lbproxy.process.workers.station:Station.prepared")
+        assert left.pop(said_at, "old") in (
+            "old",
+            "new",
+        )  # what it has said may be heard before its end is seen, or not
+        steps = [step for step in steps if step != said_at]
+        assert left == chosen(steps, expected(NEW_WORKER, (NEW_WORKER[0], "old"), (told_at, "new")))
 
     def test_the_old_supervisor_is_told_to_stop(self, tmp_path: Path) -> None:
         steps = some(OLD_SUPERVISOR)

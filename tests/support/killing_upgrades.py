@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import select
-import signal
 import subprocess
 import threading
 import time
@@ -251,7 +250,7 @@ class Victim(Chain):
             super().__exit__(*exc)
         finally:
             for pid in self.processes():
-                os.kill(pid, signal.SIGKILL)
+                self.kill_own(pid)
             self._close_life()
 
     @property

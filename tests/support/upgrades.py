@@ -119,8 +119,22 @@ class Chain(LbProxy):
     def kill(self) -> None:
         super().kill()
         for pid in self.pids:
-            if is_alive(pid):
-                os.kill(pid, signal.SIGKILL)
+            self.kill_own(pid)
+
+    def kill_own(self, pid: int) -> None:
+        """SIGKILL for a process that writes to the log of this daemon, and for no other one: the kernel gives the ids
+        of those that have ended to others, soon where many begin."""
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            if os.readlink(f"/proc/{pid}/fd/2") == str(self.stderr_path):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except OSError:  # it has ended
+            return
+        finally:
+            os.close(handle)
 
     def kill_first(self) -> None:
         """SIGKILL for the process that was started first."""

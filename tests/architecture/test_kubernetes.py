@@ -377,7 +377,7 @@ def test_a_pod_knows_its_node_where_zones_count() -> None:
 
 def documented(key: str) -> object:
     """What docs/kubernetes.md has under this key, in one of its blocks."""
-    found = [yaml.safe_load(block.text) for block in BLOCKS if block.info == "yaml fragment"]
+    found = [yaml.safe_load(block.text) for block in BLOCKS if block.info == "yaml manifest"]
     (value,) = [item[key] for item in found if key in item]
     return value
 

@@ -264,7 +264,8 @@ def test_the_status_says_how_many_connections_requests_share(stage: Stage) -> No
 
         def shown() -> bool:
             [server] = stage.lb.server_status("new")
-            return server["inflight"] == 3 and server["connections"] == {"active": 1, "idle": 0}
+            connections = server["connections"]  # another worker may have an idle one, of a test before
+            return server["inflight"] == 3 and connections["active"] == 1 and connections["idle"] <= 1
 
         wait_until(shown, "the status of all workers")
         assert [stage.lb.pool_status(name)["protocol"] for name in ("old", "new")] == ["h1", "h2"]

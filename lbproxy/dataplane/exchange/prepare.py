@@ -143,7 +143,8 @@ class Prepared:
 class Fork:
     """The routes of which one takes a request, which is only known when its body is, or chance was asked (choosing.py).
 
-    routes: those that depend on the body, in their order, and behind them the one that takes it otherwise.
+    routes: those that depend on the body, in their order, and behind them the one that takes it otherwise. deadlines:
+    what was taken out of the head, which is the same for all of them.
     """
 
     __slots__ = (
@@ -154,6 +155,7 @@ class Fork:
         "_log_format",
         "_made",
         "_path",
+        "deadlines",
         "head",
         "listener",
         "routes",
@@ -182,6 +184,7 @@ class Fork:
         self._is_trusted = is_trusted
         self._is_http2 = is_http2
         self._made: dict[int, Prepared] = {}
+        self.deadlines: Deadlines | None = None
 
     def prepared(self, number: int, branch: int = 0) -> Prepared:
         """What happens if it is this one of `routes`, and this one of its branches where it has some."""
@@ -201,6 +204,7 @@ class Fork:
                 log_format=self._log_format,
                 local_host=self._local_host,
                 is_http2=self._is_http2,
+                taken=self.deadlines,
             )
         return made
 
@@ -304,9 +308,11 @@ def _prepared(
     log_format: LogFormat | None,
     local_host: str,
     is_http2: bool,
+    taken: Deadlines | None = None,
 ) -> Prepared:
     """What is done with a head by a route. path: as the rules saw it, None if none has looked at it. bad: why it can't
-    be understood. fork: the route is not known yet. key_found: see KeyRules.identify."""
+    be understood. fork: the route is not known yet. key_found: see KeyRules.identify. taken: what its time-outs said,
+    if they were taken out of the head before."""
     fault: Fault | None = None
     detail = ""
     location = b""
@@ -336,7 +342,9 @@ def _prepared(
     if prepared.is_grpc:
         names = names | _GRPC_NAMES  # from anybody: it only makes the time shorter
     if names:
-        prepared.deadlines = take_deadlines(head, names)
+        prepared.deadlines = taken if taken is not None else take_deadlines(head, names)
+        if fork is not None:
+            fork.deadlines = prepared.deadlines
         if prepared.deadlines is not None:
             prepared.total_s = min(prepared.total_s, prepared.deadlines.timeout_s)
     if fault is not None:

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from lbproxy.dataplane.exchange.deadline import NEVER, take_deadlines
+from lbproxy.dataplane.exchange.prepare import prepare
 from lbproxy.protocol.field_lines import lines_of
 from lbproxy.protocol.http1 import RequestHead
 from lbproxy.telemetry.slots import PROCESS
@@ -20,6 +21,14 @@ listeners:
 - {{name: web, bind: "127.0.0.1:0", pool: app, deadline_header: {name}}}
 pools:
   app: {{servers: ["127.0.0.1:5001"], health_check: off, {more}}}
+"""
+SPLIT = """
+trusted_proxies: [127.0.0.0/8]
+listeners:
+- {name: web, bind: "127.0.0.1:0", deadline_header: X-Request-Timeout, routes: [{split: {app: 1, canary: 1}}]}
+pools:
+  app: {servers: ["127.0.0.1:5001"], health_check: off}
+  canary: {servers: ["127.0.0.1:5002"], health_check: off}
 """
 
 
@@ -195,3 +204,16 @@ def test_who_is_refused_is_told_when_the_queue_will_be_empty() -> None:
         for _ in range(6):
             server.send(ok())
         assert proxy.ends == ["ok"] * 5 + ["queue_full"] + ["ok"] * 6
+
+
+def test_each_branch_of_a_split_knows_it() -> None:
+    """It was taken out of the head by whoever looked first, which is nobody's route yet."""
+    with FakeLb(SPLIT) as lb:
+        runtime = lb.listener.runtime
+        raw = get("X-Request-Timeout: 2")
+        fork = prepare(runtime, raw, is_trusted=True, log_format=None, local_host="h").fork
+        assert fork is not None
+        for branch in (0, 1):
+            found = fork.prepared(0, branch)
+            assert found.total_s == 2.0
+            assert found.deadlines is not None and found.deadlines.fields == [(b"X-Request-Timeout", b"")]

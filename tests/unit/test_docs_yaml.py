@@ -1,4 +1,5 @@
-"""Every YAML block in the documentation that is a whole config loads; `yaml fragment` marks what is not one."""
+"""Every YAML block in the documentation that is a whole config loads; `yaml fragment` marks a part of one, which the
+tests of its page complete, and `yaml manifest` a part of what Kubernetes reads (tests/architecture/test_kubernetes.py)."""
 
 from __future__ import annotations
 
@@ -29,10 +30,16 @@ def test_a_whole_config_in_the_documentation_loads(text: str, file: str) -> None
     assert [str(warning) for warning in load_text(text, file, environ).warnings] == []
 
 
-def test_the_marks_are_the_two_that_are_known() -> None:
+def test_the_marks_are_those_that_are_known() -> None:
     marks = {info for page in PAGES for _, info, _ in yaml_blocks(page.read_text())}
-    assert marks <= {"yaml", "yaml fragment"}
+    assert marks == {"yaml", "yaml fragment", "yaml manifest"}
     assert WHOLE
+
+
+def test_manifests_are_on_no_page_but_that_of_kubernetes() -> None:
+    """Its tests compare them with what the chart makes; nothing would execute one elsewhere."""
+    pages = {name(page) for page in PAGES for _, info, _ in yaml_blocks(page.read_text()) if info == "yaml manifest"}
+    assert pages == {"docs/kubernetes.md"}
 
 
 def test_blocks_are_found_with_their_line_also_inside_lists() -> None:

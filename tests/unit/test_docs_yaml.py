@@ -1,5 +1,6 @@
 """Every YAML block in the documentation that is a whole config loads; `yaml fragment` marks a part of one, which the
-tests of its page complete, and `yaml manifest` a part of what Kubernetes reads (tests/architecture/test_kubernetes.py)."""
+tests of its page complete, and `yaml manifest` a part of what Kubernetes reads.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import build, nursery
+from tests.support.descriptors import clients
 from tests.support.waiting import PATIENCE_S, POLL_S, wait_until
 
 START_S = 60.0  # a start takes 14 s when thirty processes want the two cores, and longer from sources
@@ -293,7 +294,7 @@ class LbProxy:
             leftovers = self._leftovers(metrics)
             if not leftovers:
                 return metrics
-            assert time.monotonic() < deadline, f"not idle after {timeout_s:g} s: {leftovers}"
+            assert time.monotonic() < deadline, f"not idle after {timeout_s:g} s: {leftovers}; {clients(self.pid)}"
             time.sleep(POLL_S)
 
     def _leftovers(self, metrics: Metrics) -> dict[str, float]:

@@ -21,13 +21,53 @@ def kinds(pid: int, ports: Collection[int] = (), proc: Path = Path("/proc")) -> 
         sockets = _tcp_sockets((proc / str(pid) / "net" / name).read_text() for name in ("tcp", "tcp6"))
     except OSError:
         return found
-    for entry in entries:
-        try:
-            link = os.readlink(entry)
-        except OSError:  # closed meanwhile
-            continue
+    for link in filter(None, map(_link, entries)):
         found[_kind(link, sockets, ports)] += 1
     return found
+
+
+def clients(pid: int, proc: Path = Path("/proc")) -> list[str]:
+    """The connections that a process has accepted over TCP, each with the state of both ends and who has the other one.
+
+    It tells a connection that the process keeps from one that its client does.
+    """
+    own = _sockets_of(proc / str(pid))
+    at = {local for local, _, state in own.values() if state == LISTENS}
+    wanted = {(remote, local): state for local, remote, state in own.values() if local in at and state != LISTENS}
+    found = [f"{local} from {remote}, state {state}" for (remote, local), state in wanted.items()]
+    for other in proc.iterdir():
+        if wanted and other.name.isdigit() and other.name != str(pid):
+            name = _name(other)
+            for local, remote, state in _sockets_of(other).values():
+                if (local, remote) in wanted:
+                    found.append(f"{remote} from {local}: the client is {other.name} {name}, state {state}")
+    return sorted(found)
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return "gone"
+
+
+def _sockets_of(process: Path) -> dict[str, tuple[int, int, str]]:
+    """Local port, remote port and state of its TCP sockets, by inode; none where it may not be read, or is gone."""
+    try:
+        entries = list((process / "fd").iterdir())
+        sockets = _tcp_sockets((process / "net" / name).read_text() for name in ("tcp", "tcp6"))
+    except OSError:
+        return {}
+    links = [_link(entry) for entry in entries]
+    own = {match[1] for link in links if (match := re.fullmatch(r"socket:\[(\d+)\]", link))}
+    return {inode: found for inode, found in sockets.items() if inode in own}
+
+
+def _link(entry: Path) -> str:
+    try:
+        return os.readlink(entry)
+    except OSError:  # closed meanwhile
+        return ""
 
 
 def _kind(link: str, sockets: dict[str, tuple[int, int, str]], ports: Collection[int]) -> str:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import h2.config
 import h2.connection
@@ -264,7 +265,8 @@ def test_the_status_says_how_many_connections_requests_share(stage: Stage) -> No
 
         def shown() -> bool:
             [server] = stage.lb.server_status("new")
-            connections = server["connections"]  # another worker may have an idle one, of a test before
+            connections = cast(dict[str, int], server["connections"])
+            # another worker may have an idle one, of a test before
             return server["inflight"] == 3 and connections["active"] == 1 and connections["idle"] <= 1
 
         wait_until(shown, "the status of all workers")

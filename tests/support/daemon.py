@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import build, nursery
 from tests.support.descriptors import clients
-from tests.support.waiting import PATIENCE_S, POLL_S, wait_until
+from tests.support.waiting import PATIENCE_S, POLL_S, rest_s, wait_until
 
 START_S = 60.0  # a start takes 14 s when thirty processes want the two cores, and longer from sources
 STOP_S = 60.0  # takes 0.1 s, and ten times as long on a busy machine; what hangs, hangs for ever
@@ -87,7 +87,8 @@ class LbProxy:
         """Start and wait until every listener and the admin address answer."""
         self.process = self._started(env or {})
         try:
-            wait_until(self._is_listening, "the daemon to say where it listens", START_S)
+            count = len(yaml.load(self.config_path.read_text(), Loader=yaml.CSafeLoader)["listeners"])
+            wait_until(lambda: self._is_listening(count), "the daemon to say where it listens", START_S)
             wait_until(lambda: self._admin_status("/healthz") == 200, "/healthz to answer 200", START_S)
             self.baseline_fds = self._settled_fds()
         except BaseException:
@@ -117,15 +118,11 @@ class LbProxy:
             time.sleep(POLL_S)
         return min(counts)
 
-    def _is_listening(self) -> bool:
+    def _is_listening(self, count: int) -> bool:
         if not self.is_running:
             raise AssertionError(f"the daemon ended with status {self.exit_code}:\n{self.stderr}")
         self.addresses = dict(_LISTENING.findall(self.stderr))
-        return "admin" in self.addresses and len(self.addresses) > self._listener_count()
-
-    def _listener_count(self) -> int:
-        config = yaml.safe_load(self.config_path.read_text())
-        return len(config["listeners"])
+        return "admin" in self.addresses and len(self.addresses) > count
 
     def _admin_status(self, path: str) -> int:
         try:
@@ -290,12 +287,13 @@ class LbProxy:
         assert self.is_running, f"the daemon ended with status {self.exit_code}:\n{self.stderr[-2000:]}"
         deadline = time.monotonic() + timeout_s
         while True:
+            began = time.monotonic()
             metrics = self.metrics(*_WATCHED, *also)
             leftovers = self._leftovers(metrics)
             if not leftovers:
                 return metrics
             assert time.monotonic() < deadline, f"not idle after {timeout_s:g} s: {leftovers}; {clients(self.pid)}"
-            time.sleep(POLL_S)
+            time.sleep(rest_s(time.monotonic() - began))
 
     def _leftovers(self, metrics: Metrics) -> dict[str, float]:
         metrics = {key: value for key, value in metrics.items() if key[0].removeprefix("lbproxy_") in _WATCHED}

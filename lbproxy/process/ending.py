@@ -55,7 +55,7 @@ class Ending:
         with held_off(self.listeners.filenos if self.may_hold_off else ()):
             await self._wait_for(lambda: not self.listeners.has_queued, services.clock() + 1.0)
             services.is_draining = True
-            self.listeners.close()
+            self.listeners.close(is_last=self.may_hold_off)
         await self._empty(ends_at)
 
     async def leave(self, taken: Set[str]) -> None:

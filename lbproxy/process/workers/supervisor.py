@@ -464,7 +464,8 @@ class Supervisor:
     def _give(self, child: Child, name: str, door: Door) -> None:
         own = door.slots[child.number - 1]
         if child.line is not None:
-            child.line.say("sockets", json.dumps({name: len(own)}).encode(), [sock.fileno() for sock in own])
+            told = {name: (len(own), door.is_ours)}
+            child.line.say("sockets", json.dumps(told).encode(), [sock.fileno() for sock in own])
 
     def _drop_sockets(self) -> None:
         """The controller died before it had their config in force: nobody may find their addresses taken, or wait

@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -91,6 +92,7 @@ class Worker:
         self._outside = outside or Outside()
         self._arrival = self._outside.arrival
         self._stop_signals = 0
+        self._told_at: float | None = None
         self._is_over = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -341,6 +343,7 @@ class Worker:
         self._stop_signals += 1
         if self._stop_signals == 1:
             log.info("%s: stopping; in-flight requests have %gs", number.name, self._config.shutdown.grace)
+            self._told_at = time.monotonic()
             self._stop.set()
             self._is_over.set()
         else:
@@ -356,7 +359,7 @@ class Worker:
 
     async def _end(self) -> int:
         services, arrival = self._services, self._arrival
-        await self._taking_over.abort()
+        await self._taking_over.abort(self._config.shutdown.grace)
         successor = self._taking_over.successor
         ending = Ending(
             services,
@@ -371,7 +374,7 @@ class Worker:
             self._outside.manager.stopping()
             if arrival is not None:
                 await arrival.stop()
-            await ending.drain()
+            await ending.drain(self._told_at)
         else:
             await ending.leave(successor.taken)
             if arrival is not None and self._stop.is_set():

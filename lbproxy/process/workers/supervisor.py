@@ -84,6 +84,8 @@ class Supervisor:
         self._feed_at: float | None = None
         self._kill_at: float | None = None
         self._has_to_tell = False
+        self._owes_reload = False  # SIGHUP came when there was no controller
+        self._told_at = 0.0
         self._board: Board
         self._share: Share
 
@@ -523,8 +525,9 @@ class Supervisor:
     def _finish(self) -> None:
         """What is in flight has the grace from now on."""
         self._phase = "stopping"
-        self._kill_at = time.monotonic() + self._config.shutdown.grace + OVERTIME_S
-        self._passing_on.break_off("lbproxy was told to stop")
+        self._told_at = time.monotonic()
+        self._kill_at = self._told_at + self._config.shutdown.grace + OVERTIME_S
+        self._passing_on.stop(self._config.shutdown.grace)
         if self._before is not None:
             self._before.stop()
         for child in self._children:
@@ -537,12 +540,12 @@ class Supervisor:
         if self._has_to_tell and not self._passing_on.is_ending:
             self._has_to_tell = False
             self._stock.close()
-            self._tell_all("stop")
+            self._tell_all("stop", b"%.3f" % (time.monotonic() - self._told_at))
 
-    def _tell_all(self, word: str) -> None:
+    def _tell_all(self, word: str, data: bytes = b"") -> None:
         for child in self._children:
             if child.line is not None:
-                child.line.say(word)
+                child.line.say(word, data)
 
     def _tell_controller(self, word: str) -> None:
         line = self._children[CONTROLLER].line

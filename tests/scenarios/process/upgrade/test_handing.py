@@ -174,6 +174,28 @@ def test_one_at_a_time_and_none_while_lbproxy_stops(origins: list[Origin], tmp_p
         wait_ended(new)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("at", ["ready", "serving"])
+def test_a_stop_waits_a_moment_for_a_new_process_that_hangs(
+    origins: list[Origin], tmp_path: Path, at: str, workers: int
+) -> None:
+    """Whoever stops lbproxy has it killed soon after its grace. Where nobody stops it, it would wait for ten minutes
+    here."""
+    patient = (
+        "from lbproxy.process.upgrade import handing, starting\n"
+        "from lbproxy.process.workers import heir\n"
+        "handing.Patience = heir.Patience = lambda: starting.Patience(600.0, 600.0)\n"
+    )
+    settings = config(origins, workers=workers, shutdown={"grace": "2s"})
+    with Chain(settings, tmp_path, text=patient + MAIN) as lb, lb.holding(at) as new:
+        lb.may_complain = True  # those that the new supervisor has forked say that it is gone
+        lb.signal(signal.SIGTERM)
+        assert lb.process is not None and lb.process.wait(STOP_S) == 0
+        wait_ended(new)
+        assert "no upgrade, this process goes on: lbproxy was told to stop" in lb.stderr
+        assert "nothing was cut" in lb.stderr
+
+
 def test_a_process_that_hangs_is_given_up(origins: list[Origin], tmp_path: Path) -> None:
     """The time is 60 s; here the daemon is made to have less patience."""
     text = MAIN.replace(f"READY_S = {READY_S}", "READY_S = 2.0")

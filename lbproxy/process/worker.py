@@ -102,6 +102,7 @@ class Worker:
         self._requests: ReloadRequests
         self._taking_over: TakingOver
         self._applying: Applying | None = None
+        self._serves = False
         self._wants_reload = False
         self._logs = AccessLogs(None, None)
         self._strategy_log = operator_log.ThrottledLog(log)
@@ -115,6 +116,7 @@ class Worker:
             log.info("%s", line)
         self._install_signals(loop)
         await self._start(loop)
+        self._serves = True
         if self._wants_reload:
             self._reload_signal()
         self._requests.watch(self._config.watch)
@@ -307,7 +309,7 @@ class Worker:
         self._requests.watch(new.watch)
 
     def _reload_signal(self) -> None:
-        if self._applying is None:  # it came during the start, which may have read the file before it was changed
+        if not self._serves:  # it came during the start, which may have read the file before it was changed
             self._wants_reload = True
             return
         self._requests.signal()
@@ -320,7 +322,9 @@ class Worker:
 
     def _leave(self) -> None:
         """Another process serves."""
-        self._requests.watch(False)
+        successor = self._taking_over.successor
+        assert successor is not None  # who calls this has just made it known
+        self._requests.hand_over(successor.pid)
         self._is_over.set()
 
     # --- what the data plane tells ----------------------------------------------------------------------------------

@@ -390,6 +390,9 @@ class Supervisor:
                 log.info("the %s (%d) serves", child.name, child.pid)
                 if child is controller:
                     self._tell_controller("running")
+                    if self._owes_reload:
+                        self._owes_reload = False
+                        self._tell_controller("reload")
 
     def _let_serve(self, child: Child) -> None:
         """Tell one that waits for it."""
@@ -497,6 +500,7 @@ class Supervisor:
             case _ if is_passed_on:
                 return
             case signal.SIGHUP:
+                self._owes_reload = self._children[CONTROLLER].line is None
                 self._tell_controller("reload")
             case signal.SIGUSR1:
                 self._tell_all("reopen")

@@ -206,6 +206,48 @@ def test_a_process_that_hangs_is_given_up(origins: list[Origin], tmp_path: Path)
         assert get(lb.port("in"))[0] == 200
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_config_that_changes_meanwhile_is_read_by_who_serves_then(
+    origins: list[Origin], tmp_path: Path, workers: int
+) -> None:
+    """The new process has read the file before that, or after; the signal goes to the one that its sender knows."""
+    with Chain(config(origins, workers=workers), tmp_path) as lb:
+        good = lb.config_path.read_text()
+        with lb.holding("ready") as new:
+            lb.config_path.write_text("listeners: []\n")
+            lb.signal(signal.SIGHUP)
+            os.kill(new, signal.SIGHUP)  # as `pkill -HUP` does; it does not serve yet, and may not reload
+            lb.signal(signal.SIGUSR2)
+            lb.wait_logged("upgrade by SIGUSR2 is refused: an upgrade is under way, by 127.0.0.1; wait for its end")
+            assert "reload" not in lb.stderr
+        lb.wait_logged(f"has taken over from {lb.pid}")
+        lb.wait_logged(f"SIGHUP: passed on to the process {new}, which serves now")
+        why = "reload by SIGHUP: the config file cannot be used, the one in force stays: "
+        wait_until(lambda: why in lb.stderr, "the new one to read it")
+        assert f"{lb.config_path}:1:12: listeners: needs at least one listener" in lb.stderr
+        wait_ended(lb.pid)
+        assert get(lb.port("in"))[0] == 200
+        lb.config_path.write_text(good)
+        os.kill(new, signal.SIGHUP)
+        lb.wait_logged("reload: nothing differs")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_config_that_changes_meanwhile_is_read_by_the_old_process_if_the_new_one_fails(
+    origins: list[Origin], tmp_path: Path, workers: int
+) -> None:
+    with Chain(config(origins, workers=workers), tmp_path) as lb:
+        lb.may_complain = True  # those that the new supervisor has forked say that it is gone
+        with lb.holding("serving") as new:
+            lb.config_path.write_text("listeners: []\n")
+            lb.signal(signal.SIGHUP)
+            os.kill(new, signal.SIGKILL)
+            lb.wait_logged("no upgrade, this process goes on: the new process was killed by SIGKILL")
+            lb.wait_logged("reload by SIGHUP: the config file cannot be used, the one in force stays: ")
+        assert f"{lb.config_path}:1:12: listeners: needs at least one listener" in lb.stderr
+        assert get(lb.port("in"))[0] == 200
+
+
 def test_a_config_from_standard_input_can_t_be_read_again(origins: list[Origin], tmp_path: Path) -> None:
     reading = "import sys\nsys.argv = ['lbproxy', '-c', '-']\nsys.stdin = open({!r})\n"
     lb = Chain(config(origins), tmp_path)

@@ -175,7 +175,7 @@ def test_one_at_a_time_and_none_while_lbproxy_stops(origins: list[Origin], tmp_p
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("at", ["ready", "serving"])
+@pytest.mark.parametrize("at", ["hello", "ready", "serving"])
 def test_a_stop_waits_a_moment_for_a_new_process_that_hangs(
     origins: list[Origin], tmp_path: Path, at: str, workers: int
 ) -> None:
@@ -189,6 +189,7 @@ def test_a_stop_waits_a_moment_for_a_new_process_that_hangs(
     settings = config(origins, workers=workers, shutdown={"grace": "2s"})
     with Chain(settings, tmp_path, text=patient + MAIN) as lb, lb.holding(at) as new:
         lb.may_complain = True  # those that the new supervisor has forked say that it is gone
+        os.kill(new, signal.SIGSTOP)
         lb.signal(signal.SIGTERM)
         assert lb.process is not None and lb.process.wait(STOP_S) == 0
         wait_ended(new)

@@ -128,6 +128,7 @@ class Listener(Door):
         "_is_closed",
         "_is_paused",
         "_log",
+        "_own_unix",
         "_per_ip",
         "_proxy_headers",
         "_socket_files",
@@ -146,6 +147,7 @@ class Listener(Door):
         self._acceptors: list[Acceptor] = []
         self._log = ThrottledLog(log)
         self._socket_files: list[SocketFile] = []
+        self._own_unix: list[socket.socket] = []
         self._is_paused = False
         self._is_closed = False
         gate.add(self)
@@ -185,6 +187,7 @@ class Listener(Door):
                 if address.is_unix:
                     sock, file = bind_unix(address, mode_bits, BACKLOG)
                     self._sockets.append(sock)
+                    self._own_unix.append(sock)
                     if file is not None:
                         self._socket_files.append(file)
                 else:
@@ -193,9 +196,14 @@ class Listener(Door):
             self.close_sockets()
             raise BindError(bind_message(f"listener {self.runtime.name}", address, error)) from None
 
-    def inherit(self, sockets: list[socket.socket], file: SocketFile | None, mode_bits: int | None) -> None:
-        """Listen on sockets that another process has opened. file: of a unix socket, which is this listener's now."""
+    def inherit(
+        self, sockets: list[socket.socket], file: SocketFile | None, mode_bits: int | None, *, is_ours: bool
+    ) -> None:
+        """Listen on sockets that another process has opened. file: of a unix socket, which is this listener's now.
+        is_ours: see process/upgrade/sockets.py."""
         self._sockets += sockets
+        if is_ours:
+            self._own_unix += [sock for sock in sockets if sock.family == socket.AF_UNIX]
         if file is not None:
             self._socket_files.append(file)
             file.set_mode(mode_bits)
@@ -249,11 +257,12 @@ class Listener(Door):
 
     @property
     def has_queued(self) -> bool:
-        """Does somebody wait in the kernel's queue?"""
+        """Does somebody wait in the kernel's queue? Nobody does at a socket that another worker has turned newcomers
+        away from: that one has taken all."""
         poll = select.poll()
         for fd in self.filenos():
-            poll.register(fd, select.POLLIN)
-        return bool(poll.poll(0))
+            poll.register(fd, select.POLLIN | select.POLLRDHUP)
+        return any(not events & select.POLLRDHUP for _, events in poll.poll(0))
 
     def accept_failed(self, reason: str, error: OSError) -> None:
         self.runtime.row[_FAILED[reason]] += 1
@@ -344,13 +353,24 @@ class Listener(Door):
             self._unwatch()
             self._watch(READABLE)
 
-    def close(self) -> None:
-        """Stop accepting for good. Connections that were accepted go on, and so do those that came in this moment."""
+    def close(self, *, is_last: bool = True) -> None:
+        """Stop accepting for good. Connections that were accepted go on, and so do those that came in this moment.
+        is_last: no other lbproxy may have the sockets, and go on with them."""
+        if is_last:
+            self._turn_away()
         if not self._is_paused:
             self._accept_all()
         self._unwatch()
         self._is_closed = True
         self.close_sockets()
+
+    def _turn_away(self) -> None:
+        """Nobody new comes to the unix sockets of this lbproxy, in whatever process: connect(2) is refused. Who is in
+        the queue can be accepted still; without this, who comes between the last accept(2) and the close would be
+        reset. There is no way back."""
+        for sock in self._own_unix:
+            with contextlib.suppress(OSError):  # not Linux: as it would be without
+                sock.shutdown(socket.SHUT_RD)
 
     def _accept_all(self) -> None:
         """Who is in the kernel's queue was let in, and would be reset with it. All in one turn, since nothing closes a
@@ -362,11 +382,14 @@ class Listener(Door):
         """Accept nobody any more, and let those go who are here: with their answer, or a second from now if they wait
         for none. Tunnels and TCP connections live until they end. heir: gets the sockets, with who waits there."""
         self._gate.remove(self)
-        if heir is None and not self._is_paused:
-            self._accept_all()
+        if heir is None:
+            self._turn_away()
+            if not self._is_paused:
+                self._accept_all()
         self._unwatch()
         if heir is not None:
             heir._sockets, self._sockets = self._sockets, []
+            heir._own_unix, self._own_unix = self._own_unix, []
             heir._socket_files, self._socket_files = self._socket_files, []
         self._is_closed = True
         self.close_sockets()
@@ -408,6 +431,7 @@ class Listener(Door):
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
+        self._own_unix.clear()
         for file in self._socket_files:
             file.remove()
         self._socket_files.clear()

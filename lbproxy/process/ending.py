@@ -44,18 +44,19 @@ class Ending:
     has_before: Callable[[], bool]
     may_hold_off: bool = True
 
-    async def drain(self) -> None:
-        """Stop accepting, and let what is in flight finish, as long as `shutdown.grace` says."""
+    async def drain(self, told_at: float | None = None) -> None:
+        """Stop accepting, and let what is in flight finish, as long as `shutdown.grace` says. told_at: when this
+        process was told to stop, None: now."""
         services, shutdown = self.services, self.shutdown
-        ends_at = services.clock() + shutdown.grace
+        ends_at = (services.clock() if told_at is None else told_at) + shutdown.grace
         if self.controller is not None:
             self.controller.draining()
         delay_s = max(shutdown.delay, HANDED_S) if self.has_before() else shutdown.delay
-        await self._wait_for(lambda: False, services.clock() + min(delay_s, shutdown.grace))
+        await self._wait_for(lambda: False, min(services.clock() + delay_s, ends_at))
         with held_off(self.listeners.filenos if self.may_hold_off else ()):
             await self._wait_for(lambda: not self.listeners.has_queued, services.clock() + 1.0)
             services.is_draining = True
-            self.listeners.close()
+            self.listeners.close(is_last=self.may_hold_off)
         await self._empty(ends_at)
 
     async def leave(self, taken: Set[str]) -> None:

@@ -112,7 +112,8 @@ class Listeners:
                         self._bind(listener, item, self._overlapping(item.address, wanted))
                     else:
                         borrowed.append(listener)
-                        listener.inherit(list(passed.sockets), passed.file, item.listener.mode_bits)
+                        sockets = list(passed.sockets)
+                        listener.inherit(sockets, passed.file, item.listener.mode_bits, is_ours=passed.is_ours)
         except BaseException:
             for listener in borrowed:
                 listener.hand_over()
@@ -196,10 +197,10 @@ class Listeners:
         """The descriptors of all open sockets."""
         return [fileno for listener in self for fileno in listener.filenos()]
 
-    def close(self) -> None:
-        """Accept nobody any more."""
+    def close(self, *, is_last: bool = True) -> None:
+        """Accept nobody any more. is_last: no other lbproxy may have the sockets, and go on with them."""
         for listener in self:
-            listener.close()
+            listener.close(is_last=is_last)
 
     def offered(self) -> Offered:
         """The sockets, for another process: descriptors by name, and the files of unix sockets."""

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable
 
 from lbproxy.control.caller import Caller
 from lbproxy.control.status import Json
@@ -11,16 +16,27 @@ from lbproxy.process.manager import Manager
 from lbproxy.process.reloading import Reloading
 from lbproxy.tasks import Tasks
 
+log = logging.getLogger("lbproxy")
+
 
 class ReloadRequests:
-    """See the module. manager: is told of each reload. config_path: "" or "-" if there is no file to watch."""
+    """See the module. manager: is told of each reload. config_path: "" or "-" if there is no file to watch. kill: sends
+    a signal to another process."""
 
-    def __init__(self, reloading: Reloading, manager: Manager, tasks: Tasks, config_path: str) -> None:
+    def __init__(
+        self,
+        reloading: Reloading,
+        manager: Manager,
+        tasks: Tasks,
+        config_path: str,
+        kill: Callable[[int, int], None] = os.kill,
+    ) -> None:
         self._reloading = reloading
         self._manager = manager
         self._tasks = tasks
         self._config_path = config_path
-        self._n_asked = 0
+        self._kill = kill
+        self._asked: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
 
     async def call(self, caller: Caller, is_dry: bool) -> tuple[int, Json]:
@@ -29,15 +45,24 @@ class ReloadRequests:
 
     def signal(self) -> None:
         """SIGHUP came."""
-        if self._n_asked < 2:  # one at work, which may have read the file already, and one behind it
-            self._n_asked += 1
-            self._tasks.spawn(self._signalled(), "reload")
+        if len(self._asked) < 2:  # one at work, which may have read the file already, and one behind it
+            task = self._tasks.spawn(self._signalled(), "reload")
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
 
     async def _signalled(self) -> None:
-        try:
-            await self._reload("SIGHUP")
-        finally:
-            self._n_asked -= 1
+        await self._reload("SIGHUP")
+
+    def hand_over(self, pid: int) -> None:
+        """This process serves from now on. What has waited until that was known is its: it may have read the file
+        before that was changed."""
+        self.watch(False)
+        if self._asked:
+            for task in self._asked:
+                task.cancel()
+            log.info("SIGHUP: passed on to the process %d, which serves now", pid)
+            with contextlib.suppress(ProcessLookupError):
+                self._kill(pid, signal.SIGHUP)
 
     async def _reload(self, by: str) -> tuple[int, Json]:
         self._manager.reloading()

@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -91,6 +92,7 @@ class Worker:
         self._outside = outside or Outside()
         self._arrival = self._outside.arrival
         self._stop_signals = 0
+        self._told_at: float | None = None
         self._is_over = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -100,6 +102,7 @@ class Worker:
         self._requests: ReloadRequests
         self._taking_over: TakingOver
         self._applying: Applying | None = None
+        self._serves = False
         self._wants_reload = False
         self._logs = AccessLogs(None, None)
         self._strategy_log = operator_log.ThrottledLog(log)
@@ -113,6 +116,7 @@ class Worker:
             log.info("%s", line)
         self._install_signals(loop)
         await self._start(loop)
+        self._serves = True
         if self._wants_reload:
             self._reload_signal()
         self._requests.watch(self._config.watch)
@@ -305,7 +309,7 @@ class Worker:
         self._requests.watch(new.watch)
 
     def _reload_signal(self) -> None:
-        if self._applying is None:  # it came during the start, which may have read the file before it was changed
+        if not self._serves:  # it came during the start, which may have read the file before it was changed
             self._wants_reload = True
             return
         self._requests.signal()
@@ -318,7 +322,9 @@ class Worker:
 
     def _leave(self) -> None:
         """Another process serves."""
-        self._requests.watch(False)
+        successor = self._taking_over.successor
+        assert successor is not None  # who calls this has just made it known
+        self._requests.hand_over(successor.pid)
         self._is_over.set()
 
     # --- what the data plane tells ----------------------------------------------------------------------------------
@@ -341,6 +347,7 @@ class Worker:
         self._stop_signals += 1
         if self._stop_signals == 1:
             log.info("%s: stopping; in-flight requests have %gs", number.name, self._config.shutdown.grace)
+            self._told_at = time.monotonic()
             self._stop.set()
             self._is_over.set()
         else:
@@ -356,7 +363,7 @@ class Worker:
 
     async def _end(self) -> int:
         services, arrival = self._services, self._arrival
-        await self._taking_over.abort()
+        await self._taking_over.abort(self._config.shutdown.grace)
         successor = self._taking_over.successor
         ending = Ending(
             services,
@@ -371,7 +378,7 @@ class Worker:
             self._outside.manager.stopping()
             if arrival is not None:
                 await arrival.stop()
-            await ending.drain()
+            await ending.drain(self._told_at)
         else:
             await ending.leave(successor.taken)
             if arrival is not None and self._stop.is_set():

@@ -25,7 +25,7 @@ from lbproxy.dataplane.net.unix_socket import SocketFile
 from lbproxy.process.upgrade import channel
 from lbproxy.process.upgrade.channel import Broken, Gone, Line
 from lbproxy.process.upgrade.sockets import describe
-from lbproxy.process.upgrade.starting import END_S, Failed, how_it_ended, problems_of, start
+from lbproxy.process.upgrade.starting import END_S, Failed, Patience, how_it_ended, problems_of, start
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import PROCESS, UPGRADE_RESULTS, Row
 
@@ -191,11 +191,19 @@ class HandingOver:
         self._offer = offer
         self._tasks = tasks
         self._failed = failed
+        self._patience = Patience()
+        self._unwanted: subprocess.Popen[bytes] | None = None
         self._dying: asyncio.Task[None] | None = None
+
+    def hurry(self, patience: Patience) -> None:
+        """This process is about to end, and waits no longer than that for another one."""
+        self._patience = patience
 
     async def gone(self) -> None:
         """Wait for the end of a process that was not wanted: it has our sockets, too, and accepts nobody."""
-        if self._dying is not None:
+        if self._dying is not None and self._unwanted is not None:
+            await asyncio.wait((self._dying,), timeout=self._patience.end_s)
+            self._unwanted.kill()
             await asyncio.wait((self._dying,))
 
     async def __call__(self, counts: Sequence[int]) -> Successor:
@@ -205,7 +213,7 @@ class HandingOver:
             with contextlib.ExitStack() as unless_made:
                 unless_made.enter_context(ours)
                 unless_made.enter_context(theirs)
-                conversation = _Conversation(ours)
+                conversation = _Conversation(ours, lambda: self._patience.word_s)
                 unless_made.pop_all()
         except OSError as error:
             raise Failed(f"there is no way to speak with another process: {error.strerror}") from None
@@ -223,16 +231,19 @@ class HandingOver:
         except BaseException as error:
             conversation.break_off(str(error) or f"not ready within {READY_S:g} s")
             if process is not None:
+                self._unwanted = process
                 self._dying = self._tasks.spawn(ended(process), "upgrade: the end of the new process")
             self._failed()
             raise
 
 
 class _Conversation:
-    """With a new process, on one socket: blocking, in threads, as long as descriptors are sent; then on the loop."""
+    """With a new process, on one socket: blocking, in threads, as long as descriptors are sent; then on the loop.
+    patience_s: see `_last_heard`."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, patience_s: Callable[[], float]) -> None:
         self._sock = sock
+        self._patience_s = patience_s
         self._spare = sock.dup()  # for the last word: whoever is cancelled while the loop takes the socket closes it
         sock.settimeout(READY_S)
         self._line: Line | None = None
@@ -262,7 +273,7 @@ class _Conversation:
             raise Broken(f"{ready['say']} in place of ready")
         taken = ready.get("taken")
         await line.say("go", states=await offer.last_states())
-        serving = await _last_heard(line)
+        serving = await _last_heard(line, self._patience_s)
         if serving["say"] != "serving":
             raise Broken(f"{serving['say']} in place of serving")
         return Successor(
@@ -287,14 +298,14 @@ class _Conversation:
         self._sock.close()
 
 
-async def _last_heard(line: Line) -> Json:
-    """What a process says that was told to serve. Who is cancelled meanwhile waits END_S for it, and goes on if it
+async def _last_heard(line: Line, patience_s: Callable[[], float]) -> Json:
+    """What a process says that was told to serve. Who is cancelled meanwhile waits so long for it, and goes on if it
     comes: the process serves. Raises Gone, Broken."""
     try:
         return await line.hear()
     except asyncio.CancelledError:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_S):
+            async with asyncio.timeout(patience_s()):
                 return await line.hear()
         raise
 

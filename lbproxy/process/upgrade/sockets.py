@@ -41,10 +41,12 @@ def admin_name(address: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """The sockets of one name. file: of a unix socket, if whoever has it is to remove it in the end."""
+    """The sockets of one name. file: of a unix socket, if whoever has it is to remove it in the end. is_ours: an
+    lbproxy has opened them, so nobody has them once there is no lbproxy; a service manager keeps its own."""
 
     sockets: tuple[socket.socket, ...]
     file: SocketFile | None = None
+    is_ours: bool = False
 
     def close(self) -> None:
         """Not the end of the socket while another process has it, too."""
@@ -94,7 +96,7 @@ def identify(told: object, sockets: Sequence[socket.socket]) -> Inherited:
             raise ValueError(f"{name}: {count} sockets are described, {len(members)} came")
         for sock in members:
             sock.setblocking(False)
-        found.waiting[name] = Passed(members, file)
+        found.waiting[name] = Passed(members, file, is_ours=file is not None)  # of others it is not known
     if next(left, None) is not None:
         raise ValueError("more sockets came than are described")
     return found

@@ -5,12 +5,28 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from lbproxy.process.upgrade import arriving
 
 END_S: Final = 5.0
 """For a process that is not wanted, until it is killed; for one that has closed its end, until its end is known."""
+HURRIED_END_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """With a new process that is not wanted any more, in seconds. word_s: for its word that it serves, if it was told
+    to, since it may do so already. end_s: for its end, until it is killed."""
+
+    word_s: float = END_S
+    end_s: float = END_S
+
+    @classmethod
+    def of_a_stop(cls, grace: float) -> Patience:
+        """Where this process was told to stop: what is in flight has `grace` seconds from then on, these included."""
+        return cls(min(END_S, grace / 2), min(HURRIED_END_S, grace / 4))
 
 
 class Failed(Exception):

@@ -24,6 +24,7 @@ from lbproxy.process.upgrade.arriving import Arrival, NotWanted
 from lbproxy.process.upgrade.channel import Broken, Gone
 from lbproxy.process.upgrade.command import command
 from lbproxy.process.upgrade.handing import HandingOver, Offer, Successor, Upgrading
+from lbproxy.process.upgrade.starting import Patience
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import PROCESS, UPGRADE_RESULTS, Row
 
@@ -115,10 +116,12 @@ class TakingOver:
         """SIGUSR2 came."""
         self._tasks.spawn(self._upgrading.upgrade("SIGUSR2"), "upgrade asked")
 
-    async def abort(self) -> None:
-        """This process stops, and so there is no upgrade; but `successor`, if it was too late for that.
+    async def abort(self, grace: float) -> None:
+        """This process stops, and so there is no upgrade; but `successor`, if it was too late for that. grace: seconds
+        in which all is to be over.
 
         Who would have taken over has ended then: whoever comes to its copies of the sockets would be lost with it."""
+        self._handing_over.hurry(Patience.of_a_stop(grace))
         await self._upgrading.abort("lbproxy was told to stop")
         await self._handing_over.gone()
 

@@ -89,12 +89,13 @@ class Agent:
             self._tasks.spawn(self._forget(None), "config of a controller that is gone")
 
     def sockets(self, said: Said) -> None:
-        """Sockets of the next config. data: how many there are of each name, as JSON."""
+        """Sockets of the next config. data: how many there are of each name, and whether they are lbproxy's own, as
+        JSON."""
         left = list(said.fds)
-        for name, count in json.loads(said.data).items():
+        for name, (count, is_ours) in json.loads(said.data).items():
             own, left = left[:count], left[count:]
             self._drop(name)
-            self._passed[name] = Passed(tuple(_listening(fd) for fd in own))
+            self._passed[name] = Passed(tuple(_listening(fd) for fd in own), is_ours=is_ours)
         close_all(tuple(left))
         self._news.set()
 

@@ -24,7 +24,7 @@ SERVING: Final = 1
 DRAINING: Final = 2
 
 _WIDTH: Final = 8
-_PID, _BEAT, _STATE, _RESTARTS, _GENERATION, _REFUSES_AT = range(6)
+_PID, _BEAT, _STATE, _RESTARTS, _GENERATION, _REFUSES_AT, _HAS_RUN = range(7)
 BEAT_S: Final = 0.5
 
 
@@ -52,6 +52,7 @@ class Board:
     def started(self, number: int, pid: int, now: float) -> None:
         """A process was forked; it is not there before `now`, monotonic seconds."""
         self._put(number, _STATE, STARTING)
+        self._put(number, _HAS_RUN, 0)
         self._put(number, _BEAT, int(now * 1000))
         self._put(number, _PID, pid)
 
@@ -70,6 +71,7 @@ class Board:
     def beat(self, number: int, now: float | None = None) -> None:
         """Its loop runs. now: monotonic seconds."""
         self._put(number, _BEAT, int((time.monotonic() if now is None else now) * 1000))
+        self._put(number, _HAS_RUN, 1)
 
     def tell(self, number: int, state: int) -> None:
         """It starts, serves or drains."""
@@ -105,6 +107,10 @@ class Board:
     def silent_s(self, number: int, now: float) -> float:
         """How long ago its loop ran."""
         return max(0.0, now - self._get(number, _BEAT) / 1000)
+
+    def has_run(self, number: int) -> bool:
+        """Has its loop, since it was forked?"""
+        return bool(self._get(number, _HAS_RUN))
 
     def is_serving(self, number: int) -> bool:
         return bool(self.pid(number)) and self.state(number) == SERVING

@@ -270,7 +270,7 @@ class ControlProcess:
     def _leave(self, heir: Heir) -> None:
         """Another lbproxy serves: its controller has the admin address, and soon checks alone."""
         self._is_leaving = True
-        self._requests.watch(False)
+        self._requests.hand_over(heir.pid)
         self._tasks.spawn(self._controller.handed_over(heir.taken), "the admin address of who serves now")
         asyncio.get_running_loop().call_later(self._config.shutdown.grace, self._controller.rest)
 

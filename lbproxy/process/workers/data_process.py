@@ -53,6 +53,7 @@ class DataProcess:
         self._may_serve = asyncio.Event()
         self._taken: frozenset[str] | None = None
         self._stop = asyncio.Event()
+        self._told_at: float | None = None
         self._stop_now = asyncio.Event()
         self._is_orphan = False
         self._logs = AccessLogs(None, None)
@@ -233,7 +234,8 @@ class DataProcess:
 
     # --- the supervisor's words -------------------------------------------------------------------------------------
 
-    def _told_to_stop(self, _said: Said) -> None:
+    def _told_to_stop(self, said: Said) -> None:
+        self._told_at = self._services.clock() - float(said.data or 0)  # which is how long ago the supervisor was
         self._stop.set()
         self._end_wait()
 
@@ -279,7 +281,7 @@ class DataProcess:
             may_hold_off=not self._is_orphan,
         )
         if self._taken is None:
-            await ending.drain()
+            await ending.drain(self._told_at)
         else:
             await ending.leave(self._taken)
         if self._agent.is_open.is_set():

@@ -23,7 +23,7 @@ from lbproxy.process.upgrade.channel import Broken, Gone
 from lbproxy.process.upgrade.command import command
 from lbproxy.process.upgrade.handing import Offered
 from lbproxy.process.upgrade.sockets import describe
-from lbproxy.process.upgrade.starting import END_S, Failed, how_it_ended, problems_of, start
+from lbproxy.process.upgrade.starting import END_S, Failed, Patience, how_it_ended, problems_of, start
 from lbproxy.process.upgrade.talk import Talk
 
 Heard = Literal["", "ready", "serving", "stop"]
@@ -40,6 +40,7 @@ class Heir:
         self._gone_at: float | None = None
         self._given_up: tuple[str, float] | None = None
         self._kill_at: float | None = None
+        self._patience = Patience()
         self.version = "?"
         self.taken: frozenset[str] = frozenset()
         try:
@@ -170,11 +171,20 @@ class Heir:
             self.give_up("the new process was not ready in time", now)
 
     def give_up(self, why: str, now: float) -> None:
-        """It is not wanted any more, but may serve already: END_S from now `look` raises Failed, if it has not said so
+        """It is not wanted any more, but may serve already: after a while `look` raises Failed, if it has not said so
         by then. Raises Failed at once if it was not told to serve."""
         if not self.is_told:
             raise Failed(why)
-        self._given_up = self._given_up or (why, now + END_S)
+        self._given_up = self._given_up or (why, now + self._patience.word_s)
+
+    def hurry(self, patience: Patience, now: float) -> None:
+        """This process is about to end, and waits no longer than that for another one."""
+        self._patience = patience
+        if self._given_up is not None:
+            why, late_at = self._given_up
+            self._given_up = why, min(late_at, now + patience.word_s)
+        if self._kill_at is not None:
+            self._kill_at = min(self._kill_at, now + patience.end_s)
 
     @property
     def is_given_up(self) -> bool:
@@ -197,7 +207,7 @@ class Heir:
                 self._talk.say("abort", why=why)
             self._close()
         if self._process.returncode is None:
-            self._kill_at = now + END_S
+            self._kill_at = now + self._patience.end_s
             os.kill(self.process_pid, signal.SIGTERM)
 
     def kill(self) -> None:

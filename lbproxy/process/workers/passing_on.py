@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lbproxy.control.status import Json
 from lbproxy.process.outside import Outside
-from lbproxy.process.upgrade.starting import Failed
+from lbproxy.process.upgrade.starting import Failed, Patience
 from lbproxy.process.workers.heir import Heir
 from lbproxy.process.workers.stock import Stock
 
@@ -93,6 +93,14 @@ class PassingOn:
                 self.heir.give_up(why, time.monotonic())
             except Failed:
                 self._break_off(why)
+
+    def stop(self, grace: float) -> None:
+        """The same, as this lbproxy was told to stop: all is to be over in so many seconds."""
+        now, patience = time.monotonic(), Patience.of_a_stop(grace)
+        for heir in (self.heir, *self._unwanted):
+            if heir is not None:
+                heir.hurry(patience, now)
+        self.break_off("lbproxy was told to stop")
 
     @property
     def is_in_doubt(self) -> bool:

@@ -85,6 +85,11 @@ class Door:
                 slots[slot] = known
         return replace(self, slots=tuple(slots))
 
+    @property
+    def is_ours(self) -> bool:
+        """See Passed: as far as it is known."""
+        return self.file is not None
+
     def descriptors(self) -> list[int]:
         """Of all sockets, each once."""
         return [sock.fileno() for sock in self._all()]
@@ -102,7 +107,7 @@ class Door:
         for sock in self._all():
             if sock not in own:
                 sock.close()
-        return Passed(own)
+        return Passed(own, is_ours=self.is_ours)
 
     def _all(self) -> Iterable[socket.socket]:
         return {id(sock): sock for sockets in self.slots for sock in sockets}.values()

@@ -84,6 +84,8 @@ class Supervisor:
         self._feed_at: float | None = None
         self._kill_at: float | None = None
         self._has_to_tell = False
+        self._owes_reload = False  # SIGHUP came when there was no controller
+        self._told_at = 0.0
         self._board: Board
         self._share: Share
 
@@ -388,6 +390,9 @@ class Supervisor:
                 log.info("the %s (%d) serves", child.name, child.pid)
                 if child is controller:
                     self._tell_controller("running")
+                    if self._owes_reload:
+                        self._owes_reload = False
+                        self._tell_controller("reload")
 
     def _let_serve(self, child: Child) -> None:
         """Tell one that waits for it."""
@@ -464,7 +469,8 @@ class Supervisor:
     def _give(self, child: Child, name: str, door: Door) -> None:
         own = door.slots[child.number - 1]
         if child.line is not None:
-            child.line.say("sockets", json.dumps({name: len(own)}).encode(), [sock.fileno() for sock in own])
+            told = {name: (len(own), door.is_ours)}
+            child.line.say("sockets", json.dumps(told).encode(), [sock.fileno() for sock in own])
 
     def _drop_sockets(self) -> None:
         """The controller died before it had their config in force: nobody may find their addresses taken, or wait
@@ -494,6 +500,7 @@ class Supervisor:
             case _ if is_passed_on:
                 return
             case signal.SIGHUP:
+                self._owes_reload = self._children[CONTROLLER].line is None
                 self._tell_controller("reload")
             case signal.SIGUSR1:
                 self._tell_all("reopen")
@@ -522,8 +529,9 @@ class Supervisor:
     def _finish(self) -> None:
         """What is in flight has the grace from now on."""
         self._phase = "stopping"
-        self._kill_at = time.monotonic() + self._config.shutdown.grace + OVERTIME_S
-        self._passing_on.break_off("lbproxy was told to stop")
+        self._told_at = time.monotonic()
+        self._kill_at = self._told_at + self._config.shutdown.grace + OVERTIME_S
+        self._passing_on.stop(self._config.shutdown.grace)
         if self._before is not None:
             self._before.stop()
         for child in self._children:
@@ -536,12 +544,12 @@ class Supervisor:
         if self._has_to_tell and not self._passing_on.is_ending:
             self._has_to_tell = False
             self._stock.close()
-            self._tell_all("stop")
+            self._tell_all("stop", b"%.3f" % (time.monotonic() - self._told_at))
 
-    def _tell_all(self, word: str) -> None:
+    def _tell_all(self, word: str, data: bytes = b"") -> None:
         for child in self._children:
             if child.line is not None:
-                child.line.say(word)
+                child.line.say(word, data)
 
     def _tell_controller(self, word: str) -> None:
         line = self._children[CONTROLLER].line

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterable
 from typing import Final
 
-from lbproxy.process.workers.board import STARTING, Board
+from lbproxy.process.workers.board import Board
 from lbproxy.process.workers.child import Child
 from lbproxy.process.workers.stuck import SILENT_S, START_S, look
 
@@ -38,7 +38,7 @@ class Watchdog:
                 continue
             silent_s = board.silent_s(child.number, now)
             seen = look(child.pid) if silent_s >= 1.0 else None
-            patience_s = START_S if board.state(child.number) == STARTING else SILENT_S
+            patience_s = SILENT_S if board.has_run(child.number) else START_S
             is_stuck = child.watch.is_stuck(silent_s, seen, patience_s) and now >= self._trusted_at
             if is_stuck and seen is not None:
                 log.error(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -74,6 +76,60 @@ def test_who_waits_when_another_process_takes_over_is_let_in_though_that_one_has
             client.sendall(b"a")
         assert [client.recv(1) for client in queued] == [b"a"] * 20
     assert not connects(address)
+
+
+@pytest.mark.parametrize("end", [Leaving.close, lambda own: own.leave(0.0)])
+def test_who_closes_a_unix_socket_of_lbproxy_s_own_closes_it_for_all(
+    tmp_path: Path, end: Callable[[Leaving], None]
+) -> None:
+    """Another worker has it, too, and may be between its last accept and its close: who came then was reset."""
+    own = Leaving(1000)
+    address = parse_address(f"unix:{tmp_path / 'a.sock'}")
+    own.bind((address,), None)
+    own.start()
+    with socket.socket(fileno=os.dup(own.filenos()[0])) as other, socket.socket(socket.AF_UNIX) as queued:
+        queued.connect(address.sock_path)
+        os.link(address.path, tmp_path / "again")
+        end(own)
+        [client] = own.clients
+        with client:
+            client.sendall(b"a")
+            assert queued.recv(1) == b"a"
+        assert not connects(parse_address(f"unix:{tmp_path / 'again'}"))
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+
+
+def test_a_worker_does_not_wait_for_those_whom_another_one_has_turned_away(tmp_path: Path) -> None:
+    """The kernel says for ever that there is something to accept."""
+    first, second = Leaving(1000), Leaving(1000)
+    first.bind((parse_address(f"unix:{tmp_path / 'a.sock'}"),), None)
+    first.start()
+    second.inherit([socket.socket(fileno=os.dup(first.filenos()[0]))], None, None, is_ours=True)
+    with socket.socket(socket.AF_UNIX) as queued:
+        queued.connect(str(tmp_path / "a.sock"))
+        assert second.has_queued
+        first.close()
+        assert not second.has_queued
+        second.close()
+        for client in first.clients:
+            client.close()
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_unix_socket_that_others_may_go_on_with_is_left_open(tmp_path: Path, is_last: bool) -> None:
+    """A service manager's, and what another lbproxy may have."""
+    path = tmp_path / "a.sock"
+    own = Leaving(1000)
+    with socket.socket(socket.AF_UNIX) as passed:
+        passed.bind(str(path))
+        passed.listen()
+        passed.setblocking(False)
+        own.inherit([passed.dup()], None, None, is_ours=not is_last)
+        own.start()
+        own.close(is_last=is_last)
+        assert connects(parse_address(f"unix:{path}"))
 
 
 def connects(address: Address) -> bool:

@@ -229,6 +229,8 @@ def test_opened_sockets_are_taken_by_their_address(tmp_path: Path, workers: int)
             assert f"has opened 127.0.0.1:{ports[2]}, which no listener binds" in lb.stderr
             wait_until(lambda: lb.status()["state"] == "running", "the admin address to answer")
         assert path.exists(), "whoever made it removes it"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))  # and waits there for the lbproxy that is started next
 
 
 def test_what_is_no_listening_socket_is_refused() -> None:

@@ -25,6 +25,7 @@ from tests.support.wire import Ended
 LATEST_S = 0.02  # such a small reload is over by then
 TRIES = 24  # at two workers: that all of them come to one happens once in ten million times
 LOGS = ("access.log", "stderr.log")
+STOPPED_AT = (WORKER[0], "after lbproxy.process.applying:Applying.prepare", WORKER[-1])  # each takes five seconds
 
 
 def files(directory: Path) -> dict[str, bytes | None]:
@@ -138,11 +139,20 @@ def test_killed_at_each_step_it_starts_as_for_the_first_time(tmp_path: Path, wor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("who", "steps"), [("c", CONTROLLER), ("1", WORKER)], ids=["the controller", "a worker"])
+@pytest.mark.parametrize(
+    ("who", "steps", "signal_number"),
+    [
+        ("c", CONTROLLER, signal.SIGKILL),
+        ("1", WORKER, signal.SIGKILL),
+        ("1", STOPPED_AT, signal.SIGSTOP),
+    ],
+    ids=["the controller", "a worker", "a worker that hangs"],
+)
 def test_one_of_several_is_killed_at_each_step_and_all_agree_in_the_end(
-    tmp_path: Path, who: str, steps: tuple[str, ...]
+    tmp_path: Path, who: str, steps: tuple[str, ...], signal_number: signal.Signals
 ) -> None:
-    """On the old file or on the new one; and the next reload is as any other."""
+    """On the old file or on the new one; and the next reload is as any other. Who hangs is killed after five seconds,
+    and whoever has asked for the reload hears how it went."""
     with Origin() as origin, contextlib.ExitStack() as stack:
         lb = Victim(2, origin, tmp_path / "lb")
         stack.enter_context(lb)
@@ -152,11 +162,16 @@ def test_one_of_several_is_killed_at_each_step_and_all_agree_in_the_end(
             known = lb.seen()
             number = lb.next_file(reloads)
             pid = members_of(lb.pid)[who]
-            arm(lb.file, step, who)
+            arm(lb.file, step, who, number=signal_number)
+            n_told = lb.stderr.count("by SIGHUP")
             lb.signal(signal.SIGHUP)
             wait_until(lambda pid=pid: not is_alive(pid), f"the death of {who} {step}")  # type: ignore[misc]
             wait_until(lb.agree, f"all to agree after a death {step}")
             assert lb.seen() <= {*known, number}, step
+            if who != "c":
+                wait_until(lambda n_told=n_told: lb.stderr.count("by SIGHUP") == n_told + 1, "its end to be told")  # type: ignore[misc]
+                assert "in force stays" not in lb.stderr, "the others, and the successor, can do it"
+                assert lb.seen() == {number}, step
             status, told = reloads.ask()
             assert status == 200, (step, told, lb.stderr[-3000:])
             wait_until(lambda number=number: lb.seen() == {number}, f"the new file in force, after a death {step}")  # type: ignore[misc]

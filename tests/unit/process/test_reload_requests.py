@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any, cast
 
 from lbproxy.control.caller import Caller
@@ -23,7 +24,10 @@ class Stage:
         self.crashes: list[BaseException] = []
         self.tasks = Tasks(self.crashes.append)
         manager = Manager(lambda data: self.did.append(data.decode().splitlines()[-1]))
-        self.requests = ReloadRequests(cast(Reloading, self), manager, self.tasks, path)
+        self.signals: list[tuple[int, int]] = []
+        self.requests = ReloadRequests(
+            cast(Reloading, self), manager, self.tasks, path, lambda pid, number: self.signals.append((pid, number))
+        )
 
     async def reload(self, by: str) -> tuple[int, dict[str, Any]]:
         self.did.append(by)
@@ -50,6 +54,28 @@ async def test_signals_that_come_together_are_two_reloads_at_most() -> None:
     stage.requests.signal()
     await stage.settled()
     assert stage.did.count("SIGHUP") == 3 and not stage.crashes
+
+
+async def test_a_signal_that_waits_for_the_end_of_an_upgrade_is_passed_on() -> None:
+    stage = Stage()
+    for _ in range(3):
+        stage.requests.signal()
+    await stage.settled()
+    stage.requests.hand_over(4711)
+    await stage.settled()
+    assert stage.signals == [(4711, signal.SIGHUP)]
+    assert len(stage.tasks) == 0 and not stage.crashes
+
+
+async def test_nothing_is_passed_on_where_nothing_waits() -> None:
+    stage = Stage()
+    stage.may_end.set()
+    stage.requests.signal()
+    stage.requests.watch(True)
+    await stage.settled()
+    stage.requests.hand_over(4711)
+    await stage.settled()
+    assert stage.signals == [] and len(stage.tasks) == 0
 
 
 async def test_the_manager_hears_of_a_reload_and_of_its_end() -> None:

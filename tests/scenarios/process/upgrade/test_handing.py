@@ -174,6 +174,29 @@ def test_one_at_a_time_and_none_while_lbproxy_stops(origins: list[Origin], tmp_p
         wait_ended(new)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("at", ["hello", "ready", "serving"])
+def test_a_stop_waits_a_moment_for_a_new_process_that_hangs(
+    origins: list[Origin], tmp_path: Path, at: str, workers: int
+) -> None:
+    """Whoever stops lbproxy has it killed soon after its grace. Where nobody stops it, it would wait for ten minutes
+    here."""
+    patient = (
+        "from lbproxy.process.upgrade import handing, starting\n"
+        "from lbproxy.process.workers import heir\n"
+        "handing.Patience = heir.Patience = lambda: starting.Patience(600.0, 600.0)\n"
+    )
+    settings = config(origins, workers=workers, shutdown={"grace": "2s"})
+    with Chain(settings, tmp_path, text=patient + MAIN) as lb, lb.holding(at) as new:
+        lb.may_complain = True  # those that the new supervisor has forked say that it is gone
+        os.kill(new, signal.SIGSTOP)
+        lb.signal(signal.SIGTERM)
+        assert lb.process is not None and lb.process.wait(STOP_S) == 0
+        wait_ended(new)
+        assert "no upgrade, this process goes on: lbproxy was told to stop" in lb.stderr
+        assert "nothing was cut" in lb.stderr
+
+
 def test_a_process_that_hangs_is_given_up(origins: list[Origin], tmp_path: Path) -> None:
     """The time is 60 s; here the daemon is made to have less patience."""
     text = MAIN.replace(f"READY_S = {READY_S}", "READY_S = 2.0")
@@ -181,6 +204,48 @@ def test_a_process_that_hangs_is_given_up(origins: list[Origin], tmp_path: Path)
     with Chain(config(origins), tmp_path, text=text) as lb:
         prepared(lb.directory, text="import time\ntime.sleep(600)")
         assert "the new process was not ready within 2 s" in lb.fails()
+        assert get(lb.port("in"))[0] == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_config_that_changes_meanwhile_is_read_by_who_serves_then(
+    origins: list[Origin], tmp_path: Path, workers: int
+) -> None:
+    """The new process has read the file before that, or after; the signal goes to the one that its sender knows."""
+    with Chain(config(origins, workers=workers), tmp_path) as lb:
+        good = lb.config_path.read_text()
+        with lb.holding("ready") as new:
+            lb.config_path.write_text("listeners: []\n")
+            lb.signal(signal.SIGHUP)
+            os.kill(new, signal.SIGHUP)  # as `pkill -HUP` does; it does not serve yet, and may not reload
+            lb.signal(signal.SIGUSR2)
+            lb.wait_logged("upgrade by SIGUSR2 is refused: an upgrade is under way, by 127.0.0.1; wait for its end")
+            assert "reload" not in lb.stderr
+        lb.wait_logged(f"has taken over from {lb.pid}")
+        lb.wait_logged(f"SIGHUP: passed on to the process {new}, which serves now")
+        why = "reload by SIGHUP: the config file cannot be used, the one in force stays: "
+        wait_until(lambda: why in lb.stderr, "the new one to read it")
+        assert f"{lb.config_path}:1:12: listeners: needs at least one listener" in lb.stderr
+        wait_ended(lb.pid)
+        assert get(lb.port("in"))[0] == 200
+        lb.config_path.write_text(good)
+        os.kill(new, signal.SIGHUP)
+        lb.wait_logged("reload: nothing differs")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_config_that_changes_meanwhile_is_read_by_the_old_process_if_the_new_one_fails(
+    origins: list[Origin], tmp_path: Path, workers: int
+) -> None:
+    with Chain(config(origins, workers=workers), tmp_path) as lb:
+        lb.may_complain = True  # those that the new supervisor has forked say that it is gone
+        with lb.holding("serving") as new:
+            lb.config_path.write_text("listeners: []\n")
+            lb.signal(signal.SIGHUP)
+            os.kill(new, signal.SIGKILL)
+            lb.wait_logged("no upgrade, this process goes on: the new process was killed by SIGKILL")
+            lb.wait_logged("reload by SIGHUP: the config file cannot be used, the one in force stays: ")
+        assert f"{lb.config_path}:1:12: listeners: needs at least one listener" in lb.stderr
         assert get(lb.port("in"))[0] == 200
 
 

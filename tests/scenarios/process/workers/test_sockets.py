@@ -12,7 +12,7 @@ import pytest
 from lbproxy.config.loader import load_text
 from lbproxy.dataplane.listener import BindError
 from lbproxy.process.listeners import Bind, binds_of
-from lbproxy.process.upgrade.sockets import Inherited
+from lbproxy.process.upgrade.sockets import Inherited, Passed
 from lbproxy.process.workers.sockets import Door, Doors, flat, open_door, unflat
 
 
@@ -91,6 +91,16 @@ def test_a_worker_keeps_its_own() -> None:
     assert [sock.fileno() for sock in door.slots[0]] == [-1]
     assert item.sockets[0].fileno() != -1
     passed.close()
+
+
+def test_a_worker_knows_whether_a_service_manager_keeps_a_unix_socket(tmp_path: Path) -> None:
+    own = one(f"unix:{tmp_path / 'own'}", 2)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+        (item,) = wanted(f"unix:{tmp_path / 's'}").values()
+        passed = open_door(item, 2, passed=Passed((sock,)))
+        assert (own.leave_to(0).is_ours, passed.leave_to(0).is_ours) == (True, False)
+        own.close()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

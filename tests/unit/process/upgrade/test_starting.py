@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbproxy.process.upgrade.starting import Failed, how_it_ended, problems_of, start
+from lbproxy.process.upgrade.starting import Failed, Patience, how_it_ended, problems_of, start
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,13 @@ def test_what_a_process_says_that_cannot_serve() -> None:
     assert problems_of({"problems": ["a", "b"]}).problems == ("a", "b")
     assert problems_of({}).problems == ("it did not say why",)
     assert str(Failed("a", "b")) == "a; b"
+
+
+@pytest.mark.parametrize(
+    ("grace", "word_s", "end_s"), [(25.0, 5.0, 1.0), (3600.0, 5.0, 1.0), (2.0, 1.0, 0.5), (0.0, 0.0, 0.0)]
+)
+def test_a_stop_has_patience_within_the_grace(grace: float, word_s: float, end_s: float) -> None:
+    assert Patience.of_a_stop(grace) == Patience(word_s, end_s)
 
 
 def test_what_cannot_be_started_is_told() -> None:

@@ -34,6 +34,16 @@ def test_silence_begins_with_the_start_and_ends_with_each_beat() -> None:
     assert made.silent_s(1, 11.0) == 0.0
 
 
+def test_a_loop_has_run_when_it_has_beaten() -> None:
+    made = board()
+    made.started(1, 4711, 10.0)
+    assert not made.has_run(1)
+    made.beat(1, 12.0)
+    assert made.has_run(1) and not made.has_run(2)
+    made.started(1, 4712, 13.0)
+    assert not made.has_run(1)
+
+
 def test_restarts_and_generations_outlive_a_process() -> None:
     made = board()
     for _ in range(3):

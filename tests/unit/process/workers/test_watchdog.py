@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from lbproxy.process.workers import watchdog
-from lbproxy.process.workers.board import SERVING, Board
+from lbproxy.process.workers.board import SERVING, STARTING, Board
 from lbproxy.process.workers.child import Child
 from lbproxy.process.workers.stuck import SILENT_S, Look
 from lbproxy.process.workers.watchdog import LOOK_S, Watchdog
@@ -26,6 +26,7 @@ def crew(now: float) -> tuple[list[Child], Board]:
     for child in children:
         child.pid = 100 + child.number
         board.started(child.number, child.pid, now)
+        board.beat(child.number, now)
         board.tell(child.number, SERVING)
     return children, board
 
@@ -45,6 +46,19 @@ def test_who_is_stopped_is_killed_and_who_answers_is_not(killed: list[int]) -> N
     look_until(dog, children, board, 100.5, 100.0 + SILENT_S - LOOK_S)
     assert killed == []
     look_until(dog, children, board, 100.0 + SILENT_S, 100.0 + SILENT_S)
+    assert killed == [101]
+
+
+def test_who_waits_to_serve_is_looked_at_like_any_other_and_who_is_being_made_has_more_time(killed: list[int]) -> None:
+    """A worker of a new lbproxy that is stopped before it serves would else keep the upgrade waiting for a minute."""
+    children, board = crew(100.0)
+    board.started(0, 100, 100.0)
+    board.tell(1, STARTING)
+    dog = Watchdog()
+    now = 96.0
+    while now <= 100.0 + SILENT_S:
+        dog.look(children, board, now, is_late=False)
+        now += LOOK_S
     assert killed == [101]
 
 

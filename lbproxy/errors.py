@@ -95,6 +95,7 @@ RATE_LIMITED: Final = client_row(
 TOO_MANY_PER_IP: Final = client_row(
     "max_per_ip", 429, "Too many connections from this address (limits.connections_per_ip)."
 )
+PLAIN_HTTP: Final = client_row("plain_http", 400, "This port speaks TLS; use https:// in place of http://.")
 BAD_PROXY_HEADER: Final = client_row(
     "bad_proxy_header",
     400,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 OK, FAILURE, USAGE = 0, 1, 2
 DEFAULT_ADMIN = "127.0.0.1:8404"
+LATENCY_FRESH_S = 60.0
+"""Until then the latency of a server is shown as that of now, and later with its age; the dashboard has the same."""
 
 Command = Callable[[argparse.Namespace], int]
 

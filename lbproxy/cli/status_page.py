@@ -10,7 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from lbproxy.cli.common import waiting_apart
+from lbproxy.cli.common import LATENCY_FRESH_S, waiting_apart
 
 Object = Mapping[str, object]
 
@@ -190,7 +190,7 @@ def _row(server: Object) -> tuple[str, ...]:
         _shown(server.get("weight")),
         f"{inflight}/{limit}" if limit else inflight,
         *(_shown(server.get(key)) for key in ("requests", "errors")),
-        _latency(server.get("latency")),
+        _latency(server.get("latency"), server.get("latency_age")),
     )
 
 
@@ -293,11 +293,12 @@ def _seconds(value: object) -> str:
     return f"{value / 86400:.0f} d"
 
 
-def _latency(value: object) -> str:
-    """Seconds as a person reads them. 0 means that no answer was measured yet."""
-    if not isinstance(value, (int, float)) or value <= 0:
+def _latency(value: object, age: object) -> str:
+    """Seconds as a person reads them, and how long ago that was if it is not of now. 0: no answer was measured yet."""
+    if not isinstance(value, (int, float)) or not value > 0:
         return "-"
-    return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
+    shown = f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
+    return f"{shown}, {_seconds(age)} ago" if isinstance(age, (int, float)) and age > LATENCY_FRESH_S else shown
 
 
 def _fold(line: str, width: int) -> list[str]:

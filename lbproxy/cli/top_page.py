@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from lbproxy.cli.common import waiting_apart
+from lbproxy.cli.common import LATENCY_FRESH_S, waiting_apart
 from lbproxy.cli.top_view import Object, Row, View, mapping, number
 
 COLUMNS: Final[tuple[str, ...]] = (
@@ -75,9 +75,15 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{number(rates.get('rps')):.1f}" if rates else "-",
         share(rates.get("error_ratio")) if rates else "-",
         seconds(rates.get("ttfb_p50")),
-        seconds(server.get("latency")),
+        _latency(server),
         _why(server),
     )
+
+
+def _latency(server: Object) -> str:
+    """That of the last answers, however long ago they were."""
+    shown, age = seconds(server.get("latency")), number(server.get("latency_age"))
+    return f"{shown}, {span(age)} ago" if age > LATENCY_FRESH_S and shown != "-" else shown
 
 
 def _why(server: Object) -> str:

@@ -93,9 +93,10 @@ class View:
                 text = f"{target} {server.get('address')} {server.get('state')}"
                 if wanted.lower() not in text.lower():
                     continue
-                since = server.get("since")
-                if isinstance(since, int | float):
-                    server = {**server, "since": since + now - self._told_at[target]}
+                for key in ("since", "latency_age"):
+                    seconds = server.get(key)
+                    if isinstance(seconds, int | float):
+                        server = {**server, key: seconds + now - self._told_at[target]}
                 found.append(Row(target, server, mapping(rates.get(str(target)))))
         if sort == "server":
             found.sort(key=lambda row: str(row.target))

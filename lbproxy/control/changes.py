@@ -1,7 +1,7 @@
 """What of a status is another one than a moment ago, so that readers who have the rest are told only that.
 
 Every change has a number, and whoever remembers the number up to which he knows everything is told what came later.
-What merely passes with time is no change: how long a state has lasted, and a latency that fades.
+What merely passes with time is no change: how long a state has lasted, and how long ago the last answer came.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from lbproxy.control.status import Json
 
 POOL_KEYS: Final = ("name", "leaving", "usable", "standby", "ready", "reason", "failing_open", "inflight", "queue")
-_FAINT_S: Final = 0.0001  # a latency below this is none
+_FAINT_S: Final = 0.0001  # latencies below this are all the same
 
 Key = tuple[str, str]
 _LIMITS: Final[Key] = ("", "rate_limits")
@@ -97,6 +97,7 @@ def lasting(server: Json) -> Json:
         "since": None,
         "cut_in": server.get("cut_in") is not None,
         "latency": round(log2(latency)) if latency > _FAINT_S else None,
+        "latency_age": None,
         "sources": [(item["source"], item["by"], item["given"]) for item in sources.values()]
         if isinstance(sources, dict)
         else None,

@@ -74,9 +74,7 @@ READINGS = (
     Reading(
         "queue_class_depth", "Requests of the class that wait, where `queue.priority` has such.", ("pool", "class")
     ),
-    Reading(
-        "queue_keys", "Keys of which requests wait, with `queue.fair_by`; one in two classes counts twice.", ("pool",)
-    ),
+    Reading("queue_keys", "Keys of which requests wait, with `queue.fair_by`, each once.", ("pool",)),
     Reading(
         "split_share_ratio",
         "Share of the requests of a route with a split that the pool gets now, 0 to 1.",

@@ -183,7 +183,8 @@ class StatusSource:
 
 
 def server_status(pool: Pool, server: Server, now: float, eligible: Collection[Server]) -> Json:
-    """One server. latency is the decayed peak average in seconds, since the seconds in the present state.
+    """One server. latency is the peak average in seconds as of the last answer, latency_age how many seconds ago that
+    was; since the seconds in the present state.
 
     used: it may get a request now, by its own state or because the pool fails open. was_up: a check has found it well.
     keep_sticky: it is drained, but keeps the clients that stick to it.
@@ -210,7 +211,8 @@ def server_status(pool: Pool, server: Server, now: float, eligible: Collection[S
         "max_inflight": server.max_inflight or None,
         "requests": server.requests,
         "errors": server.errors,
-        "latency": round(server.latency(now), 6),
+        "latency": round(server.latency_s, 6),
+        "latency_age": round(max(0.0, now - server.latency_at), 3) if server.latency_s else None,
         "used": server in eligible,
         "was_up": server.was_up,
         "backup": server.backup,
@@ -247,6 +249,7 @@ def unresolved_status(name: Name, server: str, now: float) -> Json:
         "requests": 0,
         "errors": 0,
         "latency": 0.0,
+        "latency_age": None,
         "used": False,
         "was_up": False,
         "backup": False,

@@ -12,10 +12,11 @@ from lbproxy import errors
 from lbproxy.dataplane.client.door import Door
 from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.client.http2 import Http2Connection
+from lbproxy.dataplane.client.plain_http import FAREWELL, PlainHttpConnection, speaks_http1, speaks_http2
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.tls_reasons import reason_of
-from lbproxy.dataplane.net.tls_transport import CLOSED, TlsTransport
+from lbproxy.dataplane.net.tls_transport import CLOSED, HANDSHAKE, TlsTransport
 from lbproxy.dataplane.tcp.session import TcpClient
 from lbproxy.dataplane.tls_settings import ListenerContexts, ListenerTlsSettings, asked_for
 from lbproxy.errors import Fault
@@ -30,7 +31,8 @@ _ERROR: Final = {reason: LISTENER.column("tls_handshake_errors_total", reason) f
 _DONE: Final = {
     is_resumed: LISTENER.column("tls_handshakes_total", word) for is_resumed, word in ((False, "no"), (True, "yes"))
 }
-# RFC 8446 section 6.2: fatal, unexpected_message. OpenSSL sends none for a request in plain HTTP.
+# RFC 8446 section 6.2: fatal, unexpected_message. OpenSSL sends none for a request in plain HTTP, which gets this one
+# in TCP mode, where nobody knows that the port is for HTTP.
 _ALERT: Final = bytes((21, 3, 3, 0, 2, 2, 10))
 _ACCESS_DENIED: Final = bytes((21, 3, 3, 0, 2, 2, 49))
 _QUIET: Final = frozenset(("closed", "timeout"))  # port scanners and probes: of no interest one by one
@@ -74,6 +76,7 @@ class ClientTlsTransport(TlsTransport):
 
     __slots__ = (
         "_deadline",
+        "_has_begun",
         "_is_in_line",
         "_loaded",
         "_owner",
@@ -96,6 +99,7 @@ class ClientTlsTransport(TlsTransport):
         self._deadline = NEVER
         self._refusal = refusal
         self._loaded = tls.loaded
+        self._has_begun = False  # the client has said something
         self._is_in_line = False  # has its turn, or waits for it
         self._was_started = False
         self.client_fields: Fields = []  # what is sent up about the client's certificate
@@ -164,6 +168,40 @@ class ClientTlsTransport(TlsTransport):
         peer = self._raw.get_extra_info("peername")
         ip = peer[0] if isinstance(peer, tuple) and peer else ""
         return ip if self.proxied is None else self.proxied.seen_from(ip, 0)[0]
+
+    def records_received(self, data: bytes | memoryview) -> None:
+        """See TlsTransport. The first octets may be no record, but a request in plain HTTP."""
+        if not self._has_begun:
+            self._has_begun = True
+            if self._owner.runtime.mode == "http" and self._state == HANDSHAKE:
+                first = bytes(data)
+                if speaks_http1(first):
+                    self._answer_plainly(first)
+                    return
+                if speaks_http2(first):
+                    self._plain_http()
+                    self._raw.write(FAREWELL)
+                    self._end_gently()
+                    return
+        super().records_received(data)
+
+    def _plain_http(self) -> None:
+        """There will be no handshake."""
+        self._over()
+        self._count("plain_http", _MEANING["HTTP_REQUEST"])
+        self._state = CLOSED
+
+    def _answer_plainly(self, first: bytes) -> None:
+        """The connection is one in plain HTTP from now on, with its one answer and its end; OpenSSL's part goes."""
+        self._plain_http()
+        self._owner.services.swept.discard(self)
+        self._was_started = True
+        raw = self._raw
+        app = PlainHttpConnection(self._owner, ClientFacts(self._owner.runtime, self.proxied))
+        raw.set_protocol(app)
+        self._let_go()
+        app.connection_made(raw)
+        app.refuse(first)
 
     # --- the handshake ----------------------------------------------------------------------------------------------
 

@@ -302,7 +302,7 @@ class Pool(Lessor):
         near, FULL is not said because of a penalty.
         """
         eligible = self.members.fast
-        if not eligible:
+        if not eligible or (tried and self.picker.is_hashing):  # a pick that can't hold would be counted
             return self._place(ctx, tried, now, deadline_at)
         server = eligible[0] if len(eligible) == 1 else self.picker.pick(eligible, ctx, now)
         if server.inflight >= server.free_limit or (tried and server in tried):

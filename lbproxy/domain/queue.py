@@ -284,13 +284,13 @@ class WaitQueue:
         return list(zip(self.rules.classes, self._counts(), strict=True)) if self.rules and self.rules.classes else []
 
     def n_keys(self) -> int | None:
-        """How many keys wait, None where turns do not go by keys."""
-        return self._n_flows() if self.rules is not None and self.rules.key is not None else None
+        """How many keys wait, each once, None where turns do not go by keys."""
+        return self._n_keys() if self.rules is not None and self.rules.key is not None else None
 
     def _counts(self) -> list[int]:
         return self._turns.by_class() if self._turns is not None else []
 
-    def _n_flows(self) -> int:
+    def _n_keys(self) -> int:
         return self._turns.n_keys if self._turns is not None else 0
 
     # --- order ------------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ class WaitQueue:
         have turns it is one ticket of each key, at least; where classes have, too, it may be nobody.
         """
         if self.rules is not None and not self.is_newest_first and self._above_since is None:
-            return 0 if self.rules.classes else self._n_flows()
+            return 0 if self.rules.classes else self._n_keys()
         return 0 if self.is_newest_first or self._above_since is not None else self.books.n_waiting
 
     def retry_after_s(self, now: float) -> int:

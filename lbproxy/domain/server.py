@@ -24,6 +24,7 @@ penalty it draws the traffic of the whole pool (16.8 % client errors with one su
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, exp, inf
 from typing import Final
 
@@ -59,11 +60,10 @@ class Server:
     requests that ended before their answer (the server may still be at work on them), and free_limit = limit -
     n_quarantined. effective_weight is the weight times the ramp of slow start. penalty_until is 0.0 or the time at
     which its failure penalty ends. errors_in_a_row counts bad ends on end: failures, answers 5xx and bad answers.
+    latency_s is the average of `latency` as it was at the last answer, which came at latency_at; 0.0: there was none.
     """
 
     __slots__ = (
-        "_latency_at",
-        "_latency_s",
         "_max_inflight",
         "_penalty_is_firm",
         "_quarantine",
@@ -92,6 +92,8 @@ class Server:
         "inflight",
         "keep_sticky",
         "key",
+        "latency_at",
+        "latency_s",
         "limit",
         "name",
         "penalty_until",
@@ -150,8 +152,8 @@ class Server:
         self.fastest_elsewhere_s = 0.0
         self.idle_timeout = IdleTimeout()
         self.reuse = ReuseLimit()
-        self._latency_s = 0.0
-        self._latency_at = 0.0
+        self.latency_s = 0.0
+        self.latency_at = 0.0
         self.max_inflight = max_inflight
 
     # --- what the operator set --------------------------------------------------------------------------------------
@@ -236,24 +238,26 @@ class Server:
 
         Finagle's peak EWMA: a slower answer counts at once, faster ones pull the value down with tau = 10 s.
         """
-        if self._latency_s == 0.0:
+        if self.latency_s == 0.0:
             return 0.0
-        return self._latency_s * exp(-max(0.0, now - self._latency_at) / LATENCY_TAU_S)
+        return self.latency_s * exp(-max(0.0, now - self.latency_at) / LATENCY_TAU_S)
 
     def observe_latency(self, elapsed_s: float, now: float) -> None:
         """Feed one answer's time into the average."""
-        before = self._latency_s
+        before = self.latency_s
         if elapsed_s < before:
             # exp(-dt/tau) is 1 - dt/tau to within 1e-7 while answers are closer than 5 ms.
-            gap = (now - self._latency_at) / LATENCY_TAU_S
+            gap = (now - self.latency_at) / LATENCY_TAU_S
             elapsed_s += (before - elapsed_s) * (1.0 - gap if gap < 0.0005 else exp(-gap))
-        self._latency_s = elapsed_s
-        self._latency_at = now
+        self.latency_s = elapsed_s
+        self.latency_at = now
 
-    def take_latency(self, latency_s: float, now: float) -> None:
-        """Another process has seen this."""
-        self._latency_s = latency_s
-        self._latency_at = now
+    def take_latencies(self, seen: Sequence[tuple[float, float]]) -> None:
+        """Other processes have seen these: each one's latency_s and latency_at. The highest as of the last answer of
+        any, since one process that had all of these answers would know little of an older one by then."""
+        last = max((at for latency_s, at in seen if latency_s), default=0.0)
+        self.latency_at = last
+        self.latency_s = max((each_s * exp((at - last) / LATENCY_TAU_S) for each_s, at in seen if each_s), default=0.0)
 
     def observe_service(self, elapsed_s: float) -> None:
         """Feed one answer's time into `service_p95_s`, a running 95th percentile, and `service_min_s`.

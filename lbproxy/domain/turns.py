@@ -68,16 +68,12 @@ class Ring:
 class Turns:
     """See the module. weights: of the classes, the first one first."""
 
-    __slots__ = ("_rings", "weights")
+    __slots__ = ("_rings", "n_keys", "weights")
 
     def __init__(self, weights: Sequence[int]) -> None:
         self.weights = tuple(weights)
         self._rings = [Ring(weight) for weight in weights]
-
-    @property
-    def n_keys(self) -> int:
-        """How many keys wait, each in a class."""
-        return sum(len(ring.flows) for ring in self._rings)
+        self.n_keys = 0  # that wait, each once, in however many classes
 
     def by_class(self) -> list[int]:
         """How many tickets of each class wait."""
@@ -88,6 +84,7 @@ class Turns:
         ring = self._rings[ticket.rank]
         flow = ring.flows.get(ticket.share)
         if flow is None:
+            self.n_keys += 0 if self._has(ticket.share) else 1
             flow = ring.flows[ticket.share] = Flow(ticket.share)
         flow.tickets[ticket] = None
         ring.resize(flow, len(flow.tickets) - 1)
@@ -102,8 +99,13 @@ class Turns:
         ring.resize(flow, len(flow.tickets) + 1)
         if not flow.tickets:
             del ring.flows[ticket.share]
+            self.n_keys -= 0 if self._has(ticket.share) else 1
         if not ring.n:
             ring.credit = 0
+
+    def _has(self, share: bytes) -> bool:
+        """Does this key wait in any class?"""
+        return any(share in ring.flows for ring in self._rings)
 
     def served(self, ticket: Ticket) -> None:
         """Somebody else has chosen it: its key has had a turn. Before it is dropped."""

@@ -33,10 +33,10 @@ ENTRY_CELLS: Final = 2
 N_FACTS: Final = 2
 # Gauges of the process: bytes in memory; which question was answered last, and 1. Of a listener: connections, and
 # requests on those of HTTP/2. Of a server: connections in use and idle; latency (ns), the last progress (monotonic, ns)
-# and the shortest service time of late (ns), as one worker saw them.
+# and the shortest service time of late (ns), as one worker saw them; and the moment of its latency (monotonic, ns).
 PROCESS_GAUGES: Final = 2
 LISTENER_GAUGES: Final = 2
-SERVER_GAUGES: Final = 5
+SERVER_GAUGES: Final = 6
 SEAT_WIDTH: Final = SERVER.width + N_FACTS
 
 

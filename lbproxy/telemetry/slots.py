@@ -142,8 +142,8 @@ POOL: Final = Layout(
     ),
     Family(
         "hash_picks_total",
-        "Picks of consistent_hash: the key's first server, the first of the own zone, another one, or by load for want "
-        "of a key.",
+        "Picks of consistent_hash, one for each try of a request: the key's first server, the first of the own zone, "
+        "another one, or by load for want of a key.",
         (("result", ("owner", "near", "spilled", "no_key")),),
     ),
     Family(

@@ -38,7 +38,7 @@ from lbproxy.domain.shared.plan import (
     LAST,
     MAIL_WORDS,
     MOST_CLASSES,
-    N_FLOWS,
+    N_KEYS,
     N_WAITING,
     PLACE_BEFORE,
     PLACE_EXPIRES,
@@ -465,5 +465,6 @@ def audit_turns(cells: Sequence[int], plan: Plan) -> None:
         if bool(ring) != bool(cells[at + CLASS_LONG]) or (ring and cells[at + CLASS_LONG] not in ring):
             raise Wrong(f"of class {rank} flow {cells[at + CLASS_LONG]} is long, and it has {ring}")
         in_rings += ring
-    if sorted(in_rings) != sorted(by_flow) or cells[plan.first + N_FLOWS] != len(by_flow):
+    keys = {cells[plan.flow(flow) + FLOW_KEY] for flow in by_flow}
+    if sorted(in_rings) != sorted(by_flow) or cells[plan.first + N_KEYS] != len(keys):
         raise Wrong(f"flows {in_rings} have turns, and {sorted(by_flow)} wait")

@@ -211,6 +211,9 @@ class TlsTransport(Receiver, asyncio.Transport):
             self._has_app = False
             self._app.connection_lost(error)
         self._kept = b""
+        self._let_go()
+
+    def _let_go(self) -> None:
         # Application and transport know each other, and OpenSSL's part is large: it must not wait for the collector.
         self._app = self._receiver = self._get_buffer = self._recv = self._send = None
         self.ssl_object = self._incoming = self._outgoing = cast(Any, None)

@@ -35,8 +35,8 @@ from lbproxy.domain.shared.plan import (
     FLOW_RANK,
     FREE_FLOW,
     MOST_CLASSES,
-    N_FLOWS,
     N_FLOWS_USED,
+    N_KEYS,
     PLACE_ARRIVED,
     PLACE_EXPIRES,
     PLACE_FLOW,
@@ -77,9 +77,9 @@ class SharedTurns:
         return self._cells[self._plan.class_at(rank) + CLASS_N]
 
     @property
-    def n_flows(self) -> int:
-        """How many keys wait, each in a class."""
-        return self._cells[self._plan.first + N_FLOWS]
+    def n_keys(self) -> int:
+        """How many keys wait, each once, in however many classes."""
+        return self._cells[self._plan.first + N_KEYS]
 
     # --- coming and going --------------------------------------------------------------------------------------------
 
@@ -145,6 +145,17 @@ class SharedTurns:
             flow = cells[its + FLOW_CHAIN]
         return 0
 
+    def _waits(self, key: int) -> bool:
+        """Does this key wait in any class?"""
+        cells, plan = self._cells, self._plan
+        flow = cells[plan.bucket(key)]
+        while flow:
+            its = plan.flow(flow)
+            if cells[its + FLOW_KEY] == key:
+                return True
+            flow = cells[its + FLOW_CHAIN]
+        return False
+
     def _new_flow(self, rank: int, key: int) -> int:
         cells, plan = self._cells, self._plan
         first = plan.first
@@ -157,12 +168,12 @@ class SharedTurns:
                 return 0
             cells[first + N_FLOWS_USED] = flow
         its, bucket = plan.flow(flow), plan.bucket(key)
+        cells[first + N_KEYS] += 0 if self._waits(key) else 1
         cells[its + FLOW_KEY] = key
         cells[its + FLOW_RANK] = rank
         cells[its + FLOW_N] = cells[its + FLOW_OLDEST] = cells[its + FLOW_NEWEST] = 0
         cells[its + FLOW_CHAIN] = cells[bucket]
         cells[bucket] = flow
-        cells[first + N_FLOWS] += 1
         self._link(flow, rank, is_first=False)
         return flow
 
@@ -178,7 +189,7 @@ class SharedTurns:
         cells[at] = cells[its + FLOW_CHAIN]
         cells[its + FLOW_NEXT] = cells[plan.first + FREE_FLOW]
         cells[plan.first + FREE_FLOW] = flow
-        cells[plan.first + N_FLOWS] -= 1
+        cells[plan.first + N_KEYS] -= 0 if self._waits(cells[its + FLOW_KEY]) else 1
 
     def _link(self, flow: int, rank: int, *, is_first: bool) -> None:
         cells, plan = self._cells, self._plan
@@ -278,6 +289,6 @@ class SharedTurns:
                 cells[at + word] = 0
         for at in range(plan.buckets, plan.buckets + plan.n_places):
             cells[at] = 0
-        cells[plan.first + N_FLOWS] = 0
+        cells[plan.first + N_KEYS] = 0
         cells[plan.first + FREE_FLOW] = 0
         cells[plan.first + N_FLOWS_USED] = 0

@@ -284,8 +284,8 @@ class SharedQueue(WaitQueue):
         turns = self._shared.line.turns
         return [turns.n_of(rank) for rank in range(len(turns.weights))]
 
-    def _n_flows(self) -> int:
-        return self._shared.line.turns.n_flows
+    def _n_keys(self) -> int:
+        return self._shared.line.turns.n_keys
 
     # --- what is remembered of the whole -----------------------------------------------------------------------------
 

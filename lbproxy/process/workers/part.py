@@ -341,10 +341,10 @@ class Part:
             return
         columns.publish(self._number, table.of_seat(room, seat), [*row, server.requests, server.errors])
         if item is not None:
-            latency_ns = int(server.latency(self._clock()) * 1e9)
+            latency_ns, answered_ns = int(server.latency_s * 1e9), int(server.latency_at * 1e9)
             progress_ns = int(server.progress_at * 1e9) if server.progress_at > -inf else 0
             fastest_ns = int(server.service_min_s * 1e9)
-            gauges = [item.n_active, item.n_idle, latency_ns, progress_ns, fastest_ns]
+            gauges = [item.n_active, item.n_idle, latency_ns, progress_ns, fastest_ns, answered_ns]
             columns.publish(self._number, table.server_gauges(room, seat), gauges)
 
     def _rows(self) -> Iterator[tuple[Layout, Labels, int, Row]]:
@@ -432,7 +432,7 @@ class Part:
                 rest, labels = _without(found[: SERVER.width], item.row), (runtime.name, server.name)
                 sums[labels] = [a + b for a, b in zip(sums[labels], rest, strict=True)] if labels in sums else rest
                 gauges = columns.each(table.server_gauges(room, seat), SERVER_GAUGES)
-                server.take_latency(max(each[2] for each in gauges) / 1e9, self._clock())
+                server.take_latencies([(each[2] / 1e9, each[5] / 1e9) for each in gauges])
                 if progress_ns := max(each[3] for each in gauges):
                     server.progress_at = max(server.progress_at, progress_ns / 1e9)
             for labels, row in sums.items():

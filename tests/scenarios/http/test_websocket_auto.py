@@ -19,25 +19,12 @@ from lbproxy.protocol.h2 import frames
 from tests.support.certificates import Authority, CertFiles
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
-from tests.support.programs import Program, started
+from tests.support.nginx_server import nginx
+from tests.support.programs import Program
 from tests.support.rig import get
-from tests.support.servers import needed
 from tests.support.websocket_server import hypercorn
 
 NGINX = """
-user root;
-worker_processes 1;
-daemon off;
-pid FOLDER/nginx.pid;
-error_log stderr;
-events {}
-http {
-  access_log off;
-  client_body_temp_path FOLDER/body;
-  proxy_temp_path FOLDER/proxy;
-  fastcgi_temp_path FOLDER/fastcgi;
-  uwsgi_temp_path FOLDER/uwsgi;
-  scgi_temp_path FOLDER/scgi;
   map $http_upgrade $connection_upgrade { default upgrade; "" close; }
   server {
     listen 127.0.0.1:PORT ssl http2;
@@ -51,20 +38,14 @@ http {
       proxy_set_header Connection $connection_upgrade;
     }
   }
-}
 """
 NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"  # a fatal alert (RFC 7301 section 3.2)
 BIG = os.urandom(500_000)
 
 
-def nginx(folder: Path, files: CertFiles, origin: int) -> contextlib.AbstractContextManager[tuple[Program, int]]:
-    def command(port: int) -> list[str]:
-        text = NGINX.replace("FOLDER", str(folder)).replace("CERT", files.cert).replace("KEY", files.key)
-        path = folder / "nginx.conf"
-        path.write_text(text.replace("PORT", str(port)).replace("ORIGIN", str(origin)))
-        return [needed("nginx"), "-p", str(folder), "-c", str(path)]
-
-    return started(command, folder, "nginx")
+def secure_nginx(folder: Path, files: CertFiles, origin: int) -> contextlib.AbstractContextManager[tuple[Program, int]]:
+    text = NGINX.replace("CERT", files.cert).replace("KEY", files.key)
+    return nginx(folder, text.replace("ORIGIN", str(origin)))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.support.daemon import LbProxy
+from tests.support.nginx_server import nginx
 from tests.support.origin import Origin, echo
 from tests.support.programs import Program, started
 from tests.support.servers import needed
@@ -31,26 +32,12 @@ TIMEOUT_S = 170.0
 RELOADS = int(os.environ.get("LBPROXY_SERVER_RELOADS", "3"))
 # NGINX ends a connection after so many requests, with GOAWAY; HAProxy has no such number.
 NGINX = """
-user root;
-worker_processes 1;
-daemon off;
-pid FOLDER/nginx.pid;
-error_log stderr;
-events {}
-http {
-  access_log off;
   client_max_body_size 0;
-  client_body_temp_path FOLDER/body;
-  proxy_temp_path FOLDER/proxy;
-  fastcgi_temp_path FOLDER/fastcgi;
-  uwsgi_temp_path FOLDER/uwsgi;
-  scgi_temp_path FOLDER/scgi;
   keepalive_requests 100;
   server {
     listen 127.0.0.1:PORT http2;
     location / { proxy_pass http://ORIGIN; proxy_http_version 1.1; }
   }
-}
 """
 HAPROXY = """
 defaults
@@ -82,15 +69,12 @@ def answer(request: Request) -> bytes:
 
 def server(kind: str, folder: Path, origin: Origin) -> contextlib.AbstractContextManager[tuple[Program, int]]:
     """A server of that make, which asks the origin."""
+    if kind == "nginx":
+        return nginx(folder, NGINX.replace("ORIGIN", origin.address))
 
     def command(port: int) -> list[str]:
-        path = folder / f"{kind}.conf"
-        text = NGINX if kind == "nginx" else HAPROXY
-        path.write_text(
-            text.replace("PORT", str(port)).replace("ORIGIN", origin.address).replace("FOLDER", str(folder))
-        )
-        if kind == "nginx":
-            return [needed("nginx"), "-p", str(folder), "-c", str(path)]
+        path = folder / "haproxy.conf"
+        path.write_text(HAPROXY.replace("PORT", str(port)).replace("ORIGIN", origin.address))
         return [needed("haproxy"), "-W", "-db", "-f", str(path)]
 
     return started(command, folder, kind)

@@ -298,14 +298,25 @@ def test_what_clients_say_about_certificates_is_removed_everywhere(stage: Stage,
 # --- the wrong protocol ---------------------------------------------------------------------------------------------
 
 
-def test_plain_http_to_a_tls_port_gets_an_alert(stage: Stage) -> None:
+def test_plain_http_to_a_tls_port_is_answered_in_plain_http(stage: Stage) -> None:
     before = stage.failures("plain", "plain_http")
     with Client(stage.lb.port("plain")) as client:
         client.send(get("/x"))
-        assert client.read_to_end()[:1] == b"\x15"  # an alert record
-        assert client.end == "fin"
+        answer = client.response()
+        assert answer.status == 400 and "use https://" in answer.body.decode()
+        client.finish_writing()
+        assert client.wait_end() == "fin"
     assert stage.failures("plain", "plain_http") == before + 1
     assert not [request for request in stage.origin.requests if request.target == "/x"]
+
+
+def test_curl_without_the_s_is_told_so(stage: Stage) -> None:
+    curl = needed("curl")
+    url = f"http://127.0.0.1:{stage.lb.port('plain')}/x"
+    said = subprocess.run([curl, "-s", "-m", "20", url], capture_output=True, text=True, check=False)
+    assert said.returncode == 0 and "use https://" in said.stdout
+    h2 = subprocess.run([curl, "-s", "-m", "20", "--http2-prior-knowledge", url], capture_output=True, check=False)
+    assert h2.returncode == 16  # CURLE_HTTP2: a GOAWAY, and neither garbage nor a time-out
 
 
 def test_tls_to_a_plain_port_is_a_bad_request(stage: Stage) -> None:

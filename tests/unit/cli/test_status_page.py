@@ -335,3 +335,12 @@ def test_a_pool_that_speaks_http_2_says_so() -> None:
     assert "pool predict (random, h2): " in shown
     assert "connections: 2 with requests, 1 idle" in shown
     assert "h2" not in page(status(server("a", connections=None), protocol="h1"), is_verbose=True)
+
+
+@pytest.mark.parametrize(
+    ("latency", "age", "shown"),
+    [(0.0123, 59.0, "12.3 ms"), (0.0123, 300.0, "12.3 ms, 5 min ago"), (0.0, None, "-"), (0.0123, None, "12.3 ms")],
+)
+def test_a_latency_of_the_past_says_so(latency: float, age: float | None, shown: str) -> None:
+    line = page(status(server("10.0.0.7:5001", latency=latency, latency_age=age))).splitlines()[-1]
+    assert line.endswith(f"  {shown}")

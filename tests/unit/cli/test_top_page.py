@@ -2,8 +2,9 @@ import time
 
 import pytest
 
-from lbproxy.cli.top_page import page, seconds, share, span
-from lbproxy.cli.top_view import View
+from lbproxy.cli.changing import Target
+from lbproxy.cli.top_page import COLUMNS, cells, page, seconds, share, span
+from lbproxy.cli.top_view import Row, View
 
 STATE: dict[str, object] = {
     "version": "1.2.3",
@@ -122,3 +123,12 @@ def test_spans(value: object, text: str) -> None:
 def test_times_and_shares() -> None:
     assert [seconds(value) for value in (None, 0.0, 0.0123, 1.0)] == ["-", "-", "12.3 ms", "1.00 s"]
     assert share(0.1234) == "12.3%"
+
+
+@pytest.mark.parametrize(
+    ("latency", "age", "shown"),
+    [(0.0123, 59.0, "12.3 ms"), (0.0123, 300.0, "12.3 ms, 5 min ago"), (0.0, None, "-"), (0.0123, None, "12.3 ms")],
+)
+def test_a_latency_of_the_past_says_so(latency: float, age: float | None, shown: str) -> None:
+    row = Row(Target("p", "a"), {"state": "up", "latency": latency, "latency_age": age}, {})
+    assert cells(row)[COLUMNS.index("LATENCY")] == shown

@@ -109,3 +109,10 @@ def test_messages_of_another_version_do_no_harm(view: View) -> None:
     view.take("rates", {"servers": {"p/b": 3}, "pools": 4})
     view.take("state", {"pools": [{"servers": [{"since": "long"}]}]})
     assert names(view, "rps") == ["None/None"]
+
+
+def test_the_age_of_a_latency_goes_on_while_nothing_is_told(view: View, clock: Clock) -> None:
+    answered = server("a", latency=0.5, latency_age=20.0)
+    view.take("state", {"pools": [{"name": "p", "servers": [answered, server("b", latency_age=None)]}]})
+    clock.now += 50.0
+    assert [row.server["latency_age"] for row in view.rows()] == [70.0, None]

@@ -35,6 +35,16 @@ def refuse(pool: Pool) -> None:
         pool.server_refused(server, 1.0)
 
 
+def test_a_latency_stays_what_it_was_and_says_how_old_it_is() -> None:
+    pool = make_pool("predict", 5001)
+    server = pool.servers[0]
+    shown = server_status(pool, server, 90.0, frozenset())
+    assert (shown["latency"], shown["latency_age"]) == (0.0, None)
+    server.observe_latency(0.25, 100.0)
+    shown = server_status(pool, server, 400.0, frozenset())
+    assert (shown["latency"], shown["latency_age"]) == (0.25, 300.0)
+
+
 def test_a_server_says_what_it_does_and_why() -> None:
     pool = make_pool("predict", 5001)
     server = pool.servers[0]
@@ -57,6 +67,7 @@ def test_a_server_says_what_it_does_and_why() -> None:
         "requests": 10,
         "errors": 1,
         "latency": 0.25,
+        "latency_age": 0.0,
         "used": False,
         "was_up": False,
         "backup": False,

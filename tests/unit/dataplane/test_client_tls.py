@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from typing import Any, cast
 
 import pytest
 
 from lbproxy.dataplane.client.http1 import Http1Connection
+from lbproxy.dataplane.client.plain_http import FAREWELL
 from lbproxy.dataplane.client_tls import ClientTlsTransport, handshake_reason, subject_text, told, without_port
 from lbproxy.dataplane.tls_settings import ListenerTlsFiles, ListenerTlsSettings
+from lbproxy.protocol.h2.codes import PREFACE
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
 from tests.support.certificates import Authority
 from tests.support.fake_transport import FakeLb, FakeTransport
@@ -97,7 +100,7 @@ def test_a_subject_is_safe_in_a_header(subject: Any, text: str) -> None:
 class Bench:
     """A TLS listener over fakes, and clients made of memory."""
 
-    def __init__(self, authority: Authority, *, limit: int = 5, verify: str = "off") -> None:
+    def __init__(self, authority: Authority, *, limit: int = 5, verify: str = "off", mode: str = "http") -> None:
         self.authority = authority
         self.lb = FakeLb()
         files = authority.issue("served", "localhost")
@@ -106,6 +109,7 @@ class Bench:
         )
         self.tls = ListenerTlsSettings(settings, settings.load(), limit=limit, timeout_s=5.0)
         self.lb.listener.runtime.tls = self.tls
+        self.lb.listener.runtime.mode = mode
 
     def connect(self) -> tuple[ClientTlsTransport, FakeTransport]:
         self.lb.listener._count()
@@ -121,6 +125,10 @@ class Bench:
     @property
     def n_connections(self) -> int:
         return self.lb.listener.n_connections
+
+
+def output(transport: FakeTransport) -> bytes:
+    return b"".join(transport.written)
 
 
 class Client:
@@ -264,8 +272,53 @@ def test_the_host_of_a_host_field(field: str, host: str) -> None:
     assert without_port(field) == host
 
 
-def test_plain_http_gets_an_alert_and_time_to_read_it(authority: Authority) -> None:
+@pytest.mark.parametrize("request_line", [b"GET /x HTTP/1.1", b"DELETE /x HTTP/1.0", b"CONNECT a:443 HTTP/1.1"])
+def test_plain_http_is_answered_in_plain_http(authority: Authority, request_line: bytes) -> None:
     bench = Bench(authority)
+    server, transport = bench.connect()
+    server.data_received(request_line + b"\r\nHost: a\r\n\r\n")
+    head, body = output(transport).split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n") and b"\r\nConnection: close\r\n" in head
+    assert json.loads(body)["type"] == "urn:lbproxy:fault:plain_http"
+    assert "https://" in json.loads(body)["detail"]
+    assert bench.count("plain_http") == 1
+    assert bench.lb.listener.runtime.row[LISTENER.column("rejected_total", "plain_http")] == 1
+    assert bench.tls.turns.n_active == 0
+    transport.receive(GET)  # more of it is not looked at
+    assert output(transport).count(b"HTTP/1.1 ") == 1
+    for item in list(bench.lb.services.swept):
+        item.sweep(bench.lb.services.clock() + 60)  # who does not leave is cut off
+    bench.lb.loop.run()
+    assert transport.is_lost
+    assert bench.n_connections == 0 and not bench.lb.services.swept
+    assert sum(bench.count(reason) for reason in TLS_ERRORS) == 1
+    line = json.loads(bench.lb.writer.lines[-1])
+    assert line["end"] == "plain_http" and line["method"] == request_line.split()[0].decode()
+
+
+def test_the_answer_to_head_has_no_body(authority: Authority) -> None:
+    bench = Bench(authority)
+    server, transport = bench.connect()
+    server.data_received(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert output(transport).startswith(b"HTTP/1.1 400 ") and output(transport).endswith(b"\r\n\r\n")
+
+
+def test_http2_without_tls_is_told_by_goaway(authority: Authority) -> None:
+    bench = Bench(authority)
+    server, transport = bench.connect()
+    server.data_received(PREFACE)
+    assert output(transport) == FAREWELL
+    assert transport.calls == ["write_eof"]
+    assert bench.count("plain_http") == 1
+    server.data_received(PREFACE)
+    assert output(transport) == FAREWELL
+    server.sweep(bench.lb.services.clock() + 60)
+    bench.lb.loop.run()
+    assert bench.n_connections == 0 and bench.tls.turns.n_active == 0
+
+
+def test_in_tcp_mode_plain_http_gets_an_alert_and_time_to_read_it(authority: Authority) -> None:
+    bench = Bench(authority, mode="tcp")
     server, transport = bench.connect()
     server.data_received(GET)
     assert b"".join(transport.written) == b"\x15\x03\x03\x00\x02\x02\x0a"
@@ -277,6 +330,16 @@ def test_plain_http_gets_an_alert_and_time_to_read_it(authority: Authority) -> N
     server.connection_lost(None)
     assert bench.n_connections == 0
     assert sum(bench.count(reason) for reason in TLS_ERRORS) == 1
+
+
+@pytest.mark.parametrize(
+    "first", [b"EHLO a.org\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", b"\0" * 99, b"PING\r\n", b"GET x\r\n"]
+)
+def test_nobody_else_gets_an_answer_in_http(authority: Authority, first: bytes) -> None:
+    bench = Bench(authority)
+    server, transport = bench.connect()
+    server.data_received(first)
+    assert b"HTTP" not in output(transport)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from lbproxy.domain.server import Server
 from lbproxy.domain.states import Admin, Breaker, Health
 from lbproxy.domain.strategies import create
 from lbproxy.domain.strategies.base import PickContext
+from lbproxy.domain.strategies.consistent import ConsistentHash
 from tests.support.tickets import CallingTicket
 
 CTX = PickContext("192.0.2.1")
@@ -711,3 +712,16 @@ def test_invariants_after_any_history(steps: list[tuple[str, int]], n: int, limi
     for what, number in steps:
         machine.step(what, number)
     machine.finish()
+
+
+def test_a_try_is_one_pick_of_consistent_hash() -> None:
+    pool, _ = make_pool(3, strategy="consistent_hash")
+    strategy = pool.picker.strategy
+    assert isinstance(strategy, ConsistentHash)
+    first = got(pool)
+    assert strategy.take_counts() == (1, 0, 0, 0)
+    second = got(pool, tried=(first.server,))
+    assert second.server is not first.server
+    assert strategy.take_counts() == (0, 0, 1, 0), "its owner was not picked a second time"
+    got(pool, tried=(first.server, second.server))
+    assert strategy.take_counts() == (0, 0, 1, 0)

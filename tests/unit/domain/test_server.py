@@ -74,6 +74,23 @@ def test_faster_answers_pull_the_average_down_with_the_time_constant() -> None:
     assert server.latency(LATENCY_TAU_S) == pytest.approx(exp(-1))
 
 
+@pytest.mark.parametrize(
+    ("seen", "latency_s", "at"),
+    [
+        ([], 0.0, 0.0),
+        ([(0.0, 0.0), (0.5, 7.0)], 0.5, 7.0),
+        ([(0.5, 7.0), (0.2, 7.0)], 0.5, 7.0),
+        ([(9.0, 7.0), (0.2, 7.0 + 10 * LATENCY_TAU_S)], 0.2, 7.0 + 10 * LATENCY_TAU_S),
+        ([(0.8, 7.0), (0.2, 7.0 + LATENCY_TAU_S)], 0.8 / exp(1), 7.0 + LATENCY_TAU_S),
+    ],
+)
+def test_latencies_of_several_processes_are_one(seen: list[tuple[float, float]], latency_s: float, at: float) -> None:
+    server = make()
+    server.take_latencies(seen)
+    assert server.latency_s == pytest.approx(latency_s)
+    assert server.latency_at == at
+
+
 @given(st.lists(st.tuples(st.floats(0.0001, 10.0), st.floats(0.0, 30.0)), min_size=1, max_size=30))
 def test_latency_stays_between_the_extremes(samples: list[tuple[float, float]]) -> None:
     server = make()

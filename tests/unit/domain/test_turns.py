@@ -90,6 +90,18 @@ def test_a_class_that_always_has_one_more_takes_no_more_than_its_share() -> None
     assert counted[2] >= 10 and counted[1] >= 30 and counted[0] >= 75
 
 
+def test_a_key_in_two_classes_counts_once() -> None:
+    turns = Turns([1, 1])
+    both = [ticket("k", 0), ticket("k", 1)]
+    for item in (*both, ticket("other", 1)):
+        turns.add(item)
+    assert turns.n_keys == 2
+    turns.drop(both[0])
+    assert turns.n_keys == 2
+    turns.drop(both[1])
+    assert turns.n_keys == 1
+
+
 def test_what_is_late_is_passed_over_and_costs_no_turn() -> None:
     turns = Turns([1])
     late, good, other = ticket("a", expires_at=1.0), ticket("a"), ticket("b")
@@ -182,7 +194,7 @@ def test_turns_are_those_of_the_model(steps: list[tuple[str, int, str, int]], n_
             may_be = [known[place] for place in model.making_room(rank, share.encode())]
             assert crowded in may_be if may_be else crowded is None
         assert turns.by_class() == [len(model.in_class(rank)) for rank in range(n_classes)]
-        assert turns.n_keys == sum(len(ring) for ring in model.rings)
+        assert turns.n_keys == len({key for ring in model.rings for key in ring})
 
 
 @pytest.mark.parametrize("n_classes", [1, 3])

@@ -10,6 +10,7 @@ import { levelOf, reasonOf } from "./verdict.js";
 import { NONE, clock, count, lasting, latency, percent, plural, rate } from "./words.js";
 
 const PAGE = 50;
+const LATENCY_FRESH_S = 60; // until then a latency is that of now; `lbproxy status` and `top` have the same
 const SORT_MS = 5000; // what changes with every request is put in order now and then
 const FEW_SERVERS = 8; // up to here there is nothing to filter
 const FEW_POOLS = 4; // more of them are closed at first, but for those with problems
@@ -344,8 +345,11 @@ class Row {
     setText(this.cells.rps, rates.rps === undefined ? NONE : `${rate(rates.rps)}/s`);
     setText(this.errors, percent(rates.error_ratio));
     setText(this.total, server.errors ? `${count(server.errors)} in all` : "");
+    const answered = (server.latency_age || 0) + model.age(server);
+    const isOld = server.latency > 0 && answered > LATENCY_FRESH_S;
     setText(this.latency, latency(server.latency || null));
-    setText(this.first, rates.ttfb_p50 ? `first byte ${latency(rates.ttfb_p50)}` : "");
+    setAttribute(this.latency, "class", isOld ? "muted" : null);
+    setText(this.first, isOld ? `${lasting(answered)} ago` : rates.ttfb_p50 ? `first byte ${latency(rates.ttfb_p50)}` : "");
     setHidden(this.cells.actions, !mayWrite);
     if (!mayWrite) return;
     const isGone = server.state === "unresolved";

@@ -96,7 +96,7 @@ def test_turns_are_those_of_the_model(steps: list[tuple[str, int, str, int]], n_
         assert [line.turns.n_of(rank) for rank in range(n_classes)] == [
             len(model.in_class(r)) for r in range(n_classes)
         ]
-        assert line.turns.n_flows == sum(len(ring) for ring in model.rings)
+        assert line.turns.n_keys == len({key for ring in model.rings for key in ring})
 
 
 def test_who_was_crowded_out_is_found_by_its_worker_and_its_place_is_free_then() -> None:
@@ -166,5 +166,5 @@ def test_nothing_is_kept_of_who_does_not_wait() -> None:
     site = Site(3, n_places=4)
     for number in range(500):
         site.leave(site.join(number % 3, f"k{number}"))
-    assert site.line.turns.n_flows == 0
+    assert site.line.turns.n_keys == 0
     assert not any(site.cells[site.plan.buckets : site.plan.end])

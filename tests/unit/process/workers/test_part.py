@@ -291,6 +291,20 @@ def test_gauges_of_all_are_added_up() -> None:
     assert list(site.controller.part.client_connections()) == [(("in",), 1)]
 
 
+def test_a_latency_is_that_of_the_last_answers_and_has_their_time() -> None:
+    site = Site()
+    for number, process in enumerate(site.workers, 1):
+        process.wiring.pools["p"].pool.servers[0].observe_latency(0.25 * number, site.now)
+    at = site.now
+    for _ in range(100):
+        site.sweep()
+    [shown, other] = site.controller.wiring.pools["p"].pool.servers
+    assert site.now > at
+    assert shown.latency_s == pytest.approx(0.5)
+    assert shown.latency_at == pytest.approx(at)
+    assert other.latency_s == 0.0
+
+
 def test_connections_that_carry_nothing_are_counted_whoever_keeps_them() -> None:
     """Those of HTTP/2 are with the endpoint, and not in the server's idle pool."""
     site = Site("{p: {servers: ['127.0.0.1:1'], protocol: h2}}")

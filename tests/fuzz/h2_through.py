@@ -77,10 +77,7 @@ class Stream:
     def octets(self, rng: random.Random, number: int, encoder: hpack.Encoder) -> Pieces:
         """Its frames, in one of the ways in which they may be cut."""
         has_more = bool(self.body or self.trailers) or rng.random() < 0.1
-        if rng.random() < 0.5:
-            head = block(self.fields)
-        else:
-            head = encoder.encode(self.fields, huffman=rng.random() < 0.5)
+        head = block(self.fields) if rng.random() < 0.5 else encoder.encode(self.fields, huffman=rng.random() < 0.5)
         found = _block(rng, number, head, is_end=not has_more)
         at = 0
         while at < len(self.body) or (has_more and not at and not self.trailers):

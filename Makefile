@@ -138,7 +138,7 @@ soak: setup ## hours of servers that restart, of kills, stalls, resets and abort
 		tests/scenarios/dataplane/exchange/test_sticky_load.py
 
 fuzz: setup ## a million heads against h11, h2 and hpack, then the property tests for much longer than in `make test`
-	@$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS)
+	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 	@$(BIN)/pytest -m hypothesis --hypothesis-profile=fuzz --timeout=0 $(PYTEST_ARGS)
 
 format: setup ## rewrite the code in the house format

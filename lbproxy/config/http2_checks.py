@@ -29,8 +29,21 @@ def check_http2(config: Config, data: Any, document: Document) -> None:
             if isinstance(given, Mapping) and "ping" in given:
                 message = "has no effect: HTTP/1 has no PING"
                 document.warn((*path, "keep_alive", "ping"), message, "write `protocol: h2`", at_key=True)
+            if name not in in_tcp_mode:
+                _check_calls(pool, raw, path, document)
         else:
             _check_shared(pool, raw, path, document)
+
+
+def _check_calls(pool: Pool, raw: Mapping[str, Any], path: Path, document: Document) -> None:
+    """Of a pool whose servers get no calls of gRPC: keys that say that they are servers of gRPC."""
+    if pool.health_check is not None and pool.health_check.type == "grpc":
+        message = "asks servers of gRPC, but calls to this pool are refused: it speaks HTTP/1.1 to them"
+        document.warn((*path, "health_check"), message, "add `protocol: h2`", at_key=True)
+    given = raw.get("retry")
+    if isinstance(given, Mapping) and "grpc" in given:
+        message = "has no effect: a pool that speaks HTTP/1.1 to its servers refuses calls of gRPC"
+        document.warn((*path, "retry", "grpc"), message, "add `protocol: h2`", at_key=True)
 
 
 def _check_shared(pool: Pool, raw: Mapping[str, Any], path: Path, document: Document) -> None:

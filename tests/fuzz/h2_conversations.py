@@ -13,6 +13,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
+from lbproxy.protocol.h2.codes import PREFACE
 from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.h2.settings import OwnSettings
 from tests.fuzz.oracle import Verdict, differ
@@ -331,27 +332,33 @@ def check_cuts(data: bytes) -> Verdict:
     is_sound = rng.random() < 0.3
     if not is_sound:
         octets = broken(rng, octets)
-    whole = _Talker(True, OFF)
+    words = in_pieces(rng, octets, lambda: _Talker(True, OFF))
+    if is_sound:
+        differ("a fault", [word for word in words if word in ("failed", "malformed")], [], octets)
+    return Verdict("failed" not in words and "malformed" not in words, is_sound)
+
+
+def in_pieces(rng: random.Random, octets: bytes, make: Callable[[], RecordingEnd]) -> list[object]:
+    """The words of what an end makes of them, which are the same however they are cut. Raises Disagreement."""
+    whole = make()
     whole.received(octets, 0.0)
     for size in (1, rng.randint(2, 50)):
-        end = _Talker(True, OFF)
+        end = make()
         for at in range(0, len(octets), size):
             end.received(octets[at : at + size], 0.0)
         differ(f"hooks in pieces of {size}", end.seen, whole.seen, octets)
         differ(f"output in pieces of {size}", end.take_output(), _copy(whole), octets)
     at = rng.randint(0, len(octets))
-    end = _Talker(True, OFF)
+    end = make()
     end.received(octets[:at], 0.0)
     end.received(octets[at:], 0.0)
     differ(f"hooks, cut at {at}", end.seen, whole.seen, octets)
     words = whole.words()
-    if is_sound:
-        differ("a fault", [word for word in words if word in ("failed", "malformed")], [], octets)
     differ("failures", words.count("failed"), int(whole.is_failed), octets)
     if whole.is_failed:
         differ("what comes after a failure", words[-1], "failed", octets)
     bounded(whole, octets)
-    return Verdict("failed" not in words and "malformed" not in words, is_sound)
+    return words
 
 
 def _copy(end: H2Connection) -> bytes:
@@ -361,11 +368,11 @@ def _copy(end: H2Connection) -> bytes:
     return octets
 
 
-def broken(rng: random.Random, octets: bytes) -> bytes:
-    """With a few octets changed, left out, doubled, or frames out of order."""
+def broken(rng: random.Random, octets: bytes, begin: int = len(PREFACE)) -> bytes:
+    """With a few octets changed, left out, doubled, or frames out of order; nothing before `begin`."""
     changed = bytearray(octets)
     for _ in range(rng.choice((1, 1, 2, 5))):
-        at = rng.randrange(24, len(changed))
+        at = rng.randrange(begin, len(changed))
         kind = rng.random()
         if kind < 0.5:
             changed[at] = rng.randrange(256)
@@ -375,7 +382,7 @@ def broken(rng: random.Random, octets: bytes) -> bytes:
             changed[at:at] = changed[at : at + rng.choice((1, 9, 13, 40))]
         else:
             changed[at:at] = rng.randbytes(rng.choice((1, 9)))
-        if len(changed) <= 25:
+        if len(changed) <= begin + 1:
             break
     return bytes(changed)
 

@@ -6,6 +6,7 @@ A case is a seed of a few octets, from which all of it follows.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 import h11
 import hpack
@@ -199,8 +200,9 @@ def check_downgrade(data: bytes) -> Verdict:
     expected += [(name, text) for name, text in wanted if kind_of(name) in (0, 5, 6)]
     cookies = [text for name, text in wanted if name == b"cookie"]
     joined = [b"; ".join([text for text in cookies if text])] if cookies else []
-    for reader in (_by_h11, _by_llhttp):
-        method, target, lines, got, n_whole = reader(raw)
+    for reader in (by_h11, by_llhttp):
+        method, target, lines, got, trailers, n_whole = reader(raw)
+        differ("trailers", trailers, [], raw)
         differ("method and target", (method, target), (head.method, head.path), raw)
         own = [line for line in lines if line[0] not in _FRAMING]
         differ("fields", [line for line in own if line[0] != b"cookie"], expected, raw)
@@ -218,15 +220,15 @@ def check_downgrade(data: bytes) -> Verdict:
 
 _METHODS = (b"GET", b"POST", b"PUT", b"OPTIONS")
 _FRAMING = (b"content-length", b"transfer-encoding", b"te", b"connection")
-_Read = tuple[bytes, bytes, List, bytes, int]
-"""Method, target, fields, body, and how many whole requests there were: exactly one, or one that is not whole."""
+_Read = tuple[bytes, bytes, List, bytes, List, int]
+"""Method, target, fields, body, trailers, and how many whole requests there were: one, or one that is not whole."""
 
 
 def _listed(length: int | None) -> list[int]:
     return [] if length is None else [length]
 
 
-def _by_h11(raw: bytes) -> _Read:
+def by_h11(raw: bytes) -> _Read:
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(raw)
     event = connection.next_event()
@@ -235,9 +237,14 @@ def _by_h11(raw: bytes) -> _Read:
     body = b""
     while isinstance(part := connection.next_event(), h11.Data):
         body += bytes(part.data)
-    n_whole = int(isinstance(part, h11.EndOfMessage))
     differ("what h11 leaves", connection.trailing_data[0], b"", raw)
-    return bytes(event.method), bytes(event.target), [(bytes(n), bytes(t)) for n, t in event.headers], body, n_whole
+    trailers = _pairs(part.headers) if isinstance(part, h11.EndOfMessage) else []
+    n_whole = int(isinstance(part, h11.EndOfMessage))
+    return bytes(event.method), bytes(event.target), _pairs(event.headers), body, trailers, n_whole
+
+
+def _pairs(headers: Iterable[tuple[bytes, bytes]]) -> List:
+    return [(bytes(name), bytes(text)) for name, text in headers]
 
 
 class _Sink:
@@ -246,7 +253,9 @@ class _Sink:
     def __init__(self) -> None:
         self.target = b""
         self.fields: List = []
+        self.trailers: List = []
         self.body = b""
+        self.has_head = False
         self.n_begun = 0
         self.n_whole = 0
 
@@ -257,7 +266,10 @@ class _Sink:
         self.target += part
 
     def on_header(self, name: bytes, text: bytes) -> None:
-        self.fields.append((name.lower(), text))
+        (self.trailers if self.has_head else self.fields).append((name.lower(), text))
+
+    def on_headers_complete(self) -> None:
+        self.has_head = True
 
     def on_body(self, part: bytes) -> None:
         self.body += part
@@ -266,7 +278,7 @@ class _Sink:
         self.n_whole += 1
 
 
-def _by_llhttp(raw: bytes) -> _Read:
+def by_llhttp(raw: bytes) -> _Read:
     """With another method in the place of those that it does not know."""
     sink = _Sink()
     parser = httptools.HttpRequestParser(sink)
@@ -276,4 +288,5 @@ def _by_llhttp(raw: bytes) -> _Read:
     except httptools.HttpParserError as error:
         raise Disagreement(f"llhttp refuses ({error}) {raw!r}") from None
     differ("requests that llhttp sees", sink.n_begun, 1, raw)
-    return parser.get_method() if method in _METHODS else method, sink.target, sink.fields, sink.body, sink.n_whole
+    said = parser.get_method() if method in _METHODS else method
+    return said, sink.target, sink.fields, sink.body, sink.trailers, sink.n_whole

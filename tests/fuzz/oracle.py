@@ -191,7 +191,7 @@ def _is_forwarding(lower: bytes) -> bool:
     return lower in FORWARDING or lower.startswith(b"x-forwarded-")
 
 
-def _forwarded_names(fields: Fields, *, underscores: str) -> Fields:
+def end_to_end(fields: Fields, *, underscores: str = "drop") -> Fields:
     """The end-to-end fields of a request, in order."""
     gone = _options(fields) - NEVER_NOMINATED - {b"te", b"upgrade"}
     out = []
@@ -268,7 +268,7 @@ def _compare_request(raw: bytes, head: RequestHead, event: h11.Request, undersco
         else ("length" if head.content_length is not None else "none", head.content_length)
     )
     differ("framing", framing, _framing(fields, raw), raw)
-    expected = _forwarded_names(fields, underscores=underscores)
+    expected = end_to_end(fields, underscores=underscores)
     if method != b"OPTIONS":
         expected += [(b"Max-Forwards", value) for value in _of(fields, b"max-forwards")]
     differ("fields", head.fields, expected, raw)

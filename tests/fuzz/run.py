@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import answers, forwarded, generate, h2_conversations, h2_heads, oracle
+from tests.fuzz import answers, forwarded, generate, h2_answers, h2_conversations, h2_heads, h2_through, oracle
 from tests.fuzz.oracle import Verdict
 
 FAILURES = Path(__file__).parent / "failures"
@@ -44,6 +44,9 @@ KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[bytes], Verdi
     "hpack odd": (h2_heads.seed, h2_heads.check_any_block, 0.01),
     "hpack out": (h2_heads.seed, h2_heads.check_encoder, 0.01),
     "h2 downgrade": (h2_heads.seed, h2_heads.check_downgrade, 1.0),
+    "h2 through": (h2_heads.seed, h2_through.check_through, 1.0 / h2_through.LISTS),
+    "h2 answers": (h2_heads.seed, h2_answers.check_answers, 0.002),
+    "h2 cuts up": (h2_heads.seed, h2_answers.check_cuts, 0.01),
     "h2 talk": (h2_heads.seed, h2_conversations.check_conversation, 0.002),
     "h2 cuts": (h2_heads.seed, h2_conversations.check_cuts, 0.01),
     "memo": (forwarded.heads_sequence, forwarded.check_memo, 0.01),
@@ -87,11 +90,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--count", type=int, default=1_000_000, help="heads; a fifth as many chunked bodies come on top"
     )
     parser.add_argument("--seed", type=int, default=None, help="default: from the clock")
+    parser.add_argument("--kind", choices=tuple(KINDS), action="append", help="only this one; may be given again")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000_000
     print(f"seed {seed}, {options.count} heads", flush=True)
     failures = 0
-    for kind, (_, _, share) in KINDS.items():
+    for kind in options.kind or KINDS:
+        share = KINDS[kind][2]
         started = time.monotonic()
         counts, failed = fuzz(kind, round(options.count * share), seed, FAILURES)
         said = ", ".join(f"{number} {what}" for what, number in counts.items())

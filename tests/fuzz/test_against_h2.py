@@ -15,7 +15,10 @@ from tests.fuzz import h2_conversations, h2_heads, run
 from tests.support.h2_ends import RecordingEnd, begun
 
 SEED = 2
-COUNTS = {"hpack in": 400, "hpack odd": 400, "hpack out": 150, "h2 downgrade": 4_000, "h2 talk": 60, "h2 cuts": 150}
+COUNTS = {
+    "hpack in": 400, "hpack odd": 400, "hpack out": 150, "h2 downgrade": 4_000, "h2 through": 20, "h2 answers": 150,
+    "h2 talk": 60, "h2 cuts": 150, "h2 cuts up": 150,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", COUNTS)

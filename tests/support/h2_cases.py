@@ -167,6 +167,7 @@ def shared(head: bytes, *, is_from_client: bool) -> Iterator[Case]:
     yield case("6.1", "padding as long as the frame", protocol, opened, frame(DATA, PADDED, STREAM, b"\x05abcd"))
     yield case("6.1", "padding longer than the frame", protocol, opened, frame(DATA, PADDED, STREAM, b"\xffabcd"))
     yield case("6.1", "PADDED without a length", size, opened, frame(DATA, PADDED, STREAM))
+    yield case("6.1", "padding longer than an empty body", protocol, opened, frame(DATA, PADDED, STREAM, b"\x01"))
 
     # 6.2
     yield case("6.2", "HEADERS on stream 0", protocol, frame(HEADERS, END_HEADERS, 0, head))
@@ -207,6 +208,11 @@ def shared(head: bytes, *, is_from_client: bool) -> Iterator[Case]:
         yield case("6.5", f"SETTINGS of {length} octets", size, frame(SETTINGS, 0, 0, bytes(length)))
     yield case("6.5", "an unasked SETTINGS ACK", ON, settings(flags=ACK))
     yield case("6.5.2", "ENABLE_PUSH of 2", protocol, settings((2, 2)))
+    yield case("6.5.2", "ENABLE_PUSH of 2^32-1", protocol, settings((2, 0xFFFFFFFF)))
+    yield case("6.5.3", "a bad value that a later one mends", protocol, settings((5, 1), (5, 16_384)))
+    yield case("6.5.3", "a bad value behind a good one", ends(FLOW_CONTROL_ERROR), settings((4, 1), (4, 1 << 31)))
+    yield case("6.5.2", "ENABLE_CONNECT_PROTOCOL of 1 and then 0", protocol, settings((8, 1)), settings((8, 0)))
+    yield case("6.5.2", "ENABLE_CONNECT_PROTOCOL of 0", ON, settings((8, 0)))
     yield case("6.5.2", "INITIAL_WINDOW_SIZE of 2^31", ends(FLOW_CONTROL_ERROR), settings((4, 1 << 31)))
     yield case("6.5.2", "INITIAL_WINDOW_SIZE of 2^32-1", ends(FLOW_CONTROL_ERROR), settings((4, 0xFFFFFFFF)))
     for value in (0, 16_383, 1 << 24, 0xFFFFFFFF):

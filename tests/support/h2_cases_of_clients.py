@@ -216,6 +216,23 @@ def _frames() -> Iterator[Case]:
         "5.1.1", "streams may be left out", answers(200, 2**31 - 1), headers(2**31 - 1, GET, is_end=True), reaches=1
     )
 
+    skipped = headers(STREAM + 4, HELD)
+    for what, octets, want in (
+        ("DATA", frame(DATA, 0, STREAM, b"x"), CLOSED),
+        ("RST_STREAM", gone, ON),
+        ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, STREAM, u32(9)), ON),
+        ("PRIORITY", frame(PRIORITY, 0, STREAM, u32(0) + b"\x01"), ON),
+    ):
+        yield case("5.1.1", f"{what} on a stream that was left out, and so is closed", want, skipped, octets)
+    yield case(
+        "5.1.1",
+        "PRIORITY opens no stream",
+        answers(200),
+        frame(PRIORITY, 0, IDLE, u32(0) + b"\x01"),
+        headers(STREAM, GET, is_end=True),
+        reaches=1,
+    )
+
     # 5.1.2
     yield Case(
         "5.1.2",
@@ -258,6 +275,17 @@ def _frames() -> Iterator[Case]:
         headers(STREAM, POST),
         frame(DATA, END_STREAM, STREAM),
         reaches=1,
+    )
+    yield case(
+        "6.1",
+        "padding that is not zero",
+        answers(200),
+        headers(STREAM, POST),
+        frame(DATA, PADDED | END_STREAM, STREAM, b"\x03bodyabc"),
+        reaches=1,
+    )
+    yield case(
+        "6.2", "HEADERS that are padding alone", MALFORMED, frame(HEADERS, END_HEADERS | PADDED, STREAM, b"\x02ab")
     )
     yield case("6.2", "padded HEADERS", answers(200), padded_headers(STREAM, GET, 200, flags=END_STREAM), reaches=1)
     yield case(

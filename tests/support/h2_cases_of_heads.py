@@ -141,6 +141,9 @@ def heads() -> Iterator[Case]:
         ("a whole request line", b"/evil HTTP/1.1\r\nHost: a\r\n\r\n"),
     ):
         yield case("8.3.1", f":path is {what}", MALFORMED, sent([METHOD, SCHEME, AUTHORITY, (b":path", path)]))
+    yield case("8.3.1", ":path has a fragment", answers(400), sent([*GET[:3], (b":path", b"/case#part")]))
+    yield case("8.3.1", "Host is empty", MALFORMED, sent([*GET[:2], GET[3], (b"host", b"")]))
+    yield case("8.3.1", "Host is empty beside :authority", MALFORMED, sent([*GET, (b"host", b"")]))
     for what, authority in (
         ("user information", b"user@case.example"),
         ("a user and a password", b"user:word@case.example"),

@@ -118,6 +118,12 @@ def _frames() -> Iterator[Case]:
     )
     yield _case("6.1", "empty DATA that ends the stream", FINE, opened, frame(DATA, END_STREAM, STREAM))
     yield _case("6.1", "empty DATA in between", FINE, opened, frame(DATA, 0, STREAM), END)
+    yield _case(
+        "6.1", "padding that is not zero", FINE, opened, frame(DATA, PADDED | END_STREAM, STREAM, b"\x03bodyabc")
+    )
+    yield _case(
+        "6.2", "HEADERS that are padding alone", MALFORMED, frame(HEADERS, END_HEADERS | PADDED, STREAM, b"\x02ab")
+    )
     yield _case("6.2", "padded HEADERS", FINE, padded_headers(STREAM, OK, 99, flags=END_STREAM))
     yield _case(
         "6.2",

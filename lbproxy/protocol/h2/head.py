@@ -227,8 +227,11 @@ def _with_one_cookie(fields: list[H2Field]) -> list[H2Field]:
     # Without empty ones, which would leave white space at an end.
     joined = H2Field(b"cookie", b"; ".join([crumb.value for crumb in crumbs if crumb.value]), COOKIE)
     joined.is_secret = any(crumb.is_secret for crumb in crumbs)
-    first = crumbs[0]
-    return [joined if field is first else field for field in fields if field is first or field.kind != COOKIE]
+    # By its place: crumbs that are equal may be one object, which stands in the table.
+    first = fields.index(crumbs[0])
+    others = [field for field in fields if field.kind != COOKIE]
+    others.insert(first, joined)
+    return others
 
 
 def read_answer(found: list[H2Field]) -> H2Head:

@@ -53,12 +53,21 @@ def test_what_is_refused(keys: str, place: str, message: str) -> None:
     ("keys", "mode", "message"),
     [
         ("keep_alive: {ping: 5s}", "http", "has no effect: HTTP/1 has no PING"),
+        ("health_check: grpc", "http", "asks servers of gRPC, but calls to this pool are refused"),
+        ("retry: {grpc: [unavailable]}", "http", "refuses calls of gRPC; add `protocol: h2`"),
         ("protocol: h2", "tcp", "has no effect in TCP mode"),
         ("protocol: h2\n    lenient: true", "http", "has no lines to be lenient about"),
     ],
 )
 def test_what_is_hardly_meant(keys: str, mode: str, message: str) -> None:
     assert [message in warning for warning in load(keys, mode)[1]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("keys", "mode"), [("health_check: grpc", "tcp"), ("protocol: h2\n    health_check: grpc", "http")]
+)
+def test_servers_of_grpc_where_calls_reach_them(keys: str, mode: str) -> None:
+    assert load(keys, mode)[1] == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 import pytest
 
 from lbproxy.dataplane.server.http2_stream import Http2Stream
-from lbproxy.protocol.h2.codes import CANCEL, END_HEADERS, END_STREAM, HEADERS, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM
+from lbproxy.protocol.h2.codes import (
+    CANCEL,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FLOW_CONTROL_ERROR,
+    HEADERS,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    REFUSED_STREAM,
+)
 from lbproxy.protocol.h2.fields import H2Field
 from lbproxy.protocol.h2.settings import OwnSettings
 from tests.support.asking import prepared_by
@@ -96,6 +106,24 @@ def test_a_client_that_takes_no_more_holds_back_its_stream_only() -> None:
         assert server.end.sendable(1) >= 128 * 1024
         server.more(1, b"", is_end=True)
         assert slow.heard[-1] == (b"", True)
+        lb.close()
+
+
+def test_a_server_that_says_more_than_its_window_loses_the_stream() -> None:
+    """RFC 9113 section 6.9.1. Octets that nobody has taken are not given back."""
+    with Asking() as lb:
+        server, slow = lb.server()
+        server.answer(1, b"", is_end=False)
+        assert slow.stream is not None
+        slow.stream.pause()
+        server.peer.send(*[frame(DATA, 0, 1, bytes(16_384))] * 16)
+        assert server.read() == [] and slow.stream is not None
+        server.peer.send(frame(DATA, 0, 1, b"x"))
+        assert server.read() == [("reset", 1, FLOW_CONTROL_ERROR)]
+        other = lb.begun()
+        assert server.ids() == [3]
+        server.answer(3)
+        assert other.heard[-1] == (200, b"hi", True)
         lb.close()
 
 

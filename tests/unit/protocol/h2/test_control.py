@@ -221,6 +221,18 @@ def test_goaway_without_a_number_stops_nothing() -> None:
     assert end.words() == ["head"]
 
 
+def test_a_last_stream_never_grows() -> None:
+    """Section 6.8: also where an error follows that names the last one again."""
+    end = begun(True)
+    end.goaway(2**31 - 1)
+    end.received(headers(1, POST), 0.0)
+    end.goaway(end.last_peer_stream)
+    end.received(headers(3, POST) + frame(DATA, 0, 0, b"x"), 0.0)
+    said = [payload for kind, _, _, payload in split_frames(end.take_output()) if kind == GOAWAY]
+    assert [int.from_bytes(payload[:4], "big") for payload in said] == [2**31 - 1, 1, 1]
+    assert end.is_failed
+
+
 def test_goaway_says_what_was_wrong() -> None:
     end = begun(True)
     end.received(POST_1 + frame(DATA, 0, 0, b"x"), 0.0)

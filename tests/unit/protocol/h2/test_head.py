@@ -66,6 +66,13 @@ def test_a_cookie_is_as_secret_as_its_crumbs() -> None:
     assert not read_request([*made(GET), crumbs[0], crumbs[0]], False).fields[0].is_secret
 
 
+def test_equal_crumbs_are_joined_once() -> None:
+    """A table gives the same object each time that it is asked."""
+    crumb, other = made([(b"cookie", b"a=1"), (b"x", b"y")])
+    head = read_request([*made(GET), crumb, other, crumb, crumb], False)
+    assert head.lines == b"cookie: a=1; a=1; a=1\r\nx: y\r\n"
+
+
 def test_an_empty_crumb_is_none() -> None:
     for values, joined in (((b"", b"a", b""), b"a"), ((b"", b""), b""), ((b"a", b"", b"b"), b"a; b")):
         head = read_request(made((*GET, *[(b"cookie", value) for value in values])), False)

@@ -50,6 +50,7 @@ from lbproxy.protocol.h2.head import (
 )
 from lbproxy.protocol.h2.outgoing import EXPECTS_BODY, EXPECTS_HEAD, HAS_ENDED, H2Stream
 from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.h2.shapes import Shapes
 
 _MAX_CONTINUATIONS: Final = 8
 _MAX_EARLY: Final = 1000
@@ -82,6 +83,7 @@ class H2Connection(H2Control):
         self.n_known = 0
         self._known: dict[bytes, H2Head] = {}  # while the decoder's table is the same
         self._known_version = 0
+        self._shapes = Shapes(own.websocket)
 
     @property
     def is_between(self) -> bool:
@@ -262,7 +264,7 @@ class H2Connection(H2Control):
             return
         why = ""
         try:
-            head = self._head(block)
+            head = self._head(block, is_end)
         except HpackError as error:
             self._fail(COMPRESSION_ERROR, str(error))
             return
@@ -298,17 +300,25 @@ class H2Connection(H2Control):
                 stream.n_expected = head.content_length
         self.head_received(stream_id, head, is_end)
 
-    def _head(self, block: bytes) -> H2Head:
+    def _head(self, block: bytes, is_end: bool) -> H2Head:
         """Read, or known from before: a block that changed nothing in the table means the same until something does."""
         if self._known_version == self.decoder.version:
             known = self._known.get(block)
             if known is not None:
                 self.n_known += 1
+                known.shape = None  # the whole of it comes again
                 return known
         found = self.decoder.decode(block)
         if self.decoder.excess:
             return too_large(self.decoder.excess)
-        head = read_request(found, self.own.websocket) if self.is_server else read_answer(found)
+        head: H2Head | None = None
+        if self.is_server:
+            if not self.decoder.has_secrets:
+                head = self._shapes.find(found, is_end)
+            if head is None:
+                head = read_request(found, self.own.websocket)
+        else:
+            head = read_answer(found)
         if self.decoder.has_secrets:
             head.secrets = secrets_among(found)
         version = self.decoder.version

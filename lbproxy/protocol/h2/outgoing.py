@@ -176,7 +176,12 @@ class H2Outgoing:
         stream = self._stream(stream_id)
         if stream is not None:
             stream.is_head = head.method == b"HEAD"
-            block = self.encoder.encode_head(head.all_lines(scheme), own, aside, secrets)
+            front = head.front
+            if front is None:
+                block = self.encoder.encode_head(head.all_lines(scheme), own, aside, secrets)
+            else:
+                start = front.all_lines(scheme)
+                block = self.encoder.encode_varied(start, head.between, head.behind, own, aside, secrets)
             self._send_block(stream_id, stream, block, is_end)
 
     def send_answer(

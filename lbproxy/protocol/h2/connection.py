@@ -39,6 +39,7 @@ from lbproxy.protocol.h2.codes import (
 )
 from lbproxy.protocol.h2.control import CONTINUATIONS, CONTROL_FRAMES, RESETS, H2Control
 from lbproxy.protocol.h2.decoder import Decoder, HpackError
+from lbproxy.protocol.h2.fields import NO_FIELDS, H2Field
 from lbproxy.protocol.h2.head import (
     H2Head,
     Malformed,
@@ -83,6 +84,9 @@ class H2Connection(H2Control):
         self.n_known = 0
         self._known: dict[bytes, H2Head] = {}  # while the decoder's table is the same
         self._known_version = 0
+        self._trailers_block = b""  # the last, and what was in it
+        self._trailers_found = NO_FIELDS
+        self._trailers_version = -1
         self._shapes = Shapes(own.websocket)
 
     @property
@@ -376,7 +380,7 @@ class H2Connection(H2Control):
     def _trailers(self, stream_id: i64, stream: H2Stream, block: bytes, is_end: bool) -> None:
         """Section 8.1."""
         try:
-            found = self.decoder.decode(block)
+            found = self._decode_trailers(block)
         except HpackError as error:
             self._fail(COMPRESSION_ERROR, str(error))
             return
@@ -398,6 +402,22 @@ class H2Connection(H2Control):
             return
         self._ended(stream_id, stream)
         self.trailers_received(stream_id, found)
+
+    def _decode_trailers(self, block: bytes) -> list[H2Field]:
+        """Their fields; the same object as for the last ones if these are equal. Raises HpackError."""
+        decoder = self.decoder
+        version = decoder.version
+        if self._trailers_version == version and self._trailers_block == block:
+            decoder.excess = ""
+            self.n_known += 1
+            return self._trailers_found
+        found = decoder.decode(block)
+        is_kept = not decoder.has_secrets and not decoder.excess and len(block) <= _MAX_KNOWN_BLOCK
+        if is_kept and decoder.version == version:
+            self._trailers_block = block
+            self._trailers_found = found
+            self._trailers_version = version
+        return found
 
     # --- bodies -----------------------------------------------------------------------------------------------------
 

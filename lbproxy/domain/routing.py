@@ -114,7 +114,7 @@ _AMBIGUOUS: Final = "servers read this path in several ways, and for them differ
 class Router:
     """Compiled routes. `choose` costs nothing if the first route is the default."""
 
-    __slots__ = ("_asks_bodies", "_default", "_path_rules", "_rules", "_uses_host", "specs")
+    __slots__ = ("_asks_bodies", "_default", "_path_rules", "_rules", "_uses_host", "reads_headers", "specs")
 
     def __init__(
         self, rules: Sequence[tuple[int, tuple[_Test, ...]]], default: int | None, path_rules: PathRules = NORMALISE
@@ -123,6 +123,7 @@ class Router:
         self._default = default
         self._path_rules = path_rules
         self._uses_host = False
+        self.reads_headers = any(tests for _, tests in self._rules)  # does it look at header fields?
         self._asks_bodies: frozenset[int] = frozenset()
         self.specs: tuple[RouteSpec, ...] = ()  # what it was compiled from
 
@@ -151,6 +152,7 @@ class Router:
             seen.append(route.match)
         router = cls(rules, default, path_rules)
         router._uses_host = any(match.host for match in seen)
+        router.reads_headers = any(match.headers for match in seen)
         router._asks_bodies = frozenset(by_body)
         router.specs = tuple(routes)
         return router

@@ -69,6 +69,13 @@ class _RequestNames(Names):
 _NAMES: Final = _RequestNames(_KINDS)
 
 
+def means_nothing(name: bytes) -> bool:
+    """Does a field of this lower-case name, which is a token, always go on as it came, and say nothing to a gateway?"""
+    size = len(name)
+    found = _NAMES.find(name, 0, size, sum(name)) or _NAMES.judge(name, 0, size, b"_" in name)
+    return found.kind == 0
+
+
 @mypyc_attr(free_list_len=1, acyclic=True)
 class RequestFields(FieldLines):
     """What the lines of a head say that needs a decision; `lines` is what goes on.

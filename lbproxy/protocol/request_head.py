@@ -116,6 +116,36 @@ class RequestHead:
         self.underscore_dropped = 0
         self.nominated_dropped = 0
 
+    def with_lines(self, lines: bytes, size: int) -> RequestHead:
+        """The same with other end-to-end fields, which say nothing to a gateway that these do not.
+
+        size: octets of further lines, which do not go on."""
+        head = RequestHead()
+        head.lines = lines
+        head.start = self.start
+        head.size = self.size + len(lines) - len(self.lines) + size
+        head.binds = self.binds
+        head.key_name = self.key_name
+        head.method = self.method
+        head.target_text = self.target_text
+        head.host = self.host
+        head.minor = self.minor
+        head.via = self.via
+        head.claims = self.claims
+        head.content_length = self.content_length
+        head.chunked = self.chunked
+        head.keep_alive = self.keep_alive
+        head.expects_continue = self.expects_continue
+        head.upgrade = self.upgrade
+        head.secrets = self.secrets
+        head.accepts_trailers = self.accepts_trailers
+        head.max_forwards = self.max_forwards
+        head.user_agent = self.user_agent
+        head.referer = self.referer
+        head.underscore_dropped = self.underscore_dropped
+        head.nominated_dropped = self.nominated_dropped
+        return head
+
     @property
     def has_body(self) -> bool:
         return self.chunked or bool(self.content_length)

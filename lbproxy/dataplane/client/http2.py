@@ -14,6 +14,7 @@ from lbproxy.dataplane.client.http2_timed import TimedHttp2
 from lbproxy.dataplane.client.http2_tunnel import ConnectStream
 from lbproxy.dataplane.exchange.forwarding import kept_identity
 from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
+from lbproxy.dataplane.exchange.template import Template
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.protocol.h2.codes import error_name
 from lbproxy.protocol.h2.fields import H2Field
@@ -24,6 +25,7 @@ from lbproxy.protocol.upgrade import WEBSOCKET
 from lbproxy.telemetry.log import ThrottledLog
 from lbproxy.telemetry.slots import LISTENER
 
+_MOST_TEMPLATES: Final = 32
 log = ThrottledLog(logging.getLogger("lbproxy"))
 
 _REJECTED: Final = {
@@ -72,6 +74,7 @@ class Http2Connection(TimedHttp2):
             self._start()
         if self._facts.listener is not self._door.runtime:
             self._facts = self._facts.renewed(self._door.runtime, self.transport)
+            self._templates.clear()
         facts = self._facts
         services = self.services
         if head.protocol:
@@ -80,10 +83,12 @@ class Http2Connection(TimedHttp2):
             is_end = True  # of the request; what comes behind it is no body
         else:
             stream = Http2Stream(self, number, facts, is_end=is_end)
-            raw = request_octets(head, is_end=is_end)
+            raw = b""
         self._streams[number] = stream
         self._door.n_streams += 1
-        prepared = self._prepared(raw, head)
+        prepared = self._from_template(head, is_end=is_end) if head.shape is not None and not raw else None
+        if prepared is None:
+            prepared = self._prepared(raw or request_octets(head, is_end=is_end), head)
         if prepared.dropped:
             for column, count in prepared.dropped:
                 services.row[column] += count
@@ -102,6 +107,21 @@ class Http2Connection(TimedHttp2):
             stream.start(is_end=True)
         else:
             self._unstarted = stream
+
+    def _from_template(self, head: H2Head, *, is_end: bool) -> Prepared | None:
+        """What is made of a head of which all but the last fields came before; None where that may be more."""
+        shape = head.shape
+        if shape is None or shape.protocol:
+            return None
+        template = self._templates.get(shape)
+        if template is None:
+            facts = self._facts
+            prepared = self._prepared(request_octets(shape, is_end=is_end), shape)
+            template = Template(prepared, facts.listener, len(shape.fields), is_trusted=facts.is_trusted)
+            if len(self._templates) >= _MOST_TEMPLATES:
+                self._templates.clear()
+            self._templates[shape] = template
+        return None if self.is_misdirected(template.prepared.head.host) else template.followed_by(head.behind)
 
     def _prepared(self, raw: bytes, head: H2Head) -> Prepared:
         facts = self._facts

@@ -31,6 +31,7 @@ from lbproxy.dataplane.client.http2_codec import ClientCodec, FrameOwner
 from lbproxy.dataplane.client.http2_stream import Http2Stream, StreamOwner
 from lbproxy.dataplane.counters import LOOKUPS, count_lookups
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
+from lbproxy.dataplane.exchange.template import Template
 from lbproxy.dataplane.net.socket_transport import FIRST_READ
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.room import Guest
@@ -38,6 +39,7 @@ from lbproxy.dataplane.runtime import JITTER, Http2Settings
 from lbproxy.dataplane.services import abort
 from lbproxy.errors import Fault
 from lbproxy.protocol.h2.codes import MAX_STREAM_ID, NO_ERROR
+from lbproxy.protocol.h2.head import H2Head
 from lbproxy.protocol.h2.settings import OwnSettings
 from lbproxy.telemetry.slots import GOAWAYS, LISTENER
 
@@ -88,6 +90,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_streams",
         "_taken",
         "_taken_at",
+        "_templates",
         "_unstarted",
         "_write_blocked",
         "_written",
@@ -118,6 +121,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         self._unstarted: Http2Stream | None = None  # of the last head: its body may be in the same read
         self._ready: deque[Http2Stream] = deque()  # may send, and wait for their turn
         self._stalled: dict[int, Http2Stream] = {}  # wait for a window
+        self._templates: dict[H2Head, Template] = {}  # by their shapes, which one connection has
         self._is_inside = False  # of a read: what is said leaves when all of it was looked at
         self._is_paused = False
         self._write_blocked = False

@@ -73,6 +73,29 @@ class StreamOwner:
         raise NotImplementedError
 
 
+class _LastTrailers:
+    """Those that were sent last, if nothing was taken out for this route or by its answer, and their lines. Servers of
+    gRPC say the same behind most of their answers, and equal ones are the same object then."""
+
+    __slots__ = ("_lines", "_trailers")
+
+    def __init__(self) -> None:
+        self._trailers: Sequence[Field] = ()
+        self._lines = b""
+
+    def lines_of(self, prepared: Prepared, trailers: Sequence[Field], nominated: frozenset[bytes]) -> bytes:
+        """See sent_trailers."""
+        if nominated or prepared.route.edits_responses or secrets_of(trailers):
+            return sent_trailers(prepared, trailers, nominated)
+        if trailers is not self._trailers:
+            self._trailers = trailers
+            self._lines = sent_trailers(prepared, trailers, nominated)
+        return self._lines
+
+
+_LAST: Final = _LastTrailers()
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Http2Stream(SharingClientStream):
     """See the module. number: the stream's. is_queued: the connection has it among those that want to send."""
@@ -330,7 +353,7 @@ class Http2Stream(SharingClientStream):
         self._nominated = head.nominated
         behind = b""
         if trailers:
-            behind = sent_trailers(prepared, trailers, head.nominated)
+            behind = _LAST.lines_of(prepared, trailers, head.nominated)
             self._secrets = secrets_of(trailers)
         is_end = is_done and not body and not behind
         lines, aside, own = answer_lines(prepared, head, request.id_line)
@@ -347,7 +370,7 @@ class Http2Stream(SharingClientStream):
         if not self._is_over:
             behind = b""
             if trailers:
-                behind = sent_trailers(request.prepared, trailers, self._nominated)
+                behind = _LAST.lines_of(request.prepared, trailers, self._nominated)
                 self._secrets = secrets_of(trailers)
             self._send(request, data, is_done=is_done, trailers=behind)
 

@@ -46,6 +46,7 @@ _VIA: Final = b"Via: 1.1 " + VIA_PSEUDONYM + b"\r\n"
 _VIA_10: Final = b"Via: 1.0 " + VIA_PSEUDONYM + b"\r\n"
 _VIA_2: Final = b"Via: 2 " + VIA_PSEUDONYM + b"\r\n"
 _NO_NAMES: Final[frozenset[bytes]] = frozenset()
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 _GRPC_NAMES: Final[frozenset[bytes]] = frozenset((GRPC_TIMEOUT,))
 # Of a request line that was refused: what the log can tell, however odd. Its protocol only if there is one.
 _said = re.compile(rb"([!-~]+) ([^ \r\n]+)(?: (HTTP/[0-9]\.[0-9])\r?\n)?").match
@@ -137,6 +138,31 @@ class Prepared:
         self.needs_care = head.chunked or head.expects_continue or head.binds
         self.minor = head.minor
         self.upgrade = allowed_protocols(head.upgrade, route.upgrades, head.method) if head.upgrade else b""
+
+    def with_head(self, head: RequestHead) -> Prepared:
+        """The same of another head, whose differences mean nothing here. What is made of its lines is for who asks."""
+        made = Prepared(head, self.route)
+        made.deadlines = self.deadlines
+        made.dropped = self.dropped
+        made.fault = self.fault
+        made.fault_detail = self.fault_detail
+        made.fork = self.fork
+        made.host_line = self.host_line
+        made.is_connect = self.is_connect
+        made.is_grpc = self.is_grpc
+        made.is_idempotent = self.is_idempotent
+        made.is_local = self.is_local
+        made.keep_alive = self.keep_alive
+        made.location = self.location
+        made.log_head = self.log_head
+        made.pool = self.pool
+        made.takes_port = self.takes_port
+        made.total_s = self.total_s
+        made.checks = self.checks
+        made.closes = self.closes
+        made.needs_care = self.needs_care
+        made.upgrade = self.upgrade
+        return made
 
 
 @mypyc_attr(acyclic=True)
@@ -256,7 +282,7 @@ def prepare_head(
                 head.host,
                 head.path,
                 head.query,
-                matched_headers(head, is_trusted=is_trusted),
+                matched_headers(head, is_trusted=is_trusted) if listener.router.reads_headers else _NO_HEADERS,
                 has_body=head.has_body,
             )
             path = choice.path

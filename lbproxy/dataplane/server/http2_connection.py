@@ -32,9 +32,10 @@ from lbproxy.dataplane.server.tls import tls_fault
 from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import Fault
 from lbproxy.protocol.h2.codes import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, error_name
-from lbproxy.protocol.h2.fields import H2Field
+from lbproxy.protocol.h2.fields import NO_FIELDS, H2Field
 from lbproxy.protocol.h2.head import H2Head, trailers_of
 from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.message import Field
 
 log = logging.getLogger("lbproxy")
 
@@ -98,6 +99,8 @@ class Http2Connection(Carrier):
         self._pinged_at = 0.0  # while an answer is waited for
         self._n_pings = 0  # since something else came
         self._why = ""  # it failed
+        self._last_trailer_fields = NO_FIELDS  # the last, and how they go on
+        self._last_trailers: list[Field] = []
         self._lookups = self.lookups()  # that were counted
 
     # --- room ---------------------------------------------------------------------------------------------------------
@@ -291,7 +294,10 @@ class Http2Connection(Carrier):
     def trailers_received(self, stream_id: int, fields: list[H2Field]) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None:
-            stream.trailers_came(trailers_of(fields))
+            if fields is not self._last_trailer_fields:  # the codec gives equal ones as the same object
+                self._last_trailer_fields = fields
+                self._last_trailers = trailers_of(fields)
+            stream.trailers_came(self._last_trailers)
 
     def malformed(self, stream_id: int, why: str) -> None:
         self._fail_stream(stream_id, errors.BAD_RESPONSE, why)

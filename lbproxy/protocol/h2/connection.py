@@ -39,6 +39,7 @@ from lbproxy.protocol.h2.codes import (
 )
 from lbproxy.protocol.h2.control import CONTINUATIONS, CONTROL_FRAMES, RESETS, H2Control
 from lbproxy.protocol.h2.decoder import Decoder, HpackError
+from lbproxy.protocol.h2.fields import NO_FIELDS, H2Field
 from lbproxy.protocol.h2.head import (
     H2Head,
     Malformed,
@@ -50,6 +51,7 @@ from lbproxy.protocol.h2.head import (
 )
 from lbproxy.protocol.h2.outgoing import EXPECTS_BODY, EXPECTS_HEAD, HAS_ENDED, H2Stream
 from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.h2.shapes import Shapes
 
 _MAX_CONTINUATIONS: Final = 8
 _MAX_EARLY: Final = 1000
@@ -82,6 +84,10 @@ class H2Connection(H2Control):
         self.n_known = 0
         self._known: dict[bytes, H2Head] = {}  # while the decoder's table is the same
         self._known_version = 0
+        self._trailers_block = b""  # the last, and what was in it
+        self._trailers_found = NO_FIELDS
+        self._trailers_version = -1
+        self._shapes = Shapes(own.websocket)
 
     @property
     def is_between(self) -> bool:
@@ -262,7 +268,7 @@ class H2Connection(H2Control):
             return
         why = ""
         try:
-            head = self._head(block)
+            head = self._head(block, is_end)
         except HpackError as error:
             self._fail(COMPRESSION_ERROR, str(error))
             return
@@ -298,17 +304,25 @@ class H2Connection(H2Control):
                 stream.n_expected = head.content_length
         self.head_received(stream_id, head, is_end)
 
-    def _head(self, block: bytes) -> H2Head:
+    def _head(self, block: bytes, is_end: bool) -> H2Head:
         """Read, or known from before: a block that changed nothing in the table means the same until something does."""
         if self._known_version == self.decoder.version:
             known = self._known.get(block)
             if known is not None:
                 self.n_known += 1
+                known.shape = None  # the whole of it comes again
                 return known
         found = self.decoder.decode(block)
         if self.decoder.excess:
             return too_large(self.decoder.excess)
-        head = read_request(found, self.own.websocket) if self.is_server else read_answer(found)
+        head: H2Head | None = None
+        if self.is_server:
+            if not self.decoder.has_secrets:
+                head = self._shapes.find(found, is_end)
+            if head is None:
+                head = read_request(found, self.own.websocket)
+        else:
+            head = read_answer(found)
         if self.decoder.has_secrets:
             head.secrets = secrets_among(found)
         version = self.decoder.version
@@ -366,7 +380,7 @@ class H2Connection(H2Control):
     def _trailers(self, stream_id: i64, stream: H2Stream, block: bytes, is_end: bool) -> None:
         """Section 8.1."""
         try:
-            found = self.decoder.decode(block)
+            found = self._decode_trailers(block)
         except HpackError as error:
             self._fail(COMPRESSION_ERROR, str(error))
             return
@@ -388,6 +402,22 @@ class H2Connection(H2Control):
             return
         self._ended(stream_id, stream)
         self.trailers_received(stream_id, found)
+
+    def _decode_trailers(self, block: bytes) -> list[H2Field]:
+        """Their fields; the same object as for the last ones if these are equal. Raises HpackError."""
+        decoder = self.decoder
+        version = decoder.version
+        if self._trailers_version == version and self._trailers_block == block:
+            decoder.excess = ""
+            self.n_known += 1
+            return self._trailers_found
+        found = decoder.decode(block)
+        is_kept = not decoder.has_secrets and not decoder.excess and len(block) <= _MAX_KNOWN_BLOCK
+        if is_kept and decoder.version == version:
+            self._trailers_block = block
+            self._trailers_found = found
+            self._trailers_version = version
+        return found
 
     # --- bodies -----------------------------------------------------------------------------------------------------
 

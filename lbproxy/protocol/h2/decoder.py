@@ -162,6 +162,8 @@ class Decoder:
         self.n_made += 1
         if is_stored:
             self._store(field)
+        elif field.is_inert:
+            field.varies = True
         return field
 
     def _entry(self, index: i64) -> H2Field:
@@ -215,6 +217,7 @@ class Decoder:
         if size <= self._table_limit:
             self._first = (self._first + 1) & self._mask
             self._ring[self._first] = field
+            field.is_stored = True
             self._count += 1
             self.size += size
 

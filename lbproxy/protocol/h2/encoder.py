@@ -14,9 +14,12 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy.compiling import i64
+from lbproxy.protocol.field_lines import Names
 from lbproxy.protocol.h2.codes import DEFAULT_TABLE_SIZE
+from lbproxy.protocol.h2.fields import FLEETING, H2Field
 from lbproxy.protocol.h2.static_table import N_STATIC, NAME_INDEX, STATIC
 from lbproxy.protocol.message import NO_NAMES
+from lbproxy.protocol.octets import value_end
 
 _ENTRY_OVERHEAD: Final = 32
 _MAX_ENTRY: Final = 512
@@ -28,27 +31,6 @@ _MAX_BLOCK_LINES: Final = 1280
 _MAX_ASIDE: Final = 1024
 _MAX_SPELLED: Final = 512
 
-# Fields that say something else each time, so that an entry for one is an entry lost.
-_FLEETING: Final = frozenset(
-    (
-        b"age",
-        b"content-length",
-        b"content-range",
-        b"date",
-        b"etag",
-        b"expires",
-        b"grpc-message",
-        b"grpc-timeout",
-        b"if-modified-since",
-        b"if-none-match",
-        b"last-modified",
-        b"location",
-        b"set-cookie",
-        b"traceparent",
-        b"tracestate",
-        b"x-request-id",
-    )
-)
 # Never indexed, by anybody on the way (RFC 7541 section 7.1.3): somebody who guesses them could see that a guess is
 # right. A connection to a server carries what many clients send.
 SECRET: Final[frozenset[bytes]] = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
@@ -56,7 +38,6 @@ _STORED: Final = 0x40
 _NEVER: Final = 0x10
 _MAX_NAME: Final = 64
 _COLON: Final = 58
-_CR: Final = 13
 _N_SIZES: Final = 127
 _OCTETS: Final = [bytes([octet]) for octet in range(256)]
 _MAX_ASIDES: Final = 256
@@ -89,7 +70,7 @@ class Spelled:
             rest = integer(len(name), 0x7F, 0) + name + rest
         self.size = len(name) + len(value) + _ENTRY_OVERHEAD
         self.literal = integer(index, 0x0F, _NEVER if is_secret else 0) + rest
-        may_enter = not is_secret and name not in _FLEETING and self.size <= _MAX_ENTRY
+        may_enter = not is_secret and name not in FLEETING and self.size <= _MAX_ENTRY
         self.entry = integer(index, 0x3F, _STORED) + rest if may_enter else b""
 
 
@@ -124,12 +105,23 @@ class _Dictionary:
         begin = _FLEETING_BEGINS.get(name)
         if begin is None:
             lower = name.lower()
-            if lower not in _FLEETING:
+            if lower not in FLEETING:
                 return b""
             begin = self._begin_of(lower)
         value = line[colon + 2 :]
         size: i64 = len(value)
         return begin + (_SIZES[size] if size < _N_SIZES else integer(size, 0x7F, 0)) + value
+
+    def add_literal(self, field: H2Field, pieces: list[bytes]) -> None:
+        """The same of a field that enters no table."""
+        name, value = field.name, field.value
+        begin = self._names.get(name)
+        if begin is None:
+            begin = self._begin_of(name)
+        size: i64 = len(value)
+        pieces.append(begin)
+        pieces.append(_SIZES[size] if size < _N_SIZES else integer(size, 0x7F, 0))
+        pieces.append(value)
 
     def spell(self, line: bytes) -> Spelled:
         """A line `name: value`, whatever the case of the name."""
@@ -151,16 +143,19 @@ class _Dictionary:
         size: i64 = len(lines)
         while at < size:
             start = at
-            while lines[at] != _COLON:
-                at += 1
-            name = lines[start:at]
-            begin = self._names.get(name)
-            if begin is None:
-                begin = self._begin_of(name)
+            spelled = _OWN_NAMES.spelled(lines, at)
+            if spelled is not None and spelled.name.kind:
+                at += spelled.size
+                begin = _OWN_BEGINS[spelled.name.kind - 1]
+            else:
+                while lines[at] != _COLON:
+                    at += 1
+                name = lines[start:at]
+                known = self._names.get(name)
+                begin = known if known is not None else self._begin_of(name)
             at += 2
             start = at
-            while lines[at] != _CR:  # compiled, a quarter of what `index` costs
-                at += 1
+            at = value_end(lines, at)
             length: i64 = at - start
             found.append(begin)
             found.append(_SIZES[length] if length < _N_SIZES else integer(length, 0x7F, 0))
@@ -180,7 +175,11 @@ class _Dictionary:
 
 
 _DICTIONARY: Final = _Dictionary()
-_FLEETING_BEGINS: Final = {name: _DICTIONARY._begin_of(name) for name in _FLEETING}
+# Names of lines that lbproxy adds itself, which are found without being cut out.
+_OWN: Final = (b"content-length", b"grpc-timeout", b"x-request-id")
+_OWN_NAMES: Final = Names({name: at + 1 for at, name in enumerate(_OWN)})
+_OWN_BEGINS: Final = [_DICTIONARY._begin_of(name) for name in _OWN]
+_FLEETING_BEGINS: Final = {name: _DICTIONARY._begin_of(name) for name in FLEETING}
 
 
 def _static_lines() -> dict[bytes, bytes]:
@@ -282,6 +281,30 @@ class Encoder:
     def encode_head(self, lines: bytes, own: bytes, aside: bytes, secrets: frozenset[bytes]) -> bytes:
         """The block of a head of which `lines` begin with the pseudo-fields; the rest as `encode_answer`."""
         return self._block(self._begun() if self._is_new else b"", lines, own, secrets, aside)
+
+    def encode_varied(
+        self,
+        front: bytes,
+        between: list[H2Field],
+        behind: bytes,
+        own: bytes,
+        aside: bytes,
+        secrets: frozenset[bytes],
+    ) -> bytes:
+        """The same of a head of which the fields `between` are others each time.
+
+        Those that their sender has not put into a table enter none here.
+        """
+        pieces = [self._begun()] if self._is_new else []
+        pieces.append(self._known_block(front, secrets))
+        for field in between:
+            if field.varies:
+                _DICTIONARY.add_literal(field, pieces)
+            else:
+                pieces.append(self._known_block(field.line, secrets))
+        if behind:
+            pieces.append(self._known_block(behind, secrets))
+        return self._block(b"".join(pieces), b"", own, secrets, aside)
 
     def encode_trailers(self, lines: bytes, secrets: frozenset[bytes] = NO_NAMES) -> bytes:
         """The block of trailers; as `encode_answer`."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from lbproxy.compiling import i64, mypyc_attr
 from lbproxy.protocol.message import MAX_LENGTH, host_match, parse_length, token_match
+from lbproxy.protocol.request_fields import means_nothing
 
 PLAIN: Final = 0
 """Means nothing to the gateway's framing."""
@@ -51,6 +52,29 @@ _KINDS: Final[dict[bytes, int]] = {
     b"transfer-encoding": _CONNECTION_SPECIFIC,
     b"upgrade": _CONNECTION_SPECIFIC,
 }
+FLEETING: Final = frozenset(
+    (
+        b"age",
+        b"content-length",
+        b"content-range",
+        b"date",
+        b"etag",
+        b"expires",
+        b"grpc-message",
+        b"grpc-timeout",
+        b"if-modified-since",
+        b"if-none-match",
+        b"last-modified",
+        b"location",
+        b"set-cookie",
+        b"traceparent",
+        b"tracestate",
+        b"x-request-id",
+    )
+)
+"""Fields that say something else each time, so that an entry for one is an entry lost."""
+_MAX_NAMES: Final = 1024
+_MAX_NAME: Final = 64
 _HTAB: Final = 9
 _SPACE: Final = 32
 _DELETE: Final = 127
@@ -71,10 +95,13 @@ class H2Field:
 
     line: `name: value` and CR LF, as HTTP/1 has it; empty for pseudo-fields and for what is BAD. number: of
     content-length and :status, else -1. name_kind: what it would be with another value. is_secret: its sender wants it
-    in no table (RFC 7541 section 7.1.3). why: of a BAD one, else empty.
+    in no table (RFC 7541 section 7.1.3). why: of a BAD one, else empty. is_inert: a request goes the same way with this
+    field, with another value, and without it, as far as HTTP is concerned. is_stored: it is in a table. varies: it says
+    something else in each message, by its name, or as its sender has put it into no table.
     """
 
-    __slots__ = ("is_secret", "kind", "line", "name", "name_kind", "number", "size", "value", "why")
+    __slots__ = ("is_inert", "is_secret", "is_stored", "kind", "line", "name", "name_kind", "number", "size", "value",
+                 "varies", "why")  # fmt: skip
 
     def __init__(self, name: bytes, value: bytes, kind: i64, why: str = "", is_secret: bool = False) -> None:
         self.name = name
@@ -83,9 +110,15 @@ class H2Field:
         self.name_kind: i64 = kind
         self.why = why
         self.is_secret = is_secret
+        self.is_inert = False
+        self.is_stored = False
+        self.varies = False
         self.number = -1
         self.size: i64 = len(name) + len(value)
         self.line = b"%b: %b\r\n" % (name, value) if kind < METHOD else b""
+
+
+NO_FIELDS: Final[list[H2Field]] = []  # it is never added to
 
 
 def kind_of(name: bytes) -> int:
@@ -128,7 +161,7 @@ def has_clean_value(value: bytes) -> bool:
 def make_field(name: bytes, value: bytes, kind: int = -1, is_secret: bool = False) -> H2Field:
     """The field, checked. kind: of the name, where it was looked up before."""
     if kind < 0:
-        kind = kind_of(name)
+        kind = _NAMES.find(name).kind
     if kind == BAD:
         return H2Field(name, value, BAD, _why_no_name(name), is_secret)
     if not has_clean_value(value):
@@ -137,9 +170,48 @@ def make_field(name: bytes, value: bytes, kind: int = -1, is_secret: bool = Fals
         bad.name_kind = kind
         return bad
     field = H2Field(name, value, kind, "", is_secret)
-    if kind != PLAIN:
+    if kind == PLAIN:
+        known = _NAMES.find(name)
+        field.name = known.octets
+        field.is_inert = known.is_inert and not is_secret
+        field.varies = known.is_fleeting
+    else:
         _judge(field, kind)
     return field
+
+
+class _Name:
+    """What is known of a name of fields. octets: always the same object, so that its hash is computed once."""
+
+    __slots__ = ("is_fleeting", "is_inert", "kind", "octets")
+
+    def __init__(self, octets: bytes, kind: int) -> None:
+        self.octets = octets
+        self.kind = kind
+        self.is_inert = kind == PLAIN and means_nothing(octets)
+        self.is_fleeting = octets in FLEETING
+
+
+class _Names:
+    """Those that were met, for all connections. A table that is full is emptied: what is met again comes back."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, _Name] = {}
+
+    def find(self, octets: bytes) -> _Name:
+        known = self._known.get(octets)
+        if known is None:
+            known = _Name(octets, kind_of(octets))
+            if len(octets) <= _MAX_NAME:
+                if len(self._known) >= _MAX_NAMES:
+                    self._known.clear()
+                self._known[octets] = known
+        return known
+
+
+_NAMES: Final = _Names()
 
 
 def _judge(field: H2Field, kind: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from lbproxy.compiling import i64
 from lbproxy.protocol.h2.codes import (
     ACK,
     CONTINUATION,
@@ -17,24 +18,44 @@ from lbproxy.protocol.h2.codes import (
     WINDOW_UPDATE,
 )
 
-_MAX_KNOWN_SIZE: Final = 512
-_STARTS: Final[dict[int, bytes]] = {}
+_N_SIZES: Final = 512
+_N_KNOWN: Final = 16  # DATA and HEADERS, with the flags that this end sets
+_STARTS: Final[list[bytes]] = [b""] * (_N_SIZES * _N_KNOWN)
+"""Those that were made before, by kind, flags and size."""
+_N_NUMBERS: Final = 65536
+_HIGH: Final = [bytes([0, 0, octet]) for octet in range(256)]
+_OCTETS: Final = [bytes([octet]) for octet in range(256)]
 
 
 def frame_header(size: int, kind: int, flags: int, stream_id: int) -> bytes:
     """The nine octets before a payload of `size` octets."""
-    return frame_start(size, kind, flags) + stream_id.to_bytes(4, "big")
+    return frame_start(size, kind, flags) + stream_number(stream_id)
 
 
-def frame_start(size: int, kind: int, flags: int) -> bytes:
-    """Five of them, which the stream's number follows. All nine at once are no number of the machine."""
-    number = (size << 16) | (kind << 8) | flags
-    known = _STARTS.get(number)
-    if known is None:
-        known = number.to_bytes(5, "big")
-        if size <= _MAX_KNOWN_SIZE:
-            _STARTS[number] = known  # as many as there are sizes, for each type and its flags
+def frame_start(size: i64, kind: i64, flags: i64) -> bytes:
+    """Five of them, which the stream's number follows."""
+    if size >= _N_SIZES or kind > 1 or flags > 7:
+        return _start(size, kind, flags)
+    at: i64 = (kind * 8 + flags) * _N_SIZES + size
+    known = _STARTS[at]
+    if not known:
+        known = _STARTS[at] = _start(size, kind, flags)
     return known
+
+
+def _start(size: int, kind: int, flags: int) -> bytes:
+    return ((size << 16) | (kind << 8) | flags).to_bytes(5, "big")
+
+
+def stream_number(stream_id: i64) -> bytes:
+    """The other four."""
+    if stream_id < _N_NUMBERS:
+        return _HIGH[stream_id >> 8] + _OCTETS[stream_id & 0xFF]
+    return _number(stream_id)
+
+
+def _number(stream_id: int) -> bytes:
+    return stream_id.to_bytes(4, "big")
 
 
 def settings(values: list[tuple[int, int]]) -> bytes:

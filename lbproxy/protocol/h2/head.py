@@ -18,6 +18,7 @@ from lbproxy.protocol.h2.fields import (
     EXPECT,
     HOST,
     METHOD,
+    NO_FIELDS,
     PATH,
     PLAIN,
     PROTOCOL,
@@ -50,6 +51,9 @@ class H2Head:
     fields that nobody on the way may put into a table, as the sender said (RFC 7541 section 6.2.3), without those of
     which that is known.
 
+    shape: of a request that is one with further fields, `behind`: what others had that were the same without them.
+    Equal ones are the same object, for as long as it is remembered (shapes.py).
+
     octets, answer: what was made of it before, as the head of HTTP/1 that says the same; and of one that ends its
     stream, `whole_octets` and `whole_answer`.
     """
@@ -59,6 +63,7 @@ class H2Head:
         "accepts_trailers",
         "answer",
         "authority",
+        "behind",
         "content_length",
         "excess",
         "expects_continue",
@@ -70,6 +75,7 @@ class H2Head:
         "protocol",
         "scheme",
         "secrets",
+        "shape",
         "status",
         "whole_answer",
         "whole_octets",
@@ -88,12 +94,30 @@ class H2Head:
         self.expects_continue = False
         self.is_grpc = False
         self.excess = ""
+        self.shape: H2Head | None = None
+        self.behind = NO_FIELDS
         self.secrets = NO_NAMES
         self._lines: bytes | None = None
         self.octets = b""
         self.whole_octets = b""
         self.answer: ResponseHead | None = None
         self.whole_answer: ResponseHead | None = None
+
+    def followed_by(self, fields: list[H2Field]) -> H2Head:
+        """A request's head that is this one, with inert fields behind."""
+        head = H2Head(self.fields + fields)
+        head.method = self.method
+        head.scheme = self.scheme
+        head.authority = self.authority
+        head.path = self.path
+        head.protocol = self.protocol
+        head.content_length = self.content_length
+        head.accepts_trailers = self.accepts_trailers
+        head.expects_continue = self.expects_continue
+        head.is_grpc = self.is_grpc
+        head.shape = self
+        head.behind = fields
+        return head
 
     @property
     def lines(self) -> bytes:

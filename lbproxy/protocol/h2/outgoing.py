@@ -24,7 +24,7 @@ from lbproxy.protocol.h2.codes import (
 )
 from lbproxy.protocol.h2.encoder import Encoder
 from lbproxy.protocol.h2.flood import Bucket, ControlFrames
-from lbproxy.protocol.h2.frames import frame_start
+from lbproxy.protocol.h2.frames import frame_start, stream_number
 from lbproxy.protocol.h2.request import RequestHead2
 from lbproxy.protocol.h2.settings import OwnSettings, PeerSettings, settings_of
 from lbproxy.protocol.message import NO_NAMES
@@ -50,8 +50,8 @@ class H2Stream:
     __slots__ = ("has_ended", "incoming", "is_answered", "is_head", "n_expected", "n_returned", "number",
                  "receive_window", "send_window")  # fmt: skip
 
-    def __init__(self, stream_id: int, send_window: i64, receive_window: i64) -> None:
-        self.number = stream_id.to_bytes(4, "big")
+    def __init__(self, stream_id: i64, send_window: i64, receive_window: i64) -> None:
+        self.number = stream_number(stream_id)
         self.send_window: i64 = send_window
         self.receive_window: i64 = receive_window
         self.n_returned: i64 = 0
@@ -176,7 +176,12 @@ class H2Outgoing:
         stream = self._stream(stream_id)
         if stream is not None:
             stream.is_head = head.method == b"HEAD"
-            block = self.encoder.encode_head(head.all_lines(scheme), own, aside, secrets)
+            front = head.front
+            if front is None:
+                block = self.encoder.encode_head(head.all_lines(scheme), own, aside, secrets)
+            else:
+                start = front.all_lines(scheme)
+                block = self.encoder.encode_varied(start, head.between, head.behind, own, aside, secrets)
             self._send_block(stream_id, stream, block, is_end)
 
     def send_answer(

@@ -75,7 +75,9 @@ def _fields() -> list[H2Field]:
     made = []
     for row in _ROWS.encode().split(b"\n")[1:-1]:
         name, _, value = row.partition(b" ")
-        made.append(make_field(name, value))
+        field = make_field(name, value)
+        field.is_stored = True
+        made.append(field)
     return made
 
 

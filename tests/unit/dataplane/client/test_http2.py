@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import pytest
 
+from lbproxy.dataplane.client.http2 import _MOST_TEMPLATES
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import (
     CONTINUATION,
@@ -21,7 +23,7 @@ from lbproxy.protocol.h2.codes import (
 from tests.support.fake_transport import GET, FakeLb, ok, status_of
 from tests.support.h2_ends import frame, headers
 from tests.support.http2_client import Http2Client
-from tests.unit.dataplane.client.helpers import CONFIG, limited
+from tests.unit.dataplane.client.helpers import CONFIG, connection_of, limited
 
 REQUEST = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"h"), (b":path", b"/here")]
 BEGIN = PREFACE + frames.settings([]) + headers(1, REQUEST, is_end=True)
@@ -258,3 +260,47 @@ def test_a_head_with_too_many_fields_is_431_and_others_go_on() -> None:
         assert client.answer(number).status == 431
         assert lb.ends == ["header_too_large"]
         assert client.answer(client.begin("GET", "/here")).status == 200
+
+
+# --- heads that differ in what says nothing to a gateway ------------------------------------------------------------
+
+
+def test_fields_that_are_new_each_time_go_on() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        server = None
+        for at in range(6):
+            new = [f"traceparent: 00-{at}", f"grpc-timeout: {at}S"] if at != 4 else [f"tracestate: {at}"]
+            number = client.begin("GET", "/a", "user-agent: u", "accept: a", *new)
+            server = server or client.server()
+            lines = server.got().decode().split("\r\n")
+            assert lines[:4] == ["GET /a HTTP/1.1", "Host: h", "user-agent: u", "accept: a"]
+            assert lines[4 : 4 + len(new)] == new
+            assert lines[4 + len(new)] == "Via: 2 lbproxy"
+            client.answered_by(server, ok())
+            assert client.answer(number).is_whole
+        assert len(connection_of(lb)._templates) == 1
+        assert lb.ends == ["ok"] * 6
+
+
+def test_other_settings_hold_for_the_next_head_of_a_shape() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        server = None
+        for at in range(5):
+            client.begin("GET", "/a", "user-agent: u", f"traceparent: 00-{at}")
+            server = server or client.server()
+            client.answered_by(server, ok())
+        assert connection_of(lb)._templates
+        lb.listener.renew(replace(lb.listener.runtime, methods=frozenset({"POST"})))
+        number = client.begin("GET", "/a", "user-agent: u", "traceparent: 00-5")
+        assert client.answer(number).status == 405
+
+
+def test_how_many_templates_a_connection_has_is_bounded() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        for path in range(2 * _MOST_TEMPLATES):
+            for at in range(4):
+                client.begin("GET", "/here", f"accept: {path}", f"traceparent: 00-{at}")
+        assert 0 < len(connection_of(lb)._templates) <= _MOST_TEMPLATES

@@ -6,14 +6,18 @@ import pytest
 
 from lbproxy.dataplane.client.http2 import Http2Connection
 from lbproxy.dataplane.client.http2_connection import LEAST_SHARE, MOST_HELD
+from lbproxy.dataplane.client.http2_stream import _LastTrailers
+from lbproxy.dataplane.exchange.prepare import prepare
 from lbproxy.dataplane.net.socket_transport import FIRST_READ
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import CANCEL, DATA, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
 from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.message import NO_NAMES, SecretFields
 from tests.support import h2_servers
 from tests.support.fake_transport import FakeLb, Peer, ok
 from tests.support.h2_ends import frame, headers
 from tests.support.http2_client import Http2Client
+from tests.support.listeners import listener_of
 from tests.unit.dataplane.client.helpers import CHUNKED, CONFIG, UNTIL_CLOSE, connection_of, limited
 
 LARGE = """
@@ -21,6 +25,13 @@ access_log: {path: /dev/null}
 listeners: [{name: web, bind: "127.0.0.1:5000", pool: app}]
 pools: {app: {servers: ["127.0.0.1:9001"], health_check: off, retry: {body_bytes: 1KiB}}}
 """
+EDITING = """
+listeners:
+- bind: "127.0.0.1:1"
+  routes: [{pool: app, headers: {response: {remove: [a]}}}]
+pools: {app: {servers: ["127.0.0.1:9001"]}}
+"""
+REQUEST = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 STREAM_WINDOW = 256 * 1024
 
 
@@ -642,3 +653,21 @@ def test_who_gave_an_answer_up_is_passed_on(said: int, code: int, word: str) -> 
         assert lb.ends == [word] and lb.log[0]["status"] == 200
         lb.runtimes[0].retire()
         lb.loop.run()
+
+
+def test_equal_trailers_are_written_once_and_only_where_nothing_is_taken_out() -> None:
+    last = _LastTrailers()
+    trailers, others = [(b"grpc-status", b"0"), (b"a", b"b")], [(b"grpc-status", b"2")]
+    plain, edited = [
+        prepare(listener_of(config), REQUEST, is_trusted=False, log_format=None, local_host="l", is_http2=True)
+        for config in (CONFIG, EDITING)
+    ]
+    first = last.lines_of(plain, trailers, NO_NAMES)
+    assert first == b"grpc-status: 0\r\na: b\r\n"
+    assert last.lines_of(plain, trailers, NO_NAMES) is first
+    assert last.lines_of(plain, trailers, frozenset((b"a",))) == b"grpc-status: 0\r\n"
+    assert last.lines_of(edited, trailers, NO_NAMES) == b"grpc-status: 0\r\n"
+    assert last.lines_of(plain, others, NO_NAMES) == b"grpc-status: 2\r\n"
+    secret = SecretFields([(b"a", b"b")], frozenset((b"a",)))
+    assert last.lines_of(plain, secret, NO_NAMES) == b"a: b\r\n"
+    assert last._trailers is others, "what may enter no table is not kept"

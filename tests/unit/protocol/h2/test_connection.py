@@ -596,3 +596,44 @@ def test_a_request_leaves_no_cycle() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def ended_by(*blocks: bytes, most_fields: int = 100) -> RecordingEnd:
+    """A client's end that gets these trailers, each on a stream of its own."""
+    end = begun(False, OwnSettings(headers=most_fields))
+    for octets in blocks:
+        number = end.open_stream()
+        end.send_request(number, b"GET", b"http", b"a", b"/", b"", b"", True)
+        end.received(headers(number, OK) + frame(HEADERS, END_HEADERS | END_STREAM, number, octets), 0.0)
+    return end
+
+
+def test_equal_trailers_are_decoded_once() -> None:
+    same = b"\x00\x0bgrpc-status\x010"
+    end = ended_by(same, same, b"\x00\x0bgrpc-status\x012", same)
+    assert [entry[2] for entry in end.seen if entry[0] == "trailers"] == [
+        ((b"grpc-status", value),) for value in (b"0", b"0", b"2", b"0")
+    ]
+    assert end.decoder.n_made == 1 + 3 and end.n_known == 3 + 1, "the heads, and these"
+
+
+def test_trailers_that_change_the_table_are_decoded_each_time() -> None:
+    end = ended_by(b"\x40\x01a\x01b", b"\x40\x01a\x01b", b"\xbe", b"\x40\x01a\x01c", b"\xbe")
+    assert [entry[2] for entry in end.seen if entry[0] == "trailers"] == [
+        ((b"a", value),) for value in (b"b", b"b", b"b", b"c", b"c")
+    ]
+    assert end.decoder.size == 3 * 34
+
+
+def test_trailers_that_may_enter_no_table_are_not_kept() -> None:
+    end = ended_by(b"\x10\x01a\x01b", b"\x10\x01a\x01b")
+    assert end.decoder.n_made == 1 + 2 and end.trailers[0].is_secret
+    assert end._trailers_block == b""
+
+
+def test_trailers_that_are_too_many_are_too_many_each_time() -> None:
+    many = b"\x00\x01a\x01b" * 6
+    end = ended_by(many, many, most_fields=1)
+    assert [entry[2] for entry in end.seen if entry[0] == "malformed"] == [
+        "trailers have more than 1 header fields"
+    ] * 2

@@ -6,6 +6,8 @@ import pytest
 
 from lbproxy.protocol.h2.decoder import Decoder
 from lbproxy.protocol.h2.encoder import _DICTIONARY, Encoder, integer
+from lbproxy.protocol.h2.fields import make_field
+from lbproxy.protocol.message import NO_NAMES
 
 LINES = b"Content-Type: application/json\r\nServer: x\r\n"
 
@@ -266,3 +268,50 @@ def test_fields_that_say_something_else_each_time(size: int) -> None:
             found = both.read(both.encoder.encode_answer(200, b"%b: %b\r\n" % (name, b"v" * size)))
             assert found[1] == (name.lower(), b"v" * size)
     assert not both.encoder._entries
+
+
+def test_fields_that_vary_enter_no_table() -> None:
+    both = Joined()
+    front = b":method: GET\r\n:scheme: http\r\n:authority: h\r\n:path: /\r\nuser-agent: u\r\n"
+    blocks = []
+    for number in range(6):
+        between = [make_field(b"x-mine", b"%d" % number), make_field(b"x-kept", b"k"), make_field(b"empty", b"")]
+        between[0].varies = between[2].varies = True
+        block = both.encoder.encode_varied(front, between, b"Via: 2 a\r\n", b"X-Own: 1\r\n", b"Aside: 2\r\n", NO_NAMES)
+        assert both.read(block) == [
+            (b":method", b"GET"),
+            (b":scheme", b"http"),
+            (b":authority", b"h"),
+            (b":path", b"/"),
+            (b"user-agent", b"u"),
+            (b"x-mine", b"%d" % number),
+            (b"x-kept", b"k"),
+            (b"empty", b""),
+            (b"via", b"2 a"),
+            (b"aside", b"2"),
+            (b"x-own", b"1"),
+        ]
+        blocks.append(block)
+    assert len(blocks[4]) == len(blocks[5])
+    assert b"\x00\x06x-mine\x015" in blocks[5], "as it came: without an index"
+    assert b"x-kept" not in blocks[5] and b"x-mine" not in {field.name for field in both.decoder._ring}
+
+
+def test_a_block_of_varying_fields_may_be_the_first_of_a_table() -> None:
+    both = Joined()
+    for _ in range(3):
+        both.read(both.encoder.encode_head(b":method: GET\r\nA: b\r\n", b"", b"", NO_NAMES))
+    both.encoder.set_limit(100)
+    varying = make_field(b"x", b"y" * 200)
+    varying.varies = True
+    block = both.encoder.encode_varied(b":method: GET\r\nA: b\r\n", [varying], b"", b"", b"", NO_NAMES)
+    assert block[0] == 0x20
+    assert both.read(block) == [(b":method", b"GET"), (b"a", b"b"), (b"x", b"y" * 200)]
+
+
+def test_secrets_beside_varying_fields_stay_so() -> None:
+    encoder = Encoder()
+    field = make_field(b"x", b"y")
+    for _ in range(3):
+        block = encoder.encode_varied(b"Token: t\r\n", [field], b"", b"", b"", frozenset((b"token",)))
+    assert block.startswith(b"\x10\x05token\x01t")

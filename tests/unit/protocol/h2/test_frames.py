@@ -29,6 +29,13 @@ def test_headers_of_several_frames() -> None:
 
 
 def test_the_start_of_a_frame_is_the_same_whether_it_was_made_before_or_not() -> None:
-    for size in (0, 1, 512, 513, 16_384):
-        for _ in range(2):
-            assert frames.frame_start(size, DATA, END_STREAM) == bytes([0, size >> 8, size & 255, DATA, END_STREAM])
+    for size in (0, 1, 511, 512, 513, 16_384):
+        for kind in range(4):
+            for flags in (0, 1, 4, 5, 7, 8, 255):
+                for _ in range(2):
+                    assert frames.frame_start(size, kind, flags) == bytes([0, size >> 8, size & 255, kind, flags])
+
+
+def test_numbers_of_streams() -> None:
+    for number in (0, 1, 255, 256, 257, 65_535, 65_536, 0x01020304, 0x7FFFFFFF):
+        assert frames.stream_number(number) == number.to_bytes(4, "big")

@@ -184,6 +184,7 @@ def test_a_stop_waits_a_moment_for_a_new_process_that_hangs(
     patient = (
         "from lbproxy.process.upgrade import handing, starting\n"
         "from lbproxy.process.workers import heir\n"
+        "handing.END_S = 600.0\n"
         "handing.Patience = heir.Patience = lambda: starting.Patience(600.0, 600.0)\n"
     )
     settings = config(origins, workers=workers, shutdown={"grace": "2s"})

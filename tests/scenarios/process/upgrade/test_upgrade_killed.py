@@ -113,8 +113,8 @@ class Siege:
         lb = self.lb
         assert came.keys() <= {"200", "cut", "cut unix", "ECONNREFUSED", "ENOENT"}, told
         is_killed = self._number == signal.SIGKILL or (self._number == signal.SIGSTOP and self._who != "main")
-        # The kernel closes what a killed process has one by one, the newest first, and lets others run meanwhile: who has
-        # lost a connection may come again, and wait at the listening socket that is closed after that.
+        # The kernel closes what a killed process has one by one, the newest first, and lets others run meanwhile: who
+        # has lost a connection may come again, and wait at the listening socket that is closed after that.
         may_cut = 2 * N_CLIENTS if is_killed else 0
         assert came.get("cut", 0) + came.get("cut unix", 0) <= may_cut, told
         assert lb.kept_weight() == self._weight, told

@@ -51,8 +51,10 @@ def test_a_new_lbproxy_that_fails_changes_nothing(origin: Origin, tmp_path: Path
         assert "the process before was ready, and this one is not: pool p has no usable server" in why
         nowhere = {"path": str(tmp_path / "no" / "access.log")}
         assert "access.log" in lb.fails_with(good, access_log=nowhere)
+        lb.config_path.write_text("listeners: []\n")
+        assert "lb.yaml:1:12: listeners: needs at least one listener" in lb.fails()
         lb.config_path.write_text(yaml.safe_dump(good))
-        assert lb.metric("upgrades_total", result="failure") == 4
+        assert lb.metric("upgrades_total", result="failure") == 5
         assert members_of(lb.pid) == members
         assert path.exists()
         assert serves(lb.port("in"))
@@ -60,7 +62,7 @@ def test_a_new_lbproxy_that_fails_changes_nothing(origin: Origin, tmp_path: Path
         lb.wait_logged("has taken over from")
         lb.pids.append(int(lb.stderr.split("upgrade: process ")[1].split()[0]))
         assert f"taken over from {lb.pid} " in lb.stderr
-        assert lb.metric("upgrades_total", result="failure") == 4, "they are counted on"
+        assert lb.metric("upgrades_total", result="failure") == 5, "they are counted on"
         wait_ended(lb.pid)
         assert lb.exit_code == 0
         assert path.exists()

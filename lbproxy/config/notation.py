@@ -339,7 +339,9 @@ def parse_proxy(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network 
 def parse_pool_name(value: object) -> str:
     text = units.parse_text(value)
     if not _POOL_NAME_RE.fullmatch(text):
-        raise ValueError(f"{text!r} is not a pool name: 1 to 64 letters, digits, '.', '_' and '-'")
+        hint = slips.name(text)
+        rule = f"{text!r} is not a pool name: 1 to 64 letters, digits, '.', '_' and '-'"
+        raise ValueError(f"{rule}; {hint}" if hint else rule)
     return text
 
 

@@ -124,10 +124,21 @@ def number(value: object) -> str:
     return ""
 
 
+def name(text: str) -> str:
+    """What is wrong with a name that looks right: quotes of a word processor, characters that cannot be seen."""
+    bare = text.strip(_QUOTES)
+    if bare != text and bare:
+        return meant(bare)
+    for char in text:
+        if not char.isprintable():
+            return f"U+{ord(char):04X} in it cannot be seen; remove it"
+    return ""
+
+
 def address(text: str, *, is_server: bool) -> str:
     """What is wrong with an address that stands out, and what to write: `sentence; hint`, or ""."""
     here = "127.0.0.1:{}" if is_server else ":{}"
-    if found := re.match(r"\$([A-Za-z_]\w*)", text):
+    if found := re.search(r"\$([A-Za-z_]\w*)", text):
         return f"{text!r} is taken as it is; a variable is written ${{{found[1]}}}"
     bare = text.strip().rstrip(";,").strip(_QUOTES + " ")
     if bare != text and bare:

@@ -151,6 +151,10 @@ def read_text(path: str | FilePath) -> str:
         raise ConfigError((Problem(name, 0, 0, "", f"cannot be read: {reason}"),)) from None
     if len(raw) > MAX_BYTES:
         raise ConfigError((Problem(name, 0, 0, "", "is larger than 1 MiB"),))
+    is_utf32 = raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE))
+    if is_utf32 or b"\0" in raw[:2]:  # a first character that is ASCII, in two or four bytes without a mark
+        told = "is in UTF-32" if is_utf32 else "is not UTF-8; it looks like UTF-16 or UTF-32"
+        raise ConfigError((Problem(name, 1, 1, "", told, "save the file as UTF-8"),))
     try:
         if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return raw.decode("utf-16")  # as YAML allows, and PowerShell writes

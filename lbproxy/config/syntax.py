@@ -19,7 +19,7 @@ _OPENING: Final = {"]": "[", "}": "{"}
 _KEY: Final = re.compile(r"(?:- +)*([\w.-]+)")
 _TWO_KEYS: Final = re.compile(r"\s*(?:- +)*([\w.-]+):\s+([\w.-]+):\s*(?:#.*)?$")
 _WITH_VALUE: Final = re.compile(r"(?:- +)*[\w.\"'-]+:\s+[^\s|>#&\[{]")
-_IN_BRACKETS: Final = re.compile(r"(?:^|[\s,\[-])(\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\](?::[0-9-]+)?)")
+_IN_BRACKETS: Final = re.compile(r"(?:^|[\s,\[-])(\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\](:[0-9-]+)?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +281,8 @@ def _bare_v6(case: _Case) -> Explained | None:
         except ValueError:
             continue  # a list
         message = "an address that begins with [ needs quotes"
-        return Explained(case.line, found.start(1) + 1, message, f"write '{found[1]}'")
+        meant = found[1] if found[3] else "[ADDRESS]:PORT"  # the port may be what stands last in the brackets
+        return Explained(case.line, found.start(1) + 1, message, f"write '{meant}'")
     return None
 
 

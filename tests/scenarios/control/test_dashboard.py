@@ -442,6 +442,19 @@ def test_without_a_stream_the_status_is_asked_for(chromium: Browser) -> None:
         shown.check_clean("404")
 
 
+def test_a_latency_of_the_past_says_how_old_it_is(chromium: Browser) -> None:
+    servers = [
+        server("fresh", latency=0.042, latency_age=1.0),
+        server("old", latency=0.042, latency_age=600.0),
+        server("never", latency=0.0, latency_age=None),
+    ]
+    answers = {"/api/v1/status": json.dumps(status(*servers))}
+    with tab(chromium, "http://dashboard.test/", files=FOLDER, answers=answers) as shown:
+        for name, text in (("fresh", "42 ms"), ("old", "42 ms10 min ago"), ("never", "–")):  # noqa: RUF001
+            row = shown.page.get_by_role("row").filter(has=shown.page.get_by_text(name, exact=True))
+            expect(row.locator("td.latency")).to_have_text(text)
+
+
 def test_a_tab_that_nobody_sees_takes_no_connection_for_itself(chromium: Browser) -> None:
     body = f"event: state\ndata: {json.dumps({**status(server('a')), 'recent': [], 'history': {}})}\n\n"
     answers = {"/api/v1/events": body, "/api/v1/status": json.dumps(status(server("a"), EJECTED))}

@@ -81,7 +81,7 @@ def lb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LbProxy]:
     files = authority.issue("server", "127.0.0.1")
     with contextlib.ExitStack() as stack:
         _, origin = stack.enter_context(hypercorn(folder))
-        _, port = stack.enter_context(nginx(folder, files, origin))
+        _, port = stack.enter_context(secure_nginx(folder, files, origin))
         pool = {"protocol": "auto", "tls": {"ca": authority.ca}, "health_check": "off"}
         config: dict[str, object] = {
             "listeners": [{"name": name, "bind": "127.0.0.1:0", "pool": name} for name in ("nginx", "only")],

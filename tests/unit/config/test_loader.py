@@ -84,6 +84,23 @@ def test_a_file_that_is_not_utf8_names_the_byte(tmp_path: Path) -> None:
     assert refusal(path) == f"{path}:2:4: byte 0xff is not UTF-8; save the file as UTF-8"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-16-le", "is not UTF-8; it looks like UTF-16 or UTF-32"),
+        ("utf-16-be", "is not UTF-8; it looks like UTF-16 or UTF-32"),
+        ("utf-32-be", "is not UTF-8; it looks like UTF-16 or UTF-32"),
+        ("utf-32", "is in UTF-32"),
+    ],
+)
+def test_a_file_in_wide_characters_without_their_mark_says_how_to_save_it(
+    tmp_path: Path, encoding: str, told: str
+) -> None:
+    path = tmp_path / "lb.yaml"
+    path.write_bytes("listeners: []\n".encode(encoding))
+    assert refusal(path) == f"{path}:1:1: {told}; save the file as UTF-8"
+
+
 def test_a_file_above_one_mebibyte_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "lb.yaml"
     path.write_bytes(b"#" * (1 << 20) + b"\n")

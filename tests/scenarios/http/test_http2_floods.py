@@ -16,11 +16,14 @@ from pathlib import Path
 import pytest
 
 from lbproxy.protocol.h2.codes import (
+    ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     HEADERS,
+    PADDED,
     PING,
     PREFACE,
     PRIORITY,
@@ -121,6 +124,42 @@ def empty_data() -> Pieces:
         yield frame(DATA, 0, 1)
 
 
+def pongs() -> Pieces:
+    """Answers to PING that nobody has sent."""
+    while True:
+        yield frame(PING, ACK, 0, b"12345678")
+
+
+def acknowledgements() -> Pieces:
+    while True:
+        yield settings(flags=ACK)
+
+
+def goaways() -> Pieces:
+    while True:
+        yield frame(GOAWAY, 0, 0, u32(0, 0) + b"bye" * 100)
+
+
+def resets_of_closed_streams() -> Pieces:
+    """CVE-2019-9514: of one stream, again and again."""
+    yield headers(1, GET[1:], is_end=True)
+    while True:
+        yield frame(RST_STREAM, 0, 1, u32(8))
+
+
+def empty_names() -> Pieces:
+    """CVE-2019-9516: fields of no octets."""
+    for number in STREAMS:
+        yield headers(number, [*GET, (b"", b"")], is_end=True)
+
+
+def padding_alone() -> Pieces:
+    """DATA that is all padding: there are no octets, and it takes of the windows."""
+    yield headers(1, POST)
+    while True:
+        yield frame(DATA, PADDED, 1, b"\x00")
+
+
 def small_updates() -> Pieces:
     yield headers(1, POST)
     while True:
@@ -143,6 +182,15 @@ def crumbs() -> Pieces:
     yield frame(HEADERS, END_HEADERS | END_STREAM, 1, block(GET) + entry)
     for number in range(3, 200_000, 2):
         yield frame(HEADERS, END_HEADERS | END_STREAM, number, block(GET) + b"\xbe" * 900)
+
+
+def equal_crumbs() -> Pieces:
+    """The same within the limits of a head: one cookie of 300 octets, which a head names 95 times."""
+    entry = b"\x40\x06cookie\x7f\xad\x01" + b"c" * 300
+    yield settings((4, 0))
+    yield frame(HEADERS, END_HEADERS | END_STREAM, 1, block(GET) + entry)
+    for number in range(3, 200, 2):
+        yield frame(HEADERS, END_HEADERS | END_STREAM, number, block(GET) + b"\xbe" * 94)
 
 
 def no_window() -> Pieces:
@@ -168,9 +216,10 @@ def unfinished_bodies() -> Pieces:
 # Those that end the connection, with GOAWAY, and those that only wait.
 ENDED = (
     rapid_reset, made_you_reset, malformed, too_many_streams, continuation, empty_continuation, pings, settings_flood,
-    large_settings, priorities, unknown_frames, empty_data, small_updates,
+    large_settings, priorities, unknown_frames, empty_data, small_updates, pongs, acknowledgements, goaways,
+    resets_of_closed_streams, empty_names, padding_alone,
 )  # fmt: skip
-WAITING = (hpack_bomb, crumbs, unfinished_bodies)
+WAITING = (hpack_bomb, crumbs, equal_crumbs, unfinished_bodies)
 UNTAKEN = (no_window, unread_answers)
 
 
@@ -266,6 +315,7 @@ def flood(stage: Stage, kind: Callable[[], Pieces], *, is_ended: bool, statuses:
         wait_until(lambda: is_quiet(lb), "lbproxy to have nothing to do")
         most = max(most, lb.rss_bytes())
     lb.check_idle()
+    wait_until(lambda: lb.metric("buffered_bytes") == 0, "nothing of it to be held")
     return most - before
 
 

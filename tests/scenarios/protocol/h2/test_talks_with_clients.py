@@ -99,8 +99,7 @@ def test_6_9_octets_of_streams_that_were_reset_count_and_are_given_back(lb: LbPr
         for at in range(n_streams):
             number = STREAM + 2 * at
             peer.send(headers(number, GET[1:]), frame(DATA, END_STREAM, number, bytes(size)))
-            heard = peer.on(number)
-            peer.read_until(lambda heard=heard: heard.reset is not None, "RST_STREAM")
+            assert peer.read_stream(number).reset is not None
         peer.round_trip(b"at last!")
         given = [int.from_bytes(body, "big") for kind, _, on, body in peer.frames if kind == WINDOW_UPDATE and not on]
         assert sum(given) >= n_streams * size - CONNECTION_WINDOW // 2 and peer.goaway is None

@@ -310,7 +310,6 @@ class H2Connection(H2Control):
             known = self._known.get(block)
             if known is not None:
                 self.n_known += 1
-                known.shape = None  # the whole of it comes again
                 return known
         found = self.decoder.decode(block)
         if self.decoder.excess:
@@ -329,7 +328,7 @@ class H2Connection(H2Control):
         if self._known_version != version:
             self._known.clear()
             self._known_version = version
-        elif len(block) <= _MAX_KNOWN_BLOCK:
+        elif head.shape is None and len(block) <= _MAX_KNOWN_BLOCK:  # else the next one has other fields behind
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[block] = head

@@ -300,6 +300,7 @@ class Encoder:
         for field in between:
             if field.varies:
                 _DICTIONARY.add_literal(field, pieces)
+                self.n_spelled += 1
             else:
                 pieces.append(self._known_block(field.line, secrets))
         if behind:

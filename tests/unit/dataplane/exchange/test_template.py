@@ -77,8 +77,8 @@ def facts_of(thing: object) -> object:
             lines = thing.front.lines + b"".join([field.line for field in thing.between]) + thing.behind
         return thing.method, thing.path, thing.authority, lines, thing.length
     if isinstance(thing, (Prepared, RequestHead, Deadlines)):
-        names = [name for name in type(thing).__slots__ if not name.startswith("_")]
-        return {name: facts_of(getattr(thing, name)) for name in names}
+        values = {name: getattr(thing, name) for name in dir(thing) if not name.startswith("_")}
+        return {name: facts_of(value) for name, value in values.items() if not callable(value)}
     return thing
 
 

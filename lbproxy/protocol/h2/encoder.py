@@ -176,7 +176,7 @@ class _Dictionary:
 
 _DICTIONARY: Final = _Dictionary()
 # Names of lines that lbproxy adds itself, which are found without being cut out.
-_OWN: Final = (b"content-length", b"grpc-timeout", b"x-request-id")
+_OWN: Final[tuple[bytes, ...]] = (b"content-length", b"grpc-timeout", b"x-request-id")
 _OWN_NAMES: Final = Names({name: at + 1 for at, name in enumerate(_OWN)})
 _OWN_BEGINS: Final = [_DICTIONARY._begin_of(name) for name in _OWN]
 _FLEETING_BEGINS: Final = {name: _DICTIONARY._begin_of(name) for name in FLEETING}

@@ -66,23 +66,25 @@ def compiled_sources() -> list[str]:
 # otherwise takes compilers half of their time; nobody wrote this C.
 C_OPTIONS = ("-fvisibility=hidden", "-fno-plt", "-w")
 
-# What `word_at` of lbproxy/compiling.py is where it is compiled. memcpy of a fixed size is one load; octets are in the
-# order of a little-endian machine.
-WORDS = """\
-#include <Python.h>
-#include <stdint.h>
-#include <string.h>
-static inline int64_t lbproxy_word_at(PyObject *data, int64_t at) {
-    int64_t word;
-    if (at < 0 || at > (int64_t)PyBytes_GET_SIZE(data) - 8)
-        return -1;
-    memcpy(&word, PyBytes_AS_STRING(data) + at, 8);
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    word = (int64_t)__builtin_bswap64((uint64_t)word);
-#endif
-    return word;
+# The words of lbproxy/compiling.py in C, which each compiled module includes, and what mypyc has to know of them: the
+# types of their arguments and of what they give, by the names that mypyc has for them, and whether they can fail.
+WORDS = ROOT / "lbproxy/compiling.h"
+SIGNATURES = {
+    "word_at": ("bytes", "int64", "int64", False),
+    "value_end": ("bytes", "int64", "int64", False),
+    "visible_end": ("bytes", "int64", "int64", False),
+    "line_end": ("bytes", "int64", "int64", False),
+    "text_of": ("bytes", "int64", "int64", "str", True),
+    "cut": ("bytes", "int64", "int64", "bytes", True),
+    "is_clean": ("str", "bool", False),
+    "join_text": ("tuple", "str", True),
+    "id_line": ("bytes", "int64", "bytes", True),
+    "length_line": ("int64", "bytes", True),
+    "add_to": ("list", "int64", "int64", "none", True),
+    "read_now": ("int64", "int64", "bytes", True),
+    "write_now": ("int64", "bytes", "int64", True),
+    "has_news": ("int64", "bool", False),
 }
-"""
 
 # What compiled modules may import, hence what decides about their machine code (imports go one way; pyproject.toml).
 LAYERS = (
@@ -106,7 +108,7 @@ def fingerprint() -> str:
     for fact in (sys.version, platform.machine(), importlib.metadata.version("mypy"), *sorted(compiled_sources())):
         digest.update(fact.encode() + b"\0")
     package = ROOT / "lbproxy"
-    for path in sorted([Path(__file__), package / "__init__.py", *package.rglob("*.py")]):
+    for path in sorted([Path(__file__), WORDS, package / "__init__.py", *package.rglob("*.py")]):
         if path.parent in (ROOT, package) or path.relative_to(package).parts[0] in LAYERS:
             digest.update(str(path).removeprefix(str(ROOT)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:32]
@@ -176,18 +178,21 @@ def keep(compiled: Path, place: Path) -> None:
 
 
 def know_words() -> None:
-    """Have mypyc call the function of WORDS where the sources call `word_at`."""
-    from mypyc.ir.ops import ERR_NEVER
-    from mypyc.ir.rtypes import bytes_rprimitive, int64_rprimitive
+    """Have mypyc call the functions of WORDS where the sources call those of lbproxy/compiling.py."""
+    from mypyc.ir import rtypes
+    from mypyc.ir.ops import ERR_MAGIC, ERR_MAGIC_OVERLAPPING, ERR_NEVER
     from mypyc.primitives.registry import function_op
 
-    function_op(
-        name="lbproxy.compiling.word_at",
-        arg_types=[bytes_rprimitive, int64_rprimitive],
-        return_type=int64_rprimitive,
-        c_function_name="lbproxy_word_at",
-        error_kind=ERR_NEVER,
-    )
+    for name, (*types, can_fail) in SIGNATURES.items():
+        *taken, given = [getattr(rtypes, f"{kind}_rprimitive") for kind in types]
+        failing = ERR_MAGIC_OVERLAPPING if types[-1] == "int64" else ERR_MAGIC
+        function_op(
+            name=f"lbproxy.compiling.{name}",
+            arg_types=taken,
+            return_type=given,
+            c_function_name=f"lbproxy_{name}",
+            error_kind=failing if can_fail else ERR_NEVER,
+        )
 
 
 def compile_into(target: Path) -> None:
@@ -199,9 +204,6 @@ def compile_into(target: Path) -> None:
     from setuptools import setup
 
     know_words()
-    words = target / "words.h"
-    words.parent.mkdir(parents=True, exist_ok=True)
-    words.write_text(WORDS)
     sources = compiled_sources()
     extensions = mypycify(
         ["--follow-imports=silent", *sources],
@@ -212,7 +214,7 @@ def compile_into(target: Path) -> None:
         target_dir=str(target / "c"),
     )
     for extension in extensions:
-        extension.extra_compile_args = [*extension.extra_compile_args, *C_OPTIONS, "-include", str(words)]
+        extension.extra_compile_args = [*extension.extra_compile_args, *C_OPTIONS, "-include", str(WORDS)]
     n_processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     setup(
         name="lbproxy",

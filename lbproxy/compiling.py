@@ -14,20 +14,22 @@ A compiled class has one base. What several of them are besides is a `@trait`, o
 A variable that is an `i64` is a number of the machine where it is compiled, for loops over octets; else an `int`.
 Numbers of the machine have 64 bits, and what does not fit wraps round, which an `int` does not.
 
-`word_at` is eight octets as such a number. Compiled it is a few machine instructions (hatch_build.py).
+The functions at the end are words of the compiler: where it is asked for one of them it takes the C of the same name in
+compiling.h, a few machine instructions where Python would make objects. What they do is written here in Python, for
+code that is not compiled.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import re
+import select
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from mypy_extensions import i64 as i64
     from mypy_extensions import mypyc_attr as mypyc_attr
     from mypy_extensions import trait as trait
-
-    def word_at(data: bytes, at: i64) -> i64:
-        """The eight octets from `at` on, which is not negative; the first is the lowest. -1 if there are fewer."""
 else:  # the compiler reads the decorator and nothing needs it when lbproxy runs: no package to install for it
     i64 = int
 
@@ -37,6 +39,100 @@ else:  # the compiler reads the decorator and nothing needs it when lbproxy runs
     def mypyc_attr(**_settings):
         return lambda cls: cls
 
-    def word_at(data, at):
-        octets = data[at : at + 8]
-        return int.from_bytes(octets, "little", signed=True) if len(octets) == 8 else -1
+
+_WORD: Final = 8
+_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").match
+_visible = re.compile(rb"[\x21-\x7e]*").match
+_clean = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]*").fullmatch
+
+
+def word_at(data: bytes, at: i64) -> i64:
+    """The eight octets from `at` on, which is not negative; the first is the lowest. -1 if there are fewer."""
+    octets = data[at : at + _WORD]
+    return int.from_bytes(octets, "little", signed=True) if len(octets) == _WORD else -1
+
+
+def value_end(data: bytes, at: i64) -> i64:
+    """The first octet from `at` on that may not be in a value (RFC 9110 section 5.5); the size of `data` if there is
+    none."""
+    return max(at, _end(_value(data, at)))
+
+
+def visible_end(data: bytes, at: i64) -> i64:
+    """The first octet from `at` on that is not visible ASCII, as a target is; the size of `data` if there is none."""
+    return max(at, _end(_visible(data, at)))
+
+
+def _end(found: re.Match[bytes] | None) -> int:
+    return found.end() if found is not None else 0
+
+
+def line_end(data: bytes, colon: i64) -> i64:
+    """Where the value of a field ends that has its colon there: twice the place of its CR LF, and one more if the line
+    is plain, which is a value of at least one octet behind one space and nothing else that is white around it.
+
+    -1: `data` ends before. -2: before CR LF is an octet that no field may have (RFC 9110 section 5.5).
+    """
+    at = value_end(data, colon + 1)
+    if not b"\r\n".startswith(data[at : at + 2]):
+        return -2
+    if at + 2 > len(data):
+        return -1
+    return 2 * at + (at > colon + 2 and data[colon + 1] == 32 and data[colon + 2] > 32 and data[at - 1] > 32)
+
+
+def text_of(data: bytes, start: i64, end: i64) -> str:
+    """These octets, of which neither end is negative, as text: each is one character."""
+    return data[start:end].decode("latin-1")
+
+
+def cut(data: bytes, start: i64, end: i64) -> bytes:
+    """These octets, of which neither end is negative."""
+    return data[start:end]
+
+
+def is_clean(text: str) -> bool:
+    """Is it ASCII without control characters, quotation marks and backslashes: in JSON the same as it is?"""
+    return _clean(text) is not None
+
+
+def join_text(parts: tuple[str, ...]) -> str:
+    """All of them in one. For many parts this is quicker than an f-string."""
+    return "".join(parts)
+
+
+def id_line(octets: bytes, at: i64) -> bytes:
+    """The field X-Request-ID with the 16 octets from `at` on in hex. Raises IndexError if there are fewer."""
+    if at + 16 > len(octets):
+        raise IndexError("fewer than 16 octets")
+    return b"X-Request-ID: %b\r\n" % octets[at : at + 16].hex().encode()
+
+
+def length_line(length: i64) -> bytes:
+    """The field Content-Length."""
+    return b"Content-Length: %d\r\n" % length
+
+
+def add_to(cells: list[int], at: i64, amount: i64) -> None:
+    """Count so much more in this cell. Raises IndexError if there is no such cell."""
+    if at < 0:
+        raise IndexError("list index out of range")
+    cells[at] += amount
+
+
+def read_now(fd: i64, size: i64) -> bytes:
+    """read(2) of a descriptor that does not block. Compiled, the memory that is taken is what came, not `size`, and no
+    other thread runs meanwhile, which would be more to do than the reading."""
+    return os.read(fd, size)
+
+
+def write_now(fd: i64, data: bytes) -> i64:
+    """write(2) of a descriptor that does not block, likewise: how much was taken."""
+    return os.write(fd, data)
+
+
+def has_news(fd: i64) -> bool:
+    """Can something be read from this descriptor, its end and an error included? One system call, no exception."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN | select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from lbproxy.compiling import mypyc_attr
@@ -17,19 +16,21 @@ _STALE: Final = SERVER.column("stale_connections_total")
 class Kept(Receiver):
     """A connection to a server, as far as keeping it goes. Times are monotonic seconds.
 
-    n_requests: that it has carried. poll: has the server closed it, or sent bytes, while it was idle? `poll(0)` is one
-    system call, without an exception.
+    n_requests: that it has carried.
     """
 
-    __slots__ = ("created_at", "expires_at", "has_ended", "idle_since", "n_requests", "poll")
+    __slots__ = ("created_at", "expires_at", "has_ended", "idle_since", "n_requests")
 
-    def __init__(self, poll: Callable[[float], list[tuple[int, int]]]) -> None:
-        self.poll = poll
+    def __init__(self) -> None:
         self.has_ended = False
         self.created_at = 0.0
         self.idle_since = 0.0
         self.expires_at = float("inf")
         self.n_requests = 0
+
+    def is_disturbed(self) -> bool:
+        """Has the server closed it, or sent bytes, while it was idle?"""
+        raise NotImplementedError
 
     def close_idle(self) -> None:
         """End it; it has no request."""
@@ -81,7 +82,7 @@ class IdlePool:
         # Asked anew each time: what is learned of a dead one may put a shorter list in its place.
         while self.connections:
             connection = self.connections.pop()
-            if connection.expires_at > now and not connection.poll(0):
+            if connection.expires_at > now and not connection.is_disturbed():
                 return connection
             if connection.expires_at > now:
                 self._keeper.row[_STALE] += 1

@@ -403,6 +403,7 @@ class RouteRuntime:
     respond: tuple[int, tuple[tuple[bytes, bytes], ...], bytes] | None = None
     skip: frozenset[bytes] = frozenset()
     upgrades: frozenset[bytes] = frozenset()  # protocols, lower case, that a client may switch to
+    edits_requests: bool = False
     edits_responses: bool = False
     response_touched: frozenset[bytes] = frozenset()  # lower-case names that no response has from the server
     fills_location: bool = False  # does a redirect depend on the request?
@@ -415,6 +416,7 @@ class RouteRuntime:
     keys: KeyRule | None = None  # what API key a request must have; None: whichever
 
     def __post_init__(self) -> None:
+        self.edits_requests = not self.request_edits.is_empty
         self.edits_responses = not self.response_edits.is_empty
         self.response_touched = self.response_edits.touched
         self.fills_location = self.redirect is not None and b"{" in self.redirect[1]

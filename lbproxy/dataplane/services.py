@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from lbproxy.compiling import i64, id_line, text_of
 from lbproxy.dataplane.net.dialer import Dialer
 from lbproxy.dataplane.net.last_bytes import reset_on_close
 from lbproxy.dataplane.net.poller import Poller
@@ -24,6 +25,8 @@ from lbproxy.telemetry.slots import PROCESS, Row
 log = logging.getLogger("lbproxy")
 
 SWEEP_S: Final = 0.2
+_RANDOM_BYTES: Final = 2048
+_ID_AT: Final = len(b"X-Request-ID: ")
 _INTERNAL_ERRORS: Final = PROCESS.column("internal_errors_total")
 
 
@@ -43,7 +46,8 @@ class Services:
     """See the module. `clock` is monotonic seconds; `row` holds the PROCESS counters."""
 
     __slots__ = (
-        "_ids",
+        "_random",
+        "_random_at",
         "_sweep_handle",
         "access_writer",
         "clock",
@@ -84,7 +88,8 @@ class Services:
         self.is_draining = False
         self.n_cut = 0
         self.wall_offset = time.time() - clock()  # the log's time; follows the wall clock at each sweep
-        self._ids: list[tuple[str, bytes]] = []
+        self._random = b""
+        self._random_at: i64 = 0  # where the octets begin that no request has
         self._sweep_handle: asyncio.TimerHandle | None = None
 
     # --- identity ---------------------------------------------------------------------------------------------------
@@ -92,11 +97,14 @@ class Services:
     def next_request_id(self) -> tuple[str, bytes]:
         """32 random hex digits, and the field line that carries them.
 
-        One read of the kernel's generator serves 128 requests, and so does one formatting of the lines.
+        One read of the kernel's generator serves 128 requests.
         """
-        if not self._ids:
-            self._ids = request_ids(os.urandom(2048))
-        return self._ids.pop()
+        if self._random_at >= len(self._random):
+            self._random = os.urandom(_RANDOM_BYTES)
+            self._random_at = 0
+        line = id_line(self._random, self._random_at)
+        self._random_at += 16
+        return text_of(line, _ID_AT, _ID_AT + 32), line
 
     # --- failures ---------------------------------------------------------------------------------------------------
 
@@ -141,15 +149,6 @@ class Services:
         await self.tasks.cancel_all()
         self.poller.close()
         self.pipes.close()
-
-
-def request_ids(random_bytes: bytes) -> list[tuple[str, bytes]]:
-    """An id of 32 hex digits and its X-Request-ID line for each 16 random bytes."""
-    ids = random_bytes.hex("|", 16)
-    # All lines at once, and then cut: to put each of them together takes longer.
-    lines = b"X-Request-ID: %b\r\n" % ids.encode().replace(b"|", b"\r\nX-Request-ID: ")
-    size = len(b"X-Request-ID: \r\n") + 32
-    return [(ids[33 * at : 33 * at + 32], lines[size * at : size * (at + 1)]) for at in range(len(random_bytes) // 16)]
 
 
 def abort(transport: asyncio.Transport) -> None:

@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import i64, mypyc_attr, word_at
+from lbproxy.compiling import cut, i64, line_end, mypyc_attr, text_of, word_at
 from lbproxy.errors import Fault
 from lbproxy.protocol.message import Fields, join_fields, parse_length
-from lbproxy.protocol.octets import mask_of, value_end
+from lbproxy.protocol.octets import mask_of
 
 MAX_NAME: Final = 256
 """How long a name may be in a request."""
@@ -48,7 +48,7 @@ _TOKEN: Final = bytes(
     for code in range(256)
 )
 _SLOTS: Final = 1024  # as a mask, in `find`
-_SPELLED_SLOTS: Final = 128  # likewise, in `spelled`
+_SPELLED_SLOTS: Final = 512  # likewise, in `spelled`: some 130 spellings, of which few then share one
 _WORD: Final = 8  # octets
 # Names that pass in requests or answers, as those who send most of them spell them.
 _COMMON: Final[tuple[bytes, ...]] = (
@@ -190,8 +190,8 @@ class FieldLines:
     that was found. Where `raw` ends before it, `next` raises IndexError, if it did not find another fault until there.
     """
 
-    __slots__ = ("_colon", "_end", "_fault", "_from", "_most", "_names", "_next", "_pieces", "_raw", "_start", "count",
-                 "is_plain", "size")  # fmt: skip
+    __slots__ = ("_colon", "_end", "_fault", "_first", "_from", "_most", "_names", "_next", "_pieces", "_raw", "_start",
+                 "count", "is_plain", "size")  # fmt: skip
 
     def __init__(self, raw: bytes, at: i64, names: Names, fault: Fault, most: i64 = _UNLIMITED) -> None:
         self._raw = raw
@@ -203,7 +203,8 @@ class FieldLines:
         self._end: i64 = at  # of its value, before CR LF
         self._next: i64 = at
         self._from: i64 = at  # where the lines begin that are kept and not yet in _pieces
-        self._pieces: list[bytes] = []
+        self._first = b""  # of the pieces that are kept; most heads have one or two
+        self._pieces: list[bytes] | None = None  # all of them, if there are several
         self.count: i64 = 0
         self.size: i64 = 0
         self.is_plain = True  # is the current line `name: value` exactly as it would be sent?
@@ -228,13 +229,16 @@ class FieldLines:
                     return None
                 at = self._colon
             colon = at
-            at = value_end(raw, at + 1)
-            if raw[at] != _CR or raw[at + 1] != _LF:
+            found = line_end(raw, at)
+            if found < 0:
+                if found == -1:
+                    raise IndexError
                 raise self._refusal("a field has octets that HTTP does not allow")
             self.count += 1
             if self.count > self._most:
                 raise self._too_many()
-            is_plain = at > colon + 2 and raw[colon + 1] == _SPACE and raw[colon + 2] > _SPACE and raw[at - 1] > _SPACE
+            is_plain = found & 1 != 0
+            at = found >> 1
             if name.kind == 0 and is_plain:
                 at += 2
                 continue
@@ -276,8 +280,14 @@ class FieldLines:
     def value(self) -> bytes:
         """Of the current line, without white space around it."""
         if self.is_plain:
-            return self._raw[self._colon + 2 : self._end]
+            return cut(self._raw, self._colon + 2, self._end)
         return self._raw[self._colon + 1 : self._end].strip(WHITE)
+
+    def text(self) -> str:
+        """The same as text."""
+        if self.is_plain:
+            return text_of(self._raw, self._colon + 2, self._end)
+        return self.value().decode("latin-1")
 
     def first(self) -> i64:
         """The first octet of the value of the current line, which is plain."""
@@ -305,7 +315,7 @@ class FieldLines:
         if not self.is_plain:
             value = self.value()
             self.drop()
-            self._pieces.append(b"%b: %b\r\n" % (self.name(), value))
+            self._add(b"%b: %b\r\n" % (self.name(), value))
 
     def drop(self) -> None:
         """The current line does not go on."""
@@ -315,11 +325,20 @@ class FieldLines:
     def lines(self) -> bytes:
         """What was kept, as it is sent."""
         pieces = self._pieces
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._first if pieces is None else b"".join(pieces)
 
     def _keep_until_here(self) -> None:
         if self._from < self._start:
-            self._pieces.append(self._raw[self._from : self._start])
+            self._add(cut(self._raw, self._from, self._start))
+
+    def _add(self, piece: bytes) -> None:
+        pieces = self._pieces
+        if pieces is not None:
+            pieces.append(piece)
+        elif self._first:
+            self._pieces = [self._first, piece]
+        else:
+            self._first = piece
 
     def _refusal(self, detail: str) -> HeadError:
         # Too many fields is the better answer: whoever sends more has to know.

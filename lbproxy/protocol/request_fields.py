@@ -121,12 +121,13 @@ class RequestFields(FieldLines):
                 self.length = self.number()
             elif kind == _CONNECTION:
                 options = connection_options(self.value())
-                self.options = self.options | options if self.options else options
+                self.options = options if self.options is NO_OPTIONS else self.options | options
             elif kind == _CLAIM:
                 if self.claims is NO_VALUES:
-                    self.claims = []
-                self.claims.append(name.lower)
-                self.claims.append(self.value())
+                    self.claims = [name.lower, self.value()]
+                else:
+                    self.claims.append(name.lower)
+                    self.claims.append(self.value())
             else:
                 if self.others is _NOTHING:
                     self.others = {}
@@ -138,9 +139,9 @@ class RequestFields(FieldLines):
         if kind <= _CREDENTIALS or (kind == _UNDERSCORE and underscores == "pass"):
             self.keep()
             if kind == _AGENT:
-                self.user_agent = self.value().decode("latin-1")
+                self.user_agent = self.text()
             elif kind == _REFERER:
-                self.referer = self.value().decode("latin-1")
+                self.referer = self.text()
             elif kind == _CREDENTIALS:
                 self.binds = self.binds or ((not self.is_plain or may_bind(self.first())) and is_bound_by(self.value()))
             return

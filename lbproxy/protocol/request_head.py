@@ -52,19 +52,20 @@ _KEPT_IF_NOMINATED: Final = frozenset((b"host", b"content-length", b"transfer-en
 class RequestHead:
     """An accepted request head. Immutable by convention: it may be shared by many requests.
 
-    start: the request line that goes on, with its CR LF. lines: end-to-end fields in order, each `name: value` and
-    CR LF, without Host, framing, hop-by-hop, nominated and forwarding fields. claims: lower-case name and value, one
-    after the other, of the forwarding family. size: of the head as it was read, with its blank line. content_length:
-    None without one. keep_alive: the client wants the connection kept. upgrade: the protocols that the client offers to
-    switch to, () with a body. binds: its credentials hold for the connection that it is sent on. key_name: of the
-    client's API key, which whoever knows keys writes before anybody reads `headers`. secrets: over HTTP/2, names of
-    fields that may enter no table.
+    authority: `host` as it was sent. start: the request line that goes on, with its CR LF. lines: end-to-end fields in
+    order, each `name: value` and CR LF, without Host, framing, hop-by-hop, nominated and forwarding fields. claims:
+    lower-case name and value, one after the other, of the forwarding family. size: of the head as it was read, with its
+    blank line. content_length: None without one. keep_alive: the client wants the connection kept. upgrade: the
+    protocols that the client offers to switch to, () with a body. binds: its credentials hold for the connection that
+    it is sent on. key_name: of the client's API key, which whoever knows keys writes before anybody reads `headers`.
+    secrets: over HTTP/2, names of fields that may enter no table.
     """
 
     __slots__ = (
         "_forwarding",
         "_headers",
         "accepts_trailers",
+        "authority",
         "binds",
         "chunked",
         "claims",
@@ -99,6 +100,7 @@ class RequestHead:
         self.method = ""
         self.target_text = ""
         self.host = ""
+        self.authority = b""
         self.minor = 1
         self.lines = b""
         self.via: list[bytes] = NO_VALUES
@@ -233,7 +235,7 @@ def read_request_head(raw: bytes, *, max_fields: int, underscores: str, line_byt
     if found.refusal is not None:
         raise found.refusal
     options = found.options
-    if options:
+    if options is not NO_OPTIONS:
         _set_connection(head, found, options)
     else:
         head.keep_alive = head.minor == 1
@@ -255,7 +257,7 @@ def read_request_head(raw: bytes, *, max_fields: int, underscores: str, line_byt
 
 def _set_framing(head: RequestHead, found: RequestFields) -> None:
     """Content-Length or chunked, never both, never twice (RFC 9112 section 6.3)."""
-    if b"transfer-encoding" in found.others:
+    if found.others and b"transfer-encoding" in found.others:
         codings = found.others[b"transfer-encoding"]
         if found.n_lengths:
             raise HeadError(errors.BAD_FRAMING, "both Transfer-Encoding and Content-Length")
@@ -353,6 +355,7 @@ def _set_host(head: RequestHead, found: RequestFields) -> None:
         raise HeadError(errors.BAD_HOST, f"{found.n_hosts} Host fields")
     if found.n_hosts:
         head.host = _valid_host(found.host)
+        head.authority = found.host
 
 
 def _set_target(head: RequestHead, target: str) -> None:
@@ -365,7 +368,7 @@ def _set_target(head: RequestHead, target: str) -> None:
         host = match[1].encode("latin-1") if match is not None else b""
         if match is None or host_match(host) is None:
             raise HeadError(errors.BAD_TARGET, "the target is neither a path nor a valid absolute URL")
-        head.host, target = _valid_host(host), match[2]
+        head.host, head.authority, target = _valid_host(host), host, match[2]
         if not target:
             target = "*" if head.method == "OPTIONS" else "/"
         elif target[0] == "?":

@@ -6,10 +6,10 @@ import re
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import i64, word_at
+from lbproxy.compiling import i64, text_of, visible_end, word_at
 from lbproxy.protocol.field_lines import HeadError
 from lbproxy.protocol.message import KNOWN_METHODS, TOKEN
-from lbproxy.protocol.octets import mask_of, visible_end
+from lbproxy.protocol.octets import mask_of
 
 MAX_REQUEST_LINE: Final = 8 * 1024
 MAX_METHOD: Final = 32  # the longest that is registered has 17 characters
@@ -44,16 +44,19 @@ def line_too_long(line_bytes: int) -> HeadError:
 def read_request_line(raw: bytes, line_bytes: int) -> tuple[str, str, int, int]:
     """Method, target and minor version (RFC 9112 section 3) of the line that `raw` begins with; its size with CR LF.
 
-    raw: ends with CR LF. line_bytes: the longest line that is accepted, without them. Raises HeadError.
+    raw: ends with CR LF. line_bytes: the longest line that is accepted, without them. Raises HeadError, or IndexError
+    if `raw` ends in the middle of the target.
     """
     word = word_at(raw, 0)
     for method in _USUAL:
         if word & method.mask == method.word:
             start: i64 = method.size
             at = visible_end(raw, start)
+            if at == len(raw):
+                raise IndexError
             end = at + len(_HTTP_11)
             if start < at and end - 2 <= line_bytes and word_at(raw, at) == _HTTP and word_at(raw, at + 3) == _VERSION:
-                return method.text, raw[start:at].decode("latin-1"), 1, end
+                return method.text, text_of(raw, start, at), 1, end
             break
     odd, target, minor = check_request_line(raw, line_bytes)
     return odd, target.decode("latin-1"), minor, raw.find(b"\r\n") + 2

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import i64, mypyc_attr
+from lbproxy.compiling import i64, length_line, mypyc_attr
 from lbproxy.protocol.connection_auth import CHALLENGES, binds
 from lbproxy.protocol.field_lines import (
     MAX_NAME,
@@ -194,7 +194,7 @@ class _Reader(FieldLines):
             elif kind == _CONNECTION:
                 self.drop()
                 options = connection_options(self.value())
-                self.options = self.options | options if self.options else options
+                self.options = options if self.options is NO_OPTIONS else self.options | options
             else:
                 self.drop()
                 if self.others is _NOTHING:
@@ -261,7 +261,7 @@ def read_response_head(raw: bytes, *, max_fields: int) -> ResponseHead | None:
         head.is_plain = head.has_date and start.status != 426
         if not head.is_bodiless:
             head.body_length = length
-        head.wire = b"%b%bContent-Length: %d\r\n" % (start.sent, head.lines, length)
+        head.wire = b"%b%b%b" % (start.sent, head.lines, length_line(length))
     return head
 
 
@@ -270,7 +270,7 @@ def response_head_of(status: int, lines: bytes, content_length: int | None) -> R
 
     lines: each `name: value` and CR LF, without framing. The last one of a status without a reason is its usual one.
     """
-    length = b"" if content_length is None else b"Content-Length: %d\r\n" % content_length
+    length = b"" if content_length is None else length_line(content_length)
     raw = b"%b%b%b\r\n" % (status_line(status, REASONS.get(status, b"")), lines, length)
     head = read_response_head(raw, max_fields=raw.count(b"\n"))
     assert head is not None
@@ -305,7 +305,7 @@ def _set_others(head: ResponseHead, lines: _Lines, options: frozenset[bytes], mi
 
 def _set_framing(head: ResponseHead, found: _Reader, minor: int, raw: bytes) -> None:
     """chunked, or one length (RFC 9112 section 6.3); the same one several times is one (RFC 9110 section 8.6)."""
-    if b"transfer-encoding" in found.others:
+    if found.others and b"transfer-encoding" in found.others:
         codings = found.others[b"transfer-encoding"]
         if found.n_lengths or len(codings) != 1 or codings[0].lower() != b"chunked":
             raise HeadError(errors.BAD_RESPONSE, "Transfer-Encoding is not exactly 'chunked' and alone")

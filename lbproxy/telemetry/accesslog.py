@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as _json_string  # the C function where there is one
 from typing import Final
 
-from lbproxy.compiling import i64, mypyc_attr
+from lbproxy.compiling import i64, is_clean, join_text, mypyc_attr
 from lbproxy.telemetry import wire_text
 
 FIELD_LIMIT: Final = 2048  # characters of one request field in a line
@@ -147,12 +147,12 @@ class JsonFormat(LogFormat):
         agent = self._texts.get(user_agent)
         if agent is None:
             agent = self._text(user_agent)
-        if len(target) > FIELD_LIMIT or len(host) > FIELD_LIMIT or '"' in target or "\\" in target:
+        if len(target) > FIELD_LIMIT or len(host) > FIELD_LIMIT or not is_clean(target):
             return self.head_part(method, target, host, protocol, "", "")[0], agent
         known = self._hosts.get(host)
         if known is None or known.method != method or known.protocol != protocol:
             known = self._host(method, host, protocol)
-        return f"{known.before}{target}{known.behind}", agent
+        return join_text((known.before, target, known.behind)), agent
 
     def _host(self, method: str, host: str, protocol: str) -> _Host:
         known = _Host(method, host, protocol)
@@ -196,7 +196,7 @@ class JsonFormat(LogFormat):
         if not head:
             head, user_agent = _TCP_HEAD
         request_id = rec.request_id
-        if not request_id.isalnum():
+        if not is_clean(request_id):
             request_id = _json_string(request_id)[1:-1]
         middle = served.usual
         if rec.attempts != 1 or rec.connect_s is not None or not _is_zero(rec.queue_s):
@@ -211,19 +211,35 @@ class JsonFormat(LogFormat):
             ttfb, ttfb_part = _number(ttfb_us // 1000), _MILLIS[ttfb_us % 1000]
         total_us: i64 = int(rec.total_s * 1e6 + 0.5)
         close = f"{_tries(rec.tries)}}}" if rec.tries else "}"
-        return (
-            f"{self._begin}{request_id}{client.text}{head}{served.status_text}{_number(rec.bytes_in)}"
-            f',"bytes_out":{_number(rec.bytes_out)}{middle}{ttfb}{ttfb_part},"total_ms":{_number(total_us // 1000)}'
-            f"{_MILLIS[total_us % 1000]}{served.end_text}{user_agent}{close}"
+        return join_text(
+            (
+                self._begin,
+                request_id,
+                client.text,
+                head,
+                served.status_text,
+                _number(rec.bytes_in),
+                ',"bytes_out":',
+                _number(rec.bytes_out),
+                middle,
+                ttfb,
+                ttfb_part,
+                ',"total_ms":',
+                _number(total_us // 1000),
+                _MILLIS[total_us % 1000],
+                served.end_text,
+                user_agent,
+                close,
+            )
         )
 
     def _begin_lines(self, ms: i64) -> None:
         second = ms // 1000
         if second != self._second:
             self._second = second
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._stamp = time.strftime('{"ts":"%Y-%m-%dT%H:%M:%S', time.gmtime(second))
         self._ms = ms
-        self._begin = f'{{"ts":"{self._stamp}{_MILLIS[ms % 1000]}Z","request_id":"'
+        self._begin = join_text((self._stamp, _MILLIS[ms % 1000], 'Z","request_id":"'))
 
     def _client(self, rec: LogRecord) -> _Client:
         if len(self._clients) >= _MAX_CLIENTS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import hatch_build
 import lbproxy
+from lbproxy import compiling
 from lbproxy.address import Address
 from lbproxy.domain.strategies.base import Strategy
 from lbproxy.domain.strategies.least_connections import LeastConnections
@@ -134,3 +136,40 @@ def test_what_is_tested_is_what_was_asked_for(pytestconfig: pytest.Config) -> No
     suffixes = {Path(str(module.__file__)).suffix for module in modules() if module.__name__ in COMPILED}
     assert suffixes == {".so" if is_installed else ".py"}
     assert Path(str(lbproxy.__file__)).parent == (build.installed() if is_installed else ROOT / "lbproxy")
+
+
+def test_each_word_is_a_function_in_python_and_one_in_c() -> None:
+    """With as many arguments; what they do is tested where compiled modules use them."""
+    source = hatch_build.WORDS.read_text()
+    for name, (*types, _) in hatch_build.SIGNATURES.items():
+        assert len(inspect.signature(getattr(compiling, name)).parameters) == len(types) - 1
+        assert f" lbproxy_{name}(" in source or f"*lbproxy_{name}(" in source
+
+
+def test_where_a_line_ends() -> None:
+    ends = compiling.line_end
+    assert ends(b"A: b\r\n", 1) == 2 * 4 + 1
+    assert ends(b"A:b\r\n", 1) == 2 * 3 and ends(b"A:  b\r\n", 1) == 2 * 5 and ends(b"A: b \r\n", 1) == 2 * 5
+    assert ends(b"A: \r\n", 1) == 2 * 3 and ends(b"A:\r\n", 1) == 2 * 2
+    assert ends(b"A: b", 1) == ends(b"A: b\r", 1) == ends(b"A:", 1) == -1
+    assert ends(b"A: b\n", 1) == ends(b"A: b\rc", 1) == ends(b"A: \x7f\r\n", 1) == -2
+
+
+def test_cells_are_added_to() -> None:
+    cells = [1, 2**40]
+    compiling.add_to(cells, 1, 2**40)
+    assert cells == [1, 2**41]
+    for at in (-1, 2):
+        with pytest.raises(IndexError):
+            compiling.add_to(cells, at, 1)
+
+
+def test_a_pipe_is_read_written_and_looked_at() -> None:
+    reading, writing = os.pipe()
+    try:
+        assert not compiling.has_news(reading)
+        assert compiling.write_now(writing, b"abc") == 3
+        assert compiling.has_news(reading) and compiling.read_now(reading, 9) == b"abc"
+    finally:
+        os.close(reading)
+        os.close(writing)

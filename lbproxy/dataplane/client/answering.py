@@ -41,7 +41,7 @@ class AnsweringConnection(TimedConnection):
         """Send the final head, re-framed for this client, and what there is of the body."""
         self._is_chunking = False
         closes = self._closes or not request.request_done or self.services.is_draining
-        if head.is_plain and request.prepared.passes_responses and not request.cookie_line:
+        if head.is_plain and request.prepared.passes_responses and not len(request.cookie_line):
             if closes:
                 self._closes = True
                 data = b"%bConnection: close\r\n%b\r\n" % (head.wire, request.id_line)

@@ -10,6 +10,7 @@ import asyncio
 from typing import Final
 
 from lbproxy import errors
+from lbproxy.compiling import add_to
 from lbproxy.dataplane.client.answering import AnsweringConnection
 from lbproxy.dataplane.client.body_intake import BodyIntake
 from lbproxy.dataplane.client.connection import BODY, CLOSED, HEAD, LINGER, LINGER_IDLE_S, NEVER, WAIT
@@ -36,7 +37,7 @@ class Http1Connection(AnsweringConnection):
 
     def data_received(self, data: bytes) -> None:
         try:
-            if self._state == HEAD and not self._buffer and self._ahead is None and not self._write_blocked:
+            if self._state == HEAD and not len(self._buffer) and self._ahead is None and not self._write_blocked:
                 # The usual: a head in one piece, with nothing waiting before it.
                 self._head_data(data, is_whole=False)
             else:
@@ -180,7 +181,7 @@ class Http1Connection(AnsweringConnection):
         if prepared.dropped:
             row = services.row
             for column, count in prepared.dropped:
-                row[column] = row[column] + count  # not `+=`: see accounts.py
+                add_to(row, column, count)
         facts = self.facts
         if facts.is_trusted:
             known = prepared.head.forwarding

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy import errors
+from lbproxy.compiling import add_to
 from lbproxy.dataplane.counters import (
     ABORTED,
     BUDGET_EXHAUSTED,
@@ -39,24 +40,21 @@ STALE_FAULTS: Final = frozenset((errors.CLOSED_REUSED, errors.CLOSED_UNACKED))
 """A kept connection was not good any more; the server may be."""
 
 
-# What belongs to every request is counted in line, and its cells are written with `=`: compiled, `+=` on an item adds
-# objects, which takes half as long again as to add numbers and make an object of the sum.
+# What belongs to every request is counted with `add_to`: compiled, `+=` on an item takes twice as long.
 
 
 def answer_began(runtime: ServerRuntime, ttfb_s: float) -> None:
     """A server's final head, so long after the request was sent to it."""
     row = runtime.row
-    column = TTFB + duration_index(ttfb_s)
-    row[column] = row[column] + 1
-    row[TTFB_SUM] = row[TTFB_SUM] + int(ttfb_s * 1e9)
+    add_to(row, TTFB + duration_index(ttfb_s), 1)
+    add_to(row, TTFB_SUM, int(ttfb_s * 1e9))
 
 
 def lasted(pool: PoolRuntime, total_s: float) -> None:
     """A request, or a connection in TCP mode, took so long."""
     row = pool.row
-    column = DURATION + duration_index(total_s)
-    row[column] = row[column] + 1
-    row[DURATION_SUM] = row[DURATION_SUM] + int(total_s * 1e9)
+    add_to(row, DURATION + duration_index(total_s), 1)
+    add_to(row, DURATION_SUM, int(total_s * 1e9))
 
 
 def ended(
@@ -65,25 +63,20 @@ def ended(
     """A request is over. pool: where its route leads; runtime: the last server that it was given to."""
     prepared, total_s = request.prepared, request.total_s
     code = CODE_INDEX[request.status]
-    row = prepared.route.traffic
-    column = prepared.requests_column + code
-    row[column] = row[column] + 1
+    add_to(prepared.route.traffic, prepared.requests_column + code, 1)
     named = prepared.route.named
     if named is not None:
-        column = ROUTE_REQUESTS + code
-        named[column] = named[column] + 1
-        column = ROUTE_DURATION + duration_index(total_s)
-        named[column] = named[column] + 1
-        named[ROUTE_DURATION_SUM] = named[ROUTE_DURATION_SUM] + int(total_s * 1e9)
+        add_to(named, ROUTE_REQUESTS + code, 1)
+        add_to(named, ROUTE_DURATION + duration_index(total_s), 1)
+        add_to(named, ROUTE_DURATION_SUM, int(total_s * 1e9))
     row = listener.row
-    row[BYTES_IN] = row[BYTES_IN] + request.bytes_in
-    row[BYTES_OUT] = row[BYTES_OUT] + request.bytes_out
+    if request.bytes_in:
+        add_to(row, BYTES_IN, request.bytes_in)
+    add_to(row, BYTES_OUT, request.bytes_out)
     if pool is not None:
         lasted(pool, total_s)
         if runtime is not None:
-            row = runtime.row
-            column = SERVER_REQUESTS + code
-            row[column] = row[column] + 1
+            add_to(runtime.row, SERVER_REQUESTS + code, 1)
 
 
 def call_ended(runtime: ServerRuntime, status: int) -> None:

@@ -10,14 +10,11 @@ is more than a retry may have, when memory is short (pressure.py), or when nobod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.net.pieces import add_piece
 from lbproxy.dataplane.pressure import COUNTED_FROM, Pressure
 from lbproxy.protocol.message import Field
-
-_NOTHING: Final[list[bytes]] = []  # replaced before anything is added
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -44,11 +41,12 @@ class BodyTape:
     """See the module. kept: bytes. is_whole: its last byte came. trailers: the fields that came behind that, for every
     follower; they are no part of the copy that may be dropped, since the client's end bounds them."""
 
-    __slots__ = ("_followers", "_pieces", "_pressure", "is_dropped", "is_whole", "kept", "trailers")
+    __slots__ = ("_first", "_followers", "_pieces", "_pressure", "is_dropped", "is_whole", "kept", "trailers")
 
     def __init__(self, pressure: Pressure) -> None:
         self._pressure = pressure
-        self._pieces = _NOTHING
+        self._first = b""  # all that is kept, mostly
+        self._pieces: list[bytes] | None = None  # if there is more than that: all of it
         self._followers: Follower | None = None  # a chain: usually there is one, and it costs nothing
         self.kept = 0
         self.is_whole = self.is_dropped = False
@@ -58,11 +56,15 @@ class BodyTape:
         """More came, or only its end."""
         self.is_whole = is_done
         self.trailers = trailers
-        if data and not self.is_dropped:
-            if self._pieces:
+        if len(data) and not self.is_dropped:
+            if self._pieces is not None:
+                add_piece(self._pieces, data)
+            elif self.kept:
+                self._pieces = [self._first]
+                self._first = b""
                 add_piece(self._pieces, data)
             else:
-                self._pieces = [data]
+                self._first = data
             self.kept += len(data)
             if self.kept > COUNTED_FROM:
                 self._pressure.copy_grew(self, self.kept)
@@ -73,13 +75,14 @@ class BodyTape:
     def content(self) -> bytes:
         """All that is kept."""
         pieces = self._pieces
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._first if pieces is None else b"".join(pieces)
 
     def drop(self) -> None:
         """Let go of the copy: nobody can begin any more."""
         if self.kept > COUNTED_FROM:
             self._pressure.copy_gone(self)
-        self._pieces = _NOTHING
+        self._first = b""
+        self._pieces = None
         self.kept = 0
         self.is_dropped = True
 

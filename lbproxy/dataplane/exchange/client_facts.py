@@ -137,9 +137,9 @@ class ClientFacts:
         prepared = request.prepared
         skip = prepared.route.skip
         host_line = prepared.host_line
-        if not self.is_trusted and not skip:
+        if not self.is_trusted and not len(skip):
             lines = self._lines_and_port if prepared.takes_port else self._lines
-            if not host_line:
+            if not len(host_line):
                 return lines
             if host_line is not self._last_host_line or lines is not self._last_lines:
                 self._last_host_line, self._last_lines = host_line, lines
@@ -153,7 +153,7 @@ class ClientFacts:
     def own_lines(self, request: Underway) -> bytes:
         """Those that differ in each request: what is left of its time, and its id."""
         prepared = request.prepared
-        if prepared.deadlines is None and not prepared.route.skip:
+        if prepared.deadlines is None and not len(prepared.route.skip):
             return request.id_line
         skip = prepared.route.skip
         id_line = b"" if b"x-request-id" in skip else request.id_line

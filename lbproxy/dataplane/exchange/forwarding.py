@@ -50,27 +50,6 @@ def published_lines(host: str, known: Forwarding, skip: Collection[bytes], local
     A Host without one means the port of the scheme. known: what a trusted peer said, which stays (request_lines).
     local_host: what stands for Host where an HTTP/1.0 client sent none.
     """
-    if host and not known and not skip:
-        usual = _published.get(host)
-        return usual if usual is not None else _publish(host)
-    return _published_lines(host, known, skip, local_host)
-
-
-_MAX_HOSTS: Final = 1024
-_MAX_HOST: Final = 256
-_published: Final[dict[str, tuple[bytes, bool]]] = {}  # by Host, where nobody has said anything else
-
-
-def _publish(host: str) -> tuple[bytes, bool]:
-    lines = _published_lines(host, {}, (), "")
-    if len(host) <= _MAX_HOST:
-        if len(_published) >= _MAX_HOSTS:
-            _published.clear()
-        _published[host] = lines
-    return lines
-
-
-def _published_lines(host: str, known: Forwarding, skip: Collection[bytes], local_host: str) -> tuple[bytes, bool]:
     lines = b""
     if host and b"x-forwarded-host" not in skip and b"x-forwarded-host" not in known:
         lines = b"X-Forwarded-Host: %b\r\n" % host.encode("latin-1")
@@ -81,6 +60,23 @@ def _published_lines(host: str, known: Forwarding, skip: Collection[bytes], loca
         return lines + b"X-Forwarded-Port: %b\r\n" % port[1].encode(), False
     scheme = _last(known, b"x-forwarded-proto").lower()
     return (lines + port_line(0, scheme.encode("latin-1")), False) if scheme else (lines, True)
+
+
+_MAX_HOSTS: Final = 1024
+_MAX_HOST: Final = 256
+_published: Final[dict[str, tuple[bytes, bool]]] = {}  # by Host, where nobody has said anything else
+
+
+def usual_lines(host: str) -> tuple[bytes, bool]:
+    """The same for a Host where nobody has said anything else; known once it was asked for."""
+    known = _published.get(host)
+    if known is None:
+        known = published_lines(host, {}, (), "")
+        if len(host) <= _MAX_HOST:
+            if len(_published) >= _MAX_HOSTS:
+                _published.clear()
+            _published[host] = known
+    return known
 
 
 def _last(known: Forwarding, name: bytes) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import mypyc_attr
+from lbproxy.compiling import length_line, mypyc_attr
 from lbproxy.dataplane.exchange.deadline import NEVER, Deadlines, take_deadlines
-from lbproxy.dataplane.exchange.forwarding import published_lines
+from lbproxy.dataplane.exchange.forwarding import published_lines, usual_lines
 from lbproxy.dataplane.exchange.location import fill_location
 from lbproxy.dataplane.guard import NO_KEY, Check
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
@@ -367,7 +367,7 @@ def _prepared(
     names = listener.deadline_names if is_trusted else _NO_NAMES
     if prepared.is_grpc:
         names = names | _GRPC_NAMES  # from anybody: it only makes the time shorter
-    if names:
+    if len(names):
         prepared.deadlines = taken if taken is not None else take_deadlines(head, names)
         if fork is not None:
             fork.deadlines = prepared.deadlines
@@ -379,7 +379,7 @@ def _prepared(
         prepared.fault, prepared.fault_detail = errors.NO_ROUTE, f"no route for {head.method} {head.path[:200]}"
     elif key_fault is not None:
         prepared.fault = key_fault
-    elif head.content_length is not None and head.content_length > listener.body_bytes:
+    elif head.content_length is not None and float(head.content_length) > listener.body_bytes:
         prepared.fault = errors.BODY_TOO_LARGE
         prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes:.0f}"
     elif head.max_forwards == 0:
@@ -389,7 +389,11 @@ def _prepared(
     elif is_http2 and head.upgrade and not _may_connect(prepared, route):
         prepared.fault = errors.CONNECT_PROTOCOL
         prepared.fault_detail = f"this route does not let {head.upgrade[0].decode()!r} through"
-    elif route.pool is not None and prepared.upgrade and not _may_bridge(prepared, head, route.pool, is_http2=is_http2):
+    elif (
+        route.pool is not None
+        and len(prepared.upgrade)
+        and not _may_bridge(prepared, head, route.pool, is_http2=is_http2)
+    ):
         prepared.fault = errors.BAD_REQUEST
         prepared.fault_detail = "Sec-WebSocket-Key is not 16 octets in base64 (RFC 6455 section 4.1)"
     elif route.pool is not None and prepared.is_grpc and route.pool.protocol == "h1":
@@ -403,8 +407,11 @@ def _prepared(
             prepared.closes = prepared.needs_care = True
         prepared.forward = _forward_head(head, prepared, path, local_host, is_http2=is_http2)
     _note_dropped(prepared, head, is_trusted=is_trusted)
-    known = head.forwarding if is_trusted else {}
-    prepared.host_line, prepared.takes_port = published_lines(head.host, known, route.skip, local_host)
+    if is_trusted or len(route.skip) or not head.host:
+        known = head.forwarding if is_trusted else {}
+        prepared.host_line, prepared.takes_port = published_lines(head.host, known, route.skip, local_host)
+    else:
+        prepared.host_line, prepared.takes_port = usual_lines(head.host)
     if guard is not None and guard.limits:
         prepared.checks = guard.checks(head, matched_headers(head, is_trusted=is_trusted))
     if log_format is not None:
@@ -500,21 +507,21 @@ def _forward_head(
         if sent != head.path:
             target = f"{sent}?{head.query}" if "?" in head.target_text else sent
             start = f"{head.method} {target} HTTP/1.1\r\n".encode("latin-1")
-    host = (head.host or local_host).encode("latin-1")
+    host = head.authority if head.host else local_host.encode("latin-1")
     via = _VIA_2 if is_http2 else _VIA if head.minor else _VIA_10
     if head.via:
         via = join_fields([(b"Via", value) for value in head.via]) + via
-    has_h2 = route.pool is not None and route.pool.protocol != "h1" and not upgrade
+    has_h2 = route.pool is not None and route.pool.protocol != "h1" and not len(upgrade)
     # Framing and connection management are not for edits to touch.
     own = length = b""
     if head.chunked:
         own = b"Transfer-Encoding: chunked\r\n"
     elif head.content_length is not None:
-        length = b"Content-Length: %d\r\n" % head.content_length
+        length = length_line(head.content_length)
         if (
-            not (upgrade or closes or head.accepts_trailers)
+            not (len(upgrade) or closes or head.accepts_trailers)
             and head.max_forwards is None
-            and route.request_edits.is_empty
+            and not route.edits_requests
         ):
             # The usual: all in one piece at once.
             if has_h2:
@@ -531,7 +538,7 @@ def _forward_head(
         own += b"TE: trailers\r\nConnection: TE, close\r\n" if closes else b"TE: trailers\r\nConnection: TE\r\n"
     elif closes:
         own += b"Connection: close\r\n"
-    if route.request_edits.is_empty:
+    if not route.edits_requests:
         if has_h2:
             te = TE_TRAILERS if head.accepts_trailers else b""
             _write_for_h2(prepared, start, host, b"%b%b%b%b" % (head.lines, via, forwards, te), length)

@@ -8,11 +8,11 @@ they are nobody's answer.
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 from typing import Final, cast
 
 from lbproxy import errors
+from lbproxy.compiling import has_news, i64
 from lbproxy.dataplane.exchange.ports import AnswerSink, ServerStream
 from lbproxy.dataplane.idle_pool import Kept
 from lbproxy.dataplane.net import bulk
@@ -28,7 +28,6 @@ from lbproxy.telemetry.slots import SERVER
 
 HIGH_WATER: Final = 64 * 1024
 _EXTRA_DATA: Final = SERVER.column("upstream_errors_total", errors.EXTRA_DATA.reason)
-_POLL_EVENTS: Final = select.POLLIN | select.POLLRDHUP
 _BYTES_ACKED: Final = slice(120, 128)  # struct tcp_info: tcpi_bytes_acked
 
 
@@ -40,6 +39,7 @@ class ServerConnection(Kept, ServerStream):
         "_buffer",
         "_bulk",
         "_complete_at",
+        "_fd",
         "_head",
         "_heads",
         "_interim",
@@ -48,7 +48,6 @@ class ServerConnection(Kept, ServerStream):
         "_is_last",
         "_is_lenient",
         "_max_requests",
-        "_poller",
         "_reader",
         "_reads_at_most",
         "_retires_at",
@@ -66,8 +65,8 @@ class ServerConnection(Kept, ServerStream):
     transport: StreamTransport
 
     def __init__(self, services: Services, runtime: ServerRuntime) -> None:
-        self._poller = select.poll()
-        super().__init__(self._poller.poll)
+        super().__init__()
+        self._fd: i64 = -1  # no number is one until it is connected, and then nobody asks for another
         self._services = services
         self.runtime = runtime
         self.sink: AnswerSink | None = None
@@ -99,7 +98,7 @@ class ServerConnection(Kept, ServerStream):
 
     def _connected(self, transport: asyncio.Transport) -> None:
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._poller.register(transport.get_extra_info("socket").fileno(), _POLL_EVENTS)
+        self._fd = transport.get_extra_info("socket").fileno()
         self.created_at = self._services.clock()
         settings = self.runtime.pool.keep_alive
         if settings is not None and settings.is_limited:
@@ -107,6 +106,10 @@ class ServerConnection(Kept, ServerStream):
             self._retires_at = self.created_at + age_s
         self._is_counted = True
         self.runtime.n_connections += 1
+
+    def is_disturbed(self) -> bool:
+        """See Kept."""
+        return has_news(self._fd)
 
     def abandoned(self) -> None:
         """Its dial was cancelled: if it was connected by then, nothing reports it as lost."""
@@ -183,7 +186,7 @@ class ServerConnection(Kept, ServerStream):
             or not head.is_shared
             or self.is_bound
             or not self.request_done
-            or surplus
+            or len(surplus)
             or self.has_ended
             or self._services.is_draining
             or self.transport.get_write_buffer_size()

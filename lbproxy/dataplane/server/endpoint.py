@@ -30,7 +30,7 @@ class Http1Endpoint(Endpoint):
         runtime = self._runtime
         if runtime.pool.keep_alive is not None and not wants_fresh:
             idle = runtime.idle.connections
-            if idle and idle[-1].expires_at > now and not idle[-1].poll(0):
+            if idle and idle[-1].expires_at > now and not idle[-1].is_disturbed():
                 # The usual case of IdlePool.take, without the call.
                 sink.opened(cast(UpstreamConnection, idle.pop()), now)
                 return

@@ -106,7 +106,7 @@ class SendingConnection(ServerConnection):
             self.close_idle()
 
     def is_ready(self, now: float) -> bool:
-        return not self.has_ended and self.expires_at > now and not self.poll(0)
+        return not self.has_ended and self.expires_at > now and not self.is_disturbed()
 
     # --- past this object -------------------------------------------------------------------------------------------
 

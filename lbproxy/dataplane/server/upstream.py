@@ -35,7 +35,7 @@ class UpstreamConnection(SendingConnection):
             self._unasked_data()
             return
         try:
-            if self._reader is None and not self._buffer:
+            if self._reader is None and not len(self._buffer):
                 # The usual: a whole response in one piece.
                 head = self._heads.find(data)
                 if head is None and not self._is_lenient:

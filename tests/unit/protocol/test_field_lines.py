@@ -157,6 +157,19 @@ def test_only_field_octets_pass(code: int) -> None:
         assert refused(lines) is errors.BAD_REQUEST
 
 
+@pytest.mark.parametrize("place", [0, 1, 7, 14, 15, 16, 17, 30, 31, 32, 40])
+def test_only_field_octets_pass_wherever_they_stand(place: int) -> None:
+    """Octets are looked at many at a time, and the last ones one by one, whether something stands behind or not."""
+    for code in range(256):
+        value = b"v" * place + bytes([code]) + b"v" * (41 - place)
+        for behind in (b"", b"A: " + b"v" * 40 + b"\r\n"):
+            lines = reader(b"A: %b\r\n%b" % (value, behind))
+            if value_match(bytes([code])):
+                assert read(lines).endswith(value.lstrip(b" \t") + b"\r\n" + behind)
+            else:
+                assert refused(lines) is errors.BAD_REQUEST
+
+
 @given(st.one_of(st.integers(0, 10 * MAX_LENGTH).map(str), st.text("0129 \t+_-\xb2", max_size=21)))
 def test_numbers(text: str) -> None:
     lines = reader(b"ab: %b\r\n" % text.encode("latin-1"))

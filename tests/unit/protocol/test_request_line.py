@@ -81,6 +81,24 @@ def test_how_long_it_may_be() -> None:
     assert "100 bytes" in line_too_long(100).detail
 
 
+@pytest.mark.parametrize("place", [1, 2, 14, 15, 16, 17, 31, 32, 40])
+def test_only_visible_octets_are_a_target_wherever_they_stand(place: int) -> None:
+    for code in range(256):
+        target = b"/" * place + bytes([code]) + b"/" * (41 - place)
+        raw = b"GET %b HTTP/1.1\r\n\r\n" % target
+        if 0x20 < code < 0x7F:
+            assert read_request_line(raw, 80) == ("GET", target.decode(), 1, len(raw) - 2)
+        else:
+            with pytest.raises(HeadError):
+                read_request_line(raw, 80)
+
+
+def test_a_line_that_ends_within_its_target_is_not_all_there() -> None:
+    for size in (1, 15, 16, 40):
+        with pytest.raises(IndexError):
+            read_request_line(b"GET " + b"/" * size, 80)
+
+
 LINES = (
     "GET / HTTP/1.1", "POST /x?y HTTP/1.0", "GET /caf\xe9 HTTP/1.1", "GET /a\tb HTTP/1.1", "GET  HTTP/1.1", "",
     "GET / HTTP/1.1 ", "BREW / HTTP/1.1", "get / HTTP/1.1", "TRACE / HTTP/1.1", "GET /", "GET\t/\tHTTP/1.1", " ", "  ",

@@ -12,6 +12,13 @@ def response(text: str) -> bytes:
     return text.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n"
 
 
+@pytest.mark.parametrize("length", [0, 9, 10, 99, 2048, 65_536, 2**31, 2**62, 2**63 - 1])
+def test_a_length_is_written_as_it_was_read(length: int) -> None:
+    head = parse_response_head(response(f"HTTP/1.1 200 OK\nContent-Length: {length}"), max_fields=9)
+    assert head.wire == b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % length
+    assert head.content_length == length
+
+
 def test_a_usual_response_is_understood() -> None:
     head = parse_response_head(
         response("HTTP/1.1 200 OK\nServer: g\nContent-Length: 3\nConnection: keep-alive\nKeep-Alive: timeout=5, max=3"),

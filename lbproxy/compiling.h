@@ -1,0 +1,240 @@
+/* The words of compiling.py, for modules that are compiled. There, in Python, stands what each of them is. */
+
+#include <Python.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+/* memcpy of a fixed size is one load. Octets are in the order of a little-endian machine. */
+static inline int64_t lbproxy_word_at(PyObject *data, int64_t at) {
+    int64_t word;
+    if (at < 0 || at > (int64_t)PyBytes_GET_SIZE(data) - 8)
+        return -1;
+    memcpy(&word, PyBytes_AS_STRING(data) + at, 8);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = (int64_t)__builtin_bswap64((uint64_t)word);
+#endif
+    return word;
+}
+
+static inline int64_t lbproxy_value_end(PyObject *data, int64_t at) {
+    const unsigned char *octets = (const unsigned char *)PyBytes_AS_STRING(data);
+    int64_t size = PyBytes_GET_SIZE(data);
+#ifdef __SSE2__
+    for (; at <= size - 16; at += 16) {
+        __m128i found = _mm_loadu_si128((const __m128i *)(octets + at));
+        __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(found, _mm_set1_epi8(0x1f)), found);
+        __m128i control = _mm_andnot_si128(_mm_cmpeq_epi8(found, _mm_set1_epi8('\t')), low);
+        int odd = _mm_movemask_epi8(_mm_or_si128(control, _mm_cmpeq_epi8(found, _mm_set1_epi8(0x7f))));
+        if (odd)
+            return at + __builtin_ctz((unsigned)odd);
+    }
+#endif
+    while (at < size && (octets[at] >= ' ' ? octets[at] != 0x7f : octets[at] == '\t'))
+        at++;
+    return at;
+}
+
+static inline int64_t lbproxy_visible_end(PyObject *data, int64_t at) {
+    const unsigned char *octets = (const unsigned char *)PyBytes_AS_STRING(data);
+    int64_t size = PyBytes_GET_SIZE(data);
+#ifdef __SSE2__
+    for (; at <= size - 16; at += 16) {
+        __m128i found = _mm_loadu_si128((const __m128i *)(octets + at));
+        __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(found, _mm_set1_epi8(0x20)), found);
+        __m128i high = _mm_cmpeq_epi8(_mm_max_epu8(found, _mm_set1_epi8(0x7f)), found);
+        int odd = _mm_movemask_epi8(_mm_or_si128(low, high));
+        if (odd)
+            return at + __builtin_ctz((unsigned)odd);
+    }
+#endif
+    while (at < size && octets[at] > ' ' && octets[at] < 0x7f)
+        at++;
+    return at;
+}
+
+static inline int64_t lbproxy_line_end(PyObject *data, int64_t colon) {
+    const unsigned char *octets = (const unsigned char *)PyBytes_AS_STRING(data);
+    int64_t size = PyBytes_GET_SIZE(data);
+    int64_t at = lbproxy_value_end(data, colon + 1);
+    if (at >= size)
+        return -1;
+    if (octets[at] != '\r')
+        return -2;
+    if (at + 1 >= size)
+        return -1;
+    if (octets[at + 1] != '\n')
+        return -2;
+    return at << 1 |
+           (at > colon + 2 && octets[colon + 1] == ' ' && octets[colon + 2] > ' ' && octets[at - 1] > ' ');
+}
+
+static inline PyObject *lbproxy_text_of(PyObject *data, int64_t start, int64_t end) {
+    int64_t size = PyBytes_GET_SIZE(data);
+    end = end > size ? size : end;
+    return PyUnicode_DecodeLatin1(PyBytes_AS_STRING(data) + (start < end ? start : 0), start < end ? end - start : 0, NULL);
+}
+
+static inline PyObject *lbproxy_cut(PyObject *data, int64_t start, int64_t end) {
+    int64_t size = PyBytes_GET_SIZE(data);
+    end = end > size ? size : end;
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + (start < end ? start : 0), start < end ? end - start : 0);
+}
+
+static inline char lbproxy_is_clean(PyObject *text) {
+    if (!PyUnicode_IS_COMPACT_ASCII(text))
+        return 0;
+    const char *letters = (const char *)PyUnicode_1BYTE_DATA(text);
+    Py_ssize_t at = 0, size = PyUnicode_GET_LENGTH(text);
+#ifdef __SSE2__
+    for (; at <= size - 16; at += 16) {
+        __m128i found = _mm_loadu_si128((const __m128i *)(letters + at));
+        __m128i odd = _mm_cmplt_epi8(found, _mm_set1_epi8(' '));
+        odd = _mm_or_si128(odd, _mm_cmpeq_epi8(found, _mm_set1_epi8(0x7f)));
+        odd = _mm_or_si128(odd, _mm_cmpeq_epi8(found, _mm_set1_epi8('"')));
+        odd = _mm_or_si128(odd, _mm_cmpeq_epi8(found, _mm_set1_epi8('\\')));
+        if (_mm_movemask_epi8(odd))
+            return 0;
+    }
+#endif
+    for (; at < size; at++)
+        if (letters[at] < ' ' || letters[at] == 0x7f || letters[at] == '"' || letters[at] == '\\')
+            return 0;
+    return 1;
+}
+
+static inline PyObject *lbproxy_join_text(PyObject *parts) {
+    Py_ssize_t n = PyTuple_GET_SIZE(parts), size = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *part = PyTuple_GET_ITEM(parts, i);
+        if (!PyUnicode_Check(part) || !PyUnicode_IS_COMPACT_ASCII(part)) {
+            PyObject *nothing = PyUnicode_New(0, 0);
+            PyObject *joined = nothing != NULL ? PyUnicode_Join(nothing, parts) : NULL;
+            Py_XDECREF(nothing);
+            return joined;
+        }
+        size += PyUnicode_GET_LENGTH(part);
+    }
+    PyObject *text = PyUnicode_New(size, 0x7f);
+    if (text == NULL || size == 0)
+        return text;
+    char *to = (char *)PyUnicode_1BYTE_DATA(text);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *part = PyTuple_GET_ITEM(parts, i);
+        Py_ssize_t length = PyUnicode_GET_LENGTH(part);
+        memcpy(to, PyUnicode_1BYTE_DATA(part), length);
+        to += length;
+    }
+    return text;
+}
+
+static inline PyObject *lbproxy_id_line(PyObject *octets, int64_t at) {
+    static const char digits[] = "0123456789abcdef";
+    static const char begin[14] = "X-Request-ID: ";
+    if (at < 0 || at > (int64_t)PyBytes_GET_SIZE(octets) - 16) {
+        PyErr_SetString(PyExc_IndexError, "fewer than 16 octets");
+        return NULL;
+    }
+    PyObject *line = PyBytes_FromStringAndSize(NULL, sizeof begin + 34);
+    if (line == NULL)
+        return NULL;
+    const unsigned char *from = (const unsigned char *)PyBytes_AS_STRING(octets) + at;
+    char *to = PyBytes_AS_STRING(line);
+    memcpy(to, begin, sizeof begin);
+    to += sizeof begin;
+    for (int i = 0; i < 16; i++) {
+        *to++ = digits[from[i] >> 4];
+        *to++ = digits[from[i] & 15];
+    }
+    to[0] = '\r';
+    to[1] = '\n';
+    return line;
+}
+
+static inline PyObject *lbproxy_length_line(int64_t length) {
+    static const char begin[16] = "Content-Length: ";
+    char digits[24];
+    char *to = digits + sizeof digits;
+    uint64_t left = length < 0 ? -(uint64_t)length : (uint64_t)length;
+    *--to = '\n';
+    *--to = '\r';
+    do
+        *--to = (char)('0' + left % 10);
+    while (left /= 10);
+    if (length < 0)
+        *--to = '-';
+    Py_ssize_t size = digits + sizeof digits - to;
+    PyObject *line = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)sizeof begin + size);
+    if (line == NULL)
+        return NULL;
+    memcpy(PyBytes_AS_STRING(line), begin, sizeof begin);
+    memcpy(PyBytes_AS_STRING(line) + sizeof begin, to, size);
+    return line;
+}
+
+static inline char lbproxy_add_to(PyObject *cells, int64_t at, int64_t amount) {
+    if ((uint64_t)at >= (uint64_t)PyList_GET_SIZE(cells)) {
+        PyErr_SetString(PyExc_IndexError, "list index out of range");
+        return 2;
+    }
+    PyObject *before = PyList_GET_ITEM(cells, at);
+    int64_t number = PyLong_AsLongLong(before);
+    if (number == -1 && PyErr_Occurred())
+        return 2;
+    PyObject *after = PyLong_FromLongLong(number + amount);
+    if (after == NULL)
+        return 2;
+    PyList_SET_ITEM(cells, at, after);
+    Py_DECREF(before);
+    return 1;
+}
+
+/* Sockets mostly have little to read at a time. So it is read into memory that is always there, and copied, which costs
+   less than to ask for memory for the most that could come, and to give the rest of it back. */
+#define LBPROXY_AT_ONCE (96 * 1024)
+
+static inline PyObject *lbproxy_read_now(int64_t fd, int64_t size) {
+    static char room[LBPROXY_AT_ONCE];
+    PyObject *data = NULL;
+    char *to = room;
+    if (size > LBPROXY_AT_ONCE) {
+        data = PyBytes_FromStringAndSize(NULL, size);
+        if (data == NULL)
+            return NULL;
+        to = PyBytes_AS_STRING(data);
+    }
+    ssize_t got = read((int)fd, to, (size_t)size);
+    if (got < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_XDECREF(data);
+        return NULL;
+    }
+    if (data == NULL)
+        return PyBytes_FromStringAndSize(room, got);
+    if (got < size)
+        _PyBytes_Resize(&data, got);
+    return data;
+}
+
+static inline int64_t lbproxy_write_now(int64_t fd, PyObject *data) {
+    ssize_t sent = write((int)fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
+    if (sent < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -113; /* mypyc's word for: look whether there is an exception */
+    }
+    return sent;
+}
+
+static inline char lbproxy_has_news(int64_t fd) {
+    struct pollfd one = {(int)fd, POLLIN | POLLRDHUP, 0};
+    int found;
+    do
+        found = poll(&one, 1, 0);
+    while (found < 0 && errno == EINTR);
+    return found != 0;
+}

@@ -38,7 +38,7 @@ PACKAGES = (
     "protocol/h2",
     "telemetry",
 )
-MODULES = ("address", "errors", "fault", "request_key", "tasks")
+MODULES = ("address", "errors", "fault", "request_key", "shared/mutex", "tasks")
 # Not worth it: set-up only, or only when a person asks.
 LEFT_OUT = (
     "telemetry/log.py",
@@ -66,12 +66,27 @@ def compiled_sources() -> list[str]:
 # otherwise takes compilers half of their time; nobody wrote this C.
 C_OPTIONS = ("-fvisibility=hidden", "-fno-plt", "-w")
 
-# What `word_at` of lbproxy/compiling.py is where it is compiled. memcpy of a fixed size is one load; octets are in the
-# order of a little-endian machine.
+# What `word_at` and the others of lbproxy/compiling.py are where they are compiled. memcpy of a fixed size is one load;
+# octets are in the order of a little-endian machine. Cells are written in the order of the sources, also as seen by who
+# finds them after the writer's death.
 WORDS = """\
 #include <Python.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <string.h>
+static inline int64_t lbproxy_load_cell(int64_t address, int64_t at) {
+    return __atomic_load_n((volatile int64_t *)(intptr_t)address + at, __ATOMIC_ACQUIRE);
+}
+static inline int64_t lbproxy_store_cell(int64_t address, int64_t at, int64_t value) {
+    __atomic_store_n((volatile int64_t *)(intptr_t)address + at, value, __ATOMIC_RELEASE);
+    return 0;
+}
+static inline int64_t lbproxy_try_lock(int64_t address) {
+    return pthread_mutex_trylock((pthread_mutex_t *)(intptr_t)address);
+}
+static inline int64_t lbproxy_unlock(int64_t address) {
+    return pthread_mutex_unlock((pthread_mutex_t *)(intptr_t)address);
+}
 static inline int64_t lbproxy_word_at(PyObject *data, int64_t at) {
     int64_t word;
     if (at < 0 || at > (int64_t)PyBytes_GET_SIZE(data) - 8)
@@ -95,6 +110,7 @@ LAYERS = (
     "fault",
     "protocol",
     "request_key",
+    "shared",
     "tasks",
     "telemetry",
 )
@@ -176,18 +192,27 @@ def keep(compiled: Path, place: Path) -> None:
 
 
 def know_words() -> None:
-    """Have mypyc call the function of WORDS where the sources call `word_at`."""
+    """Have mypyc call the functions of WORDS where the sources call those of lbproxy/compiling.py."""
     from mypyc.ir.ops import ERR_NEVER
-    from mypyc.ir.rtypes import bytes_rprimitive, int64_rprimitive
+    from mypyc.ir.rtypes import RType, bytes_rprimitive, int64_rprimitive
     from mypyc.primitives.registry import function_op
 
-    function_op(
-        name="lbproxy.compiling.word_at",
-        arg_types=[bytes_rprimitive, int64_rprimitive],
-        return_type=int64_rprimitive,
-        c_function_name="lbproxy_word_at",
-        error_kind=ERR_NEVER,
-    )
+    number = int64_rprimitive
+    takes: dict[str, list[RType]] = {
+        "word_at": [bytes_rprimitive, number],
+        "load_cell": [number, number],
+        "store_cell": [number, number, number],
+        "try_lock": [number],
+        "unlock": [number],
+    }
+    for name, arg_types in takes.items():
+        function_op(
+            name=f"lbproxy.compiling.{name}",
+            arg_types=arg_types,
+            return_type=number,
+            c_function_name=f"lbproxy_{name}",
+            error_kind=ERR_NEVER,
+        )
 
 
 def compile_into(target: Path) -> None:

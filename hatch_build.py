@@ -38,7 +38,7 @@ PACKAGES = (
     "protocol/h2",
     "telemetry",
 )
-MODULES = ("address", "errors", "fault", "request_key", "tasks")
+MODULES = ("address", "errors", "fault", "request_key", "shared/mutex", "tasks")
 # Not worth it: set-up only, or only when a person asks.
 LEFT_OUT = (
     "telemetry/log.py",
@@ -84,6 +84,10 @@ SIGNATURES = {
     "read_now": ("int64", "int64", "bytes", True),
     "write_now": ("int64", "bytes", "int64", True),
     "has_news": ("int64", "bool", False),
+    "load_cell": ("int64", "int64", "int64", False),
+    "store_cell": ("int64", "int64", "int64", "int64", False),
+    "try_lock": ("int64", "int64", False),
+    "unlock": ("int64", "int64", False),
 }
 
 # What compiled modules may import, hence what decides about their machine code (imports go one way; pyproject.toml).
@@ -97,6 +101,7 @@ LAYERS = (
     "fault",
     "protocol",
     "request_key",
+    "shared",
     "tasks",
     "telemetry",
 )

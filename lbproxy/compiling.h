@@ -3,6 +3,7 @@
 #include <Python.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
@@ -208,7 +209,10 @@ static inline PyObject *lbproxy_read_now(int64_t fd, int64_t size) {
             return NULL;
         to = PyBytes_AS_STRING(data);
     }
-    ssize_t got = read((int)fd, to, (size_t)size);
+    ssize_t got;
+    do
+        got = read((int)fd, to, (size_t)size);
+    while (got < 0 && errno == EINTR);
     if (got < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         Py_XDECREF(data);
@@ -222,7 +226,10 @@ static inline PyObject *lbproxy_read_now(int64_t fd, int64_t size) {
 }
 
 static inline int64_t lbproxy_write_now(int64_t fd, PyObject *data) {
-    ssize_t sent = write((int)fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
+    ssize_t sent;
+    do
+        sent = write((int)fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
+    while (sent < 0 && errno == EINTR);
     if (sent < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -113; /* mypyc's word for: look whether there is an exception */
@@ -237,4 +244,23 @@ static inline char lbproxy_has_news(int64_t fd) {
         found = poll(&one, 1, 0);
     while (found < 0 && errno == EINTR);
     return found != 0;
+}
+
+/* Cells are written in the order of the sources, also as seen by who finds them after the writer's death. */
+
+static inline int64_t lbproxy_load_cell(int64_t address, int64_t at) {
+    return __atomic_load_n((volatile int64_t *)(intptr_t)address + at, __ATOMIC_ACQUIRE);
+}
+
+static inline int64_t lbproxy_store_cell(int64_t address, int64_t at, int64_t value) {
+    __atomic_store_n((volatile int64_t *)(intptr_t)address + at, value, __ATOMIC_RELEASE);
+    return 0;
+}
+
+static inline int64_t lbproxy_try_lock(int64_t address) {
+    return pthread_mutex_trylock((pthread_mutex_t *)(intptr_t)address);
+}
+
+static inline int64_t lbproxy_unlock(int64_t address) {
+    return pthread_mutex_unlock((pthread_mutex_t *)(intptr_t)address);
 }

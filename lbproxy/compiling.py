@@ -21,6 +21,8 @@ code that is not compiled.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import re
 import select
@@ -136,3 +138,39 @@ def has_news(fd: i64) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN | select.POLLRDHUP)
     return bool(poll.poll(0))
+
+
+def address_of(cells: object) -> tuple[int, int, object]:
+    """Where the numbers of a memoryview stand in memory, how many there are, and what keeps them there; 0 if that is
+    unknown."""
+    if not isinstance(cells, memoryview) or cells.format != "q" or not cells.nbytes:
+        return 0, 0, None
+    kept = (ctypes.c_char * cells.nbytes).from_buffer(cells)
+    return ctypes.addressof(kept), len(cells), kept
+
+
+def load_cell(address: i64, at: i64) -> i64:
+    """The number `at` places behind the one at the address, in memory that processes share. Whoever calls this sees to
+    it that it is there."""
+    return ctypes.c_int64.from_address(address + _WORD * at).value
+
+
+def store_cell(address: i64, at: i64, value: i64) -> i64:
+    """Write it there, likewise, and not before all that was written earlier. Returns 0."""
+    ctypes.c_int64.from_address(address + _WORD * at).value = value
+    return 0
+
+
+def try_lock(address: i64) -> i64:
+    """Take the mutex of the C library that stands there, if it is free. Returns 0 or an errno."""
+    return int(_c_library().pthread_mutex_trylock(ctypes.c_void_p(address)))
+
+
+def unlock(address: i64) -> i64:
+    """Let it go. Returns 0 or an errno."""
+    return int(_c_library().pthread_mutex_unlock(ctypes.c_void_p(address)))
+
+
+@functools.cache
+def _c_library() -> ctypes.PyDLL:
+    return ctypes.PyDLL(None)

@@ -3,7 +3,7 @@
 python -P benchmarks/installed.py benchmarks.instructions.trace MARKS
 
 MARKS is the library that was compiled from marks.c. Each kind has a client, a server and memos of its own, and requests
-that are not counted before those that are. http2.py has those of HTTP/2.
+that are not counted before those that are. http2.py has those of HTTP/2, workers.py those of one of several workers.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import ctypes
 import sys
 from typing import Final
 
-from benchmarks.instructions import http2
-from benchmarks.instructions.kinds import COUNTED, HTTP1, HTTP2, WARM
+from benchmarks.instructions import http2, workers
+from benchmarks.instructions.kinds import COUNTED, HTTP1, HTTP2, WARM, WORKERS
 from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build
 from benchmarks.traffic import Traffic
 from lbproxy.process.tuning import tune_gc
@@ -39,6 +39,7 @@ def main() -> None:
     traffic = Traffic(7)
     prepared = [(kind, make_pairs(kind, traffic), *build(loop)) for kind in HTTP1]
     shared = [(kind, http2.make_turns(kind), http2.build(loop)) for kind in HTTP2]
+    several = [(kind, make_pairs(kind, traffic), workers.build(loop, kind)) for kind in WORKERS]
     tune_gc()
     marks.start()
     for kind, pairs, client, server, writer in prepared:
@@ -68,6 +69,15 @@ def main() -> None:
                 f"{kind}: the server saw {pair.server.n_requests} requests, {len(pair.server.streams)} hang"
             )
         pair.writer.close(1.0)
+    for kind, pairs, plane in several:
+        for number, (request, answer) in enumerate(pairs):
+            if number == WARM:
+                marks.zero()
+            plane.ask(request, answer)
+        marks.dump(kind.encode())
+        if plane.n_requests != len(pairs):
+            raise SystemExit(f"{kind}: the servers saw {plane.n_requests} requests of {len(pairs)}")
+        plane.writer.close(1.0)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services
 from lbproxy.process.tuning import tune_gc
 from lbproxy.process.wiring import Wiring
+from lbproxy.process.workers.part import Part
+from lbproxy.process.workers.share import Share
 from lbproxy.telemetry.log_writer import LogWriter
 from lbproxy.telemetry.slots import PROCESS, Slots
 
@@ -109,11 +111,20 @@ def build_listener(loop: asyncio.AbstractEventLoop, text: str) -> tuple[Listener
 
 def build_runtimes(loop: asyncio.AbstractEventLoop, text: str) -> tuple[Listener, ServerRuntime, LogWriter]:
     """The same without a connection to the server."""
+    listener, servers, writer = build_plane(loop, text)
+    return listener, servers[0], writer
+
+
+def build_plane(
+    loop: asyncio.AbstractEventLoop, text: str, n_workers: int = 1
+) -> tuple[Listener, list[ServerRuntime], LogWriter]:
+    """A listener and the servers of `predict`; with several workers, as the first of them has it."""
     config = load_text(text, "hot_path.yaml", {}).config
     slots, registry = Slots(), Registry("bench")
     writer = LogWriter("/dev/null")
     row = slots.allocate(PROCESS)
     services = Services(loop, row, access_writer=writer, buffered_limit=1 << 30)
+    part = Part(Share(config, n_workers), 0, services.clock) if n_workers > 1 else None
     wiring = Wiring(
         config,
         slots,
@@ -122,10 +133,12 @@ def build_runtimes(loop: asyncio.AbstractEventLoop, text: str) -> tuple[Listener
         dial_failed=lambda pool, server, fault: None,
         strategy_failed=lambda pool, error: None,
         base_dir=".",
+        part=part,
     )
     pools = wiring.build_pools()
-    listener = Listener(services, wiring.build_listener(config.listeners[0]), ConnectionGate(100))
-    return listener, next(iter(pools["predict"].servers.values())), writer
+    gate = ConnectionGate(100, part.places if part is not None else None)
+    listener = Listener(services, wiring.build_listener(config.listeners[0]), gate)
+    return listener, list(pools["predict"].servers.values()), writer
 
 
 def measure(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy.compiling import i64
-from lbproxy.domain.shared.cells import Cells, Guard
+from lbproxy.domain.shared.cells import Cells, Guard, near
 
 N_SETS: Final = 1 << 14
 SET: Final = 8
@@ -34,7 +34,7 @@ class Buckets:
     __slots__ = ("_cells", "_first", "_guard", "n_forgotten")
 
     def __init__(self, cells: Cells, first: int = 0, guard: Guard | None = None) -> None:
-        self._cells = cells
+        self._cells = near(cells)
         self._first: i64 = first
         self._guard = guard
         self.n_forgotten = 0

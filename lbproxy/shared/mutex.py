@@ -6,7 +6,8 @@ whether the lock is held by the dead or by a living one that is about to write i
 kernel, but each costs two system calls. Taking and freeing it, uncontended, compared with the semaphore as 1: this 5,
 flock 10, lockf 11, locks of open file descriptions 22. `python -m benchmarks.micro mutex` measures.
 
-Glibc and musl have it; the calls go through ctypes. Whoever takes it after a death inside is told.
+Glibc and musl have it. What a request does goes to the C library straight (compiling.py), all else through ctypes.
+Whoever takes it after a death inside is told.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from lbproxy.compiling import i64, mypyc_attr, try_lock, unlock
 from lbproxy.domain.shared.cells import Guard
 from lbproxy.shared.segment import CELL_BYTES
 
 MUTEX_CELLS: Final = 8  # 64 bytes; the C libraries of Linux need 40 or 48
-SPINS: Final = 20  # a section takes microseconds: longer than that its owner does not run at this moment
+SPINS: Final = 200  # a section takes microseconds: longer than that its owner does not run at this moment
 ALARM_S: Final = 0.1
 
 _PROCESS_SHARED: Final = 1
@@ -30,6 +32,7 @@ _ROBUST: Final = 1
 _ATTRIBUTE_BYTES: Final = 64
 
 
+@mypyc_attr(native_class=False)
 class MutexError(OSError):
     """The system has no such lock, or it can't be had."""
 
@@ -40,19 +43,18 @@ class Mutex(Guard):
     held_long(): called when somebody living has had it for ALARM_S seconds while this one waits, each time anew.
     """
 
-    __slots__ = ("_at", "_held_long", "_time_lock", "_try_lock", "_unlock")
+    __slots__ = ("_address", "_at", "_held_long", "_time_lock")
 
     def __init__(self, cells: memoryview, first: int, held_long: Callable[[], None]) -> None:
         try:
             quick, patient = ctypes.PyDLL(None), ctypes.CDLL(None)
-            self._try_lock = quick.pthread_mutex_trylock
-            self._unlock = quick.pthread_mutex_unlock
             self._time_lock = patient.pthread_mutex_timedlock  # lets other threads run
             for function in (quick.pthread_mutex_consistent, quick.pthread_mutexattr_setrobust):
                 function.restype = ctypes.c_int
         except (OSError, AttributeError) as error:
             raise MutexError(errno.ENOSYS, f"this C library has no robust mutexes: {error}") from error
         self._at = (ctypes.c_char * (MUTEX_CELLS * CELL_BYTES)).from_buffer(cells, first * CELL_BYTES)
+        self._address: i64 = ctypes.addressof(self._at)
         self._held_long = held_long
 
     def create(self) -> None:
@@ -70,13 +72,12 @@ class Mutex(Guard):
 
     def enter(self) -> bool:
         """See Guard."""
-        result = self._try_lock(self._at)
-        if result == 0:
-            return False
-        for _ in range(SPINS):
-            if result != errno.EBUSY:
-                return self._taken(result)
-            result = self._try_lock(self._at)
+        result: int = try_lock(self._address)
+        return False if result == 0 else self._contend(result)
+
+    def _contend(self, result: int) -> bool:
+        if result == errno.EBUSY:
+            result = spin(lambda: try_lock(self._address))
         return self._taken(result) if result != errno.EBUSY else self._wait()
 
     def _wait(self) -> bool:
@@ -99,7 +100,7 @@ class Mutex(Guard):
 
     def leave(self) -> None:
         """See Guard."""
-        result = self._unlock(self._at)
+        result: int = unlock(self._address)
         if result != 0:
             self._check(result)
 
@@ -107,3 +108,12 @@ class Mutex(Guard):
     def _check(result: int) -> None:
         if result:
             raise MutexError(result, os.strerror(result))
+
+
+def spin(attempt: Callable[[], int]) -> int:
+    """Try to take a lock until it is not busy, or for as long as is worth it. Returns what the last attempt did."""
+    for _ in range(SPINS):
+        result = attempt()
+        if result != errno.EBUSY:
+            return result
+    return errno.EBUSY

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy.compiling import i64
-from lbproxy.domain.shared.cells import Cells, Guard
+from lbproxy.domain.shared.cells import Cells, Guard, near
 
 N_SETS: Final = 1 << 12
 SET: Final = 16
@@ -32,7 +32,7 @@ class Addresses:
     __slots__ = ("_cells", "_counts", "_first", "_guard", "_worker")
 
     def __init__(self, cells: Cells, first: int, worker: int, guard: Guard) -> None:
-        self._cells = cells
+        self._cells = near(cells)
         self._first: i64 = first
         self._worker: i64 = worker + 1
         self._guard = guard

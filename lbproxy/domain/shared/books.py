@@ -12,12 +12,13 @@ right as news of others can be.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
+from lbproxy.compiling import i64
 from lbproxy.domain.books import Books
 from lbproxy.domain.reuse import NO_LIMIT
 from lbproxy.domain.server import Server
-from lbproxy.domain.shared.cells import Cells, Guard
+from lbproxy.domain.shared.cells import Cells, Guard, near
 from lbproxy.domain.shared.line import Line
 from lbproxy.domain.shared.plan import (
     CHANGED,
@@ -48,6 +49,20 @@ CONTROLLER: Final = -1
 WriteOrders = Callable[[Cells, Plan, Server, int], bool]
 
 
+class Chair:
+    """A seat as this worker has it. counts: the first of its cells that count. held: the rows of this worker, of which
+    the first `inflight` are in use: a list that shrank would ask for memory anew at the next request."""
+
+    __slots__ = ("counts", "held", "inflight", "seat", "server")
+
+    def __init__(self, plan: Plan, server: Server, seat: int) -> None:
+        self.server = server
+        self.seat: i64 = seat
+        self.counts: i64 = plan.count(seat)
+        self.held: list[int] = []
+        self.inflight: i64 = 0
+
+
 class SharedBooks(Books):
     """What one worker knows and does of them.
 
@@ -59,17 +74,15 @@ class SharedBooks(Books):
 
     __slots__ = (
         "_bells",
-        "_block",
         "_cells",
+        "_chairs",
         "_depth",
         "_guard",
-        "_held",
         "_leaving",
-        "_n_counts",
+        "_members",
         "_numbers",
         "_plan",
         "_seats",
-        "_servers",
         "_wake",
         "is_limited",
         "line",
@@ -91,17 +104,15 @@ class SharedBooks(Books):
         is_limited: bool = True,
     ) -> None:
         super().__init__()
-        self._cells = cells
-        self._block: Any = cells  # in slices
+        self._cells = near(cells)
         self._plan = plan
         self._guard = guard
         self._wake = wake
         self._seats = dict(seats)
         self._leaving: dict[Server, int] = {}  # no members any more, with something still in flight
         self._numbers: dict[int, int] = {}  # of who sits where, as this worker knows
-        self._servers: list[tuple[Server, int]] = []
-        self._n_counts = 0
-        self._held: dict[Server, list[int]] = {server: [] for server in self._seats}
+        self._chairs = {server: Chair(plan, server, seat) for server, seat in self._seats.items()}
+        self._members: list[Chair] = []  # of `_chairs`, without those of `_leaving`
         self._bells: list[int] = []
         self._depth = 0
         self.is_limited = is_limited
@@ -127,9 +138,7 @@ class SharedBooks(Books):
         return self._plan.n_servers
 
     def _note_seats(self) -> None:
-        self._servers = [(server, seat * self._plan.count_words) for server, seat in self._seats.items()]
-        used = max(self._seats.values(), default=-1) + 1
-        self._n_counts = used * self._plan.count_words
+        self._members = [self._chairs[server] for server in self._seats]
 
     # --- seats -------------------------------------------------------------------------------------------------------
 
@@ -154,7 +163,7 @@ class SharedBooks(Books):
     def sat_down(self, server: Server, seat: int) -> None:
         """This server is the one that has the seat."""
         self._seats[server] = seat
-        self._held[server] = []
+        self._chairs[server] = Chair(self._plan, server, seat)
         self._note_seats()
 
     def got_up(self, server: Server) -> None:
@@ -177,7 +186,7 @@ class SharedBooks(Books):
     def let_go(self, server: Server, now: float) -> None:
         """This worker has nothing more to say about one that `got_up`: its seat may become another's."""
         seat = self._leaving.pop(server)
-        del self._held[server]
+        del self._chairs[server]
         self._numbers.pop(seat, None)
         if self.worker >= 0:
             self.enter(now)
@@ -221,7 +230,7 @@ class SharedBooks(Books):
         """A server that is no member shows what this worker has there; to the controller, what all have."""
         cells, plan, seat = self._cells, self._plan, self._leaving[server]
         if self.worker >= 0:
-            server.inflight = len(self._held[server]) + cells[plan.loose(seat, self.worker)]
+            server.inflight = self._chairs[server].inflight + cells[plan.loose(seat, self.worker)]
         else:
             server.inflight = sum(cells[plan.count(seat) + number] for number in range(plan.count_words))
 
@@ -258,14 +267,9 @@ class SharedBooks(Books):
 
     def look(self) -> None:
         """Take over what the books say."""
-        plan = self._plan
-        counts: list[int] = list(self._block[plan.counts : plan.counts + self._n_counts])
-        n_words = plan.count_words
-        for server, at in self._servers:
-            total = 0
-            for number in range(at, at + n_words):
-                total += counts[number]
-            server.inflight = total
+        cells, n_words = self._cells, self._plan.count_words
+        for chair in self._members:
+            chair.server.inflight = cells.total(chair.counts, n_words)
         if self._leaving:
             for server in self._leaving:
                 self._look_at_leaving(server)
@@ -280,29 +284,32 @@ class SharedBooks(Books):
 
     def began(self, server: Server) -> None:
         """See Books; after a `look`, and inside the guard if there are limits."""
-        cells, plan = self._cells, self._plan
-        seat = self._seats[server]
+        cells, chair = self._cells, self._chairs[server]
         server.inflight += 1
         if self.is_limited:
-            row = self.rows.take(HELD, self.worker, seat, 0, int(self.now * 1e9))
+            row = self.rows.take(HELD, self.worker, chair.seat, 0, int(self.now * 1e9))
             if row:
-                self._held[server].append(row)
-                cells[plan.count(seat)] += 1
+                if chair.inflight < len(chair.held):
+                    chair.held[chair.inflight] = row
+                else:
+                    chair.held.append(row)
+                chair.inflight += 1
+                cells[chair.counts] += 1
                 return
         # Without limits; or a server without one among such with one, which may have more than there are rows.
-        cells[plan.loose(seat, self.worker)] += 1
+        cells[self._plan.loose(chair.seat, self.worker)] += 1
 
     def ended(self, server: Server) -> None:
         """See Books. Its own section: the hand-over that may follow is another, and nobody overtakes in between."""
-        cells, plan = self._cells, self._plan
-        held = self._held[server]
-        if held:
+        cells, chair = self._cells, self._chairs[server]
+        if chair.inflight:
             self.enter(self.now)
-            self.rows.free(held.pop())  # which of its own is all the same
-            cells[plan.count(self.seat_of(server))] -= 1
+            chair.inflight -= 1
+            self.rows.free(chair.held[chair.inflight])  # which of its own is all the same
+            cells[chair.counts] -= 1
             self.leave()
         else:
-            cells[plan.loose(self.seat_of(server), self.worker)] -= 1
+            cells[self._plan.loose(chair.seat, self.worker)] -= 1
         server.inflight -= 1
         self.count_waiting()
         server.requests += 1
@@ -345,11 +352,11 @@ class SharedBooks(Books):
         """Take over how many wait."""
         self.n_waiting = self._cells[self._plan.first + N_WAITING]
 
-    def server_word(self, server: Server, name: int) -> int:
+    def server_word(self, server: Server, name: i64) -> int:
         """A word of a server."""
         return self._cells[self._plan.server(self._seats[server]) + name]
 
-    def set_server_word(self, server: Server, name: int, value: int) -> None:
+    def set_server_word(self, server: Server, name: i64, value: i64) -> None:
         self._cells[self._plan.server(self._seats[server]) + name] = value
 
     def server_text(self, server: Server, name: int, n_words: int) -> str:
@@ -380,11 +387,11 @@ class SharedBooks(Books):
         """Of this one."""
         self._cells[self._plan.worker(self.worker) + name] = value
 
-    def word(self, name: int) -> int:
+    def word(self, name: i64) -> int:
         """A word of the header."""
         return self._cells[self._plan.first + name]
 
-    def set_word(self, name: int, value: int) -> None:
+    def set_word(self, name: i64, value: i64) -> None:
         self._cells[self._plan.first + name] = value
 
 

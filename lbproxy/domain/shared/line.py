@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.domain.shared.cells import Cells
+from lbproxy.compiling import i64
+from lbproxy.domain.shared.cells import Cells, near
 from lbproxy.domain.shared.plan import (
     CROWDED,
     FIRST,
@@ -39,15 +40,15 @@ class Line:
     __slots__ = ("_cells", "_plan", "turns")
 
     def __init__(self, cells: Cells, plan: Plan) -> None:
-        self._cells = cells
+        self._cells = near(cells)
         self._plan = plan
         self.turns = SharedTurns(cells, plan)
 
     # --- who waits ---------------------------------------------------------------------------------------------------
 
     def join(
-        self, worker: int, ticket: int, arrived_ns: int, expires_ns: int, rank: int = UNSORTED, key: int = 0
-    ) -> int:
+        self, worker: i64, ticket: i64, arrived_ns: i64, expires_ns: i64, rank: i64 = UNSORTED, key: i64 = 0
+    ) -> i64:
         """The number of the last place, which is theirs; 0 if all are taken. rank, key: by which it has turns."""
         place = self._enter(worker, ticket, arrived_ns, expires_ns, rank, key, self._cells[self._plan.first + LAST])
         if place and rank != UNSORTED:
@@ -55,8 +56,8 @@ class Line:
         return place
 
     def rejoin(
-        self, worker: int, ticket: int, arrived_ns: int, expires_ns: int, rank: int = UNSORTED, key: int = 0
-    ) -> int:
+        self, worker: i64, ticket: i64, arrived_ns: i64, expires_ns: i64, rank: i64 = UNSORTED, key: i64 = 0
+    ) -> i64:
         """The number of a place before all that arrived later, and whose turn is the next; 0 if all are taken."""
         cells, plan = self._cells, self._plan
         before, following = 0, cells[plan.first + FIRST]
@@ -67,7 +68,7 @@ class Line:
             self.turns.add(place, is_back=True)
         return place
 
-    def sort(self, place: int, rank: int, key: int) -> None:
+    def sort(self, place: i64, rank: i64, key: i64) -> None:
         """From now on it has turns by these. rank UNSORTED: it has none."""
         at = self._plan.place(place)
         self.turns.drop(place)
@@ -77,8 +78,8 @@ class Line:
             self.turns.add(place)
 
     def _enter(
-        self, worker: int, ticket: int, arrived_ns: int, expires_ns: int, rank: int, key: int, before: int
-    ) -> int:
+        self, worker: i64, ticket: i64, arrived_ns: i64, expires_ns: i64, rank: i64, key: i64, before: i64
+    ) -> i64:
         cells, plan = self._cells, self._plan
         first = plan.first
         place = cells[first + FREE_PLACE]
@@ -113,7 +114,7 @@ class Line:
         cells[first + N_WAITING] += 1
         return place
 
-    def leave(self, place: int) -> None:
+    def leave(self, place: i64) -> None:
         """Whoever has this place waits no more."""
         cells, first = self._cells, self._plan.first
         at = self._plan.place(place)
@@ -122,12 +123,12 @@ class Line:
         cells[at + PLACE_NEXT] = cells[first + FREE_PLACE]
         cells[first + FREE_PLACE] = place
 
-    def serve(self, place: int) -> None:
+    def serve(self, place: i64) -> None:
         """It leaves because its turn has come."""
         self.turns.serve(place)
         self.leave(place)
 
-    def _unlink(self, place: int) -> None:
+    def _unlink(self, place: i64) -> None:
         cells, plan = self._cells, self._plan
         first, at = plan.first, plan.place(place)
         if cells[at + PLACE_FLOW]:
@@ -139,7 +140,7 @@ class Line:
 
     # --- who lost its place to others --------------------------------------------------------------------------------
 
-    def crowd_out(self, place: int) -> None:
+    def crowd_out(self, place: i64) -> None:
         """It does not wait any more, which its worker has to find out: nobody has the place until then."""
         cells, plan = self._cells, self._plan
         at = plan.place(place)
@@ -155,11 +156,11 @@ class Line:
         cells, first = self._cells, self._plan.first
         return cells[first + FREE_PLACE] != 0 or cells[first + N_PLACES_USED] < self._plan.n_places
 
-    def is_crowded_out(self, place: int) -> bool:
+    def is_crowded_out(self, place: i64) -> bool:
         """Is it one of those?"""
         return self._cells[self._plan.place(place) + PLACE_EXPIRES] == 0
 
-    def next_crowded_out(self, worker: int) -> int:
+    def next_crowded_out(self, worker: i64) -> i64:
         """The number of a ticket of this worker that lost its place, which is free now; 0 if there is none."""
         cells, plan = self._cells, self._plan
         its_first = plan.worker(worker) + CROWDED
@@ -176,15 +177,15 @@ class Line:
 
     # --- of a place --------------------------------------------------------------------------------------------------
 
-    def worker(self, place: int) -> int:
+    def worker(self, place: i64) -> i64:
         """Whose it is."""
         return self._cells[self._plan.place(place)] - 1
 
-    def ticket(self, place: int) -> int:
+    def ticket(self, place: i64) -> i64:
         """The number by which its worker knows the ticket."""
         return self._cells[self._plan.place(place) + PLACE_TICKET]
 
-    def is_of(self, place: int, worker: int, ticket: int) -> bool:
+    def is_of(self, place: i64, worker: i64, ticket: i64) -> bool:
         """Does this ticket wait at this place still?"""
         at = self._plan.place(place)
         return self._cells[at] == worker + 1 and self._cells[at + PLACE_TICKET] == ticket
@@ -196,7 +197,7 @@ class Line:
         place = self._cells[self._plan.first + FIRST]
         return self._cells[self._plan.place(place) + PLACE_ARRIVED] if place else -1
 
-    def turn(self, now_ns: int, *, is_newest_first: bool) -> int:
+    def turn(self, now_ns: i64, *, is_newest_first: bool) -> i64:
         """The place whose turn it is, 0 if there is none. Who is late is passed over: its worker tells it."""
         cells, plan = self._cells, self._plan
         place = cells[plan.first + (LAST if is_newest_first else FIRST)]
@@ -205,7 +206,7 @@ class Line:
             place = cells[plan.place(place) + step]
         return place
 
-    def urgent(self, now_ns: int, longest_ns: int, needed_ns: int) -> int:
+    def urgent(self, now_ns: i64, longest_ns: i64, needed_ns: i64) -> i64:
         """The first place if it has been there for `longest_ns`, or else the one that has the least time, if that is
         `needed_ns` or less; 0 if nobody is in such a hurry, or who is is late already. Looks at everybody."""
         cells, plan = self._cells, self._plan

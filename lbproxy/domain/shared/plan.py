@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from lbproxy.compiling import i64
 from lbproxy.domain.breaker import WORDS
 
 # Words of the header.
@@ -160,85 +161,85 @@ class Plan:
     def __init__(self, first: int, *, n_workers: int, n_servers: int, n_rows: int, n_places: int) -> None:
         if not 0 < n_workers < _MAX_WORKERS or not 0 <= n_servers < _MAX_SERVERS or n_rows < 0 or n_places < 0:
             raise ValueError(f"no plan for {n_workers} workers, {n_servers} servers, {n_rows} rows, {n_places} places")
-        self.first = first
-        self.n_workers = n_workers
-        self.n_servers = n_servers
-        self.n_rows = n_rows
-        self.n_places = n_places
-        self.count_words = 1 + n_workers
-        self.server_words = SERVER_WORDS + 2 * n_workers
-        self.counts = first + HEADER_WORDS + WORKER_WORDS * n_workers
-        self.servers = self.counts + n_servers * self.count_words
-        self.cards = self.servers + n_servers * self.server_words
-        self.mail = self.cards + n_servers * CARD_WORDS
-        self.rows = self.mail + MAIL_WORDS * n_workers
-        self.places = self.rows + ROW_WORDS * n_rows
-        self.flows = self.places + PLACE_WORDS * n_places
-        self.buckets = self.flows + FLOW_WORDS * n_places
-        self.end = self.buckets + n_places
+        self.first: i64 = first
+        self.n_workers: i64 = n_workers
+        self.n_servers: i64 = n_servers
+        self.n_rows: i64 = n_rows
+        self.n_places: i64 = n_places
+        self.count_words: i64 = 1 + n_workers
+        self.server_words: i64 = SERVER_WORDS + 2 * n_workers
+        self.counts: i64 = first + HEADER_WORDS + WORKER_WORDS * n_workers
+        self.servers: i64 = self.counts + n_servers * self.count_words
+        self.cards: i64 = self.servers + n_servers * self.server_words
+        self.mail: i64 = self.cards + n_servers * CARD_WORDS
+        self.rows: i64 = self.mail + MAIL_WORDS * n_workers
+        self.places: i64 = self.rows + ROW_WORDS * n_rows
+        self.flows: i64 = self.places + PLACE_WORDS * n_places
+        self.buckets: i64 = self.flows + FLOW_WORDS * n_places
+        self.end: i64 = self.buckets + n_places
 
-    def worker(self, number: int) -> int:
+    def worker(self, number: i64) -> i64:
         """The first word of a worker."""
         return self.first + HEADER_WORDS + number * WORKER_WORDS
 
-    def count(self, seat: int) -> int:
+    def count(self, seat: i64) -> i64:
         """How many rows are about a server; what stands behind it: see the module."""
         return self.counts + seat * self.count_words
 
-    def loose(self, seat: int, worker: int) -> int:
+    def loose(self, seat: i64, worker: i64) -> i64:
         """How many requests a worker has at a server without a row."""
         return self.counts + seat * self.count_words + 1 + worker
 
-    def server(self, seat: int) -> int:
+    def server(self, seat: i64) -> i64:
         """The first word of a server."""
         return self.servers + seat * self.server_words
 
-    def permits(self, seat: int) -> int:
+    def permits(self, seat: i64) -> i64:
         """The first of the words that say how many probes each worker has at a server."""
         return self.servers + seat * self.server_words + SERVER_WORDS
 
-    def uses(self, seat: int) -> int:
+    def uses(self, seat: i64) -> i64:
         """The first of the words that say which workers may still say something about a server: not 0."""
         return self.permits(seat) + self.n_workers
 
-    def card(self, seat: int) -> int:
+    def card(self, seat: i64) -> i64:
         """The first of the words that say who sits there."""
         return self.cards + seat * CARD_WORDS
 
-    def row(self, number: int) -> int:
+    def row(self, number: i64) -> i64:
         """The first word of a row, 1 and up."""
         return self.rows + (number - 1) * ROW_WORDS
 
-    def place(self, number: int) -> int:
+    def place(self, number: i64) -> i64:
         """The first word of a place, 1 and up."""
         return self.places + (number - 1) * PLACE_WORDS
 
-    def class_at(self, rank: int) -> int:
+    def class_at(self, rank: i64) -> i64:
         """The first word of a class, 0 and up."""
         return self.first + CLASSES + rank * CLASS_WORDS
 
-    def flow(self, number: int) -> int:
+    def flow(self, number: i64) -> i64:
         """The first word of a flow, 1 and up."""
         return self.flows + (number - 1) * FLOW_WORDS
 
-    def bucket(self, key: int) -> int:
+    def bucket(self, key: i64) -> i64:
         """The word that names the first flow of those among which a key is found."""
         return self.buckets + key % self.n_places
 
 
-def packed(state: int, worker: int, server: int) -> int:
+def packed(state: i64, worker: i64, server: i64) -> i64:
     """The first word of a row that is in use."""
     return state | worker << 2 | server << 14
 
 
-def state_of(word: int) -> int:
+def state_of(word: i64) -> i64:
     """HELD, GRANTED or 0."""
     return word & 3
 
 
-def worker_of(word: int) -> int:
+def worker_of(word: i64) -> i64:
     return word >> 2 & 0xFFF
 
 
-def server_of(word: int) -> int:
+def server_of(word: i64) -> i64:
     return word >> 14

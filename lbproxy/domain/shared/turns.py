@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.domain.shared.cells import Cells
+from lbproxy.domain.shared.cells import Cells, near
 from lbproxy.domain.shared.plan import (
     CLASS_CREDIT,
     CLASS_FIRST,
@@ -64,7 +64,7 @@ class SharedTurns:
     __slots__ = ("_cells", "_plan", "weights")
 
     def __init__(self, cells: Cells, plan: Plan) -> None:
-        self._cells = cells
+        self._cells = near(cells)
         self._plan = plan
         self.weights: tuple[int, ...] = ()
 

@@ -177,7 +177,7 @@ class DataProcess:
         ]
         wiring.guard(services.tasks.spawn)
         services.start()
-        part.attach(loop)
+        part.watch_bell(services.poller)
         self._watch_files = FileWatch(wiring.watched)
         services.tasks.spawn(self._watch_files.run(), "certificate files")
         self._start_pulse(loop, Pulse(row, lambda: self._logs.dropped, ThrottledLog(log)))
@@ -287,7 +287,7 @@ class DataProcess:
         if self._agent.is_open.is_set():
             self._post.detach(loop)
         self._part.sweep(services.clock())
-        self._part.detach(loop)
+        self._part.forget_bell(services.poller)
         await services.stop()
         self._station.stop(loop)
         if self._logs.writer is not None:

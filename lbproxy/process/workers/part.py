@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from lbproxy.config.pool_model import Pool as PoolConfig
 from lbproxy.config.problems import Unusable
 from lbproxy.control.metrics import Reader, Registry
+from lbproxy.dataplane.net.poller import EDGE, READABLE, Pollable, Poller
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.retry import RetryBudget
@@ -25,7 +26,7 @@ from lbproxy.domain.shared.books import CONTROLLER, SharedBooks
 from lbproxy.domain.shared.budget import SharedBudget
 from lbproxy.domain.shared.cells import Cells
 from lbproxy.domain.shared.overseen import OverseenPool
-from lbproxy.domain.shared.plan import USES_POOL
+from lbproxy.domain.shared.plan import CROWDED, MAIL_WORDS, N_WAITING, USES_POOL
 from lbproxy.domain.shared.pool import Seating, SharedPool
 from lbproxy.domain.shared.waiting import SharedQueue
 from lbproxy.domain.splitting import MOST_POOLS
@@ -56,6 +57,21 @@ class Ears(Protocol):
     def server_refused(self, pool: Pool, server: Server) -> None: ...
 
     def connect_failed(self, pool: Pool, server: Server) -> None: ...
+
+
+class Bell(Pollable):
+    """A worker's, on the poller of its connections: what a grant sends leaves before the loop goes on. A bell that is
+    watched for changes need not be read, since each ring is one."""
+
+    def __init__(self, answer: Callable[[], None]) -> None:
+        self._answer = answer
+
+    def ready(self, events: int) -> None:
+        """See Pollable."""
+        self._answer()
+
+    def crashed(self, error: Exception) -> None:
+        """See Pollable. The next ring is answered all the same."""
 
 
 class Part:
@@ -220,29 +236,50 @@ class Part:
     # --- bells --------------------------------------------------------------------------------------------------------
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Come when somebody rings."""
-        loop.add_reader(self._share.bells[self._number], self._answer)
+        """Hear in the controller when somebody rings."""
+        loop.add_reader(self._share.bells[self._number], self._hear)
 
     def detach(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.remove_reader(self._share.bells[self._number])
 
-    def _answer(self) -> None:
+    def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._share.bells[self._number])
-        if self.is_controller:
-            self._answered.set()
-            return
+        self._answered.set()
+
+    def watch_bell(self, poller: Poller) -> None:
+        """Come in a worker when somebody rings, or has rung before."""
+        poller.watch(self._share.bells[self._number], READABLE | EDGE, Bell(self._answer))
+
+    def forget_bell(self, poller: Poller) -> None:
+        poller.forget(self._share.bells[self._number])
+
+    def _answer(self) -> None:
         now = self._clock()
-        for runtime in tuple(self._pools.values()):
+        for name, runtime in tuple(self._pools.items()):
             pool = runtime.pool
-            if isinstance(pool, SharedPool):
+            if not isinstance(pool, SharedPool):
+                continue
+            if self._has_post(name):
                 pool.collect(now)
+            else:
+                pool.notice(now)
         self.rung()
         asked = self._share.cells[ASKED]
         if asked != self._told:
             self._told = asked
             self._publish()
             self._share.ring(self._share.n_workers)
+
+    def _has_post(self, name: str) -> bool:
+        """Is there a grant for this worker in a pool, or a place that it lost, or does anybody wait? Looks from outside
+        of the guard: whoever rings has written before."""
+        cells, plan = self._share.cells, self._share.table.plans[self._rooms[name]]
+        return (
+            cells[plan.mail + MAIL_WORDS * self._number] != 0
+            or cells[plan.first + N_WAITING] != 0
+            or cells[plan.worker(self._number) + CROWDED] != 0
+        )
 
     # --- what the controller must know --------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lbproxy.shared.mutex import MUTEX_CELLS, SPINS, Mutex, MutexError
+from lbproxy.shared.mutex import MUTEX_CELLS, SPINS, Mutex, MutexError, spin
 from lbproxy.shared.segment import Segment
 
 
@@ -58,11 +58,16 @@ def test_who_waits_for_long_says_so_and_waits_on() -> None:
     mutex.leave()
 
 
-def test_it_spins_before_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    mutex = make()
-    results = iter([errno.EBUSY] * (SPINS - 1) + [0])
-    monkeypatch.setattr(mutex, "_try_lock", lambda address: next(results))
-    assert not mutex.enter()
+@pytest.mark.parametrize("end", [0, errno.EOWNERDEAD])
+def test_it_spins_before_it_waits(end: int) -> None:
+    results = iter([errno.EBUSY] * (SPINS - 1) + [end])
+    assert spin(lambda: next(results)) == end
+
+
+def test_it_does_not_spin_for_long() -> None:
+    results = iter([errno.EBUSY] * SPINS + [0])
+    assert spin(lambda: next(results)) == errno.EBUSY
+    assert next(results) == 0
 
 
 def test_a_system_without_such_locks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,14 @@ from lbproxy.address import Address
 from lbproxy.config.loader import load_text
 from lbproxy.config.problems import Unusable
 from lbproxy.control.metrics import Exposition, Registry
+from lbproxy.dataplane.net.poller import Poller
+from lbproxy.dataplane.net.turn_end import Writer
 from lbproxy.dataplane.runtime import Connections
 from lbproxy.domain.lease import Lease, Outcome
 from lbproxy.domain.pool import Pool
 from lbproxy.domain.reuse import NO_LIMIT
 from lbproxy.domain.server import Server
+from lbproxy.domain.shared.plan import OWNER
 from lbproxy.domain.states import Health
 from lbproxy.domain.strategies.base import PickContext
 from lbproxy.process.wiring import Wiring
@@ -44,6 +47,16 @@ class Keeping(Connections):
 
     def n_idle(self) -> int:
         return self.count
+
+
+class Leaving(Writer):
+    """Says when it was written."""
+
+    def __init__(self, heard: list[str]) -> None:
+        self._heard = heard
+
+    def flush(self) -> None:
+        self._heard.append("what it sends")
 
 
 class Process:
@@ -93,6 +106,22 @@ class Process:
         row = self.registry.row(TRAFFIC, ("in", pool))
         assert row is not None
         row[REQUESTS] += number
+
+
+def answer(process: Process) -> None:
+    """A worker that has been rung does what there is to do."""
+
+    async def listen() -> None:
+        poller = Poller(asyncio.get_running_loop(), lambda what, error: None)
+        is_done = asyncio.Event()
+        process.part.rung = is_done.set
+        process.part.watch_bell(poller)
+        async with asyncio.timeout(10):
+            await is_done.wait()
+        process.part.forget_bell(poller)
+        poller.close()
+
+    asyncio.run(listen())
 
 
 class Site:
@@ -324,25 +353,85 @@ def test_whoever_is_rung_looks() -> None:
     first, second = site.workers
     lease = first.lease()
     done = asyncio.Event()
+    leaving = Leaving(heard)
+    poller: Poller
 
     def granted(lease: Lease, now: float) -> None:
         heard.append("granted")
+        asyncio.get_running_loop().call_soon(heard.append, "the loop goes on")
+        poller.turn_end.add(leaving)
         done.set()
 
     ticket = CallingTicket(CTX, granted, heard.append, enqueued_at=site.now)
     assert second.pool.enqueue(ticket, site.now)
 
     async def ring() -> None:
-        loop = asyncio.get_running_loop()
-        second.part.attach(loop)
+        nonlocal poller
+        poller = Poller(asyncio.get_running_loop(), lambda what, error: heard.append(f"{what}: {error}"))
+        second.part.watch_bell(poller)
         lease.release(Outcome.SUCCESS, site.now)
         assert heard == []
         async with asyncio.timeout(10):
             await done.wait()
-        second.part.detach(loop)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        second.part.forget_bell(poller)
+        poller.close()
 
     asyncio.run(ring())
+    assert heard == ["granted", "what it sends", "the loop goes on"]
+
+
+def test_whoever_is_rung_leaves_pools_alone_in_which_there_is_nothing_to_do() -> None:
+    site = Site("{p: {servers: ['127.0.0.1:1'], max_inflight: 1}, q: {servers: ['127.0.0.1:2'], max_inflight: 1}}")
+    first, second = site.workers
+    heard: list[str] = []
+    ticket = CallingTicket(CTX, lambda lease, now: heard.append("granted"), heard.append, enqueued_at=site.now)
+    lease = first.lease()
+    assert second.pool.enqueue(ticket, site.now)
+    lease.release(Outcome.SUCCESS, site.now)
+    owners = [site.share.table.plans[site.share.room_names.find(name)].first + OWNER for name in "pq"]
+    for owner in owners:
+        site.share.cells[owner] = 0
+    answer(second)
     assert heard == ["granted"]
+    assert [site.share.cells[owner] for owner in owners] == [2, 0]
+
+
+def test_a_pool_in_which_nobody_waits_hears_of_orders_when_it_is_rung() -> None:
+    site = Site(ONE)
+    pool = site.controller.pool
+    pool.set_health(pool.servers[0], Health.DOWN, "checks", "it is silent", site.now)
+    site.controller.sweep()
+    answer(site.workers[1])
+    assert [server.health for server in site.workers[1].pool.servers] == [Health.DOWN]
+
+
+def test_each_ring_is_heard_although_nobody_reads_the_bell() -> None:
+    site = Site(ONE)
+    n_heard, defects = 0, list[str]()
+
+    async def ring() -> None:
+        nonlocal n_heard
+        poller = Poller(asyncio.get_running_loop(), lambda what, error: defects.append(f"{what}: {error}"))
+        part, is_heard = site.workers[1].part, asyncio.Event()
+        part.rung = is_heard.set
+        site.share.ring(1)  # before it listens
+        part.watch_bell(poller)
+        async with asyncio.timeout(10):
+            for n_heard in range(1, 5):
+                await is_heard.wait()
+                is_heard.clear()
+                if n_heard < 4:
+                    site.share.ring(1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not is_heard.is_set()
+        part.forget_bell(poller)
+        poller.close()
+
+    asyncio.run(ring())
+    assert (n_heard, defects) == (4, [])
 
 
 def test_a_reload_brings_a_pool_and_takes_one() -> None:

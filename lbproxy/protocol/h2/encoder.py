@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.compiling import i64
+from lbproxy.compiling import i64, value_end
 from lbproxy.protocol.field_lines import Names
 from lbproxy.protocol.h2.codes import DEFAULT_TABLE_SIZE
 from lbproxy.protocol.h2.fields import FLEETING, H2Field
 from lbproxy.protocol.h2.static_table import N_STATIC, NAME_INDEX, STATIC
 from lbproxy.protocol.message import NO_NAMES
-from lbproxy.protocol.octets import value_end
 
 _ENTRY_OVERHEAD: Final = 32
 _MAX_ENTRY: Final = 512

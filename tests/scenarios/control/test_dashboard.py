@@ -453,6 +453,7 @@ def test_a_latency_of_the_past_says_how_old_it_is(chromium: Browser) -> None:
         for name, text in (("fresh", "42 ms"), ("old", "42 ms10 min ago"), ("never", "–")):  # noqa: RUF001
             row = shown.page.get_by_role("row").filter(has=shown.page.get_by_text(name, exact=True))
             expect(row.locator("td.latency")).to_have_text(text)
+        assert shown.page.locator("td.latency span.muted", has_text="42 ms").count() == 1, "the old one is grey"
 
 
 def test_a_tab_that_nobody_sees_takes_no_connection_for_itself(chromium: Browser) -> None:

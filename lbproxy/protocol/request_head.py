@@ -131,6 +131,7 @@ class RequestHead:
         head.method = self.method
         head.target_text = self.target_text
         head.host = self.host
+        head.authority = self.authority
         head.minor = self.minor
         head.via = self.via
         head.claims = self.claims

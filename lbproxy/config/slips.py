@@ -138,7 +138,7 @@ def name(text: str) -> str:
 def address(text: str, *, is_server: bool) -> str:
     """What is wrong with an address that stands out, and what to write: `sentence; hint`, or ""."""
     here = "127.0.0.1:{}" if is_server else ":{}"
-    if found := re.search(r"\$([A-Za-z_]\w*)", text):
+    if found := re.match(r"(?:(?!unix:)[^$]*:)?\$([A-Za-z_]\w*)", text):  # in a path it may be a letter like any other
         return f"{text!r} is taken as it is; a variable is written ${{{found[1]}}}"
     bare = text.strip().rstrip(";,").strip(_QUOTES + " ")
     if bare != text and bare:

@@ -27,6 +27,8 @@ from lbproxy.config.tabs import without_separating_tabs
 from lbproxy.config.units import TypedFloat, TypedInt
 
 MAX_BYTES: Final = 1 << 20
+# A first character that is ASCII, in two or four bytes without a mark.
+_WIDE: Final = re.compile(rb"[\t\n\r -~]\0|\0(?:\0\0)?[\t\n\r -~]")
 
 _INT: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -152,7 +154,7 @@ def read_text(path: str | FilePath) -> str:
     if len(raw) > MAX_BYTES:
         raise ConfigError((Problem(name, 0, 0, "", "is larger than 1 MiB"),))
     is_utf32 = raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE))
-    if is_utf32 or b"\0" in raw[:2]:  # a first character that is ASCII, in two or four bytes without a mark
+    if is_utf32 or _WIDE.match(raw):
         told = "is in UTF-32" if is_utf32 else "is not UTF-8; it looks like UTF-16 or UTF-32"
         raise ConfigError((Problem(name, 1, 1, "", told, "save the file as UTF-8"),))
     try:

@@ -101,6 +101,12 @@ def test_a_file_in_wide_characters_without_their_mark_says_how_to_save_it(
     assert refusal(path) == f"{path}:1:1: {told}; save the file as UTF-8"
 
 
+def test_what_is_no_text_at_all_is_not_taken_for_wide_characters(tmp_path: Path) -> None:
+    path = tmp_path / "lb.yaml"
+    path.write_bytes(b"\0\1 garbage")
+    assert refusal(path) == f"{path}:1:1: the character U+0000 is not allowed in YAML"
+
+
 def test_a_file_above_one_mebibyte_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "lb.yaml"
     path.write_bytes(b"#" * (1 << 20) + b"\n")

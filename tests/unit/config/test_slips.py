@@ -45,6 +45,8 @@ def test_hints_about_addresses_never_fail(text: str, is_server: bool) -> None:
         "[::1]:80",
         "unix:/run/a",
         "unix:@a",
+        "unix:/run/a $b.sock",
+        "unix:/run/a:$b",
         "host:5001",
         "a-b.c:1",
         "[fe80::1%eth0]:80",

@@ -14,9 +14,9 @@ from tests.support.daemon import LbProxy
 from tests.support.h2_cases import ANSWERS, BYSTANDER, CUT, ENDS, RESETS, STREAM, Case, settings
 from tests.support.h2_cases_of_servers import OK, cases
 from tests.support.h2_ends import frame, headers
+from tests.support.h2_stage import before_one_server
 from tests.support.h2_wire import FrameSocket
 from tests.support.rig import get
-from tests.support.waiting import PATIENCE_S
 from tests.support.wire import Ended, WireError
 
 CASES = cases()
@@ -39,21 +39,8 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE_S)
-        pool = {
-            "servers": [f"127.0.0.1:{listener.getsockname()[1]}"],
-            "protocol": "h2",
-            "health_check": "off",
-            "circuit_breaker": "off",
-            "retry": {"attempts": 0},
-        }
-        config: dict[str, object] = {
-            "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
-            "pools": {"p": pool},
-        }
-        with LbProxy(config, tmp_path_factory.mktemp("frames")) as lb:
-            yield Stage(lb, listener)
+    with before_one_server(tmp_path_factory.mktemp("frames")) as (lb, listener):
+        yield Stage(lb, listener)
 
 
 class Talk:

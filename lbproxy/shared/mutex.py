@@ -3,8 +3,8 @@
 Why this one. What is needed is a lock of which the kernel knows, at every moment, who has it. A semaphore (that of
 multiprocessing) doesn't: between taking it and writing down who did a process may be killed, and then nobody can say
 whether the lock is held by the dead or by a living one that is about to write its name. File locks are let go by the
-kernel, but each costs two system calls. Taking and freeing it, uncontended, compared with the semaphore as 1: this 5,
-flock 10, lockf 11, locks of open file descriptions 22. `python -m benchmarks.micro mutex` measures.
+kernel, but each costs two system calls. Taking and freeing it, uncontended and compiled, compared with the semaphore as
+1: this 1, flock 23. `python -P benchmarks/installed.py benchmarks.micro mutex` measures.
 
 Glibc and musl have it. What a request does goes to the C library straight (compiling.py), all else through ctypes.
 Whoever takes it after a death inside is told.

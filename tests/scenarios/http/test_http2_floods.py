@@ -332,22 +332,31 @@ def is_quiet(lb: LbProxy) -> bool:
     return lb.cpu_s() - used < 0.1 * (time.monotonic() - began)
 
 
+def check_growth(
+    stage: Stage, kind: Callable[[], Pieces], *, is_ended: bool, statuses: tuple[int, ...] = (200,)
+) -> None:
+    """The first flood takes what it may, and of those after it one finds half of that again at least: memory that is
+    kept for good would be missed by all of them, while what the C library gives back to the kernel differs."""
+    assert flood(stage, kind, is_ended=is_ended, statuses=statuses) <= MOST_GROWTH
+    growth: list[int] = []
+    while not growth or (growth[-1] > MOST_GROWTH / 2 and len(growth) < 3):
+        growth.append(flood(stage, kind, is_ended=is_ended, statuses=statuses))
+    assert growth[-1] <= MOST_GROWTH / 2, growth
+
+
 @pytest.mark.parametrize("kind", ENDED, ids=lambda kind: kind.__name__)
 def test_floods_that_end_their_connection(stage: Stage, kind: Callable[[], Pieces]) -> None:
-    assert flood(stage, kind, is_ended=True) <= MOST_GROWTH
-    assert flood(stage, kind, is_ended=True) <= MOST_GROWTH / 2
+    check_growth(stage, kind, is_ended=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WAITING, ids=lambda kind: kind.__name__)
 def test_floods_that_wait(stage: Stage, kind: Callable[[], Pieces]) -> None:
-    assert flood(stage, kind, is_ended=False) <= MOST_GROWTH
-    assert flood(stage, kind, is_ended=False) <= MOST_GROWTH / 2
+    check_growth(stage, kind, is_ended=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", UNTAKEN, ids=lambda kind: kind.__name__)
 def test_answers_that_nobody_takes(tight: Stage, kind: Callable[[], Pieces]) -> None:
     """Nearly all that may be kept is theirs, so others get 503 until `timeouts.write` has ended these."""
-    assert flood(tight, kind, is_ended=False, statuses=(200, 503)) <= MOST_GROWTH
-    assert flood(tight, kind, is_ended=False, statuses=(200, 503)) <= MOST_GROWTH / 2
+    check_growth(tight, kind, is_ended=False, statuses=(200, 503))

@@ -120,9 +120,3 @@ def test_a_server_that_speaks_nothing_else_is_not_to_blame(lb: LbProxy) -> None:
         assert raised.value.response.status_code == 502
         assert lb.entry(path)["end"] == "no_websocket"
     assert lb.server_status("only")[0]["state"] == "up"
-
-
-def test_nothing_is_left(lb: LbProxy) -> None:
-    """Last in this file."""
-    lb.check_idle()
-    assert lb.error_lines() == []

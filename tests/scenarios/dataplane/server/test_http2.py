@@ -204,9 +204,3 @@ def test_servers_that_do_not_speak_it_are_said_so(site: Site) -> None:
     with site.client("not_spoken") as client:
         answer = client.ask(get("/"))
         assert answer.status == 502 and b"before it has said anything in HTTP/2" in answer.body
-
-
-def test_nothing_is_left(site: Site) -> None:
-    """Last in this file."""
-    site.lb.check_idle()
-    assert site.lb.error_lines() == []

@@ -378,6 +378,15 @@ NO_WEBSOCKET: Final = upstream_row(
     blames=False,
     reason="bad_response",
 )
+NO_GRPC: Final = upstream_row(
+    "no_grpc",
+    501,
+    "http_protocol_error",
+    "gRPC needs HTTP/2 up to the server, and under `protocol: auto` this one chose HTTP/1.1 (ALPN): have it offer h2.",
+    retry=Retry.ALWAYS,
+    blames=False,
+    reason="bad_response",
+)
 RESPONSE_HEADER_TOO_LARGE: Final = upstream_row(
     "response_header_too_large",
     502,

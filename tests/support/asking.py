@@ -65,6 +65,9 @@ class Asked(AnswerSink):
     def wants_websocket(self) -> bool:
         return False
 
+    def is_grpc(self) -> bool:
+        return False
+
     def websocket_key(self) -> bytes:
         return b"key"
 

@@ -84,6 +84,9 @@ class Attempt(AttemptBooks):
     def wants_websocket(self) -> bool:
         return self.owner.prepared.upgrade == WEBSOCKET
 
+    def is_grpc(self) -> bool:
+        return self.owner.prepared.is_grpc
+
     def websocket_key(self) -> bytes:
         return key_of(self.owner.request_id)
 

@@ -110,8 +110,10 @@ def _text(fault: Fault, detail: str) -> str:
 
 def grpc_problem(fault: Fault, detail: str, tries: Sequence[Try] = ()) -> Fields:
     """Fields of the same answer to a call of gRPC: it has no body, and HTTP's own status is 200."""
-    # What never reached an application may be repeated by whoever called, which is what UNAVAILABLE says.
-    status = grpc.UNAVAILABLE if fault.retry is Retry.ALWAYS else grpc.of_http(fault.status)
+    # What never reached an application may be repeated by whoever called, which is what UNAVAILABLE says. Not what is
+    # the same the next time, too: 501 (RFC 9110 section 15.6.2).
+    may_repeat = fault.retry is Retry.ALWAYS and fault.status != 501
+    status = grpc.UNAVAILABLE if may_repeat else grpc.of_http(fault.status)
     return [
         (b"Date", http_date()),
         *grpc.trailers_only(status, _text(fault, detail)),

@@ -287,6 +287,10 @@ class AnswerSink(Follower):
         """Is it to be a tunnel? Then only a stream on which the server opens one will do."""
         raise NotImplementedError
 
+    def is_grpc(self) -> bool:
+        """Is it a call of gRPC? Then a connection of HTTP/1 is of no use: calls end in trailers and may stream."""
+        raise NotImplementedError
+
     def websocket_key(self) -> bytes:
         """The Sec-WebSocket-Key for a server of HTTP/1.1, where the client has sent none."""
         raise NotImplementedError

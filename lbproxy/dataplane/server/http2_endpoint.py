@@ -5,7 +5,8 @@ a connection is dialled and who asks waits, with as many others as the server al
 ends meanwhile is theirs as well. When four fifths of what there is are in use, the next one is dialled ahead.
 
 With `auto` the server may also turn out to speak HTTP/1.1: then each connection is one request's, and is kept as those
-of `endpoint.py` are. A WebSocket gets such a connection where the server has chosen HTTP/2, and opens none there.
+of `endpoint.py` are. A call of gRPC has no use for one and goes to another server. A WebSocket gets such a connection
+where the server has chosen HTTP/2, and opens none there.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Http2Endpoint(Waiting, Http2Owner):
                         self._look_ahead(services, sink, now)
                         return
                     break  # the list has changed; the next one to ask finds the others
-            if self._is_auto:
+            if self._is_auto and not sink.is_grpc():
                 kept = self._runtime.idle.take(now)
                 if kept is not None:
                     sink.opened(cast(UpstreamConnection, kept), now)
@@ -382,7 +383,10 @@ class Http2Endpoint(Waiting, Http2Owner):
             connection.close_idle()
             return
         wait.sink.dialled(now - dial.asked_at)
-        if connection.has_ended:
+        if wait.sink.is_grpc():
+            connection.close_idle()
+            wait.sink.attempt_failed(errors.NO_GRPC, "it chose HTTP/1.1")
+        elif connection.has_ended:
             wait.sink.attempt_failed(errors.CLOSED_UNSENT, "closed as soon as it was opened")
         else:
             wait.sink.opened(connection, now)

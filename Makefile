@@ -120,7 +120,7 @@ bench: setup system ## measure speed, latency, memory and balance; writes benchm
 instructions: setup system ## count the instructions of each kind of request anew, and record them for `make test`
 	@$(BIN)/python -m benchmarks.instructions --record
 
-soak: setup ## hours of servers that restart, of kills, stalls, resets and aborts at random, a hundred reloads, ten upgrades, an attack on the admin address, and fleets of AWS, Kubernetes and Redis that change and fail
+soak: setup ## hours of servers that restart, of kills, stalls, resets and aborts at random, a hundred reloads, ten upgrades, an attack on the admin address, floods of HTTP/2, and fleets of AWS, Kubernetes and Redis that change and fail
 	@$(BIN)/python -m tests.soak gunicorn --worker-class gthread
 	@$(BIN)/python -m tests.soak gunicorn --worker-class sync
 	@$(BIN)/python -m tests.soak chaos
@@ -133,6 +133,7 @@ soak: setup ## hours of servers that restart, of kills, stalls, resets and abort
 	@LBPROXY_SERVER_RELOADS=50 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/programs/test_http2_servers.py
 	@LBPROXY_STRICT=1 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/test_dashboard_cost.py
 	@LBPROXY_ATTACK_S=60 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/test_admin_attack.py
+	@LBPROXY_FLOOD_ROUNDS=10 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/http/test_http2_floods_beside.py
 	@LBPROXY_FLEET_S=60 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/control/discovery/test_aws_load.py \
 		tests/scenarios/control/discovery/test_kubernetes_load.py tests/scenarios/control/fleet/test_limits_load.py \
 		tests/scenarios/dataplane/exchange/test_sticky_load.py

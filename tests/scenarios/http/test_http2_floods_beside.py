@@ -1,0 +1,95 @@
+"""Requests of others while ten connections of HTTP/2 flood lbproxy, with one kind after the other, without a pause.
+
+LBPROXY_FLOOD_ROUNDS in the environment says how often; `make soak` makes it ten times, and holds the latency of
+requests against that in peace. Otherwise only what does not depend on the machine is asserted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import LbProxy
+from tests.support.h2_floods import ENDED, WAITING
+from tests.support.open_loop import Servers
+from tests.support.peace_and_war import Phases, interval, ratio
+
+ROUNDS = int(os.environ.get("LBPROXY_FLOOD_ROUNDS", "1"))
+IS_FULL = ROUNDS >= 10
+KINDS = [kind.__name__ for kind in (*ENDED, *WAITING)] if IS_FULL else ["rapid_reset", "pings", "hpack_bomb"]
+RATE = 500 if IS_FULL else 100
+PEACE_S = 2.0 if IS_FULL else 0.2
+RATIO = 2.0
+
+
+class Flooders:
+    """A process that floods, one kind at a time."""
+
+    def __init__(self, port: int) -> None:
+        command = [sys.executable, "-m", "tests.support.h2_floods", str(port)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def flood(self, kind: str) -> None:
+        """Until ten connections of it are over."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(kind, file=self._process.stdin, flush=True)
+        assert self._process.stdout.readline() == f"{kind}\n"
+
+    def close(self) -> None:
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with contextlib.suppress(OSError):
+                stream.close()
+        self._process.wait()
+
+
+@pytest.mark.slow
+def test_others_are_served_while_one_floods(tmp_path: Path) -> None:
+    with Servers(1, 0.0) as servers:
+        pool = {"servers": servers.addresses, "health_check": "off", "circuit_breaker": "off"}
+        config: dict[str, object] = {
+            "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
+            "pools": {"p": pool},
+        }
+        with LbProxy(config, tmp_path / "lb") as lb:
+            flooders = Flooders(lb.port("in"))
+            took_s: dict[str, list[float]] = {kind: [] for kind in KINDS}
+            with contextlib.closing(flooders), servers.load(lb.port("in"), RATE) as load:
+                for kind in KINDS:  # what is made once is made
+                    flooders.flood(kind)
+                phases = Phases(load)
+                for _ in range(ROUNDS):
+                    phases.rounds.append({})
+                    with phases.noted("before"):
+                        time.sleep(PEACE_S / 2)
+                    with phases.noted("war"):
+                        for kind in KINDS:
+                            began = time.monotonic()
+                            flooders.flood(kind)
+                            took_s[kind].append(time.monotonic() - began)
+                    time.sleep(PEACE_S / 10)  # what is closed is noticed
+                    with phases.noted("after"):
+                        time.sleep(PEACE_S / 2)
+            report = load.report
+            assert report.statuses == {200: report.sent} and not report.broken and not report.refused, report
+            assert lb.metric("h2_goaways_total", reason="flood") + lb.metric("h2_goaways_total", reason="error") > 0
+            rounds = phases.usable
+            if rounds:
+                hurt, noise = [(it.peace_s, it.war_s) for it in rounds], [(it.before_s, it.after_s) for it in rounds]
+                low, high = interval(hurt, random.Random(1))
+                print(f"p99 is {ratio(hurt):.2f} times that in peace, {low:.2f} to {high:.2f}; {len(rounds)} rounds")
+                print(f"peace after against peace before: {ratio(noise):.2f}")
+                print(f"median p99 in peace {1e3 * statistics.median(it.peace_s for it in rounds):.2f} ms")
+                print(", ".join(f"{kind} {1e3 * statistics.median(took):.0f} ms" for kind, took in took_s.items()))
+            if IS_FULL:
+                assert len(rounds) >= ROUNDS * 9 // 10, "too few rounds in which requests were answered"
+                assert low <= RATIO, "it is above that, whatever chance may have done"

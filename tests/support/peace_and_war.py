@@ -1,0 +1,67 @@
+"""Latencies in peace and in war, which take turns, so that whatever else the machine does comes upon both.
+
+Each phase has a 99th percentile; the ratio is that of the medians over all rounds, and what it may be by chance is
+found by drawing rounds anew (bootstrap). The same ratio of peace after a war to peace before it says what the machine
+does by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from tests.support.open_loop import OpenLoop
+
+DRAWS = 2000
+
+
+def p99_s(latencies_s: Sequence[float]) -> float:
+    found = sorted(latencies_s)
+    return found[len(found) * 99 // 100]
+
+
+class Round(NamedTuple):
+    """99th percentiles in seconds. before, after: of the two halves of peace."""
+
+    peace_s: float
+    before_s: float
+    after_s: float
+    war_s: float
+
+
+class Phases:
+    """Of each round, the latencies of the requests that were answered in its two halves of peace, and in war."""
+
+    def __init__(self, load: OpenLoop) -> None:
+        self._latencies_s = load.report.latencies_s
+        self.rounds: list[dict[str, list[float]]] = []
+
+    @contextlib.contextmanager
+    def noted(self, name: str) -> Iterator[None]:
+        """A phase of the round that is the last one: "before", "war" or "after"."""
+        began = len(self._latencies_s)
+        yield
+        self.rounds[-1][name] = self._latencies_s[began:]
+
+    @property
+    def usable(self) -> list[Round]:
+        """On a very busy machine no request may be answered in a phase."""
+        return [
+            Round(p99_s([*it["before"], *it["after"]]), p99_s(it["before"]), p99_s(it["after"]), p99_s(it["war"]))
+            for it in self.rounds
+            if len(it) == 3 and all(it.values())
+        ]
+
+
+def ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """How many times as much the second is, of the medians."""
+    return statistics.median(b for _, b in pairs) / statistics.median(a for a, _ in pairs)
+
+
+def interval(pairs: Sequence[tuple[float, float]], rng: random.Random) -> tuple[float, float]:
+    """In which that ratio is, with 95 % of confidence: rounds are drawn anew, as many as there are, DRAWS times."""
+    found = sorted(ratio(rng.choices(pairs, k=len(pairs))) for _ in range(DRAWS))
+    return found[DRAWS * 25 // 1000], found[DRAWS * 975 // 1000 - 1]

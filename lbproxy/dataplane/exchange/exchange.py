@@ -35,6 +35,10 @@ from lbproxy.protocol.message import Field
 PHASES: Final[tuple[str, ...]] = ("connecting", "waiting", "waiting", "streaming", "tunnel", "queued")
 """What the counters of aborts call the phases of an attempt; behind one the next has to be placed."""
 
+LONG_HEAD: Final = 4096
+"""Octets of a request's head; a longer one counts as buffered, with what is made of it. A connection of HTTP/2 can have
+a hundred of up to `limits.head_bytes` each, while their servers or their client take their time."""
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Exchange(Beginning):
@@ -77,7 +81,9 @@ class Exchange(Beginning):
 
     def buffered_bytes(self) -> int:
         """What waits in this process for one of the two ends."""
-        return self.body.kept + (self.attempt.buffered_bytes() if self.attempt is not None else 0)
+        size = self.body.kept + (self.attempt.buffered_bytes() if self.attempt is not None else 0)
+        n_head = len(self.prepared.forward)
+        return size + 2 * n_head if n_head > LONG_HEAD else size
 
     @property
     def n_unsent(self) -> int:

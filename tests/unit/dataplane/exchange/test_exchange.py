@@ -918,6 +918,21 @@ def test_a_copy_for_a_retry_goes_when_memory_is_short_and_the_request_goes_on() 
         assert lb.services.pressure.buffered == 0
 
 
+@pytest.mark.parametrize(("n_octets", "counted"), [(1_000, 0), (20_000, 40_000)])
+def test_a_long_head_counts_as_buffered_while_it_is_held(n_octets: int, counted: int) -> None:
+    with FakeLb(REPEATABLE) as lb:
+        client = lb.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: %b\r\n\r\n" % (b"x" * n_octets))
+        server = lb.accept()
+        assert server.got()
+        lb.advance(0.2)
+        assert counted <= lb.services.pressure.buffered <= counted * 1.02
+        server.send(ok())
+        assert status_of(client.got()) == 200
+        lb.advance(0.2)
+        assert lb.services.pressure.buffered == 0
+
+
 def test_without_its_copy_a_request_is_not_repeated() -> None:
     with FakeLb(REPEATABLE) as lb:
         client = lb.connect()

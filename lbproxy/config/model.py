@@ -162,7 +162,8 @@ class Limits(Section):
     buffered_bytes: Annotated[int, BYTES] = setting(
         "256MiB",
         "Memory for data on its way, over all connections; heads of requests above 4 KiB count twice, as they came and "
-        "as they go on. From 75 % of it on copies of request bodies that are kept for a retry are given up, the largest first; from 85 % on requests that wait are not read further; from 95 % "
+        "as they go on. From 75 % of it on copies of request bodies that are kept for a retry "
+        "are given up, the largest first; from 85 % on requests that wait are not read further; from 95 % "
         "on no connection is accepted, new requests get 503 and /readyz says so.",
     )
 

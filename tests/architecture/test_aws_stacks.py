@@ -132,7 +132,7 @@ def test_the_config_is_accepted_without_warnings(path: Path) -> None:
 def test_the_command_is_one_that_the_program_has(path: Path) -> None:
     parser = program.build_parser()
     line = service(path)["ExecStart"].split()[1:]
-    assert parser.parse_args(program.with_command(line, parser)).command == "run"
+    assert parser.parse_args(program.with_command(line)).command == "run"
     assert line[-1] == "/etc/lbproxy/lbproxy.yaml"
     assert any("pip install 'lbproxy[aws]'" in str(command) for command in user_data(path)["runcmd"])
 

@@ -68,7 +68,7 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
 def test_their_commands_are_ones_that_the_program_has() -> None:
     lines = dict(command_lines())
     parser = program.build_parser()
-    commands = {name: parser.parse_args(program.with_command(line, parser)).command for name, line in lines.items()}
+    commands = {name: parser.parse_args(program.with_command(line)).command for name, line in lines.items()}
     assert commands == {
         "Dockerfile CMD": "run",
         "Dockerfile HEALTHCHECK": "healthcheck",

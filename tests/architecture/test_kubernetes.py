@@ -166,7 +166,7 @@ def check_workload(items: list[Tree]) -> None:
     (container,) = pod["spec"]["containers"]
     config = config_of(items).config
     parser = program.build_parser()
-    assert parser.parse_args(program.with_command(container["args"], parser)).command == "run"
+    assert parser.parse_args(program.with_command(container["args"])).command == "run"
 
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert config.admin.bind is not None

@@ -133,10 +133,10 @@ def test_a_key_has_its_pool_in_every_worker(site: Site) -> None:
 
 
 def test_a_route_with_a_name_is_counted_over_all_workers(site: Site) -> None:
-    before = total(site.lb.metrics(), "route_requests_total", route="llama", code="2xx")
+    before = total(site.lb.metrics("route_requests_total"), "route_requests_total", route="llama", code="2xx")
     site.asked("/", 10, data=b'{"model": "llama-3"}')
     site.lb.wait_metric("route_requests_total", before + 10, route="llama", code="2xx")
-    labels = {item for name, item in site.lb.metrics() if name == "lbproxy_route_requests_total"}
+    labels = {item for name, item in site.lb.metrics("route_requests_total") if name == "lbproxy_route_requests_total"}
     assert {dict(item)["route"] for item in labels} == {"llama", "chat"}
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
-from tests.support.h2_floods import ENDED, N_CONNECTIONS, UNTAKEN, WAITING, Pieces, connections, pour
+from tests.support.h2_floods import ENDED, N_CONNECTIONS, UNTAKEN, WAITING, Pieces, batches, connections, pour
 from tests.support.origin import Origin, echo
 from tests.support.rig import get
 from tests.support.waiting import wait_until
@@ -80,8 +80,9 @@ def flood(stage: Stage, kind: Callable[[], Pieces], *, is_ended: bool, statuses:
     port = lb.port("in")
     before, n_floods = lb.rss_bytes(), stage.n_floods()
     most = before
+    batches(kind)
     with connections(port) as socks:
-        threads = [threading.Thread(target=pour, args=(sock, kind())) for sock in socks]
+        threads = [threading.Thread(target=pour, args=(sock, kind)) for sock in socks]
         for thread in threads:
             thread.start()
         n_asked = 0

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import peers
 from tests.support.client import Client, each_byte
-from tests.support.daemon import LbProxy, total
+from tests.support.daemon import LbProxy
 from tests.support.origin import Origin, steps
 from tests.support.rig import get
 from tests.support.waiting import PATIENCE_S, wait_until
@@ -144,7 +144,7 @@ class Stage:
     def reset(self) -> None:
         """No connection is left from before."""
         self.origin.reset()
-        wait_until(lambda: not total(self.lb.metrics(), "upstream_connections"), "kept connections to be closed")
+        wait_until(lambda: not self.lb.metric("upstream_connections"), "kept connections to be closed")
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,8 @@ def judge(text: str) -> None:
 def mutated_text(draw: st.DrawFn) -> str:
     lines = list(LINES)
     for _ in range(draw(st.integers(1, 4))):
+        if not lines:  # the last one was deleted
+            break
         at = draw(st.integers(0, len(lines) - 1))
         what = draw(st.sampled_from(["delete", "twice", "indent", "outdent", "insert", "cut", "swap", "end"]))
         line = lines[at]

@@ -81,15 +81,16 @@ run: setup ## three Flask predict servers on 5001-5003 and lbproxy on 5000; Ctrl
 
 # All steps run, so that a slip in formatting does not hide what the tests say. Unit tests run twice: with the sources, and
 # with what is installed, which is compiled; simulations, which compute for long, only there. Scenarios mostly wait, so there
-# are more of them at once than processors.
+# are more of them at once than processors. The linters, which use one processor, run beside the first unit tests.
 test: setup system ## everything that a change must pass: format, lint, types, import rules, tests
 	@failed=; began=$$(date +%s); \
 	step() { echo "-- $$* ($$(($$(date +%s) - began)) s)"; $(BIN)/"$$@" || failed="$$failed$${failed:+, }$$*"; }; \
-	step ruff format --check .; \
-	step ruff check --quiet .; \
-	step mypy; \
-	step lint-imports; \
+	lint=$$(mktemp -d); \
+	{ step ruff format --check .; step ruff check --quiet .; step mypy; step lint-imports; \
+		printf %s "$$failed" >"$$lint/failed"; } >"$$lint/said" 2>&1 & \
 	step pytest $(PARALLEL) -m 'not simulation' tests/unit tests/architecture tests/fuzz $(PYTEST_ARGS); \
+	wait $$!; cat "$$lint/said"; found=$$(cat "$$lint/failed") || found=linters; rm -r "$$lint"; \
+	failed="$$found$${failed:+$${found:+, }}$$failed"; \
 	step pytest $(PARALLEL) tests/unit --under-test installed $(INTERPRETED) $(PYTEST_ARGS); \
 	step pytest -n $(WORKERS) --dist worksteal -m 'not alone' tests/scenarios $(PYTEST_ARGS); \
 	step pytest -m alone $(ALONE) $(PYTEST_ARGS); \

@@ -21,6 +21,14 @@ def test_long_ones_are_at_the_heads_of_the_pieces_the_dearest_first() -> None:
     assert ordered(tests, 3) == [test for piece in pieces for test in piece]
 
 
+def test_others_are_between_the_long_ones_whole_modules_of_them_in_a_third_of_the_piece() -> None:
+    cheap = [f"{letter} 0 {number}" for letter in "mnopqr" for number in (1, 2)]
+    tests = [*cheap, "a 5 1", "a 5 2", "b 9 1", "c 7 1", "d 6 1"]
+    # The places of the four are before the 1st, 2nd, 3rd and 4th of twelve.
+    head = ["b 9 1", "c 7 1", "m 0 1", "m 0 2", "d 6 1", "a 5 1", "a 5 2", "n 0 1", "n 0 2"]
+    assert ordered(tests, 1) == [*head, *cheap[4:]]
+
+
 def test_those_of_a_module_stay_together_and_in_order() -> None:
     tests = ["x 5 1", "y 5 1", "x 9 2", "y 5 2", "z 0 1", "z 0 2"]
     assert ordered(tests, 2) == ["x 5 1", "x 9 2", "z 0 1", "y 5 1", "y 5 2", "z 0 2"]

@@ -14,7 +14,7 @@ from typing import Any
 import trustme
 
 from tests.support.client import TIMEOUT_S, Client
-from tests.support.wire import Stream
+from tests.support.wire import AT_ONCE, Stream
 
 _YEAR = datetime.timedelta(days=365)
 
@@ -87,9 +87,9 @@ def server_wrap(
 class TlsStream(Stream):
     """Its `end` is "fin" only after close_notify; "cut" is a FIN without it."""
 
-    def fill(self) -> bool:
+    def fill(self, most: int = AT_ONCE) -> bool:
         try:
-            return super().fill()
+            return super().fill(most)
         except ssl.SSLEOFError:
             self.end = "cut"
             return False

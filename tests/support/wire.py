@@ -19,6 +19,7 @@ _FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _BODILESS = frozenset({204, 304})
+AT_ONCE, MOST_AT_ONCE = 1 << 16, 1 << 20  # octets that one read asks for
 
 
 class WireError(Exception):
@@ -90,12 +91,12 @@ class Stream:
         self.record = bytearray()
         self.end: str | None = None  # "fin" or "rst" once the peer's direction has ended
 
-    def fill(self) -> bool:
+    def fill(self, most: int = AT_ONCE) -> bool:
         """Read once; False at the end of the stream. Raises TimeoutError."""
         if self.end is not None:
             return False
         try:
-            data = self.sock.recv(65536)
+            data = self.sock.recv(most)
         except (ConnectionResetError, BrokenPipeError):
             self.end = "rst"
             return False
@@ -129,10 +130,17 @@ class Stream:
         return data
 
     def take_into(self, message: Message, count: int) -> None:
-        """Exactly `count` bytes appended to the body, which keeps what there is when the stream ends early."""
+        """Exactly `count` bytes appended to the body, which keeps what there is when the stream ends early.
+
+        Each read copies all of the body, for those who look at it meanwhile: more at once where there is more.
+        """
+        most = AT_ONCE
         while count:
             if not self.buffer:
-                self._need(False)
+                if not self.fill(most):
+                    self._need(False)
+                if len(self.buffer) == most < MOST_AT_ONCE:
+                    most *= 4
             part = bytes(self.buffer[:count])
             del self.buffer[: len(part)]
             message.body += part

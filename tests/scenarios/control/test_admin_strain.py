@@ -54,6 +54,7 @@ def send(lb: LbProxy, data: bytes, *, leaves: bool = False) -> bytes:
         return answer
 
 
+@pytest.mark.slow
 def test_silent_connections_take_nothing_from_the_traffic(tmp_path: Path) -> None:
     with Origin() as origin, LbProxy(config(origin), tmp_path / "lb", nofile=200) as lb, ExitStack() as stack:
         for _ in range(180):
@@ -84,6 +85,7 @@ def test_who_leaves_before_the_body_is_whole_is_no_defect(lb: LbProxy, sent: byt
     assert not lb.error_lines(before), lb.stderr[before:]
 
 
+@pytest.mark.slow
 def test_a_silent_and_a_trickling_connection_are_closed_within_seconds(lb: LbProxy) -> None:
     address = ("127.0.0.1", lb.port("admin"))
     with socket.create_connection(address) as silent, socket.create_connection(address) as slow:
@@ -106,6 +108,7 @@ def test_a_silent_and_a_trickling_connection_are_closed_within_seconds(lb: LbPro
         assert time.monotonic() - began > 8.0
 
 
+@pytest.mark.slow
 def test_a_scraper_may_keep_its_connection(lb: LbProxy) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", lb.port("admin"), timeout=PATIENCE_S)
     try:

@@ -112,6 +112,7 @@ def test_where_nobody_is_idle_an_answer_says_close(tmp_path: Path) -> None:
             assert newcomer.response().status == 200
 
 
+@pytest.mark.slow
 def test_requests_are_not_lost_while_connections_make_way(tmp_path: Path) -> None:
     """Twice as many clients as may be connected, each asking twice a second: with its connection closed a client opens
     another one, and none is closed that has just asked."""

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+import pytest
+
 from lbproxy.dataplane.client.upload_rate import GRACE_S
 from tests.support.client import Client, receive
 from tests.support.origin import Peer
@@ -45,6 +47,7 @@ def dripping(clients: dict[Client, bytes]) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_uploads_below_the_minimum_rate(rig: Rig) -> None:
     release = threading.Event()
 

@@ -79,6 +79,7 @@ def test_a_signal_ends_the_old_process_alone(origin: Origin, tmp_path: Path) -> 
         assert is_alive(lb.current)
 
 
+@pytest.mark.slow
 def test_an_idle_connection_is_kept_for_one_more_request(origin: Origin, tmp_path: Path) -> None:
     """It would be a request that failed, if the client sent it at the moment in which it is closed."""
     request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"

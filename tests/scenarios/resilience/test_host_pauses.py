@@ -83,6 +83,7 @@ def held_until(event: threading.Event):  # type: ignore[no-untyped-def]
     return answer
 
 
+@pytest.mark.slow
 def test_the_process_is_stopped_for_a_while(origins: list[Origin], tmp_path: Path) -> None:
     """Checks that were under way are late when it goes on: that says nothing about the servers."""
     check = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "2s", "fall": 1, "busy_window": "10ms"}

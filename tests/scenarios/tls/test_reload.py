@@ -92,6 +92,7 @@ def test_new_files_are_used_and_no_request_fails(stage: Stage) -> None:
     wait_until(lambda: "certificate files changed and are in use" in stage.lb.stderr, "the log to say it")
 
 
+@pytest.mark.slow
 def test_a_broken_file_keeps_the_old_one_and_is_said_once(stage: Stage) -> None:
     first = stage.serial()
     good = Path(stage.files.cert).read_bytes()
@@ -110,6 +111,7 @@ def test_a_broken_file_keeps_the_old_one_and_is_said_once(stage: Stage) -> None:
     stage.lb.wait_logged("WARNING", times=2)
 
 
+@pytest.mark.slow
 def test_a_file_that_vanishes_for_a_while(stage: Stage) -> None:
     first = stage.serial()
     Path(stage.files.key).unlink()

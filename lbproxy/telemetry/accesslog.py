@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as _json_string  # the C function where there is one
 from typing import Final
 
-from lbproxy.compiling import i64, is_clean, join_text, mypyc_attr
+from lbproxy.compiling import i64, is_clean, join_many, join_three, mypyc_attr
 from lbproxy.telemetry import wire_text
 
 FIELD_LIMIT: Final = 2048  # characters of one request field in a line
@@ -152,7 +152,7 @@ class JsonFormat(LogFormat):
         known = self._hosts.get(host)
         if known is None or known.method != method or known.protocol != protocol:
             known = self._host(method, host, protocol)
-        return join_text((known.before, target, known.behind)), agent
+        return join_three(known.before, target, known.behind), agent
 
     def _host(self, method: str, host: str, protocol: str) -> _Host:
         known = _Host(method, host, protocol)
@@ -204,33 +204,29 @@ class JsonFormat(LogFormat):
                 f'{served.begin}{_number(rec.attempts)},"queue_ms":{_milliseconds(rec.queue_s)},'
                 f'"connect_ms":{_milliseconds(rec.connect_s)},"ttfb_ms":'
             )
-        ttfb, ttfb_part = "null", ""
+        ttfb, ttfb_part = "null", ',"total_ms":'
         ttfb_s = rec.ttfb_s
         if ttfb_s is not None:
             ttfb_us: i64 = int(ttfb_s * 1e6 + 0.5)
-            ttfb, ttfb_part = _number(ttfb_us // 1000), _MILLIS[ttfb_us % 1000]
+            ttfb, ttfb_part = _number(ttfb_us // 1000), _MILLIS_OF_TTFB[ttfb_us % 1000]
         total_us: i64 = int(rec.total_s * 1e6 + 0.5)
-        close = f"{_tries(rec.tries)}}}" if rec.tries else "}"
-        return join_text(
-            (
-                self._begin,
-                request_id,
-                client.text,
-                head,
-                served.status_text,
-                _number(rec.bytes_in),
-                ',"bytes_out":',
-                _number(rec.bytes_out),
-                middle,
-                ttfb,
-                ttfb_part,
-                ',"total_ms":',
-                _number(total_us // 1000),
-                _MILLIS[total_us % 1000],
-                served.end_text,
-                user_agent,
-                close,
-            )
+        bytes_in: i64 = rec.bytes_in
+        return join_many(
+            self._begin,
+            request_id,
+            client.text,
+            head,
+            served.status_text,
+            _NUMBERS_IN[bytes_in] if 0 <= bytes_in < _N_NUMBERS else f'{bytes_in},"bytes_out":',
+            _number(rec.bytes_out),
+            middle,
+            ttfb,
+            ttfb_part,
+            _number(total_us // 1000),
+            _MILLIS[total_us % 1000],
+            served.end_text,
+            user_agent,
+            f"{_tries(rec.tries)}}}" if rec.tries else "}",
         )
 
     def _begin_lines(self, ms: i64) -> None:
@@ -239,7 +235,7 @@ class JsonFormat(LogFormat):
             self._second = second
             self._stamp = time.strftime('{"ts":"%Y-%m-%dT%H:%M:%S', time.gmtime(second))
         self._ms = ms
-        self._begin = join_text((self._stamp, _MILLIS[ms % 1000], 'Z","request_id":"'))
+        self._begin = join_three(self._stamp, _MILLIS[ms % 1000], 'Z","request_id":"')
 
     def _client(self, rec: LogRecord) -> _Client:
         if len(self._clients) >= _MAX_CLIENTS:
@@ -338,7 +334,9 @@ def _number(number: i64) -> str:
 
 _N_NUMBERS: Final = 2048
 _NUMBERS: Final = tuple(str(number) for number in range(_N_NUMBERS))
+_NUMBERS_IN: Final = tuple(f'{number},"bytes_out":' for number in range(_N_NUMBERS))
 _MILLIS: Final = tuple(f".{ms:03d}" for ms in range(1000))
+_MILLIS_OF_TTFB: Final = tuple(f'.{ms:03d},"total_ms":' for ms in range(1000))
 _TCP_HEAD: Final[HeadPart] = ('"method":null,"host":null,"target":null,"protocol":"tcp"', "null")
 
 

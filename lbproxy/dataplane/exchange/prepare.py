@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import length_line, mypyc_attr
+from lbproxy.compiling import join_seven, length_line, mypyc_attr
 from lbproxy.dataplane.exchange.deadline import NEVER, Deadlines, take_deadlines
 from lbproxy.dataplane.exchange.forwarding import published_lines, usual_lines
 from lbproxy.dataplane.exchange.location import fill_location
@@ -382,7 +382,7 @@ def _prepared(
     elif head.content_length is not None and float(head.content_length) > listener.body_bytes:
         prepared.fault = errors.BODY_TOO_LARGE
         prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes:.0f}"
-    elif head.max_forwards == 0:
+    elif head.max_forwards is not None and head.max_forwards == 0:
         prepared.is_local = True
     elif fork is not None:
         prepared.fork = fork
@@ -526,7 +526,7 @@ def _forward_head(
             # The usual: all in one piece at once.
             if has_h2:
                 _write_for_h2(prepared, start, host, b"%b%b" % (head.lines, via), length)
-            return b"%bHost: %b\r\n%b%b%b" % (start, host, head.lines, via, length)
+            return join_seven(start, b"Host: ", host, b"\r\n", head.lines, via, length)
         own = length
     forwards = b""
     if head.max_forwards is not None:
@@ -542,7 +542,7 @@ def _forward_head(
         if has_h2:
             te = TE_TRAILERS if head.accepts_trailers else b""
             _write_for_h2(prepared, start, host, b"%b%b%b%b" % (head.lines, via, forwards, te), length)
-        return b"%bHost: %b\r\n%b%b%b" % (start, host, head.lines, via, own)
+        return join_seven(start, b"Host: ", host, b"\r\n", head.lines, via, own)
     lines = b"Host: %b\r\n%b%b" % (host, head.lines, via)
     return b"%b%b%b" % (start, join_fields(route.request_edits.apply(fields_of(lines))), own)
 

@@ -83,44 +83,56 @@ static inline int64_t lbproxy_line_end(PyObject *data, int64_t colon) {
 #define LBPROXY_PLACES 512
 #define LBPROXY_NAME 64
 
+static inline int64_t lbproxy_load(const char *from) {
+    int64_t word;
+    memcpy(&word, from, 8);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = (int64_t)__builtin_bswap64((uint64_t)word);
+#endif
+    return word;
+}
+
 static inline int64_t lbproxy_spelling_at(PyObject *data, int64_t at, PyObject *names) {
-    int64_t n = PyBytes_GET_SIZE(names) < 2 * LBPROXY_PLACES ? 0 : (PyBytes_GET_SIZE(names) - 2 * LBPROXY_PLACES) / LBPROXY_NAME;
-    int64_t word = lbproxy_word_at(data, at);
-    if (n == 0 || at < 0)
+    const char *table = PyBytes_AS_STRING(names), *octets = PyBytes_AS_STRING(data);
+    int64_t left = (int64_t)PyBytes_GET_SIZE(data) - at, n = (int64_t)PyBytes_GET_SIZE(names) - 2 * LBPROXY_PLACES;
+    if (at < 0 || left < 8 || n < LBPROXY_NAME)
         return 0;
-    const unsigned char *place = (const unsigned char *)PyBytes_AS_STRING(names) + 2 * ((word ^ word >> 9 ^ word >> 18) & (LBPROXY_PLACES - 1));
+    n /= LBPROXY_NAME;
+    int64_t word = lbproxy_load(octets + at);
+    const unsigned char *place = (const unsigned char *)table + 2 * ((word ^ word >> 9 ^ word >> 18) & (LBPROXY_PLACES - 1));
     int64_t number = place[0] | place[1] << 8;
     while (number > 0 && number <= n) {
-        int64_t name = 2 * LBPROXY_PLACES + (number - 1) * LBPROXY_NAME;
-        if ((word & lbproxy_word_at(names, name + 8)) == lbproxy_word_at(names, name)) {
-            int64_t size = lbproxy_word_at(names, name + 40);
-            if (size < 8 || (lbproxy_word_at(data, at + size - 7) == lbproxy_word_at(names, name + 32) &&
-                             (size < 16 || lbproxy_word_at(data, at + 8) == lbproxy_word_at(names, name + 16)) &&
-                             (size < 24 || lbproxy_word_at(data, at + 16) == lbproxy_word_at(names, name + 24))))
+        const char *name = table + 2 * LBPROXY_PLACES + (number - 1) * LBPROXY_NAME;
+        if ((word & lbproxy_load(name + 8)) == lbproxy_load(name)) {
+            int64_t size = lbproxy_load(name + 40);
+            if (size < 8 || (left > size && size < 32 && lbproxy_load(octets + at + size - 7) == lbproxy_load(name + 32) &&
+                             (size < 16 || lbproxy_load(octets + at + 8) == lbproxy_load(name + 16)) &&
+                             (size < 24 || lbproxy_load(octets + at + 16) == lbproxy_load(name + 24))))
                 return number;
         }
-        int64_t next = lbproxy_word_at(names, name + 56);
+        int64_t next = lbproxy_load(name + 56);
         number = next > number ? next : 0;
     }
     return 0;
 }
 
 static inline int64_t lbproxy_passed(PyObject *data, int64_t at, PyObject *names) {
-    int64_t n_lines = 0;
+    int64_t n_lines = 0, number = 0;
     while (n_lines < 4095) {
-        int64_t number = lbproxy_spelling_at(data, at, names);
+        number = lbproxy_spelling_at(data, at, names);
         if (number == 0)
             break;
-        int64_t name = 2 * LBPROXY_PLACES + (number - 1) * LBPROXY_NAME;
-        if (lbproxy_word_at(names, name + 48) != 0)
+        const char *name = PyBytes_AS_STRING(names) + 2 * LBPROXY_PLACES + (number - 1) * LBPROXY_NAME;
+        if (lbproxy_load(name + 48) != 0)
             break;
-        int64_t found = lbproxy_line_end(data, at + lbproxy_word_at(names, name + 40));
+        int64_t found = lbproxy_line_end(data, at + lbproxy_load(name + 40));
         if (found < 0 || (found & 1) == 0)
             break;
         at = (found >> 1) + 2;
         n_lines++;
+        number = 0;
     }
-    return at << 12 | n_lines;
+    return at << 24 | n_lines << 12 | (number & 4095);
 }
 
 static inline char lbproxy_has_at(PyObject *data, int64_t at, PyObject *octets) {
@@ -163,6 +175,35 @@ static inline PyObject *lbproxy_cut(PyObject *data, int64_t start, int64_t end) 
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + (start < end ? start : 0), start < end ? end - start : 0);
 }
 
+/* Most pieces are of a few octets, for which a call costs more than the copy. What is copied is there before and behind:
+   of up to 32 octets those that are copied twice are within the piece. */
+static inline char *lbproxy_put(char *to, const char *from, size_t n) {
+    if (n > 32)
+        memcpy(to, from, n);
+#ifdef __SSE2__
+    else if (n >= 16) {
+        __m128i first = _mm_loadu_si128((const __m128i *)from), last = _mm_loadu_si128((const __m128i *)(from + n - 16));
+        _mm_storeu_si128((__m128i *)to, first);
+        _mm_storeu_si128((__m128i *)(to + n - 16), last);
+    }
+#else
+    else if (n >= 16)
+        memcpy(to, from, n);
+#endif
+    else if (n >= 8) {
+        memcpy(to, from, 8);
+        memcpy(to + n - 8, from + n - 8, 8);
+    } else if (n >= 4) {
+        memcpy(to, from, 4);
+        memcpy(to + n - 4, from + n - 4, 4);
+    } else if (n) {
+        to[0] = from[0];
+        to[n >> 1] = from[n >> 1];
+        to[n - 1] = from[n - 1];
+    }
+    return to + n;
+}
+
 static inline PyObject *lbproxy_cut_three(PyObject *data, int64_t a, int64_t a_end, int64_t b, int64_t b_end, int64_t c,
                                           int64_t c_end) {
     int64_t size = PyBytes_GET_SIZE(data);
@@ -180,8 +221,7 @@ static inline PyObject *lbproxy_cut_three(PyObject *data, int64_t a, int64_t a_e
     char *to = PyBytes_AS_STRING(made);
     for (int i = 0; i < 3; i++) {
         if (starts[i] < ends[i])
-            memcpy(to, PyBytes_AS_STRING(data) + starts[i], (size_t)(ends[i] - starts[i]));
-        to += ends[i] - starts[i];
+            to = lbproxy_put(to, PyBytes_AS_STRING(data) + starts[i], (size_t)(ends[i] - starts[i]));
     }
     return made;
 }
@@ -194,13 +234,8 @@ static inline PyObject *lbproxy_join_bytes(PyObject *const *parts, int n_parts) 
     if (made == NULL || size == 0)
         return made;
     char *to = PyBytes_AS_STRING(made);
-    for (int i = 0; i < n_parts; i++) {
-        Py_ssize_t n = PyBytes_GET_SIZE(parts[i]);
-        if (n) {
-            memcpy(to, PyBytes_AS_STRING(parts[i]), (size_t)n);
-            to += n;
-        }
-    }
+    for (int i = 0; i < n_parts; i++)
+        to = lbproxy_put(to, PyBytes_AS_STRING(parts[i]), (size_t)PyBytes_GET_SIZE(parts[i]));
     return made;
 }
 
@@ -257,13 +292,8 @@ static inline PyObject *lbproxy_join(PyObject *const *parts, Py_ssize_t n) {
     if (text == NULL || size == 0)
         return text;
     char *to = (char *)PyUnicode_1BYTE_DATA(text);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        Py_ssize_t length = PyUnicode_GET_LENGTH(parts[i]);
-        if (length) {
-            memcpy(to, PyUnicode_1BYTE_DATA(parts[i]), length);
-            to += length;
-        }
-    }
+    for (Py_ssize_t i = 0; i < n; i++)
+        to = lbproxy_put(to, (const char *)PyUnicode_1BYTE_DATA(parts[i]), (size_t)PyUnicode_GET_LENGTH(parts[i]));
     return text;
 }
 

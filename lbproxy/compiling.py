@@ -113,9 +113,10 @@ def spelling_at(data: bytes, at: i64, names: bytes) -> i64:
 
 
 def passed(data: bytes, at: i64, names: bytes) -> i64:
-    """Pass over the lines from there on that are plain, as in `line_end`, and have one of these names, of kind 0: 4096
-    times the place behind them, and how many there are, of which at most 4095 are looked at."""
-    n_lines = 0
+    """Pass over the lines from there on that are plain, as in `line_end`, and have one of these names, of kind 0, 4095
+    of them at most. Three numbers in one: the place behind them; in 12 bits how many they are; and in 12 bits more what
+    `spelling_at` says of the next line, 0 if it was not asked."""
+    n_lines = number = 0
     while n_lines < _MOST_PASSED:
         number = spelling_at(data, at, names)
         if not number:
@@ -126,7 +127,8 @@ def passed(data: bytes, at: i64, names: bytes) -> i64:
             break
         at = (found >> 1) + 2
         n_lines += 1
-    return at << 12 | n_lines
+        number = 0
+    return at << 24 | n_lines << 12 | number
 
 
 @functools.lru_cache(maxsize=16)

@@ -50,7 +50,7 @@ _TOKEN: Final = bytes(
 _SLOTS: Final = 1024  # as a mask, in `find`
 _PLACES: Final = 512  # of rows of spellings: there are some 130, of which few then share one
 _USUALS: Final = 128  # a power of two
-_LINES: Final = 4095  # as a mask, in what `passed` says
+_TWELVE_BITS: Final = 4095  # as a mask, in what `passed` says
 _WORD: Final = 8  # octets
 # Names that pass in requests or answers, as those who send most of them spell them.
 _COMMON: Final[tuple[bytes, ...]] = (
@@ -136,14 +136,14 @@ def _words(spelling: Spelling, following: int) -> bytes:
 class Names:
     """Names that mean something, by lower-case name. Fixed: nothing that is read changes it.
 
-    table: those that are told by whole words, for `spelling_at`.
+    spellings: those that are told by whole words; table: the same for `spelling_at`, which numbers them from 1 on.
     """
 
-    __slots__ = ("_slots", "_spelled", "table")
+    __slots__ = ("_slots", "spellings", "table")
 
     def __init__(self, kinds: Mapping[bytes, int]) -> None:
         self._slots: list[Name | None] = [None] * _SLOTS
-        self._spelled: list[Spelling] = []
+        self.spellings: list[Spelling] = []
         for lower, kind in kinds.items():
             slot = sum(lower) % _SLOTS
             self._slots[slot] = Name(kind, lower, self._slots[slot])
@@ -151,13 +151,13 @@ class Names:
         for text in dict.fromkeys((*_COMMON, *usual, *[name.lower() for name in _COMMON], *kinds)):
             self._add(text)
         rows: dict[int, list[int]] = {}
-        for number, spelling in enumerate(self._spelled, 1):
+        for number, spelling in enumerate(self.spellings, 1):
             rows.setdefault(_place(word_at((spelling.text + b":").ljust(_WORD, b"\0"), 0)), []).append(number)
         following = {number: other for row in rows.values() for number, other in pairwise(row)}
         places = [rows[place][0] if place in rows else 0 for place in range(_PLACES)]
         self.table = b"".join(
             [number.to_bytes(2, "little") for number in places]
-            + [_words(spelling, following.get(number, 0)) for number, spelling in enumerate(self._spelled, 1)]
+            + [_words(spelling, following.get(number, 0)) for number, spelling in enumerate(self.spellings, 1)]
         )
 
     def _add(self, text: bytes) -> None:
@@ -167,12 +167,12 @@ class Names:
         size = len(lower)
         name = self.find(lower, 0, size, sum(lower)) or self.judge(lower, 0, size, b"_" in lower)
         if _WORD // 2 - 1 <= size < 4 * _WORD and (name.kind != 0 or name is PLAIN):
-            self._spelled.append(Spelling(text, name))
+            self.spellings.append(Spelling(text, name))
 
     def spelled(self, raw: bytes, start: i64) -> Spelling | None:
         """What stands there, with its colon, if it is a name as most send it; None says nothing."""
         number = spelling_at(raw, start, self.table)
-        return self._spelled[number - 1] if number else None
+        return self.spellings[number - 1] if number else None
 
     def find(self, raw: bytes, start: i64, end: i64, total: i64) -> Name | None:
         """A name as it stands in a head, of which the octets (lower case) add up to `total`."""
@@ -262,14 +262,15 @@ class FieldLines:
         at: i64 = self._next
         while True:
             found = passed(raw, at, names.table)
-            at = found >> 12
-            self.count += found & _LINES
+            at = found >> 24
+            self.count += found >> 12 & _TWELVE_BITS
             if self.count > self._most:
                 raise self._too_many()
             start = at
             name: Name | None
-            spelled = names.spelled(raw, at)
-            if spelled is not None:
+            number = found & _TWELVE_BITS
+            if number:
+                spelled = names.spellings[number - 1]
                 name = spelled.name
                 at += spelled.size
             else:

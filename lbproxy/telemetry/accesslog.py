@@ -122,13 +122,26 @@ def _capped(text: str) -> str:
 class JsonFormat(LogFormat):
     """One JSON object a line, keys always present and in one order; what does not apply is null."""
 
-    __slots__ = ("_begin", "_clients", "_hosts", "_ms", "_second", "_served", "_stamp", "_texts")
+    __slots__ = (
+        "_begin",
+        "_clients",
+        "_hosts",
+        "_last_host",
+        "_last_served",
+        "_ms",
+        "_second",
+        "_served",
+        "_stamp",
+        "_texts",
+    )
 
     def __init__(self) -> None:
         self._clients: dict[str, _Client] = {}
         self._served: dict[str, _Served] = {}
         self._texts: dict[str, str] = {}
         self._hosts: dict[str, _Host] = {}
+        self._last_host: _Host | None = None  # these two are of the last line: most are of the next one, too
+        self._last_served: _Served | None = None
         self._ms: i64 = -1
         self._begin = ""  # of the lines of this millisecond
         self._second: i64 = -1
@@ -149,9 +162,12 @@ class JsonFormat(LogFormat):
             agent = self._text(user_agent)
         if len(target) > FIELD_LIMIT or len(host) > FIELD_LIMIT or not is_clean(target):
             return self.head_part(method, target, host, protocol, "", "")[0], agent
-        known = self._hosts.get(host)
-        if known is None or known.method != method or known.protocol != protocol:
-            known = self._host(method, host, protocol)
+        known = self._last_host
+        if known is None or known.host is not host or known.method != method or known.protocol != protocol:
+            known = self._hosts.get(host)
+            if known is None or known.method != method or known.protocol != protocol:
+                known = self._host(method, host, protocol)
+            self._last_host = known
         return join_three(known.before, target, known.behind), agent
 
     def _host(self, method: str, host: str, protocol: str) -> _Host:
@@ -187,11 +203,14 @@ class JsonFormat(LogFormat):
         client = self._clients.get(rec.client)
         if client is None or (client.listener is not rec.listener and client.listener != rec.listener):
             client = self._client(rec)
-        served = self._served.get(rec.server)
-        while served is not None and not served.is_of(rec):
-            served = served.other
-        if served is None:
-            served = self._serve(rec)
+        served = self._last_served
+        if served is None or served.server is not rec.server or not served.is_of(rec):
+            served = self._served.get(rec.server)
+            while served is not None and not served.is_of(rec):
+                served = served.other
+            if served is None:
+                served = self._serve(rec)
+            self._last_served = served
         head, user_agent = rec.log_head
         if not head:
             head, user_agent = _TCP_HEAD
@@ -258,9 +277,10 @@ class _Host:
     """What stands before and behind the target of a request to a host. Of several kinds of requests the last is
     remembered."""
 
-    __slots__ = ("before", "behind", "method", "protocol")
+    __slots__ = ("before", "behind", "host", "method", "protocol")
 
     def __init__(self, method: str, host: str, protocol: str) -> None:
+        self.host = host
         self.method = method
         self.protocol = protocol
         self.before = f'"method":"{method}","host":"{host}","target":"'
@@ -284,10 +304,11 @@ class _Served:
     on a connection that was there.
     """
 
-    __slots__ = ("begin", "depth", "end", "end_text", "other", "pool", "status", "status_text", "usual")
+    __slots__ = ("begin", "depth", "end", "end_text", "other", "pool", "server", "status", "status_text", "usual")
 
     def __init__(self, rec: LogRecord, other: _Served | None) -> None:
         self.pool = rec.pool
+        self.server = rec.server
         self.status = rec.status
         self.end = rec.end
         self.other = other

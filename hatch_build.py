@@ -93,13 +93,14 @@ SIGNATURES = {
     "read_now": ("int64", "int64", "bytes", True),
     "write_now": ("int64", "bytes", "int64", True),
     "events_now": ("object", "int64", "int64", "bytes", True),
-    "now_s": ("float", False),
     "has_news": ("int64", "bool", False),
     "load_cell": ("int64", "int64", "int64", False),
     "store_cell": ("int64", "int64", "int64", "int64", False),
     "try_lock": ("int64", "int64", False),
     "unlock": ("int64", "int64", False),
 }
+# A function of the standard library, which has such a word where a compiled module imports it by its name.
+MONOTONIC = ("time.monotonic", "lbproxy_monotonic")
 
 # What compiled modules may import, hence what decides about their machine code (imports go one way; pyproject.toml).
 LAYERS = (
@@ -209,6 +210,13 @@ def know_words() -> None:
             c_function_name=f"lbproxy_{name}",
             error_kind=failing if can_fail else ERR_NEVER,
         )
+    function_op(
+        name=MONOTONIC[0],
+        arg_types=[],
+        return_type=rtypes.float_rprimitive,
+        c_function_name=MONOTONIC[1],
+        error_kind=ERR_NEVER,
+    )
 
 
 def compile_into(target: Path) -> None:

@@ -476,7 +476,8 @@ static inline PyObject *lbproxy_events_now(PyObject *epoll, int64_t fd, int64_t 
     return events;
 }
 
-static inline double lbproxy_now_s(void) {
+/* time.monotonic() */
+static inline double lbproxy_monotonic(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)((int64_t)now.tv_sec * 1000000000 + now.tv_nsec) / 1e9;

@@ -27,7 +27,6 @@ import os
 import re
 import select
 import struct
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -247,11 +246,6 @@ def events_now(epoll: object, fd: i64, most: i64) -> bytes:
 def packed_events(events: list[tuple[int, int]]) -> bytes:
     """Descriptors with their events, as `events_now` has them."""
     return b"".join([struct.pack("<iI", *event) for event in events])
-
-
-def now_s() -> float:
-    """time.monotonic()."""
-    return time.monotonic()
 
 
 def has_news(fd: i64) -> bool:

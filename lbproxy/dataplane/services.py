@@ -10,9 +10,10 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from time import monotonic
 from typing import Final, Protocol
 
-from lbproxy.compiling import i64, id_line, now_s, text_of
+from lbproxy.compiling import i64, id_line, text_of
 from lbproxy.dataplane.net.dialer import Dialer
 from lbproxy.dataplane.net.last_bytes import reset_on_close
 from lbproxy.dataplane.net.poller import Poller
@@ -25,7 +26,7 @@ from lbproxy.telemetry.slots import PROCESS, Row
 log = logging.getLogger("lbproxy")
 
 SWEEP_S: Final = 0.2
-_MONOTONIC: Final = time.monotonic
+_MONOTONIC: Final = monotonic
 _RANDOM_BYTES: Final = 2048
 _ID_AT: Final = len(b"X-Request-ID: ")
 _INTERNAL_ERRORS: Final = PROCESS.column("internal_errors_total")
@@ -97,7 +98,7 @@ class Services:
 
     def now(self) -> float:
         """`clock`, for what every request asks: the usual clock is not called through Python."""
-        return now_s() if self.clock is _MONOTONIC else self.clock()
+        return monotonic() if self.clock is _MONOTONIC else self.clock()
 
     # --- identity ---------------------------------------------------------------------------------------------------
 

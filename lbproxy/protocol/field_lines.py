@@ -20,7 +20,7 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.compiling import cut, cut_three, has_at, i64, line_end, mypyc_attr, passed, spelling_at, text_of, word_at
 from lbproxy.errors import Fault
-from lbproxy.protocol.message import Fields, join_fields, parse_length
+from lbproxy.protocol.message import KEEP_ALIVE, Fields, connection_options, join_fields, parse_length
 
 MAX_NAME: Final = 256
 """How long a name may be in a request."""
@@ -49,6 +49,8 @@ _TOKEN: Final = bytes(
 )
 _SLOTS: Final = 1024  # as a mask, in `find`
 _PLACES: Final = 512  # of rows of spellings: there are some 130, of which few then share one
+_KEEP_ALIVE: Final = b"keep-alive"
+_KEEP_ALIVE_AS_TITLE: Final = b"Keep-Alive"
 _USUALS: Final = 128  # a power of two
 _TWELVE_BITS: Final = 4095  # as a mask, in what `passed` says
 _WORD: Final = 8  # octets
@@ -338,6 +340,17 @@ class FieldLines:
         if self.is_plain:
             return text_of(self._raw, self._colon + 2, self._end)
         return self.value().decode("latin-1")
+
+    def says(self, value: bytes) -> bool:
+        """Is this the value of the current line, which is plain? Nothing is made of it."""
+        at = self._colon + 2
+        return self.is_plain and self._end - at == len(value) and has_at(self._raw, at, value)
+
+    def options_here(self) -> frozenset[bytes]:
+        """Those of the current line, which is of Connection."""
+        if self.says(_KEEP_ALIVE) or self.says(_KEEP_ALIVE_AS_TITLE):
+            return KEEP_ALIVE
+        return connection_options(self.value())
 
     def usual(self, usuals: Usuals) -> Usual:
         """Both, of a value that is probably not new."""

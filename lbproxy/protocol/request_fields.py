@@ -13,7 +13,6 @@ from lbproxy.protocol.message import (
     FORWARDING,
     FORWARDING_PREFIX,
     HOP_BY_HOP,
-    connection_options,
     is_forwarding,
 )
 
@@ -122,7 +121,7 @@ class RequestFields(FieldLines):
                 self.n_lengths += 1
                 self.length = self.number()
             elif kind == _CONNECTION:
-                options = connection_options(self.value())
+                options = self.options_here()
                 self.options = options if self.options is NO_OPTIONS else self.options | options
             elif kind == _CLAIM:
                 if self.claims is NO_VALUES:

@@ -23,7 +23,7 @@ from lbproxy.protocol.field_lines import (
     name_of,
     without,
 )
-from lbproxy.protocol.message import HOP_BY_HOP, KEEP_ALIVE, Fields, connection_options, parse_length
+from lbproxy.protocol.message import HOP_BY_HOP, KEEP_ALIVE, Fields, parse_length
 from lbproxy.protocol.repair import one_length, repaired
 from lbproxy.protocol.status import REASONS, status_line
 
@@ -193,7 +193,7 @@ class _Reader(FieldLines):
                 self.length = self.number()
             elif kind == _CONNECTION:
                 self.drop()
-                options = connection_options(self.value())
+                options = self.options_here()
                 self.options = options if self.options is NO_OPTIONS else self.options | options
             else:
                 self.drop()

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import time
 
 import pytest
 
@@ -173,3 +174,13 @@ def test_a_crashed_task_is_a_defect() -> None:
         lb.loop.run()
         assert lb.services.row[INTERNAL_ERRORS] == 1
         lb.services.row[INTERNAL_ERRORS] = 0
+
+
+def test_the_time_of_a_request_is_that_of_the_clock() -> None:
+    with FakeLb() as lb:
+        assert lb.services.now() == lb.clock()
+        lb.advance(1.0)
+        assert lb.services.now() == lb.clock()
+        lb.services.clock = time.monotonic
+        before = time.monotonic()
+        assert before <= lb.services.now() <= time.monotonic()

@@ -74,21 +74,33 @@ SIGNATURES = {
     "value_end": ("bytes", "int64", "int64", False),
     "visible_end": ("bytes", "int64", "int64", False),
     "line_end": ("bytes", "int64", "int64", False),
+    "spelling_at": ("bytes", "int64", "bytes", "int64", False),
+    "passed": ("bytes", "int64", "bytes", "int64", False),
+    "has_at": ("bytes", "int64", "bytes", "bool", False),
+    "has_octet": ("bytes", "int64", "int64", "int64", "bool", False),
     "text_of": ("bytes", "int64", "int64", "str", True),
     "cut": ("bytes", "int64", "int64", "bytes", True),
+    "cut_three": ("bytes", *["int64"] * 6, "bytes", True),
+    "join_five": (*["bytes"] * 5, "bytes", True),
+    "join_seven": (*["bytes"] * 7, "bytes", True),
     "is_clean": ("str", "bool", False),
-    "join_text": ("tuple", "str", True),
+    "join_three": (*["str"] * 3, "str", True),
+    "join_many": (*["str"] * 15, "str", True),
     "id_line": ("bytes", "int64", "bytes", True),
     "length_line": ("int64", "bytes", True),
+    "drop_last": ("list", "none", True),
     "add_to": ("list", "int64", "int64", "none", True),
     "read_now": ("int64", "int64", "bytes", True),
     "write_now": ("int64", "bytes", "int64", True),
+    "events_now": ("object", "int64", "int64", "bytes", True),
     "has_news": ("int64", "bool", False),
     "load_cell": ("int64", "int64", "int64", False),
     "store_cell": ("int64", "int64", "int64", "int64", False),
     "try_lock": ("int64", "int64", False),
     "unlock": ("int64", "int64", False),
 }
+# A function of the standard library, which has such a word where a compiled module imports it by its name.
+MONOTONIC = ("time.monotonic", "lbproxy_monotonic")
 
 # What compiled modules may import, hence what decides about their machine code (imports go one way; pyproject.toml).
 LAYERS = (
@@ -198,6 +210,13 @@ def know_words() -> None:
             c_function_name=f"lbproxy_{name}",
             error_kind=failing if can_fail else ERR_NEVER,
         )
+    function_op(
+        name=MONOTONIC[0],
+        arg_types=[],
+        return_type=rtypes.float_rprimitive,
+        c_function_name=MONOTONIC[1],
+        error_kind=ERR_NEVER,
+    )
 
 
 def compile_into(target: Path) -> None:

@@ -6,6 +6,8 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -75,16 +77,177 @@ static inline int64_t lbproxy_line_end(PyObject *data, int64_t colon) {
            (at > colon + 2 && octets[colon + 1] == ' ' && octets[colon + 2] > ' ' && octets[at - 1] > ' ');
 }
 
+/* Names as they are usually sent (Names in protocol/field_lines.py): 512 places of two octets, which say where a row of
+   names begins, and names of eight words: how they begin, the octets of that which count, the next two words, how they
+   end, the size, the kind, the next of the row, which stands behind. Numbers begin with 1, and 0 is none. */
+#define LBPROXY_PLACES 512
+#define LBPROXY_NAME 64
+
+static inline int64_t lbproxy_load(const char *from) {
+    int64_t word;
+    memcpy(&word, from, 8);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = (int64_t)__builtin_bswap64((uint64_t)word);
+#endif
+    return word;
+}
+
+static inline int64_t lbproxy_spelling_at(PyObject *data, int64_t at, PyObject *names) {
+    const char *table = PyBytes_AS_STRING(names), *octets = PyBytes_AS_STRING(data);
+    int64_t left = (int64_t)PyBytes_GET_SIZE(data) - at, n = (int64_t)PyBytes_GET_SIZE(names) - 2 * LBPROXY_PLACES;
+    if (at < 0 || left < 8 || n < LBPROXY_NAME)
+        return 0;
+    n /= LBPROXY_NAME;
+    int64_t word = lbproxy_load(octets + at);
+    const unsigned char *place = (const unsigned char *)table + 2 * ((word ^ word >> 9 ^ word >> 18) & (LBPROXY_PLACES - 1));
+    int64_t number = place[0] | place[1] << 8;
+    while (number > 0 && number <= n) {
+        const char *name = table + 2 * LBPROXY_PLACES + (number - 1) * LBPROXY_NAME;
+        if ((word & lbproxy_load(name + 8)) == lbproxy_load(name)) {
+            int64_t size = lbproxy_load(name + 40);
+            if (size < 8 || (left > size && size < 32 && lbproxy_load(octets + at + size - 7) == lbproxy_load(name + 32) &&
+                             (size < 16 || lbproxy_load(octets + at + 8) == lbproxy_load(name + 16)) &&
+                             (size < 24 || lbproxy_load(octets + at + 16) == lbproxy_load(name + 24))))
+                return number;
+        }
+        int64_t next = lbproxy_load(name + 56);
+        number = next > number ? next : 0;
+    }
+    return 0;
+}
+
+static inline int64_t lbproxy_passed(PyObject *data, int64_t at, PyObject *names) {
+    int64_t n_lines = 0, number = 0;
+    while (n_lines < 4095) {
+        number = lbproxy_spelling_at(data, at, names);
+        if (number == 0)
+            break;
+        const char *name = PyBytes_AS_STRING(names) + 2 * LBPROXY_PLACES + (number - 1) * LBPROXY_NAME;
+        if (lbproxy_load(name + 48) != 0)
+            break;
+        int64_t found = lbproxy_line_end(data, at + lbproxy_load(name + 40));
+        if (found < 0 || (found & 1) == 0)
+            break;
+        at = (found >> 1) + 2;
+        n_lines++;
+        number = 0;
+    }
+    return at << 24 | n_lines << 12 | (number & 4095);
+}
+
+static inline char lbproxy_has_at(PyObject *data, int64_t at, PyObject *octets) {
+    int64_t size = PyBytes_GET_SIZE(octets);
+    return at >= 0 && at <= (int64_t)PyBytes_GET_SIZE(data) - size &&
+           memcmp(PyBytes_AS_STRING(data) + at, PyBytes_AS_STRING(octets), (size_t)size) == 0;
+}
+
+static inline char lbproxy_has_octet(PyObject *data, int64_t start, int64_t end, int64_t octet) {
+    int64_t size = PyBytes_GET_SIZE(data);
+    end = end > size ? size : end;
+    return start >= 0 && start < end && memchr(PyBytes_AS_STRING(data) + start, (int)octet, (size_t)(end - start)) != NULL;
+}
+
+/* ASCII, as nearly all of it is, needs no look for the widest letter. */
 static inline PyObject *lbproxy_text_of(PyObject *data, int64_t start, int64_t end) {
     int64_t size = PyBytes_GET_SIZE(data);
     end = end > size ? size : end;
-    return PyUnicode_DecodeLatin1(PyBytes_AS_STRING(data) + (start < end ? start : 0), start < end ? end - start : 0, NULL);
+    size = start < end ? end - start : 0;
+    const char *octets = PyBytes_AS_STRING(data) + (size ? start : 0);
+#ifdef __SSE2__
+    if (size >= 16) {
+        __m128i all = _mm_loadu_si128((const __m128i *)(octets + size - 16));
+        for (int64_t at = 0; at < size - 16; at += 16)
+            all = _mm_or_si128(all, _mm_loadu_si128((const __m128i *)(octets + at)));
+        if (_mm_movemask_epi8(all) == 0) {
+            PyObject *text = PyUnicode_New(size, 0x7f);
+            if (text != NULL)
+                memcpy(PyUnicode_1BYTE_DATA(text), octets, (size_t)size);
+            return text;
+        }
+    }
+#endif
+    return PyUnicode_DecodeLatin1(octets, size, NULL);
 }
 
 static inline PyObject *lbproxy_cut(PyObject *data, int64_t start, int64_t end) {
     int64_t size = PyBytes_GET_SIZE(data);
     end = end > size ? size : end;
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + (start < end ? start : 0), start < end ? end - start : 0);
+}
+
+/* Most pieces are of a few octets, for which a call costs more than the copy. What is copied is there before and behind:
+   of up to 32 octets those that are copied twice are within the piece. */
+static inline char *lbproxy_put(char *to, const char *from, size_t n) {
+    if (n > 32)
+        memcpy(to, from, n);
+#ifdef __SSE2__
+    else if (n >= 16) {
+        __m128i first = _mm_loadu_si128((const __m128i *)from), last = _mm_loadu_si128((const __m128i *)(from + n - 16));
+        _mm_storeu_si128((__m128i *)to, first);
+        _mm_storeu_si128((__m128i *)(to + n - 16), last);
+    }
+#else
+    else if (n >= 16)
+        memcpy(to, from, n);
+#endif
+    else if (n >= 8) {
+        memcpy(to, from, 8);
+        memcpy(to + n - 8, from + n - 8, 8);
+    } else if (n >= 4) {
+        memcpy(to, from, 4);
+        memcpy(to + n - 4, from + n - 4, 4);
+    } else if (n) {
+        to[0] = from[0];
+        to[n >> 1] = from[n >> 1];
+        to[n - 1] = from[n - 1];
+    }
+    return to + n;
+}
+
+static inline PyObject *lbproxy_cut_three(PyObject *data, int64_t a, int64_t a_end, int64_t b, int64_t b_end, int64_t c,
+                                          int64_t c_end) {
+    int64_t size = PyBytes_GET_SIZE(data);
+    int64_t starts[3] = {a, b, c}, ends[3] = {a_end, b_end, c_end};
+    int64_t sum = 0;
+    for (int i = 0; i < 3; i++) {
+        ends[i] = ends[i] > size ? size : ends[i];
+        if (starts[i] > ends[i])
+            starts[i] = ends[i];
+        sum += ends[i] - starts[i];
+    }
+    PyObject *made = PyBytes_FromStringAndSize(NULL, sum);
+    if (made == NULL || sum == 0)
+        return made;
+    char *to = PyBytes_AS_STRING(made);
+    for (int i = 0; i < 3; i++) {
+        if (starts[i] < ends[i])
+            to = lbproxy_put(to, PyBytes_AS_STRING(data) + starts[i], (size_t)(ends[i] - starts[i]));
+    }
+    return made;
+}
+
+static inline PyObject *lbproxy_join_bytes(PyObject *const *parts, int n_parts) {
+    Py_ssize_t size = 0;
+    for (int i = 0; i < n_parts; i++)
+        size += PyBytes_GET_SIZE(parts[i]);
+    PyObject *made = PyBytes_FromStringAndSize(NULL, size);
+    if (made == NULL || size == 0)
+        return made;
+    char *to = PyBytes_AS_STRING(made);
+    for (int i = 0; i < n_parts; i++)
+        to = lbproxy_put(to, PyBytes_AS_STRING(parts[i]), (size_t)PyBytes_GET_SIZE(parts[i]));
+    return made;
+}
+
+static inline PyObject *lbproxy_join_five(PyObject *a, PyObject *b, PyObject *c, PyObject *d, PyObject *e) {
+    PyObject *parts[] = {a, b, c, d, e};
+    return lbproxy_join_bytes(parts, 5);
+}
+
+static inline PyObject *lbproxy_join_seven(PyObject *a, PyObject *b, PyObject *c, PyObject *d, PyObject *e, PyObject *f,
+                                           PyObject *g) {
+    PyObject *parts[] = {a, b, c, d, e, f, g};
+    return lbproxy_join_bytes(parts, 7);
 }
 
 static inline char lbproxy_is_clean(PyObject *text) {
@@ -109,33 +272,44 @@ static inline char lbproxy_is_clean(PyObject *text) {
     return 1;
 }
 
-static inline PyObject *lbproxy_join_text(PyObject *parts) {
-    Py_ssize_t n = PyTuple_GET_SIZE(parts), size = 0;
+static inline PyObject *lbproxy_join(PyObject *const *parts, Py_ssize_t n) {
+    Py_ssize_t size = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *part = PyTuple_GET_ITEM(parts, i);
-        if (!PyUnicode_Check(part) || !PyUnicode_IS_COMPACT_ASCII(part)) {
-            PyObject *nothing = PyUnicode_New(0, 0);
-            PyObject *joined = nothing != NULL ? PyUnicode_Join(nothing, parts) : NULL;
+        if (!PyUnicode_Check(parts[i]) || !PyUnicode_IS_COMPACT_ASCII(parts[i])) {
+            PyObject *nothing = PyUnicode_New(0, 0), *list = PyList_New(n);
+            PyObject *text = NULL;
+            for (Py_ssize_t at = 0; list != NULL && at < n; at++)
+                PyList_SET_ITEM(list, at, Py_NewRef(parts[at]));
+            if (nothing != NULL && list != NULL)
+                text = PyUnicode_Join(nothing, list);
             Py_XDECREF(nothing);
-            return joined;
+            Py_XDECREF(list);
+            return text;
         }
-        size += PyUnicode_GET_LENGTH(part);
+        size += PyUnicode_GET_LENGTH(parts[i]);
     }
     PyObject *text = PyUnicode_New(size, 0x7f);
     if (text == NULL || size == 0)
         return text;
     char *to = (char *)PyUnicode_1BYTE_DATA(text);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *part = PyTuple_GET_ITEM(parts, i);
-        Py_ssize_t length = PyUnicode_GET_LENGTH(part);
-        memcpy(to, PyUnicode_1BYTE_DATA(part), length);
-        to += length;
-    }
+    for (Py_ssize_t i = 0; i < n; i++)
+        to = lbproxy_put(to, (const char *)PyUnicode_1BYTE_DATA(parts[i]), (size_t)PyUnicode_GET_LENGTH(parts[i]));
     return text;
 }
 
+static inline PyObject *lbproxy_join_three(PyObject *a, PyObject *b, PyObject *c) {
+    PyObject *parts[] = {a, b, c};
+    return lbproxy_join(parts, 3);
+}
+
+static inline PyObject *lbproxy_join_many(PyObject *a, PyObject *b, PyObject *c, PyObject *d, PyObject *e, PyObject *f,
+                                          PyObject *g, PyObject *h, PyObject *i, PyObject *j, PyObject *k, PyObject *l,
+                                          PyObject *m, PyObject *n, PyObject *o) {
+    PyObject *parts[] = {a, b, c, d, e, f, g, h, i, j, k, l, m, n, o};
+    return lbproxy_join(parts, 15);
+}
+
 static inline PyObject *lbproxy_id_line(PyObject *octets, int64_t at) {
-    static const char digits[] = "0123456789abcdef";
     static const char begin[14] = "X-Request-ID: ";
     if (at < 0 || at > (int64_t)PyBytes_GET_SIZE(octets) - 16) {
         PyErr_SetString(PyExc_IndexError, "fewer than 16 octets");
@@ -148,10 +322,22 @@ static inline PyObject *lbproxy_id_line(PyObject *octets, int64_t at) {
     char *to = PyBytes_AS_STRING(line);
     memcpy(to, begin, sizeof begin);
     to += sizeof begin;
+#ifdef __SSE2__
+    __m128i found = _mm_loadu_si128((const __m128i *)from), half = _mm_set1_epi8(15);
+    __m128i high = _mm_and_si128(_mm_srli_epi16(found, 4), half), low = _mm_and_si128(found, half);
+    __m128i halves[2] = {_mm_unpacklo_epi8(high, low), _mm_unpackhi_epi8(high, low)};
+    for (int i = 0; i < 2; i++) {
+        __m128i letter = _mm_and_si128(_mm_cmpgt_epi8(halves[i], _mm_set1_epi8(9)), _mm_set1_epi8('a' - '0' - 10));
+        _mm_storeu_si128((__m128i *)(to + 16 * i), _mm_add_epi8(_mm_add_epi8(halves[i], letter), _mm_set1_epi8('0')));
+    }
+    to += 32;
+#else
+    static const char digits[] = "0123456789abcdef";
     for (int i = 0; i < 16; i++) {
         *to++ = digits[from[i] >> 4];
         *to++ = digits[from[i] & 15];
     }
+#endif
     to[0] = '\r';
     to[1] = '\n';
     return line;
@@ -178,12 +364,41 @@ static inline PyObject *lbproxy_length_line(int64_t length) {
     return line;
 }
 
+/* A list that is empty now and then would give its memory back each time, and ask for it again. */
+static inline char lbproxy_drop_last(PyObject *items) {
+    Py_ssize_t n = PyList_GET_SIZE(items);
+    if (n == 0) {
+        PyErr_SetString(PyExc_IndexError, "pop from empty list");
+        return 2;
+    }
+    PyObject *last = PyList_GET_ITEM(items, n - 1);
+    Py_SET_SIZE((PyVarObject *)items, n - 1);
+    Py_DECREF(last);
+    return 1;
+}
+
 static inline char lbproxy_add_to(PyObject *cells, int64_t at, int64_t amount) {
     if ((uint64_t)at >= (uint64_t)PyList_GET_SIZE(cells)) {
         PyErr_SetString(PyExc_IndexError, "list index out of range");
         return 2;
     }
     PyObject *before = PyList_GET_ITEM(cells, at);
+#if PY_VERSION_HEX < 0x030C0000
+    /* A number that only this cell knows, of one digit or two, is changed where it stands, as long as it has as many
+       afterwards: nobody can have seen what it was. To make another costs ten times as much. */
+    if (Py_REFCNT(before) == 1 && PyLong_CheckExact(before) && (Py_SIZE(before) == 1 || Py_SIZE(before) == 2) &&
+        amount >= 0 && amount < (int64_t)1 << 2 * PyLong_SHIFT) {
+        digit *digits = ((PyLongObject *)before)->ob_digit;
+        int is_long = Py_SIZE(before) == 2;
+        uint64_t sum = digits[0] + (uint64_t)amount + (is_long ? (uint64_t)digits[1] << PyLong_SHIFT : 0);
+        if (sum >> (is_long ? 2 * PyLong_SHIFT : PyLong_SHIFT) == 0) {
+            digits[0] = (digit)(sum & PyLong_MASK);
+            if (is_long)
+                digits[1] = (digit)(sum >> PyLong_SHIFT);
+            return 1;
+        }
+    }
+#endif
     int64_t number = PyLong_AsLongLong(before);
     if (number == -1 && PyErr_Occurred())
         return 2;
@@ -198,6 +413,7 @@ static inline char lbproxy_add_to(PyObject *cells, int64_t at, int64_t amount) {
 /* Sockets mostly have little to read at a time. So it is read into memory that is always there, and copied, which costs
    less than to ask for memory for the most that could come, and to give the rest of it back. */
 #define LBPROXY_AT_ONCE (96 * 1024)
+#define LBPROXY_EVENTS 256
 
 static inline PyObject *lbproxy_read_now(int64_t fd, int64_t size) {
     static char room[LBPROXY_AT_ONCE];
@@ -235,6 +451,36 @@ static inline int64_t lbproxy_write_now(int64_t fd, PyObject *data) {
         return -113; /* mypyc's word for: look whether there is an exception */
     }
     return sent;
+}
+
+/* What epoll_wait(2) says now: of each descriptor its number and its events, four octets each. */
+static inline PyObject *lbproxy_events_now(PyObject *epoll, int64_t fd, int64_t most) {
+    static struct epoll_event found[LBPROXY_EVENTS];
+    int n;
+    (void)epoll;
+    do
+        n = epoll_wait((int)fd, found, most < 1 ? 1 : most > LBPROXY_EVENTS ? LBPROXY_EVENTS : (int)most, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *events = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)n * 8);
+    if (events == NULL)
+        return NULL;
+    unsigned char *to = (unsigned char *)PyBytes_AS_STRING(events);
+    for (int i = 0; i < n; i++)
+        for (int half = 0; half < 2; half++) {
+            uint32_t word = half ? found[i].events : (uint32_t)found[i].data.fd;
+            for (int at = 0; at < 4; at++)
+                *to++ = (unsigned char)(word >> 8 * at);
+        }
+    return events;
+}
+
+/* time.monotonic() */
+static inline double lbproxy_monotonic(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)((int64_t)now.tv_sec * 1000000000 + now.tv_nsec) / 1e9;
 }
 
 static inline char lbproxy_has_news(int64_t fd) {

@@ -14,13 +14,13 @@ than HTTP does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import cut, i64, line_end, mypyc_attr, text_of, word_at
+from lbproxy.compiling import cut, cut_three, has_at, i64, line_end, mypyc_attr, passed, spelling_at, text_of, word_at
 from lbproxy.errors import Fault
-from lbproxy.protocol.message import Fields, join_fields, parse_length
-from lbproxy.protocol.octets import mask_of
+from lbproxy.protocol.message import KEEP_ALIVE, Fields, connection_options, join_fields, parse_length
 
 MAX_NAME: Final = 256
 """How long a name may be in a request."""
@@ -48,7 +48,11 @@ _TOKEN: Final = bytes(
     for code in range(256)
 )
 _SLOTS: Final = 1024  # as a mask, in `find`
-_SPELLED_SLOTS: Final = 512  # likewise, in `spelled`: some 130 spellings, of which few then share one
+_PLACES: Final = 512  # of rows of spellings: there are some 130, of which few then share one
+_KEEP_ALIVE: Final = b"keep-alive"
+_KEEP_ALIVE_AS_TITLE: Final = b"Keep-Alive"
+_USUALS: Final = 128  # a power of two
+_TWELVE_BITS: Final = 4095  # as a mask, in what `passed` says
 _WORD: Final = 8  # octets
 # Names that pass in requests or answers, as those who send most of them spell them.
 _COMMON: Final[tuple[bytes, ...]] = (
@@ -98,76 +102,79 @@ def begins(raw: bytes, start: i64, lower: bytes) -> bool:
 
 
 class Spelling:
-    """A name with its colon, as it is sent. name: what is done with it. size: without the colon.
+    """A name as it is sent. name: what is done with it. size: without its colon."""
 
-    first: the first eight octets as a word; of fewer, those that `mask` has. last: the last eight.
-    """
-
-    __slots__ = ("first", "last", "mask", "name", "other", "size", "text")
+    __slots__ = ("name", "size", "text")
 
     def __init__(self, text: bytes, name: Name) -> None:
         self.name = name
-        self.text = text + b":"
+        self.text = text
         self.size: i64 = len(text)
-        self.mask: i64 = mask_of(min(len(self.text), _WORD))
-        self.first: i64 = word_at(self.text.ljust(_WORD, b"\0"), 0)
-        self.last: i64 = word_at(self.text, max(0, self.size + 1 - _WORD))
-        self.other: Spelling | None = None  # in the same slot
 
 
-def _slot(word: i64) -> i64:
+def _place(word: i64) -> i64:
     """Of a name, by the first four octets of it and its colon."""
-    return (word ^ word >> 9 ^ word >> 18) & (_SPELLED_SLOTS - 1)
+    return (word ^ word >> 9 ^ word >> 18) & (_PLACES - 1)
+
+
+def _words(spelling: Spelling, following: int) -> bytes:
+    """A name as `spelling_at` reads it: how it begins, with its colon, which octets of that count, what comes then, how
+    it ends; its size and its kind; which of its row is next."""
+    text = spelling.text + b":"
+    n_first = min(len(text), _WORD)
+    last = text[-_WORD:] if len(text) > _WORD else b""
+    numbers = [int(spelling.size), int(spelling.name.kind), following]
+    return b"".join(
+        [
+            text[:_WORD].ljust(_WORD, b"\0"),
+            (b"\xff" * n_first).ljust(_WORD, b"\0"),
+            *[text[at : at + _WORD].ljust(_WORD, b"\0") for at in (_WORD, 2 * _WORD)],
+            last.ljust(_WORD, b"\0"),
+            *[number.to_bytes(_WORD, "little") for number in numbers],
+        ]
+    )
 
 
 class Names:
-    """Names that mean something, by lower-case name. Fixed: nothing that is read changes it."""
+    """Names that mean something, by lower-case name. Fixed: nothing that is read changes it.
 
-    __slots__ = ("_slots", "_spelled")
+    spellings: those that are told by whole words; table: the same for `spelling_at`, which numbers them from 1 on.
+    """
+
+    __slots__ = ("_slots", "spellings", "table")
 
     def __init__(self, kinds: Mapping[bytes, int]) -> None:
         self._slots: list[Name | None] = [None] * _SLOTS
-        self._spelled: list[Spelling | None] = [None] * _SPELLED_SLOTS
+        self.spellings: list[Spelling] = []
         for lower, kind in kinds.items():
             slot = sum(lower) % _SLOTS
             self._slots[slot] = Name(kind, lower, self._slots[slot])
         usual = [b"-".join([part.capitalize() for part in lower.split(b"-")]) for lower in kinds]
         for text in dict.fromkeys((*_COMMON, *usual, *[name.lower() for name in _COMMON], *kinds)):
             self._add(text)
+        rows: dict[int, list[int]] = {}
+        for number, spelling in enumerate(self.spellings, 1):
+            rows.setdefault(_place(word_at((spelling.text + b":").ljust(_WORD, b"\0"), 0)), []).append(number)
+        following = {number: other for row in rows.values() for number, other in pairwise(row)}
+        places = [rows[place][0] if place in rows else 0 for place in range(_PLACES)]
+        self.table = b"".join(
+            [number.to_bytes(2, "little") for number in places]
+            + [_words(spelling, following.get(number, 0)) for number, spelling in enumerate(self.spellings, 1)]
+        )
 
     def _add(self, text: bytes) -> None:
-        """Have a spelling in the table, behind others of its slot, if what is done with it depends on nothing else."""
+        """Have a spelling in the table, if what is done with it depends on nothing else and it is neither too short to
+        have a place nor too long."""
         lower = text.lower()
         size = len(lower)
         name = self.find(lower, 0, size, sum(lower)) or self.judge(lower, 0, size, b"_" in lower)
-        if size < _WORD // 2 - 1 or (name.kind == 0 and name is not PLAIN):
-            return
-        made = Spelling(text, name)
-        slot = _slot(made.first)
-        last = self._spelled[slot]
-        if last is None:
-            self._spelled[slot] = made
-            return
-        while last.other is not None:
-            last = last.other
-        last.other = made
+        if _WORD // 2 - 1 <= size < 4 * _WORD and (name.kind != 0 or name is PLAIN):
+            self.spellings.append(Spelling(text, name))
 
     def spelled(self, raw: bytes, start: i64) -> Spelling | None:
         """What stands there, with its colon, if it is a name as most send it; None says nothing."""
-        word = word_at(raw, start)
-        found = self._spelled[_slot(word)]
-        while found is not None:
-            size: i64 = found.size
-            if word & found.mask == found.first and (
-                size < _WORD
-                or (
-                    word_at(raw, start + size + 1 - _WORD) == found.last
-                    and (size < 2 * _WORD or raw.startswith(found.text, start))
-                )
-            ):
-                return found
-            found = found.other
-        return None
+        number = spelling_at(raw, start, self.table)
+        return self.spellings[number - 1] if number else None
 
     def find(self, raw: bytes, start: i64, end: i64, total: i64) -> Name | None:
         """A name as it stands in a head, of which the octets (lower case) add up to `total`."""
@@ -181,6 +188,38 @@ class Names:
         return PLAIN
 
 
+class Usual:
+    """A value of a field, and the same as text."""
+
+    __slots__ = ("text", "value")
+
+    def __init__(self, value: bytes, text: str) -> None:
+        self.value = value
+        self.text = text
+
+
+class Usuals:
+    """Values that come again and again, so that neither octets nor text are made of them anew: one for each place, of
+    which the last stays. That they are the same objects is what others know them by, who remember more of them."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self) -> None:
+        self._places: list[Usual | None] = [None] * _USUALS
+
+    def find(self, raw: bytes, start: i64, end: i64) -> Usual:
+        """The value that stands there."""
+        size = end - start
+        if size < _WORD or size > MAX_NAME:
+            return Usual(cut(raw, start, end), text_of(raw, start, end))
+        word = word_at(raw, end - _WORD) + word_at(raw, start) + size
+        place = (word ^ word >> 7 ^ word >> 20 ^ word >> 37) & (_USUALS - 1)
+        usual = self._places[place]
+        if usual is None or len(usual.value) != size or not has_at(raw, start, usual.value):
+            usual = self._places[place] = Usual(cut(raw, start, end), text_of(raw, start, end))
+        return usual
+
+
 @mypyc_attr(acyclic=True)
 class FieldLines:
     """The field lines of one head, read one by one; `lines` is made of those that are kept.
@@ -190,8 +229,8 @@ class FieldLines:
     that was found. Where `raw` ends before it, `next` raises IndexError, if it did not find another fault until there.
     """
 
-    __slots__ = ("_colon", "_end", "_fault", "_first", "_from", "_most", "_names", "_next", "_pieces", "_raw", "_start",
-                 "count", "is_plain", "size")  # fmt: skip
+    __slots__ = ("_a", "_a_end", "_b", "_b_end", "_c", "_c_end", "_colon", "_end", "_fault", "_from", "_most",
+                 "_n_kept", "_names", "_next", "_pieces", "_raw", "_start", "count", "is_plain", "size")  # fmt: skip
 
     def __init__(self, raw: bytes, at: i64, names: Names, fault: Fault, most: i64 = _UNLIMITED) -> None:
         self._raw = raw
@@ -202,9 +241,16 @@ class FieldLines:
         self._colon: i64 = at
         self._end: i64 = at  # of its value, before CR LF
         self._next: i64 = at
-        self._from: i64 = at  # where the lines begin that are kept and not yet in _pieces
-        self._first = b""  # of the pieces that are kept; most heads have one or two
-        self._pieces: list[bytes] | None = None  # all of them, if there are several
+        self._from: i64 = at  # where the lines begin that are kept and not yet noted
+        # Where lines stand that are kept together; most heads have one or two such stretches.
+        self._n_kept: i64 = 0
+        self._a: i64 = 0
+        self._a_end: i64 = 0
+        self._b: i64 = 0
+        self._b_end: i64 = 0
+        self._c: i64 = 0
+        self._c_end: i64 = 0
+        self._pieces: list[bytes] | None = None  # all that is kept, if it is more than three, or not as it came
         self.count: i64 = 0
         self.size: i64 = 0
         self.is_plain = True  # is the current line `name: value` exactly as it would be sent?
@@ -217,10 +263,16 @@ class FieldLines:
         raw, names = self._raw, self._names
         at: i64 = self._next
         while True:
+            found = passed(raw, at, names.table)
+            at = found >> 24
+            self.count += found >> 12 & _TWELVE_BITS
+            if self.count > self._most:
+                raise self._too_many()
             start = at
             name: Name | None
-            spelled = names.spelled(raw, at)
-            if spelled is not None:
+            number = found & _TWELVE_BITS
+            if number:
+                spelled = names.spellings[number - 1]
                 name = spelled.name
                 at += spelled.size
             else:
@@ -289,6 +341,23 @@ class FieldLines:
             return text_of(self._raw, self._colon + 2, self._end)
         return self.value().decode("latin-1")
 
+    def says(self, value: bytes) -> bool:
+        """Is this the value of the current line, which is plain? Nothing is made of it."""
+        at = self._colon + 2
+        return self.is_plain and self._end - at == len(value) and has_at(self._raw, at, value)
+
+    def options_here(self) -> frozenset[bytes]:
+        """Those of the current line, which is of Connection."""
+        if self.says(_KEEP_ALIVE) or self.says(_KEEP_ALIVE_AS_TITLE):
+            return KEEP_ALIVE
+        return connection_options(self.value())
+
+    def usual(self, usuals: Usuals) -> Usual:
+        """Both, of a value that is probably not new."""
+        if self.is_plain:
+            return usuals.find(self._raw, self._colon + 2, self._end)
+        return Usual(self.value(), self.text())
+
     def first(self) -> i64:
         """The first octet of the value of the current line, which is plain."""
         return self._raw[self._colon + 2]
@@ -325,20 +394,30 @@ class FieldLines:
     def lines(self) -> bytes:
         """What was kept, as it is sent."""
         pieces = self._pieces
-        return self._first if pieces is None else b"".join(pieces)
+        if pieces is None:
+            return cut_three(self._raw, self._a, self._a_end, self._b, self._b_end, self._c, self._c_end)
+        return b"".join(pieces)
 
     def _keep_until_here(self) -> None:
-        if self._from < self._start:
-            self._add(cut(self._raw, self._from, self._start))
+        start, end = self._from, self._start
+        if start >= end:
+            return
+        n_kept = self._n_kept
+        self._n_kept = n_kept + 1
+        if n_kept == 0:
+            self._a, self._a_end = start, end
+        elif n_kept == 1:
+            self._b, self._b_end = start, end
+        elif n_kept == 2:
+            self._c, self._c_end = start, end
+        else:
+            self._add(cut(self._raw, start, end))
 
     def _add(self, piece: bytes) -> None:
-        pieces = self._pieces
-        if pieces is not None:
-            pieces.append(piece)
-        elif self._first:
-            self._pieces = [self._first, piece]
-        else:
-            self._first = piece
+        if self._pieces is None:
+            self._pieces = [self.lines()]
+            self._n_kept = 3
+        self._pieces.append(piece)
 
     def _refusal(self, detail: str) -> HeadError:
         # Too many fields is the better answer: whoever sends more has to know.

@@ -12,18 +12,22 @@ from __future__ import annotations
 
 from typing import Final, Generic, TypeVar
 
-from lbproxy.compiling import i64, word_at
+from lbproxy.compiling import has_at, i64, word_at
 
 Made = TypeVar("Made")
 
 _WORD: Final = 8  # octets
 _KEY_BYTES: Final = 48  # where most heads differ, if they do; a head that is shorter usually comes alone
 _MARK: Final = 12  # octets from the end of a head: there ends the last field, often a length, before CR LF CR LF
+_BITS: Final = 63
 _MOST_ALIKE: Final = 8  # heads that begin with the same octets; more than that are looked through in vain
 
 
 def _mark_of(size: i64) -> i64:
-    return size - _MARK if size > _MARK else 0
+    at: i64 = size - _MARK  # a number of the machine; one in an expression with `else 0` would be an object
+    if at < 0:
+        at = 0
+    return at
 
 
 def _key(data: bytes) -> i64:
@@ -34,6 +38,13 @@ def _key(data: bytes) -> i64:
         key ^= word_at(data, at)
         at += _WORD
     return key
+
+
+def _bit_of(key: i64) -> i64:
+    """One of 64 bits."""
+    folded = key ^ key >> 31
+    one: i64 = 1
+    return one << ((folded ^ folded >> 11 ^ folded >> 5) & _BITS)
 
 
 class _Kept(Generic[Made]):
@@ -51,11 +62,24 @@ class _Kept(Generic[Made]):
 class Repeats(Generic[Made]):
     """A table of at most `most` heads, each of at most `longest` octets."""
 
-    __slots__ = ("_at", "_is_kept", "_known", "_last", "_longest", "_made", "_mark", "_most", "_n_known", "_size")
+    __slots__ = (
+        "_at",
+        "_is_kept",
+        "_known",
+        "_last",
+        "_longest",
+        "_made",
+        "_mark",
+        "_most",
+        "_n_known",
+        "_seen",
+        "_size",
+    )
 
     def __init__(self, *, most: int, longest: int) -> None:
         self._known: dict[int, list[_Kept[Made]]] = {}  # by their first octets
         self._n_known = 0
+        self._seen: i64 = 0  # the bits of all keys: most heads are told by them to be unknown, without a look-up
         self._last = b""  # begins with the last head; it is cut to its `_size` octets once that is worth a copy
         self._size: i64 = 0  # 0: there is none
         self._at: i64 = 0  # as in _Kept
@@ -71,15 +95,16 @@ class Repeats(Generic[Made]):
             last = self._last
             if len(last) > self._size:
                 last = self._last = last[: self._size]
-            if data.startswith(last):
+            if has_at(data, 0, last):
                 if not self._is_kept and self._made is not None:
                     self._keep(last, self._made)
                 return self._made
-        if self._known:
-            alike = self._known.get(_key(data))
+        if self._seen:
+            key = _key(data)
+            alike = self._known.get(key) if self._seen & _bit_of(key) else None
             if alike is not None:
                 for kept in alike:
-                    if word_at(data, kept.at) == kept.mark and data.startswith(kept.head):
+                    if word_at(data, kept.at) == kept.mark and has_at(data, 0, kept.head):
                         return kept.made
         return None
 
@@ -98,7 +123,10 @@ class Repeats(Generic[Made]):
         if self._n_known >= self._most:
             self._known.clear()
             self._n_known = 0
-        alike = self._known.setdefault(_key(head), [])
+            self._seen = 0
+        key = _key(head)
+        self._seen |= _bit_of(key)
+        alike = self._known.setdefault(key, [])
         for at, other in enumerate(alike):
             if other.head == head:
                 alike[at] = _Kept(head, made)

@@ -7,13 +7,12 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.compiling import i64, mypyc_attr
 from lbproxy.protocol.connection_auth import is_bound_by, may_bind
-from lbproxy.protocol.field_lines import MAX_NAME, NO_OPTIONS, PLAIN, FieldLines, HeadError, Name, Names, begins
+from lbproxy.protocol.field_lines import MAX_NAME, NO_OPTIONS, PLAIN, FieldLines, HeadError, Name, Names, Usuals, begins
 from lbproxy.protocol.message import (
     CLIENT_CERT,
     FORWARDING,
     FORWARDING_PREFIX,
     HOP_BY_HOP,
-    connection_options,
     is_forwarding,
 )
 
@@ -67,6 +66,8 @@ class _RequestNames(Names):
 
 
 _NAMES: Final = _RequestNames(_KINDS)
+_HOSTS: Final = Usuals()
+_AGENTS: Final = Usuals()
 
 
 def means_nothing(name: bytes) -> bool:
@@ -115,12 +116,12 @@ class RequestFields(FieldLines):
             self.drop()
             if kind == _HOST:
                 self.n_hosts += 1
-                self.host = self.value()
+                self.host = self.usual(_HOSTS).value
             elif kind == _LENGTH:
                 self.n_lengths += 1
                 self.length = self.number()
             elif kind == _CONNECTION:
-                options = connection_options(self.value())
+                options = self.options_here()
                 self.options = options if self.options is NO_OPTIONS else self.options | options
             elif kind == _CLAIM:
                 if self.claims is NO_VALUES:
@@ -139,7 +140,7 @@ class RequestFields(FieldLines):
         if kind <= _CREDENTIALS or (kind == _UNDERSCORE and underscores == "pass"):
             self.keep()
             if kind == _AGENT:
-                self.user_agent = self.text()
+                self.user_agent = self.usual(_AGENTS).text
             elif kind == _REFERER:
                 self.referer = self.text()
             elif kind == _CREDENTIALS:

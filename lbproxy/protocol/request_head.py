@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import mypyc_attr
+from lbproxy.compiling import cut, has_octet, i64, mypyc_attr
 from lbproxy.protocol.field_lines import (
     MAX_NAME,
     MAX_REMEMBERED,
@@ -44,6 +44,8 @@ _AUTHORITY: Final = r"[A-Za-z0-9\-._~!$&'()*+,;=:%\[\]]*"
 _has_form = re.compile(
     r"[/*].*|[A-Za-z]+://" + _AUTHORITY + r"(?:@" + _AUTHORITY + r")?(?:[/?].*)?", re.DOTALL
 ).fullmatch
+_SLASH: Final = 47
+_HASH: Final = 35
 _NOT_NOMINATIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 _KEPT_IF_NOMINATED: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"max-forwards"))
 
@@ -221,7 +223,8 @@ def read_request_head(raw: bytes, *, max_fields: int, underscores: str, line_byt
     head = RequestHead()
     try:
         head.method, target, head.minor, size = read_request_line(raw, line_bytes)
-        is_path = target[0] == "/" and "#" not in target
+        at: i64 = len(head.method) + 1
+        is_path = raw[at] == _SLASH and not has_octet(raw, at, size, _HASH)
         if not is_path and _has_form(target) is None:
             raise HeadError(errors.BAD_REQUEST, "the target is neither a path nor a URL")
         found = RequestFields(raw, size, max_fields)
@@ -248,7 +251,7 @@ def read_request_head(raw: bytes, *, max_fields: int, underscores: str, line_byt
     else:
         _set_target(head, target)
     if is_path and head.minor:
-        head.start = raw[:size]
+        head.start = cut(raw, 0, size)
     else:
         head.start = f"{head.method} {head.target_text} HTTP/1.1\r\n".encode("latin-1")
     if found.others:
@@ -319,7 +322,7 @@ class _Hosts:
         self._text: str | None = None
 
     def find(self, value: bytes) -> str | None:
-        if value != self._last:
+        if value is not self._last and value != self._last:
             self._text = self._known.get(value)
             self._last = value
         return self._text

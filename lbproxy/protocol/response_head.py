@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import i64, length_line, mypyc_attr
+from lbproxy.compiling import cut, i64, join_five, length_line, mypyc_attr
 from lbproxy.protocol.connection_auth import CHALLENGES, binds
 from lbproxy.protocol.field_lines import (
     MAX_NAME,
@@ -23,7 +23,7 @@ from lbproxy.protocol.field_lines import (
     name_of,
     without,
 )
-from lbproxy.protocol.message import HOP_BY_HOP, KEEP_ALIVE, Fields, connection_options, parse_length
+from lbproxy.protocol.message import HOP_BY_HOP, KEEP_ALIVE, Fields, parse_length
 from lbproxy.protocol.repair import one_length, repaired
 from lbproxy.protocol.status import REASONS, status_line
 
@@ -193,7 +193,7 @@ class _Reader(FieldLines):
                 self.length = self.number()
             elif kind == _CONNECTION:
                 self.drop()
-                options = connection_options(self.value())
+                options = self.options_here()
                 self.options = options if self.options is NO_OPTIONS else self.options | options
             else:
                 self.drop()
@@ -240,7 +240,7 @@ def read_response_head(raw: bytes, *, max_fields: int) -> ResponseHead | None:
         else:
             while raw[size - 2] != _CR:
                 size += 1
-            start = _begun(raw[:size])
+            start = _begun(cut(raw, 0, size))
         head = ResponseHead(start.status, start.reason)
         found = _Reader(raw, size)
         found.read_into(head)
@@ -261,7 +261,7 @@ def read_response_head(raw: bytes, *, max_fields: int) -> ResponseHead | None:
         head.is_plain = head.has_date and start.status != 426
         if not head.is_bodiless:
             head.body_length = length
-        head.wire = b"%b%b%b" % (start.sent, head.lines, length_line(length))
+        head.wire = join_five(start.sent, head.lines, length_line(length), b"", b"")
     return head
 
 

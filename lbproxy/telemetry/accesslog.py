@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as _json_string  # the C function where there is one
 from typing import Final
 
-from lbproxy.compiling import i64, is_clean, join_text, mypyc_attr
+from lbproxy.compiling import i64, is_clean, join_many, join_three, mypyc_attr
 from lbproxy.telemetry import wire_text
 
 FIELD_LIMIT: Final = 2048  # characters of one request field in a line
@@ -122,13 +122,26 @@ def _capped(text: str) -> str:
 class JsonFormat(LogFormat):
     """One JSON object a line, keys always present and in one order; what does not apply is null."""
 
-    __slots__ = ("_begin", "_clients", "_hosts", "_ms", "_second", "_served", "_stamp", "_texts")
+    __slots__ = (
+        "_begin",
+        "_clients",
+        "_hosts",
+        "_last_host",
+        "_last_served",
+        "_ms",
+        "_second",
+        "_served",
+        "_stamp",
+        "_texts",
+    )
 
     def __init__(self) -> None:
         self._clients: dict[str, _Client] = {}
         self._served: dict[str, _Served] = {}
         self._texts: dict[str, str] = {}
         self._hosts: dict[str, _Host] = {}
+        self._last_host: _Host | None = None  # these two are of the last line: most are of the next one, too
+        self._last_served: _Served | None = None
         self._ms: i64 = -1
         self._begin = ""  # of the lines of this millisecond
         self._second: i64 = -1
@@ -149,10 +162,13 @@ class JsonFormat(LogFormat):
             agent = self._text(user_agent)
         if len(target) > FIELD_LIMIT or len(host) > FIELD_LIMIT or not is_clean(target):
             return self.head_part(method, target, host, protocol, "", "")[0], agent
-        known = self._hosts.get(host)
-        if known is None or known.method != method or known.protocol != protocol:
-            known = self._host(method, host, protocol)
-        return join_text((known.before, target, known.behind)), agent
+        known = self._last_host
+        if known is None or known.host is not host or known.method != method or known.protocol != protocol:
+            known = self._hosts.get(host)
+            if known is None or known.method != method or known.protocol != protocol:
+                known = self._host(method, host, protocol)
+            self._last_host = known
+        return join_three(known.before, target, known.behind), agent
 
     def _host(self, method: str, host: str, protocol: str) -> _Host:
         known = _Host(method, host, protocol)
@@ -187,11 +203,14 @@ class JsonFormat(LogFormat):
         client = self._clients.get(rec.client)
         if client is None or (client.listener is not rec.listener and client.listener != rec.listener):
             client = self._client(rec)
-        served = self._served.get(rec.server)
-        while served is not None and not served.is_of(rec):
-            served = served.other
-        if served is None:
-            served = self._serve(rec)
+        served = self._last_served
+        if served is None or served.server is not rec.server or not served.is_of(rec):
+            served = self._served.get(rec.server)
+            while served is not None and not served.is_of(rec):
+                served = served.other
+            if served is None:
+                served = self._serve(rec)
+            self._last_served = served
         head, user_agent = rec.log_head
         if not head:
             head, user_agent = _TCP_HEAD
@@ -204,33 +223,29 @@ class JsonFormat(LogFormat):
                 f'{served.begin}{_number(rec.attempts)},"queue_ms":{_milliseconds(rec.queue_s)},'
                 f'"connect_ms":{_milliseconds(rec.connect_s)},"ttfb_ms":'
             )
-        ttfb, ttfb_part = "null", ""
+        ttfb, ttfb_part = "null", ',"total_ms":'
         ttfb_s = rec.ttfb_s
         if ttfb_s is not None:
             ttfb_us: i64 = int(ttfb_s * 1e6 + 0.5)
-            ttfb, ttfb_part = _number(ttfb_us // 1000), _MILLIS[ttfb_us % 1000]
+            ttfb, ttfb_part = _number(ttfb_us // 1000), _MILLIS_OF_TTFB[ttfb_us % 1000]
         total_us: i64 = int(rec.total_s * 1e6 + 0.5)
-        close = f"{_tries(rec.tries)}}}" if rec.tries else "}"
-        return join_text(
-            (
-                self._begin,
-                request_id,
-                client.text,
-                head,
-                served.status_text,
-                _number(rec.bytes_in),
-                ',"bytes_out":',
-                _number(rec.bytes_out),
-                middle,
-                ttfb,
-                ttfb_part,
-                ',"total_ms":',
-                _number(total_us // 1000),
-                _MILLIS[total_us % 1000],
-                served.end_text,
-                user_agent,
-                close,
-            )
+        bytes_in: i64 = rec.bytes_in
+        return join_many(
+            self._begin,
+            request_id,
+            client.text,
+            head,
+            served.status_text,
+            _NUMBERS_IN[bytes_in] if 0 <= bytes_in < _N_NUMBERS else f'{bytes_in},"bytes_out":',
+            _number(rec.bytes_out),
+            middle,
+            ttfb,
+            ttfb_part,
+            _number(total_us // 1000),
+            _MILLIS[total_us % 1000],
+            served.end_text,
+            user_agent,
+            f"{_tries(rec.tries)}}}" if rec.tries else "}",
         )
 
     def _begin_lines(self, ms: i64) -> None:
@@ -239,7 +254,7 @@ class JsonFormat(LogFormat):
             self._second = second
             self._stamp = time.strftime('{"ts":"%Y-%m-%dT%H:%M:%S', time.gmtime(second))
         self._ms = ms
-        self._begin = join_text((self._stamp, _MILLIS[ms % 1000], 'Z","request_id":"'))
+        self._begin = join_three(self._stamp, _MILLIS[ms % 1000], 'Z","request_id":"')
 
     def _client(self, rec: LogRecord) -> _Client:
         if len(self._clients) >= _MAX_CLIENTS:
@@ -262,9 +277,10 @@ class _Host:
     """What stands before and behind the target of a request to a host. Of several kinds of requests the last is
     remembered."""
 
-    __slots__ = ("before", "behind", "method", "protocol")
+    __slots__ = ("before", "behind", "host", "method", "protocol")
 
     def __init__(self, method: str, host: str, protocol: str) -> None:
+        self.host = host
         self.method = method
         self.protocol = protocol
         self.before = f'"method":"{method}","host":"{host}","target":"'
@@ -288,10 +304,11 @@ class _Served:
     on a connection that was there.
     """
 
-    __slots__ = ("begin", "depth", "end", "end_text", "other", "pool", "status", "status_text", "usual")
+    __slots__ = ("begin", "depth", "end", "end_text", "other", "pool", "server", "status", "status_text", "usual")
 
     def __init__(self, rec: LogRecord, other: _Served | None) -> None:
         self.pool = rec.pool
+        self.server = rec.server
         self.status = rec.status
         self.end = rec.end
         self.other = other
@@ -338,7 +355,9 @@ def _number(number: i64) -> str:
 
 _N_NUMBERS: Final = 2048
 _NUMBERS: Final = tuple(str(number) for number in range(_N_NUMBERS))
+_NUMBERS_IN: Final = tuple(f'{number},"bytes_out":' for number in range(_N_NUMBERS))
 _MILLIS: Final = tuple(f".{ms:03d}" for ms in range(1000))
+_MILLIS_OF_TTFB: Final = tuple(f'.{ms:03d},"total_ms":' for ms in range(1000))
 _TCP_HEAD: Final[HeadPart] = ('"method":null,"host":null,"target":null,"protocol":"tcp"', "null")
 
 

@@ -8,6 +8,7 @@ import inspect
 import os
 import pkgutil
 import re
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from lbproxy import compiling
 from lbproxy.address import Address
 from lbproxy.domain.strategies.base import Strategy
 from lbproxy.domain.strategies.least_connections import LeastConnections
+from lbproxy.protocol.field_lines import Names
 from tests.support import build
 
 ROOT = Path(__file__).parents[2]
@@ -174,3 +176,62 @@ def test_a_pipe_is_read_written_and_looked_at() -> None:
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_a_name_is_found_by_its_place_in_the_table() -> None:
+    names = Names({b"host": 1, b"content-length": 2})
+    raw = b"Accept: a\r\nContent-Type: b\r\nHost: c\r\n"
+    at = raw.index(b"Host")
+    number = compiling.spelling_at(raw, at, names.table)
+    assert compiling.passed(raw, 0, names.table) == at << 24 | 2 << 12 | number
+    assert compiling.passed(raw, at, names.table) == at << 24 | number
+    assert number > 0 and compiling.spelling_at(raw, at + 1, names.table) == 0
+    for table in (b"", bytes(1024), bytes(1023), names.table[:1024]):
+        assert compiling.spelling_at(raw, at, table) == 0 and compiling.passed(raw, 3, table) == 3 << 24
+
+
+def test_lines_that_are_not_plain_or_not_whole_are_not_passed() -> None:
+    table = Names({}).table
+    for line in (b"Accept:a\r\n", b"Accept: \0\r\n", b"Accept: a", b"Accept: a\r", b"Accept : a\r\n", b"Acc", b""):
+        assert compiling.passed(b"Age: 1\r\n" + line, 0, table) >> 12 == 8 << 12 | 1
+    many = b"Age: 1\r\n" * 5000
+    assert compiling.passed(many, 0, table) == 4095 * 8 << 24 | 4095 << 12
+
+
+def test_what_stands_somewhere() -> None:
+    assert compiling.has_at(b"abc", 1, b"bc") and compiling.has_at(b"abc", 3, b"")
+    assert not any(compiling.has_at(b"abc", at, b"bc") for at in (-2, 0, 2, 4, 9))
+    assert compiling.has_octet(b"abc", 1, 9, 99) and not compiling.has_octet(b"abc", 1, 2, 99)
+    assert not compiling.has_octet(b"abc", 2, 1, 98) and not compiling.has_octet(b"abc", -1, 3, 99)
+
+
+def test_pieces_are_put_together() -> None:
+    assert (
+        compiling.cut_three(b"abcdef", 0, 1, 2, 3, 4, 9) == b"acef"
+        and compiling.cut_three(b"ab", 1, 0, 5, 6, 0, 0) == b""
+    )
+    assert compiling.join_five(b"a", b"", b"b", b"c", b"d") == b"abcd"
+    assert compiling.join_seven(b"", b"a", b"b", b"c", b"d", b"e", b"f") == b"abcdef"
+    assert compiling.join_three("a", "", "\u20ac") == "a\u20ac"
+    assert compiling.join_many(*"abcdefghijklmno") == "abcdefghijklmno"
+
+
+def test_the_last_of_a_list_is_taken_out() -> None:
+    items = ["a", "b"]
+    compiling.drop_last(items)
+    assert items == ["a"]
+    compiling.drop_last(items)
+    with pytest.raises(IndexError):
+        compiling.drop_last(items)
+
+
+def test_an_epoll_says_what_is_new() -> None:
+    reading, writing = os.pipe()
+    with select.epoll() as epoll:
+        epoll.register(reading, select.EPOLLIN)
+        assert compiling.events_now(epoll, epoll.fileno(), 256) == b""
+        os.close(writing)
+        events = compiling.events_now(epoll, epoll.fileno(), 0)
+        assert compiling.word_at(events, 0) == reading | select.EPOLLHUP << 32
+        assert events == compiling.packed_events([(reading, select.EPOLLHUP)])
+    os.close(reading)

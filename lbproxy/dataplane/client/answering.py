@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from lbproxy.compiling import join_five
 from lbproxy.dataplane.client.answers import (
     answer_bytes,
     interim_head,
@@ -46,7 +47,7 @@ class AnsweringConnection(TimedConnection):
                 self._closes = True
                 data = b"%bConnection: close\r\n%b\r\n" % (head.wire, request.id_line)
             elif is_done and len(body) <= SMALL_BODY:
-                data = b"%b%b\r\n%b" % (head.wire, request.id_line, body)
+                data = join_five(head.wire, request.id_line, b"\r\n", body, b"")
                 self._written += len(data)
                 self.transport.write(data)
                 if not self._client_fin:
@@ -130,7 +131,7 @@ class AnsweringConnection(TimedConnection):
             self._linger()
             return
         self._state = HEAD
-        now = self._idle_since = self.services.clock()
+        now = self._idle_since = self.services.now()
         self._deadline = now + self.facts.listener.timeouts.keep_alive
         if self.services.is_draining:  # the head had left before, so the client does not know: its next answer says it
             self.begin_drain(now)

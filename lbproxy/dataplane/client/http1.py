@@ -10,7 +10,7 @@ import asyncio
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import add_to
+from lbproxy.compiling import add_to, cut
 from lbproxy.dataplane.client.answering import AnsweringConnection
 from lbproxy.dataplane.client.body_intake import BodyIntake
 from lbproxy.dataplane.client.connection import BODY, CLOSED, HEAD, LINGER, LINGER_IDLE_S, NEVER, WAIT
@@ -70,7 +70,7 @@ class Http1Connection(AnsweringConnection):
         if prepared is None:
             prepared = self._read_head(data, is_whole=is_whole)
         if prepared is not None:
-            self._begin(prepared, data[prepared.head.size :])
+            self._begin(prepared, cut(data, prepared.head.size, len(data)))
 
     def _partial_head(self, data: bytes) -> None:
         """A head that comes in pieces; looked through once, refused as early as possible."""
@@ -186,9 +186,9 @@ class Http1Connection(AnsweringConnection):
         if facts.is_trusted:
             known = prepared.head.forwarding
             identity = kept_identity(known) or services.next_request_id()
-            exchange = Exchange(self, prepared, identity, facts.address_behind(known), services.clock())
+            exchange = Exchange(self, prepared, identity, facts.address_behind(known), services.now())
         else:
-            exchange = Exchange(self, prepared, services.next_request_id(), facts.address, services.clock())
+            exchange = Exchange(self, prepared, services.next_request_id(), facts.address, services.now())
         self._exchange = exchange
         if facts.subject:
             exchange.log_head = self._named_head(prepared)
@@ -206,7 +206,7 @@ class Http1Connection(AnsweringConnection):
         elif length or prepared.chunked:
             self._state = BODY
             self._intake = self._new_intake(prepared)
-            self._deadline = services.clock() + self.facts.listener.timeouts.request_body
+            self._deadline = services.now() + self.facts.listener.timeouts.request_body
             if prepared.expects_continue:
                 self._deadline = NEVER  # the client may be waiting for its 100, and the exchange for a server
             exchange.start(b"", is_done=False)

@@ -40,7 +40,7 @@ STALE_FAULTS: Final = frozenset((errors.CLOSED_REUSED, errors.CLOSED_UNACKED))
 """A kept connection was not good any more; the server may be."""
 
 
-# What belongs to every request is counted with `add_to`: compiled, `+=` on an item takes twice as long.
+# What belongs to every request is counted with `add_to`: compiled, `+=` on an item makes a number anew each time.
 
 
 def answer_began(runtime: ServerRuntime, ttfb_s: float) -> None:

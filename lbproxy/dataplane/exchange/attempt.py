@@ -184,7 +184,7 @@ class Attempt(AttemptBooks):
 
     def response_body(self, data: bytes, *, is_done: bool, trailers: Sequence[Field] = ()) -> None:
         owner = self.owner
-        now = owner.services.clock()
+        now = owner.services.now()
         if self.half_kept is not None:
             self._more_kept(self.half_kept, data, now, is_done=is_done, trailers=trailers)
             return

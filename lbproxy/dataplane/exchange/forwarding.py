@@ -64,19 +64,38 @@ def published_lines(host: str, known: Forwarding, skip: Collection[bytes], local
 
 _MAX_HOSTS: Final = 1024
 _MAX_HOST: Final = 256
-_published: Final[dict[str, tuple[bytes, bool]]] = {}  # by Host, where nobody has said anything else
+
+
+class _Published:
+    """What is published by Host, where nobody has said anything else; and of the last one, which most name again."""
+
+    __slots__ = ("_known", "_last", "_lines")
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[bytes, bool]] = {}
+        self._last: str | None = None
+        self._lines = b"", False
+
+    def find(self, host: str) -> tuple[bytes, bool]:
+        if host is not self._last:
+            known = self._known.get(host)
+            if known is None:
+                known = published_lines(host, {}, (), "")
+                if len(host) > _MAX_HOST:
+                    return known
+                if len(self._known) >= _MAX_HOSTS:
+                    self._known.clear()
+                self._known[host] = known
+            self._last, self._lines = host, known
+        return self._lines
+
+
+_published: Final = _Published()
 
 
 def usual_lines(host: str) -> tuple[bytes, bool]:
     """The same for a Host where nobody has said anything else; known once it was asked for."""
-    known = _published.get(host)
-    if known is None:
-        known = published_lines(host, {}, (), "")
-        if len(host) <= _MAX_HOST:
-            if len(_published) >= _MAX_HOSTS:
-                _published.clear()
-            _published[host] = known
-    return known
+    return _published.find(host)
 
 
 def _last(known: Forwarding, name: bytes) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import length_line, mypyc_attr
+from lbproxy.compiling import join_seven, length_line, mypyc_attr
 from lbproxy.dataplane.exchange.deadline import NEVER, Deadlines, take_deadlines
 from lbproxy.dataplane.exchange.forwarding import published_lines, usual_lines
 from lbproxy.dataplane.exchange.location import fill_location
@@ -38,8 +38,6 @@ _SPOOFED: Final = PROCESS.column("headers_dropped_total", "spoofed")
 _ONE_SPOOFED: Final[tuple[tuple[int, int], ...]] = ((_SPOOFED, 1),)
 _UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
 _REQUESTS: Final = TRAFFIC.offset["requests_total"]
-_METHOD_INDEX: Final = {method: index for index, method in enumerate(METHODS)}
-_OTHER: Final = _METHOD_INDEX["other"]
 HTTP_2: Final = "HTTP/2"
 _PROTOCOLS: Final[tuple[str, ...]] = ("HTTP/1.0", "HTTP/1.1")
 _VIA: Final = b"Via: 1.1 " + VIA_PSEUDONYM + b"\r\n"
@@ -50,6 +48,25 @@ _NO_HEADERS: Final[Mapping[str, str]] = {}
 _GRPC_NAMES: Final[frozenset[bytes]] = frozenset((GRPC_TIMEOUT,))
 # Of a request line that was refused: what the log can tell, however odd. Its protocol only if there is one.
 _said = re.compile(rb"([!-~]+) ([^ \r\n]+)(?: (HTTP/[0-9]\.[0-9])\r?\n)?").match
+
+
+class _Method:
+    """What a method says of a request. column: where requests with it are counted."""
+
+    __slots__ = ("column", "is_head", "is_idempotent")
+
+    def __init__(self, name: str, index: int) -> None:
+        self.column = _REQUESTS + index * len(CODES)
+        self.is_head = name == "HEAD"
+        self.is_idempotent = name in IDEMPOTENT_METHODS
+
+
+_METHODS: Final = {name: _Method(name, index) for index, name in enumerate(METHODS)}
+
+
+def _method(name: str) -> _Method:
+    known = _METHODS.get(name)
+    return known if known is not None else _Method(name, METHODS.index("other"))
 
 
 @mypyc_attr(free_list_len=1, acyclic=True)
@@ -105,6 +122,7 @@ class Prepared:
     )
 
     def __init__(self, head: RequestHead, route: RouteRuntime) -> None:
+        method = _method(head.method)
         self.head = head
         self.route = route
         self.chunked = head.chunked
@@ -120,13 +138,13 @@ class Prepared:
         self.in_h2: RequestHead2 | None = None
         self.is_connect = False
         self.is_grpc = False
-        self.is_head = head.method == "HEAD"
-        self.is_idempotent = route.retry.idempotent or head.method in IDEMPOTENT_METHODS
+        self.is_head = method.is_head
+        self.is_idempotent = route.retry.idempotent or method.is_idempotent
         self.is_local = False
         self.keep_alive = head.keep_alive
         self.location = b""  # of a redirect that depends on the request
         self.log_head = NO_HEAD
-        self.requests_column = _REQUESTS + _METHOD_INDEX.get(head.method, _OTHER) * len(CODES)
+        self.requests_column = method.column
         # May an ordinary response go to this client as the memo has it?
         self.passes_responses = head.minor == 1 and not route.edits_responses
         self.pool: PoolRuntime | None = None  # where it goes; None: lbproxy answers it
@@ -382,7 +400,7 @@ def _prepared(
     elif head.content_length is not None and float(head.content_length) > listener.body_bytes:
         prepared.fault = errors.BODY_TOO_LARGE
         prepared.fault_detail = f"Content-Length {head.content_length} is over the limit of {listener.body_bytes:.0f}"
-    elif head.max_forwards == 0:
+    elif head.max_forwards is not None and head.max_forwards == 0:
         prepared.is_local = True
     elif fork is not None:
         prepared.fork = fork
@@ -526,7 +544,7 @@ def _forward_head(
             # The usual: all in one piece at once.
             if has_h2:
                 _write_for_h2(prepared, start, host, b"%b%b" % (head.lines, via), length)
-            return b"%bHost: %b\r\n%b%b%b" % (start, host, head.lines, via, length)
+            return join_seven(start, b"Host: ", host, b"\r\n", head.lines, via, length)
         own = length
     forwards = b""
     if head.max_forwards is not None:
@@ -542,7 +560,7 @@ def _forward_head(
         if has_h2:
             te = TE_TRAILERS if head.accepts_trailers else b""
             _write_for_h2(prepared, start, host, b"%b%b%b%b" % (head.lines, via, forwards, te), length)
-        return b"%bHost: %b\r\n%b%b%b" % (start, host, head.lines, via, own)
+        return join_seven(start, b"Host: ", host, b"\r\n", head.lines, via, own)
     lines = b"Host: %b\r\n%b%b" % (host, head.lines, via)
     return b"%b%b%b" % (start, join_fields(route.request_edits.apply(fields_of(lines))), own)
 

@@ -20,12 +20,16 @@ import select
 from collections.abc import Callable
 from typing import Final
 
-from lbproxy.compiling import mypyc_attr
+from lbproxy.compiling import events_now, i64, mypyc_attr, packed_events, word_at
 from lbproxy.dataplane.net.turn_end import TurnEnd, Writer
 
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
 WRITABLE: Final = select.EPOLLOUT
 EDGE: Final = select.EPOLLET  # by itself: errors and hang-ups
+_EPOLL: Final = select.epoll
+_EVENT: Final = 8  # octets, of which the first half says which descriptor it is
+_HALF: Final = 32  # bits
+_LOWER_HALF: Final = 0xFFFFFFFF
 BATCH: Final = 256  # events a turn; the rest comes with the next one, the loop's other work in between
 
 
@@ -52,12 +56,25 @@ class Pollable(Writer):
 class Poller:
     """See the module. `defect` is told of exceptions that should not be (Services.internal_error)."""
 
-    __slots__ = ("_epoll", "_later", "_loop", "_modify", "_pollables", "_register", "defect", "turn_end")
+    __slots__ = (
+        "_epoll",
+        "_fd",
+        "_is_plain",
+        "_later",
+        "_loop",
+        "_modify",
+        "_pollables",
+        "_register",
+        "defect",
+        "turn_end",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
         self._loop = loop
         self.defect = defect
         self._epoll = select.epoll()
+        self._fd = self._epoll.fileno()
+        self._is_plain = isinstance(self._epoll, _EPOLL)  # what is none is a stand-in
         self._register = self._epoll.register
         self._modify = self._epoll.modify
         self._pollables: dict[int, Pollable] = {}
@@ -121,11 +138,17 @@ class Poller:
         turn_end = self.turn_end
         turn_end.is_turning = True
         try:
-            for fd, events in self._epoll.poll(0, BATCH):
-                pollable = pollables.get(fd)
+            epoll = self._epoll
+            found = events_now(epoll, self._fd, BATCH) if self._is_plain else packed_events(epoll.poll(0, BATCH))
+            at: i64 = 0
+            end: i64 = len(found)
+            while at < end:
+                event = word_at(found, at)
+                at += _EVENT
+                pollable = pollables.get(event & _LOWER_HALF)
                 if pollable is not None:
                     try:
-                        pollable.ready(events)
+                        pollable.ready(event >> _HALF & _LOWER_HALF)
                     except Exception as error:  # a defect: confined to this connection
                         self._crashed(pollable, error)
             turn_end.flush()

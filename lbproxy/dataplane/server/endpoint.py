@@ -6,6 +6,7 @@ import asyncio
 from typing import cast
 
 from lbproxy import errors
+from lbproxy.compiling import drop_last
 from lbproxy.dataplane.exchange.ports import AnswerSink, Endpoint, Pending
 from lbproxy.dataplane.idle_pool import NoIdlePool
 from lbproxy.dataplane.net.dialer import Opening
@@ -30,10 +31,13 @@ class Http1Endpoint(Endpoint):
         runtime = self._runtime
         if runtime.pool.keep_alive is not None and not wants_fresh:
             idle = runtime.idle.connections
-            if idle and idle[-1].expires_at > now and not idle[-1].is_disturbed():
-                # The usual case of IdlePool.take, without the call.
-                sink.opened(cast(UpstreamConnection, idle.pop()), now)
-                return
+            if idle:
+                youngest = idle[-1]  # once: what is taken out of a list is looked at whether it is what it should be
+                if youngest.expires_at > now and not youngest.is_disturbed():
+                    # The usual case of IdlePool.take, without the call.
+                    drop_last(idle)
+                    sink.opened(cast(UpstreamConnection, youngest), now)
+                    return
             kept = runtime.idle.take(now)
             if kept is not None:
                 sink.opened(cast(UpstreamConnection, kept), now)

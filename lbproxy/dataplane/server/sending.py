@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from lbproxy.compiling import join_five
 from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.net.framed_transport import TunnelTransport
@@ -51,7 +52,7 @@ class SendingConnection(ServerConnection):
             head_size = len(prepared.forward) + len(lines) + len(own) + 2
             self._complete_at = -1 if prepared.chunked else written + head_size + prepared.content_length
         if len(body) <= SMALL_BODY:
-            data = b"%b%b%b\r\n%b" % (prepared.forward, lines, own, body)
+            data = join_five(prepared.forward, lines, own, b"\r\n", body)
             self.written = written + len(data)
             self.transport.write(data)
             return

@@ -6,6 +6,7 @@ import asyncio
 from typing import Final
 
 from lbproxy import errors
+from lbproxy.compiling import cut
 from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.net import bulk
 from lbproxy.dataplane.server.sending import SendingConnection
@@ -41,9 +42,9 @@ class UpstreamConnection(SendingConnection):
                 if head is None and not self._is_lenient:
                     head = self._read_head(data)
                 if head is not None and head.status >= 200:
-                    body = data[head.size :]
+                    body = cut(data, head.size, len(data))
                     if head.body_length == len(body) and not sink.is_head:
-                        now = self._services.clock()
+                        now = self._services.now()
                         self._release(head, b"", now)
                         sink.response_received(head, body, now, is_done=True)
                     else:
@@ -150,7 +151,7 @@ class UpstreamConnection(SendingConnection):
 
     def _final_head(self, head: ResponseHead, data: bytes, sink: AnswerSink) -> None:
         length = head.content_length
-        now = self._services.clock()
+        now = self._services.now()
         if sink.is_head or head.is_bodiless:
             length = 0
         elif head.chunked:
@@ -187,7 +188,7 @@ class UpstreamConnection(SendingConnection):
         assert reader is not None and head is not None
         body = reader.feed(data)
         if reader.done:
-            self._release(head, reader.rest, self._services.clock())
+            self._release(head, reader.rest, self._services.now())
             sink.response_body(body, is_done=True, trailers=reader.trailers)
         elif body:
             sink.response_body(body, is_done=False)

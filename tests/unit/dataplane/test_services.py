@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
+import time
 
 import pytest
 
@@ -42,6 +44,14 @@ def test_request_ids_are_32_hex_digits_and_never_repeat() -> None:
         assert len({text for text, _ in identities}) == 1000
         assert all(len(text) == 32 and int(text, 16) >= 0 for text, _ in identities)
         assert all(line == f"X-Request-ID: {text}\r\n".encode() for text, line in identities)
+
+
+def test_a_request_id_has_all_of_its_octets(monkeypatch: pytest.MonkeyPatch) -> None:
+    octets = bytes(range(256)) * 8
+    monkeypatch.setattr(os, "urandom", lambda size: octets[:size])
+    with FakeLb() as lb:
+        identities = [lb.services.next_request_id() for _ in range(128)]
+    assert "".join(text for text, _ in identities) == octets.hex()
 
 
 def test_everything_is_swept_a_few_times_a_second() -> None:
@@ -164,3 +174,13 @@ def test_a_crashed_task_is_a_defect() -> None:
         lb.loop.run()
         assert lb.services.row[INTERNAL_ERRORS] == 1
         lb.services.row[INTERNAL_ERRORS] = 0
+
+
+def test_the_time_of_a_request_is_that_of_the_clock() -> None:
+    with FakeLb() as lb:
+        assert lb.services.now() == lb.clock()
+        lb.advance(1.0)
+        assert lb.services.now() == lb.clock()
+        lb.services.clock = time.monotonic
+        before = time.monotonic()
+        assert before <= lb.services.now() <= time.monotonic()

@@ -239,7 +239,7 @@ def test_a_known_name_without_a_colon_is_no_field(line: bytes) -> None:
 
 def slow(names: Names) -> Names:
     """The same table without the names that are told by whole words."""
-    names._spelled = [None] * len(names._spelled)
+    names.table = bytes(len(names.table))
     return names
 
 
@@ -315,3 +315,50 @@ def test_usual_names_are_told_by_whole_words() -> None:
         for name in sent:
             found = names.spelled(name + b": value\r\n\r\n", 0)
             assert found is not None and found.name.lower in (name.lower(), b"")
+
+
+@pytest.mark.parametrize("n_stretches", range(7))
+@pytest.mark.parametrize("odd", [None, *range(7)])
+def test_what_is_kept_stands_together_however_many_pieces_it_is(n_stretches: int, odd: int | None) -> None:
+    """odd: the stretch of which one line is written anew."""
+    fields, left = b"host: gone\r\n", b""
+    for number in range(n_stretches):
+        fields += b"Accept: %d\r\nage:%sb\r\nhost: gone\r\n" % (number, b"" if number == odd else b" ")
+        left += b"Accept: %d\r\nage: b\r\n" % number
+    lines = reader(fields)
+    while lines.next():
+        lines.drop()
+    assert lines.lines() == left and lines.count == 1 + 3 * n_stretches
+
+
+def test_usual_lines_are_counted_as_all_others() -> None:
+    fields = b"Accept: a\r\n" * 5000
+    assert read(reader(fields, most=5000)) == fields
+    assert refused(reader(fields, most=4999)) is errors.HEADER_TOO_LARGE
+    assert refused(reader(fields, most=10)) is errors.HEADER_TOO_LARGE
+
+
+def test_a_usual_value_is_the_same_object_again() -> None:
+    usuals = field_lines.Usuals()
+    for value in (b"a usual value", b"12345678", b"\xe9" * 30, b"v" * MAX_NAME):
+        first = usuals.find(b"<" + value + b">", 1, 1 + len(value))
+        again = usuals.find(value, 0, len(value))
+        assert first is again and (first.value, first.text) == (value, value.decode("latin-1"))
+    for value in (b"", b"short", b"v" * (MAX_NAME + 1)):
+        first, again = (usuals.find(value, 0, len(value)) for _ in range(2))
+        assert first is not again and first.value == again.value == value
+
+
+@given(st.lists(st.binary(max_size=40), max_size=40))
+def test_a_value_is_never_taken_for_another(values: list[bytes]) -> None:
+    usuals = field_lines.Usuals()
+    for value in [*values, *values]:
+        found = usuals.find(value, 0, len(value))
+        assert (found.value, found.text) == (value, value.decode("latin-1"))
+
+
+def test_usual_values_do_not_grow() -> None:
+    usuals = field_lines.Usuals()
+    for number in range(5000):
+        usuals.find(b"value number %08d" % number, 0, 21)
+    assert len(usuals._places) == field_lines._USUALS

@@ -101,3 +101,23 @@ def test_a_tunnel_counts_as_traffic_of_its_request() -> None:
         traffic = request.prepared.route.traffic
         assert traffic[TRAFFIC.column("tcp_bytes_total", "in")] == 10
         assert traffic[TRAFFIC.column("tcp_bytes_total", "out")] == 20
+
+
+@pytest.mark.parametrize("start", [0, 255, 256, 257, (1 << 30) - 2, 1 << 30, (1 << 60) - 2, 1 << 60, (1 << 62) - 3, -5])
+def test_a_count_that_somebody_has_read_stays_what_it_was(start: int) -> None:
+    """Compiled, a number is changed where it stands while nobody else knows it."""
+    with FakeLb() as lb:
+        request, row = request_of(lb), lb.listener.runtime.row
+        request.status, request.total_s, request.bytes_in, request.bytes_out = 200, 0.1, 1, 0
+        cell = LISTENER.column("request_bytes_total")
+        row[cell] = start + 0
+        seen, copies = [], []
+        for _ in range(2):
+            for _ in range(3):
+                accounts.ended(request, lb.listener.runtime, None, None)
+            seen.append(row[cell])
+            copies.append(list(row))
+        assert seen == [start + 3, start + 6] and [copy[cell] for copy in copies] == seen
+        request.bytes_in = 1 << 40
+        accounts.ended(request, lb.listener.runtime, None, None)
+        assert row[cell] == start + 6 + (1 << 40) and seen == [start + 3, start + 6]

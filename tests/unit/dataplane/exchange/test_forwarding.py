@@ -162,5 +162,5 @@ def test_lines_of_hosts_are_remembered_and_bounded() -> None:
             lines, takes_port = published_lines(f"h{number}:81", {}, frozenset(), "local")
             assert lines == b"X-Forwarded-Host: h%d:81\r\nX-Forwarded-Port: 81\r\n" % number and not takes_port
         published_lines("h" * (257 + number), {}, frozenset(), "local")
-        assert len(forwarding._published) <= 1024
-    assert max(map(len, forwarding._published)) <= 256
+        assert len(forwarding._published._known) <= 1024
+    assert max(map(len, forwarding._published._known)) <= 256

@@ -204,3 +204,27 @@ def test_what_is_over_is_closed_before_what_is_held_is_sent(setting: Setting) ->
     setting.happens((5, 1))
     assert said == ["closed", "sent"]
     assert not setting.poller.has_ends
+
+
+def test_the_kernel_s_own_events_come_to_whoever_watches() -> None:
+    loop, defects = FakeLoop(FakeClock()), list[BaseException]()
+    poller = Poller(cast(asyncio.AbstractEventLoop, loop), lambda where, error: defects.append(error))
+    pipes = [os.pipe() for _ in range(3)]
+    try:
+        readers, writer = [Connection() for _ in pipes], Connection()
+        for (reading, _), connection in zip(pipes, readers, strict=True):
+            poller.watch(reading, READABLE, connection)
+        poller.watch(pipes[2][1], WRITABLE, writer)
+        os.write(pipes[1][1], b"a")
+        loop.turn()
+        assert [connection.seen for connection in readers] == [[], [select.EPOLLIN], []]
+        assert writer.seen == [select.EPOLLOUT]
+        poller.forget(pipes[1][0])
+        os.close(pipes[0][1])
+        loop.turn()
+        assert [connection.seen for connection in readers] == [[select.EPOLLHUP], [select.EPOLLIN], []]
+        assert not defects
+    finally:
+        poller.close()
+        for fd in {fd for pipe in pipes for fd in pipe} - {pipes[0][1]}:
+            os.close(fd)

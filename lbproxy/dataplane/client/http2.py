@@ -63,8 +63,10 @@ class Http2Connection(TimedHttp2):
         self._is_inside = False
         if self._state < LINGER:
             self._set_deadline(now)
-            self._pump()
-        self._flush()
+            if self._ready:
+                self._pump()
+            if self.codec.n_output:
+                self.written()
 
     # --- the codec's calls ------------------------------------------------------------------------------------------
 

@@ -38,7 +38,8 @@ class TimedHttp2(Http2Life):
             self._deadline_passed()
         if self._state != CLOSED:
             self._pump()
-            self._flush()
+            if self.codec.n_output:
+                self.written()
 
     def _check_write(self, now: float) -> None:
         """A client that takes nothing at all, on any stream, is reset after `timeouts.write`."""
@@ -65,7 +66,9 @@ class TimedHttp2(Http2Life):
     # --- making way for others (room.py) ----------------------------------------------------------------------------
 
     def idle_since(self) -> float:
-        if self._streams or (self._state < LINGER and not self.codec.is_between) or self._n_untaken():
+        if self._streams or (self._state < LINGER and not self.codec.is_between):
+            return NEVER
+        if self._n_untaken() or self.codec.n_output:
             return NEVER
         return self._idle_since
 

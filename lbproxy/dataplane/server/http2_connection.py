@@ -24,6 +24,7 @@ from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
 from lbproxy.dataplane.net.socket_transport import Receiver
 from lbproxy.dataplane.net.tls_transport import StreamTransport, TlsTransport
+from lbproxy.dataplane.net.turn_end import Writer
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.server.connection import acknowledged
 from lbproxy.dataplane.server.http2_stream import FRAME, Carrier, Http2Stream
@@ -92,7 +93,9 @@ class Http2Connection(Carrier):
         self.has_ended = False
         self.was_answered = False
         self._is_counted = False
-        self._is_reading = False
+        self._turn_end = services.poller.turn_end
+        self._outlet = _Outlet(self)
+        self._is_due = False  # the end of the turn will be told
         self.created_at = self.idle_since = self.now = services.clock()
         self._heard_at = self._silent_since = self.now
         self._max_requests = self._retires_at = _NEVER
@@ -141,14 +144,26 @@ class Http2Connection(Carrier):
     # --- Carrier ------------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        if self.n_output and not self._is_reading:
+        """What is said in a turn leaves in one write at its end, and so in one record of TLS, unless it is much.
+
+        What waits for that when the connection dies has not left, and its requests go elsewhere.
+        """
+        if self.n_output >= HIGH_WATER:
             self._write()
+        elif self.n_output and not self._is_due:
+            self._is_due = True
+            self._turn_end.add(self._outlet)
+
+    def turn_ended(self) -> None:
+        """What waits leaves."""
+        self._is_due = False
+        self._write()
 
     def _write(self) -> None:
         transport = self._transport
-        data = self.take_output()
-        if transport is None or not data:
+        if not self.n_output or transport is None or transport.is_closing():
             return
+        data = self.take_output()
         self.n_written += len(data)
         transport.write(data)
 
@@ -198,7 +213,7 @@ class Http2Connection(Carrier):
                     self._write()
                     if self.is_blocked:
                         break
-        self._write()
+        self.flush()
         for stream in done:
             stream.room_came()
 
@@ -216,7 +231,7 @@ class Http2Connection(Carrier):
             self._retires_at = self.created_at + age_s
         self._is_counted = True
         self.runtime.n_connections += 1
-        self._write()
+        self.flush()
 
     def octets_came(self, data: bytes) -> None:
         """A read."""
@@ -226,19 +241,15 @@ class Http2Connection(Carrier):
         self._pinged_at = 0.0
         if not self.peer.is_known and data.startswith(b"HTTP/1."):
             self._why = "it speaks HTTP/1 there"
-        self._is_reading = True
-        try:
-            self.received(data, self.now)
-            self._deliver()
-            if self._waiting:
-                self._pump()
-        finally:
-            self._is_reading = False
+        self.received(data, self.now)
+        self._deliver()
+        if self._waiting:
+            self._pump()
         if self.is_failed:
             self._end_failed()
         else:
-            self._write()
-            if self.is_blocked and self._unread() > MOST_UNREAD:
+            self.flush()
+            if self.is_blocked and self._unread() + self.n_output > MOST_UNREAD:
                 self.break_off(errors.H2_PROTOCOL, "it does not take what it asks for")
 
     def _deliver(self) -> None:
@@ -372,6 +383,7 @@ class Http2Connection(Carrier):
         self._count_lookups()
         self.has_ended = True
         owner, self._owner = self._owner, None
+        self._outlet.connection = None  # which knows this object
         self._transport = None
         self._waiting.clear()
         if self._is_counted:
@@ -426,7 +438,7 @@ class Http2Connection(Carrier):
             read_what_is_left(sock, 65536, self.octets_came, lambda: not self.has_ended)
             if self.has_ended:
                 return
-        n_unsent = self._unread()
+        n_left = transport.taken(self.n_written) if transport is not None else 0
         acked = acknowledged(transport) if transport is not None and is_fin and self.streams else None
         self._let_go()
         if is_fin and transport is not None:
@@ -443,17 +455,19 @@ class Http2Connection(Carrier):
             if stream.has_head:
                 fault, detail = errors.TRUNCATED_BODY, "the connection ended inside the body"
             else:
-                fault, detail = self._judge(stream, sink, n_unsent, acked, is_fin=is_fin)
+                n_before = stream.wire_before if isinstance(transport, TlsTransport) else stream.written_before
+                has_left = n_left > n_before and self.n_written > stream.written_before
+                fault, detail = self._judge(stream, sink, acked, has_left=has_left, is_fin=is_fin)
             try:
                 stream.fail(fault, detail)
             except Exception as defect:  # as above
                 self._defect(defect, stream)
 
     def _judge(
-        self, stream: Http2Stream, sink: AnswerSink, n_unsent: int, acked: int | None, *, is_fin: bool
+        self, stream: Http2Stream, sink: AnswerSink, acked: int | None, *, has_left: bool, is_fin: bool
     ) -> tuple[Fault, str]:
-        """What the end of the connection means for a request without an answer."""
-        if n_unsent >= self.n_written - stream.written_before:
+        """What the end of the connection means for a request without an answer. has_left: the kernel may have some."""
+        if not has_left:
             return errors.CLOSED_UNACKED, "closed before the request left"
         if acked is not None and acked == stream.wire_before and sink.trusts_unacked(self.runtime):
             return errors.CLOSED_UNACKED, "closed before the request arrived"
@@ -488,7 +502,20 @@ class Http2Connection(Carrier):
             self._pinged_at = now
             self._n_pings += 1
             self.ping(_PING)
-            self._write()
+            self.flush()
+
+
+class _Outlet(Writer):
+    """Whom the end of a turn tells; a connection has its base class already. connection: None when it has ended."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Http2Connection) -> None:
+        self.connection: Http2Connection | None = connection
+
+    def flush(self) -> None:
+        if self.connection is not None:
+            self.connection.turn_ended()
 
 
 class Http2Wire(Receiver):

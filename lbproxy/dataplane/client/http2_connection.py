@@ -42,6 +42,7 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.h2.codes import MAX_STREAM_ID, NO_ERROR
 from lbproxy.protocol.h2.head import H2Head
 from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.h2.stream_table import StreamTable
 from lbproxy.telemetry.slots import GOAWAYS, LISTENER
 
 OPEN: Final = 0
@@ -86,6 +87,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_linger_end",
         "_lookups",
         "_n_held",
+        "_now",
         "_outlet",
         "_ready",
         "_stalled",
@@ -121,12 +123,13 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             ),
         )
         self._state = OPEN
-        self._streams: dict[int, Http2Stream] = {}
+        self._streams: StreamTable[Http2Stream] = StreamTable()
         self._unstarted: Http2Stream | None = None  # of the last head: its body may be in the same read
         self._ready: deque[Http2Stream] = deque()  # may send, and wait for their turn
         self._stalled: dict[int, Http2Stream] = {}  # wait for a window
         self._templates: dict[H2Head, Template] = {}  # by their shapes, which one connection has
         self._is_inside = False  # of a read
+        self._now = 0.0  # when the read began
         self._turn_end = door.services.poller.turn_end
         self._outlet: _Outlet | None = None
         self._is_due = False  # the end of the turn will be told
@@ -200,7 +203,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             self._lookups = now
 
     def _leave_streams(self, fault: Fault) -> None:
-        for stream in list(self._streams.values()):
+        for stream in self._streams.values():
             try:
                 stream.connection_lost(fault)
             except Exception as error:  # a defect: the others must hear of it all the same
@@ -234,7 +237,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             if self._deadline == NEVER or self._idle_since != NEVER:
                 self._deadline = now + timeouts.request_head
                 self._idle_since = NEVER
-        elif self._streams:
+        elif self._streams.count:
             self._deadline = self._idle_since = NEVER
         elif self._idle_since == NEVER:
             self._idle_since = now
@@ -301,20 +304,21 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     def _share(self) -> int:
         """Of what may be kept of the answers, for one of those that there are now; 0: more than is read at once."""
-        share = max(LEAST_SHARE, MOST_HELD // max(1, len(self._streams)))
+        share = max(LEAST_SHARE, MOST_HELD // max(1, self._streams.count))
         return share if share < FIRST_READ else 0
 
     def stream_over(self, stream: Http2Stream) -> None:
-        if self._streams.pop(stream.number, None) is not None:
+        if self._streams.pop(stream.number) is not None:
             self._door.n_streams -= 1
         if stream.is_queued:
             self._stalled.pop(stream.number, None)
         if stream is self._unstarted:
             self._unstarted = None
-        if not self._streams and not self._is_inside:
-            self._set_deadline(self.services.clock())
-        if not self._streams and self._state == LEAVING:
-            self._linger()
+        if not self._streams.count:
+            if not self._is_inside:
+                self._set_deadline(self.services.clock())
+            if self._state == LEAVING:
+                self._linger()
 
     def _pump(self) -> None:
         """A frame of each stream that has something to send, and again, while the socket takes it."""
@@ -381,7 +385,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             return
         self._state = LEAVING
         self.codec.goaway(self.codec.last_peer_stream, NO_ERROR, self._goaway.encode())
-        if not self._streams:
+        if not self._streams.count:
             self._linger()
         self.written()
 

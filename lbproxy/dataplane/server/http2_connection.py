@@ -36,6 +36,7 @@ from lbproxy.protocol.h2.codes import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR, REFUS
 from lbproxy.protocol.h2.fields import NO_FIELDS, H2Field
 from lbproxy.protocol.h2.head import H2Head, trailers_of
 from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.h2.stream_table import StreamTable
 from lbproxy.protocol.message import Field
 
 log = logging.getLogger("lbproxy")
@@ -87,7 +88,7 @@ class Http2Connection(Carrier):
         self._expected = expected
         self._transport: StreamTransport | None = None
         self._poller = select.poll()
-        self.streams: dict[int, Http2Stream] = {}
+        self.streams: StreamTable[Http2Stream] = StreamTable()
         self._waiting: dict[int, Http2Stream] = {}  # that have more to send, in turn
         self.is_draining = False
         self.has_ended = False
@@ -122,8 +123,8 @@ class Http2Connection(Carrier):
             and not self.has_ended
             and not self.is_failed
             and not self.is_blocked
-            and len(self.streams) < self.capacity
-            and (bool(self.streams) or not self._poller.poll(0))
+            and self.streams.count < self.capacity
+            and (self.streams.count > 0 or not self._poller.poll(0))
         )
 
     def begin(self, sink: AnswerSink, now: float, *, is_tunnel: bool = False) -> bool:
@@ -133,8 +134,8 @@ class Http2Connection(Carrier):
             self.drain()
             return False
         stream = ConnectStream(self, number, self.services) if is_tunnel else Http2Stream(self, number)
-        self.streams[number] = stream
-        if len(self.streams) == 1:
+        self.streams.put(number, stream)
+        if self.streams.count == 1:
             self._silent_since = now
         if self.n_requests + 1 >= self._max_requests:
             self.drain()
@@ -173,9 +174,9 @@ class Http2Connection(Carrier):
     def forget(self, stream: Http2Stream) -> None:
         if self._waiting:
             self._waiting.pop(stream.stream_id, None)
-        if self.streams.pop(stream.stream_id, None) is None or self.has_ended:
+        if self.streams.pop(stream.stream_id) is None or self.has_ended:
             return
-        if not self.streams:
+        if not self.streams.count:
             self.idle_since = self.services.clock()
             if self.is_draining or self._is_surplus():
                 self.services.loop.call_soon(self.close_if_idle)
@@ -338,7 +339,7 @@ class Http2Connection(Carrier):
                 f" ({debug[:100].decode('ascii', 'replace')!r})" if debug else "",
             )
         self.drain()
-        for number in [number for number in self.streams if number > last_stream_id]:
+        for number in [number for number in self.streams.numbers() if number > last_stream_id]:
             self._fail_stream(number, errors.GOAWAY_UNPROCESSED, f"not processed (GOAWAY with {error_name(code)})")
 
     def connection_failed(self, code: int, why: str) -> None:
@@ -363,12 +364,12 @@ class Http2Connection(Carrier):
         self.is_draining = True
         if self._owner is not None:
             self._owner.connection_over(self)
-        if not self.streams:
+        if not self.streams.count:
             self.services.loop.call_soon(self.close_if_idle)
 
     def close_if_idle(self) -> None:
         """End a connection on which nothing is under way, cleanly."""
-        if self.has_ended or self.streams:
+        if self.has_ended or self.streams.count:
             return
         if not self.is_failed:
             self.goaway(0)
@@ -406,7 +407,7 @@ class Http2Connection(Carrier):
         self._let_go()
         if transport is not None:
             abort(transport)
-        self._fail_all(list(self.streams.values()), fault, detail)
+        self._fail_all(self.streams.values(), fault, detail)
 
     def _end_failed(self) -> None:
         """The server broke the protocol: it is told so, and the connection ends."""
@@ -417,7 +418,7 @@ class Http2Connection(Carrier):
         self._let_go()
         if transport is not None:
             transport.close()
-        self._fail_all(list(self.streams.values()), errors.H2_PROTOCOL, self._why)
+        self._fail_all(self.streams.values(), errors.H2_PROTOCOL, self._why)
 
     def _fail_all(self, streams: Sequence[Http2Stream], fault: Fault, detail: str) -> None:
         for stream in streams:
@@ -439,11 +440,11 @@ class Http2Connection(Carrier):
             if self.has_ended:
                 return
         n_left = transport.taken(self.n_written) if transport is not None else 0
-        acked = acknowledged(transport) if transport is not None and is_fin and self.streams else None
+        acked = acknowledged(transport) if transport is not None and is_fin and self.streams.count else None
         self._let_go()
         if is_fin and transport is not None:
             transport.close()
-        streams = list(self.streams.values())
+        streams = self.streams.values()
         if isinstance(error, ssl.SSLError) and not self.was_answered and not self.peer.is_known:
             # TLS 1.3: the server judges our certificate when we are done already, and reads no request then.
             self._fail_all(streams, *tls_fault(error))
@@ -488,7 +489,7 @@ class Http2Connection(Carrier):
         self._count_lookups()
         if now >= self._retires_at:
             self.drain()
-        if not self.streams:
+        if not self.streams.count:
             if now - self.idle_since >= self.runtime.idle_timeout_s:
                 self.close_if_idle()
             return

@@ -84,6 +84,8 @@ class H2Connection(H2Control):
         self.n_known = 0
         self._known: dict[bytes, H2Head] = {}  # while the decoder's table is the same
         self._known_version = 0
+        self._last_block = b""  # of these: most come again at once
+        self._last_head: H2Head | None = None
         self._trailers_block = b""  # the last, and what was in it
         self._trailers_found = NO_FIELDS
         self._trailers_version = -1
@@ -283,7 +285,7 @@ class H2Connection(H2Control):
                 self._count_stray()
                 return
             stream = self._begin(stream_id)
-            if len(self._streams) > self.own.streams:
+            if self._streams.count > self.own.streams:
                 self._refuse(stream_id)
                 return
             self.last_peer_stream = stream_id
@@ -307,9 +309,11 @@ class H2Connection(H2Control):
     def _head(self, block: bytes, is_end: bool) -> H2Head:
         """Read, or known from before: a block that changed nothing in the table means the same until something does."""
         if self._known_version == self.decoder.version:
-            known = self._known.get(block)
+            known = self._last_head if block == self._last_block else self._known.get(block)
             if known is not None:
                 self.n_known += 1
+                self._last_block = block
+                self._last_head = known
                 return known
         found = self.decoder.decode(block)
         if self.decoder.excess:
@@ -327,6 +331,8 @@ class H2Connection(H2Control):
         version = self.decoder.version
         if self._known_version != version:
             self._known.clear()
+            self._last_head = None
+            self._last_block = b""
             self._known_version = version
         elif head.shape is None and len(block) <= _MAX_KNOWN_BLOCK:  # else the next one has other fields behind
             if len(self._known) >= _MAX_KNOWN:

@@ -74,7 +74,9 @@ def test_a_defect_ends_one_request() -> None:
         client = Http2Client(lb)
         first, second = client.begin(), client.begin()
         servers = [client.server(), client.server()]
-        connection_of(lb)._streams[first].broke(ZeroDivisionError("on purpose"))
+        broken = connection_of(lb)._streams.get(first)
+        assert broken is not None
+        broken.broke(ZeroDivisionError("on purpose"))
         client.carry()
         assert client.answer(first).status == 500
         client.answered_by(servers[1], ok())

@@ -341,8 +341,11 @@ static inline PyObject *lbproxy_hpack_literal(PyObject *begin, PyObject *value) 
     return whole;
 }
 
-static inline int lbproxy_is_name(const char *found, const char *name, Py_ssize_t size) {
-    for (Py_ssize_t i = 0; i < size; i++) {
+/* usual: as most write it. The rest is looked at letter by letter. */
+static inline int lbproxy_is_name(const char *found, const char *usual, const char *name, size_t size) {
+    if (memcmp(found, usual, size) == 0 || memcmp(found, name, size) == 0)
+        return 1;
+    for (size_t i = 0; i < size; i++) {
         char letter = found[i];
         if ((letter >= 'A' && letter <= 'Z' ? letter | 0x20 : letter) != name[i])
             return 0;
@@ -353,7 +356,6 @@ static inline int lbproxy_is_name(const char *found, const char *name, Py_ssize_
 /* A line has as many octets as what is made of it, but for those of a long value's size: four more at most, of which there
    are none with fewer than 255 octets. */
 static inline PyObject *lbproxy_hpack_own(PyObject *lines) {
-    static const char length[] = "content-length", timeout[] = "grpc-timeout", id[] = "x-request-id";
     const char *at = PyBytes_AS_STRING(lines), *end = at + PyBytes_GET_SIZE(lines);
     char small[512];
     char *made = small, *to;
@@ -362,29 +364,27 @@ static inline PyObject *lbproxy_hpack_own(PyObject *lines) {
         return PyErr_NoMemory();
     to = made;
     while (at < end) {
-        const char *name;
-        Py_ssize_t n_name;
-        if (end - at > 16 && at[14] == ':') {
-            name = length;
-            n_name = 14;
-        } else if (end - at > 14 && at[12] == ':') {
-            name = (at[0] | 0x20) == 'x' ? id : timeout;
-            n_name = 12;
+        const char *begin, *value;
+        size_t n_begin;
+        if (end - at > 16 && lbproxy_is_name(at, "Content-Length: ", "content-length: ", 16)) {
+            begin = "\x0f\x0d";
+            n_begin = 2;
+            value = at + 16;
+        } else if (end - at > 14 && lbproxy_is_name(at, "X-Request-ID: ", "x-request-id: ", 14)) {
+            begin = "\0\x0cx-request-id";
+            n_begin = 14;
+            value = at + 14;
+        } else if (end - at > 14 && lbproxy_is_name(at, "Grpc-Timeout: ", "grpc-timeout: ", 14)) {
+            begin = "\0\x0cgrpc-timeout";
+            n_begin = 14;
+            value = at + 14;
         } else
             break;
-        const char *value = at + n_name + 2;
-        const char *stop = at[n_name + 1] == ' ' && lbproxy_is_name(at, name, n_name) ? memchr(value, '\r', end - value) : NULL;
+        const char *stop = memchr(value, '\r', end - value);
         if (stop == NULL || stop + 1 >= end || stop[1] != '\n')
             break;
-        if (name == length) {
-            *to++ = 0x0f;
-            *to++ = 0x0d;
-        } else {
-            *to++ = 0;
-            *to++ = 12;
-            memcpy(to, name, 12);
-            to += 12;
-        }
+        memcpy(to, begin, n_begin);
+        to += n_begin;
         to = lbproxy_put_size(to, stop - value);
         memcpy(to, value, stop - value);
         to += stop - value;

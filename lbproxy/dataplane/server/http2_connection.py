@@ -443,7 +443,11 @@ class Http2Connection(Carrier):
         acked = acknowledged(transport) if transport is not None and is_fin and self.streams.count else None
         self._let_go()
         if is_fin and transport is not None:
-            transport.close()
+            if transport.get_write_buffer_size():
+                # Closing would send the rest of requests that are over, which the server might execute after all.
+                abort(transport)
+            else:
+                transport.close()
         streams = self.streams.values()
         if isinstance(error, ssl.SSLError) and not self.was_answered and not self.peer.is_known:
             # TLS 1.3: the server judges our certificate when we are done already, and reads no request then.

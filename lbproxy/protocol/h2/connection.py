@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.compiling import i64, mypyc_attr
+from lbproxy.compiling import i64, mypyc_attr, word_at
 from lbproxy.protocol.h2.codes import (
     ACK,
     COMPRESSION_ERROR,
@@ -153,8 +153,8 @@ class H2Connection(H2Control):
         """All that are there (section 4.1). How many octets need not be kept."""
         size: i64 = len(octets)
         while size - at >= FRAME_HEADER:
-            length: i64 = octets[at]
-            length = (length << 16) | (octets[at + 1] << 8) | octets[at + 2]
+            begin = word_at(octets, at)
+            length: i64 = ((begin & 0xFF) << 16) | (begin & 0xFF00) | ((begin >> 16) & 0xFF)
             end: i64 = at + FRAME_HEADER + length
             if length > MIN_FRAME_SIZE:
                 self._fail_size(octets[at : at + FRAME_HEADER], length)
@@ -162,7 +162,7 @@ class H2Connection(H2Control):
                 self._n_needed = FRAME_HEADER + length
                 return at
             else:
-                self._frame(octets, at, end)
+                self._frame(begin, octets, at, end)
             if self.is_failed:
                 return size
             at = end
@@ -176,11 +176,12 @@ class H2Connection(H2Control):
         else:
             self._fail(FRAME_SIZE_ERROR, f"a frame of {length} octets, more than SETTINGS_MAX_FRAME_SIZE allows")
 
-    def _frame(self, octets: bytes, at: i64, end: i64) -> None:
-        kind: i64 = octets[at + 3]
-        flags: i64 = octets[at + 4]
-        stream_id: i64 = octets[at + 5] & 0x7F
-        stream_id = (stream_id << 24) | (octets[at + 6] << 16) | (octets[at + 7] << 8) | octets[at + 8]
+    def _frame(self, begin: i64, octets: bytes, at: i64, end: i64) -> None:
+        """One of them. begin: its first eight octets, the first of which is the lowest."""
+        kind: i64 = (begin >> 24) & 0xFF
+        flags: i64 = (begin >> 32) & 0xFF
+        stream_id: i64 = ((begin >> 16) & 0x7F000000) | ((begin >> 32) & 0xFF0000) | ((begin >> 48) & 0xFF00)
+        stream_id |= octets[at + 8]
         at += FRAME_HEADER
         if self._block_stream and (kind != CONTINUATION or stream_id != self._block_stream):
             self._fail(PROTOCOL_ERROR, "a frame stands within a field block")  # section 6.10

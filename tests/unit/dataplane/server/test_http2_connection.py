@@ -335,6 +335,17 @@ def test_a_request_that_waits_when_the_connection_dies_goes_elsewhere_once(end: 
         lb.runtimes[0].retire()
 
 
+def test_what_the_kernel_did_not_take_is_not_sent_behind_the_end_of_the_server() -> None:
+    with Asking() as lb:
+        server, _first = lb.server()
+        server.answer(1)
+        asked = lb.begun(POST, b"body")
+        lb.loop.run()
+        server.peer.transport.unsent = 1 << 20
+        server.peer.fin()
+        assert asked.heard[1:] == ["closed_unacked"] and server.peer.saw_reset
+
+
 @pytest.mark.parametrize("end", ends(), ids=["fin", "reset"])
 def test_what_has_left_before_is_not_repeated(end: Callable[[Peer], None]) -> None:
     with Asking() as lb:

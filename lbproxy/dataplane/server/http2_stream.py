@@ -397,7 +397,7 @@ class Http2Stream(SharingServerStream):
         """What has come of it and was not told."""
         body, self._body = self._body, b""
         if self._more:
-            body = body + b"".join(self._more)
+            body = b"".join([body, *self._more])
             self._more = _NOTHING
         return body
 

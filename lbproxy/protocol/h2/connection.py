@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.compiling import i64, mypyc_attr, word_at
+from lbproxy.compiling import cut, i64, mypyc_attr, word_at
 from lbproxy.protocol.h2.codes import (
     ACK,
     COMPRESSION_ERROR,
@@ -237,7 +237,7 @@ class H2Connection(H2Control):
             return
         is_end = flags & END_STREAM != 0
         if flags & END_HEADERS:
-            self._fields(stream_id, octets[at:end], is_end)
+            self._fields(stream_id, cut(octets, at, end), is_end)
             return
         self._block_stream = stream_id
         self._block_ends = is_end
@@ -310,7 +310,11 @@ class H2Connection(H2Control):
     def _head(self, block: bytes, is_end: bool) -> H2Head:
         """Read, or known from before: a block that changed nothing in the table means the same until something does."""
         if self._known_version == self.decoder.version:
-            known = self._last_head if block == self._last_block else self._known.get(block)
+            known: H2Head | None = None
+            if block == self._last_block:
+                known = self._last_head
+            elif self._known:
+                known = self._known.get(block)
             if known is not None:
                 self.n_known += 1
                 self._last_block = block
@@ -477,7 +481,7 @@ class H2Connection(H2Control):
                 if self._control.is_over(self._now):
                     self._flood(CONTROL_FRAMES, "too many frames of DATA without octets")
                 return
-            self.data_received(stream_id, octets[at:end], n_flow, is_end)
+            self.data_received(stream_id, cut(octets, at, end), n_flow, is_end)
 
     def _stray_data(self, stream_id: i64, n_flow: i64) -> None:
         """On a stream that is not open: no fault if this end has reset it a moment ago, within its window."""

@@ -275,14 +275,14 @@ class Encoder:
 
         Those that their sender has not put into a table enter none here.
         """
-        start = self._begun() if self._is_new else b""
-        start += self._known_block(front, secrets)
+        begun = self._begun() if self._is_new else b""
+        start = join_four(begun, self._known_block(front, secrets), b"", b"")
         for field in between:
             if field.varies:
-                start += _DICTIONARY.literal(field)
+                start = join_four(start, _DICTIONARY.literal(field), b"", b"")
                 self.n_spelled += 1
             else:
-                start += self._known_block(field.line, secrets)
+                start = join_four(start, self._known_block(field.line, secrets), b"", b"")
         return self._block(start, behind, own, secrets, aside)
 
     def encode_trailers(self, lines: bytes, secrets: frozenset[bytes] = NO_NAMES) -> bytes:

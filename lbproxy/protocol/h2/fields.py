@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from lbproxy.compiling import i64, join_four, mypyc_attr
+from lbproxy.compiling import i64, join_four, mypyc_attr, value_end
 from lbproxy.protocol.message import MAX_LENGTH, host_match, parse_length, token_match
 from lbproxy.protocol.request_fields import means_nothing
 
@@ -77,7 +77,6 @@ _MAX_NAMES: Final = 1024
 _MAX_NAME: Final = 64
 _HTAB: Final = 9
 _SPACE: Final = 32
-_DELETE: Final = 127
 _COLON: Final = 58
 _MAX_SHOWN: Final = 40
 # Octets of a name (RFC 9110 section 5.6.2) without upper case.
@@ -143,19 +142,11 @@ def has_clean_value(value: bytes) -> bool:
     size: i64 = len(value)
     if not size:
         return True
-    octet: i64
-    at: i64 = 0
-    while at < size:
-        octet = value[at]
-        if octet < _SPACE:
-            if octet != _HTAB:
-                return False
-        elif octet == _DELETE:
-            return False
-        at += 1
+    if value_end(value, 0) != size:
+        return False
     first: i64 = value[0]
-    octet = value[size - 1]
-    return first != _SPACE and first != _HTAB and octet != _SPACE and octet != _HTAB
+    last: i64 = value[size - 1]
+    return first != _SPACE and first != _HTAB and last != _SPACE and last != _HTAB
 
 
 def make_field(name: bytes, value: bytes, kind: int = -1, is_secret: bool = False) -> H2Field:

@@ -98,6 +98,11 @@ SIGNATURES = {
     "store_cell": ("int64", "int64", "int64", "int64", False),
     "try_lock": ("int64", "int64", False),
     "unlock": ("int64", "int64", False),
+    "frame": ("int64", "int64", "int64", "bytes", "bytes", True),
+    "frame_begin": ("int64", "int64", "int64", "int64", "bytes", True),
+    "join_four": ("bytes", "bytes", "bytes", "bytes", "bytes", True),
+    "hpack_literal": ("bytes", "bytes", "bytes", True),
+    "hpack_own": ("bytes", "bytes", True),
 }
 # A function of the standard library, which has such a word where a compiled module imports it by its name.
 MONOTONIC = ("time.monotonic", "lbproxy_monotonic")

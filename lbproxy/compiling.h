@@ -510,3 +510,134 @@ static inline int64_t lbproxy_try_lock(int64_t address) {
 static inline int64_t lbproxy_unlock(int64_t address) {
     return pthread_mutex_unlock((pthread_mutex_t *)(intptr_t)address);
 }
+
+static inline char *lbproxy_put_frame(char *to, int64_t size, int64_t kind, int64_t flags, int64_t stream_id) {
+    *to++ = (char)(size >> 16);
+    *to++ = (char)(size >> 8);
+    *to++ = (char)size;
+    *to++ = (char)kind;
+    *to++ = (char)flags;
+    *to++ = (char)(stream_id >> 24);
+    *to++ = (char)(stream_id >> 16);
+    *to++ = (char)(stream_id >> 8);
+    *to++ = (char)stream_id;
+    return to;
+}
+
+static inline PyObject *lbproxy_frame(int64_t kind, int64_t flags, int64_t stream_id, PyObject *payload) {
+    Py_ssize_t size = PyBytes_GET_SIZE(payload);
+    PyObject *whole = PyBytes_FromStringAndSize(NULL, size + 9);
+    if (whole != NULL)
+        memcpy(lbproxy_put_frame(PyBytes_AS_STRING(whole), size, kind, flags, stream_id), PyBytes_AS_STRING(payload), size);
+    return whole;
+}
+
+static inline PyObject *lbproxy_frame_begin(int64_t size, int64_t kind, int64_t flags, int64_t stream_id) {
+    PyObject *begin = PyBytes_FromStringAndSize(NULL, 9);
+    if (begin != NULL)
+        lbproxy_put_frame(PyBytes_AS_STRING(begin), size, kind, flags, stream_id);
+    return begin;
+}
+
+static inline PyObject *lbproxy_join_four(PyObject *first, PyObject *second, PyObject *third, PyObject *fourth) {
+    PyObject *parts[4] = {first, second, third, fourth};
+    Py_ssize_t size = 0;
+    for (int i = 0; i < 4; i++)
+        size += PyBytes_GET_SIZE(parts[i]);
+    for (int i = 0; i < 4; i++)
+        if (PyBytes_GET_SIZE(parts[i]) == size) {
+            Py_INCREF(parts[i]);
+            return parts[i];
+        }
+    PyObject *whole = PyBytes_FromStringAndSize(NULL, size);
+    if (whole == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(whole);
+    for (int i = 0; i < 4; i++) {
+        memcpy(to, PyBytes_AS_STRING(parts[i]), PyBytes_GET_SIZE(parts[i]));
+        to += PyBytes_GET_SIZE(parts[i]);
+    }
+    return whole;
+}
+
+/* At most six octets: no object has more than 2^40. */
+static inline char *lbproxy_put_size(char *to, Py_ssize_t size) {
+    if (size < 127) {
+        *to++ = (char)size;
+        return to;
+    }
+    *to++ = 127;
+    for (size -= 127; size >= 128; size >>= 7)
+        *to++ = (char)(128 | (size & 127));
+    *to++ = (char)size;
+    return to;
+}
+
+static inline PyObject *lbproxy_hpack_literal(PyObject *begin, PyObject *value) {
+    char digits[16];
+    Py_ssize_t n_begin = PyBytes_GET_SIZE(begin), n_value = PyBytes_GET_SIZE(value);
+    Py_ssize_t n_size = lbproxy_put_size(digits, n_value) - digits;
+    PyObject *whole = PyBytes_FromStringAndSize(NULL, n_begin + n_size + n_value);
+    if (whole == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(whole);
+    memcpy(to, PyBytes_AS_STRING(begin), n_begin);
+    memcpy(to + n_begin, digits, n_size);
+    memcpy(to + n_begin + n_size, PyBytes_AS_STRING(value), n_value);
+    return whole;
+}
+
+/* usual: as most write it. The rest is looked at letter by letter. */
+static inline int lbproxy_is_name(const char *found, const char *usual, const char *name, size_t size) {
+    if (memcmp(found, usual, size) == 0 || memcmp(found, name, size) == 0)
+        return 1;
+    for (size_t i = 0; i < size; i++) {
+        char letter = found[i];
+        if ((letter >= 'A' && letter <= 'Z' ? letter | 0x20 : letter) != name[i])
+            return 0;
+    }
+    return 1;
+}
+
+/* A line has as many octets as what is made of it, but for those of a long value's size: four more at most, of which there
+   are none with fewer than 255 octets. */
+static inline PyObject *lbproxy_hpack_own(PyObject *lines) {
+    const char *at = PyBytes_AS_STRING(lines), *end = at + PyBytes_GET_SIZE(lines);
+    char small[512];
+    char *made = small, *to;
+    size_t room = (size_t)(end - at) + (size_t)(end - at) / 32 + 16;
+    if (room > sizeof small && (made = PyMem_Malloc(room)) == NULL)
+        return PyErr_NoMemory();
+    to = made;
+    while (at < end) {
+        const char *begin, *value;
+        size_t n_begin;
+        if (end - at > 16 && lbproxy_is_name(at, "Content-Length: ", "content-length: ", 16)) {
+            begin = "\x0f\x0d";
+            n_begin = 2;
+            value = at + 16;
+        } else if (end - at > 14 && lbproxy_is_name(at, "X-Request-ID: ", "x-request-id: ", 14)) {
+            begin = "\0\x0cx-request-id";
+            n_begin = 14;
+            value = at + 14;
+        } else if (end - at > 14 && lbproxy_is_name(at, "Grpc-Timeout: ", "grpc-timeout: ", 14)) {
+            begin = "\0\x0cgrpc-timeout";
+            n_begin = 14;
+            value = at + 14;
+        } else
+            break;
+        const char *stop = memchr(value, '\r', end - value);
+        if (stop == NULL || stop + 1 >= end || stop[1] != '\n')
+            break;
+        memcpy(to, begin, n_begin);
+        to += n_begin;
+        to = lbproxy_put_size(to, stop - value);
+        memcpy(to, value, stop - value);
+        to += stop - value;
+        at = stop + 2;
+    }
+    PyObject *whole = PyBytes_FromStringAndSize(made, at == end ? to - made : 0);
+    if (made != small)
+        PyMem_Free(made);
+    return whole;
+}

@@ -255,6 +255,56 @@ def has_news(fd: i64) -> bool:
     return bool(poll.poll(0))
 
 
+def frame(kind: i64, flags: i64, stream_id: i64, payload: bytes) -> bytes:
+    """A frame of HTTP/2 (RFC 9113 section 4.1), of which the payload is not longer than its header can say."""
+    return frame_begin(len(payload), kind, flags, stream_id) + payload
+
+
+def frame_begin(size: i64, kind: i64, flags: i64, stream_id: i64) -> bytes:
+    """The nine octets before a payload of so many octets."""
+    return int((size << 16) | (kind << 8) | flags).to_bytes(5, "big") + int(stream_id).to_bytes(4, "big")
+
+
+def join_four(first: bytes, second: bytes, third: bytes, fourth: bytes) -> bytes:
+    """All of them in one."""
+    return first + second + third + fourth
+
+
+def hpack_literal(begin: bytes, value: bytes) -> bytes:
+    """A field of HPACK that is spelled out: its value, without Huffman's code, behind what says its name."""
+    return begin + _hpack_size(len(value)) + value
+
+
+def hpack_own(lines: bytes) -> bytes:
+    """Lines `name: value` with CR LF as HPACK has fields that enter no table (RFC 7541 section 6.2.2), if all of them
+    have names that lbproxy writes itself: content-length, grpc-timeout, x-request-id. Else b""."""
+    pieces = []
+    for line in lines.split(b"\r\n")[:-1]:
+        name, colon, value = line.partition(b": ")
+        begin = _OWN_FIELDS.get(name.lower())
+        if begin is None or not colon or b"\r" in value:
+            return b""
+        pieces.append(hpack_literal(begin, value))
+    return b"".join(pieces) if lines.endswith(b"\r\n") else b""
+
+
+_OWN_FIELDS: Final = {b"content-length": b"\x0f\x0d", b"grpc-timeout": b"\0\x0cgrpc-timeout",
+                      b"x-request-id": b"\0\x0cx-request-id"}  # fmt: skip
+
+
+def _hpack_size(size: int) -> bytes:
+    """RFC 7541 section 5.1, with a prefix of seven bits."""
+    if size < 127:
+        return bytes((size,))
+    octets = [127]
+    size -= 127
+    while size >= 128:
+        octets.append(128 | (size & 127))
+        size >>= 7
+    octets.append(size)
+    return bytes(octets)
+
+
 def address_of(cells: object) -> tuple[int, int, object]:
     """Where the numbers of a memoryview stand in memory, how many there are, and what keeps them there; 0 if that is
     unknown."""

@@ -71,7 +71,7 @@ class RecordingEnd(H2Connection):
 
     def has_stream(self, stream_id: int) -> bool:
         """Is it open at either end?"""
-        return stream_id in self._streams
+        return self._streams.get(stream_id) is not None
 
     def sendable(self, stream_id: int) -> int:
         """Octets of DATA that would be taken now; 0 of a stream that is no more."""

@@ -42,6 +42,7 @@ class Http2Client:
             said = self.end.take_output()
             if said and self.peer.is_open:
                 self.peer.send(said)
+            self.lb.services.poller.turn_end.flush()
             heard = self.peer.got()
             if heard:
                 self.end.received(heard, self.lb.clock())

@@ -158,6 +158,22 @@ def test_where_a_line_ends() -> None:
     assert ends(b"A: b\n", 1) == ends(b"A: b\rc", 1) == ends(b"A: \x7f\r\n", 1) == -2
 
 
+def test_fields_that_are_spelled_out() -> None:
+    assert compiling.hpack_literal(b"\0\1a", b"xyz") == b"\0\1a\3xyz"
+    assert compiling.hpack_literal(b"", b"x" * 126)[:1] == b"\x7e"
+    assert compiling.hpack_literal(b"", b"x" * 127)[:2] == b"\x7f\0"
+    assert compiling.hpack_literal(b"", b"x" * 1337)[:3] == b"\x7f\xba\x09"
+    assert compiling.hpack_own(b"Content-Length: 7\r\nX-Request-ID: a\r\n") == b"\x0f\x0d\x017\0\x0cx-request-id\x01a"
+    for other in (
+        b"",
+        b"age: 7\r\n",
+        b"content-length:7\r\n",
+        b"content-length: 7",
+        b"content-length: 7\r\nage: 7\r\n",
+    ):
+        assert compiling.hpack_own(other) == b""
+
+
 def test_cells_are_added_to() -> None:
     cells = [1, 2**40]
     compiling.add_to(cells, 1, 2**40)

@@ -54,6 +54,7 @@ class Http2Connection(TimedHttp2):
                 self._deadline = min(now + LINGER_IDLE_S, self._linger_end)
             return
         self._is_inside = True
+        self._now = now
         try:
             self.codec.received(data, now)
             if self._unstarted is not None:
@@ -63,8 +64,10 @@ class Http2Connection(TimedHttp2):
         self._is_inside = False
         if self._state < LINGER:
             self._set_deadline(now)
-            self._pump()
-        self._flush()
+            if self._ready:
+                self._pump()
+            if self.codec.n_output:
+                self.written()
 
     # --- the codec's calls ------------------------------------------------------------------------------------------
 
@@ -84,7 +87,7 @@ class Http2Connection(TimedHttp2):
         else:
             stream = Http2Stream(self, number, facts, is_end=is_end)
             raw = b""
-        self._streams[number] = stream
+        self._streams.put(number, stream)
         self._door.n_streams += 1
         prepared = self._from_template(head, is_end=is_end) if head.shape is not None and not raw else None
         if prepared is None:
@@ -98,7 +101,7 @@ class Http2Connection(TimedHttp2):
             known = prepared.head.forwarding
             identity = kept_identity(known)
             address = facts.address_behind(known)
-        exchange = stream.begin(prepared, identity or services.next_request_id(), address, services.clock())
+        exchange = stream.begin(prepared, identity or services.next_request_id(), address, self._now)
         if facts.subject:
             exchange.log_head = facts.listener.log_format.with_subject(prepared.log_head, facts.subject)
         if self._is_crowded:

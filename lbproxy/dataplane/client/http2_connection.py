@@ -34,6 +34,7 @@ from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.template import Template
 from lbproxy.dataplane.net.socket_transport import FIRST_READ
 from lbproxy.dataplane.net.tls_transport import StreamTransport
+from lbproxy.dataplane.net.turn_end import Writer
 from lbproxy.dataplane.room import Guest
 from lbproxy.dataplane.runtime import JITTER, Http2Settings
 from lbproxy.dataplane.services import abort
@@ -41,6 +42,7 @@ from lbproxy.errors import Fault
 from lbproxy.protocol.h2.codes import MAX_STREAM_ID, NO_ERROR
 from lbproxy.protocol.h2.head import H2Head
 from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.h2.stream_table import StreamTable
 from lbproxy.telemetry.slots import GOAWAYS, LISTENER
 
 OPEN: Final = 0
@@ -79,11 +81,14 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_goaway",
         "_idle_since",
         "_is_crowded",
+        "_is_due",
         "_is_inside",
         "_is_paused",
         "_linger_end",
         "_lookups",
         "_n_held",
+        "_now",
+        "_outlet",
         "_ready",
         "_stalled",
         "_state",
@@ -91,6 +96,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_taken",
         "_taken_at",
         "_templates",
+        "_turn_end",
         "_unstarted",
         "_write_blocked",
         "_written",
@@ -117,12 +123,16 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             ),
         )
         self._state = OPEN
-        self._streams: dict[int, Http2Stream] = {}
+        self._streams: StreamTable[Http2Stream] = StreamTable()
         self._unstarted: Http2Stream | None = None  # of the last head: its body may be in the same read
         self._ready: deque[Http2Stream] = deque()  # may send, and wait for their turn
         self._stalled: dict[int, Http2Stream] = {}  # wait for a window
         self._templates: dict[H2Head, Template] = {}  # by their shapes, which one connection has
-        self._is_inside = False  # of a read: what is said leaves when all of it was looked at
+        self._is_inside = False  # of a read
+        self._now = 0.0  # when the read began
+        self._turn_end = door.services.poller.turn_end
+        self._outlet: _Outlet | None = None
+        self._is_due = False  # the end of the turn will be told
         self._is_paused = False
         self._write_blocked = False
         self._n_held = 0
@@ -148,6 +158,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     def _begin(self, transport: StreamTransport) -> None:
         self.transport = transport
+        self._outlet = _Outlet(self)
         transport.set_write_buffer_limits(high=HIGH_WATER)
         now = self.services.clock()
         self._idle_since = now
@@ -158,7 +169,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         self.services.swept.add(self)
         if self.services.is_draining:
             self.begin_drain(now)
-        self._flush()
+        self.written()
 
     def _chance(self) -> float:
         """0 to 1, so that connections that began together do not end together."""
@@ -170,6 +181,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
     def eof_received(self) -> bool:
         """The client has left: without its window updates there would be no end of an answer."""
         self._leave_streams(self._failure or errors.CLIENT_ABORT)
+        self._flush_last()
         return False
 
     def _leave(self, fault: Fault) -> None:
@@ -180,7 +192,9 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         self._count_lookups()
         self._door.connection_closed(self._facts.peer_ip)
         self._leave_streams(fault)
-        self._codec.owner = None  # which knows this object
+        self._codec.owner = None  # which knows this object, as the other one does
+        if self._outlet is not None:
+            self._outlet.connection = None
 
     def _count_lookups(self) -> None:
         now = self._codec.lookups()
@@ -189,7 +203,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             self._lookups = now
 
     def _leave_streams(self, fault: Fault) -> None:
-        for stream in list(self._streams.values()):
+        for stream in self._streams.values():
             try:
                 stream.connection_lost(fault)
             except Exception as error:  # a defect: the others must hear of it all the same
@@ -223,7 +237,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             if self._deadline == NEVER or self._idle_since != NEVER:
                 self._deadline = now + timeouts.request_head
                 self._idle_since = NEVER
-        elif self._streams:
+        elif self._streams.count:
             self._deadline = self._idle_since = NEVER
         elif self._idle_since == NEVER:
             self._idle_since = now
@@ -237,7 +251,21 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         return not self._write_blocked and self._state < LINGER
 
     def written(self) -> None:
-        if not self._is_inside:
+        """What is said in a turn leaves in one write at its end, and so in one record of TLS, unless it is much."""
+        if self.codec.n_output >= HIGH_WATER:
+            self._flush()
+        elif not self._is_due and self._outlet is not None:
+            self._is_due = True
+            self._turn_end.add(self._outlet)
+
+    def turn_ended(self) -> None:
+        """What waits leaves."""
+        self._is_due = False
+        self._flush_last()
+
+    def _flush_last(self) -> None:
+        """The same where the transport may have ended, or is about to."""
+        if self._state < LINGER:
             self._flush()
 
     def _flush(self) -> None:
@@ -276,20 +304,21 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     def _share(self) -> int:
         """Of what may be kept of the answers, for one of those that there are now; 0: more than is read at once."""
-        share = max(LEAST_SHARE, MOST_HELD // max(1, len(self._streams)))
+        share = max(LEAST_SHARE, MOST_HELD // max(1, self._streams.count))
         return share if share < FIRST_READ else 0
 
     def stream_over(self, stream: Http2Stream) -> None:
-        if self._streams.pop(stream.number, None) is not None:
+        if self._streams.pop(stream.number) is not None:
             self._door.n_streams -= 1
         if stream.is_queued:
             self._stalled.pop(stream.number, None)
         if stream is self._unstarted:
             self._unstarted = None
-        if not self._streams and not self._is_inside:
-            self._set_deadline(self.services.clock())
-        if not self._streams and self._state == LEAVING:
-            self._linger()
+        if not self._streams.count:
+            if not self._is_inside:
+                self._set_deadline(self.services.clock())
+            if self._state == LEAVING:
+                self._linger()
 
     def _pump(self) -> None:
         """A frame of each stream that has something to send, and again, while the socket takes it."""
@@ -321,7 +350,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             if not self.transport.is_closing():
                 self.transport.resume_reading()
         self._pump()
-        self._flush()
+        self.written()
 
     def _pause(self) -> None:
         """Read nothing more of a client that does not take what it is sent."""
@@ -333,6 +362,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     def _hung_up(self) -> None:
         self._leave_streams(errors.CLIENT_ABORT)
+        self._flush_last()
         self.transport.close()
 
     # --- its end ----------------------------------------------------------------------------------------------------
@@ -355,7 +385,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             return
         self._state = LEAVING
         self.codec.goaway(self.codec.last_peer_stream, NO_ERROR, self._goaway.encode())
-        if not self._streams:
+        if not self._streams.count:
             self._linger()
         self.written()
 
@@ -400,3 +430,16 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     def shut_down(self) -> None:
         raise NotImplementedError
+
+
+class _Outlet(Writer):
+    """Whom the end of a turn tells; a connection has its base class already. connection: None when it has ended."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Http2Life) -> None:
+        self.connection: Http2Life | None = connection
+
+    def flush(self) -> None:
+        if self.connection is not None:
+            self.connection.turn_ended()

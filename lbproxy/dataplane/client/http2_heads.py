@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from lbproxy.compiling import length_line
 from lbproxy.dataplane.client.answers import shown_id
 from lbproxy.dataplane.exchange.own_answers import date_line, http_date
 from lbproxy.dataplane.exchange.prepare import Prepared
@@ -75,7 +76,7 @@ def answer_lines(prepared: Prepared, head: ResponseHead, id_line: bytes) -> tupl
         lines, aside = join_fields(edits.apply(fields_of(lines + aside))), b""
     own = shown_id(prepared, id_line)
     if head.content_length is not None and head.status != 204:
-        own = b"Content-Length: %d\r\n%b" % (head.content_length, own)
+        own = length_line(head.content_length) + own
     return lines, aside, own
 
 

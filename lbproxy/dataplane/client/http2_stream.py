@@ -39,6 +39,7 @@ from lbproxy.protocol.message import NO_NAMES, Field, Fields, secrets_of
 NEVER: Final = float("inf")
 FRAME: Final = 16 * 1024
 """What a stream sends before it is another one's turn: the frame that every peer takes (RFC 9113 section 4.2)."""
+_NOTHING_UNREAD: Final[list[tuple[bytes, int, bool, Sequence[Field]]]] = []  # it is never added to
 
 
 @trait
@@ -143,13 +144,13 @@ class Http2Stream(SharingClientStream):
         self._awaits_end = False  # of the request, of which nothing else is missing; the answer is sent
         self._deadline = NEVER  # of the request's body
         self._rate: UploadRate | None = None
-        self._unread: list[tuple[bytes, int, bool, Sequence[Field]]] = []  # came while the server takes no more
+        self._unread = _NOTHING_UNREAD  # came while the server takes no more
         self._n_owed = 0  # octets of windows that are not given back
         self._unsent: Unsent | None = None
         self._ends = False  # behind what is unsent
         self._trailers = b""  # lines, behind the last DATA
         self._secrets = NO_NAMES  # among these
-        self._nominated: frozenset[bytes] = frozenset()
+        self._nominated = NO_NAMES
         self._n_sent = 0
         self._progress = -1
         self._progress_at = 0.0
@@ -185,7 +186,7 @@ class Http2Stream(SharingClientStream):
                 self._drop()
             return
         if not self._is_started:
-            if len(data) <= self.facts.listener.body_bytes:
+            if float(len(data)) <= self.facts.listener.body_bytes:
                 self.start(data, is_end=is_end, trailers=trailers)
                 self._took(n_flow)
                 return
@@ -200,8 +201,10 @@ class Http2Stream(SharingClientStream):
         if self._unread and len(self._unread[-1][0]) < SMALL:
             before, n_before, _, _ = self._unread[-1]
             self._unread[-1] = (before + data, n_before + n_flow, is_end, trailers)
-        else:
+        elif self._unread:
             self._unread.append((data, n_flow, is_end, trailers))
+        else:
+            self._unread = [(data, n_flow, is_end, trailers)]
 
     def is_coming(self, now: float) -> None:
         """A part of a frame of it came."""
@@ -214,7 +217,7 @@ class Http2Stream(SharingClientStream):
             self._give_back(n_flow)
             return
         listener = self.facts.listener
-        if exchange.bytes_in + len(data) > listener.body_bytes:
+        if float(exchange.bytes_in + len(data)) > listener.body_bytes:
             self._give_back(n_flow)
             exchange.fail(errors.BODY_TOO_LARGE, f"more than {listener.body_bytes:.0f} bytes of body")
             return
@@ -335,9 +338,10 @@ class Http2Stream(SharingClientStream):
         if self.bound is not None:
             unbind(self)
         owed = self._n_owed
-        for _, n_flow, _, _ in self._unread:
-            owed += n_flow
-        self._unread.clear()
+        if self._unread:
+            for _, n_flow, _, _ in self._unread:
+                owed += n_flow
+            self._unread = _NOTHING_UNREAD
         self._n_owed = 0
         if owed:
             self._owner.codec.consumed(self.number, owed)

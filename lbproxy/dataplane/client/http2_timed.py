@@ -24,7 +24,7 @@ class TimedHttp2(Http2Life):
     def sweep(self, now: float) -> None:
         self._count_lookups()
         self._check_write(now)
-        for stream in list(self._streams.values()):
+        for stream in self._streams.values():
             try:
                 stream.sweep(now)
             except Exception as error:  # a defect: confined to this request
@@ -38,7 +38,8 @@ class TimedHttp2(Http2Life):
             self._deadline_passed()
         if self._state != CLOSED:
             self._pump()
-            self._flush()
+            if self.codec.n_output:
+                self.written()
 
     def _check_write(self, now: float) -> None:
         """A client that takes nothing at all, on any stream, is reset after `timeouts.write`."""
@@ -50,7 +51,7 @@ class TimedHttp2(Http2Life):
             self._taken = taken
             self._taken_at = now
         elif now - self._taken_at >= self._facts.listener.timeouts.write:
-            for stream in list(self._streams.values()):
+            for stream in self._streams.values():
                 stream.connection_lost(errors.CLIENT_WRITE_TIMEOUT)
             abort(self.transport)
             self._leave(errors.CLIENT_WRITE_TIMEOUT)
@@ -65,14 +66,16 @@ class TimedHttp2(Http2Life):
     # --- making way for others (room.py) ----------------------------------------------------------------------------
 
     def idle_since(self) -> float:
-        if self._streams or (self._state < LINGER and not self.codec.is_between) or self._n_untaken():
+        if self._streams.count or (self._state < LINGER and not self.codec.is_between):
+            return NEVER
+        if self._n_untaken() or self.codec.n_output:
             return NEVER
         return self._idle_since
 
     def makes_way(self) -> bool:
         if self._state == LINGER:
             self.transport.abort()
-        elif self._state == CLOSED or self._streams or self.transport.has_unread:
+        elif self._state == CLOSED or self._streams.count or self.transport.has_unread:
             return False
         else:
             self._end("room")
@@ -81,7 +84,7 @@ class TimedHttp2(Http2Life):
         return True
 
     def closes_after_answer(self) -> bool:
-        if self._state != OPEN or self._goaway or not self._streams:
+        if self._state != OPEN or self._goaway or not self._streams.count:
             return False
         self._go_away("room", self.services.clock())
         self._facts.listener.row[_EVICTED_ANSWERED] += 1
@@ -103,7 +106,7 @@ class TimedHttp2(Http2Life):
 
     def shut_down(self) -> None:
         """The grace period is over: 503 where nothing was sent yet, a reset where something was."""
-        for stream in list(self._streams.values()):
+        for stream in self._streams.values():
             if stream.shut_down():
                 self.services.n_cut += 1
         if self._state < LINGER:

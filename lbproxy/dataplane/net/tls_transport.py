@@ -44,7 +44,6 @@ CLOSED: Final = 2
 RECORD: Final = 16 * 1024  # the longest plaintext of a record
 PIECE: Final = 64 * 1024  # read or written at once
 _MUCH: Final = 32 * 1024  # a read of so much is followed by others
-_SMALL: Final = 4 * 1024  # written without a loop over pieces
 BARREN_BYTES: Final = 32 * 1024  # received in a row without data: a whole record, and a thousand key updates
 ANSWER_BYTES: Final = 16 * 1024  # to records without data, while the peer does not take what it is sent
 
@@ -372,7 +371,7 @@ class TlsTransport(Receiver, asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._state != OPEN or self._is_writing_ended or not data:
             return
-        if len(data) > _SMALL:
+        if len(data) > PIECE:
             self._write_long(memoryview(data))
             return
         try:

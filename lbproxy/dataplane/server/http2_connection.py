@@ -24,6 +24,7 @@ from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
 from lbproxy.dataplane.net.socket_transport import Receiver
 from lbproxy.dataplane.net.tls_transport import StreamTransport, TlsTransport
+from lbproxy.dataplane.net.turn_end import Writer
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.server.connection import acknowledged
 from lbproxy.dataplane.server.http2_stream import FRAME, Carrier, Http2Stream
@@ -35,6 +36,7 @@ from lbproxy.protocol.h2.codes import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR, REFUS
 from lbproxy.protocol.h2.fields import NO_FIELDS, H2Field
 from lbproxy.protocol.h2.head import H2Head, trailers_of
 from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.h2.stream_table import StreamTable
 from lbproxy.protocol.message import Field
 
 log = logging.getLogger("lbproxy")
@@ -86,13 +88,15 @@ class Http2Connection(Carrier):
         self._expected = expected
         self._transport: StreamTransport | None = None
         self._poller = select.poll()
-        self.streams: dict[int, Http2Stream] = {}
+        self.streams: StreamTable[Http2Stream] = StreamTable()
         self._waiting: dict[int, Http2Stream] = {}  # that have more to send, in turn
         self.is_draining = False
         self.has_ended = False
         self.was_answered = False
         self._is_counted = False
-        self._is_reading = False
+        self._turn_end = services.poller.turn_end
+        self._outlet = _Outlet(self)
+        self._is_due = False  # the end of the turn will be told
         self.created_at = self.idle_since = self.now = services.clock()
         self._heard_at = self._silent_since = self.now
         self._max_requests = self._retires_at = _NEVER
@@ -119,8 +123,8 @@ class Http2Connection(Carrier):
             and not self.has_ended
             and not self.is_failed
             and not self.is_blocked
-            and len(self.streams) < self.capacity
-            and (bool(self.streams) or not self._poller.poll(0))
+            and self.streams.count < self.capacity
+            and (self.streams.count > 0 or not self._poller.poll(0))
         )
 
     def begin(self, sink: AnswerSink, now: float, *, is_tunnel: bool = False) -> bool:
@@ -130,8 +134,8 @@ class Http2Connection(Carrier):
             self.drain()
             return False
         stream = ConnectStream(self, number, self.services) if is_tunnel else Http2Stream(self, number)
-        self.streams[number] = stream
-        if len(self.streams) == 1:
+        self.streams.put(number, stream)
+        if self.streams.count == 1:
             self._silent_since = now
         if self.n_requests + 1 >= self._max_requests:
             self.drain()
@@ -141,14 +145,26 @@ class Http2Connection(Carrier):
     # --- Carrier ------------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        if self.n_output and not self._is_reading:
+        """What is said in a turn leaves in one write at its end, and so in one record of TLS, unless it is much.
+
+        What waits for that when the connection dies has not left, and its requests go elsewhere.
+        """
+        if self.n_output >= HIGH_WATER:
             self._write()
+        elif self.n_output and not self._is_due:
+            self._is_due = True
+            self._turn_end.add(self._outlet)
+
+    def turn_ended(self) -> None:
+        """What waits leaves."""
+        self._is_due = False
+        self._write()
 
     def _write(self) -> None:
         transport = self._transport
-        data = self.take_output()
-        if transport is None or not data:
+        if not self.n_output or transport is None or transport.is_closing():
             return
+        data = self.take_output()
         self.n_written += len(data)
         transport.write(data)
 
@@ -158,9 +174,9 @@ class Http2Connection(Carrier):
     def forget(self, stream: Http2Stream) -> None:
         if self._waiting:
             self._waiting.pop(stream.stream_id, None)
-        if self.streams.pop(stream.stream_id, None) is None or self.has_ended:
+        if self.streams.pop(stream.stream_id) is None or self.has_ended:
             return
-        if not self.streams:
+        if not self.streams.count:
             self.idle_since = self.services.clock()
             if self.is_draining or self._is_surplus():
                 self.services.loop.call_soon(self.close_if_idle)
@@ -198,7 +214,7 @@ class Http2Connection(Carrier):
                     self._write()
                     if self.is_blocked:
                         break
-        self._write()
+        self.flush()
         for stream in done:
             stream.room_came()
 
@@ -216,7 +232,7 @@ class Http2Connection(Carrier):
             self._retires_at = self.created_at + age_s
         self._is_counted = True
         self.runtime.n_connections += 1
-        self._write()
+        self.flush()
 
     def octets_came(self, data: bytes) -> None:
         """A read."""
@@ -226,19 +242,15 @@ class Http2Connection(Carrier):
         self._pinged_at = 0.0
         if not self.peer.is_known and data.startswith(b"HTTP/1."):
             self._why = "it speaks HTTP/1 there"
-        self._is_reading = True
-        try:
-            self.received(data, self.now)
-            self._deliver()
-            if self._waiting:
-                self._pump()
-        finally:
-            self._is_reading = False
+        self.received(data, self.now)
+        self._deliver()
+        if self._waiting:
+            self._pump()
         if self.is_failed:
             self._end_failed()
         else:
-            self._write()
-            if self.is_blocked and self._unread() > MOST_UNREAD:
+            self.flush()
+            if self.is_blocked and self._unread() + self.n_output > MOST_UNREAD:
                 self.break_off(errors.H2_PROTOCOL, "it does not take what it asks for")
 
     def _deliver(self) -> None:
@@ -327,7 +339,7 @@ class Http2Connection(Carrier):
                 f" ({debug[:100].decode('ascii', 'replace')!r})" if debug else "",
             )
         self.drain()
-        for number in [number for number in self.streams if number > last_stream_id]:
+        for number in [number for number in self.streams.numbers() if number > last_stream_id]:
             self._fail_stream(number, errors.GOAWAY_UNPROCESSED, f"not processed (GOAWAY with {error_name(code)})")
 
     def connection_failed(self, code: int, why: str) -> None:
@@ -352,12 +364,12 @@ class Http2Connection(Carrier):
         self.is_draining = True
         if self._owner is not None:
             self._owner.connection_over(self)
-        if not self.streams:
+        if not self.streams.count:
             self.services.loop.call_soon(self.close_if_idle)
 
     def close_if_idle(self) -> None:
         """End a connection on which nothing is under way, cleanly."""
-        if self.has_ended or self.streams:
+        if self.has_ended or self.streams.count:
             return
         if not self.is_failed:
             self.goaway(0)
@@ -372,6 +384,7 @@ class Http2Connection(Carrier):
         self._count_lookups()
         self.has_ended = True
         owner, self._owner = self._owner, None
+        self._outlet.connection = None  # which knows this object
         self._transport = None
         self._waiting.clear()
         if self._is_counted:
@@ -394,7 +407,7 @@ class Http2Connection(Carrier):
         self._let_go()
         if transport is not None:
             abort(transport)
-        self._fail_all(list(self.streams.values()), fault, detail)
+        self._fail_all(self.streams.values(), fault, detail)
 
     def _end_failed(self) -> None:
         """The server broke the protocol: it is told so, and the connection ends."""
@@ -405,7 +418,7 @@ class Http2Connection(Carrier):
         self._let_go()
         if transport is not None:
             transport.close()
-        self._fail_all(list(self.streams.values()), errors.H2_PROTOCOL, self._why)
+        self._fail_all(self.streams.values(), errors.H2_PROTOCOL, self._why)
 
     def _fail_all(self, streams: Sequence[Http2Stream], fault: Fault, detail: str) -> None:
         for stream in streams:
@@ -426,12 +439,16 @@ class Http2Connection(Carrier):
             read_what_is_left(sock, 65536, self.octets_came, lambda: not self.has_ended)
             if self.has_ended:
                 return
-        n_unsent = self._unread()
-        acked = acknowledged(transport) if transport is not None and is_fin and self.streams else None
+        n_left = transport.taken(self.n_written) if transport is not None else 0
+        acked = acknowledged(transport) if transport is not None and is_fin and self.streams.count else None
         self._let_go()
         if is_fin and transport is not None:
-            transport.close()
-        streams = list(self.streams.values())
+            if transport.get_write_buffer_size():
+                # Closing would send the rest of requests that are over, which the server might execute after all.
+                abort(transport)
+            else:
+                transport.close()
+        streams = self.streams.values()
         if isinstance(error, ssl.SSLError) and not self.was_answered and not self.peer.is_known:
             # TLS 1.3: the server judges our certificate when we are done already, and reads no request then.
             self._fail_all(streams, *tls_fault(error))
@@ -443,17 +460,19 @@ class Http2Connection(Carrier):
             if stream.has_head:
                 fault, detail = errors.TRUNCATED_BODY, "the connection ended inside the body"
             else:
-                fault, detail = self._judge(stream, sink, n_unsent, acked, is_fin=is_fin)
+                n_before = stream.wire_before if isinstance(transport, TlsTransport) else stream.written_before
+                has_left = n_left > n_before and self.n_written > stream.written_before
+                fault, detail = self._judge(stream, sink, acked, has_left=has_left, is_fin=is_fin)
             try:
                 stream.fail(fault, detail)
             except Exception as defect:  # as above
                 self._defect(defect, stream)
 
     def _judge(
-        self, stream: Http2Stream, sink: AnswerSink, n_unsent: int, acked: int | None, *, is_fin: bool
+        self, stream: Http2Stream, sink: AnswerSink, acked: int | None, *, has_left: bool, is_fin: bool
     ) -> tuple[Fault, str]:
-        """What the end of the connection means for a request without an answer."""
-        if n_unsent >= self.n_written - stream.written_before:
+        """What the end of the connection means for a request without an answer. has_left: the kernel may have some."""
+        if not has_left:
             return errors.CLOSED_UNACKED, "closed before the request left"
         if acked is not None and acked == stream.wire_before and sink.trusts_unacked(self.runtime):
             return errors.CLOSED_UNACKED, "closed before the request arrived"
@@ -474,7 +493,7 @@ class Http2Connection(Carrier):
         self._count_lookups()
         if now >= self._retires_at:
             self.drain()
-        if not self.streams:
+        if not self.streams.count:
             if now - self.idle_since >= self.runtime.idle_timeout_s:
                 self.close_if_idle()
             return
@@ -488,7 +507,20 @@ class Http2Connection(Carrier):
             self._pinged_at = now
             self._n_pings += 1
             self.ping(_PING)
-            self._write()
+            self.flush()
+
+
+class _Outlet(Writer):
+    """Whom the end of a turn tells; a connection has its base class already. connection: None when it has ended."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Http2Connection) -> None:
+        self.connection: Http2Connection | None = connection
+
+    def flush(self) -> None:
+        if self.connection is not None:
+            self.connection.turn_ended()
 
 
 class Http2Wire(Receiver):

@@ -15,7 +15,7 @@ import asyncio
 from typing import Final, cast
 
 from lbproxy import errors
-from lbproxy.compiling import mypyc_attr
+from lbproxy.compiling import i64, mypyc_attr
 from lbproxy.dataplane.exchange.ports import AnswerSink, Endpoint, Pending
 from lbproxy.dataplane.idle_pool import NoIdlePool
 from lbproxy.dataplane.net.dialer import Opening
@@ -180,14 +180,14 @@ class Http2Endpoint(Waiting, Http2Owner):
         idle = [
             connection
             for connection in self.connections
-            if not connection.streams and (connection.peer.is_known or not self._waiting)
+            if not connection.streams.count and (connection.peer.is_known or not self._waiting)
         ]
         for connection in idle[limit:]:
             connection.close_if_idle()
 
     def n_idle(self) -> int:
         """See Connections."""
-        return sum(1 for connection in [*self.connections, *self._draining] if not connection.streams)
+        return sum(1 for connection in [*self.connections, *self._draining] if not connection.streams.count)
 
     def _most_idle(self) -> int:
         settings = self._runtime.pool.keep_alive
@@ -291,8 +291,10 @@ class Http2Endpoint(Waiting, Http2Owner):
         capacity = self.capacity
         if capacity < _MANY or self._dials:
             return
-        n_used = sum([len(connection.streams) for connection in self.connections])
-        if n_used >= DIAL_AHEAD * capacity * len(self.connections) and not self._is_settling():
+        n_used: i64 = 0
+        for connection in self.connections:
+            n_used += connection.streams.count
+        if int(n_used) >= DIAL_AHEAD * capacity * len(self.connections) and not self._is_settling():
             self._dial(services, sink.timeouts(), now, None)
 
     def _made(self, services: Services) -> Http2Connection:

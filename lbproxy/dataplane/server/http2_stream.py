@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import mypyc_attr
+from lbproxy.compiling import join_four, mypyc_attr
 from lbproxy.dataplane.exchange.ports import AnswerSink, SharingServerStream
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.dataplane.runtime import ServerRuntime
@@ -32,6 +32,7 @@ from lbproxy.protocol.response_head import response_head_of
 
 FRAME: Final = 16 * 1024  # octets that a stream sends before it is another's turn
 _EXPECT: Final = b"expect: 100-continue\r\n"
+_NOTHING: Final[list[bytes]] = []  # it is never added to
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -88,6 +89,7 @@ class Http2Stream(SharingServerStream):
         "_is_sent",
         "_is_touched",
         "_length",
+        "_more",
         "_n_held",
         "_n_interim",
         "_n_new",
@@ -116,7 +118,7 @@ class Http2Stream(SharingServerStream):
         self.written_before = 0
         self.wire_before = 0
         # the request
-        self._unsent: list[bytes] = []
+        self._unsent = _NOTHING
         self._n_unsent = 0
         self._n_taken = 0
         self._is_last = False  # is all of it here?
@@ -127,7 +129,8 @@ class Http2Stream(SharingServerStream):
         self.is_told_blocked = False
         # the answer
         self._head: ResponseHead | None = None  # has come, and its sink does not know yet
-        self._body: list[bytes] = []
+        self._body = b""
+        self._more = _NOTHING  # that came behind this
         self._trailers: Sequence[Field] = ()
         self._is_touched = False
         self.has_head = False
@@ -161,7 +164,7 @@ class Http2Stream(SharingServerStream):
         head = prepared.in_h2
         if head is None:
             head = prepared.in_h2 = request_head(prepared.forward)
-        own = b"%b%b%b" % (head.length, own, _EXPECT if expects else b"")
+        own = join_four(head.length, own, _EXPECT if expects else b"", b"")
         self._is_last = is_done
         if not is_done and head.length:
             self._length = prepared.content_length
@@ -190,11 +193,35 @@ class Http2Stream(SharingServerStream):
             self._tell_if_blocked()
 
     def _send(self, data: bytes) -> None:
+        if data and not self._unsent and not self.carrier.is_blocked:
+            n_taken = self._send_piece(data, is_end=self._is_last and not self._trailers_up)
+            data = b"" if n_taken == len(data) else data[n_taken:]
         if data:
-            self._unsent.append(data)
+            if self._unsent:
+                self._unsent.append(data)
+            else:
+                self._unsent = [data]
             self._n_unsent += len(data)
-        if not self.send_some(self._n_unsent):
             self.carrier.wait_for_room(self)
+        elif not self._unsent:
+            self._end_if_last()
+
+    def _send_piece(self, data: bytes, *, is_end: bool) -> int:
+        """How many octets were taken."""
+        n_taken = self.carrier.send_data(self.stream_id, data, is_end)
+        self._n_taken += n_taken
+        if is_end and n_taken == len(data):
+            self._is_sent = True
+        return n_taken
+
+    def _end_if_last(self) -> None:
+        """All that there is was taken: say so, if that is all of the request."""
+        if self._is_last and not self._is_sent:
+            self._is_sent = True
+            if self._trailers_up:
+                self.carrier.send_trailers(self.stream_id, self._trailers_up, self._secrets_up)
+            else:
+                self.carrier.send_data(self.stream_id, b"", True)
 
     def send_some(self, most: int) -> bool:
         """Send at most so many octets of what waits. Is nothing left to send for now?"""
@@ -207,23 +234,16 @@ class Http2Stream(SharingServerStream):
             size = min(len(piece), most)
             is_end = self._is_last and len(unsent) == 1 and size == len(piece) and not self._trailers_up
             part = piece if size == len(piece) else piece[:size]
-            n_taken = carrier.send_data(self.stream_id, part, is_end)
+            n_taken = self._send_piece(part, is_end=is_end)
             self._n_unsent -= n_taken
-            self._n_taken += n_taken
             most -= n_taken
             if n_taken == len(piece):
                 unsent.pop(0)
-                self._is_sent = is_end
             elif n_taken:
                 unsent[0] = piece[n_taken:]
             if n_taken < size:
                 return False
-        if self._is_last and not self._is_sent:
-            self._is_sent = True
-            if self._trailers_up:
-                carrier.send_trailers(self.stream_id, self._trailers_up, self._secrets_up)
-            else:
-                carrier.send_data(self.stream_id, b"", True)
+        self._end_if_last()
         return True
 
     def _tell_if_blocked(self) -> None:
@@ -323,7 +343,12 @@ class Http2Stream(SharingServerStream):
                 detail = "a body behind a head that has none"
                 self.fail(errors.BAD_RESPONSE, detail, PROTOCOL_ERROR)
                 return
-            self._body.append(data)
+            if not self._body:
+                self._body = data
+            elif self._more:
+                self._more.append(data)
+            else:
+                self._more = [data]
         self.is_ended = is_end
         self._touch()
 
@@ -345,9 +370,7 @@ class Http2Stream(SharingServerStream):
         if sink is None:
             return
         carrier, now = self.carrier, self.carrier.now
-        pieces = self._body
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        body = self._taken_body()
         head, self._head = self._head, None
         n_new, self._n_new = self._n_new, 0
         is_done, trailers = self.is_ended, self._trailers
@@ -370,6 +393,14 @@ class Http2Stream(SharingServerStream):
             elif not is_done:
                 carrier.renew_stream(self.stream_id, n_new)
 
+    def _taken_body(self) -> bytes:
+        """What has come of it and was not told."""
+        body, self._body = self._body, b""
+        if self._more:
+            body = b"".join([body, *self._more])
+            self._more = _NOTHING
+        return body
+
     # --- ends ---------------------------------------------------------------------------------------------------------
 
     def let_go(self) -> AnswerSink | None:
@@ -378,7 +409,7 @@ class Http2Stream(SharingServerStream):
         if self._n_new:
             self.carrier.renew_connection(self._n_new)
             self._n_new = 0
-        self._unsent.clear()
+        self._unsent = _NOTHING
         self._n_unsent = 0
         self.carrier.forget(self)
         return sink

@@ -105,8 +105,7 @@ class ConnectStream(Http2Stream, Carried):
         sink = self.sink
         if sink is None:
             return
-        body = b"".join(self._body)
-        self._body.clear()
+        body = self._taken_body()
         n_new, self._n_new = self._n_new, 0
         switched(head)
         sink.upgraded(head, body)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.compiling import i64, mypyc_attr
+from lbproxy.compiling import cut, i64, mypyc_attr, word_at
 from lbproxy.protocol.h2.codes import (
     ACK,
     COMPRESSION_ERROR,
@@ -84,6 +84,8 @@ class H2Connection(H2Control):
         self.n_known = 0
         self._known: dict[bytes, H2Head] = {}  # while the decoder's table is the same
         self._known_version = 0
+        self._last_block = b""  # of these: most come again at once
+        self._last_head: H2Head | None = None
         self._trailers_block = b""  # the last, and what was in it
         self._trailers_found = NO_FIELDS
         self._trailers_version = -1
@@ -151,8 +153,8 @@ class H2Connection(H2Control):
         """All that are there (section 4.1). How many octets need not be kept."""
         size: i64 = len(octets)
         while size - at >= FRAME_HEADER:
-            length: i64 = octets[at]
-            length = (length << 16) | (octets[at + 1] << 8) | octets[at + 2]
+            begin = word_at(octets, at)
+            length: i64 = ((begin & 0xFF) << 16) | (begin & 0xFF00) | ((begin >> 16) & 0xFF)
             end: i64 = at + FRAME_HEADER + length
             if length > MIN_FRAME_SIZE:
                 self._fail_size(octets[at : at + FRAME_HEADER], length)
@@ -160,7 +162,7 @@ class H2Connection(H2Control):
                 self._n_needed = FRAME_HEADER + length
                 return at
             else:
-                self._frame(octets, at, end)
+                self._frame(begin, octets, at, end)
             if self.is_failed:
                 return size
             at = end
@@ -174,11 +176,12 @@ class H2Connection(H2Control):
         else:
             self._fail(FRAME_SIZE_ERROR, f"a frame of {length} octets, more than SETTINGS_MAX_FRAME_SIZE allows")
 
-    def _frame(self, octets: bytes, at: i64, end: i64) -> None:
-        kind: i64 = octets[at + 3]
-        flags: i64 = octets[at + 4]
-        stream_id: i64 = octets[at + 5] & 0x7F
-        stream_id = (stream_id << 24) | (octets[at + 6] << 16) | (octets[at + 7] << 8) | octets[at + 8]
+    def _frame(self, begin: i64, octets: bytes, at: i64, end: i64) -> None:
+        """One of them. begin: its first eight octets, the first of which is the lowest."""
+        kind: i64 = (begin >> 24) & 0xFF
+        flags: i64 = (begin >> 32) & 0xFF
+        stream_id: i64 = ((begin >> 16) & 0x7F000000) | ((begin >> 32) & 0xFF0000) | ((begin >> 48) & 0xFF00)
+        stream_id |= octets[at + 8]
         at += FRAME_HEADER
         if self._block_stream and (kind != CONTINUATION or stream_id != self._block_stream):
             self._fail(PROTOCOL_ERROR, "a frame stands within a field block")  # section 6.10
@@ -234,7 +237,7 @@ class H2Connection(H2Control):
             return
         is_end = flags & END_STREAM != 0
         if flags & END_HEADERS:
-            self._fields(stream_id, octets[at:end], is_end)
+            self._fields(stream_id, cut(octets, at, end), is_end)
             return
         self._block_stream = stream_id
         self._block_ends = is_end
@@ -283,7 +286,7 @@ class H2Connection(H2Control):
                 self._count_stray()
                 return
             stream = self._begin(stream_id)
-            if len(self._streams) > self.own.streams:
+            if self._streams.count > self.own.streams:
                 self._refuse(stream_id)
                 return
             self.last_peer_stream = stream_id
@@ -307,9 +310,15 @@ class H2Connection(H2Control):
     def _head(self, block: bytes, is_end: bool) -> H2Head:
         """Read, or known from before: a block that changed nothing in the table means the same until something does."""
         if self._known_version == self.decoder.version:
-            known = self._known.get(block)
+            known: H2Head | None = None
+            if block == self._last_block:
+                known = self._last_head
+            elif self._known:
+                known = self._known.get(block)
             if known is not None:
                 self.n_known += 1
+                self._last_block = block
+                self._last_head = known
                 return known
         found = self.decoder.decode(block)
         if self.decoder.excess:
@@ -327,6 +336,8 @@ class H2Connection(H2Control):
         version = self.decoder.version
         if self._known_version != version:
             self._known.clear()
+            self._last_head = None
+            self._last_block = b""
             self._known_version = version
         elif head.shape is None and len(block) <= _MAX_KNOWN_BLOCK:  # else the next one has other fields behind
             if len(self._known) >= _MAX_KNOWN:
@@ -470,7 +481,7 @@ class H2Connection(H2Control):
                 if self._control.is_over(self._now):
                     self._flood(CONTROL_FRAMES, "too many frames of DATA without octets")
                 return
-            self.data_received(stream_id, octets[at:end], n_flow, is_end)
+            self.data_received(stream_id, cut(octets, at, end), n_flow, is_end)
 
     def _stray_data(self, stream_id: i64, n_flow: i64) -> None:
         """On a stream that is not open: no fault if this end has reset it a moment ago, within its window."""

@@ -186,7 +186,7 @@ class H2Control(H2Outgoing):
         # A larger number than before takes nothing back: those streams may have gone elsewhere.
         self._last_allowed = min(self._last_allowed, last, self._next_own)
         if not self.is_server:
-            for number in [number for number in self._streams if number > last]:
+            for number in [number for number in self._streams.numbers() if number > last]:
                 self._forget(number)
                 self._ignore(number, 0)
         code = int.from_bytes(octets[at + 4 : at + 8], "big")
@@ -235,7 +235,7 @@ class H2Control(H2Outgoing):
         if not stream_id:
             self._fail(PROTOCOL_ERROR, "PRIORITY on stream 0")
         elif size != 5:
-            if stream_id in self._streams:
+            if self._streams.get(stream_id) is not None:
                 self._end_wrong(stream_id, FRAME_SIZE_ERROR, "PRIORITY has not 5 octets")
             else:
                 self._fail(FRAME_SIZE_ERROR, "PRIORITY has not 5 octets")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.compiling import i64
+from lbproxy.compiling import cut, i64
 from lbproxy.protocol.h2 import huffman
 from lbproxy.protocol.h2.codes import DEFAULT_TABLE_SIZE
 from lbproxy.protocol.h2.fields import H2Field, make_field
@@ -207,7 +207,7 @@ class Decoder:
         if end > len(block):
             raise HpackError("a string is longer than its field block")
         self._at = end
-        return huffman.decode(block, start, end) if octet >= 0x80 else block[start:end]
+        return huffman.decode(block, start, end) if octet >= 0x80 else cut(block, start, end)
 
     def _store(self, field: H2Field) -> None:
         """RFC 7541 section 4.4: what is larger than the table empties it, and is no error."""

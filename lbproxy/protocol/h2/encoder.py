@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.compiling import i64, value_end
-from lbproxy.protocol.field_lines import Names
+from lbproxy.compiling import hpack_literal, hpack_own, i64, join_four, value_end
 from lbproxy.protocol.h2.codes import DEFAULT_TABLE_SIZE
 from lbproxy.protocol.h2.fields import FLEETING, H2Field
 from lbproxy.protocol.h2.static_table import N_STATIC, NAME_INDEX, STATIC
@@ -37,11 +36,8 @@ _STORED: Final = 0x40
 _NEVER: Final = 0x10
 _MAX_NAME: Final = 64
 _COLON: Final = 58
-_N_SIZES: Final = 127
 _OCTETS: Final = [bytes([octet]) for octet in range(256)]
 _MAX_ASIDES: Final = 256
-_SIZES: Final = [bytes([size]) for size in range(_N_SIZES)]
-"""Lengths of strings, as they are written."""
 
 
 def integer(number: i64, mask: i64, flags: i64) -> bytes:
@@ -90,7 +86,7 @@ class _Dictionary:
         """The same as `literals` of lines that come again, though they enter no table."""
         found = self._asides.get(lines)
         if found is None:
-            found = b"".join(self.literals(lines))
+            found = self.literals(lines)
             if len(lines) <= _MAX_ASIDE:
                 if len(self._asides) >= _MAX_ASIDES:
                     self._asides.clear()
@@ -107,20 +103,14 @@ class _Dictionary:
             if lower not in FLEETING:
                 return b""
             begin = self._begin_of(lower)
-        value = line[colon + 2 :]
-        size: i64 = len(value)
-        return begin + (_SIZES[size] if size < _N_SIZES else integer(size, 0x7F, 0)) + value
+        return hpack_literal(begin, line[colon + 2 :])
 
-    def add_literal(self, field: H2Field, pieces: list[bytes]) -> None:
+    def literal(self, field: H2Field) -> bytes:
         """The same of a field that enters no table."""
-        name, value = field.name, field.value
-        begin = self._names.get(name)
+        begin = self._names.get(field.name)
         if begin is None:
-            begin = self._begin_of(name)
-        size: i64 = len(value)
-        pieces.append(begin)
-        pieces.append(_SIZES[size] if size < _N_SIZES else integer(size, 0x7F, 0))
-        pieces.append(value)
+            begin = self._begin_of(field.name)
+        return hpack_literal(begin, field.value)
 
     def spell(self, line: bytes) -> Spelled:
         """A line `name: value`, whatever the case of the name."""
@@ -135,32 +125,26 @@ class _Dictionary:
                 self._lines[line] = found
         return found
 
-    def literals(self, lines: bytes) -> list[bytes]:
+    def literals(self, lines: bytes) -> bytes:
         """Lines `name: value` with CR LF that enter no table."""
+        return hpack_own(lines) or self._other_literals(lines)
+
+    def _other_literals(self, lines: bytes) -> bytes:
         found: list[bytes] = []
         at: i64 = 0
         size: i64 = len(lines)
         while at < size:
             start = at
-            spelled = _OWN_NAMES.spelled(lines, at)
-            if spelled is not None and spelled.name.kind:
-                at += spelled.size
-                begin = _OWN_BEGINS[spelled.name.kind - 1]
-            else:
-                while lines[at] != _COLON:
-                    at += 1
-                name = lines[start:at]
-                known = self._names.get(name)
-                begin = known if known is not None else self._begin_of(name)
+            while lines[at] != _COLON:
+                at += 1
+            name = lines[start:at]
+            known = self._names.get(name)
+            begin = known if known is not None else self._begin_of(name)
+            start = at + 2
+            at = value_end(lines, start)
+            found.append(hpack_literal(begin, lines[start:at]))
             at += 2
-            start = at
-            at = value_end(lines, at)
-            length: i64 = at - start
-            found.append(begin)
-            found.append(_SIZES[length] if length < _N_SIZES else integer(length, 0x7F, 0))
-            found.append(lines[start:at])
-            at += 2
-        return found
+        return b"".join(found)
 
     def _begin_of(self, name: bytes) -> bytes:
         lower = name.lower()
@@ -174,10 +158,6 @@ class _Dictionary:
 
 
 _DICTIONARY: Final = _Dictionary()
-# Names of lines that lbproxy adds itself, which are found without being cut out.
-_OWN: Final[tuple[bytes, ...]] = (b"content-length", b"grpc-timeout", b"x-request-id")
-_OWN_NAMES: Final = Names({name: at + 1 for at, name in enumerate(_OWN)})
-_OWN_BEGINS: Final = [_DICTIONARY._begin_of(name) for name in _OWN]
 _FLEETING_BEGINS: Final = {name: _DICTIONARY._begin_of(name) for name in FLEETING}
 
 
@@ -190,6 +170,7 @@ def _static_lines() -> dict[bytes, bytes]:
 _STATIC_LINES: Final = _static_lines()
 _METHODS: Final = {b"GET": b"\x82", b"POST": b"\x83"}
 _SCHEMES: Final = {b"http": b"\x86", b"https": b"\x87"}
+_OK: Final = b"\x88"
 _STATUS: Final = {code: integer(8 + at, 0x7F, 0x80) for at, code in enumerate((200, 204, 206, 304, 400, 404, 500))}
 
 
@@ -248,7 +229,7 @@ class Encoder:
         that enter no table; those of `aside` are likely to come again, all of them together. secrets: lower-case names,
         besides the usual, of fields that nobody may put into a table.
         """
-        known = _STATUS.get(status)
+        known = _OK if status == 200 else _STATUS.get(status)
         if known is None:
             known = b"\x08\x03%d" % status
         return self._block(self._begun() + known if self._is_new else known, lines, own, secrets, aside)
@@ -294,17 +275,15 @@ class Encoder:
 
         Those that their sender has not put into a table enter none here.
         """
-        pieces = [self._begun()] if self._is_new else []
-        pieces.append(self._known_block(front, secrets))
+        begun = self._begun() if self._is_new else b""
+        start = join_four(begun, self._known_block(front, secrets), b"", b"")
         for field in between:
             if field.varies:
-                _DICTIONARY.add_literal(field, pieces)
+                start = join_four(start, _DICTIONARY.literal(field), b"", b"")
                 self.n_spelled += 1
             else:
-                pieces.append(self._known_block(field.line, secrets))
-        if behind:
-            pieces.append(self._known_block(behind, secrets))
-        return self._block(b"".join(pieces), b"", own, secrets, aside)
+                start = join_four(start, self._known_block(field.line, secrets), b"", b"")
+        return self._block(start, behind, own, secrets, aside)
 
     def encode_trailers(self, lines: bytes, secrets: frozenset[bytes] = NO_NAMES) -> bytes:
         """The block of trailers; as `encode_answer`."""
@@ -312,16 +291,15 @@ class Encoder:
 
     def _block(self, begin: bytes, lines: bytes, own: bytes, secrets: frozenset[bytes], aside: bytes = b"") -> bytes:
         """A whole one, of which the start is there."""
-        pieces = [begin]
-        if lines:
-            pieces.append(self._known_block(lines, secrets))
-        if aside:
-            pieces.append(_DICTIONARY.aside(aside))
-        if own:
-            pieces.extend(_DICTIONARY.literals(own))
+        block = join_four(
+            begin,
+            self._known_block(lines, secrets) if lines else b"",
+            _DICTIONARY.aside(aside) if aside else b"",
+            _DICTIONARY.literals(own) if own else b"",
+        )
         if self._n_turned_away >= _MAX_TURNED_AWAY:
             self._begin_anew()
-        return b"".join(pieces) if len(pieces) > 1 else begin
+        return block
 
     def _known_block(self, lines: bytes, secrets: frozenset[bytes]) -> bytes:
         known = self._blocks.get(lines) if not secrets else None

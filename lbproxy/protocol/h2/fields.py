@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from lbproxy.compiling import i64, mypyc_attr
+from lbproxy.compiling import i64, join_four, mypyc_attr, value_end
 from lbproxy.protocol.message import MAX_LENGTH, host_match, parse_length, token_match
 from lbproxy.protocol.request_fields import means_nothing
 
@@ -77,7 +77,6 @@ _MAX_NAMES: Final = 1024
 _MAX_NAME: Final = 64
 _HTAB: Final = 9
 _SPACE: Final = 32
-_DELETE: Final = 127
 _COLON: Final = 58
 _MAX_SHOWN: Final = 40
 # Octets of a name (RFC 9110 section 5.6.2) without upper case.
@@ -115,7 +114,7 @@ class H2Field:
         self.varies = False
         self.number = -1
         self.size: i64 = len(name) + len(value)
-        self.line = b"%b: %b\r\n" % (name, value) if kind < METHOD else b""
+        self.line = join_four(name, b": ", value, b"\r\n") if kind < METHOD else b""
 
 
 NO_FIELDS: Final[list[H2Field]] = []  # it is never added to
@@ -143,25 +142,19 @@ def has_clean_value(value: bytes) -> bool:
     size: i64 = len(value)
     if not size:
         return True
-    octet: i64
-    at: i64 = 0
-    while at < size:
-        octet = value[at]
-        if octet < _SPACE:
-            if octet != _HTAB:
-                return False
-        elif octet == _DELETE:
-            return False
-        at += 1
+    if value_end(value, 0) != size:
+        return False
     first: i64 = value[0]
-    octet = value[size - 1]
-    return first != _SPACE and first != _HTAB and octet != _SPACE and octet != _HTAB
+    last: i64 = value[size - 1]
+    return first != _SPACE and first != _HTAB and last != _SPACE and last != _HTAB
 
 
 def make_field(name: bytes, value: bytes, kind: int = -1, is_secret: bool = False) -> H2Field:
     """The field, checked. kind: of the name, where it was looked up before."""
+    known: _Name | None = None
     if kind < 0:
-        kind = _NAMES.find(name).kind
+        known = _NAMES.find(name)
+        kind = known.kind
     if kind == BAD:
         return H2Field(name, value, BAD, _why_no_name(name), is_secret)
     if not has_clean_value(value):
@@ -171,7 +164,8 @@ def make_field(name: bytes, value: bytes, kind: int = -1, is_secret: bool = Fals
         return bad
     field = H2Field(name, value, kind, "", is_secret)
     if kind == PLAIN:
-        known = _NAMES.find(name)
+        if known is None:
+            known = _NAMES.find(name)
         field.name = known.octets
         field.is_inert = known.is_inert and not is_secret
         field.varies = known.is_fleeting
@@ -193,14 +187,23 @@ class _Name:
 
 
 class _Names:
-    """Those that were met, for all connections. A table that is full is emptied: what is met again comes back."""
+    """Those that were met, for all connections. A table that is full is emptied: what is met again comes back.
 
-    __slots__ = ("_known",)
+    Before it is looked at, the one of this length that was met last is: to compare octets takes less than their hash.
+    """
+
+    __slots__ = ("_known", "_latest")
 
     def __init__(self) -> None:
         self._known: dict[bytes, _Name] = {}
+        self._latest = [_Name(b"", BAD)] * (_MAX_NAME + 1)
 
     def find(self, octets: bytes) -> _Name:
+        size: i64 = len(octets)
+        if size <= _MAX_NAME:
+            latest = self._latest[size]
+            if latest.octets == octets:
+                return latest
         known = self._known.get(octets)
         if known is None:
             known = _Name(octets, kind_of(octets))
@@ -208,6 +211,8 @@ class _Names:
                 if len(self._known) >= _MAX_NAMES:
                     self._known.clear()
                 self._known[octets] = known
+        if size <= _MAX_NAME:
+            self._latest[size] = known
         return known
 
 

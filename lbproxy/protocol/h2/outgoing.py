@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.compiling import i64, mypyc_attr
+from lbproxy.compiling import frame, frame_begin, i64, mypyc_attr
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import (
     DATA,
@@ -24,13 +24,16 @@ from lbproxy.protocol.h2.codes import (
 )
 from lbproxy.protocol.h2.encoder import Encoder
 from lbproxy.protocol.h2.flood import Bucket, ControlFrames
-from lbproxy.protocol.h2.frames import frame_start, stream_number
 from lbproxy.protocol.h2.request import RequestHead2
 from lbproxy.protocol.h2.settings import OwnSettings, PeerSettings, settings_of
+from lbproxy.protocol.h2.stream_table import StreamTable
 from lbproxy.protocol.message import NO_NAMES
 
 _MAX_RESET: Final = 256
 """How many streams that this end has reset are remembered: what was under way to them is no fault."""
+
+_SMALL: Final = 1024
+"""Octets of a payload that is copied behind the header of its frame, which is cheaper then than to keep two pieces."""
 
 EXPECTS_HEAD: Final = 0
 EXPECTS_BODY: Final = 1
@@ -44,14 +47,13 @@ class H2Stream:
     send_window, receive_window: octets of DATA that may still be sent, or come; both can be negative. incoming: what
     the peer still sends (EXPECTS_HEAD, EXPECTS_BODY, HAS_ENDED). n_expected: octets that are missing of the
     content-length, -1 without one. n_returned: credit that the peer has not been told of. has_ended: our side has.
-    is_answered: its answer has begun. is_head: the request is a HEAD. number: as frames have it.
+    is_answered: its answer has begun. is_head: the request is a HEAD.
     """
 
-    __slots__ = ("has_ended", "incoming", "is_answered", "is_head", "n_expected", "n_returned", "number",
+    __slots__ = ("has_ended", "incoming", "is_answered", "is_head", "n_expected", "n_returned",
                  "receive_window", "send_window")  # fmt: skip
 
-    def __init__(self, stream_id: i64, send_window: i64, receive_window: i64) -> None:
-        self.number = stream_number(stream_id)
+    def __init__(self, send_window: i64, receive_window: i64) -> None:
         self.send_window: i64 = send_window
         self.receive_window: i64 = receive_window
         self.n_returned: i64 = 0
@@ -78,7 +80,7 @@ class H2Outgoing:
         self.last_peer_stream = 0
         self.n_output: i64 = 0
         self._output: list[bytes | memoryview] = []
-        self._streams: dict[int, H2Stream] = {}
+        self._streams: StreamTable[H2Stream] = StreamTable()
         self._recent: H2Stream | None = None  # the one that was looked up last
         self._recent_id: i64 = -1
         self._reset: dict[
@@ -105,7 +107,7 @@ class H2Outgoing:
     @property
     def n_streams(self) -> int:
         """Streams that are not closed."""
-        return len(self._streams)
+        return self._streams.count
 
     def lacks_only_end(self, stream_id: int) -> bool:
         """Is END_STREAM all that is missing on this stream, by the content-length that the peer has declared?"""
@@ -224,18 +226,19 @@ class H2Outgoing:
         while True:
             end: i64 = min(most, at + MIN_FRAME_SIZE)
             is_last = is_end and end == size
-            self._output.append(frame_start(end - at, DATA, END_STREAM if is_last else 0))
-            self._output.append(stream.number)
-            self.n_output += FRAME_HEADER
-            if end > at:
+            flags: i64 = END_STREAM if is_last else 0
+            if end - at == size and size <= _SMALL and isinstance(data, bytes):
+                self._output.append(frame(DATA, flags, stream_id, data))
+            else:
+                self._output.append(frame_begin(end - at, DATA, flags, stream_id))
                 # What may change until the output is taken is copied; of octets that can't, a view is enough.
-                if end - at == size:
-                    self._output.append(bytes(data))
-                elif isinstance(data, bytes):
-                    self._output.append(memoryview(data)[at:end])
-                else:
+                if not isinstance(data, bytes):
                     self._output.append(bytes(data[at:end]))
-                self.n_output += end - at
+                elif end - at == size:
+                    self._output.append(data)
+                else:
+                    self._output.append(memoryview(data)[at:end])
+            self.n_output += FRAME_HEADER + end - at
             self._control.sent()
             at = end
             if at >= most:
@@ -293,12 +296,10 @@ class H2Outgoing:
         if stream.has_ended:
             raise ValueError(f"stream {stream_id} has ended")
         if len(block) <= MIN_FRAME_SIZE:
-            self._output.append(frame_start(len(block), HEADERS, END_HEADERS | (END_STREAM if is_end else 0)))
-            self._output.append(stream.number)
-            self._output.append(block)
+            self._output.append(frame(HEADERS, END_HEADERS | (END_STREAM if is_end else 0), stream_id, block))
             self.n_output += FRAME_HEADER + len(block)
         else:
-            self._put(frames.long_headers(stream.number, block, is_end, MIN_FRAME_SIZE))
+            self._put(frames.long_headers(stream_id, block, is_end, MIN_FRAME_SIZE))
         self._control.sent()
         if is_end:
             self._end(stream_id, stream)
@@ -321,19 +322,18 @@ class H2Outgoing:
 
     def _begin(self, stream_id: i64) -> H2Stream:
         """A new stream."""
-        stream = H2Stream(stream_id, self.peer.initial_window, self._stream_window)
-        self._streams[stream_id] = self._recent = stream
+        stream = H2Stream(self.peer.initial_window, self._stream_window)
+        self._streams.put(stream_id, stream)
+        self._recent = stream
         self._recent_id = stream_id
         return stream
 
     def _forget(self, stream_id: i64) -> H2Stream | None:
         """The stream is no more; the one that there was."""
-        stream = self._stream(stream_id)
-        if stream is not None:
+        if stream_id == self._recent_id:
             self._recent = None
             self._recent_id = -1
-            del self._streams[stream_id]
-        return stream
+        return self._streams.pop(stream_id)
 
     def _ignore(self, stream_id: int, credit: int) -> None:
         """Remember a stream on which frames may still come, and how many octets of DATA."""

@@ -14,10 +14,12 @@ from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.client.plain_http import FAREWELL
 from lbproxy.dataplane.client_tls import ClientTlsTransport, handshake_reason, subject_text, told, without_port
 from lbproxy.dataplane.tls_settings import ListenerTlsFiles, ListenerTlsSettings
+from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import PREFACE
 from lbproxy.telemetry.slots import LISTENER, TLS_ERRORS
 from tests.support.certificates import Authority
 from tests.support.fake_transport import FakeLb, FakeTransport
+from tests.support.h2_ends import headers
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -100,12 +102,23 @@ def test_a_subject_is_safe_in_a_header(subject: Any, text: str) -> None:
 class Bench:
     """A TLS listener over fakes, and clients made of memory."""
 
-    def __init__(self, authority: Authority, *, limit: int = 5, verify: str = "off", mode: str = "http") -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        *,
+        limit: int = 5,
+        verify: str = "off",
+        mode: str = "http",
+        alpn: tuple[str, ...] = ("http/1.1",),
+    ) -> None:
         self.authority = authority
         self.lb = FakeLb()
         files = authority.issue("served", "localhost")
         settings = ListenerTlsFiles(
-            ((files.cert, files.key),), client_ca=None if verify == "off" else authority.ca, client_verify=verify
+            ((files.cert, files.key),),
+            client_ca=None if verify == "off" else authority.ca,
+            client_verify=verify,
+            alpn=alpn,
         )
         self.tls = ListenerTlsSettings(settings, settings.load(), limit=limit, timeout_s=5.0)
         self.lb.listener.runtime.tls = self.tls
@@ -373,3 +386,30 @@ def test_stopping_ends_a_handshake(authority: Authority) -> None:
     server.shut_down()
     server.connection_lost(None)
     assert (bench.n_connections, bench.tls.turns.n_active) == (0, 0)
+
+
+def test_answers_of_http2_in_a_turn_are_one_record(authority: Authority) -> None:
+    bench = Bench(authority, alpn=("h2",))
+    context = authority.trusting()
+    context.set_alpn_protocols(["h2"])
+    client = Client(bench, context)
+    client.shake()
+
+    def say(octets: bytes) -> None:
+        client.tls.write(octets)
+        client.server.data_received(client.outgoing.read())
+
+    say(PREFACE + frames.settings([]))
+    bench.lb.loop.run()
+    client.carry()
+    client.tls.read(1 << 16)
+    before = len(output(client.transport))
+    for number in (1, 3, 5):
+        say(headers(number, [(b":method", b"CONNECT"), (b":authority", b"h:1")], is_end=True))
+    assert len(output(client.transport)) == before
+    bench.lb.loop.run()
+    record = output(client.transport)[before:]
+    assert record[0] == 0x17 and len(record) == 5 + int.from_bytes(record[3:5], "big")
+    client.carry()
+    assert [at for at in bench.lb.log if at["status"] == 405] == bench.lb.log and len(bench.lb.log) == 3
+    assert client.tls.read(1 << 16).count(b"CONNECT and TRACE never are") == 3

@@ -48,6 +48,7 @@ def test_who_does_not_answer_the_first_goaway_gets_the_second_a_second_later() -
         client.send(PREFACE + frames.settings([]))
         client.got()
         lb.listener.leave(lb.clock())
+        lb.loop.run()
         assert client.got().startswith(frames.goaway(MAX_STREAM_ID, NO_ERROR, b"stop"))
         lb.advance(DRAIN_S / 2)
         assert client.got() == b""
@@ -73,7 +74,9 @@ def test_a_defect_ends_one_request() -> None:
         client = Http2Client(lb)
         first, second = client.begin(), client.begin()
         servers = [client.server(), client.server()]
-        connection_of(lb)._streams[first].broke(ZeroDivisionError("on purpose"))
+        broken = connection_of(lb)._streams.get(first)
+        assert broken is not None
+        broken.broke(ZeroDivisionError("on purpose"))
         client.carry()
         assert client.answer(first).status == 500
         client.answered_by(servers[1], ok())
@@ -96,3 +99,58 @@ def test_what_tables_are_asked_is_counted() -> None:
         client.begin("GET", "/here", "x-a: c")
         client.peer.reset()
         assert lb.of_listener("h2_table_lookups_total", "received", "miss") == counted[2] + 1
+
+
+# --- the end of a turn ----------------------------------------------------------------------------------------------
+
+
+def test_answers_of_a_turn_are_one_write() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        n_before = len(client.peer.transport.written)
+        numbers = []
+        for _ in range(3):
+            numbers.append(client.begin(path="/here", turns=False))
+            client.peer.send(client.end.take_output(), turns=False)
+        assert len(client.peer.transport.written) == n_before
+        client.carry()
+        assert len(client.peer.transport.written) == n_before + 1
+        assert all(client.answer(number).is_whole for number in numbers)
+
+
+def test_what_was_said_in_the_turn_in_which_the_client_ends_leaves() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        number = client.begin(path="/here", turns=False)
+        client.peer.send(client.end.take_output(), turns=False)
+        client.peer.fin(turns=False)
+        client.end.received(client.peer.got(), lb.clock())
+        assert client.answer(number).is_whole
+        lb.loop.run()
+        assert not client.peer.is_open and client.peer.got() == b""
+
+
+def test_what_was_said_in_the_turn_in_which_the_client_is_seen_to_have_left_goes_too() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        client.peer.stop_reading(MOST_UNTAKEN + 1)
+        client.begin(path="/here", turns=False)
+        client.peer.send(client.end.take_output())
+        transport = client.peer.transport
+        assert transport.is_paused and transport.on_fin is not None
+        connection_of(lb).codec.ping(b"12345678")
+        connection_of(lb).written()
+        transport.on_fin()
+        assert transport.written[-1] == frames.ping(b"12345678", False)
+        lb.loop.run()
+        assert not client.peer.is_open
+
+
+def test_nothing_is_written_behind_a_reset() -> None:
+    with FakeLb(CONFIG) as lb:
+        client = Http2Client(lb)
+        client.begin(path="/here", turns=False)
+        client.peer.send(client.end.take_output(), turns=False)
+        n_before = len(client.peer.transport.written)
+        client.peer.reset()
+        assert len(client.peer.transport.written) == n_before and lb.ends == ["ok"]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from lbproxy.dataplane.net.tls_transport import TlsTransport
 from lbproxy.dataplane.server.http2_connection import PINGS_APART_S, Http2Connection
 from lbproxy.dataplane.server.http2_stream import Http2Stream
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import PUSH_PROMISE
-from tests.support.asking import prepared_by
+from tests.support.asking import Asked, prepared_by
+from tests.support.fake_transport import FakeLb, Peer, post, status_of
 from tests.support.h2_ends import frame
+from tests.support.h2_servers import H2Server, config
 from tests.unit.dataplane.server.http2_helpers import POST, Asking
 
 
@@ -105,6 +110,7 @@ def test_one_that_was_kept_and_is_closed_as_it_is_used() -> None:
         server.answer(1)
         lb.clock.now += 1.0
         asked = lb.begun()
+        lb.loop.run()
         server.peer.fin()
         assert asked.heard[1:] == ["upstream_closed_reused_conn"]
 
@@ -114,6 +120,7 @@ def test_what_has_not_left_was_not_delivered() -> None:
         server, _first = lb.server()
         server.answer(1)
         asked = lb.begun()
+        lb.loop.run()
         server.peer.transport.unsent = 1 << 20
         server.peer.reset()
         assert asked.heard[1:] == ["closed_unacked"]
@@ -253,3 +260,154 @@ def test_what_tables_are_asked_is_counted() -> None:
         lb.wait(1.0)
         assert lb.of_servers("upstream_h2_table_lookups_total", "sent", "miss") == before
         lb.close()
+
+
+# --- the end of a turn ----------------------------------------------------------------------------------------------
+
+
+def kept(lb: FakeLb) -> H2Server:
+    """A server that has answered a request, and its connection is kept."""
+    client = lb.connect()
+    client.send(post())
+    server = H2Server(lb, lb.accept()).greet()
+    server.answer(1)
+    assert status_of(client.got()) == 200
+    client.fin()
+    return server
+
+
+def begun_at_once(lb: Asking, n: int, body: bytes = b"body") -> list[Asked]:
+    """Requests in the same turn of the loop."""
+    asked = [lb.ask() for _ in range(n)]
+    for one in asked:
+        one.begin(prepared_by(lb, POST), body)
+    return asked
+
+
+def ends() -> list[Callable[[Peer], None]]:
+    return [lambda peer: peer.fin(turns=False), lambda peer: peer.reset(turns=False)]
+
+
+def test_what_is_said_in_a_turn_is_one_write() -> None:
+    with Asking() as lb:
+        server, _first = lb.server()
+        server.read()
+        n_before = len(server.peer.transport.written)
+        asked = begun_at_once(lb, 3)
+        asked[0].stream.abort()  # type: ignore[union-attr]
+        assert len(server.peer.transport.written) == n_before
+        lb.loop.run()
+        assert len(server.peer.transport.written) == n_before + 1
+        assert [entry[:2] for entry in server.read()] == [
+            *[(what, number) for number in (3, 5, 7) for what in ("head", "data")],
+            ("reset", 3),
+        ]
+        server.peer.reset()
+
+
+def test_what_is_much_does_not_wait() -> None:
+    with Asking() as lb:
+        server, _first = lb.server()
+        server.read()
+        n_before = len(server.peer.transport.written)
+        begun_at_once(lb, 5, b"b" * 16_000)
+        assert len(server.peer.transport.written) == n_before + 1
+        server.peer.reset()
+
+
+@pytest.mark.parametrize("end", ends(), ids=["fin", "reset"])
+def test_a_request_that_waits_when_the_connection_dies_goes_elsewhere_once(end: Callable[[Peer], None]) -> None:
+    """Even a POST: nothing of it has left, and nothing leaves afterwards."""
+    with FakeLb(config(retry="{attempts: 1}")) as lb:
+        server = kept(lb)
+        server.read()
+        clients = [lb.connect() for _ in range(2)]
+        for client in clients:
+            client.send(post(), turns=False)
+        end(server.peer)
+        lb.loop.run()
+        assert server.read() == []
+        other = H2Server(lb, lb.accept()).greet()
+        for number in (1, 3):
+            other.answer(number)
+        assert [status_of(client.got()) for client in clients] == [200, 200]
+        assert [entry["attempts"] for entry in lb.log] == [1, 2, 2]
+        lb.runtimes[0].retire()
+
+
+def test_what_the_kernel_did_not_take_is_not_sent_behind_the_end_of_the_server() -> None:
+    with Asking() as lb:
+        server, _first = lb.server()
+        server.answer(1)
+        asked = lb.begun(POST, b"body")
+        lb.loop.run()
+        server.peer.transport.unsent = 1 << 20
+        server.peer.fin()
+        assert asked.heard[1:] == ["closed_unacked"] and server.peer.saw_reset
+
+
+@pytest.mark.parametrize("end", ends(), ids=["fin", "reset"])
+def test_what_has_left_before_is_not_repeated(end: Callable[[Peer], None]) -> None:
+    with Asking() as lb:
+        server, _first = lb.server()
+        server.answer(1)
+        left, waiting = lb.ask(), lb.ask()
+        left.begin(prepared_by(lb, POST), b"body")
+        lb.loop.run()
+        waiting.begin(prepared_by(lb, POST), b"body")
+        end(server.peer)
+        lb.loop.run()
+        assert server.ids() == [3]
+        assert waiting.heard[1:] == ["closed_unacked"] and left.heard[1:] != ["closed_unacked"]
+
+
+def test_the_kernel_of_the_server_has_taken_nothing_of_a_turn() -> None:
+    """Both left in one write, of which nothing was acknowledged."""
+    with Asking() as lb:
+        server, _first = lb.server()
+        server.answer(1)
+        server.peer.transport.sock.bytes_acked = 1 + len(server.peer.everything)
+        asked = begun_at_once(lb, 2)
+        lb.loop.run()
+        server.peer.fin()
+        assert [one.heard[-1] for one in asked] == ["closed_unacked"] * 2
+
+
+class PretendTls(TlsTransport):
+    """Records that are so much longer than what they hold, and no secret."""
+
+    OVERHEAD = 22
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self.wire_written = 0
+
+    def write(self, data: Any) -> None:
+        self.wire_written += len(data) + self.OVERHEAD
+        self._raw.write(data)
+
+    def is_closing(self) -> bool:
+        return self._raw.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._raw.get_extra_info(name, default)
+
+
+def test_what_records_add_does_not_make_it_look_as_if_a_request_had_not_left() -> None:
+    with Asking() as lb:
+        server, _first = lb.server()
+        server.answer(1)
+        [connection] = lb.endpoint.connections
+        tls = connection._transport = PretendTls(server.peer.transport)
+        left = lb.begun(POST, b"body")
+        lb.loop.run()
+        before = tls.wire_written
+        held = []
+        for _ in range(40):
+            held.append(lb.begun(POST, b"body"))
+            lb.loop.run()
+        server.peer.transport.unsent = tls.wire_written - before
+        waiting = lb.begun(POST, b"body")
+        server.peer.reset()
+        assert left.heard[1:] != ["closed_unacked"]
+        assert [one.heard[1:] for one in (*held, waiting)] == [["closed_unacked"]] * 41

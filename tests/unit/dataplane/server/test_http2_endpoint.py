@@ -183,6 +183,7 @@ def test_one_that_ends_before_it_has_said_anything() -> None:
         asked = [lb.ask() for _ in range(2)]
         server = lb.dialled()
         begin_all(lb, asked)
+        lb.loop.run()
         server.peer.fin()
         assert [one.heard[-1] for one in asked] == ["closed_early", "closed_unsent"]
 

@@ -316,3 +316,34 @@ def test_secrets_beside_varying_fields_stay_so() -> None:
     for _ in range(3):
         block = encoder.encode_varied(b"Token: t\r\n", [field], b"", b"", b"", frozenset((b"token",)))
     assert block.startswith(b"\x10\x05token\x01t")
+
+
+OWN = (b"content-length", b"Content-Length", b"GRPC-TIMEOUT", b"grpc-timeout", b"X-Request-ID", b"x-request-id")
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, 126, 127, 128, 239, 254, 255, 256, 382, 383, 440, 500, 16_509, 16_510, 16_511, 70_000]
+)
+def test_lines_that_lbproxy_writes_itself_are_spelled_as_all_others_are(size: int) -> None:
+    values = (b"1" * size, b"\t~ \xff"[: size or 1] + b"2" * size)
+    for lines in [b"%b: %b\r\n" % (name, value) for name in OWN for value in values]:
+        for several in (lines, lines * 3, lines + b"".join(b"%b: 7\r\n" % name for name in OWN)):
+            block = _DICTIONARY.literals(several)
+            assert block == _DICTIONARY._other_literals(several) != b""
+    both = Joined()
+    value = b"3" * size
+    lines = b"".join(b"%b: %b\r\n" % (name, value) for name in OWN)
+    assert both.read(_DICTIONARY.literals(lines)) == [(name.lower(), value) for name in OWN]
+    assert not both.decoder.size
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"content-lengtH", b"content-length2", b"content\rlength", b"content length", b"contents-length", b"x-request-it",
+     b"y-request-id", b"x-request_id", b"Xrequest-id", b"grpc-timeouT", b"grpc-timeous", b"x", b"7grpc-timeout"],
+)  # fmt: skip
+def test_what_is_nearly_such_a_name_is_another_one(name: bytes) -> None:
+    both = Joined()
+    lines = b"content-length: 5\r\n%b: v\r\nx-request-id: 1\r\n" % name
+    fields = [(field.name, field.value) for field in both.decoder.decode(_DICTIONARY.literals(lines))]
+    assert fields == [(b"content-length", b"5"), (name.lower(), b"v"), (b"x-request-id", b"1")]

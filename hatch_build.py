@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).resolve().parent
+SCRATCH = "lbproxy-compile-"  # what the directories begin with that a build works in
+DEAD_S = 3600.0  # who has just made one holds it in a moment
 ROOMS = ("net", "exchange", "client", "server", "tcp")
 PACKAGES = (
     "dataplane",
@@ -148,8 +151,10 @@ class CompileHook(BuildHookInterface[Any]):
             raise ValueError(f"LBPROXY_COMPILE is {wish!r}; it can be auto, require or no")
         if version == "editable" or wish == "no" or sys.implementation.name != "cpython":
             return
-        self._directory = tempfile.TemporaryDirectory(prefix="lbproxy-compile-")
+        clear_up(Path(tempfile.gettempdir()))
+        self._directory = tempfile.TemporaryDirectory(prefix=SCRATCH)
         target = Path(self._directory.name)
+        self._held = hold(target)
         cache = os.environ.get("LBPROXY_COMPILE_CACHE")
         kept = Path(cache, fingerprint()) if cache else None
         if kept is not None and kept.is_dir():
@@ -183,6 +188,40 @@ class CompileHook(BuildHookInterface[Any]):
         """The wheel is written: what went into it is no longer needed."""
         if hasattr(self, "_directory"):
             self._directory.cleanup()
+            if self._held is not None:
+                os.close(self._held)
+
+
+def hold(directory: Path) -> int | None:
+    """Lock a directory for as long as this process lives, or the descriptor that is returned is open. None: somebody
+    else has it, or there are no such locks."""
+    try:
+        import fcntl
+
+        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        return None
+    return held
+
+
+def clear_up(place: Path) -> None:
+    """Remove what builds left that were killed: hundreds of megabytes each, which nobody else would."""
+    for left in place.glob(SCRATCH + "*"):
+        try:
+            found = left.lstat()
+        except OSError:  # another build was faster
+            continue
+        if found.st_uid != os.getuid() or time.time() - found.st_mtime < DEAD_S:
+            continue
+        held = hold(left)
+        if held is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(held)
 
 
 def keep(compiled: Path, place: Path) -> None:

@@ -126,9 +126,7 @@ def targets(status: Object, patterns: Sequence[str], *, is_all_but: bool = False
     found: set[Target] = set()
     pools: set[str] = set()
     for pattern in patterns:
-        pool, slash, server = pattern.partition("/")
-        if not slash or not server:
-            raise UsageError(f"{pattern}: write POOL/SERVER; {pool}/* is every server of the pool")
+        pool, server = named(pattern)
         fits = [
             target
             for target, names in known.items()
@@ -142,6 +140,14 @@ def targets(status: Object, patterns: Sequence[str], *, is_all_but: bool = False
     if is_all_but:
         return [target for target in known if target.pool in pools and target not in found]
     return [target for target in known if target in found]
+
+
+def named(pattern: str) -> tuple[str, str]:
+    """The pool and the server of a pattern. Raises UsageError."""
+    pool, slash, server = pattern.partition("/")
+    if not slash or not server:
+        raise UsageError(f"{pattern}: write POOL/SERVER; {pool}/* is every server of the pool")
+    return pool, server
 
 
 def _known(status: Object) -> list[tuple[Target, tuple[str, ...]]]:
@@ -175,18 +181,15 @@ def _no_server(pattern: str, known: Mapping[Target, object]) -> str:
 def change(args: argparse.Namespace) -> int:
     """drain, ready, maint, weight, limit: `args.key` and, but for the first three, `args.value`."""
     patterns, word = _words(args)
+    for pattern in patterns:
+        named(pattern)
+    wanted = _wanted(args, word)
     lbproxy = Lbproxy(*asking.admin_of(args, os.environ))
     _, status = lbproxy.call("GET", "/api/v1/status", (200,))
     found = targets(status, patterns, is_all_but=getattr(args, "all_but", False))
-    value = int(word) if re.fullmatch(r"[0-9]{1,9}", word) else word
     report = Report(args.json)
     with report:
         for target in found:
-            wanted = {args.key: value}
-            if getattr(args, "after", None) is not None:
-                wanted["after"] = int(args.after) if re.fullmatch(r"[0-9]{1,9}", args.after) else args.after
-            if getattr(args, "keep_sticky", False):
-                wanted["keep_sticky"] = True
             _, told = lbproxy.call("PATCH", target.path, (200,), wanted)
             report.add(told, _changed(target, args.key, told))
         if not found:
@@ -206,7 +209,30 @@ def _words(args: argparse.Namespace) -> tuple[list[str], str]:
     return patterns, word
 
 
+def _wanted(args: argparse.Namespace, word: str) -> dict[str, object]:
+    """The body of each call. What is wrong with it in itself is said before anybody is asked: raises UsageError."""
+    from lbproxy.control.live_values import Refused, read_after, read_values
+
+    wanted: dict[str, object] = {args.key: _number(word)}
+    try:
+        read_values(wanted)
+        if getattr(args, "after", None) is not None:
+            wanted["after"] = _number(args.after)
+            read_after(wanted)
+    except Refused as error:
+        raise UsageError(str(error)) from None
+    if getattr(args, "keep_sticky", False):
+        wanted["keep_sticky"] = True
+    return wanted
+
+
+def _number(word: str) -> int | str:
+    return int(word) if re.fullmatch(r"[0-9]{1,9}", word) else word
+
+
 def remove(args: argparse.Namespace) -> int:
+    for pattern in args.servers:
+        named(pattern)
     lbproxy = Lbproxy(*asking.admin_of(args, os.environ))
     _, status = lbproxy.call("GET", "/api/v1/status", (200,))
     found = targets(status, args.servers)
@@ -227,25 +253,38 @@ def remove(args: argparse.Namespace) -> int:
 def add(args: argparse.Namespace) -> int:
     if args.name and len(args.servers) > 1:
         raise UsageError("--name is for one server")
+    servers = [_server(args, word) for word in args.servers]
     lbproxy = Lbproxy(*asking.admin_of(args, os.environ))
     report = Report(args.json)
     with report:
-        for word in args.servers:
-            pool, slash, address = word.partition("/")
-            if not slash or not address:
-                raise UsageError(f"{word}: write POOL/ADDRESS")
-            wanted: dict[str, object] = {"address": address}
-            for key, option in (("name", args.name), ("weight", args.weight), ("max_inflight", args.limit)):
-                if option is not None:
-                    wanted[key] = int(option) if key != "name" and re.fullmatch(r"[0-9]{1,9}", option) else option
-            if args.backup:
-                wanted["backup"] = True
+        for pool, wanted in servers:
             _, told = lbproxy.call("POST", servers_path(pool), (201,), wanted)
             for server in asking.objects(told.get("servers")):
                 when = "takes traffic" if server.get("state") == "up" else "takes traffic after its first passing check"
                 report.say(f"{pool}/{server.get('name')}: added; {when}")
             report.add(told, "")
         return OK
+
+
+def _server(args: argparse.Namespace, word: str) -> tuple[str, dict[str, object]]:
+    """The pool of a server to be added, and the body of the call. Raises UsageError."""
+    from lbproxy.config.one_server import read_server
+    from lbproxy.config.problems import ConfigError
+
+    pool, slash, address = word.partition("/")
+    if not slash or not address:
+        raise UsageError(f"{word}: write POOL/ADDRESS")
+    wanted: dict[str, object] = {"address": address}
+    for key, option in (("name", args.name), ("weight", args.weight), ("max_inflight", args.limit)):
+        if option is not None:
+            wanted[key] = option if key == "name" else _number(option)
+    if args.backup:
+        wanted["backup"] = True
+    try:
+        read_server(wanted)
+    except ConfigError as error:
+        raise UsageError("; ".join(map(str, error.problems))) from None
+    return pool, wanted
 
 
 class Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from lbproxy.cli.common import OK, USAGE, UsageError
 
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _URL: Final = re.compile(r"https?://(?P<host>[^/?#]+)(?P<path>[^#]*)")
+_UNIX: Final = "unix"
 _ID: Final = re.compile(r"[0-9a-f]{32}")  # as lbproxy makes them; a trusted proxy's may be anything
 
 
@@ -64,7 +66,21 @@ def parameters(args: argparse.Namespace) -> list[tuple[str, str]]:
             method = word
         else:
             raise UsageError(f"{word}: a path begins with /")
+    for text in args.header:
+        name, colon, _ = text.partition(":")
+        if not colon or not name.strip():
+            raise UsageError(f"header: {text[:200]!r} is not name:value")
+    if args.peer not in (None, _UNIX) and not _is_address(args.peer):
+        raise UsageError(f"from: {args.peer!r} is neither an IP address nor {_UNIX}")
     return [("method", method), ("path", path), *options]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def explain(args: argparse.Namespace) -> int:

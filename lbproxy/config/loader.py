@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -13,7 +14,7 @@ from lbproxy.config.limits_checks import check_key_file
 from lbproxy.config.model import Config
 from lbproxy.config.pieces import Kept
 from lbproxy.config.problems import ConfigError, Problem, Unusable, path_text
-from lbproxy.config.source import Document, parse, read_text, shown_name
+from lbproxy.config.source import Document, decoded, parse, read_bytes, shown_name
 from lbproxy.config.tls_checks import check_files
 from lbproxy.config.validation import validate
 
@@ -42,7 +43,18 @@ def load_file(
     checks_files: look at the certificates and keys that it names, too. kept: see `load_text`.
     """
     base_dir = FilePath(path).parent if checks_files else None
-    return load_text(read_text(path), shown_name(path), environ, base_dir=base_dir, kept=kept)
+    if kept is not None:
+        kept.digest = b""
+    raw = read_bytes(path)
+    if kept is not None:
+        kept.digest = digest(raw)
+    name = shown_name(path)
+    return load_text(decoded(raw, name), name, environ, base_dir=base_dir, kept=kept)
+
+
+def digest(raw: bytes) -> bytes:
+    """A file's content, in short."""
+    return hashlib.sha256(raw).digest()
 
 
 def load_text(

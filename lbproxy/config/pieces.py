@@ -38,10 +38,14 @@ class Piece:
 
 
 class Kept:
-    """The pieces of the file as it was read last, by their text. Together they are as large as that."""
+    """The pieces of the file as it was read last, by their text. Together they are as large as that.
+
+    digest: of the octets that were read last, right or wrong; b"" if they could not be.
+    """
 
     def __init__(self) -> None:
         self.pieces: dict[str, Piece] = {}
+        self.digest = b""
 
 
 @dataclass(slots=True)

@@ -139,11 +139,16 @@ def shown_name(path: str | FilePath) -> str:
 
 def read_text(path: str | FilePath) -> str:
     """The text of a config file, `-` is standard input. Raises ConfigError with one problem if it cannot be read."""
+    return decoded(read_bytes(path), shown_name(path))
+
+
+def read_bytes(path: str | FilePath) -> bytes:
+    """What stands in it, and one octet more than there may be at most. Raises ConfigError."""
     name = shown_name(path)
     try:
         # Standard input stays open: its descriptor's number must not pass to a socket.
         with nullcontext(sys.stdin.buffer) if str(path) == STANDARD_INPUT else FilePath(path).open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            raw: bytes = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError((Problem(name, 0, 0, "", "there is no such file"),)) from None
     except IsADirectoryError:
@@ -151,6 +156,11 @@ def read_text(path: str | FilePath) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError((Problem(name, 0, 0, "", f"cannot be read: {reason}"),)) from None
+    return raw
+
+
+def decoded(raw: bytes, name: str) -> str:
+    """It as text. Raises ConfigError."""
     if len(raw) > MAX_BYTES:
         raise ConfigError((Problem(name, 0, 0, "", "is larger than 1 MiB"),))
     is_utf32 = raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE))

@@ -14,14 +14,17 @@ from aiohttp import web
 
 from lbproxy.address import Address
 from lbproxy.control.access import SAFE_METHODS, Access, Credentials
-from lbproxy.control.admin_gate import peer_of, refusal
+from lbproxy.control.admin_door import Door
+from lbproxy.control.admin_gate import BODY_BYTES, NO_JSON, Verdict, judge, peer_of
 from lbproxy.control.admin_guard import BACKLOG, CONNECTIONS, REQUEST_S, AdminGuard
 from lbproxy.control.caller import Caller
 from lbproxy.control.dashboard.pages import DashboardFiles
 from lbproxy.control.metrics import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from lbproxy.control.problem import problem
 from lbproxy.control.status import Json
+from lbproxy.dataplane.listener import listen_tcp
 from lbproxy.dataplane.net.unix_socket import SocketFile, bind_unix
+from lbproxy.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,6 @@ Reload = Callable[[Caller, bool], Awaitable[tuple[int, Json]]]
 Route = tuple[str, str, CallHandler]
 """Method, path as aiohttp takes it, and who answers."""
 SOCKET_MODE = 0o600
-BODY_BYTES = 64 * 1024  # of a call that changes something
 ENDLESS = "/api/v1/events"  # whose answer goes on until somebody leaves
 UPGRADE = "/api/v1/upgrade"  # which has a bound of its own
 
@@ -49,7 +51,7 @@ class AdminServer:
     limit: connections at once. may_move: a port that is taken is replaced by a free one. inherited: sockets of another
     process, in place of binding; it accepts at them until `serve` is called here. file: of that unix socket.
     look: what must be waited for before metrics and status are what they are now. no_reader: why another reader of
-    events can't be taken, None if it can.
+    events can't be taken, None if it can. reader_s: what another one is going to cost, in seconds of the loop's time.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class AdminServer:
         clock: Callable[[], float] = time.monotonic,
         look: Callable[[], Awaitable[None]] = _nothing_to_wait_for,
         no_reader: Callable[[], str | None] = lambda: None,
+        reader_s: Callable[[], float] = lambda: 0.001,
     ) -> None:
         self._bind = bind
         self._look = look
@@ -76,7 +79,11 @@ class AdminServer:
         self._dashboard = DashboardFiles()
         self._no_reader = no_reader
         self._paths = frozenset((*self._dashboard.paths, "/metrics", "/healthz", "/readyz"))
-        self._guard = AdminGuard(limit, clock, self._refusal)
+        self._guard = AdminGuard(limit, clock)
+        self._clock = clock
+        self._reader_s = reader_s
+        self._door: Door | None = None
+        self._tasks = Tasks()
         self._access = access
         self._routes = routes
         self._metrics = metrics
@@ -84,7 +91,6 @@ class AdminServer:
         self._not_ready = not_ready
         self._reload = reload
         self._runner: web.AppRunner | None = None
-        self._servers: list[asyncio.Server] = []
         self._inherited = tuple(inherited)
         self._file = file
         self.bound: tuple[str, ...] = ()
@@ -96,65 +102,66 @@ class AdminServer:
         """
         runner = web.AppRunner(self.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
+        assert runner.server is not None  # since setup()
+        loop = asyncio.get_running_loop()
         try:
-            servers = self._servers = await self._listen(runner)
+            sockets = self._inherited or await self._listen(loop)
         except BaseException:
             await runner.cleanup()
             self._remove_file()
             raise
         self._runner = runner
-        self._guard.start(asyncio.get_running_loop())
-        names = [sock.getsockname() for server in servers for sock in server.sockets]
+        self._door = Door(
+            self._guard,
+            self._judge,
+            runner.server,
+            tasks=self._tasks,
+            clock=self._clock,
+            reader_s=self._reader_s,
+        )
+        self._door.open(loop, sockets)
+        if not self._inherited:
+            self._door.serve()
+        self._guard.start(loop)
+        names = [sock.getsockname() for sock in sockets]
         self.bound = (
             (str(self._bind),) if self._bind.is_unix else tuple(str(Address(name[0], name[1])) for name in names)
         )
 
     async def serve(self) -> None:
         """Accept at inherited sockets: who has opened them is about to leave."""
-        for server in self._servers if self._inherited else ():
-            await server.start_serving()
+        if self._door is not None:
+            self._door.serve()
 
     @property
     def filenos(self) -> list[int]:
         """The listening sockets' descriptors."""
-        return [sock.fileno() for server in self._servers for sock in server.sockets]
+        return [] if self._door is None else [sock.fileno() for sock in self._door.sockets]
 
     @property
     def socket_file(self) -> SocketFile | None:
         """The file of its unix socket, if that has one."""
         return self._file
 
-    async def _listen(self, runner: web.AppRunner) -> list[asyncio.Server]:
-        loop, serve = asyncio.get_running_loop(), runner.server
-        backlog = min(BACKLOG, self._guard.limit)
-        assert serve is not None  # since setup()
-
-        def connection() -> asyncio.Protocol:
-            return self._guard.guarded(serve)
-
-        if self._inherited:
-            return [
-                await loop.create_server(connection, sock=sock, backlog=backlog, start_serving=False)
-                for sock in self._inherited
-            ]
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
         if self._bind.is_unix:
-            sock, self._file = bind_unix(self._bind, SOCKET_MODE, backlog)
-            return [await loop.create_server(connection, sock=sock, backlog=backlog)]
+            sock, self._file = bind_unix(self._bind, SOCKET_MODE, BACKLOG)
+            return [sock]
         host, port = self._bind.host, self._bind.port
         try:
-            return [await loop.create_server(connection, host, port, reuse_address=True, backlog=backlog)]
+            return await _bound(loop, host, port)
         except OSError as error:
             if not self._may_move or error.errno != errno.EADDRINUSE:
                 raise
-        server = await loop.create_server(connection, host, 0, reuse_address=True, backlog=backlog)
-        chosen = Address(host, server.sockets[0].getsockname()[1])
+        sockets = await _bound(loop, host, 0)
+        chosen = Address(host, sockets[0].getsockname()[1])
         log.warning(
             "%s is taken, perhaps by another lbproxy: the admin address of this one is %s (lbproxy status --admin %s)",
             self._bind,
             chosen,
             chosen,
         )
-        return [server]
+        return sockets
 
     async def stop(self, *, keeps_file: bool = False) -> None:
         """Stop serving; calls in progress get a second to finish. keeps_file: another process listens there."""
@@ -162,12 +169,12 @@ class AdminServer:
             self._file = None
         if self._runner is None:
             return
-        for server in self._servers:
-            server.close()
+        if self._door is not None:
+            self._door.close()
+        await self._tasks.cancel_all()
         await self._runner.cleanup()
         self._guard.stop()
-        self._runner = None
-        self._servers = []
+        self._runner = self._door = None
         self._remove_file()
 
     def _remove_file(self) -> None:
@@ -235,8 +242,8 @@ class AdminServer:
 
     # --- who may call ---
 
-    def _refusal(self, head: bytes, peer: str) -> bytes | None:
-        return refusal(head, peer, self._access, self._paths, {ENDLESS: self._no_reader})
+    def _judge(self, head: bytes, peer: str) -> Verdict:
+        return judge(head, peer, self._access, self._paths, {ENDLESS: self._no_reader})
 
     @web.middleware
     async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -255,7 +262,7 @@ class AdminServer:
             self._caller(request)
             if request.method not in SAFE_METHODS and request.body_exists:
                 if request.content_type != "application/json":
-                    raise web.HTTPUnsupportedMediaType(text="A body is taken as application/json only.")
+                    raise web.HTTPUnsupportedMediaType(text=NO_JSON)
                 if (request.content_length or 0) > BODY_BYTES:  # nobody waits for what will be refused
                     raise web.HTTPRequestEntityTooLarge(BODY_BYTES, request.content_length or 0)
                 await read_body(request)
@@ -266,6 +273,21 @@ class AdminServer:
 
     async def _call(self, handler: CallHandler, request: web.Request) -> web.StreamResponse:
         return await handler(request, self._caller(request))
+
+
+async def _bound(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[socket.socket]:
+    """Listening sockets: a name may mean several addresses. Raises OSError; nothing stays open then."""
+    infos = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for info in dict.fromkeys(infos):
+            sockets.append(listen_tcp(info[0], info[4], shares_port=False))
+            sockets[-1].listen(BACKLOG)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
 
 
 async def _invite(request: web.Request) -> None:

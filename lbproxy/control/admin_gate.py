@@ -1,9 +1,9 @@
 """The gate of the admin address: what its head alone has refused is refused here, before aiohttp is begun for it.
 
 Where aiohttp answers, a call costs 0.2 to 0.5 ms of the loop that serves requests, and whoever can connect can have it
-say "no". Here that costs 0.1, of which most is the kernel's for the connection. The gate can only refuse: what it lets
-pass is read and judged again by aiohttp and `Access`, so a head that both read differently gets nothing that it should
-not. What it does not understand, it lets pass.
+say "no". Here that costs a tenth. The gate can only refuse: what it lets pass is read and judged again by aiohttp and
+`Access`, so a head that both read differently gets nothing that it should not. What it does not understand, it lets
+pass, and says so: the door (admin_door.py) lets few of those in.
 """
 
 from __future__ import annotations
@@ -11,46 +11,70 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 from collections.abc import Callable, Collection, Mapping
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from lbproxy.control.access import SAFE_METHODS, Access, Refusal
 from lbproxy.control.problem import PROBLEM_TYPE, problem_text
 
+BODY_BYTES: Final = 64 * 1024  # of a call that changes something
+NO_JSON: Final = "A body is taken as application/json only."
 HEAD_BYTES: Final = 32 * 1024  # a longer one is for aiohttp to refuse
 API: Final = "/api/"
+UNIX: Final = "unix"  # the peer of whoever calls over the unix socket
 _FIRST_LINE: Final = re.compile(rb"([A-Z]{1,16}) (/[!-\"$->@-~]*)(?:\?[!-~]*)? HTTP/1\.[01]\r\n")
-_FIELD: Final = re.compile(rb"\r\n(host|origin|authorization):[ \t]*([^\r\n]*)", re.IGNORECASE)
+_FIELD: Final = re.compile(
+    rb"\r\n(host|origin|authorization|content-type|content-length):[ \t]*([^\r\n]*)", re.IGNORECASE
+)
 _NOTHING_THERE: Final = "There is nothing at this path; see docs/admin.md."
+_TOO_LARGE: Final = f"A body has at most {BODY_BYTES} bytes."
+_DIGITS: Final = 18
 _WRONG_METHOD: Final = "This path does not take this method."
 
 
-def refusal(
+ALLOWED: Final = "allowed"
+READER: Final = "reader"
+UNREAD: Final = "unread"
+
+
+class Verdict(NamedTuple):
+    """answer: after which the connection ends, or None: aiohttp answers.
+
+    kind: ALLOWED: the caller has a right to an answer; READER: to one of the endless kind; UNREAD: the gate can't tell.
+    """
+
+    answer: bytes | None
+    kind: str = ALLOWED
+
+
+def judge(
     head: bytes,
     peer: str,
     access: Access,
     paths: Collection[str],
     full: Mapping[str, Callable[[], str | None]],
-) -> bytes | None:
-    """The answer, after which the connection ends, or None: aiohttp answers.
+) -> Verdict:
+    """What is to become of a call.
 
     head: up to its empty line, or longer. peer: as in `Access`. paths: all that there are outside of the API. full: why
     a path of the API takes nobody at the moment, None if it does.
     """
     found = _FIRST_LINE.match(head)
     if found is None:
-        return None
+        return Verdict(None, UNREAD)
     method, path = found[1].decode(), unquote(found[2].decode(), errors="replace")
     has_body = method != "HEAD"
     if not path.startswith(API):
         if path not in paths:
-            return _answer(404, _NOTHING_THERE, {}, has_body=has_body)
+            return Verdict(_answer(404, _NOTHING_THERE, {}, has_body=has_body))
         if method not in SAFE_METHODS:
-            return _answer(405, _WRONG_METHOD, {"Allow": "GET,HEAD"}, has_body=has_body)
-        return None
+            return Verdict(_answer(405, _WRONG_METHOD, {"Allow": "GET,HEAD"}, has_body=has_body))
+        return Verdict(None)
     fields: dict[bytes, str] = {}
     for field in _FIELD.finditer(head, found.end() - 2, max(found.end(), head.find(b"\r\n\r\n") + 2)):
         fields.setdefault(field[1].lower(), field[2].rstrip(b" \t").decode("utf-8", "surrogateescape"))
@@ -62,9 +86,33 @@ def refusal(
         peer=peer,
     )
     if isinstance(judged, Refusal):
-        return _answer(judged.status, judged.detail, judged.headers, has_body=has_body)
-    why_not = full[path]() if method == "GET" and path in full else None
-    return None if why_not is None else _answer(503, why_not, {"Retry-After": "5"}, has_body=True)
+        return Verdict(_answer(judged.status, judged.detail, judged.headers, has_body=has_body))
+    if method not in SAFE_METHODS:
+        return Verdict(_body_refusal(fields))
+    if method != "GET" or path not in full:
+        return Verdict(None)
+    why_not = full[path]()
+    return Verdict(None, READER) if why_not is None else Verdict(try_later(why_not))
+
+
+def _body_refusal(fields: Mapping[bytes, str]) -> bytes | None:
+    """Why a body that was announced is not taken, None if it is or there may be none."""
+    length = fields.get(b"content-length", "")
+    if not length.isascii() or not length.isdigit() or len(length) > _DIGITS or not int(length):
+        return None  # of any other kind aiohttp knows what to say
+    if fields.get(b"content-type", "").partition(";")[0].strip().lower() != "application/json":
+        return _answer(415, NO_JSON, {}, has_body=True)
+    return _answer(413, _TOO_LARGE, {}, has_body=True) if int(length) > BODY_BYTES else None
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+def try_later(why_not: str) -> bytes:
+    """The answer to a GET that may be answered another time."""
+    return _answer(503, why_not, {"Retry-After": "5"}, has_body=True)
 
 
 def _answer(status: int, detail: str, headers: Mapping[str, str], *, has_body: bool) -> bytes:
@@ -73,7 +121,7 @@ def _answer(status: int, detail: str, headers: Mapping[str, str], *, has_body: b
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         f"Content-Type: {PROBLEM_TYPE}; charset=utf-8",
         f"Content-Length: {len(body)}",
-        f"Date: {formatdate(usegmt=True)}",
+        f"Date: {_date(int(time.time()))}",
         *(f"{name}: {value}" for name, value in headers.items()),
         "Connection: close\r\n\r\n",
     ]
@@ -83,7 +131,12 @@ def _answer(status: int, detail: str, headers: Mapping[str, str], *, has_body: b
 def peer_of(transport: asyncio.BaseTransport | None) -> str:
     """Who is at the other end: an IP address, "unix", or "" if he has left."""
     sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is not None and sock.family == socket.AF_UNIX:
-        return "unix"
     name = transport.get_extra_info("peername") if transport is not None else None
-    return str(name[0]).partition("%")[0] if isinstance(name, tuple) else ""
+    return peer_name(sock.family if sock is not None else socket.AF_INET, name)
+
+
+def peer_name(family: int, address: object) -> str:
+    """The same of an address of the socket module."""
+    if family == socket.AF_UNIX:
+        return UNIX
+    return str(address[0]).partition("%")[0] if isinstance(address, tuple) else ""

@@ -16,6 +16,7 @@ import contextlib
 import json
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -43,6 +44,8 @@ PIECE_BYTES: Final = 64 * 1024  # given to the transport at once; aiohttp waits 
 KEPT_MESSAGES: Final = 8
 STUCK_S: Final = 1.0  # who takes nothing for so long is not waited for at the end of the process
 KERNEL_BYTES: Final = 128 * 1024  # Linux takes twice as much, for its own books
+CALL_S: Final = 0.0008  # of a reader that comes: what aiohttp does, one snapshot, and the first writes
+DROPPED: Final = 4  # so many slow readers at most are dropped in one turn of the loop
 _SLACK_S: Final = 0.05  # the tick comes a little early or late
 _HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -73,7 +76,8 @@ class Reader:
 class EventStream:
     """status: the JSON of /api/v1/status. clock: monotonic seconds; unix_clock: unix seconds. limit: readers.
 
-    soon: has something called in the next turn of the loop; None: at once.
+    soon: has something called in the next turn of the loop; None: at once. cpu: seconds of this thread's
+    processor time.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class EventStream:
         unix_clock: Callable[[], float],
         limit: int = READERS,
         soon: Callable[[Callable[[], None]], object] | None = None,
+        cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self._status = status
         self._meter = meter
@@ -93,6 +98,8 @@ class EventStream:
         self._unix_clock = unix_clock
         self._limit = limit
         self._soon = soon
+        self._cpu = cpu
+        self._state_s = 0.0  # what the last message with everything has cost
         self._readers: set[Reader] = set()
         self._to_wake: deque[Reader] = deque()
         self._is_over = False
@@ -117,9 +124,12 @@ class EventStream:
         if now - self._looked_at >= STEP_S - _SLACK_S:
             self._look(now)
         is_waking = bool(self._to_wake)
+        n_dropped = 0
         for reader in list(self._readers):
             if reader.blocked_at is not None and now - reader.blocked_at >= SLOW_S:
-                self._drop(reader)
+                n_dropped += 1
+                if n_dropped <= DROPPED:
+                    self._drop(reader)
             elif self._soon is None:
                 reader.wake.set()
             elif not is_waking:
@@ -209,10 +219,18 @@ class EventStream:
     def _once(self, kind: str, far: int, make: Callable[[int], bytes]) -> bytes:
         message = self._made.get((kind, far))
         if message is None:
+            began = self._cpu()
             if len(self._made) >= KEPT_MESSAGES:  # whoever comes says how far he is, so it can be anything
                 self._made.clear()
             message = self._made[kind, far] = make(far)
+            if kind == "state":
+                self._state_s = self._cpu() - began
         return message
+
+    @property
+    def reader_s(self) -> float:
+        """What another reader is going to cost of the loop's time, as far as is known."""
+        return CALL_S + self._state_s
 
     def _state_message(self, position: int) -> bytes:
         """recent: up to what the reader has had; what it has missed follows as events."""

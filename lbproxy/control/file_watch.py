@@ -38,12 +38,15 @@ class Reloadable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WatchedFiles:
-    """name: for messages, such as `listener public`. what: they are, likewise."""
+    """name: for messages, such as `listener public`. what: they are, likewise. seen: their signature before they were
+    loaded, as they may have changed since; None: they were loaded long ago, or never.
+    """
 
     name: str
     paths: tuple[str, ...]
     target: Reloadable
     what: str = "certificate files"
+    seen: Signature | None = None
 
 
 def signature(paths: Sequence[str]) -> Signature:
@@ -88,7 +91,7 @@ class FileWatch:
         self._in_thread = in_thread
         self._look = look
         self._clock = clock
-        self._entries = [_Entry(item, look(item.paths), clock()) for item in files]
+        self._entries = [self._entry(item) for item in files]
 
     @property
     def has_files(self) -> bool:
@@ -97,9 +100,10 @@ class FileWatch:
     def watch(self, files: Sequence[WatchedFiles]) -> None:
         """Watch these from now on. What stays in use is not read anew for it."""
         known = {id(entry.files.target): entry for entry in self._entries}
-        self._entries = [
-            known.get(id(item.target)) or _Entry(item, self._look(item.paths), self._clock()) for item in files
-        ]
+        self._entries = [known.get(id(item.target)) or self._entry(item) for item in files]
+
+    def _entry(self, item: WatchedFiles) -> _Entry:
+        return _Entry(item, self._look(item.paths) if item.seen is None else item.seen, self._clock())
 
     async def run(self) -> None:
         while True:

@@ -50,8 +50,8 @@ _FAILED: Final = {reason: LISTENER.column("accept_errors_total", reason) for rea
 BASE_FDS: Final = 40
 SPARE_FDS: Final = 8  # checks and dials in progress take some
 ADMIN_CONNECTIONS: Final = 64
-ADMIN_BACKLOG: Final = 16  # control.admin_guard: so many more for a moment
-ADMIN_FDS: Final = ADMIN_CONNECTIONS + ADMIN_BACKLOG
+ADMIN_CLOSING: Final = 16  # control.admin_guard: given up, and closed in the next turns of the loop
+ADMIN_FDS: Final = ADMIN_CONNECTIONS + ADMIN_CLOSING
 _STREAM: Final = int(socket.SOCK_STREAM)
 _UNIX: Final = int(socket.AF_UNIX)
 BACKLOG: Final = 1024  # a shorter queue loses SYNs, and their clients wait seconds for TCP to try again
@@ -92,7 +92,7 @@ def plan_connections(wanted: int | None, *, has_admin: bool = True, n_processes:
     if soft == resource.RLIM_INFINITY:
         return ConnectionPlan(wanted or DEFAULT_LIMIT, "", MOST_FLOWS)
     admin = _admin_share(soft) if has_admin else 0
-    base = min(BASE_FDS + admin + min(ADMIN_BACKLOG, admin), soft // 2)
+    base = min(BASE_FDS + admin + min(ADMIN_CLOSING, admin), soft // 2)
     available = soft - base
     if wanted is None:
         available -= min(MOST_FLOWS * FDS_PER_FLOW, soft // 16)  # for splicing

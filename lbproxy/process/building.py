@@ -22,7 +22,7 @@ from lbproxy.config.pool_model import PoolTls
 from lbproxy.config.problems import Path as KeyPath
 from lbproxy.config.problems import Unusable, path_text
 from lbproxy.config.tls_checks import absolute
-from lbproxy.control.file_watch import WatchedFiles
+from lbproxy.control.file_watch import Signature, WatchedFiles, signature
 from lbproxy.control.metrics import Registry
 from lbproxy.control.splits import SplitPlace
 from lbproxy.dataplane.runtime import (
@@ -243,6 +243,7 @@ class Builder:
     def _pool_tls(self, config: PoolTls | None, path: KeyPath, alpn: tuple[str, ...]) -> PoolTlsSettings | None:
         if config is None:
             return None
+        seen: Signature | None = None
         known = self._before.pools.get(path)
         if known is not None and known[0] == config and known[1].files.alpn == alpn:
             made = known[1]
@@ -252,6 +253,7 @@ class Builder:
                 for path in (config.ca, config.cert, config.key)
             )
             files = PoolTlsFiles(config.verify, ca, config.server_name, cert, key, alpn)
+            seen = signature(files.paths)
             try:
                 made = PoolTlsSettings(files, files.load())
             except FileProblem as error:
@@ -259,7 +261,8 @@ class Builder:
         self.tls.pools[path] = config, made
         if made.files.paths:
             _, pool, *keys = path
-            self.tls.watched.append(WatchedFiles(f"pool {pool}: {path_text(tuple(keys))}", made.files.paths, made))
+            name = f"pool {pool}: {path_text(tuple(keys))}"
+            self.tls.watched.append(WatchedFiles(name, made.files.paths, made, seen=seen))
         return made
 
     def strategy(self, pool: str) -> Strategy:
@@ -348,13 +351,20 @@ class Builder:
         alpn = tls.alpn or (_offered(config) if config.mode == "http" else ())
         asked = (tls, alpn, config.limits.handshakes, config.timeouts.tls_handshake)
         known = self._before.listeners.get(config.name)
-        made = known[1] if known is not None and known[0] == asked else self._load_listener_tls(config, alpn)
+        seen: Signature | None = None
+        if known is not None and known[0] == asked:
+            made = known[1]
+        else:
+            made, seen = self._load_listener_tls(config, alpn)
         made.turns.limit = self._share_of(config.limits.handshakes)
         self.tls.listeners[config.name] = asked, made
-        self.tls.watched.append(WatchedFiles(f"listener {config.name}", made.files.paths, made))
+        self.tls.watched.append(WatchedFiles(f"listener {config.name}", made.files.paths, made, seen=seen))
         return made
 
-    def _load_listener_tls(self, config: ListenerConfig, alpn: tuple[str, ...]) -> ListenerTlsSettings:
+    def _load_listener_tls(
+        self, config: ListenerConfig, alpn: tuple[str, ...]
+    ) -> tuple[ListenerTlsSettings, Signature]:
+        """And what its files were before they were read."""
         tls = config.tls
         assert tls is not None
         pairs = [(tls.cert, tls.key)] if tls.cert is not None and tls.key is not None else []
@@ -366,12 +376,14 @@ class Builder:
             client_ca=None if tls.client_ca is None else absolute(tls.client_ca, self._base_dir),
             client_verify=tls.client_verify,
         )
+        seen = signature(files.paths)
         try:
-            return ListenerTlsSettings(
+            made = ListenerTlsSettings(
                 files, files.load(), limit=config.limits.handshakes, timeout_s=config.timeouts.tls_handshake
             )
         except FileProblem as error:
             raise Unusable(("listeners", self.config.listeners.index(config), "tls", error.key), str(error)) from None
+        return made, seen
 
     def _route(
         self, listener: ListenerConfig, route: Route, pools: Mapping[str, PoolRuntime], pointers: list[str]

@@ -8,11 +8,12 @@ written is left alone until it has been the same for a while; one that is not th
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
+from lbproxy.config import loader
+from lbproxy.config.problems import ConfigError
+from lbproxy.config.source import read_bytes
 from lbproxy.control.file_watch import Signature, signature
 
 LOOK_S = 1.0
@@ -22,8 +23,8 @@ QUIET_S = 0.2
 def digest(path: str) -> bytes:
     """What stands in the file, in short; b"" if it can't be read."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).digest()
-    except OSError:
+        return loader.digest(read_bytes(path))
+    except ConfigError:
         return b""
 
 

@@ -221,6 +221,7 @@ class Controller:
             file=None if passed is None else passed.file,
             clock=self._clock,
             no_reader=self._stream.refusal,
+            reader_s=lambda: self._stream.reader_s,
             **({} if self._look is None else {"look": self._look}),
         )
 

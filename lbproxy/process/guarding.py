@@ -16,7 +16,7 @@ from lbproxy.config.limits_model import ALL, ApiKeys, LimitStore, RateLimit
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Unusable
 from lbproxy.config.tls_checks import absolute
-from lbproxy.control.file_watch import WatchedFiles
+from lbproxy.control.file_watch import WatchedFiles, signature
 from lbproxy.control.fleet.link import RedisLink
 from lbproxy.dataplane.guard import Guard, KeyRule, KeyRules, Limit
 from lbproxy.domain.buckets import Buckets, own_buckets
@@ -116,6 +116,7 @@ class GuardBuilder:
 
     def _key_rules(self, config: ApiKeys, watched: list[WatchedFiles], base_dir: str) -> KeyRules:
         path = absolute(config.file, base_dir)
+        seen = signature((path,))
         try:
             ring = read_key_file(path)
         except FileProblem as problem:
@@ -123,7 +124,8 @@ class GuardBuilder:
             raise Unusable(("api_keys", "file"), f"{problem.message}{hint}") from None
         rules = KeyRules(ring, config.header, config.query or "")
         room = self._room
-        watched.append(WatchedFiles("api_keys", (path,), KeyFile(path, rules, lambda: room.keys_changed()), "API keys"))
+        target = KeyFile(path, rules, lambda: room.keys_changed())
+        watched.append(WatchedFiles("api_keys", (path,), target, "API keys", seen))
         return rules
 
     def _limit(self, config: RateLimit, row: Row) -> Limit:

@@ -19,7 +19,6 @@ from lbproxy.config.problems import ConfigError, Unusable
 from lbproxy.control.status import Json
 from lbproxy.process import rehearsal
 from lbproxy.process.applying import CannotApply
-from lbproxy.process.config_watch import digest
 from lbproxy.process.plan import Step, plan
 from lbproxy.telemetry.slots import PROCESS, Row
 
@@ -39,7 +38,8 @@ class Reloading:
     `${VAR}`. apply(old, new): see Applying. row: the PROCESS counters. wall: Unix seconds.
 
     tell: called with what a reload did, and who asked for it. kept: what the start read of the file. digest: of the
-    file's content as it was read last. lock: whoever holds it keeps reloads waiting.
+    very octets that were read at the start or by the last reload, as the file may be another one a moment later. lock:
+    whoever holds it keeps reloads waiting.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Reloading:
         self._wall = wall
         self._kept = kept if kept is not None else Kept()
         self.lock = asyncio.Lock()
-        self.digest = digest(config_path)
+        self.digest = self._kept.digest
         self.is_last_good = True
         self.good_since = wall()
 
@@ -79,6 +79,7 @@ class Reloading:
         async with self.lock:
             begun = time.monotonic()
             read = await self._read()
+            self.digest = self._kept.digest  # a dry run takes nothing over: what it has read is still news
             read_s = time.monotonic() - begun
             if isinstance(read, list):
                 return self._failed(read, by)
@@ -123,7 +124,6 @@ class Reloading:
             sys.setswitchinterval(usual_s)
 
     def _read_file(self) -> Loaded | list[str]:
-        self.digest = digest(self._path)
         try:
             loaded = load_file(self._path, self._environ, checks_files=True, kept=self._kept)
         except ConfigError as error:

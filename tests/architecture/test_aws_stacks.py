@@ -20,6 +20,7 @@ from lbproxy.cli import program
 from lbproxy.config import loader
 from tests.architecture.rules import ROOT
 from tests.support.pages import blocks
+from tests.support.stop_time import stops_within_s
 
 Tree = dict[str, Any]
 STACKS = sorted((ROOT / "deploy/aws").glob("*.yaml"))
@@ -163,7 +164,7 @@ def test_behind_an_nlb_lbproxy_stops_in_order() -> None:
     noticed_s = group["HealthCheckIntervalSeconds"] * group["UnhealthyThresholdCount"]
     assert noticed_s < loaded.shutdown.delay < loaded.shutdown.grace
     assert loaded.shutdown.grace < int(attributes["deregistration_delay.timeout_seconds"])
-    assert loaded.shutdown.grace < int(service(BEHIND_NLB)["TimeoutStopSec"])
+    assert stops_within_s(loaded.shutdown.grace) < int(service(BEHIND_NLB)["TimeoutStopSec"])
 
 
 def test_behind_an_nlb_both_sides_speak_the_same() -> None:

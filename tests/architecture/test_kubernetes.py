@@ -20,6 +20,7 @@ from lbproxy.config import loader
 from tests.architecture.rules import ROOT
 from tests.support.helm import NAMESPACE, rendered
 from tests.support.pages import blocks
+from tests.support.stop_time import stops_within_s
 
 Tree = dict[str, Any]
 MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
@@ -322,9 +323,14 @@ def test_somebody_waits_for_the_cluster_and_it_is_one() -> None:
         hook = spec["containers"][0].get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command")
         return hook, shutdown.delay, shutdown.grace, spec["terminationGracePeriodSeconds"]
 
-    assert stop("plain") == (["sleep", "5"], 0.0, 30.0, 40)
-    assert stop("everything") == (None, 7.0, 37.0, 42)
-    assert stop("bare") == (None, 0.0, 30.0, 35)
+    assert stop("plain") == (["sleep", "5"], 0.0, 30.0, 50)
+    assert stop("everything") == (None, 7.0, 37.0, 52)
+    assert stop("bare") == (None, 0.0, 30.0, 45)
+
+    for case in ("plain", "everything", "bare"):
+        hook, _, grace, ends_s = stop(case)
+        waits_s = 0 if hook is None else 5
+        assert waits_s + stops_within_s(grace) < ends_s
 
 
 def test_a_token_comes_from_a_secret() -> None:

@@ -230,7 +230,7 @@ async def test_the_index_links_only_to_paths_that_exist(start: Start, call: Call
 
 async def test_a_taken_port_is_reported(start: Start) -> None:
     server = await start()
-    with pytest.raises(OSError, match="address already in use"):
+    with pytest.raises(OSError, match="Address already in use"):
         await start(server.bound[0])
 
 

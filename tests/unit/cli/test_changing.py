@@ -152,7 +152,7 @@ def test_what_is_asked_of_the_api(
 
 def test_what_the_api_refuses_is_told(api: Api, capsys: Capture) -> None:
     api.answers["PATCH"] = lambda path: api.answer(422, detail="weight: expected a whole number")
-    assert cli.main(["weight", "other/b", "x"]) == 2
+    assert cli.main(["weight", "other/b", "5"]) == 2
     assert cli.main(["weight", "other/b"]) == 2
     api.answers["PATCH"] = lambda path: api.answer(409, detail="b leaves the pool")
     assert cli.main(["ready", "other/b"]) == 1
@@ -223,3 +223,38 @@ def test_remove_says_whether_a_server_is_gone(api: Api, capsys: Capture) -> None
 def test_all_but_the_only_servers_is_nobody(api: Api, capsys: Capture) -> None:
     assert cli.main(["drain", "--all-but", "other/*"]) == 0
     assert api.calls == [] and capsys.readouterr().out == "no server but those\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["weight", "p/a", "x"], "weight: "),
+        (["weight", "p/a", "-1"], ""),
+        (["weight", "p/a", "65536"], "weight: "),
+        (["weight", "p", "5"], "p: write POOL/SERVER"),
+        (["limit", "p/a", "0"], "max_inflight: "),
+        (["limit", "p/a", "many"], "max_inflight: "),
+        (["maint", "p/a", "--after", "soon"], "after: "),
+        (["maint", "p/a", "p/"], "p/: write POOL/SERVER"),
+        (["drain", "a"], "a: write POOL/SERVER"),
+        (["remove", "p/a", "b"], "b: write POOL/SERVER"),
+        (["add", "p/10.0.0.7:80", "10.0.0.8:80"], "10.0.0.8:80: write POOL/ADDRESS"),
+        (["add", "p/10.0.0.7:80", "p/10.0.0.8:99999"], ""),
+        (["add", "p/10.0.0.7:80", "--weight", "x"], "weight: "),
+        (["add", "p/10.0.0.7:80", "--limit", "0"], "max_inflight: "),
+        (["explain", "/a", "-H", "x"], "header: 'x' is not name:value"),
+        (["explain", "/a", "--from", "there"], "from: 'there' is neither an IP address nor unix"),
+        (["split", "web/0", "a=many"], "a=many: a share is a whole number"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_wrong_in_itself_is_said_before_anybody_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, words: list[str], said: str
+) -> None:
+    def call(*args: object, **more: object) -> Answer:
+        raise AssertionError("it was asked")
+
+    monkeypatch.setattr(_client, "call", call)
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"lbproxy {words[0]}: {said}"), told

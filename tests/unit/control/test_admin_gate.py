@@ -8,18 +8,20 @@ from email.parser import BytesParser
 import pytest
 
 from lbproxy.control.access import Access, Token
-from lbproxy.control.admin_gate import peer_of, refusal
+from lbproxy.control.admin_gate import judge, peer_of
 
 PATHS = {"/", "/dashboard/page.js", "/metrics", "/healthz", "/readyz"}
 ACCESS = Access([Token("admin.token", "s3cret"), Token("reader", "reads", may_write=False)])
 WRITE, READ = "Authorization: Bearer s3cret\r\n", "AUTHORIZATION:\tBearer reads \r\n"
+
+JSON = "Content-Type: Application/JSON ; charset=utf-8\r\n"
 
 
 def answer(
     line: str, fields: str = "Host: localhost\r\n", access: Access = ACCESS, full: str | None = None
 ) -> bytes | None:
     head = f"{line}\r\n{fields}\r\n".encode("utf-8", "surrogateescape")
-    return refusal(head, "127.0.0.1", access, PATHS, {"/api/v1/events": lambda: full})
+    return judge(head, "127.0.0.1", access, PATHS, {"/api/v1/events": lambda: full}).answer
 
 
 def status(
@@ -49,6 +51,10 @@ def status(
         ("GET /static/..%2f..%ff HTTP/1.1", "Host: localhost\r\n", 404),
         ("GET //etc/passwd HTTP/1.1", "Host: localhost\r\n", 404),
         ("GET /api HTTP/1.1", "Host: localhost\r\n", 404),
+        ("PATCH /api/v1/x HTTP/1.1", WRITE + "Content-Length: 5\r\n", 415),
+        ("PATCH /api/v1/x HTTP/1.1", WRITE + "Content-Type: text/plain\r\nContent-Length: 05\r\n", 415),
+        ("PATCH /api/v1/x HTTP/1.1", WRITE + JSON + f"Content-Length: {1 << 40}\r\n", 413),
+        ("PATCH /api/v1/x HTTP/1.1", WRITE + JSON + "content-length:65537\r\n", 413),
     ],
 )
 def test_what_is_refused(line: str, fields: str, expected: int) -> None:
@@ -67,6 +73,11 @@ def test_what_is_refused(line: str, fields: str, expected: int) -> None:
         ("GET /api/v1/nothing HTTP/1.1", "Host: localhost\r\n"),  # its routes are aiohttp's
         ("POST /api/v1/reload HTTP/1.1", "Host: evil.example\r\n" + WRITE),
         ("POST /api/v1/reload HTTP/1.1", WRITE + "Authorization: Bearer wrong\r\n"),
+        ("PATCH /api/v1/x HTTP/1.1", WRITE + JSON + "Content-Length: 65536\r\n"),
+        ("PATCH /api/v1/x HTTP/1.1", WRITE + JSON + f"Content-Length: {'9' * 5000}\r\n"),
+        ("PATCH /api/v1/x HTTP/1.1", WRITE + "Content-Length: -1\r\n"),
+        ("PATCH /api/v1/x HTTP/1.1", WRITE + "Content-Length: \u00b2\r\n"),
+        ("POST /api/v1/reload HTTP/1.1", WRITE + "Content-Length: 0\r\n"),
         ("GET http://localhost/api/v1/reload HTTP/1.1", ""),
         ("OPTIONS * HTTP/1.1", ""),
         ("GET /nothing HTTP/2.0", ""),

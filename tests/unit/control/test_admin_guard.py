@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import cast
 
 import pytest
 
-from lbproxy.control.admin_gate import HEAD_BYTES
-from lbproxy.control.admin_guard import (
-    DISCARDED_BYTES,
-    HEAD_S,
-    IDLE_S,
-    LINGER_S,
-    WRITE_S,
-    AdminGuard,
-    Gate,
-    GuardedConnection,
-)
+from lbproxy.control.admin_guard import HEAD_S, IDLE_S, SWEPT, WRITE_S, AdminGuard, GuardedConnection
 
 HEAD = b"GET / HTTP/1.1\r\n\r\n"
 
@@ -51,29 +40,7 @@ class Inner(asyncio.Protocol):
 class Transport:
     def __init__(self) -> None:
         self.is_aborted = False
-        self.is_closing_now = False
         self.unsent = 0
-        self.is_reading = True
-        self.written = b""
-        self.has_ended = False
-
-    def get_extra_info(self, name: str) -> object:
-        return ("192.0.2.1", 80) if name == "peername" else None
-
-    def is_closing(self) -> bool:
-        return self.is_aborted or self.is_closing_now
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def write_eof(self) -> None:
-        self.has_ended = True
-
-    def pause_reading(self) -> None:
-        self.is_reading = False
-
-    def resume_reading(self) -> None:
-        self.is_reading = True
 
     def abort(self) -> None:
         self.is_aborted = True
@@ -82,38 +49,14 @@ class Transport:
         return self.unsent
 
 
-class Loop:
-    """What is to be done in its next turns."""
-
-    def __init__(self) -> None:
-        self.to_do: list[Callable[[], None]] = []
-
-    def call_soon(self, work: Callable[[], None]) -> None:
-        self.to_do.append(work)
-
-    def call_later(self, delay: float, *work: object) -> asyncio.TimerHandle:
-        return cast(asyncio.TimerHandle, self)
-
-    def cancel(self) -> None:
-        pass
-
-    def turn(self) -> None:
-        work, self.to_do = self.to_do, []
-        for item in work:
-            item()
-
-
-def lets_pass(head: bytes, peer: str) -> bytes | None:
-    return None
-
-
 class Bench:
-    def __init__(self, limit: int = 3, gate: Gate = lets_pass) -> None:
+    def __init__(self, limit: int = 3) -> None:
         self.now = 10.0
-        self.guard = AdminGuard(limit, lambda: self.now, gate)
+        self.guard = AdminGuard(limit, lambda: self.now)
 
-    def connect(self) -> tuple[GuardedConnection, Transport]:
-        connection, transport = self.guard.guarded(Inner), Transport()
+    def connect(self, head: bytes = b"") -> tuple[GuardedConnection, Transport]:
+        connection, transport = GuardedConnection(self.guard, Inner, head), Transport()
+        self.guard.opened(connection)
         connection.connection_made(cast(asyncio.Transport, transport))
         return connection, transport
 
@@ -126,7 +69,8 @@ class Bench:
 
     def after(self, seconds: float) -> None:
         self.now += seconds
-        self.guard.sweep()
+        while self.guard.sweep():
+            pass
 
 
 @pytest.fixture
@@ -135,8 +79,7 @@ def bench() -> Bench:
 
 
 def test_aiohttp_sees_everything(bench: Bench) -> None:
-    connection, _ = bench.connect()
-    connection.data_received(HEAD)
+    connection, _ = bench.connect(HEAD)
     inner = cast(Inner, connection.inner)
     connection.data_received(b"x")
     connection.pause_writing()
@@ -147,83 +90,47 @@ def test_aiohttp_sees_everything(bench: Bench) -> None:
     assert len(bench.guard) == 0
 
 
-def test_nothing_is_made_for_one_that_leaves_before_its_head_is_whole(bench: Bench) -> None:
-    connection, _ = bench.connect()
-    for octet in HEAD[:-1]:
-        connection.data_received(bytes([octet]))
+def test_one_that_goes_before_it_has_a_transport_is_closed_when_it_gets_one(bench: Bench) -> None:
+    connection, transport = GuardedConnection(bench.guard, Inner, HEAD), Transport()
+    bench.guard.opened(connection)
+    bench.after(HEAD_S)
+    assert len(bench.guard) == 0
+    connection.connection_made(cast(asyncio.Transport, transport))
+    assert transport.is_aborted and connection.inner is None
+    connection.data_received(b"x")
     connection.pause_writing()
     connection.resume_writing()
     connection.eof_received()
     connection.connection_lost(None)
-    assert connection.inner is None
     assert len(bench.guard) == 0
 
 
-def test_a_head_that_is_too_long_is_for_aiohttp_to_refuse(bench: Bench) -> None:
-    connection, _ = bench.connect()
-    connection.data_received(b"x" * HEAD_BYTES)
-    assert connection.inner is None
-    connection.data_received(b"x")
-    assert cast(Inner, connection.inner).calls == ["made", f"data {b'x' * (HEAD_BYTES + 1)!r}"]
+def test_few_are_closed_in_one_turn_of_the_loop() -> None:
+    bench = Bench(3 * SWEPT)
+    made = [bench.connect()[1] for _ in range(SWEPT + 1)]
+    bench.now += HEAD_S
+    assert bench.guard.sweep()
+    assert sum(transport.is_aborted for transport in made) == SWEPT
+    assert not bench.guard.sweep()
+    assert all(transport.is_aborted for transport in made)
 
 
-def refuses(head: bytes, peer: str) -> bytes | None:
-    return f"no, {peer}".encode()
-
-
-def test_one_that_is_refused_is_told_and_aiohttp_is_not() -> None:
-    bench = Bench(gate=refuses)
-    connection, transport = bench.connect()
-    connection.data_received(HEAD + b"a body")
-    assert connection.inner is None and transport.is_reading
-    assert transport.written == b"no, 192.0.2.1" and transport.has_ended
-    connection.data_received(HEAD)
-    assert transport.written == b"no, 192.0.2.1"
-    bench.after(LINGER_S - 0.1)
-    assert not transport.is_aborted
-    bench.after(0.1)
-    assert transport.is_aborted and len(bench.guard) == 0
-
-
-def test_of_a_body_that_was_refused_only_so_much_is_read() -> None:
-    bench = Bench(gate=refuses)
-    connection, transport = bench.connect()
-    connection.data_received(HEAD)
-    connection.data_received(bytes(DISCARDED_BYTES))
-    assert transport.is_reading
-    connection.data_received(b"x")
-    assert not transport.is_reading
-
-
-def test_heads_that_come_at_once_have_a_turn_of_the_loop_each() -> None:
-    seen: list[bytes] = []
-
-    def gate(head: bytes, peer: str) -> bytes | None:
-        seen.append(head)
-        if len(seen) == 2:
-            raise ArithmeticError
-        return None
-
-    bench, loop = Bench(4, gate), Loop()
-    bench.guard.start(cast(asyncio.AbstractEventLoop, loop))
-    made = [bench.connect() for _ in range(4)]
-    for number, (connection, transport) in enumerate(made):
-        connection.data_received(HEAD + bytes([number]))
-        connection.data_received(b"more")  # nothing is read meanwhile; what the loop had read already comes too
-        assert not transport.is_reading
-    made[2][1].is_closing_now = True
-    assert seen == []
-    loop.turn()
-    assert seen == [HEAD + b"\0more"]
-    with pytest.raises(ArithmeticError):  # a defect holds up nobody else
-        loop.turn()
-    loop.turn()
-    assert len(seen) == 2
-    loop.turn()
-    assert seen[2:] == [HEAD + b"\3more"] and loop.to_do == []
-    assert made[3][1].is_reading and made[2][0].inner is None
-    bench.guard.stop()
-    assert [transport.is_aborted for _, transport in made] == [False, True, True, False]
+def test_one_that_was_answered_is_not_the_longest_silent_any_more(bench: Bench) -> None:
+    made = []
+    for _ in range(3):
+        made.append(bench.connect())
+        bench.now += 1.0
+    bench.ask(made[0][0])
+    bench.answer(made[0][0])
+    bench.connect()
+    assert [transport.is_aborted for _, transport in made] == [False, True, False]
+    bench.ask(made[2][0])
+    bench.answer(made[2][0])
+    bench.now += 1.0
+    made[0][0].data_received(b"GET")  # its next head begins
+    bench.connect()
+    bench.connect()
+    assert [transport.is_aborted for _, transport in made] == [False, True, True]
 
 
 def test_the_longest_silent_one_makes_room(bench: Bench) -> None:

@@ -174,3 +174,14 @@ async def test_other_files_are_called_what_they_are(bench: Bench, caplog: pytest
     bench.now = ((2, 1, 1),)
     await bench.rounds(5)
     assert caplog.messages == ["api_keys: API keys changed and are in use"]
+
+
+async def test_what_changed_while_it_was_loaded_is_loaded_again(bench: Bench) -> None:
+    files = WatchedFiles("listener in", ("a.pem",), bench.target, seen=((0, 1, 1),))
+    bench.watch = FileWatch([files], in_thread=bench.in_thread, look=bench.look, clock=lambda: bench.clock)
+    await bench.rounds(3)
+    assert len(bench.target.used) == 1
+    other = type(bench.target)()
+    bench.watch.watch([WatchedFiles("listener in", ("a.pem",), other, seen=((0, 1, 1),))])
+    await bench.rounds(3)
+    assert len(other.used) == 1

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from lbproxy.config.loader import Kept, load_file
 from lbproxy.config.model import Config
+from lbproxy.config.source import MAX_BYTES
 from lbproxy.process.applying import CannotApply
+from lbproxy.process.config_watch import digest
 from lbproxy.process.reloading import NO_FILE, Reloading
 from lbproxy.telemetry.slots import PROCESS
 
@@ -138,3 +140,40 @@ async def test_reading_leaves_the_interpreter_as_it_was(tmp_path: Path) -> None:
     before = sys.getswitchinterval()
     await reloading(tmp_path / "lb.yaml").dry_run()
     assert sys.getswitchinterval() == before
+
+
+async def test_a_change_right_after_the_file_was_read_is_news(tmp_path: Path) -> None:
+    """By whom it was read: the start, a reload; and a dry run takes nothing over."""
+    path = tmp_path / "lb.yaml"
+    texts = [GOOD.replace(":1'", f":{number}'") for number in range(1, 5)]
+    digests = []
+    for text in texts:
+        path.write_text(text)
+        digests.append(digest(str(path)))
+
+    async def take(old: Config, new: Config) -> None:
+        path.write_text(texts[3])  # while the new one is put in force
+
+    path.write_text(texts[0])
+    kept = Kept()
+    start = load_file(path, {}, kept=kept).config
+    path.write_text(texts[1])
+    asked = Reloading(start, str(path), {}, take, [0] * PROCESS.width, kept=kept)
+    assert asked.digest == digests[0]
+    path.write_text(texts[2])
+    assert (await asked.dry_run())[0] == 200
+    assert asked.digest == digests[0]
+    assert (await asked.reload("somebody"))[0] == 200
+    assert asked.digest == digests[2] and asked.config.pools["p"].servers[0].address.port == 3
+
+
+async def test_what_is_wrong_is_read_once_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "lb.yaml"
+    asked = reloading(path)
+    for text in (b"pools: [", b"\xff", b"x" * (MAX_BYTES + 1)):
+        path.write_bytes(text)
+        assert (await asked.reload("somebody"))[0] == 422
+        assert asked.digest == digest(str(path)) != b""
+    path.unlink()
+    assert (await asked.reload("somebody"))[0] == 422
+    assert asked.digest == digest(str(path)) == b""

@@ -12,6 +12,7 @@ from lbproxy.address import parse_address
 from lbproxy.config.loader import load_text
 from lbproxy.config.model import Config
 from lbproxy.config.problems import Unusable
+from lbproxy.control.file_watch import signature
 from lbproxy.control.metrics import Registry
 from lbproxy.dataplane.runtime import KeepAliveSettings, ListenerRuntime
 from lbproxy.domain.lease import Lease, Outcome
@@ -311,6 +312,7 @@ def test_every_file_is_watched(tls_directory: Path) -> None:
         "listener web",
         "listener raw",
     ]
+    assert [item.seen for item in wiring.watched] == [signature(item.paths) for item in wiring.watched]
 
 
 @pytest.mark.parametrize(

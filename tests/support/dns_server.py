@@ -16,6 +16,21 @@ import dns.rrset
 SILENCE = "silence"
 
 
+def _with_one_port() -> tuple[socket.socket, socket.socket]:
+    """For TCP and for UDP. A port that the kernel gives for TCP may be somebody's for UDP: then it gives another."""
+    for _ in range(100):
+        tcp = socket.create_server(("127.0.0.1", 0))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            tcp.close()
+            udp.close()
+        else:
+            return tcp, udp
+    raise AssertionError("a hundred ports for TCP, and each is taken for UDP")
+
+
 class DnsServer:
     """Answers with `records` by (name, type); a name that has none does not exist. `mood`: an rcode instead, SILENCE.
 
@@ -28,10 +43,8 @@ class DnsServer:
         self._moods: dict[str, str] = {}
         self.questions: list[tuple[str, str]] = []
         self.n_tcp = 0
-        self._tcp = socket.create_server(("127.0.0.1", 0))
-        self.port = self._tcp.getsockname()[1]
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind(("127.0.0.1", self.port))
+        self._tcp, self._udp = _with_one_port()
+        self.port: int = self._tcp.getsockname()[1]
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._serve_udp, self._serve_tcp)]
         for thread in self._threads:
             thread.start()

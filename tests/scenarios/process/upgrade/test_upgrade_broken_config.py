@@ -67,13 +67,14 @@ class Breaking:
         self._broken.unlink(missing_ok=True)
         arm(self._file, step, number=0, side=side, old=self.lb.current)  # type: ignore[arg-type]  # 0: no signal
         try:
+            before = self.lb.current
             found = self.lb.ask()
+            if found[0] == 200:
+                self.lb.pids.append(found[1]["new"]["pid"])  # at once, so that it is killed whatever comes
             wait_until(self._broken.exists, f"a process to come to {step}", READY_S)
             assert self.lb.config_path.read_text() == BROKEN
             assert get(self.lb.port("in"))[0] == 200
             if found[0] == 200:
-                before = self.lb.current
-                self.lb.pids.append(found[1]["new"]["pid"])
                 wait_ended(before)
             self._reload_says_it()
         finally:

@@ -25,7 +25,6 @@ import re
 import select
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -117,8 +116,8 @@ class Door:
         self._epoll = select.epoll()
         self._listening: dict[int, socket.socket] = {}
         self._guests: dict[int, Guest] = {}
-        self._readers: deque[Guest] = deque()  # these wait for the long budget, in order
-        self._unread: deque[Guest] = deque()  # and so do these, behind all of those
+        self._readers: dict[Guest, None] = {}  # these wait for the long budget, in order
+        self._unread: dict[Guest, None] = {}  # and so do these, behind all of those
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._long_pause: asyncio.TimerHandle | None = None
@@ -161,6 +160,8 @@ class Door:
     def end(self, guest: Guest) -> None:
         """Close its connection."""
         if self._guests.pop(guest.fd, None) is not None:
+            self._readers.pop(guest, None)
+            self._unread.pop(guest, None)
             self._guard.closed(guest)
             guest.socket.close()  # which takes it out of the epoll
 
@@ -255,7 +256,7 @@ class Door:
             self._refuse(guest, try_later(_MANY_READERS))
             return
         self._epoll.unregister(guest.fd)  # for now, nothing more is read
-        (self._readers if verdict.kind == READER else self._unread).append(guest)
+        (self._readers if verdict.kind == READER else self._unread)[guest] = None
         if self._long_pause is None:
             self._let_in()
 
@@ -279,27 +280,24 @@ class Door:
     def _let_in(self) -> None:
         """The next one, if the budget allows it; the others in later turns."""
         self._long_pause = None
-        while self._readers or self._unread:
-            wait_s = self.long.wait_s
-            if wait_s:
-                self._wait(wait_s)
-                return
-            is_reader = bool(self._readers)
-            guest = (self._readers if is_reader else self._unread).popleft()
-            if guest.fd not in self._guests or self._guests[guest.fd] is not guest:
-                continue  # it went meanwhile
-            self.long.spend(self._reader_s() if is_reader else UNREAD_S)
+        waiting = self._readers or self._unread
+        if not waiting:
+            return
+        wait_s = self.long.wait_s
+        self._wait(wait_s)
+        if not wait_s:
+            guest = next(iter(waiting))
+            del waiting[guest]
+            self.long.spend(self._reader_s() if waiting is self._readers else UNREAD_S)
             verdict = self._gate(guest.head, guest.peer)  # others may have come before it, and may call no longer
             if verdict.answer is None:
                 self._pass(guest)
             else:
                 self._epoll.register(guest.fd, select.EPOLLIN)
                 self._refuse(guest, verdict.answer)
-            self._wait(0.0)
-            return
 
     def _wait(self, seconds: float) -> None:
-        if self._loop is not None and (self._readers or self._unread):
+        if self._loop is not None:
             self._long_pause = self._loop.call_later(seconds, self._let_in)
 
     def _pass(self, guest: Guest) -> None:

@@ -10,7 +10,7 @@ from lbproxy.config.model import Admin
 from lbproxy.control.access import Access, Token
 from lbproxy.control.admin import AdminServer
 from lbproxy.process.upgrade.handing import Offered
-from lbproxy.process.upgrade.sockets import Passed, admin_name
+from lbproxy.process.upgrade.sockets import Given, Passed, admin_name
 from lbproxy.tasks import Tasks
 
 log = logging.getLogger("lbproxy.control")
@@ -55,7 +55,8 @@ class AdminAddress:
         """The sockets, for another process."""
         if self._server is None or self._config.bind is None:
             return {}
-        return {admin_name(self._config.bind): (self._server.filenos, self._server.socket_file)}
+        file = self._server.socket_file
+        return {admin_name(self._config.bind): Given(self._server.filenos, file, file is not None)}
 
     async def handed_over(self, taken: Set[str]) -> None:
         """Another process serves: it has the address, too, if it has taken that."""

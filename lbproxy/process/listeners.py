@@ -21,7 +21,7 @@ from lbproxy.dataplane.listener import Listener
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.process.upgrade.handing import Offered
-from lbproxy.process.upgrade.sockets import Inherited
+from lbproxy.process.upgrade.sockets import Given, Inherited
 
 log = logging.getLogger("lbproxy")
 
@@ -56,6 +56,7 @@ class Listeners:
         self._gate = gate
         self._open: dict[str, Listener] = {}
         self._leaving: list[Listener] = []
+        self._others: set[str] = set()  # names of those whose sockets a service manager has, too
         self._names: set[str] = set()  # that had counters at the last sweep, or since
 
     def __iter__(self) -> Iterator[Listener]:
@@ -108,10 +109,13 @@ class Listeners:
                 if name not in self._open:
                     listener = fresh[name] = Listener(self._services, runtimes[item.listener.name], self._gate)
                     passed = inherited.take(name)
+                    self._others.discard(name)
                     if passed is None:
                         self._bind(listener, item, self._overlapping(item.address, wanted))
                     else:
                         borrowed.append(listener)
+                        if not passed.is_ours:
+                            self._others.add(name)
                         sockets = list(passed.sockets)
                         listener.inherit(sockets, passed.file, item.listener.mode_bits, is_ours=passed.is_ours)
         except BaseException:
@@ -204,7 +208,10 @@ class Listeners:
 
     def offered(self) -> Offered:
         """The sockets, for another process: descriptors by name, and the files of unix sockets."""
-        return {name: (listener.filenos(), listener.socket_file) for name, listener in self._open.items()}
+        return {
+            name: Given(listener.filenos(), listener.socket_file, name not in self._others)
+            for name, listener in self._open.items()
+        }
 
     def hand_over(self, taken: Set[str], now: float) -> None:
         """Another process accepts at the names in `taken`; those that it does not know end as after a reload."""

@@ -21,10 +21,9 @@ from typing import Final, Generic, TypeVar
 
 from lbproxy import __version__
 from lbproxy.control.status import Json
-from lbproxy.dataplane.net.unix_socket import SocketFile
 from lbproxy.process.upgrade import channel
 from lbproxy.process.upgrade.channel import Broken, Gone, Line
-from lbproxy.process.upgrade.sockets import describe
+from lbproxy.process.upgrade.sockets import Given, describe
 from lbproxy.process.upgrade.starting import END_S, Failed, Patience, how_it_ended, problems_of, start
 from lbproxy.tasks import Tasks
 from lbproxy.telemetry.slots import PROCESS, UPGRADE_RESULTS, Row
@@ -35,7 +34,7 @@ READY_S: Final = 60.0
 SHOWN: Final = 8  # problems that the log names
 _COUNTS: Final = {word: PROCESS.column("upgrades_total", word) for word in UPGRADE_RESULTS}
 
-Offered = Mapping[str, tuple[Sequence[int], SocketFile | None]]
+Offered = Mapping[str, Given]
 
 
 @dataclass(frozen=True, slots=True)

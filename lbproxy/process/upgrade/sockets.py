@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from lbproxy.dataplane.net.unix_socket import SocketFile
 
@@ -33,6 +33,14 @@ def socket_of(environ: MutableMapping[str, str], variable: str) -> socket.socket
         raise ValueError(f"{variable}={text!r} is no socket: lbproxy sets it for itself, unset it") from None
     sock.set_inheritable(False)
     return sock
+
+
+class Given(NamedTuple):
+    """Descriptors of one name for another process; file, is_ours: see Passed."""
+
+    fds: Sequence[int]
+    file: SocketFile | None = None
+    is_ours: bool = False
 
 
 def admin_name(address: object) -> str:
@@ -75,14 +83,14 @@ class Inherited:
         self.waiting.clear()
 
 
-def describe(offered: Mapping[str, tuple[Sequence[int], SocketFile | None]]) -> tuple[list[int], list[object]]:
-    """Descriptors in order, and what they are. offered: descriptors, and the file of a unix socket, by name."""
+def describe(offered: Mapping[str, Given]) -> tuple[list[int], list[object]]:
+    """Descriptors in order, and what they are. offered: by name."""
     fds: list[int] = []
     told: list[object] = []
-    for name, (sockets, file) in offered.items():
+    for name, (sockets, file, is_ours) in offered.items():
         fds += sockets
         at = None if file is None else [str(file.path), file.device, file.inode]
-        told.append({"name": name, "count": len(sockets), "file": at})
+        told.append({"name": name, "count": len(sockets), "file": at, "ours": is_ours})
     return fds, told
 
 
@@ -90,26 +98,27 @@ def identify(told: object, sockets: Sequence[socket.socket]) -> Inherited:
     """What sockets are, from what `describe` gave. Raises ValueError if the two don't fit; the caller closes them."""
     found = Inherited()
     left = iter(sockets)
-    for name, count, file in _entries(told):
+    for name, count, file, is_ours in _entries(told):
         members = tuple(sock for _, sock in zip(range(count), left, strict=False))
         if len(members) != count or name in found.waiting:
             raise ValueError(f"{name}: {count} sockets are described, {len(members)} came")
         for sock in members:
             sock.setblocking(False)
-        found.waiting[name] = Passed(members, file, is_ours=file is not None)  # of others it is not known
+        found.waiting[name] = Passed(members, file, is_ours)
     if next(left, None) is not None:
         raise ValueError("more sockets came than are described")
     return found
 
 
-def _entries(told: object) -> Iterator[tuple[str, int, SocketFile | None]]:
+def _entries(told: object) -> Iterator[tuple[str, int, SocketFile | None, bool]]:
+    """A version that does not say whose a socket is knows it of files only."""
     if not isinstance(told, list):
         raise ValueError("the sockets are not described")
     for entry in told:
         match entry:
             case {"name": str(name), "count": int(count), "file": None} if count >= 0:
-                yield name, count, None
+                yield name, count, None, entry.get("ours") is True
             case {"name": str(name), "count": int(count), "file": [str(path), int(device), int(inode)]} if count >= 0:
-                yield name, count, SocketFile(Path(path), device, inode)
+                yield name, count, SocketFile(Path(path), device, inode), entry.get("ours", True) is True
             case _:
                 raise ValueError(f"a socket is described as {entry!r:.100}")

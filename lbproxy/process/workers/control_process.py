@@ -233,7 +233,7 @@ class ControlProcess:
 
     def _offer_admin(self) -> None:
         """The supervisor keeps the sockets of the admin address for the next controller."""
-        for name, (fds, file) in self._controller.admin.offered.items():
+        for name, (fds, file, _) in self._controller.admin.offered.items():
             at = None if file is None else [str(file.path), file.device, file.inode]
             self._setup.line.say("admin", json.dumps({"name": name, "file": at}).encode(), fds)
 

@@ -31,34 +31,39 @@ Sockets = tuple[socket.socket, ...]
 class Door:
     """One bind address. listener: its name. slots: the sockets of each worker, in order; the same ones for all where
     they are shared; none for who has to wait for some (`widened`). addresses: with the ports that the kernel chose.
-    file: of a unix socket."""
+    file: of a unix socket. is_ours: see Passed."""
 
     listener: str
     slots: tuple[Sockets, ...]
     addresses: tuple[str, ...]
     ports: frozenset[int]
     file: SocketFile | None = None
+    is_ours: bool = True
 
     @classmethod
-    def of(cls, listener: str, slots: tuple[Sockets, ...], file: SocketFile | None = None) -> Door:
+    def of(
+        cls, listener: str, slots: tuple[Sockets, ...], file: SocketFile | None = None, *, is_ours: bool = True
+    ) -> Door:
         """From sockets that are open."""
         ports = [sock.getsockname()[1] for sock in slots[0] if sock.family != socket.AF_UNIX]
-        return cls(listener, slots, tuple(dict.fromkeys(map(shown, slots[0]))), frozenset(ports), file)
+        return cls(listener, slots, tuple(dict.fromkeys(map(shown, slots[0]))), frozenset(ports), file, is_ours)
 
     @classmethod
-    def handed_over(cls, listener: str, sockets: Sockets, n_workers: int, file: SocketFile | None = None) -> Door:
+    def handed_over(
+        cls, listener: str, sockets: Sockets, n_workers: int, file: SocketFile | None = None, *, is_ours: bool = True
+    ) -> Door:
         """From the sockets of another lbproxy, of one worker or several."""
         places: dict[object, list[socket.socket]] = {}
         for sock in sockets:
             places.setdefault(sock.getsockname(), []).append(sock)
         if all(sock.family == socket.AF_UNIX for sock in sockets):
-            return cls.of(listener, (sockets,) * n_workers, file)
+            return cls.of(listener, (sockets,) * n_workers, file, is_ours=is_ours)
         n_seats = min(n_workers, *(len(members) for members in places.values()))
         slots = [
             tuple(sock for members in places.values() for sock in members[slot::n_seats]) if slot < n_seats else ()
             for slot in range(n_workers)
         ]
-        return cls.of(listener, tuple(slots), file)
+        return cls.of(listener, tuple(slots), file, is_ours=is_ours)
 
     @property
     def n_seated(self) -> int:
@@ -84,11 +89,6 @@ class Door:
                 )
                 slots[slot] = known
         return replace(self, slots=tuple(slots))
-
-    @property
-    def is_ours(self) -> bool:
-        """See Passed: as far as it is known."""
-        return self.file is not None
 
     def descriptors(self) -> list[int]:
         """Of all sockets, each once."""
@@ -131,8 +131,8 @@ def open_door(
         if passed.file is not None:
             passed.file.set_mode(item.listener.mode_bits)
         if is_handed_over:
-            return Door.handed_over(name, passed.sockets, n_workers, passed.file)
-        return Door.of(name, (passed.sockets,) * n_workers, passed.file)
+            return Door.handed_over(name, passed.sockets, n_workers, passed.file, is_ours=passed.is_ours)
+        return Door.of(name, (passed.sockets,) * n_workers, passed.file, is_ours=passed.is_ours)
     try:
         if address.is_unix:
             sock, file = bind_unix(address, item.listener.mode_bits, BACKLOG)
@@ -235,7 +235,8 @@ def flat(doors: Mapping[str, Door]) -> tuple[list[dict[str, object]], list[int]]
         is_shared = all(sockets is door.slots[0] for sockets in door.slots)
         slots = door.slots[:1] if is_shared else door.slots
         file = None if door.file is None else [str(door.file.path), door.file.device, door.file.inode]
-        told.append({"name": name, "listener": door.listener, "each": len(slots[0]), "shared": is_shared, "file": file})
+        entry: dict[str, object] = {"name": name, "listener": door.listener, "file": file, "ours": door.is_ours}
+        told.append({**entry, "each": len(slots[0]), "shared": is_shared})
         fds += [sock.fileno() for sockets in slots for sock in sockets]
     return told, fds
 
@@ -253,6 +254,7 @@ def unflat(told: Sequence[Mapping[str, object]], fds: Sequence[int], n_workers: 
             str(entry["listener"]),
             slots * n_workers if entry["shared"] else slots,
             SocketFile(Path(file[0]), file[1], file[2]) if isinstance(file, list) else None,
+            is_ours=bool(entry["ours"]),
         )
     return found
 

@@ -17,7 +17,7 @@ from lbproxy.process.listeners import binds_of
 from lbproxy.process.outside import Outside
 from lbproxy.process.upgrade.arriving import BEREFT_S
 from lbproxy.process.upgrade.handing import Offered
-from lbproxy.process.upgrade.sockets import Inherited, Passed, admin_name
+from lbproxy.process.upgrade.sockets import Given, Inherited, Passed, admin_name
 from lbproxy.process.workers.lines import Said
 from lbproxy.process.workers.sockets import Door, Doors, unflat
 
@@ -108,10 +108,11 @@ class Stock:
 
     def offered(self) -> Offered:
         """What another process gets."""
-        found = {name: (door.descriptors(), door.file) for name, door in self.doors.open.items()}
+        found = {name: Given(door.descriptors(), door.file, door.is_ours) for name, door in self.doors.open.items()}
         if self.admin is not None:
             name, passed = self.admin
-            found[name] = [sock.fileno() for sock in passed.sockets], passed.file
+            fds = [sock.fileno() for sock in passed.sockets]
+            found[name] = Given(fds, passed.file, passed.file is not None)
         return found
 
     def hand_over(self, taken: Iterable[str]) -> None:

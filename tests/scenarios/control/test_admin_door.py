@@ -342,6 +342,14 @@ def test_readers_go_before_junk_and_more_than_a_few_are_told_to_wait(bench: Benc
     assert [client.getsockname() for client in readers[: len(names)]] == names and len(names) > 2
 
 
+def test_no_more_wait_than_there_are_connections(bench: Bench) -> None:
+    bench.door.long.spend(1000.0)
+    for _ in range(100):
+        bench.connect(HEAD % b"junk")
+        bench.turns()
+    assert len(bench.door._unread) == len(bench.door._guests) == len(bench.guard) == 8
+
+
 def test_who_waits_is_judged_again_as_others_came_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.door.long.spend(LONG_BURST_S)
     client, gone = bench.connect(HEAD % b"reader"), bench.connect(HEAD % b"reader")

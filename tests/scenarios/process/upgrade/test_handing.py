@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ from tests.support.origin import Origin
 from tests.support.ports import consecutive_ports
 from tests.support.upgrades import MAIN, READY_S, Chain, is_alive, prepared, wait_ended
 from tests.support.waiting import wait_until
+
+_PIDFD_GETFD = 438  # <asm-generic/unistd.h>, pidfd_getfd(2)
 
 
 @pytest.fixture
@@ -117,6 +120,41 @@ def test_sigusr2_and_a_unix_admin_address(origins: list[Origin], tmp_path: Path)
         os.kill(lb.current, signal.SIGTERM)
         wait_ended(lb.current)
         assert not admin.exists() and not bind.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nobody_comes_to_an_abstract_socket_at_the_end_of_the_last_process(
+    origins: list[Origin], tmp_path: Path, workers: int
+) -> None:
+    """Who came between its last accept and its close would be reset. Here the socket is kept open beyond that."""
+    name = f"lbproxy-test-{os.getpid()}-{workers}"
+    settings = config(origins, workers=workers)
+    settings["listeners"][0]["bind"] = ["127.0.0.1:0", f"unix:@{name}"]
+    with Chain(settings, tmp_path) as lb:
+        lb.upgrade()
+        wait_ended(lb.pid)
+        with copy_of(lb.current, name), socket.socket(socket.AF_UNIX) as client:
+            os.kill(lb.current, signal.SIGTERM)
+            wait_ended(lb.current)
+            with pytest.raises(ConnectionRefusedError):
+                client.connect(f"\0{name}")
+
+
+def copy_of(pid: int, name: str) -> socket.socket:
+    """Of the listening socket with this abstract name in another process."""
+    inodes = [line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines() if line.endswith(f"@{name}")]
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if entry.readlink().name in {f"socket:[{inode}]" for inode in inodes}:
+                handle = os.pidfd_open(pid)
+                try:
+                    fd = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, handle, int(entry.name), 0)
+                finally:
+                    os.close(handle)
+                if fd < 0:
+                    pytest.skip(f"no descriptor of another process can be had: {os.strerror(ctypes.get_errno())}")
+                return socket.socket(fileno=fd)
+    raise AssertionError(f"no process {pid} listens at @{name}")
 
 
 def test_a_new_process_that_fails_changes_nothing(origins: list[Origin], tmp_path: Path) -> None:

@@ -103,6 +103,18 @@ def test_a_worker_knows_whether_a_service_manager_keeps_a_unix_socket(tmp_path: 
         own.close()
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_whose_an_abstract_socket_is_goes_from_lbproxy_to_lbproxy(is_ours: bool) -> None:
+    """It has no file that would say so."""
+    (item,) = wanted("unix:@lbproxy-test-whose").values()
+    with socket.socket(socket.AF_UNIX) as sock:
+        door = open_door(item, 2, passed=Passed((sock,), is_ours=is_ours), is_handed_over=True)
+        told, fds = flat({"name": door})
+        found = unflat(told, [os.dup(fd) for fd in fds], 2)["name"]
+        assert (door.is_ours, found.is_ours, found.leave_to(1).is_ours) == (is_ours,) * 3
+        found.close()
+
+
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_doors_are_the_same_after_they_were_told(kind: str, tmp_path: Path) -> None:
     door = one("127.0.0.1:0" if kind == "tcp" else f"unix:{tmp_path / 's'}", 2)

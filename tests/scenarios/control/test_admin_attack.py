@@ -1,10 +1,7 @@
 """The admin address under attack while traffic flows: nothing is changed, nothing grows, and requests are not hurt.
 
-Peace and war alternate in many short rounds, so that whatever else the machine does comes upon both; the load goes on
-over all of them. The attack is in a process of its own, which gives way to all others (nice 19): what it takes of
-the processor would be measured, too. Each phase has a 99th percentile; the ratio is that of the medians over all
-rounds, and what it may be by chance is found by drawing rounds anew (bootstrap). The same ratio of peace before a war
-and after it says what the machine does by itself.
+Peace and war alternate in many short rounds; the load goes on over all of them. The attack is in a process of its own,
+which gives way to all others (nice 19): what it takes of the processor would be measured, too.
 
 LBPROXY_ATTACK_S in the environment says how long war is; `make soak` makes it a minute, with 1,000 slow readers of
 events, and holds the latency of requests against that in peace. Otherwise only what does not depend on the machine is
@@ -23,9 +20,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -33,8 +30,9 @@ from tests.support.admin_attack import REFUSED, TOKENS, UNFINISHED, answer, leak
 from tests.support.client import Client
 from tests.support.crew import members_of
 from tests.support.daemon import LbProxy
-from tests.support.open_loop import OpenLoop, Servers
+from tests.support.open_loop import Servers
 from tests.support.origin import Origin
+from tests.support.peace_and_war import Phases, interval, ratio
 from tests.support.rig import get
 from tests.support.waiting import wait_until
 
@@ -46,7 +44,6 @@ PACE_S = 0.2 if IS_FULL else 0.0  # between two calls of an attacker
 PHASE_S = 2.0 if IS_FULL else 0.5
 ROUNDS = round(ATTACK_S / PHASE_S)
 RATIO = 1.1
-DRAWS = 2000
 ADMIN_CONNECTIONS = 64 + 16
 GROWTH_BYTES = 48 << 20  # 80 connections with what they may hold each, and what the interpreter keeps of a busy time
 READ = {"Authorization": "Bearer reads"}
@@ -93,55 +90,6 @@ class War:
             assert stream is not None
             with contextlib.suppress(OSError):
                 stream.close()
-
-
-def p99_s(latencies_s: Sequence[float]) -> float:
-    found = sorted(latencies_s)
-    return found[len(found) * 99 // 100]
-
-
-class Phases:
-    """Of each round, the latencies of the requests that were answered in its two halves of peace, and in war."""
-
-    def __init__(self, load: OpenLoop) -> None:
-        self._latencies_s = load.report.latencies_s
-        self.rounds: list[dict[str, list[float]]] = []
-
-    @contextlib.contextmanager
-    def noted(self, name: str) -> Iterator[None]:
-        """A phase of the round that is the last one."""
-        began = len(self._latencies_s)
-        yield
-        self.rounds[-1][name] = self._latencies_s[began:]
-
-    @property
-    def usable(self) -> list[Round]:
-        """On a very busy machine no request may be answered in a phase."""
-        return [
-            Round(p99_s([*it["before"], *it["after"]]), p99_s(it["before"]), p99_s(it["after"]), p99_s(it["war"]))
-            for it in self.rounds
-            if len(it) == 3 and all(it.values())
-        ]
-
-
-class Round(NamedTuple):
-    """99th percentiles in seconds. before, after: of the two halves of peace."""
-
-    peace_s: float
-    before_s: float
-    after_s: float
-    war_s: float
-
-
-def ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    """How many times as much the second is, of the medians."""
-    return statistics.median(b for _, b in pairs) / statistics.median(a for a, _ in pairs)
-
-
-def interval(pairs: Sequence[tuple[float, float]], rng: random.Random) -> tuple[float, float]:
-    """In which that ratio is, with 95 % of confidence: rounds are drawn anew, as many as there are, DRAWS times."""
-    found = sorted(ratio(rng.choices(pairs, k=len(pairs))) for _ in range(DRAWS))
-    return found[DRAWS * 25 // 1000], found[DRAWS * 975 // 1000 - 1]
 
 
 def what_may_not_change(lb: LbProxy) -> object:

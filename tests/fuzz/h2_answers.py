@@ -150,6 +150,8 @@ def check_answers(data: bytes) -> Verdict:
         for at, (method, client) in enumerate(zip(methods, clients, strict=True)):
             answer = heard(method, client)
             stream = 2 * at + 1
+            if method == "HEAD":
+                known[stream].is_whole = known[stream].status != 0  # no body is to come, whatever its stream does
             _compare(f"stream {stream}", answer, known[stream], octets)
             if is_sound:
                 said = server.said[stream]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lbproxy.protocol.h2.decoder import Decoder, HpackError
 from lbproxy.protocol.h2.huffman import HuffmanError, decode
 from lbproxy.protocol.h2.settings import OwnSettings
-from tests.fuzz import h2_conversations, h2_heads, run
+from tests.fuzz import h2_answers, h2_conversations, h2_heads, run
 from tests.support.h2_ends import RecordingEnd, begun
 
 SEED = 2
@@ -26,6 +26,12 @@ def test_many(kind: str, tmp_path: Path) -> None:
     counts, failed = run.fuzz(kind, COUNTS[kind], SEED, tmp_path)
     assert not failed
     assert counts["both accept"] > COUNTS[kind] // 8
+
+
+@pytest.mark.parametrize("seed", ["ad5107f824b3c4e7", "bac8581842345751"])
+def test_an_answer_to_head_is_whole_although_its_stream_does_not_end(seed: str) -> None:
+    """And the connection breaks behind it."""
+    assert not h2_answers.check_answers(bytes.fromhex(seed)).ours
 
 
 @given(st.binary(max_size=120), st.booleans(), st.booleans())

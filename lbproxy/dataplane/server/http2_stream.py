@@ -77,7 +77,8 @@ class Carrier(H2Connection):
 class Http2Stream(SharingServerStream):
     """See the module. stream_id: its number. sink: who wants the answer, None when it is over.
 
-    written_before: of the connection's octets, those before its own; wire_before: the same, as the kernel counts.
+    written_before: of the connection's octets, those before its own; wire_before: of those that the kernel counts, what
+    was written when it began, so that none of its own is among them.
     """
 
     __slots__ = (

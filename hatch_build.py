@@ -79,6 +79,7 @@ SIGNATURES = {
     "line_end": ("bytes", "int64", "int64", False),
     "spelling_at": ("bytes", "int64", "bytes", "int64", False),
     "passed": ("bytes", "int64", "bytes", "int64", False),
+    "token_at": ("bytes", "int64", "bytes", "int64", False),
     "has_at": ("bytes", "int64", "bytes", "bool", False),
     "has_octet": ("bytes", "int64", "int64", "int64", "bool", False),
     "text_of": ("bytes", "int64", "int64", "str", True),

@@ -99,15 +99,18 @@ static inline int64_t lbproxy_spelling_at(PyObject *data, int64_t at, PyObject *
         return 0;
     n /= LBPROXY_NAME;
     int64_t word = lbproxy_load(octets + at);
-    const unsigned char *place = (const unsigned char *)table + 2 * ((word ^ word >> 9 ^ word >> 18) & (LBPROXY_PLACES - 1));
+    int64_t row = (word ^ word >> 9 ^ word >> 18) & (LBPROXY_PLACES - 1);
+    const unsigned char *place = (const unsigned char *)table + 2 * row;
     int64_t number = place[0] | place[1] << 8;
     while (number > 0 && number <= n) {
         const char *name = table + 2 * LBPROXY_PLACES + (number - 1) * LBPROXY_NAME;
         if ((word & lbproxy_load(name + 8)) == lbproxy_load(name)) {
             int64_t size = lbproxy_load(name + 40);
-            if (size < 8 || (left > size && size < 32 && lbproxy_load(octets + at + size - 7) == lbproxy_load(name + 32) &&
-                             (size < 16 || lbproxy_load(octets + at + 8) == lbproxy_load(name + 16)) &&
-                             (size < 24 || lbproxy_load(octets + at + 16) == lbproxy_load(name + 24))))
+            const char *there = octets + at;
+            if (size < 8 ||
+                (left > size && size < 32 && lbproxy_load(there + size - 7) == lbproxy_load(name + 32) &&
+                 (size < 16 || lbproxy_load(there + 8) == lbproxy_load(name + 16)) &&
+                 (size < 24 || lbproxy_load(there + 16) == lbproxy_load(name + 24))))
                 return number;
         }
         int64_t next = lbproxy_load(name + 56);
@@ -135,6 +138,22 @@ static inline int64_t lbproxy_passed(PyObject *data, int64_t at, PyObject *names
     return at << 24 | n_lines << 12 | (number & 4095);
 }
 
+static inline int64_t lbproxy_token_at(PyObject *data, int64_t at, PyObject *table) {
+    const unsigned char *octets = (const unsigned char *)PyBytes_AS_STRING(data);
+    const unsigned char *becomes = (const unsigned char *)PyBytes_AS_STRING(table);
+    int64_t size = PyBytes_GET_SIZE(data), sum = 0, seen = 0;
+    if (at < 0 || PyBytes_GET_SIZE(table) < 256)
+        return -1;
+    for (; at < size; at++) {
+        int64_t octet = becomes[octets[at]];
+        if (octet == 0)
+            return at << 11 | (seen & 128) << 3 | (sum & 1023);
+        sum += octet;
+        seen |= octet;
+    }
+    return -1;
+}
+
 static inline char lbproxy_has_at(PyObject *data, int64_t at, PyObject *octets) {
     int64_t size = PyBytes_GET_SIZE(octets);
     return at >= 0 && at <= (int64_t)PyBytes_GET_SIZE(data) - size &&
@@ -144,7 +163,8 @@ static inline char lbproxy_has_at(PyObject *data, int64_t at, PyObject *octets) 
 static inline char lbproxy_has_octet(PyObject *data, int64_t start, int64_t end, int64_t octet) {
     int64_t size = PyBytes_GET_SIZE(data);
     end = end > size ? size : end;
-    return start >= 0 && start < end && memchr(PyBytes_AS_STRING(data) + start, (int)octet, (size_t)(end - start)) != NULL;
+    return start >= 0 && start < end &&
+           memchr(PyBytes_AS_STRING(data) + start, (int)octet, (size_t)(end - start)) != NULL;
 }
 
 /* ASCII, as nearly all of it is, needs no look for the widest letter. */
@@ -175,14 +195,15 @@ static inline PyObject *lbproxy_cut(PyObject *data, int64_t start, int64_t end) 
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + (start < end ? start : 0), start < end ? end - start : 0);
 }
 
-/* Most pieces are of a few octets, for which a call costs more than the copy. What is copied is there before and behind:
-   of up to 32 octets those that are copied twice are within the piece. */
+/* Most pieces are of a few octets, for which a call costs more than the copy. Of up to 32 some are copied twice, all of
+   them within the piece. */
 static inline char *lbproxy_put(char *to, const char *from, size_t n) {
     if (n > 32)
         memcpy(to, from, n);
 #ifdef __SSE2__
     else if (n >= 16) {
-        __m128i first = _mm_loadu_si128((const __m128i *)from), last = _mm_loadu_si128((const __m128i *)(from + n - 16));
+        __m128i first = _mm_loadu_si128((const __m128i *)from);
+        __m128i last = _mm_loadu_si128((const __m128i *)(from + n - 16));
         _mm_storeu_si128((__m128i *)to, first);
         _mm_storeu_si128((__m128i *)(to + n - 16), last);
     }

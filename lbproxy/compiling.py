@@ -135,6 +135,20 @@ def _names_of(names: bytes) -> list[tuple[int, ...]]:
     return list(struct.iter_unpack("<8q", names[2 * _PLACES :]))
 
 
+def token_at(data: bytes, at: i64, table: bytes) -> i64:
+    """Where octets end of which the table makes something. Three numbers in one: that place; in one bit whether one of
+    them became 128 or more; in ten bits the sum of what they became. -1: `data` ends before."""
+    total = seen = 0
+    while 0 <= at < len(data):
+        octet = table[data[at]]
+        if not octet:
+            return at << 11 | (seen & 128) << 3 | (total & 1023)
+        total += octet
+        seen |= octet
+        at += 1
+    return -1
+
+
 def has_at(data: bytes, at: i64, octets: bytes) -> bool:
     """Do these octets stand there, with none of them before the first or behind the last?"""
     return at >= 0 and data.startswith(octets, at)

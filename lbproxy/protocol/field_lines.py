@@ -18,7 +18,19 @@ from itertools import pairwise
 from typing import Final
 
 from lbproxy import errors
-from lbproxy.compiling import cut, cut_three, has_at, i64, line_end, mypyc_attr, passed, spelling_at, text_of, word_at
+from lbproxy.compiling import (
+    cut,
+    cut_three,
+    has_at,
+    i64,
+    line_end,
+    mypyc_attr,
+    passed,
+    spelling_at,
+    text_of,
+    token_at,
+    word_at,
+)
 from lbproxy.errors import Fault
 from lbproxy.protocol.message import KEEP_ALIVE, Fields, connection_options, join_fields, parse_length
 
@@ -47,8 +59,8 @@ _TOKEN: Final = bytes(
     else 0
     for code in range(256)
 )
-_SLOTS: Final = 1024  # as a mask, in `find`
-_PLACES: Final = 512  # of rows of spellings: there are some 130, of which few then share one
+_SLOTS: Final = 1024  # as a mask, in `find`; its bit in what `token_at` says is that of an underscore
+_PLACES: Final = 512  # of rows of spellings: there are some 250, of which few then share one
 _KEEP_ALIVE: Final = b"keep-alive"
 _KEEP_ALIVE_AS_TITLE: Final = b"Keep-Alive"
 _USUALS: Final = 128  # a power of two
@@ -62,6 +74,17 @@ _COMMON: Final[tuple[bytes, ...]] = (
     b"Sec-Fetch-Dest", b"Sec-Fetch-Mode", b"Sec-Fetch-Site", b"Sec-Fetch-User", b"Server", b"Set-Cookie",
     b"Traceparent", b"Tracestate", b"Upgrade-Insecure-Requests", b"Vary", b"WWW-Authenticate", b"X-API-Key",
     b"X-Correlation-ID", b"X-Powered-By", b"X-Request-ID", b"X-Requested-With",
+)  # fmt: skip
+# Likewise, of which fewer heads have one. They come behind all others of their row.
+_RARER: Final[tuple[bytes, ...]] = (
+    b"Accept-Ranges", b"Access-Control-Allow-Headers", b"Access-Control-Allow-Methods", b"Access-Control-Max-Age",
+    b"Access-Control-Request-Method", b"Allow", b"Alt-Svc", b"Baggage", b"Content-Disposition", b"Content-Language",
+    b"Content-Security-Policy", b"Content-Range", b"Cross-Origin-Opener-Policy", b"If-Range",
+    b"Link", b"NEL", b"Permissions-Policy", b"Referrer-Policy", b"Report-To", b"Retry-After", b"Sec-CH-UA",
+    b"Sec-CH-UA-Mobile", b"Sec-CH-UA-Platform", b"Sec-GPC", b"Sentry-Trace", b"Server-Timing",
+    b"Strict-Transport-Security", b"Timing-Allow-Origin", b"X-Amzn-Trace-Id", b"X-B3-ParentSpanId", b"X-B3-Sampled",
+    b"X-B3-SpanId", b"X-B3-TraceId", b"X-Cache", b"X-Cloud-Trace-Context", b"X-Content-Type-Options", b"X-CSRF-Token",
+    b"X-Datadog-Parent-Id", b"X-Datadog-Trace-Id", b"X-Frame-Options", b"X-Trace-Id", b"X-XSS-Protection",
 )  # fmt: skip
 
 
@@ -150,7 +173,9 @@ class Names:
             slot = sum(lower) % _SLOTS
             self._slots[slot] = Name(kind, lower, self._slots[slot])
         usual = [b"-".join([part.capitalize() for part in lower.split(b"-")]) for lower in kinds]
-        for text in dict.fromkeys((*_COMMON, *usual, *[name.lower() for name in _COMMON], *kinds)):
+        lower_case = [name.lower() for name in _COMMON]
+        rarer = [*_RARER, *[name.lower() for name in _RARER]]
+        for text in dict.fromkeys((*_COMMON, *usual, *lower_case, *kinds, *rarer)):
             self._add(text)
         rows: dict[int, list[int]] = {}
         for number, spelling in enumerate(self.spellings, 1):
@@ -304,16 +329,12 @@ class FieldLines:
 
     def _read_name(self, at: i64) -> Name | None:
         """The name that begins there, up to its colon; None at the end of the head. Raises HeadError."""
-        raw, table = self._raw, _TOKEN
+        raw = self._raw
         start = at
-        total: i64 = 0
-        seen: i64 = 0
-        octet: i64 = table[raw[at]]
-        while octet:
-            total += octet
-            seen |= octet
-            at += 1
-            octet = table[raw[at]]
+        found = token_at(raw, at, _TOKEN)
+        if found < 0:
+            raise IndexError
+        at = found >> 11
         if raw[at] != _COLON or at == start:
             if at == start and raw[at] == _CR and raw[at + 1] == _LF:
                 self._start = at
@@ -322,8 +343,8 @@ class FieldLines:
                 return None
             raise self._refusal("a line without a name that is a token and a colon behind it")
         self._colon = at
-        name = self._names.find(raw, start, at, total)
-        return name if name is not None else self._names.judge(raw, start, at, seen >= _UNDERSCORE)
+        name = self._names.find(raw, start, at, found & (_SLOTS - 1))
+        return name if name is not None else self._names.judge(raw, start, at, found & _SLOTS != 0)
 
     def name(self) -> bytes:
         """Of the current line, as it was sent."""

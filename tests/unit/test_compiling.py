@@ -251,3 +251,12 @@ def test_an_epoll_says_what_is_new() -> None:
         assert compiling.word_at(events, 0) == reading | select.EPOLLHUP << 32
         assert events == compiling.packed_events([(reading, select.EPOLLHUP)])
     os.close(reading)
+
+
+def test_where_a_token_ends() -> None:
+    table = bytes(128 if octet == 95 else octet if 97 <= octet <= 122 else 0 for octet in range(256))
+    assert compiling.token_at(b"ab: c", 0, table) == 2 << 11 | 195
+    assert compiling.token_at(b"a_: c", 0, table) == 2 << 11 | 1 << 10 | 225
+    assert compiling.token_at(b"<" + b"z" * 99 + b">", 1, table) == 100 << 11 | (99 * 122 & 1023)
+    assert compiling.token_at(b": c", 0, table) == 0
+    assert compiling.token_at(b"abc", 0, table) == compiling.token_at(b"abc", 3, table) == -1

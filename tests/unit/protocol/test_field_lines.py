@@ -253,6 +253,7 @@ def spellings() -> list[bytes]:
     """Names that are told by whole words, as they are sent, and what differs from one of them in one octet."""
     names = [
         *field_lines._COMMON,
+        *field_lines._RARER,
         *request_fields._KINDS,
         b"Content-Length",
         b"Host",

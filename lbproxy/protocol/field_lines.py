@@ -26,7 +26,6 @@ from lbproxy.compiling import (
     line_end,
     mypyc_attr,
     passed,
-    spelling_at,
     text_of,
     token_at,
     word_at,
@@ -195,11 +194,6 @@ class Names:
         name = self.find(lower, 0, size, sum(lower)) or self.judge(lower, 0, size, b"_" in lower)
         if _WORD // 2 - 1 <= size < 4 * _WORD and (name.kind != 0 or name is PLAIN):
             self.spellings.append(Spelling(text, name))
-
-    def spelled(self, raw: bytes, start: i64) -> Spelling | None:
-        """What stands there, with its colon, if it is a name as most send it; None says nothing."""
-        number = spelling_at(raw, start, self.table)
-        return self.spellings[number - 1] if number else None
 
     def find(self, raw: bytes, start: i64, end: i64, total: i64) -> Name | None:
         """A name as it stands in a head, of which the octets (lower case) add up to `total`."""

@@ -442,6 +442,7 @@ def _retry(prepared: Prepared | None, route: RouteRuntime, runtime: PoolRuntime)
         has_tls=runtime.tls is not None,
         has_other=len(runtime.pool.eligible() + runtime.pool.members.beyond) > 1,
         has_http2=runtime.protocol != "h1",
+        may_lack_http2=runtime.protocol == "auto" and prepared is not None and prepared.is_grpc,
     )
     if prepared is None:
         found = [cause for cause in found if cause.word in _OF_CONNECTIONS]

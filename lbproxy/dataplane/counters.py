@@ -100,6 +100,6 @@ def retry_reason(fault: Fault) -> str:
         return "timeout"
     if fault is errors.RETRYABLE_STATUS:
         return "status"
-    if fault in (errors.REFUSED_STREAM, errors.GOAWAY_UNPROCESSED):
+    if fault in (errors.REFUSED_STREAM, errors.GOAWAY_UNPROCESSED, errors.NO_GRPC):
         return "unprocessed"
     return "connect" if fault.retry is errors.Retry.ALWAYS else "reset"

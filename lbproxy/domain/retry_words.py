@@ -24,12 +24,19 @@ _OF_HTTP2: Final = frozenset(
 
 
 def causes(
-    policy: RetryPolicy, *, method: str, is_idempotent: bool, has_tls: bool, has_other: bool, has_http2: bool = False
+    policy: RetryPolicy,
+    *,
+    method: str,
+    is_idempotent: bool,
+    has_tls: bool,
+    has_other: bool,
+    has_http2: bool = False,
+    may_lack_http2: bool = False,
 ) -> list[Cause]:
     """How a first attempt may fail without an answer, and whether there would be a second, body and budget aside.
 
     is_idempotent: may it be executed twice? has_tls: is the server asked over TLS? has_other: is another one usable?
-    has_http2: may it be asked in HTTP/2?
+    has_http2: may it be asked in HTTP/2? may_lack_http2: for a call of gRPC, may it choose something else?
     """
     found: list[Cause] = []
     for fault in FAULTS.values():
@@ -37,6 +44,8 @@ def causes(
             continue
         is_tls = fault.word.startswith("tls")
         if (is_tls and not has_tls) or (fault.word in _OF_HTTP2 and not has_http2):
+            continue
+        if fault.word == "no_grpc" and not may_lack_http2:
             continue
         is_retried = may_retry(policy, fault, is_idempotent=is_idempotent, retries_done=0, is_replayable=True)
         if is_retried and is_tls and not has_other:

@@ -143,7 +143,7 @@ def test_every_fault_that_may_be_retried_has_its_reason() -> None:
         "stale": {"closed_unacked", "upstream_closed_reused_conn"},
         "status": {"retryable_status"},
         "timeout": {"response_timeout"},
-        "unprocessed": {"goaway_unprocessed", "refused_stream"},
+        "unprocessed": {"goaway_unprocessed", "no_grpc", "refused_stream"},
     }
 
 

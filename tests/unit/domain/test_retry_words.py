@@ -52,7 +52,9 @@ def test_statuses() -> None:
 @pytest.mark.parametrize("is_idempotent", [False, True])
 def test_they_are_the_rules_of_the_data_plane(is_idempotent: bool) -> None:
     for policy in (RetryPolicy(), RetryPolicy(on_timeout=True), RetryPolicy(on_connect=False), RetryPolicy(attempts=0)):
-        found = told(policy, is_idempotent=is_idempotent, has_tls=True, has_other=True, has_http2=True)
+        found = told(
+            policy, is_idempotent=is_idempotent, has_tls=True, has_other=True, has_http2=True, may_lack_http2=True
+        )
         for fault in FAULTS.values():
             is_told = fault.word in found
             is_known = fault.side is Side.UPSTREAM and fault.retry is not Retry.NEVER
@@ -68,3 +70,4 @@ def test_what_only_http2_has_is_named_where_it_is_spoken() -> None:
     found = told(has_http2=True)
     assert found["goaway_unprocessed"].is_retried and found["refused_stream"].is_retried
     assert not found["stream_reset"].is_retried
+    assert "no_grpc" not in found and told(has_http2=True, may_lack_http2=True)["no_grpc"].is_retried

@@ -11,7 +11,6 @@ import contextlib
 import random
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from tests.support.open_loop import OpenLoop
 
@@ -23,17 +22,8 @@ def p99_s(latencies_s: Sequence[float]) -> float:
     return found[len(found) * 99 // 100]
 
 
-class Round(NamedTuple):
-    """99th percentiles in seconds. before, after: of the two halves of peace."""
-
-    peace_s: float
-    before_s: float
-    after_s: float
-    war_s: float
-
-
 class Phases:
-    """Of each round, the latencies of the requests that were answered in its two halves of peace, and in war."""
+    """Of each round, the latencies of the requests that were answered in each of its phases, which have names."""
 
     def __init__(self, load: OpenLoop) -> None:
         self._latencies_s = load.report.latencies_s
@@ -41,19 +31,20 @@ class Phases:
 
     @contextlib.contextmanager
     def noted(self, name: str) -> Iterator[None]:
-        """A phase of the round that is the last one: "before", "war" or "after"."""
+        """A phase of the round that is the last one."""
         began = len(self._latencies_s)
         yield
         self.rounds[-1][name] = self._latencies_s[began:]
 
-    @property
-    def usable(self) -> list[Round]:
-        """On a very busy machine no request may be answered in a phase."""
-        return [
-            Round(p99_s([*it["before"], *it["after"]]), p99_s(it["before"]), p99_s(it["after"]), p99_s(it["war"]))
-            for it in self.rounds
-            if len(it) == 3 and all(it.values())
-        ]
+    def pairs(self, first: Sequence[str], second: Sequence[str]) -> list[tuple[float, float]]:
+        """Of each round the 99th percentiles, in seconds, of these phases together, and of those. Rounds are left out
+        in which one of them has none: on a very busy machine no request may be answered in a phase."""
+        found = []
+        for phases in self.rounds:
+            if all(phases.get(name) for name in (*first, *second)):
+                both = [[latency_s for name in names for latency_s in phases[name]] for names in (first, second)]
+                found.append((p99_s(both[0]), p99_s(both[1])))
+        return found
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> float:

@@ -135,6 +135,7 @@ class Http2Connection(TimedHttp2):
             return prepared
         try:
             if head.excess:
+                self._suspect()
                 raise HeadError(errors.HEADER_TOO_LARGE, head.excess)
             if raw.find(b"\r\n") > listener.line_bytes:
                 raise line_too_long(listener.line_bytes)
@@ -177,6 +178,8 @@ class Http2Connection(TimedHttp2):
 
     def body_received(self, number: int, data: bytes, n_flow: int, is_end: bool) -> None:
         """DATA."""
+        if self._reads_little and data:
+            self._body_came()
         stream = self._streams.get(number)
         if stream is None:
             self.codec.consumed(number, n_flow)
@@ -210,6 +213,7 @@ class Http2Connection(TimedHttp2):
 
     def malformed(self, number: int, why: str) -> None:
         """The codec resets the stream; nothing of it goes on."""
+        self._suspect()
         listener = self._facts.listener
         listener.row[_REJECTED[errors.MALFORMED_STREAM.word]] += 1
         log.log(

@@ -60,6 +60,12 @@ that many that nobody takes are not many large pieces; none is held back, as the
 LEAST_SHARE: Final = 8 * 1024
 MOST_UNTAKEN: Final = 256 * 1024
 """Octets written and not taken by the client. Beyond that it is not read: what it asks for would only add to them."""
+READS_HEADS: Final = 16 * 1024
+"""Octets that are read at once until a body comes: what is read is looked at before others have their turn, and of
+heads that are refused, which may cost a hundred times as much as they are long, nobody gets further than this."""
+READS_SUSPECT: Final = 4 * 1024
+SUSPECT_S: Final = 10.0
+"""For so long after a head that was too large, or against the rules, only that is read at once, bodies too."""
 DRAIN_S: Final = 1.0
 """From the first GOAWAY to the second, if the client does not show sooner that it has seen it."""
 _FLOOD_LINGER_S: Final = 1.0
@@ -89,10 +95,12 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_n_held",
         "_now",
         "_outlet",
+        "_reads_little",
         "_ready",
         "_stalled",
         "_state",
         "_streams",
+        "_suspect_until",
         "_taken",
         "_taken_at",
         "_templates",
@@ -134,6 +142,8 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         self._outlet: _Outlet | None = None
         self._is_due = False  # the end of the turn will be told
         self._is_paused = False
+        self._reads_little = True
+        self._suspect_until = 0.0
         self._write_blocked = False
         self._n_held = 0
         self._is_crowded = False
@@ -159,6 +169,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
     def _begin(self, transport: StreamTransport) -> None:
         self.transport = transport
         self._outlet = _Outlet(self)
+        transport.read_at_most(READS_HEADS)
         transport.set_write_buffer_limits(high=HIGH_WATER)
         now = self.services.clock()
         self._idle_since = now
@@ -359,6 +370,18 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             self._deadline = NEVER  # until it is read again `timeouts.write` bounds it
             self.transport.pause_reading()
             self.transport.watch_end(self._hung_up)
+
+    def _suspect(self) -> None:
+        """What came costs more than it is worth: so let others have their turn more often."""
+        self._suspect_until = self._now + SUSPECT_S
+        self._reads_little = True
+        self.transport.read_at_most(READS_SUSPECT)
+
+    def _body_came(self) -> None:
+        """Bodies are long, and are read as such."""
+        if self._now >= self._suspect_until:
+            self._reads_little = False
+            self.transport.read_at_most(0)
 
     def _hung_up(self) -> None:
         self._leave_streams(errors.CLIENT_ABORT)

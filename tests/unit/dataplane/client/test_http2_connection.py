@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from lbproxy.dataplane.client.http2_connection import DRAIN_S, MOST_UNTAKEN
+from lbproxy.dataplane.client.http2_connection import (
+    DRAIN_S,
+    MOST_UNTAKEN,
+    READS_HEADS,
+    READS_SUSPECT,
+    SUSPECT_S,
+)
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import DATA, MAX_STREAM_ID, NO_ERROR, PREFACE, PROTOCOL_ERROR
 from lbproxy.telemetry.slots import PROCESS
 from tests.support.fake_transport import FakeLb, ok
-from tests.support.h2_ends import frame
+from tests.support.h2_ends import frame, headers
 from tests.support.http2_client import Http2Client
 from tests.unit.dataplane.client.helpers import CONFIG, connection_of, limited
 
@@ -154,3 +160,36 @@ def test_nothing_is_written_behind_a_reset() -> None:
         n_before = len(client.peer.transport.written)
         client.peer.reset()
         assert len(client.peer.transport.written) == n_before and lb.ends == ["ok"]
+
+
+def test_little_is_read_at_once_until_a_body_comes() -> None:
+    """What ten connections send in heads that are refused must not keep others waiting for longer than that takes."""
+    with FakeLb(limited("")) as lb:
+        client = Http2Client(lb)
+        assert client.peer.transport.reads_at_most == READS_HEADS
+        number = client.begin("POST", "/a", "content-length: 12")
+        assert client.peer.transport.reads_at_most == READS_HEADS
+        client.data(number, b"body")
+        assert client.peer.transport.reads_at_most == 0, "as much as there is room for"
+
+
+def test_whose_heads_are_refused_is_read_in_small_pieces_for_a_while() -> None:
+    with FakeLb(limited("")) as lb:
+        client = Http2Client(lb)
+        number = client.begin("POST", "/a", "content-length: 12")
+        client.data(number, b"body")
+        client.raw(headers(client.end.open_stream(), [(b":method", b"GET")], is_end=True))
+        assert client.peer.transport.reads_at_most == READS_SUSPECT
+        client.data(number, b"more")
+        assert client.peer.transport.reads_at_most == READS_SUSPECT, "a body does not end that"
+        lb.advance(SUSPECT_S)
+        client.begin("POST", body=b"more")
+        assert client.peer.transport.reads_at_most == 0
+
+
+def test_so_is_whose_heads_are_too_large() -> None:
+    with FakeLb(limited("").replace("limits: {", "limits: {headers: 10, ")) as lb:
+        client = Http2Client(lb)
+        number = client.begin("GET", "/here", *[f"x{count}: y" for count in range(20)])
+        assert client.answer(number).status == 431
+        assert client.peer.transport.reads_at_most == READS_SUSPECT

@@ -145,6 +145,14 @@ def test_data_that_looks_like_an_extension_is_data() -> None:
     assert oracle.check_chunked([b"5 ;a\r\n05 ;a\r\n0\r\n\r\n"]) == oracle.Verdict(True, False)
 
 
+def test_what_once_disagreed_agrees_now() -> None:
+    kept = sorted(run.FAILURES.iterdir())
+    assert kept
+    for path in kept:
+        kind = path.name.rpartition("-")[0]
+        assert isinstance(run.KINDS[kind][1](path.read_bytes()), oracle.Verdict), path
+
+
 def test_a_failure_is_kept_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(data: bytes) -> oracle.Verdict:
         raise oracle.Disagreement("no")

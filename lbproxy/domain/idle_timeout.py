@@ -28,6 +28,8 @@ from typing import Final
 
 RETIRE_AT: Final = 0.8
 GROWTH_A_MINUTE: Final = 0.01  # from 0.8 of the truth to the truth in 22 minutes
+MOST_S: Final = 86_400.0  # longer than any connection is kept: what grows for days must fit where it is written down
+_DAY_MINUTES: Final = 1440.0
 EARLY_S: Final = 0.25  # closed sooner after an answer, it may have been the end of the answer rather than of patience
 MIN_AGE_S: Final = 0.02  # sooner than this it was
 MARGIN_S: Final = 0.03  # at least so much before the server: the next request takes time to get there
@@ -55,10 +57,16 @@ class IdleTimeout:
     def __init__(self) -> None:
         self.announced_s = _NO_PROMISE
         self.learned_s = 0.0
-        self._grown_at = 0.0
+        self._grown_at = -1.0  # not yet
         self._open_s = 0.0
         self._open_at = -inf
         self._closings: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)  # (moment, age)
+
+    def told(self, learned_s: float) -> None:
+        """Another process says what is known. It grows from the next look on, and not for all the time before."""
+        if learned_s != self.learned_s:
+            self.learned_s = learned_s
+            self._grown_at = -1.0
 
     def closed_by_server(self, age_s: float, now: float) -> bool:
         """A connection that was idle for `age_s` got the server's FIN. True if `learned_s` has changed."""
@@ -89,8 +97,10 @@ class IdleTimeout:
         """After how much silence a connection should be closed, inf if nothing is known. Makes the estimate grow."""
         if not self.learned_s:
             return inf
-        minutes = (now - self._grown_at) / 60.0
+        if self._grown_at < 0.0:
+            self._grown_at = now
+        minutes = min((now - self._grown_at) / 60.0, _DAY_MINUTES)
         if minutes >= 1.0:
-            self.learned_s *= (1.0 + GROWTH_A_MINUTE) ** minutes
+            self.learned_s = min(self.learned_s * (1.0 + GROWTH_A_MINUTE) ** minutes, MOST_S)
             self._grown_at = now
         return max(0.0, min(RETIRE_AT * self.learned_s, self.learned_s - MARGIN_S))

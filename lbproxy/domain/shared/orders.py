@@ -115,7 +115,7 @@ def follow(pool: Pool, server: Server, books: SharedBooks, now: float) -> None:
 
 def _follow_rest(server: Server, books: SharedBooks) -> None:
     if idle_ns := books.server_word(server, IDLE):
-        server.idle_timeout.learned_s = idle_ns / 1e9
+        server.idle_timeout.told(idle_ns / 1e9)
     if reuse := books.server_word(server, REUSE):
         server.reuse.limit = NO_LIMIT if reuse == _LIFTED else reuse
     cut_ns = books.server_word(server, CUT_AT)

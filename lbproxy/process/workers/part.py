@@ -301,7 +301,7 @@ class Part:
             if server.name != message.server:
                 continue
             if isinstance(message, Learned):
-                server.idle_timeout.learned_s = message.idle_timeout_s
+                server.idle_timeout.told(message.idle_timeout_s)
                 server.reuse.limit = message.most_requests
             elif message.is_refused:
                 ears.server_refused(runtime.pool, server)

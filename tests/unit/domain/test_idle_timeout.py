@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from lbproxy.domain.idle_timeout import EVIDENCE_S, MARGIN_S, MIN_AGE_S, RETIRE_AT, IdleTimeout, is_about
+from lbproxy.domain.idle_timeout import EVIDENCE_S, MARGIN_S, MIN_AGE_S, MOST_S, RETIRE_AT, IdleTimeout, is_about
 
 
 def learned(*closings: tuple[float, float]) -> IdleTimeout:
@@ -159,3 +159,24 @@ def test_half_a_minute_of_growth_is_not_lost() -> None:
 def test_about_the_same(age_s: float, other_s: float, same: bool) -> None:
     assert is_about(age_s, other_s) is same
     assert is_about(other_s, age_s) is same
+
+
+def test_what_is_learned_grows_to_a_day_at_most() -> None:
+    known = IdleTimeout()
+    known.told(5.0)
+    assert known.retire_after_s(1.0) == pytest.approx(4.0)
+    for day in range(1, 400):
+        known.retire_after_s(1.0 + 86_400.0 * day)
+    assert known.learned_s == MOST_S
+    known.told(5.0)
+    assert known.retire_after_s(1e9) == pytest.approx(4.0)
+
+
+def test_what_another_process_says_does_not_grow_for_the_time_before_that() -> None:
+    known = IdleTimeout()
+    known.told(5.0)
+    known.retire_after_s(1_000_000.0)  # of a clock that began long ago
+    assert known.learned_s == 5.0
+    known.told(5.0)
+    known.retire_after_s(1_000_060.0)
+    assert known.learned_s == pytest.approx(5.05)

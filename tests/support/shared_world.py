@@ -20,6 +20,7 @@ from lbproxy.domain.queue import Ticket
 from lbproxy.domain.server import Server
 from lbproxy.domain.shared.books import SharedBooks, bury
 from lbproxy.domain.shared.cells import Guard
+from lbproxy.domain.shared.line import NEAR_NS
 from lbproxy.domain.shared.plan import (
     CLASS_FIRST,
     CLASS_LAST,
@@ -40,6 +41,7 @@ from lbproxy.domain.shared.plan import (
     MOST_CLASSES,
     N_KEYS,
     N_WAITING,
+    PLACE_ARRIVED,
     PLACE_BEFORE,
     PLACE_EXPIRES,
     PLACE_FLOW,
@@ -143,6 +145,7 @@ class World:
         self._line: list[tuple[int, int]] = []
         self._n_rows = 0
         self._keys: dict[tuple[int, int], tuple[int, int]] = {}
+        self._arrived: dict[tuple[int, int], int] = {}
         self._passed: dict[tuple[int, int], Counter[tuple[int, int]]] = {}
         self._gone: set[tuple[int, int]] = set()
         self._at_once: Counter[str] = Counter()  # by the name of the server
@@ -316,12 +319,18 @@ class World:
         for ticket in served:
             older = [other for other in stayed if self._line.index(other) < self._line.index(ticket)]
             older = [other for other in older if self._keys.get(other) == self._keys.get(ticket)]
+            older = [other for other in older if not self._may_overtake(ticket, other)]
             if older and ticket[0] not in dead and self.case.order == "fifo":
                 raise Wrong(f"the turn of {older} was given to {ticket}")
         n_rows = sum(word != 0 for word in words.values())
         if stayed and n_rows - self._n_rows > len(served):
             raise Wrong(f"somebody got a slot who came after {stayed}")
         self._line, self._n_rows = line, n_rows
+
+    def _may_overtake(self, ticket: tuple[int, int], older: tuple[int, int]) -> bool:
+        """One of another worker that came hardly before it."""
+        is_near = self._arrived[ticket] - self._arrived[older] < NEAR_NS
+        return ticket[0] != older[0] and is_near and self.case.rules is None
 
     def _crowded_out(self) -> set[tuple[int, int]]:
         """Those whose place was given to others."""
@@ -343,7 +352,9 @@ class World:
         for place in range(1, plan.n_places + 1):
             at = plan.place(place)
             if cells[at]:
-                self._keys[cells[at] - 1, cells[at + PLACE_TICKET]] = cells[at + PLACE_RANK], cells[at + PLACE_KEY]
+                ticket = cells[at] - 1, cells[at + PLACE_TICKET]
+                self._keys[ticket] = cells[at + PLACE_RANK], cells[at + PLACE_KEY]
+                self._arrived[ticket] = cells[at + PLACE_ARRIVED]
         waiting = {self._keys[ticket] for ticket in line}
         for ticket in served:
             self._passed.pop(self._keys[ticket], None)

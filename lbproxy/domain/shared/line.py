@@ -32,6 +32,8 @@ from lbproxy.domain.shared.plan import (
 from lbproxy.domain.shared.turns import SharedTurns
 
 UNSORTED: Final = -1
+NEAR_NS: Final = 10_000_000
+_LOOK_AT: Final = 32
 
 
 class Line:
@@ -197,13 +199,27 @@ class Line:
         place = self._cells[self._plan.first + FIRST]
         return self._cells[self._plan.place(place) + PLACE_ARRIVED] if place else -1
 
-    def turn(self, now_ns: i64, *, is_newest_first: bool) -> i64:
-        """The place whose turn it is, 0 if there is none. Who is late is passed over: its worker tells it."""
+    def turn(self, now_ns: i64, worker: i64, *, is_newest_first: bool) -> i64:
+        """The place whose turn it is, 0 if there is none. Who is late is passed over: its worker tells it.
+
+        worker: who has the slot to give. Its own go before others' that arrived less than NEAR_NS before them, since a
+        slot that goes to another worker lies idle until that has woken up. So nobody is overtaken by who came later
+        than that, and the tickets of one worker never overtake one another. -1: nobody in particular has it."""
         cells, plan = self._cells, self._plan
         place = cells[plan.first + (LAST if is_newest_first else FIRST)]
         step = PLACE_BEFORE if is_newest_first else PLACE_NEXT
         while place and cells[plan.place(place) + PLACE_EXPIRES] <= now_ns:
             place = cells[plan.place(place) + step]
+        if not place or worker < 0:
+            return place
+        arrived_ns = cells[plan.place(place) + PLACE_ARRIVED]
+        near, n_left = place, _LOOK_AT
+        while near and n_left and -NEAR_NS < cells[plan.place(near) + PLACE_ARRIVED] - arrived_ns < NEAR_NS:
+            at = plan.place(near)
+            if cells[at] == worker + 1 and cells[at + PLACE_EXPIRES] > now_ns:
+                return near
+            near = cells[at + step]
+            n_left -= 1
         return place
 
     def urgent(self, now_ns: i64, longest_ns: i64, needed_ns: i64) -> i64:

@@ -213,14 +213,15 @@ class SharedQueue(WaitQueue):
         self._look(now)
 
     def turn(self, now: float) -> int:
-        """The place whose turn it is by the order of the queue, 0 if there is none."""
+        """The place whose turn it is by the order of the queue, 0 if there is none. Where there are no turns by class
+        and key, tickets of this worker go before others' of about the same age."""
         self._look(now)
         line = self._shared.line
         if self.rules is not None:
             place = line.turns.next(ns(now), is_newest_first=self.is_newest_first)
             if place:
                 return place
-        return line.turn(ns(now), is_newest_first=self.is_newest_first)
+        return line.turn(ns(now), self._shared.worker, is_newest_first=self.is_newest_first)
 
     def urgent_turn(self, now: float, longest_s: float, needed_s: float) -> int:
         """The place that can't wait for a slot of a sound server: see `WaitQueue.pop_urgent`; 0 if there is none."""

@@ -54,14 +54,59 @@ def test_who_comes_back_stands_before_all_that_came_later() -> None:
 
 def test_whose_turn_it_is() -> None:
     line, _, _ = make()
-    assert line.turn(0, is_newest_first=False) == 0
+    assert line.turn(0, -1, is_newest_first=False) == 0
     first, second, third = (line.join(0, arrived, arrived, expires) for arrived, expires in ((1, 50), (2, 90), (3, 60)))
-    assert line.turn(40, is_newest_first=False) == first
-    assert line.turn(40, is_newest_first=True) == third
-    assert line.turn(50, is_newest_first=False) == second  # the first is late
-    assert line.turn(60, is_newest_first=True) == second
-    assert line.turn(90, is_newest_first=True) == 0
+    assert line.turn(40, -1, is_newest_first=False) == first
+    assert line.turn(40, -1, is_newest_first=True) == third
+    assert line.turn(50, -1, is_newest_first=False) == second  # the first is late
+    assert line.turn(60, -1, is_newest_first=True) == second
+    assert line.turn(90, -1, is_newest_first=True) == 0
     assert line.is_of(second, 0, 2) and not line.is_of(second, 1, 2) and not line.is_of(second, 0, 3)
+
+
+def at_ms(number: float) -> int:
+    return int(number * 1e6)
+
+
+def test_a_slot_stays_with_its_worker_if_one_of_its_own_came_hardly_later() -> None:
+    line, _, _ = make()
+    _, late, own, _, other = (
+        line.join(worker, n, at_ms(arrived), at_ms(expires))
+        for n, (worker, arrived, expires) in enumerate(
+            ((0, 1, 90), (1, 2, 50), (1, 10.9, 90), (1, 10.95, 90), (0, 22, 90)), 1
+        )
+    )
+    assert line.turn(at_ms(49), 1, is_newest_first=False) == late
+    assert line.turn(at_ms(50), 1, is_newest_first=False) == own  # of its own the one that came first and is not late
+    assert line.turn(at_ms(50), 1, is_newest_first=True) == other  # the newest came 11 ms after its own
+    line.leave(own)
+    line.leave(late)
+    assert line.turn(at_ms(50), 0, is_newest_first=False) == 1
+    line.leave(1)
+    assert line.turn(at_ms(50), 0, is_newest_first=False) == 4  # its own came 11 ms after this one
+    assert line.turn(at_ms(50), 1, is_newest_first=False) == 4
+
+
+def test_the_newest_first_keeps_to_it_likewise() -> None:
+    line, _, _ = make()
+    old, young, _ = (
+        line.join(w, n, at_ms(arrived), at_ms(90)) for n, (w, arrived) in enumerate(((1, 1), (1, 2), (0, 11)), 1)
+    )
+    assert line.turn(0, 1, is_newest_first=True) == young
+    line.leave(young)
+    assert line.turn(0, 1, is_newest_first=True) == 3
+    assert old
+
+
+def test_many_that_came_at_once_are_not_all_looked_at() -> None:
+    plan = Plan(0, n_workers=2, n_servers=0, n_rows=0, n_places=80)
+    line = Line([0] * plan.end, plan)
+    for ticket in range(1, 32):
+        line.join(0, ticket, 0, 100)
+    own = line.join(1, 32, 0, 100)
+    assert line.turn(0, 1, is_newest_first=False) == own
+    line.rejoin(0, 99, -1, 100)
+    assert line.turn(0, 1, is_newest_first=False) == 33
 
 
 def test_who_is_in_a_hurry() -> None:

@@ -156,7 +156,7 @@ def test_unsorted_places_cost_nothing_and_have_no_turns() -> None:
     site = Site(1)
     place = site.line.join(0, 1, 1, LATE_NS)
     assert site.line.turns.next(0, is_newest_first=False) == 0
-    assert site.line.turn(0, is_newest_first=False) == place
+    assert site.line.turn(0, -1, is_newest_first=False) == place
     assert not any(site.cells[site.plan.first + CLASSES : site.plan.first + HEADER_WORDS])
     site.line.serve(place)
     audit(site.cells, site.plan)

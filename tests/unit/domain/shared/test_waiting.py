@@ -204,7 +204,7 @@ def test_the_rate_is_that_of_all() -> None:
     site = Site(size=20)
     lease = site.fill()
     for number in range(12):
-        site.wait(number % 2, f"t{number}", 0.0)
+        site.wait(number % 2, f"t{number}", 0.02 * number)
     for number in range(10):
         now = 0.6 * (number + 1)
         lease.release(Outcome.SUCCESS, now)

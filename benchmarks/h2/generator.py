@@ -1,13 +1,15 @@
-"""The load: a closed loop over connections of HTTP/2, each with so many requests at once. Its result is a line of JSON.
+"""The load: a closed loop over connections of HTTP/2, each with so many requests at once, or, with a rate, an open one.
+Its result is a line of JSON.
 
 Heads are packed by lbproxy's encoder, which writes what comes again as an index and what is new each time in full, as
 clients of gRPC do. Of answers it looks at frames and at the first octet of the head, so that it costs little itself:
-python -P benchmarks/installed.py benchmarks.h2.generator PORT CONNECTIONS STREAMS SECONDS CASE
+python -P benchmarks/installed.py benchmarks.h2.generator PORT CONNECTIONS STREAMS SECONDS CASE [RATE]
 """
 
 from __future__ import annotations
 
 import json
+import select
 import selectors
 import socket
 import ssl
@@ -17,7 +19,9 @@ from collections.abc import Callable
 from typing import Final
 
 from benchmarks.h2.cases import CASES, Case
+from benchmarks.latency.schedule import due_times
 from benchmarks.percentiles import percentile
+from benchmarks.timerfd import Timer
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import (
     ACK,
@@ -52,6 +56,7 @@ OK: Final = 0x88  # `:status: 200` of the static table
 _GIVE_BACK: Final = 1 << 20
 _READ: Final = 256 * 1024
 _END_S: Final = 10.0
+_MOST_STREAMS: Final = 100
 
 
 class Requests:
@@ -100,8 +105,8 @@ class Connection:
         self.latencies_s: list[float] = []
         self.errors: dict[str, int] = {}
 
-    def ask(self) -> None:
-        """One more request."""
+    def ask(self, due: float | None = None) -> None:
+        """One more request. due: when it should have been sent, from which its latency counts; None: now."""
         size = len(self._requests.body)
         if size > self._window:
             self._n_wanted += 1
@@ -109,7 +114,7 @@ class Connection:
         self._window -= size
         number = self._next
         self._next += 2
-        self.begun[number] = self._clock()
+        self.begun[number] = self._clock() if due is None else due
         self.out += self._requests.next(self._encoder, number)
 
     def received(self, data: bytes) -> int:
@@ -210,6 +215,32 @@ def drive(connections: list[Connection], streams: int, seconds: float, clock: Ca
     return clock() - began
 
 
+def pace(one: Connection, due: list[float], clock: Callable[[], float]) -> float:
+    """Send a request at each of these times, which ascend and count from now; how long it took until all were answered.
+
+    No more are under way at once than every server allows; who waits for that was due all the same."""
+    began = clock()
+    until = began + due[-1] + _END_S
+    timer, poller = Timer(), select.poll()
+    poller.register(one.sock, select.POLLIN)
+    poller.register(timer.fd, select.POLLIN)
+    number = 0
+    while number < len(due) or one.begun:
+        now = clock()
+        if now > until:
+            raise OSError("answers are missing")
+        while number < len(due) and began + due[number] <= now and len(one.begun) < _MOST_STREAMS:
+            one.ask(began + due[number])
+            number += 1
+        one.flush()
+        if number < len(due) and len(one.begun) < _MOST_STREAMS:
+            timer.arm(began + due[number])
+        if any(fd == one.sock.fileno() for fd, _ in poller.poll(100)):
+            _read(one)
+    timer.close()
+    return clock() - began
+
+
 def _read(one: Connection) -> int:
     n_ended = 0
     while True:
@@ -226,10 +257,13 @@ def _read(one: Connection) -> int:
 
 def main(arguments: list[str]) -> int:
     port, n_connections, streams = (int(text) for text in arguments[:3])
-    case = CASES[arguments[4]]
+    case, seconds = CASES[arguments[4]], float(arguments[3])
     requests = Requests(case, time.time_ns() & 0xFFFFFFFF)
-    connections = [Connection(connect(port, case), requests, time.perf_counter) for _ in range(n_connections)]
-    duration_s = drive(connections, streams, float(arguments[3]), time.perf_counter)
+    connections = [Connection(connect(port, case), requests, time.monotonic) for _ in range(n_connections)]
+    if len(arguments) > 5:
+        duration_s = pace(connections[0], due_times(float(arguments[5]), seconds, 1), time.monotonic)
+    else:
+        duration_s = drive(connections, streams, seconds, time.monotonic)
     latencies = sorted(latency for one in connections for latency in one.latencies_s)
     errors: dict[str, int] = {}
     for one in connections:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable, Sequence
+from statistics import median
 
 from benchmarks.h2.cases import CASES
 from benchmarks.h2.runner import TARGETS, Options, Results
 from benchmarks.load.environment import Environment
 from benchmarks.load.report import DISTURBED, render_where, table
-from benchmarks.load.results import Ratio, ratios
+from benchmarks.load.results import Ratio, Run, ratios
 
 
 def all_ratios(options: Options, results: Results) -> list[Ratio]:
@@ -45,6 +47,7 @@ def render_markdown(options: Options, environment: Environment, results: Results
         for (case, target), parts in results.shares.items()
         if case.startswith("grpc")
     ]
+    lines += _paced_lines(results.paced)
     lines += [
         f"- {summary.case}, {summary.target}: disturbed; others used up to {summary.others:.0%} of the proxy's core."
         for summary in results.summaries
@@ -61,11 +64,39 @@ def render_markdown(options: Options, environment: Environment, results: Results
     )
 
 
+def _paced_lines(paced: Sequence[Run]) -> list[str]:
+    """Of each case that was paced: the medians of p50 and p99, and the ratio of the p99s of each round."""
+    found = []
+    for case in dict.fromkeys(run.case for run in paced):
+        runs = [run for run in paced if run.case == case]
+        said = [
+            f"{name} p50 {_median_ms(run.p50_us for run in its)}, p99 {_median_ms(run.p99_us for run in its)} ms"
+            for name in TARGETS
+            if (its := [run for run in runs if run.target == name])
+        ]
+        by_round = [
+            next(run.p99_us for run in runs if run.round == number and run.target == TARGETS[0])
+            / next(run.p99_us for run in runs if run.round == number and run.target == TARGETS[1])
+            for number in sorted({run.round for run in runs})
+        ]
+        rate = median(run.requests_per_s for run in runs)
+        found.append(
+            f"- {case} in an open loop at {rate:,.0f} calls a second, half of HAProxy's capacity: {'; '.join(said)}; "
+            f"ratio of p99 {median(by_round):.2f} ({min(by_round):.2f}-{max(by_round):.2f})."
+        )
+    return found
+
+
+def _median_ms(values_us: Iterable[float]) -> str:
+    return f"{median(values_us) / 1000:.2f}"
+
+
 def render_json(options: Options, environment: Environment, results: Results) -> str:
     document = {
         "environment": dataclasses.asdict(environment),
         "options": dataclasses.asdict(options),
         "runs": [dataclasses.asdict(run) for run in results.runs],
+        "paced": [dataclasses.asdict(run) for run in results.paced],
         "summaries": [dataclasses.asdict(summary) for summary in results.summaries],
         "ratios": [dataclasses.asdict(ratio) for ratio in all_ratios(options, results)],
         "shares": {f"{case} {target}": parts for (case, target), parts in results.shares.items()},

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from benchmarks.h2 import configs
 from benchmarks.h2.cases import CASES, FILE_BYTES, FILE_PATH, PREDICT_PATH, Case
@@ -24,6 +25,7 @@ from benchmarks.load.wrk import Load
 
 SERVERS = 3
 TARGETS = ("lbproxy", "haproxy")
+HALF = 0.5
 _WARM_UP_S = 1.0
 _SETTLE_S = 0.5
 _ROOT = Path(__file__).resolve().parents[2]
@@ -40,11 +42,13 @@ class Options:
 
 @dataclass(slots=True)
 class Results:
-    """Runs, their medians, and how a case's requests were shared by the servers, as parts of all."""
+    """Runs, their medians, and how a case's requests were shared by the servers, as parts of all. paced: runs of the
+    gRPC cases with calls at random times, at HALF of HAProxy's own capacity."""
 
     runs: list[Run] = field(default_factory=list)
     summaries: list[Summary] = field(default_factory=list)
     shares: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    paced: list[Run] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -113,10 +117,25 @@ class Runner:
                     runs.append(run)
                     if share:
                         results.shares.setdefault((case.name, name), []).extend(share)
+            if case.kind == "grpc":
+                results.paced += self._paced(case, proxies, runs, servers)
             servers.check()
         results.runs += runs
         for name, proxy in proxies.items():
             results.summaries.append(summarise([run for run in runs if run.target == name], proxy.idle_rss_kib))
+
+    def _paced(self, case: Case, proxies: dict[str, _Proxy], runs: Sequence[Run], servers: _Servers) -> list[Run]:
+        """The same calls to each proxy, at half of what HAProxy served in the closed loop."""
+        rate = HALF * median(run.requests_per_s for run in runs if run.target == TARGETS[1])
+        found = []
+        for number in range(self._options.rounds):
+            for name in rotated(TARGETS, number):
+                run, _ = self._measure(case, name, proxies[name], number, servers, rate)
+                self._say(
+                    f"{case.name} at {rate:,.0f} calls/s, round {number + 1} {name}: p99 {run.p99_us / 1000:.2f} ms"
+                )
+                found.append(run)
+        return found
 
     def _start_servers(self, case: Case, folder: Path, stack: contextlib.ExitStack) -> _Servers:
         ports = free_ports(SERVERS)
@@ -167,13 +186,16 @@ class Runner:
         time.sleep(_SETTLE_S)  # both begin with a check of each server
         return _Proxy(process, port, procfs.read_rss_kib(process.tree))
 
-    def _measure(self, case: Case, name: str, proxy: _Proxy, number: int, servers: _Servers) -> tuple[Run, list[float]]:
+    def _measure(
+        self, case: Case, name: str, proxy: _Proxy, number: int, servers: _Servers, rate: float = 0.0
+    ) -> tuple[Run, list[float]]:
+        """rate: calls a second in an open loop; 0: a closed one."""
         self._load(case, proxy, _WARM_UP_S)
         proxy.process.check_owner(proxy.port)
         tree = proxy.process.tree
         core_before, counts = procfs.read_core(self._placement.proxy), servers.counts()
         cpu_before, started = procfs.read_cpu_s(tree), time.monotonic()
-        load = self._load(case, proxy, float(self._options.seconds))
+        load = self._load(case, proxy, float(self._options.seconds), rate)
         wall_s = time.monotonic() - started
         try:
             cpu_s = procfs.read_cpu_s(tree) - cpu_before
@@ -190,8 +212,9 @@ class Runner:
         run = make_run(case.name, name, number, load, cpu_s=cpu_s, wall_s=wall_s, core=core, rss_kib=rss_kib)
         return run, [count / sum(gained) for count in gained]
 
-    def _load(self, case: Case, proxy: _Proxy, seconds: float) -> Load:
+    def _load(self, case: Case, proxy: _Proxy, seconds: float, rate: float = 0.0) -> Load:
         shape = [str(proxy.port), str(case.connections), str(case.streams), str(seconds), case.name]
+        shape += [str(rate)] if rate else []
         argv = [sys.executable, "-P", str(_ROOT / "benchmarks" / "installed.py"), "benchmarks.h2.generator", *shape]
         with pinned(set(self._placement.load)):
             done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60, check=False)

@@ -46,6 +46,17 @@ def test_what_is_new_is_new_each_time() -> None:
     assert len({head.lines for head in server.heads}) == 1
 
 
+def test_a_request_that_was_due_earlier_has_taken_longer() -> None:
+    client = Connection(cast(socket.socket, None), Requests(CASES["grpc_1x32"], 7), lambda: 9.0)
+    server = RecordingEnd(True, OwnSettings())
+    client.ask(due=2.0)
+    client.ask()
+    server.received(bytes(client.out), 0.0)
+    for number in (1, 3):
+        server.send_answer(number, 200, b"grpc-status: 0\r\n", b"", True)
+    assert client.received(server.take_output()) == 2 and client.latencies_s == [7.0, 0.0]
+
+
 def test_answers_that_are_none_are_errors() -> None:
     client, _ = play("h2c_h1_1x32", 3, status=404)
     assert client.errors == {"status": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from benchmarks.h2.report import render_json, render_markdown
 from benchmarks.h2.runner import Options, Results
@@ -34,3 +35,13 @@ def test_json_has_all_of_it() -> None:
     options, results = made()
     found = json.loads(render_json(options, WHERE, results))
     assert len(found["runs"]) == 4 and found["shares"] == {"grpc_1x32 lbproxy": [0.33, 0.34, 0.33]}
+
+
+def test_p99_at_half_of_haproxys_capacity_is_compared_by_rounds() -> None:
+    options, results = made()
+    paced = [(0, "lbproxy", 300), (0, "haproxy", 200), (1, "haproxy", 100), (1, "lbproxy", 120)]
+    results.paced = [replace(run(target, number, 9.0), p99_us=p99_us) for number, target, p99_us in paced]
+    text = render_markdown(options, WHERE, results)
+    assert "at 500 calls a second" in text and "lbproxy p50 0.90, p99 0.21 ms; haproxy p50 0.90, p99 0.15 ms" in text
+    assert "ratio of p99 1.35 (1.20-1.50)" in text
+    assert len(json.loads(render_json(options, WHERE, results))["paced"]) == 4

@@ -121,11 +121,12 @@ bench: setup system ## measure speed, latency, memory and balance; writes benchm
 instructions: setup system ## count the instructions of each kind of request anew, and record them for `make test`
 	@$(BIN)/python -m benchmarks.instructions --record
 
-soak: setup ## hours of servers that restart, of kills, stalls, resets and aborts at random, a hundred reloads, ten upgrades, an attack on the admin address, floods of HTTP/2, and fleets of AWS, Kubernetes and Redis that change and fail
+soak: setup ## hours of servers that restart, of kills, stalls, resets and aborts at random, a million hostile heads, a hundred reloads, ten upgrades, an attack on the admin address, floods of HTTP/2, and fleets of AWS, Kubernetes and Redis that change and fail
 	@$(BIN)/python -m tests.soak gunicorn --worker-class gthread
 	@$(BIN)/python -m tests.soak gunicorn --worker-class sync
 	@$(BIN)/python -m tests.soak chaos
 	@$(BIN)/python -m tests.soak chaos --workers 4 --warm-up 60
+	@$(BIN)/python -m tests.soak hostile
 	@LBPROXY_RELOADS=100 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/test_reload_load.py
 	@LBPROXY_RELOAD_SEEDS=30 $(BIN)/pytest -q --timeout=0 tests/scenarios/process/test_reload_random.py
 	@LBPROXY_UPGRADES=10 $(BIN)/pytest -q --timeout=0 -rP tests/scenarios/process/upgrade/test_upgrade_load.py

@@ -157,10 +157,10 @@ def ms(seconds: float) -> str:
 # --- the numbers ------------------------------------------------------------------------------------------------------
 
 
-def trace(n_workers: int, requests: int) -> str:
-    """Never two at once at a server, and nobody waits longer than with one worker."""
-    rate = LOAD * SERVERS / MEAN_S
-    made = make_trace(rate, requests / rate, 1, mean_s=MEAN_S)
+def trace(n_workers: int, requests: int, mean_s: float) -> str:
+    """Never two at once at a server, and nobody waits longer than with one worker. mean_s: of the work of a request."""
+    rate = LOAD * SERVERS / mean_s
+    made = make_trace(rate, requests / rate, 1, mean_s=mean_s)
     found: dict[int, list[float]] = {}
     most, failed = 0, 0
     for number in (n_workers, 1):
@@ -172,7 +172,7 @@ def trace(n_workers: int, requests: int) -> str:
             most = max(most, *(book.most_at_once for book in site.books()))
     several, alone = (percentile(found[number], 0.99) for number in (n_workers, 1))
     return (
-        f"trace: {n_workers} workers p99 {ms(several)}, 1 worker p99 {ms(alone)}, ratio {several / alone:.3f}; "
+        f"trace: work of {ms(mean_s)} on average, {n_workers} workers p99 {ms(several)}, 1 worker p99 {ms(alone)}, ratio {several / alone:.3f}; "
         f"{requests} requests, {failed} failed, most at once at a server {most}"
     )
 
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     measures: dict[str, Callable[[], str]] = {
-        "trace": lambda: trace(args.workers, args.requests),
+        "trace": lambda: trace(args.workers, args.requests, args.mean_ms / 1000),
         "grant": lambda: grant(args.turns),
         "memory": lambda: memory(args.workers),
         "recovery": lambda: recovery(args.workers),
@@ -281,6 +281,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=command_line.at_least(2), default=4, help="(default %(default)s)")
     parser.add_argument(
         "--requests", type=command_line.at_least(100), default=100_000, help="of `trace` (default %(default)s)"
+    )
+    parser.add_argument(
+        "--mean-ms",
+        type=command_line.at_least(1),
+        default=round(MEAN_S * 1000),
+        help="work of a request of `trace` on average (default %(default)s)",
     )
     parser.add_argument(
         "--turns", type=command_line.at_least(20), default=4000, help="of `grant` (default %(default)s)"

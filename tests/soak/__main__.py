@@ -1,4 +1,4 @@
-"""Long runs: `python -m tests.soak gunicorn|chaos`. Ends with status 1 if something was not as it must be."""
+"""Long runs: `python -m tests.soak gunicorn|chaos|hostile`. Ends with status 1 if something was not as it must be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.soak import chaos, gunicorn
+from tests.soak import chaos, gunicorn, hostile
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +47,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--kill-every", type=float, default=5.0, help="seconds; of several workers one is killed (default %(default)s)"
     )
     disorder.set_defaults(run=_chaos)
+    attack = kinds.add_parser("hostile", help="heads that were made to be dear, none of them twice")
+    attack.add_argument("--heads", type=int, default=1_000_000, help="(default %(default)s)")
+    attack.set_defaults(run=_hostile)
     return parser
 
 
@@ -72,6 +75,11 @@ def _chaos(directory: Path, args: argparse.Namespace) -> tuple[list[str], list[s
         workers=args.workers,
         kill_every_s=args.kill_every,
     )
+    return report.lines(), report.complaints()
+
+
+def _hostile(directory: Path, args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    report = hostile.run(directory, heads=args.heads, seed=args.seed)
     return report.lines(), report.complaints()
 
 

@@ -172,8 +172,8 @@ def trace(n_workers: int, requests: int, mean_s: float) -> str:
             most = max(most, *(book.most_at_once for book in site.books()))
     several, alone = (percentile(found[number], 0.99) for number in (n_workers, 1))
     return (
-        f"trace: work of {ms(mean_s)} on average, {n_workers} workers p99 {ms(several)}, 1 worker p99 {ms(alone)}, ratio {several / alone:.3f}; "
-        f"{requests} requests, {failed} failed, most at once at a server {most}"
+        f"trace: work of {ms(mean_s)} on average, {n_workers} workers p99 {ms(several)}, 1 worker p99 {ms(alone)}, "
+        f"ratio {several / alone:.3f}; {requests} requests, {failed} failed, most at once at a server {most}"
     )
 
 

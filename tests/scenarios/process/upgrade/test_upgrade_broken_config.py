@@ -48,17 +48,19 @@ _hook({read!r})
 
 
 class Breaking:
-    """A daemon whose config file breaks when a process takes a step."""
+    """A daemon whose config file breaks when a process takes a step. It has all that some steps are about."""
 
     def __init__(self, directory: Path, workers: int, origin: Origin, steps: Sequence[str]) -> None:
         config: dict[str, Any] = {
             "workers": workers,
+            "state_file": "state.json",
             "listeners": [{"name": "in", "bind": "127.0.0.1:0", "pool": "p"}],
             "pools": {"p": {"servers": [origin.address]}},
         }
         self._file, self._broken = directory / "step", directory / "broken"
         more = _BREAKS.format(broken=str(self._broken), config=str(directory / "lb.yaml"), text=BROKEN, read=READ)
-        self.lb = Chain(config, directory, text=text(self._file, steps, more))
+        options = "--pid-file", str(directory / "lb.pid")
+        self.lb = Chain(config, directory, *options, text=text(self._file, steps, more))
         self.lb.may_complain = True  # a new process that can't read it says so
 
     def at(self, side: str, step: str) -> tuple[int, dict[str, Any]]:

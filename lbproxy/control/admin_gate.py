@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from email.utils import formatdate
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from lbproxy.control.access import SAFE_METHODS, Access, Refusal
 from lbproxy.control.problem import PROBLEM_TYPE, problem_text
+from lbproxy.protocol.status import reason_of
 
 BODY_BYTES: Final = 64 * 1024  # of a call that changes something
 NO_JSON: Final = "A body is taken as application/json only."
@@ -118,7 +118,7 @@ def try_later(why_not: str) -> bytes:
 def _answer(status: int, detail: str, headers: Mapping[str, str], *, has_body: bool) -> bytes:
     body = problem_text(status, detail).encode()
     lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"HTTP/1.1 {status} {reason_of(status).decode()}",
         f"Content-Type: {PROBLEM_TYPE}; charset=utf-8",
         f"Content-Length: {len(body)}",
         f"Date: {_date(int(time.time()))}",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
 from lbproxy.control.status import Json
+from lbproxy.protocol.status import reason_of
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -18,12 +18,12 @@ def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, more: Json | None = None
 ) -> web.Response:
     """An answer that says what is wrong. more: further members of the object."""
-    return web.Response(
-        status=status, text=problem_text(status, detail, more), content_type=PROBLEM_TYPE, headers=headers
-    )
+    text = problem_text(status, detail, more)
+    reason = reason_of(status).decode()
+    return web.Response(status=status, reason=reason, text=text, content_type=PROBLEM_TYPE, headers=headers)
 
 
 def problem_text(status: int, detail: str, more: Json | None = None) -> str:
     """Its body."""
-    title = HTTPStatus(status).phrase
+    title = reason_of(status).decode()
     return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, **(more or {})})

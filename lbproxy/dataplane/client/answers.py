@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lbproxy.dataplane.exchange.own_answers import http_date, reason_of
+from lbproxy.dataplane.exchange.own_answers import http_date
 from lbproxy.dataplane.exchange.prepare import Prepared
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
-from lbproxy.protocol.status import status_line
+from lbproxy.protocol.status import reason_of, status_line
 from lbproxy.protocol.websocket import accept_of, sent_key, without_keys
 
 

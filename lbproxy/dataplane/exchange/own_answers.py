@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Final
 
 from lbproxy.dataplane.exchange.prepare import Prepared
@@ -15,7 +14,7 @@ from lbproxy.dataplane.runtime import DEFAULT_METHODS
 from lbproxy.errors import RATE_LIMITED, Fault, Retry
 from lbproxy.protocol import grpc
 from lbproxy.protocol.message import Fields
-from lbproxy.protocol.status import REASONS
+from lbproxy.protocol.status import reason_of
 from lbproxy.telemetry.accesslog import Try
 
 # What a server says of its own answer, and a route's edits repeat, is not true of one that lbproxy gives in its place:
@@ -59,15 +58,6 @@ def date_line() -> bytes:
     """The whole line, the same object for a second."""
     _DATE.renew()
     return _DATE.line
-
-
-def reason_of(status: int) -> bytes:
-    if status in REASONS:
-        return REASONS[status]
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b"Unknown"
 
 
 def problem(

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import pytest
 
-from lbproxy.protocol.status import REASONS, status_line
+from lbproxy.protocol.status import REASONS, reason_of, status_line
 
 
 def test_status_line_is_our_version() -> None:
@@ -16,5 +16,15 @@ def test_status_line_is_our_version() -> None:
 
 @pytest.mark.parametrize("status", REASONS)
 def test_reasons_are_the_registered_ones(status: int) -> None:
-    renamed = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}  # since Python's list
+    renamed = {
+        413: "Content Too Large",
+        414: "URI Too Long",
+        416: "Range Not Satisfiable",
+        422: "Unprocessable Content",
+    }  # in Python since 3.13
     assert REASONS[status].decode() == renamed.get(status, HTTPStatus(status).phrase)
+
+
+def test_other_codes_have_a_reason_too() -> None:
+    found = [reason_of(status) for status in (422, 502, 418, 299)]
+    assert found == [b"Unprocessable Content", b"Bad Gateway", b"I'm a Teapot", b"Unknown"]

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from lbproxy import errors
-from lbproxy.dataplane.exchange.own_answers import date_line, edited, http_date, local_answer, problem, reason_of
+from lbproxy.dataplane.exchange.own_answers import date_line, edited, http_date, local_answer, problem
 from lbproxy.dataplane.runtime import Edits
 from tests.support.prepared import prepared_of
 
@@ -40,10 +40,6 @@ def test_retry_after_is_the_pool_s() -> None:
 def test_a_date_as_http_has_it() -> None:
     pattern = rb"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
     assert re.fullmatch(pattern, http_date())
-
-
-def test_reasons() -> None:
-    assert reason_of(502) == b"Bad Gateway" and reason_of(299) == b"Unknown"
 
 
 def test_redirects_and_fixed_responses() -> None:

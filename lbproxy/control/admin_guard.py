@@ -18,8 +18,9 @@ from lbproxy.telemetry.log import ThrottledLog
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 64
-BACKLOG = 64
-"""Who comes while the door rests waits here, as where it is full TCP tries again after a second only."""
+BACKLOG = 256
+"""Who comes while the door rests waits here, as where it is full TCP tries again after a second only. So many are
+refused in less than a second."""
 HEAD_S = 10.0
 IDLE_S = 75.0
 WRITE_S = 30.0

@@ -17,6 +17,7 @@ import hmac
 import ipaddress
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypedDict, Unpack
 from urllib.parse import urlsplit
 
@@ -69,6 +70,10 @@ class Access:
     def __init__(self, tokens: Sequence[Token], hosts: Collection[str] = ()) -> None:
         self._tokens = tuple(tokens)
         self._hosts = frozenset(host.rstrip(".") for host in hosts)
+
+    def knows(self, authorization: str | None) -> bool:
+        """Is this a token, of whatever scope?"""
+        return authorization is not None and self._token(authorization) is not None
 
     def check(self, *, method: str, **told: Unpack[Credentials]) -> Caller:
         """Who makes this API call. Raises the answer that refuses it."""
@@ -132,6 +137,7 @@ class Access:
         return found if scheme.lower() == "bearer" else None
 
 
+@lru_cache(maxsize=256)
 def is_local_peer(peer: str) -> bool:
     """True for the unix socket and loopback addresses, IPv4 inside IPv6 included."""
     if peer == "unix":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -15,8 +16,9 @@ from aiohttp import web
 from lbproxy.address import Address
 from lbproxy.control.access import SAFE_METHODS, Access, Credentials
 from lbproxy.control.admin_door import Door
-from lbproxy.control.admin_gate import BODY_BYTES, NO_JSON, Verdict, judge, peer_of
+from lbproxy.control.admin_gate import BODY_BYTES, NO_JSON, OPEN, PROBES, READER, UNIX, Gate, peer_of
 from lbproxy.control.admin_guard import BACKLOG, CONNECTIONS, REQUEST_S, AdminGuard
+from lbproxy.control.admin_turns import FULL, Turns
 from lbproxy.control.caller import Caller
 from lbproxy.control.dashboard.pages import DashboardFiles
 from lbproxy.control.metrics import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
@@ -34,6 +36,7 @@ Reload = Callable[[Caller, bool], Awaitable[tuple[int, Json]]]
 Route = tuple[str, str, CallHandler]
 """Method, path as aiohttp takes it, and who answers."""
 SOCKET_MODE = 0o600
+DEFER_S = 1  # who says nothing for so long is accepted all the same
 ENDLESS = "/api/v1/events"  # whose answer goes on until somebody leaves
 UPGRADE = "/api/v1/upgrade"  # which has a bound of its own
 
@@ -77,8 +80,9 @@ class AdminServer:
         self._look = look
         self._may_move = may_move
         self._dashboard = DashboardFiles()
-        self._no_reader = no_reader
-        self._paths = frozenset((*self._dashboard.paths, "/metrics", "/healthz", "/readyz"))
+        self._turns = Turns(clock)
+        paths = frozenset((*self._dashboard.paths, "/metrics", *PROBES))
+        self._gate = Gate(access, paths, ENDLESS, {READER: no_reader, OPEN: self._turns.refusal})
         self._guard = AdminGuard(limit, clock)
         self._clock = clock
         self._reader_s = reader_s
@@ -113,7 +117,7 @@ class AdminServer:
         self._runner = runner
         self._door = Door(
             self._guard,
-            self._judge,
+            self._gate,
             runner.server,
             tasks=self._tasks,
             clock=self._clock,
@@ -185,7 +189,7 @@ class AdminServer:
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._bounded, _problems, self._check], client_max_size=BODY_BYTES)
         for path in self._dashboard.paths:
-            self._add(app, "GET", path, self._dashboard.answer)
+            self._add(app, "GET", path, self._get_page)
         self._add(app, "GET", "/metrics", self._get_metrics)
         self._add(app, "GET", "/healthz", self._get_healthz)
         self._add(app, "GET", "/readyz", self._get_readyz)
@@ -205,11 +209,26 @@ class AdminServer:
 
     # --- handlers ---
 
+    def _is_anybody(self, request: web.Request) -> bool:
+        return peer_of(request.transport) != UNIX and not self._access.knows(request.headers.get("Authorization"))
+
+    async def _get_page(self, request: web.Request) -> web.StreamResponse:
+        if self._is_anybody(request) and not await self._turns.come(0.0):
+            return _later()
+        return await self._dashboard.answer(request)
+
     async def _get_metrics(self, request: web.Request) -> web.StreamResponse:
         is_openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
-        content_type = OPENMETRICS_TYPE if is_openmetrics else TEXT_TYPE
+        headers = {"Content-Type": OPENMETRICS_TYPE if is_openmetrics else TEXT_TYPE}
+        if not self._is_anybody(request):
+            await self._look()
+            return web.Response(body=self._metrics(is_openmetrics), headers=headers)
+        paid_s = self._turns.work_s
+        if not await self._turns.come(paid_s):
+            return _later()
         await self._look()
-        return web.Response(body=self._metrics(is_openmetrics), headers={"Content-Type": content_type})
+        body = self._turns.work(partial(self._metrics, is_openmetrics), paid_s)
+        return web.Response(body=body, headers=headers)
 
     async def _get_healthz(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="ok\n")
@@ -239,11 +258,9 @@ class AdminServer:
     def allow(self, access: Access) -> None:
         """Others may call from the next request on."""
         self._access = access
+        self._gate.allow(access)
 
     # --- who may call ---
-
-    def _judge(self, head: bytes, peer: str) -> Verdict:
-        return judge(head, peer, self._access, self._paths, {ENDLESS: self._no_reader})
 
     @web.middleware
     async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -282,12 +299,28 @@ async def _bound(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[
     try:
         for info in dict.fromkeys(infos):
             sockets.append(listen_tcp(info[0], info[4], shares_port=False))
+            _defer(sockets[-1])
             sockets[-1].listen(BACKLOG)
     except OSError:
         for sock in sockets:
             sock.close()
         raise
     return sockets
+
+
+def _defer(sock: socket.socket) -> None:
+    """Have the kernel keep who says nothing yet, for some seconds: then he is refused at once, not remembered first."""
+    option = getattr(socket, "TCP_DEFER_ACCEPT", None)
+    if option is not None:
+        with contextlib.suppress(OSError):  # it is a favour
+            sock.setsockopt(socket.IPPROTO_TCP, option, DEFER_S)
+
+
+def _later() -> web.StreamResponse:
+    """The connection ends: the next call has to pass the gate, where it is refused for less."""
+    answer = problem(503, FULL, {"Retry-After": "5"})
+    answer.force_close()
+    return answer
 
 
 async def _invite(request: web.Request) -> None:

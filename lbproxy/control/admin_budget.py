@@ -22,9 +22,10 @@ class Budget:
         self._left_s = burst_s
         self._filled_at = clock()
 
-    def spend(self, seconds: float) -> None:
-        """So much was spent. Less than 0: it is given back."""
-        self._left_s = min(self.left_s - seconds, self._burst_s)
+    def spend(self, seconds: float) -> float:
+        """So much was spent; gives the `wait_s` after that. Less than 0: it is given back."""
+        left_s = self._left_s = min(self.left_s - seconds, self._burst_s)
+        return 0.0 if left_s > 0.0 else (self._step_s - left_s) / self._share
 
     @property
     def left_s(self) -> float:

@@ -4,6 +4,9 @@ Where aiohttp answers, a call costs 0.2 to 0.5 ms of the loop that serves reques
 say "no". Here that costs a tenth. The gate can only refuse: what it lets pass is read and judged again by aiohttp and
 `Access`, so a head that both read differently gets nothing that it should not. What it does not understand, it lets
 pass, and says so: the door (admin_door.py) lets few of those in.
+
+Who calls in a flood says the same again and again, so what was judged is kept for the rest of the second: judging
+takes more code than all the rest of a refusal, and where a loop sleeps in between, fetching code is what takes time.
 """
 
 from __future__ import annotations
@@ -35,21 +38,83 @@ _NOTHING_THERE: Final = "There is nothing at this path; see docs/admin.md."
 _TOO_LARGE: Final = f"A body has at most {BODY_BYTES} bytes."
 _DIGITS: Final = 18
 _WRONG_METHOD: Final = "This path does not take this method."
-
+_BODY: Final = re.compile(rb"\r\n(?:content-length:[ \t]*0*[1-9]|transfer-encoding:)", re.IGNORECASE)
+PROBES: Final = frozenset(("/healthz", "/readyz"))
+KEPT: Final = 64
+KEPT_BYTES: Final = 1024  # a longer head is judged each time
 
 ALLOWED: Final = "allowed"
 READER: Final = "reader"
 UNREAD: Final = "unread"
+OPEN: Final = "open"
 
 
 class Verdict(NamedTuple):
     """answer: after which the connection ends, or None: aiohttp answers.
 
-    kind: ALLOWED: the caller has a right to an answer; READER: to one of the endless kind; UNREAD: the gate can't tell.
+    kind: ALLOWED: the caller has a right to an answer; READER: to one of the endless kind; OPEN: anybody has it, and it
+    costs more than a probe; UNREAD: the gate can't tell. has_body: the head that is refused announces one.
     """
 
     answer: bytes | None
     kind: str = ALLOWED
+    has_body: bool = False
+
+
+Full = Callable[[], str | None]
+"""Why nobody else is taken at the moment, None if somebody is."""
+
+
+class Gate:
+    """`judge`, and what it said in this second. full: of the kinds READER and OPEN. unix_clock: unix seconds."""
+
+    def __init__(
+        self,
+        access: Access,
+        paths: Collection[str],
+        endless: str,
+        full: Mapping[str, Full],
+        unix_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._unix_clock = unix_clock
+        self._access = access
+        self._paths = paths
+        self._endless = {endless: _never}
+        self._full = full
+        self._second = 0
+        self._kept: dict[tuple[bytes, str], Verdict] = {}
+
+    def allow(self, access: Access) -> None:
+        """Others may call from the next call on."""
+        self._access = access
+        self._kept.clear()
+
+    def __call__(self, head: bytes, peer: str) -> Verdict:
+        second = int(self._unix_clock())  # stands in the answers
+        if second != self._second:
+            self._second = second
+            self._kept.clear()
+        verdict = self._kept.get((head, peer))
+        if verdict is None:
+            verdict = judge(head, peer, self._access, self._paths, self._endless)
+            if len(head) <= KEPT_BYTES:
+                if len(self._kept) >= KEPT:
+                    self._kept.clear()
+                self._kept[head, peer] = verdict
+        full = self._full.get(verdict.kind)
+        why_not = None if full is None else full()
+        return verdict if why_not is None else self._later(why_not)
+
+    def _later(self, why_not: str) -> Verdict:
+        """These, too, are the same in a flood."""
+        verdict = self._kept.get((b"", why_not))
+        if verdict is None:
+            verdict = self._kept[b"", why_not] = Verdict(try_later(why_not))
+        return verdict
+
+
+def _never() -> None:
+    """`Gate` asks that itself, as it is nothing that can be kept."""
 
 
 def judge(
@@ -57,13 +122,18 @@ def judge(
     peer: str,
     access: Access,
     paths: Collection[str],
-    full: Mapping[str, Callable[[], str | None]],
+    full: Mapping[str, Full],
 ) -> Verdict:
     """What is to become of a call.
 
     head: up to its empty line, or longer. peer: as in `Access`. paths: all that there are outside of the API. full: why
     a path of the API takes nobody at the moment, None if it does.
     """
+    verdict = _judged(head, peer, access, paths, full)
+    return verdict if verdict.answer is None or _BODY.search(head) is None else verdict._replace(has_body=True)
+
+
+def _judged(head: bytes, peer: str, access: Access, paths: Collection[str], full: Mapping[str, Full]) -> Verdict:
     found = _FIRST_LINE.match(head)
     if found is None:
         return Verdict(None, UNREAD)
@@ -74,10 +144,10 @@ def judge(
             return Verdict(_answer(404, _NOTHING_THERE, {}, has_body=has_body))
         if method not in SAFE_METHODS:
             return Verdict(_answer(405, _WRONG_METHOD, {"Allow": "GET,HEAD"}, has_body=has_body))
-        return Verdict(None)
-    fields: dict[bytes, str] = {}
-    for field in _FIELD.finditer(head, found.end() - 2, max(found.end(), head.find(b"\r\n\r\n") + 2)):
-        fields.setdefault(field[1].lower(), field[2].rstrip(b" \t").decode("utf-8", "surrogateescape"))
+        if path in PROBES or peer == UNIX or access.knows(_fields(head, found.end()).get(b"authorization")):
+            return Verdict(None)
+        return Verdict(None, OPEN)
+    fields = _fields(head, found.end())
     judged = access.judge(
         method=method,
         authorization=fields.get(b"authorization"),
@@ -95,6 +165,14 @@ def judge(
     return Verdict(None, READER) if why_not is None else Verdict(try_later(why_not))
 
 
+def _fields(head: bytes, start: int) -> dict[bytes, str]:
+    """Those that the gate looks at. start: of the first field."""
+    fields: dict[bytes, str] = {}
+    for field in _FIELD.finditer(head, start - 2, max(start, head.find(b"\r\n\r\n") + 2)):
+        fields.setdefault(field[1].lower(), field[2].rstrip(b" \t").decode("utf-8", "surrogateescape"))
+    return fields
+
+
 def _body_refusal(fields: Mapping[bytes, str]) -> bytes | None:
     """Why a body that was announced is not taken, None if it is or there may be none."""
     length = fields.get(b"content-length", "")
@@ -106,8 +184,8 @@ def _body_refusal(fields: Mapping[bytes, str]) -> bytes | None:
 
 
 @lru_cache(maxsize=1)
-def _date(second: int) -> str:
-    return formatdate(second, usegmt=True)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 def try_later(why_not: str) -> bytes:
@@ -116,16 +194,22 @@ def try_later(why_not: str) -> bytes:
 
 
 def _answer(status: int, detail: str, headers: Mapping[str, str], *, has_body: bool) -> bytes:
+    before, after = _around_date(status, detail, tuple(headers.items()), has_body)
+    return before + _date(int(time.time())) + after
+
+
+@lru_cache(maxsize=64)
+def _around_date(status: int, detail: str, headers: tuple[tuple[str, str], ...], has_body: bool) -> tuple[bytes, bytes]:
+    """An answer up to its date, and what is behind."""
     body = problem_text(status, detail).encode()
-    lines = [
+    before = (
         f"HTTP/1.1 {status} {reason_of(status).decode()}",
         f"Content-Type: {PROBLEM_TYPE}; charset=utf-8",
         f"Content-Length: {len(body)}",
-        f"Date: {_date(int(time.time()))}",
-        *(f"{name}: {value}" for name, value in headers.items()),
-        "Connection: close\r\n\r\n",
-    ]
-    return "\r\n".join(lines).encode() + (body if has_body else b"")
+        "Date: ",
+    )
+    after = ("", *(f"{name}: {value}" for name, value in headers), "Connection: close\r\n\r\n")
+    return "\r\n".join(before).encode(), "\r\n".join(after).encode() + (body if has_body else b"")
 
 
 def peer_of(transport: asyncio.BaseTransport | None) -> str:

@@ -18,8 +18,9 @@ from lbproxy.telemetry.log import ThrottledLog
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 64
-BACKLOG = 64
-"""Who comes while the door rests waits here, as where it is full TCP tries again after a second only."""
+BACKLOG = 512
+"""Who comes while the door rests waits here, as where it is full TCP tries again after a second only, or some: behind
+300 callers that are refused and call again at once a probe took 11 s with 64 places, and takes 0.8 s."""
 HEAD_S = 10.0
 IDLE_S = 75.0
 WRITE_S = 30.0

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +15,11 @@ import pytest
 
 from lbproxy.control.admin_door import (
     DISCARDED_BYTES,
+    FIRST_BYTES,
     LINGER_S,
     LONG_BURST_S,
     LONG_SHARE,
+    LONG_STEP_S,
     SHORT_BURST_S,
     SHORT_SHARE,
     SHORT_STEP_S,
@@ -104,7 +107,7 @@ class Bench:
     def gate(self, head: bytes, peer: str) -> Verdict:
         self.n_judged += 1
         if b"/no" in head:
-            return Verdict(b"no, " + peer.encode())
+            return Verdict(b"no, " + peer.encode(), has_body=b"Content-Length" in head)
         return Verdict(None, READER if b"/reader" in head else UNREAD if b"/junk" in head else "allowed")
 
     def connect(self, data: bytes = b"") -> socket.socket:
@@ -257,6 +260,33 @@ def test_the_longest_silent_one_makes_room(bench: Bench) -> None:
     assert [is_closed(client) for client in clients] == [True] * 2 + [False] * 8
 
 
+def test_one_that_is_refused_at_once_takes_nobodys_place(bench: Bench) -> None:
+    silent = [bench.connect() for _ in range(8)]
+    bench.turns()
+    flood = [bench.connect(HEAD % b"no") for _ in range(20)]
+    bench.turns()
+    assert {received(client) for client in flood} == {b"no, 127.0.0.1"}
+    assert not any(is_closed(client) for client in silent)
+
+
+@pytest.mark.parametrize("size", [FIRST_BYTES - 1, FIRST_BYTES, FIRST_BYTES + 1])
+def test_one_with_a_long_head_is_told_and_gone(bench: Bench, size: int) -> None:
+    head = HEAD % b"no"
+    client = bench.connect(head[:-2] + b"X: " + b"x" * (size - len(head) - 5) + b"\r\n\r\n")
+    bench.turns()
+    assert received(client) == b"no, 127.0.0.1"
+    assert len(bench.guard) == 0
+
+
+def test_one_that_has_left_before_it_was_accepted_is_forgotten(bench: Bench) -> None:
+    bench.connect().close()
+    client = bench.connect()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    bench.turns()
+    assert len(bench.guard) == 0 and bench.door._guests == {}
+
+
 def test_a_defect_holds_up_nobody_else(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.connect(HEAD % b"no")
     with monkeypatch.context() as patch:
@@ -340,6 +370,20 @@ def test_readers_go_before_junk_and_more_than_a_few_are_told_to_wait(bench: Benc
     bench.wait(WAITING_READERS * READER_S / LONG_SHARE)
     names = [sock.getpeername() for sock in bench.passed]
     assert [client.getsockname() for client in readers[: len(names)]] == names and len(names) > 2
+
+
+def test_who_left_while_it_waited_costs_nothing(bench: Bench) -> None:
+    bench.door.long.spend(LONG_BURST_S)
+    for name in (b"reader", b"junk"):
+        for client in [bench.connect(HEAD % name) for _ in range(3)]:
+            bench.turns()
+            client.close()
+    assert len(bench.guard) == 6
+    last = bench.connect(HEAD % b"junk")
+    bench.turns()
+    bench.wait(2 * LONG_STEP_S / LONG_SHARE)
+    assert [sock.getpeername() for sock in bench.passed] == [last.getsockname()]
+    assert bench.door.long.left_s == pytest.approx(LONG_STEP_S - UNREAD_S, abs=2 * LONG_STEP_S)
 
 
 def test_no_more_wait_than_there_are_connections(bench: Bench) -> None:

@@ -7,13 +7,17 @@ import re
 import socket
 import struct
 import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 import pytest
 
+from lbproxy.control.admin_turns import CALL_S, SHARE, WAITING
 from tests.support import build, nursery
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
@@ -121,6 +125,78 @@ def test_a_scraper_may_keep_its_connection(lb: LbProxy) -> None:
             assert connection.sock is sock and sock is not None, "not the same connection"
     finally:
         connection.close()
+
+
+class Hammer:
+    """Calls without a pause, from several connections that are kept for as long as they are."""
+
+    def __init__(self, port: int, paths: list[str]) -> None:
+        self._port = port
+        self._is_over = threading.Event()
+        self.statuses: Counter[int] = Counter()
+        self._threads = [threading.Thread(target=self._call, args=(path,)) for path in paths]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+
+    @property
+    def n_answered(self) -> int:
+        return sum(self.statuses.values())
+
+    def _call(self, path: str) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
+        while not self._is_over.is_set():
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                answer.read()
+                self.statuses[answer.status] += 1
+            except (OSError, http.client.HTTPException):
+                connection.close()
+            if self.statuses[503]:
+                time.sleep(0.01)
+        connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/metrics", "/"])
+def test_who_hammers_what_anybody_may_have_does_not_get_all_the_time(tmp_path: Path, path: str) -> None:
+    """Without a bound these four would be answered a thousand times a second, and it would do little else."""
+    admin = {"bind": "127.0.0.1:0", "token": TOKEN}
+    with Origin() as origin, LbProxy(config(origin, admin=admin), tmp_path / "lb") as lb:
+        with Hammer(lb.port("admin"), [path] * 4) as hammer:
+
+            def is_bounded() -> bool:
+                n_before = hammer.n_answered
+                time.sleep(0.5)
+                return 0 < hammer.n_answered - n_before <= 2 * 0.5 * SHARE / CALL_S
+
+            wait_until(is_bounded, "what may be had at once to be spent")
+            before, n_before = lb.cpu_s(), hammer.n_answered
+            time.sleep(4.0)
+            assert hammer.n_answered - n_before <= 2 * 4.0 * SHARE / CALL_S
+            assert lb.cpu_s() - before <= 1.0
+            assert lb.admin_get("/readyz")[0] == 200
+            for _ in range(20):
+                assert lb.admin_get(path, {"Authorization": f"Bearer {TOKEN}"})[0] == 200
+        assert hammer.statuses.keys() == {200}
+
+
+@pytest.mark.slow
+def test_where_many_hammer_they_are_told_to_come_again(tmp_path: Path) -> None:
+    with Origin() as origin, LbProxy(config(origin), tmp_path / "lb") as lb:
+        with Hammer(lb.port("admin"), ["/metrics"] * (WAITING + 4)) as hammer:
+            wait_until(lambda: hammer.statuses[503] >= 20, "some to be refused")
+            assert lb.admin_get("/healthz")[0] == 200
+        assert hammer.statuses.keys() == {200, 503}
+        wait_until(lambda: lb.admin_get("/metrics")[0] == 200, "it to be as before")
 
 
 HEADERS = [

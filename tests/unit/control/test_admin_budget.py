@@ -27,9 +27,9 @@ def budget(time: Time) -> Budget:
 
 def test_a_burst_may_be_spent_at_once_and_no_more(budget: Budget, time: Time) -> None:
     time.now += 1000.0
-    budget.spend(0.004)
+    assert budget.spend(0.004) == 0.0
     assert budget.wait_s == 0.0
-    budget.spend(0.001)
+    assert budget.spend(0.001) == pytest.approx(0.1)
     assert budget.wait_s == pytest.approx(0.1)
 
 

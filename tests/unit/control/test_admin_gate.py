@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from email.parser import BytesParser
+from typing import Any
 
 import pytest
 
+from lbproxy.control import admin_gate
 from lbproxy.control.access import Access, Token
-from lbproxy.control.admin_gate import judge, peer_of
+from lbproxy.control.admin_gate import KEPT, OPEN, READER, UNIX, Gate, Verdict, judge, peer_of
 
 PATHS = {"/", "/dashboard/page.js", "/metrics", "/healthz", "/readyz"}
 ACCESS = Access([Token("admin.token", "s3cret"), Token("reader", "reads", may_write=False)])
@@ -121,3 +123,105 @@ def test_a_reader_too_many_and_a_method_that_a_path_does_not_take() -> None:
 
 def test_somebody_who_has_left_has_no_name() -> None:
     assert peer_of(None) == ""
+
+
+class Asked:
+    """Why nobody is taken, and how often that was asked."""
+
+    def __init__(self) -> None:
+        self.why_not: str | None = None
+        self.n_asked = 0
+
+    def __call__(self) -> str | None:
+        self.n_asked += 1
+        return self.why_not
+
+
+class Bench:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.n_judged = 0
+        self.reader, self.open = Asked(), Asked()
+        monkeypatch.setattr(admin_gate, "judge", self.judge)
+        self.gate = Gate(ACCESS, PATHS, "/api/v1/events", {READER: self.reader, OPEN: self.open}, self.unix_clock)
+
+    def unix_clock(self) -> float:
+        return self.now
+
+    def judge(self, *args: Any) -> Verdict:
+        self.n_judged += 1
+        return judge(*args)
+
+    def status(self, line: str, fields: str = "Host: localhost\r\n", peer: str = "127.0.0.1") -> int | None:
+        found = self.gate(f"{line} HTTP/1.1\r\n{fields}\r\n".encode(), peer).answer
+        return None if found is None else int(found.split(b" ")[1])
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+def test_what_was_judged_is_kept_for_the_rest_of_the_second(bench: Bench) -> None:
+    for _ in range(10):
+        assert bench.status("POST /api/v1/reload") == 401
+    assert bench.n_judged == 1
+    bench.now += 1.0
+    assert bench.status("POST /api/v1/reload") == 401
+    assert bench.n_judged == 2
+
+
+def test_of_another_peer_another_thing_may_be_judged(bench: Bench) -> None:
+    assert bench.status("GET /api/v1/status") is None
+    assert bench.status("GET /api/v1/status", peer="192.0.2.1") == 401
+
+
+def test_other_rights_hold_from_the_next_call_on(bench: Bench) -> None:
+    assert bench.status("POST /api/v1/reload", "Authorization: Bearer new\r\n") == 401
+    bench.gate.allow(Access([Token("new", "new")]))
+    assert bench.status("POST /api/v1/reload", "Authorization: Bearer new\r\n") is None
+    assert bench.status("POST /api/v1/reload", WRITE) == 401
+
+
+def test_little_is_kept(bench: Bench) -> None:
+    for number in range(3 * KEPT):
+        assert bench.status(f"GET /nothing/{number}") == 404
+    assert len(bench.gate._kept) <= KEPT
+    for _ in range(2):
+        assert bench.status("GET /nothing", f"X: {'x' * 2000}\r\n") == 404
+    assert bench.n_judged == 3 * KEPT + 2
+
+
+def test_whether_there_is_room_is_asked_each_time(bench: Bench) -> None:
+    for why_not, expected in ((None, None), ("full", 503), (None, None)):
+        bench.reader.why_not = why_not
+        assert bench.status("GET /api/v1/events") == expected
+        assert bench.status("HEAD /api/v1/events") is None
+        assert bench.status("GET /api/v1/status") is None
+    assert bench.reader.n_asked == 3 and bench.open.n_asked == 0
+
+
+def test_where_too_many_call_what_anybody_may_probes_tokens_and_the_unix_socket_pass(bench: Bench) -> None:
+    bench.open.why_not = "too many"
+    for path in ("/metrics", "/", "/dashboard/page.js", "/metrics?name=x"):
+        assert bench.status(f"GET {path}") == 503
+        assert bench.status(f"GET {path}", "Authorization: Bearer wrong\r\n") == 503
+        assert bench.status(f"GET {path}", READ) is None
+        assert bench.status(f"GET {path}", peer=UNIX) is None
+    assert bench.status("GET /healthz") is None and bench.status("GET /readyz") is None
+    assert bench.status("DELETE /metrics") == 405 and bench.status("GET /nothing") == 404
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("Content-Length: 0\r\n", False),
+        ("X: y\r\n", False),
+        ("Content-Length:\t007\r\n", True),
+        ("transfer-encoding: chunked\r\n", True),
+    ],
+)
+def test_who_announces_a_body(fields: str, expected: bool) -> None:
+    head = f"POST /api/v1/reload HTTP/1.1\r\n{fields}\r\n".encode()
+    verdict = judge(head, "127.0.0.1", ACCESS, PATHS, {})
+    assert verdict.answer is not None and verdict.has_body == expected

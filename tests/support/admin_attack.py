@@ -197,9 +197,9 @@ class Attack:
         try:
             while not is_over.wait(0.05):
                 readers.go_on()
+                self.n_readers = max(self.n_readers, readers.n_asked)
         finally:
             readers.close()
-            self.n_readers = max(self.n_readers, readers.n_asked)
 
     def told(self) -> str:
         return json.dumps({"statuses": dict(self.statuses), "leaks": self.n_leaks, "readers": self.n_readers})
@@ -211,6 +211,9 @@ def main(port: int, n_readers: int, pace_s: float) -> None:
     with contextlib.ExitStack() as war:
         for line in sys.stdin:
             word = line.strip()
+            if word == "so far":
+                print(attack.told(), flush=True)
+                continue
             war.close()
             if word == "war":
                 war.enter_context(attack.going_on())

@@ -28,6 +28,7 @@ from lbproxy.protocol.body import chunked
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field, Fields
 
+_CLOSE: Final = b"Connection: close\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -45,7 +46,11 @@ class AnsweringConnection(TimedConnection):
         if head.is_plain and request.prepared.passes_responses and not len(request.cookie_line):
             if closes:
                 self._closes = True
-                data = b"%bConnection: close\r\n%b\r\n" % (head.wire, request.id_line)
+                if is_done and len(body) <= SMALL_BODY:
+                    self._write(join_five(head.wire, _CLOSE, request.id_line, b"\r\n", body))
+                    self._exchange_done()
+                    return
+                data = join_five(head.wire, _CLOSE, request.id_line, b"\r\n", b"")
             elif is_done and len(body) <= SMALL_BODY:
                 data = join_five(head.wire, request.id_line, b"\r\n", body, b"")
                 self._written += len(data)

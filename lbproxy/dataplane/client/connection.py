@@ -121,7 +121,7 @@ class ClientConnection(Guest, ClientStream):
         facts.connected(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
         if facts.is_trusted:
             self._memo = self._owner.memo_trusted
-        self._idle_since = self.services.clock()
+        self._idle_since = self.services.now()
         self._deadline = self._idle_since + facts.listener.timeouts.request_head
         self.services.swept.add(self)
         if self._refusal is not None:
@@ -172,7 +172,7 @@ class ClientConnection(Guest, ClientStream):
         self._end_intake()
         self._buffer = b""
         self._ahead = None
-        now = self.services.clock()
+        now = self.services.now()
         self._linger_end = now + LINGER_TOTAL_S
         self._deadline = now + LINGER_IDLE_S
         if self.transport.is_closing():

@@ -102,6 +102,7 @@ SIGNATURES = {
     "shut_now": ("int64", "int64", False),
     "close_now": ("int64", "int64", False),
     "has_news": ("int64", "bool", False),
+    "has_octets": ("int64", "bool", False),
     "load_cell": ("int64", "int64", "int64", False),
     "store_cell": ("int64", "int64", "int64", "int64", False),
     "try_lock": ("int64", "int64", False),

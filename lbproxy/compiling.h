@@ -609,6 +609,11 @@ static inline char lbproxy_has_news(int64_t fd) {
     return found != 0;
 }
 
+static inline char lbproxy_has_octets(int64_t fd) {
+    char first;
+    return recv((int)fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 /* Cells are written in the order of the sources, also as seen by who finds them after the writer's death. */
 
 static inline int64_t lbproxy_load_cell(int64_t address, int64_t at) {

@@ -48,7 +48,9 @@ _WORD: Final = 8
 _PLACES: Final = 512
 _NAME: Final = 8 * _WORD
 _MOST_PASSED: Final = 4095
-_SHUT_WR: Final = 1  # sys/socket.h; what decides imports this module, and has nothing to do with `socket`
+# Of sys/socket.h: what decides imports this module, and has nothing to do with `socket`.
+_SHUT_WR: Final = 1
+_LOOK: Final = 0x2 | 0x40  # MSG_PEEK, MSG_DONTWAIT
 _value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").match
 _visible = re.compile(rb"[\x21-\x7e]*").match
 _clean = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]*").fullmatch
@@ -301,6 +303,11 @@ def has_news(fd: i64) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN | select.POLLRDHUP)
     return bool(poll.poll(0))
+
+
+def has_octets(fd: i64) -> bool:
+    """Is there anything on this socket that was not read, other than its end?"""
+    return int(_c_library().recv(int(fd), ctypes.create_string_buffer(1), ctypes.c_size_t(1), _LOOK)) > 0
 
 
 def frame(kind: i64, flags: i64, stream_id: i64, payload: bytes) -> bytes:

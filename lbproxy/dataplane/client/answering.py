@@ -133,7 +133,10 @@ class AnsweringConnection(TimedConnection):
             return
         self._exchange = None
         if self._closes or not exchange.request_done or (self._client_fin and self._ahead is None):
-            self._linger()
+            prepared = exchange.prepared
+            # RFC 9112 section 9.6: who says `close` in a request sends nothing behind it. HTTP/1.0 has no such promise.
+            said_close = not prepared.head.keep_alive and prepared.minor > 0 and prepared.fault is None
+            self._linger(is_last_word=said_close and exchange.request_done)
             return
         self._state = HEAD
         now = self._idle_since = self.services.now()

@@ -32,7 +32,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
-from lbproxy.compiling import close_now, mypyc_attr, read_now, shut_now, write_now
+from lbproxy.compiling import close_now, has_octets, mypyc_attr, read_now, shut_now, write_now
 from lbproxy.dataplane.net.poller import EDGE, READABLE, WRITABLE, Pollable, Poller
 from lbproxy.dataplane.net.unsent import Data, Unsent
 
@@ -82,6 +82,7 @@ class SocketTransport(Pollable, asyncio.Transport):
         "_buffer_updated",
         "_error",
         "_events",
+        "_expects_nothing",
         "_family",
         "_fd",
         "_get_buffer",
@@ -143,6 +144,7 @@ class SocketTransport(Pollable, asyncio.Transport):
         self._is_reading = True
         self._is_write_paused = False
         self._is_writing_ended = False
+        self._expects_nothing = False
         self._has_eof = False
         self._is_closing = False
         self._is_lost = False
@@ -348,7 +350,10 @@ class SocketTransport(Pollable, asyncio.Transport):
             if self._is_write_paused:
                 self._resume_writing()
         if self._is_writing_ended and self._unsent is None and not self._is_lost:
-            self._shut_down()
+            if self._expects_nothing and self._is_plain and not has_octets(self._fd):
+                self.close()
+            else:
+                self._shut_down()
 
     def writelines(self, list_of_data: Iterable[Data]) -> None:
         pieces = list(list_of_data)
@@ -429,6 +434,12 @@ class SocketTransport(Pollable, asyncio.Transport):
             self._is_writing_ended = True
             if self._unsent is None and self._held is None:
                 self._turn_end.add(self)
+
+    def expect_nothing(self) -> None:
+        """Before `write_eof`: the peer has said all that it will say. If nothing more has come by the time the FIN is
+        due, and nothing is left to be sent behind it, then this ends the connection, and nobody waits for the peer's
+        FIN. What had come would make a reset of the end, which could cost the peer what it was sent."""
+        self._expects_nothing = True
 
     def _shut_down(self) -> None:
         if self._is_plain:

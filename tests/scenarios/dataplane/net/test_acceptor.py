@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 
 import pytest
@@ -57,7 +58,13 @@ def test_a_connection_is_accepted_shut_and_closed(host: str) -> None:
             assert peer == client.getsockname()
             assert not os.get_blocking(fd) and not os.get_inheritable(fd)
             assert compiling.shut_now(fd) == 0 and client.recv(1) == b""
+            assert not compiling.has_octets(fd)
             client.send(b"still open")
+            select.select([fd], [], [], 5.0)
+            assert compiling.has_octets(fd) and os.read(fd, 100) == b"still open"
+            client.shutdown(socket.SHUT_WR)
+            select.select([fd], [], [], 5.0)
+            assert not compiling.has_octets(fd)
             assert compiling.close_now(fd) == 0
             assert compiling.close_now(fd) == compiling.shut_now(fd) == -1
     with socket.create_server(("127.0.0.1", 0)) as gone:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from lbproxy.dataplane.net.poller import READABLE
+from lbproxy.dataplane.net.poller import READABLE, WRITABLE
 from lbproxy.dataplane.net.socket_transport import SocketTransport
 from tests.unit.dataplane.net.test_socket_transport import FakePoller, Recorder
 
@@ -82,3 +83,47 @@ def test_a_fin_leaves_the_other_direction_open(connected: Connected) -> None:
     connected.peer.send(b"on")
     connected.transport.ready(READABLE)
     assert connected.protocol.events[-1] == b"on"
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+def test_a_fin_behind_which_nothing_can_come_is_the_end(connected: Connected, has_left: bool) -> None:
+    if has_left:
+        connected.peer.shutdown(socket.SHUT_WR)
+        select.select([connected.fd], [], [], 5.0)
+    connected.poller.turn_end.is_turning = True
+    connected.transport.write(b"last")
+    connected.transport.expect_nothing()
+    connected.transport.write_eof()
+    assert not connected.is_over and not connected.poller.later
+    connected.poller.turns.end()
+    assert connected.is_over
+    assert connected.peer.recv(9) == b"last" and connected.peer.recv(9) == b""
+    assert connected.protocol.events == ["made", ("lost", None)]
+
+
+def test_what_came_all_the_same_makes_no_reset(connected: Connected) -> None:
+    connected.peer.send(b"said all the same")
+    select.select([connected.fd], [], [], 5.0)
+    connected.transport.write(b"last")
+    connected.transport.expect_nothing()
+    connected.transport.write_eof()
+    assert not connected.is_over and not connected.transport.is_closing()
+    assert connected.peer.recv(9) == b"last" and connected.peer.recv(9) == b""
+    connected.peer.close()
+    connected.transport.ready(READABLE)
+    assert connected.protocol.events == ["made", b"said all the same", "eof"]
+    assert connected.is_over
+
+
+def test_what_is_not_sent_yet_is_waited_for(connected: Connected) -> None:
+    connected.transport.write(bytes(32 << 20))
+    connected.transport.expect_nothing()
+    connected.transport.write_eof()
+    assert not connected.is_over and connected.poller.watched[connected.fd] & WRITABLE
+    got = 0
+    while connected.transport.get_write_buffer_size():
+        got += len(connected.peer.recv(1 << 20))
+        connected.transport.ready(WRITABLE)
+    while piece := connected.peer.recv(1 << 20):
+        got += len(piece)
+    assert got == 32 << 20 and not connected.is_over

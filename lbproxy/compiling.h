@@ -1,12 +1,15 @@
 /* The words of compiling.py, for modules that are compiled. There, in Python, stands what each of them is. */
 
 #include <Python.h>
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef __SSE2__
@@ -497,6 +500,99 @@ static inline PyObject *lbproxy_events_now(PyObject *epoll, int64_t fd, int64_t 
     return events;
 }
 
+/* Waits for these events of a descriptor that is not in the epoll. */
+static inline int64_t lbproxy_watch_now(PyObject *epoll, int64_t epoll_fd, int64_t fd, int64_t events) {
+    struct epoll_event one = {(uint32_t)events, {0}};
+    one.data.fd = (int)fd;
+    (void)epoll;
+    return epoll_ctl((int)epoll_fd, EPOLL_CTL_ADD, (int)fd, &one) < 0 ? errno : 0;
+}
+
+/* An IPv4 address as text. Clients come again, and then one text serves all their connections: its hash is known. */
+static inline PyObject *lbproxy_ipv4(uint32_t address) {
+    static struct {
+        uint32_t address;
+        PyObject *text;
+    } known[256];
+    unsigned char octets[4];
+    memcpy(octets, &address, 4);
+    unsigned place = octets[0] ^ octets[1] * 3u ^ octets[2] * 5u ^ octets[3];
+    PyObject *text = known[place & 255].text;
+    if (text == NULL || known[place & 255].address != address) {
+        char room[16];
+        int size = 0;
+        for (int at = 0; at < 4; at++) {
+            unsigned octet = octets[at];
+            if (octet > 99)
+                room[size++] = (char)('0' + octet / 100);
+            if (octet > 9)
+                room[size++] = (char)('0' + octet / 10 % 10);
+            room[size++] = (char)('0' + octet % 10);
+            room[size++] = '.';
+        }
+        text = PyUnicode_FromStringAndSize(room, size - 1);
+        if (text == NULL)
+            return NULL;
+        Py_XSETREF(known[place & 255].text, text);
+        known[place & 255].address = address;
+    }
+    Py_INCREF(text);
+    return text;
+}
+
+/* A tuple that takes both over, each of which is NULL after an error. */
+static inline PyObject *lbproxy_pair(PyObject *first, PyObject *second) {
+    PyObject *made = first == NULL || second == NULL ? NULL : PyTuple_New(2);
+    if (made == NULL) {
+        Py_XDECREF(first);
+        Py_XDECREF(second);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(made, 0, first);
+    PyTuple_SET_ITEM(made, 1, second);
+    return made;
+}
+
+/* accept(2): the descriptor, which does not block, and the peer's address as Python has it; None if nobody waits. */
+static inline PyObject *lbproxy_accept_now(PyObject *listening, int64_t fd) {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in four;
+        struct sockaddr_in6 six;
+    } peer;
+    socklen_t size = sizeof peer;
+    (void)listening;
+    memset(&peer, 0, sizeof peer);
+    int got = accept4((int)fd, &peer.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (got < 0) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
+            Py_RETURN_NONE;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    PyObject *address = NULL;
+    if (size >= sizeof peer.four && peer.any.sa_family == AF_INET) {
+        address = lbproxy_pair(lbproxy_ipv4(peer.four.sin_addr.s_addr), PyLong_FromLong(ntohs(peer.four.sin_port)));
+    } else if (size >= sizeof peer.six && peer.any.sa_family == AF_INET6) {
+        char room[INET6_ADDRSTRLEN] = "";
+        inet_ntop(AF_INET6, &peer.six.sin6_addr, room, sizeof room);
+        address = Py_BuildValue("siII", room, (int)ntohs(peer.six.sin6_port),
+                                (unsigned)ntohl(peer.six.sin6_flowinfo), (unsigned)peer.six.sin6_scope_id);
+    } else
+        address = Py_NewRef(Py_None);
+    PyObject *made = lbproxy_pair(PyLong_FromLong(got), address);
+    if (made == NULL)
+        close(got);
+    return made;
+}
+
+static inline int64_t lbproxy_shut_now(int64_t fd) {
+    return shutdown((int)fd, SHUT_WR);
+}
+
+static inline int64_t lbproxy_close_now(int64_t fd) {
+    return close((int)fd);
+}
+
 /* time.monotonic() */
 static inline double lbproxy_monotonic(void) {
     struct timespec now;
@@ -511,6 +607,11 @@ static inline char lbproxy_has_news(int64_t fd) {
         found = poll(&one, 1, 0);
     while (found < 0 && errno == EINTR);
     return found != 0;
+}
+
+static inline char lbproxy_has_octets(int64_t fd) {
+    char first;
+    return recv((int)fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
 /* Cells are written in the order of the sources, also as seen by who finds them after the writer's death. */

@@ -22,6 +22,7 @@ code that is not compiled.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import re
@@ -47,6 +48,9 @@ _WORD: Final = 8
 _PLACES: Final = 512
 _NAME: Final = 8 * _WORD
 _MOST_PASSED: Final = 4095
+# Of sys/socket.h: what decides imports this module, and has nothing to do with `socket`.
+_SHUT_WR: Final = 1
+_LOOK: Final = 0x2 | 0x40  # MSG_PEEK, MSG_DONTWAIT
 _value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").match
 _visible = re.compile(rb"[\x21-\x7e]*").match
 _clean = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]*").fullmatch
@@ -262,11 +266,48 @@ def packed_events(events: list[tuple[int, int]]) -> bytes:
     return b"".join([struct.pack("<iI", *event) for event in events])
 
 
+def watch_now(epoll: object, epoll_fd: i64, fd: i64, events: i64) -> i64:
+    """Have an epoll wait for these events of a descriptor that it does not know yet. Returns 0 or an errno. epoll_fd:
+    of the epoll itself."""
+    assert isinstance(epoll, select.epoll)
+    try:
+        epoll.register(fd, events)
+    except OSError as error:
+        return error.errno or errno.EINVAL
+    return 0
+
+
+def accept_now(listening: Any, fd: i64) -> object:
+    """accept(2) of a listening TCP socket that does not block: a descriptor, which does not block either, and its
+    peer's address as `socket.accept` has it. None: nobody waits. Raises OSError. fd: of the listening socket itself."""
+    try:
+        accepted, peer = listening._accept()
+    except (BlockingIOError, InterruptedError):
+        return None
+    os.set_blocking(accepted, False)
+    return accepted, peer
+
+
+def shut_now(fd: i64) -> i64:
+    """Send a FIN on this socket behind all that was written. Returns 0, or -1 if it has no peer any more."""
+    return int(_c_library().shutdown(int(fd), _SHUT_WR))
+
+
+def close_now(fd: i64) -> i64:
+    """Close a descriptor. Returns 0, or -1 if something went wrong, and it is closed nevertheless."""
+    return int(_c_library().close(int(fd)))
+
+
 def has_news(fd: i64) -> bool:
     """Can something be read from this descriptor, its end and an error included? One system call, no exception."""
     poll = select.poll()
     poll.register(fd, select.POLLIN | select.POLLRDHUP)
     return bool(poll.poll(0))
+
+
+def has_octets(fd: i64) -> bool:
+    """Is there anything on this socket that was not read, other than its end?"""
+    return int(_c_library().recv(int(fd), ctypes.create_string_buffer(1), ctypes.c_size_t(1), _LOOK)) > 0
 
 
 def frame(kind: i64, flags: i64, stream_id: i64, payload: bytes) -> bytes:

@@ -3,7 +3,8 @@
 python -P benchmarks/installed.py benchmarks.instructions.trace MARKS
 
 MARKS is the library that was compiled from marks.c. Each kind has a client, a server and memos of its own, and requests
-that are not counted before those that are. http2.py has those of HTTP/2, workers.py those of one of several workers.
+that are not counted before those that are. http2.py has those of HTTP/2, workers.py those of one of several workers,
+closing.py those of clients that close.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import ctypes
 import sys
 from typing import Final
 
-from benchmarks.instructions import http2, workers
-from benchmarks.instructions.kinds import COUNTED, HTTP1, HTTP2, WARM, WORKERS
+from benchmarks.instructions import closing, http2, workers
+from benchmarks.instructions.kinds import CLOSE, COUNTED, HTTP1, HTTP2, WARM, WORKERS
 from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build
 from benchmarks.traffic import Traffic
 from lbproxy.process.tuning import tune_gc
@@ -40,6 +41,7 @@ def main() -> None:
     prepared = [(kind, make_pairs(kind, traffic), *build(loop)) for kind in HTTP1]
     shared = [(kind, http2.make_turns(kind), http2.build(loop)) for kind in HTTP2]
     several = [(kind, make_pairs(kind, traffic), workers.build(loop, kind)) for kind in WORKERS]
+    door, closings = closing.build(loop), [traffic.answer() for _ in range(WARM + COUNTED)]
     tune_gc()
     marks.start()
     for kind, pairs, client, server, writer in prepared:
@@ -78,6 +80,14 @@ def main() -> None:
         if plane.n_requests != len(pairs):
             raise SystemExit(f"{kind}: the servers saw {plane.n_requests} requests of {len(pairs)}")
         plane.writer.close(1.0)
+    for first in range(0, WARM + COUNTED, closing.AT_ONCE):
+        if first == WARM:
+            marks.zero()
+        door.turn(closings[first : first + closing.AT_ONCE], marks.toggle)
+    marks.dump(CLOSE.encode())
+    if door.n_requests != len(closings):
+        raise SystemExit(f"{CLOSE}: the servers saw {door.n_requests} requests of {len(closings)}")
+    door.close()
 
 
 if __name__ == "__main__":

@@ -280,12 +280,17 @@ class Listener(Door):
         """Serve a connection that another worker has accepted. peer: its address, which the kernel does not tell any
         more if it was reset meanwhile."""
         self._gate.receives()
-        self._receive(connection.detach(), int(connection.family), peer, None)
+        connection.setblocking(False)
+        family = int(connection.family)
+        self._receive(connection.detach(), family, peer, None)
 
     def _receive(self, fd: int, family: int, peer: object, local: object) -> None:
+        self._count()
+        if self._proxy_headers is None and family != _UNIX:
+            self._serve(None, peer, local, None, fd, family)
+            return
         connection = plain_socket(family, _STREAM, 0, fd)
         connection.setblocking(False)
-        self._count()
         if self._proxy_headers is not None:
             self._proxy_headers.receive(connection, peer)
         else:
@@ -295,6 +300,18 @@ class Listener(Door):
         self, connection: socket.socket, peer: object, local: object = None, proxied: ProxyHeader | None = None
     ) -> None:
         """See Door."""
+        self._serve(connection, peer, local, proxied, -1, 0)
+
+    def _serve(
+        self,
+        connection: socket.socket | None,
+        peer: object,
+        local: object,
+        proxied: ProxyHeader | None,
+        fd: int,
+        family: int,
+    ) -> None:
+        """fd, family: in place of a socket, as `SocketTransport` takes them."""
         ip = peer[0] if isinstance(peer, tuple) and peer else ""
         if proxied is not None:
             ip, _ = proxied.seen_from(ip, 0)
@@ -302,10 +319,13 @@ class Listener(Door):
             protocol = self._protocol(proxied, self.admit(ip))
         except Exception as error:  # a defect: confined to this connection
             self.services.internal_error("accept", error)
-            connection.close()
+            if connection is None:
+                os.close(fd)
+            else:
+                connection.close()
             self.connection_closed(ip)
             return
-        SocketTransport(self.services.poller, connection, peer, local).start(protocol)
+        SocketTransport(self.services.poller, connection, peer, local, fd, family).start(protocol)
 
     def try_later(self) -> None:
         self.pause()

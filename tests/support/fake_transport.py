@@ -301,6 +301,10 @@ class FakeTransport(SocketTransport):
         if not self._is_closing:
             self.calls.append("write_eof")
 
+    def expect_nothing(self) -> None:
+        self._ensure_alive()
+        self.calls.append("expect_nothing")
+
     def get_write_buffer_size(self) -> int:
         return 0 if self.is_lost else self.unsent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import inspect
 import os
@@ -251,6 +252,17 @@ def test_an_epoll_says_what_is_new() -> None:
         assert compiling.word_at(events, 0) == reading | select.EPOLLHUP << 32
         assert events == compiling.packed_events([(reading, select.EPOLLHUP)])
     os.close(reading)
+
+
+def test_an_epoll_waits_for_what_it_is_told() -> None:
+    reading, writing = os.pipe()
+    with select.epoll() as epoll:
+        assert compiling.watch_now(epoll, epoll.fileno(), reading, select.EPOLLIN) == 0
+        assert compiling.watch_now(epoll, epoll.fileno(), reading, select.EPOLLIN) == errno.EEXIST
+        os.write(writing, b"x")
+        assert epoll.poll(0) == [(reading, select.EPOLLIN)]
+    os.close(reading)
+    os.close(writing)
 
 
 def test_where_a_token_ends() -> None:

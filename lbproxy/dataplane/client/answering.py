@@ -28,6 +28,7 @@ from lbproxy.protocol.body import chunked
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field, Fields
 
+_CLOSE: Final = b"Connection: close\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -45,7 +46,11 @@ class AnsweringConnection(TimedConnection):
         if head.is_plain and request.prepared.passes_responses and not len(request.cookie_line):
             if closes:
                 self._closes = True
-                data = b"%bConnection: close\r\n%b\r\n" % (head.wire, request.id_line)
+                if is_done and len(body) <= SMALL_BODY:
+                    self._write(join_five(head.wire, _CLOSE, request.id_line, b"\r\n", body))
+                    self._exchange_done()
+                    return
+                data = join_five(head.wire, _CLOSE, request.id_line, b"\r\n", b"")
             elif is_done and len(body) <= SMALL_BODY:
                 data = join_five(head.wire, request.id_line, b"\r\n", body, b"")
                 self._written += len(data)
@@ -128,7 +133,10 @@ class AnsweringConnection(TimedConnection):
             return
         self._exchange = None
         if self._closes or not exchange.request_done or (self._client_fin and self._ahead is None):
-            self._linger()
+            prepared = exchange.prepared
+            # RFC 9112 section 9.6: who says `close` in a request sends nothing behind it. HTTP/1.0 has no such promise.
+            said_close = not prepared.head.keep_alive and prepared.minor > 0 and prepared.fault is None
+            self._linger(is_last_word=said_close and exchange.request_done)
             return
         self._state = HEAD
         now = self._idle_since = self.services.now()

@@ -4,7 +4,8 @@
     HEAD       a request head (or nothing: kept alive)       _begin -> BODY or WAIT; a bad head -> LINGER
     BODY       the request's body                            its last byte -> WAIT
     WAIT       ahead, up to 64 KiB or 32 requests            exchange done -> HEAD, or LINGER if it is the last one
-    LINGER     and discards, writing is shut down            the client's FIN, 5 s of silence or 30 s in all
+    LINGER     and discards, writing is shut down            the client's FIN, 5 s of silence or 30 s in all;
+                                                             at once if the client has said that it sends no more
     TUNNEL     nothing: the transport belongs to a Relay
     CLOSED     nothing
 
@@ -71,6 +72,7 @@ class ClientConnection(Guest, ClientStream):
         "_noted",
         "_owner",
         "_refusal",
+        "_said_more",
         "_state",
         "_taken",
         "_taken_at",
@@ -96,6 +98,7 @@ class ClientConnection(Guest, ClientStream):
         self._is_chunking = False
         self._closes = False
         self._client_fin = False
+        self._said_more = False  # behind its last request
         self._is_paused = False
         self._write_blocked = False
         self._written = 0
@@ -121,7 +124,7 @@ class ClientConnection(Guest, ClientStream):
         facts.connected(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
         if facts.is_trusted:
             self._memo = self._owner.memo_trusted
-        self._idle_since = self.services.clock()
+        self._idle_since = self.services.now()
         self._deadline = self._idle_since + facts.listener.timeouts.request_head
         self.services.swept.add(self)
         if self._refusal is not None:
@@ -165,14 +168,17 @@ class ClientConnection(Guest, ClientStream):
 
     # --- its end ----------------------------------------------------------------------------------------------------
 
-    def _linger(self) -> None:
-        """End the connection so that the client can read the answer: FIN now, discard until its FIN (RFC 9112 9.6)."""
+    def _linger(self, *, is_last_word: bool = False) -> None:
+        """End the connection so that the client can read the answer: FIN now, discard until its FIN (RFC 9112 9.6).
+
+        is_last_word: it said that it will send nothing more. Who holds to that need not be waited for.
+        """
         self._state = LINGER
         unbind(self)
         self._end_intake()
         self._buffer = b""
         self._ahead = None
-        now = self.services.clock()
+        now = self.services.now()
         self._linger_end = now + LINGER_TOTAL_S
         self._deadline = now + LINGER_IDLE_S
         if self.transport.is_closing():
@@ -180,6 +186,8 @@ class ClientConnection(Guest, ClientStream):
         if self._client_fin:
             self.transport.close()
             return
+        if is_last_word and not self._said_more:
+            self.transport.expect_nothing()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         if self._is_paused:

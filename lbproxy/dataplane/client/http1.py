@@ -301,10 +301,11 @@ class Http1Connection(AnsweringConnection):
 
     def _keep_for_later(self, data: bytes) -> None:
         """Bytes behind the request: the next ones, if the client pipelines. Bounded; then reading pauses."""
-        if self._closes and not (self._exchange is not None and self._exchange.prepared.upgrade):
-            return  # RFC 9112 section 9.6: nothing after a last request is looked at; but a tunnel may be coming
         if not data:
             return
+        if self._closes and not (self._exchange is not None and self._exchange.prepared.upgrade):
+            self._said_more = True
+            return  # RFC 9112 section 9.6: nothing after a last request is looked at; but a tunnel may be coming
         ahead = self._ahead
         if ahead is None:
             ahead = self._ahead = ReadAhead(data)

@@ -59,8 +59,10 @@ class AddressCounts:
         """One more, over the limit too; False if it is over. Each call is followed by one of `leave`."""
         if not ip:
             return True
-        key = counted_as(ip)
-        count = self.counts.get(key, 0) + 1
+        key, count = ip, self.counts.get(ip, 0) + 1
+        if count == 1:  # else it is what it is counted under, which is nobody else's address
+            key = counted_as(ip)
+            count = self.counts.get(key, 0) + 1
         self.counts[key] = count
         if self._shared is not None and self._limit < inf:
             count = self._shared.change(self._mark(key), 1)
@@ -69,8 +71,10 @@ class AddressCounts:
     def leave(self, ip: str) -> None:
         if not self.counts or not ip:
             return
-        key = counted_as(ip)
-        count = self.counts.get(key, 0)
+        key, count = ip, self.counts.get(ip, 0)
+        if not count:
+            key = counted_as(ip)
+            count = self.counts.get(key, 0)
         if not count:
             return
         if count > 1:

@@ -16,11 +16,12 @@ reported whatever was asked for. Or it is watched with EDGE, which reports each 
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 from collections.abc import Callable
 from typing import Final
 
-from lbproxy.compiling import events_now, i64, mypyc_attr, packed_events, word_at
+from lbproxy.compiling import events_now, i64, mypyc_attr, packed_events, watch_now, word_at
 from lbproxy.dataplane.net.turn_end import TurnEnd, Writer
 
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
@@ -77,17 +78,25 @@ class Poller:
         self._is_plain = isinstance(self._epoll, _EPOLL)  # what is none is a stand-in
         self._register = self._epoll.register
         self._modify = self._epoll.modify
-        self._pollables: dict[int, Pollable] = {}
+        self._pollables: list[Pollable | None] = []  # by descriptor, of which the kernel gives the lowest that is free
         self._later: list[Pollable] = []
         self.turn_end = TurnEnd(loop, defect)
         # A reset leaves before what is sent next: a server with one slot must see the old request go first.
         self.turn_end.before = self._run_later
-        loop.add_reader(self._epoll.fileno(), self._ready)
+        loop.add_reader(self._epoll.fileno(), self.turn)
 
     def watch(self, fd: int, events: int, pollable: Pollable) -> None:
         """From now on `pollable.ready` is called. Raises OSError when the kernel has no room for it."""
-        self._register(fd, events)
-        self._pollables[fd] = pollable
+        if self._is_plain:
+            number = watch_now(self._epoll, self._fd, fd, events)
+            if number:
+                raise OSError(number, os.strerror(number))
+        else:
+            self._register(fd, events)
+        pollables = self._pollables
+        while len(pollables) <= fd:
+            pollables.append(None)
+        pollables[fd] = pollable
 
     def change(self, fd: int, events: int) -> None:
         """Wait for other events on a descriptor that is watched."""
@@ -95,7 +104,7 @@ class Poller:
 
     def forget(self, fd: int) -> None:
         """No longer watch it."""
-        if self._pollables.pop(fd, None) is not None:
+        if self._let_go(fd):
             try:  # noqa: SIM105 - a context manager of Python costs more than the system call
                 self._epoll.unregister(fd)
             except OSError:  # not there: nothing to forget
@@ -120,7 +129,15 @@ class Poller:
         if is_shared:
             self.forget(fd)
         else:
-            self._pollables.pop(fd, None)
+            self._let_go(fd)
+
+    def _let_go(self, fd: int) -> bool:
+        """Is it somebody's no longer? False: it was nobody's."""
+        pollables = self._pollables
+        if fd >= len(pollables) or pollables[fd] is None:
+            return False
+        pollables[fd] = None
+        return True
 
     def after_batch(self, pollable: Pollable) -> None:
         """Its `batch_ended` is called before the loop goes on, if the current callback is one of ours; else soon."""
@@ -133,7 +150,8 @@ class Poller:
         """Does a connection that is over still wait for the end of the batch to be closed?"""
         return bool(self._later)
 
-    def _ready(self) -> None:
+    def turn(self) -> None:
+        """Something is ready: deal with it, and with what that leaves to be sent and ended."""
         pollables = self._pollables
         turn_end = self.turn_end
         turn_end.is_turning = True
@@ -145,7 +163,8 @@ class Poller:
             while at < end:
                 event = word_at(found, at)
                 at += _EVENT
-                pollable = pollables.get(event & _LOWER_HALF)
+                fd = event & _LOWER_HALF
+                pollable = pollables[fd] if fd < len(pollables) else None
                 if pollable is not None:
                     try:
                         pollable.ready(event >> _HALF & _LOWER_HALF)

@@ -10,6 +10,7 @@ connections (poller.py has the numbers). How it does that:
   most see no event.
 - Whoever must know that the peer is gone while nothing is read of it asks for that (`watch_end`). That needs no
   descriptor of its own: the entry in the epoll stays, and waits for the end only.
+- An accepted connection is a descriptor, for which there is a socket object only when somebody asks for it.
 - It leaves the epoll by being closed. Only where somebody asked for the socket, who may have duplicated its
   descriptor and so keep it open, is that said to the kernel (one system call more).
 - Using a transport that is over does nothing; whether that was a defect its protocol knows better.
@@ -31,7 +32,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
-from lbproxy.compiling import mypyc_attr, read_now, write_now
+from lbproxy.compiling import close_now, has_octets, mypyc_attr, read_now, shut_now, write_now
 from lbproxy.dataplane.net.poller import EDGE, READABLE, WRITABLE, Pollable, Poller
 from lbproxy.dataplane.net.unsent import Data, Unsent
 
@@ -47,6 +48,7 @@ _POLL_FIN: Final = select.POLLRDHUP | select.POLLHUP
 _PLAIN: Final = socket.SocketType
 _BUFFERED: Final = asyncio.BufferedProtocol
 _SHUT_WR: Final = int(socket.SHUT_WR)
+_STREAM: Final = int(socket.SOCK_STREAM)
 _READABLE_ONLY: Final = select.EPOLLIN
 # socket.socket is a Python class around this one, which adds files, context managers and enums; made and closed without
 # them a socket costs 1.5 us less.
@@ -80,6 +82,8 @@ class SocketTransport(Pollable, asyncio.Transport):
         "_buffer_updated",
         "_error",
         "_events",
+        "_expects_nothing",
+        "_family",
         "_fd",
         "_get_buffer",
         "_has_eof",
@@ -106,15 +110,25 @@ class SocketTransport(Pollable, asyncio.Transport):
         "_unsent",
     )
 
-    def __init__(self, poller: Poller, sock: socket.socket, peer: object = None, local: object = None) -> None:
-        """peer, local: the addresses, where they are known already."""
+    def __init__(
+        self,
+        poller: Poller,
+        sock: socket.socket | None,
+        peer: object = None,
+        local: object = None,
+        fd: int = -1,
+        family: int = 0,
+    ) -> None:
+        """peer, local: the addresses, where they are known already. fd, family: in place of a socket, the descriptor of
+        one that does not block."""
         self._poller = poller
         self._turn_end = poller.turn_end
         self._sock = sock
-        self._fd = sock.fileno()
+        self._fd = fd if sock is None else sock.fileno()
+        self._family = family
         # read(2) and write(2) of a descriptor take far less than what Python does around those of a socket. Neither is
         # called after `_end`, so not for a number that is another's by then. What is no such socket is a stand-in.
-        self._is_plain = isinstance(sock, _PLAIN)
+        self._is_plain = sock is None or isinstance(sock, _PLAIN)
         self._peer = peer
         self._local = local
         self._protocol: Any = None  # a Protocol or BufferedProtocol
@@ -130,6 +144,7 @@ class SocketTransport(Pollable, asyncio.Transport):
         self._is_reading = True
         self._is_write_paused = False
         self._is_writing_ended = False
+        self._expects_nothing = False
         self._has_eof = False
         self._is_closing = False
         self._is_lost = False
@@ -167,7 +182,7 @@ class SocketTransport(Pollable, asyncio.Transport):
             self._read_into()
         else:  # in line: a call more per read is 0.1 us
             try:
-                data = read_now(self._fd, self._read_size) if self._is_plain else self._sock.recv(self._read_size)
+                data = read_now(self._fd, self._read_size) if self._is_plain else self._socket().recv(self._read_size)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -190,7 +205,7 @@ class SocketTransport(Pollable, asyncio.Transport):
 
     def _read_into(self) -> None:
         try:
-            size = self._sock.recv_into(self._get_buffer(-1))
+            size = self._socket().recv_into(self._get_buffer(-1))
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -267,7 +282,7 @@ class SocketTransport(Pollable, asyncio.Transport):
     def _event_while_paused(self, events: int) -> None:
         if self._sees_end and events & _ENDED:
             ends = self._poller.ends(self._fd)
-            error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if ends & select.POLLERR else 0
+            error = self._socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if ends & select.POLLERR else 0
             if error:
                 self._fail(OSError(error, os.strerror(error)))
                 return
@@ -315,7 +330,9 @@ class SocketTransport(Pollable, asyncio.Transport):
 
     def _send_now(self, data: Data) -> None:
         try:
-            sent = write_now(self._fd, data) if self._is_plain and isinstance(data, bytes) else self._sock.send(data)
+            sent = (
+                write_now(self._fd, data) if self._is_plain and isinstance(data, bytes) else self._socket().send(data)
+            )
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
@@ -333,7 +350,10 @@ class SocketTransport(Pollable, asyncio.Transport):
             if self._is_write_paused:
                 self._resume_writing()
         if self._is_writing_ended and self._unsent is None and not self._is_lost:
-            self._shut_down()
+            if self._expects_nothing and self._is_plain and not has_octets(self._fd):
+                self.close()
+            else:
+                self._shut_down()
 
     def writelines(self, list_of_data: Iterable[Data]) -> None:
         pieces = list(list_of_data)
@@ -349,7 +369,7 @@ class SocketTransport(Pollable, asyncio.Transport):
             pieces.insert(0, self._held)
             self._held = None
         try:
-            sent = self._sock.sendmsg(pieces)
+            sent = self._socket().sendmsg(pieces)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
@@ -370,7 +390,8 @@ class SocketTransport(Pollable, asyncio.Transport):
         assert unsent is not None
         pieces = unsent.first()
         try:
-            sent = self._sock.send(pieces[0]) if len(pieces) == 1 else self._sock.sendmsg(pieces)
+            sock = self._socket()
+            sent = sock.send(pieces[0]) if len(pieces) == 1 else sock.sendmsg(pieces)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -414,9 +435,18 @@ class SocketTransport(Pollable, asyncio.Transport):
             if self._unsent is None and self._held is None:
                 self._turn_end.add(self)
 
+    def expect_nothing(self) -> None:
+        """Before `write_eof`: the peer has said all that it will say. If nothing more has come by the time the FIN is
+        due, and nothing is left to be sent behind it, then this ends the connection, and nobody waits for the peer's
+        FIN. What had come would make a reset of the end, which could cost the peer what it was sent."""
+        self._expects_nothing = True
+
     def _shut_down(self) -> None:
+        if self._is_plain:
+            shut_now(self._fd)  # likewise
+            return
         try:  # noqa: SIM105 - a context manager of Python costs more than the system call
-            self._sock.shutdown(_SHUT_WR)
+            self._socket().shutdown(_SHUT_WR)
         except OSError:  # it was reset: reading will tell
             pass
 
@@ -480,7 +510,10 @@ class SocketTransport(Pollable, asyncio.Transport):
             else:
                 self._protocol.connection_lost(self._error)
         finally:
-            self._sock.close()
+            if self._sock is None:
+                close_now(self._fd)
+            else:
+                self._sock.close()
             # Protocol and transport know each other: neither must wait for the collector.
             self._protocol = self._receiver = self._get_buffer = self._buffer_updated = self._on_fin = None
             self._error = None
@@ -499,7 +532,10 @@ class SocketTransport(Pollable, asyncio.Transport):
         if self._is_lost and self._protocol is None:
             return
         self._protocol = protocol
-        if isinstance(protocol, _BUFFERED):
+        if isinstance(protocol, Receiver):  # asked first: that something is no instance takes Python much longer to say
+            self._get_buffer = None
+            self._receiver = protocol
+        elif isinstance(protocol, _BUFFERED):
             self._receiver = None
             self._get_buffer = protocol.get_buffer
             self._buffer_updated = protocol.buffer_updated
@@ -510,16 +546,23 @@ class SocketTransport(Pollable, asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "socket":
             self._is_shared = True
-            return self._sock
+            return self._socket()
         if name == "peername":
             if self._peer is None:
-                self._peer = self._name(self._sock.getpeername)
+                self._peer = self._name(self._socket().getpeername)
             return self._peer
         if name == "sockname":
             if self._local is None:
-                self._local = self._name(self._sock.getsockname)
+                self._local = self._name(self._socket().getsockname)
             return self._local
         return default
+
+    def _socket(self) -> socket.socket:
+        sock = self._sock
+        if sock is None:
+            sock = self._sock = plain_socket(self._family, _STREAM, 0, self._fd)
+            sock.setblocking(False)
+        return sock
 
     def _name(self, get: Callable[[], object]) -> object:
         try:

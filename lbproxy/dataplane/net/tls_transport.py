@@ -405,6 +405,9 @@ class TlsTransport(Receiver, asyncio.Transport):
                 self._has_fin = True
                 self._raw.write_eof()
 
+    def expect_nothing(self) -> None:
+        """See SocketTransport. The peer may say one thing more, its own close_notify."""
+
     def _send_close_notify(self) -> None:
         self._is_writing_ended = True
         with contextlib.suppress(ssl.SSLError, OSError):  # it is sent; the peer's own has not come yet

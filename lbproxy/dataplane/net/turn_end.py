@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from lbproxy.compiling import mypyc_attr
+from lbproxy.compiling import drop_last, i64, mypyc_attr
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -29,13 +29,14 @@ class Writer:
 class TurnEnd:
     """Whom to tell at the end of this turn, in the order in which they asked."""
 
-    __slots__ = ("_defect", "_due", "_loop", "before", "is_turning")
+    __slots__ = ("_defect", "_due", "_is_telling", "_loop", "before", "is_turning")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
         """defect: who is told of exceptions that should not be (Services.internal_error)."""
         self._loop = loop
         self._defect = defect
         self._due: list[Writer] = []
+        self._is_telling = False
         self.before: Callable[[], None] | None = None  # called first by each flush
         self.is_turning = False  # the poller is in the middle of a batch, and calls `flush` behind it
 
@@ -50,10 +51,17 @@ class TurnEnd:
         """The turn is over. Who asks meanwhile is served too: TLS gives its records to the transport below."""
         if self.before is not None:
             self.before()
-        while self._due:
-            due, self._due = self._due, []
-            for writer in due:
-                try:
-                    writer.flush()
-                except Exception as error:  # a defect: the others must not wait for ever
-                    self._defect("flush", error)
+        due = self._due
+        if self._is_telling or not due:
+            return
+        self._is_telling = True
+        at: i64 = 0
+        while at < len(due):
+            try:
+                due[at].flush()
+            except Exception as error:  # a defect: the others must not wait for ever
+                self._defect("flush", error)
+            at += 1
+        while due:  # one by one: the list keeps its memory for the next turn
+            drop_last(due)
+        self._is_telling = False

@@ -94,7 +94,7 @@ def test_a_header_that_is_missing_is_named(valgrind: Valgrind) -> None:
 def test_a_kind_that_valgrind_did_not_count_is_named(valgrind: Valgrind) -> None:
     valgrind.parts = valgrind.parts[:1]
     with pytest.raises(
-        CountError, match="wrote nothing about answers, grpc, h2, h2_unique, one, one_slots, repeated, worker"
+        CountError, match="wrote nothing about answers, close, grpc, h2, h2_unique, one, one_slots, repeated, worker"
     ):
         count()
 

@@ -7,6 +7,8 @@ import pytest
 from tests.support.fake_transport import GET, FakeLb, ok, post, status_of
 from tests.unit.dataplane.client.helpers import CONFIG, PLAIN
 
+CLOSING = post(b"hello", "Connection: close")
+
 
 def test_connections_are_kept_on_both_sides() -> None:
     with FakeLb(PLAIN) as lb:
@@ -32,6 +34,30 @@ def test_the_lingering_close_reads_on_until_the_client_ends() -> None:
         assert client.transport.calls == ["write_eof"]
         client.fin()
         assert client.transport.calls == ["write_eof", "close"]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "is_last_word"),
+    [
+        (CLOSING, True),
+        (CLOSING + b"\r\n", False),  # some clients' CR LF behind a body
+        (CLOSING.replace(b"HTTP/1.1", b"HTTP/1.0"), False),
+        (CLOSING.replace(b"/a", b"/no/such/route"), False),
+        (CLOSING.replace(b"Content-Length: 5", b"Content-Length: 9"), False),
+        (CLOSING.replace(b"Connection: close\r\n", b""), False),
+    ],
+    ids=["said so", "and went on", "HTTP/1.0", "refused", "its body is not all there", "the server ends it"],
+)
+def test_a_client_that_says_it_sends_no_more_is_not_waited_for(request_bytes: bytes, is_last_word: bool) -> None:
+    with FakeLb(CONFIG) as lb:
+        client = lb.connect()
+        client.send(request_bytes)
+        if lb.loop.dials:
+            lb.services.is_draining = b"close" not in request_bytes
+            lb.accept().send(ok())
+        assert status_of(client.got()) in (200, 404)
+        assert client.transport.calls == ["expect_nothing", "write_eof"] if is_last_word else ["write_eof"]
+        client.fin()
 
 
 @pytest.mark.parametrize(("chatty", "seconds"), [(False, 5.0), (True, 30.0)])

@@ -111,6 +111,14 @@ def test_an_event_of_one_that_was_forgotten_in_the_same_batch_goes_nowhere(setti
     assert b.seen == [] and not setting.defects
 
 
+def test_an_event_of_a_descriptor_that_was_never_watched_goes_nowhere(setting: Setting) -> None:
+    a = Connection()
+    setting.poller.watch(7, READABLE, a)
+    setting.poller.forget(9999)
+    setting.happens((9999, READABLE), (3, READABLE), (7, READABLE))
+    assert a.seen == [READABLE] and not setting.defects
+
+
 def test_forgetting_twice_is_nothing(setting: Setting) -> None:
     setting.poller.watch(7, READABLE, Connection())
     setting.poller.forget(7)

@@ -100,3 +100,14 @@ def test_what_is_to_come_first_does(loop: Loop, turn_end: TurnEnd) -> None:
     turn_end.add(Noted("a", said))
     loop.run()
     assert said == ["end", "a"]
+
+
+def test_a_flush_inside_of_a_flush_tells_nobody_twice(loop: Loop, turn_end: TurnEnd) -> None:
+    said: list[str] = []
+    turn_end.add(Noted("a", said, turn_end.flush))
+    turn_end.add(Noted("b", said))
+    loop.run()
+    assert said == ["a", "b"]
+    turn_end.add(Noted("c", said))
+    loop.run()
+    assert said == ["a", "b", "c"]

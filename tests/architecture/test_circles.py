@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from tests.architecture import circles
 from tests.architecture.rules import PACKAGE, ROOT
 
 
+@functools.cache
+def graph() -> circles.Graph:
+    return circles.graph_of(PACKAGE, ROOT)
+
+
 def test_there_is_no_circle() -> None:
-    found = circles.circles(circles.graph_of(PACKAGE, ROOT))
+    found = circles.circles(graph())
     told = "modules that import each other, TYPE_CHECKING included: what both need is a module of its own"
     assert [sorted(circle) for circle in found] == [], told
 
 
 def test_the_graph_has_all_modules() -> None:
-    graph = circles.graph_of(PACKAGE, ROOT)
-    assert len(graph) > 150 and "lbproxy.domain.lease" in graph["lbproxy.domain.pool"]
-    assert "lbproxy.errors" in graph["lbproxy.dataplane.exchange.exchange"], "from lbproxy import errors"
+    assert len(graph()) > 150 and "lbproxy.domain.lease" in graph()["lbproxy.domain.pool"]
+    assert "lbproxy.errors" in graph()["lbproxy.dataplane.exchange.exchange"], "from lbproxy import errors"
 
 
 A = "import p.b\n"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
+from dataclasses import dataclass
+from pathlib import Path
 
 from tests.architecture import rules, weak_tests
 
@@ -20,6 +23,31 @@ TWO_OUTCOMES = {
 MOST_TWO_OUTCOMES = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Weak:
+    """What the rules say of one file; its tree, of which there are hundreds, is not kept."""
+
+    two_outcomes: list[tuple[int, str]]
+    constant: list[int]
+    nothing_checked: list[tuple[int, str]]
+    maybe_no_files: list[int]
+
+
+@functools.cache
+def weak() -> dict[Path, Weak]:
+    """By file, each read once for all rules. The last two are about files of tests."""
+    found = {}
+    for path in TESTS:
+        tree, is_test = rules.parsed(path), path.name.startswith("test_")
+        found[path] = Weak(
+            weak_tests.either_or(tree),
+            weak_tests.constant(tree),
+            weak_tests.checking_nothing(tree) if is_test else [],
+            weak_tests.maybe_empty(tree) if is_test else [],
+        )
+    return found
+
+
 def either_or(source: str) -> list[str]:
     return [condition for _, condition in weak_tests.either_or(ast.parse(source))]
 
@@ -28,8 +56,8 @@ def test_no_assert_accepts_one_outcome_or_another() -> None:
     assert TESTS
     found = {
         (path.relative_to(rules.ROOT).as_posix(), condition): line
-        for path in TESTS
-        for line, condition in weak_tests.either_or(rules.parsed(path))
+        for path, weakness in weak().items()
+        for line, condition in weakness.two_outcomes
     }
     new = [f"{path}:{line}: {condition}" for (path, condition), line in found.items()]
     new = [text for text, key in zip(new, found, strict=True) if key not in TWO_OUTCOMES]
@@ -53,15 +81,15 @@ def test_no_assert_is_of_a_constant() -> None:
     )
     assert weak_tests.constant(ast.parse(source)) == [1, 2, 3, 4, 5, 6]
     assert weak_tests.constant(ast.parse("assert False\nassert x, 'message'\nassert (x)\nassert x == (1, 2)")) == []
-    assert rules.complaints(TESTS, "an assert that holds whatever happens", weak_tests.constant) == []
+    found = [f"{path}:{line}" for path, weakness in weak().items() for line in weakness.constant]
+    assert found == [], "an assert that holds whatever happens"
 
 
 def test_every_test_checks_something() -> None:
-    tests = [path for path in TESTS if path.name.startswith("test_")]
     found = [
         f"{path.relative_to(rules.ROOT)}:{line}: {name}"
-        for path in tests
-        for line, name in weak_tests.checking_nothing(rules.parsed(path))
+        for path, weakness in weak().items()
+        for line, name in weakness.nothing_checked
     ]
     assert found == [], "assert something, or say by the name of a helper that it does: check_, assert_, expect_, wait_"
 
@@ -80,9 +108,8 @@ def test_the_rule_about_checks_looks_through_helpers_of_the_module() -> None:
 
 
 def test_nothing_is_checked_for_each_of_perhaps_no_files() -> None:
-    tests = [path for path in TESTS if path.name.startswith("test_")]
-    reason = "checks each of the files, of which there may be none: assert that there are some"
-    assert rules.complaints(tests, reason, weak_tests.maybe_empty) == []
+    found = [f"{path}:{line}" for path, weakness in weak().items() for line in weakness.maybe_no_files]
+    assert found == [], "checks each of the files, of which there may be none: assert that there are some"
 
 
 def test_the_rule_about_files_sees_loops_all_and_parameters() -> None:

@@ -330,6 +330,7 @@ def _main() -> int:
     from lbproxy.cli import main
     from lbproxy.config import loader  # noqa: F401  what the command imports when it runs
     from lbproxy.process import rehearsal, worker  # noqa: F401
+    from lbproxy.process.workers import cores, foreground  # noqa: F401
 
     _warm_up(main)
     # What is imported is no garbage: else each daemon looks through all of it when it starts, and so copies its pages.

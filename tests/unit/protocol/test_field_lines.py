@@ -31,10 +31,11 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
 # Two pairs of them have the same sum of octets.
 KNOWN = {name: number for number, name in enumerate((b"ab", b"ba", b"host", b"shot", b"x-1"), 1)}
+NAMES = Names(KNOWN)  # fixed, and takes 2 ms to make
 
 
 def reader(fields: bytes, most: int = 100) -> FieldLines:
-    return FieldLines(b"START\r\n" + fields + b"\r\n", 7, Names(KNOWN), errors.BAD_REQUEST, most)
+    return FieldLines(b"START\r\n" + fields + b"\r\n", 7, NAMES, errors.BAD_REQUEST, most)
 
 
 def read(lines: FieldLines) -> bytes:

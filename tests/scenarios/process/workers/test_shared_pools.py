@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
+from tests.support.arrivals import Arrivals
 from tests.support.client import Client
 from tests.support.crew import CrewProxy
 from tests.support.origin import close_unanswered
@@ -103,16 +105,20 @@ def test_first_come_first_served_whoever_has_them(lb: Workers) -> None:
     server.gate.clear()
     with contextlib.ExitStack() as stack:
         clients = at_both(lb, stack, "turns", 12)
+        arrivals = Arrivals()
         for number, client in enumerate(clients):
+            sent_at = time.monotonic()
             client.send(get(f"/turn-{number}"))
             if number == 0:
                 wait_until(lambda: server.at_work == 1, "the first to be at work")
             else:
                 pool.wait_queued(number)
+            arrivals.came(f"/turn-{number}", sent_at, time.monotonic())
         assert pool.metric("pool_saturation_ratio") == 12
         server.gate.set()
         assert [client.response().status for client in clients] == [200] * 12
-    assert server.targets == [f"/turn-{number}" for number in range(12)]
+    arrivals.check(server.targets)
+    assert server.targets[0] == "/turn-0"
     assert server.most_at_work == 1
 
 

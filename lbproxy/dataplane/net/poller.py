@@ -54,7 +54,8 @@ class Pollable(Writer):
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Poller:
-    """See the module. `defect` is told of exceptions that should not be (Services.internal_error)."""
+    """See the module. `defect` is told of exceptions that should not be (Services.internal_error). n_turns: batches so
+    far."""
 
     __slots__ = (
         "_epoll",
@@ -66,6 +67,7 @@ class Poller:
         "_pollables",
         "_register",
         "defect",
+        "n_turns",
         "turn_end",
     )
 
@@ -79,6 +81,7 @@ class Poller:
         self._modify = self._epoll.modify
         self._pollables: dict[int, Pollable] = {}
         self._later: list[Pollable] = []
+        self.n_turns: i64 = 0
         self.turn_end = TurnEnd(loop, defect)
         # A reset leaves before what is sent next: a server with one slot must see the old request go first.
         self.turn_end.before = self._run_later
@@ -137,6 +140,7 @@ class Poller:
         pollables = self._pollables
         turn_end = self.turn_end
         turn_end.is_turning = True
+        self.n_turns += 1
         try:
             epoll = self._epoll
             found = events_now(epoll, self._fd, BATCH) if self._is_plain else packed_events(epoll.poll(0, BATCH))
@@ -151,6 +155,18 @@ class Poller:
                         pollable.ready(event >> _HALF & _LOWER_HALF)
                     except Exception as error:  # a defect: confined to this connection
                         self._crashed(pollable, error)
+            turn_end.flush()
+        finally:
+            turn_end.is_turning = False
+            if self._later:
+                self._run_later()
+
+    def run_turn(self, work: Callable[[], None]) -> None:
+        """Do some work apart from events: what it leaves for the end of the turn is done directly behind it."""
+        turn_end = self.turn_end
+        turn_end.is_turning = True
+        try:
+            work()
             turn_end.flush()
         finally:
             turn_end.is_turning = False

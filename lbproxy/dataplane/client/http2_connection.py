@@ -32,7 +32,6 @@ from lbproxy.dataplane.client.http2_stream import Http2Stream, StreamOwner
 from lbproxy.dataplane.counters import LOOKUPS, count_lookups
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.template import Template
-from lbproxy.dataplane.net.read_turns import TurnTaker
 from lbproxy.dataplane.net.socket_transport import FIRST_READ
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.net.turn_end import Writer
@@ -76,7 +75,7 @@ DRAIN_PING: Final = b"lbproxy\0"
 GOAWAY: Final = {reason: LISTENER.column("h2_goaways_total", reason) for reason in GOAWAYS}
 
 
-class Http2Life(Guest, StreamOwner, FrameOwner, TurnTaker):
+class Http2Life(Guest, StreamOwner, FrameOwner):
     """See the module."""
 
     __slots__ = (
@@ -235,7 +234,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner, TurnTaker):
             except Exception as error:  # a defect: the others must hear of it all the same
                 self.services.internal_error("downstream", error)
         if is_many:
-            self._turns.wait(_Departed(departed, fault, self.services))
+            self._turns.wait(_Departed(departed, fault, self.services).take_turn)
         self._streams.clear()
         self._ready.clear()
         self._stalled.clear()
@@ -395,7 +394,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner, TurnTaker):
         """For its turn, and read nothing until then."""
         self._is_waiting = True
         self.transport.pause_reading()
-        self._turns.wait(self)
+        self._turns.wait(self.take_turn)
 
     def _end_wait(self) -> None:
         self._is_waiting = False
@@ -480,6 +479,10 @@ class Http2Life(Guest, StreamOwner, FrameOwner, TurnTaker):
     def sweep(self, now: float) -> None:
         raise NotImplementedError
 
+    def take_turn(self) -> bool:
+        """Look at more of what was read. True: there is more."""
+        raise NotImplementedError
+
     def buffered_bytes(self) -> int:
         raise NotImplementedError
 
@@ -487,7 +490,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner, TurnTaker):
         raise NotImplementedError
 
 
-class _Departed(TurnTaker):
+class _Departed:
     """Requests of a connection that is no more."""
 
     __slots__ = ("_fault", "_services", "_streams")

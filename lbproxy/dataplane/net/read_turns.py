@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from lbproxy.compiling import i64, mypyc_attr, trait
+from lbproxy.compiling import i64, mypyc_attr
 from lbproxy.dataplane.net.poller import Poller
 
 TURN_S: Final = 0.0003
@@ -30,22 +30,9 @@ SOME: Final = 160
 """Between two looks at the clock."""
 
 
-@trait
-@mypyc_attr(allow_interpreted_subclasses=True)
-class TurnTaker:
-    """Somebody who has more to do than is good for one turn: to look at what it read, or to end what it had begun."""
-
-    __slots__ = ()
-
-    def take_turn(self) -> bool:
-        """Its turn has come. True: there is more, and it wants another one."""
-        raise NotImplementedError
-
-
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ReadTurns:
-    """See the module. clock: monotonic seconds. turn_s, piece_s: TURN_S and PIECE_S, unless time does not
-    count."""
+    """See the module. clock: monotonic seconds. turn_s, piece_s: TURN_S and PIECE_S, unless time does not count."""
 
     __slots__ = ("_clock", "_is_due", "_loop", "_poller", "_queue", "_turn", "_until", "piece_s", "turn_s")
 
@@ -53,7 +40,7 @@ class ReadTurns:
         self._loop = loop
         self._poller = poller
         self._clock = clock
-        self._queue: deque[TurnTaker] = deque()
+        self._queue: deque[Callable[[], bool]] = deque()
         self._turn: i64 = -1  # of the poller, to which `_until` belongs
         self._until = 0.0
         self._is_due = False  # `_run` will be called
@@ -74,9 +61,10 @@ class ReadTurns:
         """How much more, when that is done. 0: it is the others' turn."""
         return SOME if not self._queue and self._clock() < self._until else 0
 
-    def wait(self, reader: TurnTaker) -> None:
-        """`reader.take_turn` is called when it is its turn, but not before the sockets were looked at."""
-        self._queue.append(reader)
+    def wait(self, take_turn: Callable[[], bool]) -> None:
+        """It is called when it is its turn, but not before the sockets were looked at. It says whether it wants another
+        one: there is more to read, or to end."""
+        self._queue.append(take_turn)
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._run)
@@ -96,14 +84,14 @@ class ReadTurns:
         queue = self._queue
         self._until = self._clock() + self.piece_s
         while queue:
-            reader = queue.popleft()
+            take_turn = queue.popleft()
             has_more = False
             try:
-                has_more = reader.take_turn()
+                has_more = take_turn()
             except Exception as error:  # a defect: the others must have their turn
                 self._poller.defect("a connection", error)
             if has_more:
-                queue.append(reader)
+                queue.append(take_turn)
             if self._clock() >= self._until:
                 break
 

@@ -182,6 +182,7 @@ class H2Connection(H2Control):
     def _frames(self, octets: bytes, at: i64) -> i64:
         """All that are there (section 4.1), or for which there is a turn. How many octets need not be kept."""
         size: i64 = len(octets)
+        left: i64 = self.n_left
         before: i64 = -1
         while size - at >= FRAME_HEADER:
             begin = word_at(octets, at)
@@ -191,22 +192,26 @@ class H2Connection(H2Control):
                 self._fail_size(octets[at : at + FRAME_HEADER], length)
             elif end > size:
                 self._n_needed = FRAME_HEADER + length
+                self.n_left = left
                 return at
             else:
-                if self.n_left <= 0 and not self._belongs(before, begin) and not self.has_turn():
-                    self._unseen = octets
-                    self._unseen_at = at
-                    return size
+                if left <= 0 and not self._belongs(before, begin):
+                    self.n_left = left
+                    if not self.has_turn():
+                        self._unseen = octets
+                        self._unseen_at = at
+                        return size
+                    left = self.n_left
                 self._frame(begin, octets, at, end)
-                costs: i64 = _FRAME_COSTS + (length >> _OCTETS_SHIFT)
+                left -= _FRAME_COSTS + (length >> _OCTETS_SHIFT)
                 if (begin >> 24) & 0xFF == HEADERS:
-                    costs += _FRAME_COSTS
-                self.n_left -= costs
+                    left -= _FRAME_COSTS
                 before = begin
             if self.is_failed:
                 return size
             at = end
         self._n_needed = FRAME_HEADER
+        self.n_left = left
         return at
 
     def _belongs(self, before: i64, begin: i64) -> bool:

@@ -1,7 +1,7 @@
 """The longest turn of the loop while ten connections of HTTP/2 have sent what they can, all in the same moment.
 
-lbproxy is stopped while they send, so that all is there when it goes on. What is measured is CPU of its thread. The server
-of the flood says nothing: answers are no part of it.
+lbproxy is stopped while they send, so that all is there when it goes on. Measured is CPU of its thread. The server of
+the flood says nothing: answers are no part of it.
 """
 
 from __future__ import annotations

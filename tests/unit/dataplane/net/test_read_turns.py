@@ -8,12 +8,12 @@ from typing import cast
 import pytest
 
 from lbproxy.dataplane.net.poller import Poller
-from lbproxy.dataplane.net.read_turns import FEW, PIECE_S, SOME, TURN_S, ReadTurns, TurnTaker
+from lbproxy.dataplane.net.read_turns import FEW, PIECE_S, SOME, TURN_S, ReadTurns
 from lbproxy.dataplane.net.turn_end import Writer
 from tests.support.fake_transport import FakeClock, FakeLoop
 
 
-class Reader(TurnTaker):
+class Reader:
     """Has so much to read; each turn takes that long."""
 
     def __init__(self, setting: Setting, name: str, n_turns: int, took_s: float = 0.0) -> None:
@@ -29,7 +29,7 @@ class Reader(TurnTaker):
         return self._left > 0
 
 
-class Broken(TurnTaker):
+class Broken:
     def take_turn(self) -> bool:
         raise ValueError("a defect")
 
@@ -42,7 +42,7 @@ class Leaving(Writer):
         self._setting.said.append("flush")
 
 
-class Writing(TurnTaker):
+class Writing:
     """Leaves something to the end of the turn."""
 
     def __init__(self, setting: Setting) -> None:
@@ -54,7 +54,7 @@ class Writing(TurnTaker):
         return False
 
 
-class Asking(TurnTaker):
+class Asking:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self.got: list[int] = []
@@ -103,7 +103,7 @@ def test_whoever_comes_behind_that_gets_a_little_at_once(setting: Setting) -> No
 
 
 def test_whoever_comes_while_others_wait_gets_a_little_at_once(setting: Setting) -> None:
-    setting.turns.wait(Reader(setting, "a", 1))
+    setting.turns.wait(Reader(setting, "a", 1).take_turn)
     assert setting.turns.units(setting.clock()) == FEW
     assert setting.turns.more_units() == 0
     setting.loop.run()
@@ -112,9 +112,9 @@ def test_whoever_comes_while_others_wait_gets_a_little_at_once(setting: Setting)
 
 
 def test_those_who_wait_take_turns(setting: Setting) -> None:
-    setting.turns.wait(Reader(setting, "a", 3))
-    setting.turns.wait(Reader(setting, "b", 1))
-    setting.turns.wait(Reader(setting, "c", 2))
+    setting.turns.wait(Reader(setting, "a", 3).take_turn)
+    setting.turns.wait(Reader(setting, "b", 1).take_turn)
+    setting.turns.wait(Reader(setting, "c", 2).take_turn)
     assert setting.said == [], "not before the sockets were looked at"
     setting.loop.run()
     assert "".join(setting.said) == "abcaca"
@@ -123,7 +123,7 @@ def test_those_who_wait_take_turns(setting: Setting) -> None:
 
 def test_between_two_pieces_the_sockets_are_looked_at(setting: Setting) -> None:
     for name in "abc":
-        setting.turns.wait(Reader(setting, name, 2, PIECE_S * 0.6))
+        setting.turns.wait(Reader(setting, name, 2, PIECE_S * 0.6).take_turn)
     done = []
     before = setting.poller.n_turns
     while setting.turns.n_waiting:
@@ -136,54 +136,54 @@ def test_between_two_pieces_the_sockets_are_looked_at(setting: Setting) -> None:
 
 def test_who_waits_alone_may_take_the_whole_piece(setting: Setting) -> None:
     reader = Asking(setting)
-    setting.turns.wait(reader)
+    setting.turns.wait(reader.take_turn)
     setting.loop.run()
     assert reader.got == [SOME, 0]
 
 
 def test_who_waits_with_others_may_not(setting: Setting) -> None:
     reader = Asking(setting)
-    setting.turns.wait(reader)
-    setting.turns.wait(Reader(setting, "b", 1))
+    setting.turns.wait(reader.take_turn)
+    setting.turns.wait(Reader(setting, "b", 1).take_turn)
     setting.loop.run()
     assert reader.got == [0, 0]
 
 
 def test_a_defect_does_not_keep_the_others(setting: Setting) -> None:
-    setting.turns.wait(Broken())
-    setting.turns.wait(Reader(setting, "b", 1))
+    setting.turns.wait(Broken().take_turn)
+    setting.turns.wait(Reader(setting, "b", 1).take_turn)
     setting.loop.run()
     assert setting.said == ["b"]
     assert [str(defect) for defect in setting.defects] == ["a defect"]
 
 
 def test_what_a_piece_writes_leaves_with_it(setting: Setting) -> None:
-    setting.turns.wait(Writing(setting))
-    setting.turns.wait(Reader(setting, "b", 1))
+    setting.turns.wait(Writing(setting).take_turn)
+    setting.turns.wait(Reader(setting, "b", 1).take_turn)
     setting.loop.turn()
     assert setting.said == ["write", "b", "flush"]
 
 
 def test_who_comes_while_the_last_one_reads_is_not_called_twice(setting: Setting) -> None:
-    class Inviting(TurnTaker):
+    class Inviting:
         def take_turn(self) -> bool:
-            setting.turns.wait(Reader(setting, "b", 1, PIECE_S))
+            setting.turns.wait(Reader(setting, "b", 1, PIECE_S).take_turn)
             setting.clock.now += PIECE_S
             return False
 
-    setting.turns.wait(Inviting())
+    setting.turns.wait(Inviting().take_turn)
     setting.loop.turn()
     assert setting.said == []
     setting.loop.turn()
     assert setting.said == ["b"]
-    setting.turns.wait(Reader(setting, "c", 1))
+    setting.turns.wait(Reader(setting, "c", 1).take_turn)
     setting.loop.run()
     assert setting.said == ["b", "c"]
 
 
 def test_what_waits_is_done_before_the_end(setting: Setting) -> None:
-    setting.turns.wait(Reader(setting, "a", 2, PIECE_S))
-    setting.turns.wait(Reader(setting, "b", 1))
+    setting.turns.wait(Reader(setting, "a", 2, PIECE_S).take_turn)
+    setting.turns.wait(Reader(setting, "b", 1).take_turn)
     setting.turns.close()
     assert setting.said == ["a", "b", "a"]
     setting.loop.run()

@@ -334,7 +334,10 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     def _share(self) -> int:
         """Of what may be kept of the answers, for one of those that there are now; 0: more than is read at once."""
-        share = max(LEAST_SHARE, MOST_HELD // max(1, self._streams.count))
+        count = max(1, self._streams.count)
+        if self._is_waiting:  # others are about to begin, perhaps as many as may
+            count = max(count, self.codec.own.streams)
+        share = max(LEAST_SHARE, MOST_HELD // count)
         return share if share < FIRST_READ else 0
 
     def stream_over(self, stream: Http2Stream) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from lbproxy.dataplane.client.connection import NEVER
 from lbproxy.dataplane.client.http2 import Http2Connection
-from lbproxy.dataplane.client.http2_connection import MOST_UNTAKEN
+from lbproxy.dataplane.client.http2_connection import MOST_HELD, MOST_UNTAKEN
+from lbproxy.dataplane.net.socket_transport import FIRST_READ
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import DATA, ENHANCE_YOUR_CALM, MAX_STREAM_ID, NO_ERROR, PREFACE, PROTOCOL_ERROR
 from tests.support.fake_transport import FakeLb, Peer, ok
@@ -272,6 +273,19 @@ def test_what_comes_all_the_same_stands_behind_what_waits() -> None:
         client.transport.protocol.data_received(headers(41, HERE, is_end=True))  # type: ignore[union-attr]
         lb.loop.run()
         assert lb.ends == ["ok"] * (len(MANY) + 1)
+
+
+def test_answers_that_nobody_takes_hold_no_more_than_if_all_had_begun_at_once() -> None:
+    with hurried() as lb:
+        client = flooding(lb, frames.settings([(4, 0)]) + asks(AWAY, range(1, 200, 2)))
+        lb.loop.turn()
+        for _ in range(100):
+            server = lb.accept(turns=False)
+            lb.loop.turn()
+            server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 250000\r\n\r\n" + bytes(200_000), turns=False)
+        [connection] = [item for item in lb.services.swept if isinstance(item, Http2Connection)]
+        assert MOST_HELD < connection.buffered_bytes() <= 2 * MOST_HELD + FIRST_READ
+        client.reset()
 
 
 # --- the end of many requests ---------------------------------------------------------------------------------------

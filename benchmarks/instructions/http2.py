@@ -7,6 +7,7 @@ made before. A server's streams are those of its client in their order, so that 
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,6 +61,7 @@ class Pair:
 def build(loop: asyncio.AbstractEventLoop) -> Pair:
     """A listener, its pool, a client, and the server's connection."""
     listener, runtime, writer = build_runtimes(loop, CONFIG)
+    listener.services.read_turns.turn_s = math.inf  # here all is slow, and a read must be read whole
     endpoint = runtime.endpoint
     assert isinstance(endpoint, Http2Endpoint)
     client = ClientConnection(listener, ClientFacts(listener.runtime))

@@ -17,6 +17,7 @@ from lbproxy.compiling import i64, id_line, text_of
 from lbproxy.dataplane.net.dialer import Dialer
 from lbproxy.dataplane.net.last_bytes import reset_on_close
 from lbproxy.dataplane.net.poller import Poller
+from lbproxy.dataplane.net.read_turns import ReadTurns
 from lbproxy.dataplane.net.splice import PipePool
 from lbproxy.dataplane.pressure import Pressure
 from lbproxy.tasks import Tasks
@@ -61,6 +62,7 @@ class Services:
         "pipes",
         "poller",
         "pressure",
+        "read_turns",
         "row",
         "swept",
         "tasks",
@@ -85,6 +87,7 @@ class Services:
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
         self.poller = Poller(loop, self.internal_error)
+        self.read_turns = ReadTurns(loop, self.poller, clock)
         self.dialer = Dialer(loop, self.poller)
         self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied
         self.is_draining = False
@@ -155,6 +158,7 @@ class Services:
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()
         await self.tasks.cancel_all()
+        self.read_turns.close()
         self.poller.close()
         self.pipes.close()
 

@@ -15,6 +15,7 @@ from lbproxy.dataplane.client.http2_tunnel import ConnectStream
 from lbproxy.dataplane.exchange.forwarding import kept_identity
 from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
 from lbproxy.dataplane.exchange.template import Template
+from lbproxy.dataplane.net.read_turns import FEW
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.protocol.h2.codes import error_name
 from lbproxy.protocol.h2.fields import H2Field
@@ -53,15 +54,45 @@ class Http2Connection(TimedHttp2):
             if self._failure is not errors.H2_FLOOD:
                 self._deadline = min(now + LINGER_IDLE_S, self._linger_end)
             return
+        codec = self._codec
         self._is_inside = True
         self._now = now
         try:
-            self.codec.received(data, now)
+            codec.n_left = self._turns.units(now)
+            codec.received(data, now)
             if self._unstarted is not None:
                 self._start()
         except Exception as error:  # a defect: confined to this connection
             self._defect(error)
         self._is_inside = False
+        if self._state < LINGER:
+            if codec.n_waiting and not self._is_waiting:
+                self._wait()
+            self._have_read(now)
+
+    def take_turn(self) -> bool:
+        if self._state >= LINGER or not self._is_waiting:
+            return False
+        codec = self._codec
+        self._is_inside = True
+        try:
+            codec.n_left = FEW
+            codec.go_on()
+            if self._unstarted is not None:
+                self._start()
+        except Exception as error:  # as above
+            self._defect(error)
+        self._is_inside = False
+        if self._state >= LINGER:
+            return False
+        has_more = codec.n_waiting > 0
+        if not has_more:
+            self._end_wait()
+        self._have_read(self.services.clock())
+        return has_more and self._is_waiting
+
+    def _have_read(self, now: float) -> None:
+        """What came was looked at; what follows from it leaves."""
         if self._state < LINGER:
             self._set_deadline(now)
             if self._ready:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lbproxy.compiling import mypyc_attr, trait
+from lbproxy.dataplane.net.read_turns import ReadTurns
 from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.h2.fields import H2Field
 from lbproxy.protocol.h2.head import H2Head
@@ -56,8 +57,9 @@ class FrameOwner:
 class ClientCodec(H2Connection):
     """Tells the connection what came. owner: None once that has ended, since both know each other."""
 
-    def __init__(self, owner: FrameOwner, own: OwnSettings) -> None:
+    def __init__(self, owner: FrameOwner, own: OwnSettings, turns: ReadTurns) -> None:
         super().__init__(True, own)
+        self._turns = turns
         self.owner: FrameOwner | None = owner
 
     def head_received(self, stream_id: int, head: H2Head, is_end: bool) -> None:
@@ -91,6 +93,10 @@ class ClientCodec(H2Connection):
     def connection_failed(self, code: int, why: str) -> None:
         if self.owner is not None:
             self.owner.failed(code, why)
+
+    def has_turn(self) -> bool:
+        self.n_left = self._turns.more_units()
+        return self.n_left > 0
 
     def flooded(self, what: str) -> None:
         if self.owner is not None:

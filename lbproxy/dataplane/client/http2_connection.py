@@ -37,7 +37,7 @@ from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.net.turn_end import Writer
 from lbproxy.dataplane.room import Guest
 from lbproxy.dataplane.runtime import JITTER, Http2Settings
-from lbproxy.dataplane.services import abort
+from lbproxy.dataplane.services import Services, abort
 from lbproxy.errors import Fault
 from lbproxy.protocol.h2.codes import MAX_STREAM_ID, NO_ERROR
 from lbproxy.protocol.h2.head import H2Head
@@ -66,6 +66,8 @@ heads that are refused, which may cost a hundred times as much as they are long,
 READS_SUSPECT: Final = 4 * 1024
 SUSPECT_S: Final = 10.0
 """For so long after a head that was too large, or against the rules, only that is read at once, bodies too."""
+END_AT_ONCE: Final = 8
+"""Requests. Where more are under way when their client leaves they take turns with what else there is much of."""
 DRAIN_S: Final = 1.0
 """From the first GOAWAY to the second, if the client does not show sooner that it has seen it."""
 _FLOOD_LINGER_S: Final = 1.0
@@ -90,6 +92,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_is_due",
         "_is_inside",
         "_is_paused",
+        "_is_waiting",
         "_linger_end",
         "_lookups",
         "_n_held",
@@ -105,6 +108,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_taken_at",
         "_templates",
         "_turn_end",
+        "_turns",
         "_unstarted",
         "_write_blocked",
         "_written",
@@ -114,6 +118,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         self._door = door
         self._facts = facts
         self.services = door.services
+        self._turns = door.services.read_turns
         settings = facts.listener.http2 or Http2Settings()
         self.codec = self._codec = ClientCodec(
             self,
@@ -129,6 +134,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
                 control_frames=settings.control_frames[0],
                 control_frames_period_s=settings.control_frames[1],
             ),
+            self._turns,
         )
         self._state = OPEN
         self._streams: StreamTable[Http2Stream] = StreamTable()
@@ -141,7 +147,8 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         self._turn_end = door.services.poller.turn_end
         self._outlet: _Outlet | None = None
         self._is_due = False  # the end of the turn will be told
-        self._is_paused = False
+        self._is_paused = False  # it does not take what it is sent
+        self._is_waiting = False  # for its turn to be read on; nothing more is read meanwhile
         self._reads_little = True
         self._suspect_until = 0.0
         self._write_blocked = False
@@ -214,11 +221,20 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             self._lookups = now
 
     def _leave_streams(self, fault: Fault) -> None:
+        """Many end a few at a time: each may be a server's connection to close, and so much that all others wait."""
+        is_many = self._streams.count > END_AT_ONCE
+        departed: deque[Http2Stream] = deque()
         for stream in self._streams.values():
             try:
-                stream.connection_lost(fault)
+                if is_many:
+                    departed.append(stream)
+                    stream.let_go()
+                else:
+                    stream.connection_lost(fault)
             except Exception as error:  # a defect: the others must hear of it all the same
                 self.services.internal_error("downstream", error)
+        if is_many:
+            self._turns.wait(_Departed(departed, fault, self.services).take_turn)
         self._streams.clear()
         self._ready.clear()
         self._stalled.clear()
@@ -236,6 +252,9 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     def _set_deadline(self, now: float) -> None:
         """How long the client may be silent from here."""
+        if self._is_waiting:  # the client has said more than was looked at
+            self._deadline = self._idle_since = NEVER
+            return
         timeouts = self._facts.listener.timeouts
         begun = self.codec.data_begun
         if begun:
@@ -315,7 +334,10 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     def _share(self) -> int:
         """Of what may be kept of the answers, for one of those that there are now; 0: more than is read at once."""
-        share = max(LEAST_SHARE, MOST_HELD // max(1, self._streams.count))
+        count = max(1, self._streams.count)
+        if self._is_waiting:  # others are about to begin, perhaps as many as may
+            count = max(count, self.codec.own.streams)
+        share = max(LEAST_SHARE, MOST_HELD // count)
         return share if share < FIRST_READ else 0
 
     def stream_over(self, stream: Http2Stream) -> None:
@@ -358,7 +380,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             if self._state < LINGER:
                 self._idle_since = NEVER
                 self._set_deadline(self.services.clock())
-            if not self.transport.is_closing():
+            if not self._is_waiting and not self.transport.is_closing():
                 self.transport.resume_reading()
         self._pump()
         self.written()
@@ -370,6 +392,17 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             self._deadline = NEVER  # until it is read again `timeouts.write` bounds it
             self.transport.pause_reading()
             self.transport.watch_end(self._hung_up)
+
+    def _wait(self) -> None:
+        """For its turn, and read nothing until then."""
+        self._is_waiting = True
+        self.transport.pause_reading()
+        self._turns.wait(self.take_turn)
+
+    def _end_wait(self) -> None:
+        self._is_waiting = False
+        if not self._is_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _suspect(self) -> None:
         """What came costs more than it is worth: so let others have their turn more often."""
@@ -426,6 +459,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
     def _linger(self) -> None:
         """FIN now, and discard what comes until the client's, so that it can read what it was sent."""
         self._state = LINGER
+        self.codec.drop_waiting()
         self._flush()
         now = self.services.clock()
         self._linger_end = now + LINGER_TOTAL_S
@@ -435,8 +469,8 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
             return
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        if self._is_paused:
-            self._is_paused = False
+        if self._is_paused or self._is_waiting:
+            self._is_paused = self._is_waiting = False
             self.transport.resume_reading()
 
     def begin_drain(self, now: float) -> None:
@@ -448,11 +482,34 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
     def sweep(self, now: float) -> None:
         raise NotImplementedError
 
+    def take_turn(self) -> bool:
+        """Look at more of what was read. True: there is more."""
+        raise NotImplementedError
+
     def buffered_bytes(self) -> int:
         raise NotImplementedError
 
     def shut_down(self) -> None:
         raise NotImplementedError
+
+
+class _Departed:
+    """Requests of a connection that is no more."""
+
+    __slots__ = ("_fault", "_services", "_streams")
+
+    def __init__(self, streams: deque[Http2Stream], fault: Fault, services: Services) -> None:
+        self._streams = streams
+        self._fault = fault
+        self._services = services
+
+    def take_turn(self) -> bool:
+        stream = self._streams.popleft()
+        try:
+            stream.connection_lost(self._fault)
+        except Exception as error:  # as above
+            self._services.internal_error("downstream", error)
+        return bool(self._streams)
 
 
 class _Outlet(Writer):

@@ -290,6 +290,10 @@ class Http2Stream(SharingClientStream):
         """RST_STREAM from the client: it wants no answer any more."""
         self._leave(errors.CLIENT_ABORT)
 
+    def let_go(self) -> None:
+        """Nothing can be sent any more; `connection_lost` follows when there is time for it."""
+        self._drop()
+
     def connection_lost(self, fault: errors.Fault) -> None:
         """Nothing can be sent any more. fault: why."""
         self._leave(fault)
@@ -297,7 +301,7 @@ class Http2Stream(SharingClientStream):
     def _leave(self, fault: errors.Fault, phase: str = "") -> None:
         exchange, self._exchange = self._exchange, None
         self._drop()
-        if exchange is not None:
+        if exchange is not None and not exchange.is_done:  # it may have ended by itself since `let_go`
             exchange.client_left(fault, phase)
 
     def broke(self, error: Exception) -> None:

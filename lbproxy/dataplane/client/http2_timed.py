@@ -75,7 +75,7 @@ class TimedHttp2(Http2Life):
     def makes_way(self) -> bool:
         if self._state == LINGER:
             self.transport.abort()
-        elif self._state == CLOSED or self._streams.count or self.transport.has_unread:
+        elif self._state == CLOSED or self._streams.count or self._is_waiting or self.transport.has_unread:
             return False
         else:
             self._end("room")
@@ -93,7 +93,7 @@ class TimedHttp2(Http2Life):
     def buffered_bytes(self) -> int:
         if self._state == CLOSED:
             return 0
-        size = self._n_untaken() + self.codec.n_output
+        size = self._n_untaken() + self.codec.n_output + self.codec.n_waiting
         for stream in self._streams.values():
             size += stream.buffered_bytes()
         return size

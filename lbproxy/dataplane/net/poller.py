@@ -55,7 +55,8 @@ class Pollable(Writer):
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Poller:
-    """See the module. `defect` is told of exceptions that should not be (Services.internal_error)."""
+    """See the module. `defect` is told of exceptions that should not be (Services.internal_error). n_turns: batches so
+    far."""
 
     __slots__ = (
         "_epoll",
@@ -67,6 +68,7 @@ class Poller:
         "_pollables",
         "_register",
         "defect",
+        "n_turns",
         "turn_end",
     )
 
@@ -80,6 +82,7 @@ class Poller:
         self._modify = self._epoll.modify
         self._pollables: list[Pollable | None] = []  # by descriptor, of which the kernel gives the lowest that is free
         self._later: list[Pollable] = []
+        self.n_turns: i64 = 0
         self.turn_end = TurnEnd(loop, defect)
         # A reset leaves before what is sent next: a server with one slot must see the old request go first.
         self.turn_end.before = self._run_later
@@ -155,6 +158,7 @@ class Poller:
         pollables = self._pollables
         turn_end = self.turn_end
         turn_end.is_turning = True
+        self.n_turns += 1
         try:
             epoll = self._epoll
             found = events_now(epoll, self._fd, BATCH) if self._is_plain else packed_events(epoll.poll(0, BATCH))
@@ -170,6 +174,18 @@ class Poller:
                         pollable.ready(event >> _HALF & _LOWER_HALF)
                     except Exception as error:  # a defect: confined to this connection
                         self._crashed(pollable, error)
+            turn_end.flush()
+        finally:
+            turn_end.is_turning = False
+            if self._later:
+                self._run_later()
+
+    def run_turn(self, work: Callable[[], None]) -> None:
+        """Do some work apart from events: what it leaves for the end of the turn is done directly behind it."""
+        turn_end = self.turn_end
+        turn_end.is_turning = True
+        try:
+            work()
             turn_end.flush()
         finally:
             turn_end.is_turning = False

@@ -58,6 +58,10 @@ _MAX_EARLY: Final = 1000
 """Streams beyond the limit of a peer that may not know it yet."""
 _MAX_KNOWN: Final = 32
 _MAX_KNOWN_BLOCK: Final = 512
+# What a frame counts for, so that who is asked for more at once than is good for others can stop between two of them
+# (`has_turn`): a little, twice as much if a request may begin with it, and what its octets do.
+_FRAME_COSTS: Final = 8
+_OCTETS_SHIFT: Final = 4  # 16 of them count one
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -71,6 +75,8 @@ class H2Connection(H2Control):
     def __init__(self, is_server: bool, own: OwnSettings) -> None:
         super().__init__(is_server, own)
         self.decoder = Decoder(own.headers, own.head_bytes)
+        self._unseen = b""  # read, and not looked at yet, for want of a turn
+        self._unseen_at: i64 = 0  # from where on
         self._kept: list[bytes] = []  # a frame that is not all there
         self._n_kept: i64 = 0
         self._n_needed: i64 = len(PREFACE) if is_server else FRAME_HEADER
@@ -94,7 +100,7 @@ class H2Connection(H2Control):
     @property
     def is_between(self) -> bool:
         """Is nothing begun of what the peer sends: no frame, no field block, and its preface is there?"""
-        return not self._n_kept and not self._block_stream and not self._expects_settings
+        return not self._n_kept and not self._block_stream and not self._expects_settings and not self._unseen
 
     @property
     def data_begun(self) -> int:
@@ -112,6 +118,10 @@ class H2Connection(H2Control):
             return
         self._now = now
         octets = data if isinstance(data, bytes) else bytes(data)
+        if self._unseen:
+            self._unseen = self._unseen[self._unseen_at :] + octets
+            self._unseen_at = 0
+            return
         size: i64 = len(octets)
         at: i64 = 0
         while self._n_kept and at < size:
@@ -120,6 +130,26 @@ class H2Connection(H2Control):
             used = self._frames(octets, at) if self._has_begun else self._read_preface(octets)
             if used < size:
                 self._keep(octets[used:] if used else octets)
+
+    @property
+    def n_waiting(self) -> int:
+        """Octets that were read, and in which a frame or more wait for `go_on`, as there was no turn for them."""
+        return len(self._unseen) - self._unseen_at
+
+    def go_on(self) -> None:
+        """With them, as if they came now; but floods are measured by when they were read."""
+        octets = self._unseen
+        at = self._unseen_at
+        self.drop_waiting()
+        if not self.is_failed and octets:
+            used = self._frames(octets, at)
+            if used < len(octets):
+                self._keep(octets[used:])
+
+    def drop_waiting(self) -> None:
+        """They are not looked at any more."""
+        self._unseen = b""
+        self._unseen_at = 0
 
     def _keep(self, octets: bytes) -> None:
         self._kept.append(octets)
@@ -150,8 +180,10 @@ class H2Connection(H2Control):
         return self._frames(octets, size)
 
     def _frames(self, octets: bytes, at: i64) -> i64:
-        """All that are there (section 4.1). How many octets need not be kept."""
+        """All that are there (section 4.1), or for which there is a turn. How many octets need not be kept."""
         size: i64 = len(octets)
+        left: i64 = self.n_left
+        before: i64 = -1
         while size - at >= FRAME_HEADER:
             begin = word_at(octets, at)
             length: i64 = ((begin & 0xFF) << 16) | (begin & 0xFF00) | ((begin >> 16) & 0xFF)
@@ -160,14 +192,31 @@ class H2Connection(H2Control):
                 self._fail_size(octets[at : at + FRAME_HEADER], length)
             elif end > size:
                 self._n_needed = FRAME_HEADER + length
+                self.n_left = left
                 return at
             else:
+                if left <= 0 and not self._belongs(before, begin):
+                    self.n_left = left
+                    if not self.has_turn():
+                        self._unseen = octets
+                        self._unseen_at = at
+                        return size
+                    left = self.n_left
                 self._frame(begin, octets, at, end)
+                left -= _FRAME_COSTS + (length >> _OCTETS_SHIFT)
+                if (begin >> 24) & 0xFF == HEADERS:
+                    left -= _FRAME_COSTS
+                before = begin
             if self.is_failed:
                 return size
             at = end
         self._n_needed = FRAME_HEADER
+        self.n_left = left
         return at
+
+    def _belongs(self, before: i64, begin: i64) -> bool:
+        """A body that came with its head goes with it: a request of one piece is the cheaper one."""
+        return (before >> 24) & 0xFF == HEADERS and (begin >> 24) & 0xFF == DATA
 
     def _fail_size(self, begin: bytes, length: i64) -> None:
         """Section 4.2."""

@@ -30,6 +30,7 @@ _SMALL_UPDATE: Final = 1024
 _MAX_SETTINGS: Final = 64
 """In one frame. There are not ten that are defined."""
 _MAX_DEBUG: Final = 256
+_UNLIMITED: Final = 1 << 60
 RESETS: Final = "resets"
 CONTROL_FRAMES: Final = "control_frames"
 CONTINUATIONS: Final = "continuation"
@@ -38,7 +39,7 @@ CONTINUATIONS: Final = "continuation"
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class H2Control(H2Outgoing):
-    """All of `H2Connection` but the frames of messages."""
+    """All of `H2Connection` but the frames of messages. n_left: work that may be done before `has_turn` is asked."""
 
     def __init__(self, is_server: bool, own: OwnSettings) -> None:
         super().__init__(is_server, own)
@@ -46,6 +47,7 @@ class H2Control(H2Outgoing):
         self._expects_settings = True
         self._is_acknowledged = False
         self._last_stream: i64 = 0  # the highest of the peer's that there was
+        self.n_left: i64 = 0
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
@@ -78,6 +80,11 @@ class H2Control(H2Outgoing):
 
     def connection_failed(self, code: int, why: str) -> None:
         """GOAWAY with this code is in the output, and no stream is left. Whoever owns the socket closes it."""
+
+    def has_turn(self) -> bool:
+        """The units of work in `n_left` are used up, and there are more frames. False: they wait for `go_on`."""
+        self.n_left = _UNLIMITED
+        return True
 
     def flooded(self, what: str) -> None:
         """The peer passed a limit of RESETS, CONTROL_FRAMES or CONTINUATIONS. `connection_failed` follows."""

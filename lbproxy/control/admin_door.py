@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 SHORT_SHARE: Final = 0.01
 SHORT_BURST_S: Final = 0.005
 SHORT_STEP_S: Final = 0.002  # a hundred pieces, in as many turns; one by itself costs ten times as much
-LONG_SHARE: Final = 0.0015
-LONG_BURST_S: Final = 0.002
+LONG_SHARE: Final = 0.003
+LONG_BURST_S: Final = 0.003
 LONG_STEP_S: Final = 0.0001
 TURN_S: Final = 8e-6
 """What a turn of the loop costs that is not measured: the loop's own part of it."""

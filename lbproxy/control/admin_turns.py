@@ -2,8 +2,9 @@
 
 A scrape is milliseconds of the loop that serves requests. All such calls together take SHARE of the time; who comes
 when it is spent waits for a turn, in the order of arrival, and where WAITING do, the next is told to come again. SHARE
-is 25 ms for scrapers each five seconds, which is more than most take, and BURST_S lets a person ask a hundred times in
-a row. Who shows a token waits for nobody, nor does who comes over the unix socket.
+is half a second for scrapers each five seconds, which nobody needs, and a script that polls in a loop still has some
+dozens of answers a second; BURST_S lets it ask some hundred times at once before that. Who shows a token waits for
+nobody, nor does who comes over the unix socket.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Final
 
 from lbproxy.control.admin_budget import Budget
 
-SHARE: Final = 0.005
-BURST_S: Final = 0.25
+SHARE: Final = 0.1
+BURST_S: Final = 1.0
 STEP_S: Final = 0.0001
 CALL_S: Final = 0.0004  # what aiohttp does for a call
 WAITING: Final = 8

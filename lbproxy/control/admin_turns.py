@@ -2,9 +2,8 @@
 
 A scrape is milliseconds of the loop that serves requests. All such calls together take SHARE of the time; who comes
 when it is spent waits for a turn, in the order of arrival, and where WAITING do, the next is told to come again. SHARE
-is half a second for scrapers each five seconds, which nobody needs, and a script that polls in a loop still has some
-dozens of answers a second; BURST_S lets it ask some hundred times at once before that. Who shows a token waits for
-nobody, nor does who comes over the unix socket.
+leaves requests the other half; a script that polls with a pause of some milliseconds does not notice it. Who shows a
+token waits for nobody, nor does who comes over the unix socket.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Final
 
 from lbproxy.control.admin_budget import Budget
 
-SHARE: Final = 0.1
+SHARE: Final = 0.5
 BURST_S: Final = 1.0
 STEP_S: Final = 0.0001
 CALL_S: Final = 0.0004  # what aiohttp does for a call

@@ -21,7 +21,9 @@ def test_every_target_has_its_numbers() -> None:
         needed(program)
     said: list[str] = []
     results = Runner(Options(CASES, rounds=1, seconds=1), place(CPUS), said.append).run()
-    assert len(said) == len(results.runs) == len(CASES) * len(TARGETS)
+    assert len(results.runs) == len(CASES) * len(TARGETS)
+    assert [run.case for run in results.paced] == ["grpc_1x32_unique"] * len(TARGETS)
+    assert len(said) == len(results.runs) + len(results.paced)
     for run in results.runs:
         assert run.requests > 0 and run.cpu_us > 0 and 0 < run.p50_us <= run.p99_us
     for target in TARGETS:

@@ -18,6 +18,7 @@ from lbproxy.address import Address, parse_address
 from lbproxy.control import admin
 from lbproxy.control.access import Access, Token
 from lbproxy.control.admin import ENDLESS, AdminServer, Route
+from lbproxy.control.admin_turns import FULL, WAITING
 from lbproxy.control.caller import Caller
 from lbproxy.control.metrics import Exposition, Registry
 from lbproxy.control.status import Json
@@ -107,6 +108,33 @@ async def test_metrics_come_in_the_format_that_was_asked_for(start: Start, call:
     _, headers, text = await call(server, "/metrics", Accept="application/openmetrics-text")
     assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith("# EOF\n")
+
+
+async def test_where_many_wait_for_what_anybody_may_have_the_next_is_told_to_come_again(
+    start: Start, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await start(token="s3cret")
+    turns, is_time = server._turns, asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        await is_time.wait()
+        turns.budget.spend(-1000.0)
+
+    monkeypatch.setattr(turns, "_sleep", sleep)
+    turns.budget.spend(1000.0)  # by others, who hammered
+    waiting = asyncio.gather(*(call(server, path) for path in ("/metrics", "/") * (WAITING // 2)))
+    for _ in range(10_000):
+        if turns.n_waiting == WAITING:
+            break
+        await asyncio.sleep(0.001)
+    for path in ("/metrics", "/"):
+        status, headers, text = await call(server, path)
+        assert (status, headers["Retry-After"], headers["Connection"]) == (503, "5", "close")
+        assert json.loads(text)["detail"] == FULL
+        assert (await call(server, path, Authorization="Bearer s3cret"))[0] == 200
+    assert (await call(server, "/readyz"))[0] == 200
+    is_time.set()
+    assert [status for status, _, _ in await waiting] == [200] * WAITING
 
 
 async def test_head_has_the_headers_and_no_body(start: Start, call: Call) -> None:

@@ -17,7 +17,7 @@ from typing import Self
 
 import pytest
 
-from lbproxy.control.admin_turns import SHARE, WAITING
+from lbproxy.control.admin_turns import SHARE
 from tests.support import build, nursery
 from tests.support.client import Client
 from tests.support.daemon import LbProxy
@@ -185,25 +185,6 @@ def test_who_hammers_what_anybody_may_have_does_not_get_all_the_time(tmp_path: P
             for _ in range(20):
                 assert lb.admin_get("/metrics", {"Authorization": f"Bearer {TOKEN}"})[0] == 200
         assert hammer.statuses.keys() == {200}
-
-
-@pytest.mark.slow
-def test_where_many_hammer_they_are_told_to_come_again(tmp_path: Path) -> None:
-    with Origin() as origin, LbProxy(config(origin), tmp_path / "lb") as lb:
-        wait_until(lambda: set(at_once(lb.port("admin"), 3 * WAITING)) == {200, 503}, "some to be refused")
-        assert lb.admin_get("/healthz")[0] == 200
-        wait_until(lambda: lb.admin_get("/metrics")[0] == 200, "it to be as before")
-
-
-def at_once(port: int, count: int) -> list[int]:
-    """The statuses of so many calls that come together."""
-    with ExitStack() as stack:
-        socks = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)) for _ in range(count)
-        ]
-        for sock in socks:
-            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        return [int(b"".join(iter(lambda: sock.recv(1 << 20), b""))[9:12]) for sock in socks]  # noqa: B023
 
 
 HEADERS = [

@@ -5,12 +5,9 @@ They come over connections that are kept, eight requests at once; a head that is
 
 from __future__ import annotations
 
-import contextlib
 import random
 import socket
-import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -19,12 +16,12 @@ from typing import Final
 
 from benchmarks.micro.hostile import HOSTILE
 from tests.support.daemon import LbProxy
+from tests.support.open_loop import Servers
 
 CLIENTS: Final = 2
 AT_ONCE: Final = 8
 MOST_DRIFT: Final = 0.05
 _END: Final = b"\r\n\r\n"
-_ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 _REFUSED: Final = "refused at the last of 90 new"
 
 
@@ -60,7 +57,7 @@ class Report:
 def run(directory: Path, *, heads: int, seed: int) -> Report:
     """Raises AssertionError if lbproxy counts an error of its own."""
     report = Report(heads)
-    with _server() as port, LbProxy(_config(port), directory) as lb:
+    with Servers(1, 0.0) as servers, LbProxy(_config(servers.addresses), directory) as lb:
         for tenth in range(10):
             with ThreadPoolExecutor(CLIENTS) as threads:
                 shares = threads.map(
@@ -77,10 +74,10 @@ def run(directory: Path, *, heads: int, seed: int) -> Report:
     return report
 
 
-def _config(port: int) -> dict[str, object]:
+def _config(servers: list[str]) -> dict[str, object]:
     return {
         "listeners": [{"name": "http", "bind": "127.0.0.1:0", "pool": "p"}],
-        "pools": {"p": {"servers": [f"127.0.0.1:{port}"], "health_check": "off"}},
+        "pools": {"p": {"servers": servers, "health_check": "off"}},
     }
 
 
@@ -119,32 +116,3 @@ def _answers(sock: socket.socket, count: int) -> tuple[list[int], bool]:
         if not more:
             return statuses, True
         data += more
-
-
-@contextlib.contextmanager
-def _server() -> Iterator[int]:
-    """Answers whatever ends as a head does."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
-
-        def serve(sock: socket.socket) -> None:
-            with sock, contextlib.suppress(OSError):
-                kept = b""
-                while data := sock.recv(256 * 1024):
-                    kept += data
-                    n_heads = kept.count(_END)
-                    kept = kept[kept.rfind(_END) + 4 :] if n_heads else kept
-                    sock.sendall(_ANSWER * n_heads)
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    sock, _ = listening.accept()
-                    threading.Thread(target=serve, args=(sock,), daemon=True).start()
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            listening.shutdown(socket.SHUT_RDWR)
-            thread.join()

@@ -46,6 +46,23 @@ class Phases:
                 found.append((p99_s(both[0]), p99_s(both[1])))
         return found
 
+    def told(self) -> list[str]:
+        """What there is to say of "war", "elsewhere" and peace, which is what comes "before" and "after"."""
+        peace = ("before", "after")
+        lines = []
+        for name, first, second in (
+            ("war against peace", peace, ("war",)),
+            ("a war elsewhere against peace", peace, ("elsewhere",)),
+            ("peace after both against peace before them", ("before",), ("after",)),
+        ):
+            pairs = self.pairs(first, second)
+            if pairs:
+                low, high = interval(pairs, random.Random(1))
+                lines.append(f"{name}: {ratio(pairs):.2f}, {low:.2f} to {high:.2f}; {len(pairs)} rounds")
+        if pairs:
+            lines.append(f"median p99 in peace {1e3 * statistics.median(one for one, _ in pairs):.2f} ms")
+        return lines
+
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> float:
     """How many times as much the second is, of the medians."""

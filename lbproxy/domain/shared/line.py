@@ -33,7 +33,8 @@ from lbproxy.domain.shared.turns import SharedTurns
 
 UNSORTED: Final = -1
 NEAR_NS: Final = 10_000_000
-_LOOK_AT: Final = 32
+"""10 ms: so much later than the one whose turn it is may a ticket have come that has it in its place."""
+_LOOK_AT: Final = 32  # places, as a thousand may have come at once, and all others wait meanwhile
 
 
 class Line:

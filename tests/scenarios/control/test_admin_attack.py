@@ -17,7 +17,6 @@ import os
 import random
 import re
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -161,18 +160,9 @@ def test_requests_are_not_hurt_and_nothing_changes_nor_grows(tmp_path: Path) -> 
         assert ", by " not in lb.stderr
         hurt = phases.pairs(("elsewhere",), ("war",))
         if hurt:
-            peace = ("before", "after")
             low, high = interval(hurt, random.Random(1))
             print(f"p99 in war is {ratio(hurt):.2f} times that in a war elsewhere, {low:.2f} to {high:.2f}")
-            for name, first, second in (
-                ("war against peace", peace, ("war",)),
-                ("a war elsewhere against peace", peace, ("elsewhere",)),
-                ("peace after both against peace before them", ("before",), ("after",)),
-            ):
-                pairs = phases.pairs(first, second)
-                between = interval(pairs, random.Random(1))
-                print(f"{name}: {ratio(pairs):.2f}, {between[0]:.2f} to {between[1]:.2f}; {len(pairs)} rounds")
-            print(f"median p99 in peace {1e3 * statistics.median(one for one, _ in pairs):.2f} ms; {came}")
+            print("\n".join([*phases.told(), str(came)]))
         print(f"most descriptors {most_fds}, memory {rss >> 10} KiB, at most {most_rss >> 10}")
         if IS_FULL:
             assert len(hurt) >= ROUNDS * 9 // 10, "too few rounds in which requests were answered"

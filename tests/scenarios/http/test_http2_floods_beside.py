@@ -110,16 +110,7 @@ def test_others_are_served_while_one_floods(tmp_path: Path) -> None:
         if hurt:
             low, high = interval(hurt, random.Random(1))
             print(f"p99 is {ratio(hurt):.2f} times that while another lbproxy is flooded, {low:.2f} to {high:.2f}")
-            peace = ("before", "after")
-            for name, first, second in (
-                ("floods against peace", peace, ("war",)),
-                ("floods elsewhere against peace", peace, ("elsewhere",)),
-                ("peace after against peace before", ("before",), ("after",)),
-            ):
-                pairs = phases.pairs(first, second)
-                between = interval(pairs, random.Random(1))
-                print(f"{name}: {ratio(pairs):.2f}, {between[0]:.2f} to {between[1]:.2f}; {len(pairs)} rounds")
-            print(f"median p99 in peace {1e3 * statistics.median(one for one, _ in pairs):.2f} ms")
+            print("\n".join(phases.told()))
             print(", ".join(f"{kind} {1e3 * statistics.median(took):.0f} ms" for kind, took in took_s.items()))
         if IS_FULL:
             assert len(hurt) >= ROUNDS * 9 // 10, "too few rounds in which requests were answered"

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -477,6 +478,18 @@ static inline int64_t lbproxy_write_now(int64_t fd, PyObject *data) {
     return sent;
 }
 
+static inline int64_t lbproxy_write_last(int64_t fd, PyObject *data) {
+    ssize_t sent;
+    do
+        sent = send((int)fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), MSG_MORE | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -113; /* as above */
+    }
+    return sent;
+}
+
 /* What epoll_wait(2) says now: of each descriptor its number and its events, four octets each. */
 static inline PyObject *lbproxy_events_now(PyObject *epoll, int64_t fd, int64_t most) {
     static struct epoll_event found[LBPROXY_EVENTS];
@@ -506,6 +519,14 @@ static inline int64_t lbproxy_watch_now(PyObject *epoll, int64_t epoll_fd, int64
     one.data.fd = (int)fd;
     (void)epoll;
     return epoll_ctl((int)epoll_fd, EPOLL_CTL_ADD, (int)fd, &one) < 0 ? errno : 0;
+}
+
+/* Waits for other events of one that is there; for none: takes it out. */
+static inline int64_t lbproxy_change_now(PyObject *epoll, int64_t epoll_fd, int64_t fd, int64_t events) {
+    struct epoll_event one = {(uint32_t)events, {0}};
+    one.data.fd = (int)fd;
+    (void)epoll;
+    return epoll_ctl((int)epoll_fd, events ? EPOLL_CTL_MOD : EPOLL_CTL_DEL, (int)fd, &one) < 0 ? errno : 0;
 }
 
 /* An IPv4 address as text. Clients come again, and then one text serves all their connections: its hash is known. */
@@ -583,6 +604,62 @@ static inline PyObject *lbproxy_accept_now(PyObject *listening, int64_t fd) {
     if (made == NULL)
         close(got);
     return made;
+}
+
+/* Are both ends of a connection to this name the same socket? */
+static inline int lbproxy_meets_itself(int fd, const struct sockaddr *name, socklen_t size) {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in four;
+        struct sockaddr_in6 six;
+    } own, peer;
+    socklen_t room = sizeof own;
+    in_port_t port = size == sizeof own.four ? ((const struct sockaddr_in *)(const void *)name)->sin_port
+                                             : ((const struct sockaddr_in6 *)(const void *)name)->sin6_port;
+    if (getsockname(fd, &own.any, &room) < 0 ||
+        port != (own.any.sa_family == AF_INET ? own.four.sin_port : own.six.sin6_port))
+        return 0;
+    room = sizeof peer;
+    if (getpeername(fd, &peer.any, &room) < 0 || own.any.sa_family != peer.any.sa_family)
+        return 0;
+    if (own.any.sa_family == AF_INET)
+        return own.four.sin_port == peer.four.sin_port && own.four.sin_addr.s_addr == peer.four.sin_addr.s_addr;
+    return own.six.sin6_port == peer.six.sin6_port &&
+           memcmp(&own.six.sin6_addr, &peer.six.sin6_addr, sizeof own.six.sin6_addr) == 0;
+}
+
+static inline int64_t lbproxy_dial_now(int64_t family, PyObject *name) {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in four;
+        struct sockaddr_in6 six;
+    } to;
+    socklen_t size = (socklen_t)PyBytes_GET_SIZE(name);
+    if (size != (family == AF_INET ? sizeof to.four : sizeof to.six))
+        return -EINVAL;
+    memcpy(&to, PyBytes_AS_STRING(name), size);
+    int fd = socket((int)family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    int failed = connect(fd, &to.any, size);
+    if (failed && errno == EINPROGRESS)
+        failed = connect(fd, &to.any, size);
+    if (failed) {
+        if (errno == EINPROGRESS || errno == EALREADY || errno == EINTR)
+            return 2 * (int64_t)fd;
+        int number = errno;
+        close(fd);
+        return -number;
+    }
+    if (lbproxy_meets_itself(fd, &to.any, size)) {
+        struct linger reset = {1, 0};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        close(fd);
+        return -ECONNREFUSED;
+    }
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    return 2 * (int64_t)fd + 1;
 }
 
 static inline int64_t lbproxy_shut_now(int64_t fd) {

@@ -51,6 +51,14 @@ _MOST_PASSED: Final = 4095
 # Of sys/socket.h: what decides imports this module, and has nothing to do with `socket`.
 _SHUT_WR: Final = 1
 _LOOK: Final = 0x2 | 0x40  # MSG_PEEK, MSG_DONTWAIT
+_MORE: Final = 0x8000 | 0x4000  # MSG_MORE, MSG_NOSIGNAL
+_DIALLED: Final = 1 | os.O_NONBLOCK | os.O_CLOEXEC  # SOCK_STREAM; the flags are those of open(2)
+_SOL_SOCKET: Final = 1
+_SO_LINGER: Final = 13
+_TCP: Final = 6
+_NODELAY: Final = 1
+_NAME_BYTES_6: Final = 28
+_NAME_BYTES: Final = {2: 16}  # of sockaddr_in, by AF_INET
 _value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").match
 _visible = re.compile(rb"[\x21-\x7e]*").match
 _clean = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]*").fullmatch
@@ -254,6 +262,16 @@ def write_now(fd: i64, data: bytes) -> i64:
     return os.write(fd, data)
 
 
+def write_last(fd: i64, data: bytes) -> i64:
+    """The same for a socket, where `shut_now` follows at once: TCP keeps what fills no segment, so that it and the FIN
+    are one."""
+    sent = int(_sockets().send(int(fd), data, ctypes.c_size_t(len(data)), _MORE))
+    if sent < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return sent
+
+
 def events_now(epoll: object, fd: i64, most: i64) -> bytes:
     """What an epoll says now, of at most so many and at most 256 descriptors: the number of each and its events, four
     octets each, the lowest first. fd: of the epoll itself."""
@@ -277,6 +295,19 @@ def watch_now(epoll: object, epoll_fd: i64, fd: i64, events: i64) -> i64:
     return 0
 
 
+def change_now(epoll: object, epoll_fd: i64, fd: i64, events: i64) -> i64:
+    """Have it wait for other events of a descriptor that it knows; for none: forget it. Returns 0 or an errno."""
+    assert isinstance(epoll, select.epoll)
+    try:
+        if events:
+            epoll.modify(fd, events)
+        else:
+            epoll.unregister(fd)
+    except OSError as error:
+        return error.errno or errno.EINVAL
+    return 0
+
+
 def accept_now(listening: Any, fd: i64) -> object:
     """accept(2) of a listening TCP socket that does not block: a descriptor, which does not block either, and its
     peer's address as `socket.accept` has it. None: nobody waits. Raises OSError. fd: of the listening socket itself."""
@@ -286,6 +317,42 @@ def accept_now(listening: Any, fd: i64) -> object:
         return None
     os.set_blocking(accepted, False)
     return accepted, peer
+
+
+def dial_now(family: i64, name: bytes) -> i64:
+    """Begin to connect a TCP socket that does not block. Twice its descriptor, and one more if the connection stands,
+    with TCP_NODELAY; or a negative errno, and nothing is left. One that stands with both ends on one socket, since the
+    kernel chose the port that was asked for, is reset and counts as refused. name: sockaddr_in or sockaddr_in6."""
+    library, size = _sockets(), len(name)
+    if size != _NAME_BYTES.get(int(family), _NAME_BYTES_6):
+        return -errno.EINVAL
+    fd = int(library.socket(int(family), _DIALLED, 0))
+    if fd < 0:
+        return -int(ctypes.get_errno())
+    number = _connect(fd, name)
+    if number == errno.EINPROGRESS:
+        number = _connect(fd, name)
+    if number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
+        return 2 * fd
+    if not number and _name(library.getsockname, fd) == _name(library.getpeername, fd):
+        library.setsockopt(fd, _SOL_SOCKET, _SO_LINGER, struct.pack("2i", 1, 0), 8)
+        number = errno.ECONNREFUSED
+    if number:
+        library.close(fd)
+        return -number
+    library.setsockopt(fd, _TCP, _NODELAY, struct.pack("i", 1), 4)
+    return 2 * fd + 1
+
+
+def _connect(fd: int, name: bytes) -> int:
+    return ctypes.get_errno() if _sockets().connect(fd, name, len(name)) else 0
+
+
+def _name(ask: Any, fd: int) -> bytes:
+    """Family, port and address of one end; of IPv6 without what only one end has."""
+    room, size = ctypes.create_string_buffer(_NAME_BYTES_6), ctypes.c_uint(_NAME_BYTES_6)
+    ask(fd, room, ctypes.byref(size))
+    return room.raw[:8] if size.value < _NAME_BYTES_6 else room.raw[:4] + room.raw[8:24]
 
 
 def shut_now(fd: i64) -> i64:
@@ -389,6 +456,12 @@ def try_lock(address: i64) -> i64:
 def unlock(address: i64) -> i64:
     """Let it go. Returns 0 or an errno."""
     return int(_c_library().pthread_mutex_unlock(ctypes.c_void_p(address)))
+
+
+@functools.cache
+def _sockets() -> ctypes.CDLL:
+    """The C library, where errno is asked for."""
+    return ctypes.CDLL(None, use_errno=True)
 
 
 @functools.cache

@@ -1,4 +1,5 @@
-"""The part of the trace whose clients open a connection for each request, as `http_close` of `benchmarks.load` has it.
+"""The parts of the trace whose clients open a connection for each request, as `http_close` and `tcp_close` of
+`benchmarks.load` have them.
 
 These connections are the kernel's, since accepting, watching and ending them is what is looked at: a system call counts
 as what this program does around it. Some come in each turn of the loop. What the clients do themselves is not counted.
@@ -25,6 +26,13 @@ listeners: [{bind: "127.0.0.1:5000", pool: predict}]
 pools:
   predict:
     servers: [127.0.0.1:1]
+"""
+_TCP_CONFIG: Final = """
+access_log: {path: /dev/null}
+listeners: [{bind: "127.0.0.1:5000", pool: predict, mode: tcp}]
+pools:
+  predict:
+    servers: [127.0.0.1:%d]
 """
 _REQUEST: Final = HEAD + b"Connection: close\r\n\r\n" + BODY
 _ANSWER_BYTES: Final = 4096
@@ -85,8 +93,63 @@ def build(loop: asyncio.AbstractEventLoop) -> Door:
         connect(listener.services, server)
         runtime.idle.put(server, AT_ONCE)
         servers.append(server)
+    return Door(listener, _listen(listener), servers, writer)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpDoor:
+    """A listener in TCP mode on a port that the kernel chose, and its server."""
+
+    listener: Listener
+    port: int
+    server: socket.socket
+    writer: LogWriter
+
+    def turn(self, answers: list[bytes], toggle: Callable[[], None]) -> None:
+        """A connection for each of these answers, from its accept(2) to its end, which the server begins."""
+        poller = self.listener.services.poller
+        toggle()
+        clients = [socket.create_connection(("127.0.0.1", self.port)) for _ in answers]
+        for client in clients:
+            client.sendall(_REQUEST)
+        toggle()
+        poller.turn()
+        poller.turn()
+        toggle()
+        for answer in answers:
+            taken, _ = self.server.accept()
+            if taken.recv(_ANSWER_BYTES) != _REQUEST:
+                raise SystemExit("tcp: a request did not come")
+            taken.sendall(answer)
+            taken.close()
+        toggle()
+        poller.turn()
+        poller.turn()
+        toggle()
+        for client in clients:
+            while client.recv(_ANSWER_BYTES):
+                pass
+            client.close()
+        toggle()
+        poller.turn()
+        if self.listener.n_connections:
+            raise SystemExit(f"tcp: {self.listener.n_connections} connections hang")
+
+    def close(self) -> None:
+        self.listener.close()
+        self.writer.close(1.0)
+        self.server.close()
+
+
+def build_tcp(loop: asyncio.AbstractEventLoop) -> TcpDoor:
+    server = socket.create_server(("127.0.0.1", 0), backlog=AT_ONCE)
+    listener, _, writer = build_runtimes(loop, _TCP_CONFIG % server.getsockname()[1])
+    return TcpDoor(listener, _listen(listener), server, writer)
+
+
+def _listen(listener: Listener) -> int:
     sock = socket.create_server(("127.0.0.1", 0), backlog=AT_ONCE)
     sock.setblocking(False)
     listener.inherit([sock], None, None, is_ours=False)
     listener.start()
-    return Door(listener, sock.getsockname()[1], servers, writer)
+    return int(sock.getsockname()[1])

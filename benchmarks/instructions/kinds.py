@@ -10,7 +10,9 @@ WORKERS: Final = ("one", "worker", "one_slots", "worker_slots")
 """Several servers, with one process and as one of two workers; the same with limits and a queue."""
 CLOSE: Final = "close"
 """HTTP/1.1 with a connection of the kernel's for each request, all the same."""
-KINDS: Final = (*HTTP1, *HTTP2, CLOSE, *WORKERS)
+TCP: Final = "tcp"
+"""TCP mode, with a connection of the kernel's to client and server for each request."""
+KINDS: Final = (*HTTP1, *HTTP2, CLOSE, TCP, *WORKERS)
 WARM: Final = 100  # before anything is counted
 # With WARM fewer than the lines of a batch of the access log: no other thread wakes up in between.
 COUNTED: Final = 400

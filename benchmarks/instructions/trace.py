@@ -15,7 +15,7 @@ import sys
 from typing import Final
 
 from benchmarks.instructions import closing, http2, workers
-from benchmarks.instructions.kinds import CLOSE, COUNTED, HTTP1, HTTP2, WARM, WORKERS
+from benchmarks.instructions.kinds import CLOSE, COUNTED, HTTP1, HTTP2, TCP, WARM, WORKERS
 from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build
 from benchmarks.traffic import Traffic
 from lbproxy.process.tuning import tune_gc
@@ -42,6 +42,7 @@ def main() -> None:
     shared = [(kind, http2.make_turns(kind), http2.build(loop)) for kind in HTTP2]
     several = [(kind, make_pairs(kind, traffic), workers.build(loop, kind)) for kind in WORKERS]
     door, closings = closing.build(loop), [traffic.answer() for _ in range(WARM + COUNTED)]
+    tcp_door = closing.build_tcp(loop)
     tune_gc()
     marks.start()
     for kind, pairs, client, server, writer in prepared:
@@ -88,6 +89,12 @@ def main() -> None:
     if door.n_requests != len(closings):
         raise SystemExit(f"{CLOSE}: the servers saw {door.n_requests} requests of {len(closings)}")
     door.close()
+    for first in range(0, WARM + COUNTED, closing.AT_ONCE):
+        if first == WARM:
+            marks.zero()
+        tcp_door.turn(closings[first : first + closing.AT_ONCE], marks.toggle)
+    marks.dump(TCP.encode())
+    tcp_door.close()
 
 
 if __name__ == "__main__":

@@ -261,6 +261,14 @@ def test_an_epoll_waits_for_what_it_is_told() -> None:
         assert compiling.watch_now(epoll, epoll.fileno(), reading, select.EPOLLIN) == errno.EEXIST
         os.write(writing, b"x")
         assert epoll.poll(0) == [(reading, select.EPOLLIN)]
+        assert compiling.change_now(epoll, epoll.fileno(), reading, select.EPOLLET) == 0
+        assert epoll.poll(0) == []
+        assert compiling.change_now(epoll, epoll.fileno(), reading, select.EPOLLIN) == 0
+        assert epoll.poll(0) == [(reading, select.EPOLLIN)]
+        assert compiling.change_now(epoll, epoll.fileno(), reading, 0) == 0
+        assert epoll.poll(0) == []
+        assert compiling.change_now(epoll, epoll.fileno(), reading, 0) == errno.ENOENT
+        assert compiling.change_now(epoll, epoll.fileno(), reading, select.EPOLLIN) == errno.ENOENT
     os.close(reading)
     os.close(writing)
 

@@ -43,7 +43,6 @@ class Relay(Joining):
         "_is_done",
         "_n_received",
         "_on_done",
-        "_progress",
         "_tunnel_s",
         "_write_s",
         "active_at",
@@ -61,7 +60,6 @@ class Relay(Joining):
         self._on_done: OnDone | None = on_done
         self._is_done = False
         self._n_received = 0
-        self._progress: dict[RelayEnd, tuple[int, float]] = {}
         self.watcher: Watcher | None = None
         services.swept.add(self)
 
@@ -89,12 +87,14 @@ class Relay(Joining):
 
     def direction_ended(self, end: RelayEnd) -> None:
         """A FIN arrived from `end`: pass it on, and close both when both directions are over."""
-        self.active_at = self.services.clock()
         peer = end.peer
+        is_first = peer is None or not peer.has_ended
+        if is_first:  # from now on half_closed holds
+            self.active_at = self.services.clock()
         if peer is None or not end.is_flushed:
             return  # flush_early passes it on, or it is over
         peer.end_writing()
-        if self.client.has_ended and self.server.has_ended and peer.is_flushed:
+        if not is_first and peer.is_flushed:
             self._close_if_over()
 
     def _close_if_over(self) -> None:
@@ -146,7 +146,6 @@ class Relay(Joining):
             on_done(self, word, side)
         finally:
             self.watcher = None
-            self._progress.clear()
             for end in ends:
                 end.let_go()
             del self.client, self.server
@@ -204,10 +203,10 @@ class Relay(Joining):
         taken = end.n_received
         if peer is not None:
             taken += end.transport.taken(peer.n_received) - (peer.flow.pending if peer.flow is not None else 0)
-        before, since = self._progress.get(end, (None, now))
-        if not unsent or taken != before:
-            self._progress[end] = (taken, now)
-            if taken != before and before is not None:
+        before, since = end.taken_before, end.taken_at
+        if not unsent or taken != before or since < 0.0:
+            end.taken_before, end.taken_at = taken, now
+            if taken != before and since >= 0.0:
                 self.active_at = now  # a reader that drains slowly keeps its tunnel
             return False
         return now - since >= self._write_s

@@ -84,6 +84,8 @@ class RelayEnd(Receiver):
         "n_seen",
         "peer",
         "relay",
+        "taken_at",
+        "taken_before",
         "transport",
         "was_connected",
     )
@@ -98,10 +100,12 @@ class RelayEnd(Receiver):
         self.is_flushed = False
         self.has_ended = False  # its FIN was seen
         self.n_received = 0
-        self.early: list[bytes] = []
+        self.early: list[bytes] | None = None  # what came before there was a peer to take it
         self.flow: Flow | None = None  # moves what this end receives
         self.moved_at = 0.0  # a sweep saw n_received differ from n_seen
         self.n_seen = 0
+        self.taken_before = 0  # what it had taken and sent in the last sweep that saw that change, and when that was
+        self.taken_at = -1.0  # in no sweep yet
         self._is_writing_ended = False
         self._paused = False
         self._sink: TunnelTransport | None = None  # the peer's transport, once everything early was passed on
@@ -143,6 +147,8 @@ class RelayEnd(Receiver):
     def _keep_early(self, data: bytes) -> None:
         if self._is_over:
             return
+        if self.early is None:
+            self.early = []
         add_piece(self.early, data)
         if self.n_received > HIGH_WATER and not self._paused:  # all of it is early
             self._paused = True
@@ -160,9 +166,10 @@ class RelayEnd(Receiver):
         assert peer is not None
         self.is_flushed = True
         sink = self._sink = peer.transport
-        for data in self.early:
-            sink.write(data)
-        self.early.clear()
+        if self.early is not None:
+            for data in self.early:
+                sink.write(data)
+            self.early = None
         if self._paused:
             self._paused = False
             self.transport.resume_reading()

@@ -16,12 +16,13 @@ reported whatever was asked for. Or it is watched with EDGE, which reports each 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 from collections.abc import Callable
 from typing import Final
 
-from lbproxy.compiling import events_now, i64, mypyc_attr, packed_events, watch_now, word_at
+from lbproxy.compiling import change_now, events_now, i64, mypyc_attr, packed_events, watch_now, word_at
 from lbproxy.dataplane.net.turn_end import TurnEnd, Writer
 
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
@@ -103,15 +104,21 @@ class Poller:
 
     def change(self, fd: int, events: int) -> None:
         """Wait for other events on a descriptor that is watched."""
-        self._modify(fd, events)
+        if self._is_plain:
+            number = change_now(self._epoll, self._fd, fd, events)
+            if number:
+                raise OSError(number, os.strerror(number))
+        else:
+            self._modify(fd, events)
 
     def forget(self, fd: int) -> None:
         """No longer watch it."""
         if self._let_go(fd):
-            try:  # noqa: SIM105 - a context manager of Python costs more than the system call
+            if self._is_plain:
+                change_now(self._epoll, self._fd, fd, 0)  # not there: nothing to forget
+                return
+            with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
-            except OSError:  # not there: nothing to forget
-                pass
 
     def has_unread(self, fd: int) -> bool:
         """Is there anything to be read, an end included?"""

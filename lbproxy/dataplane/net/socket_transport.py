@@ -32,7 +32,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
-from lbproxy.compiling import close_now, has_octets, mypyc_attr, read_now, shut_now, write_now
+from lbproxy.compiling import close_now, has_octets, mypyc_attr, read_now, shut_now, write_last, write_now
 from lbproxy.dataplane.net.poller import EDGE, READABLE, WRITABLE, Pollable, Poller
 from lbproxy.dataplane.net.unsent import Data, Unsent
 
@@ -48,7 +48,7 @@ _POLL_FIN: Final = select.POLLRDHUP | select.POLLHUP
 _PLAIN: Final = socket.SocketType
 _BUFFERED: Final = asyncio.BufferedProtocol
 _SHUT_WR: Final = int(socket.SHUT_WR)
-_STREAM: Final = int(socket.SOCK_STREAM)
+_STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # so that Python knows that it does not block
 _READABLE_ONLY: Final = select.EPOLLIN
 # socket.socket is a Python class around this one, which adds files, context managers and enums; made and closed without
 # them a socket costs 1.5 us less.
@@ -341,12 +341,27 @@ class SocketTransport(Pollable, asyncio.Transport):
         if sent < len(data):
             self._keep([data], sent)
 
+    def _send_last(self, data: bytes) -> None:
+        """The FIN follows at once: in the same segment, which saves the machine a packet, and the peer an event."""
+        try:
+            sent = write_last(self._fd, data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._fail(error)
+            return
+        if sent < len(data):
+            self._keep([data], sent)
+
     def flush(self) -> None:
         """The turn is over: send what it left."""
         held = self._held
         if held is not None and not self._is_lost:
             self._held = None
-            self._send_now(held)
+            if self._is_writing_ended and self._is_plain and not self._expects_nothing:
+                self._send_last(held)
+            else:
+                self._send_now(held)
             if self._is_write_paused:
                 self._resume_writing()
         if self._is_writing_ended and self._unsent is None and not self._is_lost:
@@ -561,7 +576,6 @@ class SocketTransport(Pollable, asyncio.Transport):
         sock = self._sock
         if sock is None:
             sock = self._sock = plain_socket(self._family, _STREAM, 0, self._fd)
-            sock.setblocking(False)
         return sock
 
     def _name(self, get: Callable[[], object]) -> object:

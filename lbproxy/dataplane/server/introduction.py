@@ -49,7 +49,7 @@ async def introduced(loop: asyncio.AbstractEventLoop, address: Address, header: 
 
 
 async def _connect_tcp(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
-    family, target = target_of(address)
+    family, target, _ = target_of(address)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)

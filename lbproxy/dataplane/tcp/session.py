@@ -229,7 +229,8 @@ class TcpSession(Claimant):
         runtime, pool = self._runtime, self._route.pool
         assert runtime is not None and pool is not None
         runtime.row[_UPSTREAM_ERROR[fault.word]] += 1
-        self._release(Outcome.FAILURE if fault.blames else Outcome.NEUTRAL, plural_of(fault))
+        now = self._owner.services.clock()
+        self._release(Outcome.FAILURE if fault.blames else Outcome.NEUTRAL, now, plural_of(fault))
         if fault in DIAL_FAULTS:
             pool.dial_failed(runtime.server, fault)
         if self._retries:
@@ -238,7 +239,7 @@ class TcpSession(Claimant):
             self._route.retry, fault, is_idempotent=True, retries_done=self._retries, is_replayable=True
         ) and is_worth_a_retry(fault, runtime, self.tried):
             self._retries += 1
-            self._note_try(fault.word, self._owner.services.clock())
+            self._note_try(fault.word, now)
             self.tried = (*self.tried, runtime.server)
             self._attempt()
         else:
@@ -248,10 +249,10 @@ class TcpSession(Claimant):
         """For the log, which names each server that was tried; only if there are several."""
         self.tries = (*self.tries, (self.server, reason, now - self._attempted_at))
 
-    def _release(self, outcome: Outcome, what: str = "failures") -> None:
+    def _release(self, outcome: Outcome, now: float, what: str = "failures") -> None:
         lease, self._lease = self._lease, None
         if lease is not None:
-            lease.release(outcome, self._owner.services.clock(), what=what, is_timed=False)
+            lease.release(outcome, now, what=what, is_timed=False)
 
     def sweep(self, now: float) -> None:
         """The connect time-out, and maintenance; the relay calls this while it is swept itself."""
@@ -288,7 +289,7 @@ class TcpSession(Claimant):
         if side is Side.CLIENT and pool is not None:
             phase = "tunnel" if relay.server.was_connected else "connecting" if runtime is not None else "queued"
             pool.row[_ABORTED[phase]] += 1
-        self._release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL)
+        self._release(Outcome.SUCCESS if end == "ok" else Outcome.NEUTRAL, now)
         self.bytes_in, self.bytes_out = relay.client.n_received, relay.server.n_received
         # Written out: `+=` of an element goes through Python's numbers.
         row = self._route.traffic

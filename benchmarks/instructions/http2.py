@@ -18,8 +18,8 @@ from benchmarks.micro.hot_path import build_runtimes, connect
 from lbproxy.dataplane.client.http2 import Http2Connection as ClientConnection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.server.http2_connection import Http2Connection as ServerConnection
-from lbproxy.dataplane.server.http2_connection import Http2Wire
 from lbproxy.dataplane.server.http2_endpoint import Http2Endpoint
+from lbproxy.dataplane.server.http2_wire import Http2Wire
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import (
     DATA,

@@ -86,7 +86,7 @@ class Services:
         self.swept: set[Swept] = set()
         self.on_sweep: list[Callable[[float], None]] = []
         self.tasks = Tasks(self.task_crashed)
-        self.poller = Poller(loop, self.internal_error)
+        self.poller = Poller(loop, self.internal_error, clock)
         self.read_turns = ReadTurns(loop, self.poller, clock)
         self.dialer = Dialer(loop, self.poller)
         self.pipes = PipePool()  # the worker gives it a limit; without one everything is copied

@@ -256,6 +256,7 @@ class FakeTransport(SocketTransport):
         self.unsent = 0  # what get_write_buffer_size says
         self.is_lost = False
         self.reads_at_most = 0
+        self.is_behind = False
         self.has_eof = False
         self.sees_end = False  # watch_end was called
         self.on_fin: Callable[[], None] | None = None
@@ -339,6 +340,9 @@ class FakeTransport(SocketTransport):
                 self.protocol = asyncio.Protocol()  # a transport that is lost knows its protocol no more
 
     # --- reading ----------------------------------------------------------------------------------------------------
+
+    def stand_behind(self, *, is_behind: bool) -> None:
+        self.is_behind = is_behind
 
     def read_at_most(self, size: int) -> None:
         self._ensure_alive()

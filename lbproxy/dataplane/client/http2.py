@@ -55,6 +55,8 @@ class Http2Connection(TimedHttp2):
                 self._deadline = min(now + LINGER_IDLE_S, self._linger_end)
             return
         codec = self._codec
+        if self._is_behind and now >= self._behind_until:
+            self._stand_behind(is_behind=False)
         self._is_inside = True
         self._now = now
         try:
@@ -137,6 +139,8 @@ class Http2Connection(TimedHttp2):
             exchange.log_head = facts.listener.log_format.with_subject(prepared.log_head, facts.subject)
         if self._is_crowded:
             exchange.reads_at_most = self._share()
+        if self._is_behind:
+            exchange.stands_behind = True
         if is_end:
             stream.start(is_end=True)
         else:

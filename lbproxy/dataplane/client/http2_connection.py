@@ -68,6 +68,9 @@ SUSPECT_S: Final = 10.0
 """For so long after a head that was too large, or against the rules, only that is read at once, bodies too."""
 END_AT_ONCE: Final = 8
 """Requests. Where more are under way when their client leaves they take turns with what else there is much of."""
+BEHIND_S: Final = 1.0
+"""For so long after it sent more than was looked at in its turn, what it sends, and the answers to it, are read behind
+those of others."""
 DRAIN_S: Final = 1.0
 """From the first GOAWAY to the second, if the client does not show sooner that it has seen it."""
 _FLOOD_LINGER_S: Final = 1.0
@@ -80,6 +83,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
 
     __slots__ = (
         "_age_at",
+        "_behind_until",
         "_codec",
         "_deadline",
         "_door",
@@ -88,6 +92,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_failure",
         "_goaway",
         "_idle_since",
+        "_is_behind",
         "_is_crowded",
         "_is_due",
         "_is_inside",
@@ -149,6 +154,8 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         self._is_due = False  # the end of the turn will be told
         self._is_paused = False  # it does not take what it is sent
         self._is_waiting = False  # for its turn to be read on; nothing more is read meanwhile
+        self._is_behind = False
+        self._behind_until = 0.0
         self._reads_little = True
         self._suspect_until = 0.0
         self._write_blocked = False
@@ -396,11 +403,17 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
     def _wait(self) -> None:
         """For its turn, and read nothing until then."""
         self._is_waiting = True
+        self._stand_behind(is_behind=True)
         self.transport.pause_reading()
         self._turns.wait(self.take_turn)
 
+    def _stand_behind(self, *, is_behind: bool) -> None:
+        self._is_behind = is_behind
+        self.transport.stand_behind(is_behind=is_behind)
+
     def _end_wait(self) -> None:
         self._is_waiting = False
+        self._behind_until = self.services.clock() + BEHIND_S
         if not self._is_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 

@@ -126,6 +126,8 @@ class Attempt(AttemptBooks):
         stream.begin(self, prepared, lines, own, body, is_done=is_whole, expects=expects, trailers=tape.trailers)
         if owner.reads_at_most:
             self.read_at_most(owner.reads_at_most)
+        if owner.stands_behind and self.upstream is not None:
+            self.upstream.stand_behind()
 
     def body_came(self, data: bytes, *, is_done: bool) -> None:
         """See Follower."""

@@ -48,17 +48,27 @@ class AttemptOwner(Underway):
     """A request as its attempts know it.
 
     client_is_blocked: the client takes no more for now. continue_sent: it has its 100 Continue. is_body_paused: it is
-    not read, since a server takes no more. reads_at_most: bytes of the answer at once, 0: as usual.
+    not read, since a server takes no more. reads_at_most: bytes of the answer at once, 0: as usual. stands_behind: the
+    client asks for more at once than others do, who go first.
     """
 
-    __slots__ = ("body", "client_is_blocked", "continue_sent", "is_body_paused", "reads_at_most", "services", "side")
+    __slots__ = (
+        "body",
+        "client_is_blocked",
+        "continue_sent",
+        "is_body_paused",
+        "reads_at_most",
+        "services",
+        "side",
+        "stands_behind",
+    )
 
     def __init__(self, side: ClientStream, prepared: Prepared, id_line: bytes) -> None:
         super().__init__(prepared, id_line)
         self.side = side
         services = self.services = side.services
         self.body = BodyTape(services.pressure)
-        self.client_is_blocked = self.continue_sent = self.is_body_paused = False
+        self.client_is_blocked = self.continue_sent = self.is_body_paused = self.stands_behind = False
         self.reads_at_most = 0
 
     def is_trusted(self) -> bool:

@@ -133,6 +133,10 @@ class ServerStream:
         not take it. 0: as usual again."""
         raise NotImplementedError
 
+    def stand_behind(self) -> None:
+        """Until the request is over its answer is read behind those of others that are there at the same time."""
+        raise NotImplementedError
+
     # --- how fast the server takes the request ------------------------------------------------------------------------
 
     def unsent_bytes(self) -> int:
@@ -205,6 +209,9 @@ class SharingServerStream(ServerStream):
 
     def read_at_most(self, size: int) -> None:
         """What may come is what the windows say, which the server has been told."""
+
+    def stand_behind(self) -> None:
+        """Answers come in the order in which the server gives them; much of them is read in turns."""
 
     def raw_source(self) -> asyncio.Transport | None:
         return None

@@ -11,6 +11,11 @@ these answer EAGAIN where there is nothing.
 
 Level-triggered, so whoever does not take what is reported must `forget` the descriptor: EPOLLHUP and EPOLLERR are
 reported whatever was asked for. Or it is watched with EDGE, which reports each change once.
+
+Whoever asks for hundreds of answers at once has them ready at once, and the kernel tells of sockets in the order in
+which they became ready. So a descriptor may stand behind the others (`stand_behind`): what can be read there waits
+until all is done that came for those, and then they have BEHIND_S together in a turn, in the order in which they came.
+What is left is first the next time. The kernel tells of it once more, so nothing is lost if it is forgotten.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import contextlib
 import os
 import select
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from lbproxy.compiling import change_now, events_now, i64, mypyc_attr, packed_events, watch_now, word_at
@@ -31,8 +37,14 @@ EDGE: Final = select.EPOLLET  # by itself: errors and hang-ups
 _EPOLL: Final = select.epoll
 _EVENT: Final = 8  # octets, of which the first half says which descriptor it is
 _HALF: Final = 32  # bits
+_MONOTONIC: Final = monotonic
+_IN: Final = select.EPOLLIN  # by itself: whoever is told of its end alone may be told once
 _LOWER_HALF: Final = 0xFFFFFFFF
 BATCH: Final = 256  # events a turn; the rest comes with the next one, the loop's other work in between
+BEHIND_S: Final = 0.00015
+"""In a turn, for all together that stand behind the others. What they leave to be sent comes on top, half as much."""
+_MOST_BATCHES: Final = 8
+"""In a turn, while most of a batch are of those who stand behind: a socket that became ready last is not theirs."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -56,10 +68,12 @@ class Pollable(Writer):
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Poller:
-    """See the module. `defect` is told of exceptions that should not be (Services.internal_error). n_turns: batches so
-    far."""
+    """See the module. `defect` is told of exceptions that should not be (Services.internal_error). clock: monotonic
+    seconds. n_turns: so far. behind_s: BEHIND_S, unless time does not count."""
 
     __slots__ = (
+        "_behind",
+        "_clock",
         "_epoll",
         "_fd",
         "_is_plain",
@@ -67,15 +81,23 @@ class Poller:
         "_loop",
         "_modify",
         "_pollables",
+        "_put_off",
         "_register",
+        "behind_s",
         "defect",
         "n_turns",
         "turn_end",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, defect: Callable[[str, BaseException], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        defect: Callable[[str, BaseException], None],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._loop = loop
         self.defect = defect
+        self._clock = clock
         self._epoll = select.epoll()
         self._fd = self._epoll.fileno()
         self._is_plain = isinstance(self._epoll, _EPOLL)  # what is none is a stand-in
@@ -83,6 +105,9 @@ class Poller:
         self._modify = self._epoll.modify
         self._pollables: list[Pollable | None] = []  # by descriptor, of which the kernel gives the lowest that is free
         self._later: list[Pollable] = []
+        self._behind: set[int] = set()  # descriptors
+        self._put_off: dict[int, int] = {}  # of these, in the order in which they were ready; and the events
+        self.behind_s = BEHIND_S
         self.n_turns: i64 = 0
         self.turn_end = TurnEnd(loop, defect)
         # A reset leaves before what is sent next: a server with one slot must see the old request go first.
@@ -141,6 +166,14 @@ class Poller:
         else:
             self._let_go(fd)
 
+    def stand_behind(self, fd: int) -> None:
+        """What can be read there is looked at behind what comes for others, until `stand_among`."""
+        self._behind.add(fd)
+
+    def stand_among(self, fd: int) -> None:
+        """As usual again. Before it is closed: the number may be another's then."""
+        self._behind.discard(fd)
+
     def _let_go(self, fd: int) -> bool:
         """Is it somebody's no longer? False: it was nobody's."""
         pollables = self._pollables
@@ -168,24 +201,58 @@ class Poller:
         self.n_turns += 1
         try:
             epoll = self._epoll
-            found = events_now(epoll, self._fd, BATCH) if self._is_plain else packed_events(epoll.poll(0, BATCH))
-            at: i64 = 0
-            end: i64 = len(found)
-            while at < end:
-                event = word_at(found, at)
-                at += _EVENT
-                fd = event & _LOWER_HALF
-                pollable = pollables[fd] if fd < len(pollables) else None
-                if pollable is not None:
-                    try:
-                        pollable.ready(event >> _HALF & _LOWER_HALF)
-                    except Exception as error:  # a defect: confined to this connection
-                        self._crashed(pollable, error)
+            n_batches: i64 = 0
+            while True:
+                found = events_now(epoll, self._fd, BATCH) if self._is_plain else packed_events(epoll.poll(0, BATCH))
+                are_some_behind = len(self._behind) > 0
+                n_behind: i64 = 0
+                at: i64 = 0
+                end: i64 = len(found)
+                while at < end:
+                    event = word_at(found, at)
+                    at += _EVENT
+                    fd = event & _LOWER_HALF
+                    if are_some_behind and event >> _HALF & _IN and fd in self._behind:
+                        self._put_off[fd] = event >> _HALF & _LOWER_HALF
+                        n_behind += 1
+                        continue
+                    pollable = pollables[fd] if fd < len(pollables) else None
+                    if pollable is not None:
+                        try:
+                            pollable.ready(event >> _HALF & _LOWER_HALF)
+                        except Exception as error:  # a defect: confined to this connection
+                            self._crashed(pollable, error)
+                n_batches += 1
+                if n_behind <= BATCH // 2 or end < BATCH * _EVENT or n_batches == _MOST_BATCHES:
+                    break
+            if self._put_off:
+                turn_end.flush()  # what came for the others leaves first
+                self._look_behind()
             turn_end.flush()
         finally:
             turn_end.is_turning = False
-            if self._later:
-                self._run_later()
+            self.end_what_is_over()
+
+    def _look_behind(self) -> None:
+        """Deal with some of those who stand behind: a little in each turn, whatever comes for others."""
+        put_off, pollables = self._put_off, self._pollables
+        until = self._seconds() + self.behind_s
+        while put_off:
+            fd = next(iter(put_off))
+            events = put_off.pop(fd)
+            pollable = pollables[fd] if fd < len(pollables) else None
+            if pollable is not None:
+                try:
+                    pollable.ready(events)
+                except Exception as error:  # as above
+                    self._crashed(pollable, error)
+                self.end_what_is_over()  # closing a connection is half of what it costs
+                if self._seconds() >= until:
+                    break
+
+    def _seconds(self) -> float:
+        """The usual clock is not called through Python."""
+        return monotonic() if self._clock is _MONOTONIC else self._clock()
 
     def run_turn(self, work: Callable[[], None]) -> None:
         """Do some work apart from events: what it leaves for the end of the turn is done directly behind it."""
@@ -196,8 +263,12 @@ class Poller:
             turn_end.flush()
         finally:
             turn_end.is_turning = False
-            if self._later:
-                self._run_later()
+            self.end_what_is_over()
+
+    def end_what_is_over(self) -> None:
+        """Call back those who asked for it (`after_batch`)."""
+        if self._later:
+            self._run_later()
 
     def _crashed(self, pollable: Pollable, error: Exception) -> None:
         self.defect("a connection", error)
@@ -219,5 +290,6 @@ class Poller:
         """End watching. Sockets stay open."""
         self._loop.remove_reader(self._epoll.fileno())
         self._pollables.clear()
+        self._put_off.clear()
         self._later.clear()
         self._epoll.close()

@@ -89,6 +89,7 @@ class SocketTransport(Pollable, asyncio.Transport):
         "_has_eof",
         "_held",
         "_high",
+        "_is_behind",
         "_is_closing",
         "_is_lost",
         "_is_plain",
@@ -142,6 +143,7 @@ class SocketTransport(Pollable, asyncio.Transport):
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
         self._is_reading = True
+        self._is_behind = False
         self._is_write_paused = False
         self._is_writing_ended = False
         self._expects_nothing = False
@@ -257,6 +259,15 @@ class SocketTransport(Pollable, asyncio.Transport):
     def read_at_most(self, size: int) -> None:
         """Give a Protocol so many bytes at once, fewer than FIRST_READ, until told otherwise. 0: as usual again."""
         self._read_size = size or FIRST_READ
+
+    def stand_behind(self, *, is_behind: bool) -> None:
+        """Read behind all others that are ready at the same time (poller.py), or among them again."""
+        if is_behind != self._is_behind and not self._is_lost:
+            self._is_behind = is_behind
+            if is_behind:
+                self._poller.stand_behind(self._fd)
+            else:
+                self._poller.stand_among(self._fd)
 
     def pause_reading(self) -> None:
         self._is_reading = False
@@ -510,6 +521,8 @@ class SocketTransport(Pollable, asyncio.Transport):
     def _end(self, error: Exception | None) -> None:
         if self._is_lost:
             return
+        if self._is_behind:
+            self.stand_behind(is_behind=False)
         self._is_lost = True
         self._error = error
         if self._events:

@@ -434,6 +434,10 @@ class TlsTransport(Receiver, asyncio.Transport):
         """See SocketTransport."""
         self._raw.read_at_most(size)
 
+    def stand_behind(self, *, is_behind: bool) -> None:
+        """See SocketTransport."""
+        self._raw.stand_behind(is_behind=is_behind)
+
     def pause_reading(self) -> None:
         self._is_paused = True
         if not self._raw.is_closing():

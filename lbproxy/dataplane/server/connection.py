@@ -43,6 +43,7 @@ class ServerConnection(Kept, ServerStream):
         "_head",
         "_heads",
         "_interim",
+        "_is_behind",
         "_is_chunking",
         "_is_counted",
         "_is_last",
@@ -79,6 +80,7 @@ class ServerConnection(Kept, ServerStream):
         self._is_chunking = False  # is there more to come of a body in chunks?
         self._bulk: bulk.BulkReader | None = None
         self._reads_at_most = 0
+        self._is_behind = False
         self._heads = runtime.pool.response_memo
         self._is_lenient = runtime.pool.is_lenient
         self.is_bound = False  # to one client: see binding.py
@@ -175,6 +177,8 @@ class ServerConnection(Kept, ServerStream):
             self.request_done = True  # a client of HTTP/2 may be about to say so, in a frame without octets
         if self._reads_at_most:
             self.read_at_most(0)
+        if self._is_behind:
+            self._stand_among()
         runtime = self.runtime
         settings = runtime.pool.keep_alive
         promise_s = head.keep_alive_timeout_s
@@ -211,6 +215,10 @@ class ServerConnection(Kept, ServerStream):
             runtime.idle.put_used_up(self, now)
             return
         runtime.idle.put(self, settings.idle)
+
+    def _stand_among(self) -> None:
+        self._is_behind = False
+        self.transport.stand_behind(is_behind=False)
 
     def _may_stay_bound(self, head: ResponseHead, now: float) -> bool:
         """Leave a connection on which a user is authenticated to its client, if it would be kept otherwise."""

@@ -6,23 +6,25 @@
 
 Streams of which the server says that it has not processed them go elsewhere, whatever their method. When the
 connection dies, the others are judged as requests on a connection of HTTP/1 are.
+
+One read may hold hundreds of answers, or thousands of frames of a server that means ill, while clients of other pools
+wait. So it is looked at in turns (net/read_turns.py), and nothing more is read until all of it was.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import select
 import ssl
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
 from lbproxy import errors
 from lbproxy.compiling import mypyc_attr, trait
 from lbproxy.dataplane.counters import UPSTREAM_LOOKUPS, count_lookups
 from lbproxy.dataplane.exchange.ports import AnswerSink
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
-from lbproxy.dataplane.net.socket_transport import Receiver
+from lbproxy.dataplane.net.read_turns import ANSWERS
 from lbproxy.dataplane.net.tls_transport import StreamTransport, TlsTransport
 from lbproxy.dataplane.net.turn_end import Writer
 from lbproxy.dataplane.runtime import ServerRuntime
@@ -94,6 +96,9 @@ class Http2Connection(Carrier):
         self.has_ended = False
         self.was_answered = False
         self._is_counted = False
+        self._turns = services.read_turns
+        self._is_put_off = False  # it waits for its turn to be read on; nothing more is read meanwhile
+        self._is_over = False  # what was read is all that there is, and is looked at whoever waits
         self._turn_end = services.poller.turn_end
         self._outlet = _Outlet(self)
         self._is_due = False  # the end of the turn will be told
@@ -242,7 +247,45 @@ class Http2Connection(Carrier):
         self._pinged_at = 0.0
         if not self.peer.is_known and data.startswith(b"HTTP/1."):
             self._why = "it speaks HTTP/1 there"
+        self.n_left = self._turns.answers(self.now)
         self.received(data, self.now)
+        self._have_read()
+        if self.n_waiting:
+            self._put_off()
+
+    def has_turn(self) -> bool:
+        """See H2Control. What follows from what was read is most of the work."""
+        self._deliver()
+        if self._is_over:
+            return super().has_turn()
+        self.n_left = self._turns.more_answers()
+        return self.n_left > 0
+
+    def _put_off(self) -> None:
+        transport = self._transport  # None: it has ended
+        if transport is not None and not self._is_put_off and not self._is_over:
+            self._is_put_off = True
+            transport.pause_reading()
+            self._turns.wait(self.take_turn)
+
+    def take_turn(self) -> bool:
+        """Look at more of what was read. True: there is more."""
+        if self.has_ended or not self._is_put_off:
+            return False
+        self.now = self.services.clock()
+        self.n_left = ANSWERS
+        self.go_on()
+        self._have_read()
+        if self.n_waiting:
+            return not self.has_ended
+        self._is_put_off = False
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
+        return False
+
+    def _have_read(self) -> None:
+        """What came was looked at; what follows from it leaves."""
         self._deliver()
         if self._waiting:
             self._pump()
@@ -383,6 +426,8 @@ class Http2Connection(Carrier):
         """It has ended: nobody uses it any more."""
         self._count_lookups()
         self.has_ended = True
+        self._is_put_off = False
+        self.drop_waiting()
         owner, self._owner = self._owner, None
         self._outlet.connection = None  # which knows this object
         self._transport = None
@@ -432,6 +477,13 @@ class Http2Connection(Carrier):
         """The connection is over at the server's end, or on the way."""
         if self.has_ended:
             return
+        self._is_over = True
+        if self.n_waiting:
+            self.n_left = 0
+            self.go_on()
+            self._have_read()
+            if self.has_ended:
+                return
         transport = self._transport
         if error is not None and transport is not None and not isinstance(transport, TlsTransport):
             # Perhaps a GOAWAY that says why a write failed, and what was not processed.
@@ -497,6 +549,8 @@ class Http2Connection(Carrier):
             if now - self.idle_since >= self.runtime.idle_timeout_s:
                 self.close_if_idle()
             return
+        if self._is_put_off:
+            return  # it has said more than was looked at
         settings = self.runtime.pool.keep_alive
         ping_s = settings.ping_s if settings is not None else _NEVER
         if self._pinged_at:
@@ -521,38 +575,3 @@ class _Outlet(Writer):
     def flush(self) -> None:
         if self.connection is not None:
             self.connection.turn_ended()
-
-
-class Http2Wire(Receiver):
-    """What the transport of such a connection knows."""
-
-    __slots__ = ("connection",)
-
-    def __init__(self, connection: Http2Connection) -> None:
-        self.connection: Http2Connection | None = connection
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self.connection is not None:
-            self.connection.connected(cast(StreamTransport, transport))
-
-    def data_received(self, data: bytes) -> None:
-        if self.connection is not None:
-            self.connection.octets_came(data)
-
-    def eof_received(self) -> bool:
-        if self.connection is not None:
-            self.connection.lost(None, is_fin=True)
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.lost(exc, is_fin=exc is None)
-
-    def pause_writing(self) -> None:
-        if self.connection is not None:
-            self.connection.blocked()
-
-    def resume_writing(self) -> None:
-        if self.connection is not None:
-            self.connection.unblocked()

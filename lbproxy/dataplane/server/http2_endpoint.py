@@ -23,7 +23,8 @@ from lbproxy.dataplane.net.socket_transport import Receiver
 from lbproxy.dataplane.runtime import ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.server import connector
 from lbproxy.dataplane.server.endpoint import Dial
-from lbproxy.dataplane.server.http2_connection import MOST_STREAMS, Http2Connection, Http2Owner, Http2Wire
+from lbproxy.dataplane.server.http2_connection import MOST_STREAMS, Http2Connection, Http2Owner
+from lbproxy.dataplane.server.http2_wire import Http2Wire
 from lbproxy.dataplane.server.tls import ServerTlsConnection, Unwanted
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.dataplane.services import Services

@@ -88,6 +88,11 @@ class SendingConnection(ServerConnection):
             self._bulk.end()
             self._bulk = None
 
+    def stand_behind(self) -> None:
+        if not self.has_ended and self.sink is not None:
+            self._is_behind = True
+            self.transport.stand_behind(is_behind=True)
+
     def unsent_bytes(self) -> int:
         return self.transport.get_write_buffer_size()
 
@@ -123,4 +128,6 @@ class SendingConnection(ServerConnection):
     def detach(self) -> TunnelTransport:
         self.sink = None
         self.has_ended = True
+        if self._is_behind:
+            self._stand_among()
         return self.transport

@@ -62,6 +62,9 @@ _MAX_KNOWN_BLOCK: Final = 512
 # (`has_turn`): a little, twice as much if a request may begin with it, and what its octets do.
 _FRAME_COSTS: Final = 8
 _OCTETS_SHIFT: Final = 4  # 16 of them count one
+_BODY_SHIFT: Final = 10  # of answers, whose bodies are long and only passed on
+_HEAD_BODY: Final = (HEADERS << 8) | DATA
+_BODY_HEAD: Final = (DATA << 8) | HEADERS
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -183,7 +186,7 @@ class H2Connection(H2Control):
         """All that are there (section 4.1), or for which there is a turn. How many octets need not be kept."""
         size: i64 = len(octets)
         left: i64 = self.n_left
-        before: i64 = -1
+        before: i64 = -1  # where the frame before this one begins
         while size - at >= FRAME_HEADER:
             begin = word_at(octets, at)
             length: i64 = ((begin & 0xFF) << 16) | (begin & 0xFF00) | ((begin >> 16) & 0xFF)
@@ -195,7 +198,7 @@ class H2Connection(H2Control):
                 self.n_left = left
                 return at
             else:
-                if left <= 0 and not self._belongs(before, begin):
+                if left <= 0 and (before < 0 or not self._belongs(octets, before, at)):
                     self.n_left = left
                     if not self.has_turn():
                         self._unseen = octets
@@ -203,10 +206,14 @@ class H2Connection(H2Control):
                         return size
                     left = self.n_left
                 self._frame(begin, octets, at, end)
-                left -= _FRAME_COSTS + (length >> _OCTETS_SHIFT)
-                if (begin >> 24) & 0xFF == HEADERS:
+                kind: i64 = (begin >> 24) & 0xFF
+                if kind == DATA and not self.is_server:
+                    left -= _FRAME_COSTS + (length >> _BODY_SHIFT)
+                else:
+                    left -= _FRAME_COSTS + (length >> _OCTETS_SHIFT)
+                if kind == HEADERS:
                     left -= _FRAME_COSTS
-                before = begin
+                before = at
             if self.is_failed:
                 return size
             at = end
@@ -214,9 +221,13 @@ class H2Connection(H2Control):
         self.n_left = left
         return at
 
-    def _belongs(self, before: i64, begin: i64) -> bool:
-        """A body that came with its head goes with it: a request of one piece is the cheaper one."""
-        return (before >> 24) & 0xFF == HEADERS and (begin >> 24) & 0xFF == DATA
+    def _belongs(self, octets: bytes, before: i64, at: i64) -> bool:
+        """A body that came with its head goes with it, and trailers with the body of an answer: what is of one piece is
+        cheaper. before, at: where two frames begin."""
+        kinds: i64 = (octets[before + 3] << 8) | octets[at + 3]
+        if self.is_server:
+            return kinds == _HEAD_BODY
+        return kinds in (_HEAD_BODY, _BODY_HEAD) and octets[before + 5 : before + 9] == octets[at + 5 : at + 9]
 
     def _fail_size(self, begin: bytes, length: i64) -> None:
         """Section 4.2."""

@@ -6,7 +6,7 @@ import pytest
 
 from lbproxy.dataplane.client.connection import NEVER
 from lbproxy.dataplane.client.http2 import Http2Connection
-from lbproxy.dataplane.client.http2_connection import MOST_HELD, MOST_UNTAKEN
+from lbproxy.dataplane.client.http2_connection import BEHIND_S, MOST_HELD, MOST_UNTAKEN
 from lbproxy.dataplane.net.socket_transport import FIRST_READ
 from lbproxy.protocol.h2 import frames
 from lbproxy.protocol.h2.codes import DATA, ENHANCE_YOUR_CALM, MAX_STREAM_ID, NO_ERROR, PREFACE, PROTOCOL_ERROR
@@ -17,7 +17,7 @@ from tests.unit.dataplane.client.helpers import limited
 
 HERE = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"h"), (b":path", b"/here")]
 AWAY = [*HERE[:3], (b":path", b"/a")]
-AT_ONCE = 9  # requests, in a turn in which nobody else was
+AT_ONCE = 4  # requests, in a turn in which nobody else was
 BEGIN = PREFACE + frames.settings([])
 MANY = range(1, 40, 2)
 
@@ -360,3 +360,55 @@ def test_those_that_have_not_ended_do_at_the_stop() -> None:
         lb.services.read_turns.close()
         assert n_open(servers) == 0
         assert lb.ends == ["client_abort"] * 20
+
+
+# --- who is looked at first -----------------------------------------------------------------------------------------
+
+
+def many(lb: FakeLb, client: Http2Client) -> list[Peer]:
+    """Requests at once, for some of which there is no time, and the servers that have them."""
+    for _ in MANY:
+        client.begin(turns=False)
+    client.carry()
+    return [client.server() for _ in MANY]
+
+
+def test_who_asks_for_more_than_there_is_time_for_is_looked_at_behind_others_and_so_are_its_answers() -> None:
+    with hurried() as lb:
+        client = Http2Client(lb)
+        servers = many(lb, client)
+        assert client.peer.transport.is_behind
+        are_behind = [server.transport.is_behind for server in servers]
+        assert not any(are_behind[:AT_ONCE]) and all(are_behind[AT_ONCE + 1 :])
+        for server in servers:
+            client.answered_by(server, ok())
+        assert not any(server.transport.is_behind for server in servers), "another one's request may be the next"
+        assert lb.ends == ["ok"] * len(MANY)
+
+
+def test_after_a_while_it_is_as_any_other() -> None:
+    with hurried() as lb:
+        client = Http2Client(lb)
+        servers = many(lb, client)
+        for server in servers:
+            client.answered_by(server, ok())
+        lb.clock.now += BEHIND_S / 2
+        client.begin()
+        assert client.peer.transport.is_behind
+        [asked] = [server for server in servers if server.transport.is_behind]
+        client.answered_by(asked, ok())
+        lb.clock.now += BEHIND_S / 2
+        client.begin()
+        assert not client.peer.transport.is_behind
+        assert not asked.transport.is_behind
+        client.answered_by(asked, ok())
+        assert lb.ends == ["ok"] * (len(MANY) + 2)
+
+
+def test_others_are_not_behind() -> None:
+    with hurried() as lb:
+        many(lb, Http2Client(lb))
+        other = Http2Client(lb)
+        other.begin()
+        assert not other.peer.transport.is_behind
+        assert not other.server().transport.is_behind

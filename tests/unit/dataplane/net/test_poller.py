@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane.net import poller as module
-from lbproxy.dataplane.net.poller import BATCH, READABLE, WRITABLE, Pollable, Poller
+from lbproxy.dataplane.net.poller import BATCH, BEHIND_S, READABLE, WRITABLE, Pollable, Poller
 from lbproxy.dataplane.net.turn_end import Writer
 from tests.support.fake_transport import FakeClock, FakeLoop
 
@@ -39,7 +39,7 @@ class FakeEpoll:
 
     def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
         assert (timeout, most) == (0, BATCH)
-        events, self.events = self.events, []
+        events, self.events = self.events[:most], self.events[most:]
         return events
 
     def close(self) -> None:
@@ -49,15 +49,28 @@ class FakeEpoll:
 class Setting:
     def __init__(self, epoll: FakeEpoll) -> None:
         self.epoll = epoll
-        self.loop = FakeLoop(FakeClock())
+        self.clock = FakeClock()
+        self.loop = FakeLoop(self.clock)
         self.defects: list[BaseException] = []
-        self.poller = Poller(
-            cast(asyncio.AbstractEventLoop, self.loop), lambda where, error: self.defects.append(error)
-        )
+        loop = cast(asyncio.AbstractEventLoop, self.loop)
+        self.poller = Poller(loop, lambda where, error: self.defects.append(error), self.clock)
 
     def happens(self, *events: tuple[int, int]) -> None:
         self.epoll.events += events
         self.loop.turn()
+
+    def watched(self, said: list[int], fd: int, *, is_behind: bool, took_s: float = 0.0) -> Connection:
+        """It says its number when it is told of something, and what follows takes so long."""
+
+        def act() -> None:
+            said.append(fd)
+            self.clock.now += took_s
+
+        connection = Connection(act)
+        self.poller.watch(fd, READABLE, connection)
+        if is_behind:
+            self.poller.stand_behind(fd)
+        return connection
 
 
 class Ending(Pollable):
@@ -236,3 +249,133 @@ def test_the_kernel_s_own_events_come_to_whoever_watches() -> None:
         poller.close()
         for fd in {fd for pipe in pipes for fd in pipe} - {pipes[0][1]}:
             os.close(fd)
+
+
+# --- those who stand behind the others ------------------------------------------------------------------------------
+
+
+def told(*fds: int) -> list[tuple[int, int]]:
+    return [(fd, select.EPOLLIN) for fd in fds]
+
+
+def test_those_behind_come_last(setting: Setting) -> None:
+    said: list[int] = []
+    for fd in (5, 6, 7, 8):
+        setting.watched(said, fd, is_behind=fd < 7)
+    setting.happens(*told(5, 7, 6, 8))
+    assert said == [7, 8, 5, 6]
+    setting.poller.stand_among(5)
+    said.clear()
+    setting.happens(*told(5, 6, 7))
+    assert said == [5, 7, 6]
+
+
+def test_those_behind_have_some_time_together_and_the_rest_is_first_in_the_next_turn(setting: Setting) -> None:
+    said: list[int] = []
+    for fd in (5, 6, 7, 8):
+        setting.watched(said, fd, is_behind=True, took_s=BEHIND_S * 0.51)
+    setting.watched(said, 9, is_behind=False, took_s=1.0)
+    setting.happens(*told(5, 6, 7, 8, 9))
+    assert said == [9, 5, 6]
+    setting.happens(*told(9, 5, 7, 8))  # the kernel tells again what was not read
+    assert said[3:] == [9, 7, 8]
+    setting.happens(*told(5))
+    assert said[6:] == [5]
+
+
+def test_those_behind_have_a_little_of_each_turn_whatever_the_others_do(setting: Setting) -> None:
+    said: list[int] = []
+    setting.watched(said, 5, is_behind=True)
+    setting.watched(said, 6, is_behind=False, took_s=1.0)
+    for _ in range(3):
+        setting.happens(*told(6, 5))
+    assert said == [6, 5] * 3
+
+
+def test_an_end_that_is_told_once_is_not_put_off(setting: Setting) -> None:
+    setting.poller.behind_s = 0.0
+    first, second = [setting.watched([], fd, is_behind=True) for fd in (5, 6)]
+    setting.happens((5, READABLE), (6, select.EPOLLRDHUP))
+    assert (first.seen, second.seen) == ([READABLE], [select.EPOLLRDHUP])
+    setting.happens((6, select.EPOLLRDHUP | select.EPOLLHUP), (5, WRITABLE))
+    assert (first.seen[1:], second.seen[1:]) == ([WRITABLE], [select.EPOLLRDHUP | select.EPOLLHUP])
+
+
+def test_one_that_has_gone_meanwhile_is_told_nothing(setting: Setting) -> None:
+    gone = setting.watched([], 5, is_behind=True)
+    setting.poller.watch(6, READABLE, Connection(act=lambda: setting.poller.forget(5)))
+    setting.happens(*told(5, 6))
+    assert gone.seen == [] and not setting.defects
+
+
+def test_a_defect_of_one_behind_ends_that_one_only(setting: Setting) -> None:
+    def fail() -> None:
+        raise RuntimeError("defect")
+
+    said: list[int] = []
+    broken = Connection(act=fail)
+    setting.poller.watch(5, READABLE, broken)
+    setting.poller.stand_behind(5)
+    setting.watched(said, 6, is_behind=True)
+    setting.happens(*told(5, 6))
+    assert len(broken.errors) == len(setting.defects) == 1 and said == [6]
+
+
+def test_whoever_became_ready_behind_a_thousand_does_not_wait_for_them(setting: Setting) -> None:
+    said: list[int] = []
+    for fd in range(10, 10 + 4 * BATCH):
+        setting.watched(said, fd, is_behind=True, took_s=BEHIND_S)
+    setting.watched(said, 5, is_behind=False)
+    setting.happens(*told(*range(10, 10 + 4 * BATCH), 5))
+    assert said == [5, 10]
+
+
+def test_others_have_their_batch_and_no_more(setting: Setting) -> None:
+    said: list[int] = []
+    for fd in range(10, 10 + 2 * BATCH):
+        setting.watched(said, fd, is_behind=False)
+    setting.watched(said, 5, is_behind=True)
+    setting.happens(*told(5, *range(10, 10 + 2 * BATCH)))
+    assert len(said) == BATCH and said[-1] == 5
+
+
+def test_what_others_leave_to_be_sent_leaves_before_those_behind_are_looked_at(setting: Setting) -> None:
+    said: list[str] = []
+
+    class Held(Writer):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def flush(self) -> None:
+            said.append(f"{self.name} sent")
+
+    def acts(name: str) -> Callable[[], object]:
+        def act() -> None:
+            said.append(name)
+            setting.poller.turn_end.add(Held(name))
+
+        return act
+
+    for fd, name in ((5, "last"), (6, "first")):
+        setting.poller.watch(fd, READABLE, Connection(act=acts(name)))
+    setting.poller.stand_behind(5)
+    setting.happens(*told(5, 6))
+    assert said == ["first", "first sent", "last", "last sent"]
+
+
+def test_what_ends_is_of_the_time_of_those_behind(setting: Setting) -> None:
+    said: list[int] = []
+
+    def close() -> None:
+        setting.clock.now += BEHIND_S
+
+    for fd in (5, 6):
+        setting.poller.watch(fd, READABLE, Connection(act=lambda: setting.poller.after_batch(Ending(close))))
+        setting.poller.stand_behind(fd)
+    setting.watched(said, 7, is_behind=True)
+    setting.happens(*told(5, 6, 7))
+    assert said == [] and not setting.poller.has_ends
+    setting.happens()
+    assert said == []
+    setting.happens()
+    assert said == [7]

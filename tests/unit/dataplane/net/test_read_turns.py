@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from lbproxy.dataplane.net.poller import Poller
-from lbproxy.dataplane.net.read_turns import FEW, PIECE_S, SOME, TURN_S, ReadTurns
+from lbproxy.dataplane.net.poller import Pollable, Poller
+from lbproxy.dataplane.net.read_turns import ANSWERS, FEW, PIECE_S, SOME, TURN_S, ReadTurns
 from lbproxy.dataplane.net.turn_end import Writer
 from tests.support.fake_transport import FakeClock, FakeLoop
 
@@ -181,6 +181,24 @@ def test_who_comes_while_the_last_one_reads_is_not_called_twice(setting: Setting
     assert setting.said == ["b", "c"]
 
 
+def test_what_ends_is_of_the_time_of_a_piece(setting: Setting) -> None:
+    class Closing(Pollable):
+        def take_turn(self) -> bool:
+            setting.poller.after_batch(self)
+            return False
+
+        def batch_ended(self) -> None:
+            setting.clock.now += PIECE_S
+            setting.said.append("closed")
+
+    setting.turns.wait(Closing().take_turn)
+    setting.turns.wait(Reader(setting, "b", 1).take_turn)
+    setting.loop.turn()
+    assert setting.said == ["closed"]
+    setting.loop.turn()
+    assert setting.said == ["closed", "b"]
+
+
 def test_what_waits_is_done_before_the_end(setting: Setting) -> None:
     setting.turns.wait(Reader(setting, "a", 2, PIECE_S).take_turn)
     setting.turns.wait(Reader(setting, "b", 1).take_turn)
@@ -188,3 +206,16 @@ def test_what_waits_is_done_before_the_end(setting: Setting) -> None:
     assert setting.said == ["a", "b", "a"]
     setting.loop.run()
     assert setting.said == ["a", "b", "a"]
+
+
+def test_servers_have_a_time_of_their_own_whoever_waits(setting: Setting) -> None:
+    setting.turns.wait(Reader(setting, "a", 1).take_turn)
+    setting.poller.turn()
+    began = setting.clock()
+    assert setting.turns.answers(began) == setting.turns.more_answers() == ANSWERS
+    setting.clock.now = began + TURN_S * 1.01
+    assert setting.turns.more_answers() == 0
+    assert setting.turns.answers(setting.clock()) == ANSWERS, "another one, at once"
+    assert setting.turns.more_answers() == 0
+    setting.poller.turn()
+    assert setting.turns.answers(setting.clock()) == setting.turns.more_answers() == ANSWERS

@@ -56,7 +56,14 @@ class FakePoller(Poller):
         self.defects: list[BaseException] = []
         self.calls: list[str] = []
         self.is_full = False
+        self.behind: set[int] = set()
         self.now = 0  # what `ends` says
+
+    def stand_behind(self, fd: int) -> None:
+        self.behind.add(fd)
+
+    def stand_among(self, fd: int) -> None:
+        self.behind.remove(fd)
 
     def ends(self, fd: int) -> int:
         return self.now
@@ -329,6 +336,30 @@ def test_a_protocol_that_pauses_gets_no_second_piece(setting: Setting) -> None:
     setting.protocol.on_data = setting.transport.pause_reading
     setting.arrives(b"one", FIN, events=READABLE)
     assert setting.events == [b"one"]
+
+
+def test_one_stands_behind_the_others_until_told_otherwise_whether_it_reads_or_not(setting: Setting) -> None:
+    setting.transport.stand_behind(is_behind=False)
+    for _ in range(2):
+        setting.transport.stand_behind(is_behind=True)
+    setting.transport.pause_reading()
+    setting.transport.ready(READABLE)
+    setting.transport.resume_reading()
+    assert setting.poller.behind == {7}
+    setting.transport.stand_behind(is_behind=False)
+    assert not setting.poller.behind
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_whoever_gets_its_number_next_does_not_stand_behind_for_that(setting: Setting, is_paused: bool) -> None:
+    setting.transport.stand_behind(is_behind=True)
+    if is_paused:
+        setting.transport.pause_reading()
+        setting.transport.ready(READABLE)
+    setting.transport.close()
+    assert not setting.poller.behind
+    setting.transport.stand_behind(is_behind=True)
+    assert not setting.poller.behind
 
 
 def test_a_paused_one_still_writes(setting: Setting) -> None:

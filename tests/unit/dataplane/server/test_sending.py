@@ -149,6 +149,24 @@ def test_less_is_read_of_an_answer_that_has_begun_to_be_read_in_large_pieces(ben
     assert not transport.reads_at_most
 
 
+def test_an_answer_is_read_behind_others_and_the_next_one_is_not(bench: Bench) -> None:
+    connection, transport = bench.connection, bench.server.transport
+    bench.ask(GET)
+    connection.stand_behind()
+    assert transport.is_behind
+    bench.server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert bench.lb.n_idle == 1 and not transport.is_behind
+    connection.stand_behind()  # nobody's answer
+    assert not transport.is_behind
+
+
+def test_a_tunnel_is_not_behind_others_for_good(bench: Bench) -> None:
+    bench.ask(GET)
+    bench.connection.stand_behind()
+    bench.connection.detach()
+    assert not bench.server.transport.is_behind
+
+
 @pytest.mark.parametrize(
     ("raw", "pieces", "is_kept"),
     [

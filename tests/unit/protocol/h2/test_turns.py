@@ -122,6 +122,38 @@ def test_a_body_that_came_with_its_head_goes_with_it() -> None:
     assert [entry[0] for entry in end.seen if entry[0] in ("head", "data")] == ["head", "data"]
 
 
+def answered(*frames_of_one: bytes) -> list[str]:
+    """What a client reads of this in one turn."""
+    end = Reading()
+    for _ in range(2):
+        end.send_request(end.open_stream(), b"GET", b"http", b"a", b"/", b"", b"", True)
+    end.received(frames.settings([]), 0.0)
+    end.seen.clear()
+    end.n_left = 1
+    end.received(b"".join(frames_of_one), 0.0)
+    return [str(entry[0]) for entry in end.seen]
+
+
+class Reading(RecordingEnd):
+    """A client that has no more than it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(False)
+        self.n_left = 1000
+
+    def has_turn(self) -> bool:
+        return False
+
+
+def test_an_answer_that_came_whole_is_read_whole() -> None:
+    head = headers(1, [(b":status", b"200")])
+    body, last = frame(DATA, 0, 1, b"a"), headers(1, [(b"x-a", b"b")], is_end=True)
+    assert answered(head, body, last) == ["head", "data", "trailers"]
+    assert answered(head, body, body, last) == ["head", "data"]
+    assert answered(head, body, headers(3, [(b":status", b"200")])) == ["head", "data"]
+    assert answered(head, frame(DATA, 0, 3, b"a")) == ["head"]
+
+
 def test_the_preface_may_be_all_that_there_is_a_turn_for() -> None:
     end = Stopping(begin=BEGIN + ask(1), units=1)
     assert end.begun == []

@@ -336,6 +336,9 @@ def test_they_go_on_to_a_server_of_http2_but_for_the_time_of_a_call(kind: str) -
         begins = connection_of(lb)._codec._shapes._begins
         assert begins and begins[0].octets
         assert lb.ends == ["ok"] * 12
+        for runtime in lb.runtimes:
+            runtime.retire()
+        lb.loop.run()
 
 
 def test_where_a_field_that_is_new_says_which_server_it_does() -> None:

@@ -113,6 +113,10 @@ SIGNATURES = {
     "frame": ("int64", "int64", "int64", "bytes", "bytes", True),
     "frame_begin": ("int64", "int64", "int64", "int64", "bytes", True),
     "join_four": ("bytes", "bytes", "bytes", "bytes", "bytes", True),
+    "spliced": ("bytes", "bytes", *["int64"] * 3, *["bytes"] * 4, True),
+    "literal_at": ("bytes", "int64", "int64", False),
+    "huffman_text": ("bytes", "int64", "int64", "bytes", "bytes", True),
+    "timeout_line": ("int64", "bytes", "bytes", True),
     "hpack_literal": ("bytes", "bytes", "bytes", True),
     "hpack_own": ("bytes", "bytes", True),
 }

@@ -368,25 +368,38 @@ static inline PyObject *lbproxy_id_line(PyObject *octets, int64_t at) {
     return line;
 }
 
-static inline PyObject *lbproxy_length_line(int64_t length) {
-    static const char begin[16] = "Content-Length: ";
-    char digits[24];
+/* A line that ends with a number, and perhaps a letter; and what is behind it. */
+static inline PyObject *lbproxy_number_line(const char *begin, Py_ssize_t n_begin, int64_t number, const char *unit,
+                                            const char *behind, Py_ssize_t n_behind) {
+    char digits[32];
     char *to = digits + sizeof digits;
-    uint64_t left = length < 0 ? -(uint64_t)length : (uint64_t)length;
+    uint64_t left = number < 0 ? -(uint64_t)number : (uint64_t)number;
     *--to = '\n';
     *--to = '\r';
+    if (*unit)
+        *--to = *unit;
     do
         *--to = (char)('0' + left % 10);
     while (left /= 10);
-    if (length < 0)
+    if (number < 0)
         *--to = '-';
     Py_ssize_t size = digits + sizeof digits - to;
-    PyObject *line = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)sizeof begin + size);
+    PyObject *line = PyBytes_FromStringAndSize(NULL, n_begin + size + n_behind);
     if (line == NULL)
         return NULL;
-    memcpy(PyBytes_AS_STRING(line), begin, sizeof begin);
-    memcpy(PyBytes_AS_STRING(line) + sizeof begin, to, size);
+    memcpy(PyBytes_AS_STRING(line), begin, n_begin);
+    memcpy(PyBytes_AS_STRING(line) + n_begin, to, size);
+    if (n_behind)
+        memcpy(PyBytes_AS_STRING(line) + n_begin + size, behind, n_behind);
     return line;
+}
+
+static inline PyObject *lbproxy_length_line(int64_t length) {
+    return lbproxy_number_line("Content-Length: ", 16, length, "", NULL, 0);
+}
+
+static inline PyObject *lbproxy_timeout_line(int64_t ms, PyObject *behind) {
+    return lbproxy_number_line("grpc-timeout: ", 14, ms, "m", PyBytes_AS_STRING(behind), PyBytes_GET_SIZE(behind));
 }
 
 /* A list that is empty now and then would give its memory back each time, and ask for it again. */
@@ -757,6 +770,98 @@ static inline PyObject *lbproxy_join_four(PyObject *first, PyObject *second, PyO
         to += PyBytes_GET_SIZE(parts[i]);
     }
     return whole;
+}
+
+/* Four bits bring one symbol at most, so that there are two at most for each octet. */
+static inline PyObject *lbproxy_huffman_text(PyObject *data, int64_t start, int64_t end, PyObject *tables) {
+    const unsigned char *octets = (const unsigned char *)PyBytes_AS_STRING(data);
+    const unsigned char *follows = (const unsigned char *)PyBytes_AS_STRING(tables);
+    const unsigned char *happens = follows + 4096, *symbols = follows + 8192, *last = follows + 12288;
+    int64_t size = PyBytes_GET_SIZE(data);
+    unsigned char small[512], *made = small, *to;
+    unsigned state = 0, wrong = 0;
+    if (PyBytes_GET_SIZE(tables) < 12288 + 256 || start < 0) {
+        PyErr_SetString(PyExc_ValueError, "not the tables of a code, or not a place");
+        return NULL;
+    }
+    end = end > size ? size : end;
+    size = start < end ? end - start : 0;
+    if (size > (int64_t)sizeof small / 2 && (made = PyMem_Malloc((size_t)size * 2)) == NULL)
+        return PyErr_NoMemory();
+    to = made;
+    for (int64_t at = start; at < start + size; at++) {
+        unsigned place = state << 4 | octets[at] >> 4;
+        *to = symbols[place];
+        to += happens[place] & 1;
+        wrong |= happens[place];
+        place = (unsigned)follows[place] << 4 | (octets[at] & 15);
+        *to = symbols[place];
+        to += happens[place] & 1;
+        wrong |= happens[place];
+        state = follows[place];
+    }
+    PyObject *text = NULL;
+    if (wrong & ~1u)
+        PyErr_SetString(PyExc_ValueError, "EOS stands in a Huffman code");
+    else if (!last[state])
+        PyErr_SetString(PyExc_ValueError, "a Huffman code ends with padding that is no prefix of EOS");
+    else
+        text = PyBytes_FromStringAndSize((const char *)made, to - made);
+    if (made != small)
+        PyMem_Free(made);
+    return text;
+}
+
+/* Both ends are those of a slice, within what there is. */
+static inline PyObject *lbproxy_spliced(PyObject *first, PyObject *octets, int64_t start, int64_t skip_from,
+                                        int64_t skip_to, PyObject *second, PyObject *third, PyObject *fourth) {
+    int64_t size = PyBytes_GET_SIZE(octets);
+    const char *from = PyBytes_AS_STRING(octets);
+    skip_from = skip_from > size ? size : skip_from;
+    int64_t n_before = start < skip_from ? skip_from - start : 0;
+    skip_to = skip_to > start ? skip_to : start;
+    int64_t n_behind = skip_to < size ? size - skip_to : 0;
+    PyObject *whole =
+        PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(first) + n_before + n_behind + PyBytes_GET_SIZE(second) +
+                                            PyBytes_GET_SIZE(third) + PyBytes_GET_SIZE(fourth));
+    if (whole == NULL || PyBytes_GET_SIZE(whole) == 0)
+        return whole;
+    char *to = PyBytes_AS_STRING(whole);
+    to = lbproxy_put(to, PyBytes_AS_STRING(first), (size_t)PyBytes_GET_SIZE(first));
+    if (n_before)
+        to = lbproxy_put(to, from + start, (size_t)n_before);
+    if (n_behind)
+        to = lbproxy_put(to, from + skip_to, (size_t)n_behind);
+    to = lbproxy_put(to, PyBytes_AS_STRING(second), (size_t)PyBytes_GET_SIZE(second));
+    to = lbproxy_put(to, PyBytes_AS_STRING(third), (size_t)PyBytes_GET_SIZE(third));
+    lbproxy_put(to, PyBytes_AS_STRING(fourth), (size_t)PyBytes_GET_SIZE(fourth));
+    return whole;
+}
+
+/* Between fields stands an octet that no value has, so that to look for the end of one is not to look at all others. */
+static inline int64_t lbproxy_literal_at(PyObject *block, int64_t at) {
+    const unsigned char *octets = (const unsigned char *)PyBytes_AS_STRING(block);
+    int64_t size = PyBytes_GET_SIZE(block);
+    if (at < 0 || at > size - 3 || octets[at] != 0)
+        return -1;
+    int64_t n_name = octets[at + 1];
+    int64_t start = at + 2 + n_name; /* where the value's size stands */
+    if (n_name < 1 || n_name > 64 || start >= size)
+        return -1;
+    int64_t n_value = octets[start++];
+    if (n_value >= 127) {
+        if (n_value > 127 || start >= size || octets[start] > 127)
+            return -1;
+        n_value += octets[start++];
+    }
+    if (n_value > size - start || (n_value && lbproxy_value_end(block, start) < start + n_value))
+        return -1;
+    if (n_value) {
+        unsigned char first = octets[start], last = octets[start + n_value - 1];
+        if (first == ' ' || first == '\t' || last == ' ' || last == '\t')
+            return -1;
+    }
+    return start << 16 | n_value << 8 | n_name;
 }
 
 /* At most six octets: no object has more than 2^40. */

@@ -392,6 +392,71 @@ def join_four(first: bytes, second: bytes, third: bytes, fourth: bytes) -> bytes
     return first + second + third + fourth
 
 
+def spliced(
+    first: bytes, octets: bytes, start: i64, skip_from: i64, skip_to: i64, second: bytes, third: bytes, fourth: bytes
+) -> bytes:
+    """All of them in one; of `octets` those from `start` on, without those from `skip_from` to `skip_to`, in this order
+    and none of them negative."""
+    return b"".join((first, octets[start:skip_from], octets[max(start, skip_to) :], second, third, fourth))
+
+
+def literal_at(block: bytes, at: i64) -> i64:
+    """A field of HPACK that stands there and enters no table (RFC 7541 section 6.2.2), if its name is spelled out, in 1
+    to 64 octets, and its value is one that HTTP allows (RFC 9113 section 8.2.1), with at most 254; neither of them in
+    Huffman's code. Three numbers in one: where its value begins; in eight bits how long that is; in eight more how long
+    the name is, which begins two octets behind `at`, and was not looked at. -1: it is anything else."""
+    octets = block[at : at + _MOST_BEFORE_VALUE] if at >= 0 else b""
+    name_size = octets[1] if len(octets) > 2 and not octets[0] else 0
+    value_size_at = 2 + name_size
+    if not 1 <= name_size <= _MOST_NAME or value_size_at >= len(octets):
+        return -1
+    size, start = octets[value_size_at], value_size_at + 1
+    if size > _MANY or (size == _MANY and (start >= len(octets) or octets[start] > _MANY)):
+        return -1
+    if size == _MANY:
+        size, start = _MANY + octets[start], start + 1
+    value = block[at + start : at + start + size]
+    if len(value) != size or value_end(value, 0) != size or value.strip(b" \t") != value:
+        return -1
+    return (at + start) << 16 | size << 8 | name_size
+
+
+_MOST_NAME: Final = 64
+_MANY: Final = 127  # a size from which on it takes more than one octet
+_MOST_BEFORE_VALUE: Final = 2 + _MOST_NAME + 2
+
+
+def huffman_text(data: bytes, start: i64, end: i64, tables: bytes) -> bytes:
+    """What these octets, of which neither end is negative, say in HPACK's code.
+
+    tables: for each of 256 states and the four bits that come then, which state follows; behind these, what happens
+    (1: a symbol is there, 2: it is EOS); then the symbol; and behind all of them, for each state, 1 if it may be the
+    last. The first state is 0. Raises ValueError for what is no such code.
+    """
+    found = bytearray()
+    state = 0
+    for octet in data[start:end]:
+        for bits in (octet >> 4, octet & 15):
+            place = state << 4 | bits
+            happens = tables[_STATES_BITS + place]
+            if happens > 1:
+                raise ValueError("EOS stands in a Huffman code")
+            if happens:
+                found.append(tables[2 * _STATES_BITS + place])
+            state = tables[place]
+    if not tables[3 * _STATES_BITS + state]:
+        raise ValueError("a Huffman code ends with padding that is no prefix of EOS")
+    return bytes(found)
+
+
+_STATES_BITS: Final = 256 * 16
+
+
+def timeout_line(ms: i64, behind: bytes) -> bytes:
+    """The field grpc-timeout, as lbproxy writes it, and what is behind it."""
+    return b"grpc-timeout: %dm\r\n%b" % (ms, behind)
+
+
 def hpack_literal(begin: bytes, value: bytes) -> bytes:
     """A field of HPACK that is spelled out: its value, without Huffman's code, behind what says its name."""
     return begin + _hpack_size(len(value)) + value

@@ -21,7 +21,7 @@ import httptools
 from benchmarks.micro.hot_path import BODY, HEAD, RESPONSE, build, connect
 from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.server.upstream import UpstreamConnection
 from lbproxy.process.tuning import tune_gc
 from lbproxy.protocol.http1 import END

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lbproxy.control.affinity_words import SHOWN
 from lbproxy.control.status import Json
 from lbproxy.dataplane.exchange.choosing import Choosing
-from lbproxy.dataplane.exchange.prepare import Fork, Prepared
+from lbproxy.dataplane.exchange.prepared import Fork, Prepared
 from lbproxy.domain.splitting import Split
 from lbproxy.domain.text_pattern import TextPattern
 from lbproxy.protocol.json_value import JsonValue

@@ -19,7 +19,8 @@ from lbproxy.control.affinity_words import hash_words, key_in, sticky_words
 from lbproxy.control.body_words import SeenBody, beyond_fork
 from lbproxy.control.status import Json
 from lbproxy.dataplane.exchange.forwarding import UNIX, client_address
-from lbproxy.dataplane.exchange.prepare import Prepared, matched_headers, prepare
+from lbproxy.dataplane.exchange.prepare import matched_headers, prepare
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.foresight import Foresight, foresee
 from lbproxy.domain.lease import Refusal

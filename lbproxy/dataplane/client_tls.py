@@ -14,7 +14,7 @@ from lbproxy.dataplane.client.http1 import Http1Connection
 from lbproxy.dataplane.client.http2 import Http2Connection
 from lbproxy.dataplane.client.plain_http import FAREWELL, PlainHttpConnection, speaks_http1, speaks_http2
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.net.tls_reasons import reason_of
 from lbproxy.dataplane.net.tls_transport import CLOSED, HANDSHAKE, TlsTransport
 from lbproxy.dataplane.tcp.session import TcpClient
@@ -313,7 +313,7 @@ class NamedConnection(Http1Connection):
         self._is_here = ""  # a host that was found to be on the right connection
 
     def _begin(self, prepared: Prepared, rest: bytes, *, is_refused: bool = False) -> None:
-        host = prepared.head.host
+        host = prepared.meaning.host
         if host and host != self._is_here and not is_refused and not self.facts.is_trusted:
             if self._certificates.is_misdirected(self._name, without_port(host)):
                 asked = f"{prepared.head.method} ".encode() + prepared.head.target + b" HTTP/1.1"

@@ -27,7 +27,7 @@ from lbproxy.dataplane.client.http2 import Http2Connection
 from lbproxy.dataplane.client.proxy_header import ProxyHeaders
 from lbproxy.dataplane.client_tls import ClientTlsTransport
 from lbproxy.dataplane.exchange.client_facts import ClientFacts
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.net.acceptor import REASONS, Acceptor
 from lbproxy.dataplane.net.poller import EDGE, READABLE
 from lbproxy.dataplane.net.socket_transport import SocketTransport, plain_socket

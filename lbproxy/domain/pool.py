@@ -302,10 +302,11 @@ class Pool(Lessor):
         near, FULL is not said because of a penalty.
         """
         eligible = self.members.fast
-        if not eligible or (tried and self.picker.is_hashing):  # a pick that can't hold would be counted
+        is_again = bool(tried)
+        if not eligible or (is_again and self.picker.is_hashing):  # a pick that can't hold would be counted
             return self._place(ctx, tried, now, deadline_at)
         server = eligible[0] if len(eligible) == 1 else self.picker.pick(eligible, ctx, now)
-        if server.inflight >= server.free_limit or (tried and server in tried):
+        if server.inflight >= server.free_limit or (is_again and server in tried):
             return self._place(ctx, tried, now, deadline_at)
         return Lease(self, server, now)
 

@@ -88,6 +88,8 @@ def push_back_s(fields: Iterable[Field]) -> float:
 
 def as_http(status: int, *, pushes_back: bool) -> int:
     """The status of HTTP that says the same of a server; 200 for what is no fault of one."""
+    if status == OK:
+        return 200
     if status == UNAVAILABLE and pushes_back:
         return 429
     return _AS_HTTP.get(status, 200)

@@ -10,7 +10,8 @@ import random
 
 import h11
 
-from lbproxy.dataplane.exchange.prepare import Prepared, prepare
+from lbproxy.dataplane.exchange.prepare import prepare
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.protocol.http1 import HeadError
 from lbproxy.protocol.repeats import Repeats
 from tests.fuzz.oracle import Disagreement, Verdict, differ

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from math import inf
 
 from lbproxy.dataplane.exchange.ports import AnswerSink, Endpoint, ServerStream
-from lbproxy.dataplane.exchange.prepare import Prepared, prepare
+from lbproxy.dataplane.exchange.prepare import prepare
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.runtime import UpstreamTimeouts
 from lbproxy.errors import Fault
 from lbproxy.protocol.http1 import ResponseHead

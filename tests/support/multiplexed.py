@@ -22,7 +22,8 @@ from lbproxy.dataplane.exchange.client_stream import SharingClientStream
 from lbproxy.dataplane.exchange.exchange import Exchange
 from lbproxy.dataplane.exchange.forwarding import kept_request_id
 from lbproxy.dataplane.exchange.ports import AnswerSink, Endpoint, Pending, SharingServerStream, Underway
-from lbproxy.dataplane.exchange.prepare import Prepared, prepare
+from lbproxy.dataplane.exchange.prepare import prepare
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.services import Services
 from lbproxy.errors import CONNECT_REFUSED, RESET, Fault, Retry, Side

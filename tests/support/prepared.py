@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.runtime import Edits, RouteRuntime
 from lbproxy.domain.retry import RetryPolicy
 from lbproxy.protocol.http1 import parse_request_head

@@ -21,7 +21,7 @@ from lbproxy.dataplane.client.connection import BODY, CLOSED, HEAD, TUNNEL, WAIT
 from lbproxy.dataplane.client.timed import TimedConnection
 from lbproxy.dataplane.exchange.binding import unbind
 from lbproxy.dataplane.exchange.ports import Underway
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.net.framed_transport import TunnelTransport
 from lbproxy.dataplane.net.pieces import SMALL_BODY
 from lbproxy.protocol.body import chunked
@@ -84,7 +84,7 @@ class AnsweringConnection(TimedConnection):
 
     def _chunked(self, prepared: Prepared, data: bytes, trailers: Sequence[Field], *, is_done: bool) -> bytes:
         lines = b""
-        if is_done and trailers and prepared.head.accepts_trailers:
+        if is_done and trailers and prepared.meaning.accepts_trailers:
             lines = sent_trailers(prepared, trailers, self._nominated)
         return chunked(data, is_done=is_done, trailers=lines)
 
@@ -135,7 +135,7 @@ class AnsweringConnection(TimedConnection):
         if self._closes or not exchange.request_done or (self._client_fin and self._ahead is None):
             prepared = exchange.prepared
             # RFC 9112 section 9.6: who says `close` in a request sends nothing behind it. HTTP/1.0 has no such promise.
-            said_close = not prepared.head.keep_alive and prepared.minor > 0 and prepared.fault is None
+            said_close = not prepared.meaning.keep_alive and prepared.minor > 0 and prepared.fault is None
             self._linger(is_last_word=said_close and exchange.request_done)
             return
         self._state = HEAD

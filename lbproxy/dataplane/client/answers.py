@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lbproxy.dataplane.exchange.own_answers import http_date
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.protocol.http1 import ResponseHead
 from lbproxy.protocol.message import Field, Fields, forwardable_trailers, join_fields
 from lbproxy.protocol.status import reason_of, status_line

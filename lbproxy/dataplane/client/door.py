@@ -6,7 +6,7 @@ import socket
 
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.client.gate import Gated
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.protocol.proxy_protocol import ProxyHeader
 from lbproxy.protocol.repeats import Repeats

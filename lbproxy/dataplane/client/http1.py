@@ -19,7 +19,8 @@ from lbproxy.dataplane.client.read_ahead import ReadAhead
 from lbproxy.dataplane.client.upload_rate import UploadRate
 from lbproxy.dataplane.exchange.exchange import Exchange
 from lbproxy.dataplane.exchange.forwarding import kept_identity
-from lbproxy.dataplane.exchange.prepare import Prepared, prepare_head, rejected
+from lbproxy.dataplane.exchange.prepare import prepare_head, rejected
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.net import bulk
 from lbproxy.protocol.body import BodyError, ChunkedReader, LengthReader
 from lbproxy.protocol.h2.codes import PREFACE
@@ -70,7 +71,7 @@ class Http1Connection(AnsweringConnection):
         if prepared is None:
             prepared = self._read_head(data, is_whole=is_whole)
         if prepared is not None:
-            self._begin(prepared, cut(data, prepared.head.size, len(data)))
+            self._begin(prepared, cut(data, prepared.meaning.size, len(data)))
 
     def _partial_head(self, data: bytes) -> None:
         """A head that comes in pieces; looked through once, refused as early as possible."""
@@ -184,7 +185,7 @@ class Http1Connection(AnsweringConnection):
                 add_to(row, column, count)
         facts = self.facts
         if facts.is_trusted:
-            known = prepared.head.forwarding
+            known = prepared.meaning.forwarding
             identity = kept_identity(known) or services.next_request_id()
             exchange = Exchange(self, prepared, identity, facts.address_behind(known), services.now())
         else:

@@ -13,13 +13,15 @@ from lbproxy.dataplane.client.http2_stream import Http2Stream
 from lbproxy.dataplane.client.http2_timed import TimedHttp2
 from lbproxy.dataplane.client.http2_tunnel import ConnectStream
 from lbproxy.dataplane.exchange.forwarding import kept_identity
-from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
+from lbproxy.dataplane.exchange.prepare import prepare, rejected
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.exchange.template import Template
 from lbproxy.dataplane.net.read_turns import FEW
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.protocol.h2.codes import error_name
 from lbproxy.protocol.h2.fields import H2Field
 from lbproxy.protocol.h2.head import H2Head, trailers_of
+from lbproxy.protocol.h2.tail import Tail
 from lbproxy.protocol.http1 import HeadError, line_too_long
 from lbproxy.protocol.message import Field
 from lbproxy.protocol.upgrade import WEBSOCKET
@@ -106,32 +108,52 @@ class Http2Connection(TimedHttp2):
 
     def head_received(self, number: int, head: H2Head, is_end: bool) -> None:
         """A request."""
-        if self._unstarted is not None:
-            self._start()
-        if self._facts.listener is not self._door.runtime:
-            self._facts = self._facts.renewed(self._door.runtime, self.transport)
-            self._templates.clear()
+        self._make_ready()
         facts = self._facts
-        services = self.services
-        if head.protocol:
+        if len(head.protocol):
             stream: Http2Stream = ConnectStream(self, number, facts, is_end=is_end)
             raw = connect_octets(head)
             is_end = True  # of the request; what comes behind it is no body
         else:
             stream = Http2Stream(self, number, facts, is_end=is_end)
-            raw = b""
+            raw = request_octets(head, is_end=is_end)
+        self._began(number, stream, self._prepared(raw, head), is_end=is_end)
+
+    def tail_received(self, number: int, tail: Tail, is_end: bool) -> None:
+        """A request of which all but the tail came before."""
+        front = tail.front
+        if len(front.protocol):
+            self.head_received(number, tail.head(), is_end)
+            return
+        self._make_ready()
+        prepared = self._from_template(tail, is_end=is_end)
+        if prepared is None:
+            head = tail.head()
+            prepared = self._prepared(request_octets(head, is_end=is_end), head)
+        self._began(number, Http2Stream(self, number, self._facts, is_end=is_end), prepared, is_end=is_end)
+
+    def _make_ready(self) -> None:
+        """For a new request: the one before begins, under the settings of its time."""
+        if self._unstarted is not None:
+            self._start()
+        if self._facts.listener is not self._door.runtime:
+            self._facts = self._facts.renewed(self._door.runtime, self.transport)
+            self._templates.clear()
+            self._last_template = None
+
+    def _began(self, number: int, stream: Http2Stream, prepared: Prepared, *, is_end: bool) -> None:
+        """A request has begun."""
+        facts = self._facts
+        services = self.services
         self._streams.put(number, stream)
         self._door.n_streams += 1
-        prepared = self._from_template(head, is_end=is_end) if head.shape is not None and not raw else None
-        if prepared is None:
-            prepared = self._prepared(raw or request_octets(head, is_end=is_end), head)
-        if prepared.dropped:
+        if len(prepared.dropped):
             for column, count in prepared.dropped:
                 services.row[column] += count
         identity: tuple[str, bytes] | None = None
         address = facts.address
         if facts.is_trusted:
-            known = prepared.head.forwarding
+            known = prepared.meaning.forwarding
             identity = kept_identity(known)
             address = facts.address_behind(known)
         exchange = stream.begin(prepared, identity or services.next_request_id(), address, self._now)
@@ -146,27 +168,28 @@ class Http2Connection(TimedHttp2):
         else:
             self._unstarted = stream
 
-    def _from_template(self, head: H2Head, *, is_end: bool) -> Prepared | None:
-        """What is made of a head of which all but the last fields came before; None where that may be more."""
-        shape = head.shape
-        if shape is None or shape.protocol:
-            return None
-        template = self._templates.get(shape)
-        if template is None:
-            facts = self._facts
-            prepared = self._prepared(request_octets(shape, is_end=is_end), shape)
-            template = Template(prepared, facts.listener, len(shape.fields), is_trusted=facts.is_trusted)
-            if len(self._templates) >= _MOST_TEMPLATES:
-                self._templates.clear()
-            self._templates[shape] = template
-        return None if self.is_misdirected(template.prepared.head.host) else template.followed_by(head.behind)
+    def _from_template(self, tail: Tail, *, is_end: bool) -> Prepared | None:
+        """What is made of a head of which all but the tail came before; None where that may be more."""
+        front = tail.front
+        template = self._last_template
+        if template is None or template.front is not front:
+            template = self._templates.get(front)
+            if template is None:
+                facts = self._facts
+                prepared = self._prepared(request_octets(front, is_end=is_end), front)
+                template = Template(front, prepared, facts.listener, len(front.fields), is_trusted=facts.is_trusted)
+                if len(self._templates) >= _MOST_TEMPLATES:
+                    self._templates.clear()
+                self._templates[front] = template
+            self._last_template = template
+        return None if self.is_misdirected(template.prepared.meaning.host) else template.followed_by(tail)
 
     def _prepared(self, raw: bytes, head: H2Head) -> Prepared:
         facts = self._facts
         listener = facts.listener
         memo = self._door.http2_memo_trusted if facts.is_trusted else self._door.http2_memo
         prepared = memo.find(raw) if not head.secrets else None  # which are no part of these octets
-        if prepared is not None and not self.is_misdirected(prepared.head.host):
+        if prepared is not None and not self.is_misdirected(prepared.meaning.host):
             return prepared
         try:
             if head.excess:
@@ -184,12 +207,12 @@ class Http2Connection(TimedHttp2):
                 local_host=facts.local_host,
                 is_http2=True,
             )
-            if self.is_misdirected(prepared.head.host):
+            if self.is_misdirected(prepared.meaning.host):
                 raise HeadError(errors.MISDIRECTED, "the connection was made for another name")
         except HeadError as error:
             return rejected(listener, raw, error, listener.log_format, is_http2=True)
         if head.secrets:
-            prepared.head.secrets = head.secrets
+            prepared.meaning.secrets = head.secrets
         else:
             memo.learn(raw, len(raw), prepared)
         return prepared

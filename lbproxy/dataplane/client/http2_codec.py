@@ -8,6 +8,7 @@ from lbproxy.protocol.h2.connection import H2Connection
 from lbproxy.protocol.h2.fields import H2Field
 from lbproxy.protocol.h2.head import H2Head
 from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.h2.tail import Tail
 
 
 @trait
@@ -19,6 +20,10 @@ class FrameOwner:
 
     def head_received(self, number: int, head: H2Head, is_end: bool) -> None:
         """A request."""
+        raise NotImplementedError
+
+    def tail_received(self, number: int, tail: Tail, is_end: bool) -> None:
+        """The same of one of which all but the tail came before."""
         raise NotImplementedError
 
     def body_received(self, number: int, data: bytes, n_flow: int, is_end: bool) -> None:
@@ -65,6 +70,10 @@ class ClientCodec(H2Connection):
     def head_received(self, stream_id: int, head: H2Head, is_end: bool) -> None:
         if self.owner is not None:
             self.owner.head_received(stream_id, head, is_end)
+
+    def tail_received(self, stream_id: int, tail: Tail, is_end: bool) -> None:
+        if self.owner is not None:
+            self.owner.tail_received(stream_id, tail, is_end)
 
     def trailers_received(self, stream_id: int, fields: list[H2Field]) -> None:
         if self.owner is not None:

@@ -98,6 +98,7 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         "_is_inside",
         "_is_paused",
         "_is_waiting",
+        "_last_template",
         "_linger_end",
         "_lookups",
         "_n_held",
@@ -146,7 +147,8 @@ class Http2Life(Guest, StreamOwner, FrameOwner):
         self._unstarted: Http2Stream | None = None  # of the last head: its body may be in the same read
         self._ready: deque[Http2Stream] = deque()  # may send, and wait for their turn
         self._stalled: dict[int, Http2Stream] = {}  # wait for a window
-        self._templates: dict[H2Head, Template] = {}  # by their shapes, which one connection has
+        self._templates: dict[H2Head, Template] = {}  # by what is before their tails, which one connection has
+        self._last_template: Template | None = None  # of these
         self._is_inside = False  # of a read
         self._now = 0.0  # when the read began
         self._turn_end = door.services.poller.turn_end

@@ -12,7 +12,7 @@ from typing import Final
 from lbproxy.compiling import length_line
 from lbproxy.dataplane.client.answers import shown_id
 from lbproxy.dataplane.exchange.own_answers import date_line, http_date
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.protocol.field_lines import fields_of
 from lbproxy.protocol.h2.head import H2Head
 from lbproxy.protocol.http1 import ResponseHead

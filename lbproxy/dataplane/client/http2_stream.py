@@ -25,7 +25,7 @@ from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.client_stream import SharingClientStream
 from lbproxy.dataplane.exchange.exchange import Exchange
 from lbproxy.dataplane.exchange.ports import Underway
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.net.pieces import SMALL
 from lbproxy.dataplane.net.tls_transport import StreamTransport
 from lbproxy.dataplane.net.unsent import Unsent
@@ -86,7 +86,7 @@ class _LastTrailers:
 
     def lines_of(self, prepared: Prepared, trailers: Sequence[Field], nominated: frozenset[bytes]) -> bytes:
         """See sent_trailers."""
-        if nominated or prepared.route.edits_responses or secrets_of(trailers):
+        if len(nominated) or prepared.route.edits_responses or len(secrets_of(trailers)):
             return sent_trailers(prepared, trailers, nominated)
         if trailers is not self._trailers:
             self._trailers = trailers
@@ -363,9 +363,9 @@ class Http2Stream(SharingClientStream):
         if trailers:
             behind = _LAST.lines_of(prepared, trailers, head.nominated)
             self._secrets = secrets_of(trailers)
-        is_end = is_done and not body and not behind
+        is_end = is_done and not len(body) and not len(behind)
         lines, aside, own = answer_lines(prepared, head, request.id_line)
-        if request.cookie_line:
+        if len(request.cookie_line):
             own = request.cookie_line + own
         self._owner.codec.send_answer(self.number, head.status, lines, own, is_end, head.secrets, aside)
         if is_end:
@@ -504,7 +504,7 @@ class Http2Stream(SharingClientStream):
     def _all_sent(self) -> None:
         """Up to the trailers."""
         codec = self._owner.codec
-        if self._trailers:
+        if len(self._trailers):
             codec.send_trailers(self.number, self._trailers, self._secrets)
         if self._is_early and codec.lacks_only_end(self.number):
             self._release()

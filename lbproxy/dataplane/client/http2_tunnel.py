@@ -18,7 +18,7 @@ from lbproxy.dataplane.exchange.client_facts import ClientFacts
 from lbproxy.dataplane.exchange.connect import ConnectExchange
 from lbproxy.dataplane.exchange.exchange import Exchange
 from lbproxy.dataplane.exchange.ports import Underway
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.exchange.relay_end import RelayEnd
 from lbproxy.dataplane.net.framed_transport import Carried, FramedTransport, TunnelTransport
 from lbproxy.dataplane.net.pieces import add_piece

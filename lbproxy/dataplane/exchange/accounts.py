@@ -81,7 +81,7 @@ def ended(
 
 def call_ended(runtime: ServerRuntime, status: int) -> None:
     """A call of gRPC was answered with this status; -1 if there was none."""
-    runtime.row[GRPC + (status if 0 <= status <= MOST else MOST + 1)] += 1
+    add_to(runtime.row, GRPC + (status if 0 <= status <= MOST else MOST + 1), 1)
 
 
 def failed_open(pool: PoolRuntime) -> None:

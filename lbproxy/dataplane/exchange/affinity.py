@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy.compiling import mypyc_attr
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.runtime import PoolRuntime
 from lbproxy.domain.server import Server
 from lbproxy.domain.sticky import Sticky

@@ -16,7 +16,7 @@ from lbproxy.dataplane.exchange.client_stream import ClientStream
 from lbproxy.dataplane.exchange.kept_answer import KeptAnswer
 from lbproxy.dataplane.exchange.kernel_path import KernelPath
 from lbproxy.dataplane.exchange.ports import AnswerSink, ServerStream, Underway
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.exchange.verdicts import (
     BAD_ANSWERS,
     STILL_WORKING,
@@ -41,6 +41,26 @@ TUNNEL: Final = 4
 OVER: Final = 5
 
 NEVER: Final = float("inf")
+
+
+class _LastCall:
+    """What was said last behind a call of gRPC: servers say the same behind most of them, and equal trailers that come
+    one after the other are the same object."""
+
+    __slots__ = ("push_back_s", "status", "trailers")
+
+    def __init__(self) -> None:
+        self.trailers: Sequence[Field] = ()
+        self.status = grpc.NO_STATUS
+        self.push_back_s = -1.0
+
+    def read(self, trailers: Sequence[Field]) -> None:
+        self.trailers = trailers
+        self.status = grpc.status_of(trailers)
+        self.push_back_s = grpc.push_back_s(trailers)
+
+
+_LAST: Final = _LastCall()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -189,12 +209,14 @@ class AttemptBooks(AnswerSink):
 
     def call_ended(self, head: ResponseHead, trailers: Sequence[Field]) -> None:
         """All of an answer to a call of gRPC has come: what it is judged by is behind it."""
-        fields = trailers or head.fields
-        status = grpc.status_of(fields)
+        last = _LAST
+        if trailers is not last.trailers or not len(trailers):
+            last.read(trailers or head.fields)
+        status = last.status
         if status == grpc.NO_STATUS and head.status == 200:
             status = grpc.UNKNOWN  # what every client takes it for
         accounts.call_ended(self.runtime, status)
-        self.push_back_s = grpc.push_back_s(fields)
+        self.push_back_s = last.push_back_s
         judged = grpc.as_http(status, pushes_back=self.push_back_s >= 0.0)
         self.judged_as = judged if judged >= 400 else 0
 
@@ -213,7 +235,7 @@ class AttemptBooks(AnswerSink):
             outcome, penalty_s, what = outcome_of(head, failures, wall)
         key = 0
         if outcome is Outcome.ERROR:
-            key = request_key(owner.client, owner.prepared.head.target)
+            key = request_key(owner.client, owner.prepared.meaning.target)
             if head.status in owner.prepared.route.retry.status:
                 penalty_s = PENALTY_S  # the config takes it for a failure
         lease.release(outcome, now, penalty_s=penalty_s, what=what, request_key=key)
@@ -266,7 +288,7 @@ class AttemptBooks(AnswerSink):
                 outcome = Outcome.ABORTED
         owner, key = self.owner, 0
         if fault in BAD_ANSWERS:
-            outcome, key = Outcome.BAD_ANSWER, request_key(owner.client, owner.prepared.head.target)
+            outcome, key = Outcome.BAD_ANSWER, request_key(owner.client, owner.prepared.meaning.target)
         now = owner.services.clock()
         lease.release(outcome, now, quarantine_s=quarantine_s, what=plural_of(fault), request_key=key)
 

@@ -29,7 +29,7 @@ from lbproxy.dataplane.exchange.attempt import Attempt
 from lbproxy.dataplane.exchange.attempt_books import NEVER
 from lbproxy.dataplane.exchange.choosing import Choosing
 from lbproxy.dataplane.exchange.keeping import Keeping
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.guard import Check
 from lbproxy.dataplane.runtime import PoolRuntime, ServerRuntime
 from lbproxy.domain.lease import Lease, Refusal
@@ -227,7 +227,8 @@ class Beginning(Keeping):
             if lease is not None:
                 self.leased(lease, now)
                 return
-        context = PickContext(self.client, self.prepared.head)
+        prepared = self.prepared
+        context = PickContext(self.client, prepared.meaning if prepared.tail is None else prepared)
         affinity = self._affinity
         if affinity is not None:
             context.key = affinity.key

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from lbproxy.compiling import mypyc_attr
 from lbproxy.dataplane.exchange.body_tape import BodyTape
-from lbproxy.dataplane.exchange.prepare import Fork, Prepared
+from lbproxy.dataplane.exchange.prepared import Fork, Prepared
 from lbproxy.dataplane.runtime import RouteRuntime
 from lbproxy.domain.keys import key_of
 from lbproxy.domain.splitting import Split

@@ -145,7 +145,7 @@ class ClientFacts:
                 self._last_host_line, self._last_lines = host_line, lines
                 self._joined = lines + host_line
             return self._joined
-        known = prepared.head.forwarding if self.is_trusted else {}
+        known = prepared.meaning.forwarding if self.is_trusted else {}
         if prepared.takes_port:
             host_line += self._port_line
         return request_lines(known, self.peer_ip, host_line, skip, self.scheme, self.cert_fields)
@@ -153,10 +153,13 @@ class ClientFacts:
     def own_lines(self, request: Underway) -> bytes:
         """Those that differ in each request: what is left of its time, and its id."""
         prepared = request.prepared
-        if prepared.deadlines is None and not len(prepared.route.skip):
-            return request.id_line
         skip = prepared.route.skip
+        deadlines = prepared.deadlines
+        if not len(skip):
+            return (
+                request.id_line if deadlines is None else deadlines.lines(request.time_left_s(), skip, request.id_line)
+            )
         id_line = b"" if b"x-request-id" in skip else request.id_line
-        if prepared.deadlines is None:
+        if deadlines is None:
             return id_line
-        return prepared.deadlines.lines(request.time_left_s(), skip) + id_line
+        return deadlines.lines(request.time_left_s(), skip, id_line)

@@ -7,36 +7,51 @@ server must not act on a time that lbproxy does not keep.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Final
 
-from lbproxy.protocol.deadline import parse_timeout, write_timeout
+from lbproxy.compiling import i64, mypyc_attr, timeout_line
+from lbproxy.protocol.deadline import GRPC_TIMEOUT, parse_timeout, write_timeout
 from lbproxy.protocol.http1 import RequestHead
 
 NEVER: Final = float("inf")
+_MOST_S: Final = 99_999.0  # that can be said in milliseconds
+_OF_CALLS: Final = [[(GRPC_TIMEOUT, bytes((unit,)))] for unit in range(256)]  # `fields` by their unit
 
 
+@mypyc_attr(free_list_len=1, acyclic=True)
 class Deadlines:
     """timeout_s: the shortest of what the fields say, inf if none can be read. fields: (name as received, unit) of
-    those that can. n_unreadable: how many field lines cannot. Immutable by convention.
+    those that can. n_unreadable: how many field lines cannot. of_call: the only one is that of a call of gRPC.
+    Immutable by convention.
 
     No dataclass: its `__init__` is interpreted, and calls of gRPC make one of these in each request.
     """
 
-    __slots__ = ("fields", "n_unreadable", "timeout_s")
+    __slots__ = ("fields", "n_unreadable", "of_call", "timeout_s")
 
-    def __init__(self, timeout_s: float, fields: list[tuple[bytes, bytes]], n_unreadable: int) -> None:
+    def __init__(
+        self, timeout_s: float, fields: list[tuple[bytes, bytes]], n_unreadable: int, of_call: bool = False
+    ) -> None:
         self.timeout_s = timeout_s
         self.fields = fields
         self.n_unreadable = n_unreadable
+        self.of_call = of_call
 
-    def lines(self, left_s: float, skip: Collection[bytes]) -> bytes:
-        """The fields for the server. skip: lower-case names that the config sets or removes."""
+    def lines(self, left_s: float, skip: frozenset[bytes], behind: bytes) -> bytes:
+        """The fields for the server, and lines behind them. skip: lower-case names that the config sets or removes."""
+        if self.of_call and left_s < _MOST_S and not len(skip):
+            ms: i64 = int(left_s * 1000.0)
+            return timeout_line(max(ms, 1), behind)
         lines = b""
         for name, unit in self.fields:
-            if not skip or name.lower() not in skip:
+            if name.lower() not in skip:
                 lines += b"%b: %b\r\n" % (name, write_timeout(left_s, unit))
-        return lines
+        return lines + behind
+
+
+def deadline_of_call(timeout_s: float, unit: int) -> Deadlines:
+    """What grpc-timeout says of a call that says nothing else. unit: its octet."""
+    return Deadlines(timeout_s, _OF_CALLS[unit], 0, of_call=True)
 
 
 def take_deadlines(head: RequestHead, names: frozenset[bytes]) -> Deadlines | None:
@@ -66,7 +81,8 @@ def take_deadlines(head: RequestHead, names: frozenset[bytes]) -> Deadlines | No
             continue
         timeout_s = min(timeout_s, parsed[0])
         fields.append((name, parsed[1]))
-    return Deadlines(timeout_s, fields, n_unreadable)
+    of_call = len(fields) == 1 and fields[0][0] == GRPC_TIMEOUT
+    return Deadlines(timeout_s, fields, n_unreadable, of_call)
 
 
 def _lines_with(lines: bytes, names: frozenset[bytes]) -> list[int]:

@@ -24,7 +24,7 @@ from lbproxy.dataplane.exchange.affinity import Affinity
 from lbproxy.dataplane.exchange.attempt_books import NEVER, TUNNEL, AttemptBooks
 from lbproxy.dataplane.exchange.beginning import Beginning
 from lbproxy.dataplane.exchange.client_stream import ClientStream
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.exchange.tunnel import Tunnel
 from lbproxy.dataplane.exchange.verdicts import DIAL_FAULTS
 from lbproxy.errors import Fault
@@ -77,12 +77,12 @@ class Exchange(Beginning):
         return PHASES[self.attempt.phase] if self.attempt is not None else "queued"
 
     def time_left_s(self) -> float:
-        return self._total_deadline - self.services.clock()
+        return self._total_deadline - self.services.now()
 
     def buffered_bytes(self) -> int:
         """What waits in this process for one of the two ends."""
         size = self.body.kept + (self.attempt.buffered_bytes() if self.attempt is not None else 0)
-        n_head = len(self.prepared.forward)
+        n_head = self.prepared.forward_size
         return size + 2 * n_head if n_head > LONG_HEAD else size
 
     @property
@@ -184,7 +184,7 @@ class Exchange(Beginning):
 
     def _bind_client(self, affinity: Affinity, attempt: AttemptBooks, head: ResponseHead) -> None:
         if affinity.sticky is not None:
-            is_secure = self.side.facts.is_secure(self.prepared.head.forwarding)
+            is_secure = self.side.facts.is_secure(self.prepared.meaning.forwarding)
             self.cookie_line = affinity.cookie_line(attempt.runtime.server, head.status, self.wall, is_secure=is_secure)
 
     def more(self, data: bytes, now: float, *, is_done: bool, trailers: Sequence[Field]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from email.utils import formatdate
 from typing import Final
 
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.exchange.tries import details
 from lbproxy.dataplane.runtime import DEFAULT_METHODS
 from lbproxy.errors import RATE_LIMITED, Fault, Retry

@@ -18,7 +18,7 @@ from lbproxy.compiling import mypyc_attr, trait
 from lbproxy.dataplane.exchange.admission import TooMany
 from lbproxy.dataplane.exchange.body_tape import Follower
 from lbproxy.dataplane.exchange.placing import Claimant
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.net.framed_transport import TunnelTransport
 from lbproxy.dataplane.runtime import Connections, ServerRuntime, UpstreamTimeouts
 from lbproxy.dataplane.services import Services

@@ -12,10 +12,11 @@ from typing import Final
 
 from lbproxy import errors
 from lbproxy.compiling import join_seven, length_line, mypyc_attr
-from lbproxy.dataplane.exchange.deadline import NEVER, Deadlines, take_deadlines
+from lbproxy.dataplane.exchange.deadline import Deadlines, take_deadlines
 from lbproxy.dataplane.exchange.forwarding import published_lines, usual_lines
 from lbproxy.dataplane.exchange.location import fill_location
-from lbproxy.dataplane.guard import NO_KEY, Check
+from lbproxy.dataplane.exchange.prepared import Fork, Prepared
+from lbproxy.dataplane.guard import NO_KEY
 from lbproxy.dataplane.runtime import ListenerRuntime, PoolRuntime, RouteRuntime
 from lbproxy.domain.paths import BadPath, ReadPath, rewrite_path
 from lbproxy.domain.splitting import MOST_POOLS
@@ -25,11 +26,11 @@ from lbproxy.protocol.field_lines import fields_of
 from lbproxy.protocol.grpc import is_grpc
 from lbproxy.protocol.h2.request import TE_TRAILERS, RequestHead2
 from lbproxy.protocol.http1 import HeadError, RequestHead, parse_request_head
-from lbproxy.protocol.message import IDEMPOTENT_METHODS, KNOWN_METHODS, VIA_PSEUDONYM, join_fields
-from lbproxy.protocol.upgrade import WEBSOCKET, allowed_protocols
+from lbproxy.protocol.message import KNOWN_METHODS, VIA_PSEUDONYM, join_fields
+from lbproxy.protocol.upgrade import WEBSOCKET
 from lbproxy.protocol.websocket import sent_key
-from lbproxy.telemetry.accesslog import NO_HEAD, HeadPart, LogFormat
-from lbproxy.telemetry.slots import CODES, METHODS, PROCESS, TRAFFIC
+from lbproxy.telemetry.accesslog import HeadPart, LogFormat
+from lbproxy.telemetry.slots import PROCESS
 from lbproxy.telemetry.wire_text import from_wire
 
 _UNDERSCORE: Final = PROCESS.column("headers_dropped_total", "underscore")
@@ -37,7 +38,6 @@ _NOMINATED: Final = PROCESS.column("headers_dropped_total", "nominated")
 _SPOOFED: Final = PROCESS.column("headers_dropped_total", "spoofed")
 _ONE_SPOOFED: Final[tuple[tuple[int, int], ...]] = ((_SPOOFED, 1),)
 _UNREADABLE: Final = PROCESS.column("headers_dropped_total", "bad_deadline")
-_REQUESTS: Final = TRAFFIC.offset["requests_total"]
 HTTP_2: Final = "HTTP/2"
 _PROTOCOLS: Final[tuple[str, ...]] = ("HTTP/1.0", "HTTP/1.1")
 _VIA: Final = b"Via: 1.1 " + VIA_PSEUDONYM + b"\r\n"
@@ -50,146 +50,9 @@ _GRPC_NAMES: Final[frozenset[bytes]] = frozenset((GRPC_TIMEOUT,))
 _said = re.compile(rb"([!-~]+) ([^ \r\n]+)(?: (HTTP/[0-9]\.[0-9])\r?\n)?").match
 
 
-class _Method:
-    """What a method says of a request. column: where requests with it are counted."""
-
-    __slots__ = ("column", "is_head", "is_idempotent")
-
-    def __init__(self, name: str, index: int) -> None:
-        self.column = _REQUESTS + index * len(CODES)
-        self.is_head = name == "HEAD"
-        self.is_idempotent = name in IDEMPOTENT_METHODS
-
-
-_METHODS: Final = {name: _Method(name, index) for index, name in enumerate(METHODS)}
-
-
-def _method(name: str) -> _Method:
-    known = _METHODS.get(name)
-    return known if known is not None else _Method(name, METHODS.index("other"))
-
-
-@mypyc_attr(free_list_len=1, acyclic=True)
-class Prepared:
-    """A request head with its route and the head to forward. Shared by all requests with the same bytes.
-
-    forward: request line and fields for the server, without forwarding fields, request id and the final blank line.
-    in_h2: the same for a server of HTTP/2; None where that is not known yet.
-    closes: it says that the connection to the server ends with the answer.
-    total_s: the whole time that the request may take, in seconds, inf = any.
-    checks: the rate limits that hold for it, None for none.
-    is_connect: it came as extended CONNECT (RFC 8441), in which WebSocket has no key and a 2xx opens a tunnel.
-    is_grpc: it is a call of gRPC, which has its errors where HTTP has trailers.
-    fault: this request is answered with it (no route, body too large ...), although its framing is fine.
-    location: where a redirect leads, b"" if that is the same for every request.
-    upgrade: the protocols of the client's Upgrade that the server is offered, b"" for none.
-    fork: its route is still to be chosen, by its body or by a split; what happens then is another one of these.
-    """
-
-    __slots__ = (
-        "binds",
-        "checks",
-        "chunked",
-        "closes",
-        "content_length",
-        "deadlines",
-        "dropped",
-        "expects_continue",
-        "fault",
-        "fault_detail",
-        "fork",
-        "forward",
-        "head",
-        "host_line",
-        "in_h2",
-        "is_connect",
-        "is_grpc",
-        "is_head",
-        "is_idempotent",
-        "is_local",
-        "keep_alive",
-        "location",
-        "log_head",
-        "minor",
-        "needs_care",
-        "passes_responses",
-        "pool",
-        "requests_column",
-        "route",
-        "takes_port",
-        "total_s",
-        "upgrade",
-    )
-
-    def __init__(self, head: RequestHead, route: RouteRuntime) -> None:
-        method = _method(head.method)
-        self.head = head
-        self.route = route
-        self.chunked = head.chunked
-        self.content_length = head.content_length or 0
-        self.deadlines: Deadlines | None = None  # what a trusted peer says of its patience
-        self.dropped: tuple[tuple[int, int], ...] = ()
-        self.expects_continue = head.expects_continue
-        self.fault: Fault | None = None
-        self.fault_detail = ""
-        self.fork: Fork | None = None
-        self.forward = b""
-        self.host_line = b""
-        self.in_h2: RequestHead2 | None = None
-        self.is_connect = False
-        self.is_grpc = False
-        self.is_head = method.is_head
-        self.is_idempotent = route.retry.idempotent or method.is_idempotent
-        self.is_local = False
-        self.keep_alive = head.keep_alive
-        self.location = b""  # of a redirect that depends on the request
-        self.log_head = NO_HEAD
-        self.requests_column = method.column
-        # May an ordinary response go to this client as the memo has it?
-        self.passes_responses = head.minor == 1 and not route.edits_responses
-        self.pool: PoolRuntime | None = None  # where it goes; None: lbproxy answers it
-        self.takes_port = False  # does the connection say the port that is published?
-        self.total_s = route.timeouts.total if route.timeouts is not None else NEVER
-        self.binds = head.binds
-        self.checks: tuple[Check, ...] | None = None
-        self.closes = False
-        self.needs_care = head.chunked or head.expects_continue or head.binds
-        self.minor = head.minor
-        self.upgrade = allowed_protocols(head.upgrade, route.upgrades, head.method) if head.upgrade else b""
-
-    def with_head(self, head: RequestHead) -> Prepared:
-        """The same of another head, whose differences mean nothing here. What is made of its lines is for who asks."""
-        made = Prepared(head, self.route)
-        made.deadlines = self.deadlines
-        made.dropped = self.dropped
-        made.fault = self.fault
-        made.fault_detail = self.fault_detail
-        made.fork = self.fork
-        made.host_line = self.host_line
-        made.is_connect = self.is_connect
-        made.is_grpc = self.is_grpc
-        made.is_idempotent = self.is_idempotent
-        made.is_local = self.is_local
-        made.keep_alive = self.keep_alive
-        made.location = self.location
-        made.log_head = self.log_head
-        made.pool = self.pool
-        made.takes_port = self.takes_port
-        made.total_s = self.total_s
-        made.checks = self.checks
-        made.closes = self.closes
-        made.needs_care = self.needs_care
-        made.upgrade = self.upgrade
-        return made
-
-
 @mypyc_attr(acyclic=True)
-class Fork:
-    """The routes of which one takes a request, which is only known when its body is, or chance was asked (choosing.py).
-
-    routes: those that depend on the body, in their order, and behind them the one that takes it otherwise. deadlines:
-    what was taken out of the head, which is the same for all of them.
-    """
+class _Fork(Fork):
+    """What it needs to prepare the head again."""
 
     __slots__ = (
         "_is_http2",
@@ -199,10 +62,6 @@ class Fork:
         "_log_format",
         "_made",
         "_path",
-        "deadlines",
-        "head",
-        "listener",
-        "routes",
     )
 
     def __init__(
@@ -218,9 +77,7 @@ class Fork:
         is_trusted: bool,
         is_http2: bool,
     ) -> None:
-        self.listener = listener
-        self.head = head
-        self.routes = routes
+        super().__init__(listener, head, routes)
         self._path = path
         self._log_format = log_format
         self._local_host = local_host
@@ -228,7 +85,6 @@ class Fork:
         self._is_trusted = is_trusted
         self._is_http2 = is_http2
         self._made: dict[int, Prepared] = {}
-        self.deadlines: Deadlines | None = None
 
     def prepared(self, number: int, branch: int = 0) -> Prepared:
         """What happens if it is this one of `routes`, and this one of its branches where it has some."""
@@ -312,7 +168,7 @@ def prepare_head(
     fork: Fork | None = None
     if by_body or route.split is not None:
         routes = [*[listener.routes[index] for index in by_body], route]
-        fork = Fork(
+        fork = _Fork(
             listener,
             head,
             path,

@@ -8,7 +8,7 @@ from lbproxy.dataplane.exchange import accounts
 from lbproxy.dataplane.exchange.attempt import Attempt
 from lbproxy.dataplane.exchange.attempt_books import AttemptBooks, AttemptOwner
 from lbproxy.dataplane.exchange.client_stream import ClientStream
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.exchange.verdicts import has_retry_after, is_worth_a_retry
 from lbproxy.dataplane.runtime import PoolRuntime
 from lbproxy.domain.retry import backoff_s, may_retry, may_retry_grpc, may_retry_status

@@ -16,7 +16,7 @@ from typing import Final
 from lbproxy import errors
 from lbproxy.compiling import join_four, mypyc_attr
 from lbproxy.dataplane.exchange.ports import AnswerSink, SharingServerStream
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.runtime import ServerRuntime
 from lbproxy.dataplane.server.upstream import INTERIM_EVERY_S
 from lbproxy.errors import Fault
@@ -162,21 +162,29 @@ class Http2Stream(SharingServerStream):
         carrier.n_requests += 1
         self.written_before = carrier.n_written + carrier.n_output
         self.wire_before = carrier.wire_written()
-        head = prepared.in_h2
+        tail, cut = prepared.tail, prepared.cut
+        front = cut.front if cut is not None else None
+        head = front if front is not None else prepared.in_h2
         if head is None:
             head = prepared.in_h2 = request_head(prepared.forward)
-        own = join_four(head.length, own, _EXPECT if expects else b"", b"")
+        if expects or len(head.length):
+            own = join_four(head.length, own, _EXPECT if expects else b"", b"")
         self._is_last = is_done
-        if not is_done and head.length:
+        if not is_done and len(head.length):
             self._length = prepared.content_length
         if is_done and trailers:
             self._trailers_up = trailer_lines(trailers)
             self._secrets_up = secrets_of(trailers)
-        self._is_sent = is_done and not body and not self._trailers_up
-        carrier.send_request_head(
-            self.stream_id, head, carrier.scheme, own, lines, self._is_sent, prepared.head.secrets
-        )
-        if body or (is_done and not self._is_sent):
+        self._is_sent = is_done and not len(body) and not len(self._trailers_up)
+        if tail is None or cut is None or front is None:
+            secrets = prepared.meaning.secrets
+            carrier.send_request_head(self.stream_id, head, carrier.scheme, own, lines, self._is_sent, secrets)
+        else:
+            has_timeout, behind = prepared.has_timeout, cut.behind
+            carrier.send_request_tail(
+                self.stream_id, head, tail, has_timeout, behind, carrier.scheme, own, lines, self._is_sent
+            )
+        if len(body) or (is_done and not self._is_sent):
             self._send(body)
         carrier.flush()
         self._tell_if_blocked()
@@ -194,10 +202,10 @@ class Http2Stream(SharingServerStream):
             self._tell_if_blocked()
 
     def _send(self, data: bytes) -> None:
-        if data and not self._unsent and not self.carrier.is_blocked:
+        if len(data) and not len(self._unsent) and not self.carrier.is_blocked:
             n_taken = self._send_piece(data, is_end=self._is_last and not self._trailers_up)
             data = b"" if n_taken == len(data) else data[n_taken:]
-        if data:
+        if len(data):
             if self._unsent:
                 self._unsent.append(data)
             else:
@@ -339,12 +347,12 @@ class Http2Stream(SharingServerStream):
             self.carrier.consumed(self.stream_id, n_flow)
             return
         self._n_new += n_flow
-        if data:
+        if len(data):
             if self.has_no_body:
                 detail = "a body behind a head that has none"
                 self.fail(errors.BAD_RESPONSE, detail, PROTOCOL_ERROR)
                 return
-            if not self._body:
+            if not len(self._body):
                 self._body = data
             elif self._more:
                 self._more.append(data)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from lbproxy import errors
 from lbproxy.dataplane.exchange.ports import AnswerSink
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.net.framed_transport import Carried, FramedTransport, TunnelTransport
 from lbproxy.dataplane.server.http2_stream import Carrier, Http2Stream
 from lbproxy.dataplane.services import Services

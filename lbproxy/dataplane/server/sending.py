@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lbproxy.compiling import join_five
 from lbproxy.dataplane.exchange.ports import AnswerSink
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.net.framed_transport import TunnelTransport
 from lbproxy.dataplane.net.pieces import SMALL_BODY
 from lbproxy.dataplane.runtime import ServerRuntime

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from lbproxy import errors
 from lbproxy.dataplane.exchange.ports import AnswerSink
-from lbproxy.dataplane.exchange.prepare import Prepared
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.net.last_bytes import read_what_is_left
 from lbproxy.dataplane.net.tls_reasons import reason_of
 from lbproxy.dataplane.net.tls_transport import CLOSED, OPEN, RECORD, TlsTransport

@@ -52,6 +52,7 @@ from lbproxy.protocol.h2.head import (
 from lbproxy.protocol.h2.outgoing import EXPECTS_BODY, EXPECTS_HEAD, HAS_ENDED, H2Stream
 from lbproxy.protocol.h2.settings import OwnSettings
 from lbproxy.protocol.h2.shapes import Shapes
+from lbproxy.protocol.h2.tail import Tail
 
 _MAX_CONTINUATIONS: Final = 8
 _MAX_EARLY: Final = 1000
@@ -99,6 +100,7 @@ class H2Connection(H2Control):
         self._trailers_found = NO_FIELDS
         self._trailers_version = -1
         self._shapes = Shapes(own.websocket)
+        self._tail: Tail | None = None  # of the head that `_head` has read, which is what stands before it
 
     @property
     def is_between(self) -> bool:
@@ -365,41 +367,63 @@ class H2Connection(H2Control):
             stream.incoming = EXPECTS_BODY
             if head.content_length is not None and not stream.is_head:
                 stream.n_expected = head.content_length
-        self.head_received(stream_id, head, is_end)
+        tail = self._tail
+        if tail is None:
+            self.head_received(stream_id, head, is_end)
+        else:
+            self._tail = None
+            self.tail_received(stream_id, tail, is_end)
 
     def _head(self, block: bytes, is_end: bool) -> H2Head:
-        """Read, or known from before: a block that changed nothing in the table means the same until something does."""
-        if self._known_version == self.decoder.version:
+        """Read, or known from before: a block that changed nothing in the table means the same until something does.
+
+        Of one with a tail, which is `_tail` then, what stands before that.
+        """
+        decoder = self.decoder
+        before = decoder.version
+        tail: Tail | None = None
+        self._tail = None
+        if self._known_version == before:
             known: H2Head | None = None
             if block == self._last_block:
                 known = self._last_head
-            elif self._known:
-                known = self._known.get(block)
+            else:
+                if self.is_server:
+                    tail = self._shapes.find_at(block, decoder, is_end)
+                    if tail is not None:
+                        self._tail = tail
+                        return tail.front
+                if len(self._known):
+                    known = self._known.get(block)
             if known is not None:
                 self.n_known += 1
                 self._last_block = block
                 self._last_head = known
                 return known
-        found = self.decoder.decode(block)
-        if self.decoder.excess:
-            return too_large(self.decoder.excess)
-        head: H2Head | None = None
+        found = decoder.decode(block)
+        if decoder.excess:
+            return too_large(decoder.excess)
+        version = decoder.version
         if self.is_server:
-            if not self.decoder.has_secrets:
-                head = self._shapes.find(found, is_end)
-            if head is None:
+            if not decoder.has_secrets:
+                tail = self._shapes.find(found, is_end)
+            if tail is None:
                 head = read_request(found, self.own.websocket)
+            else:
+                head = tail.front
+                self._tail = tail
+                if version == before:
+                    self._shapes.learn(block, decoder, tail, is_end)
         else:
             head = read_answer(found)
-        if self.decoder.has_secrets:
+        if decoder.has_secrets:
             head.secrets = secrets_among(found)
-        version = self.decoder.version
         if self._known_version != version:
             self._known.clear()
             self._last_head = None
             self._last_block = b""
             self._known_version = version
-        elif head.shape is None and len(block) <= _MAX_KNOWN_BLOCK:  # else the next one has other fields behind
+        elif tail is None and len(block) <= _MAX_KNOWN_BLOCK:  # else the next one has another tail
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[block] = head

@@ -24,6 +24,7 @@ from lbproxy.protocol.h2.fields import H2Field
 from lbproxy.protocol.h2.head import H2Head
 from lbproxy.protocol.h2.outgoing import HAS_ENDED, H2Outgoing, H2Stream
 from lbproxy.protocol.h2.settings import OwnSettings
+from lbproxy.protocol.h2.tail import Tail
 
 _SMALL_UPDATE: Final = 1024
 """Octets: what a receiver that keeps books in earnest gives back at once is more."""
@@ -53,6 +54,10 @@ class H2Control(H2Outgoing):
 
     def head_received(self, stream_id: int, head: H2Head, is_end: bool) -> None:
         """A request (at a server's end), or an answer, interim ones too. Check `head.excess` first."""
+
+    def tail_received(self, stream_id: int, tail: Tail, is_end: bool) -> None:
+        """The same of a request of which all but the tail came before, for who makes something of that."""
+        self.head_received(stream_id, tail.head(), is_end)
 
     def trailers_received(self, stream_id: int, fields: list[H2Field]) -> None:
         """They end the peer's side of the stream."""

@@ -18,7 +18,7 @@ from lbproxy.protocol.h2.static_table import N_STATIC, STATIC
 
 _ENTRY_OVERHEAD: Final = 32
 """Octets that an entry counts for besides its name and value (RFC 7541 section 4.1)."""
-_PSEUDO: Final = 4
+MOST_PSEUDO: Final = 4
 """Fields of a request that are its start line in HTTP/1, or Host, and do not count."""
 _LINE_OVERHEAD: Final = 4
 """Octets of a line of HTTP/1 besides: colon, space, CR, LF. So a limit means the same in both versions."""
@@ -36,12 +36,15 @@ class Decoder:
 
     table_bytes: the most that the peer may have its table grow to: our SETTINGS_HEADER_TABLE_SIZE. most_fields,
     most_bytes: the bounds of a list, the second in octets of lines as HTTP/1 has them. excess: what of the last block
-    was too much, or empty. n_hits, n_made: fields that were looked up, and that had to be made. version: changes with
-    the table; while it is the same, equal blocks mean equal lists.
+    was too much, or empty. n_fields: how many it had. front_size: its octets before the first inert field that is in no
+    table, -1 if there is none; front_count, front_total, front_hits: how many fields these are, octets of them as
+    lines, and how many of them were looked up. n_hits, n_made: fields that were looked up, and that had to be made, so
+    far. version: changes with the table; while it is the same, equal blocks mean equal lists.
     """
 
-    __slots__ = ("_at", "_block", "_count", "_first", "_mask", "_ring", "_table_limit", "excess", "has_secrets",
-                 "most_bytes", "most_fields", "n_hits", "n_made", "size", "table_bytes", "version")  # fmt: skip
+    __slots__ = ("_at", "_block", "_count", "_first", "_mask", "_ring", "_table_limit", "excess", "front_count",
+                 "front_hits", "front_size", "front_total", "has_secrets", "most_bytes", "most_fields", "n_fields",
+                 "n_hits", "n_made", "size", "table_bytes", "version")  # fmt: skip
 
     def __init__(self, most_fields: int, most_bytes: int, table_bytes: int = DEFAULT_TABLE_SIZE) -> None:
         self.most_fields: i64 = most_fields
@@ -60,6 +63,11 @@ class Decoder:
         self._at: i64 = 0
         self.excess = ""
         self.has_secrets = False
+        self.n_fields: i64 = 0
+        self.front_size: i64 = -1
+        self.front_count: i64 = 0
+        self.front_total: i64 = 0
+        self.front_hits: i64 = 0
         self.version = 0
         self.n_hits = 0
         self.n_made = 0
@@ -85,6 +93,7 @@ class Decoder:
         total: i64 = 0
         count: i64 = 0
         hits: i64 = 0
+        self.front_size = -1
         static = STATIC
         ring = self._ring
         self._read_updates(block)
@@ -107,20 +116,24 @@ class Decoder:
             elif octet >= 0x20 and octet < 0x40:
                 raise HpackError("the table's size changes within a block")
             else:
+                before = self._at
                 field = self._literal(octet)
+                if octet < 0x10 and field.is_inert and self.front_size < 0:
+                    self.front_size, self.front_count, self.front_total, self.front_hits = before, count, total, hits
             count += 1
             total += field.size + _LINE_OVERHEAD
-            if count > self.most_fields + _PSEUDO or total > self.most_bytes:
+            if count > self.most_fields + MOST_PSEUDO or total > self.most_bytes:
                 if not self.excess:
                     self.excess = self._too_much(count)
                     found = []
             else:
                 found.append(field)
+        self.n_fields = count
         self.n_hits += hits
         return found
 
     def _too_much(self, count: i64) -> str:
-        if count > self.most_fields + _PSEUDO:
+        if count > self.most_fields + MOST_PSEUDO:
             return f"more than {self.most_fields} header fields"
         return f"more than {self.most_bytes} bytes of header fields"
 

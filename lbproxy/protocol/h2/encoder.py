@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.compiling import hpack_literal, hpack_own, i64, join_four, value_end
+from lbproxy.compiling import hpack_literal, hpack_own, i64, join_four, spliced, value_end
 from lbproxy.protocol.h2.codes import DEFAULT_TABLE_SIZE
-from lbproxy.protocol.h2.fields import FLEETING, H2Field
+from lbproxy.protocol.h2.fields import FLEETING, SECRET, H2Field
 from lbproxy.protocol.h2.static_table import N_STATIC, NAME_INDEX, STATIC
+from lbproxy.protocol.h2.tail import Tail
 from lbproxy.protocol.message import NO_NAMES
 
 _ENTRY_OVERHEAD: Final = 32
@@ -29,9 +30,6 @@ _MAX_BLOCK_LINES: Final = 1280
 _MAX_ASIDE: Final = 1024
 _MAX_SPELLED: Final = 512
 
-# Never indexed, by anybody on the way (RFC 7541 section 7.1.3): somebody who guesses them could see that a guess is
-# right. A connection to a server carries what many clients send.
-SECRET: Final[frozenset[bytes]] = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 _STORED: Final = 0x40
 _NEVER: Final = 0x10
 _MAX_NAME: Final = 64
@@ -127,7 +125,8 @@ class _Dictionary:
 
     def literals(self, lines: bytes) -> bytes:
         """Lines `name: value` with CR LF that enter no table."""
-        return hpack_own(lines) or self._other_literals(lines)
+        found = hpack_own(lines)
+        return found if len(found) else self._other_literals(lines)
 
     def _other_literals(self, lines: bytes) -> bytes:
         found: list[bytes] = []
@@ -157,6 +156,17 @@ class _Dictionary:
         return begin
 
 
+class _Last:
+    """Lines that were encoded last in some place of heads, and their block, b"" for none: what comes again is mostly
+    the same object, for which no table need be asked."""
+
+    __slots__ = ("block", "lines")
+
+    def __init__(self) -> None:
+        self.lines = b""
+        self.block = b""
+
+
 _DICTIONARY: Final = _Dictionary()
 _FLEETING_BEGINS: Final = {name: _DICTIONARY._begin_of(name) for name in FLEETING}
 
@@ -181,13 +191,17 @@ class Encoder:
     """
 
     __slots__ = (
+        "_aside",
         "_blocks",
         "_entries",
+        "_front",
         "_is_new",
         "_limit",
+        "_main",
         "_n_turned_away",
         "_seen",
         "_size",
+        "_trailers",
         "n_hits",
         "n_known",
         "n_spelled",
@@ -201,6 +215,7 @@ class Encoder:
         self._n_turned_away = 0
         self._blocks: dict[bytes, bytes] = {}  # while the table is as it is: lines -> their block
         self._is_new = False  # which the peer does not know yet
+        self._main, self._front, self._trailers, self._aside = _Last(), _Last(), _Last(), _Last()
         self.n_hits = 0
         self.n_known = 0
         self.n_spelled = 0
@@ -232,7 +247,7 @@ class Encoder:
         known = _OK if status == 200 else _STATUS.get(status)
         if known is None:
             known = b"\x08\x03%d" % status
-        return self._block(self._begun() + known if self._is_new else known, lines, own, secrets, aside)
+        return self._block(self._begun() + known if self._is_new else known, self._main, lines, own, secrets, aside)
 
     def encode_request(
         self,
@@ -256,53 +271,100 @@ class Encoder:
         start += self._known_block(target, secrets)
         if protocol:
             start += self._known_block(b":protocol: %b\r\n" % protocol, NO_NAMES)
-        return self._block(start, lines, own, secrets)
+        return self._block(start, self._main, lines, own, secrets)
 
     def encode_head(self, lines: bytes, own: bytes, aside: bytes, secrets: frozenset[bytes]) -> bytes:
         """The block of a head of which `lines` begin with the pseudo-fields; the rest as `encode_answer`."""
-        return self._block(self._begun() if self._is_new else b"", lines, own, secrets, aside)
+        return self._block(self._begun() if self._is_new else b"", self._main, lines, own, secrets, aside)
 
     def encode_varied(
         self,
         front: bytes,
-        between: list[H2Field],
+        tail: Tail,
+        has_timeout: bool,
         behind: bytes,
         own: bytes,
         aside: bytes,
-        secrets: frozenset[bytes],
     ) -> bytes:
-        """The same of a head of which the fields `between` are others each time.
+        """The same of a head of which the tail, between the lines `front` and `behind`, is another each time, and
+        nothing is a secret.
 
-        Those that their sender has not put into a table enter none here.
+        Fields that their sender has not put into a table enter none here. has_timeout: as Tail.sent.
         """
         begun = self._begun() if self._is_new else b""
-        start = join_four(begun, self._known_block(front, secrets), b"", b"")
-        for field in between:
+        start = self._last_block(self._front, front, NO_NAMES)
+        if len(begun):
+            start = begun + start
+        if len(tail.block):
+            self.n_spelled += tail.count
+            skip_from, skip_to = tail.start, tail.start
+            if not has_timeout and tail.timeout_size:
+                skip_from, skip_to = tail.timeout_at, tail.timeout_end
+                self.n_spelled -= 1
+            block = spliced(
+                start,
+                tail.block,
+                tail.start,
+                skip_from,
+                skip_to,
+                self._last_block(self._main, behind, NO_NAMES) if len(behind) else b"",
+                self._aside_block(aside) if len(aside) else b"",
+                _DICTIONARY.literals(own) if len(own) else b"",
+            )
+            if self._n_turned_away >= _MAX_TURNED_AWAY:
+                self._begin_anew()
+            return block
+        for field in tail.sent(has_timeout=has_timeout):
             if field.varies:
                 start = join_four(start, _DICTIONARY.literal(field), b"", b"")
                 self.n_spelled += 1
             else:
-                start = join_four(start, self._known_block(field.line, secrets), b"", b"")
-        return self._block(start, behind, own, secrets, aside)
+                start = join_four(start, self._known_block(field.line, NO_NAMES), b"", b"")
+        return self._block(start, self._main, behind, own, NO_NAMES, aside)
 
     def encode_trailers(self, lines: bytes, secrets: frozenset[bytes] = NO_NAMES) -> bytes:
         """The block of trailers; as `encode_answer`."""
-        return self._block(self._begun() if self._is_new else b"", lines, b"", secrets)
+        return self._block(self._begun() if self._is_new else b"", self._trailers, lines, b"", secrets)
 
-    def _block(self, begin: bytes, lines: bytes, own: bytes, secrets: frozenset[bytes], aside: bytes = b"") -> bytes:
-        """A whole one, of which the start is there."""
+    def _block(
+        self,
+        begin: bytes,
+        last: _Last,
+        lines: bytes,
+        own: bytes,
+        secrets: frozenset[bytes],
+        aside: bytes = b"",
+    ) -> bytes:
+        """A whole one, of which the start is there. last: for such lines."""
         block = join_four(
             begin,
-            self._known_block(lines, secrets) if lines else b"",
-            _DICTIONARY.aside(aside) if aside else b"",
-            _DICTIONARY.literals(own) if own else b"",
+            self._last_block(last, lines, secrets) if len(lines) else b"",
+            self._aside_block(aside) if len(aside) else b"",
+            _DICTIONARY.literals(own) if len(own) else b"",
         )
         if self._n_turned_away >= _MAX_TURNED_AWAY:
             self._begin_anew()
         return block
 
+    def _last_block(self, last: _Last, lines: bytes, secrets: frozenset[bytes]) -> bytes:
+        """The same as `_known_block`."""
+        if lines is last.lines and len(last.block) and not len(secrets):
+            self.n_known += 1
+            return last.block
+        block = self._known_block(lines, secrets)
+        # Only what stands in the table of blocks: it goes when that is emptied.
+        last.lines, last.block = (lines, block) if not len(secrets) and self._blocks.get(lines) is block else (b"", b"")
+        return block
+
+    def _aside_block(self, lines: bytes) -> bytes:
+        """Of lines that enter no table: what is known of them stays so."""
+        last = self._aside
+        if lines is not last.lines:
+            last.lines, last.block = lines, _DICTIONARY.aside(lines)
+        return last.block
+
     def _known_block(self, lines: bytes, secrets: frozenset[bytes]) -> bytes:
-        known = self._blocks.get(lines) if not secrets else None
+        known = self._blocks.get(lines) if not len(secrets) else None
         if known is None:
             return self._encode(lines, secrets)
         self.n_known += 1
@@ -355,17 +417,22 @@ class Encoder:
                 pieces.append(spelled.literal)
         block = b"".join(pieces)
         if len(entries) != n_before:
-            self._blocks.clear()
+            self._forget_blocks()
         elif is_stable and not secrets and len(lines) <= _MAX_BLOCK_LINES:
             if len(self._blocks) >= _MAX_BLOCKS:
-                self._blocks.clear()
+                self._forget_blocks()
             self._blocks[lines] = block
         return block
+
+    def _forget_blocks(self) -> None:
+        self._blocks.clear()
+        for last in (self._main, self._front, self._trailers):
+            last.lines = last.block = b""
 
     def _begin_anew(self) -> None:
         """With an empty table, of which the next block tells."""
         self._entries.clear()
-        self._blocks.clear()
+        self._forget_blocks()
         self._seen.clear()
         self._size = 0
         self._n_turned_away = 0

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from lbproxy.compiling import i64, join_four, mypyc_attr, value_end
+from lbproxy.compiling import cut, has_at, i64, join_four, mypyc_attr, value_end
+from lbproxy.protocol.deadline import GRPC_TIMEOUT
 from lbproxy.protocol.message import MAX_LENGTH, host_match, parse_length, token_match
 from lbproxy.protocol.request_fields import means_nothing
 
@@ -73,6 +74,9 @@ FLEETING: Final = frozenset(
     )
 )
 """Fields that say something else each time, so that an entry for one is an entry lost."""
+# Never indexed, by anybody on the way (RFC 7541 section 7.1.3): somebody who guesses them could see that a guess is
+# right. A connection to a server carries what many clients send.
+SECRET: Final[frozenset[bytes]] = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 _MAX_NAMES: Final = 1024
 _MAX_NAME: Final = 64
 _HTAB: Final = 9
@@ -151,7 +155,7 @@ def has_clean_value(value: bytes) -> bool:
 
 def make_field(name: bytes, value: bytes, kind: int = -1, is_secret: bool = False) -> H2Field:
     """The field, checked. kind: of the name, where it was looked up before."""
-    known: _Name | None = None
+    known: Name | None = None
     if kind < 0:
         known = _NAMES.find(name)
         kind = known.kind
@@ -174,14 +178,16 @@ def make_field(name: bytes, value: bytes, kind: int = -1, is_secret: bool = Fals
     return field
 
 
-class _Name:
+class Name:
     """What is known of a name of fields. octets: always the same object, so that its hash is computed once."""
 
-    __slots__ = ("is_fleeting", "is_inert", "kind", "octets")
+    __slots__ = ("is_fleeting", "is_grpc_timeout", "is_inert", "kind", "octets", "size")
 
     def __init__(self, octets: bytes, kind: int) -> None:
         self.octets = octets
+        self.size: i64 = len(octets)
         self.kind = kind
+        self.is_grpc_timeout = octets == GRPC_TIMEOUT
         self.is_inert = kind == PLAIN and means_nothing(octets)
         self.is_fleeting = octets in FLEETING
 
@@ -195,10 +201,18 @@ class _Names:
     __slots__ = ("_known", "_latest")
 
     def __init__(self) -> None:
-        self._known: dict[bytes, _Name] = {}
-        self._latest = [_Name(b"", BAD)] * (_MAX_NAME + 1)
+        self._known: dict[bytes, Name] = {}
+        self._latest = [Name(b"", BAD)] * (_MAX_NAME + 1)
 
-    def find(self, octets: bytes) -> _Name:
+    def find_at(self, block: bytes, at: i64, size: i64) -> Name:
+        """The one that stands there."""
+        if size <= _MAX_NAME:
+            latest = self._latest[size]
+            if latest.size == size and has_at(block, at, latest.octets):
+                return latest
+        return self.find(cut(block, at, at + size))
+
+    def find(self, octets: bytes) -> Name:
         size: i64 = len(octets)
         if size <= _MAX_NAME:
             latest = self._latest[size]
@@ -206,7 +220,7 @@ class _Names:
                 return latest
         known = self._known.get(octets)
         if known is None:
-            known = _Name(octets, kind_of(octets))
+            known = Name(octets, kind_of(octets))
             if len(octets) <= _MAX_NAME:
                 if len(self._known) >= _MAX_NAMES:
                     self._known.clear()
@@ -217,6 +231,11 @@ class _Names:
 
 
 _NAMES: Final = _Names()
+
+
+def name_at(block: bytes, at: i64, size: i64) -> Name:
+    """What is known of the name of so many octets that stands there, if it is one."""
+    return _NAMES.find_at(block, at, size)
 
 
 def _judge(field: H2Field, kind: int) -> None:

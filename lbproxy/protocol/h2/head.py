@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Final
 
 from lbproxy.compiling import i64, mypyc_attr
-from lbproxy.protocol.h2.encoder import SECRET
 from lbproxy.protocol.h2.fields import (
     AUTHORITY,
     BAD,
@@ -18,11 +17,11 @@ from lbproxy.protocol.h2.fields import (
     EXPECT,
     HOST,
     METHOD,
-    NO_FIELDS,
     PATH,
     PLAIN,
     PROTOCOL,
     SCHEME,
+    SECRET,
     STATUS,
     TE,
     H2Field,
@@ -51,9 +50,6 @@ class H2Head:
     fields that nobody on the way may put into a table, as the sender said (RFC 7541 section 6.2.3), without those of
     which that is known.
 
-    shape: of a request that is one with further fields, `behind`: what others had that were the same without them.
-    Equal ones are the same object, for as long as it is remembered (shapes.py).
-
     octets, answer: what was made of it before, as the head of HTTP/1 that says the same; and of one that ends its
     stream, `whole_octets` and `whole_answer`.
     """
@@ -63,7 +59,6 @@ class H2Head:
         "accepts_trailers",
         "answer",
         "authority",
-        "behind",
         "content_length",
         "excess",
         "expects_continue",
@@ -75,7 +70,6 @@ class H2Head:
         "protocol",
         "scheme",
         "secrets",
-        "shape",
         "status",
         "whole_answer",
         "whole_octets",
@@ -94,8 +88,6 @@ class H2Head:
         self.expects_continue = False
         self.is_grpc = False
         self.excess = ""
-        self.shape: H2Head | None = None
-        self.behind = NO_FIELDS
         self.secrets = NO_NAMES
         self._lines: bytes | None = None
         self.octets = b""
@@ -115,8 +107,6 @@ class H2Head:
         head.accepts_trailers = self.accepts_trailers
         head.expects_continue = self.expects_continue
         head.is_grpc = self.is_grpc
-        head.shape = self
-        head.behind = fields
         return head
 
     @property

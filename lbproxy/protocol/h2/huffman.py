@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lbproxy.compiling import i64
+from lbproxy.compiling import huffman_text, i64
 
 # Lengths in bits, by symbol: an octet, or EOS, the last.
 _LENGTHS: Final = bytes.fromhex(
@@ -22,10 +22,8 @@ _LENGTHS: Final = bytes.fromhex(
 )
 _EOS: Final = 256
 _MAX_PADDING: Final = 7
-_NOTHING: Final = 0
 _SYMBOL: Final = 1
 _FAILS: Final = 2
-_FULL: Final = 6
 
 
 class HuffmanError(Exception):
@@ -73,49 +71,12 @@ def _tables() -> tuple[bytes, bytes, bytes, bytes]:
     return bytes(following), bytes(happens), bytes(symbols), bytes(last)
 
 
-_MADE: Final = _tables()
-_FOLLOWING: Final = _MADE[0]
-_HAPPENS: Final = _MADE[1]
-_SYMBOLS: Final = _MADE[2]
-_LAST: Final = _MADE[3]
+_TABLES: Final = b"".join(_tables())
 
 
 def decode(data: bytes, start: i64, end: i64) -> bytes:
     """The text that `data[start:end]` encodes, at most 8/5 as long. Raises HuffmanError."""
-    following, happens, symbols = _FOLLOWING, _HAPPENS, _SYMBOLS
-    pieces: list[bytes] = []
-    word: i64 = 0  # of octets that are not in a piece: compiled, a fifth of what an object for each costs
-    count: i64 = 0
-    state: i64 = 0
-    at = start
-    while at < end:
-        octet: i64 = data[at]
-        at += 1
-        place: i64 = state * 16 + (octet >> 4)
-        what: i64 = happens[place]
-        state = following[place]
-        if what != _NOTHING:
-            if what == _FAILS:
-                raise HuffmanError("EOS stands in a Huffman code")
-            word = (word << 8) | symbols[place]
-            count += 1
-        place = state * 16 + (octet & 15)
-        what = happens[place]
-        state = following[place]
-        if what != _NOTHING:
-            if what == _FAILS:
-                raise HuffmanError("EOS stands in a Huffman code")
-            word = (word << 8) | symbols[place]
-            count += 1
-        if count >= _FULL:  # an octet brings two symbols at most
-            pieces.append(_octets(word, count))
-            word = count = 0
-    if _LAST[state] == 0:
-        raise HuffmanError("a Huffman code ends with padding that is no prefix of EOS")
-    if count:
-        pieces.append(_octets(word, count))
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _octets(word: int, count: int) -> bytes:
-    return word.to_bytes(count, "big")
+    try:
+        return huffman_text(data, start, end, _TABLES)
+    except ValueError as error:
+        raise HuffmanError(str(error)) from error

@@ -27,6 +27,7 @@ from lbproxy.protocol.h2.flood import Bucket, ControlFrames
 from lbproxy.protocol.h2.request import RequestHead2
 from lbproxy.protocol.h2.settings import OwnSettings, PeerSettings, settings_of
 from lbproxy.protocol.h2.stream_table import StreamTable
+from lbproxy.protocol.h2.tail import Tail
 from lbproxy.protocol.message import NO_NAMES
 
 _MAX_RESET: Final = 256
@@ -178,12 +179,29 @@ class H2Outgoing:
         stream = self._stream(stream_id)
         if stream is not None:
             stream.is_head = head.method == b"HEAD"
-            front = head.front
-            if front is None:
-                block = self.encoder.encode_head(head.all_lines(scheme), own, aside, secrets)
-            else:
-                start = front.all_lines(scheme)
-                block = self.encoder.encode_varied(start, head.between, head.behind, own, aside, secrets)
+            block = self.encoder.encode_head(head.all_lines(scheme), own, aside, secrets)
+            self._send_block(stream_id, stream, block, is_end)
+
+    def send_request_tail(
+        self,
+        stream_id: int,
+        front: RequestHead2,
+        tail: Tail,
+        has_timeout: bool,
+        behind: bytes,
+        scheme: bytes,
+        own: bytes,
+        aside: bytes,
+        is_end: bool,
+    ) -> None:
+        """The same of a head of which these parts may come again: what is before this tail, and the lines behind it.
+
+        has_timeout: as Tail.sent."""
+        stream = self._stream(stream_id)
+        if stream is not None:
+            stream.is_head = front.method == b"HEAD"
+            start = front.all_lines(scheme)
+            block = self.encoder.encode_varied(start, tail, has_timeout, behind, own, aside)
             self._send_block(stream_id, stream, block, is_end)
 
     def send_answer(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from lbproxy.compiling import mypyc_attr
-from lbproxy.protocol.h2.fields import NO_FIELDS, H2Field
 from lbproxy.protocol.message import Field, forwardable_trailers, join_fields
 
 # RFC 9113 section 8.2.2; the request was understood, and what they say is in the frames.
@@ -25,17 +24,13 @@ class RequestHead2:
     """A request's head in the terms of RFC 9113 section 8.3.1.
 
     lines: field lines as HTTP/1 has them, which may come again and again. length: the line of its length, which is
-    another in each request; b"" without one. front: of one that has fields which are others each time: its lines are
-    those of `front`, those of the fields `between`, and `behind`.
+    another in each request; b"" without one.
     """
 
     __slots__ = (
         "_all_lines",
         "_scheme",
         "authority",
-        "behind",
-        "between",
-        "front",
         "length",
         "lines",
         "method",
@@ -48,27 +43,20 @@ class RequestHead2:
         self.authority = b""
         self.lines = b""
         self.length = b""
-        self.front: RequestHead2 | None = None
-        self.between = NO_FIELDS
-        self.behind = b""
         self._all_lines = b""
         self._scheme = b""
 
-    def followed_by(self, between: list[H2Field], behind: bytes) -> RequestHead2:
-        """The head that is this one and what comes behind."""
+    def with_lines(self, lines: bytes) -> RequestHead2:
+        """The same with other lines."""
         head = RequestHead2(self.method, self.path)
         head.authority = self.authority
         head.length = self.length
-        head.front = self
-        head.between = between
-        head.behind = behind
+        head.lines = lines
         return head
 
     def all_lines(self, scheme: bytes) -> bytes:
-        """`lines` behind those of the pseudo-fields: the same object each time, so that its hash is computed once.
-
-        Of a head with a `front` that is for that one to say."""
-        if not self._all_lines or self._scheme != scheme:
+        """`lines` behind those of the pseudo-fields: the same object each time, so that its hash is computed once."""
+        if not len(self._all_lines) or self._scheme != scheme:
             self._scheme = scheme
             self._all_lines = b":method: %b\r\n:scheme: %b\r\n:authority: %b\r\n:path: %b\r\n%b" % (
                 self.method,

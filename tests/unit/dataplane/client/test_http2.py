@@ -22,8 +22,10 @@ from lbproxy.protocol.h2.codes import (
 )
 from tests.support.fake_transport import GET, FakeLb, ok, status_of
 from tests.support.h2_ends import frame, headers
+from tests.support.h2_servers import H2Server
+from tests.support.h2_servers import config as h2_config
 from tests.support.http2_client import Http2Client
-from tests.unit.dataplane.client.helpers import CONFIG, connection_of, limited
+from tests.unit.dataplane.client.helpers import CONFIG, PLAIN, connection_of, limited
 
 REQUEST = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"h"), (b":path", b"/here")]
 BEGIN = PREFACE + frames.settings([]) + headers(1, REQUEST, is_end=True)
@@ -304,3 +306,55 @@ def test_how_many_templates_a_connection_has_is_bounded() -> None:
             for at in range(4):
                 client.begin("GET", "/here", f"accept: {path}", f"traceparent: 00-{at}")
         assert 0 < len(connection_of(lb)._templates) <= _MOST_TEMPLATES
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/grpc"])
+def test_they_go_on_to_a_server_of_http2_but_for_the_time_of_a_call(kind: str) -> None:
+    is_call = kind == "application/grpc"
+    with FakeLb(h2_config()) as lb:
+        client = Http2Client(lb)
+        server: H2Server | None = None
+        for at in range(12):
+            new = [f"traceparent: 00-{at}", f"grpc-timeout: {at + 1}S", f"x-mine: {'m' * 40 * at}"]
+            if at % 3 == 2:
+                new.pop(1)
+            front = ["user-agent: u", f"content-type: {kind}"]
+            number = client.begin("POST", "/a", *front, "te: trailers", *new, body=b"b")
+            server = server or H2Server(lb, client.server())
+            (head,) = [entry for entry in server.read() if entry[0] == "head"]
+            server.say()
+            assert isinstance(head[4], bytes)
+            lines = head[4].decode("latin-1").split("\r\n")
+            times = [line for line in new if line.startswith("grpc-timeout")]
+            passed = [line for line in new if not is_call or line not in times]
+            assert lines[: len(passed) + 3] == [*front, *passed, "via: 2 lbproxy"]
+            left = [f"grpc-timeout: {at + 1}000m"] if is_call and times else times
+            assert [line for line in lines if line.startswith("grpc-timeout")] == left
+            server.answer(2 * at + 1, b"done")
+            client.carry()
+            assert client.answer(number).body == b"done"
+        begins = connection_of(lb)._codec._shapes._begins
+        assert begins and begins[0].octets
+        assert lb.ends == ["ok"] * 12
+        for runtime in lb.runtimes:
+            runtime.retire()
+        lb.loop.run()
+
+
+def test_where_a_field_that_is_new_says_which_server_it_does() -> None:
+    """However the request came."""
+    hashed = 'strategy: {name: consistent_hash, key: "header:x-session"}'
+    config = PLAIN.replace('["127.0.0.1:9001"]', '["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9003"], ' + hashed)
+    chosen: dict[bool, list[str]] = {}
+    for is_http2 in (False, True):
+        with FakeLb(config) as lb:
+            client = Http2Client(lb) if is_http2 else None
+            for at in range(20):
+                if client is not None:
+                    client.begin("GET", "/a", "user-agent: u", f"x-session: {at}")
+                else:
+                    lb.connect().send(b"GET /a HTTP/1.1\r\nHost: h\r\nuser-agent: u\r\nx-session: %d\r\n\r\n" % at)
+            if client is not None:
+                assert connection_of(lb)._templates
+            chosen[is_http2] = [str(runtime.server.inflight) for runtime in lb.runtimes]
+    assert chosen[False] == chosen[True] and chosen[True].count("0") == 0

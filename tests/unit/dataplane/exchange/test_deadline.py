@@ -63,8 +63,8 @@ def test_the_shortest_counts_and_all_are_taken_out() -> None:
     assert (found.timeout_s, found.n_unreadable) == (0.5, 0)
     assert found.fields == [(b"X-Request-Timeout", b""), (b"Grpc-Timeout", b"m")]
     assert head.fields == [(b"A", b"1")]
-    assert found.lines(0.4, frozenset()) == b"X-Request-Timeout: 0.400\r\nGrpc-Timeout: 400m\r\n"
-    assert found.lines(0.4, frozenset((b"grpc-timeout",))) == b"X-Request-Timeout: 0.400\r\n"
+    assert found.lines(0.4, frozenset(), b"") == b"X-Request-Timeout: 0.400\r\nGrpc-Timeout: 400m\r\n"
+    assert found.lines(0.4, frozenset((b"grpc-timeout",)), b"Z: 1\r\n") == b"X-Request-Timeout: 0.400\r\nZ: 1\r\n"
 
 
 @pytest.mark.parametrize("values", [(b"soon",), (b"1", b"2"), (b"1", b"1"), (b"",)])

@@ -9,7 +9,8 @@ import re
 import pytest
 
 from lbproxy import errors
-from lbproxy.dataplane.exchange.prepare import Prepared, prepare, rejected
+from lbproxy.dataplane.exchange.prepare import prepare, rejected
+from lbproxy.dataplane.exchange.prepared import Prepared
 from lbproxy.dataplane.runtime import ListenerRuntime
 from lbproxy.protocol.h2.request import request_head
 from lbproxy.protocol.http1 import HeadError
@@ -243,7 +244,7 @@ def test_equal_bytes_prepare_to_the_same() -> None:
     names = [name for name in dir(first) if not name.startswith("_") and not callable(getattr(first, name))]
     assert len(names) > 10
     for name in names:
-        if name not in ("head",):
+        if name not in ("head", "meaning"):
             assert getattr(first, name) == getattr(second, name), name
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from lbproxy.compiling import hpack_literal
 from lbproxy.protocol.h2.decoder import Decoder
 from lbproxy.protocol.h2.encoder import _DICTIONARY, Encoder, integer
 from lbproxy.protocol.h2.fields import make_field
+from lbproxy.protocol.h2.head import H2Head
+from lbproxy.protocol.h2.tail import tail_at, tail_of
 from lbproxy.protocol.message import NO_NAMES
 
 LINES = b"Content-Type: application/json\r\nServer: x\r\n"
@@ -275,9 +280,11 @@ def test_fields_that_vary_enter_no_table() -> None:
     front = b":method: GET\r\n:scheme: http\r\n:authority: h\r\n:path: /\r\nuser-agent: u\r\n"
     blocks = []
     for number in range(6):
-        between = [make_field(b"x-mine", b"%d" % number), make_field(b"x-kept", b"k"), make_field(b"empty", b"")]
-        between[0].varies = between[2].varies = True
-        block = both.encoder.encode_varied(front, between, b"Via: 2 a\r\n", b"X-Own: 1\r\n", b"Aside: 2\r\n", NO_NAMES)
+        fields = [make_field(b"x-mine", b"%d" % number), make_field(b"x-kept", b"k"), make_field(b"empty", b"")]
+        fields[0].varies = fields[2].varies = True
+        tail = tail_of(H2Head([]), fields)
+        assert tail is not None
+        block = both.encoder.encode_varied(front, tail, True, b"Via: 2 a\r\n", b"X-Own: 1\r\n", b"Aside: 2\r\n")
         assert both.read(block) == [
             (b":method", b"GET"),
             (b":scheme", b"http"),
@@ -305,17 +312,53 @@ def test_a_block_of_varying_fields_may_be_the_first_of_a_table() -> None:
     both.encoder.set_limit(100)
     varying = make_field(b"x", b"y" * 200)
     varying.varies = True
-    block = both.encoder.encode_varied(b":method: GET\r\nA: b\r\n", [varying], b"", b"", b"", NO_NAMES)
-    assert block[0] == 0x20
-    assert both.read(block) == [(b":method", b"GET"), (b"a", b"b"), (b"x", b"y" * 200)]
+    spelled = hpack_literal(b"\0\1x", b"y" * 200)
+    for tail in (tail_of(H2Head([]), [varying]), tail_at(H2Head([]), spelled, 0)):
+        assert tail is not None
+        both.encoder.set_limit(both.encoder._limit - 1)
+        block = both.encoder.encode_varied(b":method: GET\r\nA: b\r\n", tail, True, b"", b"", b"")
+        assert block[0] == 0x20
+        assert both.read(block) == [(b":method", b"GET"), (b"a", b"b"), (b"x", b"y" * 200)]
 
 
-def test_secrets_beside_varying_fields_stay_so() -> None:
-    encoder = Encoder()
-    field = make_field(b"x", b"y")
-    for _ in range(3):
-        block = encoder.encode_varied(b"Token: t\r\n", [field], b"", b"", b"", frozenset((b"token",)))
-    assert block.startswith(b"\x10\x05token\x01t")
+@pytest.mark.parametrize("timeouts", [0, 1])
+@pytest.mark.parametrize("has_timeout", [True, False])
+def test_a_tail_that_is_spelled_out_goes_on_as_any_other(timeouts: int, has_timeout: bool) -> None:
+    """Among heads with other lines before it and behind, which enter the table, and are looked up by and by."""
+    one, other = Joined(), Joined()
+    draw = random.Random(3)
+    fronts = [b":method: GET\r\n:path: /%d\r\nUser-Agent: u\r\n" % number for number in range(3)]
+    behinds = [b"", b"Via: 2 a\r\n", b"Via: 2 a\r\nTe: trailers\r\n"]
+    for number in range(100):
+        pairs = [
+            (b"x-mine", b"%d" % number),
+            *[(b"grpc-timeout", b"7m")] * timeouts,
+            (b"empty", b""),
+            (b"y", b"z" * 200),
+        ]
+        draw.shuffle(pairs)
+        block = b"before" + b"".join([hpack_literal(b"\0%c%b" % (len(name), name), value) for name, value in pairs])
+        spelled = tail_at(H2Head([]), block, 6)
+        fields = [make_field(*pair) for pair in pairs]
+        for field in fields:
+            field.varies = True
+        told = tail_of(H2Head([]), fields)
+        assert spelled is not None and told is not None
+        front, behind, own = draw.choice(fronts), draw.choice(behinds), draw.choice((b"", b"X-Own: %d\r\n" % number))
+        aside = draw.choice((b"", b"Aside: 2\r\n"))
+        blocks = [
+            both.encoder.encode_varied(front, tail, has_timeout, behind, own, aside)
+            for both, tail in ((one, spelled), (other, told))
+        ]
+        assert blocks[0] == blocks[1]
+        read = one.read(blocks[0])
+        assert [pair for pair in read if pair in pairs] == [
+            pair for pair in pairs if has_timeout or pair[0] != b"grpc-timeout"
+        ]
+        if draw.random() < 0.1:
+            for both in (one, other):
+                both.read(both.encoder.encode_head(b":method: GET\r\nN: %d\r\n" % (number % 7), b"", b"", NO_NAMES))
+    assert one.encoder.n_spelled == other.encoder.n_spelled and one.encoder.n_known == other.encoder.n_known
 
 
 OWN = (b"content-length", b"Content-Length", b"GRPC-TIMEOUT", b"grpc-timeout", b"X-Request-ID", b"x-request-id")

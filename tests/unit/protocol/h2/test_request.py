@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from lbproxy.protocol.h2.fields import make_field
 from lbproxy.protocol.h2.request import request_head, trailer_lines
 
 
@@ -46,10 +45,8 @@ def test_all_lines_are_made_once_for_a_scheme() -> None:
     assert head.all_lines(b"https") == first.replace(b"scheme: http", b"scheme: https")
 
 
-def test_a_head_that_is_followed_by_others() -> None:
-    front = request_head(b"GET /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nA: b\r\n")
-    fields = [make_field(b"x", b"y")]
-    head = front.followed_by(fields, b"Via: 2 a\r\n")
+def test_a_head_with_other_lines() -> None:
+    before = request_head(b"GET /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nA: b\r\n")
+    head = before.with_lines(b"A: b\r\nX: y\r\n")
     assert (head.method, head.path, head.authority, head.length) == (b"GET", b"/a", b"h", b"Content-Length: 3\r\n")
-    assert head.front is front and head.between is fields and head.behind == b"Via: 2 a\r\n"
-    assert front.front is None and front.lines == b"A: b\r\n"
+    assert head.lines == b"A: b\r\nX: y\r\n" and before.lines == b"A: b\r\n"

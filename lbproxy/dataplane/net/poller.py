@@ -16,6 +16,10 @@ Whoever asks for hundreds of answers at once has them ready at once, and the ker
 which they became ready. So a descriptor may stand behind the others (`stand_behind`): what can be read there waits
 until all is done that came for those, and then they have BEHIND_S together in a turn, in the order in which they came.
 What is left is first the next time. The kernel tells of it once more, so nothing is lost if it is forgotten.
+
+The loop's own turn (its epoll, its timers, a call through Python) costs as much as the reading of a small message. So
+where a batch was of LOOK_FROM descriptors or more, there is another look before the loop has its turn, until LOOK_S
+have passed: under load new ones have become ready meanwhile, and one by itself is not looked behind.
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ _LOWER_HALF: Final = 0xFFFFFFFF
 BATCH: Final = 256  # events a turn; the rest comes with the next one, the loop's other work in between
 BEHIND_S: Final = 0.00015
 """In a turn, for all together that stand behind the others. What they leave to be sent comes on top, half as much."""
+LOOK_FROM: Final = 2
+LOOK_S: Final = 0.0003
 _MOST_BATCHES: Final = 8
 """In a turn, while most of a batch are of those who stand behind: a socket that became ready last is not theirs."""
 
@@ -195,36 +201,28 @@ class Poller:
 
     def turn(self) -> None:
         """Something is ready: deal with it, and with what that leaves to be sent and ended."""
-        pollables = self._pollables
         turn_end = self.turn_end
         turn_end.is_turning = True
         self.n_turns += 1
         try:
-            epoll = self._epoll
             n_batches: i64 = 0
+            until = 0.0
             while True:
-                found = events_now(epoll, self._fd, BATCH) if self._is_plain else packed_events(epoll.poll(0, BATCH))
-                are_some_behind = len(self._behind) > 0
-                n_behind: i64 = 0
-                at: i64 = 0
-                end: i64 = len(found)
-                while at < end:
-                    event = word_at(found, at)
-                    at += _EVENT
-                    fd = event & _LOWER_HALF
-                    if are_some_behind and event >> _HALF & _IN and fd in self._behind:
-                        self._put_off[fd] = event >> _HALF & _LOWER_HALF
-                        n_behind += 1
-                        continue
-                    pollable = pollables[fd] if fd < len(pollables) else None
-                    if pollable is not None:
-                        try:
-                            pollable.ready(event >> _HALF & _LOWER_HALF)
-                        except Exception as error:  # a defect: confined to this connection
-                            self._crashed(pollable, error)
+                n_found, n_behind = self._batch()
                 n_batches += 1
-                if n_behind <= BATCH // 2 or end < BATCH * _EVENT or n_batches == _MOST_BATCHES:
+                if n_behind > BATCH // 2 and n_found == BATCH:
+                    if n_batches == _MOST_BATCHES:
+                        break
+                    continue
+                if n_found - n_behind < LOOK_FROM or n_found == BATCH:
                     break
+                now = self._seconds()
+                if n_batches == 1:
+                    until = now + LOOK_S
+                elif now >= until:
+                    break
+                turn_end.flush()
+                self.end_what_is_over()
             if self._put_off:
                 turn_end.flush()  # what came for the others leaves first
                 self._look_behind()
@@ -232,6 +230,30 @@ class Poller:
         finally:
             turn_end.is_turning = False
             self.end_what_is_over()
+
+    def _batch(self) -> tuple[i64, i64]:
+        """Deal with what is ready now: how many there were, and of these how many were put off."""
+        epoll, pollables = self._epoll, self._pollables
+        found = events_now(epoll, self._fd, BATCH) if self._is_plain else packed_events(epoll.poll(0, BATCH))
+        are_some_behind = len(self._behind) > 0
+        n_behind: i64 = 0
+        at: i64 = 0
+        end: i64 = len(found)
+        while at < end:
+            event = word_at(found, at)
+            at += _EVENT
+            fd = event & _LOWER_HALF
+            if are_some_behind and event >> _HALF & _IN and fd in self._behind:
+                self._put_off[fd] = event >> _HALF & _LOWER_HALF
+                n_behind += 1
+                continue
+            pollable = pollables[fd] if fd < len(pollables) else None
+            if pollable is not None:
+                try:
+                    pollable.ready(event >> _HALF & _LOWER_HALF)
+                except Exception as error:  # a defect: confined to this connection
+                    self._crashed(pollable, error)
+        return end // _EVENT, n_behind
 
     def _look_behind(self) -> None:
         """Deal with some of those who stand behind: a little in each turn, whatever comes for others."""

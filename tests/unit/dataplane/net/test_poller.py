@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from lbproxy.dataplane.net import poller as module
-from lbproxy.dataplane.net.poller import BATCH, BEHIND_S, READABLE, WRITABLE, Pollable, Poller
+from lbproxy.dataplane.net.poller import BATCH, BEHIND_S, LOOK_S, READABLE, WRITABLE, Pollable, Poller
 from lbproxy.dataplane.net.turn_end import Writer
 from tests.support.fake_transport import FakeClock, FakeLoop
 
@@ -232,10 +232,11 @@ def test_the_kernel_s_own_events_come_to_whoever_watches() -> None:
     poller = Poller(cast(asyncio.AbstractEventLoop, loop), lambda where, error: defects.append(error))
     pipes = [os.pipe() for _ in range(3)]
     try:
-        readers, writer = [Connection() for _ in pipes], Connection()
+        readers, writer = [Connection() for _ in pipes], Connection(act=lambda: poller.forget(pipes[2][1]))
         for (reading, _), connection in zip(pipes, readers, strict=True):
             poller.watch(reading, READABLE, connection)
         poller.watch(pipes[2][1], WRITABLE, writer)
+        readers[1]._act = lambda: os.read(pipes[1][0], 1)  # what is left is told once more
         os.write(pipes[1][1], b"a")
         loop.turn()
         assert [connection.seen for connection in readers] == [[], [select.EPOLLIN], []]
@@ -379,3 +380,67 @@ def test_what_ends_is_of_the_time_of_those_behind(setting: Setting) -> None:
     assert said == []
     setting.happens()
     assert said == [7]
+
+
+def coming(setting: Setting, said: list[object], fd: int, *, comes: int = 0, took_s: float = 0.0) -> None:
+    """It says its number, and what it does takes so long and makes another one ready."""
+
+    def act() -> None:
+        said.append(fd)
+        setting.clock.now += took_s
+        if comes:
+            setting.epoll.events += told(comes)
+
+    setting.poller.watch(fd, READABLE, Connection(act))
+
+
+@pytest.mark.parametrize("is_much", [True, False])
+def test_what_becomes_ready_meanwhile_is_dealt_with_before_the_loop_if_there_is_much_to_do(
+    setting: Setting, is_much: bool
+) -> None:
+    said: list[object] = []
+    coming(setting, said, 5, comes=7)
+    coming(setting, said, 6)
+    coming(setting, said, 7, comes=8)  # alone: nobody looks again
+    coming(setting, said, 8)
+    setting.epoll.events += told(5, 6) if is_much else told(5)
+    setting.poller.turn()
+    assert said == ([5, 6, 7] if is_much else [5])
+    assert setting.epoll.events == told(8 if is_much else 7)
+
+
+def test_looks_end_when_their_time_is_over(setting: Setting) -> None:
+    said: list[object] = []
+    for fd in (5, 6):
+        coming(setting, said, fd, comes=fd, took_s=LOOK_S / 7)
+    setting.epoll.events += told(5, 6)
+    setting.poller.turn()
+    assert said == [5, 6] * 5  # the first, and four that are two sevenths of it each
+
+
+def test_between_two_looks_is_sent_and_closed_what_there_is(setting: Setting) -> None:
+    said: list[object] = []
+
+    class Held(Writer):
+        def flush(self) -> None:
+            said.append("sent")
+
+    def act() -> None:
+        setting.poller.turn_end.add(Held())
+        setting.poller.after_batch(Ending(lambda: said.append("closed")))
+        setting.epoll.events += told(6)
+
+    setting.poller.watch(5, READABLE, Connection(act))
+    coming(setting, said, 6)
+    setting.epoll.events += told(5, 6)
+    setting.poller.turn()
+    assert said == [6, "closed", "sent", 6]
+
+
+def test_a_batch_that_is_full_is_not_looked_behind(setting: Setting) -> None:
+    said: list[int] = []
+    for fd in range(10, 10 + 2 * BATCH):
+        setting.watched(said, fd, is_behind=False)
+    setting.epoll.events += told(*range(10, 10 + 2 * BATCH))
+    setting.poller.turn()
+    assert len(said) == BATCH

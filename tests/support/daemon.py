@@ -226,15 +226,16 @@ class LbProxy:
         assert isinstance(servers, list)
         return servers
 
-    def exposition(self) -> str:
-        """The text of /metrics."""
-        code, body = self.admin_get("/metrics")
+    def exposition(self, *only: str) -> str:
+        """The text of /metrics, or what it says of these metrics (names without prefix)."""
+        query = "&".join(f"name[]=lbproxy_{name}" for name in only)
+        code, body = self.admin_get(f"/metrics?{query}" if query else "/metrics")
         assert code == 200, (code, body)
         return body.decode()
 
     def metrics(self, *only: str) -> Metrics:
         """The samples of /metrics by name and labels: all, or those of these metrics (names without prefix)."""
-        return parse_metrics(self.exposition(), *only)
+        return parse_metrics(self.exposition(*only), *only)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum over all samples of `lbproxy_<name>` that have these labels."""

@@ -24,8 +24,11 @@ WORKERS ?= $(shell echo $$((2 * $(CPUS))))
 PARALLEL := -n $(CPUS) --dist worksteal
 # Reading configs is never compiled, and imports nothing compiled but addresses: once is enough for its unit tests.
 INTERPRETED := --ignore=tests/unit/config
-# The files in which a test stands alone: to read all the others for them takes longer than some of them do.
+UNITS := tests/unit tests/architecture tests/fuzz
+SUITES := $(UNITS) tests/scenarios
+# The files in which a test stands alone, or only beside those that wait as it does: to read all the others for them takes longer than some of them do.
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests/scenarios)
+QUIET = $(shell grep -rl --include='test_*.py' 'mark\.quiet' tests/scenarios)
 export PIP_ROOT_USER_ACTION := ignore
 # Tests install lbproxy several times; the same sources are compiled once.
 export LBPROXY_COMPILE_CACHE ?= $(abspath $(VENV))/.compiled
@@ -81,18 +84,24 @@ run: setup ## three Flask predict servers on 5001-5003 and lbproxy on 5000; Ctrl
 
 # All steps run, so that a slip in formatting does not hide what the tests say. Unit tests run twice: with the sources, and
 # with what is installed, which is compiled; simulations, which compute for long, only there. Scenarios mostly wait, so there
-# are more of them at once than processors. The linters, which use one processor, run beside the first unit tests.
+# are more of them at once than processors; those that need a quiet machine wait nearly always, so all of these are at once.
+# The linters, which use one processor, run beside the first unit tests. In a new
+# checkout one process compiles all tests before that, also beside the linters: each of the processes that run tests would,
+# 50 s of CPU instead of 20.
 test: setup system ## everything that a change must pass: format, lint, types, import rules, tests
 	@failed=; began=$$(date +%s); \
 	step() { echo "-- $$* ($$(($$(date +%s) - began)) s)"; $(BIN)/"$$@" || failed="$$failed$${failed:+, }$$*"; }; \
 	lint=$$(mktemp -d); \
 	{ step ruff format --check .; step ruff check --quiet .; step mypy; step lint-imports; \
 		printf %s "$$failed" >"$$lint/failed"; } >"$$lint/said" 2>&1 & \
-	step pytest $(PARALLEL) -m 'not simulation' tests/unit tests/architecture tests/fuzz $(PYTEST_ARGS); \
+	[ -n "$$(find tests/unit -name '*-pytest-*.pyc' -print -quit)" ] || \
+		$(BIN)/pytest --quiet --collect-only $(SUITES) >/dev/null 2>&1; \
+	step pytest $(PARALLEL) -m 'not simulation' $(UNITS) $(PYTEST_ARGS); \
 	wait $$!; cat "$$lint/said"; found=$$(cat "$$lint/failed") || found=linters; rm -r "$$lint"; \
 	failed="$$found$${failed:+$${found:+, }}$$failed"; \
 	step pytest $(PARALLEL) tests/unit --under-test installed $(INTERPRETED) $(PYTEST_ARGS); \
-	step pytest -n $(WORKERS) --dist worksteal -m 'not alone' tests/scenarios $(PYTEST_ARGS); \
+	step pytest -n $(WORKERS) --dist worksteal -m 'not alone and not quiet' tests/scenarios $(PYTEST_ARGS); \
+	step pytest -n 6 -m quiet $(QUIET) $(PYTEST_ARGS); \
 	step pytest -m alone $(ALONE) $(PYTEST_ARGS); \
 	echo "-- $$(($$(date +%s) - began)) s"; \
 	if [ -n "$$failed" ]; then echo "make test: failed: $$failed" >&2; exit 1; fi

@@ -38,6 +38,7 @@ Route = tuple[str, str, CallHandler]
 SOCKET_MODE = 0o600
 DEFER_S = 1  # who says nothing for so long is accepted all the same
 ENDLESS = "/api/v1/events"  # whose answer goes on until somebody leaves
+NAMES = "name[]"  # of a query: metrics that are wanted, as Prometheus' client libraries have it
 UPGRADE = "/api/v1/upgrade"  # which has a bound of its own
 
 
@@ -48,7 +49,8 @@ async def _nothing_to_wait_for() -> None:
 class AdminServer:
     """Serves the admin address on the running event loop.
 
-    metrics(is_openmetrics) renders the exposition, status() the JSON, not_ready() gives the reason of a 503 or None.
+    metrics(is_openmetrics, names) renders the exposition, or these families of it; status() the JSON; not_ready()
+    gives the reason of a 503 or None.
     reload(caller, is_dry): read the config file again, or only say what that would change: 200 and the steps, or 422
     and `problems`. routes: what else it answers, below /api/.
     limit: connections at once. may_move: a port that is taken is replaced by a free one. inherited: sockets of another
@@ -62,7 +64,7 @@ class AdminServer:
         bind: Address,
         access: Access,
         *,
-        metrics: Callable[[bool], bytes],
+        metrics: Callable[[bool, Sequence[str]], bytes],
         status: Callable[[], Json],
         not_ready: Callable[[], str | None],
         reload: Reload,
@@ -220,14 +222,15 @@ class AdminServer:
     async def _get_metrics(self, request: web.Request) -> web.StreamResponse:
         is_openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
         headers = {"Content-Type": OPENMETRICS_TYPE if is_openmetrics else TEXT_TYPE}
+        render = partial(self._metrics, is_openmetrics, request.query.getall(NAMES, ()))
         if not self._is_anybody(request):
             await self._look()
-            return web.Response(body=self._metrics(is_openmetrics), headers=headers)
+            return web.Response(body=render(), headers=headers)
         paid_s = self._turns.work_s
         if not await self._turns.come(paid_s):
             return _later()
         await self._look()
-        body = self._turns.work(partial(self._metrics, is_openmetrics), paid_s)
+        body = self._turns.work(render, paid_s)
         return web.Response(body=body, headers=headers)
 
     async def _get_healthz(self, request: web.Request) -> web.StreamResponse:

@@ -210,7 +210,7 @@ class Controller:
         return AdminServer(
             bind,
             access,
-            metrics=lambda is_openmetrics: self._exposition.render(is_openmetrics=is_openmetrics),
+            metrics=lambda is_openmetrics, names: self._exposition.render(is_openmetrics=is_openmetrics, names=names),
             status=self.status,
             not_ready=self.ready_reason,
             reload=self._reload,

@@ -10,6 +10,8 @@ import ast
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from tests.architecture.rules import walk
+
 Graph = dict[str, set[str]]
 
 
@@ -21,7 +23,7 @@ def module_name(path: Path, root: Path) -> str:
 
 def imported(tree: ast.AST, package: str, known: Collection[str]) -> Iterator[str]:
     """Which of the known modules a module of `package` imports. `from package import module` is one of the module."""
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom):

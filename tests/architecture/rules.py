@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "lbproxy"
 SIZE_LIMIT_LINES = 600
+_FIELDS: dict[type, tuple[str, ...]] = {}
 SIZE_REASON = f"longer than {SIZE_LIMIT_LINES} lines"
 
 
@@ -21,6 +22,22 @@ def modules(folder: Path) -> list[Path]:
 
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
+
+
+def walk(tree: ast.AST) -> list[ast.AST]:
+    """`ast.walk` in a third of its time, and without what only says whether a name is read or written."""
+    found = [tree]
+    for node in found:
+        fields = _FIELDS.get(type(node))
+        if fields is None:
+            fields = _FIELDS[type(node)] = tuple(name for name in node._fields if name != "ctx")
+        for name in fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                found += [item for item in value if isinstance(item, ast.AST)]
+            elif isinstance(value, ast.AST):
+                found.append(value)
+    return found
 
 
 def places_of_tests(module: Path) -> list[Path]:
@@ -45,20 +62,20 @@ def endless_loops(tree: ast.AST) -> list[int]:
     """Lines with `while True` (or another constant)."""
     return [
         node.lineno
-        for node in ast.walk(tree)
+        for node in walk(tree)
         if isinstance(node, ast.While) and isinstance(node.test, ast.Constant) and node.test.value
     ]
 
 
 def bare_excepts(tree: ast.AST) -> list[int]:
-    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None]
+    return [node.lineno for node in walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None]
 
 
 def ownerless_tasks(tree: ast.AST) -> list[int]:
     """Lines that start a task by whatever name: asyncio.create_task, loop.create_task, ensure_future."""
     return [
         node.lineno
-        for node in ast.walk(tree)
+        for node in walk(tree)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute | ast.Name)
         and (node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id)
@@ -71,10 +88,10 @@ def ownerless_tasks(tree: ast.AST) -> list[int]:
 def reused_error_names(tree: ast.AST) -> list[int]:
     """Functions whose `except ... as name` handlers use one name for different types: compiled, it has the first's."""
     found = []
-    for function in ast.walk(tree):
+    for function in walk(tree):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             types: dict[str, set[str]] = {}
-            for node in ast.walk(function):
+            for node in walk(function):
                 if isinstance(node, ast.ExceptHandler) and node.name and node.type:
                     types.setdefault(node.name, set()).add(ast.unparse(node.type))
             found += [function.lineno for kinds in types.values() if len(kinds) > 1]
@@ -117,7 +134,7 @@ def blocking_names(tree: ast.AST) -> list[tuple[int, str]]:
     )
     return [
         (node.lineno, name)
-        for node in ast.walk(tree)
+        for node in walk(tree)
         if isinstance(node, ast.Call)
         and ((name := ast.unparse(node.func)) in forbidden or name.startswith("subprocess."))
     ]
@@ -138,7 +155,9 @@ def pointers_outside(text: str) -> list[int]:
     return sorted({text.count("\n", 0, found.start()) + 1 for found in _POINTERS.finditer(text)})
 
 
-def complaints(paths: Iterable[Path], rule: str, lines_of: object) -> list[str]:
-    """`path:line: rule` for every line that a rule names."""
+def complaints(paths: Iterable[Path], rule: str, lines_of: object, mention: str = "") -> list[str]:
+    """`path:line: rule` for every line that a rule names. mention: an expression for what stands in each such file: to
+    take apart all of them for every rule took most of the rules' time."""
     assert callable(lines_of)
-    return [f"{path.relative_to(ROOT)}:{line}: {rule}" for path in paths for line in lines_of(parsed(path))]
+    asked = [path for path in paths if re.search(mention, path.read_text())]
+    return [f"{path.relative_to(ROOT)}:{line}: {rule}" for path in asked for line in lines_of(parsed(path))]

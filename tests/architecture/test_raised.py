@@ -10,6 +10,7 @@ from lbproxy import errors
 from lbproxy.errors import Fault
 from lbproxy.telemetry import slots
 from lbproxy.telemetry.slots import Layout
+from tests.architecture.rules import parsed, walk
 
 PACKAGE = Path(errors.__file__).parent
 
@@ -22,7 +23,7 @@ def used() -> tuple[set[str], set[str]]:
     for path in PACKAGE.rglob("*.py"):
         if path.name in ("errors.py", "fault.py", "slots.py"):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in walk(parsed(path)):
             if isinstance(node, ast.Attribute):
                 names.add(node.attr)
             elif isinstance(node, ast.Name):

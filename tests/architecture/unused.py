@@ -8,8 +8,11 @@ found. A test is no use: what only tests call is dead.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+
+from tests.architecture.rules import walk
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 # Decorators that do not hand a function to somebody who calls it.
@@ -37,12 +40,21 @@ class Uses:
     own: dict[str, set[str]] = field(default_factory=dict)
     bases: dict[str, set[str]] = field(default_factory=dict)
 
+    @functools.cached_property
+    def _near(self) -> dict[str, set[str]]:
+        """What a class inherits from, and what inherits from it; when all is noted."""
+        near: dict[str, set[str]] = {name: {*bases} for name, bases in self.bases.items()}
+        for name, bases in self.bases.items():
+            for base in bases:
+                near.setdefault(base, set()).add(name)
+        return near
+
     def relatives(self, owner: str) -> set[str]:
         """A class, and all that inherit from what it inherits from."""
         found, todo = {owner}, [owner]
         while todo:
             name = todo.pop()
-            near = self.bases.get(name, set()) | {other for other, bases in self.bases.items() if name in bases}
+            near = self._near.get(name, set())
             todo += near - found
             found |= near
         return found
@@ -76,7 +88,7 @@ def _defined(body: list[ast.stmt], owner: str) -> Iterator[Definition]:
 
 def _attributes(cls: ast.ClassDef) -> Iterator[Definition]:
     """What its methods give to self."""
-    for node in ast.walk(cls):
+    for node in walk(cls):
         for target in _assigned(node):
             if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
                 yield Definition(target.attr, cls.name, target.lineno)
@@ -99,9 +111,9 @@ def note_uses(tree: ast.Module, found: Uses) -> None:
         if isinstance(node, ast.ClassDef):
             found.bases.setdefault(owner, set()).update(ast.unparse(base).rpartition(".")[2] for base in node.bases)
         slots: set[ast.AST] = set()
-        for item in ast.walk(node):
+        for item in walk(node):
             if isinstance(item, ast.Assign) and any(ast.unparse(target) == "__slots__" for target in item.targets):
-                slots.update(ast.walk(item.value))
+                slots.update(walk(item.value))
             if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load):
                 found.names.add(item.id)
             elif isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Load):

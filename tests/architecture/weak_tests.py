@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from tests.architecture.rules import walk
+
 # Calls that check something by themselves: they raise when what they wait for, or compare, is not so.
 CHECKING_PREFIXES = ("assert_", "check_", "expect_", "wait_", "differ")
 CHECKING_NAMES = (
@@ -38,7 +40,7 @@ def either_or(tree: ast.AST) -> list[tuple[int, str]]:
     """Asserts that two different outcomes satisfy, each with the line and the condition."""
     return [
         (node.lineno, ast.unparse(node.test))
-        for node in ast.walk(tree)
+        for node in walk(tree)
         if isinstance(node, ast.Assert) and _alternatives(node.test)
     ]
 
@@ -49,7 +51,7 @@ def constant(tree: ast.AST) -> list[int]:
     `assert False` is none of them: it says that the line is not reached.
     """
     found = []
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Assert):
             test = node.test
             is_true = isinstance(test, ast.Constant) and bool(test.value)
@@ -70,7 +72,7 @@ def functions(tree: ast.Module) -> Iterator[Function]:
 
 def _checkers(tree: ast.Module) -> set[str]:
     """Functions of the module itself that check something, be it by calling one another."""
-    bodies = {node.name: node for node in ast.walk(tree) if isinstance(node, Function)}
+    bodies = {node.name: node for node in walk(tree) if isinstance(node, Function)}
     found: set[str] = set()
     while True:
         more = {name for name, node in bodies.items() if name not in found and _checks(node, found)}
@@ -80,7 +82,7 @@ def _checkers(tree: ast.Module) -> set[str]:
 
 
 def _checks(function: ast.AST, helpers: set[str]) -> bool:
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.Assert | ast.Raise):
             return True
         if isinstance(node, ast.Call):
@@ -99,13 +101,13 @@ def checking_nothing(tree: ast.Module) -> list[tuple[int, str]]:
 def _lists_files(node: ast.expr) -> bool:
     return any(
         isinstance(part, ast.Call) and _called(part) in _LISTINGS and ast.unparse(part.func) != "ast.walk"
-        for part in ast.walk(node)
+        for part in walk(node)
     )
 
 
 def _assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """Names that are given a value, with the value."""
-    for part in ast.walk(node):
+    for part in walk(node):
         if isinstance(part, ast.Assign):
             for target in part.targets:
                 if isinstance(target, ast.Name):
@@ -118,9 +120,9 @@ def _asserted_names(node: ast.AST) -> set[str]:
     """Names that an assert of this code mentions outside of a comprehension over them."""
     return {
         part.id
-        for check in ast.walk(node)
+        for check in walk(node)
         if isinstance(check, ast.Assert) and not _over_items(check.test)
-        for part in ast.walk(check.test)
+        for part in walk(check.test)
         if isinstance(part, ast.Name)
     }
 
@@ -145,7 +147,7 @@ def maybe_empty(tree: ast.Module) -> list[int]:
         asserted = _asserted_names(test)
 
         def is_unsure(items: ast.expr, local: dict[str, ast.expr] = local, asserted: set[str] = asserted) -> bool:
-            names = [part.id for part in ast.walk(items) if isinstance(part, ast.Name)]
+            names = [part.id for part in walk(items) if isinstance(part, ast.Name)]
             if any(
                 (name in asserted and name in local) or (name in module_asserts and name in shared) for name in names
             ):
@@ -154,7 +156,7 @@ def maybe_empty(tree: ast.Module) -> list[int]:
                 _lists_files(values[name]) for name in names for values in (local, shared) if name in values
             )
 
-        for node in ast.walk(test):
+        for node in walk(test):
             if isinstance(node, ast.For | ast.AsyncFor) and _checks(node, set()) and is_unsure(node.iter):
                 found.append(node.lineno)
             elif isinstance(node, ast.Assert) and isinstance(node.test, ast.Call) and _called(node.test) == "all":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -35,6 +36,7 @@ Settings = Mapping[str, object]
 
 # Gauges that must be 0 when no client is there.
 _IDLE_GAUGES = ("server_inflight", "queue_depth", "client_connections")
+_LOG_TAIL_BYTES = 4096
 _WATCHED = (*_IDLE_GAUGES, "upstream_connections")
 
 
@@ -68,7 +70,8 @@ class LbProxy:
             **config,
         }
         self.config_path.write_text(yaml.dump(complete, Dumper=_PlainDumper, sort_keys=False))
-        self._log_read = b""
+        self._log_inode = self._log_end = 0
+        self._log_tail = b""  # of what was read: by this it is known that it is still the same text
         self._log_entries: list[Entry] = []
         self.addresses: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | nursery.Nursling | None = None
@@ -226,15 +229,16 @@ class LbProxy:
         assert isinstance(servers, list)
         return servers
 
-    def exposition(self) -> str:
-        """The text of /metrics."""
-        code, body = self.admin_get("/metrics")
+    def exposition(self, *only: str) -> str:
+        """The text of /metrics, or what it says of these metrics (names without prefix)."""
+        query = "&".join(f"name[]=lbproxy_{name}" for name in only)
+        code, body = self.admin_get(f"/metrics?{query}" if query else "/metrics")
         assert code == 200, (code, body)
         return body.decode()
 
     def metrics(self, *only: str) -> Metrics:
         """The samples of /metrics by name and labels: all, or those of these metrics (names without prefix)."""
-        return parse_metrics(self.exposition(), *only)
+        return parse_metrics(self.exposition(*only), *only)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum over all samples of `lbproxy_<name>` that have these labels."""
@@ -245,16 +249,22 @@ class LbProxy:
         wait_until(lambda: self.metric(name, **labels) >= at_least, f"{name}{labels} >= {at_least}")
 
     def access_log(self) -> list[Entry]:
-        """The complete lines of the access log so far, each parsed once: thousands of tests look at one that grows."""
-        if not self.access_log_path.exists():
-            return []
-        text = self.access_log_path.read_bytes()
-        if not text.startswith(self._log_read):  # another file by now
-            self._log_read, self._log_entries = b"", []
-        complete = text[: text.rfind(b"\n") + 1]
-        self._log_entries += [json.loads(line) for line in complete[len(self._log_read) :].split(b"\n")[:-1]]
-        self._log_read = complete
-        return [*self._log_entries]
+        """The complete lines of the access log so far, each read and parsed once: thousands of tests look at one that
+        grows, and each of them many times."""
+        with contextlib.suppress(FileNotFoundError), self.access_log_path.open("rb") as file:
+            found, end = os.fstat(file.fileno()), self._log_end
+            file.seek(end - len(self._log_tail))
+            text = file.read()
+            if found.st_ino != self._log_inode or not text.startswith(self._log_tail):  # another file by now
+                self._log_inode, self._log_tail, self._log_entries, end = found.st_ino, b"", [], 0
+                file.seek(0)
+                text = file.read()
+            complete = text[len(self._log_tail) : text.rfind(b"\n") + 1]
+            self._log_entries += [json.loads(line) for line in complete.split(b"\n")[:-1]]
+            self._log_end = end + len(complete)
+            self._log_tail = (self._log_tail + complete)[-_LOG_TAIL_BYTES:]
+            return [*self._log_entries]
+        return []
 
     def entries(self, target: str, count: int = 1) -> list[Entry]:
         """Wait for (at least) `count` log lines of one target."""
@@ -292,15 +302,16 @@ class LbProxy:
         Returns the samples of these gauges, and of the metrics in `also`, of the moment when that was so.
         """
         assert self.is_running, f"the daemon ended with status {self.exit_code}:\n{self.stderr[-2000:]}"
-        deadline = time.monotonic() + timeout_s
+        since = time.monotonic()
         while True:
             began = time.monotonic()
             metrics = self.metrics(*_WATCHED, *also)
             leftovers = self._leftovers(metrics)
             if not leftovers:
                 return metrics
-            assert time.monotonic() < deadline, f"not idle after {timeout_s:g} s: {leftovers}; {clients(self.pid)}"
-            time.sleep(rest_s(time.monotonic() - began))
+            now = time.monotonic()
+            assert now - since < timeout_s, f"not idle after {timeout_s:g} s: {leftovers}; {clients(self.pid)}"
+            time.sleep(rest_s(now - began, now - since))
 
     def _leftovers(self, metrics: Metrics) -> dict[str, float]:
         metrics = {key: value for key, value in metrics.items() if key[0].removeprefix("lbproxy_") in _WATCHED}

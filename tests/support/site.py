@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from tests.support import daemon
+from tests.support.arrivals import NEAR_S
 from tests.support.client import Client
 from tests.support.daemon import Entry, LbProxy, parse_metrics, total
 from tests.support.origin import Origin, Peer, Stopped, echo
@@ -97,8 +99,13 @@ class Pool:
         return self.lb.metric("rejected_total", listener=self.name, reason=reason)
 
     def wait_queued(self, depth: int) -> None:
-        """Wait until exactly so many requests are in the queue."""
+        """Wait until exactly so many requests are in the queue, and whoever comes next is behind them.
+
+        Over several workers the order is that of arrival to within 10 ms, and a look takes less than one.
+        """
         wait_until(lambda: self.metric("queue_depth") == depth, f"queue_depth of {self.name} to be {depth}")
+        if daemon.n_workers > 1:
+            time.sleep(NEAR_S)
 
     def wait_inflight(self, count: int) -> None:
         wait_until(lambda: self.metric("server_inflight") == count, f"server_inflight of {self.name} to be {count}")

@@ -57,7 +57,7 @@ async def start(state: State) -> AsyncIterator[Start]:
         server = AdminServer(
             parse_address(bind),
             Access([] if token is None else [Token("admin.token", token)]),
-            metrics=lambda is_openmetrics: exposition.render(is_openmetrics=is_openmetrics),
+            metrics=lambda is_openmetrics, names: exposition.render(is_openmetrics=is_openmetrics, names=names),
             status=status,
             not_ready=lambda: state.reason,
             reload=reload,
@@ -108,6 +108,23 @@ async def test_metrics_come_in_the_format_that_was_asked_for(start: Start, call:
     _, headers, text = await call(server, "/metrics", Accept="application/openmetrics-text")
     assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith("# EOF\n")
+
+
+async def test_metrics_can_be_asked_for_by_name(start: Start, call: Call) -> None:
+    server = await start()
+    for names, expected in [
+        ("name[]=lbproxy_build_info", {"lbproxy_build_info"}),
+        (
+            "name%5B%5D=lbproxy_build_info&name[]=lbproxy_server_up&name[]=odd",
+            {"lbproxy_build_info", "lbproxy_server_up"},
+        ),
+        ("name[]=%FF%00", set()),
+    ]:
+        status, _, text = await call(server, f"/metrics?{names}")
+        assert status == 200
+        assert {family.name for family in text_string_to_metric_families(text)} == expected
+    _, _, text = await call(server, "/metrics?name=lbproxy_build_info")
+    assert "lbproxy_rejected_total" in text
 
 
 async def test_where_many_wait_for_what_anybody_may_have_the_next_is_told_to_come_again(

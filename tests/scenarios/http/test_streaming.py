@@ -79,7 +79,7 @@ def measure(framing: str, proxied: int, origin: Origin) -> tuple[list[float], li
     return direct, through
 
 
-@pytest.mark.alone  # it measures milliseconds
+@pytest.mark.quiet  # it measures milliseconds
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_no_event_is_held_back(rig: Rig, framing: str, record_property: Callable[[str, object], None]) -> None:
     """The 99th percentile is that of the machine as much as of lbproxy, so it is reported; the median is asserted."""

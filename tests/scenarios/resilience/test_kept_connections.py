@@ -102,7 +102,7 @@ def test_what_a_server_announces_is_shown(site: Site) -> None:
     assert idle_timeout(pool) == {"announced": 7.0, "learned": None}
 
 
-@pytest.mark.alone  # the server closes within milliseconds of the next request
+@pytest.mark.quiet  # the server closes within milliseconds of the next request
 def test_posts_at_awkward_intervals_are_answered_and_executed_once(site: Site) -> None:
     """Each client pauses for about the server's patience: the worst moment to reuse a connection."""
     pool = site.pool("awkward")
@@ -175,7 +175,7 @@ def test_many_clients_of_servers_that_close_after_each_answer(site: Site) -> Non
     assert lost == [[]] * 8
 
 
-@pytest.mark.alone  # the server closes within milliseconds of the next request
+@pytest.mark.quiet  # the server closes within milliseconds of the next request
 def test_an_idle_time_out_of_200_ms_is_learned(site: Site) -> None:
     """With requests at about that distance, which is the worst."""
     pool = site.pool("short")

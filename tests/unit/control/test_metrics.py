@@ -245,9 +245,10 @@ def test_what_is_of_a_process_has_its_name_where_there_are_several() -> None:
 
 
 def test_label_values_are_escaped() -> None:
-    name = 'a"b\\c'
+    name = 'a"b\\c%d'
     registry = make_registry(make_pool(1, name), Slots())
     assert one(samples(registry), "queue_depth", pool=name) == 0
+    assert one(samples(registry), "fail_open_total", pool=name) == 0
 
 
 def test_openmetrics_is_valid_and_says_the_same() -> None:
@@ -267,6 +268,68 @@ def test_each_family_appears_once_and_its_samples_together() -> None:
     text = Exposition(make_registry(make_pool(2), Slots())).render().decode()
     types = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
     assert len(types) == len(set(types))
+
+
+def families(text: bytes) -> set[str]:
+    return set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
+
+
+def test_who_asks_for_names_gets_these_families_whole() -> None:
+    exposition = Exposition(make_registry(make_pool(2), Slots()))
+    whole = exposition.render().decode()
+    names = ("lbproxy_server_up", "lbproxy_rejected_total", "lbproxy_request_duration_seconds_count", "lbproxy_no_such")
+    found = exposition.render(names=names)
+    assert families(found) == {
+        "lbproxy_server_up", "lbproxy_rejected_total", "lbproxy_request_duration_seconds"
+    }  # fmt: skip
+    expected = [
+        line for line in whole.splitlines() if re.search(r"lbproxy_(server_up|rejected_total|request_dur)", line)
+    ]
+    assert found.decode().splitlines() == expected
+    assert "lbproxy_rejected_total{" in found.decode()
+
+
+@pytest.mark.parametrize("is_openmetrics", [False, True])
+def test_names_may_be_of_the_process_or_of_nothing(is_openmetrics: bool) -> None:
+    exposition = Exposition(make_registry(make_pool(1), Slots()))
+    end = b"# EOF\n" if is_openmetrics else b""
+    found = exposition.render(is_openmetrics=is_openmetrics, names=["process_open_fds"])
+    assert b"\nprocess_open_fds " in found and b"lbproxy_" not in found and found.endswith(end)
+    assert exposition.render(is_openmetrics=is_openmetrics, names=["odd"]) == end
+    assert exposition.render(is_openmetrics=is_openmetrics, names=["lbproxy_server_up"]).endswith(end)
+
+
+def test_every_series_has_a_name_by_which_its_family_is_found() -> None:
+    registry = make_registry(make_pool(1), Slots())
+    registry.readers["worker_up"] = lambda: [(("1",), 1)]
+    exposition = Exposition(registry)
+    names = set(re.findall(r"^(?:# TYPE )?([a-z_0-9]+)", exposition.render().decode(), re.MULTILINE))
+    assert len(names) > 80
+    for name in names:
+        found = exposition.render(names=[name])
+        assert re.search(rf"^(# TYPE )?{name}\b", found.decode(), re.MULTILINE), name
+        if not name.startswith("process_"):
+            assert len(families(found)) == 1
+
+
+def test_what_did_not_change_is_the_same_text_and_what_changed_is_not() -> None:
+    registry = make_registry(make_pool(1), Slots())
+    exposition = Exposition(registry)
+    row = registry.row(LISTENER, ("front",))
+    assert row is not None
+    column = LISTENER.column("client_connections_total")
+    name = ["lbproxy_client_connections_total"]
+    for count in (1, 1, 2):
+        row[column] = count
+        for is_openmetrics in (False, True):
+            text = exposition.render(is_openmetrics=is_openmetrics, names=name).decode()
+            assert f'lbproxy_client_connections_total{{listener="front"}} {count}\n' in text
+    registry.count_elsewhere(LISTENER, ("front",), [40] * LISTENER.width)
+    assert 'lbproxy_client_connections_total{listener="front"} 42\n' in exposition.render(names=name).decode()
+    registry.readers["client_connections"] = lambda: [(("front",), 4)]
+    assert 'lbproxy_client_connections{listener="front"} 4\n' in exposition.render().decode()
+    registry.readers["client_connections"] = lambda: [(("front",), 5)]
+    assert 'lbproxy_client_connections{listener="front"} 5\n' in exposition.render().decode()
 
 
 def test_two_hundred_servers_are_rendered_within_50_ms() -> None:

@@ -354,7 +354,7 @@ def answers(server: socket.socket) -> list[socket.socket]:
                 return accepted
 
 
-@pytest.mark.alone  # it measures CPU
+@pytest.mark.quiet  # it measures CPU
 def test_five_hundred_who_wait_for_room_cost_nothing_and_are_served_in_order(tmp_path: Path) -> None:
     n, path = 500, f"{tmp_path}/server.sock"
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as filler, ExitStack() as stack:

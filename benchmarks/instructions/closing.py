@@ -51,9 +51,7 @@ class Door:
         """A connection for each of these answers, from its accept(2) to its end. toggle: counting, off and on again."""
         poller = self.listener.services.poller
         toggle()
-        clients = [socket.create_connection(("127.0.0.1", self.port)) for _ in answers]
-        for client in clients:
-            client.sendall(_REQUEST)
+        clients = _asking(self.port, len(answers))
         toggle()
         poller.turn()
         poller.turn()
@@ -67,10 +65,7 @@ class Door:
             server.data_received(answer)
         poller.turn()
         toggle()
-        for client in clients:
-            while client.recv(_ANSWER_BYTES):
-                pass
-            client.close()
+        _take_answers(clients)
         toggle()
         poller.turn()
         if self.listener.n_connections:
@@ -109,9 +104,7 @@ class TcpDoor:
         """A connection for each of these answers, from its accept(2) to its end, which the server begins."""
         poller = self.listener.services.poller
         toggle()
-        clients = [socket.create_connection(("127.0.0.1", self.port)) for _ in answers]
-        for client in clients:
-            client.sendall(_REQUEST)
+        clients = _asking(self.port, len(answers))
         toggle()
         poller.turn()
         poller.turn()
@@ -126,10 +119,7 @@ class TcpDoor:
         poller.turn()
         poller.turn()
         toggle()
-        for client in clients:
-            while client.recv(_ANSWER_BYTES):
-                pass
-            client.close()
+        _take_answers(clients)
         toggle()
         poller.turn()
         if self.listener.n_connections:
@@ -145,6 +135,22 @@ def build_tcp(loop: asyncio.AbstractEventLoop) -> TcpDoor:
     server = socket.create_server(("127.0.0.1", 0), backlog=AT_ONCE)
     listener, _, writer = build_runtimes(loop, _TCP_CONFIG % server.getsockname()[1])
     return TcpDoor(listener, _listen(listener), server, writer)
+
+
+def _asking(port: int, count: int) -> list[socket.socket]:
+    """So many clients that have sent their request."""
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+    for client in clients:
+        client.sendall(_REQUEST)
+    return clients
+
+
+def _take_answers(clients: list[socket.socket]) -> None:
+    """All that comes, and then they close."""
+    for client in clients:
+        while client.recv(_ANSWER_BYTES):
+            pass
+        client.close()
 
 
 def _listen(listener: Listener) -> int:

@@ -73,6 +73,17 @@ class Setting:
         return connection
 
 
+class Held(Writer):
+    """Somebody who says this word when what it holds is sent."""
+
+    def __init__(self, said: list[Any], word: str) -> None:
+        self._said = said
+        self._word = word
+
+    def flush(self) -> None:
+        self._said.append(self._word)
+
+
 class Ending(Pollable):
     """Somebody who does this when the batch is over."""
 
@@ -212,12 +223,8 @@ def test_closing(setting: Setting) -> None:
 def test_what_is_over_is_closed_before_what_is_held_is_sent(setting: Setting) -> None:
     said: list[str] = []
 
-    class Held(Writer):
-        def flush(self) -> None:
-            said.append("sent")
-
     def act() -> None:
-        setting.poller.turn_end.add(Held())
+        setting.poller.turn_end.add(Held(said, "sent"))
         setting.poller.after_batch(Ending(lambda: said.append("closed")))
         assert setting.poller.has_ends
 
@@ -343,17 +350,10 @@ def test_others_have_their_batch_and_no_more(setting: Setting) -> None:
 def test_what_others_leave_to_be_sent_leaves_before_those_behind_are_looked_at(setting: Setting) -> None:
     said: list[str] = []
 
-    class Held(Writer):
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def flush(self) -> None:
-            said.append(f"{self.name} sent")
-
     def acts(name: str) -> Callable[[], object]:
         def act() -> None:
             said.append(name)
-            setting.poller.turn_end.add(Held(name))
+            setting.poller.turn_end.add(Held(said, f"{name} sent"))
 
         return act
 
@@ -421,12 +421,8 @@ def test_looks_end_when_their_time_is_over(setting: Setting) -> None:
 def test_between_two_looks_is_sent_and_closed_what_there_is(setting: Setting) -> None:
     said: list[object] = []
 
-    class Held(Writer):
-        def flush(self) -> None:
-            said.append("sent")
-
     def act() -> None:
-        setting.poller.turn_end.add(Held())
+        setting.poller.turn_end.add(Held(said, "sent"))
         setting.poller.after_batch(Ending(lambda: said.append("closed")))
         setting.epoll.events += told(6)
 
